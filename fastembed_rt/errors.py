@@ -1,0 +1,74 @@
+"""Errors that users meet: each says what came, what was possible, and what to do.
+
+Every class carries the exit code of the command line; the message is one line.
+"""
+
+from __future__ import annotations
+
+
+class FastembedRtError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InvalidInputError(FastembedRtError, ValueError):
+    """A text, option or file given by the caller cannot be used."""
+
+    exit_code = 2
+
+
+class InvalidTypeError(InvalidInputError, TypeError):
+    """An input of the wrong type, such as bytes where text was meant."""
+
+
+class TextTooLongError(InvalidInputError):
+    """A text is longer than max_length and the truncation policy is "error"."""
+
+
+class OutputExistsError(InvalidInputError):
+    """The output is there already and overwriting was not asked for."""
+
+
+class ModelNotFoundError(FastembedRtError):
+    """No model directory, checkpoint or hub repository under that name."""
+
+    exit_code = 3
+
+
+class ModelFormatError(FastembedRtError):
+    """A model directory that this version cannot read."""
+
+    exit_code = 3
+
+
+class IntegrityError(ModelFormatError):
+    """A file of a model directory is missing or is not what the manifest says."""
+
+
+class CheckpointError(FastembedRtError):
+    """A checkpoint that is damaged, incomplete or contradicts itself."""
+
+    exit_code = 3
+
+
+class UnsupportedCheckpointError(CheckpointError):
+    """A sound checkpoint with something that the export does not know how to build."""
+
+
+class ParityError(FastembedRtError):
+    """The exported vectors differ from the reference by more than the stated bound."""
+
+    exit_code = 4
+
+
+class MissingDependencyError(FastembedRtError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    exit_code = 5
+
+
+class ProviderUnavailableError(FastembedRtError):
+    """The execution provider asked for does not run here; there is no silent fallback."""
+
+    exit_code = 5
