@@ -70,7 +70,8 @@ class Manifest:
     dim: int
     pooling: tuple[str, ...]
     normalize: bool
-    max_length: int  # tokens, special tokens included
+    max_length: int  # tokens, special tokens included; longer texts are cut
+    max_positions: int  # tokens the model has positions for: max_length can be raised up to it
     include_prompt: bool = True  # False: prompt tokens are left out of the pooling
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -86,8 +87,10 @@ class Manifest:
     created_by: str = ""
 
     def __post_init__(self) -> None:
-        if self.dim < 1 or self.max_length < 1:
-            raise ModelFormatError(f"dim {self.dim} and max_length {self.max_length} must be positive")
+        if self.dim < 1 or not 1 <= self.max_length <= self.max_positions:
+            raise ModelFormatError(
+                f"dim {self.dim}, max_length {self.max_length}, max_positions {self.max_positions} do not fit together"
+            )
         if not self.variants:
             raise ModelFormatError("a model directory needs at least one variant")
         names = [variant.graph.file for variant in self.variants]

@@ -1,0 +1,55 @@
+"""The architectures built from a checkpoint's tensors: one file a family, one row a model_type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import UnsupportedCheckpointError
+from ..graph.graph import Value
+from ..graph.ops import Ops
+from ..tensors import Tensors
+from . import bert, distilbert, mpnet
+from .blocks import Config
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build one model_type."""
+
+    encoder: Callable[[Ops, Config, Tensors], Value]
+    positions: Callable[[Config], int]  # longest text in tokens
+    prefix: str  # of the tensors when the encoder was saved inside a task model
+    heads: tuple[str, ...] = ()  # tensors beside the encoder that sentence embeddings do not use
+
+
+_MASKED_LM = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
+ARCHITECTURES = {
+    "bert": Architecture(bert.bert, bert.bert_positions, "bert.", _MASKED_LM),
+    "roberta": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
+    "xlm-roberta": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
+    "camembert": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
+    "distilbert": Architecture(
+        distilbert.distilbert,
+        bert.bert_positions,
+        "distilbert.",
+        (*_MASKED_LM, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+    ),
+    "mpnet": Architecture(mpnet.mpnet, mpnet.mpnet_positions, "mpnet.", _MASKED_LM),
+}
+
+
+def architecture(model_type: object) -> Architecture:
+    """Row of `model_type`.
+
+    Raises:
+        UnsupportedCheckpointError: no builder; the message says which exist and what else can be done.
+    """
+    row = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    if row is None:
+        raise UnsupportedCheckpointError(
+            f"model_type {model_type!r} has no builder (there are: {', '.join(sorted(ARCHITECTURES))}); "
+            "trace it with optimum instead: pip install 'fastembed-rt[optimum]', "
+            "then fastembed-rt export --exporter optimum"
+        )
+    return row

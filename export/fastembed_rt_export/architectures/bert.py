@@ -1,0 +1,71 @@
+"""BERT, and RoBERTa with its descendants (XLM-RoBERTa, CamemBERT), which number their positions after the pad id.
+
+Devlin et al. 2018 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692); tensor names as transformers writes them.
+"""
+
+from __future__ import annotations
+
+from ..graph.graph import Value
+from ..graph.ops import Ops
+from ..tensors import Tensors
+from .blocks import Config, LayerNames, Shape, layer_norm, post_norm_layers, refuse, setting
+
+LAYER = LayerNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    feed_forward_norm="output.LayerNorm",
+)
+
+
+def bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of BertModel."""
+    return _encoder(ops, config, tensors, after_pad=False)
+
+
+def roberta(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of RobertaModel, XLMRobertaModel, CamembertModel."""
+    return _encoder(ops, config, tensors, after_pad=True)
+
+
+def bert_positions(config: Config) -> int:
+    """Longest text in tokens."""
+    return setting(config, "max_position_embeddings", int)
+
+
+def roberta_positions(config: Config) -> int:
+    """Longest text in tokens: the rows up to the pad id are not positions."""
+    return setting(config, "max_position_embeddings", int) - setting(config, "pad_token_id", int, 1) - 1
+
+
+def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> Value:
+    refuse(config, "position_embedding_type", "absolute")
+    refuse(config, "is_decoder", False)
+    refuse(config, "add_cross_attention", False)
+    shape = Shape(
+        hidden=setting(config, "hidden_size", int),
+        intermediate=setting(config, "intermediate_size", int),
+        layers=setting(config, "num_hidden_layers", int),
+        heads=setting(config, "num_attention_heads", int),
+        activation=setting(config, "hidden_act", str, "gelu"),
+        epsilon=setting(config, "layer_norm_eps", float, 1e-12),
+    )
+    embeddings = tensors.under("embeddings.")
+    with ops.scope("embeddings"):
+        words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), shape.hidden))
+        rows = setting(config, "max_position_embeddings", int)
+        positions = embeddings.get("position_embeddings.weight", (rows, shape.hidden))
+        types = embeddings.get("token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), shape.hidden))
+        # A text alone is all of type 0: its row joins every position.
+        table = positions.map("+type", lambda array: array + types.load()[0])
+        states = ops.embed(words)
+        if after_pad:
+            states = ops.add_positions_after_pad(states, table, setting(config, "pad_token_id", int, 1))
+        else:
+            states = ops.add_positions(states, table)
+        states = ops.norm(states, layer_norm(embeddings, "LayerNorm", shape.hidden, shape.epsilon))
+    return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, ops.attention_bias())

@@ -1,0 +1,111 @@
+"""What several families share: reading a layer's tensors, and the post-norm transformer layer of BERT and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..graph.graph import Value
+from ..graph.ops import Attention, Ops
+from ..graph.weight import Linear, Norm
+from ..tensors import Tensors
+
+Config = Mapping[str, Any]
+T = TypeVar("T", int, float, str)
+
+
+def setting(config: Config, key: str, kind: type[T], default: T | None = None) -> T:
+    """Value of config.json under `key`.
+
+    Raises:
+        CheckpointError: absent without a default, or of another type.
+    """
+    value = config.get(key, default)
+    if value is None:
+        raise CheckpointError(f"config.json lacks {key!r}; is this the whole checkpoint?")
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CheckpointError(f"config.json has {key} = {value!r}, expected {kind.__name__}")
+    return value
+
+
+def refuse(config: Config, key: str, *accepted: object) -> None:
+    """Raise UnsupportedCheckpointError unless config.json has one of the accepted values under `key` (or nothing)."""
+    value = config.get(key)
+    if value is not None and value not in accepted:
+        raise UnsupportedCheckpointError(
+            f"config.json has {key} = {value!r}; this builder knows {' or '.join(map(repr, accepted))} only"
+        )
+
+
+def linear(tensors: Tensors, name: str, inputs: int, outputs: int) -> Linear:
+    """The linear layer `name` with a bias."""
+    return Linear(tensors.get(f"{name}.weight", (outputs, inputs)), tensors.get(f"{name}.bias", (outputs,)))
+
+
+def layer_norm(tensors: Tensors, name: str, width: int, epsilon: float) -> Norm:
+    """The layer normalization `name` with a bias."""
+    return Norm(tensors.get(f"{name}.weight", (width,)), tensors.get(f"{name}.bias", (width,)), epsilon)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that every layer of an encoder shares."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    activation: str
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.intermediate, self.layers, self.heads) < 1:
+            raise CheckpointError(f"config.json gives an impossible size: {self}")
+        if self.hidden % self.heads:
+            raise CheckpointError(f"config.json: hidden size {self.hidden} is not a multiple of {self.heads} heads")
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """Where a family keeps the tensors of one layer, behind the layer's prefix."""
+
+    query: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    up: str
+    down: str
+    feed_forward_norm: str
+
+
+def post_norm_layers(
+    ops: Ops, tensors: Tensors, states: Value, prefix: str, names: LayerNames, shape: Shape, bias: Value
+) -> Value:
+    """Layers of norm(x + attention(x)), then norm(x + feed_forward(x)); `prefix` has a {} for the layer's number."""
+    width = shape.hidden
+    for index in range(shape.layers):
+        layer = tensors.under(prefix.format(index))
+        with ops.scope(f"layer.{index}"):
+            with ops.scope("attention"):
+                attention = Attention(
+                    query=linear(layer, names.query, width, width),
+                    key=linear(layer, names.key, width, width),
+                    value=linear(layer, names.value, width, width),
+                    output=linear(layer, names.output, width, width),
+                    heads=shape.heads,
+                )
+                mixed = ops.self_attention(states, attention, bias)
+                norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
+                states = ops.norm(ops.add(states, mixed), norm)
+            with ops.scope("feed_forward"):
+                up = linear(layer, names.up, width, shape.intermediate)
+                down = linear(layer, names.down, shape.intermediate, width)
+                expanded = ops.feed_forward(states, up, shape.activation, down)
+                norm = layer_norm(layer, names.feed_forward_norm, width, shape.epsilon)
+                states = ops.norm(ops.add(states, expanded), norm)
+    return states

@@ -1,0 +1,73 @@
+"""The model card of a model directory: how to load it, how its vectors were checked, what is in it."""
+
+from __future__ import annotations
+
+from fastembed_rt.manifest import Manifest
+
+from .verify import describe
+
+CARD_FILE = "README.md"
+
+
+def card(manifest: Manifest) -> str:
+    """Text of README.md."""
+    source = manifest.source
+    revision = f" at revision `{source.revision}`" if source.revision else ""
+    prompts = "".join(f"- `{name}`: `{text!r}`\n" for name, text in manifest.prompts.items())
+    default = f" (default: `{manifest.default_prompt_name}`)" if manifest.default_prompt_name else ""
+    overrides = "".join(f"- {key}: {value}\n" for key, value in manifest.overrides.items())
+    notes = "".join(f"- {note}\n" for note in manifest.notes)
+    rows = "".join(
+        f"| {v.graph.file} | {v.target} | {v.precision} | {v.opset} | {sum(f.size for f in v.files) / 1e6:.1f} MB |\n"
+        for v in manifest.variants
+    )
+    return f"""---
+library_name: fastembed-rt
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, onnx]
+---
+
+# {source.checkpoint}, as ONNX
+
+Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest.created_by}.
+{" -> ".join(manifest.modules)}; {manifest.dim} dimensions, {manifest.max_length} tokens at most,
+{manifest.similarity} similarity.
+
+Parity with the checkpoint: {describe(manifest.parity)}.
+
+## Load it
+
+```python
+from fastembed_rt import EmbeddingModel
+
+model = EmbeddingModel("path/to/this/directory")
+vectors = model.encode(["A sentence.", "Another one."])  # (2, {manifest.dim}) float32
+print(model.similarity(vectors, vectors))
+```
+
+Or in plain onnxruntime; pooling{" and normalization are" if manifest.normalize else " is"} inside the graph:
+
+```python
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation({manifest.max_length})
+tokenizer.enable_padding(pad_id={manifest.pad_token_id})
+encoded = tokenizer.encode_batch(["A sentence.", "Another one."])
+ids = np.array([e.ids for e in encoded], dtype=np.int64)
+mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
+session = onnxruntime.InferenceSession("model.onnx")
+(vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask}})
+```
+
+## What is in it
+
+| file | target | precision | opset | size |
+| --- | --- | --- | --- | --- |
+{rows}
+{f"Prompts{default}:{chr(10)}{chr(10)}{prompts}" if prompts else "No prompts."}
+{f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
+        f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
+    }"""

@@ -1,0 +1,371 @@
+"""A checkpoint as its author meant it: config, module chain, prompts, limits; from a local directory, without running code.
+
+Reads what sentence-transformers writes (modules.json and the modules' folders) and plain transformers directories.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastembed_rt.manifest import check_file_name
+
+from .architectures import Architecture, architecture
+from .errors import CheckpointError, UnsupportedCheckpointError
+from .tensors import Stored, Tensors, read
+
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+# The flags that older sentence-transformers wrote, in the order in which it concatenates them.
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+# torch.nn classes by their last name -> the name that transformers' ACT2FN gives the function.
+_ACTIVATIONS = {
+    "Identity": "linear",
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "Sigmoid": "sigmoid",
+    "SiLU": "silu",
+}
+_TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer on the sentence embedding, with an activation."""
+
+    tensors: Tensors
+    inputs: int
+    outputs: int
+    bias: bool
+    activation: str
+    residual: bool
+
+    def __str__(self) -> str:
+        return f"Dense({self.inputs} -> {self.outputs}, {self.activation})"
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """A layer normalization of the sentence embedding."""
+
+    tensors: Tensors
+    dim: int
+
+    def __str__(self) -> str:
+        return f"LayerNorm({self.dim})"
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Division by the L2 norm."""
+
+    def __str__(self) -> str:
+        return "Normalize"
+
+
+Head = Dense | LayerNorm | Normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint says of itself."""
+
+    path: Path  # of the transformer: config.json, weights, tokenizer
+    root: Path  # of the whole checkpoint
+    name: str
+    revision: str | None
+    config: Mapping[str, Any]
+    architecture: Architecture
+    stored: Mapping[str, Stored]
+    weight_files: tuple[Path, ...]
+    pooling: tuple[str, ...]
+    include_prompt: bool
+    heads: tuple[Head, ...]
+    max_length: int  # tokens, special tokens included
+    lower_case: bool  # sentence-transformers' own do_lower_case, before the tokenizer's normalizer
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    similarity: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers."""
+        return str(self.config["model_type"])
+
+    @property
+    def normalize(self) -> bool:
+        """Whether vectors leave with unit length."""
+        return bool(self.heads) and isinstance(self.heads[-1], Normalize)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The chain for people to read."""
+        kind = "+".join(self.pooling)
+        return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
+
+    def tensors(self) -> Tensors:
+        """The encoder's tensors, with the task model's prefix taken off when there is one."""
+        prefix = self.architecture.prefix
+        inside = any(name.startswith(prefix) for name in self.stored)
+        return Tensors(self.stored, prefix if inside else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the user says against the checkpoint; None leaves the checkpoint's word."""
+
+    pooling: tuple[str, ...] | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+    prompts: Mapping[str, str] | None = None
+    default_prompt_name: str | None = None
+
+
+def load(root: Path, name: str, revision: str | None = None) -> Checkpoint:
+    """Read the checkpoint in directory `root`; weights stay in their files.
+
+    Raises:
+        CheckpointError: damaged, incomplete or contradictory.
+        UnsupportedCheckpointError: sound, with something that the export cannot build.
+    """
+    notes: list[str] = []
+    if (root / "modules.json").is_file():
+        chain = _module_chain(root)
+        path = _inside(root, chain[0][1])
+        pooling, include_prompt = _pooling(_inside(root, chain[1][1]))
+        heads = tuple(head for kind, folder in chain[2:] for head in _head(kind, _inside(root, folder)))
+    else:
+        path, pooling, include_prompt, heads = root, ("mean",), True, ()
+        notes.append("no modules.json: mean pooling without normalization, as sentence-transformers does")
+    config = read_json(path / "config.json")
+    if "model_type" not in config:
+        raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
+    row = architecture(config["model_type"])
+    stored, weight_files = read(path)
+    settings = _transformer_settings(path)
+    prompts, default_prompt_name, similarity = _prompts(root)
+    checkpoint = Checkpoint(
+        path=path,
+        root=root,
+        name=name,
+        revision=revision,
+        config=config,
+        architecture=row,
+        stored=stored,
+        weight_files=weight_files,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        heads=heads,
+        max_length=1,
+        lower_case=bool(settings.get("do_lower_case", False)),
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity=similarity,
+    )
+    max_length = settings.get("max_seq_length") or _tokenizer_limit(path)
+    limit = row.positions(config)
+    if max_length is not None and max_length > limit:
+        notes.append(f"max_length {max_length} is more than the {limit} positions of the model; capped")
+    return replace(checkpoint, max_length=min(max_length or limit, limit), notes=tuple(notes))
+
+
+def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
+    """The checkpoint with the user's word instead of its own, recorded.
+
+    Raises:
+        CheckpointError: a max_length that the model has no positions for, a default prompt that does not exist.
+    """
+    changes: dict[str, Any] = {}
+    if wanted.pooling is not None:
+        if checkpoint.heads and len(wanted.pooling) != len(checkpoint.pooling) and _needs_width(checkpoint.heads):
+            raise CheckpointError(
+                f"pooling {'+'.join(wanted.pooling)} changes the width that {checkpoint.heads[0]} takes; "
+                "leave the pooling as the checkpoint has it"
+            )
+        changes["pooling"] = wanted.pooling
+    if wanted.normalize is not None and wanted.normalize != checkpoint.normalize:
+        heads = checkpoint.heads
+        if wanted.normalize:
+            heads = (*heads, Normalize())
+        while not wanted.normalize and heads and isinstance(heads[-1], Normalize):
+            heads = heads[:-1]
+        changes["heads"] = heads
+    if wanted.max_length is not None:
+        limit = checkpoint.architecture.positions(checkpoint.config)
+        if not 1 <= wanted.max_length <= limit:
+            raise CheckpointError(f"max_length {wanted.max_length} is not possible; the model has {limit} positions")
+        changes["max_length"] = wanted.max_length
+    if wanted.prompts is not None:
+        changes["prompts"] = {**checkpoint.prompts, **wanted.prompts}
+    if wanted.default_prompt_name is not None:
+        prompts = changes.get("prompts", checkpoint.prompts)
+        if wanted.default_prompt_name not in prompts:
+            raise CheckpointError(
+                f"default prompt {wanted.default_prompt_name!r} is not one of {sorted(prompts) or 'no prompts'}; "
+                "add it with --prompt NAME=TEXT"
+            )
+        changes["default_prompt_name"] = wanted.default_prompt_name
+    said = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in vars(wanted).items()
+        if value is not None
+    }
+    return replace(checkpoint, **changes, overrides=said)
+
+
+def _needs_width(heads: tuple[Head, ...]) -> bool:
+    return any(isinstance(head, (Dense, LayerNorm)) for head in heads)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Object of a JSON file.
+
+    Raises:
+        CheckpointError: absent, not JSON, not an object.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; is {path.parent} a transformers checkpoint?") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(body, dict):
+        raise CheckpointError(f"{path} holds {type(body).__name__}, expected an object")
+    return body
+
+
+def _module_chain(root: Path) -> list[tuple[str, str]]:
+    """(class name, folder) of each module in order; the first is the transformer, the second the pooling."""
+    try:
+        body = json.loads((root / "modules.json").read_text(encoding="utf-8"))
+        entries = sorted(body, key=lambda entry: int(entry["idx"]))
+        chain = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{root / 'modules.json'} is not a list of modules ({error!r})") from error
+    foreign = [kind for kind, _ in chain if not kind.startswith("sentence_transformers.")]
+    if foreign:
+        raise UnsupportedCheckpointError(
+            f"modules.json names {foreign[0]}, code of the checkpoint's own; only sentence_transformers' modules are built"
+        )
+    named = [(kind.rpartition(".")[2], folder) for kind, folder in chain]
+    kinds = [kind for kind, _ in named]
+    if kinds[:2] != ["Transformer", "Pooling"]:
+        raise UnsupportedCheckpointError(
+            f"modules.json begins with {', '.join(kinds[:2]) or 'nothing'}; built are Transformer, Pooling, "
+            "then Dense, LayerNorm, Dropout and Normalize in any order"
+        )
+    return named
+
+
+def _inside(root: Path, folder: str) -> Path:
+    if folder:
+        check_file_name(folder)
+    return root / folder
+
+
+def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
+    config = read_json(folder / "config.json")
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    return parse_pooling(modes), bool(config.get("include_prompt", True))
+
+
+def parse_pooling(modes: tuple[str, ...]) -> tuple[str, ...]:
+    """Pooling modes under sentence-transformers' names; mean_sqrt_len is short for mean_sqrt_len_tokens.
+
+    Raises:
+        UnsupportedCheckpointError: a mode that does not exist.
+    """
+    spelled = tuple("mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes)
+    unknown = [mode for mode in spelled if mode not in POOLING_MODES]
+    if unknown or not spelled:
+        raise UnsupportedCheckpointError(
+            f"pooling {unknown[0] if unknown else ''!r} is not known; known: {', '.join(POOLING_MODES)}"
+        )
+    return spelled
+
+
+def _head(kind: str, folder: Path) -> tuple[Head, ...]:
+    """Head of one module; dropout does nothing at inference."""
+    if kind == "Dropout":
+        return ()
+    if kind == "Normalize":
+        return (Normalize(),)
+    if kind == "LayerNorm":
+        config = read_json(folder / "config.json")
+        return (LayerNorm(Tensors(read(folder)[0]), int(config["dimension"])),)
+    if kind != "Dense":
+        raise UnsupportedCheckpointError(
+            f"modules.json has a {kind} module; built are Dense, LayerNorm, Dropout and Normalize behind the pooling"
+        )
+    config = read_json(folder / "config.json")
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise UnsupportedCheckpointError(f"{folder.name}: a Dense with {key} {config[key]!r} is not built")
+    torch_name = str(config.get("activation_function") or "torch.nn.modules.linear.Identity")
+    activation = _ACTIVATIONS.get(torch_name.rpartition(".")[2])
+    if activation is None or not torch_name.startswith("torch.nn."):
+        raise UnsupportedCheckpointError(
+            f"{folder.name}: Dense activation {torch_name} is not built; built are torch.nn's {', '.join(_ACTIVATIONS)}"
+        )
+    try:
+        inputs, outputs = int(config["in_features"]), int(config["out_features"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks in_features or out_features") from error
+    tensors = Tensors(read(folder)[0])
+    return (
+        Dense(tensors, inputs, outputs, bool(config.get("bias", True)), activation, bool(config.get("use_residual"))),
+    )
+
+
+def _transformer_settings(path: Path) -> dict[str, Any]:
+    for name in _TRANSFORMER_CONFIGS:
+        if (path / name).is_file():
+            return read_json(path / name)
+    return {}
+
+
+def _tokenizer_limit(path: Path) -> int | None:
+    """model_max_length of the tokenizer, unless it is transformers' "no limit" (1e30)."""
+    if not (path / "tokenizer_config.json").is_file():
+        return None
+    limit = read_json(path / "tokenizer_config.json").get("model_max_length")
+    return int(limit) if isinstance(limit, (int, float)) and 0 < limit < 1e9 else None
+
+
+def _prompts(root: Path) -> tuple[dict[str, str], str | None, str]:
+    path = root / "config_sentence_transformers.json"
+    config = read_json(path) if path.is_file() else {}
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise CheckpointError(f"{path} has prompts that are not texts by name")
+    default = config.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise CheckpointError(f"{path}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
+    similarity = config.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITIES:
+        raise CheckpointError(f"{path}: similarity_fn_name {similarity!r}; known: {', '.join(SIMILARITIES)}")
+    return prompts, default, similarity

@@ -1,0 +1,65 @@
+"""A directory that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputExistsError
+
+
+@contextmanager
+def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty directory that becomes `destination` when the block ends well, and vanishes when it does not.
+
+    With `force`, what was there before stays until the new one is complete, and stays for good if that fails.
+
+    Raises:
+        OutputExistsError: `destination` is there and `force` is not given, or it is a file.
+    """
+    destination = Path(os.path.abspath(destination))  # noqa: PTH100  a link as destination is replaced, not followed
+    check_free(destination, force=force)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # In the same parent, so that the rename stays inside one file system.
+    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+    try:
+        yield work
+        work.chmod(0o755 & ~_umask())
+        _swap_in(work, destination, force=force)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def check_free(destination: Path, *, force: bool) -> None:
+    """Raise OutputExistsError when `destination` cannot be written; asked early, before the work is done."""
+    if destination.is_dir() and not destination.is_symlink():
+        if not force and any(destination.iterdir()):
+            raise OutputExistsError(f"{destination} exists; pass --force to replace it, or -o another directory")
+    elif destination.exists() or destination.is_symlink():
+        raise OutputExistsError(f"{destination} is there and is not a directory; pass -o another directory")
+
+
+def _swap_in(work: Path, destination: Path, *, force: bool) -> None:
+    check_free(destination, force=force)  # it may have come into being meanwhile
+    if not destination.exists():
+        work.rename(destination)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".old", dir=destination.parent))
+    destination.rename(old)  # onto an empty directory, which rename replaces
+    try:
+        work.rename(destination)
+    except BaseException:
+        old.rename(destination)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,17 @@
+"""The errors of the export, as the runtime's command line knows them."""
+
+from fastembed_rt.errors import (
+    CheckpointError,
+    MissingDependencyError,
+    OutputExistsError,
+    ParityError,
+    UnsupportedCheckpointError,
+)
+
+__all__ = [
+    "CheckpointError",
+    "MissingDependencyError",
+    "OutputExistsError",
+    "ParityError",
+    "UnsupportedCheckpointError",
+]

@@ -1,0 +1,245 @@
+"""The portable target: standard ONNX operators on padded (B, S, H) token states, for any runtime.
+
+From opset 17 (LayerNormalization); newer opsets use the operator that replaced a pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .graph import BOOL, FLOAT, INT32, INT64, Graph, Value
+from .target import Target, Tokens
+from .weight import Linear, Norm, Weight
+
+MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 17, 17, 24
+# Far below any score, far above the smallest float32: exp() gives exactly 0, and a row without tokens stays finite.
+MASKED = -1e30
+
+
+def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
+    """input_ids and attention_mask (B, S); pooling_mask only where prompts are left out of the pooling."""
+    shape = ("batch", "sequence")
+    ids = graph.input("input_ids", INT64, shape)
+    mask = graph.input("attention_mask", INT64, shape)
+    pooling = graph.input("pooling_mask", INT64, shape) if own_pooling_mask else mask
+    return Tokens(input_ids=ids, attention_mask=mask, pooling_mask=pooling)
+
+
+def embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
+    """(V, H) -> (B, S, H)."""
+    return graph.node("Gather", graph.weight(table), tokens.input_ids, name="word")
+
+
+def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) -> Value:
+    """The first S rows of the table are the same for every text."""
+    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
+    rows = graph.node("Slice", graph.weight(table), graph.constant([0]), length, name="position")
+    return graph.node("Add", states, rows, name="word+position")
+
+
+def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
+    """Counted over the ids, not the mask: a pad token written in a text is skipped as the checkpoint's author skips it."""
+    is_pad = graph.node("Equal", tokens.input_ids, graph.constant(pad), name="is_pad")
+    is_token = graph.node("Cast", graph.node("Not", is_pad, name="is_token"), to=INT64, name="is_token")
+    count = graph.node("CumSum", is_token, graph.constant(1), name="count")
+    position = graph.node("Add", graph.node("Mul", count, is_token, name="count"), graph.constant(pad), name="position")
+    rows = graph.node("Gather", graph.weight(table), position, name="position")
+    return graph.node("Add", states, rows, name="word+position")
+
+
+def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
+    """MatMul and Add each."""
+    out = []
+    for layer in layers:
+        value = graph.node("MatMul", states, graph.weight(layer.weight.transposed), name="linear")
+        if layer.bias is not None:
+            value = graph.node("Add", value, graph.weight(layer.bias), name="bias")
+        out.append(value)
+    return out
+
+
+def norm(graph: Graph, states: Value, layer: Norm) -> Value:
+    """LayerNormalization over the last axis."""
+    parameters = [graph.weight(weight) for weight in (layer.weight, layer.bias) if weight is not None]
+    return graph.node("LayerNormalization", states, *parameters, axis=-1, epsilon=layer.epsilon, name="norm")
+
+
+def gelu(graph: Graph, states: Value) -> Value:
+    """x * (1 + erf(x / sqrt 2)) / 2; an operator since opset 20."""
+    if graph.opset >= 20:
+        return graph.node("Gelu", states, approximate="none", name="gelu")
+    erf = graph.node("Erf", graph.node("Div", states, graph.constant(np.sqrt(2.0)), name="gelu/div"), name="gelu/erf")
+    shifted = graph.node("Add", erf, graph.constant(1.0), name="gelu/add")
+    return graph.node(
+        "Mul", graph.node("Mul", states, shifted, name="gelu/mul"), graph.constant(0.5), name="gelu"
+    )
+
+
+def gelu_tanh(graph: Graph, states: Value) -> Value:
+    """The tanh approximation: gelu_new, gelu_pytorch_tanh, gelu_fast."""
+    if graph.opset >= 20:
+        return graph.node("Gelu", states, approximate="tanh", name="gelu")
+    cube = graph.node("Mul", states, graph.node("Mul", states, states, name="gelu/square"), name="gelu/cube")
+    inner = graph.node(
+        "Add", states, graph.node("Mul", cube, graph.constant(0.044715), name="gelu/scaled"), name="gelu/inner"
+    )
+    tanh = graph.node(
+        "Tanh", graph.node("Mul", inner, graph.constant(np.sqrt(2.0 / np.pi)), name="gelu/scaled"), name="gelu/tanh"
+    )
+    shifted = graph.node("Add", tanh, graph.constant(1.0), name="gelu/add")
+    return graph.node("Mul", graph.node("Mul", states, shifted, name="gelu/mul"), graph.constant(0.5), name="gelu")
+
+
+def silu(graph: Graph, states: Value) -> Value:
+    """x * sigmoid(x)."""
+    return graph.node("Mul", states, graph.node("Sigmoid", states, name="sigmoid"), name="silu")
+
+
+def unary(op: str) -> Callable[[Graph, Value], Value]:
+    """An activation that is one operator."""
+    return lambda graph, states: graph.node(op, states, name=op.lower())
+
+
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+    """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance."""
+    mask = graph.node("Cast", tokens.attention_mask, to=FLOAT, name="mask")
+    absent = graph.node("Sub", graph.constant(1.0), mask, name="absent")
+    additive = graph.node("Mul", absent, graph.constant(MASKED), name="additive")
+    additive = graph.node("Unsqueeze", additive, graph.constant([1, 2]), name="additive")
+    if by_distance is None:
+        return additive
+    reach = (by_distance.shape[0] + 1) // 2  # M: distances run from -(M - 1) to M - 1
+    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
+    length = graph.node("Squeeze", length, name="length")
+    position = graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
+    query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
+    distance = graph.node("Sub", position, query, name="distance")
+    row = graph.node("Add", distance, graph.constant(reach - 1), name="row")
+    rows = graph.node("Gather", graph.weight(by_distance), row, name="rows")  # (S, S, N)
+    heads = graph.node("Transpose", rows, perm=[2, 0, 1], name="heads")
+    return graph.node("Add", heads, additive, name="bias")
+
+
+def attention(
+    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value
+) -> Value:
+    """softmax(Q K^T + bias) V, each (B, S, N * D); the scale is in the query weights."""
+    shape = graph.constant([0, 0, heads, -1])
+    q = graph.node("Reshape", query, shape, name="query")
+    q = graph.node("Transpose", q, perm=[0, 2, 1, 3], name="query")
+    k = graph.node("Reshape", key, shape, name="key")
+    k = graph.node("Transpose", k, perm=[0, 2, 3, 1], name="key")
+    v = graph.node("Reshape", value, shape, name="value")
+    v = graph.node("Transpose", v, perm=[0, 2, 1, 3], name="value")
+    scores = graph.node("Add", graph.node("MatMul", q, k, name="scores"), bias, name="scores+bias")
+    mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1, name="softmax"), v, name="mixed")
+    mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3], name="mixed")
+    return graph.node("Reshape", mixed, graph.constant([0, 0, -1]), name="mixed")
+
+
+def _float_mask(graph: Graph, tokens: Tokens) -> Value:
+    return graph.node("Cast", tokens.pooling_mask, to=FLOAT, name="mask")
+
+
+def _int32_mask(graph: Graph, tokens: Tokens) -> Value:
+    """onnxruntime's ArgMax has no int64 kernel (onnxruntime issue 10068)."""
+    return graph.node("Cast", tokens.pooling_mask, to=INT32, name="mask")
+
+
+def _weighted_sum(graph: Graph, states: Value, weights: Value) -> Value:
+    """(B, S, H) and (B, S) -> (B, H), as one product."""
+    row = graph.node("Unsqueeze", weights, graph.constant([1]), name="weights")
+    return graph.node("Squeeze", graph.node("MatMul", row, states, name="sum"), graph.constant([1]), name="sum")
+
+
+def _sum(graph: Graph, value: Value) -> Value:
+    total = graph.node("ReduceSum", value, graph.constant([1]), keepdims=1, name="total")
+    return graph.node("Max", total, graph.constant(1e-9), name="total")  # sentence-transformers' clamp
+
+
+def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Average of the token states."""
+    mask = _float_mask(graph, tokens)
+    return _weighted_sum(graph, states, graph.node("Div", mask, _sum(graph, mask), name="weights"))
+
+
+def pool_mean_sqrt_len(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Sum of the token states over the square root of their number."""
+    mask = _float_mask(graph, tokens)
+    root = graph.node("Sqrt", _sum(graph, mask), name="root")
+    return _weighted_sum(graph, states, graph.node("Div", mask, root, name="weights"))
+
+
+def pool_weighted_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Average with weights 1, 2, 3, ... from the first token of the text on, prompt included."""
+    place = graph.node("CumSum", tokens.attention_mask, graph.constant(1), name="place")
+    weights = graph.node("Cast", place, to=FLOAT, name="place")
+    weights = graph.node("Mul", weights, _float_mask(graph, tokens), name="weights")
+    return _weighted_sum(graph, states, graph.node("Div", weights, _sum(graph, weights), name="weights"))
+
+
+def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Largest value of each channel over the tokens."""
+    mask = graph.node("Cast", tokens.pooling_mask, to=BOOL, name="mask")
+    mask = graph.node("Unsqueeze", mask, graph.constant([2]), name="mask")
+    low = graph.constant(np.finfo(np.float32).min)
+    masked = graph.node("Where", mask, states, low, name="masked")
+    if graph.opset >= 18:
+        return graph.node("ReduceMax", masked, graph.constant([1]), keepdims=0, name="max")
+    return graph.node("ReduceMax", masked, axes=[1], keepdims=0, name="max")
+
+
+def _take(graph: Graph, states: Value, index: Value) -> Value:
+    """(B, S, H) at (B, 1) -> (B, H)."""
+    return graph.node("GatherND", states, index, batch_dims=1, name="take")
+
+
+def pool_cls(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the first token that counts."""
+    first = graph.node("ArgMax", _int32_mask(graph, tokens), axis=1, keepdims=1, name="first")
+    return _take(graph, states, first)
+
+
+def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the last token that counts."""
+    mask = _int32_mask(graph, tokens)
+    last = graph.node("ArgMax", mask, axis=1, keepdims=1, select_last_index=1, name="last")
+    return _take(graph, states, last)
+
+
+PORTABLE = Target(
+    name="portable",
+    enter=enter,
+    embed=embed,
+    add_positions=add_positions,
+    add_positions_after_pad=add_positions_after_pad,
+    linears=linears,
+    norm=norm,
+    activations={
+        "gelu": gelu,
+        "gelu_python": gelu,
+        "gelu_new": gelu_tanh,
+        "gelu_fast": gelu_tanh,
+        "gelu_pytorch_tanh": gelu_tanh,
+        "gelu_accurate": gelu_tanh,
+        "relu": unary("Relu"),
+        "tanh": unary("Tanh"),
+        "sigmoid": unary("Sigmoid"),
+        "silu": silu,
+        "swish": silu,
+        "linear": lambda _, states: states,
+    },
+    attention_bias=attention_bias,
+    attention=attention,
+    pools={
+        "mean": pool_mean,
+        "mean_sqrt_len_tokens": pool_mean_sqrt_len,
+        "weightedmean": pool_weighted_mean,
+        "max": pool_max,
+        "cls": pool_cls,
+        "lasttoken": pool_last,
+    },
+)
+TARGETS = {"portable": PORTABLE}

@@ -1,0 +1,72 @@
+"""Weights that are read when they are written: shape now, values on demand, so an export never holds two copies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor under the name it has in the checkpoint; `load` reads it anew at each call."""
+
+    name: str
+    shape: tuple[int, ...]
+    load: Callable[[], Array]
+    dtype: np.dtype[Any] = field(default=np.dtype(np.float32))
+
+    def map(self, suffix: str, function: Callable[[Array], Array], shape: tuple[int, ...] | None = None) -> Weight:
+        """Weight computed from this one when it is read; `shape` when the function changes it."""
+        return Weight(f"{self.name}{suffix}", shape or self.shape, lambda: function(self.load()))
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def transposed(self) -> Weight:
+        """(out, in) as checkpoints store linear layers -> (in, out) as MatMul takes them."""
+        return self.map(".T", lambda array: array.T, self.shape[::-1])
+
+    def scaled(self, factor: float) -> Weight:
+        """Every value times `factor`, computed in float64 and rounded once."""
+        return self.map(".scaled", lambda array: (array.astype(np.float64) * factor).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer as checkpoints hold it: y = x @ weight.T + bias; weight (out, in), bias (out,)."""
+
+    weight: Weight
+    bias: Weight | None = None
+
+    @property
+    def out_features(self) -> int:
+        """Width of the output."""
+        return self.weight.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        """Width of the input."""
+        return self.weight.shape[1]
+
+    def scaled(self, factor: float) -> Linear:
+        """Layer whose output is `factor` times this one's."""
+        return Linear(self.weight.scaled(factor), self.bias.scaled(factor) if self.bias else None)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer normalization: weight and bias (H,), epsilon."""
+
+    weight: Weight
+    bias: Weight | None
+    epsilon: float

@@ -1,0 +1,166 @@
+"""Graph -> .onnx file, one weight at a time.
+
+Serializing a ModelProto the usual way holds the weights three times (arrays, protobuf, bytes). Here the protobuf
+envelope is written by hand around weights that are read, written and forgotten one by one: the wire format of a message
+is its fields one after the other, and a length-delimited field is its tag, its length and its bytes
+(https://protobuf.dev/programming-guides/encoding/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, helper
+
+from .graph import Graph
+from .weight import Weight
+
+# A protobuf message ends at 2 GiB; the margin is for the nodes.
+PROTOBUF_LIMIT = 2**31 - 2**24
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+# IR versions by opset, so that an older runtime which knows the opset also reads the file.
+_IR_BY_OPSET = ((23, 11), (21, 10), (20, 9), (15, 8))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a graph became on disk."""
+
+    graph: str
+    weights: tuple[str, ...]  # external data files
+    offsets: Mapping[str, tuple[str, int, int]]  # weight -> file, offset, length in bytes
+
+
+def write(
+    graph: Graph,
+    directory: Path,
+    file: str,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    external: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Written:
+    """Write `graph` as `directory/file`, checked by onnx.checker before any weight is written.
+
+    Args:
+        graph: what to write.
+        directory: where to.
+        file: name of the .onnx file.
+        name: the graph's name inside the file.
+        metadata: metadata_props of the model.
+        external: put weights into `file`.data also when they would fit; beyond 2 GiB they always go there.
+        progress: called with the number of bytes after each weight.
+    """
+    external = external or graph.weight_bytes > PROTOBUF_LIMIT
+    weights_file = f"{file}.data" if external else ""
+    offsets: dict[str, tuple[str, int, int]] = {}
+    model, references = _skeleton(graph, name, metadata, weights_file or file)
+    check(model, references)
+    if external:
+        with (directory / weights_file).open("wb") as stream:
+            for tensor in references:
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                stream.seek(int(entries["offset"]))
+                data = _bytes(graph.weights[tensor.name])
+                offsets[tensor.name] = (weights_file, stream.tell(), len(data))
+                stream.write(data)
+                progress(len(data))
+        model.graph.initializer.extend(references)
+        (directory / file).write_bytes(model.SerializeToString())
+        return Written(file, (weights_file,), offsets)
+
+    body = model.graph.SerializeToString()
+    model.ClearField("graph")
+    envelope = model.SerializeToString()
+    sizes = {tensor.name: _tensor_size(tensor, graph.weights[tensor.name]) for tensor in references}
+    total = len(body) + sum(len(_field(_GRAPH_INITIALIZER, size)) + size for size in sizes.values())
+    with (directory / file).open("wb") as stream:
+        stream.write(envelope)
+        stream.write(_field(_MODEL_GRAPH, total))
+        stream.write(body)
+        for tensor in references:
+            data = _bytes(graph.weights[tensor.name])
+            stream.write(_field(_GRAPH_INITIALIZER, sizes[tensor.name]))
+            stream.write(_tensor_head(tensor))
+            stream.write(_field(_TENSOR_RAW_DATA, len(data)))
+            offsets[tensor.name] = (file, stream.tell(), len(data))
+            stream.write(data)
+            progress(len(data))
+    return Written(file, (), offsets)
+
+
+def check(model: ModelProto, references: list[TensorProto]) -> None:
+    """Run onnx.checker and strict shape inference with the weights declared as inputs: no weight is read."""
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    whole.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in references)
+    onnx.checker.check_model(whole)
+    if all(node.domain in ("", "ai.onnx") for node in model.graph.node):
+        onnx.shape_inference.infer_shapes(whole, check_type=True, strict_mode=True, data_prop=True)
+
+
+def _skeleton(
+    graph: Graph, name: str, metadata: Mapping[str, str], location: str
+) -> tuple[ModelProto, list[TensorProto]]:
+    """The model without its weights, and the weights as references into `location`."""
+    proto = GraphProto(name=name, node=graph.nodes, input=graph.inputs, output=graph.outputs)
+    proto.initializer.extend(graph.constants.values())
+    domains = sorted({node.domain for node in graph.nodes if node.domain})
+    model = helper.make_model(
+        proto,
+        opset_imports=[helper.make_opsetid("", graph.opset), *(helper.make_opsetid(d, 1) for d in domains)],
+        producer_name="fastembed-rt",
+    )
+    model.ir_version = next((ir for opset, ir in _IR_BY_OPSET if graph.opset >= opset), 8)
+    helper.set_model_props(model, dict(metadata))
+    return model, list(_references(graph, location))
+
+
+def _references(graph: Graph, location: str) -> Iterator[TensorProto]:
+    offset = 0
+    for weight in graph.weights.values():
+        length = weight.nbytes
+        dtype = helper.np_dtype_to_tensor_dtype(weight.dtype)
+        tensor = TensorProto(name=weight.name, data_type=dtype, dims=weight.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        yield tensor
+        offset += -(-length // 4096) * 4096  # page-aligned, so that a runtime can map it
+
+
+def _bytes(weight: Weight) -> memoryview:
+    array = np.ascontiguousarray(weight.load(), dtype=weight.dtype)
+    if array.shape != weight.shape:
+        raise ValueError(f"weight {weight.name} came as {array.shape}, {weight.shape} was announced")
+    return memoryview(array).cast("B")
+
+
+def _tensor_head(tensor: TensorProto) -> bytes:
+    """A TensorProto but for its data."""
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).SerializeToString()
+
+
+def _tensor_size(tensor: TensorProto, weight: Weight) -> int:
+    length = weight.nbytes
+    return len(_tensor_head(tensor)) + len(_field(_TENSOR_RAW_DATA, length)) + length
+
+
+def _field(number: int, length: int) -> bytes:
+    """Tag and length of a length-delimited field."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,74 @@
+"""What follows the encoder, fused into its graph: pooling, dense layers, layer norms, L2 normalization."""
+
+from __future__ import annotations
+
+from .checkpoint import Dense, Head, LayerNorm, Normalize
+from .errors import CheckpointError
+from .graph.graph import Graph, Value
+from .graph.ops import Ops
+from .graph.portable import norm
+from .graph.weight import Linear, Norm, Weight
+
+EPSILON = 1e-12  # torch.nn.functional.normalize
+
+
+def sentence_embedding(
+    ops: Ops, states: Value, width: int, pooling: tuple[str, ...], heads: tuple[Head, ...]
+) -> tuple[Value, int]:
+    """Token states of `width` -> vectors (B, dim) and dim.
+
+    Raises:
+        CheckpointError: a head that takes another width than it gets, or lacks its tensors.
+    """
+    with ops.scope("pooling"):
+        pooled = [ops.pool(states, mode) for mode in pooling]
+        vectors = pooled[0] if len(pooled) == 1 else ops.graph.node("Concat", *pooled, axis=-1, name="concat")
+    dim = width * len(pooling)
+    for index, head in enumerate(heads):
+        with ops.scope(f"head.{index}"):
+            vectors, dim = _apply(ops, vectors, dim, head, index)
+    return vectors, dim
+
+
+def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[Value, int]:
+    if isinstance(head, Normalize):
+        return normalize(ops.graph, vectors), dim
+    takes = head.inputs if isinstance(head, Dense) else head.dim
+    if takes != dim:
+        raise CheckpointError(f"module {index + 2}, {head}, takes {takes} channels and gets {dim}")
+    if isinstance(head, LayerNorm):
+        weight, bias = head.tensors.get("norm.weight", (dim,)), head.tensors.get("norm.bias", (dim,))
+        head.tensors.check(())
+        layer = Norm(_own(weight, index), _own(bias, index), 1e-5)  # torch.nn.LayerNorm's default
+        return norm(ops.graph, vectors, layer), dim
+    out = (head.outputs,)
+    weight = head.tensors.get("linear.weight", (head.outputs, head.inputs))
+    bias = head.tensors.get("linear.bias", out) if head.bias else None
+    residual = vectors
+    if head.residual and head.inputs != head.outputs:
+        projection = head.tensors.get("residual.weight", (head.outputs, head.inputs))
+        residual = _linear(ops.graph, vectors, Linear(_own(projection, index)))
+    head.tensors.check(())
+    dense = _linear(ops.graph, vectors, Linear(_own(weight, index), _own(bias, index) if bias else None))
+    dense = ops.activation(dense, head.activation)
+    return ops.graph.node("Add", dense, residual, name="residual") if head.residual else dense, head.outputs
+
+
+def _own(weight: Weight, index: int) -> Weight:
+    """Modules have files of their own, so their tensors share names."""
+    return Weight(f"head.{index}.{weight.name}", weight.shape, weight.load)
+
+
+def _linear(graph: Graph, vectors: Value, layer: Linear) -> Value:
+    product = graph.node("MatMul", vectors, graph.weight(layer.weight.transposed), name="linear")
+    return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
+
+
+def normalize(graph: Graph, vectors: Value) -> Value:
+    """Divide each row by its L2 norm; a zero row stays zero."""
+    if graph.opset >= 18:
+        length = graph.node("ReduceL2", vectors, graph.constant([1]), keepdims=1, name="length")
+    else:
+        length = graph.node("ReduceL2", vectors, axes=[1], keepdims=1, name="length")
+    length = graph.node("Max", length, graph.constant(EPSILON), name="length")
+    return graph.node("Div", vectors, length, name="normalized")

@@ -1,0 +1,222 @@
+"""The export in one page: load -> build -> write -> verify -> a model directory, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+from fastembed_rt import manifest as contract
+from fastembed_rt.hub import resolve_checkpoint
+from fastembed_rt.manifest import Manifest, Source, Variant, record_file
+
+from . import checkpoint as checkpoints
+from . import heads, tokenizer_file, verify
+from .card import CARD_FILE, card
+from .checkpoint import Checkpoint, Overrides
+from .directory import atomic_directory, check_free
+from .errors import UnsupportedCheckpointError
+from .graph.graph import FLOAT, Graph
+from .graph.ops import Ops
+from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, PORTABLE
+from .graph.target import Target
+from .graph.writer import write
+
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the user asks of an export; None leaves the checkpoint's word."""
+
+    output: Path | None = None  # None: <name>-onnx in the current directory
+    force: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+    opset: int = DEFAULT_OPSET
+    verify: bool = True
+    external_data: bool = False  # also for models under 2 GB
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What came of it."""
+
+    directory: Path
+    manifest: Manifest
+    seconds: float
+
+
+def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Exported:
+    """Export the checkpoint `name`, a directory or a hub id, into a model directory.
+
+    Args:
+        name: what to export.
+        options: how.
+        say: called with one line at each step.
+
+    Raises:
+        ModelNotFoundError: nothing under that name.
+        CheckpointError, UnsupportedCheckpointError: see their texts.
+        OutputExistsError: the output is there and `force` is not given.
+        ParityError: vectors differ from the reference; nothing is written.
+    """
+    start = time.monotonic()
+    if not MIN_OPSET <= options.opset <= MAX_OPSET:
+        raise UnsupportedCheckpointError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
+    output = options.output or Path(f"{Path(name).name}-onnx")
+    check_free(output, force=options.force)
+    say(f"reading {name}")
+    located = resolve_checkpoint(
+        name,
+        revision=options.revision,
+        token=options.token,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
+    checkpoint = checkpoints.load(located.path, located.name, located.revision)
+    checkpoint = checkpoints.override(checkpoint, options.overrides)
+    tokenizer = tokenizer_file.load(checkpoint)
+    with atomic_directory(output, force=options.force) as work:
+        (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
+        graph, dim, beside = build(checkpoint, PORTABLE, options.opset)
+        say(f"writing {MODEL_FILE}: {len(graph.nodes)} nodes, {graph.weight_bytes / 1e6:.1f} MB")
+        written = write(
+            graph,
+            work,
+            MODEL_FILE,
+            name=checkpoint.name,
+            metadata=_metadata(checkpoint),
+            external=options.external_data,
+        )
+        variant = Variant(
+            graph=record_file(work, written.graph),
+            weights=tuple(record_file(work, file) for file in written.weights),
+            target=PORTABLE.name,
+            precision="fp32",
+            opset=options.opset,
+            inputs=tuple(value.name for value in graph.inputs),
+        )
+        described = _describe(checkpoint, work, tokenizer.pad_token_id, dim, (variant,), beside)
+        described.write(work)
+        described = replace(described, parity=_parity(work, checkpoint, options, say))
+        described.write(work)
+        (work / CARD_FILE).write_text(card(described), encoding="utf-8")
+    return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
+
+
+def build(checkpoint: Checkpoint, target: Target, opset: int) -> tuple[Graph, int, tuple[str, ...]]:
+    """Graph of encoder and heads for one target, dim, and the checkpoint's tensors that it leaves out.
+
+    Raises:
+        CheckpointError: tensors that do not fit the config.
+    """
+    graph = Graph(opset)
+    ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt))
+    tensors = checkpoint.tensors()
+    states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
+    beside = tensors.check(checkpoint.architecture.heads)
+    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+    vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
+    graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
+    return graph, dim, beside
+
+
+def check_again(directory: Path, name: str, options: ExportOptions, say: Callable[[str], None]) -> Manifest:
+    """Verify a model directory against the checkpoint `name`; its manifest with the new report.
+
+    Raises:
+        ParityError, MissingDependencyError: see verify.verify.
+    """
+    described = contract.read(directory)
+    located = resolve_checkpoint(
+        name,
+        revision=options.revision or (described.source.revision if name == described.source.checkpoint else None),
+        token=options.token,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
+    checkpoint = checkpoints.load(located.path, located.name, located.revision)
+    said = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
+    checkpoint = checkpoints.override(checkpoint, Overrides(**said))
+    if _fingerprint(checkpoint) != described.source.sha256:
+        say(f"note: the weights of {name} are not those that {directory} was exported from")
+    return replace(described, parity=verify.verify(directory, checkpoint, say))
+
+
+def _parity(
+    work: Path, checkpoint: Checkpoint, options: ExportOptions, say: Callable[[str], None]
+) -> Mapping[str, object]:
+    missing = verify.can_verify() if options.verify else "not asked for"
+    if missing is not None:
+        say(f"parity: {contract.NOT_VERIFIED} ({missing})")
+        return {"status": contract.NOT_VERIFIED, "reason": missing}
+    return verify.verify(work, checkpoint, say)
+
+
+def _describe(
+    checkpoint: Checkpoint,
+    work: Path,
+    pad_token_id: int,
+    dim: int,
+    variants: tuple[Variant, ...],
+    beside: tuple[str, ...],
+) -> Manifest:
+    notes = checkpoint.notes
+    strange = [name for name in beside if not _known_beside(checkpoint, name)]
+    if strange:
+        notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
+    return Manifest(
+        source=Source(
+            checkpoint=checkpoint.name,
+            revision=checkpoint.revision,
+            model_type=checkpoint.model_type,
+            sha256=_fingerprint(checkpoint),
+        ),
+        dim=dim,
+        pooling=checkpoint.pooling,
+        normalize=checkpoint.normalize,
+        max_length=checkpoint.max_length,
+        max_positions=checkpoint.architecture.positions(checkpoint.config),
+        include_prompt=checkpoint.include_prompt,
+        prompts=checkpoint.prompts,
+        default_prompt_name=checkpoint.default_prompt_name,
+        similarity=checkpoint.similarity,
+        pad_token_id=pad_token_id,
+        modules=checkpoint.modules,
+        tokenizer=record_file(work, contract.TOKENIZER_FILE),
+        variants=variants,
+        default_variant=variants[0].graph.file,
+        overrides=checkpoint.overrides,
+        notes=notes,
+        created_by=f"fastembed-rt {metadata.version('fastembed-rt')}",
+    )
+
+
+def _known_beside(checkpoint: Checkpoint, name: str) -> bool:
+    known = checkpoint.architecture.heads
+    return name.startswith(known) or name.removeprefix(checkpoint.architecture.prefix).startswith(known)
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(checkpoint.weight_files):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    return {
+        "source": checkpoint.name,
+        "pooling": "+".join(checkpoint.pooling),
+        "normalize": str(checkpoint.normalize).lower(),
+        "max_length": str(checkpoint.max_length),
+    }

@@ -1,0 +1,187 @@
+"""The tensors of a checkpoint by name: safetensors (one file or shards), or a torch pickle read with weights_only.
+
+Reads a tensor when it is asked for its values; keeps account of what was used, missing or misshapen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import CheckpointError, MissingDependencyError
+from .graph.weight import Array, Weight
+
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in its file: shape now, values as float32 on demand."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors spells it
+    load: Callable[[], Array]
+
+
+@dataclass
+class Account:
+    """What a build asked for."""
+
+    used: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A view of the stored tensors behind a prefix."""
+
+    stored: Mapping[str, Stored]
+    prefix: str = ""
+    account: Account = field(default_factory=Account)
+
+    def under(self, prefix: str) -> Tensors:
+        """The tensors whose names begin with `prefix`, without it."""
+        return Tensors(self.stored, self.prefix + prefix, self.account)
+
+    def get(self, name: str, shape: tuple[int, ...]) -> Weight:
+        """Tensor `name` of `shape`; faults are collected, `check` raises them all at once."""
+        full = self.prefix + name
+        stored = self.stored.get(full)
+        self.account.used.add(full)
+        if stored is None:
+            self.account.missing.append(full)
+        elif stored.shape != shape or stored.dtype not in FLOATS:
+            self.account.misshapen.append(f"{full} is {stored.dtype} {stored.shape}, the config asks for float {shape}")
+        else:
+            return Weight(full, shape, stored.load)
+        return Weight(full, shape, lambda: np.zeros(shape, np.float32))
+
+    def check(self, beside: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of unused tensors that lie beside the encoder, in `beside` or out of its own name space.
+
+        Raises:
+            CheckpointError: tensors missing, misshapen, or unused inside the encoder, where the checkpoint computes
+                something that the builder does not.
+        """
+        account = self.account
+        faults = []
+        if account.missing:
+            faults.append(f"missing: {_some(account.missing)}")
+        if account.misshapen:
+            faults.append(f"misshapen: {_some(account.misshapen)}")
+        spaces = {name[len(self.prefix) :].split(".")[0] for name in account.used if name.startswith(self.prefix)}
+        unused = [name for name in self.stored if name not in account.used]
+        inside = [
+            name
+            for name in unused
+            if name.startswith(self.prefix)
+            and not name[len(self.prefix) :].startswith(beside)
+            and name[len(self.prefix) :].split(".")[0] in spaces
+        ]
+        if inside:
+            faults.append(f"unknown inside the encoder: {_some(inside)}")
+        if faults:
+            raise CheckpointError(
+                f"the checkpoint's tensors do not fit its config.json; {'; '.join(faults)}; "
+                "save it again with save_pretrained() of the model it was trained as (merge adapters first)"
+            )
+        return tuple(name for name in unused if name not in inside)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def read(directory: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+    """Stored tensors of a directory and the files that hold them; safetensors first.
+
+    Raises:
+        CheckpointError: no weights, a shard is missing, a file is damaged.
+        MissingDependencyError: only a pickle is there, and torch is not.
+    """
+    for name, reader in ((SAFETENSORS, _read_safetensors), (PICKLE, _read_pickle)):
+        index = directory / f"{name}.index.json"
+        if (directory / name).is_file():
+            files: tuple[Path, ...] = (directory / name,)
+        elif index.is_file():
+            files = _shards(index)
+        else:
+            continue
+        stored: dict[str, Stored] = {}
+        for file in files:
+            stored.update(reader(file))
+        return stored, files
+    raise CheckpointError(
+        f"{directory} has no weights: looked for {SAFETENSORS} and {PICKLE} (or their .index.json with shards)"
+    )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index} is not a shard index ({error!r})") from error
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names the shard {name!r}; shards must lie beside their index")
+    files = tuple(index.parent / name for name in names)
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise CheckpointError(f"shards are missing beside {index}: {_some(absent)}; download the checkpoint again")
+    return files
+
+
+def _read_safetensors(file: Path) -> dict[str, Stored]:
+    import ml_dtypes  # noqa: F401  numpy learns bfloat16 from it
+    from safetensors import SafetensorError, safe_open
+
+    def loader(name: str) -> Callable[[], Array]:
+        def load() -> Array:
+            # Opened for each tensor: pages that were read do not stay with the process.
+            with safe_open(file, framework="np") as opened:
+                return np.asarray(opened.get_tensor(name), dtype=np.float32)
+
+        return load
+
+    try:
+        with safe_open(file, framework="np") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  not a dict
+            return {
+                name: Stored(tuple(piece.get_shape()), str(piece.get_dtype()), loader(name))
+                for name, piece in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors ({error}); download it again") from error
+
+
+def _read_pickle(file: Path) -> dict[str, Stored]:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{file.name} is a torch pickle: install torch to read it (pip install 'fastembed-rt[verify]'), "
+            f"or save the checkpoint as {SAFETENSORS}"
+        ) from error
+    spelled = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    try:
+        # weights_only: tensors and plain containers, no code; mmap: values are read when used.
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001  torch raises many kinds here, from UnpicklingError to RuntimeError
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{file} cannot be read as plain tensors ({reason}); save it as {SAFETENSORS}") from error
+
+    def loader(tensor: Any) -> Callable[[], Array]:
+        return lambda: np.asarray(tensor.to(torch.float32).numpy())
+
+    return {
+        name: Stored(tuple(tensor.shape), spelled.get(tensor.dtype, str(tensor.dtype)), loader(tensor))
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor)
+    }

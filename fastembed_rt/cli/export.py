@@ -1,0 +1,122 @@
+"""`fastembed-rt export`: a checkpoint becomes a model directory."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidInputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from fastembed_rt_export.pipeline import Exported
+
+POOLINGS = "cls, max, mean, mean_sqrt_len, weightedmean, lasttoken"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `export` to the command line."""
+    parser = subparsers.add_parser(
+        "export",
+        help="export a checkpoint into a model directory",
+        description="Export a checkpoint (hub id, sentence-transformers or transformers directory) into a model directory.",
+    )
+    parser.add_argument("checkpoint", help="hub id or directory")
+    parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
+    parser.add_argument("--force", action="store_true", help="replace the output when it exists")
+    parser.add_argument("--pooling", help=f"instead of the checkpoint's; one of {POOLINGS}, or several joined by +")
+    parser.add_argument("--normalize", action=argparse.BooleanOptionalAction, help="instead of the checkpoint's")
+    parser.add_argument("--max-length", type=int, help="tokens, special tokens included, instead of the checkpoint's")
+    parser.add_argument("--prompt", action="append", metavar="NAME=TEXT", help="add or change a prompt; repeatable")
+    parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
+    parser.add_argument("--opset", type=int, help="opset of model.onnx, 17 to 24 (default: 17)")
+    parser.add_argument("--external-data", action="store_true", help="weights beside model.onnx also under 2 GB")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference")
+    add_hub_options(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
+    parser.set_defaults(run=run)
+
+
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that may ask the hub."""
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--token", help="hub token (default: the one of `hf auth login`, or HF_TOKEN)")
+    parser.add_argument("--cache-dir", help="where hub files are kept")
+    parser.add_argument("--local-files-only", action="store_true", help="do not ask the hub")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print a summary."""
+    try:
+        from fastembed_rt_export.checkpoint import Overrides, parse_pooling
+        from fastembed_rt_export.graph.portable import DEFAULT_OPSET
+        from fastembed_rt_export.pipeline import ExportOptions, export
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{error.name} is not installed; pip install 'fastembed-rt[export]'") from error
+    options = ExportOptions(
+        output=args.output,
+        force=args.force,
+        overrides=Overrides(
+            pooling=parse_pooling(tuple(args.pooling.split("+"))) if args.pooling else None,
+            normalize=args.normalize,
+            max_length=args.max_length,
+            prompts=_prompts(args.prompt) if args.prompt else None,
+            default_prompt_name=args.default_prompt,
+        ),
+        opset=args.opset or DEFAULT_OPSET,
+        verify=args.verify,
+        external_data=args.external_data,
+        revision=args.revision,
+        token=args.token,
+        cache_dir=args.cache_dir,
+        local_files_only=args.local_files_only,
+    )
+    done = export(args.checkpoint, options, steps(args.quiet))
+    if not args.quiet:
+        print(_summary(done))
+    return 0
+
+
+class steps:  # noqa: N801  used like a function
+    """Says each step on stderr with the seconds since the start."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Print one step."""
+        if not self._quiet:
+            print(f"[{time.monotonic() - self._start:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+def _prompts(entries: list[str]) -> dict[str, str]:
+    prompts = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise InvalidInputError(f"--prompt {entry!r} is not NAME=TEXT, for example --prompt 'query=query: '")
+        prompts[name] = text
+    return prompts
+
+
+def _summary(done: Exported) -> str:
+    from fastembed_rt_export.verify import describe
+
+    made = done.manifest
+    lines = [f"{done.directory}"]
+    for record in made.files:
+        lines.append(f"  {record.file:<20} {record.size / 1e6:9.1f} MB")
+    lines.append(f"  {' -> '.join(made.modules)}")
+    lines.append(f"  dim {made.dim}, max_length {made.max_length}, {made.similarity} similarity")
+    if made.prompts:
+        lines.append(f"  prompts: {', '.join(made.prompts)}; default: {made.default_prompt_name or 'none'}")
+    lines += [f"  changed: {key} = {value}" for key, value in made.overrides.items()]
+    lines += [f"  note: {note}" for note in made.notes]
+    lines.append(f"  parity: {describe(made.parity)}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    lines.append(f"  {done.seconds:.1f} s, peak memory {peak / 1e6:.0f} MB")
+    return "\n".join(lines)

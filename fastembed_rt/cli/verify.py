@@ -1,0 +1,46 @@
+"""`fastembed-rt verify`: a model directory's vectors beside its checkpoint's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import manifest
+from ..errors import MissingDependencyError
+from .export import add_hub_options, steps
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `verify` to the command line."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="compare a model directory's vectors with its checkpoint's",
+        description="Compare a model directory with its checkpoint in sentence-transformers on torch, text by text.",
+    )
+    parser.add_argument("directory", type=Path, help="model directory")
+    parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
+    parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
+    add_hub_options(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and print the report; ParityError makes the exit code 4."""
+    try:
+        from fastembed_rt_export.card import CARD_FILE, card
+        from fastembed_rt_export.pipeline import ExportOptions, check_again
+        from fastembed_rt_export.verify import describe
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'") from error
+    options = ExportOptions(
+        revision=args.revision, token=args.token, cache_dir=args.cache_dir, local_files_only=args.local_files_only
+    )
+    name = args.against or manifest.read(args.directory).source.checkpoint
+    checked = check_again(args.directory, name, options, steps(args.quiet))
+    if args.write:
+        checked.write(args.directory)
+        (args.directory / CARD_FILE).write_text(card(checked), encoding="utf-8")
+    if not args.quiet:
+        print(f"parity: {describe(checked.parity)}")
+    return 0

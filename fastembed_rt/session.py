@@ -1,0 +1,160 @@
+"""Execution: which variant runs under which provider, and the onnxruntime session that runs it.
+
+Providers are a table and fail closed: what was asked for runs, or an error says what is missing. Outputs go by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
+from .manifest import Manifest, Variant
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OUTPUT = "sentence_embedding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One execution provider: its name in onnxruntime, and the targets it runs, best first."""
+
+    onnxruntime_name: str
+    targets: tuple[str, ...]
+    extra: str  # what to install for it
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+PROVIDERS = {
+    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", targets=("cpu", "portable"), extra="cpu"),
+    "cuda": Provider(onnxruntime_name="CUDAExecutionProvider", targets=("cuda", "portable"), extra="gpu"),
+    "tensorrt": Provider(onnxruntime_name="TensorrtExecutionProvider", targets=("tensorrt", "portable"), extra="gpu"),
+}
+
+
+def require_onnxruntime() -> None:
+    """Raise MissingDependencyError, naming the extras, when no onnxruntime is installed; imports nothing."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingDependencyError(
+            "onnxruntime is not installed; pip install 'fastembed-rt[cpu]' for CPUs "
+            "or 'fastembed-rt[gpu]' for NVIDIA GPUs (one of them, not both)"
+        )
+
+
+def provider_row(provider: str) -> Provider:
+    """Row of the table.
+
+    Raises:
+        InvalidInputError: not in the table.
+    """
+    row = PROVIDERS.get(provider)
+    if row is None:
+        raise InvalidInputError(f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}")
+    return row
+
+
+def choose_variant(manifest: Manifest, *, provider: str = "cpu", precision: str | None = None) -> Variant:
+    """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
+
+    Raises:
+        InvalidInputError: the directory has no such precision.
+        ModelFormatError: it has the precision, for other providers only.
+    """
+    row = provider_row(provider)
+    wanted = precision or manifest.default.precision
+    precisions = sorted({variant.precision for variant in manifest.variants})
+    if wanted not in precisions:
+        raise InvalidInputError(
+            f"precision {wanted!r} is not in this model directory, which has {', '.join(precisions)}; "
+            f"export it with --precision {wanted}"
+        )
+    fitting = [v for v in manifest.variants if v.precision == wanted and v.target in row.targets]
+    if not fitting:
+        targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
+        raise ModelFormatError(
+            f"precision {wanted!r} is there for {', '.join(targets)} only, not for provider {provider!r}; "
+            "choose another precision or export again"
+        )
+    return min(fitting, key=lambda variant: row.targets.index(variant.target))
+
+
+def available_providers() -> list[str]:
+    """onnxruntime's providers, by its names, in its order of preference."""
+    require_onnxruntime()
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+class Session:
+    """One graph loaded into onnxruntime under one provider. Safe to run from several threads at once."""
+
+    def __init__(self, directory: Path, variant: Variant, *, provider: str, threads: int) -> None:
+        """Load the graph.
+
+        Raises:
+            MissingDependencyError: no onnxruntime.
+            ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
+            ModelFormatError: onnxruntime cannot read the graph.
+        """
+        row = provider_row(provider)
+        available = available_providers()
+        if row.onnxruntime_name not in available:
+            raise ProviderUnavailableError(
+                f"provider {provider!r} is not in this onnxruntime ({', '.join(available)}); "
+                f"install fastembed-rt[{row.extra}], or pass provider='cpu'"
+            )
+        import onnxruntime
+
+        path = directory / variant.graph.file
+        options = _options(onnxruntime, threads, cpu=provider == "cpu")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path),
+                sess_options=options,
+                providers=[(row.onnxruntime_name, dict(row.options))],
+                enable_fallback=False,
+            )
+        except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
+            reason = str(error).strip().splitlines()[0][:300]
+            if provider != "cpu":
+                raise ProviderUnavailableError(f"provider {provider!r} did not start: {reason}") from error
+            raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+        running = self._session.get_providers()
+        if running[0] != row.onnxruntime_name:
+            raise ProviderUnavailableError(
+                f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}; "
+                "run fastembed-rt doctor to see what is missing"
+            )
+        self.inputs = tuple(entry.name for entry in self._session.get_inputs())
+        if set(self.inputs) != set(variant.inputs):
+            raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """Vectors (B, dim) of one batch, feeds by input name."""
+        (vectors,) = self._session.run([OUTPUT], dict(feeds))
+        result: npt.NDArray[np.float32] = vectors
+        return result
+
+
+def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    if cpu:
+        # The arena keeps the largest batch's memory for good; without it memory goes back after each run.
+        options.enable_cpu_mem_arena = False
+    else:
+        # Fail instead of running what the provider refuses on the CPU.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options

@@ -1,0 +1,155 @@
+"""Texts -> token ids: the Rust tokenizer, prompts, the truncation policy, and what counts as a text.
+
+Knows no batch and no session. Padding is the batcher's, so the tokenizer's own padding is switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
+
+Ids = npt.NDArray[np.int64]
+TRUNCATIONS = ("truncate", "warn", "error", "chunk")
+logger = logging.getLogger("fastembed_rt")
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than max_length and lost their end."""
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids of some texts: `ids[k]` belongs to text `owner[k]`; several to one text under "chunk"."""
+
+    ids: list[Ids]
+    owner: npt.NDArray[np.int64]
+    texts: int
+    truncated: int  # texts that lost tokens
+
+
+class TextTokenizer:
+    """A tokenizer.json with a limit and a policy for what is longer. Safe to call from several threads."""
+
+    def __init__(self, path: Path, *, max_length: int, truncation: str = "truncate") -> None:
+        """Read tokenizer.json.
+
+        Raises:
+            InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
+            ModelFormatError: the file cannot be read.
+        """
+        if truncation not in TRUNCATIONS:
+            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(TRUNCATIONS)}")
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises plain Exception
+            raise ModelFormatError(f"{path} cannot be read as a tokenizer ({error}); export the model again") from error
+        special = self._tokenizer.num_special_tokens_to_add(False)
+        if max_length <= special:
+            raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        self._uncut: Any = None
+        self.max_length = max_length
+        self.truncation = truncation
+        self._path = path
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> Tokenized:
+        """Token ids with special tokens, cut at max_length as the policy says.
+
+        Raises:
+            TextTooLongError: a text is too long and the policy is "error".
+        """
+        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else texts)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        # Only a full encoding can have been cut, and only its overflow tells whether it was.
+        long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
+        owner = np.arange(len(ids), dtype=np.int64)
+        if not long:
+            return Tokenized(ids, owner, len(texts), 0)
+        if self.truncation == "chunk":
+            chunks = [
+                [row, *(np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing)] if k in set(long) else [row]
+                for k, row in enumerate(ids)
+            ]
+            owner = np.repeat(owner, [len(rows) for rows in chunks])
+            return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
+        self._report(texts, long, prompt)
+        return Tokenized(ids, owner, len(texts), len(long))
+
+    def _report(self, texts: Sequence[str], long: list[int], prompt: str) -> None:
+        if self.truncation == "truncate":
+            logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
+            return
+        first = long[0]
+        tokens = int(self.count([texts[first]], prompt)[0])
+        message = (
+            f"text {first} has {tokens} tokens, {len(long)} of {len(texts)} texts are over max_length {self.max_length}"
+        )
+        if self.truncation == "error":
+            raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
+        warnings.warn(f"{message} and were cut", TruncationWarning, stacklevel=4)
+
+    def count(self, texts: Sequence[str], prompt: str = "") -> npt.NDArray[np.int64]:
+        """Tokens of each text before any cut, special tokens included: (n,) int64."""
+        if self._uncut is None:
+            from tokenizers import Tokenizer
+
+            # A second tokenizer, because switching truncation off would disturb other threads.
+            free = Tokenizer.from_file(str(self._path))
+            free.no_padding()
+            free.no_truncation()
+            self._uncut = free
+        encodings = self._uncut.encode_batch_fast([prompt + text for text in texts])
+        return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the beginning of a text, special tokens in front included.
+
+        Counted as sentence-transformers does: the prompt alone, less a special token at its end.
+        """
+        encoding = self._tokenizer.encode(prompt)
+        mask = encoding.special_tokens_mask
+        return len(mask) - (1 if mask and mask[-1] else 0)
+
+
+def check_texts(inputs: object, first: int = 0) -> list[str]:
+    """The inputs as a list of valid texts; `first` is the number of the first one in messages.
+
+    Raises:
+        InvalidTypeError: not a sequence of str.
+        InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
+    """
+    if isinstance(inputs, (bytes, bytearray)):
+        raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
+    if isinstance(inputs, dict) or not hasattr(inputs, "__iter__"):
+        raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str")
+    texts = list(inputs)
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
+            raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
+        if not text.isascii():
+            check_unicode(text, f"text {index}")
+    return texts
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raise InvalidInputError when `text` holds a lone surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} has a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}; "
+            "it is not valid Unicode: read it with errors='replace' or clean it first"
+        ) from None
