@@ -143,7 +143,9 @@ def parse(text: str, where: str = MANIFEST_FILE) -> Manifest:
     except ValueError as error:
         raise ModelFormatError(f"{where} is not JSON ({error}); export the model again") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise ModelFormatError(f"{where} is not a fastembed-rt manifest; export the checkpoint with fastembed-rt export")
+        raise ModelFormatError(
+            f"{where} is not a fastembed-rt manifest; export the checkpoint with fastembed-rt export"
+        )
     version = body.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFormatError(

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from . import batching, hub, machine, manifest
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
-from .manifest import Manifest, Variant
+from .manifest import Manifest
 from .session import Session, choose_variant
 from .tokenizer import TextTokenizer, check_texts, check_unicode
 from .vectors import chunk_means, normalized, similarity
@@ -126,7 +125,9 @@ class EmbeddingModel:
             checked = background.submit(self._check_files) if check_hashes else None
             try:
                 self._tokenizer = TextTokenizer(
-                    self.path / self.manifest.tokenizer.file, max_length=self.max_length, truncation=truncation
+                    self.path / self.manifest.tokenizer.file,
+                    max_length=self.max_length,
+                    truncation=truncation,
                 )
                 self._session = self._load()
             except FastembedRtError:
@@ -182,18 +183,18 @@ class EmbeddingModel:
         out = np.empty((len(texts), settings.dim), dtype=np.float32)
         done = 0
         with _progress(len(texts), show_progress_bar) as bar:
-            for window in _windows(iter(texts)):
+            for window in _windows(iter(texts), checked=True):
                 out[done : done + len(window)] = self._encode_window(window, settings)
                 done += len(window)
                 bar.update(len(window))
         return out[0] if isinstance(inputs, str) else out
 
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Vectors:
-        """`encode` with the prompt named "query", when there is one and no other is asked for."""
+        """`encode` with the prompt "query", when there is one and no other is asked for."""
         return self.encode(inputs, **self._with_prompt(QUERY_PROMPTS, options))
 
     def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Vectors:
-        """`encode` with the prompt named "document", "passage" or "corpus", when there is one and no other is asked for."""
+        """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
         return self.encode(inputs, **self._with_prompt(DOCUMENT_PROMPTS, options))
 
     def embed(
@@ -222,7 +223,9 @@ class EmbeddingModel:
         """The model's own similarity (cosine, dot, or a negated distance): (n, dim) and (m, dim) -> (n, m) float32."""
         return similarity(self.manifest.similarity, left, right)
 
-    def count_tokens(self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None) -> Any:
+    def count_tokens(
+        self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._tokenizer.count(texts, self._prompt(prompt_name, prompt))
@@ -379,18 +382,20 @@ def _positive(name: str, value: int | None, default: int, most: int | None = Non
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise InvalidTypeError(f"{name} is {type(value).__name__}, expected int")
     if value < 1 or (most is not None and value > most):
-        raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most if most is not None else 'any number'}")
+        raise InvalidInputError(
+            f"{name} {value} is not possible; expected 1 to {most if most is not None else 'any number'}"
+        )
     return int(value)
 
 
-def _windows(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Checked texts in pieces bounded by number and characters."""
+def _windows(texts: Iterator[str], *, checked: bool = False) -> Iterator[list[str]]:
+    """Texts in pieces bounded by number and characters, checked on the way unless they were."""
     first = 0
     while True:
         window: list[str] = []
         characters = 0
         for text in islice(texts, WINDOW_TEXTS):
-            window += check_texts([text], first + len(window))
+            window += [text] if checked else check_texts([text], first + len(window))
             characters += len(text)
             if characters >= WINDOW_CHARACTERS:
                 break

@@ -79,7 +79,9 @@ class TextTokenizer:
             return Tokenized(ids, owner, len(texts), 0)
         if self.truncation == "chunk":
             chunks = [
-                [row, *(np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing)] if k in set(long) else [row]
+                [row, *(np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing)]
+                if k in set(long)
+                else [row]
                 for k, row in enumerate(ids)
             ]
             owner = np.repeat(owner, [len(rows) for rows in chunks])

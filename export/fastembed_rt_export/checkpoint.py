@@ -1,4 +1,4 @@
-"""A checkpoint as its author meant it: config, module chain, prompts, limits; from a local directory, without running code.
+"""A checkpoint as its author meant it: config, module chain, prompts, limits; read from a directory, no code is run.
 
 Reads what sentence-transformers writes (modules.json and the modules' folders) and plain transformers directories.
 """
@@ -266,7 +266,8 @@ def _module_chain(root: Path) -> list[tuple[str, str]]:
     foreign = [kind for kind, _ in chain if not kind.startswith("sentence_transformers.")]
     if foreign:
         raise UnsupportedCheckpointError(
-            f"modules.json names {foreign[0]}, code of the checkpoint's own; only sentence_transformers' modules are built"
+            f"modules.json names {foreign[0]}, code of the checkpoint's own; "
+            "only modules of sentence_transformers are built"
         )
     named = [(kind.rpartition(".")[2], folder) for kind, folder in chain]
     kinds = [kind for kind, _ in named]
@@ -337,7 +338,14 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
         raise CheckpointError(f"{folder / 'config.json'} lacks in_features or out_features") from error
     tensors = Tensors(read(folder)[0])
     return (
-        Dense(tensors, inputs, outputs, bool(config.get("bias", True)), activation, bool(config.get("use_residual"))),
+        Dense(
+            tensors,
+            inputs,
+            outputs,
+            bool(config.get("bias", True)),
+            activation,
+            bool(config.get("use_residual")),
+        ),
     )
 
 

@@ -37,9 +37,9 @@ def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[
     if takes != dim:
         raise CheckpointError(f"module {index + 2}, {head}, takes {takes} channels and gets {dim}")
     if isinstance(head, LayerNorm):
-        weight, bias = head.tensors.get("norm.weight", (dim,)), head.tensors.get("norm.bias", (dim,))
+        scale, shift = head.tensors.get("norm.weight", (dim,)), head.tensors.get("norm.bias", (dim,))
         head.tensors.check(())
-        layer = Norm(_own(weight, index), _own(bias, index), 1e-5)  # torch.nn.LayerNorm's default
+        layer = Norm(_own(scale, index), _own(shift, index), 1e-5)  # torch.nn.LayerNorm's default
         return norm(ops.graph, vectors, layer), dim
     out = (head.outputs,)
     weight = head.tensors.get("linear.weight", (head.outputs, head.inputs))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
@@ -143,7 +144,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
         local_files_only=options.local_files_only,
     )
     checkpoint = checkpoints.load(located.path, located.name, located.revision)
-    said = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
+    said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
     checkpoint = checkpoints.override(checkpoint, Overrides(**said))
     if _fingerprint(checkpoint) != described.source.sha256:
         say(f"note: the weights of {name} are not those that {directory} was exported from")

@@ -173,7 +173,7 @@ def _read_pickle(file: Path) -> dict[str, Stored]:
     try:
         # weights_only: tensors and plain containers, no code; mmap: values are read when used.
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # noqa: BLE001  torch raises many kinds here, from UnpicklingError to RuntimeError
+    except Exception as error:
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(f"{file} cannot be read as plain tensors ({reason}); save it as {SAFETENSORS}") from error
 

@@ -32,8 +32,10 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint.path)
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001  the Rust library raises plain Exception
-        raise CheckpointError(f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again") from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
+        ) from error
     size, vocabulary = tokenizer.get_vocab_size(), checkpoint.config.get("vocab_size")
     if isinstance(vocabulary, int) and size > vocabulary:
         largest = max(tokenizer.get_vocab().values())
@@ -84,7 +86,7 @@ def _convert(directory: Path) -> str:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), use_fast=True, local_files_only=True)
         backend = tokenizer.backend_tokenizer
         return str(backend.to_str())
-    except Exception as error:  # noqa: BLE001  conversion fails in many ways; all mean the same to the user
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"{directory} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "

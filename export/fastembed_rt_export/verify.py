@@ -100,7 +100,13 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
         raise MissingDependencyError(f"{missing}; pip install 'fastembed-rt[verify]' to compare with the reference")
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the export says its own steps
+    try:
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    except ImportError:  # before sentence-transformers 6
+        from sentence_transformers.models import Normalize, Pooling
 
     model = SentenceTransformer(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
     model = model.float().eval()
@@ -123,11 +129,16 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
             # An empty prompt, not None: the default prompt must not step in where none was asked for.
             prompt = checkpoint.prompts[name] if name is not None else ""
             vectors = model.encode(
-                [wanted[k].text for k in rows], prompt=prompt, batch_size=REFERENCE_BATCH, show_progress_bar=False
+                [wanted[k].text for k in rows],
+                prompt=prompt,
+                batch_size=REFERENCE_BATCH,
+                show_progress_bar=False,
             )
             for k, vector in zip(rows, vectors, strict=True):
                 out[k] = vector
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("sentence-transformers", "transformers", "torch"))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("sentence-transformers", "transformers", "torch")
+    )
     return np.stack(out), f"{versions}, float32 on CPU"
 
 
@@ -156,9 +167,7 @@ def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors) -> list
     return [Comparison(case, float(c), float(d)) for case, c, d in zip(wanted, cosine, difference, strict=True)]
 
 
-def verify(
-    directory: Path, checkpoint: Checkpoint, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def verify(directory: Path, checkpoint: Checkpoint, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint, for the manifest.
 
     Raises:
@@ -196,7 +205,12 @@ def _line(entry: Comparison) -> str:
 
 
 def _report(
-    described: Manifest, precision: str, compared: Sequence[Comparison], versions: str, texts: int, seconds: float
+    described: Manifest,
+    precision: str,
+    compared: Sequence[Comparison],
+    versions: str,
+    texts: int,
+    seconds: float,
 ) -> dict[str, Any]:
     worst = sorted(compared, key=lambda entry: -entry.max_abs_diff)[:3]
     return {

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "export",
         help="export a checkpoint into a model directory",
-        description="Export a checkpoint (hub id, sentence-transformers or transformers directory) into a model directory.",
+        description="Export a hub id, a sentence-transformers or a transformers directory to a model directory.",
     )
     parser.add_argument("checkpoint", help="hub id or directory")
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
@@ -34,7 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
     parser.add_argument("--opset", type=int, help="opset of model.onnx, 17 to 24 (default: 17)")
     parser.add_argument("--external-data", action="store_true", help="weights beside model.onnx also under 2 GB")
-    parser.add_argument("--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference")
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference"
+    )
     add_hub_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
     parser.set_defaults(run=run)
@@ -108,8 +110,7 @@ def _summary(done: Exported) -> str:
 
     made = done.manifest
     lines = [f"{done.directory}"]
-    for record in made.files:
-        lines.append(f"  {record.file:<20} {record.size / 1e6:9.1f} MB")
+    lines += [f"  {record.file:<20} {record.size / 1e6:9.1f} MB" for record in made.files]
     lines.append(f"  {' -> '.join(made.modules)}")
     lines.append(f"  dim {made.dim}, max_length {made.max_length}, {made.similarity} similarity")
     if made.prompts:

@@ -32,9 +32,14 @@ def run(args: argparse.Namespace) -> int:
         from fastembed_rt_export.pipeline import ExportOptions, check_again
         from fastembed_rt_export.verify import describe
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'") from error
+        raise MissingDependencyError(
+            f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'"
+        ) from error
     options = ExportOptions(
-        revision=args.revision, token=args.token, cache_dir=args.cache_dir, local_files_only=args.local_files_only
+        revision=args.revision,
+        token=args.token,
+        cache_dir=args.cache_dir,
+        local_files_only=args.local_files_only,
     )
     name = args.against or manifest.read(args.directory).source.checkpoint
     checked = check_again(args.directory, name, options, steps(args.quiet))

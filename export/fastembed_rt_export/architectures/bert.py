@@ -59,7 +59,9 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> 
         words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), shape.hidden))
         rows = setting(config, "max_position_embeddings", int)
         positions = embeddings.get("position_embeddings.weight", (rows, shape.hidden))
-        types = embeddings.get("token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), shape.hidden))
+        types = embeddings.get(
+            "token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), shape.hidden)
+        )
         # A text alone is all of type 0: its row joins every position.
         table = positions.map("+type", lambda array: array + types.load()[0])
         states = ops.embed(words)

@@ -1,4 +1,4 @@
-"""MPNet: BERT layers with T5's bucketed relative position bias, shared by all layers (Song et al. 2020, arXiv:2004.09297)."""
+"""MPNet: BERT layers, and one bucketed relative position bias for all of them (Song et al. 2020, arXiv:2004.09297)."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def relative_bucket(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     exact = half // 2
     far = np.abs(distance)
     # float32 as in transformers, so that a distance on a bucket's edge falls on the same side.
-    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(MAX_DISTANCE / exact))
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        math.log(MAX_DISTANCE / exact)
+    )
     logarithmic = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
     return np.where(distance > 0, half, 0) + np.where(far < exact, far, logarithmic)

@@ -1,7 +1,7 @@
 """The operations that architectures and heads are written in, with the savings that are exact in every target.
 
-Query, key and value read one input; 1/sqrt(D) goes into the query weights; the key bias adds the same number to all scores
-of a query, so softmax drops it; attention rows sum to one, so the value bias passes through into the output bias.
+Query, key and value read one input; 1/sqrt(D) goes into the query weights; the key bias adds the same number to all
+scores of a query, so softmax drops it; attention rows sum to one, so the value bias passes into the output bias.
 """
 
 from __future__ import annotations

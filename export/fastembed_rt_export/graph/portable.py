@@ -40,7 +40,7 @@ def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) ->
 
 
 def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
-    """Counted over the ids, not the mask: a pad token written in a text is skipped as the checkpoint's author skips it."""
+    """Counted over the ids, not the mask: a pad token written in a text is skipped, as in training."""
     is_pad = graph.node("Equal", tokens.input_ids, graph.constant(pad), name="is_pad")
     is_token = graph.node("Cast", graph.node("Not", is_pad, name="is_token"), to=INT64, name="is_token")
     count = graph.node("CumSum", is_token, graph.constant(1), name="count")
@@ -72,9 +72,7 @@ def gelu(graph: Graph, states: Value) -> Value:
         return graph.node("Gelu", states, approximate="none", name="gelu")
     erf = graph.node("Erf", graph.node("Div", states, graph.constant(np.sqrt(2.0)), name="gelu/div"), name="gelu/erf")
     shifted = graph.node("Add", erf, graph.constant(1.0), name="gelu/add")
-    return graph.node(
-        "Mul", graph.node("Mul", states, shifted, name="gelu/mul"), graph.constant(0.5), name="gelu"
-    )
+    return graph.node("Mul", graph.node("Mul", states, shifted, name="gelu/mul"), graph.constant(0.5), name="gelu")
 
 
 def gelu_tanh(graph: Graph, states: Value) -> Value:
@@ -83,10 +81,15 @@ def gelu_tanh(graph: Graph, states: Value) -> Value:
         return graph.node("Gelu", states, approximate="tanh", name="gelu")
     cube = graph.node("Mul", states, graph.node("Mul", states, states, name="gelu/square"), name="gelu/cube")
     inner = graph.node(
-        "Add", states, graph.node("Mul", cube, graph.constant(0.044715), name="gelu/scaled"), name="gelu/inner"
+        "Add",
+        states,
+        graph.node("Mul", cube, graph.constant(0.044715), name="gelu/scaled"),
+        name="gelu/inner",
     )
     tanh = graph.node(
-        "Tanh", graph.node("Mul", inner, graph.constant(np.sqrt(2.0 / np.pi)), name="gelu/scaled"), name="gelu/tanh"
+        "Tanh",
+        graph.node("Mul", inner, graph.constant(np.sqrt(2.0 / np.pi)), name="gelu/scaled"),
+        name="gelu/tanh",
     )
     shifted = graph.node("Add", tanh, graph.constant(1.0), name="gelu/add")
     return graph.node("Mul", graph.node("Mul", states, shifted, name="gelu/mul"), graph.constant(0.5), name="gelu")
@@ -122,9 +125,7 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> 
     return graph.node("Add", heads, additive, name="bias")
 
 
-def attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value
-) -> Value:
+def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
     """softmax(Q K^T + bias) V, each (B, S, N * D); the scale is in the query weights."""
     shape = graph.constant([0, 0, heads, -1])
     q = graph.node("Reshape", query, shape, name="query")
@@ -184,7 +185,7 @@ def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Largest value of each channel over the tokens."""
     mask = graph.node("Cast", tokens.pooling_mask, to=BOOL, name="mask")
     mask = graph.node("Unsqueeze", mask, graph.constant([2]), name="mask")
-    low = graph.constant(np.finfo(np.float32).min)
+    low = graph.constant(float(np.finfo(np.float32).min))
     masked = graph.node("Where", mask, states, low, name="masked")
     if graph.opset >= 18:
         return graph.node("ReduceMax", masked, graph.constant([1]), keepdims=0, name="max")

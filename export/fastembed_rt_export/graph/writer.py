@@ -135,16 +135,18 @@ def _references(graph: Graph, location: str) -> Iterator[TensorProto]:
         offset += -(-length // 4096) * 4096  # page-aligned, so that a runtime can map it
 
 
-def _bytes(weight: Weight) -> memoryview:
+def _bytes(weight: Weight) -> bytes | memoryview:
     array = np.ascontiguousarray(weight.load(), dtype=weight.dtype)
     if array.shape != weight.shape:
         raise ValueError(f"weight {weight.name} came as {array.shape}, {weight.shape} was announced")
-    return memoryview(array).cast("B")
+    view: memoryview = array.reshape(-1).view(np.uint8).data
+    return view
 
 
 def _tensor_head(tensor: TensorProto) -> bytes:
     """A TensorProto but for its data."""
-    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).SerializeToString()
+    head: bytes = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).SerializeToString()
+    return head
 
 
 def _tensor_size(tensor: TensorProto, weight: Weight) -> int:
