@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
+Feeds = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
+LANES = 16  # float32 in the widest vectors
 
 
 def plan(lengths: npt.NDArray[np.int64], max_batch_tokens: int) -> list[npt.NDArray[np.int64]]:
@@ -42,8 +44,31 @@ def pad(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
     return input_ids, mask.astype(np.int64)
 
 
-def without_prompt(mask: Ids, prompt_tokens: int) -> Ids:
-    """The mask with the first `prompt_tokens` of each row switched off: what is pooled when prompts are left out."""
-    pooled = mask.copy()
-    pooled[:, :prompt_tokens] = 0
+def packed(rows: Sequence[Ids]) -> Feeds:
+    """Rows of any length -> the inputs of a packed graph: tokens one after the other, and where they stand in (B, S).
+
+    S is rounded up to a multiple of 16: softmax sums a row in vector lanes, and a row that fills whole vectors is
+    summed in the same order whatever its neighbours' lengths are.
+    """
+    lengths = np.array([len(row) for row in rows])
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(-(-int(lengths.max()) // LANES) * LANES)
+    mask = places < lengths[:, None]
+    return {
+        "input_ids": np.concatenate(rows),
+        "position_ids": np.arange(int(lengths.sum())) - np.repeat(starts, lengths),
+        "unpack": starts[:, None] + np.minimum(places, lengths[:, None] - 1),
+        "pack": np.flatnonzero(mask),
+        "token_mask": mask,
+    }
+
+
+def without_prompt(mask: Ids, prompt_tokens: int | Ids) -> Ids:
+    """The mask with the first tokens of each row switched off: what is pooled when prompts are left out.
+
+    Args:
+        mask: (B, S) attention mask.
+        prompt_tokens: how many of them, for all rows or (B,) for each.
+    """
+    pooled: Ids = mask * (np.arange(mask.shape[1]) >= np.reshape(prompt_tokens, (-1, 1)))
     return pooled

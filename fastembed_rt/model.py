@@ -48,6 +48,7 @@ class EmbeddingModel:
         *,
         provider: str = "cpu",
         precision: str | None = None,
+        target: str | None = None,
         threads: int | None = None,
         max_length: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
@@ -67,6 +68,7 @@ class EmbeddingModel:
             path_or_name: a model directory, else a hub repository that holds one.
             provider: cpu, cuda or tensorrt. It runs, or an error says why not: there is no fallback.
             precision: fp32, fp16 or int8; None takes the directory's default variant.
+            target: which of the precision's graphs; None takes the one that is fastest under the provider.
             threads: None takes what the process may use: affinity and container quota, not the host's cores.
             max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
             max_batch_tokens: bound on the tokens of a batch, padding included, and so on memory.
@@ -92,7 +94,7 @@ class EmbeddingModel:
         """
 
         def files(described: Manifest) -> list[str]:
-            variant = choose_variant(described, provider=provider, precision=precision)
+            variant = choose_variant(described, provider=provider, precision=precision, target=target)
             return [described.tokenizer.file, *(record.file for record in variant.files)]
 
         self.path = hub.resolve_model(
@@ -104,7 +106,7 @@ class EmbeddingModel:
             local_files_only=local_files_only,
         )
         self.manifest = manifest.read(self.path)
-        self.variant = choose_variant(self.manifest, provider=provider, precision=precision)
+        self.variant = choose_variant(self.manifest, provider=provider, precision=precision, target=target)
         self.provider = provider
         self.threads = _positive("threads", threads, machine.available_threads())
         self.max_length = _positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
@@ -266,9 +268,13 @@ class EmbeddingModel:
             )
         return settings.finish(chunk_means(out, tokenized.owner, len(texts), again=self.manifest.normalize))
 
-    def _feeds(self, rows: list[batching.Ids], settings: _Settings, session: Session) -> dict[str, batching.Ids]:
-        input_ids, mask = batching.pad(rows, self.manifest.pad_token_id)
-        feeds = {"input_ids": input_ids, "attention_mask": mask}
+    def _feeds(self, rows: list[batching.Ids], settings: _Settings, session: Session) -> batching.Feeds:
+        if "unpack" in session.inputs:
+            feeds = batching.packed(rows)
+            mask = feeds["token_mask"].astype(np.int64)
+        else:
+            input_ids, mask = batching.pad(rows, self.manifest.pad_token_id)
+            feeds = {"input_ids": input_ids, "attention_mask": mask}
         if "pooling_mask" in session.inputs:
             feeds["pooling_mask"] = batching.without_prompt(mask, settings.prompt_tokens)
         return feeds
@@ -305,7 +311,8 @@ class EmbeddingModel:
         if name is None:
             return ""
         if name not in self.prompts:
-            raise InvalidInputError(f"prompt_name {name!r} is not one of {sorted(self.prompts) or 'no prompts'}")
+            known = f"it has {', '.join(sorted(self.prompts))}" if self.prompts else "it has none"
+            raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
         return self.prompts[name]
 
     def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:

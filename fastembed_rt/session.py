@@ -61,8 +61,12 @@ def provider_row(provider: str) -> Provider:
     return row
 
 
-def choose_variant(manifest: Manifest, *, provider: str = "cpu", precision: str | None = None) -> Variant:
+def choose_variant(
+    manifest: Manifest, *, provider: str = "cpu", precision: str | None = None, target: str | None = None
+) -> Variant:
     """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
+
+    `target` asks for one of the targets instead of the best.
 
     Raises:
         InvalidInputError: the directory has no such precision.
@@ -76,12 +80,13 @@ def choose_variant(manifest: Manifest, *, provider: str = "cpu", precision: str 
             f"precision {wanted!r} is not in this model directory, which has {', '.join(precisions)}; "
             f"export it with --precision {wanted}"
         )
-    fitting = [v for v in manifest.variants if v.precision == wanted and v.target in row.targets]
+    suited = row.targets if target is None else tuple({target} & set(row.targets))
+    fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
         targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
         raise ModelFormatError(
-            f"precision {wanted!r} is there for {', '.join(targets)} only, not for provider {provider!r}; "
-            "choose another precision or export again"
+            f"precision {wanted!r} is there for {', '.join(targets)}, not for provider {provider!r}"
+            f"{f' and target {target!r}' if target else ''}; choose another precision or export again"
         )
     return min(fitting, key=lambda variant: row.targets.index(variant.target))
 
@@ -116,6 +121,9 @@ class Session:
 
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
+        if variant.target == "cpu":
+            # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
@@ -138,7 +146,7 @@ class Session:
         if set(self.inputs) != set(variant.inputs):
             raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
 
-    def run(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Vectors (B, dim) of one batch, feeds by input name."""
         (vectors,) = self._session.run([OUTPUT], dict(feeds))
         result: npt.NDArray[np.float32] = vectors

@@ -6,8 +6,9 @@ Knows no batch and no session. Padding is the batcher's, so the tokenizer's own 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ class TextTokenizer:
         self.truncation = truncation
         self._path = path
 
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> Tokenized:
-        """Token ids with special tokens, cut at max_length as the policy says.
+    def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
+        """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
 
         Raises:
             TextTooLongError: a text is too long and the policy is "error".
@@ -78,29 +79,26 @@ class TextTokenizer:
         if not long:
             return Tokenized(ids, owner, len(texts), 0)
         if self.truncation == "chunk":
-            chunks = [
-                [row, *(np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing)]
-                if k in set(long)
-                else [row]
-                for k, row in enumerate(ids)
-            ]
+            chunks = [[row] for row in ids]
+            for k in long:
+                chunks[k] += [np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing]
             owner = np.repeat(owner, [len(rows) for rows in chunks])
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
-        self._report(texts, long, prompt)
+        self._report(texts, long, prompt, first)
         return Tokenized(ids, owner, len(texts), len(long))
 
-    def _report(self, texts: Sequence[str], long: list[int], prompt: str) -> None:
+    def _report(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> None:
         if self.truncation == "truncate":
             logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
             return
-        first = long[0]
-        tokens = int(self.count([texts[first]], prompt)[0])
+        tokens = int(self.count([texts[long[0]]], prompt)[0])
         message = (
-            f"text {first} has {tokens} tokens, {len(long)} of {len(texts)} texts are over max_length {self.max_length}"
+            f"text {first + long[0]} has {tokens} tokens, {len(long)} of {len(texts)} texts are over "
+            f"max_length {self.max_length}"
         )
         if self.truncation == "error":
             raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
-        warnings.warn(f"{message} and were cut", TruncationWarning, stacklevel=4)
+        warnings.warn(f"{message} and were cut", TruncationWarning, stacklevel=_callers_level())
 
     def count(self, texts: Sequence[str], prompt: str = "") -> npt.NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: (n,) int64."""
@@ -132,11 +130,7 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
         InvalidTypeError: not a sequence of str.
         InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
     """
-    if isinstance(inputs, (bytes, bytearray)):
-        raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
-    if isinstance(inputs, dict) or not hasattr(inputs, "__iter__"):
-        raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str")
-    texts = list(inputs)
+    texts = list(check_iterable(inputs))
     for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
@@ -144,6 +138,22 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
         if not text.isascii():
             check_unicode(text, f"text {index}")
     return texts
+
+
+def check_iterable(inputs: object) -> Iterator[Any]:
+    """An iterator over inputs that are several things in a given order.
+
+    Raises:
+        InvalidTypeError: one thing, or several without an order that vectors could keep.
+    """
+    if isinstance(inputs, (bytes, bytearray)):
+        raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
+    try:
+        if isinstance(inputs, (dict, set, frozenset)):
+            raise TypeError
+        return iter(inputs)  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # also from arrays of no dimension, which have __iter__
+        raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str") from None
 
 
 def check_unicode(text: str, what: str) -> None:
@@ -155,3 +165,11 @@ def check_unicode(text: str, what: str) -> None:
             f"{what} has a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}; "
             "it is not valid Unicode: read it with errors='replace' or clean it first"
         ) from None
+
+
+def _callers_level() -> int:
+    """The `stacklevel` with which a warning of our caller points at the code outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level

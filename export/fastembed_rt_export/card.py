@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastembed_rt.manifest import Manifest
 
-from .verify import describe
+from .verify import describe, details
 
 CARD_FILE = "README.md"
 
@@ -34,6 +34,7 @@ Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest
 {manifest.similarity} similarity.
 
 Parity with the checkpoint: {describe(manifest.parity)}.
+{"".join(f"{chr(10)}- {line}" for line in details(manifest.parity))}
 
 ## Load it
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt.errors import ModelFormatError
 from fastembed_rt.manifest import check_file_name
 
-from .architectures import Architecture, architecture
+from . import optimum_exporter
+from .architectures import ARCHITECTURES, Architecture, architecture
 from .errors import CheckpointError, UnsupportedCheckpointError
 from .tensors import Stored, Tensors, read
 
@@ -142,8 +144,14 @@ class Overrides:
     default_prompt_name: str | None = None
 
 
-def load(root: Path, name: str, revision: str | None = None) -> Checkpoint:
+def load(root: Path, name: str, revision: str | None = None, *, exporter: str = "auto") -> Checkpoint:
     """Read the checkpoint in directory `root`; weights stay in their files.
+
+    Args:
+        root: directory of the checkpoint.
+        name: what the manifest calls it.
+        revision: commit on the hub.
+        exporter: "builder" for the architectures built here, "optimum" to trace, "auto" to trace what has no builder.
 
     Raises:
         CheckpointError: damaged, incomplete or contradictory.
@@ -161,7 +169,13 @@ def load(root: Path, name: str, revision: str | None = None) -> Checkpoint:
     config = read_json(path / "config.json")
     if "model_type" not in config:
         raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
-    row = architecture(config["model_type"])
+    if exporter == "optimum" or (
+        exporter == "auto" and str(config["model_type"]) not in ARCHITECTURES and optimum_exporter.available()
+    ):
+        row = optimum_exporter.architecture(path)
+        notes.append(f"model_type {config['model_type']}: traced by optimum")
+    else:
+        row = architecture(config["model_type"])
     stored, weight_files = read(path)
     settings = _transformer_settings(path)
     prompts, default_prompt_name, similarity = _prompts(root)
@@ -183,7 +197,10 @@ def load(root: Path, name: str, revision: str | None = None) -> Checkpoint:
         default_prompt_name=default_prompt_name,
         similarity=similarity,
     )
-    max_length = settings.get("max_seq_length") or _tokenizer_limit(path)
+    max_length = settings.get("max_seq_length")
+    if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1):
+        raise CheckpointError(f"max_seq_length {max_length!r} beside {path / 'config.json'} is not a number of tokens")
+    max_length = max_length or _tokenizer_limit(path)
     limit = row.positions(config)
     if max_length is not None and max_length > limit:
         notes.append(f"max_length {max_length} is more than the {limit} positions of the model; capped")
@@ -280,8 +297,10 @@ def _module_chain(root: Path) -> list[tuple[str, str]]:
 
 
 def _inside(root: Path, folder: str) -> Path:
-    if folder:
-        check_file_name(folder)
+    try:
+        check_file_name(folder or ".")
+    except ModelFormatError as error:
+        raise CheckpointError(f"modules.json names the folder {folder!r}, outside of {root}") from error
     return root / folder
 
 
@@ -290,6 +309,8 @@ def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
+    if not isinstance(modes, (str, list)):
+        raise CheckpointError(f"{folder / 'config.json'} has pooling_mode {modes!r}, expected a name or a list")
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     return parse_pooling(modes), bool(config.get("include_prompt", True))
 
@@ -316,8 +337,7 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
     if kind == "Normalize":
         return (Normalize(),)
     if kind == "LayerNorm":
-        config = read_json(folder / "config.json")
-        return (LayerNorm(Tensors(read(folder)[0]), int(config["dimension"])),)
+        return (LayerNorm(Tensors(read(folder)[0]), _width(folder, "dimension")),)
     if kind != "Dense":
         raise UnsupportedCheckpointError(
             f"modules.json has a {kind} module; built are Dense, LayerNorm, Dropout and Normalize behind the pooling"
@@ -326,16 +346,14 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise UnsupportedCheckpointError(f"{folder.name}: a Dense with {key} {config[key]!r} is not built")
-    torch_name = str(config.get("activation_function") or "torch.nn.modules.linear.Identity")
+    # Absent, it is Dense's own default; sentence-transformers writes it always.
+    torch_name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = _ACTIVATIONS.get(torch_name.rpartition(".")[2])
     if activation is None or not torch_name.startswith("torch.nn."):
         raise UnsupportedCheckpointError(
             f"{folder.name}: Dense activation {torch_name} is not built; built are torch.nn's {', '.join(_ACTIVATIONS)}"
         )
-    try:
-        inputs, outputs = int(config["in_features"]), int(config["out_features"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} lacks in_features or out_features") from error
+    inputs, outputs = _width(folder, "in_features"), _width(folder, "out_features")
     tensors = Tensors(read(folder)[0])
     return (
         Dense(
@@ -347,6 +365,14 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
             bool(config.get("use_residual")),
         ),
     )
+
+
+def _width(folder: Path, key: str) -> int:
+    path = folder / "config.json"
+    width = read_json(path).get(key)
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise CheckpointError(f"{path} has {key} {width!r}, expected a number of channels")
+    return width
 
 
 def _transformer_settings(path: Path) -> dict[str, Any]:
@@ -368,8 +394,9 @@ def _prompts(root: Path) -> tuple[dict[str, str], str | None, str]:
     path = root / "config_sentence_transformers.json"
     config = read_json(path) if path.is_file() else {}
     prompts = config.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
         raise CheckpointError(f"{path} has prompts that are not texts by name")
+    prompts = {name: text or "" for name, text in prompts.items()}  # null is sentence-transformers' empty prompt
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise CheckpointError(f"{path}: default_prompt_name {default!r} is not one of {sorted(prompts)}")

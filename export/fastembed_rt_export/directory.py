@@ -6,8 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fastembed_rt.manifest import MANIFEST_FILE
 
 from .errors import OutputExistsError
 
@@ -19,10 +21,11 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
     With `force`, what was there before stays until the new one is complete, and stays for good if that fails.
 
     Raises:
-        OutputExistsError: `destination` is there and `force` is not given, or it is a file.
+        OutputExistsError: `destination` is there and `force` is not given, or it is not a model directory.
     """
     destination = Path(os.path.abspath(destination))  # noqa: PTH100  a link as destination is replaced, not followed
     check_free(destination, force=force)
+    made = [parent for parent in destination.parents if not parent.exists()]  # innermost first
     destination.parent.mkdir(parents=True, exist_ok=True)
     # In the same parent, so that the rename stays inside one file system.
     work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
@@ -32,6 +35,9 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
         _swap_in(work, destination, force=force)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # somebody else's file in there meanwhile
+            for parent in made:
+                parent.rmdir()
         raise
 
 
@@ -40,6 +46,12 @@ def check_free(destination: Path, *, force: bool) -> None:
     if destination.is_dir() and not destination.is_symlink():
         if not force and any(destination.iterdir()):
             raise OutputExistsError(f"{destination} exists; pass --force to replace it, or -o another directory")
+        # Replacing deletes all of it: a mistyped -o must not cost a checkpoint or a home directory.
+        if any(destination.iterdir()) and not (destination / MANIFEST_FILE).is_file():
+            raise OutputExistsError(
+                f"{destination} is not a model directory (no {MANIFEST_FILE}), so --force does not replace it; "
+                "remove it yourself, or pass -o another directory"
+            )
     elif destination.exists() or destination.is_symlink():
         raise OutputExistsError(f"{destination} is there and is not a directory; pass -o another directory")
 

@@ -12,21 +12,20 @@ from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
-from fastembed_rt.manifest import Manifest, Source, Variant, record_file
+from fastembed_rt.manifest import Manifest, Source, record_file
 
 from . import checkpoint as checkpoints
-from . import heads, tokenizer_file, verify
+from . import heads, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
 from .checkpoint import Checkpoint, Overrides
 from .directory import atomic_directory, check_free
 from .errors import UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph
 from .graph.ops import Ops
-from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, PORTABLE
+from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from .graph.target import Target
-from .graph.writer import write
-
-MODEL_FILE = "model.onnx"
+from .parity import INT8_MIN_COSINE
+from .variants import Built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,10 @@ class ExportOptions:
     force: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     opset: int = DEFAULT_OPSET
+    exporter: str = "auto"  # builder | optimum | auto
+    precisions: tuple[str, ...] = ("fp32",)  # the first is the directory's default
+    calibration: Path | None = None  # texts for int8 instead of those that ship
+    min_cosine: float = INT8_MIN_COSINE  # int8 vectors below it fail the export
     verify: bool = True
     external_data: bool = False  # also for models under 2 GB
     revision: str | None = None
@@ -71,6 +74,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     start = time.monotonic()
     if not MIN_OPSET <= options.opset <= MAX_OPSET:
         raise UnsupportedCheckpointError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
+    variants.check_precisions(options.precisions)
     output = options.output or Path(f"{Path(name).name}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")
@@ -81,30 +85,28 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
     )
-    checkpoint = checkpoints.load(located.path, located.name, located.revision)
+    checkpoint = checkpoints.load(located.path, located.name, located.revision, exporter=options.exporter)
     checkpoint = checkpoints.override(checkpoint, options.overrides)
     tokenizer = tokenizer_file.load(checkpoint)
     with atomic_directory(output, force=options.force) as work:
         (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
-        graph, dim, beside = build(checkpoint, PORTABLE, options.opset)
-        say(f"writing {MODEL_FILE}: {len(graph.nodes)} nodes, {graph.weight_bytes / 1e6:.1f} MB")
-        written = write(
-            graph,
+        made = variants.make(
+            lambda target, opset: build(checkpoint, target, opset),
             work,
-            MODEL_FILE,
-            name=checkpoint.name,
-            metadata=_metadata(checkpoint),
-            external=options.external_data,
+            variants.Wanted(
+                precisions=options.precisions,
+                opset=options.opset,
+                external_data=options.external_data,
+                cpu=not checkpoint.architecture.traced,
+                name=checkpoint.name,
+                metadata=_metadata(checkpoint),
+                max_length=checkpoint.max_length,
+                calibration=options.calibration,
+                min_cosine=options.min_cosine,
+            ),
+            say,
         )
-        variant = Variant(
-            graph=record_file(work, written.graph),
-            weights=tuple(record_file(work, file) for file in written.weights),
-            target=PORTABLE.name,
-            precision="fp32",
-            opset=options.opset,
-            inputs=tuple(value.name for value in graph.inputs),
-        )
-        described = _describe(checkpoint, work, tokenizer.pad_token_id, dim, (variant,), beside)
+        described = _describe(checkpoint, work, tokenizer.pad_token_id, made)
         described.write(work)
         described = replace(described, parity=_parity(work, checkpoint, options, say))
         described.write(work)
@@ -112,8 +114,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
 
 
-def build(checkpoint: Checkpoint, target: Target, opset: int) -> tuple[Graph, int, tuple[str, ...]]:
-    """Graph of encoder and heads for one target, dim, and the checkpoint's tensors that it leaves out.
+def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
+    """Graph of encoder and heads for one target.
 
     Raises:
         CheckpointError: tensors that do not fit the config.
@@ -122,11 +124,11 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> tuple[Graph, in
     ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
-    beside = tensors.check(checkpoint.architecture.heads)
+    beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
     width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
     vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
     graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
-    return graph, dim, beside
+    return Built(graph, dim, beside)
 
 
 def check_again(directory: Path, name: str, options: ExportOptions, say: Callable[[str], None]) -> Manifest:
@@ -148,7 +150,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     checkpoint = checkpoints.override(checkpoint, Overrides(**said))
     if _fingerprint(checkpoint) != described.source.sha256:
         say(f"note: the weights of {name} are not those that {directory} was exported from")
-    return replace(described, parity=verify.verify(directory, checkpoint, say))
+    return replace(described, parity=verify.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
 
 
 def _parity(
@@ -158,19 +160,17 @@ def _parity(
     if missing is not None:
         say(f"parity: {contract.NOT_VERIFIED} ({missing})")
         return {"status": contract.NOT_VERIFIED, "reason": missing}
-    return verify.verify(work, checkpoint, say)
+    return verify.verify(work, checkpoint, say, min_cosine=options.min_cosine)
 
 
 def _describe(
     checkpoint: Checkpoint,
     work: Path,
     pad_token_id: int,
-    dim: int,
-    variants: tuple[Variant, ...],
-    beside: tuple[str, ...],
+    made: variants.Made,
 ) -> Manifest:
     notes = checkpoint.notes
-    strange = [name for name in beside if not _known_beside(checkpoint, name)]
+    strange = [name for name in made.beside if not _known_beside(checkpoint, name)]
     if strange:
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
     return Manifest(
@@ -180,7 +180,7 @@ def _describe(
             model_type=checkpoint.model_type,
             sha256=_fingerprint(checkpoint),
         ),
-        dim=dim,
+        dim=made.dim,
         pooling=checkpoint.pooling,
         normalize=checkpoint.normalize,
         max_length=checkpoint.max_length,
@@ -192,8 +192,8 @@ def _describe(
         pad_token_id=pad_token_id,
         modules=checkpoint.modules,
         tokenizer=record_file(work, contract.TOKENIZER_FILE),
-        variants=variants,
-        default_variant=variants[0].graph.file,
+        variants=made.variants,
+        default_variant=made.variants[0].graph.file,
         overrides=checkpoint.overrides,
         notes=notes,
         created_by=f"fastembed-rt {metadata.version('fastembed-rt')}",

@@ -6,6 +6,7 @@ Reads a tensor when it is asked for its values; keeps account of what was used, 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from .graph.weight import Array, Weight
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 FLOATS = {"F64", "F32", "F16", "BF16"}
+# Names from before transformers 1.0, which transformers still renames (BERT's first checkpoints have them).
+_LEGACY_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,17 @@ def read(directory: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
         stored: dict[str, Stored] = {}
         for file in files:
             stored.update(reader(file))
-        return stored, files
+        return {_modern(name): tensor for name, tensor in stored.items()}, files
     raise CheckpointError(
         f"{directory} has no weights: looked for {SAFETENSORS} and {PICKLE} (or their .index.json with shards)"
     )
+
+
+def _modern(name: str) -> str:
+    for old, new in _LEGACY_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -129,7 +139,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not a shard index ({error!r})") from error
     for name in names:
-        if Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index} names the shard {name!r}; shards must lie beside their index")
     files = tuple(index.parent / name for name in names)
     absent = [file.name for file in files if not file.is_file()]
@@ -171,14 +181,17 @@ def _read_pickle(file: Path) -> dict[str, Stored]:
         ) from error
     spelled = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     try:
-        # weights_only: tensors and plain containers, no code; mmap: values are read when used.
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # weights_only: tensors and plain containers, no code; mmap: values are read when used, which the format from
+        # before torch 1.6 cannot do.
+        state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{file} cannot be read as plain tensors ({reason}); save it as {SAFETENSORS}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file} holds {type(state).__name__}, not tensors by name; save it as {SAFETENSORS}")
 
     def loader(tensor: Any) -> Callable[[], Array]:
-        return lambda: np.asarray(tensor.to(torch.float32).numpy())
+        return lambda: np.asarray(tensor.detach().to(torch.float32).numpy())
 
     return {
         name: Stored(tuple(tensor.shape), spelled.get(tensor.dtype, str(tensor.dtype)), loader(tensor))

@@ -29,21 +29,22 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         MissingDependencyError: only slow tokenizer files, and transformers is not installed to convert them.
     """
     path = checkpoint.path / "tokenizer.json"
-    text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint.path)
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint.path)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
-    size, vocabulary = tokenizer.get_vocab_size(), checkpoint.config.get("vocab_size")
-    if isinstance(vocabulary, int) and size > vocabulary:
-        largest = max(tokenizer.get_vocab().values())
-        if largest >= vocabulary:
-            raise CheckpointError(
-                f"the tokenizer has ids up to {largest}, the model's vocab_size is {vocabulary}; "
-                "tokenizer and weights are not of the same checkpoint"
-            )
+    largest, vocabulary = max(tokenizer.get_vocab().values(), default=-1), checkpoint.config.get("vocab_size")
+    if isinstance(vocabulary, int) and largest >= vocabulary:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {largest}, the model's vocab_size is {vocabulary}; "
+            "tokenizer and weights are not of the same checkpoint"
+        )
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
         before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []

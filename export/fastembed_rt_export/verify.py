@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata, resources
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.manifest import Manifest
+from fastembed_rt.manifest import read as read_manifest
 
 from .checkpoint import Checkpoint
 from .errors import MissingDependencyError, ParityError
+from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
 
-Vectors = npt.NDArray[np.float32]
-# fp32: what reordering sums in another library costs, and nothing more.
-MIN_COSINE, MAX_ABS_DIFF = 0.99999, 1e-5
 PROMPT_TEXTS = 24  # every prompt is checked on these many texts of all kinds
 ALONE_TEXTS = 16  # these are also encoded one by one: neighbours must not matter
 REFERENCE_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Case:
-    """One text under one prompt."""
-
-    id: str
-    text: str
-    prompt_name: str | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One case with its distance from the reference."""
-
-    case: Case
-    cosine: float
-    max_abs_diff: float
-
-    @property
-    def passed(self) -> bool:
-        """Within both bounds; NaN is not."""
-        return self.cosine >= MIN_COSINE and self.max_abs_diff <= MAX_ABS_DIFF
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {
-            "id": self.case.id,
-            "prompt": self.case.prompt_name,
-            "cosine": round(self.cosine, 9),
-            "max_abs_diff": float(f"{self.max_abs_diff:.3g}"),
-        }
 
 
 def can_verify() -> str | None:
     """None when the reference is installed, else what is missing."""
     missing = [name for name in ("torch", "sentence_transformers") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing).replace('_', '-')} not installed" if missing else None
-
-
-def parity_texts() -> list[Case]:
-    """The texts that ship with the package."""
-    lines = (resources.files(__package__) / "data" / "parity.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Case(entry["id"], entry["text"]) for entry in map(json.loads, lines)]
 
 
 def cases(model: EmbeddingModel) -> list[Case]:
@@ -152,79 +111,72 @@ def exported(model: EmbeddingModel, wanted: Sequence[Case]) -> Vectors:
     return out
 
 
-def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors) -> list[Comparison]:
-    """Cosine and largest absolute difference of each pair of rows, in float64.
+def verify(
+    directory: Path,
+    checkpoint: Checkpoint,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    min_cosine: float = INT8_MIN_COSINE,
+) -> dict[str, Any]:
+    """Parity report of a model directory against its checkpoint, every variant of it, for the manifest.
 
-    Vectors that are not normalized are compared on the scale of the reference: the difference is divided by its length
-    where that is over 1, because float32 rounds relative to the magnitude.
-    """
-    a, b = vectors.astype(np.float64), expected.astype(np.float64)
-    lengths_a, lengths_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    both_zero = (lengths_a == 0) & (lengths_b == 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.where(both_zero, 1.0, (a * b).sum(axis=1) / (lengths_a * lengths_b))
-    difference = np.abs(a - b).max(axis=1) / np.maximum(lengths_b, 1.0)
-    return [Comparison(case, float(c), float(d)) for case, c, d in zip(wanted, cosine, difference, strict=True)]
-
-
-def verify(directory: Path, checkpoint: Checkpoint, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Parity report of a model directory against its checkpoint, for the manifest.
+    Args:
+        directory: model directory.
+        checkpoint: what it was exported from.
+        say: called with one line at each step.
+        min_cosine: bound for int8 variants; fp32 has its own.
 
     Raises:
         ParityError: a text is out of bounds; the message has the worst texts and their figures.
         MissingDependencyError: the reference is not installed.
     """
     start = time.monotonic()
+    described = read_manifest(directory)
     with EmbeddingModel(directory) as model:
         wanted = cases(model)
-        described, precision = model.manifest, model.variant.precision
     say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
-    # One model in memory at a time: the reference first, then the session.
+    # One model in memory at a time: the reference first, then the sessions.
     expected, versions = reference(checkpoint, wanted)
     gc.collect()
-    say("comparing")
-    with EmbeddingModel(directory) as model:
-        compared = compare(wanted, exported(model, wanted), expected)
-        alone = list(range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)))
-        single = np.stack([exported(model, [wanted[k]])[0] for k in alone])
-        compared += compare([wanted[k] for k in alone], single, expected[alone])
-    report = _report(described, precision, compared, versions, len(wanted), time.monotonic() - start)
-    failed = [entry for entry in compared if not entry.passed]
-    if failed:
-        worst = "; ".join(_line(entry) for entry in sorted(failed, key=lambda e: (e.cosine, -e.max_abs_diff))[:5])
-        raise ParityError(
-            f"{len(failed)} of {len(compared)} comparisons with {versions} are out of bounds "
-            f"(cosine >= {MIN_COSINE}, difference <= {MAX_ABS_DIFF:g}); worst: {worst}"
-        )
-    return report
-
-
-def _line(entry: Comparison) -> str:
-    prompt = f" under prompt {entry.case.prompt_name!r}" if entry.case.prompt_name else ""
-    return f"{entry.case.id}{prompt}: cosine {entry.cosine:.6f}, difference {entry.max_abs_diff:.2e}"
-
-
-def _report(
-    described: Manifest,
-    precision: str,
-    compared: Sequence[Comparison],
-    versions: str,
-    texts: int,
-    seconds: float,
-) -> dict[str, Any]:
-    worst = sorted(compared, key=lambda entry: -entry.max_abs_diff)[:3]
+    reports = {}
+    for variant in described.variants:
+        say(f"comparing {variant.graph.file}")
+        with EmbeddingModel(directory, precision=variant.precision, target=variant.target) as model:
+            compared = compare(wanted, exported(model, wanted), expected)
+            alone = list(range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)))
+            single = np.stack([exported(model, [wanted[k]])[0] for k in alone])
+            compared += compare([wanted[k] for k in alone], single, expected[alone])
+        bound = bounds(variant.precision, min_cosine)
+        reports[variant.graph.file] = _figures(variant.precision, compared, bound)
+        failed = [entry for entry in compared if not entry.within(bound)]
+        if failed:
+            worst = "; ".join(map(str, sorted(failed, key=lambda e: (e.cosine, -e.max_abs_diff))[:5]))
+            near = "" if bound.max_abs_diff is None else f", difference <= {bound.max_abs_diff:g}"
+            raise ParityError(
+                f"{variant.graph.file}: {len(failed)} of {len(compared)} comparisons with {versions} are out of bounds "
+                f"(cosine >= {bound.min_cosine}{near}); worst: {worst}"
+            )
     return {
         "status": "passed",
         "reference": versions,
-        "precision": precision,
-        "texts": texts,
-        "comparisons": len(compared),
+        "texts": len(wanted),
         "prompts": sorted(described.prompts),
-        "min_cosine": round(min(entry.cosine for entry in compared), 9),
+        "variants": reports,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _figures(precision: str, compared: Sequence[Comparison], bound: Bounds) -> dict[str, Any]:
+    cosines = [entry.cosine for entry in compared]
+    worst = sorted(compared, key=lambda entry: (entry.cosine, -entry.max_abs_diff))[:3]
+    return {
+        "precision": precision,
+        "comparisons": len(compared),
+        "mean_cosine": round(float(np.mean(cosines)), 9),
+        "min_cosine": round(min(cosines), 9),
         "max_abs_diff": float(f"{max(entry.max_abs_diff for entry in compared):.3g}"),
-        "bounds": {"min_cosine": MIN_COSINE, "max_abs_diff": MAX_ABS_DIFF},
+        "bounds": asdict(bound),
         "worst": [entry.as_dict() for entry in worst],
-        "seconds": round(seconds, 1),
     }
 
 
@@ -233,7 +185,13 @@ def describe(parity: Mapping[str, Any]) -> str:
     if parity.get("status") != "passed":
         reason = parity.get("reason")
         return f"{parity.get('status')}{f' ({reason})' if reason else ''}"
-    return (
-        f"passed on {parity['texts']} texts: cosine >= {parity['min_cosine']:.7f}, "
-        f"largest difference {parity['max_abs_diff']:.1e} ({parity['reference']})"
-    )
+    return f"passed on {parity['texts']} texts against {parity['reference']}"
+
+
+def details(parity: Mapping[str, Any]) -> list[str]:
+    """One line for each variant of a passed report."""
+    return [
+        f"{file}: cosine mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}, "
+        f"largest difference {entry['max_abs_diff']:.1e}"
+        for file, entry in parity.get("variants", {}).items()
+    ]

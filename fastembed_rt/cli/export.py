@@ -32,7 +32,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--max-length", type=int, help="tokens, special tokens included, instead of the checkpoint's")
     parser.add_argument("--prompt", action="append", metavar="NAME=TEXT", help="add or change a prompt; repeatable")
     parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, int8, or both joined by a comma; the first is the default one"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
+    )
+    parser.add_argument("--min-cosine", type=float, help="floor for int8 vectors against fp32 (default: 0.98)")
     parser.add_argument("--opset", type=int, help="opset of model.onnx, 17 to 24 (default: 17)")
+    parser.add_argument(
+        "--exporter",
+        choices=("auto", "builder", "optimum"),
+        default="auto",
+        help="build from the weights, or trace with optimum (default: trace what has no builder)",
+    )
     parser.add_argument("--external-data", action="store_true", help="weights beside model.onnx also under 2 GB")
     parser.add_argument(
         "--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference"
@@ -55,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from fastembed_rt_export.checkpoint import Overrides, parse_pooling
         from fastembed_rt_export.graph.portable import DEFAULT_OPSET
+        from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, export
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"{error.name} is not installed; pip install 'fastembed-rt[export]'") from error
@@ -69,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
             default_prompt_name=args.default_prompt,
         ),
         opset=args.opset or DEFAULT_OPSET,
+        precisions=tuple(args.precision.split(",")),
+        calibration=args.calibration,
+        min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,
+        exporter=args.exporter,
         verify=args.verify,
         external_data=args.external_data,
         revision=args.revision,
@@ -106,7 +124,7 @@ def _prompts(entries: list[str]) -> dict[str, str]:
 
 
 def _summary(done: Exported) -> str:
-    from fastembed_rt_export.verify import describe
+    from fastembed_rt_export.verify import describe, details
 
     made = done.manifest
     lines = [f"{done.directory}"]
@@ -118,6 +136,7 @@ def _summary(done: Exported) -> str:
     lines += [f"  changed: {key} = {value}" for key, value in made.overrides.items()]
     lines += [f"  note: {note}" for note in made.notes]
     lines.append(f"  parity: {describe(made.parity)}")
+    lines += [f"    {line}" for line in details(made.parity)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     lines.append(f"  {done.seconds:.1f} s, peak memory {peak / 1e6:.0f} MB")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("directory", type=Path, help="model directory")
     parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
     parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
+    parser.add_argument("--min-cosine", type=float, help="floor for int8 variants (default: 0.98)")
     add_hub_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
     parser.set_defaults(run=run)
@@ -29,13 +30,15 @@ def run(args: argparse.Namespace) -> int:
     """Verify and print the report; ParityError makes the exit code 4."""
     try:
         from fastembed_rt_export.card import CARD_FILE, card
+        from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, check_again
-        from fastembed_rt_export.verify import describe
+        from fastembed_rt_export.verify import describe, details
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'"
         ) from error
     options = ExportOptions(
+        min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,
         revision=args.revision,
         token=args.token,
         cache_dir=args.cache_dir,
@@ -47,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
         checked.write(args.directory)
         (args.directory / CARD_FILE).write_text(card(checked), encoding="utf-8")
     if not args.quiet:
-        print(f"parity: {describe(checked.parity)}")
+        print("\n  ".join([f"parity: {describe(checked.parity)}", *details(checked.parity)]))
     return 0

@@ -21,6 +21,7 @@ class Architecture:
     positions: Callable[[Config], int]  # longest text in tokens
     prefix: str  # of the tensors when the encoder was saved inside a task model
     heads: tuple[str, ...] = ()  # tensors beside the encoder that sentence embeddings do not use
+    traced: bool = False  # made by a tracer, which took the tensors it needed itself
 
 
 _MASKED_LM = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
@@ -49,7 +50,6 @@ def architecture(model_type: object) -> Architecture:
     if row is None:
         raise UnsupportedCheckpointError(
             f"model_type {model_type!r} has no builder (there are: {', '.join(sorted(ARCHITECTURES))}); "
-            "trace it with optimum instead: pip install 'fastembed-rt[optimum]', "
-            "then fastembed-rt export --exporter optimum"
+            "optimum can trace it: pip install 'fastembed-rt[optimum]' in an environment of its own and export again"
         )
     return row

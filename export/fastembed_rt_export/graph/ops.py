@@ -87,10 +87,11 @@ class Ops:
         head = attention.query.out_features // attention.heads
         query = attention.query.scaled(1.0 / math.sqrt(head))
         key = Linear(attention.key.weight)
-        value = Linear(attention.value.weight)
+        output = fold_value_bias(attention.value, attention.output)
+        value, output = self.target.balance(Linear(attention.value.weight), output)
         q, k, v = self.target.linears(self.graph, states, [query, key, value])
         mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
-        return self.linear(mixed, fold_value_bias(attention.value, attention.output))
+        return self.linear(mixed, output)
 
     def feed_forward(self, states: Value, up: Linear, activation: str, down: Linear) -> Value:
         """down(activation(up(states)))."""

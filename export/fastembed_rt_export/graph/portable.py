@@ -212,11 +212,13 @@ def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 PORTABLE = Target(
     name="portable",
+    opset=None,
     enter=enter,
     embed=embed,
     add_positions=add_positions,
     add_positions_after_pad=add_positions_after_pad,
     linears=linears,
+    balance=lambda value, output: (value, output),
     norm=norm,
     activations={
         "gelu": gelu,

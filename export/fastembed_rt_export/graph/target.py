@@ -27,11 +27,15 @@ class Target:
     """Functions of one target; each takes the graph under construction first."""
 
     name: str
+    opset: int | None  # None: the user's choice
     enter: Callable[[Graph, bool], Tokens]  # declare the inputs; True: pooling has a mask of its own
     embed: Callable[[Graph, Tokens, Weight], Value]
     add_positions: Callable[[Graph, Tokens, Value, Weight], Value]  # positions 0, 1, 2, ...
     add_positions_after_pad: Callable[[Graph, Tokens, Value, Weight, int], Value]  # RoBERTa: pad + 1, pad + 2, ...
     linears: Callable[[Graph, Value, Sequence[Linear]], list[Value]]  # several layers on one input
+    balance: Callable[
+        [Linear, Linear], tuple[Linear, Linear]
+    ]  # value and output projection, rescaled channel by channel
     norm: Callable[[Graph, Value, Norm], Value]
     activations: dict[str, Callable[[Graph, Value], Value]]
     attention_bias: Callable[[Graph, Tokens, Weight | None], Value]  # the mask, plus a bias by distance (2M - 1, N)

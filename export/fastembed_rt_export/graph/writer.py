@@ -8,7 +8,7 @@ is its fields one after the other, and a length-delimited field is its tag, its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def write(
     name: str,
     metadata: Mapping[str, str],
     external: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    shared: Mapping[str, tuple[str, int, int]] | None = None,
 ) -> Written:
     """Write `graph` as `directory/file`, checked by onnx.checker before any weight is written.
 
@@ -55,13 +55,20 @@ def write(
         name: the graph's name inside the file.
         metadata: metadata_props of the model.
         external: put weights into `file`.data also when they would fit; beyond 2 GiB they always go there.
-        progress: called with the number of bytes after each weight.
+        shared: weights that lie in another file of the directory already, as an earlier `Written.offsets` says; they
+            are referred to there, not written again.
     """
-    external = external or graph.weight_bytes > PROTOBUF_LIMIT
+    shared = {key: place for key, place in (shared or {}).items() if key in graph.weights}
+    own = sum(weight.nbytes for key, weight in graph.weights.items() if key not in shared)
+    external = external or own > PROTOBUF_LIMIT
     weights_file = f"{file}.data" if external else ""
     offsets: dict[str, tuple[str, int, int]] = {}
-    model, references = _skeleton(graph, name, metadata, weights_file or file)
+    model, references = _skeleton(graph, name, metadata, weights_file or file, shared)
     check(model, references)
+    elsewhere = [tensor for tensor in references if tensor.name in shared]
+    references = [tensor for tensor in references if tensor.name not in shared]
+    model.graph.initializer.extend(elsewhere)
+    others = tuple(sorted({place[0] for place in shared.values()}))
     if external:
         with (directory / weights_file).open("wb") as stream:
             for tensor in references:
@@ -70,10 +77,9 @@ def write(
                 data = _bytes(graph.weights[tensor.name])
                 offsets[tensor.name] = (weights_file, stream.tell(), len(data))
                 stream.write(data)
-                progress(len(data))
         model.graph.initializer.extend(references)
         (directory / file).write_bytes(model.SerializeToString())
-        return Written(file, (weights_file,), offsets)
+        return Written(file, (*others, weights_file), offsets)
 
     body = model.graph.SerializeToString()
     model.ClearField("graph")
@@ -91,8 +97,7 @@ def write(
             stream.write(_field(_TENSOR_RAW_DATA, len(data)))
             offsets[tensor.name] = (file, stream.tell(), len(data))
             stream.write(data)
-            progress(len(data))
-    return Written(file, (), offsets)
+    return Written(file, others, offsets)
 
 
 def check(model: ModelProto, references: list[TensorProto]) -> None:
@@ -106,7 +111,11 @@ def check(model: ModelProto, references: list[TensorProto]) -> None:
 
 
 def _skeleton(
-    graph: Graph, name: str, metadata: Mapping[str, str], location: str
+    graph: Graph,
+    name: str,
+    metadata: Mapping[str, str],
+    location: str,
+    shared: Mapping[str, tuple[str, int, int]],
 ) -> tuple[ModelProto, list[TensorProto]]:
     """The model without its weights, and the weights as references into `location`."""
     proto = GraphProto(name=name, node=graph.nodes, input=graph.inputs, output=graph.outputs)
@@ -119,19 +128,24 @@ def _skeleton(
     )
     model.ir_version = next((ir for opset, ir in _IR_BY_OPSET if graph.opset >= opset), 8)
     helper.set_model_props(model, dict(metadata))
-    return model, list(_references(graph, location))
+    return model, list(_references(graph, location, shared))
 
 
-def _references(graph: Graph, location: str) -> Iterator[TensorProto]:
+def _references(graph: Graph, location: str, shared: Mapping[str, tuple[str, int, int]]) -> Iterator[TensorProto]:
     offset = 0
     for weight in graph.weights.values():
         length = weight.nbytes
         dtype = helper.np_dtype_to_tensor_dtype(weight.dtype)
         tensor = TensorProto(name=weight.name, data_type=dtype, dims=weight.shape)
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", location), ("offset", offset), ("length", length)):
+        place = shared.get(weight.name, (location, offset, length))
+        if place[2] != length:
+            raise ValueError(f"{weight.name} has {length} bytes, the shared one {place[2]}")
+        for key, value in zip(("location", "offset", "length"), place, strict=True):
             tensor.external_data.add(key=key, value=str(value))
         yield tensor
+        if weight.name in shared:
+            continue
         offset += -(-length // 4096) * 4096  # page-aligned, so that a runtime can map it
 
 

@@ -1,0 +1,171 @@
+"""INT8 on the cpu target: static scales, so that a vector never depends on what else is in the batch.
+
+Weights int8, symmetric, per output channel; activations uint8 with one calibrated scale. Channels with rare huge values
+are clipped like the others, and what the clip took is added back by a small float product, so they cost the rest no
+resolution. Which groups of layers, which scale, which channels: a recipe, made by quantize.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .cpu import CPU
+from .graph import FLOAT, Graph, Value
+from .target import Target, Tokens
+from .weight import Array, Linear, Weight
+
+MICROSOFT = "com.microsoft"
+SMOOTHED = "/smoothed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRecipe:
+    """How the layers that share one input are quantized."""
+
+    scale: float
+    zero_point: int  # of uint8
+    smooth: Array | None = None  # (K,) the input is divided by it, the weights multiplied
+    outliers: tuple[int, ...] = ()  # channels whose clipped part is added back in float
+    bias_shift: tuple[Array, ...] = ()  # one (N,) a layer: the mean error over the calibration texts
+
+    @property
+    def low(self) -> float:
+        """Smallest input that is not clipped."""
+        return (0 - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        """Largest input that is not clipped."""
+        return (255 - self.zero_point) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Groups by the name of their first weight; a group that is not here stays float."""
+
+    groups: Mapping[str, GroupRecipe]
+    folds: Mapping[str, Array]  # output projections by weight name: smoothing folded into the value projection
+    embedding: bool = True  # int8 word table, one scale a row
+
+
+def quantize_weight(weight: Array) -> tuple[Array, Array]:
+    """(K, N) float -> (K, N) int8 and (N,) scales, symmetric."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+
+def target(recipe: Recipe) -> Target:
+    """The cpu target with quantized linear layers and word table."""
+
+    def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        group = recipe.groups.get(group_key(layers))
+        return CPU.linears(graph, states, layers) if group is None else _quantized(graph, states, layers, group)
+
+    def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
+        smooth = recipe.folds.get(group_key([output]))
+        return (value, output) if smooth is None else _balanced(value, output, smooth)
+
+    return replace(CPU, linears=linears, balance=balance, embed=_embed if recipe.embedding else CPU.embed)
+
+
+def group_key(layers: Sequence[Linear]) -> str:
+    """Name of a group of layers in a recipe."""
+    return layers[0].weight.name.removesuffix(SMOOTHED)
+
+
+def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: GroupRecipe) -> list[Value]:
+    smoothed = states
+    if group.smooth is not None:
+        factor = Weight(
+            f"{group_key(layers)}.smooth", group.smooth.shape, _held((1.0 / group.smooth).astype(np.float32))
+        )
+        smoothed = graph.node("Mul", states, graph.weight(factor), name="smooth")
+    scale = graph.constant(group.scale)
+    zero = graph.constant(group.zero_point, np.uint8)
+    quantized = graph.node("QuantizeLinear", smoothed, scale, zero, name="quantize")
+    excess = _excess(graph, smoothed, group) if group.outliers else None
+    out = []
+    for index, layer in enumerate(layers):
+        values, scales, bias = _weights(layer, group, index)
+        value = graph.node(
+            "MatMulIntegerToFloat",
+            quantized,
+            graph.weight(values),
+            scale,
+            graph.weight(scales),
+            zero,
+            "",
+            graph.weight(bias) if bias is not None else "",
+            domain=MICROSOFT,
+            name="linear",
+        )
+        if excess is not None:
+            rows = _rows(layer, group)
+            extra = graph.node("MatMul", excess, graph.weight(rows), name="outliers")
+            value = graph.node("Add", value, extra, name="linear+outliers")
+        out.append(value)
+    return out
+
+
+def _excess(graph: Graph, states: Value, group: GroupRecipe) -> Value:
+    """(T, K) -> (T, k): what the clip takes from the outlier channels."""
+    channels = graph.node("Gather", states, graph.constant(list(group.outliers)), axis=1, name="channels")
+    inside = graph.node("Clip", channels, graph.constant(group.low), graph.constant(group.high), name="inside")
+    return graph.node("Sub", channels, inside, name="excess")
+
+
+def _smoothed(layer: Linear, group: GroupRecipe) -> Callable[[], Array]:
+    def load() -> Array:
+        weight = layer.weight.load().T.astype(np.float32)
+        return weight if group.smooth is None else weight * group.smooth[:, None].astype(np.float32)
+
+    return load
+
+
+def _weights(layer: Linear, group: GroupRecipe, index: int) -> tuple[Weight, Weight, Weight | None]:
+    load, name = _smoothed(layer, group), layer.weight.name
+    values = Weight(
+        f"{name}.int8", (layer.in_features, layer.out_features), lambda: quantize_weight(load())[0], np.dtype(np.int8)
+    )
+    scales = Weight(f"{name}.scale", (layer.out_features,), lambda: quantize_weight(load())[1])
+    bias = layer.bias
+    if group.bias_shift:
+        shift = group.bias_shift[index].astype(np.float32)
+        if bias is None:
+            return values, scales, Weight(f"{name}.shift", shift.shape, _held(shift))
+        return values, scales, bias.map("+shift", lambda array: array + shift)
+    return values, scales, bias
+
+
+def _rows(layer: Linear, group: GroupRecipe) -> Weight:
+    load, channels = _smoothed(layer, group), list(group.outliers)
+    return Weight(f"{layer.weight.name}.outliers", (len(channels), layer.out_features), lambda: load()[channels])
+
+
+def _balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Linear]:
+    """Divide the value channels, multiply the output projection's columns: attention mixes tokens, not channels."""
+    divided = value.weight.map("/smooth", lambda array: array / smooth[:, None].astype(np.float32))
+    bias = value.bias.map("/smooth", lambda array: array / smooth.astype(np.float32)) if value.bias else None
+    times = output.weight.map(SMOOTHED, lambda array: array * smooth.astype(np.float32))
+    return Linear(divided, bias), Linear(times, output.bias)
+
+
+def _embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
+    """Rows of an int8 table, (V, H), times their own scale, (V, 1)."""
+    values = Weight(f"{table.name}.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
+    scales = Weight(f"{table.name}.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])
+    rows = graph.node("Gather", graph.weight(values), tokens.input_ids, name="word")
+    factors = graph.node("Gather", graph.weight(scales), tokens.input_ids, name="word.scale")
+    return graph.node("Mul", graph.node("Cast", rows, to=FLOAT, name="word.float"), factors, name="word.scaled")
+
+
+def _rows_int8(table: Array) -> tuple[Array, Array]:
+    values, scales = quantize_weight(table.T)
+    return values.T, scales[:, None]
+
+
+def _held(array: Array) -> Callable[[], Array]:
+    return lambda: array

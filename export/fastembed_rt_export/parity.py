@@ -1,0 +1,121 @@
+"""How far vectors are from their reference: the texts to compare on, the figures, the bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a comparison must keep to."""
+
+    min_cosine: float
+    max_abs_diff: float | None = None
+
+
+# fp32: what reordering sums in another library costs, and nothing more.
+FP32 = Bounds(0.99999, 1e-5)
+# int8: the worst text of the parity set; the mean is far above it.
+INT8_MIN_COSINE = 0.98
+
+
+def bounds(precision: str, int8_min_cosine: float = INT8_MIN_COSINE) -> Bounds:
+    """Bounds of a precision."""
+    return FP32 if precision == "fp32" else Bounds(int8_min_cosine)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One text under one prompt."""
+
+    id: str
+    text: str
+    prompt_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case with its distance from the reference."""
+
+    case: Case
+    cosine: float
+    max_abs_diff: float
+
+    def within(self, bound: Bounds) -> bool:
+        """Whether it keeps to the bounds; NaN does not."""
+        near = bound.max_abs_diff is None or self.max_abs_diff <= bound.max_abs_diff
+        return self.cosine >= bound.min_cosine and near
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "id": self.case.id,
+            "prompt": self.case.prompt_name,
+            "cosine": round(self.cosine, 9),
+            "max_abs_diff": float(f"{self.max_abs_diff:.3g}"),
+        }
+
+    def __str__(self) -> str:
+        prompt = f" under prompt {self.case.prompt_name!r}" if self.case.prompt_name else ""
+        return f"{self.case.id}{prompt}: cosine {self.cosine:.6f}, difference {self.max_abs_diff:.2e}"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Cosines of many texts in three numbers."""
+
+    mean_cosine: float
+    p1_cosine: float
+    min_cosine: float
+
+    @classmethod
+    def of(cls, vectors: Vectors, expected: Vectors) -> Fidelity:
+        """Figures of (n, dim) beside (n, dim)."""
+        found, _ = distances(vectors, expected)
+        return cls(float(found.mean()), float(np.percentile(found, 1)), float(found.min()))
+
+    def passes(self, min_cosine: float) -> bool:
+        """Whether the worst text is near enough; NaN is not."""
+        return self.min_cosine >= min_cosine
+
+    def as_dict(self) -> dict[str, float]:
+        """For the manifest."""
+        return {key: round(value, 6) for key, value in asdict(self).items()}
+
+    def __str__(self) -> str:
+        return f"cosine mean {self.mean_cosine:.5f}, p1 {self.p1_cosine:.5f}, min {self.min_cosine:.5f}"
+
+
+def parity_texts() -> list[Case]:
+    """The texts that ship with the package."""
+    lines = (resources.files(__package__) / "data" / "parity.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Case(entry["id"], entry["text"]) for entry in map(json.loads, lines)]
+
+
+def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Cosine and largest absolute difference of each pair of rows, in float64: (n, dim), (n, dim) -> (n,), (n,).
+
+    Vectors that are not normalized are compared on the scale of the reference: the difference is divided by its length
+    where that is over 1, because float32 rounds relative to the magnitude.
+    """
+    a, b = vectors.astype(np.float64), expected.astype(np.float64)
+    lengths_a, lengths_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    both_zero = (lengths_a == 0) & (lengths_b == 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.where(both_zero, 1.0, (a * b).sum(axis=1) / (lengths_a * lengths_b))
+    return cosine, np.abs(a - b).max(axis=1) / np.maximum(lengths_b, 1.0)
+
+
+def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors) -> list[Comparison]:
+    """Each case with its distances."""
+    cosine, difference = distances(vectors, expected)
+    return [Comparison(case, float(c), float(d)) for case, c, d in zip(wanted, cosine, difference, strict=True)]

@@ -1,0 +1,254 @@
+"""Static INT8: what each layer's input looks like on real text, and the recipe that loses least.
+
+Smoothing moves range from activations to weights (Xiao et al. 2022, arXiv:2211.10438); outlier channels are clipped and
+their excess is added back in float (after Dettmers et al. 2022, arXiv:2208.07339); the mean error of each output is
+taken off its bias (Nagel et al. 2019, arXiv:1906.04721). Every choice is the one with the smallest error of the layer's
+output on a sample of tokens; the same texts and weights give the same recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastembed_rt import batching
+
+from .graph.cpu import CPU, OPSET
+from .graph.graph import FLOAT, Graph, Value
+from .graph.int8 import GroupRecipe, Recipe, group_key, quantize_weight
+from .graph.target import Target
+from .graph.weight import Array, Linear
+from .graph.writer import write
+
+SAMPLE = 1024  # tokens whose activations are kept to compare candidates on
+BATCH_TOKENS = 1024
+SEED = 0
+OUTLIERS = (0, 1, 2, 4)
+CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
+COARSE_CLIPS = (1.0, 0.8, 0.6, 0.4)
+ALPHAS = (0.35, 0.5, 0.65, 0.8)
+WORTH_OUTLIERS = 0.85  # more outlier channels must bring the squared error down to this share
+WORTH_SMOOTHING = 0.7  # a multiplication at run time must bring it down to this share
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass
+class Observed:
+    """The input of a group of layers over the calibration texts."""
+
+    layers: Sequence[Linear]
+    low: Floats  # (K,) smallest value of each channel
+    high: Floats
+    sample: Floats  # (n, K)
+    free_smoothing: bool  # an output projection: smoothing folds into the value projection
+
+
+def calibration_texts(source: Path | None = None) -> list[str]:
+    """Texts that ship with the package, or those of a file (.jsonl with strings or {"text"}, else a text a line).
+
+    A directory stands for its .txt and .jsonl files in name order.
+    """
+    if source is None:
+        lines = (resources.files(__package__) / "data" / "calibration.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["text"] for line in lines]
+    files = sorted(source.glob("*.txt")) + sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    texts = []
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                entry = json.loads(line) if file.suffix == ".jsonl" else line
+                texts.append(entry["text"] if isinstance(entry, dict) else str(entry))
+    return texts
+
+
+def probe(groups: dict[str, tuple[Value, Sequence[Linear]]], free: set[str]) -> Target:
+    """The cpu target, noting each group of layers, the value it reads, and whose smoothing folds into the values."""
+
+    def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        groups[group_key(layers)] = (states, list(layers))
+        return CPU.linears(graph, states, layers)
+
+    def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
+        free.add(group_key([output]))
+        return value, output
+
+    return replace(CPU, linears=linears, balance=balance)
+
+
+def observe(
+    build: Callable[[Target, int], Graph], rows: Sequence[Ids], held_out: Sequence[Ids], threads: int
+) -> tuple[dict[str, Observed], Floats]:
+    """Run the float graph over tokenized texts and watch the input of every group of layers.
+
+    Returns:
+        What was seen, by group, and the float vectors of the texts held out, to compare with.
+    """
+    groups: dict[str, tuple[Value, Sequence[Linear]]] = {}
+    free: set[str] = set()
+    graph = build(probe(groups, free), OPSET)
+    values = list(dict.fromkeys(value for value, _ in groups.values()))
+    for index, value in enumerate(values):
+        graph.output(value, f"probe.{index}", FLOAT, ("tokens", f"channels.{index}"))
+    lengths = np.array([len(row) for row in rows])
+    random = np.random.default_rng(SEED)
+    share = min(SAMPLE / max(int(lengths.sum()), 1), 1.0)
+    seen: list[list[Any]] = [[None, None, []] for _ in values]
+    with tempfile.TemporaryDirectory() as work:
+        write(graph, Path(work), "probe.onnx", name="probe", metadata={})
+        session = _session(Path(work) / "probe.onnx", threads)
+        names = [f"probe.{index}" for index in range(len(values))]
+        for batch, outputs in _run(session, rows, names):
+            chosen = random.random(int(lengths[batch].sum())) < share
+            for entry, states in zip(seen, outputs, strict=True):
+                low, high = states.min(axis=0), states.max(axis=0)
+                entry[0] = low if entry[0] is None else np.minimum(entry[0], low)
+                entry[1] = high if entry[1] is None else np.maximum(entry[1], high)
+                entry[2].append(states[chosen])
+        vectors = _vectors(session, held_out)
+        del session
+    place = {value: index for index, value in enumerate(values)}
+    found = {}
+    for key, (value, layers) in groups.items():
+        low, high, pieces = seen[place[value]]
+        found[key] = Observed(layers, low, high, np.concatenate(pieces), key in free)
+    return found, vectors
+
+
+def vectors(path: Path, rows: Sequence[Ids], threads: int) -> Floats:
+    """Vectors of tokenized texts from a packed graph."""
+    return _vectors(_session(path, threads), rows)
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def _run(session: Any, rows: Sequence[Ids], names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:
+    lengths = np.array([len(row) for row in rows])
+    needed = {entry.name for entry in session.get_inputs()}
+    for batch in batching.plan(lengths, BATCH_TOKENS):
+        feeds = batching.packed([rows[k] for k in batch])
+        if "pooling_mask" in needed:
+            feeds["pooling_mask"] = feeds["token_mask"].astype(np.int64)
+        yield batch, session.run(names, feeds)
+
+
+def _vectors(session: Any, rows: Sequence[Ids]) -> Floats:
+    out: list[Any] = [None] * len(rows)
+    for batch, (found,) in _run(session, rows, ["sentence_embedding"]):
+        for place, vector in zip(batch, found, strict=True):
+            out[place] = vector
+    return np.stack(out)
+
+
+def recipe(observed: Mapping[str, Observed]) -> tuple[Recipe, dict[str, float]]:
+    """Recipe for the observed groups, and the relative error of each group's output."""
+    groups, folds, errors = {}, {}, {}
+    for key, seen in observed.items():
+        group, errors[key] = best_group(seen)
+        if seen.free_smoothing and group.smooth is not None:
+            folds[key] = group.smooth
+            group = replace(group, smooth=None)
+        groups[key] = group
+    return Recipe(groups=groups, folds=folds), errors
+
+
+def best_group(seen: Observed) -> tuple[GroupRecipe, float]:
+    """The candidate with the smallest squared error of the outputs, and that error relative to the outputs.
+
+    Without smoothing and with the likeliest one: how many outlier channels, and how tight a clip.
+    """
+    weight = np.concatenate([layer.weight.load().T for layer in seen.layers], axis=1).astype(np.float32)
+    exact = seen.sample @ weight
+    plain = Candidate.of(seen, weight, exact, None).best(OUTLIERS, CLIPS)
+    smoothed = [Candidate.of(seen, weight, exact, alpha) for alpha in ALPHAS]
+    likely = min(smoothed, key=lambda candidate: candidate.best((0,), COARSE_CLIPS)[0])
+    found = likely.best(OUTLIERS, CLIPS)
+    error, group = found if found[0] < plain[0] * (1.0 if seen.free_smoothing else WORTH_SMOOTHING) else plain
+    power = float(np.vdot(exact, exact)) or 1.0
+    return replace(group, bias_shift=_bias_shift(seen, group)), float(np.sqrt(error / power))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A group under one smoothing: its inputs, its rounded weights, and what rounding them costs."""
+
+    sample: Floats  # (n, K)
+    low: Floats
+    high: Floats
+    rounded: Floats  # (K, N)
+    offset: Floats  # (n, N)
+    smooth: Floats | None
+
+    @classmethod
+    def of(cls, seen: Observed, weight: Floats, exact: Floats, alpha: float | None) -> Candidate:
+        """Smoothing s = max|x|^alpha / max|w|^(1 - alpha) per channel, with geometric mean 1; None for none."""
+        sample, low, high, smooth = seen.sample, seen.low, seen.high, None
+        if alpha is not None:
+            top = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-5)
+            log = alpha * np.log(top) - (1 - alpha) * np.log(np.maximum(np.abs(weight).max(axis=1), 1e-5))
+            smooth = np.exp(log - log.mean()).astype(np.float32)
+            sample, low, high, weight = sample / smooth, low / smooth, high / smooth, weight * smooth[:, None]
+        values, scales = quantize_weight(weight)
+        rounded = (values * scales).astype(np.float32)
+        return cls(sample, low, high, rounded, sample @ rounded - exact, smooth)
+
+    def best(self, outliers: Sequence[int], clips: Sequence[float]) -> tuple[float, GroupRecipe]:
+        """Smallest squared error over the given numbers of outlier channels and clips, and its recipe."""
+        channels = np.argsort(-np.maximum(np.abs(self.low), np.abs(self.high)), kind="stable")
+        best: tuple[float, GroupRecipe] | None = None
+        for count in outliers:
+            rest = channels[count:]
+            fewer = best  # more channels cost time, so they must be worth it against the best with fewer
+            for clip in clips:
+                bottom = min(float(self.low[rest].min()) * clip, 0.0)
+                scale = max((max(float(self.high[rest].max()) * clip, 0.0) - bottom) / 255.0, 1e-8)
+                group = GroupRecipe(
+                    scale=float(np.float32(scale)),
+                    zero_point=round(-bottom / scale),
+                    smooth=self.smooth,
+                    outliers=tuple(sorted(int(k) for k in channels[:count])),
+                )
+                lost = (dequantized(self.sample, group) - self.sample) @ self.rounded + self.offset
+                error = float(np.vdot(lost, lost))
+                if (fewer is None or error < fewer[0] * WORTH_OUTLIERS) and (best is None or error < best[0]):
+                    best = error, group
+        assert best is not None
+        return best
+
+
+def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
+    """What the graph makes of (smoothed) inputs: rounded, clipped, excess of the outlier channels added back."""
+    steps = np.clip(np.rint(sample / np.float32(group.scale)) + group.zero_point, 0, 255) - group.zero_point
+    out: Floats = (steps * np.float32(group.scale)).astype(np.float32)
+    if group.outliers:
+        channels = list(group.outliers)
+        out[:, channels] += sample[:, channels] - np.clip(sample[:, channels], group.low, group.high)
+    return out
+
+
+def _bias_shift(seen: Observed, group: GroupRecipe) -> tuple[Array, ...]:
+    sample = seen.sample if group.smooth is None else seen.sample / group.smooth
+    inputs = dequantized(sample.astype(np.float32), group)
+    shifts = []
+    for layer in seen.layers:
+        weight = layer.weight.load().T.astype(np.float32)
+        smoothed = weight if group.smooth is None else weight * group.smooth[:, None]
+        values, scales = quantize_weight(smoothed)
+        shifts.append((seen.sample @ weight - inputs @ (values * scales)).mean(axis=0).astype(np.float32))
+    return tuple(shifts)

@@ -1,0 +1,163 @@
+"""The graphs of a model directory: which are made for the precisions asked for, and how they share their weights.
+
+fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the weights inside
+model.onnx. int8 gives model.cpu.int8.onnx, which stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastembed_rt.machine import available_threads
+from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
+from fastembed_rt.tokenizer import TextTokenizer
+
+from . import quantize
+from .errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from .graph import int8
+from .graph.cpu import CPU
+from .graph.graph import Graph
+from .graph.portable import DEFAULT_OPSET, PORTABLE
+from .graph.target import Target
+from .graph.writer import Written, write
+from .parity import Fidelity, parity_texts
+
+MODEL_FILE = "model.onnx"
+PRECISIONS = ("fp32", "int8")
+MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph, the length of its vectors, and the checkpoint's tensors that it leaves out."""
+
+    graph: Graph
+    dim: int
+    beside: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the variants depend on."""
+
+    precisions: tuple[str, ...]
+    opset: int
+    external_data: bool
+    cpu: bool  # False: traced graphs have no target of their own
+    name: str
+    metadata: Mapping[str, str]
+    max_length: int
+    calibration: Path | None
+    min_cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The variants, the default first."""
+
+    variants: tuple[Variant, ...]
+    dim: int
+    beside: tuple[str, ...]
+
+
+Build = Callable[[Target, int], Built]
+Say = Callable[[str], None]
+
+
+def check_precisions(precisions: Sequence[str]) -> None:
+    """Raise UnsupportedCheckpointError for a precision that is not made, or made twice."""
+    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    if unknown or not precisions or len(set(precisions)) != len(precisions):
+        raise UnsupportedCheckpointError(
+            f"precision {','.join(precisions)!r} is not possible; choose from {', '.join(PRECISIONS)}, each once"
+        )
+
+
+def make(build: Build, work: Path, wanted: Wanted, say: Say) -> Made:
+    """Write the graphs of all precisions into `work`, which has its tokenizer.json already."""
+    by_precision: dict[str, list[Variant]] = {}
+    built: Built | None = None
+    for precision in sorted(wanted.precisions, key=PRECISIONS.index):
+        maker = _fp32 if precision == "fp32" else _int8
+        built, by_precision[precision] = maker(build, work, wanted, say)
+    assert built is not None
+    ordered = [variant for precision in wanted.precisions for variant in by_precision[precision]]
+    return Made(variants=tuple(ordered), dim=built.dim, beside=built.beside)
+
+
+def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
+    portable = build(PORTABLE, wanted.opset)
+    written = _write(portable.graph, work, MODEL_FILE, wanted, say)
+    found = [_variant(work, portable.graph, written, PORTABLE, "fp32")]
+    if wanted.cpu:
+        graph = build(CPU, CPU.opset or DEFAULT_OPSET).graph
+        file = "model.cpu.fp32.onnx"
+        # The same weights under the same names: they are read where model.onnx has them.
+        again = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
+        found.insert(0, _variant(work, graph, again, CPU, "fp32"))
+    return portable, found
+
+
+def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
+    if not wanted.cpu:
+        raise UnsupportedCheckpointError(
+            "int8 is built from weights; this model_type has no builder, export it as fp32"
+        )
+    texts = quantize.calibration_texts(wanted.calibration)
+    if not texts:
+        raise CheckpointError(f"{wanted.calibration} has no texts; calibration needs some, one a line")
+    tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
+    rows = tokenizer(texts).ids
+    say(f"calibrating int8 on {len(texts)} texts, {sum(map(len, rows))} tokens")
+    threads, file = available_threads(), "model.cpu.int8.onnx"
+    held_out = tokenizer([case.text for case in parity_texts()]).ids
+    observed, exact = quantize.observe(lambda target, opset: build(target, opset).graph, rows, held_out, threads)
+    recipe, errors = quantize.recipe(observed)
+    del observed
+    while True:
+        target = int8.target(recipe)
+        built = build(target, target.opset or DEFAULT_OPSET)
+        written = _write(built.graph, work, file, wanted, say)
+        fidelity = Fidelity.of(quantize.vectors(work / file, held_out, threads), exact)
+        say(f"fidelity to fp32 on {len(held_out)} texts: {fidelity}")
+        if fidelity.passes(wanted.min_cosine) or len(recipe.groups) <= len(errors) * (1 - MOST_FLOAT):
+            break
+        # Give the layers that lose most their float weights back, a few at a time.
+        worst = sorted(recipe.groups, key=lambda key: -errors[key])[: max(len(errors) // 12, 1)]
+        recipe = replace(recipe, groups={key: group for key, group in recipe.groups.items() if key not in worst})
+    if not fidelity.passes(wanted.min_cosine):
+        raise ParityError(
+            f"int8 vectors are too far from fp32: {fidelity}, asked for {wanted.min_cosine} or more; "
+            "lower --min-cosine if that will do, or export fp32"
+        )
+    notes: dict[str, Any] = {
+        "fidelity": fidelity.as_dict(),
+        "calibration": {"texts": len(texts), "tokens": sum(map(len, rows)), "seed": quantize.SEED},
+        "int8_groups": len(recipe.groups),
+        "float_groups": sorted(set(errors) - set(recipe.groups)),
+        "embedding": "int8" if recipe.embedding else "fp32",
+        "largest_output_error": round(max(errors.values()), 4),
+    }
+    return built, [_variant(work, built.graph, written, target, "int8", notes)]
+
+
+def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
+    say(f"writing {file}: {len(graph.nodes)} nodes, {graph.weight_bytes / 1e6:.1f} MB")
+    return write(graph, work, file, name=wanted.name, metadata=wanted.metadata, external=wanted.external_data)
+
+
+def _variant(
+    work: Path, graph: Graph, written: Written, target: Target, precision: str, notes: Mapping[str, Any] | None = None
+) -> Variant:
+    return Variant(
+        graph=record_file(work, written.graph),
+        weights=tuple(record_file(work, file) for file in written.weights),
+        target=target.name,
+        precision=precision,
+        opset=graph.opset,
+        inputs=tuple(value.name for value in graph.inputs),
+        notes=notes or {},
+    )

@@ -1,0 +1,118 @@
+"""The command line: parses, dispatches, and turns every failure into one line and an exit code.
+
+What a command does lives in its own module, and none of them imports onnxruntime, tokenizers, torch or onnx
+before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import FastembedRtError
+
+PROG = "fastembed-rt"
+COMMANDS = ("export", "embed", "verify", "info", "doctor")  # modules of this package, in the order of --help
+
+INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports for a tool that the signal ended
+BROKEN_PIPE = 141
+DEBUG_HELP = "on failure, print the traceback too"
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Takes options and positionals in any order: plain argparse refuses `embed MODEL -o FILE INPUT`."""
+
+    _mixing = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self._mixing:  # parse_known_intermixed_args calls back, once for options and once for positionals
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command; `run(args) -> int` is the command chosen."""
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Export a fine-tuned sentence encoder to ONNX and turn texts into vectors without torch.",
+        epilog="exit codes: 0 done, 1 failure, 2 wrong usage or input, 3 model not found or damaged, "
+        "4 vectors differ from the reference, 5 package or provider missing, 130 interrupted",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser)
+    for name in COMMANDS:
+        importlib.import_module(f".{name}", __name__).add_parser(subparsers)
+    for command in subparsers.choices.values():
+        # SUPPRESS: without it the command's own default would overwrite a --debug given before the command.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command (default: of `sys.argv`) and return its exit code; raises nothing."""
+    debug = False
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+        try:
+            args = build_parser().parse_args(argv)
+        except SystemExit as done:  # argparse has printed the help, the version or what is wrong
+            code = done.code if isinstance(done.code, int) else 0
+        else:
+            debug = args.debug
+            code = args.run(args)
+        if sys.stdout is not None:  # None: started with standard output closed
+            sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
+    except FastembedRtError as error:
+        code = _fail(str(error), error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _discard_stdout()
+        code = BROKEN_PIPE
+    except OSError as error:
+        _discard_stdout()
+        code = _fail(_describe(error), 1, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
+        hint = "" if debug else " (run again with --debug for the traceback)"
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        code = _fail(message + hint, 1, debug=debug)
+    return code
+
+
+def _fail(message: str, code: int, *, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"{PROG}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code
+
+
+def _describe(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
+
+
+def _discard_stdout() -> None:
+    """Point standard output at nothing: what its buffer still holds would fail again when Python exits."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # closed, or a stand-in without a descriptor
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)

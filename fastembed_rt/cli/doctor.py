@@ -1,0 +1,238 @@
+"""`fastembed-rt doctor`: what is installed, what this machine can do, what stands in the way, and the cure.
+
+The checks judge facts and look at nothing themselves; facts.py does the looking, `run` the printing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .. import __version__
+from ..errors import MissingDependencyError
+from .facts import Facts, gather
+
+Level = Literal["ok", "note", "problem"]
+
+REQUIRED = ("numpy", "tokenizers", "huggingface-hub")
+OPTIONAL = {  # package -> what it is for
+    "onnx": "export",
+    "torch": "verify",
+    "transformers": "verify",
+    "sentence-transformers": "verify",
+    "optimum": "export of architectures without a builder",
+}
+SMALL_MEMORY = 512 << 20  # a small model in INT8 peaks at about 300 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One row of the report."""
+
+    level: Level
+    check: str
+    what: str
+    fix: str = ""  # what to do; every problem has one
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of the command line."""
+    text = "say what is installed, what this machine can do, and what to fix"
+    parser = subparsers.add_parser("doctor", help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 when there is no problem, else the exit code of a missing dependency."""
+    findings = diagnose(gather())
+    problems = sum(finding.level == "problem" for finding in findings)
+    if args.json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"problems": problems, "findings": rows}, indent=2))
+    else:
+        print("\n".join(table(findings)))
+    return MissingDependencyError.exit_code if problems else 0
+
+
+def table(findings: Sequence[Finding]) -> Iterator[str]:
+    """Lines of text: level, check and finding in columns, a cure below its finding, a count at the end."""
+    width = max((len(finding.check) for finding in findings), default=0)
+    for finding in findings:
+        yield f"{finding.level:<7}  {finding.check:<{width}}  {finding.what}"
+        if finding.fix:
+            yield f"{'':<{9 + width}}  fix: {finding.fix}"
+    problems = sum(finding.level == "problem" for finding in findings)
+    yield ""
+    yield f"{problems} problem{'' if problems == 1 else 's'} found" if problems else "no problem found"
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """What every check says about the facts, in the order of CHECKS."""
+    return [finding for check in CHECKS for finding in check(facts)]
+
+
+def check_packages(facts: Facts) -> Iterator[Finding]:
+    """Python and the packages around onnxruntime, with their versions."""
+    yield Finding(level="ok", check="python", what=f"{facts.python} on {facts.system}")
+    yield Finding(level="ok", check="fastembed-rt", what=facts.packages.get("fastembed-rt", __version__))
+    for name in REQUIRED:
+        if name in facts.packages:
+            yield Finding(level="ok", check=name, what=facts.packages[name])
+        else:
+            yield Finding(level="problem", check=name, what="not installed", fix=f"pip install {name}")
+    for name, purpose in OPTIONAL.items():
+        yield Finding(level="ok", check=name, what=facts.packages.get(name, f"not installed (only for: {purpose})"))
+
+
+def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
+    """Exactly one wheel that brings onnxruntime, and it imports."""
+    installed = ", ".join(f"{name} {version}" for name, version in facts.wheels.items())
+    wanted = 'pip install "fastembed-rt[gpu]"' if _gpu_wheels(facts) else 'pip install "fastembed-rt[cpu]"'
+    uninstall = f"pip uninstall -y {' '.join(facts.wheels)}"
+    if len(facts.wheels) > 1:
+        special = [name for name in facts.wheels if name != "onnxruntime"]
+        keep = wanted if _gpu_wheels(facts) else f"pip install {special[0]}"
+        yield Finding(
+            level="problem",
+            check="onnxruntime",
+            what=f"{installed} are installed together and overwrite each other's files",
+            fix=f'{uninstall}  then: {keep}  (or, for CPUs only: pip install "fastembed-rt[cpu]")',
+        )
+    elif facts.import_error and not facts.wheels:
+        yield Finding(
+            level="problem",
+            check="onnxruntime",
+            what=facts.import_error,
+            fix='pip install "fastembed-rt[cpu]"  or, for NVIDIA GPUs: pip install "fastembed-rt[gpu]"',
+        )
+    elif facts.import_error:
+        yield Finding(
+            level="problem",
+            check="onnxruntime",
+            what=f"{installed} is installed and does not import: {facts.import_error}",
+            fix=f"{uninstall}  then: {wanted}",
+        )
+    else:
+        yield Finding(level="ok", check="onnxruntime", what=installed or f"{facts.onnxruntime} (no wheel)")
+    if facts.providers:
+        yield Finding(level="ok", check="providers", what=", ".join(facts.providers))
+
+
+def check_cpu(facts: Facts) -> Iterator[Finding]:
+    """The CPU, and what its instruction sets mean for INT8."""
+    cpu = facts.machine.cpu
+    sets = ", ".join(sorted(cpu.instruction_sets)) or "no known instruction sets"
+    yield Finding(level="ok", check="cpu", what=" ".join(filter(None, (cpu.vendor, cpu.model))) + f": {sets}")
+    slower = 'compare precision "fp32" and "int8" on this machine before choosing'
+    if "avx512_vnni" in cpu or "avx_vnni" in cpu:
+        names = " and ".join(n.upper().replace("_", "-") for n in ("avx512_vnni", "avx_vnni") if n in cpu)
+        yield Finding(level="ok", check="int8", what=f"full speed with {names}")
+    elif "asimddp" in cpu:
+        yield Finding(level="ok", check="int8", what="full speed with ARM dot products")
+    elif not cpu.known:
+        yield Finding(level="note", check="int8", what="this system lists no instruction sets", fix=slower)
+    elif "avx2" in cpu:
+        yield Finding(level="note", check="int8", what="AVX2 without VNNI: INT8 runs right but slower", fix=slower)
+    else:
+        yield Finding(level="note", check="int8", what="no AVX2, VNNI or ARM dot products: INT8 is slow", fix=slower)
+
+
+def check_threads(facts: Facts) -> Iterator[Finding]:
+    """How many threads a batch may use, and what decides it."""
+    machine = facts.machine
+    limits = {f"the host has {machine.cpus} CPUs": float(machine.cpus)}
+    if machine.affinity is not None:
+        limits[f"CPU affinity allows {machine.affinity}"] = machine.affinity
+    if machine.quota is not None:
+        limits[f"the cgroup's CPU quota grants {machine.quota:g}"] = machine.quota
+    reason = min(limits, key=lambda limit: limits[limit])  # of equals the first: the plainest
+    starved = machine.quota is not None and machine.quota < 1
+    yield Finding(
+        level="note" if starved else "ok",
+        check="threads",
+        what=f"{machine.threads} ({reason})" + (": every batch is held up" if starved else ""),
+        fix="raise the container's CPU limit to 1 or more" if starved else "",
+    )
+
+
+def check_memory(facts: Facts) -> Iterator[Finding]:
+    """The memory there is for this process."""
+    limit, host = facts.machine.memory_limit, facts.machine.memory
+    has = f"the host has {_gib(host)}" if host is not None else "the host does not tell"
+    if limit is None:
+        yield Finding(level="ok", check="memory", what=f"no limit ({has})")
+        return
+    small = limit < SMALL_MEMORY
+    yield Finding(
+        level="note" if small else "ok",
+        check="memory",
+        what=f"the cgroup grants {_gib(limit)} ({has})",
+        fix="raise the container's memory limit, or use a small model in INT8" if small else "",
+    )
+
+
+def check_cuda(facts: Facts) -> Iterator[Finding]:
+    """With onnxruntime for GPUs: the GPU, the driver, CUDA's libraries. Without: whether a GPU lies idle."""
+    gpu_wheels = _gpu_wheels(facts)
+    if facts.gpus:
+        yield Finding(level="ok", check="gpu", what="; ".join(facts.gpus))
+    if not gpu_wheels and "CUDAExecutionProvider" not in facts.providers:
+        if facts.gpus:
+            uninstall = f"pip uninstall -y {' '.join(facts.wheels)}  then: " if facts.wheels else ""
+            yield Finding(
+                level="note",
+                check="cuda",
+                what="this onnxruntime cannot use the GPU",
+                fix=f'{uninstall}pip install "fastembed-rt[gpu]"',
+            )
+        return
+    if not facts.gpus:
+        yield Finding(
+            level="note",
+            check="gpu",
+            what=f'none to be seen, so provider "cuda" will not start: nvidia-smi {facts.nvidia_smi}',
+            fix="install the NVIDIA driver; in a container, pass the GPU in (docker run --gpus all)",
+        )
+    if not facts.import_error and "CUDAExecutionProvider" not in facts.providers:
+        yield Finding(
+            level="problem",
+            check="cuda",
+            what=f"{', '.join(gpu_wheels)} is installed, but its files have no CUDAExecutionProvider",
+            fix=f'pip uninstall -y {" ".join(facts.wheels)}  then: pip install "fastembed-rt[gpu]"',
+        )
+    wheels = [f"{name} {version}" for name, version in facts.packages.items() if name.startswith("nvidia-")]
+    yield Finding(
+        level="ok",
+        check="cuda wheels",
+        what=", ".join(sorted(wheels)) or "none: CUDA's libraries must come from the system",
+    )
+    for library, failure in facts.libraries.items():
+        yield Finding(
+            level="problem" if failure and facts.gpus else "note" if failure else "ok",
+            check="cuda library",
+            what=f"{library} does not load: {failure}" if failure else f"{library} loads",
+            fix='pip install "onnxruntime-gpu[cuda,cudnn]"' if failure else "",
+        )
+
+
+CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    check_packages,
+    check_onnxruntime,
+    check_cpu,
+    check_threads,
+    check_memory,
+    check_cuda,
+)
+
+
+def _gpu_wheels(facts: Facts) -> list[str]:
+    return [name for name in facts.wheels if name.endswith("-gpu")]
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

@@ -1,0 +1,147 @@
+"""What is installed here and what the GPU side answers: the facts that `doctor` judges.
+
+Nothing that may crash is imported: onnxruntime and CUDA's libraries are tried in a process of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..machine import Machine, describe
+
+TRIAL_SECONDS = 120  # a first import from a cold network disk is slow
+
+IMPORT_TRIAL = """
+import json, onnxruntime as o
+facts = {"version": o.__version__, "providers": o.get_available_providers()}
+print(json.dumps({**facts, "cuda": getattr(o, "cuda_version", "") or ""}))
+"""
+CUDA_TRIAL = """
+import ctypes, json, sys, onnxruntime
+if hasattr(onnxruntime, "preload_dlls"):
+    onnxruntime.preload_dlls()  # finds the nvidia-* wheels, which no loader searches
+failures = {}
+for library in sys.argv[1:]:
+    try:
+        ctypes.CDLL(library)
+        failures[library] = ""
+    except OSError as error:
+        failures[library] = str(error)
+print(json.dumps(failures))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that the checks judge."""
+
+    python: str
+    system: str
+    packages: Mapping[str, str]  # installed distributions: normalized name -> version
+    wheels: Mapping[str, str]  # of them, those that bring the package `onnxruntime`
+    machine: Machine
+    import_error: str = ""  # why onnxruntime cannot be imported; "not installed" where nothing is there
+    onnxruntime: str = ""  # its version, as it says itself
+    providers: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)  # CUDA's: why one does not load, "" if it does
+    gpus: tuple[str, ...] = ()
+    nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
+
+
+def gather() -> Facts:
+    """Look at this interpreter and this machine; takes a second or two, for the trial import."""
+    packages, wheels = _distributions()
+    trial: dict[str, Any] = {}
+    import_error = "not installed"
+    if wheels or importlib.util.find_spec("onnxruntime") is not None:
+        trial, import_error = _try([sys.executable, "-P", "-c", IMPORT_TRIAL])
+    gpus, nvidia_smi = _gpus()
+    return Facts(
+        python=f"{platform.python_version()} ({platform.python_implementation()})",
+        system=platform.platform(),
+        packages=packages,
+        wheels=wheels,
+        machine=describe(),
+        import_error=import_error,
+        onnxruntime=trial.get("version", ""),
+        providers=tuple(trial.get("providers", ())),
+        libraries=_cuda_libraries(trial.get("cuda", "")),
+        gpus=gpus,
+        nvidia_smi=nvidia_smi,
+    )
+
+
+def _distributions() -> tuple[dict[str, str], dict[str, str]]:
+    """Installed distributions, and of them those that bring the package `onnxruntime`: name -> version."""
+    packages: dict[str, str] = {}
+    wheels: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        metadata_name = distribution.metadata["Name"]
+        if not metadata_name:  # a damaged installation has metadata without a name
+            continue
+        name = re.sub(r"[-_.]+", "-", metadata_name).lower()
+        packages.setdefault(name, distribution.version)  # the first on the path is the one imported
+        # Some names begin alike and are other packages (onnxruntime-extensions, onnxruntime-genai).
+        files = {str(file) for file in distribution.files or ()} if name.startswith(("onnxruntime", "ort-")) else ()
+        if "onnxruntime/__init__.py" in files:
+            wheels.setdefault(name, distribution.version)
+    return packages, dict(sorted(wheels.items()))
+
+
+def _cuda_libraries(cuda: str) -> dict[str, str]:
+    """Why each library that the CUDA provider needs does not load, "" if it does; empty without CUDA."""
+    major = cuda.partition(".")[0]
+    if not major:
+        return {}
+    if sys.platform == "win32":
+        names = [f"cudart64_{major}.dll", f"cublasLt64_{major}.dll", "cudnn64_9.dll"]
+    else:
+        names = [f"libcudart.so.{major}", f"libcublasLt.so.{major}", "libcudnn.so.9"]
+    failures, error = _try([sys.executable, "-P", "-c", CUDA_TRIAL, *names])
+    return {name: failures.get(name, error) for name in names}
+
+
+def _gpus() -> tuple[tuple[str, ...], str]:
+    """NVIDIA GPUs as nvidia-smi names them, and why there are none."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return (), "is not installed"
+    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    output, error = _output(query)
+    return tuple(output.splitlines()), "" if output else f"says: {error}"
+
+
+def _try(command: list[str]) -> tuple[dict[str, Any], str]:
+    """The JSON object a trial prints last, or why there is none."""
+    output, error = _output(command)
+    try:
+        return json.loads(output.splitlines()[-1]), ""
+    except (ValueError, IndexError):
+        return {}, error or "it printed nothing"
+
+
+def _output(command: list[str]) -> tuple[str, str]:
+    """What a command prints, or in one line how it failed: its last words, or the signal that killed it."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"no answer in {TRIAL_SECONDS} s"
+    except OSError as error:
+        return "", str(error)
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    ended = f"crashed with signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return "", words[-1] if words and done.returncode > 0 else ended

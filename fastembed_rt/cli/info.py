@@ -1,0 +1,258 @@
+"""`fastembed-rt info`: what a model directory holds, whether it is intact, and which variant loads here.
+
+Loads no model. Without onnxruntime it answers all the same, and says what to install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import manifest
+from ..errors import FastembedRtError, IntegrityError
+from ..hub import resolve_model
+from ..manifest import FileRecord, Manifest, Variant
+from .embed import add_model_arguments
+
+OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
+SOUND = frozenset({OK, NOT_FETCHED})
+VARIANT_COLUMNS = ("file", "target", "precision", "opset", "size", "hash", "weights")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `info` and its options."""
+    parser = subparsers.add_parser(
+        "info",
+        help="what a model directory holds, whether it is intact, which variant loads here",
+        description="Describe a model directory and check every hash in it (of a hub repository, "
+        "those that the cache holds). Exit code 3 when a file is missing or altered.",
+        allow_abbrev=False,
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Whether a variant loads with the provider and precision asked for, and why."""
+
+    loads: bool
+    why: str
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts; returns 3 when a file is not what the manifest says."""
+    directory = resolve_model(
+        args.model,
+        files=lambda _: (),  # the manifest is enough: looking at a hub model must not download gigabytes
+        revision=args.revision,
+        token=args.token,
+        cache_dir=args.cache_dir,
+        local_files_only=args.local_files_only,
+    )
+    facts = manifest.read(directory)
+    absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
+    status = {record.file: file_status(directory, record, absent) for record in facts.files}
+    loading = find_loading(facts, provider=args.provider, precision=args.precision, status=status)
+    sound = all(state in SOUND for state in status.values())
+    if args.json:
+        print(json.dumps(as_json(directory, facts, status, loading), indent=2, ensure_ascii=False))
+    else:
+        for line in as_text(directory, facts, status, loading):
+            print(line)
+    return 0 if sound else IntegrityError.exit_code
+
+
+def file_status(directory: Path, record: FileRecord, absent: str = MISSING) -> str:
+    """OK, ALTERED, UNREADABLE, or `absent`."""
+    if not (directory / record.file).is_file():
+        return absent
+    try:
+        manifest.check_file(directory, record)
+    except IntegrityError:
+        return ALTERED
+    except OSError:
+        return UNREADABLE
+    return OK
+
+
+def find_loading(
+    facts: Manifest, *, provider: str, precision: str | None, status: Mapping[str, str]
+) -> dict[str, Loading]:
+    """For each variant's graph file: does it load here, and why or why not. At most one loads."""
+    if obstacle := _obstacle(provider):
+        return {variant.graph.file: Loading(loads=False, why=obstacle) for variant in facts.variants}
+    chosen = _choose(facts, provider, precision)
+    loading = {}
+    for variant in facts.variants:
+        if chosen != variant:
+            found = Loading(loads=False, why=_why_not(facts, variant, provider, chosen, precision))
+        elif faults := _faults({r.file: status[r.file] for r in (*variant.files, facts.tokenizer)}):
+            found = Loading(loads=False, why=f"would be taken, but {faults}")
+        else:
+            asked = "the default" if precision is None else f"precision {precision} asked for"
+            found = Loading(loads=True, why=f"{asked}, provider {provider}")
+        loading[variant.graph.file] = found
+    return loading
+
+
+def _obstacle(provider: str) -> str | None:
+    """Why nothing at all loads with this provider, if so."""
+    from ..session import available_providers, provider_row
+
+    row = provider_row(provider)
+    try:
+        available = available_providers()
+    except ImportError as error:  # not installed, or a shared library it needs is not there
+        return str(error)
+    if row.onnxruntime_name in available:
+        return None
+    return f"{provider} is not in this onnxruntime ({', '.join(available)}); install fastembed-rt[{row.extra}]"
+
+
+def _choose(facts: Manifest, provider: str, precision: str | None) -> Variant | str:
+    """The variant that the runtime would take, or its reason for taking none."""
+    from ..session import choose_variant
+
+    try:
+        return choose_variant(facts, provider=provider, precision=precision)
+    except FastembedRtError as error:
+        return str(error)
+
+
+def _why_not(facts: Manifest, variant: Variant, provider: str, chosen: Variant | str, precision: str | None) -> str:
+    # The runtime is asked again with this variant's precision: this page must not tell rules of its own.
+    if precision != variant.precision:
+        chosen = _choose(facts, provider, variant.precision)
+    if isinstance(chosen, str):
+        return chosen
+    if chosen == variant:
+        return f"loads with --precision {variant.precision}"
+    return f"for {variant.precision} with provider {provider}, {chosen.graph.file} is taken"
+
+
+def _faults(status: Mapping[str, str]) -> str:
+    return ", ".join(f"{file} is {state}" for file, state in status.items() if state not in SOUND)
+
+
+def as_json(
+    directory: Path, facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]
+) -> dict[str, Any]:
+    """The facts for programs: the manifest as it is, and what was found about its files."""
+    return {
+        "path": str(directory),
+        "ok": all(state in SOUND for state in status.values()),
+        "loads": next((file for file, found in loading.items() if found.loads), None),
+        "files": dict(status),
+        "variants": {file: {"loads": found.loads, "why": found.why} for file, found in loading.items()},
+        "manifest": json.loads(facts.to_json()),
+    }
+
+
+def as_text(
+    directory: Path, facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]
+) -> Iterator[str]:
+    """The facts for people, line by line."""
+    rows = [("model", str(directory)), *_fact_rows(facts)]
+    tokenizer = facts.tokenizer
+    rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        yield f"{name.ljust(width)}  {value}"
+    yield ""
+    yield from _variant_table(facts, status, loading)
+    if facts.notes:
+        yield ""
+        yield from (f"note: {note}" for note in facts.notes)
+    if faults := _faults(status):
+        yield ""
+        yield f"damaged: {faults}; restore the files or export the model again"
+
+
+def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
+    source = facts.source
+    yield "source", source.checkpoint + (f" at {source.revision}" if source.revision else "")
+    yield "model type", source.model_type
+    yield "dim", str(facts.dim)
+    yield (
+        "pooling",
+        ", ".join(facts.pooling) + ("" if facts.include_prompt else ", without the prompt's tokens"),
+    )
+    yield "normalize", "yes" if facts.normalize else "no"
+    room = facts.max_positions
+    yield (
+        "max length",
+        f"{facts.max_length} tokens" + (f", can be raised to {room}" if room > facts.max_length else ""),
+    )
+    yield "similarity", facts.similarity
+    for name, prompt in facts.prompts.items():
+        default = " (default)" if name == facts.default_prompt_name else ""
+        yield "prompt", f"{name}{default}: {_quote(prompt)}"
+    if not facts.prompts:
+        yield "prompt", "none"
+    if facts.modules:
+        yield "modules", " -> ".join(facts.modules)
+    for name, value in facts.overrides.items():
+        yield "override", f"{name} = {_quote(value)}"
+    yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED))
+    for name, value in _flatten({key: value for key, value in facts.parity.items() if key != "status"}):
+        yield "", f"{name} {value}"
+    if facts.created_by:
+        yield "created by", facts.created_by
+
+
+def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]) -> Iterator[str]:
+    reasons = {found.why for found in loading.values()}
+    # One reason for all of them, such as no onnxruntime, is said once below.
+    shared = reasons.pop() if len(reasons) == 1 and not any(found.loads for found in loading.values()) else ""
+    table: list[tuple[str, ...]] = [("", *VARIANT_COLUMNS, "")]
+    for variant in facts.variants:
+        found = loading[variant.graph.file]
+        cells = (
+            variant.graph.file,
+            variant.target,
+            variant.precision,
+            str(variant.opset),
+            _size(sum(record.size for record in variant.files)),
+            status[variant.graph.file],
+            ", ".join(f"{record.file} {status[record.file]}" for record in variant.weights) or "inside",
+        )
+        why = f"loads here: {found.why}" if found.loads else found.why
+        table.append(("*" if found.loads else "", *cells, "" if shared else why))
+    yield from _aligned(table)
+    if not any(found.loads for found in loading.values()):
+        yield "no variant loads here" + (f": {shared}" if shared else " with these options")
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+            for item in value:
+                yield prefix + name, ", ".join(f"{key} {_quote(entry)}" for key, entry in item.items())
+        else:
+            yield prefix + name, _quote(value)
+
+
+def _quote(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # shows leading spaces, and disarms control characters
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

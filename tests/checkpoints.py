@@ -1,0 +1,201 @@
+"""Small checkpoints with random weights, saved as users' are, with tokenizers of a few words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+WORDS = [
+    *"the a cat dog house river runs sleeps quickly under over tree red blue old new city light night day".split(),
+    *"query passage machine learning vector text model : . , ! ? ( ) - 1 2 3 4 5 6 7 8 9 0".split(),
+]
+LETTERS = list("abcdefghijklmnopqrstuvwxyz")
+VOCABULARY = 300
+
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+SIZES = {
+    "hidden_size": 24,
+    "num_attention_heads": 3,  # an odd number of heads, of 8 channels
+    "num_hidden_layers": 3,
+    "intermediate_size": 56,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 48,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {**SIZES, "hidden_act": "gelu"},
+    "roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
+    "xlm-roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
+    "camembert": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
+    "distilbert": {
+        "dim": 24,
+        "n_heads": 3,
+        "n_layers": 3,
+        "hidden_dim": 56,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 48,
+    },
+    "mpnet": {**SIZES, "max_position_embeddings": 300, "pad_token_id": 1},
+}
+
+
+def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
+    """A transformers model with random weights large enough that attention is not uniform."""
+    torch.manual_seed(seed)
+    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+    model = transformers.AutoModel.from_config(config).eval().float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.normal_(0.0, 0.25)
+    return model
+
+
+def save_tokenizer(directory: Path, model_type: str) -> None:
+    """A word-level WordPiece tokenizer with the family's special tokens."""
+    roberta = model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    special = ROBERTA_SPECIAL if roberta else BERT_SPECIAL
+    pieces = [*special, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    unknown, first, last = (special[3], special[0], special[2]) if roberta else (special[1], special[2], special[3])
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=200))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, vocabulary[first]), (last, vocabulary[last])]
+    )
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = {"cls_token": first, "sep_token": last, "unk_token": unknown, "mask_token": special[4]}
+    names["pad_token"] = special[1] if roberta else special[0]
+    write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, **names},
+    )
+
+
+def write_json(path: Path, body: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(body), encoding="utf-8")
+
+
+def save_transformers(directory: Path, model_type: str = "bert", *, seed: int = 0, **changes: Any) -> Path:
+    """A plain transformers directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    random_model(model_type, seed, **changes).save_pretrained(directory)
+    save_tokenizer(directory, model_type)
+    return directory
+
+
+def save_sentence_transformers(
+    directory: Path,
+    model_type: str = "bert",
+    *,
+    pooling: str | tuple[str, ...] = "mean",
+    include_prompt: bool = True,
+    dense: int | None = None,
+    normalize: bool = True,
+    max_seq_length: int | None = None,
+    prompts: dict[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """A sentence-transformers directory, saved by sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+
+    plain = save_transformers(directory.with_name(directory.name + "-plain"), model_type, seed=seed, **changes)
+    transformer = Transformer(str(plain), max_seq_length=max_seq_length)
+    width = transformer.get_embedding_dimension()
+    modules: list[Any] = [transformer, Pooling(width, pooling_mode=pooling, include_prompt=include_prompt)]
+    width *= 1 if isinstance(pooling, str) else len(pooling)
+    if dense is not None:
+        torch.manual_seed(seed + 1)
+        modules.append(Dense(width, dense, activation_function=torch.nn.Tanh()))
+    if normalize:
+        modules.append(Normalize())
+    model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, default_prompt_name=default_prompt_name)
+    model.save_pretrained(str(directory))
+    return directory
+
+
+# Small models: threads would only wait for each other.
+torch.set_num_threads(1)
+
+# Lengths from none to beyond every limit, cased, with characters outside the vocabulary.
+TEXTS = [
+    "",
+    "a",
+    "The Cat sleeps.",
+    "a dog runs quickly under the old tree!",
+    "ÉTÉ à la rivière, 2 cats (red) - 東京 🙂",
+    "new city light: 1 2 3 4 5 6 7 8 9 0 " * 9,
+]
+
+
+def save_with_heads(
+    directory: Path, *heads: Any, pooling: str | tuple[str, ...] = "mean", include_prompt: bool = True
+) -> Path:
+    """A BERT checkpoint with these sentence-transformers modules behind its pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(str(save_transformers(directory.with_name(directory.name + "-plain"))))
+    pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling, include_prompt=include_prompt)
+    SentenceTransformer(modules=[transformer, pool, *heads], device="cpu").save_pretrained(str(directory))
+    return directory
+
+
+def change_json(path: Path, *remove: str, **changes: Any) -> None:
+    """Change some keys of a JSON object in its file, and take others out."""
+    body = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    write_json(path, {key: value for key, value in body.items() if key not in remove})
+
+
+def change_tensors(directory: Path, change: Callable[[dict[str, npt.NDArray[Any]]], object]) -> None:
+    """Let `change` alter the tensors of a model.safetensors, by name."""
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+def reference_vectors(directory: Path, texts: list[str] = TEXTS, **options: Any) -> npt.NDArray[np.float32]:
+    """What sentence-transformers makes of the texts."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+    vectors: npt.NDArray[np.float32] = model.encode(texts, **options)
+    return vectors
+
+
+def exported_vectors(
+    checkpoint: Path, output: Path, texts: list[str] = TEXTS, prompt_name: str | None = None, **options: Any
+) -> npt.NDArray[np.float32]:
+    """What the export of a checkpoint makes of the texts; `options` are ExportOptions."""
+    from fastembed_rt import EmbeddingModel
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    export(str(checkpoint), ExportOptions(output=output, verify=False, **options))
+    with EmbeddingModel(output) as model:
+        vectors: npt.NDArray[np.float32] = model.encode(texts, prompt_name=prompt_name)
+    return vectors
+
+
+def assert_vectors_agree(checkpoint: Path, output: Path, texts: list[str] = TEXTS, **options: Any) -> None:
+    """The export's vectors are those of sentence-transformers."""
+    wanted = reference_vectors(checkpoint, texts)
+    np.testing.assert_allclose(exported_vectors(checkpoint, output, texts, **options), wanted, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,109 @@
+"""The wheel as a user gets it: built, installed into an empty environment, run from an empty directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for wanted in (
+        "fastembed_rt/__init__.py",
+        "fastembed_rt/py.typed",
+        "fastembed_rt/cli/__init__.py",
+        "fastembed_rt_export/pipeline.py",
+        "fastembed_rt_export/py.typed",
+        "fastembed_rt_export/data/parity.jsonl",
+        "fastembed_rt_export/architectures/bert.py",
+    ):
+        assert wanted in names
+    assert not any(name.startswith(("tests/", "benchmarks/", "export/")) for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_neither_onnxruntime_is_a_hard_dependency(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))).decode()
+    required = [line for line in text.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert required
+    assert not any("onnx" in line or "torch" in line for line in required)
+    extras = {line.split(": ")[1] for line in text.splitlines() if line.startswith("Provides-Extra:")}
+    assert {"cpu", "gpu", "export", "optimum", "bench", "test"} <= extras
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interpreter of a new environment with the wheel and its [cpu,export] extras: what production installs."""
+    home = tmp_path_factory.mktemp("venv")
+    venv.create(home, with_pip=True)
+    interpreter = home / "bin" / "python"
+    command = [
+        str(interpreter),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        f"fastembed-rt[cpu,export] @ file://{wheel}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return interpreter
+
+
+def run(python: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COVERAGE_PROCESS_START")
+    }
+    command = [str(python), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=directory, env=environment, timeout=120
+    )
+
+
+def test_a_checkpoint_becomes_vectors_without_torch(python: Path, tmp_path: Path) -> None:
+    from checkpoints import save_sentence_transformers
+
+    save_sentence_transformers(tmp_path / "checkpoint", max_seq_length=32)
+    script = python.with_name("fastembed-rt")
+    exported = run(script, tmp_path, "export", "checkpoint", "-o", "model")
+    assert exported.returncode == 0, exported.stderr
+    assert "not verified (torch and sentence-transformers not installed)" in exported.stdout
+    code = (
+        "import sys; from fastembed_rt import EmbeddingModel; v = EmbeddingModel('model').encode(['the cat', 'a dog']);"
+        "print(v.shape, v.dtype, 'torch' in sys.modules)"
+    )
+    embedded = run(python, tmp_path, "-c", code)
+    assert embedded.stdout.strip() == "(2, 24) float32 False", embedded.stderr
+    assert run(script, tmp_path, "info", "model").returncode == 0
+    assert run(script, tmp_path, "doctor").returncode == 0, run(script, tmp_path, "doctor").stdout
+    verified = run(script, tmp_path, "verify", "model", "--against", "checkpoint")
+    assert verified.returncode == 5
+    assert "fastembed-rt[verify]" in verified.stderr
+
+
+def test_without_onnxruntime_the_import_names_the_extras(python: Path, tmp_path: Path) -> None:
+    done = run(python, tmp_path, "-m", "pip", "uninstall", "--quiet", "--yes", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    done = run(python, tmp_path, "-c", "from fastembed_rt import EmbeddingModel")
+    assert done.returncode == 1
+    assert "fastembed-rt[cpu]" in done.stderr
+    assert "fastembed-rt[gpu]" in done.stderr
+    assert run(python, tmp_path, "-c", "import fastembed_rt").returncode == 0
