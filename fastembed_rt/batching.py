@@ -63,6 +63,22 @@ def packed(rows: Sequence[Ids]) -> Feeds:
     }
 
 
+def feeds(rows: Sequence[Ids], inputs: Sequence[str], pad_token_id: int, left_out: Ids) -> Feeds:
+    """What a graph with these inputs takes for a batch: packed where it wants that, else padded.
+
+    `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
+    """
+    if "unpack" in inputs:
+        made = packed(rows)
+        mask = made["token_mask"]
+    else:
+        input_ids, mask = pad(rows, pad_token_id)
+        made = {"input_ids": input_ids, "attention_mask": mask}
+    if "pooling_mask" in inputs:
+        made["pooling_mask"] = without_prompt(mask.astype(np.int64), left_out)
+    return made
+
+
 def without_prompt(mask: Ids, prompt_tokens: int | Ids) -> Ids:
     """The mask with the first tokens of each row switched off: what is pooled when prompts are left out.
 

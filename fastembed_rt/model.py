@@ -6,26 +6,26 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import batching, hub, machine, manifest
+from . import hub, machine, manifest
+from .engine import Engine
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
 from .manifest import Manifest
 from .session import Session, choose_variant
-from .tokenizer import TextTokenizer, check_texts, check_unicode
+from .tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts, check_unicode
 from .vectors import chunk_means, normalized, similarity
+from .windows import STREAM_TEXTS, TEXTS, Window, windows
 
 Vectors = npt.NDArray[np.float32]
-# Texts tokenized at a time: enough for batches of like length, few enough to bound memory.
-WINDOW_TEXTS = 4096
-WINDOW_CHARACTERS = 4_000_000
 MAX_BATCH_TOKENS = 1024
+ASYNC_CALLERS = 64  # aencode calls that may wait for vectors at a time
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 
@@ -61,6 +61,7 @@ class EmbeddingModel:
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         check_hashes: bool = True,
+        max_wait: float = 0.0,
     ) -> None:
         """Load a model.
 
@@ -84,6 +85,8 @@ class EmbeddingModel:
             cache_dir: where hub files are kept; None takes huggingface_hub's own.
             local_files_only: do not ask the hub, take what is in the cache.
             check_hashes: compare the files with the manifest's SHA-256 before the first vector.
+            max_wait: seconds that a single text waits for texts of other threads to run with it. At 0 nothing waits,
+                and what arrives while another call runs is still gathered into one batch.
 
         Raises:
             ModelNotFoundError: neither a directory nor a hub repository.
@@ -118,10 +121,12 @@ class EmbeddingModel:
             self.default_prompt_name = self.manifest.default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
+        self._max_wait = max_wait
         self._stats = EncodeStats()
         self._closed = False
         self._lock = threading.Lock()
-        self._session: Session | None = None
+        self._engine: Engine | None = None
+        self._callers: ThreadPoolExecutor | None = None
         with ThreadPoolExecutor(1) as background:
             # Hashing and loading both leave the interpreter lock, so checking costs no time on two cores.
             checked = background.submit(self._check_files) if check_hashes else None
@@ -130,8 +135,9 @@ class EmbeddingModel:
                     self.path / self.manifest.tokenizer.file,
                     max_length=self.max_length,
                     truncation=truncation,
+                    parallel=self.threads >= machine.available_threads(),
                 )
-                self._session = self._load()
+                self._engine = self._start()
             except FastembedRtError:
                 if checked is not None:
                     checked.result()  # an altered file explains the failure better
@@ -180,16 +186,30 @@ class EmbeddingModel:
             InvalidInputError: a lone surrogate, an unknown prompt, a dim that the model does not have.
             TextTooLongError: under truncation="error".
         """
-        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         out = np.empty((len(texts), settings.dim), dtype=np.float32)
         done = 0
         with _progress(len(texts), show_progress_bar) as bar:
-            for window in _windows(iter(texts), checked=True):
-                out[done : done + len(window)] = self._encode_window(window, settings)
-                done += len(window)
-                bar.update(len(window))
+            for vectors in self._vectors(windows(iter(texts), (TEXTS,)), settings):
+                out[done : done + len(vectors)] = vectors
+                done += len(vectors)
+                bar.update(len(vectors))
         return out[0] if isinstance(inputs, str) else out
+
+    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Vectors:
+        """`encode` for asyncio: the event loop stays free, and calls that wait together are run together.
+
+        A cancelled call gives up its result and disturbs no other.
+        """
+        import asyncio  # only here: it is a third of what importing this package costs
+
+        with self._lock:
+            if self._callers is None:
+                # These threads wait; the engine's own do the work.
+                self._callers = ThreadPoolExecutor(ASYNC_CALLERS, thread_name_prefix="fastembed_rt_async")
+            callers = self._callers
+        return await asyncio.get_running_loop().run_in_executor(callers, partial(self.encode, inputs, **options))
 
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Vectors:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
@@ -212,14 +232,14 @@ class EmbeddingModel:
 
         Arguments and errors as for `encode`; an error names the text by its number from the beginning.
         """
-        if isinstance(inputs, (str, bytes)):
+        if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        return self._stream(iter(inputs), settings)
+        return self._stream(check_iterable(inputs), settings)
 
     def _stream(self, inputs: Iterator[str], settings: _Settings) -> Iterator[Vectors]:
-        for window in _windows(inputs):
-            yield from self._encode_window(window, settings)
+        for vectors in self._vectors(windows(inputs, STREAM_TEXTS), settings):
+            yield from vectors
 
     def similarity(self, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
         """The model's own similarity (cosine, dot, or a negated distance): (n, dim) and (m, dim) -> (n, m) float32."""
@@ -234,9 +254,13 @@ class EmbeddingModel:
         return int(counts[0]) if isinstance(inputs, str) else counts
 
     def close(self) -> None:
-        """Give the session's memory back; further use is an error."""
+        """Give the memory and the threads back; further use is an error."""
         self._closed = True
-        self._session = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        if self._callers is not None:
+            self._callers.shutdown(wait=False)
 
     def __enter__(self) -> EmbeddingModel:
         return self
@@ -251,33 +275,34 @@ class EmbeddingModel:
             f"variant={variant.target}/{variant.precision}, provider={self.provider!r}, threads={self.threads})"
         )
 
-    def _encode_window(self, texts: list[str], settings: _Settings) -> Vectors:
-        tokenized = self._tokenizer(texts, settings.prompt)
-        lengths = np.array([len(row) for row in tokenized.ids], dtype=np.int64)
-        # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.
-        out = np.zeros((len(lengths), self.manifest.dim), dtype=np.float32)
-        session = self._running()
-        for batch in batching.plan(lengths, self.max_batch_tokens):
-            rows = batch[lengths[batch] > 0]
-            if len(rows):
-                out[rows] = session.run(self._feeds([tokenized.ids[row] for row in rows], settings, session))
+    def _vectors(self, pieces: Iterator[Window], settings: _Settings) -> Iterator[Vectors]:
+        """Finished vectors of each window; the next window is tokenized while one runs."""
+        engine = self._running()
+        window = next(pieces, None)
+        tokenized = None if window is None else self._tokenizer(window.texts, settings.prompt, window.first)
+        while tokenized is not None:
+            following = next(pieces, None)
+            left_out = np.where(tokenized.begins, settings.prompt_tokens, 0)
+            if following is None and engine.is_small(tokenized.lengths):
+                yield self._finish(tokenized, engine.run_small(tokenized.ids, left_out), settings)
+                return
+            running = engine.submit(tokenized.ids, left_out)
+            ahead: Future[Tokenized] | None = None
+            if following is not None:
+                # Behind the batches in the same queue: it begins when a thread has nothing else to do.
+                ahead = engine.pool.submit(self._tokenizer, following.texts, settings.prompt, following.first)
+            yield self._finish(tokenized, engine.collect(running), settings)
+            tokenized = None if ahead is None else ahead.result()
+
+    def _finish(self, tokenized: Tokenized, vectors: Vectors, settings: _Settings) -> Vectors:
         with self._lock:
             old = self._stats
             self._stats = EncodeStats(
-                old.texts + len(texts), old.tokens + int(lengths.sum()), old.truncated + tokenized.truncated
+                old.texts + tokenized.texts,
+                old.tokens + int(tokenized.lengths.sum()),
+                old.truncated + tokenized.truncated,
             )
-        return settings.finish(chunk_means(out, tokenized.owner, len(texts), again=self.manifest.normalize))
-
-    def _feeds(self, rows: list[batching.Ids], settings: _Settings, session: Session) -> batching.Feeds:
-        if "unpack" in session.inputs:
-            feeds = batching.packed(rows)
-            mask = feeds["token_mask"].astype(np.int64)
-        else:
-            input_ids, mask = batching.pad(rows, self.manifest.pad_token_id)
-            feeds = {"input_ids": input_ids, "attention_mask": mask}
-        if "pooling_mask" in session.inputs:
-            feeds["pooling_mask"] = batching.without_prompt(mask, settings.prompt_tokens)
-        return feeds
+        return settings.finish(chunk_means(vectors, tokenized.owner, tokenized.texts, again=self.manifest.normalize))
 
     def _settings(
         self, prompt_name: str | None, prompt: str | None, truncate_dim: int | None, normalize: bool | None
@@ -329,24 +354,32 @@ class EmbeddingModel:
         for record in (*self.variant.files, self.manifest.tokenizer):
             manifest.check_file(self.path, record)
 
-    def _load(self) -> Session:
-        return Session(self.path, self.variant, provider=self.provider, threads=self.threads)
-
-    def _running(self) -> Session:
-        session = self._session
-        if session is None:
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
             with self._lock:
                 if self._closed:
                     raise InvalidInputError("the model is closed; load it again")
-                if self._session is None:
-                    self._session = self._load()
-                session = self._session
-        return session
+                if self._engine is None:
+                    self._engine = self._start()
+                engine = self._engine
+        return engine
+
+    def _start(self) -> Engine:
+        return Engine(
+            lambda threads: Session(self.path, self.variant, provider=self.provider, threads=threads),
+            threads=self.threads,
+            dim=self.manifest.dim,
+            pad_token_id=self.manifest.pad_token_id,
+            max_batch_tokens=self.max_batch_tokens,
+            max_wait=self._max_wait,
+        )
 
     def _after_fork(self) -> None:
-        """In a child: threads did not come along, so neither the session nor a held lock can be used."""
-        _lost_by_fork.append(self._session)  # destroying it would wait for threads that do not exist
-        self._session = None
+        """In a child: threads did not come along, so neither the engine nor a held lock can be used."""
+        _lost_by_fork.append(self._engine)  # destroying it would wait for threads that do not exist
+        self._engine = None
+        self._callers = None
         self._lock = threading.Lock()
 
 
@@ -368,7 +401,7 @@ class _Settings:
 
 
 _loaded: weakref.WeakSet[EmbeddingModel] = weakref.WeakSet()
-_lost_by_fork: list[Session | None] = []
+_lost_by_fork: list[Engine | None] = []
 
 
 def _after_fork() -> None:
@@ -389,27 +422,8 @@ def _positive(name: str, value: int | None, default: int, most: int | None = Non
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise InvalidTypeError(f"{name} is {type(value).__name__}, expected int")
     if value < 1 or (most is not None and value > most):
-        raise InvalidInputError(
-            f"{name} {value} is not possible; expected 1 to {most if most is not None else 'any number'}"
-        )
+        raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most or 'any number'}")
     return int(value)
-
-
-def _windows(texts: Iterator[str], *, checked: bool = False) -> Iterator[list[str]]:
-    """Texts in pieces bounded by number and characters, checked on the way unless they were."""
-    first = 0
-    while True:
-        window: list[str] = []
-        characters = 0
-        for text in islice(texts, WINDOW_TEXTS):
-            window += [text] if checked else check_texts([text], first + len(window))
-            characters += len(text)
-            if characters >= WINDOW_CHARACTERS:
-                break
-        if not window:
-            return
-        yield window
-        first += len(window)
 
 
 class _NoBar:

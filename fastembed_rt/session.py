@@ -159,6 +159,8 @@ def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.Sessio
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    # Threads spin inside a run, where the next operator is microseconds away, and sleep between runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if cpu:
         # The arena keeps the largest batch's memory for good; without it memory goes back after each run.
         options.enable_cpu_mem_arena = False

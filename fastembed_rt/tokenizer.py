@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,24 @@ class Tokenized:
     texts: int
     truncated: int  # texts that lost tokens
 
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row, special tokens included: (rows,)."""
+        return np.array([len(row) for row in self.ids], dtype=np.int64)
+
+    @property
+    def begins(self) -> npt.NDArray[np.bool_]:
+        """Whether `ids[k]` is the first, or only, piece of its text, where a prompt stands: (rows,)."""
+        return np.diff(self.owner, prepend=-1) > 0
+
 
 class TextTokenizer:
     """A tokenizer.json with a limit and a policy for what is longer. Safe to call from several threads."""
 
-    def __init__(self, path: Path, *, max_length: int, truncation: str = "truncate") -> None:
+    def __init__(self, path: Path, *, max_length: int, truncation: str = "truncate", parallel: bool = True) -> None:
         """Read tokenizer.json.
+
+        `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -64,6 +77,7 @@ class TextTokenizer:
         self.max_length = max_length
         self.truncation = truncation
         self._path = path
+        self._parallel = parallel
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
         """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
@@ -71,7 +85,7 @@ class TextTokenizer:
         Raises:
             TextTooLongError: a text is too long and the policy is "error".
         """
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else texts)
+        encodings = self._encode([prompt + text for text in texts] if prompt else texts)
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
         long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
@@ -86,6 +100,12 @@ class TextTokenizer:
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
         self._report(texts, long, prompt, first)
         return Tokenized(ids, owner, len(texts), len(long))
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
+        if self._parallel:
+            return list(self._tokenizer.encode_batch_fast(texts))
+        # One text a call: the library spreads a batch over all cores, however few the caller may use.
+        return [self._tokenizer.encode_batch_fast([text])[0] for text in texts]
 
     def _report(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> None:
         if self.truncation == "truncate":

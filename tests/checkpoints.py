@@ -144,6 +144,7 @@ TEXTS = [
     "ÉTÉ à la rivière, 2 cats (red) - 東京 🙂",
     "new city light: 1 2 3 4 5 6 7 8 9 0 " * 9,
 ]
+PROMPTS = {"query": "query: ", "passage": "the new red "}
 
 
 def save_with_heads(

@@ -604,7 +604,7 @@ def test_mean_sqrt_len_is_short_for_its_long_name() -> None:
 
 
 @pytest.mark.parametrize("pooling", list(FLAGS))
-@pytest.mark.parametrize("prompt", ["query: ", "the new red", ""])
+@pytest.mark.parametrize("prompt", ["query: ", ""])
 def test_prompts_left_out_of_the_pooling_give_the_same_vectors(tmp_path: Path, pooling: str, prompt: str) -> None:
     directory = save_with_heads(tmp_path / "prompted", pooling=pooling, include_prompt=False)
     change_json(directory / "config_sentence_transformers.json", prompts={"query": prompt})

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from _pytest.outcomes import Failed
-from checkpoints import change_json, change_tensors, save_sentence_transformers, save_transformers
+from checkpoints import PROMPTS, change_json, change_tensors, save_sentence_transformers, save_transformers
 from onnx import numpy_helper
 
 from fastembed_rt import cli, manifest
@@ -27,7 +27,6 @@ from fastembed_rt_export.parity import FP32, Bounds, Case, Comparison, compare, 
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 from fastembed_rt_export.verify import describe, details
 
-PROMPTS = {"query": "query: ", "passage": "the new red "}
 Spoil = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 

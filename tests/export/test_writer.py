@@ -121,17 +121,15 @@ def test_a_graph_without_weights_is_written(tmp_path: Path) -> None:
     assert_written_as_onnx_writes(tmp_path, {})
 
 
-@settings(max_examples=40, deadline=None)
-@given(
+@settings(max_examples=40, deadline=None)  # type: ignore[untyped-decorator]
+@given(  # type: ignore[untyped-decorator]
     names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=6, unique=True),
     lengths=st.lists(st.integers(0, 300), min_size=6, max_size=6),
 )
 def test_any_names_and_lengths_are_written(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], lengths: list[int]
 ) -> None:
-    arrays: Arrays = {
-        f"w {name}": np.full(length, index, np.int8) for index, (name, length) in enumerate(zip(names, lengths, strict=False))
-    }
+    arrays: Arrays = {f"w {name}": np.full(lengths[k], k, np.int8) for k, name in enumerate(names)}
     graph = graph_of(arrays)
     directory = tmp_path_factory.mktemp("any")
     write(graph, directory, "file.onnx", name="named", metadata={"key": "value"})

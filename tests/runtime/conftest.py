@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Machines that run tests do other things too: time limits are for whole tests, not for single examples.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 PROMPTS = {"query": "query : ", "document": "passage : "}
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]

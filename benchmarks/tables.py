@@ -1,0 +1,151 @@
+"""A result as Markdown: one row a contender, then the ratios that the project sets itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .figures import Record, cold, disturbed, latency, peak_rss, ratio, speed, worst_fidelity
+
+OPENVINO, TORCH, FASTEMBED = "st-openvino-int8", "st-torch", "fastembed"
+INT8, FP32 = "rt-int8", "rt-fp32"
+OURS = (INT8, FP32)
+
+# Speed of the first over the second, and what is wanted of it by workload.
+RATIOS = (
+    (INT8, OPENVINO, {"short": 1.8, "mixed": 1.5, "long": 1.1}),
+    (INT8, TORCH, {"short": 8.0, "mixed": 7.5, "long": 5.5}),
+    (FP32, TORCH, {"short": 3.1, "mixed": 3.2, "long": 2.3}),
+)
+
+
+def render(record: Record) -> str:
+    """All tables of a result."""
+    parts = [_conditions(record), contender_table(record), "Ratios, each the median over rounds (least to largest):"]
+    parts += [ratio_table(record), single_table(record)]
+    failed = [
+        f"- {row['title']}: {row['status']}: {row['reason']}"
+        for row in record["contenders"].values()
+        if row["status"] != "ok"
+    ]
+    if failed:
+        parts.append("Not compared:\n\n" + "\n".join(failed))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def contender_table(record: Record) -> str:
+    """Speed, latency, cold start, memory, disk and fidelity of each contender."""
+    workloads = list(record["workloads"])
+    head = ["contender", *(f"{name}, texts/s" for name in workloads), "p50, ms", "p95", "p99", "cold start, s"]
+    head += ["peak RSS, MB", "packages + model, MB", "cosine mean / p1 / worst"]
+    body = []
+    for name, row in record["contenders"].items():
+        body.append(
+            [
+                row["title"],
+                *(_number(speed(record, name, workload), 0) for workload in workloads),
+                *(_number(latency(record, name, share), 2, 1e3) for share in (0.5, 0.95, 0.99)),
+                _number(cold(record, name), 2),
+                _number(peak_rss(record, name), 0, 1e-6),
+                _disk(row),
+                _fidelity(record, name) if row["status"] == "ok" else row["status"],
+            ]
+        )
+    return table(head, body)
+
+
+def ratio_table(record: Record) -> str:
+    """What the project wants of its speed, and what it is."""
+    workloads = [name for name in record["workloads"] if any(name in wanted for _, _, wanted in RATIOS)]
+    workloads = workloads or list(record["workloads"])
+    body = []
+    for over, under, wanted in RATIOS:
+        cells = []
+        for workload in workloads:
+            found = ratio(record, over, under, workload)
+            goal = f", wanted {wanted[workload]:g}x" if workload in wanted else ""
+            cells.append(f"{found[0]:.2f}x ({found[1]:.2f} to {found[2]:.2f}){goal}" if found else "not measured")
+        body.append([f"{_title(record, over)} over {_title(record, under)}", *cells])
+    return table(["texts/s", *workloads], body)
+
+
+def single_table(record: Record) -> str:
+    """One text, cold start and memory against the best of the others."""
+    others = [name for name in record["contenders"] if name not in OURS]
+    fastest = _least(others, lambda name: latency(record, name, 0.5))
+    body = []
+    for name in OURS:
+        if record["contenders"].get(name, {}).get("status") != "ok":
+            continue
+        p50, p99 = latency(record, name, 0.5), latency(record, name, 0.99)
+        title = _title(record, name)
+        against = f" of {_title(record, fastest)}'s, the fastest other" if fastest else ""
+        body += [
+            [f"{title}, one text, p50", _share(p50, latency(record, fastest, 0.5) if fastest else None) + against],
+            [f"{title}, one text, p99", _share(p99, p50) + " p50"],
+            [
+                f"{title}, cold start to the first vector",
+                f"{_number(cold(record, name), 3)} s, "
+                f"{_share(cold(record, name), cold(record, FASTEMBED))} fastembed's",
+            ],
+            [
+                f"{title}, peak RSS",
+                f"{_number(peak_rss(record, name), 0, 1e-6)} MB, "
+                f"{_share(peak_rss(record, name), peak_rss(record, FASTEMBED))} fastembed's",
+            ],
+        ]
+    return table(["one text, cold start, memory", "measured"], body) if body else ""
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, columns aligned so that it reads as text too."""
+    rows = [list(head), *([cell.replace("|", "\\|") for cell in row] for row in body)]
+    widths = [max(3, *(len(row[k]) for row in rows)) for k in range(len(head))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _conditions(record: Record) -> str:
+    machine, settings = record["machine"], record["settings"]
+    noisy, samples = disturbed(record)
+    cut = " (interrupted)" if record.get("interrupted") else ""
+    lines = [
+        f"{machine['cpu']}, {machine['cpus']} CPUs, {settings['threads']} threads for each contender, "
+        f"{settings['rounds']} interleaved rounds{cut}, texts cut at {settings['max_length']} tokens, "
+        f"{record['started']}",
+    ]
+    for name, workload in record["workloads"].items():
+        tokens = f", {workload['tokens'] / workload['texts']:.0f} tokens on average" if workload.get("tokens") else ""
+        lines.append(f"- {name}: {workload['title']}{tokens}")
+    if noisy:
+        lines.append(f"- {noisy} of {samples} samples were disturbed by other work on the machine: read ratios only")
+    return "\n".join(lines)
+
+
+def _title(record: Record, name: str) -> str:
+    return str(record["contenders"].get(name, {}).get("title", name))
+
+
+def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{value * factor:,.{digits}f}"
+
+
+def _share(value: float | None, of: float | None) -> str:
+    return f"{value / of:.2f}x" if value is not None and of else "not measured:"
+
+
+def _disk(row: Record) -> str:
+    if "model_bytes" not in row or "package_bytes" not in row:
+        return "-"
+    return f"{row['package_bytes'] / 1e6:,.0f} + {row['model_bytes'] / 1e6:,.0f}"
+
+
+def _fidelity(record: Record, name: str) -> str:
+    found = worst_fidelity(record, name)
+    return f"{found['cosine_mean']:.4f} / {found['cosine_p1']:.4f} / {found['cosine_min']:.4f}" if found else "-"
+
+
+def _least(names: Sequence[str], key: Callable[[str], float | None]) -> str | None:
+    known = [(value, name) for name in names if (value := key(name)) is not None]
+    return min(known)[1] if known else None

@@ -1,0 +1,196 @@
+"""Running batches on threads: token ids in, vectors out. Knows sessions and batches, no texts.
+
+Two ways to use the same cores. A small call is one batch on all threads, which is the shortest wait; small calls that
+arrive while one runs are gathered into the next. Bulk is many batches, one thread each, on a session of its own: less
+is lost to waiting inside operators.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from . import batching
+from .batching import Ids
+from .session import Session
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass
+class _Waiting:
+    """A small call in the queue."""
+
+    rows: Sequence[Ids]
+    left_out: Ids
+    done: threading.Event = field(default_factory=threading.Event)
+    leads: bool = False  # woken to run the queue, not because its vectors are there
+    vectors: Vectors | None = None
+    error: BaseException | None = None
+
+
+class Engine:
+    """Sessions and threads of one model; safe to use from several threads."""
+
+    def __init__(
+        self,
+        load: Callable[[int], Session],
+        *,
+        threads: int,
+        dim: int,
+        pad_token_id: int,
+        max_batch_tokens: int,
+        max_wait: float = 0.0,
+    ) -> None:
+        """Load the session for small calls; the one for bulk comes with the first bulk call.
+
+        Args:
+            load: makes a session with so many threads.
+            threads: most threads that work at a time.
+            dim: length of the vectors.
+            pad_token_id: fills padded positions.
+            max_batch_tokens: bound on the tokens of a batch, padding included.
+            max_wait: seconds that a small call waits for others to join it.
+        """
+        self._load = load
+        self._threads = threads
+        self._dim = dim
+        self._pad_token_id = pad_token_id
+        self._max_batch_tokens = max_batch_tokens
+        self._max_wait = max_wait
+        self._lock = threading.Lock()
+        self._queue: deque[_Waiting] = deque()
+        self._busy = False
+        self._small = load(threads)
+        self._bulk: Session | None = self._small if threads == 1 else None
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads that work on bulk: as many as the engine may use."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fastembed_rt")
+            return self._pool
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def is_small(self, lengths: npt.NDArray[np.int64]) -> bool:
+        """Whether rows of these lengths make a single batch, which then gets all threads."""
+        return len(lengths) * int(lengths.max(initial=0)) <= self._max_batch_tokens
+
+    def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+        """Vectors (n, dim) of a few rows; calls that wait meanwhile are run together.
+
+        `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
+        """
+        mine = _Waiting(rows, left_out)
+        with self._lock:
+            self._queue.append(mine)
+            leads = not self._busy
+            self._busy = True
+        if not leads:
+            mine.done.wait()
+            leads = mine.leads
+        if leads:
+            self._lead(mine)
+        if mine.error is not None:
+            raise mine.error
+        assert mine.vectors is not None
+        return mine.vectors
+
+    def submit(self, rows: Sequence[Ids], left_out: Ids) -> list[tuple[npt.NDArray[np.int64], Future[Vectors]]]:
+        """Start bulk work: row numbers of each batch, and its vectors to come."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        session, pool = self._bulk_session(), self.pool
+        return [
+            (batch, pool.submit(self._run, session, [rows[k] for k in batch], left_out[batch]))
+            for batch in batching.plan(lengths, self._max_batch_tokens)
+        ]
+
+    def collect(self, running: list[tuple[npt.NDArray[np.int64], Future[Vectors]]]) -> Vectors:
+        """Vectors (n, dim) of what `submit` started, in the order of its rows; stops the rest when a batch fails."""
+        out = np.empty((sum(len(batch) for batch, _ in running), self._dim), dtype=np.float32)
+        try:
+            for batch, vectors in running:
+                out[batch] = vectors.result()
+        except BaseException:
+            for _, vectors in running:
+                vectors.cancel()
+            raise
+        return out
+
+    def _lead(self, mine: _Waiting) -> None:
+        """Run the queue's first batch, which holds `mine`, then hand the lead to whoever waits next."""
+        if self._max_wait > 0:
+            time.sleep(self._max_wait)
+        with self._lock:
+            group = self._take()
+        try:
+            self._run_group(group)
+        finally:
+            with self._lock:
+                heir = self._queue[0] if self._queue else None
+                self._busy = heir is not None
+            for waiting in group:
+                waiting.done.set()
+            if heir is not None:
+                heir.leads = True
+                heir.done.set()
+
+    def _take(self) -> list[_Waiting]:
+        """From the front of the queue what fits into one batch; at least one."""
+        group = [self._queue.popleft()]
+        longest, count = max(map(len, group[0].rows)), len(group[0].rows)
+        while self._queue:
+            following = self._queue[0]
+            longest, count = max(longest, *map(len, following.rows)), count + len(following.rows)
+            if longest * count > self._max_batch_tokens:
+                break
+            group.append(self._queue.popleft())
+        return group
+
+    def _run_group(self, group: list[_Waiting]) -> None:
+        rows = [row for waiting in group for row in waiting.rows]
+        try:
+            vectors = self._run(self._small, rows, np.concatenate([waiting.left_out for waiting in group]))
+        except BaseException as error:  # noqa: BLE001  handed to the calls it belongs to, which raise it
+            if len(group) > 1 and isinstance(error, Exception):
+                for waiting in group:  # one call's fault must not be another's
+                    self._run_group([waiting])
+                return
+            group[0].error = error
+            if not isinstance(error, Exception):  # Ctrl-C belongs to this thread: the others try again themselves
+                for waiting in group[1:]:
+                    waiting.error = RuntimeError("interrupted while running with another call; call again")
+            return
+        start = 0
+        for waiting in group:
+            waiting.vectors = vectors[start : start + len(waiting.rows)]
+            start += len(waiting.rows)
+
+    def _run(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+        # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.
+        full = [k for k, row in enumerate(rows) if len(row)]
+        if len(full) == len(rows):
+            return session.run(batching.feeds(rows, session.inputs, self._pad_token_id, left_out))
+        out = np.zeros((len(rows), self._dim), dtype=np.float32)
+        if full:
+            out[full] = self._run(session, [rows[k] for k in full], left_out[full])
+        return out
+
+    def _bulk_session(self) -> Session:
+        with self._lock:
+            if self._bulk is None:
+                self._bulk = self._load(1)
+            return self._bulk

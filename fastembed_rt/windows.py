@@ -1,0 +1,43 @@
+"""A stream of texts in pieces: checked, bounded in number and characters, so that memory is bounded too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+
+from .tokenizer import check_texts
+
+# Texts tokenized at a time: enough for batches of like length, few enough to bound memory.
+TEXTS = 4096
+CHARACTERS = 4_000_000
+STREAM_TEXTS = (64, 512, TEXTS)  # a stream shows its first vectors early
+
+
+@dataclass(frozen=True)
+class Window:
+    """Checked texts that are tokenized together, and the number of the first one in its call."""
+
+    texts: list[str]
+    first: int
+
+
+def windows(texts: Iterator[str], sizes: Sequence[int]) -> Iterator[Window]:
+    """Texts in pieces of `sizes`, whose last one repeats, or fewer when they are long.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: see `check_texts`; the message has the text's number.
+    """
+    first = 0
+    for size in chain(sizes, repeat(sizes[-1])):
+        window: list[str] = []
+        characters = 0
+        for text in islice(texts, size):
+            window.append(text)
+            characters += len(text) if isinstance(text, str) else 0
+            if characters >= CHARACTERS:
+                break
+        if not window:
+            return
+        yield Window(check_texts(window, first), first)
+        first += len(window)

@@ -1,0 +1,56 @@
+"""A contender for tests: the real server around an encoder of a few lines, in this interpreter's own environment.
+
+Its behaviour is options.own["behaviour"]; what it was asked goes to options.own["journal"], one line each.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.adapters.server import Adapter, Loaded, Options, main
+
+DIM = 4
+
+
+def load(options: Options) -> Loaded:
+    import numpy as np
+
+    behaviour, name = options.own.get("behaviour", ""), options.own["name"]
+    calls = 0
+
+    def encode(texts: list[str]) -> object:
+        nonlocal calls
+        calls += 1
+        with Path(options.own["journal"]).open("a", encoding="utf-8") as journal:
+            journal.write(f"{name} {len(texts)}\n")
+        print("a library that writes to stdout")
+        if calls > int(options.own.get("good_calls", "0")):
+            if behaviour == "hang":
+                time.sleep(600)
+            if behaviour == "crash":
+                print("ERROR: the library said this before it died", file=sys.stderr, flush=True)
+                os._exit(3)
+            if behaviour == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if behaviour == "raise":
+                raise RuntimeError("no such operator\nand a second line")
+        vectors = np.array([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
+        return -vectors if behaviour == "wrong" else vectors
+
+    def count_tokens(texts: list[str]) -> list[int]:
+        most = 3 if behaviour == "cuts" else 1000
+        return [min(most, len(text.split())) for text in texts]
+
+    if behaviour == "refuse":
+        raise OSError("no weights")
+    return Loaded(encode=encode, count_tokens=count_tokens, files=[Path(__file__)], facts={"fake": True})
+
+
+if __name__ == "__main__":
+    main(Adapter(packages=("numpy", "never-heard-of-it"), modules=("json",), load=load))

