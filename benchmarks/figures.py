@@ -8,6 +8,8 @@ from typing import Any
 Record = dict[str, Any]
 DISTURBED = 0.1  # CPUs that everything else may take, on average over a sample, before it counts as disturbed
 
+CLOCK = 0.05  # seconds: the kernel counts CPU time in steps of a hundredth
+
 
 def speeds(record: Record, contender: str, workload: str) -> dict[int, float]:
     """Texts a second by round."""
@@ -67,4 +69,4 @@ def worst_fidelity(record: Record, contender: str) -> dict[str, float] | None:
 def disturbed(record: Record) -> tuple[int, int]:
     """Samples during which something else took more than DISTURBED CPUs, and all samples."""
     rows = [*record["samples"], *record["latencies"]]
-    return sum(row["other_cpu"] > DISTURBED * row["wall"] for row in rows), len(rows)
+    return sum(row["other_cpu"] > max(CLOCK, DISTURBED * row["wall"]) for row in rows), len(rows)

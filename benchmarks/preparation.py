@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from . import environments
 from .contenders import ENVIRONMENTS, Contender
 from .environments import PROJECT, ROOT, python
-from .errors import ContenderError
 from .processes import Process
 
 # Each library reads its own; explicit options in the adapters say the same where there are any.
@@ -39,28 +39,33 @@ class Preparation:
 
     def folder(self, contender: Contender) -> Path:
         """Where a contender's converted model is: another model, row or adapter, another folder."""
-        digest = hashlib.sha256(self._sources.encode())
-        digest.update(json.dumps([*ENVIRONMENTS[contender.environment].steps, dict(contender.options)]).encode())
-        digest.update((ADAPTERS / f"{contender.adapter}.py").read_bytes())
+        digest = hashlib.sha256(self._checkpoint_digest.encode())
+        if contender.precision is not None:  # it takes the graph too
+            digest.update(self._graph_digest.encode())
+        digest.update(json.dumps([*ENVIRONMENTS[preparing(contender)].steps, dict(contender.options)]).encode())
+        for source in (contender.adapter, "plain_tokenizer"):
+            digest.update((ADAPTERS / f"{source}.py").read_bytes())
         return self.root / "models" / f"{contender.name}-{digest.hexdigest()[:16]}"
 
     def prepare(self, contender: Contender) -> None:
         """Convert the model unless that was done before.
 
         Raises:
-            ContenderError: the conversion failed.
+            ContenderError: the conversion failed, or the environment for it could not be made.
         """
         folder = self.folder(contender)
         if folder.is_dir():
             return
+        environments.ensure(ENVIRONMENTS[preparing(contender)], self.root)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{contender.name}-", dir=folder.parent))
         process = self.start(contender, "prepare", part)
         try:
             process.answer("prepare", timeout=self.timeout)
             part.rename(folder)
-        except ContenderError as error:
-            raise ContenderError(str(error)) from None
+        except OSError:
+            if not folder.is_dir():  # another run may have made it meanwhile
+                raise
         finally:
             process.kill()
             shutil.rmtree(part, ignore_errors=True)
@@ -77,7 +82,8 @@ class Preparation:
             "cpus": list(self.cpus),
             "own": dict(contender.options),
         }
-        interpreter = python(ENVIRONMENTS[contender.environment], self.root)
+        environment = preparing(contender) if mode == "prepare" else contender.environment
+        interpreter = python(ENVIRONMENTS[environment], self.root)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         return Process(
             [str(interpreter), "-m", f"benchmarks.adapters.{contender.adapter}", mode, json.dumps(options)],
@@ -87,14 +93,24 @@ class Preparation:
         )
 
     @cached_property
-    def _sources(self) -> str:
-        """Hashes of everything that a conversion reads."""
+    def _checkpoint_digest(self) -> str:
+        """Of everything that a conversion of the checkpoint reads."""
         files = [
-            path for root in (self.checkpoint, self.model_dir) for path in sorted(root.rglob("*")) if path.is_file()
+            path for path in sorted(self.checkpoint.rglob("*")) if path.suffix in (".safetensors", ".json", ".txt")
         ]
-        files = [path for path in files if path.suffix in (".safetensors", ".bin", ".json", ".onnx", ".txt")]
-        hashes = {str(path): _sha256(path) for path in [*files, self.calibration]}
-        return json.dumps([self.max_length, sorted(hashes.values())])
+        hashes = [_sha256(path) for path in (*files, self.model_dir / "tokenizer.json", self.calibration)]
+        return json.dumps([self.max_length, *hashes])
+
+    @cached_property
+    def _graph_digest(self) -> str:
+        """Of the model directory's graphs and weights."""
+        files = [path for path in sorted(self.model_dir.iterdir()) if path.is_file() and path.suffix != ".md"]
+        return json.dumps([_sha256(path) for path in files if path.suffix != ".json"])
+
+
+def preparing(contender: Contender) -> str:
+    """Environment in which its model is converted."""
+    return contender.converter or contender.environment
 
 
 def _sha256(path: Path) -> str:

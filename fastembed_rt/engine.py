@@ -11,27 +11,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import batching
 from .batching import Ids
+from .errors import InvalidInputError
 from .session import Session
 
 Vectors = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """A small call in the queue."""
 
     rows: Sequence[Ids]
     left_out: Ids
     done: threading.Event = field(default_factory=threading.Event)
-    leads: bool = False  # woken to run the queue, not because its vectors are there
+    leads: bool = False  # it runs the queue's front, where it stands itself
     vectors: Vectors | None = None
     error: BaseException | None = None
 
@@ -73,6 +76,11 @@ class Engine:
         self._pool: ThreadPoolExecutor | None = None
 
     @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Those that are loaded."""
+        return (self._small,) if self._bulk is None or self._bulk is self._small else (self._small, self._bulk)
+
+    @property
     def pool(self) -> ThreadPoolExecutor:
         """The threads that work on bulk: as many as the engine may use."""
         with self._lock:
@@ -97,56 +105,80 @@ class Engine:
         mine = _Waiting(rows, left_out)
         with self._lock:
             self._queue.append(mine)
-            leads = not self._busy
+            mine.leads = not self._busy
             self._busy = True
-        if not leads:
-            mine.done.wait()
-            leads = mine.leads
-        if leads:
-            self._lead(mine)
+        try:
+            if not mine.leads:
+                mine.done.wait()
+            if mine.leads:
+                if self._max_wait > 0:
+                    time.sleep(self._max_wait)
+                self._lead()
+        except BaseException:
+            self._leave(mine)
+            raise
         if mine.error is not None:
             raise mine.error
         assert mine.vectors is not None
         return mine.vectors
 
-    def submit(self, rows: Sequence[Ids], left_out: Ids) -> list[tuple[npt.NDArray[np.int64], Future[Vectors]]]:
+    def submit(self, rows: Sequence[Ids], left_out: Ids) -> list[tuple[Ids, Future[Vectors]]]:
         """Start bulk work: row numbers of each batch, and its vectors to come."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        session, pool = self._bulk_session(), self.pool
+        session = self._bulk_session()
         return [
-            (batch, pool.submit(self._run, session, [rows[k] for k in batch], left_out[batch]))
+            (batch, self.background(self._run, session, [rows[k] for k in batch], left_out[batch]))
             for batch in batching.plan(lengths, self._max_batch_tokens)
         ]
 
-    def collect(self, running: list[tuple[npt.NDArray[np.int64], Future[Vectors]]]) -> Vectors:
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run a function on one of the engine's threads, behind what waits for them already."""
+        try:
+            return self.pool.submit(function, *arguments)
+        except RuntimeError as error:  # what a pool says after its shutdown
+            raise InvalidInputError("the model is closed; load it again") from error
+
+    def collect(self, running: list[tuple[Ids, Future[Vectors]]]) -> Vectors:
         """Vectors (n, dim) of what `submit` started, in the order of its rows; stops the rest when a batch fails."""
         out = np.empty((sum(len(batch) for batch, _ in running), self._dim), dtype=np.float32)
         try:
             for batch, vectors in running:
                 out[batch] = vectors.result()
-        except BaseException:
+        except BaseException as error:
             for _, vectors in running:
                 vectors.cancel()
+            if isinstance(error, CancelledError):
+                raise InvalidInputError("the model is closed; load it again") from error
             raise
         return out
 
-    def _lead(self, mine: _Waiting) -> None:
-        """Run the queue's first batch, which holds `mine`, then hand the lead to whoever waits next."""
-        if self._max_wait > 0:
-            time.sleep(self._max_wait)
+    def _lead(self) -> None:
+        """Run the front of the queue, where the leading call is, then hand the lead to whoever waits next."""
         with self._lock:
             group = self._take()
         try:
             self._run_group(group)
         finally:
-            with self._lock:
-                heir = self._queue[0] if self._queue else None
-                self._busy = heir is not None
             for waiting in group:
                 waiting.done.set()
-            if heir is not None:
-                heir.leads = True
-                heir.done.set()
+            with self._lock:
+                self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Wake the next call to lead, or rest; the lock is held."""
+        heir = self._queue[0] if self._queue else None
+        self._busy = heir is not None
+        if heir is not None:
+            heir.leads = True
+            heir.done.set()
+
+    def _leave(self, mine: _Waiting) -> None:
+        """Out of the queue when the call is interrupted (Ctrl-C) while it waits, so that the others go on."""
+        with self._lock:
+            if mine in self._queue:
+                self._queue.remove(mine)
+                if mine.leads:
+                    self._hand_on()
 
     def _take(self) -> list[_Waiting]:
         """From the front of the queue what fits into one batch; at least one."""

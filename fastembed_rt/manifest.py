@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -128,7 +130,8 @@ def check_file_name(name: str) -> None:
     """Raise ModelFormatError unless `name` is a relative path that stays inside its directory."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     escapes = ".." in posix.parts or ".." in windows.parts
-    if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root or escapes:
+    odd = not name or "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name)
+    if odd or posix.is_absolute() or windows.drive or windows.root or escapes:
         raise ModelFormatError(f"file name {name!r} in the manifest leaves the model directory; refusing to read it")
 
 
@@ -140,46 +143,54 @@ def parse(text: str, where: str = MANIFEST_FILE) -> Manifest:
     """
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{where} is not JSON ({error}); export the model again") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ModelFormatError(
             f"{where} is not a fastembed-rt manifest; export the checkpoint with fastembed-rt export"
         )
     version = body.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or isinstance(version, bool):
         raise ModelFormatError(
             f"{where} has format version {version!r}, this fastembed-rt reads {FORMAT_VERSION}; "
             "export the model again or install the fastembed-rt that wrote it"
         )
-    known = {f.name for f in dataclasses.fields(Manifest)}
-    try:
-        return Manifest(
-            **{
-                **{key: value for key, value in body.items() if key in known},
-                "source": Source(**body["source"]),
-                "tokenizer": FileRecord(**body["tokenizer"]),
-                "variants": tuple(_variant(item) for item in body["variants"]),
-                "pooling": tuple(body["pooling"]),
-                "modules": tuple(body.get("modules", ())),
-                "notes": tuple(body.get("notes", ())),
-            }
-        )
-    except KeyError as error:
-        raise ModelFormatError(f"{where} lacks the field {error}; export the model again") from error
-    except (TypeError, AttributeError) as error:
-        raise ModelFormatError(f"{where} is malformed ({error}); export the model again") from error
+    made = _record(Manifest, body, where)
+    assert isinstance(made, Manifest)
+    return made
 
 
-def _variant(item: dict[str, Any]) -> Variant:
-    return Variant(
-        **{
-            **item,
-            "graph": FileRecord(**item["graph"]),
-            "weights": tuple(FileRecord(**record) for record in item.get("weights", ())),
-            "inputs": tuple(item["inputs"]),
-        }
-    )
+def _record(kind: type[Any], body: object, where: str) -> Any:
+    """Dataclass from a JSON object, every field checked against its annotation; unknown fields are a later writer's."""
+    if not isinstance(body, dict):
+        raise ModelFormatError(f"{where} is {type(body).__name__}, expected an object; export the model again")
+    values = {}
+    hints = typing.get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        if entry.name in body:
+            values[entry.name] = _value(hints[entry.name], body[entry.name], f"{where}: {entry.name}")
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise ModelFormatError(f"{where} lacks the field {entry.name!r}; export the model again")
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    """A JSON value as the annotation says: str, int, bool, X | None, tuple[X, ...], Mapping[str, X] or a record."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _value(arguments[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return _record(typing.cast("type[Any]", hint), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = "a list" if origin is tuple else "an object" if origin is Mapping else hint.__name__
+    raise ModelFormatError(f"{where} is {str(value)[:40]!r}, expected {expected}; export the model again")
 
 
 def read(directory: Path) -> Manifest:
@@ -221,6 +232,8 @@ def check_file(directory: Path, record: FileRecord) -> None:
         size = path.stat().st_size
     except OSError as error:
         raise IntegrityError(f"{path} is missing ({error.strerror}); {again}") from error
+    if not path.is_file():
+        raise IntegrityError(f"{path} is not a file; {again}")
     if size != record.size:
         raise IntegrityError(f"{path} has {size} bytes, the manifest says {record.size}; {again}")
     digest = sha256_file(path)

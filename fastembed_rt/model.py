@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import threading
 import weakref
@@ -9,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -115,13 +117,13 @@ class EmbeddingModel:
         self.max_length = _positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self.max_batch_tokens = _positive("max_batch_tokens", max_batch_tokens, MAX_BATCH_TOKENS)
         self.truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
-        self.prompts = dict(self.manifest.prompts if prompts is None else prompts)
+        self.prompts = dict(self.manifest.prompts) if prompts is None else _checked_prompts(prompts)
         self.default_prompt_name = default_prompt_name
         if default_prompt_name is None and prompts is None:
             self.default_prompt_name = self.manifest.default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
-        self._max_wait = max_wait
+        self._max_wait = _seconds("max_wait", max_wait)
         self._stats = EncodeStats()
         self._closed = False
         self._lock = threading.Lock()
@@ -268,6 +270,12 @@ class EmbeddingModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"a loaded model has threads and cannot be copied or pickled; load it in each process: "
+            f"EmbeddingModel({str(self.path)!r})"
+        )
+
     def __repr__(self) -> str:
         variant = self.variant
         return (
@@ -290,8 +298,10 @@ class EmbeddingModel:
             ahead: Future[Tokenized] | None = None
             if following is not None:
                 # Behind the batches in the same queue: it begins when a thread has nothing else to do.
-                ahead = engine.pool.submit(self._tokenizer, following.texts, settings.prompt, following.first)
+                ahead = engine.background(self._tokenizer, following.texts, settings.prompt, following.first)
             yield self._finish(tokenized, engine.collect(running), settings)
+            if self._closed:
+                raise InvalidInputError("the model is closed; load it again")
             tokenized = None if ahead is None else ahead.result()
 
     def _finish(self, tokenized: Tokenized, vectors: Vectors, settings: _Settings) -> Vectors:
@@ -335,7 +345,7 @@ class EmbeddingModel:
         name = name if name is not None else self.default_prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = f"it has {', '.join(sorted(self.prompts))}" if self.prompts else "it has none"
             raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
         return self.prompts[name]
@@ -377,7 +387,8 @@ class EmbeddingModel:
 
     def _after_fork(self) -> None:
         """In a child: threads did not come along, so neither the engine nor a held lock can be used."""
-        _lost_by_fork.append(self._engine)  # destroying it would wait for threads that do not exist
+        if self._engine is not None:
+            _never_destroy(self._engine)
         self._engine = None
         self._callers = None
         self._lock = threading.Lock()
@@ -401,19 +412,41 @@ class _Settings:
 
 
 _loaded: weakref.WeakSet[EmbeddingModel] = weakref.WeakSet()
-_lost_by_fork: list[Engine | None] = []
+
+
+def _never_destroy(engine: Engine) -> None:
+    """Keep an engine beyond the interpreter's end: destroying its sessions would wait for threads that do not exist."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    for session in engine.sessions:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.native))
 
 
 def _after_fork() -> None:
     if _loaded:
-        # The tokenizers' thread pool did not survive either; they would say so on stderr at the next call.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # The tokenizers' thread pool did not survive either: whoever waits for it waits for good.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for model in list(_loaded):
         model._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _seconds(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidInputError(f"{name} {value!r} is not possible; expected seconds, 0 or more")
+    return float(value)
+
+
+def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(prompts, Mapping):
+        raise InvalidInputError(f"prompts are {type(prompts).__name__}; pass a dict of texts by name")
+    for name, text in prompts.items():
+        if not isinstance(text, str):
+            raise InvalidInputError(f"prompt {name!r} is {type(text).__name__}, expected str")
+        check_unicode(text, f"prompt {name!r}")
+    return dict(prompts)
 
 
 def _positive(name: str, value: int | None, default: int, most: int | None = None) -> int:

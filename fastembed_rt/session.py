@@ -6,6 +6,7 @@ Providers are a table and fail closed: what was asked for runs, or an error says
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,13 +50,28 @@ def require_onnxruntime() -> None:
         )
 
 
+def load_onnxruntime() -> Any:
+    """The onnxruntime module, without its telemetry unless the environment asks for it.
+
+    Release wheels since 1.32 start a thread that reports to Microsoft; a process that only wants vectors sends nothing.
+
+    Raises:
+        MissingDependencyError: not installed.
+    """
+    require_onnxruntime()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def provider_row(provider: str) -> Provider:
     """Row of the table.
 
     Raises:
         InvalidInputError: not in the table.
     """
-    row = PROVIDERS.get(provider)
+    row = PROVIDERS.get(provider) if isinstance(provider, str) else None
     if row is None:
         raise InvalidInputError(f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}")
     return row
@@ -73,7 +89,7 @@ def choose_variant(
         ModelFormatError: it has the precision, for other providers only.
     """
     row = provider_row(provider)
-    wanted = precision or manifest.default.precision
+    wanted = manifest.default.precision if precision is None else precision
     precisions = sorted({variant.precision for variant in manifest.variants})
     if wanted not in precisions:
         raise InvalidInputError(
@@ -93,10 +109,7 @@ def choose_variant(
 
 def available_providers() -> list[str]:
     """onnxruntime's providers, by its names, in its order of preference."""
-    require_onnxruntime()
-    import onnxruntime
-
-    return list(onnxruntime.get_available_providers())
+    return list(load_onnxruntime().get_available_providers())
 
 
 class Session:
@@ -111,14 +124,13 @@ class Session:
             ModelFormatError: onnxruntime cannot read the graph.
         """
         row = provider_row(provider)
-        available = available_providers()
+        onnxruntime = load_onnxruntime()
+        available = list(onnxruntime.get_available_providers())
         if row.onnxruntime_name not in available:
             raise ProviderUnavailableError(
                 f"provider {provider!r} is not in this onnxruntime ({', '.join(available)}); "
                 f"install fastembed-rt[{row.extra}], or pass provider='cpu'"
             )
-        import onnxruntime
-
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
         if variant.target == "cpu":
@@ -145,6 +157,11 @@ class Session:
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         if set(self.inputs) != set(variant.inputs):
             raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
+
+    @property
+    def native(self) -> Any:
+        """The object behind onnxruntime's Python session, which owns the threads."""
+        return self._session._sess
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Vectors (B, dim) of one batch, feeds by input name."""

@@ -80,5 +80,5 @@ def cls(states: Any, lengths: Any) -> Any:
 POOLINGS = {"mean": mean, "cls": cls}
 
 if __name__ == "__main__":
-    packages = ("ctranslate2", "tokenizers", "numpy", "transformers")
+    packages = ("ctranslate2", "tokenizers", "numpy")
     main(Adapter(packages=packages, modules=("ctranslate2", "tokenizers"), load=load, prepare=prepare))

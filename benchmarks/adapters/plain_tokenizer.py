@@ -20,7 +20,9 @@ def onnx_folder(options: Options, folder: Path) -> None:
     position table; it becomes the one that every contender has.
     """
     variants = options.manifest()["variants"]
-    graph = next(v for v in variants if v["precision"] == "fp32" and v["target"] == "portable")
+    graph = next((v for v in variants if v["precision"] == "fp32" and v["target"] == "portable"), None)
+    if graph is None:
+        raise ValueError("the model directory has no portable fp32 graph; export it with --precision fp32")
     for record in (graph["graph"], *graph["weights"]):
         shutil.copy(Path(options.model_dir, record["file"]), folder / record["file"])
     (folder / graph["graph"]["file"]).rename(folder / "model.onnx")

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import batching
+from fastembed_rt.session import load_onnxruntime
 
 from .graph.cpu import CPU, OPSET
 from .graph.graph import FLOAT, Graph, Value
@@ -129,8 +130,7 @@ def vectors(path: Path, rows: Sequence[Ids], threads: int) -> Floats:
 
 
 def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -44,7 +44,7 @@ def load(options: Options) -> Loaded:
         return -vectors if behaviour == "wrong" else vectors
 
     def count_tokens(texts: list[str]) -> list[int]:
-        most = 3 if behaviour == "cuts" else 1000
+        most = 2 if behaviour == "cuts" else 1000
         return [min(most, len(text.split())) for text in texts]
 
     if behaviour == "refuse":

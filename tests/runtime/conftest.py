@@ -46,6 +46,7 @@ def export_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]
 
     def make(**changes: Any) -> Pair:
         from checkpoints import save_sentence_transformers
+
         from fastembed_rt_export.pipeline import ExportOptions, export
 
         if repr(changes) not in made:
@@ -84,7 +85,7 @@ def run_script() -> RunScript:
     """Runs Python code in a fresh interpreter, which fails the test instead of hanging; its children end with it."""
 
     def run(code: str, *args: object, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("TOKENIZERS_")}
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOKENIZERS_", "ORT_"))}
         with subprocess.Popen(
             [sys.executable, "-c", code, *map(str, args)],
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Providers fail closed: what was asked for runs, or an error says what is missing; no provider takes another's place."""
+"""Providers fail closed: what was asked for runs, or an error says what is missing; none takes another's place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_gpu_on_a_cpu_wheel_says_what_to_install(model_dir: Path, provider: st
 @pytest.mark.usefixtures("gpu_wheel")
 @gpu_providers
 def test_a_session_that_fell_back_to_the_cpu_is_an_error(model_dir: Path, provider: str) -> None:
-    with pytest.raises(ProviderUnavailableError, match="fell back to CPUExecutionProvider.*doctor"):
+    with pytest.raises(ProviderUnavailableError, match=r"fell back to CPUExecutionProvider.*doctor"):
         EmbeddingModel(model_dir, provider=provider, threads=3)
     asked = StandInSession.asked
     assert [name for name, _ in asked["providers"]] == [GPU_NAMES[provider]]
@@ -162,6 +162,14 @@ def test_import_from_without_onnxruntime_is_our_error(run_script: Any) -> None:
     assert done.stdout.startswith("MissingDependencyError onnxruntime is not installed; pip install"), done.stderr
 
 
+def test_onnxruntime_sends_nothing_unless_the_environment_asks_for_it(run_script: Any, model_dir: Path) -> None:
+    code = "import os, sys; from fastembed_rt import EmbeddingModel; EmbeddingModel(sys.argv[1])\n"
+    code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run_script(code, model_dir, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
+    env = {"ORT_DISABLE_TELEMETRY": ""}
+    assert run_script("import os; del os.environ['ORT_DISABLE_TELEMETRY']\n" + code, model_dir, **env).stdout == "1\n"
+
+
 ALL = [("portable", "fp32"), ("cpu", "fp32"), ("cpu", "int8"), ("cuda", "fp16"), ("tensorrt", "fp16")]
 
 
@@ -199,7 +207,7 @@ def test_a_precision_that_is_not_there_names_those_that_are(described: Manifest,
 
 @pytest.mark.parametrize(("provider", "precision"), [("cuda", "int8"), ("cpu", "fp16"), ("tensorrt", "int8")])
 def test_a_precision_for_other_providers_only_is_refused(described: Manifest, provider: str, precision: str) -> None:
-    with pytest.raises(ModelFormatError, match=rf"'{precision}' is there for .* only, not for provider '{provider}'"):
+    with pytest.raises(ModelFormatError, match=rf"'{precision}' is there for .*, not for provider '{provider}'"):
         choose_variant(with_variants(described, *ALL), provider=provider, precision=precision)
 
 

@@ -214,9 +214,16 @@ def generated() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "inputs",
-    [["a", "b"], ("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], dtype=object), generated(), {"a": 1, "b": 2}.keys()],
+    [
+        ["a", "b"],
+        ("a", "b"),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        generated(),
+        {"a": 1, "b": 2}.keys(),
+    ],
     ids=["list", "tuple", "array", "object array", "generator", "keys"],
-)  # fmt: skip
+)
 def test_any_ordered_collection_of_texts_is_taken(inputs: Any) -> None:
     assert check_texts(inputs) == ["a", "b"]
 

@@ -90,7 +90,7 @@ def test_vectors_that_do_not_fit_are_refused_with_their_shapes(left: tuple[int, 
 
 
 def test_an_unknown_similarity_names_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match="'jaccard'.*cosine, dot, euclidean, manhattan"):
+    with pytest.raises(InvalidInputError, match=r"'jaccard'.*cosine, dot, euclidean, manhattan"):
         similarity("jaccard", random_vectors(1), random_vectors(1))
 
 
