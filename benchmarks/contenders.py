@@ -33,6 +33,7 @@ class Contender:
     adapter: str  # module of benchmarks.adapters
     options: Mapping[str, str] = field(default_factory=dict)  # what the adapter is to do, besides model and threads
     precision: str | None = None  # that the model directory must hold; None: the contender makes its own
+    cold_start: bool = True  # False: what its start costs on this machine would not be its own doing
     converter: str | None = None  # environment that only prepares the model; None: the same one
 
 
@@ -157,8 +158,13 @@ TABLE = (
         adapter="light_embed",
         precision="fp32",
     ),
+    # It asks the hub for every file before it looks into its cache: without a network that takes ten seconds.
     Contender(
-        name="embed-anything", title="embed-anything, candle", environment="embed-anything", adapter="embed_anything"
+        name="embed-anything",
+        title="embed-anything, candle",
+        environment="embed-anything",
+        adapter="embed_anything",
+        cold_start=False,
     ),
     Contender(
         name="rt-fp32",

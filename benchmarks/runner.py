@@ -151,7 +151,8 @@ def _measure(
 
     if result.rows[REFERENCE].status != "ok":
         return
-    measure.cold_rounds(result, list(result.rows), lambda name: start("cold", name), args.cold_rounds, limits)
+    starting = [row.name for row in chosen if row.cold_start]
+    measure.cold_rounds(result, starting, lambda name: start("cold", name), args.cold_rounds, limits)
     _save(args, result)
     work = Work(
         files={name: files[name] for name in result.about["workloads"]}, single=files["single"], scratch=scratch

@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 NOT_VERIFIED = "not verified"
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ class Manifest:
             raise ModelFormatError(
                 f"dim {self.dim}, max_length {self.max_length}, max_positions {self.max_positions} do not fit together"
             )
+        if self.similarity not in SIMILARITIES:
+            raise ModelFormatError(f"similarity {self.similarity!r} is not known; known: {', '.join(SIMILARITIES)}")
         if not self.variants:
             raise ModelFormatError("a model directory needs at least one variant")
         names = [variant.graph.file for variant in self.variants]

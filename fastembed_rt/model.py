@@ -27,6 +27,7 @@ from .windows import STREAM_TEXTS, TEXTS, Window, windows
 
 Vectors = npt.NDArray[np.float32]
 MAX_BATCH_TOKENS = 1024
+MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 ASYNC_CALLERS = 64  # aencode calls that may wait for vectors at a time
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
@@ -113,7 +114,7 @@ class EmbeddingModel:
         self.manifest = manifest.read(self.path)
         self.variant = choose_variant(self.manifest, provider=provider, precision=precision, target=target)
         self.provider = provider
-        self.threads = _positive("threads", threads, machine.available_threads())
+        self.threads = _positive("threads", threads, machine.available_threads(), MOST_THREADS)
         self.max_length = _positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self.max_batch_tokens = _positive("max_batch_tokens", max_batch_tokens, MAX_BATCH_TOKENS)
         self.truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
@@ -193,7 +194,7 @@ class EmbeddingModel:
         out = np.empty((len(texts), settings.dim), dtype=np.float32)
         done = 0
         with _progress(len(texts), show_progress_bar) as bar:
-            for vectors in self._vectors(windows(iter(texts), (TEXTS,)), settings):
+            for vectors in self._vectors(windows(iter(texts), (TEXTS,)), settings, ahead=True):
                 out[done : done + len(vectors)] = vectors
                 done += len(vectors)
                 bar.update(len(vectors))
@@ -240,7 +241,7 @@ class EmbeddingModel:
         return self._stream(check_iterable(inputs), settings)
 
     def _stream(self, inputs: Iterator[str], settings: _Settings) -> Iterator[Vectors]:
-        for vectors in self._vectors(windows(inputs, STREAM_TEXTS), settings):
+        for vectors in self._vectors(windows(inputs, STREAM_TEXTS), settings, ahead=False):
             yield from vectors
 
     def similarity(self, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
@@ -283,28 +284,38 @@ class EmbeddingModel:
             f"variant={variant.target}/{variant.precision}, provider={self.provider!r}, threads={self.threads})"
         )
 
-    def _vectors(self, pieces: Iterator[Window], settings: _Settings) -> Iterator[Vectors]:
-        """Finished vectors of each window; the next window is tokenized while one runs."""
+    def _vectors(self, pieces: Iterator[Window], settings: _Settings, *, ahead: bool) -> Iterator[Vectors]:
+        """Finished vectors of each window; the next window is tokenized while one runs, the second only if `ahead`."""
         engine = self._running()
         window = next(pieces, None)
-        tokenized = None if window is None else self._tokenizer(window.texts, settings.prompt, window.first)
+        tokenized = None if window is None else self._tokenize(window, settings)
         while tokenized is not None:
-            following = next(pieces, None)
+            following = next(pieces, None) if ahead else None
             left_out = np.where(tokenized.begins, settings.prompt_tokens, 0)
+            coming: Future[Tokenized] | None = None
             if following is None and engine.is_small(tokenized.lengths):
-                yield self._finish(tokenized, engine.run_small(tokenized.ids, left_out), settings)
-                return
-            running = engine.submit(tokenized.ids, left_out)
-            ahead: Future[Tokenized] | None = None
-            if following is not None:
-                # Behind the batches in the same queue: it begins when a thread has nothing else to do.
-                ahead = engine.background(self._tokenizer, following.texts, settings.prompt, following.first)
-            yield self._finish(tokenized, engine.collect(running), settings)
-            if self._closed:
-                raise InvalidInputError("the model is closed; load it again")
-            tokenized = None if ahead is None else ahead.result()
+                vectors = engine.run_small(tokenized.ids, left_out)
+            else:
+                running = engine.submit(tokenized.ids, left_out)
+                if following is not None:
+                    # Behind the batches in the same queue: it begins when a thread has nothing else to do.
+                    coming = engine.background(self._tokenize, following, settings)
+                vectors = engine.collect(running)
+            yield self._finish(tokenized, vectors, settings)
+            if self._engine is not engine:  # closed, or this is the child of a fork, where nothing is coming any more
+                engine, coming = self._running(), None
+            if not ahead:
+                following, ahead = next(pieces, None), True
+            if coming is not None:
+                tokenized = coming.result()
+            else:
+                tokenized = None if following is None else self._tokenize(following, settings)
+
+    def _tokenize(self, window: Window, settings: _Settings) -> Tokenized:
+        return self._tokenizer(window.texts, settings.prompt, window.first)
 
     def _finish(self, tokenized: Tokenized, vectors: Vectors, settings: _Settings) -> Vectors:
+        tokenized.report()
         with self._lock:
             old = self._stats
             self._stats = EncodeStats(

@@ -36,11 +36,17 @@ class Tokenized:
     owner: npt.NDArray[np.int64]
     texts: int
     truncated: int  # texts that lost tokens
+    warning: str | None = None  # under the policy "warn"
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row, special tokens included: (rows,)."""
         return np.array([len(row) for row in self.ids], dtype=np.int64)
+
+    def report(self) -> None:
+        """Warn of cut texts, in the caller's thread and at the caller's line."""
+        if self.warning is not None:
+            warnings.warn(self.warning, TruncationWarning, stacklevel=_callers_level())
 
     @property
     def begins(self) -> npt.NDArray[np.bool_]:
@@ -98,8 +104,7 @@ class TextTokenizer:
                 chunks[k] += [np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing]
             owner = np.repeat(owner, [len(rows) for rows in chunks])
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
-        self._report(texts, long, prompt, first)
-        return Tokenized(ids, owner, len(texts), len(long))
+        return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         if self._parallel:
@@ -107,10 +112,10 @@ class TextTokenizer:
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
         return [self._tokenizer.encode_batch_fast([text])[0] for text in texts]
 
-    def _report(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> None:
+    def _warning(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":
             logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
-            return
+            return None
         tokens = int(self.count([texts[long[0]]], prompt)[0])
         message = (
             f"text {first + long[0]} has {tokens} tokens, {len(long)} of {len(texts)} texts are over "
@@ -118,7 +123,7 @@ class TextTokenizer:
         )
         if self.truncation == "error":
             raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
-        warnings.warn(f"{message} and were cut", TruncationWarning, stacklevel=_callers_level())
+        return f"{message} and were cut"
 
     def count(self, texts: Sequence[str], prompt: str = "") -> npt.NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: (n,) int64."""

@@ -13,6 +13,7 @@ def card(manifest: Manifest) -> str:
     """Text of README.md."""
     source = manifest.source
     revision = f" at revision `{source.revision}`" if source.revision else ""
+    pooling = "" if manifest.include_prompt else ', "pooling_mask": mask'
     prompts = "".join(f"- `{name}`: `{text!r}`\n" for name, text in manifest.prompts.items())
     default = f" (default: `{manifest.default_prompt_name}`)" if manifest.default_prompt_name else ""
     overrides = "".join(f"- {key}: {value}\n" for key, value in manifest.overrides.items())
@@ -60,7 +61,7 @@ encoded = tokenizer.encode_batch(["A sentence.", "Another one."])
 ids = np.array([e.ids for e in encoded], dtype=np.int64)
 mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
 session = onnxruntime.InferenceSession("model.onnx")
-(vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask}})
+(vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask{pooling}}})
 ```
 
 ## What is in it

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastembed_rt.errors import ModelFormatError
-from fastembed_rt.manifest import check_file_name
+from fastembed_rt.manifest import SIMILARITIES, check_file_name
 
 from . import optimum_exporter
 from .architectures import ARCHITECTURES, Architecture, architecture
@@ -47,7 +47,6 @@ _TRANSFORMER_CONFIGS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import EmbeddingModel
+from fastembed_rt.manifest import Manifest
 from fastembed_rt.manifest import read as read_manifest
 
 from .checkpoint import Checkpoint
@@ -86,7 +87,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
         for name in dict.fromkeys(case.prompt_name for case in wanted):
             rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
             # An empty prompt, not None: the default prompt must not step in where none was asked for.
-            prompt = checkpoint.prompts[name] if name is not None else ""
+            prompt = checkpoint.prompts.get(name, "") if name is not None else ""
             vectors = model.encode(
                 [wanted[k].text for k in rows],
                 prompt=prompt,
@@ -132,12 +133,15 @@ def verify(
     """
     start = time.monotonic()
     described = read_manifest(directory)
+    _check_facts(described, checkpoint)
     with EmbeddingModel(directory) as model:
         wanted = cases(model)
     say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
     # One model in memory at a time: the reference first, then the sessions.
     expected, versions = reference(checkpoint, wanted)
     gc.collect()
+    if expected.shape[1] != described.dim:
+        raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")
     reports = {}
     for variant in described.variants:
         say(f"comparing {variant.graph.file}")
@@ -164,6 +168,22 @@ def verify(
         "variants": reports,
         "seconds": round(time.monotonic() - start, 1),
     }
+
+
+def _check_facts(described: Manifest, checkpoint: Checkpoint) -> None:
+    """Raise ParityError where the manifest says what vectors without a prompt do not show, and says it wrong."""
+    facts = {
+        "default_prompt_name": (described.default_prompt_name, checkpoint.default_prompt_name),
+        "similarity": (described.similarity, checkpoint.similarity),
+        # Prompts without text change nothing; sentence-transformers adds such ones itself.
+        "prompts": tuple(
+            sorted(name for name, text in prompts.items() if text)
+            for prompts in (described.prompts, checkpoint.prompts)
+        ),
+    }
+    for name, (ours, theirs) in facts.items():
+        if ours != theirs:
+            raise ParityError(f"the manifest has {name} {ours!r}, the checkpoint {theirs!r}; export it again")
 
 
 def _figures(precision: str, compared: Sequence[Comparison], bound: Bounds) -> dict[str, Any]:

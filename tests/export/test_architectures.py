@@ -36,7 +36,7 @@ def batch(seed: int = 0, pad: int = 1, longest: int = 20) -> tuple[Ids, Ids]:
 
 
 def exported(directory: Path, checkpoint: Checkpoint, opset: int = MIN_OPSET) -> onnxruntime.InferenceSession:
-    graph, _, _ = build(checkpoint, PORTABLE, opset)
+    graph = build(checkpoint, PORTABLE, opset).graph
     write(graph, directory, f"{opset}.onnx", name="test", metadata={})
     onnx.checker.check_model(str(directory / f"{opset}.onnx"), full_check=True)
     return onnxruntime.InferenceSession(str(directory / f"{opset}.onnx"))
@@ -168,5 +168,5 @@ def test_relative_buckets_are_those_of_transformers() -> None:
 def test_only_standard_operators_are_used(tmp_path: Path) -> None:
     for model_type in ARCHITECTURES:
         checkpoint = checkpoints.load(save_transformers(tmp_path / model_type, model_type), model_type)
-        graph, _, _ = build(checkpoint, PORTABLE, MIN_OPSET)
+        graph = build(checkpoint, PORTABLE, MIN_OPSET).graph
         assert {node.domain for node in graph.nodes} == {""}

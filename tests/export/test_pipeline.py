@@ -158,10 +158,7 @@ def run_code(code: str, where: Path, *, without: str = "") -> Vectors:
     "include_prompt",
     [
         True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(reason="the card does not feed pooling_mask", raises=AssertionError, strict=True),
-        ),
+        False,
     ],
 )
 def test_the_card_loads_the_model_here_and_in_plain_onnxruntime(tmp_path: Path, include_prompt: bool) -> None:

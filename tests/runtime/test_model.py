@@ -595,8 +595,8 @@ def test_memory_of_a_stream_does_not_grow_with_it(model: EmbeddingModel, monkeyp
         finally:
             tracemalloc.stop()
 
-    peak(200)
-    assert peak(2000) < 1.5 * peak(200)
+    peak(600)
+    assert peak(6000) < 1.5 * peak(600)
 
 
 # Threads, processes, ends

@@ -112,6 +112,7 @@ def test_cut_texts_are_counted_and_logged(tokenizer: TextTokenizer, caplog: pyte
 def test_warn_cuts_and_says_how_long_the_first_such_text_is(make: Callable[..., TextTokenizer], hf: Any) -> None:
     with pytest.warns(TruncationWarning) as caught:
         tokenized = make(truncation="warn")(["a", LONG, LONG])
+        tokenized.report()
     assert tokenized.truncated == 2
     assert [len(row) for row in tokenized.ids] == [3, MAX_LENGTH, MAX_LENGTH]
     tokens = len(hf(LONG)["input_ids"])

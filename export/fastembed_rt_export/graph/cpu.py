@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from fastembed_rt.batching import LANES
+
 from . import portable
 from .graph import BOOL, INT64, Graph, Value
 from .portable import PORTABLE
@@ -101,7 +105,12 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> 
     """(B, 1, S, S) bool; with a bias by distance (B, N, S, S) float."""
     if by_distance is not None:
         square = replace(_packed(tokens), input_ids=_packed(tokens).unpack)  # (B, S): the portable code reads its shape
-        return portable.attention_bias(graph, square, by_distance)
+        # The runtime rounds S up, so places beyond the last position exist; what they hold is masked.
+        reach = by_distance.shape[0] + 2 * LANES
+        wide = by_distance.map(
+            ".wide", lambda array: np.pad(array, ((LANES, LANES), (0, 0)), mode="edge"), (reach, by_distance.shape[1])
+        )
+        return portable.attention_bias(graph, square, wide)
     present = _packed(tokens).token_mask
     row = graph.node("Unsqueeze", present, graph.constant([1, 2]), name="row")
     # Attention wants the query dimension spelled out.
