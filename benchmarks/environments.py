@@ -43,7 +43,7 @@ def ensure(environment: Environment, root: Path = ROOT, *, timeout: float = INST
     venv.create(folder, with_pip=True, symlinks=True)
     for step in environment.steps:
         _pip(environment, root, ["install", "--quiet", *(part.format(project=PROJECT) for part in step)], timeout)
-    freeze = _pip(environment, root, ["freeze"], timeout).splitlines()
+    freeze = _pip(environment, root, ["freeze"], timeout).replace(str(PROJECT), "{project}").splitlines()
     # Last: an interrupted installation has no stamp and is made again.
     stamp.write_text(json.dumps({"digest": wanted, "freeze": freeze, **asdict(environment)}, indent=1))
     return freeze

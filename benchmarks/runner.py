@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> tuple[Result, bool]:
         "format": FORMAT,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "interrupted": False,
-        "command": shlex.join(sys.argv),
+        "command": _command(args),
         "commit": conditions.commit(environments.PROJECT),
         "machine": conditions.describe(),
         "settings": {
@@ -183,6 +183,14 @@ def _make_ready(row: Row, contender: Contender, preparation: Preparation) -> Non
         preparation.prepare(contender)
     except ContenderError as error:
         row.fail(str(error))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command that made a result, paths by their last name: a record may travel, whose disk it was need not."""
+    words = [Path(args.model_dir).resolve().name, "--checkpoint", Path(args.checkpoint).resolve().name]
+    for name in ("contenders", "workloads", "rounds", "cold_rounds", "threads"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    return shlex.join(["python", "-m", "benchmarks.runner", *words])
 
 
 def _untimed() -> list[workloads.Workload]:

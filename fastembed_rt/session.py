@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OUTPUT = "sentence_embedding"
+# Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
+SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +136,21 @@ class Session:
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
         if variant.target == "cpu":
+            levels = onnxruntime.GraphOptimizationLevel
             # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.graph_optimization_level = levels.ORT_ENABLE_BASIC
+            if variant.precision == "int8":
+                # Without VNNI, sums of unsigned x signed pairs overflow 16 bits; this takes kernels that do not, where
+                # the processor needs them, by a rewrite that belongs to the extended level.
+                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+                options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 sess_options=options,
                 providers=[(row.onnxruntime_name, dict(row.options))],
                 enable_fallback=False,
+                disabled_optimizers=SLOWER_FUSIONS if variant.target == "cpu" else None,
             )
         except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
             reason = str(error).strip().splitlines()[0][:300]

@@ -161,9 +161,10 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
         chain = _module_chain(root)
         path = _inside(root, chain[0][1])
         pooling, include_prompt = _pooling(_inside(root, chain[1][1]))
+        weighted = [_inside(root, folder) for kind, folder in chain[2:] if kind in ("Dense", "LayerNorm")]
         heads = tuple(head for kind, folder in chain[2:] for head in _head(kind, _inside(root, folder)))
     else:
-        path, pooling, include_prompt, heads = root, ("mean",), True, ()
+        path, pooling, include_prompt, heads, weighted = root, ("mean",), True, (), []
         notes.append("no modules.json: mean pooling without normalization, as sentence-transformers does")
     config = read_json(path / "config.json")
     if "model_type" not in config:
@@ -176,6 +177,7 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     else:
         row = architecture(config["model_type"])
     stored, weight_files = read(path)
+    weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     settings = _transformer_settings(path)
     prompts, default_prompt_name, similarity = _prompts(root)
     checkpoint = Checkpoint(

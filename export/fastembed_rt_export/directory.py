@@ -23,7 +23,7 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
     Raises:
         OutputExistsError: `destination` is there and `force` is not given, or it is not a model directory.
     """
-    destination = Path(os.path.abspath(destination))  # noqa: PTH100  a link as destination is replaced, not followed
+    destination = Path(os.path.abspath(destination))  # noqa: PTH100  not resolved: a link is refused
     check_free(destination, force=force)
     made = [parent for parent in destination.parents if not parent.exists()]  # innermost first
     destination.parent.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     if not MIN_OPSET <= options.opset <= MAX_OPSET:
         raise UnsupportedCheckpointError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
     variants.check_precisions(options.precisions)
-    output = options.output or Path(f"{Path(name).name}-onnx")
+    output = options.output or Path(f"{_base_name(name)}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")
     located = resolve_checkpoint(
@@ -205,7 +205,13 @@ def _known_beside(checkpoint: Checkpoint, name: str) -> bool:
     return name.startswith(known) or name.removeprefix(checkpoint.architecture.prefix).startswith(known)
 
 
+def _base_name(name: str) -> str:
+    """Last part of a hub id or of a directory, `.` and `..` included."""
+    return Path(name).resolve().name if Path(name).is_dir() else Path(name).name
+
+
 def _fingerprint(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the weight files, the modules' included."""
     digest = hashlib.sha256()
     for file in sorted(checkpoint.weight_files):
         with file.open("rb") as stream:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import batching
-from fastembed_rt.session import load_onnxruntime
+from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime
 
 from .graph.cpu import CPU, OPSET
 from .graph.graph import FLOAT, Graph, Value
@@ -134,8 +134,9 @@ def _session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return onnxruntime.InferenceSession(str(path), options)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime runs it, see session.py
+    return onnxruntime.InferenceSession(str(path), options, disabled_optimizers=SLOWER_FUSIONS)
 
 
 def _run(session: Any, rows: Sequence[Ids], names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from .checkpoint import Checkpoint, read_json
-from .errors import CheckpointError, MissingDependencyError
+from .errors import CheckpointError, MissingDependencyError, UnsupportedCheckpointError
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         CheckpointError: no tokenizer, or one that the tokenizers library cannot read.
         MissingDependencyError: only slow tokenizer files, and transformers is not installed to convert them.
     """
+    _refuse_left_truncation(checkpoint.path)
     path = checkpoint.path / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint.path)
@@ -51,6 +52,14 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         tokenizer.normalizer = normalizers.Sequence(before)
         text = tokenizer.to_str()
     return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer))
+
+
+def _refuse_left_truncation(directory: Path) -> None:
+    path = directory / "tokenizer_config.json"
+    if path.is_file() and read_json(path).get("truncation_side") == "left":
+        raise UnsupportedCheckpointError(
+            f"{path} has truncation_side 'left'; texts are cut at their end here, so long ones would differ"
+        )
 
 
 def _lower_cases(normalizer: Any) -> bool:

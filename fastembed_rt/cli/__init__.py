@@ -10,7 +10,9 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -21,6 +23,7 @@ PROG = "fastembed-rt"
 COMMANDS = ("export", "embed", "verify", "info", "doctor")  # modules of this package, in the order of --help
 
 INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports for a tool that the signal ended
+TERMINATED = 143
 BROKEN_PIPE = 141
 DEBUG_HELP = "on failure, print the traceback too"
 
@@ -65,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (default: of `sys.argv`) and return its exit code; raises nothing."""
     debug = False
+    _clean_up_on_sigterm()
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
@@ -79,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
     except FastembedRtError as error:
         code = _fail(str(error), error.exit_code, debug=debug)
+    except Terminated:
+        code = _fail("terminated", TERMINATED)
     except KeyboardInterrupt:
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -92,6 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         code = _fail(message + hint, 1, debug=debug)
     return code
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unfinished output is removed as after Ctrl-C."""
+
+
+def _clean_up_on_sigterm() -> None:
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             prompts=_prompts(args.prompt) if args.prompt else None,
             default_prompt_name=args.default_prompt,
         ),
-        opset=args.opset or DEFAULT_OPSET,
+        opset=DEFAULT_OPSET if args.opset is None else args.opset,
         precisions=tuple(args.precision.split(",")),
         calibration=args.calibration,
         min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,

@@ -121,8 +121,8 @@ def test_a_graph_without_weights_is_written(tmp_path: Path) -> None:
     assert_written_as_onnx_writes(tmp_path, {})
 
 
-@settings(max_examples=40, deadline=None)  # type: ignore[untyped-decorator]
-@given(  # type: ignore[untyped-decorator]
+@settings(max_examples=40, deadline=None)
+@given(
     names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=6, unique=True),
     lengths=st.lists(st.integers(0, 300), min_size=6, max_size=6),
 )

@@ -1,7 +1,5 @@
 """Batches hold every row once and stay within their budget; arrays hold the rows and nothing else."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 import numpy as np

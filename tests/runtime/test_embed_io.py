@@ -1,7 +1,5 @@
 """Readers and writers of `embed`: what goes in comes out, and what cannot be read says where."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 import csv

@@ -1,7 +1,5 @@
 """The manifest: what is written comes back, anything else is refused by name, and altered files are noticed."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 import copy

