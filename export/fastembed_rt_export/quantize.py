@@ -36,7 +36,9 @@ OUTLIERS = (0, 1, 2, 4)
 CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
 COARSE_CLIPS = (1.0, 0.8, 0.6, 0.4)
 ALPHAS = (0.35, 0.5, 0.65, 0.8)
-WORTH_OUTLIERS = 0.85  # more outlier channels must bring the squared error down to this share
+# More outlier channels must bring the squared error down to this share. Their product writes all outputs once more: little
+# beside the integer product where that is long and narrow (down projections), a tenth of it where it is short and wide.
+WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
 WORTH_SMOOTHING = 0.7  # a multiplication at run time must bring it down to this share
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -212,6 +214,8 @@ class Candidate:
     def best(self, outliers: Sequence[int], clips: Sequence[float]) -> tuple[float, GroupRecipe]:
         """Smallest squared error over the given numbers of outlier channels and clips, and its recipe."""
         channels = np.argsort(-np.maximum(np.abs(self.low), np.abs(self.high)), kind="stable")
+        inputs, outputs = self.rounded.shape
+        worth = WORTH_OUTLIERS if outputs * 2 <= inputs else WORTH_WIDE_OUTLIERS
         best: tuple[float, GroupRecipe] | None = None
         for count in outliers:
             rest = channels[count:]
@@ -227,7 +231,7 @@ class Candidate:
                 )
                 lost = (dequantized(self.sample, group) - self.sample) @ self.rounded + self.offset
                 error = float(np.vdot(lost, lost))
-                if (fewer is None or error < fewer[0] * WORTH_OUTLIERS) and (best is None or error < best[0]):
+                if (fewer is None or error < fewer[0] * worth) and (best is None or error < best[0]):
                     best = error, group
         assert best is not None
         return best
