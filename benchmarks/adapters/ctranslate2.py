@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-not-found"
 """CTranslate2: the encoder in int8. It gives token states, so texts are tokenized, sorted and pooled here.
 
 What its users write by hand is written here as well as it can be: no torch, length order, batches of 32.

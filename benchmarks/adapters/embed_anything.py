@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-not-found"
 """embed-anything: Rust and candle. It takes models from the hub only, so the checkpoint is laid out as the hub's cache.
 
 Its default of 32 texts a batch is many times slower than single texts when lengths differ (padding); it gets the faster

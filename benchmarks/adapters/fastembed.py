@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-not-found"
 """fastembed with the same fp32 graph as a custom model. The graph pools and normalizes, so fastembed must not."""
 
 from __future__ import annotations

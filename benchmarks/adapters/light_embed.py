@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-not-found"
 """light-embed with the same fp32 graph. It has no option for threads: the CPUs that the process may use bound it."""
 
 from __future__ import annotations

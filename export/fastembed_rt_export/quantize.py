@@ -36,8 +36,8 @@ OUTLIERS = (0, 1, 2, 4)
 CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
 COARSE_CLIPS = (1.0, 0.8, 0.6, 0.4)
 ALPHAS = (0.35, 0.5, 0.65, 0.8)
-# More outlier channels must bring the squared error down to this share. Their product writes all outputs once more: little
-# beside the integer product where that is long and narrow (down projections), a tenth of it where it is short and wide.
+# More outlier channels must bring the squared error down to this share. Their product writes all outputs once more:
+# little beside the integer product where that is long and narrow (down projections), much where it is short and wide.
 WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
 WORTH_SMOOTHING = 0.7  # a multiplication at run time must bring it down to this share
 Floats = npt.NDArray[np.float32]
