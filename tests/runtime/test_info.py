@@ -134,7 +134,7 @@ def test_the_variant_that_loads_is_marked_and_the_others_say_why_not(shown: Any)
     assert row_of(text, "model.cpu.fp32.onnx").endswith("loads here: the default, provider cpu")
     assert "model.cpu.fp32.onnx is taken" in row_of(text, "model.onnx")
     assert row_of(text, "model.cpu.int8.onnx").endswith("loads with --precision int8")
-    assert "cuda only, not for provider 'cpu'" in row_of(text, "model.cuda.fp16.onnx")
+    assert "cuda, not for provider 'cpu'" in row_of(text, "model.cuda.fp16.onnx")
     assert text.count("\n*") == 1
 
 
