@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fastembed_rt import EmbeddingModel, batching
-from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime
+from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
 SHAPES = {"short": (16, 32), "long": (256, 2)}  # tokens of a text, texts of a batch
 ROUNDS = 40
@@ -33,8 +33,7 @@ def options(*, profile: Path | None = None) -> Any:
     ort = load_onnxruntime()
     made = ort.SessionOptions()
     made.intra_op_num_threads = 1
-    made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    made.add_session_config_entry("session.x64quantprecision", "1")
+    tune(made, ort, "int8")
     if profile is not None:
         made.enable_profiling = True
         made.profile_file_prefix = str(profile)

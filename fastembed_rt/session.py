@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from .manifest import Manifest, Variant
+from .overflow import overflows
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -136,14 +137,7 @@ class Session:
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
         if variant.target == "cpu":
-            levels = onnxruntime.GraphOptimizationLevel
-            # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
-            options.graph_optimization_level = levels.ORT_ENABLE_BASIC
-            if variant.precision == "int8":
-                # Without VNNI, sums of unsigned x signed pairs overflow 16 bits; this takes kernels that do not, where
-                # the processor needs them, by a rewrite that belongs to the extended level.
-                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
-                options.add_session_config_entry("session.x64quantprecision", "1")
+            tune(options, onnxruntime, variant.precision)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
@@ -177,6 +171,17 @@ class Session:
         (vectors,) = self._session.run([OUTPUT], dict(feeds))
         result: npt.NDArray[np.float32] = vectors
         return result
+
+
+def tune(options: Any, onnxruntime: Any, precision: str) -> None:
+    """Set what a graph made for the cpu target needs, but threads."""
+    levels = onnxruntime.GraphOptimizationLevel
+    # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC
+    if precision == "int8" and overflows(onnxruntime):
+        # Kernels with unsigned weights: half as fast, and right. The rewrite belongs to the extended level.
+        options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.SessionOptions:

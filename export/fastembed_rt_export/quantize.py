@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import batching
-from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime
+from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
 from .graph.cpu import CPU, OPSET
 from .graph.graph import FLOAT, Graph, Value
@@ -136,8 +136,7 @@ def _session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime runs it, see session.py
+    tune(options, onnxruntime, "int8")
     return onnxruntime.InferenceSession(str(path), options, disabled_optimizers=SLOWER_FUSIONS)
 
 
