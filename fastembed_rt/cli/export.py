@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from pathlib import Path
@@ -137,6 +136,14 @@ def _summary(done: Exported) -> str:
     lines += [f"  note: {note}" for note in made.notes]
     lines.append(f"  parity: {describe(made.parity)}")
     lines += [f"    {line}" for line in details(made.parity)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    lines.append(f"  {done.seconds:.1f} s, peak memory {peak / 1e6:.0f} MB")
+    lines.append(f"  {done.seconds:.1f} s{_peak_memory()}")
     return "\n".join(lines)
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f", peak memory {peak / 1e6:.0f} MB"
