@@ -71,7 +71,7 @@ def ndcg_at_10(encode: Encode, folder: Path) -> float:
 
 
 def _gain(relevance: list[int]) -> float:
-    return sum((2**value - 1) / math.log2(place + 2) for place, value in enumerate(relevance))
+    return sum((2.0**value - 1) / math.log2(place + 2) for place, value in enumerate(relevance))
 
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
