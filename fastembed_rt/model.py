@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
 import weakref
@@ -20,6 +19,8 @@ from . import hub, machine, manifest
 from .engine import Engine
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
 from .manifest import Manifest
+from .options import checked_prompts, positive, seconds
+from .progress import progress
 from .session import Session, choose_variant
 from .tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts, check_unicode
 from .vectors import chunk_means, normalized, similarity
@@ -114,17 +115,17 @@ class EmbeddingModel:
         self.manifest = manifest.read(self.path)
         self.variant = choose_variant(self.manifest, provider=provider, precision=precision, target=target)
         self.provider = provider
-        self.threads = _positive("threads", threads, machine.available_threads(), MOST_THREADS)
-        self.max_length = _positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
-        self.max_batch_tokens = _positive("max_batch_tokens", max_batch_tokens, MAX_BATCH_TOKENS)
+        self.threads = positive("threads", threads, machine.available_threads(), MOST_THREADS)
+        self.max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
+        self.max_batch_tokens = positive("max_batch_tokens", max_batch_tokens, MAX_BATCH_TOKENS)
         self.truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
-        self.prompts = dict(self.manifest.prompts) if prompts is None else _checked_prompts(prompts)
+        self.prompts = dict(self.manifest.prompts) if prompts is None else checked_prompts(prompts)
         self.default_prompt_name = default_prompt_name
         if default_prompt_name is None and prompts is None:
             self.default_prompt_name = self.manifest.default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
-        self._max_wait = _seconds("max_wait", max_wait)
+        self._max_wait = seconds("max_wait", max_wait)
         self._stats = EncodeStats()
         self._closed = False
         self._lock = threading.Lock()
@@ -193,7 +194,7 @@ class EmbeddingModel:
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         out = np.empty((len(texts), settings.dim), dtype=np.float32)
         done = 0
-        with _progress(len(texts), show_progress_bar) as bar:
+        with progress(len(texts), show_progress_bar) as bar:
             for vectors in self._vectors(windows(iter(texts), (TEXTS,)), settings, ahead=True):
                 out[done : done + len(vectors)] = vectors
                 done += len(vectors)
@@ -369,7 +370,7 @@ class EmbeddingModel:
         return options
 
     def _dim(self, wanted: int) -> int:
-        return _positive("truncate_dim", wanted, self.manifest.dim, self.manifest.dim)
+        return positive("truncate_dim", wanted, self.manifest.dim, self.manifest.dim)
 
     def _check_files(self) -> None:
         for record in (*self.variant.files, self.manifest.tokenizer):
@@ -442,48 +443,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InvalidInputError(f"{name} {value!r} is not possible; expected seconds, 0 or more")
-    return float(value)
-
-
-def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(prompts, Mapping):
-        raise InvalidInputError(f"prompts are {type(prompts).__name__}; pass a dict of texts by name")
-    for name, text in prompts.items():
-        if not isinstance(text, str):
-            raise InvalidInputError(f"prompt {name!r} is {type(text).__name__}, expected str")
-        check_unicode(text, f"prompt {name!r}")
-    return dict(prompts)
-
-
-def _positive(name: str, value: int | None, default: int, most: int | None = None) -> int:
-    if value is None:
-        return default
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise InvalidTypeError(f"{name} is {type(value).__name__}, expected int")
-    if value < 1 or (most is not None and value > most):
-        raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most or 'any number'}")
-    return int(value)
-
-
-class _NoBar:
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, count: int) -> None:
-        """Nothing to show."""
-
-
-def _progress(total: int, show: bool | None) -> Any:
-    if not show:
-        return _NoBar()
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="text", desc="encode")

@@ -46,14 +46,7 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> 
     refuse(config, "position_embedding_type", "absolute")
     refuse(config, "is_decoder", False)
     refuse(config, "add_cross_attention", False)
-    shape = Shape(
-        hidden=setting(config, "hidden_size", int),
-        intermediate=setting(config, "intermediate_size", int),
-        layers=setting(config, "num_hidden_layers", int),
-        heads=setting(config, "num_attention_heads", int),
-        activation=setting(config, "hidden_act", str, "gelu"),
-        epsilon=setting(config, "layer_norm_eps", float, 1e-12),
-    )
+    shape = Shape.of(config)
     embeddings = tensors.under("embeddings.")
     with ops.scope("embeddings"):
         words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), shape.hidden))

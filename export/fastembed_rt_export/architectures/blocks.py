@@ -62,6 +62,18 @@ class Shape:
     activation: str
     epsilon: float
 
+    @classmethod
+    def of(cls, config: Config) -> Shape:
+        """Sizes under the names that BERT gave them."""
+        return cls(
+            hidden=setting(config, "hidden_size", int),
+            intermediate=setting(config, "intermediate_size", int),
+            layers=setting(config, "num_hidden_layers", int),
+            heads=setting(config, "num_attention_heads", int),
+            activation=setting(config, "hidden_act", str, "gelu"),
+            epsilon=setting(config, "layer_norm_eps", float, 1e-12),
+        )
+
     def __post_init__(self) -> None:
         if min(self.hidden, self.intermediate, self.layers, self.heads) < 1:
             raise CheckpointError(f"config.json gives an impossible size: {self}")

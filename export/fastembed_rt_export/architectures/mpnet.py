@@ -28,14 +28,7 @@ BUCKETS, MAX_DISTANCE = 32, 128  # transformers calls the bucket function with i
 
 def mpnet(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of MPNetModel."""
-    shape = Shape(
-        hidden=setting(config, "hidden_size", int),
-        intermediate=setting(config, "intermediate_size", int),
-        layers=setting(config, "num_hidden_layers", int),
-        heads=setting(config, "num_attention_heads", int),
-        activation=setting(config, "hidden_act", str, "gelu"),
-        epsilon=setting(config, "layer_norm_eps", float, 1e-12),
-    )
+    shape = Shape.of(config)
     embeddings = tensors.under("embeddings.")
     rows = setting(config, "max_position_embeddings", int)
     with ops.scope("embeddings"):

@@ -1,0 +1,40 @@
+"""Options as callers give them: checked, with messages that say what is possible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from .errors import InvalidInputError, InvalidTypeError
+from .tokenizer import check_unicode
+
+
+def seconds(name: str, value: float) -> float:
+    """`value` as seconds, 0 or more, or InvalidInputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidInputError(f"{name} {value!r} is not possible; expected seconds, 0 or more")
+    return float(value)
+
+
+def checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """A copy of prompts by name, or InvalidInputError where they are not texts."""
+    if not isinstance(prompts, Mapping):
+        raise InvalidInputError(f"prompts are {type(prompts).__name__}; pass a dict of texts by name")
+    for name, text in prompts.items():
+        if not isinstance(text, str):
+            raise InvalidInputError(f"prompt {name!r} is {type(text).__name__}, expected str")
+        check_unicode(text, f"prompt {name!r}")
+    return dict(prompts)
+
+
+def positive(name: str, value: int | None, default: int, most: int | None = None) -> int:
+    """`value` between 1 and `most`, `default` for None, or InvalidInputError."""
+    if value is None:
+        return default
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise InvalidTypeError(f"{name} is {type(value).__name__}, expected int")
+    if value < 1 or (most is not None and value > most):
+        raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most or 'any number'}")
+    return int(value)

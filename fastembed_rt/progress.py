@@ -1,0 +1,27 @@
+"""The progress bar, where one is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NoBar:
+    """Stands in for a bar that nobody asked for."""
+
+    def __enter__(self) -> NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, count: int) -> None:
+        """Nothing to show."""
+
+
+def progress(total: int, show: bool | None) -> Any:
+    """A tqdm bar over `total` texts on stderr, or nothing; a context manager with `update(count)`."""
+    if not show:
+        return NoBar()
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="text", desc="encode")
