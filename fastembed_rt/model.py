@@ -206,7 +206,7 @@ class EmbeddingModel:
 
         A cancelled call gives up its result and disturbs no other.
         """
-        import asyncio  # only here: it is a third of what importing this package costs
+        import asyncio  # only here: it takes longer to import than this module
 
         with self._lock:
             if self._callers is None:

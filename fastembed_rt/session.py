@@ -179,7 +179,7 @@ def tune(options: Any, onnxruntime: Any, precision: str) -> None:
     # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
     if precision == "int8" and overflows(onnxruntime):
-        # Kernels with unsigned weights: half as fast, and right. The rewrite belongs to the extended level.
+        # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")
 

@@ -13,7 +13,6 @@ def card(manifest: Manifest) -> str:
     """Text of README.md."""
     source = manifest.source
     revision = f" at revision `{source.revision}`" if source.revision else ""
-    pooling = "" if manifest.include_prompt else ', "pooling_mask": mask'
     prompts = "".join(f"- `{name}`: `{text!r}`\n" for name, text in manifest.prompts.items())
     default = f" (default: `{manifest.default_prompt_name}`)" if manifest.default_prompt_name else ""
     overrides = "".join(f"- {key}: {value}\n" for key, value in manifest.overrides.items())
@@ -47,7 +46,25 @@ vectors = model.encode(["A sentence.", "Another one."])  # (2, {manifest.dim}) f
 print(model.similarity(vectors, vectors))
 ```
 
-Or in plain onnxruntime; pooling{" and normalization are" if manifest.normalize else " is"} inside the graph:
+{_plain(manifest)}## What is in it
+
+| file | target | precision | opset | size |
+| --- | --- | --- | --- | --- |
+{rows}
+{f"Prompts{default}:{chr(10)}{chr(10)}{prompts}" if prompts else "No prompts."}
+{f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
+        f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
+    }"""
+
+
+def _plain(manifest: Manifest) -> str:
+    """How to run the portable graph without this package; nothing where the directory has none."""
+    graph = next((v.graph.file for v in manifest.variants if v.target == "portable"), None)
+    if graph is None:
+        return ""
+    pooling = "" if manifest.include_prompt else ', "pooling_mask": mask'
+    inside = "pooling and normalization are" if manifest.normalize else "pooling is"
+    return f"""Or in plain onnxruntime; {inside} inside the graph:
 
 ```python
 import numpy as np
@@ -60,16 +77,8 @@ tokenizer.enable_padding(pad_id={manifest.pad_token_id})
 encoded = tokenizer.encode_batch(["A sentence.", "Another one."])
 ids = np.array([e.ids for e in encoded], dtype=np.int64)
 mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
-session = onnxruntime.InferenceSession("model.onnx")
+session = onnxruntime.InferenceSession("{graph}")
 (vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask{pooling}}})
 ```
 
-## What is in it
-
-| file | target | precision | opset | size |
-| --- | --- | --- | --- | --- |
-{rows}
-{f"Prompts{default}:{chr(10)}{chr(10)}{prompts}" if prompts else "No prompts."}
-{f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
-        f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
-    }"""
+"""

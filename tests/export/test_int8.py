@@ -96,6 +96,14 @@ def test_minilm_weighs_at_most_26_mb(minilm: Path) -> None:
     assert (minilm / INT8).stat().st_size <= 26e6
 
 
+def test_the_card_shows_plain_onnxruntime_only_where_a_graph_for_it_is(small: Path, minilm: Path) -> None:
+    for directory, wanted in ((small, False), (minilm, True)):
+        card = (directory / "README.md").read_text(encoding="utf-8")
+        assert (directory / "model.onnx").exists() is wanted
+        assert ('InferenceSession("model.onnx")' in card) is wanted
+        assert "## What is in it" in card
+
+
 def test_the_first_precision_named_is_the_default(minilm: Path) -> None:
     with EmbeddingModel(minilm) as model, EmbeddingModel(minilm, precision="fp32") as exact:
         assert (model.variant.precision, exact.variant.precision) == ("int8", "fp32")
