@@ -10,20 +10,33 @@ from typing import TYPE_CHECKING, Any
 from .errors import FastembedRtError
 
 if TYPE_CHECKING:
-    from .model import EmbeddingModel, EncodeStats
+    from .loading import EncodeStats
+    from .model import EmbeddingModel
+    from .reranker import Reranker
 
 __version__ = "0.1.0"
-__all__ = ["EmbeddingModel", "EncodeStats", "FastembedRtError", "__version__"]
+_MODULES = {  # of what loads when it is asked for
+    "EmbeddingModel": "model",
+    "EncodeStats": "loading",
+    "Reranker": "reranker",
+}
+__all__ = [
+    "EmbeddingModel",
+    "EncodeStats",
+    "FastembedRtError",
+    "Reranker",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("EmbeddingModel", "EncodeStats"):
+    if name in _MODULES:
+        from importlib import import_module
+
         from .session import require_onnxruntime
 
         require_onnxruntime()
-        from . import model
-
-        return getattr(model, name)
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

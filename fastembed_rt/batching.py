@@ -50,6 +50,8 @@ def packed(rows: Sequence[Ids]) -> Feeds:
     S is rounded up to a multiple of 16: softmax sums a row in vector lanes, and a row that fills whole vectors is
     summed in the same order whatever its neighbours' lengths are.
     """
+    if len(rows) == 1:
+        return _packed_alone(rows[0])
     lengths = np.array([len(row) for row in rows])
     starts = np.cumsum(lengths) - lengths
     places = np.arange(-(-int(lengths.max()) // LANES) * LANES)
@@ -60,6 +62,20 @@ def packed(rows: Sequence[Ids]) -> Feeds:
         "unpack": starts[:, None] + np.minimum(places, lengths[:, None] - 1),
         "pack": np.flatnonzero(mask),
         "token_mask": mask,
+    }
+
+
+def _packed_alone(row: Ids) -> Feeds:
+    """`packed` of one row, which a single text waits for: the same arrays with a third of the work."""
+    length = len(row)
+    places = np.arange(-(-length // LANES) * LANES)
+    positions = places[:length]
+    return {
+        "input_ids": row,
+        "position_ids": positions,
+        "unpack": np.minimum(places, length - 1)[None],
+        "pack": positions,
+        "token_mask": (places < length)[None],
     }
 
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,9 +21,12 @@ import numpy.typing as npt
 from . import batching
 from .batching import Ids
 from .errors import InvalidInputError
+from .memory import Trimmer
 from .session import Session
 
-Vectors = npt.NDArray[np.float32]
+Vectors = npt.NDArray[Any]  # float32 (n, dim), or one object a row
+Feeds = Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds]
+Split = Callable[[npt.NDArray[np.float32], Sequence[Ids]], Sequence[Any]]
 T = TypeVar("T")
 
 
@@ -33,10 +36,15 @@ class _Waiting:
 
     rows: Sequence[Ids]
     left_out: Ids
-    done: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event | None = None  # for a call that has to wait, which one alone never has
     leads: bool = False  # it runs the queue's front, where it stands itself
     vectors: Vectors | None = None
     error: BaseException | None = None
+
+    def wake(self) -> None:
+        """Let its thread go on, if that waits."""
+        if self.done is not None:
+            self.done.set()
 
 
 class Engine:
@@ -51,6 +59,8 @@ class Engine:
         pad_token_id: int,
         max_batch_tokens: int,
         max_wait: float = 0.0,
+        feeds: Feeds = batching.feeds,
+        split: Split | None = None,
     ) -> None:
         """Load the session for small calls; the one for bulk comes with the first bulk call.
 
@@ -61,6 +71,8 @@ class Engine:
             pad_token_id: fills padded positions.
             max_batch_tokens: bound on the tokens of a batch, padding included.
             max_wait: seconds that a small call waits for others to join it.
+            feeds: what a graph takes for a batch.
+            split: an object for each row of a batch, made of the graph's output; None takes the output's rows.
         """
         self._load = load
         self._threads = threads
@@ -68,7 +80,10 @@ class Engine:
         self._pad_token_id = pad_token_id
         self._max_batch_tokens = max_batch_tokens
         self._max_wait = max_wait
+        self._feeds = feeds
+        self._split = split
         self._lock = threading.Lock()
+        self._trimmer = Trimmer()
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._small = load(threads)
@@ -93,9 +108,9 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def is_small(self, lengths: npt.NDArray[np.int64]) -> bool:
-        """Whether rows of these lengths make a single batch, which then gets all threads."""
-        return len(lengths) * int(lengths.max(initial=0)) <= self._max_batch_tokens
+    def is_small(self, rows: Sequence[Ids]) -> bool:
+        """Whether the rows make a single batch, which then gets all threads."""
+        return len(rows) * max(map(len, rows), default=0) <= self._max_batch_tokens
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Vectors (n, dim) of a few rows; calls that wait meanwhile are run together.
@@ -105,10 +120,12 @@ class Engine:
         mine = _Waiting(rows, left_out)
         with self._lock:
             self._queue.append(mine)
-            mine.leads = not self._busy
-            self._busy = True
+            if self._busy:
+                mine.done = threading.Event()
+            else:
+                mine.leads = self._busy = True
         try:
-            if not mine.leads:
+            if mine.done is not None:
                 mine.done.wait()
             if mine.leads:
                 if self._max_wait > 0:
@@ -140,7 +157,7 @@ class Engine:
 
     def collect(self, running: list[tuple[Ids, Future[Vectors]]]) -> Vectors:
         """Vectors (n, dim) of what `submit` started, in the order of its rows; stops the rest when a batch fails."""
-        out = np.empty((sum(len(batch) for batch, _ in running), self._dim), dtype=np.float32)
+        out = self._room(sum(len(batch) for batch, _ in running))
         try:
             for batch, vectors in running:
                 out[batch] = vectors.result()
@@ -150,6 +167,8 @@ class Engine:
             if isinstance(error, CancelledError):
                 raise InvalidInputError("the model is closed; load it again") from error
             raise
+        running.clear()  # the batches' vectors are copied; freed before memory is given back
+        self._trimmer.after_bulk()
         return out
 
     def _lead(self) -> None:
@@ -160,7 +179,7 @@ class Engine:
             self._run_group(group)
         finally:
             for waiting in group:
-                waiting.done.set()
+                waiting.wake()
             with self._lock:
                 self._hand_on()
 
@@ -170,7 +189,7 @@ class Engine:
         self._busy = heir is not None
         if heir is not None:
             heir.leads = True
-            heir.done.set()
+            heir.wake()
 
     def _leave(self, mine: _Waiting) -> None:
         """Out of the queue when the call is interrupted (Ctrl-C) while it waits, so that the others go on."""
@@ -215,11 +234,21 @@ class Engine:
         # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.
         full = [k for k, row in enumerate(rows) if len(row)]
         if len(full) == len(rows):
-            return session.run(batching.feeds(rows, session.inputs, self._pad_token_id, left_out))
-        out = np.zeros((len(rows), self._dim), dtype=np.float32)
+            made = session.run(self._feeds(rows, session.inputs, self._pad_token_id, left_out))
+            if self._split is None:
+                return made
+            objects = self._room(len(rows))
+            for k, result in enumerate(self._split(made, rows)):  # one by one: numpy would stack them
+                objects[k] = result
+            return objects
+        out = self._room(len(rows))
         if full:
             out[full] = self._run(session, [rows[k] for k in full], left_out[full])
         return out
+
+    def _room(self, count: int) -> Vectors:
+        """Zero vectors (count, dim), or None for each row."""
+        return np.zeros((count, self._dim), dtype=np.float32) if self._split is None else np.full(count, None)
 
     def _bulk_session(self) -> Session:
         with self._lock:

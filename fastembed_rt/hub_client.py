@@ -25,11 +25,16 @@ class Repository:
     token: str | bool | None
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool
+    repo_type: str = "model"  # or dataset
 
     def fetch(self, file: str, commit: str | None = None) -> Path | None:
         """Local path of a file, downloaded unless cached; None when the repository has no such file."""
         hub = _huggingface_hub()
-        where: dict[str, Any] = {"revision": commit or self.revision, "cache_dir": self._cache_dir}
+        where: dict[str, Any] = {
+            "revision": commit or self.revision,
+            "cache_dir": self._cache_dir,
+            "repo_type": self.repo_type,
+        }
         with self._explained(file):
             try:
                 local = self.local_files_only

@@ -47,6 +47,21 @@ class Cpu:
         return instruction_set in self.instruction_sets
 
 
+def int8_kernels(cpu: Cpu) -> tuple[bool, str]:
+    """Whether INT8 runs at this processor's full speed, and with which instructions it runs."""
+    # onnxruntime takes the first of these that the processor has.
+    for name, title in (("amx_int8", "AMX"), ("avx512_vnni", "AVX512-VNNI"), ("avx_vnni", "AVX-VNNI")):
+        if name in cpu:
+            return True, f"full speed with {title}"
+    if "asimddp" in cpu:
+        return True, "full speed with ARM dot products"
+    if not cpu.known:
+        return False, "this system lists no instruction sets"
+    if "avx2" in cpu:
+        return False, "AVX2 without VNNI: INT8 runs right but slower"
+    return False, "no AVX2, VNNI or ARM dot products: INT8 is slow"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Facts about the resources of this process."""

@@ -22,7 +22,13 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 NOT_VERIFIED = "not verified"
+TRUNCATION_SIDES = ("right", "left")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+EMBEDDING, RERANKING, SPARSE, LATE_INTERACTION = TASKS = ("embedding", "reranking", "sparse", "late_interaction")
+# By task: the class that opens a directory, and what its graphs call their output.
+CLASSES = dict(zip(TASKS, ("EmbeddingModel", "Reranker", "SparseModel", "LateInteractionModel"), strict=True))
+OUTPUTS = dict(zip(TASKS, ("sentence_embedding", "logits", "sentence_embedding", "token_embeddings"), strict=True))
+ACTIVATIONS = ("identity", "sigmoid")  # of a reranker's logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +72,45 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reranking:
+    """What a reranker's scores are."""
+
+    labels: tuple[str, ...]  # one score each
+    activation: str  # identity | sigmoid: from logits to scores
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ModelFormatError(f"activation {self.activation!r} is not known; known: {', '.join(ACTIVATIONS)}")
+        if not self.labels:
+            raise ModelFormatError("a reranker without labels has no scores; export the model again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateInteraction:
+    """How texts become token vectors: lengths, expansion of queries, tokens that are not kept."""
+
+    query_length: int  # tokens, special tokens included; longer texts are cut
+    document_length: int
+    expansion_length: int = 0  # queries are filled up to so many tokens; 0: they are not
+    expansion_token_id: int = 0
+    attend_to_expansion: bool = False  # whether the other tokens see those that fill up
+    query_skiplist: tuple[int, ...] = ()  # tokens without a vector, by id
+    document_skiplist: tuple[int, ...] = ()
+    similarity: str = "maxsim"  # maxsim | meanmaxsim
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything the runtime needs to know about a model; checked at birth."""
 
+    task: str = EMBEDDING  # one of TASKS; which class opens the directory
     source: Source
     dim: int
     pooling: tuple[str, ...]
     normalize: bool
     max_length: int  # tokens, special tokens included; longer texts are cut
     max_positions: int  # tokens the model has positions for: max_length can be raised up to it
+    truncation_side: str = "right"  # where longer texts lose tokens: right (their end) | left (their beginning)
     include_prompt: bool = True  # False: prompt tokens are left out of the pooling
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -88,6 +124,8 @@ class Manifest:
     notes: tuple[str, ...] = ()  # what a reader should know: tensors left out, limits capped
     parity: Mapping[str, Any] = field(default_factory=lambda: {"status": NOT_VERIFIED})
     created_by: str = ""
+    reranking: Reranking | None = None  # where that is the task
+    late_interaction: LateInteraction | None = None  # where that is the task
 
     def __post_init__(self) -> None:
         if self.dim < 1 or not 1 <= self.max_length <= self.max_positions:
@@ -96,6 +134,11 @@ class Manifest:
             )
         if self.similarity not in SIMILARITIES:
             raise ModelFormatError(f"similarity {self.similarity!r} is not known; known: {', '.join(SIMILARITIES)}")
+        if self.truncation_side not in TRUNCATION_SIDES:
+            raise ModelFormatError(
+                f"truncation_side {self.truncation_side!r} is not known; known: {', '.join(TRUNCATION_SIDES)}"
+            )
+        self._check_task()
         if not self.variants:
             raise ModelFormatError("a model directory needs at least one variant")
         names = [variant.graph.file for variant in self.variants]
@@ -105,6 +148,17 @@ class Manifest:
             raise ModelFormatError(
                 f"default prompt {self.default_prompt_name!r} is not one of {sorted(self.prompts) or 'no prompts'}"
             )
+
+    def _check_task(self) -> None:
+        if self.task not in TASKS:
+            raise ModelFormatError(
+                f"task {self.task!r} is not known; known: {', '.join(TASKS)}; install a newer fastembed-rt"
+            )
+        for task, facts in ((RERANKING, self.reranking), (LATE_INTERACTION, self.late_interaction)):
+            if (self.task == task) != (facts is not None):
+                raise ModelFormatError(f"task {self.task!r} and the facts for {task!r} do not fit; export again")
+        if self.reranking is not None and len(self.reranking.labels) != self.dim:
+            raise ModelFormatError(f"{len(self.reranking.labels)} labels and dim {self.dim} do not fit together")
 
     @property
     def default(self) -> Variant:

@@ -1,14 +1,33 @@
-"""Options as callers give them: checked, with messages that say what is possible."""
+"""Options as callers give them, checked, with messages that say what is possible; one call's, resolved."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import InvalidInputError, InvalidTypeError
 from .tokenizer import check_unicode
+from .vectors import Vectors, normalized
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One call's options, resolved."""
+
+    prompt: str
+    prompt_tokens: int
+    dim: int
+    normalize: bool
+    normalized_already: bool
+
+    def finish(self, vectors: Vectors) -> Vectors:
+        """Cut and normalize, where the graph has not done so."""
+        cut = self.dim < vectors.shape[1]
+        vectors = vectors[:, : self.dim]
+        return normalized(vectors) if self.normalize and (cut or not self.normalized_already) else vectors
 
 
 def seconds(name: str, value: float) -> float:

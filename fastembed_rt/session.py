@@ -118,8 +118,8 @@ def available_providers() -> list[str]:
 class Session:
     """One graph loaded into onnxruntime under one provider. Safe to run from several threads at once."""
 
-    def __init__(self, directory: Path, variant: Variant, *, provider: str, threads: int) -> None:
-        """Load the graph.
+    def __init__(self, directory: Path, variant: Variant, *, provider: str, threads: int, output: str = OUTPUT) -> None:
+        """Load the graph, whose output of that name is wanted.
 
         Raises:
             MissingDependencyError: no onnxruntime.
@@ -157,6 +157,7 @@ class Session:
                 f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}; "
                 "run fastembed-rt doctor to see what is missing"
             )
+        self._output = output
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         if set(self.inputs) != set(variant.inputs):
             raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
@@ -167,8 +168,8 @@ class Session:
         return self._session._sess
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """Vectors (B, dim) of one batch, feeds by input name."""
-        (vectors,) = self._session.run([OUTPUT], dict(feeds))
+        """The output for one batch, feeds by input name: for vectors (B, dim)."""
+        (vectors,) = self._session.run([self._output], dict(feeds))
         result: npt.NDArray[np.float32] = vectors
         return result
 

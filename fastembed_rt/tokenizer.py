@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from .errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
 
 Ids = npt.NDArray[np.int64]
+Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error", "chunk")
 logger = logging.getLogger("fastembed_rt")
 
@@ -37,29 +37,43 @@ class Tokenized:
     texts: int
     truncated: int  # texts that lost tokens
     warning: str | None = None  # under the policy "warn"
+    first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
 
-    @cached_property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, special tokens included: (rows,)."""
-        return np.array([len(row) for row in self.ids], dtype=np.int64)
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, special tokens included."""
+        return sum(map(len, self.ids))
 
     def report(self) -> None:
         """Warn of cut texts, in the caller's thread and at the caller's line."""
         if self.warning is not None:
-            warnings.warn(self.warning, TruncationWarning, stacklevel=_callers_level())
+            warnings.warn(self.warning, TruncationWarning, stacklevel=callers_level())
 
-    @property
-    def begins(self) -> npt.NDArray[np.bool_]:
-        """Whether `ids[k]` is the first, or only, piece of its text, where a prompt stands: (rows,)."""
-        return np.diff(self.owner, prepend=-1) > 0
+    def left_out(self, prompt_tokens: int) -> Ids:
+        """Tokens at the beginning of each row that are not pooled: (rows,).
+
+        A prompt of so many stands in the first, or only, piece of a text.
+        """
+        if not prompt_tokens:  # nearly always
+            return np.zeros(len(self.ids), dtype=np.int64)
+        return np.where(np.diff(self.owner, prepend=-1) > 0, prompt_tokens, 0)
 
 
 class TextTokenizer:
     """A tokenizer.json with a limit and a policy for what is longer. Safe to call from several threads."""
 
-    def __init__(self, path: Path, *, max_length: int, truncation: str = "truncate", parallel: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_length: int,
+        truncation: str = "truncate",
+        truncation_side: str = "right",
+        parallel: bool = True,
+    ) -> None:
         """Read tokenizer.json.
 
+        `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
 
         Raises:
@@ -78,7 +92,8 @@ class TextTokenizer:
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
+        self._tokenizer.enable_truncation(max_length, direction="right" if truncation == "chunk" else truncation_side)
         self._uncut: Any = None
         self.max_length = max_length
         self.truncation = truncation
@@ -106,17 +121,30 @@ class TextTokenizer:
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
 
-    def _encode(self, texts: Sequence[str]) -> list[Any]:
+    def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0) -> Tokenized:
+        """Token ids of two texts each, in one row; the longer of the two is cut first.
+
+        A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
+        """
+        rows = [(prompt + left, right) for left, right in pairs] if prompt else pairs
+        encodings = self._encode(rows)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        segments = np.array([encoding.type_ids.count(0) for encoding in encodings], dtype=np.int64)
+        long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
+        warning = self._warning(rows, long, "", first) if long else None
+        return Tokenized(ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, segments)
+
+    def _encode(self, texts: Sequence[str] | Sequence[Pair]) -> list[Any]:
         if self._parallel:
             return list(self._tokenizer.encode_batch_fast(texts))
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
         return [self._tokenizer.encode_batch_fast([text])[0] for text in texts]
 
-    def _warning(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> str | None:
+    def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":
             logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
             return None
-        tokens = int(self.count([texts[long[0]]], prompt)[0])
+        tokens = int(self.count(texts[long[0] : long[0] + 1], prompt)[0])
         message = (
             f"text {first + long[0]} has {tokens} tokens, {len(long)} of {len(texts)} texts are over "
             f"max_length {self.max_length}"
@@ -125,7 +153,7 @@ class TextTokenizer:
             raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
         return f"{message} and were cut"
 
-    def count(self, texts: Sequence[str], prompt: str = "") -> npt.NDArray[np.int64]:
+    def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: (n,) int64."""
         if self._uncut is None:
             from tokenizers import Tokenizer
@@ -135,7 +163,7 @@ class TextTokenizer:
             free.no_padding()
             free.no_truncation()
             self._uncut = free
-        encodings = self._uncut.encode_batch_fast([prompt + text for text in texts])
+        encodings = self._uncut.encode_batch_fast([prompt + text if isinstance(text, str) else text for text in texts])
         return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
 
     def prompt_tokens(self, prompt: str) -> int:
@@ -165,6 +193,26 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
     return texts
 
 
+def check_pairs(inputs: object, first: int = 0) -> list[Pair]:
+    """The inputs as a list of valid pairs of texts; `first` is the number of the first one in messages.
+
+    Raises:
+        InvalidTypeError: not a sequence of pairs of str.
+        InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
+    """
+    pairs = []
+    for index, pair in enumerate(check_iterable(inputs), first):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            found = f"{len(pair)} things" if isinstance(pair, (list, tuple)) else type(pair).__name__
+            raise InvalidTypeError(f"pair {index} is {found}, expected two texts, such as (query, document)")
+        for text in pair:
+            if not isinstance(text, str):
+                raise InvalidTypeError(f"pair {index} holds {type(text).__name__}, expected str")
+            check_unicode(text, f"pair {index}")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
 def check_iterable(inputs: object) -> Iterator[Any]:
     """An iterator over inputs that are several things in a given order.
 
@@ -192,7 +240,7 @@ def check_unicode(text: str, what: str) -> None:
         ) from None
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """The `stacklevel` with which a warning of our caller points at the code outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:

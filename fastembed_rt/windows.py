@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
+from typing import Any
 
 from .tokenizer import check_texts
 
@@ -18,7 +19,7 @@ STREAM_TEXTS = (64, 512, TEXTS)  # a stream shows its first vectors early
 class Window:
     """Checked texts that are tokenized together, and the number of the first one in its call."""
 
-    texts: list[str]
+    texts: list[Any]  # str, or pairs of str
     first: int
 
 

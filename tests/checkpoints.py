@@ -32,6 +32,7 @@ SIZES = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": 48,
 }
+IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "hidden_act": "gelu"},
     "roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
@@ -46,6 +47,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 48,
     },
     "mpnet": {**SIZES, "max_position_embeddings": 300, "pad_token_id": 1},
+    "electra": {**SIZES, "embedding_size": 16},
+    # Two groups of layers, the first run twice and the second once, both of two layers.
+    "albert": {**SIZES, "embedding_size": 16, "num_hidden_groups": 2, "inner_group_num": 2},
+    "modernbert": {**SIZES, **IDS, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
 }
 
 

@@ -6,13 +6,13 @@ Reads what sentence-transformers writes (modules.json and the modules' folders) 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastembed_rt.errors import ModelFormatError
-from fastembed_rt.manifest import SIMILARITIES, check_file_name
+from fastembed_rt.manifest import EMBEDDING, SIMILARITIES, check_file_name
 
 from . import optimum_exporter
 from .architectures import ARCHITECTURES, Architecture, architecture
@@ -83,7 +83,25 @@ class Normalize:
         return "Normalize"
 
 
-Head = Dense | LayerNorm | Normalize
+@dataclass(frozen=True)
+class Truncate:
+    """The first numbers of each vector (Matryoshka); shorter vectors stay as they are."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return f"Truncate({self.dim})"
+
+
+Head = Dense | LayerNorm | Normalize | Truncate
+
+
+class TaskHead(Protocol):
+    """What follows the encoder where vectors of texts are not what is wanted."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The chain behind the transformer for people to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +121,14 @@ class Checkpoint:
     heads: tuple[Head, ...]
     max_length: int  # tokens, special tokens included
     lower_case: bool  # sentence-transformers' own do_lower_case, before the tokenizer's normalizer
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # said against tokenizer_config.json
     prompts: Mapping[str, str]
     default_prompt_name: str | None
     similarity: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    task: str = EMBEDDING
+    head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property
     def model_type(self) -> str:
@@ -122,6 +143,8 @@ class Checkpoint:
     @property
     def modules(self) -> tuple[str, ...]:
         """The chain for people to read."""
+        if self.head is not None:
+            return (f"Transformer({self.model_type})", *self.head.modules)
         kind = "+".join(self.pooling)
         return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
 
@@ -141,6 +164,7 @@ class Overrides:
     max_length: int | None = None
     prompts: Mapping[str, str] | None = None
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
 
 
 def load(root: Path, name: str, revision: str | None = None, *, exporter: str = "auto") -> Checkpoint:
@@ -166,6 +190,52 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     else:
         path, pooling, include_prompt, heads, weighted = root, ("mean",), True, (), []
         notes.append("no modules.json: mean pooling without normalization, as sentence-transformers does")
+    return assemble(
+        root,
+        path,
+        name,
+        revision,
+        notes,
+        exporter=exporter,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        heads=heads,
+        weighted=weighted,
+    )
+
+
+def assemble(
+    root: Path,
+    path: Path,
+    name: str,
+    revision: str | None,
+    notes: list[str],
+    *,
+    exporter: str = "auto",
+    pooling: tuple[str, ...] = (),
+    include_prompt: bool = True,
+    heads: tuple[Head, ...] = (),
+    weighted: Sequence[Path] = (),
+    similarities: Sequence[str] = SIMILARITIES,
+) -> Checkpoint:
+    """The checkpoint whose transformer is in `path`, with what stands beside it.
+
+    Args:
+        root: directory of the whole checkpoint.
+        path: directory of its transformer.
+        name: what the manifest calls it.
+        revision: commit on the hub.
+        notes: what a reader should know so far.
+        exporter: see `load`.
+        pooling: modes.
+        include_prompt: whether prompts are pooled.
+        heads: what follows the pooling.
+        weighted: directories of modules with weights of their own.
+        similarities: names that the task knows, its default first.
+
+    Raises:
+        CheckpointError, UnsupportedCheckpointError: see `load`.
+    """
     config = read_json(path / "config.json")
     if "model_type" not in config:
         raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
@@ -179,7 +249,9 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     stored, weight_files = read(path)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     settings = _transformer_settings(path)
-    prompts, default_prompt_name, similarity = _prompts(root)
+    prompts, default_prompt_name, similarity, truncate_dim = _sentence_settings(root, similarities)
+    if truncate_dim is not None:
+        heads = (*heads, Truncate(truncate_dim))  # behind Normalize: sentence-transformers does not normalize again
     checkpoint = Checkpoint(
         path=path,
         root=root,
@@ -194,6 +266,7 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
         heads=heads,
         max_length=1,
         lower_case=bool(settings.get("do_lower_case", False)),
+        tokenizer_settings=_tokenizer_settings(settings, path),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=similarity,
@@ -201,7 +274,7 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     max_length = settings.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1):
         raise CheckpointError(f"max_seq_length {max_length!r} beside {path / 'config.json'} is not a number of tokens")
-    max_length = max_length or _tokenizer_limit(path)
+    max_length = max_length or _limit(checkpoint.tokenizer_settings) or _tokenizer_limit(path)
     limit = row.positions(config)
     if max_length is not None and max_length > limit:
         notes.append(f"max_length {max_length} is more than the {limit} positions of the model; capped")
@@ -212,7 +285,8 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     """The checkpoint with the user's word instead of its own, recorded.
 
     Raises:
-        CheckpointError: a max_length that the model has no positions for, a default prompt that does not exist.
+        CheckpointError: a max_length that the model has no positions for, a default prompt that does not exist,
+            a truncate_dim below 1.
     """
     changes: dict[str, Any] = {}
     if wanted.pooling is not None:
@@ -222,13 +296,12 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
                 "leave the pooling as the checkpoint has it"
             )
         changes["pooling"] = wanted.pooling
-    if wanted.normalize is not None and wanted.normalize != checkpoint.normalize:
-        heads = checkpoint.heads
-        if wanted.normalize:
-            heads = (*heads, Normalize())
-        while not wanted.normalize and heads and isinstance(heads[-1], Normalize):
-            heads = heads[:-1]
-        changes["heads"] = heads
+    if wanted.normalize is not None:
+        changes["heads"] = _normalized(checkpoint.heads, wanted.normalize)
+    if wanted.truncate_dim is not None:
+        if wanted.truncate_dim < 1:
+            raise CheckpointError(f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more")
+        changes["heads"] = _truncated(changes.get("heads", checkpoint.heads), wanted.truncate_dim)
     if wanted.max_length is not None:
         limit = checkpoint.architecture.positions(checkpoint.config)
         if not 1 <= wanted.max_length <= limit:
@@ -252,6 +325,26 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     return replace(checkpoint, **changes, overrides=said)
 
 
+def _normalized(heads: tuple[Head, ...], wanted: bool) -> tuple[Head, ...]:
+    """The chain with normalization as its last step, or without one at its end, also before the checkpoint's cut."""
+    cut = tuple(head for head in heads if isinstance(head, Truncate))
+    rest = _not_normalized(heads)
+    return (*rest, *cut, Normalize()) if wanted else (*rest, *cut)
+
+
+def _truncated(heads: tuple[Head, ...], dim: int) -> tuple[Head, ...]:
+    """The chain cut to `dim`, instead of the checkpoint's cut, before the normalization at its end."""
+    rest = _not_normalized(heads)
+    normalizes = Normalize() in heads[len(rest) :]
+    return (*rest, Truncate(dim), Normalize()) if normalizes else (*rest, Truncate(dim))
+
+
+def _not_normalized(heads: tuple[Head, ...]) -> tuple[Head, ...]:
+    while heads and isinstance(heads[-1], (Normalize, Truncate)):
+        heads = heads[:-1]
+    return heads
+
+
 def _needs_width(heads: tuple[Head, ...]) -> bool:
     return any(isinstance(head, (Dense, LayerNorm)) for head in heads)
 
@@ -273,21 +366,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return body
 
 
-def _module_chain(root: Path) -> list[tuple[str, str]]:
-    """(class name, folder) of each module in order; the first is the transformer, the second the pooling."""
+def module_entries(root: Path, own: tuple[str, ...] = ("sentence_transformers.",)) -> list[tuple[str, str]]:
+    """(class name, folder) of each module of modules.json, in order; classes of other packages than `own` are refused.
+
+    Raises:
+        CheckpointError, UnsupportedCheckpointError: see `load`.
+    """
     try:
         body = json.loads((root / "modules.json").read_text(encoding="utf-8"))
         entries = sorted(body, key=lambda entry: int(entry["idx"]))
         chain = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{root / 'modules.json'} is not a list of modules ({error!r})") from error
-    foreign = [kind for kind, _ in chain if not kind.startswith("sentence_transformers.")]
+    foreign = [kind for kind, _ in chain if not kind.startswith(own)]
     if foreign:
         raise UnsupportedCheckpointError(
             f"modules.json names {foreign[0]}, code of the checkpoint's own; "
             "only modules of sentence_transformers are built"
         )
-    named = [(kind.rpartition(".")[2], folder) for kind, folder in chain]
+    return [(kind.rpartition(".")[2], folder) for kind, folder in chain]
+
+
+def _module_chain(root: Path) -> list[tuple[str, str]]:
+    """(class name, folder) of each module in order; the first is the transformer, the second the pooling."""
+    named = module_entries(root)
     kinds = [kind for kind, _ in named]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise UnsupportedCheckpointError(
@@ -383,15 +485,30 @@ def _transformer_settings(path: Path) -> dict[str, Any]:
     return {}
 
 
+def _tokenizer_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the module's settings pass on to the tokenizer; tokenizer_args until sentence-transformers 5."""
+    passed = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    if not isinstance(passed, dict):
+        raise CheckpointError(f"processor_kwargs {passed!r} beside {path / 'config.json'} are not settings by name")
+    return passed
+
+
 def _tokenizer_limit(path: Path) -> int | None:
     """model_max_length of the tokenizer, unless it is transformers' "no limit" (1e30)."""
     if not (path / "tokenizer_config.json").is_file():
         return None
-    limit = read_json(path / "tokenizer_config.json").get("model_max_length")
+    return _limit(read_json(path / "tokenizer_config.json"))
+
+
+def _limit(settings: Mapping[str, Any]) -> int | None:
+    limit = settings.get("model_max_length")
     return int(limit) if isinstance(limit, (int, float)) and 0 < limit < 1e9 else None
 
 
-def _prompts(root: Path) -> tuple[dict[str, str], str | None, str]:
+def _sentence_settings(
+    root: Path, similarities: Sequence[str] = SIMILARITIES
+) -> tuple[dict[str, str], str | None, str, int | None]:
+    """Prompts, default prompt, similarity and truncate_dim of config_sentence_transformers.json."""
     path = root / "config_sentence_transformers.json"
     config = read_json(path) if path.is_file() else {}
     prompts = config.get("prompts") or {}
@@ -401,7 +518,10 @@ def _prompts(root: Path) -> tuple[dict[str, str], str | None, str]:
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise CheckpointError(f"{path}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
-    similarity = config.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITIES:
-        raise CheckpointError(f"{path}: similarity_fn_name {similarity!r}; known: {', '.join(SIMILARITIES)}")
-    return prompts, default, similarity
+    similarity = config.get("similarity_fn_name") or similarities[0]
+    if similarity not in similarities:
+        raise CheckpointError(f"{path}: similarity_fn_name {similarity!r}; known: {', '.join(similarities)}")
+    truncate_dim = config.get("truncate_dim")
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
+        raise CheckpointError(f"{path}: truncate_dim {truncate_dim!r} is not a number of dimensions")
+    return prompts, default, similarity, truncate_dim

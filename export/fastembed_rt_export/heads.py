@@ -1,8 +1,8 @@
-"""What follows the encoder, fused into its graph: pooling, dense layers, layer norms, L2 normalization."""
+"""What follows the encoder, fused into its graph: pooling, dense layers, layer norms, cuts, L2 normalization."""
 
 from __future__ import annotations
 
-from .checkpoint import Dense, Head, LayerNorm, Normalize
+from .checkpoint import Dense, Head, LayerNorm, Normalize, Truncate
 from .errors import CheckpointError
 from .graph.graph import Graph, Value
 from .graph.ops import Ops
@@ -33,6 +33,8 @@ def sentence_embedding(
 def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[Value, int]:
     if isinstance(head, Normalize):
         return normalize(ops.graph, vectors), dim
+    if isinstance(head, Truncate):
+        return truncate(ops.graph, vectors, head.dim), min(dim, head.dim)
     takes = head.inputs if isinstance(head, Dense) else head.dim
     if takes != dim:
         raise CheckpointError(f"module {index + 2}, {head}, takes {takes} channels and gets {dim}")
@@ -62,6 +64,12 @@ def _own(weight: Weight, index: int) -> Weight:
 def _linear(graph: Graph, vectors: Value, layer: Linear) -> Value:
     product = graph.node("MatMul", vectors, graph.weight(layer.weight.transposed), name="linear")
     return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
+
+
+def truncate(graph: Graph, vectors: Value, dim: int) -> Value:
+    """First `dim` numbers of each row: (B, H) -> (B, min(H, dim))."""
+    ends = (graph.constant([0]), graph.constant([dim]), graph.constant([1]))  # start, end, axis
+    return graph.node("Slice", vectors, *ends, name="truncated")
 
 
 def normalize(graph: Graph, vectors: Value) -> Value:

@@ -12,14 +12,13 @@ from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
-from fastembed_rt.manifest import Manifest, Source, record_file
+from fastembed_rt.manifest import EMBEDDING, Manifest, Source, record_file
 
-from . import checkpoint as checkpoints
-from . import heads, tokenizer_file, variants, verify
+from . import heads, tasks, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
 from .checkpoint import Checkpoint, Overrides
 from .directory import atomic_directory, check_free
-from .errors import UnsupportedCheckpointError
+from .errors import CheckpointError, UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph
 from .graph.ops import Ops
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
@@ -36,6 +35,7 @@ class ExportOptions:
     force: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     opset: int = DEFAULT_OPSET
+    task: str = "auto"  # embedding | reranking | sparse | late_interaction; auto: as the checkpoint says
     exporter: str = "auto"  # builder | optimum | auto
     precisions: tuple[str, ...] = ("fp32",)  # the first is the directory's default
     calibration: Path | None = None  # texts for int8 instead of those that ship
@@ -85,8 +85,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
     )
-    checkpoint = checkpoints.load(located.path, located.name, located.revision, exporter=options.exporter)
-    checkpoint = checkpoints.override(checkpoint, options.overrides)
+    checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
+    checkpoint = tasks.override(checkpoint, options.overrides)
     tokenizer = tokenizer_file.load(checkpoint)
     with atomic_directory(output, force=options.force) as work:
         (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
@@ -103,10 +103,11 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                 max_length=checkpoint.max_length,
                 calibration=options.calibration,
                 min_cosine=options.min_cosine,
+                task=tasks.quantizing(checkpoint),
             ),
             say,
         )
-        described = _describe(checkpoint, work, tokenizer.pad_token_id, made)
+        described = _describe(checkpoint, work, tokenizer, made)
         described.write(work)
         described = replace(described, parity=_parity(work, checkpoint, options, say))
         described.write(work)
@@ -118,15 +119,21 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     """Graph of encoder and heads for one target.
 
     Raises:
-        CheckpointError: tensors that do not fit the config.
+        CheckpointError: tensors that do not fit the config, more dimensions asked for than there are.
     """
+    if checkpoint.task != EMBEDDING:
+        return tasks.build(checkpoint, target, opset)
     graph = Graph(opset)
-    ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt))
+    first_only = checkpoint.pooling == ("cls",) and checkpoint.include_prompt
+    ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt), first_only=first_only)
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
     width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
     vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
+    wanted = checkpoint.overrides.get("truncate_dim", dim)
+    if wanted > dim:
+        raise CheckpointError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
     graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
     return Built(graph, dim, beside)
 
@@ -145,12 +152,12 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
     )
-    checkpoint = checkpoints.load(located.path, located.name, located.revision)
+    checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
     said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
-    checkpoint = checkpoints.override(checkpoint, Overrides(**said))
+    checkpoint = tasks.override(checkpoint, Overrides(**said))
     if _fingerprint(checkpoint) != described.source.sha256:
         say(f"note: the weights of {name} are not those that {directory} was exported from")
-    return replace(described, parity=verify.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
+    return replace(described, parity=tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
 
 
 def _parity(
@@ -160,13 +167,13 @@ def _parity(
     if missing is not None:
         say(f"parity: {contract.NOT_VERIFIED} ({missing})")
         return {"status": contract.NOT_VERIFIED, "reason": missing}
-    return verify.verify(work, checkpoint, say, min_cosine=options.min_cosine)
+    return tasks.verify(work, checkpoint, say, min_cosine=options.min_cosine)
 
 
 def _describe(
     checkpoint: Checkpoint,
     work: Path,
-    pad_token_id: int,
+    tokenizer: tokenizer_file.TokenizerFile,
     made: variants.Made,
 ) -> Manifest:
     notes = checkpoint.notes
@@ -180,16 +187,18 @@ def _describe(
             model_type=checkpoint.model_type,
             sha256=_fingerprint(checkpoint),
         ),
+        **tasks.facts(checkpoint, work),
         dim=made.dim,
         pooling=checkpoint.pooling,
         normalize=checkpoint.normalize,
         max_length=checkpoint.max_length,
+        truncation_side=tokenizer.truncation_side,
         max_positions=checkpoint.architecture.positions(checkpoint.config),
         include_prompt=checkpoint.include_prompt,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         similarity=checkpoint.similarity,
-        pad_token_id=pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         modules=checkpoint.modules,
         tokenizer=record_file(work, contract.TOKENIZER_FILE),
         variants=made.variants,

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import batching
+from fastembed_rt.manifest import EMBEDDING, OUTPUTS
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
-from .graph.cpu import CPU, OPSET
+from .graph.cpu import CPU, OPSET, around_attention
 from .graph.graph import FLOAT, Graph, Value
 from .graph.int8 import GroupRecipe, Recipe, group_key, quantize_weight
 from .graph.target import Target
@@ -55,6 +56,22 @@ class Observed:
     free_smoothing: bool  # an output projection: smoothing folds into the value projection
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Tokenized texts as a graph takes them, and what it gives for them."""
+
+    rows: Sequence[Ids]
+    boundaries: Ids  # (rows,) see `batching.feeds`
+    feeds: Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds] = batching.feeds
+    output: str = OUTPUTS[EMBEDDING]
+    by_token: bool = False  # the output has a row for each token, not for each text
+
+    @classmethod
+    def of(cls, rows: Sequence[Ids]) -> Sample:
+        """Texts without prompts."""
+        return cls(rows, np.zeros(len(rows), dtype=np.int64))
+
+
 def calibration_texts(source: Path | None = None) -> list[str]:
     """Texts that ship with the package, or those of a file (.jsonl with strings or {"text"}, else a text a line).
 
@@ -73,35 +90,38 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     return texts
 
 
-def probe(groups: dict[str, tuple[Value, Sequence[Linear]]], free: set[str]) -> Target:
-    """The cpu target, noting each group of layers, the value it reads, and whose smoothing folds into the values."""
+def probe(groups: dict[str, tuple[list[Value], Sequence[Linear]]], free: set[str]) -> Target:
+    """The cpu target, noting each group of layers, the values it reads, and whose smoothing folds into the values.
+
+    Layers that are run several times (ALBERT's) read several values, all of which one recipe has to serve.
+    """
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
-        groups[group_key(layers)] = (states, list(layers))
+        groups.setdefault(group_key(layers), ([], list(layers)))[0].append(states)
         return CPU.linears(graph, states, layers)
 
     def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
         free.add(group_key([output]))
         return value, output
 
-    return replace(CPU, linears=linears, balance=balance)
+    return replace(CPU, **around_attention(linears), balance=balance)
 
 
 def observe(
-    build: Callable[[Target, int], Graph], rows: Sequence[Ids], held_out: Sequence[Ids], threads: int
+    build: Callable[[Target, int], Graph], sample: Sample, held_out: Sample, threads: int
 ) -> tuple[dict[str, Observed], Floats]:
     """Run the float graph over tokenized texts and watch the input of every group of layers.
 
     Returns:
         What was seen, by group, and the float vectors of the texts held out, to compare with.
     """
-    groups: dict[str, tuple[Value, Sequence[Linear]]] = {}
+    groups: dict[str, tuple[list[Value], Sequence[Linear]]] = {}
     free: set[str] = set()
     graph = build(probe(groups, free), OPSET)
-    values = list(dict.fromkeys(value for value, _ in groups.values()))
+    values = list(dict.fromkeys(value for read, _ in groups.values() for value in read))
     for index, value in enumerate(values):
-        graph.output(value, f"probe.{index}", FLOAT, ("tokens", f"channels.{index}"))
-    lengths = np.array([len(row) for row in rows])
+        graph.output(value, f"probe.{index}", FLOAT, (f"rows.{index}", f"channels.{index}"))
+    lengths = np.array([len(row) for row in sample.rows])
     random = np.random.default_rng(SEED)
     share = min(SAMPLE / max(int(lengths.sum()), 1), 1.0)
     seen: list[list[Any]] = [[None, None, []] for _ in values]
@@ -109,26 +129,28 @@ def observe(
         write(graph, Path(work), "probe.onnx", name="probe", metadata={})
         session = _session(Path(work) / "probe.onnx", threads)
         names = [f"probe.{index}" for index in range(len(values))]
-        for batch, outputs in _run(session, rows, names):
+        for batch, outputs in _run(session, sample, names):
             chosen = random.random(int(lengths[batch].sum())) < share
             for entry, states in zip(seen, outputs, strict=True):
                 low, high = states.min(axis=0), states.max(axis=0)
                 entry[0] = low if entry[0] is None else np.minimum(entry[0], low)
                 entry[1] = high if entry[1] is None else np.maximum(entry[1], high)
-                entry[2].append(states[chosen])
+                # Some inputs have a row a text, not a token (one pooled token a text): few enough to keep all.
+                entry[2].append(states[chosen] if len(states) == len(chosen) else states)
         vectors = _vectors(session, held_out)
         del session
     place = {value: index for index, value in enumerate(values)}
     found = {}
-    for key, (value, layers) in groups.items():
-        low, high, pieces = seen[place[value]]
-        found[key] = Observed(layers, low, high, np.concatenate(pieces), key in free)
+    for key, (read, layers) in groups.items():
+        lows, highs, pieces = zip(*(seen[place[value]] for value in read), strict=True)
+        states = np.concatenate([piece for own in pieces for piece in own])[:: len(read)]
+        found[key] = Observed(layers, np.min(lows, axis=0), np.max(highs, axis=0), states, key in free)
     return found, vectors
 
 
-def vectors(path: Path, rows: Sequence[Ids], threads: int) -> Floats:
+def vectors(path: Path, sample: Sample, threads: int) -> Floats:
     """Vectors of tokenized texts from a packed graph."""
-    return _vectors(_session(path, threads), rows)
+    return _vectors(_session(path, threads), sample)
 
 
 def _session(path: Path, threads: int) -> Any:
@@ -140,22 +162,21 @@ def _session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, disabled_optimizers=SLOWER_FUSIONS)
 
 
-def _run(session: Any, rows: Sequence[Ids], names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:
-    lengths = np.array([len(row) for row in rows])
-    needed = {entry.name for entry in session.get_inputs()}
+def _run(session: Any, sample: Sample, names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:
+    lengths = np.array([len(row) for row in sample.rows])
+    needed = [entry.name for entry in session.get_inputs()]
     for batch in batching.plan(lengths, BATCH_TOKENS):
-        feeds = batching.packed([rows[k] for k in batch])
-        if "pooling_mask" in needed:
-            feeds["pooling_mask"] = feeds["token_mask"].astype(np.int64)
+        feeds = sample.feeds([sample.rows[k] for k in batch], needed, 0, sample.boundaries[batch])
         yield batch, session.run(names, feeds)
 
 
-def _vectors(session: Any, rows: Sequence[Ids]) -> Floats:
-    out: list[Any] = [None] * len(rows)
-    for batch, (found,) in _run(session, rows, ["sentence_embedding"]):
-        for place, vector in zip(batch, found, strict=True):
-            out[place] = vector
-    return np.stack(out)
+def _vectors(session: Any, sample: Sample) -> Floats:
+    out: list[Any] = [None] * len(sample.rows)
+    for batch, (found,) in _run(session, sample, [sample.output]):
+        ends = np.cumsum([len(sample.rows[k]) if sample.by_token else 1 for k in batch])[:-1]
+        for place, piece in zip(batch, np.split(found, ends), strict=True):
+            out[place] = piece
+    return np.concatenate(out)
 
 
 def recipe(observed: Mapping[str, Observed]) -> tuple[Recipe, dict[str, float]]:

@@ -23,7 +23,7 @@ from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
 from .graph.target import Target
 from .graph.writer import Written, write
-from .parity import Fidelity, parity_texts
+from .parity import Fidelity, Vectors, parity_texts
 
 MODEL_FILE = "model.onnx"
 PRECISIONS = ("fp32", "int8")
@@ -40,6 +40,14 @@ class Built:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantizing:
+    """What int8 asks of a task."""
+
+    sample: Callable[[TextTokenizer, Sequence[str]], quantize.Sample]  # texts as the task's graphs take them
+    fidelity: Callable[[Vectors, Vectors], Fidelity] = Fidelity.of  # outputs for them beside those expected
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What the variants depend on."""
 
@@ -52,6 +60,7 @@ class Wanted:
     max_length: int
     calibration: Path | None
     min_cosine: float
+    task: Quantizing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,19 +119,20 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     if not texts:
         raise CheckpointError(f"{wanted.calibration} has no texts; calibration needs some, one a line")
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
-    rows = tokenizer(texts).ids
-    say(f"calibrating int8 on {len(texts)} texts, {sum(map(len, rows))} tokens")
+    sample = wanted.task.sample(tokenizer, texts)
+    tokens = sum(map(len, sample.rows))
+    say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
     threads, file = available_threads(), "model.cpu.int8.onnx"
-    held_out = tokenizer([case.text for case in parity_texts()]).ids
-    observed, exact = quantize.observe(lambda target, opset: build(target, opset).graph, rows, held_out, threads)
+    held_out = wanted.task.sample(tokenizer, [case.text for case in parity_texts()])
+    observed, exact = quantize.observe(lambda target, opset: build(target, opset).graph, sample, held_out, threads)
     recipe, errors = quantize.recipe(observed)
     del observed
     while True:
         target = int8.target(recipe)
         built = build(target, target.opset or DEFAULT_OPSET)
         written = _write(built.graph, work, file, wanted, say)
-        fidelity = Fidelity.of(quantize.vectors(work / file, held_out, threads), exact)
-        say(f"fidelity to fp32 on {len(held_out)} texts: {fidelity}")
+        fidelity = wanted.task.fidelity(quantize.vectors(work / file, held_out, threads), exact)
+        say(f"fidelity to fp32 on {len(held_out.rows)} texts: {fidelity}")
         if fidelity.passes(wanted.min_cosine) or len(recipe.groups) <= len(errors) * (1 - MOST_FLOAT):
             break
         # Give the layers that lose most their float weights back, a few at a time.
@@ -135,7 +145,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         )
     notes: dict[str, Any] = {
         "fidelity": fidelity.as_dict(),
-        "calibration": {"texts": len(texts), "tokens": sum(map(len, rows)), "seed": quantize.SEED},
+        "calibration": {"texts": len(texts), "tokens": tokens, "seed": quantize.SEED},
         "int8_groups": len(recipe.groups),
         "float_groups": sorted(set(errors) - set(recipe.groups)),
         "embedding": "int8" if recipe.embedding else "fp32",

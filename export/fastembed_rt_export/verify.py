@@ -71,7 +71,11 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
     model = SentenceTransformer(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
     model = model.float().eval()
     model.max_seq_length = checkpoint.max_length
+    if getattr(model.tokenizer, "padding_side", "right") == "left":
+        # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
+        model.tokenizer.padding_side = "right"
     said = checkpoint.overrides
+    dim = said.get("truncate_dim", model.truncate_dim)
     modules = list(model)
     if "pooling" in said:
         width = int(checkpoint.config.get("hidden_size", checkpoint.config.get("dim", 0)))
@@ -82,6 +86,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
         modules += [Normalize()] if said["normalize"] else []
     if len(modules) != len(model) or modules != list(model):
         model = SentenceTransformer(modules=modules, device="cpu").eval()
+    model.truncate_dim = dim
     out: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(wanted)
     with torch.inference_mode():
         for name in dict.fromkeys(case.prompt_name for case in wanted):
@@ -93,6 +98,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
                 prompt=prompt,
                 batch_size=REFERENCE_BATCH,
                 show_progress_bar=False,
+                normalize_embeddings=dim is not None and checkpoint.normalize,  # it cuts what is normalized already
             )
             for k, vector in zip(rows, vectors, strict=True):
                 out[k] = vector

@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import FastembedRtError
 
 PROG = "fastembed-rt"
-COMMANDS = ("export", "embed", "verify", "info", "doctor")  # modules of this package, in the order of --help
+COMMANDS = ("export", "embed", "verify", "info", "bench", "doctor")  # modules of this package, in the order of --help
 
 INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports for a tool that the signal ended
 TERMINATED = 143

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from .. import __version__
 from ..errors import MissingDependencyError
+from ..machine import int8_kernels
 from .facts import Facts, gather
 
 Level = Literal["ok", "note", "problem"]
@@ -128,18 +129,9 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
     cpu = facts.machine.cpu
     sets = ", ".join(sorted(cpu.instruction_sets)) or "no known instruction sets"
     yield Finding(level="ok", check="cpu", what=" ".join(filter(None, (cpu.vendor, cpu.model))) + f": {sets}")
+    full, what = int8_kernels(cpu)
     slower = 'compare precision "fp32" and "int8" on this machine before choosing'
-    if "avx512_vnni" in cpu or "avx_vnni" in cpu:
-        names = " and ".join(n.upper().replace("_", "-") for n in ("avx512_vnni", "avx_vnni") if n in cpu)
-        yield Finding(level="ok", check="int8", what=f"full speed with {names}")
-    elif "asimddp" in cpu:
-        yield Finding(level="ok", check="int8", what="full speed with ARM dot products")
-    elif not cpu.known:
-        yield Finding(level="note", check="int8", what="this system lists no instruction sets", fix=slower)
-    elif "avx2" in cpu:
-        yield Finding(level="note", check="int8", what="AVX2 without VNNI: INT8 runs right but slower", fix=slower)
-    else:
-        yield Finding(level="note", check="int8", what="no AVX2, VNNI or ARM dot products: INT8 is slow", fix=slower)
+    yield Finding(level="ok" if full else "note", check="int8", what=what, fix="" if full else slower)
 
 
 def check_threads(facts: Facts) -> Iterator[Finding]:

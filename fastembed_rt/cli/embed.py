@@ -10,10 +10,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import InvalidInputError
-from . import readers, writers
+from ..stored import FLOAT32, KINDS, Array, Form, form
+from . import appending, readers, writers
 from .export import add_hub_options
 from .readers import Columns, Record
 
@@ -26,7 +29,13 @@ formats by file name ending; standard input is txt, standard output jsonl, unles
   jsonl    in: a string or an object a line; out: {"id"?, "text", "embedding"}
   csv      in only: a header, then rows
   parquet  in: a string column; out: columns id?, text, embedding; needs fastembed-rt[parquet]
-  npy      out only: float32 (n, dim), in input order
+  npy      out only: (n, dim), in input order
+
+what made the vectors (model, variant, prompt, dim, precision) is kept as a fingerprint: inside parquet, in OUTPUT.json
+beside npy and jsonl; --append adds rows where it is the same
+
+--output-precision int8 and uint8 need ranges: --ranges holds the least and the greatest number of each dimension,
+--calibration-embeddings the float vectors of typical texts; binary and ubinary pack 8 numbers into a byte
 """
 
 
@@ -58,6 +67,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action=argparse.BooleanOptionalAction,
         help="unit vectors (default: as the checkpoint says)",
     )
+    parser.add_argument(
+        "--output-precision",
+        choices=list(KINDS),
+        default=FLOAT32,
+        help="of the vectors (default: float32); --precision is the graph's",
+    )
+    ranges = parser.add_mutually_exclusive_group()
+    ranges.add_argument("--ranges", metavar="FILE.npy", help="(2, dim), for int8 and uint8 vectors")
+    ranges.add_argument("--calibration-embeddings", metavar="FILE.npy", help="(n, dim), to take the ranges from")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens a text; default: the checkpoint's")
     parser.add_argument(
@@ -66,7 +84,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="truncate",
         help="what happens to texts longer than max_length (default: truncate, and say how many)",
     )
-    parser.add_argument("--force", action="store_true", help="replace an output that exists")
+    exists = parser.add_mutually_exclusive_group()
+    exists.add_argument("--force", action="store_true", help="replace an output that exists")
+    exists.add_argument(
+        "--append", action="store_true", help="add rows to a npy or jsonl output of the same fingerprint, or begin it"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(run=run)
 
@@ -111,41 +133,84 @@ def run(args: argparse.Namespace) -> int:
     sources = [readers.find_source(name, args.input_format) for name in names]
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
-    writers.check_target(args.output, force=args.force)
+    options = _vector_options(args)
+    before = appending.check_append(args.output, output_format) if args.append else None
+    writers.check_target(args.output, force=args.force or args.append)
+    appending.check_beside(args.output, output_format, force=args.force)
 
     columns = Columns(text=args.column or "text", id=args.id_column)
     with open_model(args) as model:
         start = time.perf_counter()
-        rows = _Rows(model, readers.read(sources, columns), args)
-        with writers.open_target(args.output, output_format, force=args.force) as stream:
-            writers.WRITERS[output_format](stream, iter(rows), rows.dim, args.id_column is not None)
+        rows = _Rows(model, readers.read(sources, columns), args, options)
+        made = model.fingerprint(**rows.asked)
+        width, dtype = rows.form.width, rows.form.kind.dtype
+        if before is not None:
+            appending.check_same(args.output, before, made)
+            appending.check_end(args.output, output_format, width, dtype)
+        with writers.open_target(args.output, output_format, force=args.force, append=args.append) as stream:
+            with_ids = args.id_column is not None
+            writers.WRITERS[output_format](stream, iter(rows), width, with_ids, dtype=dtype, fingerprint=made)
+            if before is None:
+                appending.forget(args.output, output_format)
+        appending.remember(args.output, output_format, made)
         if not args.quiet:
             print(_summary(rows, time.perf_counter() - start, args.output), file=sys.stderr)
     return 0
 
 
+def _vector_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Precision and ranges of the vectors, as `EmbeddingModel.embed` takes them."""
+    options: dict[str, Any] = {}
+    if args.output_precision != FLOAT32:
+        options["precision"] = args.output_precision
+    given = {name: getattr(args, name) for name in ("ranges", "calibration_embeddings")}
+    files = {name: file for name, file in given.items() if file is not None}
+    if KINDS[args.output_precision].ranged and not files:
+        raise InvalidInputError(
+            f"--output-precision {args.output_precision} needs --ranges FILE.npy or --calibration-embeddings FILE.npy"
+        )
+    if files and not KINDS[args.output_precision].ranged:
+        name = next(iter(files)).replace("_", "-")
+        raise InvalidInputError(f"--{name} is for --output-precision int8 and uint8; drop it")
+    return {**options, **{name: _load(file) for name, file in files.items()}}
+
+
+def _load(file: str) -> Array:
+    try:
+        found = np.load(file, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"{file} does not exist") from error
+    except (ValueError, EOFError) as error:
+        raise InvalidInputError(f"{file} is not a .npy file ({error})") from error
+    if not isinstance(found, np.ndarray):
+        raise InvalidInputError(f"{file} is an archive of arrays; pass a .npy file")
+    return found
+
+
 class _Rows:
     """Records and their vectors, paired again after the model took the texts ahead; counts what passes."""
 
-    def __init__(self, model: EmbeddingModel, records: Iterator[Record], args: argparse.Namespace) -> None:
+    def __init__(
+        self, model: EmbeddingModel, records: Iterator[Record], args: argparse.Namespace, options: dict[str, Any]
+    ) -> None:
         self.model = model
         self.dim = model.dim
+        self.asked = {"prompt_name": args.prompt_name, "prompt": args.prompt, "normalize": args.normalize, **options}
+        self.form: Form = form(
+            args.output_precision, model.dim, *map(options.get, ("ranges", "calibration_embeddings"))
+        )
         self.count = 0
         self._records = records
         self._ahead: deque[Record] = deque()  # as many as the model reads ahead, which is bounded
         self._args = args
 
     def __iter__(self) -> Iterator[tuple[Record, writers.Vector]]:
-        vectors = self.model.embed(
-            self._texts(),
-            prompt_name=self._args.prompt_name,
-            prompt=self._args.prompt,
-            normalize=self._args.normalize,
-        )
+        vectors = self.model.embed(self._texts(), **self.asked)
+        width = self.form.width
         with _Progress(quiet=self._args.quiet) as progress:
             for vector in vectors:
-                if vector.shape != (self.dim,):
-                    raise RuntimeError(f"the model gave a vector of shape {vector.shape}, not ({self.dim},)")
+                if vector.shape != (width,):
+                    raise RuntimeError(f"the model gave a vector of shape {vector.shape}, not ({width},)")
                 yield self._ahead.popleft(), vector
                 self.count += 1
                 progress.step()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import memory
 from ..errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--pooling", help=f"instead of the checkpoint's; one of {POOLINGS}, or several joined by +")
     parser.add_argument("--normalize", action=argparse.BooleanOptionalAction, help="instead of the checkpoint's")
     parser.add_argument("--max-length", type=int, help="tokens, special tokens included, instead of the checkpoint's")
+    parser.add_argument(
+        "--truncate-dim", type=int, metavar="N", help="first N dimensions (Matryoshka models), cut before normalization"
+    )
     parser.add_argument("--prompt", action="append", metavar="NAME=TEXT", help="add or change a prompt; repeatable")
     parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
     parser.add_argument(
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             max_length=args.max_length,
             prompts=_prompts(args.prompt) if args.prompt else None,
             default_prompt_name=args.default_prompt,
+            truncate_dim=args.truncate_dim,
         ),
         opset=DEFAULT_OPSET if args.opset is None else args.opset,
         precisions=tuple(args.precision.split(",")),
@@ -141,9 +146,5 @@ def _summary(done: Exported) -> str:
 
 
 def _peak_memory() -> str:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return ""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f", peak memory {peak / 1e6:.0f} MB"
+    most = memory.peak()
+    return "" if most is None else f", peak memory {most / 1e6:.0f} MB"

@@ -14,8 +14,11 @@ from typing import Any
 
 from .. import manifest
 from ..errors import FastembedRtError, IntegrityError
+from ..fingerprint import fingerprint
 from ..hub import resolve_model
+from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Variant
+from ..stored import FLOAT32, form
 from .embed import add_model_arguments
 
 OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
@@ -149,7 +152,15 @@ def as_json(
         "ok": all(state in SOUND for state in status.values()),
         "loads": next((file for file, found in loading.items() if found.loads), None),
         "files": dict(status),
-        "variants": {file: {"loads": found.loads, "why": found.why} for file, found in loading.items()},
+        "variants": {
+            variant.graph.file: {
+                "loads": loading[variant.graph.file].loads,
+                "why": loading[variant.graph.file].why,
+                "fingerprint": _fingerprint(facts, variant),
+            }
+            for variant in facts.variants
+        },
+        "int8": int8_kernels(cpu_features())[1],
         "manifest": json.loads(facts.to_json()),
     }
 
@@ -161,6 +172,9 @@ def as_text(
     rows = [("model", str(directory)), *_fact_rows(facts)]
     tokenizer = facts.tokenizer
     rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
+    rows += [("fingerprint", _fingerprint(facts, v)) for v in facts.variants if loading[v.graph.file].loads]
+    if any(variant.precision == "int8" for variant in facts.variants):
+        rows.append(("int8 here", int8_kernels(cpu_features())[1]))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         yield f"{name.ljust(width)}  {value}"
@@ -172,6 +186,20 @@ def as_text(
     if faults := _faults(status):
         yield ""
         yield f"damaged: {faults}; restore the files or export the model again"
+
+
+def _fingerprint(facts: Manifest, variant: Variant) -> str:
+    """Of the vectors that plain `encode` gives."""
+    prompt = facts.prompts[facts.default_prompt_name] if facts.default_prompt_name is not None else ""
+    return fingerprint(
+        facts,
+        variant,
+        form(FLOAT32, facts.dim),
+        prompt=prompt,
+        normalize=facts.normalize,
+        max_length=facts.max_length,
+        chunked=False,
+    )
 
 
 def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:

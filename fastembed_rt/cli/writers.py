@@ -13,10 +13,10 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,10 @@ PARQUET_ROWS = 1024  # rows held back and written as one row group
 
 ENDINGS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
-Vector: TypeAlias = NDArray[np.float32]
+FLOAT32 = np.dtype(np.float32)
+FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in a Parquet file's metadata
+
+Vector: TypeAlias = NDArray[Any]
 Rows: TypeAlias = Iterator[tuple[Record, Vector]]
 
 
@@ -74,13 +77,14 @@ def check_target(target: str, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def open_target(target: str, output_format: str, *, force: bool) -> Iterator[BinaryIO]:
+def open_target(target: str, output_format: str, *, force: bool, append: bool = False) -> Iterator[BinaryIO]:
     """A stream for a writer; what it holds appears under `target` when the block ends without an error.
 
-    Only jsonl goes to standard output as it comes: the others know their first bytes at the end.
+    To append, the stream begins as a copy of the target, at its end. Only jsonl goes to standard output as it comes:
+    the others know their first bytes at the end.
     """
     if target != STDOUT:
-        with _replacing(Path(target).resolve(), target, force=force) as stream:
+        with _replacing(Path(target).resolve(), target, force=force, append=append) as stream:
             yield stream
     elif output_format == "jsonl":
         with _stdout() as stream:
@@ -103,41 +107,78 @@ def _stdout() -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, target: str, *, force: bool) -> Iterator[BinaryIO]:
+def _replacing(path: Path, target: str, *, force: bool, append: bool) -> Iterator[BinaryIO]:
     # Beside the target, because a rename is atomic within one file system only.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as stream:
+        before = _state(path) if append else None
+        if before is not None:
+            shutil.copyfile(path, part)
+        with part.open("xb" if before is None else "r+b") as stream:
+            stream.seek(0, os.SEEK_END)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # the name must not outlive the contents when the machine stops
-        check_target(target, force=force)  # someone else may have made it while the vectors were computed
+        if append and _state(path) != before:
+            raise InvalidInputError(f"output {target} changed while vectors were computed for it; append again")
+        check_target(target, force=force or append)  # someone else may have made it while the vectors were computed
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_npy(stream: BinaryIO, rows: Rows, dim: int, with_ids: bool = False) -> None:
-    """Float32 (n, dim) in input order, n patched into the header at the end; texts and ids are left out."""
-    stream.write(npy_header(0, dim))
-    count = 0
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, which tell whether it is still the same; None without one."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+    return None
+
+
+def write_npy(
+    stream: BinaryIO,
+    rows: Rows,
+    dim: int,
+    with_ids: bool = False,
+    *,
+    dtype: np.dtype[Any] = FLOAT32,
+    fingerprint: str = "",
+) -> None:
+    """(n, dim) in input order, n patched into the header at the end; texts and ids are left out.
+
+    A stream at the end of such a file gets more rows.
+    """
+    little = dtype.newbyteorder("<")
+    row_bytes = dim * dtype.itemsize
+    count = max(stream.tell() - NPY_HEADER_BYTES, 0) // row_bytes
+    if count == 0:
+        stream.seek(0)
+        stream.write(npy_header(0, dim, little.str))
     for _, vector in rows:
-        stream.write(vector.astype("<f4", copy=False).tobytes())
+        stream.write(vector.astype(little, copy=False).tobytes())
         count += 1
     stream.seek(0)
-    stream.write(npy_header(count, dim))
+    stream.write(npy_header(count, dim, little.str))
     stream.seek(0, os.SEEK_END)
 
 
-def npy_header(count: int, dim: int) -> bytes:
-    """Header of a version 1.0 .npy file of float32 (count, dim), always NPY_HEADER_BYTES long."""
-    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {dim}), }}"
+def npy_header(count: int, dim: int, descr: str = "<f4") -> bytes:
+    """Header of a version 1.0 .npy file of (count, dim), always NPY_HEADER_BYTES long."""
+    fields = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({count}, {dim}), }}"
     prefix = b"\x93NUMPY\x01\x00"
     room = NPY_HEADER_BYTES - len(prefix) - 2
     return prefix + room.to_bytes(2, "little") + fields.ljust(room - 1).encode("ascii") + b"\n"
 
 
-def write_jsonl(stream: BinaryIO, rows: Rows, dim: int, with_ids: bool = False) -> None:
+def write_jsonl(
+    stream: BinaryIO,
+    rows: Rows,
+    dim: int,
+    with_ids: bool = False,
+    *,
+    dtype: np.dtype[Any] = FLOAT32,
+    fingerprint: str = "",
+) -> None:
     """An object a line: id (if asked for), text, embedding; nine digits give every float32 back exactly.
 
     Raises:
@@ -145,7 +186,7 @@ def write_jsonl(stream: BinaryIO, rows: Rows, dim: int, with_ids: bool = False) 
     """
     # One format string for the whole vector: several times faster than json.dumps, and it never writes an
     # integer, which would lose the sign of -0.0.
-    template = ", ".join(["%.8e"] * dim)
+    template = ", ".join(["%.8e" if dtype.kind == "f" else "%d"] * dim)
     for record, vector in rows:
         if not np.isfinite(vector).all():
             raise FastembedRtError(
@@ -159,26 +200,35 @@ def write_jsonl(stream: BinaryIO, rows: Rows, dim: int, with_ids: bool = False) 
         stream.flush()  # whoever reads the pipe gets every vector at once; a line fills the buffer anyway
 
 
-def write_parquet(stream: BinaryIO, rows: Rows, dim: int, with_ids: bool = False) -> None:
-    """Columns id (if asked for: string or int64, as the first one is), text, embedding (float32, fixed size).
+def write_parquet(
+    stream: BinaryIO,
+    rows: Rows,
+    dim: int,
+    with_ids: bool = False,
+    *,
+    dtype: np.dtype[Any] = FLOAT32,
+    fingerprint: str = "",
+) -> None:
+    """Columns id (if asked for: string or int64, as the first one is), text, embedding (numbers of fixed size).
 
     Raises:
         InvalidInputError: ids of both kinds, or an integer beyond 64 bits.
     """
     pyarrow, parquet = require_parquet()
     chunk = list(itertools.islice(rows, PARQUET_ROWS))
-    fields = [("text", pyarrow.string()), ("embedding", pyarrow.list_(pyarrow.float32(), dim))]
+    number = pyarrow.from_numpy_dtype(dtype)
+    fields = [("text", pyarrow.string()), ("embedding", pyarrow.list_(number, dim))]
     if with_ids:
         integers = bool(chunk) and isinstance(chunk[0][0].id, int)
         fields.insert(0, ("id", pyarrow.int64() if integers else pyarrow.string()))
-    schema = pyarrow.schema(fields)
+    schema = pyarrow.schema(fields, metadata={FINGERPRINT_KEY: fingerprint} if fingerprint else None)
     # Vectors have no repeated values: dictionaries are for the other columns.
     with parquet.ParquetWriter(stream, schema, use_dictionary=["id", "text"]) as writer:
         while chunk:
             flat = np.concatenate([vector for _, vector in chunk])
             columns = [
                 pyarrow.array([record.text for record, _ in chunk], pyarrow.string()),
-                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat, pyarrow.float32()), dim),
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat, number), dim),
             ]
             if with_ids:
                 columns.insert(0, _id_column([record.id for record, _ in chunk], schema.field("id").type))
@@ -197,7 +247,23 @@ def _id_column(ids: Sequence[str | int | None], id_type: Any) -> Any:
         ) from error
 
 
-WRITERS: Mapping[str, Callable[[BinaryIO, Rows, int, bool], None]] = {
+class Writer(Protocol):
+    """Writes rows of `dim` numbers to a stream; `fingerprint` goes where the format has room for it."""
+
+    def __call__(
+        self,
+        stream: BinaryIO,
+        rows: Rows,
+        dim: int,
+        with_ids: bool = False,
+        *,
+        dtype: np.dtype[Any] = FLOAT32,
+        fingerprint: str = "",
+    ) -> None:
+        """Write all rows."""
+
+
+WRITERS: Mapping[str, Writer] = {
     "npy": write_npy,
     "jsonl": write_jsonl,
     "parquet": write_parquet,

@@ -56,6 +56,9 @@ class StandInModel:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def fingerprint(self, **_: object) -> str:
+        return f"stand-in-dim{self.dim}"
+
     def embed(self, texts: Iterable[str], **asked: object) -> Iterator[npt.NDArray[np.float32]]:
         self.asked = asked
         stream = iter(texts)

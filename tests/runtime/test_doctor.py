@@ -129,6 +129,7 @@ def test_an_onnxruntime_built_by_hand_is_fine() -> None:
     ("instruction_sets", "level", "verdict"),
     [
         (("avx2", "avx512f", "avx512_vnni"), "ok", "full speed with AVX512-VNNI"),
+        (("avx2", "avx512_vnni", "amx_int8"), "ok", "full speed with AMX"),
         (("avx2", "avx_vnni"), "ok", "full speed with AVX-VNNI"),
         (("asimd", "asimddp", "i8mm"), "ok", "full speed with ARM dot products"),
         (("avx2", "fma"), "note", "AVX2 without VNNI: INT8 runs right but slower"),

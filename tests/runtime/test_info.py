@@ -15,6 +15,7 @@ import pytest
 import fastembed_rt
 from fastembed_rt import cli, manifest
 from fastembed_rt.cli import info
+from fastembed_rt.machine import Cpu
 from fastembed_rt.manifest import Manifest, Source, Variant
 
 pytest.importorskip("onnxruntime")
@@ -94,6 +95,24 @@ def shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> Any:
         return code, capsys.readouterr().out
 
     return show
+
+
+@pytest.mark.parametrize("options", [{}, {"prompts": {"query": "query : "}, "default_prompt_name": "query"}])
+def test_the_fingerprint_is_that_of_the_loaded_model(
+    export_pair: Any, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = export_pair(**options).directory
+    with fastembed_rt.EmbeddingModel(directory, threads=1) as model:
+        wanted = model.fingerprint()
+    with fastembed_rt.EmbeddingModel(directory, threads=1, target="portable") as model:
+        portable = model.fingerprint()
+    assert ("noprompt" in wanted) == (not options)
+    assert cli.main(["info", str(directory)]) == 0
+    assert f"fingerprint {wanted}" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["info", str(directory), "--json"]) == 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert variants["model.cpu.fp32.onnx"]["fingerprint"] == wanted
+    assert variants["model.onnx"]["fingerprint"] == portable
 
 
 def row_of(text: str, file: str) -> str:
@@ -189,6 +208,15 @@ def test_a_missing_file_exits_with_3_and_the_rest_still_loads(shown: Any, direct
     assert "MISSING" in row_of(text, "model.cpu.int8.onnx")
     assert row_of(text, "model.cpu.fp32.onnx").startswith("*")
     assert json.loads(shown("--json")[1])["files"]["model.cpu.int8.onnx"] == "MISSING"
+
+
+def test_info_says_with_what_int8_runs_here(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def processor() -> Cpu:
+        return Cpu(vendor="GenuineIntel", model="Xeon", instruction_sets=frozenset({"avx2", "avx512_vnni"}), known=True)
+
+    monkeypatch.setattr(info, "cpu_features", processor)
+    assert "int8 here    full speed with AVX512-VNNI" in shown()[1]
+    assert json.loads(shown("--json")[1])["int8"] == "full speed with AVX512-VNNI"
 
 
 def test_a_truncated_file_is_altered(shown: Any, directory: Path) -> None:

@@ -9,7 +9,7 @@ from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from . import bert, distilbert, mpnet
+from . import albert, bert, distilbert, electra, modernbert, mpnet
 from .blocks import Config
 
 
@@ -37,6 +37,18 @@ ARCHITECTURES = {
         (*_MASKED_LM, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
     ),
     "mpnet": Architecture(mpnet.mpnet, mpnet.mpnet_positions, "mpnet.", _MASKED_LM),
+    "electra": Architecture(
+        electra.electra,
+        bert.bert_positions,
+        "electra.",
+        (*_MASKED_LM, "discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
+    ),
+    "albert": Architecture(
+        albert.albert, bert.bert_positions, "albert.", (*_MASKED_LM, "predictions.", "sop_classifier.")
+    ),
+    "modernbert": Architecture(
+        modernbert.modernbert, bert.bert_positions, "model.", (*_MASKED_LM, "head.", "decoder.")
+    ),
 }
 
 

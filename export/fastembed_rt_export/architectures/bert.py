@@ -42,25 +42,35 @@ def roberta_positions(config: Config) -> int:
     return setting(config, "max_position_embeddings", int) - setting(config, "pad_token_id", int, 1) - 1
 
 
-def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> Value:
+def refuse_other_attention(config: Config) -> None:
+    """Raise UnsupportedCheckpointError where attention is not that of an encoder with absolute positions."""
     refuse(config, "position_embedding_type", "absolute")
     refuse(config, "is_decoder", False)
     refuse(config, "add_cross_attention", False)
-    shape = Shape.of(config)
+
+
+def embedded(
+    ops: Ops, config: Config, tensors: Tensors, width: int, epsilon: float, *, after_pad: bool = False
+) -> Value:
+    """Words, positions and token types of `width` channels, normalized; `after_pad`: positions as RoBERTa has them."""
     embeddings = tensors.under("embeddings.")
     with ops.scope("embeddings"):
-        words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), shape.hidden))
+        words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), width))
         rows = setting(config, "max_position_embeddings", int)
-        positions = embeddings.get("position_embeddings.weight", (rows, shape.hidden))
-        types = embeddings.get(
-            "token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), shape.hidden)
-        )
+        positions = embeddings.get("position_embeddings.weight", (rows, width))
+        types = embeddings.get("token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), width))
         # A text alone is all of type 0: its row joins every position.
-        table = positions.map("+type", lambda array: array + types.load()[0])
-        states = ops.embed(words)
+        table = ops.fold_token_type(positions, types)
+        states = ops.add_token_types(ops.embed(words), types)
         if after_pad:
             states = ops.add_positions_after_pad(states, table, setting(config, "pad_token_id", int, 1))
         else:
             states = ops.add_positions(states, table)
-        states = ops.norm(states, layer_norm(embeddings, "LayerNorm", shape.hidden, shape.epsilon))
+        return ops.norm(states, layer_norm(embeddings, "LayerNorm", width, epsilon))
+
+
+def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> Value:
+    refuse_other_attention(config)
+    shape = Shape.of(config)
+    states = embedded(ops, config, tensors, shape.hidden, shape.epsilon, after_pad=after_pad)
     return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, ops.attention_bias())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,14 +41,36 @@ def refuse(config: Config, key: str, *accepted: object) -> None:
         )
 
 
-def linear(tensors: Tensors, name: str, inputs: int, outputs: int) -> Linear:
-    """The linear layer `name` with a bias."""
-    return Linear(tensors.get(f"{name}.weight", (outputs, inputs)), tensors.get(f"{name}.bias", (outputs,)))
+def flag(config: Config, key: str, default: bool) -> bool:
+    """Switch of config.json under `key`.
+
+    Raises:
+        CheckpointError: neither true nor false.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"config.json has {key} = {value!r}, expected true or false")
+    return default if value is None else value
 
 
-def layer_norm(tensors: Tensors, name: str, width: int, epsilon: float) -> Norm:
-    """The layer normalization `name` with a bias."""
-    return Norm(tensors.get(f"{name}.weight", (width,)), tensors.get(f"{name}.bias", (width,)), epsilon)
+def linear(tensors: Tensors, name: str, inputs: int, outputs: int, *, bias: bool = True) -> Linear:
+    """The linear layer `name`."""
+    weight = tensors.get(f"{name}.weight", (outputs, inputs))
+    return Linear(weight, tensors.get(f"{name}.bias", (outputs,)) if bias else None)
+
+
+def fused(tensors: Tensors, name: str, inputs: int, outputs: int, parts: int, *, bias: bool) -> list[Linear]:
+    """The linear layers of `outputs` each that are stored as one under `name`."""
+    whole = linear(tensors, name, inputs, outputs * parts, bias=bias)
+    places = [(part * outputs, (part + 1) * outputs) for part in range(parts)]
+    return [Linear(whole.weight.rows(*rows), whole.bias.rows(*rows) if whole.bias else None) for rows in places]
+
+
+def layer_norm(tensors: Tensors, name: str, width: int, epsilon: float, *, bias: bool = True) -> Norm:
+    """The layer normalization `name`."""
+    return Norm(
+        tensors.get(f"{name}.weight", (width,)), tensors.get(f"{name}.bias", (width,)) if bias else None, epsilon
+    )
 
 
 @dataclass(frozen=True)
@@ -96,12 +118,22 @@ class LayerNames:
 
 
 def post_norm_layers(
-    ops: Ops, tensors: Tensors, states: Value, prefix: str, names: LayerNames, shape: Shape, bias: Value
+    ops: Ops,
+    tensors: Tensors,
+    states: Value,
+    prefix: str | Sequence[str],
+    names: LayerNames,
+    shape: Shape,
+    bias: Value,
 ) -> Value:
-    """Layers of norm(x + attention(x)), then norm(x + feed_forward(x)); `prefix` has a {} for the layer's number."""
+    """Layers of norm(x + attention(x)), then norm(x + feed_forward(x)).
+
+    `prefix` has a {} for the layer's number, or is that of each layer in order.
+    """
     width = shape.hidden
-    for index in range(shape.layers):
-        layer = tensors.under(prefix.format(index))
+    prefixes = [prefix.format(index) for index in range(shape.layers)] if isinstance(prefix, str) else prefix
+    for index, own in enumerate(prefixes):
+        layer = tensors.under(own)
         with ops.scope(f"layer.{index}"):
             with ops.scope("attention"):
                 attention = Attention(
@@ -111,7 +143,9 @@ def post_norm_layers(
                     output=linear(layer, names.output, width, width),
                     heads=shape.heads,
                 )
-                mixed = ops.self_attention(states, attention, bias)
+                queries = ops.only_first(states) if index == len(prefixes) - 1 else None
+                mixed = ops.self_attention(states, attention, bias, queries)
+                states = states if queries is None else queries
                 norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
                 states = ops.norm(ops.add(states, mixed), norm)
             with ops.scope("feed_forward"):
@@ -120,4 +154,6 @@ def post_norm_layers(
                 expanded = ops.feed_forward(states, up, shape.activation, down)
                 norm = layer_norm(layer, names.feed_forward_norm, width, shape.epsilon)
                 states = ops.norm(ops.add(states, expanded), norm)
+                if queries is not None:
+                    ops.mark_first(states)
     return states

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .cpu import CPU
+from .cpu import CPU, around_attention
 from .graph import FLOAT, Graph, Value
 from .target import Target, Tokens
 from .weight import Array, Linear, Weight
@@ -44,7 +44,7 @@ class GroupRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Groups by the name of their first weight; a group that is not here stays float."""
+    """Groups by `group_key`; a group that is not here stays float."""
 
     groups: Mapping[str, GroupRecipe]
     folds: Mapping[str, Array]  # output projections by weight name: smoothing folded into the value projection
@@ -68,12 +68,18 @@ def target(recipe: Recipe) -> Target:
         smooth = recipe.folds.get(group_key([output]))
         return (value, output) if smooth is None else _balanced(value, output, smooth)
 
-    return replace(CPU, linears=linears, balance=balance, embed=_embed if recipe.embedding else CPU.embed)
+    embed = _embed if recipe.embedding else CPU.embed
+    return replace(CPU, **around_attention(linears), balance=balance, embed=embed)
 
 
 def group_key(layers: Sequence[Linear]) -> str:
-    """Name of a group of layers in a recipe."""
-    return layers[0].weight.name.removesuffix(SMOOTHED)
+    """Name of a group of layers in a recipe: its first weight, and how many are with it.
+
+    A layer may be in two groups: where only first tokens are wanted, the last layer's query stands alone, and ALBERT's
+    last layer is its first one.
+    """
+    name = layers[0].weight.name.removesuffix(SMOOTHED)
+    return name if len(layers) == 1 else f"{name}+{len(layers) - 1}"
 
 
 def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: GroupRecipe) -> list[Value]:
@@ -88,8 +94,9 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
     quantized = graph.node("QuantizeLinear", smoothed, scale, zero, name="quantize")
     excess = _excess(graph, smoothed, group) if group.outliers else None
     out = []
+    apart = "" if len(layers) == 1 else f"@{group_key(layers)}"  # a layer in two groups has two smoothings
     for index, layer in enumerate(layers):
-        values, scales, bias = _weights(layer, group, index)
+        values, scales, bias = _weights(layer, group, index, apart)
         value = graph.node(
             "MatMulIntegerToFloat",
             quantized,
@@ -103,7 +110,7 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
             name="linear",
         )
         if excess is not None:
-            rows = _rows(layer, group)
+            rows = _rows(layer, group, apart)
             extra = graph.node("MatMul", excess, graph.weight(rows), name="outliers")
             value = graph.node("Add", value, extra, name="linear+outliers")
         out.append(value)
@@ -125,24 +132,22 @@ def _smoothed(layer: Linear, group: GroupRecipe) -> Callable[[], Array]:
     return load
 
 
-def _weights(layer: Linear, group: GroupRecipe, index: int) -> tuple[Weight, Weight, Weight | None]:
-    load, name = _smoothed(layer, group), layer.weight.name
-    values = Weight(
-        f"{name}.int8", (layer.in_features, layer.out_features), lambda: quantize_weight(load())[0], np.dtype(np.int8)
-    )
-    scales = Weight(f"{name}.scale", (layer.out_features,), lambda: quantize_weight(load())[1])
+def _weights(layer: Linear, group: GroupRecipe, index: int, apart: str) -> tuple[Weight, Weight, Weight | None]:
+    load, name, shape = _smoothed(layer, group), layer.weight.name, (layer.in_features, layer.out_features)
+    values = Weight(f"{name}.int8{apart}", shape, lambda: quantize_weight(load())[0], np.dtype(np.int8))
+    scales = Weight(f"{name}.scale{apart}", (layer.out_features,), lambda: quantize_weight(load())[1])
     bias = layer.bias
     if group.bias_shift:
         shift = group.bias_shift[index].astype(np.float32)
         if bias is None:
-            return values, scales, Weight(f"{name}.shift", shift.shape, _held(shift))
-        return values, scales, bias.map("+shift", lambda array: array + shift)
+            return values, scales, Weight(f"{name}.shift{apart}", shift.shape, _held(shift))
+        return values, scales, bias.map(f"+shift{apart}", lambda array: array + shift)
     return values, scales, bias
 
 
-def _rows(layer: Linear, group: GroupRecipe) -> Weight:
+def _rows(layer: Linear, group: GroupRecipe, apart: str) -> Weight:
     load, channels = _smoothed(layer, group), list(group.outliers)
-    return Weight(f"{layer.weight.name}.outliers", (len(channels), layer.out_features), lambda: load()[channels])
+    return Weight(f"{layer.weight.name}.outliers{apart}", (len(channels), layer.out_features), lambda: load()[channels])
 
 
 def _balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Linear]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,11 @@ class Attention:
     value: Linear
     output: Linear
     heads: int
+    kv_heads: int | None = None  # of key and value; None: as many as of the query
+    scale: float | None = None  # of the scores; None: 1 / sqrt(D)
+    angles: tuple[Value, ...] = ()  # rotary positions, from `Ops.angles`
+    query_norm: Norm | None = None  # of each head, before it is turned
+    key_norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Ops:
     graph: Graph
     target: Target
     tokens: Tokens
+    first_only: bool = False  # the vector is the last layer's state of each text's first token
+    _first: set[Value] = field(default_factory=set)  # states of first tokens
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -55,6 +62,19 @@ class Ops:
     def add_positions_after_pad(self, states: Value, table: Weight, pad: int) -> Value:
         """Add row pad + 1, pad + 2, ...; a token that is the pad id gets row `pad` and is not counted (RoBERTa)."""
         return self.target.add_positions_after_pad(self.graph, self.tokens, states, table, pad)
+
+    def fold_token_type(self, table: Weight, types: Weight) -> Weight:
+        """Positions (P, H) plus row 0 of `types` (2, H), which a text alone has; `add_token_types` is for pairs."""
+        if self.tokens.token_type_ids is not None:
+            return table
+        return table.map("+type", lambda array: array + types.load()[0])
+
+    def add_token_types(self, states: Value, types: Weight) -> Value:
+        """Add the row of `types` (2, H) that each token's type names, where texts come in pairs."""
+        if self.tokens.token_type_ids is None:
+            return states
+        rows = self.graph.node("Gather", self.graph.weight(types), self.tokens.token_type_ids, name="type")
+        return self.graph.node("Add", states, rows, name="word+type")
 
     def linear(self, states: Value, layer: Linear) -> Value:
         """states @ weight.T + bias."""
@@ -77,39 +97,114 @@ class Ops:
             )
         return function(self.graph, states)
 
-    def attention_bias(self, by_distance: Weight | None = None) -> Value:
-        """What is added to the scores of every layer: the mask, and a bias (2M - 1, N) for key - query + M - 1."""
-        with self.scope("attention_bias"):
-            return self.target.attention_bias(self.graph, self.tokens, by_distance)
+    def attention_bias(
+        self, by_distance: Weight | None = None, *, before: int | None = None, after: int | None = None
+    ) -> Value:
+        """What is added to the scores: the mask, and a bias (2M - 1, N) for key - query + M - 1.
 
-    def self_attention(self, states: Value, attention: Attention, bias: Value) -> Value:
-        """Multi-head self-attention with its output projection."""
+        A token sees at most `before` tokens before it and `after` tokens behind it; None: all.
+        """
+        with self.scope("attention_bias"):
+            bias = self.target.attention_bias(self.graph, self.tokens, by_distance)
+            if before is None and after is None:
+                return bias
+            return self.add(bias, self.target.band(self.graph, self.tokens, before, after))
+
+    def angles(self, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+        """Rotary positions for `Attention.angles` from tables (P, D / 2): row 0, 1, 2, ... for the tokens of a text."""
+        with self.scope("rotary"):
+            return self.target.angles(self.graph, self.tokens, cosine, sine)
+
+    def self_attention(self, states: Value, attention: Attention, bias: Value, queries: Value | None = None) -> Value:
+        """Multi-head self-attention with its output projection; `queries`: from `only_first`, nobody else asks."""
         head = attention.query.out_features // attention.heads
-        query = attention.query.scaled(1.0 / math.sqrt(head))
-        key = Linear(attention.key.weight)
-        output = fold_value_bias(attention.value, attention.output)
-        value, output = self.target.balance(Linear(attention.value.weight), output)
-        q, k, v = self.target.linears(self.graph, states, [query, key, value])
-        mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
-        return self.linear(mixed, output)
+        scale = 1.0 / math.sqrt(head) if attention.scale is None else attention.scale
+        kv_heads = attention.kv_heads or attention.heads
+        # The norm of a head undoes a scale before it, turning does not.
+        query = attention.query if attention.query_norm else attention.query.scaled(scale)
+        query_norm = attention.query_norm.scaled(scale) if attention.query_norm else None
+        # Softmax drops what a bias adds to all keys alike, not what norms and positions make of it.
+        turned = bool(attention.angles or attention.key_norm)
+        key = attention.key if turned else Linear(attention.key.weight)
+        output = fold_value_bias(attention.value, attention.output, kv_heads, attention.heads // kv_heads)
+        value = Linear(attention.value.weight)
+        if kv_heads == attention.heads:
+            value, output = self.target.balance(value, output)
+        layers = [key, value] if queries is not None else [query, key, value]
+        if turned:
+            *rest, k, v = self.target.linears(self.graph, states, layers)
+            k = self._turned(k, attention.key_norm, attention.angles, kv_heads)
+            k, v = (self.target.spread(self.graph, self.tokens, part) for part in (k, v))
+        else:
+            *rest, k, v = self.target.project(self.graph, self.tokens, states, layers)
+        if queries is not None:
+            assert self.target.attend_first is not None
+            # A first token is at position 0, where nothing is turned.
+            q = self._turned(self.linear(queries, query), query_norm, (), attention.heads)
+            mixed = self.target.attend_first(self.graph, self.tokens, q, k, v, attention.heads, bias)
+            return self.linear(mixed, output)
+        (q,) = rest
+        if turned:
+            q = self._turned(q, query_norm, attention.angles, attention.heads)
+            q = self.target.spread(self.graph, self.tokens, q)
+        if kv_heads == attention.heads:
+            mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
+        else:
+            mixed = self.target.grouped_attention(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
+        return self.target.collect(self.graph, self.tokens, mixed, output)
+
+    def _turned(self, states: Value, norm: Norm | None, angles: tuple[Value, ...], heads: int) -> Value:
+        """Projected token states with each head normalized, then turned by its position."""
+        if norm is not None:
+            states = self.target.head_norm(self.graph, states, norm, heads)
+        return self.target.rotate(self.graph, states, angles, heads) if angles else states
+
+    def only_first(self, states: Value) -> Value | None:
+        """States (B, H) of the texts' first tokens where the last layer needs no others, else None."""
+        if not self.first_only or self.target.first is None:
+            return None
+        return self.mark_first(self.target.first(self.graph, self.tokens, states))
+
+    def mark_first(self, states: Value) -> Value:
+        """Say that these states are of first tokens only: pooling takes them as they are."""
+        self._first.add(states)
+        return states
+
+    def norm_kept(self, states: Value, norm: Norm) -> Value:
+        """Normalization behind the last layer: what it makes of first tokens are first tokens."""
+        normed = self.norm(states, norm)
+        return self.mark_first(normed) if states in self._first else normed
 
     def feed_forward(self, states: Value, up: Linear, activation: str, down: Linear) -> Value:
         """down(activation(up(states)))."""
         return self.linear(self.activation(self.linear(states, up), activation), down)
 
+    def gated_feed_forward(self, states: Value, gate: Linear, up: Linear, activation: str, down: Linear) -> Value:
+        """down(activation(gate(states)) * up(states))."""
+        up, down = self.target.balance(up, down)  # a factor of a channel of `up` passes through the product
+        gated, wide = self.target.linears(self.graph, states, [gate, up])
+        product = self.graph.node("Mul", self.activation(gated, activation), wide, name="gated")
+        return self.linear(product, down)
+
     def pool(self, states: Value, mode: str) -> Value:
         """Token states -> (B, H)."""
+        if states in self._first:
+            return states
         return self.target.pools[mode](self.graph, self.tokens, states)
 
 
-def fold_value_bias(value: Linear, output: Linear) -> Linear:
-    """Output layer whose bias already holds output.weight @ value.bias, computed in float64."""
+def fold_value_bias(value: Linear, output: Linear, heads: int = 1, group: int = 1) -> Linear:
+    """Output layer whose bias already holds output.weight @ value.bias, computed in float64.
+
+    `heads` of the value serve a `group` of query heads each.
+    """
     if value.bias is None:
         return output
     value_bias, weight, old = value.bias, output.weight, output.bias
 
     def load() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        folded = weight.load().astype(np.float64) @ value_bias.load().astype(np.float64)
+        bias = np.repeat(value_bias.load().astype(np.float64).reshape(heads, -1), group, axis=0).reshape(-1)
+        folded = weight.load().astype(np.float64) @ bias
         return (folded if old is None else folded + old.load()).astype(np.float32)
 
     return Linear(weight, Weight(f"{weight.name}.bias+value", (output.out_features,), load))

@@ -62,8 +62,30 @@ def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value
 
 def norm(graph: Graph, states: Value, layer: Norm) -> Value:
     """LayerNormalization over the last axis."""
+    if layer.rms:
+        return rms_norm(graph, states, layer)
     parameters = [graph.weight(weight) for weight in (layer.weight, layer.bias) if weight is not None]
     return graph.node("LayerNormalization", states, *parameters, axis=-1, epsilon=layer.epsilon, name="norm")
+
+
+def rms_norm(graph: Graph, states: Value, layer: Norm) -> Value:
+    """x / sqrt(mean(x^2) + epsilon) * weight; an operator since opset 23."""
+    weight = graph.weight(layer.weight)
+    if graph.opset >= 23:
+        return graph.node("RMSNormalization", states, weight, axis=-1, epsilon=layer.epsilon, name="norm")
+    square = graph.node("Mul", states, states, name="norm/square")
+    if graph.opset >= 18:
+        mean = graph.node("ReduceMean", square, graph.constant([-1]), keepdims=1, name="norm/mean")
+    else:
+        mean = graph.node("ReduceMean", square, axes=[-1], keepdims=1, name="norm/mean")
+    root = graph.node("Sqrt", graph.node("Add", mean, graph.constant(layer.epsilon), name="norm/sum"), name="norm/root")
+    return graph.node("Mul", graph.node("Div", states, root, name="norm/unit"), weight, name="norm")
+
+
+def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+    """(B, S, N * D), each D by itself."""
+    split = graph.node("Reshape", states, graph.constant([0, 0, heads, -1]), name="heads")
+    return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, 0, -1]), name="normed")
 
 
 def gelu(graph: Graph, states: Value) -> Value:
@@ -105,11 +127,11 @@ def unary(op: str) -> Callable[[Graph, Value], Value]:
     return lambda graph, states: graph.node(op, states, name=op.lower())
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
-    """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance."""
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, masked: float = MASKED) -> Value:
+    """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance; `masked` is added where there is no token."""
     mask = graph.node("Cast", tokens.attention_mask, to=FLOAT, name="mask")
     absent = graph.node("Sub", graph.constant(1.0), mask, name="absent")
-    additive = graph.node("Mul", absent, graph.constant(MASKED), name="additive")
+    additive = graph.node("Mul", absent, graph.constant(masked), name="additive")
     additive = graph.node("Unsqueeze", additive, graph.constant([1, 2]), name="additive")
     if by_distance is None:
         return additive
@@ -138,6 +160,75 @@ def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Val
     mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1, name="softmax"), v, name="mixed")
     mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3], name="mixed")
     return graph.node("Reshape", mixed, graph.constant([0, 0, -1]), name="mixed")
+
+
+def grouped_attention(
+    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+) -> Value:
+    """Attention after each head of key and value (B, S, M * D) is written once for every query head it serves."""
+
+    def repeated(states: Value) -> Value:
+        split = graph.node("Reshape", states, graph.constant([0, 0, kv_heads, 1, -1]), name="heads")
+        copies = graph.constant([1, 1, 1, heads // kv_heads, 1])
+        wide = graph.node("Expand", split, copies, name="repeated")
+        return graph.node("Reshape", wide, graph.constant([0, 0, -1]), name="repeated")
+
+    if heads != kv_heads:
+        key, value = repeated(key), repeated(value)
+    return attention(graph, tokens, query, key, value, heads, bias)
+
+
+def positions(graph: Graph, places: Value) -> Value:
+    """0, 1, 2, ... for the columns of `places` (B, S): (S,)."""
+    length = graph.node("Shape", places, start=1, end=2, name="length")
+    length = graph.node("Squeeze", length, name="length")
+    return graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
+
+
+def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+    """(S, S): 0 for keys from `before` places before the query to `after` places behind it, far below that else."""
+    return band_mask(graph, tokens.input_ids, before, after)
+
+
+def band_mask(graph: Graph, places: Value, before: int | None, after: int | None) -> Value:
+    """`band` over the columns of `places` (B, S)."""
+    position = positions(graph, places)
+    query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
+    distance = graph.node("Sub", position, query, name="distance")  # key - query
+    beyond = []
+    if before is not None:
+        beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
+    if after is not None:
+        beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
+    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
+    return graph.node("Where", outside, graph.constant(MASKED), graph.constant(0.0), name="band")
+
+
+def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+    """The first S rows, the same for every text: (S, 1, D / 2) each."""
+    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
+    found = []
+    for table in (cosine, sine):
+        rows = graph.node("Slice", graph.weight(table), graph.constant([0]), length, name="angle")
+        found.append(graph.node("Unsqueeze", rows, graph.constant([1]), name="angle"))
+    return tuple(found)
+
+
+def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> Value:
+    """Channel i of each head of (B, S, N * D) with channel i + D / 2, as a point in the plane, turned by its angle."""
+    cosine, sine = turn
+    split = graph.node("Reshape", states, graph.constant([0, 0, heads, 2, -1]), name="heads")
+    left, right = (
+        graph.node("Gather", split, graph.constant(half), axis=3, name=name) for half, name in enumerate("xy")
+    )
+    x = graph.node(
+        "Sub", graph.node("Mul", left, cosine, name="x.cos"), graph.node("Mul", right, sine, name="y.sin"), name="x"
+    )
+    y = graph.node(
+        "Add", graph.node("Mul", right, cosine, name="y.cos"), graph.node("Mul", left, sine, name="x.sin"), name="y"
+    )
+    turned = graph.node("Concat", x, y, axis=3, name="turned")
+    return graph.node("Reshape", turned, graph.constant([0, 0, -1]), name="turned")
 
 
 def _float_mask(graph: Graph, tokens: Tokens) -> Value:
@@ -235,7 +326,17 @@ PORTABLE = Target(
         "linear": lambda _, states: states,
     },
     attention_bias=attention_bias,
+    project=lambda graph, _, states, layers: linears(graph, states, layers),
     attention=attention,
+    grouped_attention=grouped_attention,
+    band=band,
+    angles=angles,
+    rotate=rotate,
+    head_norm=head_norm,
+    spread=lambda _, __, states: states,
+    collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
+    first=None,
+    attend_first=None,
     pools={
         "mean": pool_mean,
         "mean_sqrt_len_tokens": pool_mean_sqrt_len,

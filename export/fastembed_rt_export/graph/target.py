@@ -20,6 +20,7 @@ class Tokens:
     input_ids: Value  # (B, S) int64
     attention_mask: Value  # (B, S) int64, 1 for tokens
     pooling_mask: Value  # (B, S) int64, 1 for tokens that count in the pooling
+    token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,5 +40,20 @@ class Target:
     norm: Callable[[Graph, Value, Norm], Value]
     activations: dict[str, Callable[[Graph, Value], Value]]
     attention_bias: Callable[[Graph, Tokens, Weight | None], Value]  # the mask, plus a bias by distance (2M - 1, N)
+    # Query, key and value of token states, in the form that attention takes; layers on one input.
+    project: Callable[[Graph, Tokens, Value, Sequence[Linear]], list[Value]]
     attention: Callable[[Graph, Tokens, Value, Value, Value, int, Value], Value]
+    # The same with fewer heads of keys and values, each for several of the queries: heads, then those of the keys.
+    grouped_attention: Callable[[Graph, Tokens, Value, Value, Value, int, int, Value], Value]
+    band: Callable[[Graph, Tokens, int | None, int | None], Value]  # mask of keys too far before or after (None: never)
+    # Rotary positions: cosines and sines (P, D / 2) made ready once, and projected token states turned by them.
+    angles: Callable[[Graph, Tokens, Weight, Weight], tuple[Value, ...]]
+    rotate: Callable[[Graph, Value, tuple[Value, ...], int], Value]
+    head_norm: Callable[[Graph, Value, Norm, int], Value]  # each head of projected token states by itself
+    spread: Callable[[Graph, Tokens, Value], Value]  # projected token states -> the form that attention takes
+    collect: Callable[[Graph, Tokens, Value, Linear], Value]  # what attention gives, through a layer -> token states
+    # Where only the first token of each text is wanted: (T, H) -> (B, H), and attention with one query a text, whose
+    # query and result are (B, N * D). None: the target computes all tokens anyway.
+    first: Callable[[Graph, Tokens, Value], Value] | None
+    attend_first: Callable[[Graph, Tokens, Value, Value, Value, int, Value], Value] | None
     pools: dict[str, Callable[[Graph, Tokens, Value], Value]]  # token states -> (B, H)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class Weight:
         """(out, in) as checkpoints store linear layers -> (in, out) as MatMul takes them."""
         return self.map(".T", lambda array: array.T, self.shape[::-1])
 
+    def rows(self, start: int, stop: int) -> Weight:
+        """The rows from `start` to before `stop`."""
+        return self.map(f".rows.{start}-{stop}", lambda array: array[start:stop], (stop - start, *self.shape[1:]))
+
     def scaled(self, factor: float) -> Weight:
         """Every value times `factor`, computed in float64 and rounded once."""
         return self.map(".scaled", lambda array: (array.astype(np.float64) * factor).astype(np.float32))
@@ -65,8 +69,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Norm:
-    """A layer normalization: weight and bias (H,), epsilon."""
+    """A normalization of the last dimension: weight and bias (H,), epsilon; `rms`: by root mean square, no bias."""
 
     weight: Weight
     bias: Weight | None
     epsilon: float
+    rms: bool = False
+
+    def scaled(self, factor: float) -> Norm:
+        """Normalization whose output is `factor` times this one's."""
+        return replace(self, weight=self.weight.scaled(factor), bias=self.bias.scaled(factor) if self.bias else None)

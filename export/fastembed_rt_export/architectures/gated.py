@@ -1,0 +1,72 @@
+"""Layers of the newer families: self-attention and a gated feed-forward, normalized before or after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..graph.graph import Value
+from ..graph.ops import Attention, Ops
+from ..graph.weight import Linear, Norm
+
+
+@dataclass(frozen=True)
+class Gated:
+    """down(activation(gate(x)) * up(x)); without a gate, down(activation(up(x)))."""
+
+    gate: Linear | None
+    up: Linear
+    down: Linear
+    activation: str
+
+    def apply(self, ops: Ops, states: Value) -> Value:
+        """Token states -> token states."""
+        if self.gate is None:
+            return ops.feed_forward(states, self.up, self.activation, self.down)
+        return ops.gated_feed_forward(states, self.gate, self.up, self.activation, self.down)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Normalizations of one part of a layer; None where there is none."""
+
+    before: Norm | None = None  # of what the part reads
+    inside: Norm | None = None  # of what it gives
+    after: Norm | None = None  # of the sum with what came in
+
+
+def layer(
+    ops: Ops,
+    states: Value,
+    attention: Attention,
+    around: Norms,
+    forward: Gated,
+    beside: Norms,
+    bias: Value,
+    *,
+    last: bool,
+) -> Value:
+    """x + attention(x), then x + feed_forward(x), with `around` the first and `beside` the second.
+
+    In the last layer, first tokens only where the pooling takes no others.
+    """
+    with ops.scope("attention"):
+        read = _normed(ops, states, around.before)
+        queries = ops.only_first(read) if last else None
+        mixed = _normed(ops, ops.self_attention(read, attention, bias, queries), around.inside)
+        kept = ops.only_first(states) if queries is not None else None
+        states = _normed(ops, ops.add(states if kept is None else kept, mixed), around.after)
+    with ops.scope("feed_forward"):
+        read = _normed(ops, states, beside.before)
+        given = _normed(ops, forward.apply(ops, read), beside.inside)
+        states = _normed(ops, ops.add(states, given), beside.after)
+    return states if queries is None else ops.mark_first(states)
+
+
+def final_norm(ops: Ops, states: Value, norm: Norm) -> Value:
+    """Normalization behind the last layer, of first tokens only where that gave no others."""
+    with ops.scope("final_norm"):
+        return ops.norm_kept(states, norm)
+
+
+def _normed(ops: Ops, states: Value, norm: Norm | None) -> Value:
+    return states if norm is None else ops.norm(states, norm)

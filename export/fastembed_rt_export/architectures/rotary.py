@@ -1,0 +1,100 @@
+"""Rotary positions (Su et al. 2021, arXiv:2104.09864): config.json -> tables of cosines and sines.
+
+Scalings that are the same for every text are in the tables. Those that depend on the longest text of a batch
+("dynamic") do nothing up to max_position_embeddings, and longer texts are cut there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..graph.graph import Value
+from ..graph.ops import Ops
+from ..graph.weight import Array, Weight
+from .blocks import Config, setting
+
+Floats = npt.NDArray[np.float32]
+
+
+def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None = None) -> tuple[Value, ...]:
+    """Rotary positions of heads of `head` channels for `Attention.angles`.
+
+    Args:
+        ops: operations of the graph.
+        config: config.json.
+        head: channels of a head.
+        theta: base where config.json names none.
+        kind: which of the layer types, where config.json has settings for each.
+
+    Raises:
+        CheckpointError: an odd head.
+        UnsupportedCheckpointError: a scaling that is not known.
+    """
+    if head % 2:
+        raise CheckpointError(f"config.json gives heads of {head} channels; rotary positions need an even number")
+    rows = setting(config, "max_position_embeddings", int)
+    inverse = frequencies(settings(config, theta, kind), head)
+
+    def table(function: Callable[[Floats], Floats]) -> Callable[[], Array]:
+        def load() -> Array:
+            turns = np.arange(rows, dtype=np.float32)[:, None] * inverse  # rounded to float32, as the models do
+            return function(turns.astype(np.float64)).astype(np.float32)
+
+        return load
+
+    name = f"rotary.{kind}" if kind else "rotary"
+    shape = (rows, head // 2)
+    return ops.angles(Weight(f"{name}.cos", shape, table(np.cos)), Weight(f"{name}.sin", shape, table(np.sin)))
+
+
+def settings(config: Config, theta: float, kind: str | None = None) -> Mapping[str, Any]:
+    """Settings of the rotary positions under the names of transformers 5, from there or from the older rope_theta."""
+    given = config.get("rope_parameters")
+    if kind is not None and isinstance(given, Mapping) and any(isinstance(entry, Mapping) for entry in given.values()):
+        given = given.get(kind) or {}
+    if given is None:
+        given = {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"config.json has rotary settings {given!r}, expected an object")
+    found = {key: value for key, value in given.items() if value is not None}
+    return {"rope_type": found.get("type", "default"), "rope_theta": theta, **found}
+
+
+def frequencies(given: Mapping[str, Any], head: int) -> Floats:
+    """Turn of each pair of channels from one position to the next, in radians: (D / 2,).
+
+    Raises:
+        UnsupportedCheckpointError: a scaling that is not known.
+    """
+    for key in ("partial_rotary_factor", "attention_factor"):
+        if given.get(key, 1.0) != 1.0:
+            raise UnsupportedCheckpointError(f"config.json has rotary {key} = {given[key]!r}; built is 1.0 only")
+    scaling = given["rope_type"]
+    theta = setting(given, "rope_theta", float)
+    if scaling in ("default", "dynamic"):
+        return _inverse(theta, head)
+    factor = setting(given, "factor", float) if scaling in ("linear", "ntk") else 1.0
+    if scaling == "linear":
+        return _inverse(theta, head) / np.float32(factor)
+    if scaling != "ntk":
+        raise UnsupportedCheckpointError(
+            f"config.json has rotary scaling {scaling!r}; built are 'default', 'linear', 'ntk' and 'dynamic'"
+        )
+    # The NTK scaling of the GTE models, plain and mixed: formulas 6 and 13 of https://kexue.fm/archives/9706.
+    mixed = given.get("mixed_b")
+    if mixed is None:
+        return _inverse(theta * factor, head) / np.float32(factor ** (2 / head))
+    steps = np.arange(1, head // 2 + 1, dtype=np.float64)
+    scale = np.exp(np.log(factor) / (head / 2) ** float(mixed) * steps ** float(mixed))
+    angles: Floats = (_inverse(theta, head) / scale).astype(np.float32)
+    return angles
+
+
+def _inverse(theta: float, head: int) -> Floats:
+    powers = np.float64(theta) ** (np.arange(0, head, 2, dtype=np.float32) / np.float32(head)).astype(np.float64)
+    return np.float32(1.0) / powers.astype(np.float32)

@@ -1,0 +1,120 @@
+"""What a checkpoint is for, told from its files, and the row of functions that exports it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, TASKS
+
+from .. import checkpoint as checkpoints
+from ..checkpoint import Checkpoint, Overrides
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..graph.target import Target
+from ..parity import INT8_MIN_COSINE
+from ..variants import Built, Quantizing
+from . import reranking
+from .embedding import quantizing as embedding_quantizing
+from .task import Say, Task
+
+AUTO = "auto"
+ROWS: dict[str, Task] = {RERANKING: reranking.TASK}
+# The classes that sentence-transformers writes into config_sentence_transformers.json.
+_CLASSES = {
+    "SentenceTransformer": EMBEDDING,
+    "CrossEncoder": RERANKING,
+    "SparseEncoder": SPARSE,
+    "MultiVectorEncoder": LATE_INTERACTION,
+    "ColBERT": LATE_INTERACTION,  # PyLate
+}
+
+
+def detect(root: Path) -> str:
+    """The task of the checkpoint in `root`, told by what its author's library wrote beside the weights."""
+    if (root / "modules.json").is_file():
+        kinds = _module_kinds(root / "modules.json")
+        if "SpladePooling" in kinds:
+            return SPARSE
+        if "MultiVectorMask" in kinds or any(kind.startswith("pylate.") for kind in kinds):
+            return LATE_INTERACTION
+        return _CLASSES.get(str(_beside(root, "config_sentence_transformers.json").get("model_type")), EMBEDDING)
+    if (root / "artifact.metadata").is_file():
+        return LATE_INTERACTION
+    named = _beside(root, "config.json").get("architectures")
+    return RERANKING if any(str(name).endswith("ForSequenceClassification") for name in named or ()) else EMBEDDING
+
+
+def load(root: Path, name: str, revision: str | None = None, *, task: str = AUTO, exporter: str = "auto") -> Checkpoint:
+    """Read the checkpoint in directory `root` for `task`; see checkpoint.load.
+
+    Raises:
+        UnsupportedCheckpointError: a task that does not exist.
+    """
+    if task not in (AUTO, *TASKS):
+        raise UnsupportedCheckpointError(f"task {task!r} is not known; known: {', '.join((AUTO, *TASKS))}")
+    found = detect(root) if task == AUTO else task
+    if found == EMBEDDING:
+        return checkpoints.load(root, name, revision, exporter=exporter)
+    return _row(found).load(root, name, revision, exporter)
+
+
+def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
+    """The checkpoint with the user's word instead of its own, recorded; see checkpoint.override.
+
+    Raises:
+        CheckpointError: an option that the task does not have.
+    """
+    if checkpoint.task != EMBEDDING:
+        allowed = _row(checkpoint.task).overrides
+        foreign = [name for name, value in vars(wanted).items() if value is not None and name not in allowed]
+        if foreign:
+            option = foreign[0].replace("_", "-")
+            raise CheckpointError(f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out")
+    return checkpoints.override(checkpoint, wanted)
+
+
+def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
+    """Graph for one target of a checkpoint that is not an embedding model."""
+    return _row(checkpoint.task).build(checkpoint, target, opset)
+
+
+def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
+    """Fields of the manifest that the task decides; `work` has the tokenizer."""
+    return {} if checkpoint.task == EMBEDDING else _row(checkpoint.task).facts(checkpoint, work)
+
+
+def quantizing(checkpoint: Checkpoint) -> Quantizing:
+    """What int8 calibrates on and how it is measured."""
+    if checkpoint.task == EMBEDDING:
+        return embedding_quantizing()
+    return _row(checkpoint.task).quantizing(checkpoint)
+
+
+def verify(
+    directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float = INT8_MIN_COSINE
+) -> dict[str, Any]:
+    """Parity report of a model directory against its checkpoint; see verify.verify."""
+    if checkpoint.task == EMBEDDING:
+        from ..verify import verify as compare
+
+        return compare(directory, checkpoint, say, min_cosine=min_cosine)
+    return _row(checkpoint.task).verify(directory, checkpoint, say, min_cosine=min_cosine)
+
+
+def _row(task: str) -> Task:
+    return ROWS[task]
+
+
+def _module_kinds(path: Path) -> list[str]:
+    """Class names of modules.json: the last part, and the whole of those that are not sentence-transformers' own."""
+    try:
+        kinds = [str(entry["type"]) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # checkpoint.load says what is wrong with it
+    return [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
+
+
+def _beside(root: Path, name: str) -> dict[str, Any]:
+    return checkpoints.read_json(root / name) if (root / name).is_file() else {}

@@ -1,0 +1,104 @@
+"""What `embed` knows of an output beyond its vectors: the fingerprint beside it, and whether more rows fit behind it.
+
+A .npy file has no room for metadata and a line of JSON belongs to its text, so both get a small file of JSON under
+their name with `.json` behind it. A Parquet file holds its fingerprint inside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, OutputExistsError
+from .writers import NPY_HEADER_BYTES, STDOUT
+
+KEY = "fingerprint"
+BESIDE = ("npy", "jsonl")  # formats with a file beside them, and those that can grow
+
+
+def beside(target: str) -> Path:
+    """The file that holds the fingerprint of `target`; of a link's target where it is a link."""
+    path = Path(target).resolve()
+    return path.with_name(f"{path.name}.json")
+
+
+def check_beside(target: str, output_format: str, *, force: bool) -> None:
+    """Raise OutputExistsError where the fingerprint would overwrite a file that is no such thing."""
+    note = beside(target)
+    if output_format in BESIDE and target != STDOUT and not force and note.exists() and _read(note) is None:
+        raise OutputExistsError(f"{note} exists already and is no fingerprint of {target}; pass --force to replace it")
+
+
+def check_append(target: str, output_format: str) -> str | None:
+    """Fingerprint of the output that is there, None where there is none yet; costs nothing.
+
+    Raises:
+        InvalidInputError: an output that cannot grow, or does not say what is in it.
+    """
+    if target == STDOUT:
+        raise InvalidInputError("--append is for a file; name one with -o")
+    if output_format not in BESIDE:
+        raise InvalidInputError(
+            f"{output_format} files end with an index of what is in them and cannot grow; "
+            "write another file beside it, readers take a folder of them as one table"
+        )
+    if not Path(target).exists():
+        return None
+    found = _read(beside(target))
+    if found is None:
+        raise InvalidInputError(
+            f"{target} does not say what made it: {beside(target).name} is missing or damaged; write another file"
+        )
+    return found
+
+
+def _read(note: Path) -> str | None:
+    try:
+        body = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = body.get(KEY) if isinstance(body, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def check_same(target: str, found: str | None, wanted: str) -> None:
+    """Raise InvalidInputError, with both fingerprints, unless vectors of `wanted` belong behind those of `found`."""
+    if found is not None and found != wanted:
+        raise InvalidInputError(f"{target} holds vectors of {found}, these would be {wanted}; write another file")
+
+
+def check_end(target: str, output_format: str, width: int, dtype: np.dtype[Any]) -> None:
+    """Raise InvalidInputError unless the file is whole, so that a row can follow its last one."""
+    with Path(target).open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if output_format == "jsonl":
+            stream.seek(max(size - 1, 0))
+            whole = size == 0 or stream.read(1) == b"\n"
+        else:
+            stream.seek(0)
+            try:
+                magic = np.lib.format.read_magic(stream)
+                (rows, *numbers), fortran, found = np.lib.format.read_array_header_1_0(stream)
+            except (ValueError, TypeError) as error:
+                raise InvalidInputError(f"{target} is not a .npy file that embed wrote ({error})") from error
+            ours = magic == (1, 0) and stream.tell() == NPY_HEADER_BYTES and not fortran
+            fits = found == dtype and tuple(numbers) == (width,)
+            whole = ours and fits and size == NPY_HEADER_BYTES + rows * width * dtype.itemsize
+    if not whole:
+        raise InvalidInputError(f"{target} is not as embed wrote it, another tool changed it; write another file")
+
+
+def forget(target: str, output_format: str) -> None:
+    """Take away what an earlier output under this name said of itself, before another one takes its place."""
+    if output_format in BESIDE and target != STDOUT:
+        beside(target).unlink(missing_ok=True)
+
+
+def remember(target: str, output_format: str, fingerprint: str) -> None:
+    """Write the fingerprint beside an output that has no room for it."""
+    if output_format in BESIDE and target != STDOUT:
+        beside(target).write_text(json.dumps({KEY: fingerprint}) + "\n", encoding="utf-8")

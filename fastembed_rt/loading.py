@@ -1,0 +1,336 @@
+"""What models of every task share: a model directory opened, checked, loaded; texts through it; threads let go.
+
+Knows no task: what is tokenized and what becomes of a graph's output, each task says itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from . import batching, forks, hub, machine, manifest
+from .engine import Engine, Split
+from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
+from .manifest import CLASSES, OUTPUTS, Manifest
+from .options import checked_prompts, positive, seconds
+from .session import Session, choose_variant
+from .tokenizer import TextTokenizer, Tokenized, check_unicode
+from .windows import Window
+
+MAX_BATCH_TOKENS = 512  # measured: 256 to 512 are fastest, one thread a batch; more falls out of the caches
+MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
+ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class EncodeStats:
+    """What a model has encoded since it was loaded."""
+
+    texts: int = 0
+    tokens: int = 0  # after truncation, special tokens included
+    truncated: int = 0  # texts that lost tokens to max_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model is and how it is to run, as callers say it; see EmbeddingModel for each."""
+
+    path_or_name: str | os.PathLike[str]
+    provider: str = "cpu"
+    precision: str | None = None
+    target: str | None = None
+    threads: int | None = None
+    max_batch_tokens: int = MAX_BATCH_TOKENS
+    max_wait: float = 0.0
+    check_hashes: bool = True
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+
+
+class Work(Protocol[T_co]):
+    """One call's texts on their way through the model."""
+
+    def tokenize(self, window: Window) -> Tokenized:
+        """Token ids of some texts."""
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        """(rows,) tokens at the beginning of each row that are told from the rest, as the model's feeds take them."""
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
+        """What the caller gets for those texts."""
+
+
+class LoadedModel:
+    """A model directory with tokenizer, sessions and threads. Safe to use from several threads and after a fork."""
+
+    task: ClassVar[str]
+    _prompts: Prompts
+
+    def __init__(self, source: Source) -> None:
+        """Find the directory and choose what runs; `_load` loads it.
+
+        Raises:
+            ModelNotFoundError, ModelFormatError, IntegrityError: no directory, or one that cannot be read.
+            InvalidInputError: a model of another task; an option that the model cannot have.
+        """
+
+        def files(described: Manifest) -> list[str]:
+            check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
+            variant = self._choose(described, source)
+            return [described.tokenizer.file, *(record.file for record in variant.files)]
+
+        self.path = hub.resolve_model(
+            source.path_or_name,
+            files=files,
+            revision=source.revision,
+            token=source.token,
+            cache_dir=source.cache_dir,
+            local_files_only=source.local_files_only,
+        )
+        self.manifest = manifest.read(self.path)
+        check_task(self.manifest, self.task, str(self.path))
+        self.variant = self._choose(self.manifest, source)
+        self.provider = source.provider
+        self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
+        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, MAX_BATCH_TOKENS)
+        self._max_wait = seconds("max_wait", source.max_wait)
+        self._check_hashes = source.check_hashes
+        self._stats = EncodeStats()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._callers: ThreadPoolExecutor | None = None
+
+    @staticmethod
+    def _choose(described: Manifest, source: Source) -> manifest.Variant:
+        return choose_variant(described, provider=source.provider, precision=source.precision, target=source.target)
+
+    def _load(self, max_length: int, truncation: str) -> TextTokenizer:
+        """Start the engine and check the hashes meanwhile; the tokenizer with this limit and policy."""
+        with ThreadPoolExecutor(1) as background:
+            # Hashing and loading both leave the interpreter lock, so checking costs no time on two cores.
+            checked = background.submit(self._check_files) if self._check_hashes else None
+            try:
+                tokenizer = self._read_tokenizer(max_length, truncation)
+                self._engine = self._start()
+            except FastembedRtError:
+                if checked is not None:
+                    checked.result()  # an altered file explains the failure better
+                raise
+            if checked is not None:
+                checked.result()
+        forks.watch(self)
+        return tokenizer
+
+    def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
+        return TextTokenizer(
+            self.path / self.manifest.tokenizer.file,
+            max_length=max_length,
+            truncation=truncation,
+            truncation_side=self.manifest.truncation_side,
+            parallel=self.threads >= machine.available_threads(),
+        )
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens and truncated texts since the model was loaded."""
+        return self._stats
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts to put in front, by name."""
+        return self._prompts.by_name
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt when none is named."""
+        return self._prompts.default
+
+    def close(self) -> None:
+        """Give the memory and the threads back; further use is an error."""
+        self._closed = True
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        if self._callers is not None:
+            self._callers.shutdown(wait=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"a loaded model has threads and cannot be copied or pickled; load it in each process: "
+            f"{type(self).__name__}({str(self.path)!r})"
+        )
+
+    def __repr__(self) -> str:
+        variant = self.variant
+        return (
+            f"{type(self).__name__}({self.manifest.source.checkpoint!r}, {self._facts()}, "
+            f"variant={variant.target}/{variant.precision}, provider={self.provider!r}, threads={self.threads})"
+        )
+
+    def _facts(self) -> str:
+        """What `repr` says of the model itself."""
+        return f"dim={self.manifest.dim}, max_length={self.manifest.max_length}"
+
+    async def _aside(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Run a call on a thread of its own, so that the event loop stays free; calls that wait run together."""
+        import asyncio  # only here: it takes longer to import than this module
+
+        with self._lock:
+            if self._callers is None:
+                # These threads wait; the engine's own do the work.
+                self._callers = ThreadPoolExecutor(ASYNC_CALLERS, thread_name_prefix="fastembed_rt_async")
+            callers = self._callers
+        return await asyncio.get_running_loop().run_in_executor(callers, partial(function, *arguments, **options))
+
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+        """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
+        engine = self._running()
+        window = next(pieces, None)
+        tokenized = None if window is None else work.tokenize(window)
+        while tokenized is not None:
+            following = next(pieces, None) if ahead else None
+            boundaries = work.boundaries(tokenized)
+            coming: Future[Tokenized] | None = None
+            if following is None and engine.is_small(tokenized.ids):
+                results = engine.run_small(tokenized.ids, boundaries)
+            else:
+                running = engine.submit(tokenized.ids, boundaries)
+                if following is not None:
+                    # Behind the batches in the same queue: it begins when a thread has nothing else to do.
+                    coming = engine.background(work.tokenize, following)
+                results = engine.collect(running)
+            tokenized.report()
+            self._count(tokenized)
+            yield work.finish(tokenized, results)
+            if self._engine is not engine:  # closed, or this is the child of a fork, where nothing is coming any more
+                engine, coming = self._running(), None
+            if not ahead:
+                following, ahead = next(pieces, None), True
+            if coming is not None:
+                tokenized = coming.result()
+            else:
+                tokenized = None if following is None else work.tokenize(following)
+
+    def _count(self, tokenized: Tokenized) -> None:
+        with self._lock:
+            old = self._stats
+            self._stats = EncodeStats(
+                old.texts + tokenized.texts,
+                old.tokens + tokenized.tokens,
+                old.truncated + tokenized.truncated,
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInputError("the model is closed; load it again")
+
+    def _check_files(self) -> None:
+        for record in (*self.variant.files, self.manifest.tokenizer):
+            manifest.check_file(self.path, record)
+
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                self._check_open()
+                if self._engine is None:
+                    self._engine = self._start()
+                engine = self._engine
+        return engine
+
+    def _start(self) -> Engine:
+        return Engine(
+            lambda threads: Session(
+                self.path, self.variant, provider=self.provider, threads=threads, output=OUTPUTS[self.task]
+            ),
+            threads=self.threads,
+            dim=self.manifest.dim,
+            pad_token_id=self.manifest.pad_token_id,
+            max_batch_tokens=self.max_batch_tokens,
+            max_wait=self._max_wait,
+            feeds=self._feeds,
+            split=self._splitter(),
+        )
+
+    def _feeds(
+        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+    ) -> batching.Feeds:
+        """What the graph takes for a batch."""
+        return batching.feeds(rows, inputs, pad_token_id, boundaries)
+
+    def _splitter(self) -> Split | None:
+        """An object for each row of a batch, made of the graph's output; None where the output has a row for each."""
+        return None
+
+    def after_fork(self) -> None:
+        """In a child: threads did not come along, so neither the engine nor a held lock can be used."""
+        if self._engine is not None:
+            forks.never_destroy(self._engine)
+        self._engine = None
+        self._callers = None
+        self._lock = threading.Lock()
+
+
+class Prompts:
+    """A model's prompts by name, and the one that stands in front when none is named."""
+
+    def __init__(self, described: Manifest, prompts: object, default: str | None) -> None:
+        """The manifest's, or the caller's instead.
+
+        Raises:
+            InvalidInputError: prompts that are not texts by name, a default that is not one of them.
+        """
+        self.by_name = dict(described.prompts) if prompts is None else checked_prompts(prompts)  # type: ignore[arg-type]
+        self.default = described.default_prompt_name if default is None and prompts is None else default
+        if self.default is not None:
+            self.text(self.default, None)
+
+    def text(self, name: str | None, text: str | None) -> str:
+        """The prompt of a call that named one, gave one, or did neither.
+
+        Raises:
+            InvalidInputError: both at once, or a name that the model does not have.
+        """
+        if text is not None:
+            if name is not None:
+                raise InvalidInputError(f"prompt and prompt_name {name!r} are both given; pass one of them")
+            if not isinstance(text, str):
+                raise InvalidTypeError(f"prompt is {type(text).__name__}, expected str")
+            check_unicode(text, "prompt")
+            return text
+        name = name if name is not None else self.default
+        if name is None:
+            return ""
+        if not isinstance(name, str) or name not in self.by_name:
+            known = f"it has {', '.join(sorted(self.by_name))}" if self.by_name else "it has none"
+            raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
+        return self.by_name[name]
+
+
+def check_task(described: Manifest, wanted: str, where: str | Path) -> None:
+    """Raise InvalidInputError where a model directory is for another class than the one that opens it."""
+    if described.task != wanted:
+        raise InvalidInputError(
+            f"{where} holds a model for {described.task}; open it with fastembed_rt.{CLASSES[described.task]}, "
+            f"not {CLASSES[wanted]}"
+        )

@@ -1,0 +1,87 @@
+"""Peak memory is this process's own; freed memory goes back after bulk work, and not more often than is worth it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastembed_rt import memory
+
+HOLES = """
+    import numpy as np
+    from fastembed_rt.memory import Trimmer
+
+    def resident():
+        return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+    # Pieces below the size that gets a mapping of its own, every second one freed: the heap cannot shrink from its top.
+    kept = [np.ones(12_000) for _ in range(4_000)]
+    held = kept[::2]
+    del kept
+    before = resident()
+    Trimmer().after_bulk()
+    print(before - resident())
+"""
+
+
+def test_memory_between_what_lives_goes_back() -> None:
+    if memory._malloc_trim() is None:
+        pytest.skip("no malloc_trim here")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(HOLES)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100e6  # of the 192 MB that were freed
+
+
+def test_trims_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+
+    def trim(pad: int) -> int:
+        trims.append(pad)
+        return 1
+
+    clock = [100.0]
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: trim)
+    monkeypatch.setattr("fastembed_rt.memory.time.monotonic", lambda: clock[0])
+    trimmer = memory.Trimmer()
+    trimmer.after_bulk()
+    trimmer.after_bulk()
+    clock[0] += memory.SECONDS
+    trimmer.after_bulk()
+    assert trims == [0, 0]
+
+
+def test_other_c_libraries_have_nothing_to_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
+    memory.Trimmer().after_bulk()
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert memory._malloc_trim.__wrapped__() is None
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+
+
+@needs_proc
+def test_the_peak_sees_an_allocation() -> None:
+    before = memory.peak()
+    assert before is not None
+    block = np.ones(before // 8 + (64 << 20) // 8)  # more than ever was resident
+    after = memory.peak()
+    assert after is not None
+    assert after - before >= (60 << 20)
+    del block
+
+
+@needs_proc
+def test_the_peak_of_a_child_is_not_its_parents() -> None:
+    block = np.ones((512 << 20) // 8)
+    code = "from fastembed_rt.memory import peak; print(peak())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < 300e6 < block.nbytes
