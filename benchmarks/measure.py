@@ -1,4 +1,4 @@
-"""The measurements: load and check each contender, then interleaved rounds. Knows processes, not arguments or tables.
+"""One measurement of one contender, and where it is kept. Knows processes, not parts, arguments or tables.
 
 `Result` is filled as measurements come in, so that whatever ends a run leaves what was measured.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ WARM_TEXTS = 16  # before each timed pass: caches hold what the contender before
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Patience:
     """Seconds after which a step is given up."""
 
     load: float = 300.0
@@ -34,10 +34,11 @@ class Limits:
     tokens: float = 120.0
     cold: float = 120.0
     prepare: float = 900.0
+    limits: float = 600.0
 
-    def scaled(self, factor: float) -> Limits:
+    def scaled(self, factor: float) -> Patience:
         """More patience, or less."""
-        return Limits(**{name: seconds * factor for name, seconds in vars(self).items()})
+        return Patience(**{name: seconds * factor for name, seconds in vars(self).items()})
 
 
 @dataclass
@@ -55,6 +56,15 @@ class Row:
         self.status, self.reason = status, reason
         print(f"{self.name}: {status}: {reason}", file=sys.stderr, flush=True)
 
+    def fail_in(self, part: str, reason: str) -> None:
+        """Take it out of one part only."""
+        self.facts.setdefault("failed_parts", {})[part] = reason
+        print(f"{self.name}: {part}: {reason}", file=sys.stderr, flush=True)
+
+    def takes(self, part: str) -> bool:
+        """Whether it is still to be measured in a part."""
+        return self.status == "ok" and part not in self.facts.get("failed_parts", {})
+
 
 @dataclass
 class Result:
@@ -65,6 +75,11 @@ class Result:
     samples: list[dict[str, Any]] = field(default_factory=list)  # throughput
     latencies: list[dict[str, Any]] = field(default_factory=list)
     cold: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    scaling: list[dict[str, Any]] = field(default_factory=list)
+    concurrent: list[dict[str, Any]] = field(default_factory=list)
+    quality: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The JSON form."""
@@ -72,18 +87,11 @@ class Result:
             name: {"title": row.title, "status": row.status, "reason": row.reason, **row.facts}
             for name, row in self.rows.items()
         }
-        return {
-            **self.about,
-            "contenders": rows,
-            "samples": self.samples,
-            "latencies": self.latencies,
-            "cold": self.cold,
-        }
+        measured = {name: value for name, value in vars(self).items() if name not in ("about", "rows")}
+        return {**self.about, "contenders": rows, **measured}
 
-    def write(self, path: Path | None) -> None:
+    def write(self, path: Path) -> None:
         """Replace the file in one step: never half of a result."""
-        if path is None:
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(self.record(), indent=1) + "\n", encoding="utf-8")
@@ -92,10 +100,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Text files by name of workload, and where vectors may be written for a moment."""
+    """Text files by name of workload, which of them are timed and checked, and where vectors may be for a moment."""
 
     files: Mapping[str, Path]
-    single: Path
+    timed: Sequence[str]  # workloads of the group "texts"
+    lengths: Mapping[str, int]  # workloads of the group "length": how many tokens each of their texts has
     scratch: Path
 
 
@@ -107,7 +116,7 @@ def rotated(names: Sequence[str], by: int) -> list[str]:
 
 @contextmanager
 def working(process: Process) -> Iterator[None]:
-    """Only this process runs inside; it is stopped afterwards, and killed on the way out of an interrupt."""
+    """Only this process runs inside; it is stopped afterwards."""
     process.resume()
     try:
         yield
@@ -115,57 +124,53 @@ def working(process: Process) -> Iterator[None]:
         process.stop()
 
 
-def cold_rounds(
-    result: Result, names: Sequence[str], start: Callable[[str], Process], rounds: int, limits: Limits
-) -> None:
-    """Fresh processes: seconds until the interpreter runs, has imported, has loaded, has the first vector.
-
-    The first pass brings the files into memory and is not counted.
-    """
-    for number in range(-1, rounds):
-        for name in rotated(names, number):
-            row = result.rows[name]
-            if row.status != "ok":
-                continue
-            process = start(name)
-            try:
-                seen = process.answer("cold start", timeout=limits.cold)
-            except ContenderError as error:
-                row.fail(str(error))
-                continue
-            finally:
-                process.kill()
-            steps = [process.started, *(seen[key] for key in ("began", "imported", "loaded", "first"))]
-            named = ("interpreter_seconds", "import_seconds", "load_seconds", "first_seconds")
-            if number >= 0:
-                taken = {key: steps[k + 1] - steps[k] for k, key in enumerate(named)}
-                whole = steps[-1] - steps[0]
-                result.cold.append(
-                    {"contender": name, "round": number, **taken, "seconds": whole, "peak_rss": seen["peak_rss"]}
-                )
-
-
-def check(row: Row, process: Process, work: Work, reference: Reference, limits: Limits) -> None:
+def check(row: Row, process: Process, work: Work, reference: Reference, patience: Patience) -> None:
     """Load a contender, compare its tokens and vectors with the reference's, and so warm it up."""
     try:
-        row.facts["load"] = loaded = process.ask("load", timeout=limits.load)
-        row.facts["model_bytes"] = loaded.pop("bytes")
-        row.facts["after_load"] = process.ask("usage", timeout=limits.tokens)
+        load(row, process, patience)
         row.facts["fidelity"] = {}
-        for workload, file in work.files.items():
-            counts = process.ask("tokens", timeout=limits.tokens, texts=str(file))["counts"]
-            saved = work.scratch / f"{row.name}-{workload}.npy"
-            process.ask("encode", timeout=limits.encode, texts=str(file), save=str(saved))
-            objection = reference.objection(row, workload, counts, np.load(saved, allow_pickle=False))
-            saved.unlink()
+        for workload in work.timed:
+            file = work.files[workload]
+            counts = process.ask("tokens", timeout=patience.tokens, texts=str(file))["counts"]
+            found = vectors(process, file, work.scratch / f"{row.name}-{workload}.npy", patience)
+            objection = reference.objection(row, workload, counts, found)
             if objection is not None:
                 raise ContenderError(objection)
-        row.facts["after_check"] = process.ask("usage", timeout=limits.tokens)
+        together = process.ask("invariance", timeout=patience.encode, texts=str(work.files["invariance"]))
+        row.facts["invariance"] = together
+        row.facts["after_check"] = process.ask("usage", timeout=patience.tokens)
     except (ContenderError, ValueError, OSError) as error:
         row.fail(str(error))
         process.kill()
     else:
         process.stop()
+
+
+def load(row: Row, process: Process, patience: Patience) -> None:
+    """Load a contender and record what it says of itself.
+
+    Raises:
+        ContenderError: it cannot load.
+    """
+    row.facts["load"] = loaded = process.ask("load", timeout=patience.load)
+    row.facts["model_bytes"] = loaded.pop("bytes")
+    # OpenVINO chooses its arithmetic by the CPU: what it says counts, not what was expected.
+    said = {"bf16": "bf16", "f32": "fp32"}.get(loaded["facts"].get("INFERENCE_PRECISION_HINT"))
+    if said is not None and row.facts.get("precision") != "int8":
+        row.facts["precision"] = said
+    row.facts["after_load"] = process.ask("usage", timeout=patience.tokens)
+
+
+def vectors(process: Process, file: Path, saved: Path, patience: Patience) -> npt.NDArray[np.float32]:
+    """Vectors of a file's texts, (n, dim).
+
+    Raises:
+        ContenderError: it cannot encode them.
+    """
+    process.ask("encode", timeout=patience.encode, texts=str(file), save=str(saved))
+    found: npt.NDArray[np.float32] = np.load(saved, allow_pickle=False)
+    saved.unlink()
+    return found
 
 
 class Reference:
@@ -175,52 +180,24 @@ class Reference:
         self.counts: dict[str, list[int]] = {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
 
-    def objection(self, row: Row, workload: str, counts: list[int], vectors: npt.NDArray[np.float32]) -> str | None:
+    def objection(self, row: Row, workload: str, counts: list[int], found: npt.NDArray[np.float32]) -> str | None:
         """Record how far a contender is from the reference; says why it may not be compared."""
         known = self.counts.setdefault(workload, counts)
-        found = fidelity.summary(vectors, self._vectors.setdefault(workload, vectors))
-        row.facts["fidelity"][workload] = found
-        return fidelity.token_objection(counts, known) or fidelity.objection(found)
+        summary = fidelity.summary(found, self._vectors.setdefault(workload, found))
+        row.facts["fidelity"][workload] = summary
+        return fidelity.token_objection(counts, known) or fidelity.objection(summary)
 
 
-def rounds(
-    result: Result, processes: Mapping[str, Process], work: Work, count: int, limits: Limits, save: Callable[[], None]
-) -> None:
-    """Interleaved: in each round every workload, in each workload every contender, then one text a call."""
-    names = [name for name in processes if result.rows[name].status == "ok"]
-    for number in range(count):
-        before = conditions.load()
-        for workload, file in work.files.items():
-            for position, name in enumerate(rotated(names, number)):
-                where = {"contender": name, "workload": workload, "round": number, "position": position}
-                if (seen := _timed(result.rows[name], processes[name], "encode", file, limits.encode)) is not None:
-                    result.samples.append({**where, **seen})
-        for position, name in enumerate(rotated(names, number)):
-            where = {"contender": name, "round": number, "position": position}
-            if (
-                seen := _timed(result.rows[name], processes[name], "latencies", work.single, limits.single)
-            ) is not None:
-                result.latencies.append({**where, **seen})
-        result.about["loads"].append({"round": number, "before": before, "after": conditions.load()})
-        save()
-        print(f"round {number + 1} of {count} done", file=sys.stderr, flush=True)
-    for name in names:
-        if result.rows[name].status == "ok":
-            with working(processes[name]):
-                result.rows[name].facts["after_rounds"] = processes[name].ask("usage", timeout=limits.tokens)
+def timed(process: Process, what: str, file: Path, timeout: float, **arguments: Any) -> dict[str, Any]:
+    """One measurement, with the CPU time that the process and everybody else took meanwhile.
 
-
-def _timed(row: Row, process: Process, what: str, file: Path, timeout: float) -> dict[str, Any] | None:
-    """One measurement, with the CPU time that it and everybody else took meanwhile."""
-    if row.status != "ok":
-        return None
+    Raises:
+        ContenderError: it failed, hung or died.
+    """
     own, all_busy, start = process.cpu_seconds(), conditions.busy_seconds(), time.perf_counter()
-    try:
-        with working(process):
-            seen = process.ask(what, timeout=timeout, texts=str(file), warm=WARM_TEXTS)
-    except ContenderError as error:
-        row.fail(str(error))
-        return None
+    with working(process):
+        seen = process.ask(what, timeout=timeout, texts=str(file), warm=WARM_TEXTS, **arguments)
     wall, own = time.perf_counter() - start, process.cpu_seconds() - own
     other = max(0.0, conditions.busy_seconds() - all_busy - own)
-    return {**seen, "wall": round(wall, 3), "own_cpu": round(own, 2), "other_cpu": round(other, 2)}
+    # What the contender says of its own time goes first: `wall` of concurrent callers is theirs.
+    return {"wall": round(wall, 3), **seen, "own_cpu": round(own, 2), "other_cpu": round(other, 2)}

@@ -20,6 +20,8 @@ from .processes import Process
 # Each library reads its own; explicit options in the adapters say the same where there are any.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+# onnxruntime's wheels may report what they run; this project turns that off by itself, so nobody shall have it on.
+TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ADAPTERS = Path(__file__).parent / "adapters"
 
 
@@ -89,7 +91,7 @@ class Preparation:
             [str(interpreter), "-m", f"benchmarks.adapters.{contender.adapter}", mode, json.dumps(options)],
             log=self.logs / f"{contender.name}.log",
             cwd=PROJECT,
-            environment={**kept, **OFFLINE, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))},
+            environment={**kept, **variables(self.threads)},
         )
 
     @cached_property
@@ -106,6 +108,11 @@ class Preparation:
         """Of the model directory's graphs and weights."""
         files = [path for path in sorted(self.model_dir.iterdir()) if path.is_file() and path.suffix != ".md"]
         return json.dumps([_sha256(path) for path in files if path.suffix != ".json"])
+
+
+def variables(threads: int) -> dict[str, str]:
+    """What is set in the environment of every contender alike."""
+    return {**OFFLINE, **TELEMETRY, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
 def preparing(contender: Contender) -> str:

@@ -47,6 +47,11 @@ class Process:
         """Number of the process."""
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked; it may be stopped."""
+        return self in LIVING and self._child.poll() is None
+
     def ask(self, what: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer.
 

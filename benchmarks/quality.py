@@ -1,90 +1,55 @@
-"""How good the vectors are at the task: STS Spearman and retrieval nDCG@10, for every precision of a model directory.
+"""How good the vectors are at the task: STS-B and SICK Spearman, retrieval nDCG@10 and Recall@10, for every precision.
 
-    python -m benchmarks.quality MODEL_DIR [--data DIR] [--reference CHECKPOINT]
+    python -m benchmarks.quality MODEL_DIR [--data DIR] [--reference CHECKPOINT] [--hub mteb/scifact]
 
-Reads stsb/stsb-en-dev.csv (two sentences and a score a line) and retrieval/<name>/, in BEIR's layout, from the data
-folder. With `--reference`, sentence-transformers on torch is a row too.
+Which files of the data folder are tasks: see benchmarks/tasks.py. With `--reference`, sentence-transformers on torch is
+a row too. The runner's part `quality` scores the same tasks by the contenders' own processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import numpy.typing as npt
+from fastembed_rt import EmbeddingModel, FastembedRtError
 
-from benchmarks.workloads import data_folder
-from fastembed_rt import EmbeddingModel
+from . import tasks
+from .errors import BenchmarkError
+from .markdown import table
+from .scores import Vectors
+from .workloads import data_folder
 
-Vectors = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
 
 
-def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ranks from 0, ties share their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]
-
-
-def spearman(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
-    """Rank correlation."""
-    a, b = ranks(np.asarray(left, np.float64)), ranks(np.asarray(right, np.float64))
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def sts(encode: Encode, path: Path) -> float:
-    """Spearman of cosine and score, times 100."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = [(row[0], row[1], float(row[2])) for row in csv.reader(stream)]
-    left, right = encode([row[0] for row in rows]), encode([row[1] for row in rows])
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return 100 * spearman((left * right).sum(axis=1) / lengths, [row[2] for row in rows])
-
-
-def ndcg_at_10(encode: Encode, folder: Path) -> float:
-    """Mean nDCG@10 over the queries, times 100, by cosine."""
-    corpus = _jsonl(folder / "corpus.jsonl")
-    queries = _jsonl(folder / "queries.jsonl")
-    wanted: dict[str, dict[str, int]] = defaultdict(dict)
-    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query, document, score = line.split("\t")
-        wanted[query][document] = int(score)
-    documents = encode([f"{entry.get('title', '')} {entry['text']}".strip() for entry in corpus])
-    asked = encode([entry["text"] for entry in queries])
-    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
-    scores = asked @ documents.T
-    found = []
-    for row, entry in zip(scores, queries, strict=True):
-        judged = wanted[entry["_id"]]
-        best = [judged.get(corpus[k]["_id"], 0) for k in np.argsort(-row, kind="stable")[:10]]
-        ideal = sorted(judged.values(), reverse=True)[:10]
-        found.append(_gain(best) / (_gain(ideal) or 1.0))
-    return 100 * float(np.mean(found))
-
-
-def _gain(relevance: list[int]) -> float:
-    return sum((2.0**value - 1) / math.log2(place + 2) for place, value in enumerate(relevance))
-
-
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model directory")
-    parser.add_argument("--data", help="folder with stsb/ and retrieval/")
+    parser.add_argument("--data", help="folder with stsb/, sick/ and retrieval/")
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
-    args = parser.parse_args()
-    data = data_folder(args.data)
+    add_arguments(parser)
+    args = parser.parse_args(words)
+    try:
+        print(scored(args))
+    except (BenchmarkError, FastembedRtError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, beyond those that the data folder has."""
+    parser.add_argument(
+        "--languages", default="en", help="of STS-B, separated by commas; the folder may have de, ru, zh"
+    )
+    parser.add_argument("--hub", default="", help="data sets of the hub in BEIR's layout, such as mteb/scifact")
+
+
+def scored(args: argparse.Namespace) -> str:
+    """Score every precision of the directory, and the reference."""
+    found, skipped = tasks.find(data_folder(args.data), words_of(args.languages), words_of(args.hub))
     rows: dict[str, Encode] = {}
     if args.reference:
         from sentence_transformers import SentenceTransformer
@@ -95,16 +60,19 @@ def main() -> None:
         precisions = list(dict.fromkeys(variant.precision for variant in first.manifest.variants))
     for precision in precisions:
         rows[f"fastembed-rt {precision}"] = EmbeddingModel(args.model, precision=precision).encode
-    retrieval = sorted((data / "retrieval").glob("*/"))
-    print(f"{'':<24} {'STS-B dev':>10} " + " ".join(f"{folder.name:>12}" for folder in retrieval))
+    head = ["percent", *(f"{task.name}, {metric}" for task in found for metric in task.metrics)]
+    body = []
     for name, encode in rows.items():
-        found = [ndcg_at_10(encode, folder) for folder in retrieval]
-        print(
-            f"{name:<24} {sts(encode, data / 'stsb' / 'stsb-en-dev.csv'):10.2f} "
-            + " ".join(f"{score:12.2f}" for score in found),
-            flush=True,
-        )
+        scores = [task.scores(encode(task.texts)) for task in found]
+        body.append([name, *(f"{value:.2f}" for score in scores for value in score.values())])
+    lines = [table(head, body), *(f"skipped: {name}: {reason}" for name, reason in skipped)]
+    return "\n".join(lines)
+
+
+def words_of(given: str) -> list[str]:
+    """The words of a list separated by commas."""
+    return [word.strip() for word in given.split(",") if word.strip()]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

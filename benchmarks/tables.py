@@ -1,10 +1,17 @@
-"""A result as Markdown: one row a contender, then the ratios that the project sets itself."""
+"""A result as Markdown: one row a contender, the ratios that the project sets itself, then a table for each part.
+
+What a terminal shows after a run; benchmarks/report makes the page with plots.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from . import part_tables
 from .figures import Record, cold, disturbed, latency, peak_rss, ratio, speed, worst_fidelity
+from .markdown import table
+
+__all__ = ["contender_table", "ratio_table", "render", "single_table", "table"]
 
 OPENVINO, TORCH, FASTEMBED = "st-openvino-int8", "st-torch", "fastembed"
 INT8, FP32 = "rt-int8", "rt-fp32"
@@ -21,11 +28,16 @@ RATIOS = (
 def render(record: Record) -> str:
     """All tables of a result."""
     parts = [_conditions(record), contender_table(record), "Ratios, each the median over rounds (least to largest):"]
-    parts += [ratio_table(record), single_table(record)]
+    parts += [ratio_table(record), single_table(record), *part_tables.render(record)]
     failed = [
         f"- {row['title']}: {row['status']}: {row['reason']}"
         for row in record["contenders"].values()
         if row["status"] != "ok"
+    ]
+    failed += [
+        f"- {row['title']}, {part}: {reason}"
+        for row in record["contenders"].values()
+        for part, reason in row.get("failed_parts", {}).items()
     ]
     if failed:
         parts.append("Not compared:\n\n" + "\n".join(failed))
@@ -34,7 +46,7 @@ def render(record: Record) -> str:
 
 def contender_table(record: Record) -> str:
     """Speed, latency, cold start, memory, disk and fidelity of each contender."""
-    workloads = list(record["workloads"])
+    workloads = [name for name, facts in record["workloads"].items() if facts.get("group") != "length"]
     head = ["contender", *(f"{name}, texts/s" for name in workloads), "p50, ms", "p95", "p99", "cold start, s"]
     head += ["peak RSS, MB", "packages + model, MB", "cosine mean / p1 / worst"]
     body = []
@@ -56,7 +68,7 @@ def contender_table(record: Record) -> str:
 def ratio_table(record: Record) -> str:
     """What the project wants of its speed, and what it is."""
     workloads = [name for name in record["workloads"] if any(name in wanted for _, _, wanted in RATIOS)]
-    workloads = workloads or list(record["workloads"])
+    workloads = workloads or [name for name, facts in record["workloads"].items() if facts.get("group") != "length"]
     body = []
     for over, under, wanted in RATIOS:
         cells = []
@@ -96,16 +108,6 @@ def single_table(record: Record) -> str:
     return table(["one text, cold start, memory", "measured"], body) if body else ""
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, columns aligned so that it reads as text too."""
-    rows = [list(head), *([cell.replace("|", "\\|") for cell in row] for row in body)]
-    widths = [max(3, *(len(row[k]) for row in rows)) for k in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
 def _conditions(record: Record) -> str:
     machine, settings = record["machine"], record["settings"]
     noisy, samples = disturbed(record)
@@ -116,6 +118,8 @@ def _conditions(record: Record) -> str:
         f"{record['started']}",
     ]
     for name, workload in record["workloads"].items():
+        if workload.get("group") == "length":
+            continue
         tokens = f", {workload['tokens'] / workload['texts']:.0f} tokens on average" if workload.get("tokens") else ""
         lines.append(f"- {name}: {workload['title']}{tokens}")
     if noisy:

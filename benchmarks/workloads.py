@@ -24,6 +24,9 @@ QUESTIONS = ("short_queries_squad_dev.jsonl",)
 SENTENCES = ("medium_stsb_dev_sentences.jsonl",)
 PARAGRAPHS = ("paragraph_xquad_contexts.jsonl", "paragraph_wikitext2.jsonl")
 
+LENGTHS = (8, 16, 32, 64, 128, 256)  # tokens of a text
+LENGTH_TOKENS = 16384  # of all texts of one length
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -42,6 +45,29 @@ class Workload:
     title: str
     parts: tuple[Part, ...]
     timed: bool = True  # False: texts for another purpose, not offered on the command line
+    length: int | None = None  # tokens that every text has; its texts are cut out of those of the parts' files
+
+    @property
+    def group(self) -> str:
+        """How a table shows it: as texts of a kind, or as a point on the axis of lengths."""
+        return "texts" if self.length is None else "length"
+
+
+def of_length(tokens: int) -> Workload:
+    """A workload of LENGTH_TOKENS tokens in texts of so many each, special tokens included."""
+    count = LENGTH_TOKENS // tokens
+    title = f"{count} texts of exactly {tokens} tokens"
+    return Workload(name=f"length-{tokens}", title=title, parts=(Part(files=PARAGRAPHS, count=count),), length=tokens)
+
+
+def mixed(count: int) -> tuple[Part, ...]:
+    """40 % questions, 30 % sentences, 30 % paragraphs."""
+    questions, sentences = round(0.4 * count), round(0.3 * count)
+    return (
+        Part(files=QUESTIONS, count=questions),
+        Part(files=SENTENCES, count=sentences),
+        Part(files=PARAGRAPHS, count=count - questions - sentences),
+    )
 
 
 TABLE = (
@@ -49,11 +75,7 @@ TABLE = (
     Workload(
         name="mixed",
         title="1,300 texts: 40 % questions, 30 % sentences, 30 % paragraphs",
-        parts=(
-            Part(files=QUESTIONS, count=520),
-            Part(files=SENTENCES, count=390),
-            Part(files=PARAGRAPHS, count=390),
-        ),
+        parts=mixed(1300),
     ),
     Workload(
         name="long",
@@ -70,23 +92,34 @@ TABLE = (
             Part(files=PARAGRAPHS, count=2, longer_than=1500),
         ),
     ),
+    *map(of_length, LENGTHS),
+    Workload(
+        name="mixed-small",
+        title="256 texts, mixed as above, for calls of 1 to 256 texts",
+        parts=mixed(256),
+        timed=False,
+    ),
+    Workload(
+        name="scaling", title="200 texts, mixed as above, for each budget of threads", parts=mixed(200), timed=False
+    ),
+    Workload(
+        name="scaling-single", title="50 questions, one a call", parts=(Part(files=QUESTIONS, count=50),), timed=False
+    ),
+    Workload(name="invariance", title="80 texts, alone and together", parts=mixed(80), timed=False),
     # One text a call: questions, as a search box sends them.
     Workload(name="single", title="200 questions, one a call", parts=(Part(files=QUESTIONS, count=200),), timed=False),
     # For contenders whose INT8 needs calibration; 300 texts are what sentence-transformers takes.
     Workload(
         name="calibration",
-        title="300 texts for calibration, none of them timed",
-        parts=(
-            Part(files=QUESTIONS, count=120),
-            Part(files=SENTENCES, count=90),
-            Part(files=PARAGRAPHS, count=90),
-        ),
+        title="300 texts for calibration, none of them timed as a whole",
+        parts=mixed(300),
         timed=False,
     ),
 )
 WORKLOADS = {row.name: row for row in TABLE}
 TIMED = tuple(row.name for row in TABLE if row.timed)
-DEFAULT = ("short", "mixed", "long")
+UNTIMED = tuple(row.name for row in TABLE if not row.timed)
+DEFAULT = ("short", "mixed", "long", *(row.name for row in TABLE if row.length is not None))
 
 
 def data_folder(given: str | None = None) -> Path:
@@ -117,7 +150,7 @@ def named(names: Iterable[str]) -> list[Workload]:
 
 
 def texts(workload: Workload, data: Path) -> list[str]:
-    """The texts of a workload: the same list on every machine that has the same files.
+    """The texts of a workload, uncut: the same list on every machine that has the same files.
 
     Raises:
         BenchmarkError: a file is missing, is not what it should be, or has too few texts.
@@ -126,21 +159,25 @@ def texts(workload: Workload, data: Path) -> list[str]:
     taken = _timed_texts(data) if workload.name == "calibration" else frozenset[str]()
     chosen: list[str] = []
     for part in workload.parts:
-        # Once each: a repeated text would be free for a contender that caches.
-        pool = dict.fromkeys(
-            text
-            for name in part.files
-            for text in _lines(data / "texts" / name)
-            if len(text) > part.longer_than and text not in taken
-        )
+        pool = [text for text in pool_of(part, data) if text not in taken]
         if len(pool) < part.count:
             raise BenchmarkError(
                 f"workload {workload.name} needs {part.count} texts of {', '.join(part.files)} "
                 f"longer than {part.longer_than} characters; {data} has {len(pool)}"
             )
-        chosen += draw.sample(list(pool), part.count)
+        chosen += draw.sample(pool, part.count)
     draw.shuffle(chosen)
     return chosen
+
+
+def pool_of(part: Part, data: Path) -> list[str]:
+    """The texts that a part draws from, once each: a repeated text would be free for a contender that caches.
+
+    Raises:
+        BenchmarkError: a file is missing or is not what it should be.
+    """
+    lines = (text for name in part.files for text in _lines(data / "texts" / name) if len(text) > part.longer_than)
+    return list(dict.fromkeys(lines))
 
 
 def fingerprint(chosen: list[str]) -> str:
@@ -150,7 +187,8 @@ def fingerprint(chosen: list[str]) -> str:
 
 @cache
 def _timed_texts(data: Path) -> frozenset[str]:
-    return frozenset(text for row in TABLE if row.name != "calibration" for text in texts(row, data))
+    drawn = (row for row in TABLE if row.name != "calibration" and row.length is None)
+    return frozenset(text for row in drawn for text in texts(row, data))
 
 
 @cache

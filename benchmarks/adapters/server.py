@@ -166,6 +166,33 @@ class _Server:
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds}
 
+    def do_batches(self, texts: str, batch: int, warm: int = 0) -> dict[str, Any]:
+        """The texts `batch` a call, seconds for all calls."""
+        loaded, work = self._ready(), self._texts(texts)
+        calls = [work[first : first + batch] for first in range(0, len(work), batch)]
+        if warm:
+            loaded.encode(work[:warm])
+        start = time.perf_counter()
+        for call in calls:
+            loaded.encode(call)
+        return {"seconds": time.perf_counter() - start, "texts": len(work)}
+
+    def do_callers(self, texts: str, callers: int, warm: int = 0) -> dict[str, Any]:
+        """That many threads, each asking for one text after the other; none ever waits on purpose."""
+        from benchmarks.adapters import together  # here: a cold start must not pay for it
+
+        loaded, work = self._ready(), self._texts(texts)
+        for text in work[:warm]:
+            loaded.encode([text])
+        return together.callers(loaded.encode, work, callers)
+
+    def do_invariance(self, texts: str) -> dict[str, Any]:
+        """How far a text's vector is from the one it has among others, and from the one in another order."""
+        from benchmarks.adapters import together
+
+        loaded, work = self._ready(), self._texts(texts)
+        return together.invariance(loaded.encode, work)
+
     def do_tokens(self, texts: str) -> dict[str, Any]:
         return {"counts": [int(count) for count in self._ready().count_tokens(self._texts(texts))]}
 

@@ -56,9 +56,15 @@ def test_answers_come_back_whatever_the_library_prints(start: Start, texts: str,
     seen = process.ask("encode", timeout=60, texts=texts, warm=2, save=str(saved))
     assert seen["texts"] == len(TEXTS)
     assert saved.is_file()
-    assert process.ask("tokens", timeout=60, texts=texts)["counts"] == [1, 2, 3]
+    assert process.ask("tokens", timeout=60, texts=texts)["counts"] == [3, 4, 5]
     assert len(process.ask("latencies", timeout=60, texts=texts)["seconds"]) == len(TEXTS)
     assert (tmp_path / "journal").read_text().split("\n")[:2] == ["fake 2", "fake 3"]
+    (tmp_path / "journal").unlink()
+    assert process.ask("batches", timeout=60, texts=texts, batch=2)["texts"] == len(TEXTS)
+    assert (tmp_path / "journal").read_text().split("\n")[:2] == ["fake 2", "fake 1"]
+    seen = process.ask("callers", timeout=60, texts=texts, callers=2)
+    assert len(seen["seconds"]) == len(TEXTS)
+    assert seen["wall"] >= max(seen["seconds"]) * 0.99
 
 
 @pytest.mark.parametrize(

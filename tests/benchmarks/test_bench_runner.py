@@ -3,91 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_runs import CHECK_CALLS, Run
 
-from benchmarks import conditions, contenders, environments, measure, processes, runner
-from benchmarks.contenders import REFERENCE, Contender
-from benchmarks.errors import BenchmarkError, ContenderError
-from benchmarks.preparation import Preparation
-from benchmarks.processes import Process
-
-FAKE = Path(__file__).parent / "fake_contender.py"
-Run = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@dataclass
-class Source:
-    checkpoint: str = "fake"
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """main() over fake contenders, named with their behaviour; returns exit code and record."""
-    data = tmp_path / "data" / "texts"
-    data.mkdir(parents=True)
-    names = ("short_queries_squad_dev", "medium_stsb_dev_sentences", "paragraph_xquad_contexts", "paragraph_wikitext2")
-    for name in names:
-        lines = [json.dumps(f"{name} text {k}" + " long" * (k % 2) * 400) for k in range(4000)]
-        (data / f"{name}.jsonl").write_text("\n".join(lines))
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "modules.json").write_text("[]")
-    model = SimpleNamespace(max_length=16, variants=[SimpleNamespace(precision="fp32")], source=Source())
-    monkeypatch.setattr("benchmarks.runner.manifest.read", lambda path: model)
-
-    def start(self: Preparation, contender: Contender, mode: str, folder: Path | None = None) -> Process:
-        options = {
-            **dict.fromkeys(("checkpoint", "model_dir", "prepared", "calibration"), ""),
-            "max_length": 16,
-            "threads": 1,
-            "cpus": [],
-            "own": {"name": contender.name, "journal": str(tmp_path / "journal"), **contender.options},
-        }
-        command = [sys.executable, str(FAKE), mode, json.dumps(options)]
-        return Process(command, log=self.logs / "log", cwd=tmp_path, environment=os.environ)
-
-    def ensure(environment: Any) -> list[str]:
-        if environment.name == "light-embed":
-            raise ContenderError("installing light-embed: ERROR: no such package")
-        return ["numpy==0"]
-
-    monkeypatch.setattr(Preparation, "start", start)
-    monkeypatch.setattr(Preparation, "prepare", lambda self, contender: None)
-    monkeypatch.setattr(environments, "ensure", ensure)
-    monkeypatch.setattr(environments, "size", lambda environment: 1_000_000)
-
-    def go(behaviours: dict[str, dict[str, str]], *words: str) -> tuple[int, dict[str, Any]]:
-        described: dict[str, dict[str, str]] = {REFERENCE: {}, **behaviours}
-        rows = [
-            Contender(
-                name=name,
-                title=name.upper(),
-                environment=own.pop("environment", "fastembed"),
-                adapter="fake",
-                options=own,
-                precision=own.pop("precision", None),
-            )
-            for name, own in described.items()
-        ]
-        monkeypatch.setattr(contenders, "named", lambda names: rows)
-        monkeypatch.setattr(runner, "CONTENDERS", {row.name: row for row in rows})
-        out = tmp_path / "out" / "result.json"
-        given = [str(tmp_path), "--checkpoint", str(checkpoint), "--data", str(data.parent), "--workloads", "smoke"]
-        code = runner.main([*given, "--out", str(out), "--cold-rounds", "1", *words])
-        assert not processes.LIVING
-        return code, json.loads(out.read_text()) if out.exists() else {}
-
-    return go
+from benchmarks import about, conditions, contenders, measure, runner
+from benchmarks.contenders import REFERENCE
+from benchmarks.errors import BenchmarkError
 
 
 def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path) -> None:
@@ -109,8 +35,7 @@ def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path
 
 
 def test_what_fails_becomes_a_row_and_the_others_go_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    # One call for the check, two for warm-up and pass of the first round, then its single texts.
-    first_round = str(1 + 2 + measure.WARM_TEXTS + 200)
+    first_round = str(CHECK_CALLS + 2)  # with warm-up
     code, record = run(
         {
             "crashes": {"behaviour": "crash", "good_calls": first_round},
@@ -156,7 +81,7 @@ def test_an_interrupt_keeps_what_was_measured(
     def load() -> list[float]:
         nonlocal calls
         calls += 1
-        if calls == 3:  # before round one, after it, before round two
+        if calls == 4 + 3:  # two cold rounds; before round one, after it, before round two
             signal.raise_signal(number)
         return [0.0, 0.0, 0.0]
 
@@ -179,7 +104,11 @@ def test_without_its_reference_a_run_stops_with_the_reason(run: Run, capsys: pyt
     ("words", "says"),
     [
         (["--data", "nowhere"], "no texts in nowhere"),
-        (["--workloads", "tiny"], "unknown workload tiny"),
+        (["--workloads", "tiny"], "unknown workload tiny; there are short, mixed"),
+        (["--workloads", ""], "unknown workload (none)"),
+        (["--parts", "speed,latency"], "unknown part speed; there are cold, throughput"),
+        (["--parts", ","], "unknown part (none)"),
+        (["--out", __file__], "is a file; --out names the folder"),
         (["--checkpoint", "nowhere"], "nowhere is not a sentence-transformers checkpoint"),
     ],
 )
@@ -191,6 +120,31 @@ def test_a_wrong_argument_is_one_line(
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
     assert says in printed
+
+
+def test_a_directory_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main([str(tmp_path), "--checkpoint", str(tmp_path), "--data", str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "manifest.json" in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_record_is_overwritten_only_by_force(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ("--parts", "throughput", "--rounds", "1")
+    code, first = run({}, *quick)
+    assert code == 0
+    code, second = run({}, *quick)
+    assert code == 2
+    assert "record.json exists; give another --out, or --force" in capsys.readouterr().err
+    assert second == first
+    assert run({}, *quick, "--force")[0] == 0
+
+
+def test_the_folder_of_a_result_is_named_by_day_and_machine() -> None:
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-[a-z-]+-\d+-cores", about.results_folder().name)
+    names = ("Intel(R) Xeon(R) Platinum 8488C", "AMD EPYC", "AMD Ryzen 9 7950X 16-Core Processor", "Apple M2", "")
+    assert [about.short_name(name) for name in names] == ["xeon", "epyc", "ryzen", "apple", "machine"]
 
 
 def test_an_unknown_contender_is_one_line() -> None:

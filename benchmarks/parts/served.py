@@ -1,0 +1,77 @@
+"""Parts that ask the loaded contenders: texts, lengths, texts a call, one text, many callers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .. import fidelity
+from ..errors import ContenderError
+from .run import Run
+
+BATCHES = (1, 4, 16, 64, 256)  # texts a call
+CALLERS = (1, 2, 4, 8, 16)  # threads that ask at once
+
+
+def throughput(run: Run) -> None:
+    """Seconds for all texts of each workload of the group "texts", in one call."""
+    for number, names in run.rounds("throughput", run.settings.rounds):
+        _pass(run, "throughput", run.work.timed, number, names)
+    run.remember_memory(run.names("throughput"))
+
+
+def lengths(run: Run) -> None:
+    """Seconds for all texts of each workload of the group "length", in one call; all must see that many tokens."""
+    for name in run.names("lengths"):
+        try:
+            for workload, length in run.work.lengths.items():
+                file = str(run.work.files[workload])
+                counts = run.serving(name).ask("tokens", timeout=run.patience.tokens, texts=file)["counts"]
+                objection = fidelity.token_objection(counts, [length] * len(counts))
+                if objection is not None:
+                    raise ContenderError(objection)
+            run.serving(name).stop()
+        except ContenderError as error:
+            run.failed("lengths", name, error)
+    for number, names in run.rounds("lengths", run.settings.other_rounds if run.work.lengths else 0):
+        _pass(run, "lengths", run.work.lengths, number, names)
+
+
+def latency(run: Run) -> None:
+    """Seconds of each of many calls of one text."""
+    for number, names in run.rounds("latency", run.settings.rounds):
+        for position, name in enumerate(names):
+            seen = run.ask("latency", name, "latencies", "single", run.patience.single)
+            if seen is not None:
+                run.result.latencies.append({"contender": name, "round": number, "position": position, **seen})
+    run.remember_memory(run.names("latency"))
+
+
+def batches(run: Run) -> None:
+    """Seconds for the same texts, so and so many a call: what a caller pays who has few at a time."""
+    for number, names in run.rounds("batches", run.settings.other_rounds):
+        for batch in BATCHES:
+            for position, name in enumerate(names):
+                seen = run.ask("batches", name, "batches", "mixed-small", run.patience.encode, batch=batch)
+                if seen is not None:
+                    where = {"workload": "mixed-small", "batch": batch, "round": number, "position": position}
+                    run.result.batches.append({"contender": name, **where, **seen})
+
+
+def concurrent(run: Run) -> None:
+    """Seconds of each call when that many threads of one process ask for one text at a time."""
+    for number, names in run.rounds("concurrent", run.settings.other_rounds):
+        for callers in CALLERS:
+            for position, name in enumerate(names):
+                seen = run.ask("concurrent", name, "callers", "single", run.patience.single, callers=callers)
+                if seen is not None:
+                    where = {"callers": callers, "round": number, "position": position}
+                    run.result.concurrent.append({"contender": name, **where, **seen})
+
+
+def _pass(run: Run, part: str, workloads: Iterable[str], number: int, names: Sequence[str]) -> None:
+    for workload in workloads:
+        for position, name in enumerate(names):
+            seen = run.ask(part, name, "encode", workload, run.patience.encode)
+            if seen is not None:
+                where = {"workload": workload, "round": number, "position": position}
+                run.result.samples.append({"contender": name, **where, **seen})

@@ -1,0 +1,122 @@
+"""README's figures are those of the record that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from benchmark_records import COMMITTED, full
+
+from benchmarks import readme_table, records
+
+ROOT = Path(__file__).parents[2]
+EMPTY = (
+    "# A project\n\nbefore\n\n<!-- benchmark table: begin (none) -->\nof yore\n<!-- benchmark table: end -->\n\nafter\n"
+)
+
+
+@pytest.fixture
+def readme(tmp_path: Path) -> Path:
+    path = tmp_path / "README.md"
+    path.write_text(EMPTY, encoding="utf-8")
+    return path
+
+
+def result(folder: Path, record: dict[str, Any]) -> Path:
+    path = folder / "results" / "2026-01-01-a-machine"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / records.FILE).write_text(json.dumps(record), encoding="utf-8")
+    return path
+
+
+def test_the_readme_says_what_its_record_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    record = ROOT / readme_table.named(readme)
+    assert record.is_file()
+    wanted = readme_table.rewritten(readme, record, ROOT)
+    assert readme == wanted, "run python -m benchmarks.readme_table RESULT_DIR README.md"
+    for link in re.findall(r"\(benchmarks/results/[^)]*\)", readme):
+        assert (ROOT / link.strip("()")).exists(), link
+
+
+def test_the_figures_are_medians_of_the_raw_samples() -> None:
+    """Counted here once more, from the JSON alone."""
+    record = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    text = readme_table.render(records.read(COMMITTED), "x/record.json")
+    row = next(line for line in text.splitlines() if line.startswith("| **fastembed-rt INT8**"))
+    cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
+    rates = [
+        sample["texts"] / sample["seconds"]
+        for sample in record["samples"]
+        if (sample["contender"], sample["workload"]) == ("rt-int8", "mixed")
+    ]
+    starts = [sample["seconds"] for sample in record["cold"] if sample["contender"] == "rt-int8"]
+    assert cells[2] == f"{median(rates):,.0f}"
+    assert cells[5] == f"{median(starts):.2f} s"
+    assert cells[6] == f"{record['contenders']['rt-int8']['after_rounds']['peak_rss'] / 1e6:,.0f} MB"
+    assert "[report](x/report.md)" in text
+
+
+def test_it_says_where_others_are_ahead_and_what_failed() -> None:
+    record = records.read(COMMITTED)
+    text = readme_table.render(record, "x.json")
+    assert "ahead of fastembed-rt at: long texts, 79 against 71 texts/s (sentence-transformers, OpenVINO INT8" in text
+    assert "Task scores" not in text
+    for name in records.names(record, ours=False):
+        if name != "st-torch":
+            record["contenders"][name].update(status="failed", reason="gone")
+    text = readme_table.render(record, "x.json")
+    assert "No contender is ahead of fastembed-rt in any of these." in text
+    assert "Not compared: " in text
+    assert "fastembed, same fp32 ONNX (failed)" in text
+
+
+def test_task_scores_come_from_the_record_too() -> None:
+    record = full()
+    text = readme_table.render(record, "x.json")
+    lines = [line for line in text.splitlines() if line.startswith("| xquad-en, ndcg@10 ")]
+    scores = next(task for task in record["quality"]["tasks"] if task["metric"] == "ndcg@10")["contenders"]
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")][1:] == [
+        f"{value:.2f}" for value in scores.values()
+    ]
+
+
+def test_only_what_is_between_the_comments_changes(readme: Path, tmp_path: Path) -> None:
+    folder = result(tmp_path, full())
+    assert readme_table.main([str(folder), str(readme), "--check"]) == 1
+    assert readme.read_text(encoding="utf-8") == EMPTY
+    assert readme_table.main([str(folder), str(readme)]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(
+        "# A project\n\nbefore\n\n<!-- benchmark table: begin (results/2026-01-01-a-machine/record.json)"
+    )
+    assert text.endswith("<!-- benchmark table: end -->\n\nafter\n")
+    assert "of yore" not in text
+    assert readme_table.main([str(folder), str(readme), "--check"]) == 0
+
+
+def test_a_figure_typed_by_hand_is_found(readme: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = result(tmp_path, full())
+    readme_table.main([str(folder), str(readme)])
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace("1,555", "1,655"), encoding="utf-8")
+    assert readme_table.main([str(folder), str(readme), "--check"]) == 1
+    assert re.search(r"^-\|.*1,655", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("text", "says"), [("no section", "has 0 benchmark sections"), (EMPTY * 2, "has 2")])
+def test_a_readme_without_one_section_is_refused(
+    readme: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    readme.write_text(text, encoding="utf-8")
+    assert readme_table.main([str(result(tmp_path, full())), str(readme)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_record_elsewhere_cannot_be_linked(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert readme_table.main([str(COMMITTED), str(readme)]) == 2
+    assert "is not below" in capsys.readouterr().err
