@@ -62,6 +62,7 @@ def packed(rows: Sequence[Ids]) -> Feeds:
         "unpack": starts[:, None] + np.minimum(places, lengths[:, None] - 1),
         "pack": np.flatnonzero(mask),
         "token_mask": mask,
+        "starts": np.append(starts, lengths.sum()),
     }
 
 
@@ -76,6 +77,7 @@ def _packed_alone(row: Ids) -> Feeds:
         "unpack": np.minimum(places, length - 1)[None],
         "pack": positions,
         "token_mask": (places < length)[None],
+        "starts": np.array([0, length]),
     }
 
 
@@ -85,8 +87,9 @@ def feeds(rows: Sequence[Ids], inputs: Sequence[str], pad_token_id: int, left_ou
     `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
     """
     if "unpack" in inputs:
-        made = packed(rows)
-        mask = made["token_mask"]
+        whole = packed(rows)
+        mask = whole["token_mask"]
+        made = {name: whole[name] for name in inputs if name in whole}
     else:
         input_ids, mask = pad(rows, pad_token_id)
         made = {"input_ids": input_ids, "attention_mask": mask}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from . import native
 from .errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from .manifest import Manifest, Variant
 from .overflow import overflows
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 OUTPUT = "sentence_embedding"
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
+TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Provider:
 
 
 PROVIDERS = {
-    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", targets=("cpu", "portable"), extra="cpu"),
+    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", targets=("native", "cpu", "portable"), extra="cpu"),
     "cuda": Provider(onnxruntime_name="CUDAExecutionProvider", targets=("cuda", "portable"), extra="gpu"),
     "tensorrt": Provider(onnxruntime_name="TensorrtExecutionProvider", targets=("tensorrt", "portable"), extra="gpu"),
 }
@@ -85,13 +87,17 @@ def choose_variant(
 ) -> Variant:
     """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
 
-    `target` asks for one of the targets instead of the best.
+    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` is not among
+    the targets; asking for it is an error.
 
     Raises:
         InvalidInputError: the directory has no such precision.
         ModelFormatError: it has the precision, for other providers only.
+        ProviderUnavailableError: `target` is "native", which does not run here.
     """
     row = provider_row(provider)
+    if target == "native" and (reason := native.why_not()) is not None:
+        raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
     wanted = manifest.default.precision if precision is None else precision
     precisions = sorted({variant.precision for variant in manifest.variants})
     if wanted not in precisions:
@@ -99,7 +105,8 @@ def choose_variant(
             f"precision {wanted!r} is not in this model directory, which has {', '.join(precisions)}; "
             f"export it with --precision {wanted}"
         )
-    suited = row.targets if target is None else tuple({target} & set(row.targets))
+    runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
+    suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
         targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
@@ -136,15 +143,17 @@ class Session:
             )
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
-        if variant.target == "cpu":
+        if variant.target in TUNED:
             tune(options, onnxruntime, variant.precision)
+        if variant.target == "native":
+            options.register_custom_ops_library(str(native.library()))
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 sess_options=options,
                 providers=[(row.onnxruntime_name, dict(row.options))],
                 enable_fallback=False,
-                disabled_optimizers=SLOWER_FUSIONS if variant.target == "cpu" else None,
+                disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
             )
         except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
             reason = str(error).strip().splitlines()[0][:300]

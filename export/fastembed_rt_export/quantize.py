@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt import batching
+from fastembed_rt import batching, native
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
@@ -159,6 +159,8 @@ def _session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     tune(options, onnxruntime, "int8")
+    if native.kernels() is not None:
+        options.register_custom_ops_library(str(native.library()))
     return onnxruntime.InferenceSession(str(path), options, disabled_optimizers=SLOWER_FUSIONS)
 
 

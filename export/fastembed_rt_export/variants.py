@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
 from fastembed_rt.tokenizer import TextTokenizer
@@ -18,6 +19,7 @@ from fastembed_rt.tokenizer import TextTokenizer
 from . import quantize
 from .errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from .graph import int8
+from .graph import native as native_int8
 from .graph.cpu import CPU
 from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
@@ -151,7 +153,33 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         "embedding": "int8" if recipe.embedding else "fp32",
         "largest_output_error": round(max(errors.values()), 4),
     }
-    return built, [_variant(work, built.graph, written, target, "int8", notes)]
+    made = [_variant(work, built.graph, written, target, "int8", notes)]
+    if native.kernels() is None:
+        say(f"no graph for target native: {native.why_not()}")
+        return built, made
+    own = _native(build, work, wanted, say, recipe, written)
+    if own is not None:
+        fidelity = wanted.task.fidelity(quantize.vectors(work / own.graph.file, held_out, threads), exact)
+        say(f"fidelity to fp32 of {own.graph.file}: {fidelity}")
+        if not fidelity.passes(wanted.min_cosine):
+            raise ParityError(f"{own.graph.file} is too far from fp32: {fidelity}, while stock operators are not")
+        made.insert(0, replace(own, notes={"fidelity": fidelity.as_dict()}))
+    return built, made
+
+
+def _native(
+    build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Recipe, stock: Written
+) -> Variant | None:
+    """The same INT8 with our own operators, on the weights of the stock graph."""
+    target, file = native_int8.target(recipe), "model.native.int8.onnx"
+    try:
+        graph = build(target, target.opset or DEFAULT_OPSET).graph
+    except native_int8.NotNativeError as error:
+        say(f"no graph for target native: {error}")
+        return None
+    say(f"writing {file}: {len(graph.nodes)} nodes")
+    written = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=stock.offsets)
+    return _variant(work, graph, written, target, "int8")
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:

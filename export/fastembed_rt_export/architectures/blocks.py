@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Attention, Ops
+from ..graph.target import Residual
 from ..graph.weight import Linear, Norm
 from ..tensors import Tensors
 
@@ -144,16 +145,14 @@ def post_norm_layers(
                     heads=shape.heads,
                 )
                 queries = ops.only_first(states) if index == len(prefixes) - 1 else None
-                mixed = ops.self_attention(states, attention, bias, queries)
-                states = states if queries is None else queries
                 norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
-                states = ops.norm(ops.add(states, mixed), norm)
+                then = Residual(states if queries is None else queries, norm)
+                states = ops.self_attention(states, attention, bias, queries, then)
             with ops.scope("feed_forward"):
                 up = linear(layer, names.up, width, shape.intermediate)
                 down = linear(layer, names.down, shape.intermediate, width)
-                expanded = ops.feed_forward(states, up, shape.activation, down)
                 norm = layer_norm(layer, names.feed_forward_norm, width, shape.epsilon)
-                states = ops.norm(ops.add(states, expanded), norm)
+                states = ops.feed_forward(states, up, shape.activation, down, Residual(states, norm))
                 if queries is not None:
                     ops.mark_first(states)
     return states

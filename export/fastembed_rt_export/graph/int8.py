@@ -66,9 +66,9 @@ def target(recipe: Recipe) -> Target:
 
     def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
         smooth = recipe.folds.get(group_key([output]))
-        return (value, output) if smooth is None else _balanced(value, output, smooth)
+        return (value, output) if smooth is None else balanced(value, output, smooth)
 
-    embed = _embed if recipe.embedding else CPU.embed
+    embed = embed_int8 if recipe.embedding else CPU.embed
     return replace(CPU, **around_attention(linears), balance=balance, embed=embed)
 
 
@@ -85,18 +85,14 @@ def group_key(layers: Sequence[Linear]) -> str:
 def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: GroupRecipe) -> list[Value]:
     smoothed = states
     if group.smooth is not None:
-        factor = Weight(
-            f"{group_key(layers)}.smooth", group.smooth.shape, _held((1.0 / group.smooth).astype(np.float32))
-        )
-        smoothed = graph.node("Mul", states, graph.weight(factor), name="smooth")
+        smoothed = graph.node("Mul", states, graph.weight(smoothing(layers, group)), name="smooth")
     scale = graph.constant(group.scale)
     zero = graph.constant(group.zero_point, np.uint8)
     quantized = graph.node("QuantizeLinear", smoothed, scale, zero, name="quantize")
     excess = _excess(graph, smoothed, group) if group.outliers else None
     out = []
-    apart = "" if len(layers) == 1 else f"@{group_key(layers)}"  # a layer in two groups has two smoothings
-    for index, layer in enumerate(layers):
-        values, scales, bias = _weights(layer, group, index, apart)
+    for index in range(len(layers)):
+        values, scales, bias = quantized_weights(layers, group, index)
         value = graph.node(
             "MatMulIntegerToFloat",
             quantized,
@@ -110,7 +106,7 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
             name="linear",
         )
         if excess is not None:
-            rows = _rows(layer, group, apart)
+            rows = outlier_rows(layers, group, index)
             extra = graph.node("MatMul", excess, graph.weight(rows), name="outliers")
             value = graph.node("Add", value, extra, name="linear+outliers")
         out.append(value)
@@ -132,7 +128,20 @@ def _smoothed(layer: Linear, group: GroupRecipe) -> Callable[[], Array]:
     return load
 
 
-def _weights(layer: Linear, group: GroupRecipe, index: int, apart: str) -> tuple[Weight, Weight, Weight | None]:
+def _apart(layers: Sequence[Linear]) -> str:
+    """Behind the names of a group's weights: a layer in two groups has two smoothings."""
+    return "" if len(layers) == 1 else f"@{group_key(layers)}"
+
+
+def smoothing(layers: Sequence[Linear], group: GroupRecipe) -> Weight:
+    """What the input of a smoothed group is multiplied by: (K,)."""
+    assert group.smooth is not None
+    return Weight(f"{group_key(layers)}.smooth", group.smooth.shape, _held((1.0 / group.smooth).astype(np.float32)))
+
+
+def quantized_weights(layers: Sequence[Linear], group: GroupRecipe, index: int) -> tuple[Weight, Weight, Weight | None]:
+    """Values (K, N) int8, scales (N,) and bias (N,) of the group's layer `index`."""
+    layer, apart = layers[index], _apart(layers)
     load, name, shape = _smoothed(layer, group), layer.weight.name, (layer.in_features, layer.out_features)
     values = Weight(f"{name}.int8{apart}", shape, lambda: quantize_weight(load())[0], np.dtype(np.int8))
     scales = Weight(f"{name}.scale{apart}", (layer.out_features,), lambda: quantize_weight(load())[1])
@@ -145,12 +154,14 @@ def _weights(layer: Linear, group: GroupRecipe, index: int, apart: str) -> tuple
     return values, scales, bias
 
 
-def _rows(layer: Linear, group: GroupRecipe, apart: str) -> Weight:
+def outlier_rows(layers: Sequence[Linear], group: GroupRecipe, index: int) -> Weight:
+    """Float weights of the outlier channels of the group's layer `index`: (k, N)."""
+    layer, apart = layers[index], _apart(layers)
     load, channels = _smoothed(layer, group), list(group.outliers)
     return Weight(f"{layer.weight.name}.outliers{apart}", (len(channels), layer.out_features), lambda: load()[channels])
 
 
-def _balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Linear]:
+def balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Linear]:
     """Divide the value channels, multiply the output projection's columns: attention mixes tokens, not channels."""
     divided = value.weight.map("/smooth", lambda array: array / smooth[:, None].astype(np.float32))
     bias = value.bias.map("/smooth", lambda array: array / smooth.astype(np.float32)) if value.bias else None
@@ -158,7 +169,7 @@ def _balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Lin
     return Linear(divided, bias), Linear(times, output.bias)
 
 
-def _embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
+def embed_int8(graph: Graph, tokens: Tokens, table: Weight) -> Value:
     """Rows of an int8 table, (V, H), times their own scale, (V, 1)."""
     values = Weight(f"{table.name}.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
     scales = Weight(f"{table.name}.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UnsupportedCheckpointError
 from .graph import Graph, Value
-from .target import Target, Tokens
+from .target import Residual, Target, Tokens
 from .weight import Linear, Norm, Weight
 
 
@@ -104,6 +104,8 @@ class Ops:
 
         A token sees at most `before` tokens before it and `after` tokens behind it; None: all.
         """
+        if self.target.limits is not None:
+            return self.target.limits(by_distance, before, after)
         with self.scope("attention_bias"):
             bias = self.target.attention_bias(self.graph, self.tokens, by_distance)
             if before is None and after is None:
@@ -115,8 +117,27 @@ class Ops:
         with self.scope("rotary"):
             return self.target.angles(self.graph, self.tokens, cosine, sine)
 
-    def self_attention(self, states: Value, attention: Attention, bias: Value, queries: Value | None = None) -> Value:
-        """Multi-head self-attention with its output projection; `queries`: from `only_first`, nobody else asks."""
+    def self_attention(
+        self,
+        states: Value,
+        attention: Attention,
+        bias: Value,
+        queries: Value | None = None,
+        then: Residual | None = None,
+    ) -> Value:
+        """Multi-head self-attention with its output projection; `queries`: from `only_first`, nobody else asks.
+
+        `then`: the residual and normalization behind it, which some targets do at once.
+        """
+        return self._followed(*self._attended(states, attention, bias, queries, then))
+
+    def _followed(self, states: Value, then: Residual | None) -> Value:
+        return states if then is None else self.norm(self.add(then.states, states), then.norm)
+
+    def _attended(
+        self, states: Value, attention: Attention, bias: Value, queries: Value | None, then: Residual | None
+    ) -> tuple[Value, Residual | None]:
+        """Attention, and what is still to follow it."""
         head = attention.query.out_features // attention.heads
         scale = 1.0 / math.sqrt(head) if attention.scale is None else attention.scale
         kv_heads = attention.kv_heads or attention.heads
@@ -130,6 +151,12 @@ class Ops:
         value = Linear(attention.value.weight)
         if kv_heads == attention.heads:
             value, output = self.target.balance(value, output)
+        if self.target.attention_block is not None and queries is None and not turned:
+            block = self.target.attention_block(
+                self.graph, self.tokens, states, [query, key, value], output, attention.heads, kv_heads, bias, then
+            )
+            if block is not None:
+                return block, None
         layers = [key, value] if queries is not None else [query, key, value]
         if turned:
             *rest, k, v = self.target.linears(self.graph, states, layers)
@@ -142,7 +169,7 @@ class Ops:
             # A first token is at position 0, where nothing is turned.
             q = self._turned(self.linear(queries, query), query_norm, (), attention.heads)
             mixed = self.target.attend_first(self.graph, self.tokens, q, k, v, attention.heads, bias)
-            return self.linear(mixed, output)
+            return self.linear(mixed, output), then
         (q,) = rest
         if turned:
             q = self._turned(q, query_norm, attention.angles, attention.heads)
@@ -151,7 +178,7 @@ class Ops:
             mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
         else:
             mixed = self.target.grouped_attention(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
-        return self.target.collect(self.graph, self.tokens, mixed, output)
+        return self.target.collect(self.graph, self.tokens, mixed, output), then
 
     def _turned(self, states: Value, norm: Norm | None, angles: tuple[Value, ...], heads: int) -> Value:
         """Projected token states with each head normalized, then turned by its position."""
@@ -175,13 +202,23 @@ class Ops:
         normed = self.norm(states, norm)
         return self.mark_first(normed) if states in self._first else normed
 
-    def feed_forward(self, states: Value, up: Linear, activation: str, down: Linear) -> Value:
-        """down(activation(up(states)))."""
-        return self.linear(self.activation(self.linear(states, up), activation), down)
+    def feed_forward(
+        self, states: Value, up: Linear, activation: str, down: Linear, then: Residual | None = None
+    ) -> Value:
+        """down(activation(up(states))), and what follows it."""
+        if self.target.feed_forward_block is not None:
+            block = self.target.feed_forward_block(self.graph, states, [up], activation, down, then)
+            if block is not None:
+                return block
+        return self._followed(self.linear(self.activation(self.linear(states, up), activation), down), then)
 
     def gated_feed_forward(self, states: Value, gate: Linear, up: Linear, activation: str, down: Linear) -> Value:
         """down(activation(gate(states)) * up(states))."""
         up, down = self.target.balance(up, down)  # a factor of a channel of `up` passes through the product
+        if self.target.feed_forward_block is not None:
+            block = self.target.feed_forward_block(self.graph, states, [gate, up], activation, down, None)
+            if block is not None:
+                return block
         gated, wide = self.target.linears(self.graph, states, [gate, up])
         product = self.graph.node("Mul", self.activation(gated, activation), wide, name="gated")
         return self.linear(product, down)

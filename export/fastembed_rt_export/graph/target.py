@@ -23,6 +23,14 @@ class Tokens:
     token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
 
 
+@dataclass(frozen=True)
+class Residual:
+    """What follows a part of a layer: its input is added, and the sum normalized."""
+
+    states: Value
+    norm: Norm
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Functions of one target; each takes the graph under construction first."""
@@ -57,3 +65,15 @@ class Target:
     first: Callable[[Graph, Tokens, Value], Value] | None
     attend_first: Callable[[Graph, Tokens, Value, Value, Value, int, Value], Value] | None
     pools: dict[str, Callable[[Graph, Tokens, Value], Value]]  # token states -> (B, H)
+    # For targets with operators of their own; None: they are made of the functions above.
+    # The mask, a bias by distance (2M - 1, N), and how far a token sees before and after it, for `attention`.
+    limits: Callable[[Weight | None, int | None, int | None], Value] | None = None
+    # Self-attention from token states to token states: states, (query, key, value), output, heads of queries and of
+    # keys, limits, what follows. None where these layers are not for the operator.
+    attention_block: (
+        Callable[[Graph, Tokens, Value, Sequence[Linear], Linear, int, int, Value, Residual | None], Value | None] | None
+    ) = None
+    # Feed-forward: states, (up) or (gate, up), activation, down, what follows.
+    feed_forward_block: (
+        Callable[[Graph, Value, Sequence[Linear], str, Linear, Residual | None], Value | None] | None
+    ) = None

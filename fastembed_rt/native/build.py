@@ -1,0 +1,81 @@
+"""Compiling the operators: the C sources of this package -> one shared library beside this file.
+
+Run by the build hook of the wheel (hatch_build.py); `python -m fastembed_rt.native.build` does it in a source tree.
+Stands alone: a build environment has none of the runtime's packages.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = HERE / "src"
+LIBRARY = "fastembed_rt_operators.so"
+MACHINES = ("x86_64", "AMD64")
+
+# No contraction: a product and a sum are one operation where the source says so and nowhere else, so that every
+# instruction set gives the same bits.
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra")
+AVX2 = ("-mavx2", "-mfma")
+KERNELS = {
+    "kernels_avx512vnni": (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+    "kernels_avxvnni": (*AVX2, "-mavxvnni"),
+    "kernels_avx2": AVX2,
+}
+
+
+class BuildError(Exception):
+    """The library cannot be made here; the message says why."""
+
+
+def build(output: Path | None = None) -> Path:
+    """Compile the library, beside this file unless `output` says where; its path.
+
+    Raises:
+        BuildError: another system or processor than Linux on x86-64, no compiler, or one that fails.
+    """
+    if sys.platform != "linux" or platform.machine() not in MACHINES:
+        raise BuildError(f"the operators are for Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        raise BuildError("no C compiler: install gcc or clang, or name one in CC")
+    output = output or HERE / LIBRARY
+    with tempfile.TemporaryDirectory() as work:
+        jobs = [(name, "kernels.c", (*flags, f"-DKERNELS={name}")) for name, flags in KERNELS.items()]
+        jobs += [("layers", "layers.c", ()), ("operators", "operators.c", ())]
+        objects = [str(Path(work) / f"{name}.o") for name, _, _ in jobs]
+        commands = [
+            [compiler, *FLAGS, *flags, "-c", str(SOURCES / source), "-o", made]
+            for (_, source, flags), made in zip(jobs, objects, strict=True)
+        ]
+        running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+        for command, process in zip(commands, running, strict=True):
+            _, errors = process.communicate()
+            if process.returncode:
+                raise BuildError(f"{' '.join(command)} failed:\n{errors.strip()[-2000:]}")
+        made = Path(work) / LIBRARY
+        _run([compiler, "-shared", "-Wl,-z,noexecstack", "-o", str(made), *objects, "-lm", "-lpthread"])
+        # Renamed into place: a process that has the old one mapped keeps it.
+        beside = output.with_name(f".{output.name}.{os.getpid()}")
+        shutil.copyfile(made, beside)
+        beside.replace(output)
+    return output
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
+
+
+if __name__ == "__main__":
+    try:
+        print(build())
+    except BuildError as error:
+        sys.exit(f"error: {error}")

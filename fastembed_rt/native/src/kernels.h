@@ -1,0 +1,84 @@
+/* What the operators need of the processor, behind one table an instruction set.
+ *
+ * The same source (kernels.c) is compiled once for each instruction set. Integer products are exact, and every float
+ * operation is written out in the same order for 16 lanes, so all of them give the same bits.
+ */
+#ifndef FASTEMBED_RT_KERNELS_H
+#define FASTEMBED_RT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LANES = 16, MOST_OUTLIERS = 16 };
+
+typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
+
+/* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ weight + bias.
+ *
+ * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, by `pack`. */
+typedef struct {
+    size_t inputs, outputs;
+    size_t depth;           /* inputs rounded up to a multiple of 4 */
+    size_t panels;          /* of 16 outputs */
+    float scale;            /* of the input, */
+    int32_t zero;           /* and its zero point in 0..255 */
+    float *factor;          /* (depth) what an input is multiplied by before it is rounded */
+    size_t outliers;        /* channels whose clipped part is added back in float */
+    int64_t channels[MOST_OUTLIERS];
+    float outlier_factor[MOST_OUTLIERS]; /* 1 / smoothing of the channel */
+    float *outlier_rows;    /* (outliers, panels * 16) their weights */
+    void *values;           /* weights in the kernels' own order */
+    int32_t *start;         /* (panels * 16) what the zero point adds, negated */
+    float *scales;          /* (panels * 16) of the accumulated products */
+    float *bias;            /* (panels * 16) */
+} Linear;
+
+/* What follows a linear layer: a residual, then a normalization; either may be missing. */
+typedef struct {
+    const float *residual;  /* (rows, outputs) */
+    const float *weight;    /* (outputs), of the normalization; NULL for none */
+    const float *bias;      /* (outputs) or NULL */
+    float epsilon;
+    int rms;                /* by root mean square, without mean */
+} Finish;
+
+/* Attention of packed texts. Query, key and value are (tokens, stride) with the heads side by side. */
+typedef struct {
+    const float *query, *key, *value;
+    size_t query_stride, key_stride, value_stride, output_stride;
+    float *output;
+    const int64_t *starts;  /* (texts + 1) first token of each text */
+    size_t texts, heads, kv_heads, size; /* size: channels of a head */
+    int first_only;         /* one query a text, that of its first token */
+    float scale;            /* of the scores */
+    const float *by_distance; /* (2 * reach - 1, heads) added to the scores by key - query + reach - 1; or NULL */
+    int64_t reach;
+    int64_t before, after;  /* tokens that a query sees on each side; negative: all */
+} Attention;
+
+/* Runs fn(argument, 0) ... fn(argument, count - 1), perhaps on several threads. */
+typedef struct Pool {
+    void (*run)(const struct Pool *pool, void (*fn)(void *argument, size_t index), void *argument, size_t count);
+    void *context;
+} Pool;
+
+typedef struct {
+    const char *name;
+    /* Bytes of `values`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
+    size_t (*values_size)(const Linear *layer);
+    void (*pack)(Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    /* out (rows, outputs) = finish(activation(linear(x))), x (rows, inputs). */
+    void (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
+                   float *out, const Pool *pool);
+    /* out = finish(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). */
+    void (*feed_forward)(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
+                         int gated, const Finish *finish, float *out, const Pool *pool);
+    void (*attention)(const Attention *work, const Pool *pool);
+    /* out = finish(output(attention(input(x)))): input gives query, key and value side by side; `shape` lacks them. */
+    void (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const float *x,
+                            const Finish *finish, float *out, const Pool *pool);
+} Kernels;
+
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;
+
+#endif
