@@ -163,13 +163,11 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         say(f"fidelity to fp32 of {own.graph.file}: {fidelity}")
         if not fidelity.passes(wanted.min_cosine):
             raise ParityError(f"{own.graph.file} is too far from fp32: {fidelity}, while stock operators are not")
-        made.insert(0, replace(own, notes={"fidelity": fidelity.as_dict()}))
+        made.insert(0, replace(own, notes={**notes, "fidelity": fidelity.as_dict()}))
     return built, made
 
 
-def _native(
-    build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Recipe, stock: Written
-) -> Variant | None:
+def _native(build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Recipe, stock: Written) -> Variant | None:
     """The same INT8 with our own operators, on the weights of the stock graph."""
     target, file = native_int8.target(recipe), "model.native.int8.onnx"
     try:

@@ -132,6 +132,15 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
     full, what = int8_kernels(cpu)
     slower = 'compare precision "fp32" and "int8" on this machine before choosing'
     yield Finding(level="ok" if full else "note", check="int8", what=what, fix="" if full else slower)
+    if facts.kernels:
+        yield Finding(level="ok", check="operators", what=f"our own run, with {facts.kernels} kernels (target native)")
+    elif facts.no_kernels:
+        yield Finding(
+            level="note",
+            check="operators",
+            what=f"our own do not run: {facts.no_kernels}; INT8 runs on stock operators (target cpu)",
+            fix="on Linux x86-64, install gcc and then: pip install --force-reinstall --no-deps fastembed-rt",
+        )
 
 
 def check_threads(facts: Facts) -> Iterator[Finding]:

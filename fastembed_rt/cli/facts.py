@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import native
 from ..machine import Machine, describe
 
 TRIAL_SECONDS = 120  # a first import from a cold network disk is slow
@@ -56,6 +57,8 @@ class Facts:
     libraries: Mapping[str, str] = field(default_factory=dict)  # CUDA's: why one does not load, "" if it does
     gpus: tuple[str, ...] = ()
     nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
+    kernels: str = ""  # of our own operators, those that run here
+    no_kernels: str = ""  # why none do, "" if some do
 
 
 def gather() -> Facts:
@@ -78,6 +81,8 @@ def gather() -> Facts:
         libraries=_cuda_libraries(trial.get("cuda", "")),
         gpus=gpus,
         nvidia_smi=nvidia_smi,
+        kernels=native.kernels() or "",
+        no_kernels=native.why_not() or "",
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import manifest
+from .. import manifest, native
 from ..errors import FastembedRtError, IntegrityError
 from ..fingerprint import fingerprint
 from ..hub import resolve_model
@@ -160,7 +160,7 @@ def as_json(
             }
             for variant in facts.variants
         },
-        "int8": int8_kernels(cpu_features())[1],
+        "int8": _int8_here(facts),
         "manifest": json.loads(facts.to_json()),
     }
 
@@ -174,7 +174,7 @@ def as_text(
     rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
     rows += [("fingerprint", _fingerprint(facts, v)) for v in facts.variants if loading[v.graph.file].loads]
     if any(variant.precision == "int8" for variant in facts.variants):
-        rows.append(("int8 here", int8_kernels(cpu_features())[1]))
+        rows.append(("int8 here", _int8_here(facts)))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         yield f"{name.ljust(width)}  {value}"
@@ -232,6 +232,16 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
         yield "", f"{name} {value}"
     if facts.created_by:
         yield "created by", facts.created_by
+
+
+def _int8_here(facts: Manifest) -> str:
+    """Which instructions INT8 runs on: those of our own operators where a graph has them, and onnxruntime's."""
+    stock = int8_kernels(cpu_features())[1]
+    if not any(variant.target == "native" for variant in facts.variants):
+        return stock
+    kernels = native.kernels()
+    own = f"{kernels} kernels" if kernels else f"not here: {native.why_not()}"
+    return f"target native: {own}; target cpu: {stock}"
 
 
 def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,7 +22,16 @@ MACHINES = ("x86_64", "AMD64")
 
 # No contraction: a product and a sum are one operation where the source says so and nowhere else, so that every
 # instruction set gives the same bits.
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+)
 AVX2 = ("-mavx2", "-mfma")
 KERNELS = {
     "kernels_avx512vnni": (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
@@ -34,8 +44,10 @@ class BuildError(Exception):
     """The library cannot be made here; the message says why."""
 
 
-def build(output: Path | None = None) -> Path:
+def build(output: Path | None = None, kernels: Mapping[str, Sequence[str]] = KERNELS) -> Path:
     """Compile the library, beside this file unless `output` says where; its path.
+
+    `kernels` are the flags of each instruction set.
 
     Raises:
         BuildError: another system or processor than Linux on x86-64, no compiler, or one that fails.
@@ -47,7 +59,7 @@ def build(output: Path | None = None) -> Path:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")
     output = output or HERE / LIBRARY
     with tempfile.TemporaryDirectory() as work:
-        jobs = [(name, "kernels.c", (*flags, f"-DKERNELS={name}")) for name, flags in KERNELS.items()]
+        jobs = [(name, "kernels.c", (*flags, f"-DKERNELS={name}")) for name, flags in kernels.items()]
         jobs += [("layers", "layers.c", ()), ("operators", "operators.c", ())]
         objects = [str(Path(work) / f"{name}.o") for name, _, _ in jobs]
         commands = [

@@ -43,7 +43,8 @@ def rows_of_last_gelu(directory: Path, rows: list[npt.NDArray[np.int64]]) -> int
     last = [node.output[0] for node in model.graph.node if node.op_type == "Gelu"][-1]
     model.graph.output.append(onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    (found,) = session.run([last], batching.packed(rows))
+    inputs = [entry.name for entry in session.get_inputs()]
+    (found,) = session.run([last], batching.feeds(rows, inputs, 0, np.zeros(len(rows), np.int64)))
     return len(found)
 
 

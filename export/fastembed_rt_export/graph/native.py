@@ -123,9 +123,7 @@ def target(recipe: Recipe) -> Target:
         gated = len(layers) == 2
         if first is None or second is None or activation not in ACTIVATIONS or (gated and down.in_features % LANES):
             return None
-        node = _Node(
-            graph, "QuantFeedForward", [states], {"activation": ACTIVATIONS[activation], "gated": int(gated)}
-        )
+        node = _Node(graph, "QuantFeedForward", [states], {"activation": ACTIVATIONS[activation], "gated": int(gated)})
         node.group("up", layers, first)
         node.group("down", [down], second)
         return node.finish(then)

@@ -71,7 +71,8 @@ class Target:
     # Self-attention from token states to token states: states, (query, key, value), output, heads of queries and of
     # keys, limits, what follows. None where these layers are not for the operator.
     attention_block: (
-        Callable[[Graph, Tokens, Value, Sequence[Linear], Linear, int, int, Value, Residual | None], Value | None] | None
+        Callable[[Graph, Tokens, Value, Sequence[Linear], Linear, int, int, Value, Residual | None], Value | None]
+        | None
     ) = None
     # Feed-forward: states, (up) or (gate, up), activation, down, what follows.
     feed_forward_block: (

@@ -8,6 +8,16 @@
 
 #include <stdlib.h>
 
+#if defined(AVXVNNI_AS_AVX512VL)
+/* For tests: the AVX-VNNI kernels on a processor that has the same instructions under AVX-512's names only. */
+#include <immintrin.h>
+#undef __AVX512F__
+#undef __AVX512VNNI__
+#define __AVXVNNI__ 1
+#define _mm256_dpbusd_avx_epi32 _mm256_dpbusd_epi32
+#define _mm256_dpwssd_avx_epi32 _mm256_dpwssd_epi32
+#endif
+
 #include "vectors.h"
 
 #if defined(__AVX512VNNI__)
@@ -399,8 +409,7 @@ static void feed_forward(const Linear *up, const Linear *down, const float *x, s
                          int gated, const Finish *finish, float *out, const Pool *pool) {
     size_t most = block_rows(rows);
     Element *q = room(most * up->depth * sizeof(Element));
-    /* The hidden rows are written in whole panels, which may reach beyond the last depth. */
-    Element *hidden = room((most * down->depth + 16) * sizeof(Element));
+    Element *hidden = room(most * down->depth * sizeof(Element));
     float *excess = room(most * up->outliers * sizeof(float));
     float *hidden_excess = room(most * down->outliers * sizeof(float));
     for (size_t r = 0; r < rows; r += most) {

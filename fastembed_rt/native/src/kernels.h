@@ -18,7 +18,7 @@ typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
  * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, by `pack`. */
 typedef struct {
     size_t inputs, outputs;
-    size_t depth;           /* inputs rounded up to a multiple of 4 */
+    size_t depth;           /* inputs rounded up to whole vectors of 16, which may be written blindly */
     size_t panels;          /* of 16 outputs */
     float scale;            /* of the input, */
     int32_t zero;           /* and its zero point in 0..255 */

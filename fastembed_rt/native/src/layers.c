@@ -117,7 +117,7 @@ typedef struct {
 
 static int build(Linear *layer, const Kernels *kernels, const Given *given, size_t count, const float *smooth) {
     size_t width;
-    layer->depth = (layer->inputs + 3) / 4 * 4;
+    layer->depth = (layer->inputs + 15) / 16 * 16;
     layer->panels = (layer->outputs + 15) / 16;
     width = layer->panels * 16;
     layer->factor = room((layer->depth + 16) * sizeof(float));

@@ -1,0 +1,47 @@
+"""Build hook of the wheel: compiles the operators into it, and tags it for the platform it is compiled for.
+
+Where they cannot be compiled the wheel is the pure one, with a warning: stock operators run then.
+FASTEMBED_RT_NATIVE=0 leaves them out, =1 makes a failure an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SWITCH = "FASTEMBED_RT_NATIVE"
+
+
+class NativeBuildHook(BuildHookInterface):  # type: ignore[misc]
+    """Compiles before the files of the wheel are gathered."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and say so in the wheel's tag; an editable installation has the library in the source tree."""
+        wanted = os.environ.get(SWITCH, "")
+        if wanted == "0":
+            return
+        here = Path(self.root) / "fastembed_rt" / "native"
+        spec = importlib.util.spec_from_file_location("fastembed_rt_native_build", here / "build.py")
+        assert spec is not None and spec.loader is not None
+        build = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(build)
+        try:
+            made = build.build()
+        except build.BuildError as error:
+            if wanted == "1":
+                raise
+            self.app.display_warning(f"without operators of its own, INT8 will run on stock ones: {error}")
+            return
+        build_data["artifacts"].append(str(made.relative_to(self.root)))
+        if version != "editable":
+            build_data["pure_python"] = False
+            # No Python interface in it: one library for all versions of Python.
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{platform}"
