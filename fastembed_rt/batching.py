@@ -86,7 +86,7 @@ def feeds(rows: Sequence[Ids], inputs: Sequence[str], pad_token_id: int, left_ou
 
     `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
     """
-    if "unpack" in inputs:
+    if "position_ids" in inputs:
         whole = packed(rows)
         mask = whole["token_mask"]
         made = {name: whole[name] for name in inputs if name in whole}

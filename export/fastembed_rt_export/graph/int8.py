@@ -169,10 +169,15 @@ def balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Line
     return Linear(divided, bias), Linear(times, output.bias)
 
 
+def table_weights(table: Weight) -> tuple[Weight, Weight]:
+    """Values (V, H) int8 of a table, and the scale of each row (V, 1)."""
+    values = Weight(f"{table.name}.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
+    return values, Weight(f"{table.name}.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])
+
+
 def embed_int8(graph: Graph, tokens: Tokens, table: Weight) -> Value:
     """Rows of an int8 table, (V, H), times their own scale, (V, 1)."""
-    values = Weight(f"{table.name}.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
-    scales = Weight(f"{table.name}.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])
+    values, scales = table_weights(table)
     rows = graph.node("Gather", graph.weight(values), tokens.input_ids, name="word")
     factors = graph.node("Gather", graph.weight(scales), tokens.input_ids, name="word.scale")
     return graph.node("Mul", graph.node("Cast", rows, to=FLOAT, name="word.float"), factors, name="word.scaled")

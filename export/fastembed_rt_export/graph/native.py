@@ -59,24 +59,63 @@ class Limits(str):
 
 
 def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
-    """Declare the packed inputs; `unpack` and `token_mask` are for the pooling."""
+    """Declare the packed inputs; those of padded states come when a pooling asks for them."""
     ids = graph.input("input_ids", INT64, ("tokens",))
     positions = graph.input("position_ids", INT64, ("tokens",))
     starts = graph.input("starts", INT64, ("batch_and_one",))
-    unpack = graph.input("unpack", INT64, ("batch", "sequence"))
-    present = graph.input("token_mask", BOOL, ("batch", "sequence"))
-    mask = graph.node("Cast", present, to=INT64, name="attention_mask")
-    pooling = graph.input("pooling_mask", INT64, ("batch", "sequence")) if own_pooling_mask else mask
+    pooling = graph.input("pooling_mask", INT64, ("batch", "sequence")) if own_pooling_mask else ""
     return NativeTokens(
         input_ids=ids,
-        attention_mask=mask,
+        attention_mask="",
         pooling_mask=pooling,
         position_ids=positions,
         starts=starts,
-        unpack=unpack,
+        unpack="",
         pack="",  # nothing is packed again
-        token_mask=present,
+        token_mask="",
     )
+
+
+def padded(graph: Graph, tokens: Tokens) -> NativeTokens:
+    """The same tokens with the inputs that padded states need, declared the first time."""
+    assert isinstance(tokens, NativeTokens)
+    known = {entry.name for entry in graph.inputs}
+    if "unpack" not in known:
+        graph.input("unpack", INT64, ("batch", "sequence"))
+        graph.input("token_mask", BOOL, ("batch", "sequence"))
+    mask = graph.node("Cast", "token_mask", to=INT64, name="attention_mask")
+    return replace(
+        tokens,
+        attention_mask=mask,
+        pooling_mask=tokens.pooling_mask or mask,
+        unpack="unpack",
+        token_mask="token_mask",
+    )
+
+
+def embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
+    """Rows of the int8 table (V, H) times their own scales."""
+    values, scales = int8.table_weights(table)
+    inputs = (tokens.input_ids, graph.weight(values), graph.weight(scales))
+    return graph.node("QuantEmbedding", *inputs, domain=DOMAIN, name="word")
+
+
+def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Average of the token states."""
+    if tokens.pooling_mask:  # tokens that do not count
+        return CPU.pools["mean"](graph, padded(graph, tokens), states)
+    return graph.node("PackedMean", states, _starts(tokens), domain=DOMAIN, name="mean")
+
+
+def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """(T, H) -> (B, H): the first token of each text."""
+    ends = (graph.constant([0]), graph.constant([-1]))
+    places = graph.node("Slice", _starts(tokens), *ends, name="first")
+    return graph.node("Gather", states, places, name="first")
+
+
+def _on_padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
+    return lambda graph, tokens, states: pool(graph, padded(graph, tokens), states)
 
 
 def limits(by_distance: Weight | None, before: int | None, after: int | None) -> Value:
@@ -132,6 +171,9 @@ def target(recipe: Recipe) -> Target:
         base,
         name="native",
         enter=enter,
+        embed=embed if recipe.embedding else CPU.embed,
+        first=first,
+        pools={**{mode: _on_padded(pool) for mode, pool in CPU.pools.items()}, "mean": pool_mean},
         linears=linears,
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],

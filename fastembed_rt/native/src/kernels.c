@@ -108,14 +108,21 @@ INLINE Row each(const void *p) {
 #define END_1(r, ...) out[(r) * WIDE] = c##r##0;
 #define END_2(r, ...) END_1(r) out[(r) * WIDE + 1] = c##r##1;
 #define END_3(r, ...) END_2(r) out[(r) * WIDE + 2] = c##r##2;
-#define LOAD_1 Ints b0 = load_ints((const int32_t *)b);
-#define LOAD_2 LOAD_1 Ints b1 = load_ints((const int32_t *)(b + panel));
-#define LOAD_3 LOAD_2 Ints b2 = load_ints((const int32_t *)(b + 2 * panel));
+/* The next panels are asked for meanwhile: few rows use a panel only once, and it comes from a far cache. */
+#define LOAD_1                                 \
+    Ints b0 = load_ints((const int32_t *)b); \
+    _mm_prefetch((const char *)(b + ahead), _MM_HINT_T0);
+#define LOAD_2                                            \
+    LOAD_1 Ints b1 = load_ints((const int32_t *)(b + panel)); \
+    _mm_prefetch((const char *)(b + panel + ahead), _MM_HINT_T0);
+#define LOAD_3                                                \
+    LOAD_2 Ints b2 = load_ints((const int32_t *)(b + 2 * panel)); \
+    _mm_prefetch((const char *)(b + 2 * panel + ahead), _MM_HINT_T0);
 
 /* out[row][panel] = a @ b for some rows (stride `lda`) and neighbouring panels. */
 #define TILE_OF(name, Left, Right, step, dot, rows, wide)                                                     \
     static void name##_##rows##x##wide(const Left *a, size_t lda, const Right *b, size_t steps, Ints *out) { \
-        size_t panel = steps * 16 * (step);                                                                   \
+        size_t panel = steps * 16 * (step), ahead = (wide) * panel;                                           \
         (void)panel;                                                                                          \
         Row row;                                                                                              \
         FOR_##rows(BEGIN_##wide, )                                                                            \

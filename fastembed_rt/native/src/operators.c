@@ -4,6 +4,8 @@
  * QuantFeedForward  x, groups "up" and "down", finish              -> y
  * PackedAttention   query, key, value, starts, [by_distance]       -> mixed
  * QuantAttention    x, starts, [by_distance], groups "input" and "output", finish -> y
+ * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
+ * PackedMean        x, starts                                      -> (texts, width), 0 for a text without tokens
  *
  * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Finish is [residual],
@@ -238,6 +240,94 @@ static OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     return running.error;
 }
 
+typedef struct {
+    const int8_t *table;
+    const float *scales;
+    size_t width;
+    const int64_t *ids;
+    size_t rows;
+    float *out;
+} Embedding;
+
+enum { EMBEDDED_ROWS = 32 }; /* of one task */
+
+static void embed_rows(void *argument, size_t index) {
+    const Embedding *work = argument;
+    size_t width = work->width, last = (index + 1) * EMBEDDED_ROWS;
+    for (size_t r = index * EMBEDDED_ROWS; r < last && r < work->rows; r++) {
+        const int8_t *row = work->table + (size_t)work->ids[r] * width;
+        float scale = work->scales[work->ids[r]], *to = work->out + r * width;
+        for (size_t k = 0; k < width; k++)
+            to[k] = (float)row[k] * scale;
+    }
+}
+
+static OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
+    const Kernel *kernel = self;
+    BEGIN(kernel, context);
+    Input ids, table, scales;
+    float *out;
+    OrtStatus *error = get_input(kernel, context, 0, &ids);
+    if (!error)
+        error = get_input(kernel, context, 1, &table);
+    if (!error)
+        error = get_input(kernel, context, 2, &scales);
+    if (!error && (scales.rows != table.rows || scales.columns != 1))
+        error = failure(kernel->api, "fastembed_rt: a table without a scale for each row");
+    for (size_t k = 0; !error && k < ids.columns; k++) {
+        int64_t id = ((const int64_t *)ids.data)[k];
+        if (id < 0 || (size_t)id >= table.rows)
+            error = failure(kernel->api, "fastembed_rt: a token id is not in the vocabulary");
+    }
+    if (!error)
+        error = get_output(kernel, context, ids.columns, table.columns, &out);
+    if (error)
+        return error;
+    Embedding work = {table.data, scales.data, table.columns, ids.data, ids.columns, out};
+    run_parallel(&pool, embed_rows, &work, (ids.columns + EMBEDDED_ROWS - 1) / EMBEDDED_ROWS);
+    return running.error;
+}
+
+typedef struct {
+    const float *x;
+    const int64_t *starts;
+    size_t width;
+    float *out;
+} Mean;
+
+static void mean_rows(void *argument, size_t text) {
+    const Mean *work = argument;
+    int64_t start = work->starts[text], stop = work->starts[text + 1];
+    float *out = work->out + text * work->width;
+    memset(out, 0, work->width * sizeof(float));
+    for (int64_t r = start; r < stop; r++) {
+        const float *row = work->x + (size_t)r * work->width;
+        for (size_t k = 0; k < work->width; k++)
+            out[k] += row[k];
+    }
+    if (stop > start)
+        for (size_t k = 0; k < work->width; k++)
+            out[k] /= (float)(stop - start);
+}
+
+static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
+    const Kernel *kernel = self;
+    BEGIN(kernel, context);
+    Attention cut = {0};
+    Input x;
+    float *out;
+    OrtStatus *error = get_input(kernel, context, 0, &x);
+    if (!error)
+        error = get_starts(kernel, context, 1, x.rows, &cut);
+    if (!error)
+        error = get_output(kernel, context, cut.texts, x.columns, &out);
+    if (error)
+        return error;
+    Mean work = {x.data, cut.starts, x.columns, out};
+    run_parallel(&pool, mean_rows, &work, cut.texts);
+    return running.error;
+}
+
 /* ---- what is made ------------------------------------------------------------------------------------------------ */
 
 static float *copy(const float *from, size_t count) {
@@ -419,6 +509,13 @@ static OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *ap
     return end(kernel, &reader, out);
 }
 
+static OrtStatus *create_plain(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {api, info, 0, NULL};
+    Kernel *kernel = begin(api, &reader);
+    (void)op;
+    return end(kernel, &reader, out);
+}
+
 /* ---- how onnxruntime sees them ------------------------------------------------------------------------------------ */
 
 static const char *on_cpu(const OrtCustomOp *op) { (void)op; return "CPUExecutionProvider"; }
@@ -445,10 +542,13 @@ OPERATOR(QuantLinear, create_linear, run_linear)
 OPERATOR(QuantFeedForward, create_feed_forward, run_feed_forward)
 OPERATOR(PackedAttention, create_packed_attention, run_packed_attention)
 OPERATOR(QuantAttention, create_attention_block, run_attention_block)
+OPERATOR(QuantEmbedding, create_plain, run_embedding)
+OPERATOR(PackedMean, create_plain, run_mean)
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
-    const OrtCustomOp *operators[] = {&QuantLinear, &QuantFeedForward, &PackedAttention, &QuantAttention};
+    const OrtCustomOp *operators[] = {&QuantLinear, &QuantFeedForward, &PackedAttention,
+                                      &QuantAttention, &QuantEmbedding, &PackedMean};
     const OrtApi *api = base->get_api(API_VERSION);
     if (!api) /* before 1.17; version 1 has the status that says so */
         return CALL(base->get_api(1), CreateStatus, CREATE_STATUS)(
