@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from references.modeling_jina import JinaBertModel
+from references.modeling_new import NewModel
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -33,6 +35,7 @@ SIZES = {
     "max_position_embeddings": 48,
 }
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+GROUPED = {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}  # wider than the hidden size
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "hidden_act": "gelu"},
     "roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
@@ -51,17 +54,78 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # Two groups of layers, the first run twice and the second once, both of two layers.
     "albert": {**SIZES, "embedding_size": 16, "num_hidden_groups": 2, "inner_group_num": 2},
     "modernbert": {**SIZES, **IDS, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
+    "qwen3": {**SIZES, **IDS, **GROUPED},
+    # Windows of 4 tokens to each side, and all of the text in the last layer.
+    "gemma3_text": {
+        **SIZES,
+        **IDS,
+        **GROUPED,
+        "query_pre_attn_scalar": 12,
+        "use_bidirectional_attention": True,
+        "sliding_window": 8,
+        "sliding_window_pattern": 3,
+    },
+    "data2vec-text": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
+    "ernie": {**SIZES, "use_task_id": True},
+    "qwen2": {**SIZES, **IDS, "num_key_value_heads": 1},
+    "t5": {
+        "d_model": 24,
+        "d_kv": 6,  # other than 24 / 3
+        "d_ff": 56,
+        "num_layers": 3,
+        "num_heads": 3,
+        "vocab_size": VOCABULARY,
+        "n_positions": 48,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+        "feed_forward_proj": "gated-gelu",
+    },
+    "nomic_bert": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
+    "gte": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 20_000.0}},
+    "new": {
+        **SIZES,
+        "pad_token_id": 0,
+        "type_vocab_size": 0,
+        "rope_theta": 500.0,
+        "rope_scaling": {"type": "ntk", "factor": 2.0},
+    },
+    "jina_bert": {**SIZES, "pad_token_id": 0},
+    "deberta": {**SIZES, "pad_token_id": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    # As version 3 has it: distances from 4 on in buckets, shared projections, normalized rows, no other positions.
+    "deberta-v2": {
+        **SIZES,
+        "pad_token_id": 0,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 8,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    },
 }
+# What AutoModel gives a decoder too; sentence-transformers takes the encoder.
+ENCODERS: dict[str, Any] = {"t5": transformers.T5EncoderModel}
+# What transformers has no class of; written into checkpoints as code of their own, as those on the hub have it.
+OWN_CODE: dict[str, Any] = {"new": NewModel, "jina_bert": JinaBertModel}
+for own in OWN_CODE.values():
+    own.config_class.register_for_auto_class()
+    own.register_for_auto_class("AutoModel")
 
 
 def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
     """A transformers model with random weights large enough that attention is not uniform."""
     torch.manual_seed(seed)
-    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
-    model = transformers.AutoModel.from_config(config).eval().float()
+    settings = {**CONFIGS[model_type], **changes}
+    if own := OWN_CODE.get(model_type):
+        model = own(own.config_class(**settings))
+    else:
+        config = transformers.AutoConfig.for_model(model_type, **settings)
+        encoder = ENCODERS.get(model_type)
+        model = encoder(config) if encoder else transformers.AutoModel.from_config(config)
+    model = model.eval().float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
+            if "norm" in name.lower() or "_ln" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             else:
                 parameter.normal_(0.0, 0.25)
@@ -70,7 +134,7 @@ def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
 
 def save_tokenizer(directory: Path, model_type: str) -> None:
     """A word-level WordPiece tokenizer with the family's special tokens."""
-    roberta = model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    roberta = model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text")
     special = ROBERTA_SPECIAL if roberta else BERT_SPECIAL
     pieces = [*special, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
@@ -89,6 +153,12 @@ def save_tokenizer(directory: Path, model_type: str) -> None:
         directory / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, **names},
     )
+
+
+def trusting(model_type: str) -> dict[str, Any]:
+    """Arguments with which sentence-transformers' Transformer runs code of a checkpoint's own, where it needs to."""
+    kinds = ("model_kwargs", "config_kwargs", "processor_kwargs") if model_type in OWN_CODE else ()
+    return {kind: {"trust_remote_code": True} for kind in kinds}
 
 
 def write_json(path: Path, body: object) -> None:
@@ -123,7 +193,7 @@ def save_sentence_transformers(
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 
     plain = save_transformers(directory.with_name(directory.name + "-plain"), model_type, seed=seed, **changes)
-    transformer = Transformer(str(plain), max_seq_length=max_seq_length)
+    transformer = Transformer(str(plain), max_seq_length=max_seq_length, **trusting(model_type))
     width = transformer.get_embedding_dimension()
     modules: list[Any] = [transformer, Pooling(width, pooling_mode=pooling, include_prompt=include_prompt)]
     width *= 1 if isinstance(pooling, str) else len(pooling)
@@ -183,7 +253,7 @@ def reference_vectors(directory: Path, texts: list[str] = TEXTS, **options: Any)
     """What sentence-transformers makes of the texts."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(directory), device="cpu", local_files_only=True, trust_remote_code=True)
     vectors: npt.NDArray[np.float32] = model.encode(texts, **options)
     return vectors
 

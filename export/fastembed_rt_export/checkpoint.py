@@ -15,7 +15,7 @@ from fastembed_rt.errors import ModelFormatError
 from fastembed_rt.manifest import EMBEDDING, SIMILARITIES, check_file_name
 
 from . import optimum_exporter
-from .architectures import ARCHITECTURES, Architecture, architecture
+from .architectures import ARCHITECTURES, Architecture, architecture, row_name
 from .errors import CheckpointError, UnsupportedCheckpointError
 from .tensors import Stored, Tensors, read
 
@@ -128,6 +128,7 @@ class Checkpoint:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     task: str = EMBEDDING
+    trusted: bool = False  # code of its own may be run, to compare with
     head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property
@@ -240,12 +241,18 @@ def assemble(
     if "model_type" not in config:
         raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
     if exporter == "optimum" or (
-        exporter == "auto" and str(config["model_type"]) not in ARCHITECTURES and optimum_exporter.available()
+        exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_exporter.available()
     ):
+        if row_name(config) != config["model_type"]:
+            raise UnsupportedCheckpointError(
+                f"{path / 'config.json'} says model_type {config['model_type']!r} of code of the checkpoint's own "
+                f"({row_name(config)}), which optimum does not run; leave --exporter out"
+            )
         row = optimum_exporter.architecture(path)
         notes.append(f"model_type {config['model_type']}: traced by optimum")
     else:
-        row = architecture(config["model_type"])
+        row = architecture(config)
+    config = dict(row.config(config))
     stored, weight_files = read(path)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     settings = _transformer_settings(path)

@@ -41,6 +41,7 @@ class ExportOptions:
     calibration: Path | None = None  # texts for int8 instead of those that ship
     min_cosine: float = INT8_MIN_COSINE  # int8 vectors below it fail the export
     verify: bool = True
+    trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
     external_data: bool = False  # also for models under 2 GB
     revision: str | None = None
     token: str | bool | None = None
@@ -86,7 +87,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         local_files_only=options.local_files_only,
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
-    checkpoint = tasks.override(checkpoint, options.overrides)
+    checkpoint = replace(tasks.override(checkpoint, options.overrides), trusted=options.trust_remote_code)
     tokenizer = tokenizer_file.load(checkpoint)
     with atomic_directory(output, force=options.force) as work:
         (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
@@ -154,7 +155,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
     said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
-    checkpoint = tasks.override(checkpoint, Overrides(**said))
+    checkpoint = replace(tasks.override(checkpoint, Overrides(**said)), trusted=options.trust_remote_code)
     if _fingerprint(checkpoint) != described.source.sha256:
         say(f"note: the weights of {name} are not those that {directory} was exported from")
     return replace(described, parity=tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
@@ -163,7 +164,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
 def _parity(
     work: Path, checkpoint: Checkpoint, options: ExportOptions, say: Callable[[str], None]
 ) -> Mapping[str, object]:
-    missing = verify.can_verify() if options.verify else "not asked for"
+    missing = (verify.can_verify() or verify.own_code(checkpoint)) if options.verify else "not asked for"
     if missing is not None:
         say(f"parity: {contract.NOT_VERIFIED} ({missing})")
         return {"status": contract.NOT_VERIFIED, "reason": missing}

@@ -23,7 +23,8 @@ from fastembed_rt import batching, native
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
-from .graph.cpu import CPU, OPSET, around_attention
+from .errors import UnsupportedCheckpointError
+from .graph.cpu import CPU, around_attention
 from .graph.graph import FLOAT, Graph, Value
 from .graph.int8 import GroupRecipe, Recipe, group_key, quantize_weight
 from .graph.target import Target
@@ -90,25 +91,27 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     return texts
 
 
-def probe(groups: dict[str, tuple[list[Value], Sequence[Linear]]], free: set[str]) -> Target:
-    """The cpu target, noting each group of layers, the values it reads, and whose smoothing folds into the values.
+def probe(groups: dict[str, tuple[list[Value], Sequence[Linear]]], free: set[str], base: Target = CPU) -> Target:
+    """The target, noting each group of layers, the values it reads, and whose smoothing folds into the values.
 
     Layers that are run several times (ALBERT's) read several values, all of which one recipe has to serve.
     """
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         groups.setdefault(group_key(layers), ([], list(layers)))[0].append(states)
-        return CPU.linears(graph, states, layers)
+        return base.linears(graph, states, layers)
 
     def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
         free.add(group_key([output]))
         return value, output
 
+    if base is not CPU:
+        return replace(base, linears=linears)
     return replace(CPU, **around_attention(linears), balance=balance)
 
 
 def observe(
-    build: Callable[[Target, int], Graph], sample: Sample, held_out: Sample, threads: int
+    build: Callable[[Target], Graph], sample: Sample, held_out: Sample, threads: int, base: Target = CPU
 ) -> tuple[dict[str, Observed], Floats]:
     """Run the float graph over tokenized texts and watch the input of every group of layers.
 
@@ -117,10 +120,15 @@ def observe(
     """
     groups: dict[str, tuple[list[Value], Sequence[Linear]]] = {}
     free: set[str] = set()
-    graph = build(probe(groups, free), OPSET)
+    graph = build(probe(groups, free, base))
+    if not groups:
+        raise UnsupportedCheckpointError(
+            "the graph multiplies nothing with a matrix of weights: int8 has nothing to do"
+        )
     values = list(dict.fromkeys(value for read, _ in groups.values() for value in read))
     for index, value in enumerate(values):
-        graph.output(value, f"probe.{index}", FLOAT, (f"rows.{index}", f"channels.{index}"))
+        rows = ("tokens",) if base is CPU else ("batch", "sequence")
+        graph.output(value, f"probe.{index}", FLOAT, [f"{name}.{index}" for name in (*rows, "channels")])
     lengths = np.array([len(row) for row in sample.rows])
     random = np.random.default_rng(SEED)
     share = min(SAMPLE / max(int(lengths.sum()), 1), 1.0)
@@ -131,7 +139,8 @@ def observe(
         names = [f"probe.{index}" for index in range(len(values))]
         for batch, outputs in _run(session, sample, names):
             chosen = random.random(int(lengths[batch].sum())) < share
-            for entry, states in zip(seen, outputs, strict=True):
+            for entry, given in zip(seen, outputs, strict=True):
+                states = _tokens(given, lengths[batch])
                 low, high = states.min(axis=0), states.max(axis=0)
                 entry[0] = low if entry[0] is None else np.minimum(entry[0], low)
                 entry[1] = high if entry[1] is None else np.maximum(entry[1], high)
@@ -146,6 +155,14 @@ def observe(
         states = np.concatenate([piece for own in pieces for piece in own])[:: len(read)]
         found[key] = Observed(layers, np.min(lows, axis=0), np.max(highs, axis=0), states, key in free)
     return found, vectors
+
+
+def _tokens(states: Floats, lengths: Ids) -> Floats:
+    """A row a token, (T, K), also of padded states, (B, S, K); any other rows as they are."""
+    if states.shape[:-1] != (len(lengths), int(lengths.max())):
+        return states.reshape(-1, states.shape[-1])
+    tokens: Floats = states[np.arange(states.shape[1]) < lengths[:, None]]
+    return tokens
 
 
 def vectors(path: Path, sample: Sample, threads: int) -> Floats:

@@ -53,6 +53,10 @@ class Tensors:
         """The tensors whose names begin with `prefix`, without it."""
         return Tensors(self.stored, self.prefix + prefix, self.account)
 
+    def has(self, name: str) -> bool:
+        """Whether tensor `name` is stored, where config.json leaves that open."""
+        return self.prefix + name in self.stored
+
     def get(self, name: str, shape: tuple[int, ...]) -> Weight:
         """Tensor `name` of `shape`; faults are collected, `check` raises them all at once."""
         full = self.prefix + name

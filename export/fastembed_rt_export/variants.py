@@ -113,10 +113,6 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
-    if not wanted.cpu:
-        raise UnsupportedCheckpointError(
-            "int8 is built from weights; this model_type has no builder, export it as fp32"
-        )
     texts = quantize.calibration_texts(wanted.calibration)
     if not texts:
         raise CheckpointError(f"{wanted.calibration} has no texts; calibration needs some, one a line")
@@ -126,12 +122,15 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
     threads, file = available_threads(), "model.cpu.int8.onnx"
     held_out = wanted.task.sample(tokenizer, [case.text for case in parity_texts()])
-    observed, exact = quantize.observe(lambda target, opset: build(target, opset).graph, sample, held_out, threads)
+    base = CPU if wanted.cpu else PORTABLE
+    opset = base.opset or wanted.opset
+    observed, exact = quantize.observe(lambda target: build(target, opset).graph, sample, held_out, threads, base)
     recipe, errors = quantize.recipe(observed)
+    recipe = replace(recipe, embedding=wanted.cpu)
     del observed
     while True:
-        target = int8.target(recipe)
-        built = build(target, target.opset or DEFAULT_OPSET)
+        target = int8.target(recipe, base)
+        built = build(target, opset)
         written = _write(built.graph, work, file, wanted, say)
         fidelity = wanted.task.fidelity(quantize.vectors(work / file, held_out, threads), exact)
         say(f"fidelity to fp32 on {len(held_out.rows)} texts: {fidelity}")
@@ -154,6 +153,8 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         "largest_output_error": round(max(errors.values()), 4),
     }
     made = [_variant(work, built.graph, written, target, "int8", notes)]
+    if not wanted.cpu:
+        return built, made
     if native.kernels() is None:
         say(f"no graph for target native: {native.why_not()}")
         return built, made

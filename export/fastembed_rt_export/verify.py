@@ -21,8 +21,9 @@ from fastembed_rt import EmbeddingModel, native
 from fastembed_rt.manifest import Manifest
 from fastembed_rt.manifest import read as read_manifest
 
+from .architectures import row_name
 from .checkpoint import Checkpoint
-from .errors import MissingDependencyError, ParityError
+from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
 from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
 
 PROMPT_TEXTS = 24  # every prompt is checked on these many texts of all kinds
@@ -34,6 +35,16 @@ def can_verify() -> str | None:
     """None when the reference is installed, else what is missing."""
     missing = [name for name in ("torch", "sentence_transformers") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing).replace('_', '-')} not installed" if missing else None
+
+
+def own_code(checkpoint: Checkpoint) -> str | None:
+    """None when the reference is transformers' or may be run, else why it may not."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    known = row_name(checkpoint.config) == checkpoint.model_type and checkpoint.model_type in CONFIG_MAPPING
+    if known or checkpoint.trusted:
+        return None
+    return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
 
 
 def cases(model: EmbeddingModel) -> list[Case]:
@@ -50,14 +61,17 @@ def cases(model: EmbeddingModel) -> list[Case]:
 def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, str]:
     """Vectors of sentence-transformers on torch in float32, and the versions that made them.
 
-    The checkpoint's modules were checked before: nothing of its own code is loaded.
+    The checkpoint's modules were checked before: code of its own is only its transformer's, and run only where trusted.
 
     Raises:
         MissingDependencyError: torch or sentence-transformers is not installed.
+        UnsupportedCheckpointError: the reference is code of the checkpoint's own, and not trusted.
     """
     missing = can_verify()
     if missing is not None:
         raise MissingDependencyError(f"{missing}; pip install 'fastembed-rt[verify]' to compare with the reference")
+    if (untrusted := own_code(checkpoint)) is not None:
+        raise UnsupportedCheckpointError(f"{checkpoint.name}: {untrusted}")
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -68,7 +82,9 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
     except ImportError:  # before sentence-transformers 6
         from sentence_transformers.models import Normalize, Pooling
 
-    model = SentenceTransformer(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
+    model = SentenceTransformer(
+        str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
+    )
     model = model.float().eval()
     model.max_seq_length = checkpoint.max_length
     if getattr(model.tokenizer, "padding_side", "right") == "left":

@@ -42,6 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
     )
     parser.add_argument("--min-cosine", type=float, help="floor for int8 vectors against fp32 (default: 0.98)")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="compare with code of the checkpoint's own, if it has some: runs it",
+    )
     parser.add_argument("--opset", type=int, help="opset of model.onnx, 17 to 24 (default: 17)")
     parser.add_argument(
         "--exporter",
@@ -92,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,
         exporter=args.exporter,
         verify=args.verify,
+        trust_remote_code=args.trust_remote_code,
         external_data=args.external_data,
         revision=args.revision,
         token=args.token,

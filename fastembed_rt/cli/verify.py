@@ -21,6 +21,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
     parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
     parser.add_argument("--min-cosine", type=float, help="floor for int8 variants (default: 0.98)")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="compare with code of the checkpoint's own, if it has some: runs it",
+    )
     add_hub_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
     parser.set_defaults(run=run)
@@ -39,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     options = ExportOptions(
         min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,
+        trust_remote_code=args.trust_remote_code,
         revision=args.revision,
         token=args.token,
         cache_dir=args.cache_dir,

@@ -159,10 +159,11 @@ def test_pickled_weights_give_the_same_vectors(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors, expected(random_model("bert"), ("mean",), ids, mask), rtol=0, atol=TOLERANCE)
 
 
-def test_relative_buckets_are_those_of_transformers() -> None:
+@pytest.mark.parametrize(("buckets", "furthest"), [(32, 128), (8, 20), (64, 300)])
+def test_relative_buckets_are_those_of_transformers(buckets: int, furthest: int) -> None:
     distance = np.arange(-600, 601)
-    wanted = MPNetEncoder.relative_position_bucket(torch.tensor(distance), 32).numpy()
-    np.testing.assert_array_equal(relative_bucket(distance), wanted)
+    wanted = MPNetEncoder.relative_position_bucket(torch.tensor(distance), buckets, furthest).numpy()
+    np.testing.assert_array_equal(relative_bucket(distance, buckets, furthest), wanted)
 
 
 def test_only_standard_operators_are_used(tmp_path: Path) -> None:

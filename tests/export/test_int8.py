@@ -74,7 +74,10 @@ AS_DEEP_AS_OTHERS: dict[str, dict[str, Any]] = {"albert": {"inner_group_num": 1}
 def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: str, pooling: str) -> None:
     changes = AS_DEEP_AS_OTHERS.get(model_type, {})
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40, **changes)
-    export(str(source), ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9))
+    export(
+        str(source),
+        ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9, trust_remote_code=True),
+    )
     texts = [case.text for case in parity_texts()]
     with EmbeddingModel(tmp_path / "made", target="portable", precision="fp32") as exact:
         expected = exact.encode(texts)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from . import albert, bert, distilbert, electra, modernbert, mpnet
+from . import (
+    albert,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    gemma3,
+    gte,
+    jina_bert,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    qwen,
+    t5,
+)
 from .blocks import Config
 
 
@@ -21,47 +35,210 @@ class Architecture:
     positions: Callable[[Config], int]  # longest text in tokens
     prefix: str  # of the tensors when the encoder was saved inside a task model
     heads: tuple[str, ...] = ()  # tensors beside the encoder that sentence embeddings do not use
+    names: Mapping[str, str] = field(default_factory=dict)  # keys of config.json that others call hidden_size and so on
+    title: str = ""  # what its paper calls it
+    examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
+
+    def config(self, given: Config) -> Config:
+        """config.json under the names that most families use."""
+        renamed = {new: given[old] for old, new in self.names.items() if given.get(old) is not None}
+        return {**renamed, **given}
 
 
 _MASKED_LM = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
+_DEBERTA = (*_MASKED_LM, "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings.")
+_CAUSAL_LM = ("lm_head.", "score.")
 ARCHITECTURES = {
-    "bert": Architecture(bert.bert, bert.bert_positions, "bert.", _MASKED_LM),
-    "roberta": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
-    "xlm-roberta": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
-    "camembert": Architecture(bert.roberta, bert.roberta_positions, "roberta.", _MASKED_LM),
+    "bert": Architecture(
+        bert.bert,
+        bert.bert_positions,
+        "bert.",
+        _MASKED_LM,
+        title="BERT",
+        examples=("sentence-transformers/all-MiniLM-L6-v2", "BAAI/bge-base-en-v1.5", "intfloat/e5-base-v2"),
+    ),
+    "roberta": Architecture(
+        bert.roberta,
+        bert.roberta_positions,
+        "roberta.",
+        _MASKED_LM,
+        title="RoBERTa",
+        examples=("sentence-transformers/all-distilroberta-v1",),
+    ),
+    "xlm-roberta": Architecture(
+        bert.roberta,
+        bert.roberta_positions,
+        "roberta.",
+        _MASKED_LM,
+        title="XLM-RoBERTa",
+        examples=("BAAI/bge-m3", "intfloat/multilingual-e5-base"),
+    ),
+    "camembert": Architecture(
+        bert.roberta,
+        bert.roberta_positions,
+        "roberta.",
+        _MASKED_LM,
+        title="CamemBERT",
+        examples=("dangvantuan/sentence-camembert-base",),
+    ),
+    "data2vec-text": Architecture(
+        bert.roberta,
+        bert.roberta_positions,
+        "data2vec_text.",
+        _MASKED_LM,
+        title="data2vec",
+        examples=("facebook/data2vec-text-base",),
+    ),
+    "ernie": Architecture(
+        bert.ernie, bert.bert_positions, "ernie.", _MASKED_LM, title="ERNIE", examples=("nghuyong/ernie-3.0-base-zh",)
+    ),
     "distilbert": Architecture(
         distilbert.distilbert,
         bert.bert_positions,
         "distilbert.",
         (*_MASKED_LM, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+        title="DistilBERT",
+        examples=("sentence-transformers/msmarco-distilbert-base-v4",),
     ),
-    "mpnet": Architecture(mpnet.mpnet, mpnet.mpnet_positions, "mpnet.", _MASKED_LM),
+    "mpnet": Architecture(
+        mpnet.mpnet,
+        mpnet.mpnet_positions,
+        "mpnet.",
+        _MASKED_LM,
+        title="MPNet",
+        examples=("sentence-transformers/all-mpnet-base-v2",),
+    ),
     "electra": Architecture(
         electra.electra,
         bert.bert_positions,
         "electra.",
         (*_MASKED_LM, "discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
+        title="ELECTRA",
+        examples=("google/electra-base-discriminator",),
     ),
     "albert": Architecture(
-        albert.albert, bert.bert_positions, "albert.", (*_MASKED_LM, "predictions.", "sop_classifier.")
+        albert.albert,
+        bert.bert_positions,
+        "albert.",
+        (*_MASKED_LM, "predictions.", "sop_classifier."),
+        title="ALBERT",
+        examples=("sentence-transformers/paraphrase-albert-small-v2",),
+    ),
+    "deberta": Architecture(
+        deberta.deberta,
+        bert.bert_positions,
+        "deberta.",
+        _DEBERTA,
+        title="DeBERTa",
+        examples=("microsoft/deberta-base",),
+    ),
+    "deberta-v2": Architecture(
+        deberta.deberta_v2,
+        bert.bert_positions,
+        "deberta.",
+        _DEBERTA,
+        title="DeBERTa v2, v3",
+        examples=("microsoft/deberta-v3-base",),
     ),
     "modernbert": Architecture(
-        modernbert.modernbert, bert.bert_positions, "model.", (*_MASKED_LM, "head.", "decoder.")
+        modernbert.modernbert,
+        bert.bert_positions,
+        "model.",
+        (*_MASKED_LM, "head.", "decoder."),
+        title="ModernBERT",
+        examples=("nomic-ai/modernbert-embed-base", "Alibaba-NLP/gte-modernbert-base"),
+    ),
+    "nomic_bert": Architecture(
+        nomic_bert.nomic_bert,
+        nomic_bert.nomic_positions,
+        "nomic_bert.",
+        _MASKED_LM,
+        nomic_bert.NAMES,
+        title="NomicBERT",
+        examples=("nomic-ai/nomic-embed-text-v1.5",),
+    ),
+    "gte": Architecture(
+        gte.gte,
+        bert.bert_positions,
+        "gte.",
+        _MASKED_LM,
+        title="GTE, as transformers has it",
+        examples=("alibaba-nlp-community/gte-multilingual-base",),
+    ),
+    "new": Architecture(
+        gte.gte,
+        bert.bert_positions,
+        "new.",
+        _MASKED_LM,
+        title="GTE, as the hub has it",
+        examples=("Alibaba-NLP/gte-base-en-v1.5", "Alibaba-NLP/gte-multilingual-base"),
+    ),
+    "jina_bert": Architecture(
+        jina_bert.jina_bert,
+        bert.bert_positions,
+        "bert.",
+        _MASKED_LM,
+        title="JinaBERT v2",
+        examples=("jinaai/jina-embeddings-v2-base-en", "jinaai/jina-embeddings-v2-base-code"),
+    ),
+    "t5": Architecture(
+        t5.t5,
+        t5.t5_positions,
+        "",
+        ("decoder.", "lm_head.", "encoder.embed_tokens."),
+        t5.NAMES,
+        title="T5",
+        examples=("sentence-transformers/sentence-t5-base", "sentence-transformers/gtr-t5-base"),
+    ),
+    "qwen2": Architecture(
+        qwen.qwen2,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        title="Qwen2",
+        examples=("jinaai/jina-code-embeddings-0.5b",),
+    ),
+    "qwen3": Architecture(
+        qwen.qwen3,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        title="Qwen3",
+        examples=("Qwen/Qwen3-Embedding-0.6B",),
+    ),
+    "gemma3_text": Architecture(
+        gemma3.gemma3,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        title="Gemma 3",
+        examples=("google/embeddinggemma-300m",),
     ),
 }
 
 
-def architecture(model_type: object) -> Architecture:
-    """Row of `model_type`.
+# Code of a checkpoint's own may call itself by the name of what it was made from: model_type, key, value -> row.
+_DISGUISED = {("bert", "position_embedding_type", "alibi"): "jina_bert"}
+
+
+def row_name(config: Config) -> str:
+    """Name of the row for a config.json: its model_type, unless that is another architecture's."""
+    model_type = config["model_type"]
+    found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)
+    return next(found, str(model_type))
+
+
+def architecture(config: Config) -> Architecture:
+    """Row for a config.json.
 
     Raises:
         UnsupportedCheckpointError: no builder; the message says which exist and what else can be done.
     """
-    row = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    row = ARCHITECTURES.get(row_name(config))
     if row is None:
         raise UnsupportedCheckpointError(
-            f"model_type {model_type!r} has no builder (there are: {', '.join(sorted(ARCHITECTURES))}); "
+            f"model_type {config['model_type']!r} has no builder (there are: {', '.join(sorted(ARCHITECTURES))}); "
             "optimum can trace it: pip install 'fastembed-rt[optimum]' in an environment of its own and export again"
         )
     return row

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..graph.graph import Value
 from ..graph.ops import Ops
+from ..graph.weight import Weight
 from ..tensors import Tensors
-from .blocks import Config, LayerNames, Shape, layer_norm, post_norm_layers, refuse, setting
+from .blocks import Config, LayerNames, Shape, flag, layer_norm, post_norm_layers, refuse, setting
 
 LAYER = LayerNames(
     query="attention.self.query",
@@ -25,6 +26,15 @@ LAYER = LayerNames(
 def bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of BertModel."""
     return _encoder(ops, config, tensors, after_pad=False)
+
+
+def ernie(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of ErnieModel: BERT whose positions may be told a task; sentence embeddings have the first."""
+    if not flag(config, "use_task_id", False):
+        return bert(ops, config, tensors)
+    count = setting(config, "task_type_vocab_size", int, 3)
+    tasks = tensors.get("embeddings.task_type_embeddings.weight", (count, setting(config, "hidden_size", int)))
+    return _encoder(ops, config, tensors, after_pad=False, task=tasks)
 
 
 def roberta(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -50,9 +60,19 @@ def refuse_other_attention(config: Config) -> None:
 
 
 def embedded(
-    ops: Ops, config: Config, tensors: Tensors, width: int, epsilon: float, *, after_pad: bool = False
+    ops: Ops,
+    config: Config,
+    tensors: Tensors,
+    width: int,
+    epsilon: float,
+    *,
+    after_pad: bool = False,
+    task: Weight | None = None,
 ) -> Value:
-    """Words, positions and token types of `width` channels, normalized; `after_pad`: positions as RoBERTa has them."""
+    """Words, positions and token types of `width` channels, normalized.
+
+    `after_pad`: positions as RoBERTa has them; `task`: a table whose first row every position gets.
+    """
     embeddings = tensors.under("embeddings.")
     with ops.scope("embeddings"):
         words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), width))
@@ -61,6 +81,8 @@ def embedded(
         types = embeddings.get("token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), width))
         # A text alone is all of type 0: its row joins every position.
         table = ops.fold_token_type(positions, types)
+        if task is not None:
+            table = table.map("+task", lambda array: array + task.load()[0])
         states = ops.add_token_types(ops.embed(words), types)
         if after_pad:
             states = ops.add_positions_after_pad(states, table, setting(config, "pad_token_id", int, 1))
@@ -69,8 +91,17 @@ def embedded(
         return ops.norm(states, layer_norm(embeddings, "LayerNorm", width, epsilon))
 
 
-def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool) -> Value:
+def words_and_types(ops: Ops, config: Config, embeddings: Tensors, width: int, types: int = 2) -> Value:
+    """Words and token types of `width` channels, where positions come later; `types` where config.json is silent."""
+    words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), width))
+    if (count := setting(config, "type_vocab_size", int, types)) == 0:
+        return ops.embed(words)
+    table = embeddings.get("token_type_embeddings.weight", (count, width))
+    return ops.add_token_types(ops.embed(ops.fold_token_type(words, table)), table)
+
+
+def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool, task: Weight | None = None) -> Value:
     refuse_other_attention(config)
     shape = Shape.of(config)
-    states = embedded(ops, config, tensors, shape.hidden, shape.epsilon, after_pad=after_pad)
+    states = embedded(ops, config, tensors, shape.hidden, shape.epsilon, after_pad=after_pad, task=task)
     return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, ops.attention_bias())

@@ -32,6 +32,7 @@ class Norms:
     before: Norm | None = None  # of what the part reads
     inside: Norm | None = None  # of what it gives
     after: Norm | None = None  # of the sum with what came in
+    again: Norm | None = None  # of the sum of that with what came in
 
 
 def layer(
@@ -54,11 +55,11 @@ def layer(
         queries = ops.only_first(read) if last else None
         mixed = _normed(ops, ops.self_attention(read, attention, bias, queries), around.inside)
         kept = ops.only_first(states) if queries is not None else None
-        states = _normed(ops, ops.add(states if kept is None else kept, mixed), around.after)
+        states = _joined(ops, states if kept is None else kept, mixed, around)
     with ops.scope("feed_forward"):
         read = _normed(ops, states, beside.before)
         given = _normed(ops, forward.apply(ops, read), beside.inside)
-        states = _normed(ops, ops.add(states, given), beside.after)
+        states = _joined(ops, states, given, beside)
     return states if queries is None else ops.mark_first(states)
 
 
@@ -66,6 +67,12 @@ def final_norm(ops: Ops, states: Value, norm: Norm) -> Value:
     """Normalization behind the last layer, of first tokens only where that gave no others."""
     with ops.scope("final_norm"):
         return ops.norm_kept(states, norm)
+
+
+def _joined(ops: Ops, states: Value, given: Value, norms: Norms) -> Value:
+    """What came in with what a part made of it."""
+    joined = _normed(ops, ops.add(states, given), norms.after)
+    return joined if norms.again is None else ops.norm(ops.add(states, joined), norms.again)
 
 
 def _normed(ops: Ops, states: Value, norm: Norm | None) -> Value:

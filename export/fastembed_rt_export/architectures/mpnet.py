@@ -49,14 +49,14 @@ def mpnet_positions(config: Config) -> int:
     return setting(config, "max_position_embeddings", int) - PAD - 1
 
 
-def relative_bucket(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Bucket of key position - query position: exact near by, logarithmic up to MAX_DISTANCE (T5, arXiv:1910.10683)."""
-    half = BUCKETS // 2
+def relative_bucket(
+    distance: npt.NDArray[np.int64], buckets: int = BUCKETS, furthest: int = MAX_DISTANCE
+) -> npt.NDArray[np.int64]:
+    """Bucket of key position - query position: exact near by, logarithmic up to `furthest` (T5, arXiv:1910.10683)."""
+    half = buckets // 2
     exact = half // 2
     far = np.abs(distance)
     # float32 as in transformers, so that a distance on a bucket's edge falls on the same side.
-    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
-        math.log(MAX_DISTANCE / exact)
-    )
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(furthest / exact))
     logarithmic = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
     return np.where(distance > 0, half, 0) + np.where(far < exact, far, logarithmic)

@@ -43,7 +43,8 @@ def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None =
     def table(function: Callable[[Floats], Floats]) -> Callable[[], Array]:
         def load() -> Array:
             turns = np.arange(rows, dtype=np.float32)[:, None] * inverse  # rounded to float32, as the models do
-            return function(turns.astype(np.float64)).astype(np.float32)
+            found: Array = function(turns.astype(np.float64)).astype(np.float32)
+            return found
 
         return load
 
@@ -91,8 +92,8 @@ def frequencies(given: Mapping[str, Any], head: int) -> Floats:
         return _inverse(theta * factor, head) / np.float32(factor ** (2 / head))
     steps = np.arange(1, head // 2 + 1, dtype=np.float64)
     scale = np.exp(np.log(factor) / (head / 2) ** float(mixed) * steps ** float(mixed))
-    angles: Floats = (_inverse(theta, head) / scale).astype(np.float32)
-    return angles
+    mixed_frequencies: Floats = (_inverse(theta, head) / scale).astype(np.float32)
+    return mixed_frequencies
 
 
 def _inverse(theta: float, head: int) -> Floats:

@@ -21,11 +21,11 @@ import numpy as np
 
 from fastembed_rt.batching import LANES
 
-from . import portable
+from . import distances, portable
 from .graph import BOOL, INT64, Graph, Value
 from .portable import PORTABLE
 from .target import Tokens
-from .weight import Linear, Norm, Weight
+from .weight import Array, Linear, Norm, Weight
 
 OPSET = 23  # the Attention operator
 # Added to the scores of places without a token. They hold a copy of the text's last token, so their scores are no
@@ -150,7 +150,7 @@ def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) ->
     The subnormal numbers that come of it cost less than the ways around them that were tried (a causal Attention,
     GroupQueryAttention, clearing them after a Softmax of its own).
     """
-    return portable.band_mask(graph, packed(tokens).unpack, before, after)
+    return distances.band_mask(graph, packed(tokens).unpack, before, after)
 
 
 def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
@@ -167,6 +167,11 @@ def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> 
     one = graph.node("Unsqueeze", states, graph.constant([0]), name="text")
     turned = graph.node("RotaryEmbedding", one, *turn, num_heads=heads, name="rotary")
     return graph.node("Squeeze", turned, graph.constant([0]), name="turned")
+
+
+def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+    """The runtime rounds S up, so places beyond the last position exist; what they hold is masked."""
+    return distances.by_distance(graph, states, table, np.pad(rows, (LANES, LANES), mode="edge"), heads)
 
 
 def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
@@ -187,14 +192,13 @@ def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 
 def attend_first(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value
+    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
 ) -> Value:
     """Attention of the first tokens to padded key and value: (B, N * D), as the query is."""
     one = graph.node("Unsqueeze", query, graph.constant([1]), name="query")
     row = graph.node("Gather", bias, graph.constant([0]), axis=2, name="row")
-    return graph.node(
-        "Squeeze", attention(graph, tokens, one, key, value, heads, row), graph.constant([1]), name="mixed"
-    )
+    mixed = grouped_attention(graph, tokens, one, key, value, heads, kv_heads, row)
+    return graph.node("Squeeze", mixed, graph.constant([1]), name="mixed")
 
 
 def unpack(graph: Graph, tokens: Tokens, states: Value) -> Value:
@@ -242,6 +246,7 @@ CPU = replace(
     grouped_attention=grouped_attention,
     band=band,
     angles=angles,
+    by_distance=by_distance,
     rotate=rotate,
     head_norm=head_norm,
     spread=unpack,

@@ -57,17 +57,19 @@ def quantize_weight(weight: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 
-def target(recipe: Recipe) -> Target:
-    """The cpu target with quantized linear layers and word table."""
+def target(recipe: Recipe, base: Target = CPU) -> Target:
+    """The cpu target with quantized linear layers and word table; `base`: another one that is to be quantized."""
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         group = recipe.groups.get(group_key(layers))
-        return CPU.linears(graph, states, layers) if group is None else _quantized(graph, states, layers, group)
+        return base.linears(graph, states, layers) if group is None else _quantized(graph, states, layers, group)
 
     def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
         smooth = recipe.folds.get(group_key([output]))
         return (value, output) if smooth is None else balanced(value, output, smooth)
 
+    if base is not CPU:
+        return replace(base, name=CPU.name, linears=linears)
     embed = embed_int8 if recipe.embedding else CPU.embed
     return replace(CPU, **around_attention(linears), balance=balance, embed=embed)
 
@@ -114,8 +116,8 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
 
 
 def _excess(graph: Graph, states: Value, group: GroupRecipe) -> Value:
-    """(T, K) -> (T, k): what the clip takes from the outlier channels."""
-    channels = graph.node("Gather", states, graph.constant(list(group.outliers)), axis=1, name="channels")
+    """(..., K) -> (..., k): what the clip takes from the outlier channels."""
+    channels = graph.node("Gather", states, graph.constant(list(group.outliers)), axis=-1, name="channels")
     inside = graph.node("Clip", channels, graph.constant(group.low), graph.constant(group.high), name="inside")
     return graph.node("Sub", channels, inside, name="excess")
 

@@ -181,6 +181,7 @@ def target(recipe: Recipe) -> Target:
         attention=_attention,
         grouped_attention=_grouped_attention,
         attend_first=_attend_first,
+        by_distance=_by_distance,
         limits=limits,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
@@ -262,9 +263,13 @@ def _grouped_attention(
 
 
 def _attend_first(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value
+    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
 ) -> Value:
-    return _packed(graph, tokens, query, key, value, heads, heads, bias, first_only=True)
+    return _packed(graph, tokens, query, key, value, heads, kv_heads, bias, first_only=True)
+
+
+def _by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+    raise NotNativeError("attention scores that distances meet with queries or keys")
 
 
 def _packed(

@@ -16,7 +16,19 @@ import numpy as np
 from ..errors import UnsupportedCheckpointError
 from .graph import Graph, Value
 from .target import Residual, Target, Tokens
-from .weight import Linear, Norm, Weight
+from .weight import Array, Linear, Norm, Weight
+
+
+@dataclass(frozen=True)
+class Relative:
+    """What distances add to the scores: a row (N * D) of a table for each, met by queries, by keys or by both.
+
+    Rows are numbered for distances from -(M - 1) to M, of the key from the query in `by_query`, the other way round in
+    `by_key`.
+    """
+
+    by_query: tuple[Weight, Array] | None  # table (R, N * D) and (2M,) rows of it
+    by_key: tuple[Weight, Array] | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,9 @@ class Attention:
     kv_heads: int | None = None  # of key and value; None: as many as of the query
     scale: float | None = None  # of the scores; None: 1 / sqrt(D)
     angles: tuple[Value, ...] = ()  # rotary positions, from `Ops.angles`
-    query_norm: Norm | None = None  # of each head, before it is turned
+    query_norm: Norm | None = None  # of each head, or of all together where it is that wide, before they are turned
     key_norm: Norm | None = None
+    relative: Relative | None = None  # its keys' table scaled as the scores are
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Ops:
         return self.target.add_positions_after_pad(self.graph, self.tokens, states, table, pad)
 
     def fold_token_type(self, table: Weight, types: Weight) -> Weight:
-        """Positions (P, H) plus row 0 of `types` (2, H), which a text alone has; `add_token_types` is for pairs."""
+        """Positions or words (P, H) with row 0 of `types` (2, H), a text alone's; `add_token_types` is for pairs."""
         if self.tokens.token_type_ids is not None:
             return table
         return table.map("+type", lambda array: array + types.load()[0])
@@ -145,13 +158,14 @@ class Ops:
         query = attention.query if attention.query_norm else attention.query.scaled(scale)
         query_norm = attention.query_norm.scaled(scale) if attention.query_norm else None
         # Softmax drops what a bias adds to all keys alike, not what norms and positions make of it.
-        turned = bool(attention.angles or attention.key_norm)
+        turned = bool(attention.angles or attention.key_norm or attention.relative)
         key = attention.key if turned else Linear(attention.key.weight)
         output = fold_value_bias(attention.value, attention.output, kv_heads, attention.heads // kv_heads)
         value = Linear(attention.value.weight)
         if kv_heads == attention.heads:
             value, output = self.target.balance(value, output)
-        if self.target.attention_block is not None and queries is None and not turned:
+        plain = queries is None and not turned and attention.relative is None
+        if self.target.attention_block is not None and plain:
             block = self.target.attention_block(
                 self.graph, self.tokens, states, [query, key, value], output, attention.heads, kv_heads, bias, then
             )
@@ -160,30 +174,43 @@ class Ops:
         layers = [key, value] if queries is not None else [query, key, value]
         if turned:
             *rest, k, v = self.target.linears(self.graph, states, layers)
-            k = self._turned(k, attention.key_norm, attention.angles, kv_heads)
+            k = self._turned(k, attention.key_norm, attention.angles, kv_heads, key.out_features)
             k, v = (self.target.spread(self.graph, self.tokens, part) for part in (k, v))
         else:
             *rest, k, v = self.target.project(self.graph, self.tokens, states, layers)
         if queries is not None:
             assert self.target.attend_first is not None
+            assert attention.relative is None, "distances need the queries of all tokens"
             # A first token is at position 0, where nothing is turned.
-            q = self._turned(self.linear(queries, query), query_norm, (), attention.heads)
-            mixed = self.target.attend_first(self.graph, self.tokens, q, k, v, attention.heads, bias)
+            q = self._turned(self.linear(queries, query), query_norm, (), attention.heads, query.out_features)
+            mixed = self.target.attend_first(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
             return self.linear(mixed, output), then
         (q,) = rest
         if turned:
-            q = self._turned(q, query_norm, attention.angles, attention.heads)
+            q = self._turned(q, query_norm, attention.angles, attention.heads, query.out_features)
             q = self.target.spread(self.graph, self.tokens, q)
+        if attention.relative:
+            bias = self._with_distances(q, k, attention.relative, attention.heads, bias)
         if kv_heads == attention.heads:
             mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
         else:
             mixed = self.target.grouped_attention(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
         return self.target.collect(self.graph, self.tokens, mixed, output), then
 
-    def _turned(self, states: Value, norm: Norm | None, angles: tuple[Value, ...], heads: int) -> Value:
+    def _with_distances(self, q: Value, k: Value, relative: Relative, heads: int, bias: Value) -> Value:
+        """The bias with what queries and keys, in the form that attention takes, make of the distance between them."""
+        with self.scope("distances"):
+            if relative.by_query:
+                bias = self.add(bias, self.target.by_distance(self.graph, q, *relative.by_query, heads))
+            if relative.by_key:
+                met = self.target.by_distance(self.graph, k, *relative.by_key, heads)
+                bias = self.add(bias, self.graph.node("Transpose", met, perm=[0, 1, 3, 2], name="met"))
+            return bias
+
+    def _turned(self, states: Value, norm: Norm | None, angles: tuple[Value, ...], heads: int, width: int) -> Value:
         """Projected token states with each head normalized, then turned by its position."""
         if norm is not None:
-            states = self.target.head_norm(self.graph, states, norm, heads)
+            states = self.target.head_norm(self.graph, states, norm, width // norm.weight.shape[0])
         return self.target.rotate(self.graph, states, angles, heads) if angles else states
 
     def only_first(self, states: Value) -> Value | None:

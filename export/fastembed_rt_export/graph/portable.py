@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .distances import MASKED, angles, band, by_distance, positions, rotate
 from .graph import BOOL, FLOAT, INT32, INT64, Graph, Value
 from .target import Target, Tokens
 from .weight import Linear, Norm, Weight
 
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 17, 17, 24
-# Far below any score, far above the smallest float32: exp() gives exactly 0, and a row without tokens stays finite.
-MASKED = -1e30
 
 
 def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
@@ -136,9 +135,7 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, mas
     if by_distance is None:
         return additive
     reach = (by_distance.shape[0] + 1) // 2  # M: distances run from -(M - 1) to M - 1
-    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
-    length = graph.node("Squeeze", length, name="length")
-    position = graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
+    position = positions(graph, tokens.input_ids)
     query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
     distance = graph.node("Sub", position, query, name="distance")
     row = graph.node("Add", distance, graph.constant(reach - 1), name="row")
@@ -176,59 +173,6 @@ def grouped_attention(
     if heads != kv_heads:
         key, value = repeated(key), repeated(value)
     return attention(graph, tokens, query, key, value, heads, bias)
-
-
-def positions(graph: Graph, places: Value) -> Value:
-    """0, 1, 2, ... for the columns of `places` (B, S): (S,)."""
-    length = graph.node("Shape", places, start=1, end=2, name="length")
-    length = graph.node("Squeeze", length, name="length")
-    return graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
-
-
-def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
-    """(S, S): 0 for keys from `before` places before the query to `after` places behind it, far below that else."""
-    return band_mask(graph, tokens.input_ids, before, after)
-
-
-def band_mask(graph: Graph, places: Value, before: int | None, after: int | None) -> Value:
-    """`band` over the columns of `places` (B, S)."""
-    position = positions(graph, places)
-    query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
-    distance = graph.node("Sub", position, query, name="distance")  # key - query
-    beyond = []
-    if before is not None:
-        beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
-    if after is not None:
-        beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
-    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
-    return graph.node("Where", outside, graph.constant(MASKED), graph.constant(0.0), name="band")
-
-
-def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
-    """The first S rows, the same for every text: (S, 1, D / 2) each."""
-    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
-    found = []
-    for table in (cosine, sine):
-        rows = graph.node("Slice", graph.weight(table), graph.constant([0]), length, name="angle")
-        found.append(graph.node("Unsqueeze", rows, graph.constant([1]), name="angle"))
-    return tuple(found)
-
-
-def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> Value:
-    """Channel i of each head of (B, S, N * D) with channel i + D / 2, as a point in the plane, turned by its angle."""
-    cosine, sine = turn
-    split = graph.node("Reshape", states, graph.constant([0, 0, heads, 2, -1]), name="heads")
-    left, right = (
-        graph.node("Gather", split, graph.constant(half), axis=3, name=name) for half, name in enumerate("xy")
-    )
-    x = graph.node(
-        "Sub", graph.node("Mul", left, cosine, name="x.cos"), graph.node("Mul", right, sine, name="y.sin"), name="x"
-    )
-    y = graph.node(
-        "Add", graph.node("Mul", right, cosine, name="y.cos"), graph.node("Mul", left, sine, name="x.sin"), name="y"
-    )
-    turned = graph.node("Concat", x, y, axis=3, name="turned")
-    return graph.node("Reshape", turned, graph.constant([0, 0, -1]), name="turned")
 
 
 def _float_mask(graph: Graph, tokens: Tokens) -> Value:
@@ -331,6 +275,7 @@ PORTABLE = Target(
     grouped_attention=grouped_attention,
     band=band,
     angles=angles,
+    by_distance=by_distance,
     rotate=rotate,
     head_norm=head_norm,
     spread=lambda _, __, states: states,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .graph import Graph, Value
-from .weight import Linear, Norm, Weight
+from .weight import Array, Linear, Norm, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,15 @@ class Target:
     angles: Callable[[Graph, Tokens, Weight, Weight], tuple[Value, ...]]
     rotate: Callable[[Graph, Value, tuple[Value, ...], int], Value]
     head_norm: Callable[[Graph, Value, Norm, int], Value]  # each head of projected token states by itself
+    # States in that form times the row of a table (R, N * D) for the distance of each other token: (B, N, S, S).
+    # The row for a distance from -(M - 1) to M is in an array (2M,).
+    by_distance: Callable[[Graph, Value, Weight, Array, int], Value]
     spread: Callable[[Graph, Tokens, Value], Value]  # projected token states -> the form that attention takes
     collect: Callable[[Graph, Tokens, Value, Linear], Value]  # what attention gives, through a layer -> token states
     # Where only the first token of each text is wanted: (T, H) -> (B, H), and attention with one query a text, whose
     # query and result are (B, N * D). None: the target computes all tokens anyway.
     first: Callable[[Graph, Tokens, Value], Value] | None
-    attend_first: Callable[[Graph, Tokens, Value, Value, Value, int, Value], Value] | None
+    attend_first: Callable[[Graph, Tokens, Value, Value, Value, int, int, Value], Value] | None
     pools: dict[str, Callable[[Graph, Tokens, Value], Value]]  # token states -> (B, H)
     # For targets with operators of their own; None: they are made of the functions above.
     # The mask, a bias by distance (2M - 1, N), and how far a token sees before and after it, for `attention`.

@@ -254,7 +254,9 @@ def _reference(
     import torch
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
+    model = CrossEncoder(
+        str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
+    )
     model = model.float().eval()
     model.max_seq_length = checkpoint.max_length
     if (count := model.num_labels) != len(_head(checkpoint).labels):

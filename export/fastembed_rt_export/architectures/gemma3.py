@@ -1,0 +1,88 @@
+"""EmbeddingGemma: Gemma 3 that sees both ways, windows in five layers of six, four norms a layer.
+
+Vera et al. 2025 (arXiv:2509.20354), Gemma Team 2025 (arXiv:2503.19786); tensor names as transformers writes them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import CheckpointError
+from ..graph.graph import Value
+from ..graph.ops import Ops
+from ..graph.weight import Norm
+from ..tensors import Tensors
+from .blocks import Config, flag, setting
+from .decoder import Sizes, attention, feed_forward, rms_norm
+from .gated import Norms, final_norm, layer
+from .layer_types import FULL, SLIDING, layer_types
+from .rotary import angles
+
+THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}  # where config.json names none
+DEFAULTS = {"head_dim": 256, "num_key_value_heads": 4}
+
+
+def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of Gemma3TextModel."""
+    sizes = Sizes.of({**DEFAULTS, **config})
+    epsilon = setting(config, "rms_norm_eps", float, 1e-6)
+    activation = setting(config, "hidden_activation", str, "gelu_pytorch_tanh")
+    bias = flag(config, "attention_bias", False)
+    scale = setting(config, "query_pre_attn_scalar", float, 256.0) ** -0.5
+    every = setting(config, "_sliding_window_pattern", int, setting(config, "sliding_window_pattern", int, 6))
+    kinds = layer_types(config, sizes.layers, lambda index: SLIDING if (index + 1) % every else FULL)
+
+    def norm(tensors: Tensors, name: str, width: int = sizes.hidden) -> Norm:
+        return rms_norm(tensors, name, width, epsilon, centred=True)
+
+    with ops.scope("embeddings"):
+        words = tensors.get("embed_tokens.weight", (setting(config, "vocab_size", int), sizes.hidden))
+        states = ops.embed(words.scaled(math.sqrt(sizes.hidden)))
+    turns, masks = {}, {}
+    for kind in dict.fromkeys(kinds):
+        turns[kind] = angles(ops, _rotary(config, kind), sizes.head, THETA[kind], kind)
+        masks[kind] = _mask(ops, config, kind)
+    for index, kind in enumerate(kinds):
+        own = tensors.under(f"layers.{index}.")
+        heads = [norm(own, f"self_attn.{part}_norm", sizes.head) for part in "qk"]
+        with ops.scope(f"layer.{index}"):
+            states = layer(
+                ops,
+                states,
+                attention(
+                    own,
+                    sizes,
+                    turns[kind],
+                    bias=bias,
+                    output_bias=bias,
+                    scale=scale,
+                    query_norm=heads[0],
+                    key_norm=heads[1],
+                ),
+                Norms(before=norm(own, "input_layernorm"), inside=norm(own, "post_attention_layernorm")),
+                feed_forward(own, sizes, activation),
+                Norms(before=norm(own, "pre_feedforward_layernorm"), inside=norm(own, "post_feedforward_layernorm")),
+                masks[kind],
+                last=index == sizes.layers - 1,
+            )
+    return final_norm(ops, states, norm(tensors, "norm"))
+
+
+def _mask(ops: Ops, config: Config, kind: str) -> Value:
+    """What a layer lets a token see: half a window to each side, or a whole one before it where it sees no further."""
+    both = flag(config, "use_bidirectional_attention", False)
+    if kind == FULL:
+        return ops.attention_bias() if both else ops.attention_bias(after=0)
+    window = setting(config, "sliding_window", int, 4096)
+    if window < 1:
+        raise CheckpointError(f"config.json has sliding_window {window}, expected a number of tokens")
+    if both:
+        return ops.attention_bias(before=window // 2, after=window // 2)
+    return ops.attention_bias(before=window - 1, after=0)  # itself included
+
+
+def _rotary(config: Config, kind: str) -> Config:
+    """Settings of one type of layer; before transformers 5, windows had a base of their own and were never scaled."""
+    if kind == FULL or config.get("rope_parameters") is not None:
+        return config
+    return {**config, "rope_theta": config.get("rope_local_base_freq"), "rope_scaling": None}

@@ -1,0 +1,86 @@
+"""T5's encoder: pre-norm by root mean square, no biases, scores unscaled, one bucketed relative bias for all layers.
+
+Raffel et al. 2019 (arXiv:1910.10683), as an embedder Ni et al. 2021 (arXiv:2108.08877); tensor names as transformers
+writes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UnsupportedCheckpointError
+from ..graph.graph import Value
+from ..graph.ops import Attention, Ops
+from ..graph.weight import Weight
+from ..tensors import Tensors
+from .blocks import Config, linear, setting
+from .decoder import Sizes, rms_norm
+from .gated import Gated, Norms, final_norm, layer
+from .mpnet import relative_bucket
+
+NAMES = {
+    "d_model": "hidden_size",
+    "d_ff": "intermediate_size",
+    "d_kv": "head_dim",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+}
+POSITIONS = 512  # where config.json names none; the last bucket goes on for ever
+GATES = {"gated-gelu": "gelu_new", "gated-silu": "silu", "gated-relu": "relu"}
+
+
+def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of T5EncoderModel."""
+    sizes, epsilon = Sizes.of(config), setting(config, "layer_norm_epsilon", float, 1e-6)
+    wide = sizes.heads * sizes.head
+    words = "shared.weight" if tensors.has("shared.weight") else "encoder.embed_tokens.weight"
+    with ops.scope("embeddings"):
+        states = ops.embed(tensors.get(words, (setting(config, "vocab_size", int), sizes.hidden)))
+    bias = ops.attention_bias(_by_distance(config, tensors, sizes.heads))
+    for index in range(sizes.layers):
+        own = tensors.under(f"encoder.block.{index}.")
+        attention = own.under("layer.0.SelfAttention.")
+        query, key, value = (linear(attention, name, sizes.hidden, wide, bias=False) for name in "qkv")
+        output = linear(attention, "o", wide, sizes.hidden, bias=False)
+        with ops.scope(f"layer.{index}"):
+            states = layer(
+                ops,
+                states,
+                Attention(query, key, value, output, sizes.heads, scale=1.0),
+                Norms(before=rms_norm(own, "layer.0.layer_norm", sizes.hidden, epsilon)),
+                _feed_forward(own.under("layer.1.DenseReluDense."), config, sizes),
+                Norms(before=rms_norm(own, "layer.1.layer_norm", sizes.hidden, epsilon)),
+                bias,
+                last=index == sizes.layers - 1,
+            )
+    return final_norm(ops, states, rms_norm(tensors, "encoder.final_layer_norm", sizes.hidden, epsilon))
+
+
+def t5_positions(config: Config) -> int:
+    """Longest text in tokens."""
+    return setting(config, "max_position_embeddings", int, POSITIONS)
+
+
+def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
+    """What is added to the scores, by distance: (2P - 1, N)."""
+    rows = t5_positions(config)
+    buckets = setting(config, "relative_attention_num_buckets", int, 32)
+    furthest = setting(config, "relative_attention_max_distance", int, 128)
+    table = tensors.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", (buckets, heads))
+    bucket = relative_bucket(np.arange(-(rows - 1), rows), buckets, furthest)
+    return table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, heads))
+
+
+def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> Gated:
+    """relu in the first version, a gate in later ones."""
+    kind = setting(config, "feed_forward_proj", str, "relu")
+    down = linear(own, "wo", sizes.intermediate, sizes.hidden, bias=False)
+    if kind == "relu":
+        return Gated(None, linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, kind)
+    if kind not in GATES:
+        raise UnsupportedCheckpointError(
+            f"config.json has feed_forward_proj {kind!r}; this builder knows relu, {', '.join(GATES)} only"
+        )
+    gate, up = (linear(own, name, sizes.hidden, sizes.intermediate, bias=False) for name in ("wi_0", "wi_1"))
+    return Gated(gate, up, down, GATES[kind])

@@ -1,0 +1,91 @@
+"""Where tokens stand to each other, in standard ONNX operators: bands, rotary angles, rows by distance."""
+
+from __future__ import annotations
+
+from .graph import Graph, Value
+from .target import Tokens
+from .weight import Array, Weight
+
+# Far below any score, far above the smallest float32: exp() gives exactly 0, and a row without tokens stays finite.
+MASKED = -1e30
+
+
+def positions(graph: Graph, places: Value) -> Value:
+    """0, 1, 2, ... for the columns of `places` (B, S): (S,)."""
+    length = graph.node("Shape", places, start=1, end=2, name="length")
+    length = graph.node("Squeeze", length, name="length")
+    return graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
+
+
+def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+    """(S, S): 0 for keys from `before` places before the query to `after` places behind it, far below that else."""
+    return band_mask(graph, tokens.input_ids, before, after)
+
+
+def band_mask(graph: Graph, places: Value, before: int | None, after: int | None) -> Value:
+    """`band` over the columns of `places` (B, S)."""
+    position = positions(graph, places)
+    query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
+    distance = graph.node("Sub", position, query, name="distance")  # key - query
+    beyond = []
+    if before is not None:
+        beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
+    if after is not None:
+        beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
+    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
+    return graph.node("Where", outside, graph.constant(MASKED), graph.constant(0.0), name="band")
+
+
+def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+    """Products of (B, S, N * D) with the rows for distances -(S - 1) to S, (B, N, S, 2S), each line moved to its token.
+
+    Line i of the result begins with the distance to token 0, -i, which lies at S - 1 - i: lines that are one shorter
+    begin one earlier each time.
+    """
+    length = graph.node("Shape", states, start=1, end=2, name="length")
+    middle = graph.constant([len(rows) // 2])
+    ends = (graph.node("Sub", middle, length, name="first"), graph.node("Add", middle, length, name="last"))
+    chosen = graph.node(
+        "Gather", graph.weight(table), graph.node("Slice", graph.constant(rows), *ends, name="rows"), name="rows"
+    )
+    chosen = graph.node("Reshape", chosen, graph.constant([0, heads, -1]), name="rows")
+    chosen = graph.node("Transpose", chosen, perm=[1, 2, 0], name="rows")  # (N, D, 2S)
+    split = graph.node("Reshape", states, graph.constant([0, 0, heads, -1]), name="heads")
+    split = graph.node("Transpose", split, perm=[0, 2, 1, 3], name="heads")
+    products = graph.node("MatMul", split, chosen, name="products")
+    flat = graph.node("Reshape", products, graph.constant([0, 0, -1]), name="flat")
+    one = graph.constant([1])
+    shorter = graph.node("Sub", graph.node("Add", length, length, name="twice"), one, name="shorter")
+    start = graph.node("Sub", length, one, name="start")
+    stop = graph.node("Add", start, graph.node("Mul", length, shorter, name="size"), name="stop")
+    flat = graph.node("Slice", flat, start, stop, graph.constant([2]), name="flat")
+    lines = graph.node("Concat", graph.constant([0, 0]), length, shorter, axis=0, name="lines")
+    moved = graph.node("Reshape", flat, lines, name="moved")
+    return graph.node("Slice", moved, graph.constant([0]), length, graph.constant([3]), name="distances")
+
+
+def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+    """The first S rows, the same for every text: (S, 1, D / 2) each."""
+    length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
+    found = []
+    for table in (cosine, sine):
+        rows = graph.node("Slice", graph.weight(table), graph.constant([0]), length, name="angle")
+        found.append(graph.node("Unsqueeze", rows, graph.constant([1]), name="angle"))
+    return tuple(found)
+
+
+def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> Value:
+    """Channel i of each head of (B, S, N * D) with channel i + D / 2, as a point in the plane, turned by its angle."""
+    cosine, sine = turn
+    split = graph.node("Reshape", states, graph.constant([0, 0, heads, 2, -1]), name="heads")
+    left, right = (
+        graph.node("Gather", split, graph.constant(half), axis=3, name=name) for half, name in enumerate("xy")
+    )
+    x = graph.node(
+        "Sub", graph.node("Mul", left, cosine, name="x.cos"), graph.node("Mul", right, sine, name="y.sin"), name="x"
+    )
+    y = graph.node(
+        "Add", graph.node("Mul", right, cosine, name="y.cos"), graph.node("Mul", left, sine, name="x.sin"), name="y"
+    )
+    turned = graph.node("Concat", x, y, axis=3, name="turned")
+    return graph.node("Reshape", turned, graph.constant([0, 0, -1]), name="turned")

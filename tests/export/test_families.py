@@ -1,0 +1,375 @@
+"""What single families of architectures do otherwise than the rest, beside transformers or a reference on torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import transformers
+from checkpoints import (
+    OWN_CODE,
+    TEXTS,
+    assert_vectors_agree,
+    change_json,
+    exported_vectors,
+    random_model,
+    reference_vectors,
+    save_sentence_transformers,
+    save_tokenizer,
+    save_transformers,
+)
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers import Tokenizer
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+from fastembed_rt import EmbeddingModel
+from fastembed_rt_export.architectures import ARCHITECTURES
+from fastembed_rt_export.architectures.deberta import log_bucket
+from fastembed_rt_export.architectures.jina_bert import slopes
+from fastembed_rt_export.checkpoint import Overrides
+from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.pipeline import ExportOptions, check_again, export
+
+Vectors = npt.NDArray[np.float32]
+MAX_LENGTH = 44
+
+
+def assert_agrees(directory: Path, output: Path, model: Any = None, **options: Any) -> None:
+    """The export of a plain directory gives the mean of the model's states (default: what transformers loads)."""
+    if model is None:
+        named = json.loads((directory / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+        kind = getattr(transformers, named, transformers.AutoModel)
+        model = kind.from_pretrained(directory, trust_remote_code=True, dtype=torch.float32)
+    vectors = exported_vectors(directory, output, overrides=Overrides(max_length=MAX_LENGTH), **options)
+    np.testing.assert_allclose(vectors, mean_states(model.float().eval(), directory), rtol=1e-5, atol=1e-5)
+
+
+def mean_states(model: Any, directory: Path) -> Vectors:
+    """Mean of the model's states, one text at a time: no padding."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    pool = Pooling(model.config.hidden_size, pooling_mode="mean")
+    rows = []
+    for text in TEXTS:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.no_grad():
+            states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            pooled = pool({"token_embeddings": states, "attention_mask": torch.ones_like(ids)})
+        rows.append(pooled["sentence_embedding"].numpy()[0])
+    return np.stack(rows)
+
+
+def saved(directory: Path, model: Any, model_type: str, **options: Any) -> Path:
+    """A plain directory with this model."""
+    model.save_pretrained(directory, **options)
+    save_tokenizer(directory, model_type)
+    return directory
+
+
+@pytest.mark.parametrize("pooling", ["cls", "lasttoken"])
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_one_token_is_pooled_as_sentence_transformers_does(tmp_path: Path, model_type: str, pooling: str) -> None:
+    source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40)
+    assert_vectors_agree(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_shards_in_half_precision_are_read_exactly(tmp_path: Path, model_type: str) -> None:
+    half = random_model(model_type).to(torch.bfloat16)
+    directory = saved(tmp_path / "half", half, model_type, max_shard_size="10KB")
+    assert len(list(directory.glob("*.safetensors"))) > 1
+    assert_agrees(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
+    source = save_sentence_transformers(tmp_path / "source", model_type, max_seq_length=40)
+    export(str(source), ExportOptions(output=tmp_path / "out", verify=False))
+    texts = [text or "one" for text in TEXTS]
+    with EmbeddingModel(tmp_path / "out") as model:
+        together = model.encode(texts)
+        alone = np.stack([model.encode(text) for text in texts])
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [
+        ("qwen3", "Qwen3ForCausalLM"),
+        ("gemma3_text", "Gemma3ForCausalLM"),
+        ("modernbert", "ModernBertForMaskedLM"),
+        ("nomic_bert", "NomicBertForMaskedLM"),
+        ("gte", "GteForMaskedLM"),
+        ("deberta", "DebertaForMaskedLM"),
+        ("deberta-v2", "DebertaV2ForMaskedLM"),
+        ("ernie", "ErnieForMaskedLM"),
+        ("data2vec-text", "Data2VecTextForMaskedLM"),
+        ("qwen2", "Qwen2ForCausalLM"),
+    ],
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_task_models_give_the_encoder_inside(tmp_path: Path, model_type: str, task: str, tied: bool) -> None:
+    model = random_model(model_type)
+    model.config.tie_word_embeddings = tied
+    whole = getattr(transformers, task)(model.config).eval()
+    inside = whole.base_model.load_state_dict(model.state_dict(), strict=False)  # but for the pooler
+    assert not inside.missing_keys
+    directory = saved(tmp_path / "task", whole, model_type)
+    assert_agrees(directory, tmp_path / "out", model)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text", "nomic_bert", "new"])
+def test_padding_on_the_left_changes_nothing_where_positions_are_relative(tmp_path: Path, model_type: str) -> None:
+    source = save_sentence_transformers(tmp_path / "left", model_type, pooling="lasttoken", max_seq_length=40)
+    change_json(source / "tokenizer_config.json", padding_side="left")
+    # Reference: batches of unequal lengths, padded on the left.
+    assert_vectors_agree(source, tmp_path / "out")
+    options = ExportOptions(output=tmp_path / "verified", trust_remote_code=True)
+    assert export(str(source), options).manifest.parity["status"] == "passed"
+
+
+def test_qwen3_windows_and_biases_are_those_of_transformers(tmp_path: Path) -> None:
+    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True}
+    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_qwen3_windows_are_found_without_layer_types(tmp_path: Path) -> None:
+    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
+    change_json(directory / "config.json", "layer_types")
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_qwen3_may_see_both_ways(tmp_path: Path) -> None:
+    both = save_transformers(tmp_path / "both", "qwen3", is_causal=False)
+    assert_agrees(both, tmp_path / "both-out")
+    causal = save_transformers(tmp_path / "causal", "qwen3")
+    assert np.abs(exported_vectors(both, tmp_path / "b") - exported_vectors(causal, tmp_path / "c")).max() > 0.01
+    change_json(both / "config.json", layer_types=["sliding_attention"] * 3, sliding_window=4)
+    with pytest.raises(UnsupportedCheckpointError, match="is_causal"):
+        exported_vectors(both, tmp_path / "refused")
+
+
+def test_heads_that_cannot_share_keys_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "qwen3", "qwen3")
+    change_json(directory / "config.json", num_key_value_heads=4)
+    with pytest.raises(CheckpointError, match="6 heads cannot share 4 heads of keys"):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_gemma_settings_from_before_transformers_5_are_read(tmp_path: Path, both: bool) -> None:
+    """As on the hub: two bases, a scaling for whole texts only, windows by a pattern."""
+    directory = save_transformers(tmp_path / "gemma", "gemma3_text", use_bidirectional_attention=both)
+    change_json(
+        directory / "config.json",
+        "rope_parameters",
+        "layer_types",
+        rope_theta=50_000.0,
+        rope_local_base_freq=700.0,
+        rope_scaling={"rope_type": "linear", "factor": 4.0},
+        _sliding_window_pattern=3,
+        sliding_window_pattern=3,
+    )
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_embedding_gemma_is_whole_with_its_dense_heads(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "gemma", "gemma3_text", dense=40, max_seq_length=40)
+    assert_vectors_agree(source, tmp_path / "out")
+
+
+GPT2_KEYS = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "layer_norm_eps": "layer_norm_epsilon",
+}
+NOMIC_HUB = {
+    "activation_function": "swiglu",
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "prenorm": False,
+    "causal": False,
+}
+
+
+def as_on_the_hub(directory: Path, **changes: Any) -> Path:
+    """config.json of a NomicBERT with the keys that nomic-embed-text has."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    renamed = {new: config[old] for old, new in GPT2_KEYS.items()}
+    gone = (*GPT2_KEYS, "rope_parameters", "hidden_act", "head_dim")
+    change_json(directory / "config.json", *gone, **renamed, **{**NOMIC_HUB, **changes})
+    return directory
+
+
+def test_nomic_is_read_with_the_keys_it_has_on_the_hub(tmp_path: Path) -> None:
+    directory = as_on_the_hub(save_transformers(tmp_path / "nomic", "nomic_bert"))
+    assert_agrees(directory, tmp_path / "out", random_model("nomic_bert"))
+
+
+def test_nomic_is_cut_where_its_scaling_would_depend_on_the_batch(tmp_path: Path) -> None:
+    directory = as_on_the_hub(
+        save_transformers(tmp_path / "nomic", "nomic_bert"), rotary_scaling_factor=2.0, max_trained_positions=24
+    )
+    made = export(str(directory), ExportOptions(output=tmp_path / "out", verify=False))
+    assert made.manifest.max_length == 24
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_experts": 8},
+        {"prenorm": True},
+        {"rotary_emb_interleaved": True},
+        {"rotary_emb_fraction": 0.5},
+        {"activation_function": "gelu"},
+    ],
+)
+def test_what_nomic_switches_on_elsewhere_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    directory = as_on_the_hub(save_transformers(tmp_path / "nomic", "nomic_bert"), **change)
+    with pytest.raises(UnsupportedCheckpointError, match=next(iter(change))):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("types", [1, 2])
+@pytest.mark.parametrize(
+    "scaling", [None, {"type": "ntk", "factor": 8.0}, {"type": "ntk", "factor": 4.0, "mixed_b": 0.6}]
+)
+def test_new_is_read_with_the_keys_it_has_on_the_hub(
+    tmp_path: Path, types: int, scaling: dict[str, Any] | None
+) -> None:
+    changes: dict[str, Any] = {"type_vocab_size": types, "rope_theta": 500.0, "rope_scaling": scaling}
+    directory = save_transformers(tmp_path / "new", "new", **changes)
+    change_json(directory / "config.json", "rope_parameters", rope_theta=500.0, rope_scaling=scaling)
+    assert_agrees(directory, tmp_path / "out", random_model("new", **changes))
+
+
+@pytest.mark.parametrize("change", [{"logn_attention_scale": True}, {"position_embedding_type": "absolute"}])
+def test_what_new_switches_on_elsewhere_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    directory = save_transformers(tmp_path / "new", "new")
+    change_json(directory / "config.json", **change)
+    with pytest.raises(UnsupportedCheckpointError, match=next(iter(change))):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("heads", [2, 3, 4, 6, 12])
+@pytest.mark.parametrize("later", [True, False])
+def test_both_versions_of_jina_bert_are_built(tmp_path: Path, heads: int, later: bool) -> None:
+    changes = {"num_attention_heads": heads, "qk_post_norm": later}
+    directory = save_transformers(tmp_path / "jina", "jina_bert", **changes)
+    assert json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"] == "bert"
+    assert_agrees(directory, tmp_path / "out", random_model("jina_bert", **changes))
+
+
+def test_reglu_is_built_and_other_feed_forwards_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "jina", "jina_bert", feed_forward_type="reglu")
+    assert_agrees(directory, tmp_path / "out")
+    change_json(directory / "config.json", feed_forward_type="original")
+    with pytest.raises(UnsupportedCheckpointError, match="feed_forward_type = 'original'"):
+        exported_vectors(directory, tmp_path / "refused")
+
+
+def test_optimum_does_not_trace_bert_where_jina_bert_is_meant(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "jina", "jina_bert")
+    with pytest.raises(UnsupportedCheckpointError, match="jina_bert.*leave --exporter out"):
+        exported_vectors(directory, tmp_path / "out", exporter="optimum")
+
+
+def test_slopes_are_those_of_the_paper() -> None:
+    np.testing.assert_allclose(slopes(8), [2.0**-k for k in range(1, 9)])
+    np.testing.assert_allclose(slopes(12)[8:], [2.0 ** -(k + 0.5) for k in range(4)])
+
+
+@pytest.mark.parametrize("model_type", sorted(OWN_CODE))
+def test_code_of_a_checkpoints_own_is_run_only_where_it_is_trusted(tmp_path: Path, model_type: str) -> None:
+    source = save_sentence_transformers(tmp_path / "source", model_type, max_seq_length=40)
+    made = export(str(source), ExportOptions(output=tmp_path / "out"))
+    assert made.manifest.parity["status"] == "not verified"
+    assert "--trust-remote-code" in str(made.manifest.parity["reason"])
+    with pytest.raises(UnsupportedCheckpointError, match="--trust-remote-code"):
+        check_again(tmp_path / "out", str(source), ExportOptions(), lambda _: None)
+    trusting = ExportOptions(trust_remote_code=True)
+    assert check_again(tmp_path / "out", str(source), trusting, lambda _: None).parity["status"] == "passed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pos_att_type": ["c2p"], "share_att_key": False},
+        {"pos_att_type": ["p2c"], "share_att_key": False},
+        {"pos_att_type": "p2c|c2p", "share_att_key": False, "position_buckets": -1},
+        {"pos_att_type": [], "relative_attention": False, "norm_rel_ebd": "none"},
+        {"norm_rel_ebd": "none", "max_relative_positions": 20, "position_buckets": -1},
+        {"position_biased_input": True, "type_vocab_size": 2, "embedding_size": 16},
+    ],
+)
+def test_deberta_v2_takes_the_scores_its_config_names(tmp_path: Path, changes: dict[str, Any]) -> None:
+    directory = save_transformers(tmp_path / "deberta", "deberta-v2", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pos_att_type": ["c2p"]},
+        {"pos_att_type": ["p2c"], "position_biased_input": False},
+        {"max_relative_positions": 20},
+        {"relative_attention": False, "pos_att_type": None, "type_vocab_size": 2},
+    ],
+)
+def test_deberta_takes_the_scores_its_config_names(tmp_path: Path, changes: dict[str, Any]) -> None:
+    directory = save_transformers(tmp_path / "deberta", "deberta", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_deberta_with_a_convolution_is_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "deberta", "deberta-v2", conv_kernel_size=3)
+    with pytest.raises(UnsupportedCheckpointError, match="conv_kernel_size = 3"):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu", "gated-silu"])
+def test_t5_is_built_with_either_feed_forward(tmp_path: Path, kind: str) -> None:
+    directory = save_transformers(tmp_path / "t5", "t5", feed_forward_proj=kind)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_the_encoder_of_a_whole_t5_is_taken(tmp_path: Path) -> None:
+    encoder = random_model("t5")
+    whole = transformers.T5ForConditionalGeneration(encoder.config).eval()
+    whole.encoder.load_state_dict(encoder.encoder.state_dict())
+    whole.shared.load_state_dict(encoder.shared.state_dict())
+    directory = saved(tmp_path / "whole", whole, "t5")
+    assert_agrees(directory, tmp_path / "out", encoder)
+
+
+def test_another_feed_forward_of_t5_is_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "t5", "t5")
+    change_json(directory / "config.json", feed_forward_proj="gated-tanh")
+    with pytest.raises(UnsupportedCheckpointError, match="feed_forward_proj 'gated-tanh'"):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("buckets", "furthest"), [(256, 512), (8, 48), (32, 128), (10, 100)])
+def test_logarithmic_buckets_are_those_of_transformers(buckets: int, furthest: int) -> None:
+    distance = np.arange(-600, 601)
+    wanted = make_log_bucket_position(torch.tensor(distance), buckets, furthest).to(torch.long).numpy()
+    np.testing.assert_array_equal(log_bucket(distance, buckets, furthest), wanted)
+
+
+def test_texts_of_a_left_padded_reference_are_cut_alike(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "left", "qwen3", pooling="mean", max_seq_length=16)
+    change_json(source / "tokenizer_config.json", padding_side="left")
+    np.testing.assert_allclose(exported_vectors(source, tmp_path / "out"), reference_vectors(source), atol=1e-5)

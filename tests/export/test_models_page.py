@@ -1,0 +1,42 @@
+"""docs/models.md says what the table of architectures and the measured figures say."""
+
+from __future__ import annotations
+
+import json
+
+import models_page
+import pytest
+
+from fastembed_rt_export.architectures import ARCHITECTURES
+from fastembed_rt_export.parity import FP32
+
+FIGURES = json.loads(models_page.FIGURES.read_text(encoding="utf-8"))
+AGAIN = "run python tests/models_page.py"
+
+
+def test_the_page_is_what_the_script_writes() -> None:
+    assert models_page.PAGE.read_text(encoding="utf-8") == models_page.page(FIGURES), AGAIN
+
+
+def test_every_architecture_was_measured_in_every_variant() -> None:
+    found = FIGURES["architectures"]
+    assert set(found) == set(ARCHITECTURES), f"{AGAIN} --measure"
+    (columns,) = {frozenset(row) for row in found.values()}
+    assert columns >= {"cpu fp32", "cpu int8", "portable fp32"}
+
+
+def test_fp32_keeps_to_its_bound_everywhere() -> None:
+    for name, row in FIGURES["architectures"].items():
+        for column, figures in row.items():
+            if column.endswith("fp32"):
+                assert figures["max_abs_diff"] <= (FP32.max_abs_diff or 0), (name, column)
+
+
+def test_a_row_that_is_new_or_gone_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {name: row for name, row in ARCHITECTURES.items() if name != "mpnet"}
+    monkeypatch.setattr(models_page, "ARCHITECTURES", fewer)
+    assert models_page.page(FIGURES) != models_page.PAGE.read_text(encoding="utf-8")
+
+
+def test_every_row_has_a_title_and_an_example() -> None:
+    assert all(row.title and row.examples for row in ARCHITECTURES.values())

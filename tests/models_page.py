@@ -1,0 +1,121 @@
+"""Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub.
+
+    python tests/models_page.py             the page, from the table of architectures and docs/models.json
+    python tests/models_page.py --measure   docs/models.json too: exports a random checkpoint of each (minutes)
+
+The figures are the parity reports of those exports: the table says what is built, they say that it was compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
+from fastembed_rt_export.variants import PRECISIONS
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, FIGURES = DOCS / "models.md", DOCS / "models.json"
+Figures = Mapping[str, Any]
+
+TEXT = """# Models
+
+Written by `python tests/models_page.py`, not by hand. Built from the checkpoint's tensors, without torch:
+
+{table}
+
+fp32: largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit length; int8:
+mean and worst cosine. Measured on small checkpoints with random weights: they say that the graphs are right, not how
+near real weights stay in int8, which every export measures on its own. Reference: {reference}.
+
+Not in transformers: {own}. Their reference is a small model on torch in tests/references;
+the export of a real checkpoint compares itself with the checkpoint's own code where `--trust-remote-code` allows that
+to run, and says "not verified" where not.
+
+Any other encoder that optimum can trace is exported with `fastembed-rt[optimum]` in an environment of its own:
+`model.onnx` in fp32 and, where it multiplies with matrices of weights, INT8 with static scales on padded texts.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--measure", action="store_true", help="export and compare a random checkpoint of each first")
+    if parser.parse_args(words).measure:
+        FIGURES.write_text(json.dumps(measured(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")
+    return 0
+
+
+def measured() -> dict[str, Any]:
+    """Parity figures of every architecture by target and precision, and what they were taken with."""
+    from checkpoints import save_sentence_transformers
+
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    found: dict[str, Any] = {}
+    report: Mapping[str, Any] = {}
+    for name in ARCHITECTURES:
+        with tempfile.TemporaryDirectory() as work:
+            source = save_sentence_transformers(Path(work) / "source", name, max_seq_length=40)
+            options = ExportOptions(
+                output=Path(work) / "made", precisions=PRECISIONS, min_cosine=0.0, trust_remote_code=True
+            )
+            manifest = export(str(source), options).manifest
+        report = manifest.parity
+        found[name] = {
+            f"{variant.target} {variant.precision}": {
+                key: report["variants"][variant.graph.file][key]
+                for key in ("max_abs_diff", "mean_cosine", "min_cosine")
+            }
+            for variant in manifest.variants
+        }
+    return {"architectures": found, "reference": report["reference"], "texts": report["texts"]}
+
+
+def page(figures: Figures) -> str:
+    """The page."""
+    from checkpoints import OWN_CODE
+
+    columns = sorted({column for row in figures["architectures"].values() for column in row}, key=_order)
+    lines = [["architecture", "model_type", *columns, "for example"]]
+    for name, row in ARCHITECTURES.items():
+        cells = [_cell(column, figures["architectures"].get(name, {}).get(column)) for column in columns]
+        lines.append([row.title, _model_type(name), *cells, _examples(row)])
+    own = "; ".join(row.title for name, row in ARCHITECTURES.items() if name in OWN_CODE)
+    return TEXT.format(table=_table(lines), texts=figures["texts"], reference=figures["reference"], own=own)
+
+
+def _order(column: str) -> tuple[int, str]:
+    target, precision = column.split()
+    return PRECISIONS.index(precision), {"portable": ""}.get(target, target)
+
+
+def _cell(column: str, figures: Figures | None) -> str:
+    if figures is None:
+        return "no"
+    if column.endswith("int8"):
+        return f"{figures['mean_cosine']:.4f} / {figures['min_cosine']:.4f}"
+    return f"{figures['max_abs_diff']:.0e}"
+
+
+def _model_type(name: str) -> str:
+    return "`bert`, alibi" if name == "jina_bert" else f"`{name}`"
+
+
+def _examples(row: Architecture) -> str:
+    return ", ".join(f"[{name}](https://huggingface.co/{name})" for name in row.examples)
+
+
+def _table(lines: list[list[str]]) -> str:
+    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *rest])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
