@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Any
 from .errors import FastembedRtError
 
 if TYPE_CHECKING:
+    from .late import LateInteractionModel
     from .loading import EncodeStats
     from .model import EmbeddingModel
     from .reranker import Reranker
+    from .sparse import SparseModel
 
 __version__ = "0.1.0"
 _MODULES = {  # of what loads when it is asked for
     "EmbeddingModel": "model",
     "EncodeStats": "loading",
+    "LateInteractionModel": "late",
     "Reranker": "reranker",
+    "SparseModel": "sparse",
 }
 __all__ = [
     "EmbeddingModel",
     "EncodeStats",
     "FastembedRtError",
+    "LateInteractionModel",
     "Reranker",
+    "SparseModel",
     "__version__",
 ]
 

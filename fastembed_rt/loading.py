@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeVar
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from . import batching, forks, hub, machine, manifest
 from .engine import Engine, Split
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
-from .manifest import CLASSES, OUTPUTS, Manifest
+from .manifest import CLASSES, OUTPUTS, ROLES, Manifest
 from .options import checked_prompts, positive, seconds
 from .session import Session, choose_variant
 from .tokenizer import TextTokenizer, Tokenized, check_unicode
@@ -28,6 +28,8 @@ from .windows import Window
 
 MAX_BATCH_TOKENS = 512  # measured: 256 to 512 are fastest, one thread a batch; more falls out of the caches
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -58,6 +60,7 @@ class Source:
     token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
+    route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
 
 
 class Work(Protocol[T_co]):
@@ -89,8 +92,16 @@ class LoadedModel:
 
         def files(described: Manifest) -> list[str]:
             check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
-            variant = self._choose(described, source)
-            return [described.tokenizer.file, *(record.file for record in variant.files)]
+            found = _of_route(described, source.route)
+            wanted = [found] if source.route is not None else [found, *found.routes.values()]
+            return [
+                file
+                for encoder in wanted
+                for file in (
+                    encoder.tokenizer.file,
+                    *(record.file for record in self._choose(encoder, source).files),
+                )
+            ]
 
         self.path = hub.resolve_model(
             source.path_or_name,
@@ -100,8 +111,9 @@ class LoadedModel:
             cache_dir=source.cache_dir,
             local_files_only=source.local_files_only,
         )
-        self.manifest = manifest.read(self.path)
-        check_task(self.manifest, self.task, str(self.path))
+        whole = manifest.read(self.path)
+        check_task(whole, self.task, str(self.path))
+        self.manifest = _of_route(whole, source.route)
         self.variant = self._choose(self.manifest, source)
         self.provider = source.provider
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
@@ -325,6 +337,26 @@ class Prompts:
             known = f"it has {', '.join(sorted(self.by_name))}" if self.by_name else "it has none"
             raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
         return self.by_name[name]
+
+    def for_role(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        """A call's options with the first of the prompts `names` that there is, unless they have one already.
+
+        Without such a prompt: none at all, not the default one, which is for plain `encode`.
+        """
+        if options.get("prompt_name") is not None or options.get("prompt") is not None:
+            return options
+        found = next((name for name in names if name in self.by_name), None)
+        return {**options, **({"prompt_name": found} if found else {"prompt": ""})}
+
+
+def _of_route(described: Manifest, role: str | None) -> Manifest:
+    """What is said of the encoder for texts in this role, which is the only one of many models."""
+    if role is None:
+        return described
+    if role not in ROLES:
+        raise InvalidInputError(f"route {role!r} is not known; known: {', '.join(ROLES)}")
+    # On its own, also where it is the default one: its prompts and vectors are those of its role alone.
+    return described.routes.get(role, replace(described, routes={}))
 
 
 def check_task(described: Manifest, wanted: str, where: str | Path) -> None:

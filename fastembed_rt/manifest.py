@@ -28,6 +28,7 @@ EMBEDDING, RERANKING, SPARSE, LATE_INTERACTION = TASKS = ("embedding", "rerankin
 # By task: the class that opens a directory, and what its graphs call their output.
 CLASSES = dict(zip(TASKS, ("EmbeddingModel", "Reranker", "SparseModel", "LateInteractionModel"), strict=True))
 OUTPUTS = dict(zip(TASKS, ("sentence_embedding", "logits", "sentence_embedding", "token_embeddings"), strict=True))
+ROLES = ("query", "document")  # of texts, where they have encoders of their own
 ACTIVATIONS = ("identity", "sigmoid")  # of a reranker's logits
 
 
@@ -86,6 +87,17 @@ class Reranking:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sparse:
+    """What becomes of sparse vectors."""
+
+    max_active_dims: int | None = None  # the largest so many are kept; None: all that are not zero
+
+    def __post_init__(self) -> None:
+        if self.max_active_dims is not None and self.max_active_dims < 1:
+            raise ModelFormatError(f"max_active_dims {self.max_active_dims} is not possible; export the model again")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LateInteraction:
     """How texts become token vectors: lengths, expansion of queries, tokens that are not kept."""
 
@@ -124,7 +136,10 @@ class Manifest:
     notes: tuple[str, ...] = ()  # what a reader should know: tensors left out, limits capped
     parity: Mapping[str, Any] = field(default_factory=lambda: {"status": NOT_VERIFIED})
     created_by: str = ""
+    route: str | None = None  # name of this encoder, where queries and documents have different ones
+    routes: Mapping[str, Manifest] = field(default_factory=dict)  # by role, "query" or "document", those of the others
     reranking: Reranking | None = None  # where that is the task
+    sparse: Sparse | None = None  # where that is the task
     late_interaction: LateInteraction | None = None  # where that is the task
 
     def __post_init__(self) -> None:
@@ -139,6 +154,7 @@ class Manifest:
                 f"truncation_side {self.truncation_side!r} is not known; known: {', '.join(TRUNCATION_SIDES)}"
             )
         self._check_task()
+        self._check_routes()
         if not self.variants:
             raise ModelFormatError("a model directory needs at least one variant")
         names = [variant.graph.file for variant in self.variants]
@@ -154,11 +170,19 @@ class Manifest:
             raise ModelFormatError(
                 f"task {self.task!r} is not known; known: {', '.join(TASKS)}; install a newer fastembed-rt"
             )
-        for task, facts in ((RERANKING, self.reranking), (LATE_INTERACTION, self.late_interaction)):
+        given = {RERANKING: self.reranking, SPARSE: self.sparse, LATE_INTERACTION: self.late_interaction}
+        for task, facts in given.items():
             if (self.task == task) != (facts is not None):
                 raise ModelFormatError(f"task {self.task!r} and the facts for {task!r} do not fit; export again")
         if self.reranking is not None and len(self.reranking.labels) != self.dim:
             raise ModelFormatError(f"{len(self.reranking.labels)} labels and dim {self.dim} do not fit together")
+
+    def _check_routes(self) -> None:
+        for role, route in self.routes.items():
+            if role not in ROLES or self.task != EMBEDDING or route.routes:
+                raise ModelFormatError(f"a route for {role!r} is not known; known: {', '.join(ROLES)}; export again")
+            if (route.dim, route.task) != (self.dim, self.task):
+                raise ModelFormatError(f"the route for {role!r} gives vectors of {route.dim} numbers, not {self.dim}")
 
     @property
     def default(self) -> Variant:
@@ -171,6 +195,8 @@ class Manifest:
         records = {self.tokenizer.file: self.tokenizer}
         for variant in self.variants:
             records.update({record.file: record for record in variant.files})
+        for route in self.routes.values():
+            records.update({record.file: record for record in route.files})
         return tuple(records.values())
 
     def to_json(self) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from . import stored
 from .errors import InvalidInputError, InvalidTypeError
 from .fingerprint import fingerprint
-from .loading import MAX_BATCH_TOKENS, EncodeStats, LoadedModel, Prompts, Source
+from .loading import DOCUMENT_PROMPTS, MAX_BATCH_TOKENS, QUERY_PROMPTS, EncodeStats, LoadedModel, Prompts, Source
 from .manifest import EMBEDDING
 from .options import Settings, positive
 from .progress import progress
@@ -23,8 +23,6 @@ from .windows import STREAM_TEXTS, TEXTS, Window, windows
 
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 Vectors = npt.NDArray[np.float32]
-QUERY_PROMPTS = ("query",)
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 
 
 class EmbeddingModel(LoadedModel):
@@ -52,6 +50,7 @@ class EmbeddingModel(LoadedModel):
         local_files_only: bool = False,
         check_hashes: bool = True,
         max_wait: float = 0.0,
+        route: str | None = None,
     ) -> None:
         """Load a model.
 
@@ -77,6 +76,8 @@ class EmbeddingModel(LoadedModel):
             check_hashes: compare the files with the manifest's SHA-256 before the first vector.
             max_wait: seconds that a single text waits for texts of other threads to run with it. At 0 nothing waits,
                 and what arrives while another call runs is still gathered into one batch.
+            route: "query" or "document" loads the encoder for such texts alone, where the model has one for each; None
+                loads the default one, and another when `encode_query` or `encode_document` first needs it.
 
         Raises:
             ModelNotFoundError: neither a directory nor a hub repository.
@@ -86,26 +87,36 @@ class EmbeddingModel(LoadedModel):
             InvalidInputError: an option that the model cannot have.
         """
 
-        super().__init__(
-            Source(
-                path_or_name=path_or_name,
-                provider=provider,
-                precision=precision,
-                target=target,
-                threads=threads,
-                max_batch_tokens=max_batch_tokens,
-                max_wait=max_wait,
-                check_hashes=check_hashes,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
+        source = Source(
+            path_or_name=path_or_name,
+            provider=provider,
+            precision=precision,
+            target=target,
+            threads=threads,
+            max_batch_tokens=max_batch_tokens,
+            max_wait=max_wait,
+            check_hashes=check_hashes,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            route=route,
         )
+        super().__init__(source)
         self.max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self.truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self.max_length, truncation)
+        self._others: dict[str, EmbeddingModel] = {}
+        shared = ("provider", "precision", "target", "threads", "max_batch_tokens", "max_wait", "check_hashes")
+        self._options: dict[str, Any] = {
+            **{name: getattr(source, name) for name in shared},
+            "max_length": max_length,
+            "truncate_dim": truncate_dim,
+            "prompts": prompts,
+            "default_prompt_name": default_prompt_name,
+            "truncation": truncation,
+        }
 
     @property
     def dim(self) -> int:
@@ -182,11 +193,27 @@ class EmbeddingModel(LoadedModel):
 
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Array:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._with_prompt(QUERY_PROMPTS, options))
+        return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
     def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Array:
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._with_prompt(DOCUMENT_PROMPTS, options))
+        return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
+
+    def for_role(self, role: str) -> EmbeddingModel:
+        """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
+        if role not in self.manifest.routes:
+            return self
+        with self._lock:
+            self._check_open()
+            if role not in self._others:
+                self._others[role] = EmbeddingModel(self.path, route=role, **self._options)
+            return self._others[role]
+
+    def close(self) -> None:
+        """Give the memory and the threads back; further use is an error."""
+        super().close()
+        for other in self._others.values():
+            other.close()
 
     def embed(
         self,
@@ -285,13 +312,6 @@ class EmbeddingModel(LoadedModel):
             normalize=self.manifest.normalize if normalize is None else normalize,
             normalized_already=self.manifest.normalize,
         )
-
-    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        if options.get("prompt_name") is None and options.get("prompt") is None:
-            found = next((name for name in names if name in self.prompts), None)
-            # Without such a prompt: none at all, not the default one, which is for plain `encode`.
-            return {**options, **({"prompt_name": found} if found else {"prompt": ""})}
-        return options
 
     def _form(self, precision: str, truncate_dim: int | None, *ranges: npt.ArrayLike | None) -> stored.Form:
         return stored.form(precision, self.dim if truncate_dim is None else self._dim(truncate_dim), *ranges)

@@ -37,6 +37,7 @@ class Tokenized:
     texts: int
     truncated: int  # texts that lost tokens
     warning: str | None = None  # under the policy "warn"
+    seen: Ids | None = None  # of queries that were filled up: tokens of each row that the others see
     first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
 
     @property
@@ -165,6 +166,16 @@ class TextTokenizer:
             self._uncut = free
         encodings = self._uncut.encode_batch_fast([prompt + text if isinstance(text, str) else text for text in texts])
         return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token of the vocabulary."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's words under these ids; an id without one is written as its number in angle brackets."""
+        found = [self._tokenizer.id_to_token(number) for number in ids]
+        return [f"<{number}>" if word is None else word for number, word in zip(ids, found, strict=True)]
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the beginning of a text, special tokens in front included.

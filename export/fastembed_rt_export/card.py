@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from fastembed_rt.manifest import Manifest
+from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
 
 from .verify import describe, details
 
 CARD_FILE = "README.md"
+# By task: what the hub calls it, and how the directory is used.
+TAGS = {
+    EMBEDDING: ("sentence-similarity", "sentence-transformers, feature-extraction"),
+    RERANKING: ("text-ranking", "cross-encoder, reranker"),
+    SPARSE: ("feature-extraction", "sparse-encoder, splade"),
+    LATE_INTERACTION: ("sentence-similarity", "multi-vector, late-interaction"),
+}
+USAGE = {
+    EMBEDDING: """vectors = model.encode(["A sentence.", "Another one."])  # (2, {dim}) float32
+print(model.similarity(vectors, vectors))""",
+    RERANKING: """print(model.rank("A question?", ["An answer.", "Another one."]))""",
+    SPARSE: """vectors = model.encode(["A sentence.", "Another one."])  # indices and values of each, below {dim}
+print(model.decode(vectors[0], top_k=10))
+print(model.similarity(vectors, vectors))""",
+    LATE_INTERACTION: """queries = model.encode_query(["A question?"])  # one (tokens, {dim}) float32 each
+documents = model.encode_document(["An answer.", "Another one."])
+print(model.similarity(queries, documents))""",
+}
 
 
 def card(manifest: Manifest) -> str:
@@ -19,12 +37,14 @@ def card(manifest: Manifest) -> str:
     notes = "".join(f"- {note}\n" for note in manifest.notes)
     rows = "".join(
         f"| {v.graph.file} | {v.target} | {v.precision} | {v.opset} | {sum(f.size for f in v.files) / 1e6:.1f} MB |\n"
-        for v in manifest.variants
+        for encoder in (manifest, *manifest.routes.values())
+        for v in encoder.variants
     )
+    pipeline, tags = TAGS[manifest.task]
     return f"""---
 library_name: fastembed-rt
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, onnx]
+pipeline_tag: {pipeline}
+tags: [{tags}, onnx]
 ---
 
 # {source.checkpoint}, as ONNX
@@ -35,15 +55,15 @@ Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest
 
 Parity with the checkpoint: {describe(manifest.parity)}.
 {"".join(f"{chr(10)}- {line}" for line in details(manifest.parity))}
+{"".join(f"{chr(10)}Texts in the role {r!r} go through {' -> '.join(m.modules)}." for r, m in manifest.routes.items())}
 
 ## Load it
 
 ```python
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import {CLASSES[manifest.task]}
 
-model = EmbeddingModel("path/to/this/directory")
-vectors = model.encode(["A sentence.", "Another one."])  # (2, {manifest.dim}) float32
-print(model.similarity(vectors, vectors))
+model = {CLASSES[manifest.task]}("path/to/this/directory")
+{USAGE[manifest.task].format(dim=manifest.dim)}
 ```
 
 {_plain(manifest)}## What is in it
@@ -60,7 +80,7 @@ print(model.similarity(vectors, vectors))
 def _plain(manifest: Manifest) -> str:
     """How to run the portable graph without this package; nothing where the directory has none."""
     graph = next((v.graph.file for v in manifest.variants if v.target == "portable"), None)
-    if graph is None:
+    if graph is None or manifest.task not in (EMBEDDING, SPARSE):
         return ""
     pooling = "" if manifest.include_prompt else ', "pooling_mask": mask'
     inside = "pooling and normalization are" if manifest.normalize else "pooling is"

@@ -5,18 +5,20 @@ Reads what sentence-transformers writes (modules.json and the modules' folders) 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastembed_rt.errors import ModelFormatError
-from fastembed_rt.manifest import EMBEDDING, SIMILARITIES, check_file_name
+from fastembed_rt.manifest import EMBEDDING, SIMILARITIES
 
 from . import optimum_exporter
+from . import static as static_module
 from .architectures import ARCHITECTURES, Architecture, architecture, row_name
 from .errors import CheckpointError, UnsupportedCheckpointError
+from .files import read_json
+from .routes import Chain, describe, read_routes
+from .static import read_static
 from .tensors import Stored, Tensors, read
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -129,12 +131,20 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     task: str = EMBEDDING
     trusted: bool = False  # code of its own may be run, to compare with
+    markers: tuple[str, ...] = ()  # tokens in front of texts, each to be one token also in the midst of text
+    route: str | None = None  # name of this encoder in the checkpoint's Router
+    routes: Mapping[str, Checkpoint] = field(default_factory=dict)  # "query", "document" where they have another one
     head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property
     def model_type(self) -> str:
         """The architecture's name in transformers."""
         return str(self.config["model_type"])
+
+    @property
+    def is_static(self) -> bool:
+        """Whether there is no transformer, only a vector for each token."""
+        return self.architecture is static_module.ARCHITECTURE
 
     @property
     def normalize(self) -> bool:
@@ -146,6 +156,8 @@ class Checkpoint:
         """The chain for people to read."""
         if self.head is not None:
             return (f"Transformer({self.model_type})", *self.head.modules)
+        if self.is_static:
+            return (f"StaticEmbedding({self.config['vocab_size']} tokens)", *map(str, self.heads))
         kind = "+".join(self.pooling)
         return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
 
@@ -181,27 +193,45 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
         CheckpointError: damaged, incomplete or contradictory.
         UnsupportedCheckpointError: sound, with something that the export cannot build.
     """
-    notes: list[str] = []
-    if (root / "modules.json").is_file():
-        chain = _module_chain(root)
-        path = _inside(root, chain[0][1])
-        pooling, include_prompt = _pooling(_inside(root, chain[1][1]))
-        weighted = [_inside(root, folder) for kind, folder in chain[2:] if kind in ("Dense", "LayerNorm")]
-        heads = tuple(head for kind, folder in chain[2:] for head in _head(kind, _inside(root, folder)))
-    else:
-        path, pooling, include_prompt, heads, weighted = root, ("mean",), True, (), []
-        notes.append("no modules.json: mean pooling without normalization, as sentence-transformers does")
+    if not (root / "modules.json").is_file():
+        notes = ["no modules.json: mean pooling without normalization, as sentence-transformers does"]
+        return assemble(root, root, name, revision, notes, exporter=exporter, pooling=("mean",))
+    routes = read_routes(root)
+    where = "modules.json" if routes.name is None else f"route {routes.name!r}"
+    made = _load_chain(root, routes.default, name, revision, exporter, list(routes.notes), where)
+    if not routes.others:
+        return replace(made, route=routes.name)
+    others = {
+        role: replace(_load_chain(root, chain, name, revision, exporter, [], f"route {route!r}"), route=route)
+        for role, (route, chain) in routes.others.items()
+    }
+    return replace(made, route=routes.name, routes=others)
+
+
+def _load_chain(
+    root: Path, chain: Chain, name: str, revision: str | None, exporter: str, notes: list[str], where: str
+) -> Checkpoint:
+    kinds = [kind for kind, _ in chain]
+    static = kinds[:1] == ["StaticEmbedding"]
+    if not static and kinds[:2] != ["Transformer", "Pooling"]:
+        raise UnsupportedCheckpointError(
+            f"{where} begins with {describe(chain[:2])}; built are Transformer and Pooling, or StaticEmbedding, "
+            "then Dense, LayerNorm, Dropout and Normalize in any order"
+        )
+    rest = chain[1:] if static else chain[2:]
+    pooling, include_prompt = (("mean",), True) if static else _pooling(chain[1][1])
     return assemble(
         root,
-        path,
+        chain[0][1],
         name,
         revision,
         notes,
         exporter=exporter,
+        static=static,
         pooling=pooling,
         include_prompt=include_prompt,
-        heads=heads,
-        weighted=weighted,
+        heads=tuple(head for kind, folder in rest for head in module_head(kind, folder)),
+        weighted=[folder for kind, folder in rest if kind in ("Dense", "LayerNorm")],
     )
 
 
@@ -213,6 +243,7 @@ def assemble(
     notes: list[str],
     *,
     exporter: str = "auto",
+    static: bool = False,
     pooling: tuple[str, ...] = (),
     include_prompt: bool = True,
     heads: tuple[Head, ...] = (),
@@ -228,6 +259,7 @@ def assemble(
         revision: commit on the hub.
         notes: what a reader should know so far.
         exporter: see `load`.
+        static: whether a StaticEmbedding stands in for the transformer.
         pooling: modes.
         include_prompt: whether prompts are pooled.
         heads: what follows the pooling.
@@ -237,25 +269,9 @@ def assemble(
     Raises:
         CheckpointError, UnsupportedCheckpointError: see `load`.
     """
-    config = read_json(path / "config.json")
-    if "model_type" not in config:
-        raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
-    if exporter == "optimum" or (
-        exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_exporter.available()
-    ):
-        if row_name(config) != config["model_type"]:
-            raise UnsupportedCheckpointError(
-                f"{path / 'config.json'} says model_type {config['model_type']!r} of code of the checkpoint's own "
-                f"({row_name(config)}), which optimum does not run; leave --exporter out"
-            )
-        row = optimum_exporter.architecture(path)
-        notes.append(f"model_type {config['model_type']}: traced by optimum")
-    else:
-        row = architecture(config)
-    config = dict(row.config(config))
-    stored, weight_files = read(path)
+    config, row, stored, weight_files = (_static if static else _transformer)(path, exporter, notes)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
-    settings = _transformer_settings(path)
+    settings = {} if static else _transformer_settings(path)
     prompts, default_prompt_name, similarity, truncate_dim = _sentence_settings(root, similarities)
     if truncate_dim is not None:
         heads = (*heads, Truncate(truncate_dim))  # behind Normalize: sentence-transformers does not normalize again
@@ -281,11 +297,45 @@ def assemble(
     max_length = settings.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1):
         raise CheckpointError(f"max_seq_length {max_length!r} beside {path / 'config.json'} is not a number of tokens")
-    max_length = max_length or _limit(checkpoint.tokenizer_settings) or _tokenizer_limit(path)
+    if static:
+        max_length = _saved_limit(path)
+    else:
+        max_length = max_length or _limit(checkpoint.tokenizer_settings) or _tokenizer_limit(path)
     limit = row.positions(config)
     if max_length is not None and max_length > limit:
         notes.append(f"max_length {max_length} is more than the {limit} positions of the model; capped")
     return replace(checkpoint, max_length=min(max_length or limit, limit), notes=tuple(notes))
+
+
+Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
+
+
+def _transformer(path: Path, exporter: str, notes: list[str]) -> Read:
+    """config.json, how to build it, its tensors, and their files."""
+    config = read_json(path / "config.json")
+    if "model_type" not in config:
+        raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
+    if exporter == "optimum" or (
+        exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_exporter.available()
+    ):
+        if row_name(config) != config["model_type"]:
+            raise UnsupportedCheckpointError(
+                f"{path / 'config.json'} says model_type {config['model_type']!r} of code of the checkpoint's own "
+                f"({row_name(config)}), which optimum does not run; leave --exporter out"
+            )
+        row = optimum_exporter.architecture(path)
+        notes.append(f"model_type {config['model_type']}: traced by optimum")
+    else:
+        row = architecture(config)
+    config = dict(row.config(config))
+    return config, row, *read(path)
+
+
+def _static(path: Path, exporter: str, notes: list[str]) -> Read:
+    if exporter == "optimum":
+        raise UnsupportedCheckpointError("a StaticEmbedding is built from its table, not traced; leave --exporter out")
+    config, stored, files = read_static(path)
+    return config, static_module.ARCHITECTURE, stored, files
 
 
 def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
@@ -293,9 +343,12 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
 
     Raises:
         CheckpointError: a max_length that the model has no positions for, a default prompt that does not exist,
-            a truncate_dim below 1.
+            a truncate_dim below 1, something that a checkpoint of this kind does not have.
     """
-    changes: dict[str, Any] = {}
+    _check_kind(checkpoint, wanted)
+    changes: dict[str, Any] = {
+        "routes": {role: override(route, wanted) for role, route in checkpoint.routes.items()},
+    }
     if wanted.pooling is not None:
         if checkpoint.heads and len(wanted.pooling) != len(checkpoint.pooling) and _needs_width(checkpoint.heads):
             raise CheckpointError(
@@ -309,7 +362,7 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
         if wanted.truncate_dim < 1:
             raise CheckpointError(f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more")
         changes["heads"] = _truncated(changes.get("heads", checkpoint.heads), wanted.truncate_dim)
-    if wanted.max_length is not None:
+    if wanted.max_length is not None and not checkpoint.is_static:
         limit = checkpoint.architecture.positions(checkpoint.config)
         if not 1 <= wanted.max_length <= limit:
             raise CheckpointError(f"max_length {wanted.max_length} is not possible; the model has {limit} positions")
@@ -330,6 +383,13 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
         if value is not None
     }
     return replace(checkpoint, **changes, overrides=said)
+
+
+def _check_kind(checkpoint: Checkpoint, wanted: Overrides) -> None:
+    if checkpoint.route is not None and (wanted.pooling is not None or wanted.normalize is not None):
+        raise CheckpointError("--pooling and --normalize are not for a model with routes; leave them out")
+    if checkpoint.is_static and checkpoint.route is None and (wanted.pooling or wanted.max_length) is not None:
+        raise CheckpointError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")
 
 
 def _normalized(heads: tuple[Head, ...], wanted: bool) -> tuple[Head, ...]:
@@ -354,64 +414,6 @@ def _not_normalized(heads: tuple[Head, ...]) -> tuple[Head, ...]:
 
 def _needs_width(heads: tuple[Head, ...]) -> bool:
     return any(isinstance(head, (Dense, LayerNorm)) for head in heads)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Object of a JSON file.
-
-    Raises:
-        CheckpointError: absent, not JSON, not an object.
-    """
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; is {path.parent} a transformers checkpoint?") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(body, dict):
-        raise CheckpointError(f"{path} holds {type(body).__name__}, expected an object")
-    return body
-
-
-def module_entries(root: Path, own: tuple[str, ...] = ("sentence_transformers.",)) -> list[tuple[str, str]]:
-    """(class name, folder) of each module of modules.json, in order; classes of other packages than `own` are refused.
-
-    Raises:
-        CheckpointError, UnsupportedCheckpointError: see `load`.
-    """
-    try:
-        body = json.loads((root / "modules.json").read_text(encoding="utf-8"))
-        entries = sorted(body, key=lambda entry: int(entry["idx"]))
-        chain = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{root / 'modules.json'} is not a list of modules ({error!r})") from error
-    foreign = [kind for kind, _ in chain if not kind.startswith(own)]
-    if foreign:
-        raise UnsupportedCheckpointError(
-            f"modules.json names {foreign[0]}, code of the checkpoint's own; "
-            "only modules of sentence_transformers are built"
-        )
-    return [(kind.rpartition(".")[2], folder) for kind, folder in chain]
-
-
-def _module_chain(root: Path) -> list[tuple[str, str]]:
-    """(class name, folder) of each module in order; the first is the transformer, the second the pooling."""
-    named = module_entries(root)
-    kinds = [kind for kind, _ in named]
-    if kinds[:2] != ["Transformer", "Pooling"]:
-        raise UnsupportedCheckpointError(
-            f"modules.json begins with {', '.join(kinds[:2]) or 'nothing'}; built are Transformer, Pooling, "
-            "then Dense, LayerNorm, Dropout and Normalize in any order"
-        )
-    return named
-
-
-def _inside(root: Path, folder: str) -> Path:
-    try:
-        check_file_name(folder or ".")
-    except ModelFormatError as error:
-        raise CheckpointError(f"modules.json names the folder {folder!r}, outside of {root}") from error
-    return root / folder
 
 
 def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
@@ -440,11 +442,13 @@ def parse_pooling(modes: tuple[str, ...]) -> tuple[str, ...]:
     return spelled
 
 
-def _head(kind: str, folder: Path) -> tuple[Head, ...]:
-    """Head of one module; dropout does nothing at inference."""
+def module_head(kind: str, folder: Path, on: str = "sentence_embedding") -> tuple[Head, ...]:
+    """Head of one module, which works on the feature `on`; dropout does nothing at inference."""
     if kind == "Dropout":
         return ()
     if kind == "Normalize":
+        beside = folder / "config.json"
+        _check_names(kind, folder, read_json(beside) if beside.is_file() else {}, on)
         return (Normalize(),)
     if kind == "LayerNorm":
         return (LayerNorm(Tensors(read(folder)[0]), _width(folder, "dimension")),)
@@ -453,9 +457,7 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
             f"modules.json has a {kind} module; built are Dense, LayerNorm, Dropout and Normalize behind the pooling"
         )
     config = read_json(folder / "config.json")
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise UnsupportedCheckpointError(f"{folder.name}: a Dense with {key} {config[key]!r} is not built")
+    _check_names(kind, folder, config, on)
     # Absent, it is Dense's own default; sentence-transformers writes it always.
     torch_name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = _ACTIVATIONS.get(torch_name.rpartition(".")[2])
@@ -475,6 +477,12 @@ def _head(kind: str, folder: Path) -> tuple[Head, ...]:
             bool(config.get("use_residual")),
         ),
     )
+
+
+def _check_names(kind: str, folder: Path, config: Mapping[str, Any], on: str) -> None:
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, on):
+            raise UnsupportedCheckpointError(f"{folder.name}: a {kind} with {key} {config[key]!r} is not built")
 
 
 def _width(folder: Path, key: str) -> int:
@@ -505,6 +513,13 @@ def _tokenizer_limit(path: Path) -> int | None:
     if not (path / "tokenizer_config.json").is_file():
         return None
     return _limit(read_json(path / "tokenizer_config.json"))
+
+
+def _saved_limit(path: Path) -> int | None:
+    """The truncation that tokenizer.json was saved with, which a StaticEmbedding keeps to."""
+    file = path / "tokenizer.json"
+    saved = read_json(file).get("truncation") if file.is_file() else None
+    return saved.get("max_length") if isinstance(saved, dict) else None
 
 
 def _limit(settings: Mapping[str, Any]) -> int | None:

@@ -23,7 +23,15 @@ def sentence_embedding(
     with ops.scope("pooling"):
         pooled = [ops.pool(states, mode) for mode in pooling]
         vectors = pooled[0] if len(pooled) == 1 else ops.graph.node("Concat", *pooled, axis=-1, name="concat")
-    dim = width * len(pooling)
+    return apply(ops, vectors, width * len(pooling), heads)
+
+
+def apply(ops: Ops, vectors: Value, dim: int, heads: tuple[Head, ...]) -> tuple[Value, int]:
+    """What the heads make of vectors (..., dim), and its width.
+
+    Raises:
+        CheckpointError: see `sentence_embedding`.
+    """
     for index, head in enumerate(heads):
         with ops.scope(f"head.{index}"):
             vectors, dim = _apply(ops, vectors, dim, head, index)
@@ -75,8 +83,8 @@ def truncate(graph: Graph, vectors: Value, dim: int) -> Value:
 def normalize(graph: Graph, vectors: Value) -> Value:
     """Divide each row by its L2 norm; a zero row stays zero."""
     if graph.opset >= 18:
-        length = graph.node("ReduceL2", vectors, graph.constant([1]), keepdims=1, name="length")
+        length = graph.node("ReduceL2", vectors, graph.constant([-1]), keepdims=1, name="length")
     else:
-        length = graph.node("ReduceL2", vectors, axes=[1], keepdims=1, name="length")
+        length = graph.node("ReduceL2", vectors, axes=[-1], keepdims=1, name="length")
     length = graph.node("Max", length, graph.constant(EPSILON), name="length")
     return graph.node("Div", vectors, length, name="normalized")

@@ -83,6 +83,16 @@ class Fidelity:
         found, _ = distances(vectors, expected)
         return cls(float(found.mean()), float(np.percentile(found, 1)), float(found.min()))
 
+    @classmethod
+    def of_tokens(cls, vectors: Vectors, expected: Vectors, lengths: Sequence[int]) -> Fidelity:
+        """Figures of texts whose tokens' vectors (T, dim) stand one after another, each text as one long vector."""
+        ends = np.cumsum(lengths)[:-1]
+        found = [
+            float(distances(ours.reshape(1, -1), theirs.reshape(1, -1))[0][0])
+            for ours, theirs in zip(np.split(vectors, ends), np.split(expected, ends), strict=True)
+        ]
+        return cls(float(np.mean(found)), float(np.percentile(found, 1)), min(found))
+
     def passes(self, min_cosine: float) -> bool:
         """Whether the worst text is near enough; NaN is not."""
         return self.min_cosine >= min_cosine

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
-from fastembed_rt.manifest import EMBEDDING, Manifest, Source, record_file
+from fastembed_rt.manifest import EMBEDDING, FileRecord, Manifest, Source, record_file
 
 from . import heads, tasks, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
@@ -87,33 +87,83 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         local_files_only=options.local_files_only,
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
-    checkpoint = replace(tasks.override(checkpoint, options.overrides), trusted=options.trust_remote_code)
-    tokenizer = tokenizer_file.load(checkpoint)
+    checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
     with atomic_directory(output, force=options.force) as work:
-        (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
-        made = variants.make(
-            lambda target, opset: build(checkpoint, target, opset),
-            work,
-            variants.Wanted(
-                precisions=options.precisions,
-                opset=options.opset,
-                external_data=options.external_data,
-                cpu=not checkpoint.architecture.traced,
-                name=checkpoint.name,
-                metadata=_metadata(checkpoint),
-                max_length=checkpoint.max_length,
-                calibration=options.calibration,
-                min_cosine=options.min_cosine,
-                task=tasks.quantizing(checkpoint),
-            ),
-            say,
-        )
-        described = _describe(checkpoint, work, tokenizer, made)
+        described = _make(checkpoint, work, options, say)
+        for role, route in checkpoint.routes.items():
+            say(f"the encoder of {role} texts, route {route.route!r}")
+            (work / role).mkdir()
+            made = prefixed(_make(route, work / role, options, say), role)
+            if made.dim != described.dim:
+                raise UnsupportedCheckpointError(
+                    f"route {route.route!r} gives vectors of {made.dim} numbers, route {checkpoint.route!r} of "
+                    f"{described.dim}: they cannot be compared"
+                )
+            described = replace(described, routes={**described.routes, role: made})
         described.write(work)
-        described = replace(described, parity=_parity(work, checkpoint, options, say))
+        described = with_parity(described, _parity(work, checkpoint, options, say))
         described.write(work)
         (work / CARD_FILE).write_text(card(described), encoding="utf-8")
     return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
+
+
+def trusted(checkpoint: Checkpoint, trust: bool) -> Checkpoint:
+    """The checkpoint, all its encoders, with or without leave to run code of its own."""
+    routes = {role: replace(route, trusted=trust) for role, route in checkpoint.routes.items()}
+    return replace(checkpoint, trusted=trust, routes=routes)
+
+
+def _make(checkpoint: Checkpoint, work: Path, options: ExportOptions, say: Callable[[str], None]) -> Manifest:
+    """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
+    tokenizer = tokenizer_file.load(checkpoint)
+    (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
+    made = variants.make(
+        lambda target, opset: build(checkpoint, target, opset),
+        work,
+        variants.Wanted(
+            precisions=options.precisions,
+            opset=options.opset,
+            external_data=options.external_data,
+            cpu=not checkpoint.architecture.traced,
+            name=checkpoint.name,
+            metadata=_metadata(checkpoint),
+            max_length=checkpoint.max_length,
+            calibration=options.calibration,
+            min_cosine=options.min_cosine,
+            task=tasks.quantizing(checkpoint),
+        ),
+        say,
+    )
+    return _describe(checkpoint, work, tokenizer, made)
+
+
+def prefixed(described: Manifest, folder: str) -> Manifest:
+    """The manifest of an encoder whose files lie in a folder of the model directory."""
+
+    def placed(record: FileRecord) -> FileRecord:
+        return replace(record, file=f"{folder}/{record.file}")
+
+    return replace(
+        described,
+        tokenizer=placed(described.tokenizer),
+        variants=tuple(
+            replace(variant, graph=placed(variant.graph), weights=tuple(map(placed, variant.weights)))
+            for variant in described.variants
+        ),
+        default_variant=f"{folder}/{described.default_variant}",
+    )
+
+
+def with_parity(described: Manifest, report: Mapping[str, Any]) -> Manifest:
+    """The manifest with a parity report, and the routes' with what is theirs of it."""
+
+    def own(route: Manifest) -> Mapping[str, Any]:
+        files = {variant.graph.file for variant in route.variants}
+        compared = {file: entry for file, entry in report.get("variants", {}).items() if file in files}
+        return {**report, **({"variants": compared} if "variants" in report else {})}
+
+    routes = {role: replace(route, parity=own(route)) for role, route in described.routes.items()}
+    return replace(described, parity=report, routes=routes)
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
@@ -155,10 +205,10 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
     said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
-    checkpoint = replace(tasks.override(checkpoint, Overrides(**said)), trusted=options.trust_remote_code)
+    checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
     if _fingerprint(checkpoint) != described.source.sha256:
         say(f"note: the weights of {name} are not those that {directory} was exported from")
-    return replace(described, parity=tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
+    return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
 
 
 def _parity(
@@ -189,6 +239,7 @@ def _describe(
             sha256=_fingerprint(checkpoint),
         ),
         **tasks.facts(checkpoint, work),
+        route=checkpoint.route,
         dim=made.dim,
         pooling=checkpoint.pooling,
         normalize=checkpoint.normalize,
@@ -223,7 +274,8 @@ def _base_name(name: str) -> str:
 def _fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 over the weight files, the modules' included."""
     digest = hashlib.sha256()
-    for file in sorted(checkpoint.weight_files):
+    files = {*checkpoint.weight_files, *(file for route in checkpoint.routes.values() for file in route.weight_files)}
+    for file in sorted(files):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

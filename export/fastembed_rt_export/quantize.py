@@ -33,6 +33,7 @@ from .graph.writer import write
 
 SAMPLE = 1024  # tokens whose activations are kept to compare candidates on
 BATCH_TOKENS = 1024
+MOST_OUTPUTS = 8_192  # of a group of layers, on which candidates are compared
 SEED = 0
 OUTLIERS = (0, 1, 2, 4)
 CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -121,7 +122,7 @@ def observe(
     groups: dict[str, tuple[list[Value], Sequence[Linear]]] = {}
     free: set[str] = set()
     graph = build(probe(groups, free, base))
-    if not groups:
+    if not groups and base is not CPU:  # a static embedding still has its table
         raise UnsupportedCheckpointError(
             "the graph multiplies nothing with a matrix of weights: int8 has nothing to do"
         )
@@ -133,28 +134,33 @@ def observe(
     random = np.random.default_rng(SEED)
     share = min(SAMPLE / max(int(lengths.sum()), 1), 1.0)
     seen: list[list[Any]] = [[None, None, []] for _ in values]
+    names = [f"probe.{index}" for index in range(len(values))]
+    for batch, outputs in _outputs(graph.ending_in(names), sample, names, threads) if names else ():
+        chosen = random.random(int(lengths[batch].sum())) < share
+        for entry, given in zip(seen, outputs, strict=True):
+            states = _tokens(given, lengths[batch])
+            low, high = states.min(axis=0), states.max(axis=0)
+            entry[0] = low if entry[0] is None else np.minimum(entry[0], low)
+            entry[1] = high if entry[1] is None else np.maximum(entry[1], high)
+            # Some inputs have a row a text, not a token (one pooled token a text): few enough to keep all.
+            entry[2].append(states[chosen] if len(states) == len(chosen) else states)
     with tempfile.TemporaryDirectory() as work:
-        write(graph, Path(work), "probe.onnx", name="probe", metadata={})
-        session = _session(Path(work) / "probe.onnx", threads)
-        names = [f"probe.{index}" for index in range(len(values))]
-        for batch, outputs in _run(session, sample, names):
-            chosen = random.random(int(lengths[batch].sum())) < share
-            for entry, given in zip(seen, outputs, strict=True):
-                states = _tokens(given, lengths[batch])
-                low, high = states.min(axis=0), states.max(axis=0)
-                entry[0] = low if entry[0] is None else np.minimum(entry[0], low)
-                entry[1] = high if entry[1] is None else np.maximum(entry[1], high)
-                # Some inputs have a row a text, not a token (one pooled token a text): few enough to keep all.
-                entry[2].append(states[chosen] if len(states) == len(chosen) else states)
-        vectors = _vectors(session, held_out)
-        del session
+        write(graph.ending_in([held_out.output]), Path(work), "whole.onnx", name="whole", metadata={})
+        exact = vectors(Path(work) / "whole.onnx", held_out, threads)
     place = {value: index for index, value in enumerate(values)}
     found = {}
     for key, (read, layers) in groups.items():
         lows, highs, pieces = zip(*(seen[place[value]] for value in read), strict=True)
         states = np.concatenate([piece for own in pieces for piece in own])[:: len(read)]
         found[key] = Observed(layers, np.min(lows, axis=0), np.max(highs, axis=0), states, key in free)
-    return found, vectors
+    return found, exact
+
+
+def _outputs(graph: Graph, sample: Sample, names: list[str], threads: int) -> Iterator[tuple[Ids, list[Floats]]]:
+    """Outputs of a graph for each batch of a sample."""
+    with tempfile.TemporaryDirectory() as work:
+        write(graph, Path(work), "probe.onnx", name="probe", metadata={})
+        yield from _run(_session(Path(work) / "probe.onnx", threads), sample, names)
 
 
 def _tokens(states: Floats, lengths: Ids) -> Floats:
@@ -215,7 +221,10 @@ def best_group(seen: Observed) -> tuple[GroupRecipe, float]:
 
     Without smoothing and with the likeliest one: how many outlier channels, and how tight a clip.
     """
-    weight = np.concatenate([layer.weight.load().T for layer in seen.layers], axis=1).astype(np.float32)
+    # A vocabulary's worth of outputs: every n-th tells as much, in a share of the memory.
+    step = -(-sum(layer.out_features for layer in seen.layers) // MOST_OUTPUTS)
+    columns = [layer.weight.load().T[:, ::step] for layer in seen.layers]
+    weight = np.concatenate(columns, axis=1).astype(np.float32)
     exact = seen.sample @ weight
     plain = Candidate.of(seen, weight, exact, None).best(OUTLIERS, CLIPS)
     smoothed = [Candidate.of(seen, weight, exact, alpha) for alpha in ALPHAS]

@@ -7,17 +7,18 @@ so that the file alone gives the checkpoint's ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from fastembed_rt.manifest import TRUNCATION_SIDES
 
-from .checkpoint import Checkpoint, read_json
+from .checkpoint import Checkpoint
 from .errors import CheckpointError, MissingDependencyError
+from .files import read_json
 
 # Tokenizer classes of transformers that set up a BertNormalizer from tokenizer_config.json, whatever is in
 # tokenizer.json.
@@ -34,7 +35,15 @@ _BERT_TYPES = (
 _BYTE_CLASSES = ("Roberta", "GPT2", "Longformer", "CodeGen", "Deberta", "Bart")
 _BYTE_TYPES = ("roberta", "gpt2", "longformer", "deberta", "bart")
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_SPELLINGS = {"mask_token": ("[MASK]", "<mask>"), "eos_token": ("</s>", "<|endoftext|>", "<eos>")}
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
+
+
+class Vocabulary(Protocol):
+    """What knows tokens by name."""
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +79,18 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
             f"the tokenizer has ids up to {largest}, the model's vocab_size is {vocabulary}; "
             "tokenizer and weights are not of the same checkpoint"
         )
+    if checkpoint.is_static:
+        # sentence-transformers reads the file alone, and asks it for no special tokens.
+        text = json.dumps({**json.loads(text), "post_processor": None}, ensure_ascii=False)
+        return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer))
     if path.is_file() and _overrule(tokenizer, _settings(checkpoint), checkpoint.config):
         text = tokenizer.to_str()
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
         before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []
         tokenizer.normalizer = normalizers.Sequence(before)
+        text = tokenizer.to_str()
+    if _keep_whole(tokenizer, checkpoint.markers):
         text = tokenizer.to_str()
     return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer))
 
@@ -169,6 +184,32 @@ def _special_tokens(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"normalized": False, **entry, "special": True} for entry in entries if isinstance(entry.get("content"), str)
     ]
+
+
+def _keep_whole(tokenizer: Tokenizer, markers: Sequence[str]) -> bool:
+    """Make a token of each marker that the vocabulary has and the tokenizer would split; whether that changed anything.
+
+    A marker may be stored with the space behind it. One that the vocabulary lacks is text like any other.
+    """
+    added = []
+    for marker in markers:
+        first = next((name for name in (marker, *marker.split()[:1]) if tokenizer.token_to_id(name) is not None), None)
+        if first is not None and tokenizer.encode(first, add_special_tokens=False).tokens != [first]:
+            added.append(AddedToken(first, special=True, normalized=False))
+    if added:
+        tokenizer.add_special_tokens(added)
+    return bool(added)
+
+
+def special_token(checkpoint: Checkpoint, tokenizer: Vocabulary, name: str) -> int | None:
+    """Id of a special token such as "mask_token": as the tokenizer's settings say, else under its usual spellings."""
+    said = _settings(checkpoint).get(name)
+    said = said.get("content") if isinstance(said, dict) else said
+    for spelling in (said,) if isinstance(said, str) else _SPELLINGS.get(name, ()):
+        found = tokenizer.token_to_id(spelling)
+        if found is not None:
+            return found
+    return None
 
 
 def _truncation_side(checkpoint: Checkpoint, tokenizer: Tokenizer) -> str:

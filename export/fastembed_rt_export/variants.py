@@ -132,7 +132,11 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         target = int8.target(recipe, base)
         built = build(target, opset)
         written = _write(built.graph, work, file, wanted, say)
-        fidelity = wanted.task.fidelity(quantize.vectors(work / file, held_out, threads), exact)
+        vectors = quantize.vectors(work / file, held_out, threads)
+        if held_out.by_token:
+            fidelity = Fidelity.of_tokens(vectors, exact, [len(row) for row in held_out.rows])
+        else:
+            fidelity = wanted.task.fidelity(vectors, exact)
         say(f"fidelity to fp32 on {len(held_out.rows)} texts: {fidelity}")
         if fidelity.passes(wanted.min_cosine) or len(recipe.groups) <= len(errors) * (1 - MOST_FLOAT):
             break
@@ -150,7 +154,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         "int8_groups": len(recipe.groups),
         "float_groups": sorted(set(errors) - set(recipe.groups)),
         "embedding": "int8" if recipe.embedding else "fp32",
-        "largest_output_error": round(max(errors.values()), 4),
+        "largest_output_error": round(max(errors.values(), default=0.0), 4),
     }
     made = [_variant(work, built.graph, written, target, "int8", notes)]
     if not wanted.cpu:

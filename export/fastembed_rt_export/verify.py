@@ -12,23 +12,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fastembed_rt import EmbeddingModel, native
-from fastembed_rt.manifest import Manifest
+from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 
 from .architectures import row_name
 from .checkpoint import Checkpoint
 from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
 from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
+from .static import UNLIMITED
 
 PROMPT_TEXTS = 24  # every prompt is checked on these many texts of all kinds
 ALONE_TEXTS = 16  # these are also encoded one by one: neighbours must not matter
 REFERENCE_BATCH = 8
+LONGER = "longer-than-max-length"
+
+
+class OfTexts(Protocol):
+    """What the cases depend on."""
+
+    max_length: int
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts to put in front, by name."""
+
+    def count_tokens(self, inputs: str) -> Any:
+        """Tokens of a text before any cut."""
 
 
 def can_verify() -> str | None:
@@ -42,23 +57,33 @@ def own_code(checkpoint: Checkpoint) -> str | None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     known = row_name(checkpoint.config) == checkpoint.model_type and checkpoint.model_type in CONFIG_MAPPING
-    if known or checkpoint.trusted:
+    if known or checkpoint.trusted or checkpoint.is_static:
         return None
     return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
 
 
-def cases(model: EmbeddingModel) -> list[Case]:
+def cases(model: OfTexts) -> list[Case]:
     """All texts without a prompt, one that is surely longer than max_length, and a selection under every prompt."""
     texts = parity_texts()
     longest = max(texts, key=lambda case: len(case.text)).text
     times = model.max_length // max(model.count_tokens(longest), 1) + 2
-    texts.append(Case("longer-than-max-length", " ".join([longest] * times)))
+    texts.append(Case(LONGER, " ".join([longest] * times)))
     every = max(len(texts) // PROMPT_TEXTS, 1)
     under = [Case(case.id, case.text, name) for name in model.prompts for case in texts[::every]]
     return texts + under
 
 
-def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, str]:
+def _set_limits(model: Any, checkpoint: Checkpoint) -> None:
+    """The checkpoint's limits on both sides, also where the user has set others."""
+    if not checkpoint.routes and not checkpoint.is_static:
+        model.max_seq_length = checkpoint.max_length
+    routes = getattr(model[0], "sub_modules", {})  # a Router that begins with transformers of its own
+    for encoder in (checkpoint, *checkpoint.routes.values()):
+        if encoder.route in routes and not encoder.is_static:
+            routes[encoder.route][0].max_seq_length = encoder.max_length
+
+
+def reference(checkpoint: Checkpoint, wanted: Sequence[Case], role: str | None = None) -> tuple[Vectors, str]:
     """Vectors of sentence-transformers on torch in float32, and the versions that made them.
 
     The checkpoint's modules were checked before: code of its own is only its transformer's, and run only where trusted.
@@ -86,7 +111,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
         str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
     )
     model = model.float().eval()
-    model.max_seq_length = checkpoint.max_length
+    _set_limits(model, checkpoint)
     if getattr(model.tokenizer, "padding_side", "right") == "left":
         # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
         model.tokenizer.padding_side = "right"
@@ -114,6 +139,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> tuple[Vectors, 
                 prompt=prompt,
                 batch_size=REFERENCE_BATCH,
                 show_progress_bar=False,
+                task=role,
                 normalize_embeddings=dim is not None and checkpoint.normalize,  # it cuts what is normalized already
             )
             for k, vector in zip(rows, vectors, strict=True):
@@ -156,25 +182,82 @@ def verify(
     start = time.monotonic()
     described = read_manifest(directory)
     _check_facts(described, checkpoint)
-    with EmbeddingModel(directory) as model:
+    reports = [_verify(directory, described, checkpoint, None, say, min_cosine)]
+    for role, route in described.routes.items():
+        say(f"{role} texts")
+        reports.append(_verify(directory, route, checkpoint.routes[role], role, say, min_cosine, checkpoint))
+    whole = reports[0]
+    for other in reports[1:]:
+        whole["variants"] = {**whole["variants"], **other["variants"]}
+        whole["texts"] += other["texts"]
+    return {**whole, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _verify(
+    directory: Path,
+    described: Manifest,
+    encoder: Checkpoint,
+    role: str | None,
+    say: Callable[[str], None],
+    min_cosine: float,
+    whole: Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Report on one encoder; `whole` is the checkpoint that has it as a route."""
+    start = time.monotonic()
+    with EmbeddingModel(directory, route=role) as model:
         wanted = cases(model)
+    if encoder.is_static and encoder.max_length >= UNLIMITED:
+        wanted = [case for case in wanted if case.id != LONGER]  # nothing is
     say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
     # One model in memory at a time: the reference first, then the sessions.
-    expected, versions = reference(checkpoint, wanted)
+    expected, versions = reference(whole or encoder, wanted, role)
     gc.collect()
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")
+
+    def compared(variant: Variant) -> list[Comparison]:
+        with EmbeddingModel(directory, precision=variant.precision, target=variant.target, route=role) as model:
+            return compare_all(wanted, lambda cases: exported(model, cases), expected)
+
+    return report(described, compared, versions, start, len(wanted), say, min_cosine)
+
+
+def compare_all(
+    wanted: Sequence[Case], encode: Callable[[Sequence[Case]], Vectors], expected: Vectors
+) -> list[Comparison]:
+    """Each case with its distance from what is expected (n, dim), all together, then some of them one by one."""
+    compared = compare(wanted, encode(wanted), expected)
+    alone = some(wanted)
+    single = np.stack([encode([wanted[k]])[0] for k in alone])
+    return compared + compare([wanted[k] for k in alone], single, expected[alone])
+
+
+def some(wanted: Sequence[Case]) -> list[int]:
+    """Numbers of the cases that are encoded one by one as well."""
+    return list(range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)))
+
+
+def report(
+    described: Manifest,
+    compared_of: Callable[[Variant], list[Comparison]],
+    versions: str,
+    start: float,
+    texts: int,
+    say: Callable[[str], None],
+    min_cosine: float,
+) -> dict[str, Any]:
+    """The parity report from the comparisons of each variant.
+
+    Raises:
+        ParityError: one is out of bounds; the message has the worst ones.
+    """
     reports = {}
     for variant in described.variants:
         if variant.target == "native" and (reason := native.why_not()) is not None:
             say(f"not comparing {variant.graph.file}: {reason}")
             continue
         say(f"comparing {variant.graph.file}")
-        with EmbeddingModel(directory, precision=variant.precision, target=variant.target) as model:
-            compared = compare(wanted, exported(model, wanted), expected)
-            alone = list(range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)))
-            single = np.stack([exported(model, [wanted[k]])[0] for k in alone])
-            compared += compare([wanted[k] for k in alone], single, expected[alone])
+        compared = compared_of(variant)
         bound = bounds(variant.precision, min_cosine)
         reports[variant.graph.file] = _figures(variant.precision, compared, bound)
         failed = [entry for entry in compared if not entry.within(bound)]
@@ -188,7 +271,7 @@ def verify(
     return {
         "status": "passed",
         "reference": versions,
-        "texts": len(wanted),
+        "texts": texts,
         "prompts": sorted(described.prompts),
         "variants": reports,
         "seconds": round(time.monotonic() - start, 1),

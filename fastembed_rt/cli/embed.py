@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..manifest import ROLES
 from ..stored import FLOAT32, KINDS, Array, Form, form
 from . import appending, readers, writers
 from .export import add_hub_options
@@ -76,6 +77,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     ranges = parser.add_mutually_exclusive_group()
     ranges.add_argument("--ranges", metavar="FILE.npy", help="(2, dim), for int8 and uint8 vectors")
     ranges.add_argument("--calibration-embeddings", metavar="FILE.npy", help="(n, dim), to take the ranges from")
+    parser.add_argument(
+        "--route",
+        choices=ROLES,
+        help="encoder to take where queries and documents have one each (default: the model's)",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens a text; default: the checkpoint's")
     parser.add_argument(
@@ -120,6 +126,7 @@ def open_model(args: argparse.Namespace) -> EmbeddingModel:
         max_length=args.max_length,
         truncate_dim=args.truncate_dim,
         truncation=args.truncation,
+        route=args.route,
         revision=args.revision,
         token=args.token,
         cache_dir=args.cache_dir,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import memory
 from ..errors import InvalidInputError, MissingDependencyError
+from ..manifest import TASKS
 
 if TYPE_CHECKING:
     from fastembed_rt_export.pipeline import Exported
@@ -27,6 +28,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("checkpoint", help="hub id or directory")
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")
+    parser.add_argument(
+        "--task",
+        choices=("auto", *TASKS),
+        default="auto",
+        help="what the checkpoint is for (default: as its files say; a ...ForMaskedLM is sparse only when asked for)",
+    )
     parser.add_argument("--pooling", help=f"instead of the checkpoint's; one of {POOLINGS}, or several joined by +")
     parser.add_argument("--normalize", action=argparse.BooleanOptionalAction, help="instead of the checkpoint's")
     parser.add_argument("--max-length", type=int, help="tokens, special tokens included, instead of the checkpoint's")
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             default_prompt_name=args.default_prompt,
             truncate_dim=args.truncate_dim,
         ),
+        task=args.task,
         opset=DEFAULT_OPSET if args.opset is None else args.opset,
         precisions=tuple(args.precision.split(",")),
         calibration=args.calibration,

@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     facts = manifest.read(directory)
     absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
     status = {record.file: file_status(directory, record, absent) for record in facts.files}
-    loading = find_loading(facts, provider=args.provider, precision=args.precision, status=status)
+    loading: dict[str, Loading] = {}
+    for encoder in (facts, *facts.routes.values()):
+        loading |= find_loading(encoder, provider=args.provider, precision=args.precision, status=status)
     sound = all(state in SOUND for state in status.values())
     if args.json:
         print(json.dumps(as_json(directory, facts, status, loading), indent=2, ensure_ascii=False))
@@ -156,9 +158,9 @@ def as_json(
             variant.graph.file: {
                 "loads": loading[variant.graph.file].loads,
                 "why": loading[variant.graph.file].why,
-                "fingerprint": _fingerprint(facts, variant),
+                "fingerprint": _fingerprint(facts_of, variant),
             }
-            for variant in facts.variants
+            for facts_of, variant in _variants(facts)
         },
         "int8": _int8_here(facts),
         "manifest": json.loads(facts.to_json()),
@@ -172,8 +174,8 @@ def as_text(
     rows = [("model", str(directory)), *_fact_rows(facts)]
     tokenizer = facts.tokenizer
     rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
-    rows += [("fingerprint", _fingerprint(facts, v)) for v in facts.variants if loading[v.graph.file].loads]
-    if any(variant.precision == "int8" for variant in facts.variants):
+    rows += [("fingerprint", _fingerprint(of, v)) for of, v in _variants(facts) if loading[v.graph.file].loads]
+    if any(variant.precision == "int8" for _, variant in _variants(facts)):
         rows.append(("int8 here", _int8_here(facts)))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -186,6 +188,12 @@ def as_text(
     if faults := _faults(status):
         yield ""
         yield f"damaged: {faults}; restore the files or export the model again"
+
+
+def _variants(facts: Manifest) -> Iterator[tuple[Manifest, Variant]]:
+    """Every variant with the encoder that it is one of: the model's, and those of its routes."""
+    for encoder in (facts, *facts.routes.values()):
+        yield from ((encoder, variant) for variant in encoder.variants)
 
 
 def _fingerprint(facts: Manifest, variant: Variant) -> str:
@@ -206,6 +214,8 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     source = facts.source
     yield "source", source.checkpoint + (f" at {source.revision}" if source.revision else "")
     yield "model type", source.model_type
+    if facts.task != manifest.EMBEDDING:
+        yield "task", f"{facts.task}, opened by fastembed_rt.{manifest.CLASSES[facts.task]}"
     yield "dim", str(facts.dim)
     yield (
         "pooling",
@@ -225,6 +235,8 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
         yield "prompt", "none"
     if facts.modules:
         yield "modules", " -> ".join(facts.modules)
+    for role, route in facts.routes.items():
+        yield "route", f"{role} texts: {' -> '.join(route.modules)}, at most {route.max_length} tokens"
     for name, value in facts.overrides.items():
         yield "override", f"{name} = {_quote(value)}"
     yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED))
@@ -249,7 +261,7 @@ def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[
     # One reason for all of them, such as no onnxruntime, is said once below.
     shared = reasons.pop() if len(reasons) == 1 and not any(found.loads for found in loading.values()) else ""
     table: list[tuple[str, ...]] = [("", *VARIANT_COLUMNS, "")]
-    for variant in facts.variants:
+    for _, variant in _variants(facts):
         found = loading[variant.graph.file]
         cells = (
             variant.graph.file,

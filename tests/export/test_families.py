@@ -283,7 +283,7 @@ def test_reglu_is_built_and_other_feed_forwards_are_refused(tmp_path: Path) -> N
 
 def test_optimum_does_not_trace_bert_where_jina_bert_is_meant(tmp_path: Path) -> None:
     directory = save_transformers(tmp_path / "jina", "jina_bert")
-    with pytest.raises(UnsupportedCheckpointError, match="jina_bert.*leave --exporter out"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"jina_bert.*leave --exporter out"):
         exported_vectors(directory, tmp_path / "out", exporter="optimum")
 
 

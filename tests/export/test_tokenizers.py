@@ -70,6 +70,8 @@ class Described:
     """As much of a checkpoint as its tokenizer needs."""
 
     lower_case = False
+    is_static = False
+    markers = ()
     tokenizer_settings: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, path: Path) -> None:

@@ -112,6 +112,7 @@ def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value
 
 def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
     """Additive (B, 1, S, S); with a bias by distance (B, N, S, S)."""
+    masked = distances.MASKED if tokens.unseen else MASKED  # scores of unseen tokens have no bound
     if by_distance is not None:
         square = replace(packed(tokens), input_ids=packed(tokens).unpack)  # (B, S): the portable code reads its shape
         # The runtime rounds S up, so places beyond the last position exist; what they hold is masked.
@@ -119,9 +120,9 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> 
         wide = by_distance.map(
             ".wide", lambda array: np.pad(array, ((LANES, LANES), (0, 0)), mode="edge"), (reach, by_distance.shape[1])
         )
-        return portable.attention_bias(graph, square, wide, MASKED)
+        return portable.attention_bias(graph, square, wide, masked)
     present = packed(tokens).token_mask
-    row = portable.attention_bias(graph, tokens, None, MASKED)
+    row = portable.attention_bias(graph, tokens, None, masked)
     # Attention wants the query dimension spelled out.
     shape = graph.node("Shape", present, name="shape")
     length = graph.node("Slice", shape, graph.constant([1]), graph.constant([2]), name="length")
@@ -233,6 +234,13 @@ def _padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, T
     return pooled
 
 
+def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Without a mask where all tokens count: places without one hold a copy of the text's last token."""
+    if tokens.pooling_mask != tokens.attention_mask:
+        return _padded(portable.pool_max)(graph, tokens, states)
+    return portable.reduce_max(graph, unpack(graph, tokens, states))
+
+
 CPU = replace(
     PORTABLE,
     name="cpu",
@@ -253,5 +261,5 @@ CPU = replace(
     activations={**PORTABLE.activations, "silu": silu, "swish": silu},
     first=first,
     attend_first=attend_first,
-    pools={mode: _padded(pool) for mode, pool in PORTABLE.pools.items()},
+    pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
 )

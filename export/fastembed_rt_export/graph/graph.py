@@ -87,6 +87,22 @@ class Graph:
             self.constants[key] = numpy_helper.from_array(value, key)
         return key
 
+    def ending_in(self, names: Sequence[Value]) -> Graph:
+        """The part of the graph that these outputs are made of: onnxruntime runs the whole, whatever is asked for."""
+        wanted, nodes = set(names), []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                nodes.append(node)
+                wanted |= set(node.input)
+        return Graph(
+            self.opset,
+            nodes[::-1],
+            {name: weight for name, weight in self.weights.items() if name in wanted},
+            {name: constant for name, constant in self.constants.items() if name in wanted},
+            list(self.inputs),  # all are fed
+            [entry for entry in self.outputs if entry.name in names],
+        )
+
     def _name(self, leaf: str) -> str:
         base = "/".join([*self._scopes, leaf])
         count = self._taken.get(base, 0)

@@ -173,8 +173,8 @@ def balanced(value: Linear, output: Linear, smooth: Array) -> tuple[Linear, Line
 
 def table_weights(table: Weight) -> tuple[Weight, Weight]:
     """Values (V, H) int8 of a table, and the scale of each row (V, 1)."""
-    values = Weight(f"{table.name}.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
-    return values, Weight(f"{table.name}.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])
+    values = Weight(f"{table.name}.words.int8", table.shape, lambda: _rows_int8(table.load())[0], np.dtype(np.int8))
+    return values, Weight(f"{table.name}.words.scale", (table.shape[0], 1), lambda: _rows_int8(table.load())[1])
 
 
 def embed_int8(graph: Graph, tokens: Tokens, table: Weight) -> Value:

@@ -234,6 +234,8 @@ def _linear(graph: Graph, states: Value, layers: Sequence[Linear], index: int, g
 
 def _starts(tokens: Tokens) -> Value:
     assert isinstance(tokens, NativeTokens)
+    if tokens.unseen:
+        raise NotNativeError("tokens that see others and are not seen by them")
     return tokens.starts
 
 

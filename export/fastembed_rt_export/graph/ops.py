@@ -7,7 +7,7 @@ scores of a query, so softmax drops it; attention rows sum to one, so the value 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -92,6 +92,10 @@ class Ops:
     def linear(self, states: Value, layer: Linear) -> Value:
         """states @ weight.T + bias."""
         return self.target.linears(self.graph, states, [layer])[0]
+
+    def linears(self, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        """Several layers on one input."""
+        return self.target.linears(self.graph, states, layers)
 
     def norm(self, states: Value, norm: Norm) -> Value:
         """Layer normalization over the last dimension."""

@@ -216,12 +216,21 @@ def pool_weighted_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return _weighted_sum(graph, states, graph.node("Div", weights, _sum(graph, weights), name="weights"))
 
 
+def pool_sum(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """Sum of the token states."""
+    return _weighted_sum(graph, states, _float_mask(graph, tokens))
+
+
 def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Largest value of each channel over the tokens."""
     mask = graph.node("Cast", tokens.pooling_mask, to=BOOL, name="mask")
     mask = graph.node("Unsqueeze", mask, graph.constant([2]), name="mask")
     low = graph.constant(float(np.finfo(np.float32).min))
-    masked = graph.node("Where", mask, states, low, name="masked")
+    return reduce_max(graph, graph.node("Where", mask, states, low, name="masked"))
+
+
+def reduce_max(graph: Graph, masked: Value) -> Value:
+    """(B, S, H) -> (B, H)."""
     if graph.opset >= 18:
         return graph.node("ReduceMax", masked, graph.constant([1]), keepdims=0, name="max")
     return graph.node("ReduceMax", masked, axes=[1], keepdims=0, name="max")
@@ -287,6 +296,7 @@ PORTABLE = Target(
         "mean_sqrt_len_tokens": pool_mean_sqrt_len,
         "weightedmean": pool_weighted_mean,
         "max": pool_max,
+        "sum": pool_sum,
         "cls": pool_cls,
         "lasttoken": pool_last,
     },

@@ -20,6 +20,7 @@ class Tokens:
     input_ids: Value  # (B, S) int64
     attention_mask: Value  # (B, S) int64, 1 for tokens
     pooling_mask: Value  # (B, S) int64, 1 for tokens that count in the pooling
+    unseen: bool = False  # some places that the mask hides hold tokens of their own, which see the others
     token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
 
 

@@ -12,15 +12,16 @@ from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint, Overrides
 from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import read_json
 from ..graph.target import Target
 from ..parity import INT8_MIN_COSINE
 from ..variants import Built, Quantizing
-from . import reranking
+from . import late_interaction, reranking, sparse
 from .embedding import quantizing as embedding_quantizing
 from .task import Say, Task
 
 AUTO = "auto"
-ROWS: dict[str, Task] = {RERANKING: reranking.TASK}
+ROWS: dict[str, Task] = {RERANKING: reranking.TASK, SPARSE: sparse.TASK, LATE_INTERACTION: late_interaction.TASK}
 # The classes that sentence-transformers writes into config_sentence_transformers.json.
 _CLASSES = {
     "SentenceTransformer": EMBEDDING,
@@ -117,4 +118,4 @@ def _module_kinds(path: Path) -> list[str]:
 
 
 def _beside(root: Path, name: str) -> dict[str, Any]:
-    return checkpoints.read_json(root / name) if (root / name).is_file() else {}
+    return read_json(root / name) if (root / name).is_file() else {}

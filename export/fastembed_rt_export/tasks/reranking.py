@@ -20,8 +20,9 @@ from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.reranker import Reranker, feeds
 from fastembed_rt.tokenizer import Pair, TextTokenizer
 
-from ..checkpoint import Checkpoint, assemble, module_entries, read_json
+from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from ..files import module_entries, read_json
 from ..graph.graph import FLOAT, INT64, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target

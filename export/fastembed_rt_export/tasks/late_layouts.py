@@ -1,0 +1,197 @@
+"""What checkpoints of late interaction say of themselves, in three layouts: sentence-transformers' MultiVectorEncoder,
+PyLate (models.ColBERT), and Stanford's ColBERT (artifact.metadata, projection beside the encoder's tensors).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import Dense, Head, Normalize, module_head
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import inside, module_entries, read_json
+from ..tensors import Tensors, read
+
+PROJECTION = "linear.weight"  # where Stanford's ColBERT keeps it
+QUERY_LENGTH = 32  # of an expanded query, where nothing is said: ColBERT's own
+TOKENS = "token_embeddings"
+PUNCTUATION = tuple(string.punctuation)
+SIMILARITIES = ("maxsim", "meanmaxsim")
+# Keys by which a config_sentence_transformers.json is PyLate's; their defaults are PyLate's as well.
+_PYLATE = (
+    *("query_length", "document_length", "do_query_expansion", "attend_to_expansion_tokens", "attend_to_mask_tokens"),
+    *("query_prefix", "document_prefix", "skiplist_words"),
+)
+_PREFIXES = {"query": "query_prefix", "document": "document_prefix"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """Queries filled up with a token."""
+
+    length: int  # tokens up to which they are filled
+    cut: bool  # whether longer queries are cut there
+    attend: bool  # whether the other tokens see those that fill up
+    token: str | None = None  # None: the mask token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What was read."""
+
+    path: Path  # of the transformer
+    heads: tuple[Head, ...]  # on the token states
+    weighted: tuple[Path, ...] = ()
+    markers: Mapping[str, str] = field(default_factory=dict)  # "query", "document" -> what stands in front of a text
+    query_length: int | None = None
+    document_length: int | None = None
+    expansion: Expansion | None = None
+    skiplist: tuple[str, ...] = ()
+    skiplist_tasks: tuple[str, ...] = ("document",)
+    similarity: str = SIMILARITIES[0]
+
+
+def read_layout(root: Path) -> Layout:
+    """The layout of the checkpoint in `root`.
+
+    Raises:
+        CheckpointError: damaged, incomplete or contradictory.
+        UnsupportedCheckpointError: modules or settings that are not built; no projection.
+    """
+    if (root / "modules.json").is_file():
+        return _modules(root)
+    named = read_json(root / "config.json").get("architectures") or []
+    if "HF_ColBERT" in named or (root / "artifact.metadata").is_file():
+        return _stanford(root)
+    raise UnsupportedCheckpointError(
+        f"{root} has neither modules.json nor artifact.metadata, and architectures {named}: built are the layouts of "
+        "sentence-transformers' MultiVectorEncoder, PyLate and Stanford's ColBERT, which hold a projection of tokens"
+    )
+
+
+def _modules(root: Path) -> Layout:
+    entries = module_entries(root, own=("sentence_transformers.", "pylate."))
+    if not entries or entries[0][0] != "Transformer":
+        raise UnsupportedCheckpointError(
+            f"modules.json begins with {entries[0][0] if entries else 'nothing'}; built are a Transformer, then Dense, "
+            "Normalize and MultiVectorMask in any order"
+        )
+    beside = root / "config_sentence_transformers.json"
+    said = read_json(beside) if beside.is_file() else {}
+    path = inside(root, entries[0][1])
+    own = path / "sentence_bert_config.json"
+    knobs = {**_from_pylate(said), **(read_json(own) if own.is_file() else {})}
+    if knobs.get("transformer_task", "feature-extraction") != "feature-extraction":
+        raise UnsupportedCheckpointError(
+            f"{own} has transformer_task {knobs['transformer_task']!r}; token vectors are built of 'feature-extraction'"
+        )
+    heads: list[Head] = []
+    weighted: list[Path] = []
+    mask: dict[str, Any] | None = None
+    for kind, folder in entries[1:]:
+        where = inside(root, folder)
+        if kind == "MultiVectorMask":
+            mask = read_json(where / "config.json")
+            continue
+        if kind not in ("Dense", "Normalize"):
+            raise UnsupportedCheckpointError(
+                f"modules.json has a {kind} module; built on tokens are Dense, Normalize and MultiVectorMask"
+            )
+        heads += module_head(kind, where, TOKENS)
+        weighted += [where] if kind == "Dense" else []
+    if mask is None:
+        if not (any(key in said for key in _PYLATE) or said.get("model_type") == "ColBERT"):
+            raise UnsupportedCheckpointError(
+                "modules.json has no MultiVectorMask, and config_sentence_transformers.json nothing of PyLate's: "
+                "which tokens count is not said"
+            )
+        # PyLate masks and normalizes in its own code.
+        skiplist = said.get("skiplist_words")
+        mask = {"skiplist_words": PUNCTUATION if skiplist is None else skiplist}
+        heads.append(Normalize())
+    if mask.get("keep_only_token_ids"):
+        raise UnsupportedCheckpointError("MultiVectorMask has keep_only_token_ids, which is for images; not built")
+    tasks = mask.get("skiplist_tasks") or ("document",)
+    similarity = said.get("similarity_fn_name")
+    return Layout(
+        path=path,
+        heads=tuple(heads),
+        weighted=tuple(weighted),
+        markers={role: said[key] or "" for role, key in _PREFIXES.items() if key in said},
+        query_length=_length(knobs, "query_length", own),
+        document_length=_length(knobs, "document_length", own),
+        expansion=_expansion(knobs.get("query_expansion"), own),
+        skiplist=_words(mask.get("skiplist_words") or ()),
+        skiplist_tasks=_words((tasks,) if isinstance(tasks, str) else tasks),
+        # PyLate writes MaxSim, older files a similarity of single vectors.
+        similarity=similarity if similarity in SIMILARITIES else SIMILARITIES[0],
+    )
+
+
+def _from_pylate(said: Mapping[str, Any]) -> dict[str, Any]:
+    """PyLate's flat settings as those of a Transformer module; expansion is on where nothing is said."""
+    if not any(key in said for key in _PYLATE):
+        return {}
+    knobs: dict[str, Any] = {}
+    if said.get("document_length") is not None:
+        knobs["document_length"] = said["document_length"]
+    if said.get("do_query_expansion") is False:
+        if said.get("query_length") is not None:
+            knobs["query_length"] = said["query_length"]
+        return knobs
+    attend = said.get("attend_to_expansion_tokens", said.get("attend_to_mask_tokens"))
+    length = said.get("query_length") or QUERY_LENGTH
+    return {**knobs, "query_expansion": {"strategy": "fixed", "attend": bool(attend), "length": length}}
+
+
+def _stanford(root: Path) -> Layout:
+    where = root / "artifact.metadata"
+    said = read_json(where) if where.is_file() else {}
+    stored = read(root)[0]
+    if PROJECTION not in stored or len(stored[PROJECTION].shape) != 2:
+        found = stored[PROJECTION].shape if PROJECTION in stored else "nothing"
+        raise CheckpointError(f"{root} has {found} under {PROJECTION!r}, expected ColBERT's projection (dim, hidden)")
+    outputs, inputs = stored[PROJECTION].shape
+    tensors = Tensors({PROJECTION: stored[PROJECTION]})
+    projection = Dense(tensors, inputs, outputs, bias=False, activation="linear", residual=False)
+    length = _length(said, "query_maxlen", where) or QUERY_LENGTH
+    return Layout(
+        path=root,
+        heads=(projection, Normalize()),
+        markers={
+            "query": f"{said.get('query_token_id') or '[unused0]'} ",
+            "document": f"{said.get('doc_token_id') or '[unused1]'} ",
+        },
+        document_length=_length(said, "doc_maxlen", where),
+        expansion=Expansion(length=length, cut=True, attend=bool(said.get("attend_to_mask_tokens"))),
+        skiplist=PUNCTUATION if said.get("mask_punctuation", True) else (),
+    )
+
+
+def _expansion(said: object, where: Path) -> Expansion | None:
+    if said is None:
+        return None
+    if not isinstance(said, dict) or said.get("strategy") not in ("fixed", "min"):
+        raise CheckpointError(f"{where} has query_expansion {said!r}, expected strategy 'fixed' or 'min' and a length")
+    length = _length(said, "length", where)
+    if length is None:
+        raise CheckpointError(f"{where} has query_expansion without a length")
+    return Expansion(
+        length=length, cut=said["strategy"] == "fixed", attend=bool(said.get("attend")), token=said.get("token")
+    )
+
+
+def _length(said: Mapping[str, Any], key: str, where: Path) -> int | None:
+    value = said.get(key)
+    if value is not None and (type(value) is not int or value < 1):
+        raise CheckpointError(f"{where} has {key} {value!r}, expected a number of tokens")
+    return value
+
+
+def _words(said: object) -> tuple[str, ...]:
+    if not isinstance(said, (list, tuple)) or not all(isinstance(word, str) for word in said):
+        raise CheckpointError(f"skiplist {said!r} is not a list of words")
+    return tuple(said)

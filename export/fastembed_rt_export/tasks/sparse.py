@@ -1,0 +1,237 @@
+"""SPLADE: a masked language model's logits, positive parts on a log scale, pooled over a text's tokens.
+
+Formal et al. 2021 (arXiv:2107.05720 sum, arXiv:2109.10086 max), as sentence-transformers' SparseEncoder reads them. The
+graph gives the whole vocabulary, mostly zeros; the runtime keeps indices and values.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastembed_rt.manifest import OUTPUTS, SPARSE, Sparse, Variant
+from fastembed_rt.manifest import read as read_manifest
+from fastembed_rt.sparse import SparseModel
+
+from ..checkpoint import Checkpoint, assemble
+from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from ..files import inside, module_entries, read_json
+from ..graph.graph import FLOAT, Graph, Value
+from ..graph.ops import Ops
+from ..graph.target import Target
+from ..masked_lm import head_of, logits
+from ..parity import Case, Comparison, Vectors
+from ..tensors import Tensors
+from ..variants import Built, Quantizing
+from ..verify import REFERENCE_BATCH, cases, compare_all, report
+from .embedding import quantizing as embedding_quantizing
+from .reference import require_reference, versions
+from .task import Say, Task
+
+POOLINGS = ("max", "sum")
+ACTIVATIONS = {"relu": 1, "log1p_relu": 2}  # how many times log(1 + x) behind the ReLU
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+SIMILARITIES = ("dot", "cosine", "euclidean", "manhattan")  # SparseEncoder's default first
+
+
+@dataclass(frozen=True)
+class SpladePooling:
+    """How logits become one vector a text."""
+
+    strategy: str = "max"
+    activation: str = "relu"
+    max_active_dims: int | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """For people to read."""
+        return (f"MaskedLM + SpladePooling({self.strategy}, {self.activation})",)
+
+
+def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoint:
+    """Read a sparse encoder; see checkpoint.load."""
+    if exporter == "optimum":
+        raise UnsupportedCheckpointError("a sparse encoder is built from its weights, not traced; leave --exporter out")
+    notes: list[str] = []
+    path, pooling = root, SpladePooling()
+    if (root / "modules.json").is_file():
+        path, pooling = _modules(root)
+    else:
+        named = read_json(root / "config.json").get("architectures") or ()
+        if not any(str(architecture).endswith("ForMaskedLM") for architecture in named):
+            raise CheckpointError(
+                f"config.json has architectures {list(named)}, no ...ForMaskedLM: without a masked language model's "
+                "head there are no weights of words to export"
+            )
+        notes.append("no modules.json: max pooling of a masked language model, as sentence-transformers does")
+    checkpoint = assemble(
+        root,
+        path,
+        name,
+        revision,
+        notes,
+        exporter="builder",
+        pooling=(pooling.strategy,),
+        similarities=SIMILARITIES,
+    )
+    head_of(checkpoint.model_type)
+    beside = root / "config_sentence_transformers.json"
+    most = (read_json(beside) if beside.is_file() else {}).get("max_active_dims")
+    if most is not None and (type(most) is not int or most < 1):
+        raise CheckpointError(f"{beside} has max_active_dims {most!r}, expected a number of words")
+    # A SparseEncoder cuts nothing: truncate_dim is an embedding model's.
+    return replace(checkpoint, task=SPARSE, heads=(), head=replace(pooling, max_active_dims=most))
+
+
+def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
+    """Graph for one target: texts -> weights of all words (B, vocabulary).
+
+    Raises:
+        CheckpointError: tensors that do not fit the config.
+    """
+    head = _head(checkpoint)
+    graph = Graph(opset)
+    ops = Ops(graph, target, target.enter(graph, False))
+    tensors = checkpoint.tensors()
+    states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
+    whole = Tensors(tensors.stored, "", tensors.account)
+    pieces = []
+    with ops.scope("head"):
+        for piece in logits(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states):
+            # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
+            if head.strategy == "max":
+                pieces.append(_weights(graph, ops.pool(piece, "max"), head.activation))
+            else:
+                pieces.append(ops.pool(_weights(graph, piece, head.activation), "sum"))
+        vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
+    left = tensors.check(checkpoint.architecture.heads)
+    words = int(checkpoint.config["vocab_size"])
+    graph.output(vectors, OUTPUTS[SPARSE], FLOAT, ("batch", words))
+    return Built(graph, words, left)
+
+
+def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
+    """The manifest's fields."""
+    return {"task": SPARSE, "sparse": Sparse(max_active_dims=_head(checkpoint).max_active_dims)}
+
+
+def quantizing(checkpoint: Checkpoint) -> Quantizing:
+    """Single texts; the cosine of their vectors over the whole vocabulary."""
+    return embedding_quantizing()
+
+
+def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
+    """Parity report: all words' weights beside sentence-transformers' SparseEncoder; see verify.verify."""
+    start = time.monotonic()
+    described = read_manifest(directory)
+    with SparseModel(directory) as model:
+        wanted = cases(model)
+    say(f"reference: {len(wanted)} texts with sentence-transformers' SparseEncoder on torch")
+    expected = _reference(checkpoint, wanted)
+    gc.collect()
+    if expected.shape[1] != described.dim:
+        raise ParityError(f"{directory} has vectors of {described.dim} words, {versions()} gives {expected.shape[1]}")
+
+    def compared(variant: Variant) -> list[Comparison]:
+        with SparseModel(directory, precision=variant.precision, target=variant.target) as model:
+            return compare_all(wanted, lambda cases: _exported(model, cases), expected)
+
+    return report(described, compared, versions(), start, len(wanted), say, min_cosine)
+
+
+def _exported(model: SparseModel, wanted: Sequence[Case]) -> Vectors:
+    out = np.zeros((len(wanted), model.dim), np.float32)
+    for name in dict.fromkeys(case.prompt_name for case in wanted):
+        rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
+        prompt = model.prompts[name] if name is not None else ""
+        # All that are not zero: which of two nearly equal words is the last one kept tells nothing of the weights.
+        found = model.encode([wanted[k].text for k in rows], prompt=prompt, max_active_dims=model.dim)
+        for k, vector in zip(rows, found, strict=True):
+            out[k, vector.indices] = vector.values
+    return out
+
+
+def _reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> Vectors:
+    """Vectors of SparseEncoder on torch in float32: (n, vocabulary)."""
+    require_reference()
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
+    model = model.float().eval()
+    model.max_seq_length = checkpoint.max_length
+    if getattr(model.tokenizer, "padding_side", "right") == "left":
+        model.tokenizer.padding_side = "right"  # see verify.reference
+    out: list[Any] = [None] * len(wanted)
+    for name in dict.fromkeys(case.prompt_name for case in wanted):
+        rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
+        vectors = model.encode(
+            [wanted[k].text for k in rows],
+            prompt=checkpoint.prompts.get(name, "") if name is not None else "",
+            batch_size=REFERENCE_BATCH,
+            show_progress_bar=False,
+            convert_to_sparse_tensor=False,
+            max_active_dims=int(checkpoint.config["vocab_size"]),
+        )
+        for k, vector in zip(rows, vectors, strict=True):
+            out[k] = vector.numpy()
+    return np.stack(out).astype(np.float32)
+
+
+def _modules(root: Path) -> tuple[Path, SpladePooling]:
+    """Directory of the transformer, and the pooling behind it.
+
+    Raises:
+        UnsupportedCheckpointError: other modules; a transformer without the head of a masked language model.
+    """
+    chain = module_entries(root)
+    kinds = [kind for kind, _ in chain]
+    if len(kinds) != 2 or kinds[0] not in TRANSFORMERS or kinds[1] != "SpladePooling":
+        raise UnsupportedCheckpointError(
+            f"modules.json has {', '.join(kinds) or 'nothing'}; built are sparse encoders of a Transformer with the "
+            "head of a masked language model and SpladePooling"
+        )
+    path, folder = (inside(root, folder) for _, folder in chain)
+    settings = path / "sentence_bert_config.json"
+    task = (read_json(settings) if settings.is_file() else {}).get("transformer_task")
+    if task != "fill-mask" and (task is not None or kinds[0] == "Transformer"):
+        raise UnsupportedCheckpointError(
+            f"{settings} has transformer_task {task!r}; SpladePooling is built behind 'fill-mask' only"
+        )
+    config = read_json(folder / "config.json")
+    strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    for key, value, known in (
+        ("pooling_strategy", strategy, POOLINGS),
+        ("activation_function", activation, tuple(ACTIVATIONS)),
+    ):
+        if value not in known:
+            raise UnsupportedCheckpointError(f"SpladePooling has {key} {value!r}; built are {', '.join(known)}")
+    return path, SpladePooling(strategy, activation)
+
+
+def _weights(graph: Graph, states: Value, activation: str) -> Value:
+    """log(1 + max(x, 0)), or that of it once more."""
+    states = graph.node("Relu", states, name="positive")
+    for _ in range(ACTIVATIONS[activation]):
+        states = graph.node("Log", graph.node("Add", states, graph.constant(1.0), name="1+x"), name="log1p")
+    return states
+
+
+def _head(checkpoint: Checkpoint) -> SpladePooling:
+    assert isinstance(checkpoint.head, SpladePooling)
+    return checkpoint.head
+
+
+TASK = Task(
+    load=load,
+    build=build,
+    facts=facts,
+    quantizing=quantizing,
+    verify=verify,
+    overrides=("max_length", "prompts", "default_prompt_name"),
+)

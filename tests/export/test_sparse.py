@@ -1,0 +1,316 @@
+"""SPLADE checkpoints beside sentence-transformers' SparseEncoder on torch: every head, pooling and activation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints import CONFIGS, PROMPTS, TEXTS, change_json, change_tensors, save_tokenizer
+
+from fastembed_rt import EmbeddingModel, SparseModel, native
+from fastembed_rt.cli import main
+from fastembed_rt.errors import FastembedRtError, InvalidInputError, InvalidTypeError, ModelFormatError
+from fastembed_rt.manifest import read
+from fastembed_rt.sparse_vectors import SparseVector, similarity
+from fastembed_rt_export import masked_lm
+from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tasks import sparse as sparse_task
+
+
+def save_masked_lm(directory: Path, model_type: str = "bert", **changes: Any) -> Path:
+    """A plain ...ForMaskedLM directory with random weights."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+    model = transformers.AutoModelForMaskedLM.from_config(config).eval().float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.normal_(0.0, 0.25)
+    model.save_pretrained(directory)
+    save_tokenizer(directory, model_type)
+    return directory
+
+
+def save_splade(
+    directory: Path, model_type: str = "bert", strategy: str = "max", activation: str = "relu", **options: Any
+) -> Path:
+    """A SparseEncoder, saved by sentence-transformers; `options` are its own."""
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    plain = save_masked_lm(directory.with_name(directory.name + "-plain"), model_type)
+    modules = [Transformer(str(plain), transformer_task="fill-mask"), SpladePooling(strategy, activation)]
+    SparseEncoder(modules=modules, device="cpu", **options).save_pretrained(str(directory))
+    return directory
+
+
+def reference(checkpoint: Path, texts: list[str] = TEXTS, **options: Any) -> Any:
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(str(checkpoint), device="cpu", local_files_only=True)
+    return model.encode(texts, convert_to_sparse_tensor=False, **options).numpy()
+
+
+def exported(checkpoint: Path, output: Path, **options: Any) -> Path:
+    export(str(checkpoint), ExportOptions(output=output, verify=False, **options))
+    return output
+
+
+def dense(vectors: list[SparseVector]) -> Any:
+    return np.stack([vector.to_dense() for vector in vectors])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_splade(
+        tmp_path_factory.mktemp("sparse") / "splade",
+        prompts={**PROMPTS, "document": ""},
+        default_prompt_name="query",
+        max_active_dims=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(checkpoint, tmp_path_factory.mktemp("sparse") / "out", precisions=("fp32", "int8"))
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> Any:
+    with SparseModel(directory) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("model_type", sorted(masked_lm.HEADS))
+def test_every_head_gives_the_reference_weights(model_type: str, target: str, tmp_path: Path) -> None:
+    checkpoint = save_masked_lm(tmp_path / "checkpoint", model_type)
+    # Some families number positions beyond what their tokenizers, without a limit here, would cut.
+    change_json(checkpoint / "tokenizer_config.json", model_max_length=40)
+    with SparseModel(exported(checkpoint, tmp_path / "out", task="sparse"), target=target) as model:
+        found = dense(model.encode(TEXTS))
+    np.testing.assert_allclose(found, reference(checkpoint), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_poolings_and_activations(
+    strategy: str, activation: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked_lm, "PIECE", 128)  # a vocabulary of 300 in three pieces
+    checkpoint = save_splade(tmp_path / "checkpoint", strategy=strategy, activation=activation)
+    with SparseModel(exported(checkpoint, tmp_path / "out"), target=target) as model:
+        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+
+
+def test_int8_of_a_vocabulary_in_pieces_is_that_of_the_whole(
+    checkpoint: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked_lm, "PIECE", 128)
+    pieces = exported(checkpoint, tmp_path / "out", precisions=("int8",))
+    with SparseModel(pieces) as one, SparseModel(directory, precision="int8") as other:
+        found, wanted = (dense(model.encode(TEXTS, max_active_dims=300)) for model in (one, other))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert read(pieces).default.notes["fidelity"]["min_cosine"] > 0.98
+
+
+def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
+    checkpoint = save_masked_lm(tmp_path / "checkpoint", tie_word_embeddings=False)
+    with SparseModel(exported(checkpoint, tmp_path / "out", task="sparse")) as model:
+        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+
+
+def test_old_checkpoints_with_an_mlm_transformer_module(tmp_path: Path) -> None:
+    checkpoint = save_splade(tmp_path / "checkpoint")
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.sparse_encoder.models.MLMTransformer"
+    modules[1]["type"] = "sentence_transformers.sparse_encoder.models.SpladePooling"
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+    (checkpoint / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": false}')
+    with SparseModel(exported(checkpoint, tmp_path / "out")) as model:
+        assert model.max_length == 9
+        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+
+
+def test_prompts_and_roles_are_those_of_the_checkpoint(model: SparseModel, checkpoint: Path) -> None:
+    every = model.dim
+    for ours, prompt in (
+        (model.encode(TEXTS, max_active_dims=every), PROMPTS["query"]),  # the default one
+        (model.encode_query(TEXTS, max_active_dims=every), PROMPTS["query"]),
+        (model.encode_document(TEXTS, max_active_dims=every), ""),
+        (model.encode(TEXTS, prompt_name="passage", max_active_dims=every), PROMPTS["passage"]),
+    ):
+        wanted = reference(checkpoint, prompt=prompt, max_active_dims=every)
+        np.testing.assert_allclose(dense(ours), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_heaviest_words_are_kept(model: SparseModel, checkpoint: Path) -> None:
+    assert model.max_active_dims == 20  # of config_sentence_transformers.json
+    assert {len(vector) for vector in model.encode(TEXTS)} == {20}
+    np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+    few = model.encode(TEXTS, max_active_dims=5)
+    np.testing.assert_allclose(dense(few), reference(checkpoint, max_active_dims=5), rtol=1e-5, atol=1e-5)
+    assert all((np.diff(vector.indices) > 0).all() for vector in few)
+
+
+def test_words_are_decoded_as_the_reference_decodes_them(model: SparseModel, checkpoint: Path) -> None:
+    from sentence_transformers import SparseEncoder
+
+    theirs = SparseEncoder(str(checkpoint), device="cpu", local_files_only=True)
+    known = "the cat runs"
+    wanted = theirs.decode(theirs.encode([known], max_active_dims=50), top_k=8)[0]
+    found = model.decode(model.encode([known], max_active_dims=50), top_k=8)[0]
+    vocabulary = [(word, weight) for word, weight in wanted if word is not None]  # rows of the table without a word
+    ours = [(word, weight) for word, weight in found if not word.startswith("<")]
+    assert [word for word, _ in ours] == [word for word, _ in vocabulary]
+    np.testing.assert_allclose([w for _, w in ours], [w for _, w in vocabulary], rtol=1e-5)
+    assert model.decode(model.encode(known), top_k=8)[0] == found[0]
+
+
+@pytest.mark.parametrize("function", ["dot", "cosine", "euclidean", "manhattan"])
+def test_similarities_are_those_of_dense_vectors(function: str, model: SparseModel) -> None:
+    from sentence_transformers.util import SimilarityFunction
+
+    vectors = [*model.encode(TEXTS), SparseVector.zero(model.dim)]
+    whole = torch.from_numpy(dense(vectors))
+    wanted = SimilarityFunction.to_similarity_fn(function)(whole, whole[:3]).numpy()
+    np.testing.assert_allclose(similarity(function, vectors, vectors[:3]), wanted, rtol=1e-4, atol=1e-3)
+    assert similarity(function, vectors[0], []).shape == (1, 0)
+
+
+def test_neighbours_do_not_change_a_vector(directory: Path) -> None:
+    for precision in ("fp32", "int8"):
+        with SparseModel(directory, precision=precision) as model:
+            together = model.encode(TEXTS * 40)
+            for k, text in enumerate(TEXTS):
+                alone = model.encode(text)
+                np.testing.assert_array_equal(alone.indices, together[k].indices)
+                np.testing.assert_allclose(alone.values, together[k].values, rtol=1e-5, atol=1e-6)
+
+
+def test_streams_and_asyncio_give_the_same(model: SparseModel) -> None:
+    wanted = dense(model.encode(TEXTS))
+    np.testing.assert_allclose(dense(list(model.embed(iter(TEXTS)))), wanted, atol=1e-6)
+    np.testing.assert_allclose(dense(asyncio.run(model.aencode(TEXTS))), wanted, atol=1e-6)
+    assert model.encode([]) == []
+
+
+def test_the_batch_shrinks_with_the_vocabulary(model: SparseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert model.max_batch_tokens == 512
+    monkeypatch.setattr("fastembed_rt.sparse.MOST_WEIGHTS", 300 * 100)
+    with SparseModel(model.path) as other:
+        assert other.max_batch_tokens == 100
+        np.testing.assert_allclose(dense(other.encode(TEXTS)), dense(model.encode(TEXTS)), atol=1e-6)
+
+
+def test_the_gate_passes_and_reports_every_variant(checkpoint: Path, tmp_path: Path) -> None:
+    made = export(
+        str(checkpoint), ExportOptions(output=tmp_path / "out", precisions=("fp32", "int8"), force=True)
+    ).manifest
+    assert made.parity["status"] == "passed"
+    own = {"model.native.int8.onnx"} if native.kernels() else set()
+    assert set(made.parity["variants"]) == {"model.onnx", "model.cpu.fp32.onnx", "model.cpu.int8.onnx"} | own
+    assert made.parity["variants"]["model.onnx"]["max_abs_diff"] < 1e-5
+    assert made.parity["variants"]["model.cpu.int8.onnx"]["min_cosine"] > 0.98
+    assert (made.task, made.dim, made.similarity) == ("sparse", 300, "dot")
+    assert "SparseModel" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_gate_refuses_another_activation(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sparse_task.ACTIVATIONS, "relu", 2)
+    with pytest.raises(ParityError, match="out of bounds"):
+        export(str(checkpoint), ExportOptions(output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_class_says_which_one_opens_the_directory(directory: Path) -> None:
+    with pytest.raises(FastembedRtError, match=r"sparse; open it with fastembed_rt\.SparseModel, not EmbeddingModel"):
+        EmbeddingModel(directory)
+
+
+def test_options_that_cannot_be_are_refused(directory: Path, model: SparseModel) -> None:
+    with pytest.raises(InvalidInputError, match="truncation 'chunk' is not for sparse"):
+        SparseModel(directory, truncation="chunk")
+    with pytest.raises(InvalidInputError, match="max_active_dims 301 is not possible; expected 1 to 300"):
+        model.encode("a", max_active_dims=301)
+    with pytest.raises(InvalidTypeError, match="text 1 is int"):
+        model.encode(["a", 1])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match=r"\[2, 300\] dimensions"):
+        model.similarity(model.encode("a"), SparseVector.zero(2))
+    with pytest.raises(InvalidTypeError, match="ndarray is not a SparseVector"):
+        model.similarity(model.encode("a"), [np.zeros(300)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("1_SpladePooling/config.json", {"pooling_strategy": "mean"}, "pooling_strategy 'mean'; built are max, sum"),
+        ("1_SpladePooling/config.json", {"activation_function": "gelu"}, "activation_function 'gelu'"),
+        ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}, "built behind 'fill-mask' only"),
+        ("config_sentence_transformers.json", {"max_active_dims": 0}, "max_active_dims 0"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, "similarity_fn_name 'maxsim'"),
+    ],
+)
+def test_what_is_not_built_is_refused(file: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint = save_splade(tmp_path / "checkpoint")
+    change_json(checkpoint / file, **changes)
+    with pytest.raises((UnsupportedCheckpointError, CheckpointError), match=message):
+        exported(checkpoint, tmp_path / "out")
+
+
+def test_other_modules_are_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = save_splade(tmp_path / "checkpoint")
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    kind = "sentence_transformers.sparse_encoder.modules.SparseAutoEncoder"
+    modules.append({"idx": 2, "name": "2", "path": "", "type": kind})
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnsupportedCheckpointError, match="SpladePooling, SparseAutoEncoder; built are"):
+        exported(checkpoint, tmp_path / "out")
+
+
+def test_a_missing_or_misshapen_head_is_reported(tmp_path: Path) -> None:
+    checkpoint = save_masked_lm(tmp_path / "checkpoint")
+    change_tensors(checkpoint, lambda tensors: tensors.pop("cls.predictions.transform.dense.weight"))
+    with pytest.raises(CheckpointError, match=r"missing: cls\.predictions\.transform\.dense\.weight"):
+        exported(checkpoint, tmp_path / "out", task="sparse")
+    checkpoint = save_masked_lm(tmp_path / "other")
+    change_tensors(checkpoint, lambda tensors: tensors.update({"cls.predictions.bias": np.zeros(7, np.float32)}))
+    with pytest.raises(CheckpointError, match=r"misshapen: cls\.predictions\.bias is F32 \(7,\)"):
+        exported(checkpoint, tmp_path / "out", task="sparse")
+    change_json(checkpoint / "config.json", architectures=["BertModel"])
+    with pytest.raises(CheckpointError, match=r"architectures \['BertModel'\], no \.\.\.ForMaskedLM"):
+        exported(checkpoint, tmp_path / "out", task="sparse")
+
+
+def test_the_manifest_and_its_task_fit_together(directory: Path, tmp_path: Path) -> None:
+    from fastembed_rt.manifest import parse
+
+    body = json.loads(read(directory).to_json())
+    with pytest.raises(ModelFormatError, match="max_active_dims 0"):
+        parse(json.dumps({**body, "sparse": {"max_active_dims": 0}}))
+    with pytest.raises(ModelFormatError, match="'sparse' and the facts"):
+        parse(json.dumps({**body, "sparse": None}))
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint, output = save_masked_lm(tmp_path / "checkpoint"), tmp_path / "out"
+    assert main(["export", str(checkpoint), "-o", str(output), "--task", "sparse", "--pooling", "cls"]) == 3
+    assert "--pooling is not for sparse" in capsys.readouterr().err
+    assert main(["export", str(checkpoint), "-o", str(output), "--task", "sparse"]) == 0
+    assert "SpladePooling(max, relu)" in capsys.readouterr().out
+    assert main(["info", str(output)]) == 0
+    assert "sparse, opened by fastembed_rt.SparseModel" in capsys.readouterr().out
+    assert main(["verify", str(output), "--against", str(checkpoint)]) == 0
+    assert "parity: passed" in capsys.readouterr().out
+    assert main(["embed", str(output), "-o", str(tmp_path / "vectors.npy"), str(checkpoint / "config.json")]) != 0
