@@ -143,7 +143,7 @@ typedef struct {
 static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
     Running *running = pool->context;
     OrtStatus *error =
-        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, 0, argument);
+        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, 4, argument);
     if (error && !running->error)
         running->error = error;
     else if (error)
