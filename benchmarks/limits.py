@@ -3,8 +3,9 @@
     python -m benchmarks.limits MODEL_DIR [--precision int8] [--threads 2] [--json]
 
 The peak is what onnxruntime itself reaches on one large product of the same kind, in the same process and minute, on
-one thread and on all. Only the linear layers count as work: attention's own products depend on the lengths and are left
-out, so a share says how much of the time the machine's best product would need for them.
+one thread and on all; for int8, the better of its own operator and of ours. Only the linear layers count as work:
+attention's own products depend on the lengths and are left out, so a share says how much of the time the machine's best
+product would need for them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fastembed_rt import EmbeddingModel, FastembedRtError, batching, manifest
+from fastembed_rt import EmbeddingModel, FastembedRtError, batching, manifest, native
 from fastembed_rt.manifest import Variant
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
@@ -37,7 +38,8 @@ PEAK = 1024  # rows, and channels in and out, of the large product
 PEAKS = ("fp32", "int8")  # precisions whose peak is measured
 BATCH_TOKENS = 512  # about what the runtime hands to a graph at once
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of a workload's tokens, by length of text: the batches that stand for it
-KINDS = ("Gemm", "MatMul", "MatMulIntegerToFloat")  # operators that hold a linear layer's weights
+KINDS = ("Gemm", "MatMul", "MatMulIntegerToFloat")  # operators that hold a linear layer's weights, as input 1
+OWN_KINDS = ("QuantLinear", "QuantFeedForward", "QuantAttention")  # those that hold several, all that is int8
 
 Feeds = dict[str, Any]
 
@@ -48,6 +50,8 @@ def options(precision: str, threads: int, *, profile: Path | None = None) -> Any
     made = ort.SessionOptions()
     made.intra_op_num_threads = threads
     tune(made, ort, precision)
+    if native.kernels() is not None:
+        made.register_custom_ops_library(str(native.library()))
     if profile is not None:
         made.enable_profiling = True
         made.profile_file_prefix = str(profile)
@@ -65,7 +69,39 @@ def seconds(session: Any, feeds: Feeds, rounds: int = ROUNDS) -> float:
 
 
 def peak(precision: str, threads: int = 1, size: int = PEAK) -> float:
-    """Operations (2 per multiply-add) a second of one large product."""
+    """Operations (2 per multiply-add) a second of one large product, by the fastest operator."""
+    own = precision == "int8" and native.kernels() is not None
+    return max(stock_peak(precision, threads, size), own_peak(threads, size) if own else 0.0)
+
+
+def own_peak(threads: int, size: int) -> float:
+    """The same by our own INT8 layer, which rounds its input too."""
+    random = np.random.default_rng(0)
+    shape = (size, size)
+    weights = [
+        numpy_helper.from_array(random.integers(-127, 128, shape, np.int8), "w"),
+        numpy_helper.from_array(np.full(size, 0.01, np.float32), "s"),
+        numpy_helper.from_array(np.zeros(size, np.float32), "b"),
+    ]
+    node = helper.make_node(
+        "QuantLinear",
+        ["x", "w", "s", "b"],
+        ["y"],
+        domain=native.DOMAIN,
+        linear_scale=0.02,
+        linear_zero=128,
+        linear_layers=1,
+    )
+    given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
+    graph = helper.make_graph([node], "peak", [given], [out], weights)
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid(native.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=9)
+    session = load_onnxruntime().InferenceSession(model.SerializeToString(), options("int8", threads))
+    return 2 * size**3 / seconds(session, {"x": random.standard_normal(shape, np.float32)})
+
+
+def stock_peak(precision: str, threads: int, size: int) -> float:
+    """The same by onnxruntime's operator."""
     random = np.random.default_rng(0)
     shape = (size, size)
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
@@ -103,7 +139,11 @@ def products(path: Path) -> int:
     """Multiply-adds of the linear layers for one token: the sizes of their weights."""
     model = onnx.load(str(path), load_external_data=False)
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    return sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
+    whole = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
+    integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
+    return whole + sum(
+        sizes[name] for node in model.graph.node if node.op_type in OWN_KINDS for name in node.input if name in integers
+    )
 
 
 def batches(lengths: Sequence[int], inputs: Sequence[str]) -> list[Feeds]:
