@@ -139,7 +139,7 @@ def products(path: Path) -> int:
     """Multiply-adds of the linear layers for one token: the sizes of their weights."""
     model = onnx.load(str(path), load_external_data=False)
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    whole = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
+    whole: int = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
     integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
     return whole + sum(
         sizes[name] for node in model.graph.node if node.op_type in OWN_KINDS for name in node.input if name in integers

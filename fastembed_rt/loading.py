@@ -20,7 +20,7 @@ import numpy.typing as npt
 from . import batching, forks, hub, machine, manifest
 from .engine import Engine, Split
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
-from .manifest import CLASSES, OUTPUTS, ROLES, Manifest
+from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, Manifest
 from .options import checked_prompts, positive, seconds
 from .session import Session, choose_variant
 from .tokenizer import TextTokenizer, Tokenized, check_unicode
@@ -154,6 +154,7 @@ class LoadedModel:
             truncation=truncation,
             truncation_side=self.manifest.truncation_side,
             parallel=self.threads >= machine.available_threads(),
+            of_pairs=self.task == RERANKING,
         )
 
     @property

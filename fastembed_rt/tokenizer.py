@@ -71,11 +71,13 @@ class TextTokenizer:
         truncation: str = "truncate",
         truncation_side: str = "right",
         parallel: bool = True,
+        of_pairs: bool = False,
     ) -> None:
         """Read tokenizer.json.
 
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
+        `of_pairs` is for `pairs` alone, and saves it a second tokenizer.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -89,15 +91,21 @@ class TextTokenizer:
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises plain Exception
             raise ModelFormatError(f"{path} cannot be read as a tokenizer ({error}); export the model again") from error
-        special = self._tokenizer.num_special_tokens_to_add(False)
+        special = self._tokenizer.num_special_tokens_to_add(of_pairs)
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
         self._tokenizer.no_padding()
-        # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
-        self._tokenizer.enable_truncation(max_length, direction="right" if truncation == "chunk" else truncation_side)
         self._uncut: Any = None
+        if of_pairs:
+            self._tokenizer.no_truncation()
+            self._uncut = self._tokenizer
+        else:
+            # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
+            side = "right" if truncation == "chunk" else truncation_side
+            self._tokenizer.enable_truncation(max_length, direction=side)
         self.max_length = max_length
         self.truncation = truncation
+        self._side = truncation_side
         self._path = path
         self._parallel = parallel
 
@@ -128,18 +136,24 @@ class TextTokenizer:
         A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
         """
         rows = [(prompt + left, right) for left, right in pairs] if prompt else pairs
-        encodings = self._encode(rows)
+        # Cut here: the library would keep every piece of one text beside every piece of the other.
+        encodings = self._encode(rows, self._without_limit())
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
-        segments = np.array([encoding.type_ids.count(0) for encoding in encodings], dtype=np.int64)
-        long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
+        types = [np.array(encoding.type_ids, dtype=np.int64) for encoding in encodings]
+        long = [k for k, row in enumerate(ids) if len(row) > self.max_length]
+        for k in long:
+            kept = kept_of_pair(encodings[k].sequence_ids, self.max_length, self._side)
+            ids[k], types[k] = ids[k][kept], types[k][kept]
+        segments = np.array([np.count_nonzero(row == 0) for row in types], dtype=np.int64)
         warning = self._warning(rows, long, "", first) if long else None
         return Tokenized(ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, segments)
 
-    def _encode(self, texts: Sequence[str] | Sequence[Pair]) -> list[Any]:
+    def _encode(self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None) -> list[Any]:
+        tokenizer = self._tokenizer if tokenizer is None else tokenizer
         if self._parallel:
-            return list(self._tokenizer.encode_batch_fast(texts))
+            return list(tokenizer.encode_batch_fast(texts))
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
-        return [self._tokenizer.encode_batch_fast([text])[0] for text in texts]
+        return [tokenizer.encode_batch_fast([text])[0] for text in texts]
 
     def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":
@@ -156,6 +170,11 @@ class TextTokenizer:
 
     def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: (n,) int64."""
+        wanted = [prompt + text if isinstance(text, str) else text for text in texts]
+        encodings = self._without_limit().encode_batch_fast(wanted)
+        return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+
+    def _without_limit(self) -> Any:
         if self._uncut is None:
             from tokenizers import Tokenizer
 
@@ -164,8 +183,7 @@ class TextTokenizer:
             free.no_padding()
             free.no_truncation()
             self._uncut = free
-        encodings = self._uncut.encode_batch_fast([prompt + text if isinstance(text, str) else text for text in texts])
-        return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        return self._uncut
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token of the vocabulary."""
@@ -185,6 +203,28 @@ class TextTokenizer:
         encoding = self._tokenizer.encode(prompt)
         mask = encoding.special_tokens_mask
         return len(mask) - (1 if mask and mask[-1] else 0)
+
+
+def kept_of_pair(sequence_ids: Sequence[int | None], max_length: int, side: str) -> npt.NDArray[np.int64]:
+    """Places of a pair's tokens that a cut to `max_length` keeps; `side` is where each of the texts loses tokens.
+
+    `sequence_ids` is 0 or 1 for a text's tokens and None for special ones, all of which stay. Shares are those of the
+    Rust library's longest_first: what is shorter than half of the room is kept whole.
+    """
+    owner = np.array([2 if number is None else number for number in sequence_ids], dtype=np.int64)
+    first, second = np.flatnonzero(owner == 0), np.flatnonzero(owner == 1)
+    room = max(max_length - int(np.count_nonzero(owner == 2)), 0)
+    short = min(len(first), len(second))
+    long = max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    shares = (long, short) if len(first) > len(second) else (short, long)
+    special = np.flatnonzero(owner == 2)
+    texts = [
+        places[:share] if side == "right" else places[max(len(places) - share, 0) :]
+        for places, share in zip((first, second), shares, strict=True)
+    ]
+    return np.sort(np.concatenate([special, *texts]))
 
 
 def check_texts(inputs: object, first: int = 0) -> list[str]:

@@ -319,7 +319,12 @@ def describe(parity: Mapping[str, Any]) -> str:
 def details(parity: Mapping[str, Any]) -> list[str]:
     """One line for each variant of a passed report."""
     return [
-        f"{file}: cosine mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}, "
-        f"largest difference {entry['max_abs_diff']:.1e}"
+        f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
         for file, entry in parity.get("variants", {}).items()
     ]
+
+
+def _nearness(entry: Mapping[str, Any]) -> str:
+    if "correlation" in entry:  # of scores
+        return f"correlation {entry['correlation']:.6f}"
+    return f"cosine mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}"

@@ -17,7 +17,7 @@ from ..errors import FastembedRtError, IntegrityError
 from ..fingerprint import fingerprint
 from ..hub import resolve_model
 from ..machine import cpu_features, int8_kernels
-from ..manifest import FileRecord, Manifest, Variant
+from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..stored import FLOAT32, form
 from .embed import add_model_arguments
 
@@ -174,7 +174,8 @@ def as_text(
     rows = [("model", str(directory)), *_fact_rows(facts)]
     tokenizer = facts.tokenizer
     rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
-    rows += [("fingerprint", _fingerprint(of, v)) for of, v in _variants(facts) if loading[v.graph.file].loads]
+    names = {v.graph.file: _fingerprint(of, v) for of, v in _variants(facts) if loading[v.graph.file].loads}
+    rows += [("fingerprint", name) for name in names.values() if name is not None]
     if any(variant.precision == "int8" for _, variant in _variants(facts)):
         rows.append(("int8 here", _int8_here(facts)))
     width = max(len(name) for name, _ in rows)
@@ -196,8 +197,10 @@ def _variants(facts: Manifest) -> Iterator[tuple[Manifest, Variant]]:
         yield from ((encoder, variant) for variant in encoder.variants)
 
 
-def _fingerprint(facts: Manifest, variant: Variant) -> str:
-    """Of the vectors that plain `encode` gives."""
+def _fingerprint(facts: Manifest, variant: Variant) -> str | None:
+    """Of the vectors that plain `encode` gives; scores, which nobody stores, have none."""
+    if facts.reranking is not None:
+        return None
     prompt = facts.prompts[facts.default_prompt_name] if facts.default_prompt_name is not None else ""
     return fingerprint(
         facts,
@@ -216,18 +219,14 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     yield "model type", source.model_type
     if facts.task != manifest.EMBEDDING:
         yield "task", f"{facts.task}, opened by fastembed_rt.{manifest.CLASSES[facts.task]}"
-    yield "dim", str(facts.dim)
-    yield (
-        "pooling",
-        ", ".join(facts.pooling) + ("" if facts.include_prompt else ", without the prompt's tokens"),
-    )
-    yield "normalize", "yes" if facts.normalize else "no"
+    yield from _scores(facts.reranking) if facts.reranking is not None else _vectors(facts)
     room = facts.max_positions
     yield (
         "max length",
         f"{facts.max_length} tokens" + (f", can be raised to {room}" if room > facts.max_length else ""),
     )
-    yield "similarity", facts.similarity
+    if facts.reranking is None:
+        yield "similarity", facts.similarity
     for name, prompt in facts.prompts.items():
         default = " (default)" if name == facts.default_prompt_name else ""
         yield "prompt", f"{name}{default}: {_quote(prompt)}"
@@ -254,6 +253,20 @@ def _int8_here(facts: Manifest) -> str:
     kernels = native.kernels()
     own = f"{kernels} kernels" if kernels else f"not here: {native.why_not()}"
     return f"target native: {own}; target cpu: {stock}"
+
+
+def _vectors(facts: Manifest) -> Iterator[tuple[str, str]]:
+    yield "dim", str(facts.dim)
+    yield (
+        "pooling",
+        ", ".join(facts.pooling) + ("" if facts.include_prompt else ", without the prompt's tokens"),
+    )
+    yield "normalize", "yes" if facts.normalize else "no"
+
+
+def _scores(facts: Reranking) -> Iterator[tuple[str, str]]:
+    yield "labels", f"{len(facts.labels)}: {', '.join(facts.labels)}"
+    yield "activation", facts.activation
 
 
 def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]) -> Iterator[str]:

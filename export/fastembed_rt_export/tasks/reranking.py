@@ -1,7 +1,7 @@
 """Cross-encoders: a transformer with a classification head over pairs of texts, as sentence-transformers reads it.
 
 The graph gives logits; the activation that makes scores of them is a fact of the manifest. The head stays float: it is
-one row a pair.
+one row a pair. Which heads there are: classification.py.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from fastembed_rt.tokenizer import Pair, TextTokenizer
 from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from ..files import module_entries, read_json
-from ..graph.graph import FLOAT, INT64, Graph, Value
+from ..graph.graph import FLOAT, INT64, Graph
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..graph.weight import Linear
 from ..parity import Bounds, Fidelity, bounds, parity_texts
 from ..quantize import Sample
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
+from .classification import CLASSIFIERS, Classifier
 from .reference import require_reference, versions
 from .task import Say, Task
 
 QUERY_WORDS = 8
+LONGEST_TEXT = 8  # characters for each token that fits
 ALONE_PAIRS = 16  # these are also scored one by one: neighbours must not matter
 ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's classes
 # Tokenizer classes that tell the texts of a pair apart by token types, by the beginning of their names.
@@ -44,33 +45,10 @@ Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A linear layer of a head, by its tensors' name, and the activation behind it."""
-
-    name: str
-    activation: str = "linear"
-    bias: bool = True
-
-
-# What transformers' ...ForSequenceClassification puts on the first token's state, by model_type.
-_ROBERTA = (Layer("classifier.dense", "tanh"), Layer("classifier.out_proj"))
-HEADS: dict[str, tuple[Layer, ...]] = {
-    "bert": (Layer("bert.pooler.dense", "tanh"), Layer("classifier")),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "mpnet": _ROBERTA,
-    "distilbert": (Layer("pre_classifier", "relu"), Layer("classifier")),
-    "electra": (Layer("classifier.dense", "gelu"), Layer("classifier.out_proj")),
-    "albert": (Layer("albert.pooler", "tanh"), Layer("classifier")),
-}
-
-
-@dataclass(frozen=True)
 class ClassificationHead:
-    """A head over the first token's state."""
+    """A head, what its outputs are called, and how they become scores."""
 
-    layers: tuple[Layer, ...]
+    made_of: Classifier
     labels: tuple[str, ...]
     activation: str
     token_types: bool
@@ -89,11 +67,13 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     _check_chain(root)
     notes: list[str] = []
     checkpoint = assemble(root, root, name, revision, notes, exporter="builder")
+    if not (root / "modules.json").is_file():  # without it sentence-transformers reads no settings beside the weights
+        checkpoint = replace(checkpoint, prompts={}, default_prompt_name=None)
     config = checkpoint.config
-    layers = HEADS.get(checkpoint.model_type)
-    if layers is None:
+    classifier = CLASSIFIERS.get(checkpoint.model_type)
+    if classifier is None:
         raise UnsupportedCheckpointError(
-            f"model_type {checkpoint.model_type!r} has no classification head here; there are: {', '.join(HEADS)}"
+            f"model_type {checkpoint.model_type!r} has no classification head here; there are: {', '.join(CLASSIFIERS)}"
         )
     named = config.get("architectures") or ()
     if not any(str(architecture).endswith("ForSequenceClassification") for architecture in named):
@@ -102,7 +82,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
             "classification head, so there are no scores to export"
         )
     labels = _labels(config)
-    head = ClassificationHead(layers, labels, _activation(root, config, len(labels), notes), _token_types(checkpoint))
+    activation = _activation(root, config, len(labels), notes)
+    head = ClassificationHead(classifier(config), labels, activation, _token_types(checkpoint))
     return replace(checkpoint, task=RERANKING, head=head, notes=(*checkpoint.notes, *notes))
 
 
@@ -120,7 +101,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         shape = next(entry for entry in graph.inputs if entry.name == tokens.input_ids).type.tensor_type.shape
         types = graph.input("token_type_ids", INT64, [dim.dim_param for dim in shape.dim])
         tokens = replace(tokens, token_type_ids=types)
-    ops = Ops(graph, target, tokens, first_only=True)
+    ops = Ops(graph, target, tokens, first_only=head.made_of.pooling == "cls")
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     if head.token_types and not any("token_type_ids" in node.input for node in graph.nodes):
@@ -128,14 +109,9 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
             f"the builder of {checkpoint.model_type} knows no token types, which its tokenizer gives to pairs"
         )
     with ops.scope("head"):
-        state = ops.pool(states, "cls")
         width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
         beside = Tensors(tensors.stored, "", tensors.account)
-        for layer in head.layers:
-            outputs = len(head.labels) if layer is head.layers[-1] else width
-            weight = beside.get(f"{layer.name}.weight", (outputs, width))
-            bias = beside.get(f"{layer.name}.bias", (outputs,)) if layer.bias else None
-            state = ops.activation(_linear(graph, state, Linear(weight, bias)), layer.activation)
+        state = head.made_of.logits(ops, states, beside, width, len(head.labels))
     left = tensors.check(checkpoint.architecture.heads)
     graph.output(state, OUTPUTS[RERANKING], FLOAT, ("batch", len(head.labels)))
     return Built(graph, len(head.labels), left)
@@ -234,7 +210,8 @@ def _compare(precision: str, ours: Vectors, theirs: Vectors, bound: Bounds, file
 
 def _cases(model: Reranker) -> list[Pair]:
     """Pairs of the parity texts, and some of which one or both texts are too long."""
-    texts = [case.text for case in parity_texts()]
+    # Far beyond the limit all is cut, and a long pair costs the reference the product of its lengths.
+    texts = [case.text[: LONGEST_TEXT * model.max_length] for case in parity_texts()]
     longest = max(texts, key=len)
     times = model.max_length // max(model.count_tokens((longest, "")), 1) + 2
     long = " ".join([longest] * times)
@@ -286,11 +263,6 @@ def _correlation(a: Vectors, b: Vectors) -> float:
     return float(np.vdot(x, y)) / power if power else 0.0
 
 
-def _linear(graph: Graph, state: Value, layer: Linear) -> Value:
-    product = graph.node("MatMul", state, graph.weight(layer.weight.transposed), name="linear")
-    return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
-
-
 def _head(checkpoint: Checkpoint) -> ClassificationHead:
     assert isinstance(checkpoint.head, ClassificationHead)
     return checkpoint.head
@@ -324,12 +296,13 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _activation(root: Path, config: Mapping[str, Any], labels: int, notes: list[str]) -> str:
     """The activation that sentence-transformers would take, newest place first; its default by number of labels."""
-    path = root / "config_sentence_transformers.json"
+    path, chain = root / "config_sentence_transformers.json", root / "modules.json"
     inner = config.get("sentence_transformers")
+    beside = inner if isinstance(inner, dict) and "activation_fn" in inner else {}
     places = (
-        (read_json(path) if path.is_file() else {}).get("activation_fn"),
-        inner.get("activation_fn") if isinstance(inner, dict) else None,
-        config.get("sbert_ce_default_activation_function"),
+        (read_json(path) if path.is_file() and chain.is_file() else {}).get("activation_fn"),
+        # Until version 4 it stood in config.json under another name.
+        beside["activation_fn"] if beside else config.get("sbert_ce_default_activation_function"),
     )
     default = "sigmoid" if labels == 1 else "identity"
     for named in places:
@@ -337,9 +310,9 @@ def _activation(root: Path, config: Mapping[str, Any], labels: int, notes: list[
             continue
         if not isinstance(named, str) or not named.startswith("torch."):
             notes.append(
-                f"activation {named!r} is code of the checkpoint's own; {default} as sentence-transformers does"
+                f"activation {named!r} is code of the checkpoint's own, passed over as sentence-transformers does"
             )
-            return default
+            continue
         found = ACTIVATIONS.get(named.rpartition(".")[2])
         if found is None:
             raise UnsupportedCheckpointError(

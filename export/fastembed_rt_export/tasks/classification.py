@@ -1,0 +1,86 @@
+"""What transformers' ...ForSequenceClassification puts behind an encoder: token states -> logits, by model_type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..architectures.blocks import Config, flag, layer_norm, setting
+from ..errors import UnsupportedCheckpointError
+from ..graph.graph import Graph, Value
+from ..graph.ops import Ops
+from ..graph.portable import norm
+from ..graph.weight import Linear
+from ..tensors import Tensors
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer by its tensors' name, the activation behind it, and the layer normalization behind that."""
+
+    name: str
+    activation: str = "linear"
+    bias: bool = True
+    norm: str | None = None
+    norm_bias: bool = True
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Layers over the pooled state of a pair; the last one has an output a label."""
+
+    layers: tuple[Layer, ...]
+    pooling: str = "cls"
+
+    def logits(self, ops: Ops, states: Value, tensors: Tensors, width: int, labels: int) -> Value:
+        """Token states of `width` -> logits (B, labels)."""
+        state = ops.pool(states, self.pooling)
+        for layer in self.layers:
+            outputs = labels if layer is self.layers[-1] else width
+            weight = tensors.get(f"{layer.name}.weight", (outputs, width))
+            bias = tensors.get(f"{layer.name}.bias", (outputs,)) if layer.bias else None
+            state = ops.activation(_linear(ops.graph, state, Linear(weight, bias)), layer.activation)
+            if layer.norm is not None:
+                scales = layer_norm(tensors, layer.norm, width, layer.epsilon, bias=layer.norm_bias)
+                state = norm(ops.graph, state, scales)
+        return state
+
+
+def _linear(graph: Graph, state: Value, layer: Linear) -> Value:
+    product = graph.node("MatMul", state, graph.weight(layer.weight.transposed), name="linear")
+    return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
+
+
+def _fixed(*layers: Layer) -> Callable[[Config], Classifier]:
+    """A head that config.json does not change."""
+    return lambda _: Classifier(layers)
+
+
+def _modernbert(config: Config) -> Classifier:
+    pooling = setting(config, "classifier_pooling", str, "cls")
+    if pooling not in ("cls", "mean"):
+        raise UnsupportedCheckpointError(f"config.json has classifier_pooling {pooling!r}; built are 'cls' and 'mean'")
+    dense = Layer(
+        "head.dense",
+        setting(config, "classifier_activation", str, "gelu"),
+        bias=flag(config, "classifier_bias", False),
+        norm="head.norm",
+        norm_bias=flag(config, "norm_bias", False),
+        epsilon=setting(config, "norm_eps", float, 1e-5),
+    )
+    return Classifier((dense, Layer("classifier")), pooling)
+
+
+_roberta = _fixed(Layer("classifier.dense", "tanh"), Layer("classifier.out_proj"))
+CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
+    "bert": _fixed(Layer("bert.pooler.dense", "tanh"), Layer("classifier")),
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+    "camembert": _roberta,
+    "mpnet": _roberta,
+    "distilbert": _fixed(Layer("pre_classifier", "relu"), Layer("classifier")),
+    "electra": _fixed(Layer("classifier.dense", "gelu"), Layer("classifier.out_proj")),
+    "albert": _fixed(Layer("albert.pooler", "tanh"), Layer("classifier")),
+    "modernbert": _modernbert,
+}
