@@ -141,9 +141,8 @@ def products(path: Path) -> int:
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
     whole: int = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
     integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
-    return whole + sum(
-        sizes[name] for node in model.graph.node if node.op_type in OWN_KINDS for name in node.input if name in integers
-    )
+    own = [name for node in model.graph.node if node.op_type in OWN_KINDS for name in node.input if name in integers]
+    return whole + sum(int(sizes[name]) for name in own)
 
 
 def batches(lengths: Sequence[int], inputs: Sequence[str]) -> list[Feeds]:

@@ -146,7 +146,9 @@ class TextTokenizer:
             ids[k], types[k] = ids[k][kept], types[k][kept]
         segments = np.array([np.count_nonzero(row == 0) for row in types], dtype=np.int64)
         warning = self._warning(rows, long, "", first) if long else None
-        return Tokenized(ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, segments)
+        return Tokenized(
+            ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, first_segments=segments
+        )
 
     def _encode(self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None) -> list[Any]:
         tokenizer = self._tokenizer if tokenizer is None else tokenizer

@@ -22,7 +22,7 @@ from cross_encoders import (
     save_cross_encoder,
 )
 
-from fastembed_rt import EmbeddingModel, Reranker, cli, manifest
+from fastembed_rt import EmbeddingModel, Reranker, cli, manifest, native
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint import Overrides
@@ -366,7 +366,7 @@ def test_int8_ranks_as_float_and_neighbours_change_no_bit(tmp_path: Path, model_
     notes = next(variant.notes for variant in made.manifest.variants if variant.precision == "int8")
     assert 0.9 <= notes["fidelity"]["min_cosine"] < 1
     figures = [entry for entry in made.manifest.parity["variants"].values() if entry["precision"] == "int8"]
-    assert [0.9 <= entry["correlation"] < 1 for entry in figures] == [True]
+    assert [0.9 <= entry["correlation"] < 1 for entry in figures] == [True] * (2 if native.kernels() else 1)
     wanted = reference_scores(source, activation_fn=LOGITS).reshape(len(PAIRS), -1)
     with Reranker(tmp_path / "made") as model:
         assert model.variant.precision == "int8"
