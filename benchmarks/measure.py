@@ -81,6 +81,12 @@ class Result:
     quality: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to keep."""
+        values = (value for name, value in vars(self).items() if name not in ("about", "rows"))
+        return any(values) or any("fidelity" in row.facts for row in self.rows.values())
+
     def record(self) -> dict[str, Any]:
         """The JSON form."""
         rows = {

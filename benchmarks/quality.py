@@ -1,6 +1,6 @@
 """How good the vectors are at the task: STS-B and SICK Spearman, retrieval nDCG@10 and Recall@10, for every precision.
 
-    python -m benchmarks.quality MODEL_DIR [--data DIR] [--reference CHECKPOINT] [--hub mteb/scifact]
+    python -m benchmarks.quality MODEL_DIR [--data DIR] [--reference CHECKPOINT] [--hub mteb/scifact,mteb/sickr-sts]
 
 Which files of the data folder are tasks: see benchmarks/tasks.py. With `--reference`, sentence-transformers on torch is
 a row too. The runner's part `quality` scores the same tasks by the contenders' own processes.
@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Print the table; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model directory")
-    parser.add_argument("--data", help="folder with stsb/, sick/ and retrieval/")
+    parser.add_argument("--data", help="folder with stsb/, sick/, sts/ and retrieval/")
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
     add_arguments(parser)
     args = parser.parse_args(words)
@@ -44,12 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--languages", default="en", help="of STS-B, separated by commas; the folder may have de, ru, zh"
     )
-    parser.add_argument("--hub", default="", help="data sets of the hub in BEIR's layout, such as mteb/scifact")
+    parser.add_argument(
+        "--hub",
+        default="",
+        help="data sets of the hub, separated by commas: in BEIR's layout (mteb/scifact), or sentence pairs "
+        "(mteb/stsbenchmark-sts, mteb/sickr-sts)",
+    )
 
 
 def scored(args: argparse.Namespace) -> str:
     """Score every precision of the directory, and the reference."""
-    found, skipped = tasks.find(data_folder(args.data), words_of(args.languages), words_of(args.hub))
+    found, skipped = tasks.find(data_folder(args.data, texts=False), words_of(args.languages), words_of(args.hub))
+    if not found:
+        raise BenchmarkError(f"no task to score: {'; '.join(f'{name}: {reason}' for name, reason in skipped)}")
     rows: dict[str, Encode] = {}
     if args.reference:
         from sentence_transformers import SentenceTransformer

@@ -6,6 +6,7 @@ python -m benchmarks.runner MODEL_DIR --checkpoint DIR [--data DIR] [--parts thr
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from fastembed_rt import FastembedRtError, manifest
 
-from . import about, contenders, lengths, parts, quality, suite, tables, workloads
+from . import about, contenders, lengths, parts, quality, suite, tables, tasks, workloads
 from .contenders import CONTENDERS, REFERENCE
 from .errors import BenchmarkError
 from .measure import Patience, Result, Row
@@ -33,7 +34,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--checkpoint", required=True, type=Path, help="the sentence-transformers directory it was exported from"
     )
     parser.add_argument(
-        "--data", help=f"folder with texts/, and stsb/, sick/, retrieval/ (default: ${workloads.DATA_VARIABLE})"
+        "--data", help=f"folder with texts/, and stsb/, sick/, sts/, retrieval/ (default: ${workloads.DATA_VARIABLE})"
     )
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
@@ -46,7 +47,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=_positive, default=2, help="for each contender")
     parser.add_argument("--quality-contenders", default="", help="to be scored beside the reference and this project")
     quality.add_arguments(parser)
-    parser.add_argument("--patience", type=float, default=1.0, help="factor on all time limits")
+    parser.add_argument("--patience", type=_factor, default=1.0, help="factor on all time limits")
     parser.add_argument(
         "--out", type=Path, help=f"folder for {RECORD} (default: benchmarks/results/DATE-MACHINE of this project)"
     )
@@ -90,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{workload.name}: left out, the model cuts texts at {model.max_length} tokens", file=sys.stderr)
     texts = _texts(timed, data, args.model_dir)
     precisions = sorted({variant.precision for variant in model.variants})
+    # Before anything is measured: a file that is no task must not end a run after an hour.
+    languages, hub = quality.words_of(args.languages), quality.words_of(args.hub)
+    found, skipped = tasks.find(data, languages, hub) if PARTS["quality"] in wanted else ([], [])
     result = Result(
         about=about.describe(args, model, wanted, timed, texts),
         rows={row.name: Row(name=row.name, title=row.title) for row in chosen},
@@ -115,20 +119,22 @@ def run(args: argparse.Namespace) -> int:
                 rounds=args.rounds,
                 cold_rounds=args.cold_rounds,
                 other_rounds=args.other_rounds,
-                data=data,
                 quality_contenders=scored,
-                languages=quality.words_of(args.languages),
-                hub=quality.words_of(args.hub),
+                tasks=found,
+                skipped=skipped,
             ),
             patience=Patience().scaled(args.patience),
-            save=lambda: result.write(record),
+            save=lambda: result.write(record) if result.measured else None,
         )
     except KeyboardInterrupt:
         interrupted = result.about["interrupted"] = True
+        if not result.measured:  # an older result, if there is one, is worth more
+            raise
         print("interrupted; what was measured is kept", file=sys.stderr)
     finally:
         result.about["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
-        result.write(record)
+        if result.measured or not interrupted:
+            result.write(record)
     print(tables.render(result.record()))
     print(f"record: {record}", file=sys.stderr)
     return 130 if interrupted else 0
@@ -163,17 +169,27 @@ def _interrupt(*_: object) -> None:
 
 
 def _positive(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{word} is not at least 1")
-    return number
+    return _whole(word, 1)
 
 
 def _count(word: str) -> int:
-    number = int(word)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{word} is negative")
-    return number
+    return _whole(word, 0)
+
+
+def _whole(word: str, least: int) -> int:
+    if not word.isdecimal() or int(word) < least:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least {least}")
+    return int(word)
+
+
+def _factor(word: str) -> float:
+    try:
+        factor = float(word)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return factor
 
 
 if __name__ == "__main__":

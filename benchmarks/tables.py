@@ -89,22 +89,18 @@ def single_table(record: Record) -> str:
         if record["contenders"].get(name, {}).get("status") != "ok":
             continue
         p50, p99 = latency(record, name, 0.5), latency(record, name, 0.99)
-        title = _title(record, name)
-        against = f" of {_title(record, fastest)}'s, the fastest other" if fastest else ""
-        body += [
-            [f"{title}, one text, p50", _share(p50, latency(record, fastest, 0.5) if fastest else None) + against],
-            [f"{title}, one text, p99", _share(p99, p50) + " p50"],
-            [
-                f"{title}, cold start to the first vector",
-                f"{_number(cold(record, name), 3)} s, "
-                f"{_share(cold(record, name), cold(record, FASTEMBED))} fastembed's",
-            ],
-            [
-                f"{title}, peak RSS",
-                f"{_number(peak_rss(record, name), 0, 1e-6)} MB, "
-                f"{_share(peak_rss(record, name), peak_rss(record, FASTEMBED))} fastembed's",
-            ],
-        ]
+        title, best = _title(record, name), latency(record, fastest, 0.5) if fastest else None
+        start, memory = cold(record, name), peak_rss(record, name)
+        if p50 is not None:
+            against = _share(p50, best, f" of {_title(record, fastest or '')}'s, the fastest other")
+            body.append([f"{title}, one text, p50", f"{_number(p50, 2, 1e3)} ms{against}"])
+            body.append([f"{title}, one text, p99", f"{_number(p99, 2, 1e3)} ms{_share(p99, p50, ' its p50')}"])
+        if start is not None:
+            against = _share(start, cold(record, FASTEMBED), " fastembed's")
+            body.append([f"{title}, cold start to the first vector", f"{_number(start, 3)} s{against}"])
+        if memory is not None:
+            against = _share(memory, peak_rss(record, FASTEMBED), " fastembed's")
+            body.append([f"{title}, peak RSS", f"{_number(memory, 0, 1e-6)} MB{against}"])
     return table(["one text, cold start, memory", "measured"], body) if body else ""
 
 
@@ -135,8 +131,8 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
     return "-" if value is None else f"{value * factor:,.{digits}f}"
 
 
-def _share(value: float | None, of: float | None) -> str:
-    return f"{value / of:.2f}x" if value is not None and of else "not measured:"
+def _share(value: float | None, of: float | None, whose: str) -> str:
+    return f", {value / of:.2f}x{whose}" if value is not None and of else ""
 
 
 def _disk(row: Record) -> str:

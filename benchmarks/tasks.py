@@ -2,13 +2,18 @@
 
 stsb/stsb-<language>-dev.csv    two sentences and a score a line, no head: sentence-transformers' multilingual STS-B
 sick/SICK_test_annotated.txt    SICK as published: tab-separated with a head; or SICK.txt, of which TEST is taken
+sts/<name>/                     MTEB's layout: test.jsonl.gz or test.jsonl with sentence1, sentence2, score a line
 retrieval/<name>/               BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv (or qrels.tsv)
+
+A data set of the hub is one of the last two, whichever its files say.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +31,9 @@ SPEARMAN, NDCG, RECALL = "spearman", "ndcg@10", "recall@10"
 SPLITS = ("test", "dev", "train")  # of relevance judgements; the first that is there is taken
 SICK_FILES = ("SICK_test_annotated.txt", "SICK.txt")
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+PAIRS = ("test.jsonl.gz", "test.jsonl")
+PAIR = ("sentence1", "sentence2", "score")
+Files = Callable[[str], Path | None]  # where a file of a data set is, by its name there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +65,22 @@ def find(data: Path, languages: Sequence[str], hub: Sequence[str]) -> tuple[list
         tasks.append(sick("SICK test", sick_file))
     else:
         skipped.append(("SICK test", f"no sick/{' or sick/'.join(SICK_FILES)} in the data folder"))
-    folders = sorted(path for path in (data / "retrieval").glob("*/") if path.is_dir())
+    tasks += [sentence_pairs(folder.name, folder.joinpath) for folder in _folders(data / "sts")]
+    folders = _folders(data / "retrieval")
     if not folders and not hub:
         skipped.append(("retrieval", "no retrieval/<name>/ in the data folder"))
     tasks += [retrieval(folder.name, folder.joinpath) for folder in folders]
     for name in hub:
         try:
-            tasks.append(retrieval(name, _from_hub(name)))
+            path = _from_hub(name)
+            tasks.append((sentence_pairs if path(CORPUS) is None else retrieval)(name, path))
         except FastembedRtError as error:
             skipped.append((name, str(error)))
     return tasks, skipped
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("*/") if path.is_dir())
 
 
 def stsb(name: str, file: Path) -> Task:
@@ -87,13 +101,27 @@ def sick(name: str, file: Path) -> Task:
     return _pairs(name, file, [[row[column] for column in columns] for row in chosen])
 
 
-def retrieval(name: str, path: Callable[[str], Path | None]) -> Task:
+def sentence_pairs(name: str, path: Files) -> Task:
+    """Sentence pairs in MTEB's layout; `path` says where a file is, or that there is none.
+
+    Raises:
+        BenchmarkError: no such file, or a malformed one.
+    """
+    for file in PAIRS:
+        found = path(file)
+        if found is not None and found.is_file():
+            rows = [[entry[key] for key in PAIR] for entry in _entries(name, file, found, PAIR)]
+            return _pairs(name, found, rows)
+    raise BenchmarkError(f"{name}: neither {CORPUS} (BEIR's layout) nor {' or '.join(PAIRS)} (sentence pairs) is there")
+
+
+def retrieval(name: str, path: Files) -> Task:
     """Queries and documents in BEIR's layout; `path` says where a file is, or that there is none.
 
     Raises:
         BenchmarkError: a file is missing or malformed.
     """
-    corpus, queries = (_entries(name, file, path(file)) for file in (CORPUS, QUERIES))
+    corpus, queries = (_entries(name, file, path(file), ("_id", "text")) for file in (CORPUS, QUERIES))
     judged = _judgements(name, path)
     asked = [entry for entry in queries if any(gain > 0 for gain in judged.get(entry["_id"], {}).values())]
     if not asked or not corpus:
@@ -130,20 +158,22 @@ def _pairs(name: str, file: Path, rows: Iterable[Sequence[str]]) -> Task:
     )
 
 
-def _entries(name: str, file: str, path: Path | None) -> list[dict[str, Any]]:
+def _entries(name: str, file: str, path: Path | None, keys: Sequence[str]) -> list[dict[str, Any]]:
     if path is None or not path.is_file():
         raise BenchmarkError(f"{name}: {file} is missing, so this is not BEIR's layout")
-    lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other things that splitlines() splits at
     try:
-        entries = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
+        packed = path.read_bytes()
+        text = (gzip.decompress(packed) if file.endswith(".gz") else packed).decode("utf-8")
+        # A text may hold other things that splitlines() splits at.
+        entries = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise BenchmarkError(f"{name}: {file} is not one JSON object a line: {error}") from error
-    if not all(isinstance(entry, dict) and {"_id", "text"} <= entry.keys() for entry in entries):
-        raise BenchmarkError(f"{name}: {file} needs _id and text in every line")
+    if not all(isinstance(entry, dict) and set(keys) <= entry.keys() for entry in entries):
+        raise BenchmarkError(f"{name}: {file} needs {', '.join(keys[:-1])} and {keys[-1]} in every line")
     return entries
 
 
-def _judgements(name: str, path: Callable[[str], Path | None]) -> dict[str, dict[str, int]]:
+def _judgements(name: str, path: Files) -> dict[str, dict[str, int]]:
     candidates = [*(f"qrels/{split}.tsv" for split in SPLITS), "qrels.tsv"]
     for candidate in candidates:
         file = path(candidate)
@@ -161,7 +191,7 @@ def _judgements(name: str, path: Callable[[str], Path | None]) -> dict[str, dict
     return judged
 
 
-def _from_hub(name: str) -> Callable[[str], Path | None]:
+def _from_hub(name: str) -> Files:
     """Files of a data set repository by name, one commit for all of them, from the cache where it has them."""
     repository = Repository(name, None, None, None, local_files_only=False, repo_type="dataset")
     corpus = repository.fetch(CORPUS)

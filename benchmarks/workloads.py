@@ -122,14 +122,18 @@ UNTIMED = tuple(row.name for row in TABLE if not row.timed)
 DEFAULT = ("short", "mixed", "long", *(row.name for row in TABLE if row.length is not None))
 
 
-def data_folder(given: str | None = None) -> Path:
-    """The folder of texts: as given, else from the environment, else beside the project.
+def data_folder(given: str | None = None, *, texts: bool = True) -> Path:
+    """The folder of data: as given, else from the environment, else beside the project.
+
+    `texts`: it is to hold the texts of the workloads, not only tasks.
 
     Raises:
         BenchmarkError: no such folder.
     """
     folder = Path(given or os.environ.get(DATA_VARIABLE) or DEFAULT_DATA)
-    if not (folder / "texts").is_dir():
+    if not folder.is_dir():
+        raise BenchmarkError(f"the data folder {folder} does not exist; pass --data FOLDER or set {DATA_VARIABLE}")
+    if texts and not (folder / "texts").is_dir():
         raise BenchmarkError(
             f"no texts in {folder} (expected {folder / 'texts'}); pass --data FOLDER or set {DATA_VARIABLE}"
         )

@@ -119,7 +119,9 @@ def _fill(record: dict[str, Any], draw: random.Random, name: str, number: int, s
     single = [row["seconds"] for row in record["latencies"] if row["contender"] == name][number]
     for batch in (1, 4, 16, 64, 256):
         seconds = 256 / (short * batch / (batch + 8)) * noisy()
-        record["batches"].append(where | {"workload": "mixed-small", "batch": batch, "texts": 256, "seconds": seconds})
+        record["batches"].append(
+            where | {"workload": "mixed-small", "batch": batch, "texts": 256, "tokens": 13_000, "seconds": seconds}
+        )
     for threads in (1, 2):
         gain = threads**0.8 / 2**0.8
         row = {"workload": "scaling", "threads": threads, "texts": 500, "seconds": 500 / (short * gain) * noisy()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .. import tasks
 from ..contenders import REFERENCE
 from ..errors import ContenderError
 from ..measure import vectors
@@ -14,7 +13,7 @@ from .run import Run
 
 def measure(run: Run) -> None:
     """Encode each task's texts by the contenders' own processes, and score the vectors."""
-    found, skipped = tasks.find(run.settings.data, run.settings.languages, run.settings.hub)
+    found = run.settings.tasks
     table: dict[tuple[str, str], dict[str, Any]] = {
         (task.name, metric): {"name": task.name, "metric": metric, "contenders": {}}
         for task in found
@@ -22,7 +21,7 @@ def measure(run: Run) -> None:
     }
     run.result.quality |= {
         "tasks": list(table.values()),
-        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+        "skipped": [{"name": name, "reason": reason} for name, reason in run.settings.skipped],
     }
     wanted = {REFERENCE, *run.settings.quality_contenders, *(row.name for row in run.contenders if row.ours)}
     for number, task in enumerate(found):

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .. import conditions, measure
@@ -19,6 +18,7 @@ from ..errors import ContenderError
 from ..measure import Patience, Reference, Result, Work, rotated
 from ..preparation import Preparation
 from ..processes import Process
+from ..tasks import Task
 
 ESSENTIAL = ("throughput", "latency")
 
@@ -30,10 +30,9 @@ class Settings:
     rounds: int
     cold_rounds: int
     other_rounds: int
-    data: Path
     quality_contenders: Sequence[str] = ()
-    languages: Sequence[str] = ("en",)
-    hub: Sequence[str] = ()
+    tasks: Sequence[Task] = ()
+    skipped: Sequence[tuple[str, str]] = ()  # tasks that are not there, and why
 
 
 @dataclass(frozen=True, kw_only=True)

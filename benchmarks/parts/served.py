@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .. import fidelity
+from ..contenders import REFERENCE
 from ..errors import ContenderError
 from .run import Run
 
@@ -48,13 +49,14 @@ def latency(run: Run) -> None:
 
 def batches(run: Run) -> None:
     """Seconds for the same texts, so and so many a call: what a caller pays who has few at a time."""
+    tokens = _tokens(run, "mixed-small")
     for number, names in run.rounds("batches", run.settings.other_rounds):
         for batch in BATCHES:
             for position, name in enumerate(names):
                 seen = run.ask("batches", name, "batches", "mixed-small", run.patience.encode, batch=batch)
                 if seen is not None:
                     where = {"workload": "mixed-small", "batch": batch, "round": number, "position": position}
-                    run.result.batches.append({"contender": name, **where, **seen})
+                    run.result.batches.append({"contender": name, **where, "tokens": tokens, **seen})
 
 
 def concurrent(run: Run) -> None:
@@ -66,6 +68,19 @@ def concurrent(run: Run) -> None:
                 if seen is not None:
                     where = {"callers": callers, "round": number, "position": position}
                     run.result.concurrent.append({"contender": name, **where, **seen})
+
+
+def _tokens(run: Run, workload: str) -> int | None:
+    """Tokens of all texts, by the reference, whose counts all contenders agreed with; None where it cannot say."""
+    file = str(run.work.files[workload])
+    try:
+        process = run.serving(REFERENCE)
+        counts: list[int] = process.ask("tokens", timeout=run.patience.tokens, texts=file)["counts"]
+        process.stop()
+    except ContenderError as error:
+        run.failed("batches", REFERENCE, error)
+        return None
+    return sum(counts)
 
 
 def _pass(run: Run, part: str, workloads: Iterable[str], number: int, names: Sequence[str]) -> None:

@@ -150,7 +150,7 @@ def lines(
     with theme.style():
         drawn = theme.figure(4.7)
         axes = _frame(drawn, (0.75, 0.55, theme.WIDTH - 2.75, 3.75), title)
-        known = [value for row in values.values() for value in row if value is not None]
+        known = [value for row in (*values.values(), *(ideal or {}).values()) for value in row if value is not None]
         margin = 1.15 if y.log else 1.08
         axes.set_ylim(min(known) / margin if y.log else 0, max(known) * margin)
         axes.set_xlim(steps[0] / 1.1, steps[-1] * 1.1)

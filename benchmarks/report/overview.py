@@ -7,7 +7,7 @@ from typing import Any
 
 from ..figures import Record, cold, disturbed, latency, peak_rss, ratio, speed, worst_fidelity
 from ..records import failed, label, names, title, workloads
-from .parts import Part, Table, ours, words
+from .parts import Part, Table, grid, ours, words
 
 
 def conditions(record: Record) -> Part:
@@ -84,7 +84,14 @@ def contenders(record: Record) -> Part:
         f"{title(record, name)}: {record['contenders'][name]['status']}: {record['contenders'][name]['reason']}"
         for name in failed(record)
     ]
+    reasons += [
+        f"{title(record, name)}, {part}: {reason}"
+        for name, row in record["contenders"].items()
+        for part, reason in row.get("failed_parts", {}).items()
+    ]
     tables = [Table(head=head, body=body, strong=ours(record, [*names(record), *failed(record)]))]
+    if any(record["workloads"][name].get("tokens") for name in timed):
+        tables.append(grid(record, "tokens/s", timed, {name: _token_speeds(record, name) for name in names(record)}))
     moved = {name: found for name in names(record) if (found := record["contenders"][name].get("invariance"))}
     if moved:
         head = ["same text, other company", "alone, not in the batch", "batch in another order"]
@@ -152,6 +159,15 @@ def versions(record: Record) -> Part:
         tables=[Table(head=["contender", "versions", "settings"], body=body)],
         lines=list(lines.values()),
     )
+
+
+def _token_speeds(record: Record, name: str) -> list[float | None]:
+    """Tokens a second by workload of the group "texts"."""
+    found = []
+    for workload in workloads(record, "texts"):
+        facts, fast = record["workloads"][workload], speed(record, name, workload)
+        found.append(fast * facts["tokens"] / facts["texts"] if fast and facts.get("tokens") else None)
+    return found
 
 
 def _system(machine: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def one_text(record: Record) -> Part:
             values.setdefault(row["contender"], []).extend(1e3 * second for second in row["seconds"])
     if not values:
         return Part(title="Latency of one text", missing="not measured")
-    title = "Latency of one text a call, least median on top"
+    title = "Latency of one text a call, least median on top: left is better"
 
     def draw() -> Figure:
         from . import charts
@@ -102,7 +103,7 @@ def batches(record: Record) -> Part:
     steps, values = _by(
         record, record["batches"], "batch", lambda rows: median(r["texts"] / r["seconds"] for r in rows)
     )
-    return _curves(
+    part = _curves(
         record,
         "Throughput by batch size",
         "Throughput by texts a call, mixed texts: up is better",
@@ -110,6 +111,10 @@ def batches(record: Record) -> Part:
         steps,
         values,
     )
+    counted = [row for row in record["batches"] if row.get("tokens")]
+    steps, tokens = _by(record, counted, "batch", lambda rows: median(r["tokens"] / r["seconds"] for r in rows))
+    table = grid(record, "tokens/s at texts a call", [f"{step}" for step in steps], tokens)
+    return replace(part, tables=[*part.tables, table]) if tokens else part
 
 
 def scaling(record: Record) -> Part:

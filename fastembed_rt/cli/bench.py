@@ -90,15 +90,24 @@ def run(args: argparse.Namespace) -> int:
         "seconds": args.seconds,
         "texts": texts,
     }
-    results = [measured({**job, "precision": precision}) for precision in chosen]
+    results: list[dict[str, Any]] = []
+    try:
+        for precision in chosen:
+            results.append(measured({**job, "precision": precision}))  # noqa: PERF401  what there is, is printed
+    finally:  # also after Ctrl-C, or when another precision fails
+        if results:
+            _show(directory, described, results, as_json=args.json)
+    return 0
+
+
+def _show(directory: Path, described: Manifest, results: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     facts = machine.describe()
-    if args.json:
+    if as_json:
         cpu = {"cpu": facts.cpu.model, "instruction_sets": sorted(facts.cpu.instruction_sets)}
         report = {"model": str(directory), "source": described.source.checkpoint, "machine": cpu, "results": results}
-        print(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2), flush=True)
     else:
-        print("\n".join(as_text(directory, described, facts.cpu, results)))
-    return 0
+        print("\n".join(as_text(directory, described, facts.cpu, results)), flush=True)
 
 
 def precisions(described: Manifest, provider: str, precision: str | None) -> list[str]:

@@ -74,10 +74,12 @@ def test_too_few_texts_of_a_length_are_one_line(tmp_path: Path) -> None:
         lengths.texts(workloads.WORKLOADS["length-8"], tmp_path, word_tokenizer())
 
 
-def test_texts_a_call_and_callers_at_once(run: Run) -> None:
+def test_texts_a_call_and_callers_at_once(run: Run, tmp_path: Path) -> None:
     code, record = run({"a": {}, "one": {"behaviour": "one-caller"}}, "--parts", "batches,concurrent")
     assert code == 0
     seen = {(row["contender"], row["batch"]): row["texts"] for row in record["batches"]}
+    texts = workloads.texts(workloads.WORKLOADS["mixed-small"], tmp_path / "data")
+    assert {row["tokens"] for row in record["batches"]} == {sum(len(text.split()) + 2 for text in texts)}
     assert seen == {(name, batch): 256 for name in (REFERENCE, "a", "one") for batch in served.BATCHES}
     callers = [(row["contender"], row["callers"]) for row in record["concurrent"]]
     assert {count for name, count in callers if name == "a"} == set(served.CALLERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -145,6 +146,29 @@ def test_sick_is_read_as_it_was_published(tmp_path: Path, name: str, content: st
     assert skipped == [("retrieval", "no retrieval/<name>/ in the data folder")]
 
 
+LINES = [("A man — here", "B\u2028C", 4.5), ("D", "E", 1), ("F", "G", 3)]
+
+
+def pair_lines(rows: list[tuple[str, str, float]] = LINES) -> bytes:
+    """MTEB's layout, in which a text may hold what splits lines elsewhere."""
+    entries = [{"split": "test", "sentence1": one, "sentence2": two, "score": score} for one, two, score in rows]
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "test.jsonl.gz"])
+def test_sentence_pairs_are_read_in_mtebs_layout(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sts" / "sickr").mkdir(parents=True)
+    packed = gzip.compress(pair_lines()) if name.endswith(".gz") else pair_lines()
+    (tmp_path / "sts" / "sickr" / name).write_bytes(packed)
+    (found,), _ = tasks.find(tmp_path, [], [])
+    assert (found.name, found.metrics) == ("sickr", ("spearman",))
+    assert found.texts == ["A man — here", "D", "F", "B\u2028C", "E", "G"]
+    vectors = encoder()(found.texts)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    wanted = 100 * spearmanr((unit[:3] * unit[3:]).sum(axis=1), [4.5, 1, 3]).statistic
+    assert found.scores(vectors)["spearman"] == pytest.approx(wanted)
+
+
 def test_what_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> None:
     found, skipped = tasks.find(tmp_path, ["en", "de"], [])
     assert found == []
@@ -169,6 +193,10 @@ def test_what_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> None:
         ("retrieval/mini/qrels/test.tsv", "head\nq0\td0\n", "has a line that is not query, document, score"),
         ("retrieval/mini/qrels/test.tsv", None, "none of qrels/test.tsv, qrels/dev.tsv"),
         ("retrieval/mini/corpus.jsonl", None, "corpus.jsonl is missing"),
+        ("sts/mini/other.jsonl", "{}", "neither corpus.jsonl (BEIR's layout) nor test.jsonl.gz or test.jsonl"),
+        ("sts/mini/test.jsonl.gz", "not packed", "test.jsonl.gz is not one JSON object a line"),
+        ("sts/mini/test.jsonl", '{"sentence1": "a", "score": 1}', "needs sentence1, sentence2 and score in every line"),
+        ("sts/mini/test.jsonl", '{"sentence1": "", "sentence2": "", "score": "x"}', "row 1 is not two sentences"),
     ],
 )
 def test_a_file_that_is_no_task_is_one_line(tmp_path: Path, file: str, content: str | None, says: str) -> None:
@@ -217,6 +245,27 @@ def test_a_task_of_the_hub_is_the_one_in_its_files(hub: FakeHub, tmp_path: Path)
     assert all(request.path.startswith(("/datasets/", "/api/datasets/")) for request in hub.requests)
 
 
+def test_sentence_pairs_of_the_hub_are_a_task_too(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add("datasets/acme/sickr", {"test.jsonl.gz": gzip.compress(pair_lines()), "README.md": b"pairs"})
+    hub.add("datasets/acme/pictures", {"README.md": b"nothing to score"})
+    found, _ = tasks.find(tmp_path / "nothing", [], ["acme/sickr", "acme/mini"])
+    assert [(task.name, task.metrics[0]) for task in found] == [("acme/sickr", "spearman"), ("acme/mini", "ndcg@10")]
+    assert len(found[0].texts) == 6
+    with pytest.raises(BenchmarkError, match=r"acme/pictures: neither corpus.jsonl .* is there"):
+        tasks.find(tmp_path / "nothing", [], ["acme/pictures"])
+
+
+def test_a_file_that_is_no_task_ends_a_run_before_it_begins(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "stsb").mkdir()
+    (tmp_path / "data" / "stsb" / "stsb-en-dev.csv").write_text("a,b\n")
+    code, record = run({}, "--parts", "throughput,quality")
+    assert (code, record) == (2, {})
+    assert "row 1 is not two sentences and a score" in capsys.readouterr().err
+    assert run({}, "--parts", "throughput", "--rounds", "1")[0] == 0  # who does not ask for tasks is not asked for them
+
+
 def test_the_runner_scores_the_reference_and_this_project(run: Run, tmp_path: Path) -> None:
     beir(tmp_path / "data" / "retrieval" / "mini")
     behaviours = {
@@ -242,8 +291,8 @@ def test_every_precision_of_a_directory_is_a_row(tmp_path: Path, capsys: pytest.
 
     checkpoint = save_sentence_transformers(tmp_path / "checkpoint")
     export(str(checkpoint), ExportOptions(output=tmp_path / "model", verify=False))
-    (tmp_path / "texts").mkdir()
     beir(tmp_path / "retrieval" / "mini")
+    (tmp_path / "texts").mkdir()
     words = [str(tmp_path / "model"), "--data", str(tmp_path)]
     assert quality.main([*words, "--reference", str(checkpoint)]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -252,3 +301,7 @@ def test_every_precision_of_a_directory_is_a_row(tmp_path: Path, capsys: pytest.
     assert "skipped: SICK test: no sick/" in "\n".join(printed)
     assert quality.main([str(tmp_path / "nowhere"), "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+    assert quality.main([str(tmp_path / "model"), "--data", str(tmp_path / "none")]) == 2
+    assert "none does not exist; pass --data FOLDER" in capsys.readouterr().err
+    assert quality.main([str(tmp_path / "model"), "--data", str(tmp_path / "texts")]) == 2
+    assert "error: no task to score: STS-B dev (en): no stsb/" in capsys.readouterr().err

@@ -21,10 +21,10 @@ pytest.importorskip("matplotlib", reason="plots need matplotlib: install fastemb
 
 from matplotlib.text import Text
 
-from benchmarks import records
+from benchmarks import figures, records
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import __main__ as report
-from benchmarks.report import charts, depth, page, placing, speed, theme
+from benchmarks.report import charts, depth, overview, page, placing, speed, theme
 from benchmarks.report.parts import Drawing, Part
 
 
@@ -103,6 +103,28 @@ def test_the_page_needs_nothing_else(html: str) -> None:
     assert not seen.tags & {"script", "img", "link", "iframe", "object", "embed"}
     assert "@import" not in html
     assert "<metadata" not in html
+
+
+def test_who_failed_in_one_part_is_named_with_the_reason(record: dict[str, Any]) -> None:
+    rows = {**record["contenders"]}
+    rows["fastembed"] = {**rows["fastembed"], "failed_parts": {"concurrent": "already borrowed"}}
+    part = overview.contenders({**record, "contenders": rows})
+    assert "fastembed, same fp32 ONNX, concurrent: already borrowed" in part.lines
+
+
+def test_tokens_a_second_are_texts_a_second_times_their_tokens(record: dict[str, Any]) -> None:
+    def cells(part: Part, head: str) -> dict[str, str]:
+        table = next(table for table in part.tables if table.head[0] == head)
+        return {row[0]: row[-1] for row in table.body}
+
+    facts = record["workloads"]["long"]
+    wanted = median(figures.speeds(record, "rt-int8", "long").values()) * facts["tokens"] / facts["texts"]
+    assert cells(overview.contenders(record), "tokens/s")["fastembed-rt INT8"] == f"{wanted:,.0f}"
+    of_256 = [row for row in record["batches"] if (row["contender"], row["batch"]) == ("rt-int8", 256)]
+    wanted = median(row["tokens"] / row["seconds"] for row in of_256)
+    assert cells(speed.batches(record), "tokens/s at texts a call")["fastembed-rt INT8"] == f"{wanted:,.0f}"
+    older = {**record, "batches": [{k: v for k, v in row.items() if k != "tokens"} for row in record["batches"]]}
+    assert len(speed.batches(older).tables) == 1
 
 
 def test_every_plot_is_well_formed_and_named(html: str, record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_runs import CHECK_CALLS, Run
 
-from benchmarks import about, conditions, contenders, measure, runner
+from benchmarks import about, conditions, contenders, environments, measure, runner
 from benchmarks.contenders import REFERENCE
 from benchmarks.errors import BenchmarkError
 
@@ -93,6 +93,28 @@ def test_an_interrupt_keeps_what_was_measured(
     assert "(interrupted)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_an_interrupt_before_anything_is_measured_writes_nothing(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: bool,
+) -> None:
+    quick = ("--parts", "throughput", "--rounds", "1")
+    older = run({}, *quick)[1] if before else {}
+
+    def install(_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environments, "ensure", install)
+    code, record = run({}, *quick, "--force")
+    assert code == 130
+    assert record == older
+    assert "interrupted before anything was measured" in capsys.readouterr().err
+    assert (tmp_path / "out").exists() is before
+
+
 def test_without_its_reference_a_run_stops_with_the_reason(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, record = run({REFERENCE: {"behaviour": "raise"}, "a": {}}, "--cold-rounds", "0")
     assert code == 2
@@ -103,7 +125,8 @@ def test_without_its_reference_a_run_stops_with_the_reason(run: Run, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--data", "nowhere"], "no texts in nowhere"),
+        (["--data", "nowhere"], "the data folder nowhere does not exist; pass --data FOLDER or set FASTEMBED_RT_DATA"),
+        (["--data", str(Path(__file__).parent)], "expected"),
         (["--workloads", "tiny"], "unknown workload tiny; there are short, mixed"),
         (["--workloads", ""], "unknown workload (none)"),
         (["--parts", "speed,latency"], "unknown part speed; there are cold, throughput"),
@@ -120,6 +143,23 @@ def test_a_wrong_argument_is_one_line(
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
     assert says in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rounds", "x"], "--rounds: 'x' is not a whole number of at least 1"),
+        (["--rounds", "0"], "--rounds: '0' is not a whole number of at least 1"),
+        (["--cold-rounds", "-1"], "--cold-rounds: '-1' is not a whole number of at least 0"),
+        (["--patience", "-1"], "--patience: '-1' is not a number above 0"),
+        (["--patience", "long"], "--patience: 'long' is not a number above 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runner.main(["model", "--checkpoint", "checkpoint", *words])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
 
 
 def test_a_directory_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,6 +228,23 @@ def test_the_probes_are_the_graphs_that_their_comment_says(precision: str) -> No
     assert found.graph == helper.make_graph([fill, node], "peak", *ends, weights)
 
 
+def test_what_was_measured_is_printed_when_another_precision_fails(
+    two_precisions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    true = bench.measured
+
+    def measured(job: dict[str, object]) -> dict[str, object]:
+        if job["precision"] == "int8":
+            raise KeyboardInterrupt
+        return true(job)
+
+    monkeypatch.setattr(bench, "measured", measured)
+    assert cli.main(["bench", str(two_precisions), "--seconds", "0.2", "--json"]) == cli.INTERRUPTED
+    printed = capsys.readouterr()
+    assert [result["precision"] for result in json.loads(printed.out)["results"]] == ["fp32"]
+    assert "interrupted" in printed.err
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_peak_is_beyond_what_plain_numpy_loops_reach(precision: str) -> None:
     found = peak.gemm_peak(load_onnxruntime(), precision, 1)
