@@ -17,6 +17,7 @@ help:
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (half an hour); bench-smoke: a minute or two"
+	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
 
 demo: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/demo.py
@@ -79,13 +80,13 @@ $(BENCH_MODEL)/manifest.json: $(DEMO)/.ready
 # From a record to its report: RESULT=benchmarks/results/<date>-<machine>; README=README.md also rewrites README's table.
 # bench-compare OLD=DIR NEW=DIR says what changed beyond noise; COMPARE adds arguments, such as COMPARE='--fail-slower 5'.
 .PHONY: bench-report bench-compare
-bench-report: $(DEMO)/.ready
+bench-report: $(if $(RESULT),$(DEMO)/.ready)
 	@test -n "$(RESULT)" || { echo "name a result: make bench-report RESULT=benchmarks/results/<date>-<machine>" >&2; exit 2; }
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,export,bench]'
 	$(DEMO)/bin/python -m benchmarks.report $(RESULT)
 	$(if $(README),$(DEMO)/bin/python -m benchmarks.readme_table $(RESULT) $(README))
 
-bench-compare: $(DEMO)/.ready
+bench-compare: $(if $(and $(OLD),$(NEW)),$(DEMO)/.ready)
 	@test -n "$(OLD)" -a -n "$(NEW)" || { echo "name two results: make bench-compare OLD=DIR NEW=DIR" >&2; exit 2; }
 	$(DEMO)/bin/python -m benchmarks.compare $(OLD) $(NEW) $(COMPARE)
 
