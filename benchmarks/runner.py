@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         BenchmarkError, FastembedRtError: nothing can be measured.
     """
     model = manifest.read(args.model_dir)
+    if model.task != manifest.EMBEDDING:
+        raise BenchmarkError(f"{args.model_dir} holds a model for {model.task}; what is compared here are embedders")
     if not (args.checkpoint / "modules.json").is_file():
         raise BenchmarkError(f"{args.checkpoint} is not a sentence-transformers checkpoint: it has no modules.json")
     data = workloads.data_folder(args.data)

@@ -53,7 +53,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "modules.json").write_text("[]")
-    model = SimpleNamespace(max_length=16, variants=[SimpleNamespace(precision="fp32")], source=Source())
+    model = SimpleNamespace(
+        task="embedding", max_length=16, variants=[SimpleNamespace(precision="fp32")], source=Source()
+    )
     monkeypatch.setattr("benchmarks.runner.manifest.read", lambda path: model)
 
     def start(self: Preparation, contender: Contender, mode: str, folder: Path | None = None) -> Process:

@@ -170,6 +170,14 @@ def test_a_directory_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.
     assert printed.count("\n") == 1
 
 
+def test_a_model_of_another_task_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.runner.manifest.EMBEDDING", "another")
+    assert run({})[0] == 2
+    assert "holds a model for embedding; what is compared here are embedders" in capsys.readouterr().err
+
+
 def test_a_record_is_overwritten_only_by_force(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ("--parts", "throughput", "--rounds", "1")
     code, first = run({}, *quick)
