@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
-Feeds = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
+Feeds = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.bool_]]
 LANES = 16  # float32 in the widest vectors
+POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
 
 
 def plan(lengths: npt.NDArray[np.int64], max_batch_tokens: int) -> list[npt.NDArray[np.int64]]:
@@ -81,12 +82,61 @@ def _packed_alone(row: Ids) -> Feeds:
     }
 
 
+def packed_for_cuda(rows: Sequence[Ids], inputs: Sequence[str], tokens: int = 0, longest: int = 0) -> Feeds:
+    """Rows of any length -> everything that a graph of the cuda target may take; see graph/cuda.py for the shapes.
+
+    S is rounded up to a multiple of 16, which the attention's kernels want of a bias.
+
+    Args:
+        rows: token ids, at least one in each.
+        inputs: those of the graph; of the ones whose names have a pad id, only these are made.
+        tokens: at least so many in `input_ids`, for graphs that are captured: what is filled up belongs to no text.
+        longest: S at least.
+    """
+    lengths = np.array([len(row) for row in rows])
+    boundaries = np.concatenate([[0], np.cumsum(lengths)])
+    width = max(-(-int(lengths.max()) // LANES) * LANES, longest)
+    places = np.arange(width)
+    mask = places < lengths[:, None]
+    total = max(int(boundaries[-1]), tokens)
+    input_ids, position_ids = np.zeros(total, np.int64), np.zeros(total, np.int64)
+    input_ids[: boundaries[-1]] = np.concatenate(rows)
+    position_ids[: boundaries[-1]] = np.arange(boundaries[-1]) - np.repeat(boundaries[:-1], lengths)
+    made: Feeds = {
+        "input_ids": input_ids,
+        "position_ids": position_ids,
+        "token_offset": np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)]).reshape(mask.shape),
+        "cumulative_sequence_length": boundaries.astype(np.int32),
+        "unpack": boundaries[:-1, None] + np.minimum(places, lengths[:, None] - 1),
+        "places": places,
+        "attention_mask": mask.astype(np.int64),
+    }
+    made["token_offset"] = made["token_offset"].astype(np.int32)
+    for name in inputs:
+        if name.startswith(POSITIONS_AFTER_PAD):
+            made[name] = _after_pad(input_ids, boundaries, int(name.removeprefix(POSITIONS_AFTER_PAD)))
+    return made
+
+
+def _after_pad(input_ids: Ids, boundaries: Ids, pad: int) -> Ids:
+    """Positions pad + 1, pad + 2, ... in each text; a token that is the pad id has `pad` and is not counted."""
+    counts = np.concatenate([[0], np.cumsum(input_ids != pad)])
+    before = np.zeros_like(input_ids)  # tokens counted before the text
+    before[: boundaries[-1]] = np.repeat(counts[boundaries[:-1]], np.diff(boundaries))
+    made: Ids = np.where(input_ids == pad, pad, counts[1:] - before + pad)
+    made[boundaries[-1] :] = pad
+    return made
+
+
 def feeds(rows: Sequence[Ids], inputs: Sequence[str], pad_token_id: int, left_out: Ids) -> Feeds:
     """What a graph with these inputs takes for a batch: packed where it wants that, else padded.
 
     `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
     """
-    if "position_ids" in inputs:
+    if "token_offset" in inputs:
+        made = packed_for_cuda(rows, inputs)
+        mask = made["attention_mask"].astype(bool)
+    elif "position_ids" in inputs:
         whole = packed(rows)
         mask = whole["token_mask"]
         made = {name: whole[name] for name in inputs if name in whole}

@@ -87,7 +87,7 @@ class Engine:
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._small = load(threads)
-        self._bulk: Session | None = self._small if threads == 1 else None
+        self._bulk: Session | None = self._small if threads == 1 or self._small.shared else None
         self._pool: ThreadPoolExecutor | None = None
 
     @property

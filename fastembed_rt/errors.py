@@ -56,6 +56,10 @@ class UnsupportedCheckpointError(CheckpointError):
     """A sound checkpoint with something that the export does not know how to build."""
 
 
+class WorkerError(FastembedRtError):
+    """A process that worked for a model ended before its work was done."""
+
+
 class ParityError(FastembedRtError):
     """The exported vectors differ from the reference by more than the stated bound."""
 

@@ -21,12 +21,13 @@ from . import batching, forks, hub, machine, manifest
 from .engine import Engine, Split
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
 from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, Manifest
-from .options import checked_prompts, positive, seconds
-from .session import Session, choose_variant
+from .options import check_device_ids, checked_prompts, positive, seconds
+from .providers import AUTO, PROVIDERS, Choice, choose
+from .session import choose_variant, open_session
 from .tokenizer import TextTokenizer, Tokenized, check_unicode
 from .windows import Window
 
-MAX_BATCH_TOKENS = 512  # measured: 256 to 512 are fastest, one thread a batch; more falls out of the caches
+MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
@@ -53,8 +54,9 @@ class Source:
     precision: str | None = None
     target: str | None = None
     threads: int | None = None
-    max_batch_tokens: int = MAX_BATCH_TOKENS
+    max_batch_tokens: int | None = None
     max_wait: float = 0.0
+    device_ids: Sequence[int] | None = None
     check_hashes: bool = True
     revision: str | None = None
     token: str | bool | None = None
@@ -114,11 +116,15 @@ class LoadedModel:
         whole = manifest.read(self.path)
         check_task(whole, self.task, str(self.path))
         self.manifest = _of_route(whole, source.route)
+        self._route = source.route
+        self._choice = self._choose_provider(self.manifest, source)
+        self.provider = self._choice.provider
         self.variant = self._choose(self.manifest, source)
-        self.provider = source.provider
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
-        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, MAX_BATCH_TOKENS)
+        row = PROVIDERS[self.provider]
+        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, row.batch_tokens)
         self._max_wait = seconds("max_wait", source.max_wait)
+        self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
         self._stats = EncodeStats()
         self._closed = False
@@ -126,12 +132,23 @@ class LoadedModel:
         self._engine: Engine | None = None
         self._callers: ThreadPoolExecutor | None = None
 
+    @classmethod
+    def _choose(cls, described: Manifest, source: Source) -> manifest.Variant:
+        provider = cls._choose_provider(described, source).provider
+        return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
+
     @staticmethod
-    def _choose(described: Manifest, source: Source) -> manifest.Variant:
-        return choose_variant(described, provider=source.provider, precision=source.precision, target=source.target)
+    def _choose_provider(described: Manifest, source: Source) -> Choice:
+        return choose_provider(described, source.provider, source.precision, source.target)
+
+    @property
+    def provider_choice(self) -> str:
+        """Why this provider runs: asked for, or what "auto" took and what it passed over."""
+        return self._choice.why
 
     def _load(self, max_length: int, truncation: str) -> TextTokenizer:
         """Start the engine and check the hashes meanwhile; the tokenizer with this limit and policy."""
+        self._longest = max_length
         with ThreadPoolExecutor(1) as background:
             # Hashing and loading both leave the interpreter lock, so checking costs no time on two cores.
             checked = background.submit(self._check_files) if self._check_hashes else None
@@ -195,9 +212,10 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         variant = self.variant
+        auto = f" ({AUTO})" if self._choice.automatic else ""
         return (
             f"{type(self).__name__}({self.manifest.source.checkpoint!r}, {self._facts()}, "
-            f"variant={variant.target}/{variant.precision}, provider={self.provider!r}, threads={self.threads})"
+            f"variant={variant.target}/{variant.precision}, provider={self.provider!r}{auto}, threads={self.threads})"
         )
 
     def _facts(self) -> str:
@@ -272,9 +290,18 @@ class LoadedModel:
         return engine
 
     def _start(self) -> Engine:
+        if len(self.device_ids) > 1:
+            return self._start_devices()
         return Engine(
-            lambda threads: Session(
-                self.path, self.variant, provider=self.provider, threads=threads, output=OUTPUTS[self.task]
+            lambda threads: open_session(
+                self.path,
+                self.variant,
+                provider=self.provider,
+                threads=threads,
+                output=OUTPUTS[self.task],
+                device=0 if self.provider == "cpu" else self.device_ids[0],
+                longest=self._longest,
+                batch_tokens=self.max_batch_tokens,
             ),
             threads=self.threads,
             dim=self.manifest.dim,
@@ -282,6 +309,31 @@ class LoadedModel:
             max_batch_tokens=self.max_batch_tokens,
             max_wait=self._max_wait,
             feeds=self._feeds,
+            split=self._splitter(),
+        )
+
+    def _start_devices(self) -> Engine:
+        """A process for each device."""
+        from .devices import DeviceEngine  # only here: one device needs none of it
+
+        variant = self.variant
+        options = {
+            "provider": self.provider,
+            "precision": variant.precision,
+            "target": variant.target,
+            "threads": max(self.threads // len(self.device_ids), 1),
+            "max_length": self._longest,
+            "max_batch_tokens": self.max_batch_tokens,
+            "check_hashes": False,  # this process checks them
+            **({"route": self._route} if self._route is not None else {}),
+        }
+        kind = type(self)
+        return DeviceEngine(
+            {"module": kind.__module__, "name": kind.__qualname__, "path": str(self.path), "options": options},
+            self.device_ids,
+            threads=self.threads,
+            dim=self.manifest.dim,
+            max_batch_tokens=self.max_batch_tokens,
             split=self._splitter(),
         )
 
@@ -358,6 +410,21 @@ def _of_route(described: Manifest, role: str | None) -> Manifest:
         raise InvalidInputError(f"route {role!r} is not known; known: {', '.join(ROLES)}")
     # On its own, also where it is the default one: its prompts and vectors are those of its role alone.
     return described.routes.get(role, replace(described, routes={}))
+
+
+def choose_provider(
+    described: Manifest, provider: str, precision: str | None = None, target: str | None = None
+) -> Choice:
+    """The provider asked for, or what "auto" takes for this model."""
+
+    def unsuited(name: str) -> str | None:
+        try:
+            choose_variant(described, provider=name, precision=precision, target=target)
+        except FastembedRtError as error:
+            return str(error).partition(";")[0]
+        return None
+
+    return choose(provider, unsuited)
 
 
 def check_task(described: Manifest, wanted: str, where: str | Path) -> None:

@@ -46,7 +46,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One graph: made for a target (portable, cpu, cuda, tensorrt) in a precision (fp32, fp16, int8)."""
+    """One graph: made for a target (portable, cpu, cuda, tensorrt) in a precision (fp32, fp16, bf16, int8)."""
 
     graph: FileRecord
     weights: tuple[FileRecord, ...] = ()  # external data, when the graph does not hold its weights

@@ -38,8 +38,9 @@ class EmbeddingModel(LoadedModel):
         precision: str | None = None,
         target: str | None = None,
         threads: int | None = None,
+        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
@@ -56,12 +57,16 @@ class EmbeddingModel(LoadedModel):
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda or tensorrt. It runs, or an error says why not: there is no fallback.
-            precision: fp32, fp16 or int8; None takes the directory's default variant.
+            provider: cpu, cuda, tensorrt, openvino, coreml or directml. It runs, or an error says why not: there is no
+                fallback. "auto" takes cuda where it runs, else cpu, and says so in `provider_choice`.
+            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
             target: which of the precision's graphs; None takes the one that is fastest under the provider.
             threads: None takes what the process may use: affinity and container quota, not the host's cores.
+            device_ids: numbers of the GPUs that work, one process each; None takes the first. With provider="cpu", as
+                many processes as there are numbers.
             max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
-            max_batch_tokens: bound on the tokens of a batch, padding included, and so on memory.
+            max_batch_tokens: bound on the tokens of a batch, padding included, and so on memory; None takes the
+                provider's: 512 on CPUs, 16,384 on GPUs.
             truncate_dim: length of the vectors returned (Matryoshka); cut vectors are normalized again if the
                 model normalizes (sentence-transformers does so with normalize_embeddings=True only).
             prompts: texts put in front, by name, instead of the model's own.
@@ -93,6 +98,7 @@ class EmbeddingModel(LoadedModel):
             precision=precision,
             target=target,
             threads=threads,
+            device_ids=device_ids,
             max_batch_tokens=max_batch_tokens,
             max_wait=max_wait,
             check_hashes=check_hashes,
@@ -108,9 +114,10 @@ class EmbeddingModel(LoadedModel):
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self.max_length, truncation)
         self._others: dict[str, EmbeddingModel] = {}
-        shared = ("provider", "precision", "target", "threads", "max_batch_tokens", "max_wait", "check_hashes")
+        shared = ("provider", "precision", "target", "threads", "device_ids", "max_batch_tokens", "max_wait")
         self._options: dict[str, Any] = {
             **{name: getattr(source, name) for name in shared},
+            "check_hashes": check_hashes,
             "max_length": max_length,
             "truncate_dim": truncate_dim,
             "prompts": prompts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,3 +57,21 @@ def positive(name: str, value: int | None, default: int, most: int | None = None
     if value < 1 or (most is not None and value > most):
         raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most or 'any number'}")
     return int(value)
+
+
+def check_device_ids(device_ids: Sequence[int] | None) -> tuple[int, ...]:
+    """Numbers of devices; (0,) where none are given.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: not whole numbers from 0 on, each once.
+    """
+    if device_ids is None:
+        return (0,)
+    if isinstance(device_ids, (str, bytes, int)) or not isinstance(device_ids, Sequence):
+        raise InvalidTypeError(f"device_ids is {type(device_ids).__name__}; pass a list of numbers, such as [0, 1]")
+    made = tuple(device_ids)
+    if any(not isinstance(entry, int) or isinstance(entry, bool) for entry in made):
+        raise InvalidTypeError(f"device_ids {list(made)} are not all whole numbers; pass such as [0, 1]")
+    if not made or min(made) < 0 or len(set(made)) != len(made):
+        raise InvalidInputError(f"device_ids {list(made)} is not possible; expected numbers from 0 on, each once")
+    return made

@@ -18,10 +18,10 @@ class NoBar:
         """Nothing to show."""
 
 
-def progress(total: int, show: bool | None) -> Any:
-    """A tqdm bar over `total` texts on stderr, or nothing; a context manager with `update(count)`."""
+def progress(total: int, show: bool | None, unit: str = "text", what: str = "encode") -> Any:
+    """A tqdm bar over `total` texts, or other units, on stderr, or nothing; a context manager with `update(count)`."""
     if not show:
         return NoBar()
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="text", desc="encode")
+    return tqdm(total=total, unit=unit, desc=what)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from . import batching
 from .errors import InvalidInputError, InvalidTypeError
-from .loading import MAX_BATCH_TOKENS, LoadedModel, Prompts, Source
+from .loading import LoadedModel, Prompts, Source
 from .manifest import ACTIVATIONS, RERANKING
 from .options import positive
 from .progress import progress
@@ -46,8 +46,9 @@ class Reranker(LoadedModel):
         precision: str | None = None,
         target: str | None = None,
         threads: int | None = None,
+        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
@@ -62,12 +63,13 @@ class Reranker(LoadedModel):
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda or tensorrt. It runs, or an error says why not.
-            precision: fp32, fp16 or int8; None takes the directory's default variant.
+            provider: cpu, cuda, tensorrt, openvino, coreml, directml or auto. It runs, or an error says why not.
+            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
             target: which of the precision's graphs; None takes the fastest under the provider.
             threads: None takes what the process may use.
+            device_ids: numbers of the GPUs that work, one process each; None takes the first.
             max_length: tokens of a pair, special tokens included; the longer of its two texts is cut first.
-            max_batch_tokens: bound on the tokens of a batch, padding included.
+            max_batch_tokens: bound on the tokens of a batch, padding included; None takes the provider's.
             prompts: texts put in front of the first text, by name, instead of the model's own.
             default_prompt_name: the prompt when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
@@ -85,6 +87,7 @@ class Reranker(LoadedModel):
                 precision=precision,
                 target=target,
                 threads=threads,
+                device_ids=device_ids,
                 max_batch_tokens=max_batch_tokens,
                 max_wait=max_wait,
                 check_hashes=check_hashes,

@@ -1,14 +1,12 @@
 """Execution: which variant runs under which provider, and the onnxruntime session that runs it.
 
-Providers are a table and fail closed: what was asked for runs, or an error says what is missing. Outputs go by name.
+The provider asked for runs (providers.py has the table), or an error says what is missing. Outputs go by name.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,70 +14,39 @@ import numpy as np
 import numpy.typing as npt
 
 from . import native
-from .errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
+from .errors import InvalidInputError, ModelFormatError, ProviderUnavailableError
 from .manifest import Manifest, Variant
 from .overflow import overflows
+from .providers import (
+    PROVIDERS,
+    Provider,
+    available_providers,
+    explain,
+    load_onnxruntime,
+    provider_row,
+    require_onnxruntime,
+    require_provider,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
 
+__all__ = [
+    "PROVIDERS",
+    "Provider",
+    "Session",
+    "available_providers",
+    "choose_variant",
+    "load_onnxruntime",
+    "open_session",
+    "provider_row",
+    "require_onnxruntime",
+    "tune",
+]
 OUTPUT = "sentence_embedding"
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provider:
-    """One execution provider: its name in onnxruntime, and the targets it runs, best first."""
-
-    onnxruntime_name: str
-    targets: tuple[str, ...]
-    extra: str  # what to install for it
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-PROVIDERS = {
-    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", targets=("native", "cpu", "portable"), extra="cpu"),
-    "cuda": Provider(onnxruntime_name="CUDAExecutionProvider", targets=("cuda", "portable"), extra="gpu"),
-    "tensorrt": Provider(onnxruntime_name="TensorrtExecutionProvider", targets=("tensorrt", "portable"), extra="gpu"),
-}
-
-
-def require_onnxruntime() -> None:
-    """Raise MissingDependencyError, naming the extras, when no onnxruntime is installed; imports nothing."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingDependencyError(
-            "onnxruntime is not installed; pip install 'fastembed-rt[cpu]' for CPUs "
-            "or 'fastembed-rt[gpu]' for NVIDIA GPUs (one of them, not both)"
-        )
-
-
-def load_onnxruntime() -> Any:
-    """The onnxruntime module, without its telemetry unless the environment asks for it.
-
-    Release wheels since 1.32 start a thread that reports to Microsoft; a process that only wants vectors sends nothing.
-
-    Raises:
-        MissingDependencyError: not installed.
-    """
-    require_onnxruntime()
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
-
-
-def provider_row(provider: str) -> Provider:
-    """Row of the table.
-
-    Raises:
-        InvalidInputError: not in the table.
-    """
-    row = PROVIDERS.get(provider) if isinstance(provider, str) else None
-    if row is None:
-        raise InvalidInputError(f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}")
-    return row
 
 
 def choose_variant(
@@ -117,16 +84,20 @@ def choose_variant(
     return min(fitting, key=lambda variant: row.targets.index(variant.target))
 
 
-def available_providers() -> list[str]:
-    """onnxruntime's providers, by its names, in its order of preference."""
-    return list(load_onnxruntime().get_available_providers())
-
-
 class Session:
     """One graph loaded into onnxruntime under one provider. Safe to run from several threads at once."""
 
-    def __init__(self, directory: Path, variant: Variant, *, provider: str, threads: int, output: str = OUTPUT) -> None:
-        """Load the graph, whose output of that name is wanted.
+    def __init__(
+        self,
+        directory: Path,
+        variant: Variant,
+        *,
+        provider: str,
+        threads: int,
+        output: str = OUTPUT,
+        device: int = 0,
+    ) -> None:
+        """Load the graph, whose output of that name is wanted; `device` is a number of the provider's.
 
         Raises:
             MissingDependencyError: no onnxruntime.
@@ -134,42 +105,50 @@ class Session:
             ModelFormatError: onnxruntime cannot read the graph.
         """
         row = provider_row(provider)
-        onnxruntime = load_onnxruntime()
-        available = list(onnxruntime.get_available_providers())
-        if row.onnxruntime_name not in available:
-            raise ProviderUnavailableError(
-                f"provider {provider!r} is not in this onnxruntime ({', '.join(available)}); "
-                f"install fastembed-rt[{row.extra}], or pass provider='cpu'"
-            )
+        onnxruntime = require_provider(provider)
         path = directory / variant.graph.file
         options = _options(onnxruntime, threads, cpu=provider == "cpu")
         if variant.target in TUNED:
             tune(options, onnxruntime, variant.precision)
         if variant.target == "native":
             options.register_custom_ops_library(str(native.library()))
+        if provider != "cpu" and variant.target == row.targets[0] != "portable":
+            # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
+            # kernels for, such as the integer ArgMax of CLS pooling.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings = {**row.options, **self._settings(directory, variant, device)}
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 sess_options=options,
-                providers=[(row.onnxruntime_name, dict(row.options))],
+                providers=[(row.onnxruntime_name, settings)],
                 enable_fallback=False,
                 disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
             )
         except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
             reason = str(error).strip().splitlines()[0][:300]
             if provider != "cpu":
-                raise ProviderUnavailableError(f"provider {provider!r} did not start: {reason}") from error
+                why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
+                raise ProviderUnavailableError(why) from error
             raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
         running = self._session.get_providers()
         if running[0] != row.onnxruntime_name:
             raise ProviderUnavailableError(
-                f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}; "
-                "run fastembed-rt doctor to see what is missing"
+                f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}"
+                f"{explain(provider, onnxruntime, device)}; run fastembed-rt doctor to see what is missing"
             )
+        lacking = explain(provider, onnxruntime, device)  # cuDNN is opened by the first operator that wants it
+        if lacking:
+            raise ProviderUnavailableError(f"provider {provider!r} starts here and does not run{lacking}")
+        self.shared = row.runs_batches_itself  # bulk and small calls take the same session
         self._output = output
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         if set(self.inputs) != set(variant.inputs):
             raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
+
+    def _settings(self, directory: Path, variant: Variant, device: int) -> dict[str, str]:
+        """Options of the provider beside those of its row."""
+        return {"device_id": str(device)} if device else {}
 
     @property
     def native(self) -> Any:
@@ -181,6 +160,32 @@ class Session:
         (vectors,) = self._session.run([self._output], dict(feeds))
         result: npt.NDArray[np.float32] = vectors
         return result
+
+
+# Graphs that run in ways of their own: the session's class by provider and target, loaded when used.
+SPECIAL = {
+    ("cuda", "cuda"): ("cuda", "CudaSession"),
+    ("tensorrt", "tensorrt"): ("tensorrt", "TensorrtSession"),
+    ("tensorrt", "portable"): ("tensorrt", "TensorrtSession"),  # shapes of a graph for anything must be told as well
+}
+
+
+def open_session(
+    directory: Path, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
+) -> Session:
+    """The session for a variant under a provider; options and errors as for Session.
+
+    No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
+    """
+    special = SPECIAL.get((provider, variant.target))
+    if special is None:
+        return Session(directory, variant, provider=provider, **options)
+    module, name = special
+    if provider == "tensorrt":
+        options |= {"longest": longest, "batch_tokens": batch_tokens}
+    kind = getattr(import_module(f".{module}", __package__), name)
+    made: Session = kind(directory, variant, provider=provider, **options)
+    return made
 
 
 def tune(options: Any, onnxruntime: Any, precision: str) -> None:
@@ -206,6 +211,5 @@ def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.Sessio
         # The arena keeps the largest batch's memory for good; without it memory goes back after each run.
         options.enable_cpu_mem_arena = False
     else:
-        # Fail instead of running what the provider refuses on the CPU.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.enable_mem_pattern = False  # DirectML asks for it; shapes change with every batch anyway
     return options

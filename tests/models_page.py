@@ -64,7 +64,7 @@ def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as work:
             source = save_sentence_transformers(Path(work) / "source", name, max_seq_length=40)
             options = ExportOptions(
-                output=Path(work) / "made", precisions=PRECISIONS, min_cosine=0.0, trust_remote_code=True
+                output=Path(work) / "made", precisions=PRECISIONS["cpu"], min_cosine=0.0, trust_remote_code=True
             )
             manifest = export(str(source), options).manifest
         report = manifest.parity
@@ -93,7 +93,7 @@ def page(figures: Figures) -> str:
 
 def _order(column: str) -> tuple[int, str]:
     target, precision = column.split()
-    return PRECISIONS.index(precision), {"portable": ""}.get(target, target)
+    return PRECISIONS["cpu"].index(precision), {"portable": ""}.get(target, target)
 
 
 def _cell(column: str, figures: Figures | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
+from fastembed_rt.missing import NVIDIA
 
 from .verify import describe, details
 
@@ -62,7 +63,7 @@ Parity with the checkpoint: {describe(manifest.parity)}.
 ```python
 from fastembed_rt import {CLASSES[manifest.task]}
 
-model = {CLASSES[manifest.task]}("path/to/this/directory")
+model = {CLASSES[manifest.task]}("path/to/this/directory"{_provider(manifest)})
 {USAGE[manifest.task].format(dim=manifest.dim)}
 ```
 
@@ -75,6 +76,12 @@ model = {CLASSES[manifest.task]}("path/to/this/directory")
 {f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
         f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
     }"""
+
+
+def _provider(manifest: Manifest) -> str:
+    """The argument that a directory without graphs for CPUs needs."""
+    targets = [variant.target for variant in manifest.variants]
+    return f', provider="{targets[0]}"' if set(targets) <= set(NVIDIA) else ""
 
 
 def _plain(manifest: Manifest) -> str:

@@ -37,7 +37,8 @@ class ExportOptions:
     opset: int = DEFAULT_OPSET
     task: str = "auto"  # embedding | reranking | sparse | late_interaction; auto: as the checkpoint says
     exporter: str = "auto"  # builder | optimum | auto
-    precisions: tuple[str, ...] = ("fp32",)  # the first is the directory's default
+    targets: tuple[str, ...] = ("cpu",)  # cpu (with model.onnx, for any runtime) | cuda | tensorrt
+    precisions: tuple[str, ...] | None = None  # the first is the directory's default; None: fp32, for GPUs alone fp16
     calibration: Path | None = None  # texts for int8 instead of those that ship
     min_cosine: float = INT8_MIN_COSINE  # int8 vectors below it fail the export
     verify: bool = True
@@ -75,7 +76,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     start = time.monotonic()
     if not MIN_OPSET <= options.opset <= MAX_OPSET:
         raise UnsupportedCheckpointError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
-    variants.check_precisions(options.precisions)
+    precisions = options.precisions or (variants.default_precision(options.targets),)
+    variants.check(options.targets, precisions)
     output = options.output or Path(f"{_base_name(name)}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")
@@ -89,11 +91,11 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
     checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
     with atomic_directory(output, force=options.force) as work:
-        described = _make(checkpoint, work, options, say)
+        described = _make(checkpoint, work, options, precisions, say)
         for role, route in checkpoint.routes.items():
             say(f"the encoder of {role} texts, route {route.route!r}")
             (work / role).mkdir()
-            made = prefixed(_make(route, work / role, options, say), role)
+            made = prefixed(_make(route, work / role, options, precisions, say), role)
             if made.dim != described.dim:
                 raise UnsupportedCheckpointError(
                     f"route {route.route!r} gives vectors of {made.dim} numbers, route {checkpoint.route!r} of "
@@ -113,7 +115,13 @@ def trusted(checkpoint: Checkpoint, trust: bool) -> Checkpoint:
     return replace(checkpoint, trusted=trust, routes=routes)
 
 
-def _make(checkpoint: Checkpoint, work: Path, options: ExportOptions, say: Callable[[str], None]) -> Manifest:
+def _make(
+    checkpoint: Checkpoint,
+    work: Path,
+    options: ExportOptions,
+    precisions: tuple[str, ...],
+    say: Callable[[str], None],
+) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
     tokenizer = tokenizer_file.load(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
@@ -121,7 +129,8 @@ def _make(checkpoint: Checkpoint, work: Path, options: ExportOptions, say: Calla
         lambda target, opset: build(checkpoint, target, opset),
         work,
         variants.Wanted(
-            precisions=options.precisions,
+            targets=options.targets,
+            precisions=precisions,
             opset=options.opset,
             external_data=options.external_data,
             cpu=not checkpoint.architecture.traced,
@@ -159,8 +168,9 @@ def with_parity(described: Manifest, report: Mapping[str, Any]) -> Manifest:
 
     def own(route: Manifest) -> Mapping[str, Any]:
         files = {variant.graph.file for variant in route.variants}
-        compared = {file: entry for file, entry in report.get("variants", {}).items() if file in files}
-        return {**report, **({"variants": compared} if "variants" in report else {})}
+        by_file = {key: report[key] for key in ("variants", "not_compared") if key in report}
+        theirs = {key: {f: entry for f, entry in found.items() if f in files} for key, found in by_file.items()}
+        return {**report, **theirs}
 
     routes = {role: replace(route, parity=own(route)) for role, route in described.routes.items()}
     return replace(described, parity=report, routes=routes)
@@ -215,6 +225,7 @@ def _parity(
     work: Path, checkpoint: Checkpoint, options: ExportOptions, say: Callable[[str], None]
 ) -> Mapping[str, object]:
     missing = (verify.can_verify() or verify.own_code(checkpoint)) if options.verify else "not asked for"
+    missing = missing or verify.nothing_runs(contract.read(work))
     if missing is not None:
         say(f"parity: {contract.NOT_VERIFIED} ({missing})")
         return {"status": contract.NOT_VERIFIED, "reason": missing}

@@ -1,7 +1,8 @@
 """The graphs of a model directory: which are made for the precisions asked for, and how they share their weights.
 
-fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the weights inside
-model.onnx. int8 gives model.cpu.int8.onnx, which stands alone.
+For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the
+weights inside model.onnx; int8 gives model.cpu.int8.onnx, which stands alone. cuda and tensorrt give one graph a
+precision, with weights of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fastembed_rt.tokenizer import TextTokenizer
 
 from . import quantize
 from .errors import CheckpointError, ParityError, UnsupportedCheckpointError
-from .graph import int8
+from .graph import cuda, int8, tensorrt
 from .graph import native as native_int8
 from .graph.cpu import CPU
 from .graph.graph import Graph
@@ -28,7 +29,8 @@ from .graph.writer import Written, write
 from .parity import Fidelity, Vectors, parity_texts
 
 MODEL_FILE = "model.onnx"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "bf16", "fp32"), "tensorrt": ("fp16", "fp32")}  # by target
+GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
 
 
@@ -53,6 +55,7 @@ class Quantizing:
 class Wanted:
     """What the variants depend on."""
 
+    targets: tuple[str, ...]  # of PRECISIONS
     precisions: tuple[str, ...]
     opset: int
     external_data: bool
@@ -78,25 +81,66 @@ Build = Callable[[Target, int], Built]
 Say = Callable[[str], None]
 
 
-def check_precisions(precisions: Sequence[str]) -> None:
-    """Raise UnsupportedCheckpointError for a precision that is not made, or made twice."""
-    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+def default_precision(targets: Sequence[str]) -> str:
+    """What is made when no precision is asked for."""
+    return "fp32" if "cpu" in targets else "fp16"
+
+
+def check(targets: Sequence[str], precisions: Sequence[str]) -> None:
+    """Raise UnsupportedCheckpointError for a target or precision that is not made, or made twice."""
+    unknown = [target for target in targets if target not in PRECISIONS]
+    if unknown or not targets or len(set(targets)) != len(targets):
+        raise UnsupportedCheckpointError(
+            f"target {','.join(targets)!r} is not possible; choose from {', '.join(PRECISIONS)}, each once"
+        )
+    possible = list(dict.fromkeys(precision for target in targets for precision in PRECISIONS[target]))
+    unknown = [precision for precision in precisions if precision not in possible]
     if unknown or not precisions or len(set(precisions)) != len(precisions):
         raise UnsupportedCheckpointError(
-            f"precision {','.join(precisions)!r} is not possible; choose from {', '.join(PRECISIONS)}, each once"
+            f"precision {','.join(precisions)!r} is not possible for target {', '.join(targets)}; "
+            f"choose from {', '.join(possible)}, each once"
+        )
+    idle = [target for target in targets if not set(precisions) & set(PRECISIONS[target])]
+    if idle:
+        raise UnsupportedCheckpointError(
+            f"target {idle[0]!r} has {', '.join(PRECISIONS[idle[0]])}, not {', '.join(precisions)}; add one of them"
         )
 
 
 def make(build: Build, work: Path, wanted: Wanted, say: Say) -> Made:
-    """Write the graphs of all precisions into `work`, which has its tokenizer.json already."""
-    by_precision: dict[str, list[Variant]] = {}
+    """Write the graphs of all targets and precisions into `work`, which has its tokenizer.json already."""
+    found: dict[tuple[str, str], list[Variant]] = {}
     built: Built | None = None
-    for precision in sorted(wanted.precisions, key=PRECISIONS.index):
-        maker = _fp32 if precision == "fp32" else _int8
-        built, by_precision[precision] = maker(build, work, wanted, say)
+    # In the table's order: int8 and the calibration behind it last.
+    for target in (target for target in PRECISIONS if target in wanted.targets):
+        for precision in (precision for precision in PRECISIONS[target] if precision in wanted.precisions):
+            if target != "cpu":
+                built, found[target, precision] = _gpu(build, work, wanted, say, target, precision)
+            else:
+                maker = _fp32 if precision == "fp32" else _int8
+                built, found[target, precision] = maker(build, work, wanted, say)
     assert built is not None
-    ordered = [variant for precision in wanted.precisions for variant in by_precision[precision]]
+    order = [(target, precision) for precision in wanted.precisions for target in wanted.targets]
+    ordered = [variant for key in order for variant in found.get(key, ())]
     return Made(variants=tuple(ordered), dim=built.dim, beside=built.beside)
+
+
+def _gpu(
+    build: Build, work: Path, wanted: Wanted, say: Say, target_name: str, precision: str
+) -> tuple[Built, list[Variant]]:
+    if not wanted.cpu:
+        raise UnsupportedCheckpointError(
+            f"graphs for {target_name} are built from weights and this model_type has no builder; leave --target out"
+        )
+    target = GPU_TARGETS[target_name](precision)
+    built = build(target, target.opset or DEFAULT_OPSET)
+    if target_name == "cuda" and all(entry.name != cuda.BOUNDARIES for entry in built.graph.inputs):
+        raise UnsupportedCheckpointError(
+            "target cuda runs encoders with attention, and this is a table of token vectors, which a CPU looks up "
+            "faster than a GPU is asked; leave --target out"
+        )
+    written = _write(built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
+    return built, [_variant(work, built.graph, written, target, precision)]
 
 
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
+from fastembed_rt.providers import PROVIDERS, obstacle
 
 from .architectures import row_name
 from .checkpoint import Checkpoint
@@ -39,7 +40,7 @@ class OfTexts(Protocol):
     max_length: int
 
     @property
-    def prompts(self) -> dict[str, str]:
+    def prompts(self) -> dict[str, Any]:
         """Texts to put in front, by name."""
 
     def count_tokens(self, inputs: str) -> Any:
@@ -60,6 +61,44 @@ def own_code(checkpoint: Checkpoint) -> str | None:
     if known or checkpoint.trusted or checkpoint.is_static:
         return None
     return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
+
+
+def runs_here(described: Manifest) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
+    """Variants that run on this machine, each with the provider it was made for; files of the others, and why not."""
+    runs, others = [], {}
+    for variant in described.variants:
+        provider = variant.target if variant.target in PROVIDERS else "cpu"
+        why, what = None if provider == "cpu" else obstacle(provider), f"provider {provider!r}"
+        if variant.target == "native":
+            why, what = native.why_not(), "target 'native'"
+        if why is None:
+            runs.append((variant, provider))
+        else:
+            others[variant.graph.file] = f"{what}: {why}"
+    return runs, others
+
+
+def nothing_runs(described: Manifest) -> str | None:
+    """Why no variant of a directory can be compared here, None if one can."""
+    runs, others = runs_here(described)
+    return None if runs else "; ".join(dict.fromkeys(others.values()))
+
+
+def first_here(directory: Path, described: Manifest) -> dict[str, Any]:
+    """Options with which the first variant that runs here is opened.
+
+    Raises:
+        ParityError: none does.
+    """
+    runs, _ = runs_here(described)
+    if not runs:
+        raise ParityError(f"no variant of {directory} runs here: {nothing_runs(described)}")
+    return opened(*runs[0])
+
+
+def opened(variant: Variant, provider: str) -> dict[str, Any]:
+    """Options with which this variant is opened under this provider."""
+    return {"provider": provider, "precision": variant.precision, "target": variant.target}
 
 
 def cases(model: OfTexts) -> list[Case]:
@@ -190,6 +229,8 @@ def verify(
     for other in reports[1:]:
         whole["variants"] = {**whole["variants"], **other["variants"]}
         whole["texts"] += other["texts"]
+        if "not_compared" in other:
+            whole["not_compared"] = {**whole.get("not_compared", {}), **other["not_compared"]}
     return {**whole, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -204,7 +245,7 @@ def _verify(
 ) -> dict[str, Any]:
     """Report on one encoder; `whole` is the checkpoint that has it as a route."""
     start = time.monotonic()
-    with EmbeddingModel(directory, route=role) as model:
+    with EmbeddingModel(directory, route=role, **first_here(directory, described)) as model:
         wanted = cases(model)
     if encoder.is_static and encoder.max_length >= UNLIMITED:
         wanted = [case for case in wanted if case.id != LONGER]  # nothing is
@@ -215,8 +256,8 @@ def _verify(
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")
 
-    def compared(variant: Variant) -> list[Comparison]:
-        with EmbeddingModel(directory, precision=variant.precision, target=variant.target, route=role) as model:
+    def compared(variant: Variant, provider: str) -> list[Comparison]:
+        with EmbeddingModel(directory, route=role, **opened(variant, provider)) as model:
             return compare_all(wanted, lambda cases: exported(model, cases), expected)
 
     return report(described, compared, versions, start, len(wanted), say, min_cosine)
@@ -239,25 +280,25 @@ def some(wanted: Sequence[Case]) -> list[int]:
 
 def report(
     described: Manifest,
-    compared_of: Callable[[Variant], list[Comparison]],
+    compared_of: Callable[[Variant, str], list[Comparison]],
     versions: str,
     start: float,
     texts: int,
     say: Callable[[str], None],
     min_cosine: float,
 ) -> dict[str, Any]:
-    """The parity report from the comparisons of each variant.
+    """The parity report from the comparisons of each variant that runs here, under its provider.
 
     Raises:
         ParityError: one is out of bounds; the message has the worst ones.
     """
     reports = {}
-    for variant in described.variants:
-        if variant.target == "native" and (reason := native.why_not()) is not None:
-            say(f"not comparing {variant.graph.file}: {reason}")
-            continue
+    runs, others = runs_here(described)
+    for file, why in others.items():
+        say(f"not compared: {file} ({why})")
+    for variant, provider in runs:
         say(f"comparing {variant.graph.file}")
-        compared = compared_of(variant)
+        compared = compared_of(variant, provider)
         bound = bounds(variant.precision, min_cosine)
         reports[variant.graph.file] = _figures(variant.precision, compared, bound)
         failed = [entry for entry in compared if not entry.within(bound)]
@@ -274,6 +315,7 @@ def report(
         "texts": texts,
         "prompts": sorted(described.prompts),
         "variants": reports,
+        **({"not_compared": others} if others else {}),
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -321,7 +363,7 @@ def details(parity: Mapping[str, Any]) -> list[str]:
     return [
         f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
         for file, entry in parity.get("variants", {}).items()
-    ]
+    ] + [f"{file}: not compared ({why})" for file, why in parity.get("not_compared", {}).items()]
 
 
 def _nearness(entry: Mapping[str, Any]) -> str:

@@ -67,8 +67,10 @@ def run(args: argparse.Namespace) -> int:
     chosen: list[str] = []
 
     def files(described: Manifest) -> list[str]:
+        from ..loading import choose_provider
         from ..session import choose_variant
 
+        args.provider = choose_provider(described, args.provider, args.precision).provider
         chosen[:] = precisions(described, args.provider, args.precision)
         variants = (choose_variant(described, provider=args.provider, precision=name) for name in chosen)
         return [described.tokenizer.file, *(record.file for variant in variants for record in variant.files)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .. import __version__
+from .. import __version__, missing
 from ..errors import MissingDependencyError
 from ..machine import int8_kernels
 from .facts import Facts, gather
@@ -213,12 +213,13 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
         what=", ".join(sorted(wheels)) or "none: CUDA's libraries must come from the system",
     )
     for library, failure in facts.libraries.items():
-        yield Finding(
-            level="problem" if failure and facts.gpus else "note" if failure else "ok",
-            check="cuda library",
-            what=f"{library} does not load: {failure}" if failure else f"{library} loads",
-            fix='pip install "onnxruntime-gpu[cuda,cudnn]"' if failure else "",
-        )
+        yield _library("cuda library", library, failure, facts, "problem" if facts.gpus else "note")
+
+
+def check_tensorrt(facts: Facts) -> Iterator[Finding]:
+    """TensorRT's libraries, which come with no wheel of onnxruntime: only who wants the provider misses them."""
+    for library, failure in facts.tensorrt.items():
+        yield _library("tensorrt library", library, failure, facts, "note")
 
 
 CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
@@ -228,7 +229,15 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_threads,
     check_memory,
     check_cuda,
+    check_tensorrt,
 )
+
+
+def _library(check: str, library: str, failure: str, facts: Facts, level: Level) -> Finding:
+    if not failure:
+        return Finding(level="ok", check=check, what=f"{library} loads")
+    found = missing.library(library, failure, facts.cuda, facts.packages)
+    return Finding(level=level, check=check, what=found.what, fix=found.fix)
 
 
 def _gpu_wheels(facts: Facts) -> list[str]:

@@ -90,6 +90,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="truncate",
         help="what happens to texts longer than max_length (default: truncate, and say how many)",
     )
+    parser.add_argument(
+        "--device-ids", type=device_ids, metavar="N,N", help="GPUs that work, one process each (default: the first)"
+    )
     exists = parser.add_mutually_exclusive_group()
     exists.add_argument("--force", action="store_true", help="replace an output that exists")
     exists.add_argument(
@@ -102,9 +105,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare MODEL and the options that say where it comes from and which variant loads."""
     parser.add_argument("model", metavar="MODEL", help="model directory, or a hub repository that holds one")
-    parser.add_argument("--provider", default="cpu", help="execution provider: cpu, cuda, tensorrt (default: cpu)")
-    parser.add_argument("--precision", help="fp32, fp16 or int8 (default: as the model directory says)")
+    parser.add_argument(
+        "--provider",
+        default="cpu",
+        help="execution provider: cpu, cuda, tensorrt, openvino, coreml, directml; auto takes cuda where it runs, "
+        "else cpu (default: cpu)",
+    )
+    parser.add_argument("--precision", help="fp32, fp16, bf16 or int8 (default: as the model directory says)")
     add_hub_options(parser)
+
+
+def device_ids(value: str) -> list[int]:
+    """Numbers joined by commas, for argparse."""
+    if not all(part.isdecimal() for part in value.split(",")):
+        raise argparse.ArgumentTypeError(f"{value!r} is not numbers joined by commas, such as 0,1")
+    return [int(part) for part in value.split(",")]
 
 
 def positive(value: str) -> int:
@@ -123,6 +138,7 @@ def open_model(args: argparse.Namespace) -> EmbeddingModel:
         provider=args.provider,
         precision=args.precision,
         threads=args.threads,
+        device_ids=args.device_ids,
         max_length=args.max_length,
         truncate_dim=args.truncate_dim,
         truncation=args.truncation,

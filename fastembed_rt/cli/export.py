@@ -43,7 +43,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--prompt", action="append", metavar="NAME=TEXT", help="add or change a prompt; repeatable")
     parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
     parser.add_argument(
-        "--precision", default="fp32", help="fp32, int8, or both joined by a comma; the first is the default one"
+        "--target",
+        default="cpu",
+        help="cpu, cuda, tensorrt, or several joined by commas: what the graphs are made for; cpu includes model.onnx, "
+        "for any runtime (default: cpu)",
+    )
+    parser.add_argument(
+        "--precision",
+        help="fp32 and int8 for cpu; fp16, bf16 and fp32 for cuda; fp16 and fp32 for tensorrt; several joined by "
+        "commas, the first is the directory's default (default: fp32; for GPUs alone fp16)",
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
@@ -100,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
         ),
         task=args.task,
         opset=DEFAULT_OPSET if args.opset is None else args.opset,
-        precisions=tuple(args.precision.split(",")),
+        targets=tuple(args.target.split(",")),
+        precisions=tuple(args.precision.split(",")) if args.precision is not None else None,
         calibration=args.calibration,
         min_cosine=INT8_MIN_COSINE if args.min_cosine is None else args.min_cosine,
         exporter=args.exporter,

@@ -5,11 +5,9 @@ Nothing that may crash is imported: onnxruntime and CUDA's libraries are tried i
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -17,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import native
+from .. import missing, native
 from ..machine import Machine, describe
 
+TENSORRT = "TensorrtExecutionProvider"
 TRIAL_SECONDS = 120  # a first import from a cold network disk is slow
 
 IMPORT_TRIAL = """
@@ -27,18 +26,12 @@ import json, onnxruntime as o
 facts = {"version": o.__version__, "providers": o.get_available_providers()}
 print(json.dumps({**facts, "cuda": getattr(o, "cuda_version", "") or ""}))
 """
+# sys.argv: the file of the module that looks, which the installation tried need not have; then the libraries.
 CUDA_TRIAL = """
-import ctypes, json, sys, onnxruntime
-if hasattr(onnxruntime, "preload_dlls"):
-    onnxruntime.preload_dlls()  # finds the nvidia-* wheels, which no loader searches
-failures = {}
-for library in sys.argv[1:]:
-    try:
-        ctypes.CDLL(library)
-        failures[library] = ""
-    except OSError as error:
-        failures[library] = str(error)
-print(json.dumps(failures))
+import json, runpy, sys, onnxruntime
+look = runpy.run_path(sys.argv[1], run_name="missing")
+look["preload"](onnxruntime)
+print(json.dumps(look["failures"](sys.argv[2:])))
 """
 
 
@@ -54,7 +47,9 @@ class Facts:
     import_error: str = ""  # why onnxruntime cannot be imported; "not installed" where nothing is there
     onnxruntime: str = ""  # its version, as it says itself
     providers: tuple[str, ...] = ()
+    cuda: str = ""  # the version that it is built for
     libraries: Mapping[str, str] = field(default_factory=dict)  # CUDA's: why one does not load, "" if it does
+    tensorrt: Mapping[str, str] = field(default_factory=dict)  # TensorRT's, where the provider is there
     gpus: tuple[str, ...] = ()
     nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
     kernels: str = ""  # of our own operators, those that run here
@@ -63,12 +58,15 @@ class Facts:
 
 def gather() -> Facts:
     """Look at this interpreter and this machine; takes a second or two, for the trial import."""
-    packages, wheels = _distributions()
+    packages, wheels = missing.distributions()
     trial: dict[str, Any] = {}
     import_error = "not installed"
     if wheels or importlib.util.find_spec("onnxruntime") is not None:
         trial, import_error = _try([sys.executable, "-P", "-c", IMPORT_TRIAL])
     gpus, nvidia_smi = _gpus()
+    cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
+    needed = missing.libraries("cuda", cuda)
+    libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
     return Facts(
         python=f"{platform.python_version()} ({platform.python_implementation()})",
         system=platform.platform(),
@@ -77,8 +75,10 @@ def gather() -> Facts:
         machine=describe(),
         import_error=import_error,
         onnxruntime=trial.get("version", ""),
-        providers=tuple(trial.get("providers", ())),
-        libraries=_cuda_libraries(trial.get("cuda", "")),
+        providers=providers,
+        cuda=cuda,
+        libraries={name: failure for name, failure in libraries.items() if name in needed},
+        tensorrt={name: failure for name, failure in libraries.items() if name not in needed},
         gpus=gpus,
         nvidia_smi=nvidia_smi,
         kernels=native.kernels() or "",
@@ -86,33 +86,12 @@ def gather() -> Facts:
     )
 
 
-def _distributions() -> tuple[dict[str, str], dict[str, str]]:
-    """Installed distributions, and of them those that bring the package `onnxruntime`: name -> version."""
-    packages: dict[str, str] = {}
-    wheels: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        metadata_name = distribution.metadata["Name"]
-        if not metadata_name:  # a damaged installation has metadata without a name
-            continue
-        name = re.sub(r"[-_.]+", "-", metadata_name).lower()
-        packages.setdefault(name, distribution.version)  # the first on the path is the one imported
-        # Some names begin alike and are other packages (onnxruntime-extensions, onnxruntime-genai).
-        files = {str(file) for file in distribution.files or ()} if name.startswith(("onnxruntime", "ort-")) else ()
-        if "onnxruntime/__init__.py" in files:
-            wheels.setdefault(name, distribution.version)
-    return packages, dict(sorted(wheels.items()))
-
-
-def _cuda_libraries(cuda: str) -> dict[str, str]:
-    """Why each library that the CUDA provider needs does not load, "" if it does; empty without CUDA."""
-    major = cuda.partition(".")[0]
-    if not major:
+def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:
+    """Why each library that the NVIDIA providers need does not load, "" if it does; empty without CUDA."""
+    names = missing.libraries("tensorrt" if with_tensorrt else "cuda", cuda)
+    if not names:
         return {}
-    if sys.platform == "win32":
-        names = [f"cudart64_{major}.dll", f"cublasLt64_{major}.dll", "cudnn64_9.dll"]
-    else:
-        names = [f"libcudart.so.{major}", f"libcublasLt.so.{major}", "libcudnn.so.9"]
-    failures, error = _try([sys.executable, "-P", "-c", CUDA_TRIAL, *names])
+    failures, error = _try([sys.executable, "-P", "-c", CUDA_TRIAL, str(missing.__file__), *names])
     return {name: failures.get(name, error) for name in names}
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import manifest, native
 from ..errors import FastembedRtError, IntegrityError
@@ -20,6 +20,9 @@ from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..stored import FLOAT32, form
 from .embed import add_model_arguments
+
+if TYPE_CHECKING:
+    from ..providers import Choice
 
 OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
 SOUND = frozenset({OK, NOT_FETCHED})
@@ -61,15 +64,21 @@ def run(args: argparse.Namespace) -> int:
     facts = manifest.read(directory)
     absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
     status = {record.file: file_status(directory, record, absent) for record in facts.files}
+    choice = _choice(facts, args.provider, args.precision)
     loading: dict[str, Loading] = {}
     for encoder in (facts, *facts.routes.values()):
-        loading |= find_loading(encoder, provider=args.provider, precision=args.precision, status=status)
+        provider = _choice(encoder, args.provider, args.precision).provider
+        loading |= find_loading(encoder, provider=provider, precision=args.precision, status=status)
     sound = all(state in SOUND for state in status.values())
     if args.json:
-        print(json.dumps(as_json(directory, facts, status, loading), indent=2, ensure_ascii=False))
+        chosen = {"provider": choice.provider, "provider_choice": choice.why}
+        described = {**as_json(directory, facts, status, loading), **chosen}
+        print(json.dumps(described, indent=2, ensure_ascii=False))
     else:
         for line in as_text(directory, facts, status, loading):
             print(line)
+        if choice.automatic:
+            print(f"\nprovider {choice.provider}: {choice.why}")
     return 0 if sound else IntegrityError.exit_code
 
 
@@ -106,6 +115,17 @@ def find_loading(
     return loading
 
 
+def _choice(facts: Manifest, provider: str, precision: str | None) -> Choice:
+    """The provider asked for, or what "auto" would take; without onnxruntime, the CPU's, and the page says why."""
+    from ..loading import choose_provider
+    from ..providers import AUTO, Choice
+
+    try:
+        return choose_provider(facts, provider, precision)
+    except ImportError as error:
+        return Choice("cpu" if provider == AUTO else provider, str(error))
+
+
 def _obstacle(provider: str) -> str | None:
     """Why nothing at all loads with this provider, if so."""
     from ..session import available_providers, provider_row
@@ -117,7 +137,7 @@ def _obstacle(provider: str) -> str | None:
         return str(error)
     if row.onnxruntime_name in available:
         return None
-    return f"{provider} is not in this onnxruntime ({', '.join(available)}); install fastembed-rt[{row.extra}]"
+    return f"{provider} is not in this onnxruntime ({', '.join(available)}); install {row.package}"
 
 
 def _choose(facts: Manifest, provider: str, precision: str | None) -> Variant | str:

@@ -429,3 +429,11 @@ def test_the_command_line(checkpoint: Path, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "texts.txt").write_text("a cat\n")
     assert main(["embed", str(output), str(tmp_path / "texts.txt")]) == 2
     assert "open it with fastembed_rt.LateInteractionModel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+def test_graphs_for_gpus_are_refused(target: str, checkpoint: Path, tmp_path: Path) -> None:
+    options = ExportOptions(output=tmp_path / "made", targets=(target,), verify=False)
+    with pytest.raises(UnsupportedCheckpointError, match=f"target {target} gives one vector a text"):
+        export(str(checkpoint), options)
+    assert not (tmp_path / "made").exists()

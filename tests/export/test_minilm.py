@@ -13,10 +13,12 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
+from packed_attention import evaluate
 from sentence_transformers import SentenceTransformer
 
-from fastembed_rt import EmbeddingModel, manifest
-from fastembed_rt_export.parity import parity_texts
+from fastembed_rt import EmbeddingModel, batching, manifest
+from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt_export.parity import distances, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 Vectors = npt.NDArray[np.float32]
@@ -165,3 +167,19 @@ def test_paragraphs_have_the_vectors_of_sentence_transformers(model: EmbeddingMo
 @needs_data
 def test_naughty_strings_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
     assert_same(model, reference, strings("unicode/blns.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", MIN_COSINE), ("fp16", 0.9995), ("bf16", 0.995)])
+def test_the_cuda_graphs_keep_to_their_bounds(checkpoint: Path, tmp_path: Path, precision: str, bound: float) -> None:
+    """In numpy, which computes as the CUDA kernels are documented to: what they really give only a GPU shows."""
+    options = ExportOptions(output=tmp_path / "m", targets=("cuda",), precisions=(precision,), verify=False)
+    described = export(str(checkpoint), options).manifest
+    texts = [case.text for case in parity_texts()][::6]
+    tokenizer = TextTokenizer(tmp_path / "m" / "tokenizer.json", max_length=described.max_length)
+    feeds = batching.packed_for_cuda(tokenizer(texts).ids, described.default.inputs)
+    found = evaluate(tmp_path / "m" / described.default_variant, feeds)
+    reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True).encode(texts)
+    cosine, _ = distances(found, reference)
+    assert cosine.min() >= bound, cosine.min()
+    print(f"{precision}: cosine mean {cosine.mean():.7f}, min {cosine.min():.7f} of {len(texts)} texts")

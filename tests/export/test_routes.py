@@ -335,3 +335,9 @@ def test_options_that_a_static_embedding_does_not_have(tmp_path: Path) -> None:
             export(str(checkpoint), ExportOptions(output=tmp_path / "out", overrides=overrides))
     with pytest.raises(UnsupportedCheckpointError, match="built from its table, not traced"):
         export(str(checkpoint), ExportOptions(output=tmp_path / "out", exporter="optimum"))
+
+
+def test_a_table_is_not_for_cuda(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "checkpoint", static(tmp_path / "static"))
+    with pytest.raises(UnsupportedCheckpointError, match=r"target cuda runs encoders with attention"):
+        export(str(checkpoint), ExportOptions(output=tmp_path / "out", targets=("cuda",), verify=False))

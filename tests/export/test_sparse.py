@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import transformers
 from checkpoints import CONFIGS, PROMPTS, TEXTS, change_json, change_tensors, save_tokenizer
+from packed_attention import evaluate
 
-from fastembed_rt import EmbeddingModel, SparseModel, native
+from fastembed_rt import EmbeddingModel, SparseModel, batching, native
 from fastembed_rt.cli import main
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, InvalidTypeError, ModelFormatError
 from fastembed_rt.manifest import read
 from fastembed_rt.sparse_vectors import SparseVector, similarity
+from fastembed_rt.tokenizer import TextTokenizer
 from fastembed_rt_export import masked_lm
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import sparse as sparse_task
 
@@ -314,3 +318,26 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["verify", str(output), "--against", str(checkpoint)]) == 0
     assert "parity: passed" in capsys.readouterr().out
     assert main(["embed", str(output), "-o", str(tmp_path / "vectors.npy"), str(checkpoint / "config.json")]) != 0
+
+
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+def test_graphs_for_gpus_in_half_precision(
+    target: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a vocabulary in pieces; numpy stands in for the attention that the CPU has not."""
+    monkeypatch.setattr(masked_lm, "PIECE", 40)
+    source = save_splade(tmp_path / "splade", strategy=strategy)
+    made = exported(source, tmp_path / "made", targets=(target,), precisions=("fp16",))
+    described = read(made)
+    (variant,) = described.variants
+    tokenizer = TextTokenizer(made / "tokenizer.json", max_length=described.max_length)
+    feeds = batching.feeds(tokenizer(TEXTS).ids, variant.inputs, 0, np.zeros(len(TEXTS), np.int64))
+    if target == "cuda":
+        found = evaluate(made / variant.graph.file, feeds)
+    else:
+        session = onnxruntime.InferenceSession(str(made / variant.graph.file), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, feeds)
+    assert found.dtype == np.float32
+    cosine, _ = distances(found, reference(source))
+    assert cosine.min() >= 0.9995

@@ -43,7 +43,9 @@ GPU = dataclasses.replace(
     packages={**HEALTHY.packages, "nvidia-cublas": "13.1.0", "nvidia-cudnn-cu13": "9.15.0"},
     wheels={"onnxruntime-gpu": "1.31.0"},
     providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+    cuda="13.0",
     libraries=CUDA_LIBRARIES,
+    tensorrt={"libnvinfer.so.10": ""},
     gpus=("NVIDIA L4, 23034 MiB, 580.82",),
     nvidia_smi="",
 )
@@ -199,14 +201,13 @@ def test_a_healthy_gpu_has_nothing_to_fix() -> None:
 def test_a_library_that_does_not_load_is_a_problem_where_there_is_a_gpu() -> None:
     facts = dataclasses.replace(GPU, libraries={**CUDA_LIBRARIES, "libcudnn.so.9": "cannot open"})
     (found,) = [finding for finding in diagnose(facts) if finding.level == "problem"]
-    assert found.what == "libcudnn.so.9 does not load: cannot open"
+    assert found.what == "libcudnn.so.9 does not load: cannot open; this onnxruntime is built for cuDNN 9"
     assert found.fix == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
 def test_onnxruntime_gpu_without_a_gpu_is_worth_notes_only() -> None:
-    facts = dataclasses.replace(
-        GPU, gpus=(), nvidia_smi="is not installed", libraries={"libcudart.so.13": "cannot open"}
-    )
+    failing = {"libcudart.so.13": "cannot open"}
+    facts = dataclasses.replace(GPU, gpus=(), nvidia_smi="is not installed", libraries=failing)
     assert problems(facts) == []
     found = row(facts, "gpu")
     assert found.level == "note"
@@ -226,6 +227,28 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_worth_a_note() -> None:
     assert problems(facts) == []
     assert row(facts, "cuda").level == "note"
     assert row(facts, "cuda").fix == 'pip uninstall -y onnxruntime  then: pip install "fastembed-rt[gpu]"'
+
+
+@pytest.mark.parametrize(
+    ("library", "packages", "said", "fix"),
+    [
+        ("libcublas.so.13", {"nvidia-cublas-cu12": "12.8.4"}, "CUDA 13, and installed is nvidia-cublas-cu12", "[cuda"),
+        ("libcudnn.so.9", {"nvidia-cudnn-cu12": "8.9.7"}, "cuDNN 9, and installed is nvidia-cudnn-cu12 8.9.7", "[cuda"),
+    ],
+)
+def test_a_library_of_another_major_is_named(library: str, packages: dict[str, str], said: str, fix: str) -> None:
+    facts = dataclasses.replace(GPU, packages={**HEALTHY.packages, **packages}, libraries={library: "cannot open"})
+    found = row(facts, "cuda library")
+    assert (found.level, said in found.what, fix in found.fix) == ("problem", True, True)
+
+
+def test_without_tensorrt_a_note_says_what_to_install_for_it() -> None:
+    packages = {**GPU.packages, "tensorrt-cu13": "11.0.1"}
+    facts = dataclasses.replace(GPU, packages=packages, tensorrt={"libnvinfer.so.10": "cannot open"})
+    assert problems(facts) == []
+    found = row(facts, "tensorrt library")
+    assert "built for TensorRT 10, and installed is tensorrt-cu13 11.0.1" in found.what
+    assert found.fix == 'pip install "tensorrt-cu13==10.*"'
 
 
 def test_cuda_libraries_of_the_system_are_an_answer_too() -> None:
@@ -375,8 +398,7 @@ def test_cuda_libraries_are_tried_one_by_one_after_onnxruntime_has_looked_for_th
     code = onnxruntime("9.1", "CUDAExecutionProvider", more=preload)
     install(installation, "onnxruntime-gpu", "9.1", code)
     libraries = gather().libraries
-    assert list(libraries) == ["libcudart.so.99", "libcublasLt.so.99", "libcudnn.so.9"]
-    assert "libcudart.so.99" in libraries["libcudart.so.99"]
+    assert {"libcudart.so.99", "libcublasLt.so.99", "libcudnn.so.9"} <= set(libraries)
     assert "cannot open" in libraries["libcudart.so.99"]
 
 

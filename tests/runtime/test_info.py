@@ -280,3 +280,16 @@ def test_a_terminal_without_utf8_still_gets_the_facts(directory: Path) -> None:
         check=True,
     )
     assert rb"note: f\xfcr sp\xe4ter \u2026" in done.stdout
+
+
+def test_auto_says_what_it_takes(
+    model_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert cli.main(["info", str(model_dir), "--provider", "auto"]) == 0
+    assert "provider cpu: auto took cpu (not cuda: not in this onnxruntime" in capsys.readouterr().out
+    assert cli.main(["info", str(model_dir), "--provider", "auto", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["provider"], told["provider_choice"][:13]) == ("cpu", "auto took cpu")

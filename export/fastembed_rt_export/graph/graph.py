@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from .weight import Array, Weight
@@ -20,6 +21,7 @@ INT32 = int(TensorProto.INT32)
 INT64 = int(TensorProto.INT64)
 FLOAT = int(TensorProto.FLOAT)
 BOOL = int(TensorProto.BOOL)
+FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 
 
 @dataclass
@@ -32,6 +34,9 @@ class Graph:
     constants: dict[str, TensorProto] = field(default_factory=dict)
     inputs: list[ValueInfoProto] = field(default_factory=list)
     outputs: list[ValueInfoProto] = field(default_factory=list)
+    # What float weights and constants become from here on, and what token states are, for targets of half precision.
+    float_type: np.dtype[Any] = FLOAT32
+    state_type: np.dtype[Any] = FLOAT32
     _scopes: list[str] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
 
@@ -69,16 +74,18 @@ class Graph:
 
     def weight(self, weight: Weight) -> Value:
         """Weight as an initializer under its own name; the same name is the same tensor."""
+        if self.float_type != weight.dtype == np.float32:
+            weight = weight.cast(self.float_type)
         known = self.weights.setdefault(weight.name, weight)
         if known.shape != weight.shape:
             raise ValueError(f"two weights are called {weight.name}: {known.shape} and {weight.shape}")
         return weight.name
 
-    def constant(self, array: Array | float | int | Sequence[int], dtype: type[np.generic] | None = None) -> Value:
-        """Small constant as an initializer; ints become int64, floats float32."""
+    def constant(self, array: Array | float | int | Sequence[int], dtype: npt.DTypeLike | None = None) -> Value:
+        """Small constant as an initializer; ints become int64, floats `float_type`."""
         value = np.asarray(array)
         if dtype is None:
-            dtype = np.int64 if value.dtype.kind == "i" else np.float32
+            dtype = np.int64 if value.dtype.kind == "i" else self.float_type
         value = np.ascontiguousarray(value, dtype=dtype).reshape(value.shape)
         key = f"const/{value.dtype}/{'x'.join(map(str, value.shape))}/{value.tobytes().hex()[:48]}"
         while key in self.constants and self.constants[key].raw_data != value.tobytes():

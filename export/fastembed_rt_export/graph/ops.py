@@ -101,6 +101,12 @@ class Ops:
         """Layer normalization over the last dimension."""
         return self.target.norm(self.graph, states, norm)
 
+    def add_norm(self, left: Value, right: Value, norm: Norm) -> Value:
+        """Layer normalization of a sum."""
+        if self.target.add_norm is not None:
+            return self.target.add_norm(self.graph, left, right, norm)
+        return self.norm(self.add(left, right), norm)
+
     def add(self, left: Value, right: Value) -> Value:
         """Elementwise sum."""
         return self.graph.node("Add", left, right, name="add")
@@ -127,7 +133,8 @@ class Ops:
             bias = self.target.attention_bias(self.graph, self.tokens, by_distance)
             if before is None and after is None:
                 return bias
-            return self.add(bias, self.target.band(self.graph, self.tokens, before, after))
+            band = self.target.band(self.graph, self.tokens, before, after)
+            return self.add(bias, band) if bias else band
 
     def angles(self, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
         """Rotary positions for `Attention.angles` from tables (P, D / 2): row 0, 1, 2, ... for the tokens of a text."""
@@ -149,7 +156,7 @@ class Ops:
         return self._followed(*self._attended(states, attention, bias, queries, then))
 
     def _followed(self, states: Value, then: Residual | None) -> Value:
-        return states if then is None else self.norm(self.add(then.states, states), then.norm)
+        return states if then is None else self.add_norm(then.states, states, then.norm)
 
     def _attended(
         self, states: Value, attention: Attention, bias: Value, queries: Value | None, then: Residual | None
@@ -241,7 +248,10 @@ class Ops:
             block = self.target.feed_forward_block(self.graph, states, [up], activation, down, then)
             if block is not None:
                 return block
-        return self._followed(self.linear(self.activation(self.linear(states, up), activation), down), then)
+        wide = None if self.target.activated is None else self.target.activated(self.graph, states, up, activation)
+        if wide is None:
+            wide = self.activation(self.linear(states, up), activation)
+        return self._followed(self.linear(wide, down), then)
 
     def gated_feed_forward(self, states: Value, gate: Linear, up: Linear, activation: str, down: Linear) -> Value:
         """down(activation(gate(states)) * up(states))."""

@@ -144,7 +144,21 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, mas
     return graph.node("Add", heads, additive, name="bias")
 
 
-def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
+def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
+    """Shares of the keys: scores (B, N, S, S) and a bias."""
+    return graph.node("Softmax", graph.node("Add", scores, bias, name="scores+bias"), axis=-1, name="softmax")
+
+
+def attention(
+    graph: Graph,
+    tokens: Tokens,
+    query: Value,
+    key: Value,
+    value: Value,
+    heads: int,
+    bias: Value,
+    shares: Callable[[Graph, Value, Value], Value] = softmax,
+) -> Value:
     """softmax(Q K^T + bias) V, each (B, S, N * D); the scale is in the query weights."""
     shape = graph.constant([0, 0, heads, -1])
     q = graph.node("Reshape", query, shape, name="query")
@@ -153,14 +167,21 @@ def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Val
     k = graph.node("Transpose", k, perm=[0, 2, 3, 1], name="key")
     v = graph.node("Reshape", value, shape, name="value")
     v = graph.node("Transpose", v, perm=[0, 2, 1, 3], name="value")
-    scores = graph.node("Add", graph.node("MatMul", q, k, name="scores"), bias, name="scores+bias")
-    mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1, name="softmax"), v, name="mixed")
+    mixed = graph.node("MatMul", shares(graph, graph.node("MatMul", q, k, name="scores"), bias), v, name="mixed")
     mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3], name="mixed")
     return graph.node("Reshape", mixed, graph.constant([0, 0, -1]), name="mixed")
 
 
 def grouped_attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+    graph: Graph,
+    tokens: Tokens,
+    query: Value,
+    key: Value,
+    value: Value,
+    heads: int,
+    kv_heads: int,
+    bias: Value,
+    shares: Callable[[Graph, Value, Value], Value] = softmax,
 ) -> Value:
     """Attention after each head of key and value (B, S, M * D) is written once for every query head it serves."""
 
@@ -172,7 +193,7 @@ def grouped_attention(
 
     if heads != kv_heads:
         key, value = repeated(key), repeated(value)
-    return attention(graph, tokens, query, key, value, heads, bias)
+    return attention(graph, tokens, query, key, value, heads, bias, shares)
 
 
 def _float_mask(graph: Graph, tokens: Tokens) -> Value:

@@ -82,3 +82,6 @@ class Target:
     feed_forward_block: (
         Callable[[Graph, Value, Sequence[Linear], str, Linear, Residual | None], Value | None] | None
     ) = None
+    # Operators that do two things in one pass. None: the target has no such; a None from `activated`: not for this one.
+    add_norm: Callable[[Graph, Value, Value, Norm], Value] | None = None  # the normalized sum
+    activated: Callable[[Graph, Value, Linear, str], Value | None] | None = None  # a layer and its activation

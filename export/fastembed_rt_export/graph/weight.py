@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import CheckpointError
+
 Array = npt.NDArray[Any]
 
 
@@ -35,6 +37,20 @@ class Weight:
     def transposed(self) -> Weight:
         """(out, in) as checkpoints store linear layers -> (in, out) as MatMul takes them."""
         return self.map(".T", lambda array: array.T, self.shape[::-1])
+
+    def cast(self, dtype: np.dtype[Any]) -> Weight:
+        """In a narrower float type; a value that it cannot hold is an error when it is read."""
+
+        def load() -> Array:
+            wide = self.load()
+            with np.errstate(over="ignore"):
+                narrow = wide.astype(dtype)
+            if not np.isfinite(narrow.astype(np.float32)).all():
+                largest = float(np.abs(wide).max())
+                raise CheckpointError(f"{self.name} has values to {largest:.3g}, which {dtype} does not hold; use bf16")
+            return narrow
+
+        return Weight(f"{self.name}.{dtype}", self.shape, load, dtype)
 
     def rows(self, start: int, stop: int) -> Weight:
         """The rows from `start` to before `stop`."""

@@ -27,7 +27,7 @@ from ..graph.target import Target
 from ..heads import apply
 from ..quantize import Sample
 from ..tokenizer_file import Vocabulary, special_token
-from ..variants import Built, Quantizing
+from ..variants import GPU_TARGETS, Built, Quantizing
 from .late_layouts import PROJECTION, Expansion, Layout, read_layout
 from .late_parity import QUERY_WORDS, verify
 from .task import Task
@@ -93,6 +93,11 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     Raises:
         CheckpointError: tensors that do not fit the config, a head that takes another width than it gets.
     """
+    if target.name in GPU_TARGETS:
+        raise UnsupportedCheckpointError(
+            f"target {target.name} gives one vector a text, and a late interaction model has one for each token; "
+            "leave --target out"
+        )
     expansion = _head(checkpoint).layout.expansion
     graph = Graph(opset)
     # Tokens that nobody sees have scores of their own, which may be larger than those of the others.

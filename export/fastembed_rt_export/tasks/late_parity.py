@@ -18,7 +18,7 @@ from fastembed_rt.manifest import read as read_manifest
 from ..checkpoint import Checkpoint
 from ..errors import ParityError
 from ..parity import Case, Comparison, Vectors, compare, parity_texts
-from ..verify import REFERENCE_BATCH, report, some
+from ..verify import REFERENCE_BATCH, first_here, opened, report, some
 from .reference import require_reference, versions
 from .task import Say
 
@@ -44,14 +44,14 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     """
     start = time.monotonic()
     described = read_manifest(directory)
-    with LateInteractionModel(directory) as model:
+    with LateInteractionModel(directory, **first_here(directory, described)) as model:
         queries, documents = _cases(model)
     say(f"reference: {len(queries)} queries, {len(documents)} documents with MultiVectorEncoder on torch")
     sides, scores = _reference(checkpoint, queries, documents)
     gc.collect()
 
-    def compared(variant: Variant) -> list[Comparison]:
-        with LateInteractionModel(directory, precision=variant.precision, target=variant.target) as model:
+    def compared(variant: Variant, provider: str) -> list[Comparison]:
+        with LateInteractionModel(directory, **opened(variant, provider)) as model:
             found = [entry for side in sides for entry in _compare(model, side)]
             if variant.precision == "fp32":
                 _check_scores(model, sides, scores, variant.graph.file)

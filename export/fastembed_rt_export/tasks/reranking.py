@@ -30,6 +30,7 @@ from ..parity import Bounds, Fidelity, bounds, parity_texts
 from ..quantize import Sample
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
+from ..verify import first_here, opened, runs_here
 from .classification import CLASSIFIERS, Classifier
 from .reference import require_reference, versions
 from .task import Say, Task
@@ -157,16 +158,17 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     """
     start = time.monotonic()
     described = read_manifest(directory)
-    with Reranker(directory) as model:
+    runs, others = runs_here(described)
+    with Reranker(directory, **first_here(directory, described)) as model:
         pairs = _cases(model)
         prompts = [None, *(name for name, text in model.prompts.items() if text)]
     say(f"reference: {len(pairs)} pairs with sentence-transformers' CrossEncoder on torch")
     expected, scores = _reference(checkpoint, pairs, prompts)
     reports = {}
-    for variant in described.variants:
+    for variant, provider in runs:
         say(f"comparing {variant.graph.file}")
         bound = bounds(variant.precision, min_cosine)
-        with Reranker(directory, precision=variant.precision, target=variant.target) as model:
+        with Reranker(directory, **opened(variant, provider)) as model:
             found = [_score(model, pairs, name, "identity") for name in prompts]
             alone = range(0, len(pairs), max(len(pairs) // ALONE_PAIRS, 1))
             single = np.concatenate([_score(model, [pairs[k]], prompts[0], "identity") for k in alone])
@@ -185,6 +187,7 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
         "texts": len(pairs),
         "prompts": sorted(described.prompts),
         "variants": reports,
+        **({"not_compared": others} if others else {}),
         "seconds": round(time.monotonic() - start, 1),
     }
 

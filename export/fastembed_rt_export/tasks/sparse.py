@@ -29,7 +29,7 @@ from ..masked_lm import head_of, logits
 from ..parity import Case, Comparison, Vectors
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
-from ..verify import REFERENCE_BATCH, cases, compare_all, report
+from ..verify import REFERENCE_BATCH, cases, compare_all, first_here, opened, report
 from .embedding import quantizing as embedding_quantizing
 from .reference import require_reference, versions
 from .task import Say, Task
@@ -101,14 +101,14 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     whole = Tensors(tensors.stored, "", tensors.account)
-    pieces = []
     with ops.scope("head"):
-        for piece in logits(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states):
-            # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
-            if head.strategy == "max":
-                pieces.append(_weights(graph, ops.pool(piece, "max"), head.activation))
-            else:
-                pieces.append(ops.pool(_weights(graph, piece, head.activation), "sum"))
+        pieces = list(logits(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states))
+        # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
+        if head.strategy == "max":
+            pieces = [_weights(graph, ops.pool(piece, "max"), head.activation) for piece in pieces]
+        else:  # all weights, then all sums: where states are half as wide, everything is float32 from a pooling on
+            pieces = [_weights(graph, piece, head.activation) for piece in pieces]
+            pieces = [ops.pool(piece, "sum") for piece in pieces]
         vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
     left = tensors.check(checkpoint.architecture.heads)
     words = int(checkpoint.config["vocab_size"])
@@ -130,7 +130,7 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     """Parity report: all words' weights beside sentence-transformers' SparseEncoder; see verify.verify."""
     start = time.monotonic()
     described = read_manifest(directory)
-    with SparseModel(directory) as model:
+    with SparseModel(directory, **first_here(directory, described)) as model:
         wanted = cases(model)
     say(f"reference: {len(wanted)} texts with sentence-transformers' SparseEncoder on torch")
     expected = _reference(checkpoint, wanted)
@@ -138,8 +138,8 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} words, {versions()} gives {expected.shape[1]}")
 
-    def compared(variant: Variant) -> list[Comparison]:
-        with SparseModel(directory, precision=variant.precision, target=variant.target) as model:
+    def compared(variant: Variant, provider: str) -> list[Comparison]:
+        with SparseModel(directory, **opened(variant, provider)) as model:
             return compare_all(wanted, lambda cases: _exported(model, cases), expected)
 
     return report(described, compared, versions(), start, len(wanted), say, min_cosine)

@@ -1,0 +1,96 @@
+"""Who is measured: this package's graphs under a provider, and sentence-transformers on torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+# Texts, how many go together, tokens of the longest -> vectors (n, dim).
+Encode = Callable[[list[str], int, int], Vectors]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the comparison."""
+
+    name: str
+    title: str
+    bytes_per_weight: int
+    open: Callable[[Path, Path], Encode]  # checkpoint, model directory
+    ours: bool
+
+
+def torch_model(checkpoint: Path, device: str, dtype: str) -> Any:
+    """sentence-transformers with torch's scaled dot-product attention."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    # float32 means float32, for the reference; half precision is not concerned.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    options = {"attn_implementation": "sdpa"}
+    model = SentenceTransformer(str(checkpoint), device=device, local_files_only=True, model_kwargs=options)
+    return model.to(dtype=getattr(torch, dtype)).eval()
+
+
+def _torch(device: str, dtype: str) -> Callable[[Path, Path], Encode]:
+    def open_it(checkpoint: Path, _: Path) -> Encode:
+        model = torch_model(checkpoint, device, dtype)
+
+        def encode(texts: list[str], batch: int, length: int) -> Vectors:
+            made = model.encode(texts, batch_size=batch, show_progress_bar=False)
+            return np.asarray(made, dtype=np.float32)
+
+        return encode
+
+    return open_it
+
+
+def _own(provider: str, precision: str) -> Callable[[Path, Path], Encode]:
+    def open_it(_: Path, directory: Path) -> Encode:
+        from fastembed_rt import EmbeddingModel
+
+        models: dict[int, EmbeddingModel] = {}
+
+        def encode(texts: list[str], batch: int, length: int) -> Vectors:
+            tokens = batch * length
+            if tokens not in models:
+                for model in models.values():
+                    model.close()
+                models.clear()
+                models[tokens] = EmbeddingModel(
+                    directory, provider=provider, precision=precision, max_batch_tokens=tokens
+                )
+            made: Vectors = models[tokens].encode(texts)
+            return made
+
+        return encode
+
+    return open_it
+
+
+REFERENCE = "st-fp16"
+ON_GPU = {
+    "rt-cuda-fp16": Contender("rt-cuda-fp16", "fastembed-rt, CUDA fp16", 2, _own("cuda", "fp16"), ours=True),
+    "rt-cuda-bf16": Contender("rt-cuda-bf16", "fastembed-rt, CUDA bf16", 2, _own("cuda", "bf16"), ours=True),
+    "rt-tensorrt-fp16": Contender("rt-tensorrt-fp16", "fastembed-rt, TensorRT", 2, _own("tensorrt", "fp16"), ours=True),
+    "st-fp16": Contender("st-fp16", "sentence-transformers, torch fp16 SDPA", 2, _torch("cuda", "float16"), ours=False),
+}
+ON_CPU = {  # for --dry-run: the same code on any machine
+    "rt-cpu-fp32": Contender("rt-cpu-fp32", "fastembed-rt, CPU fp32", 4, _own("cpu", "fp32"), ours=True),
+    "st-fp32": Contender("st-fp32", "sentence-transformers, torch fp32", 4, _torch("cpu", "float32"), ours=False),
+}
+EXPORTS = {  # targets and precisions that a contender needs
+    "rt-cuda-fp16": ("cuda", "fp16"),
+    "rt-cuda-bf16": ("cuda", "bf16"),
+    "rt-tensorrt-fp16": ("tensorrt", "fp16"),
+    "rt-cpu-fp32": ("cpu", "fp32"),
+}
+# Cosines to torch in float32 that a contender must reach before it is timed; of vectors as they are.
+BOUNDS = {"rt-cuda-bf16": 0.995, "rt-cpu-fp32": 0.99999, "st-fp32": 0.99999}
+BOUND = 0.9995

@@ -1,0 +1,284 @@
+"""The cuda target: what onnxruntime's CUDA provider runs fastest, on packed (T, H) token states without padding.
+
+T tokens of all texts lie one after the other, attention included: com.microsoft.PackedMultiHeadAttention takes the
+texts' boundaries instead of a mask, so that flash and memory-efficient kernels do it (a 2-D mask would rule them out).
+No operator computes a shape, so no node goes to the CPU and the whole graph can be captured. The runtime feeds, of
+these, what the graph uses:
+
+    input_ids (T,)
+    position_ids (T,)                   0, 1, 2, ... in each text
+    position_ids_after_pad_<P> (T,)     P + 1, P + 2, ... in each text; P for tokens that are the pad id (RoBERTa)
+    token_offset (B, S) int32           places of all tokens in (B * S), then those without a token
+    cumulative_sequence_length (B + 1,) int32    0, length of the first text, that and the second, ...
+    unpack (B, S)                       token at each place; the text's last token where there is none
+    places (S,)                         0, 1, 2, ..., S - 1
+    attention_mask, pooling_mask (B, S) int64
+
+fp16 and bf16: weights and states are half as wide; LayerNormalization and softmax accumulate in float32, pooling and
+what follows is float32. The packed attention has no bfloat16, so bf16 graphs attend in float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto
+
+from fastembed_rt.batching import LANES, POSITIONS_AFTER_PAD
+
+from ..errors import UnsupportedCheckpointError
+from . import cpu
+from .graph import FLOAT, INT32, INT64, Graph, Value
+from .portable import PORTABLE
+from .target import Target, Tokens
+from .weight import Array, Linear, Norm, Weight
+
+MICROSOFT = "com.microsoft"
+OPSET = 23  # RotaryEmbedding and RMSNormalization
+FLOAT16, BFLOAT16 = int(TensorProto.FLOAT16), int(TensorProto.BFLOAT16)
+DTYPES: dict[str, np.dtype[Any]] = {
+    "fp16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "fp32": np.dtype(np.float32),
+}
+# Added to the scores of keys outside a window; float16 holds no more than 65504.
+MASKED = -3e4
+PLACES = ("batch", "sequence")
+BOUNDARIES = "cumulative_sequence_length"
+INPUTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "position_ids": (INT64, ("tokens",)),
+    "token_offset": (INT32, PLACES),
+    BOUNDARIES: (INT32, ("boundaries",)),
+    "unpack": (INT64, PLACES),
+    "places": (INT64, ("sequence",)),
+    "attention_mask": (INT64, PLACES),
+}
+
+
+def needed(graph: Graph, name: str) -> Value:
+    """An input of the graph, declared when it is first used."""
+    if all(entry.name != name for entry in graph.inputs):
+        dtype, shape = INPUTS.get(name, (INT64, ("tokens",)))
+        graph.input(name, dtype, shape)
+    return name
+
+
+def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) -> Value:
+    """Rows by position in the text."""
+    rows = graph.node("Gather", graph.weight(table), needed(graph, "position_ids"), name="position")
+    return graph.node("Add", states, rows, name="word+position")
+
+
+def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
+    """The runtime counts: a sum along the tokens is slow on the device and nothing on the host."""
+    rows = graph.node("Gather", graph.weight(table), needed(graph, f"{POSITIONS_AFTER_PAD}{pad}"), name="position")
+    return graph.node("Add", states, rows, name="word+position")
+
+
+def norm(graph: Graph, states: Value, layer: Norm) -> Value:
+    """Statistics in float32, which is what stash_type 1, the default, says."""
+    return PORTABLE.norm(graph, states, layer)
+
+
+def add_norm(graph: Graph, left: Value, right: Value, layer: Norm) -> Value:
+    """Sum and normalization in one pass over the states; the runtime asks for float32 statistics (strict mode)."""
+    if layer.rms:
+        return norm(graph, graph.node("Add", left, right, name="add"), layer)
+    parameters = [graph.weight(weight) for weight in (layer.weight, layer.bias) if weight is not None]
+    return graph.node(
+        "SkipLayerNormalization", left, right, *parameters, domain=MICROSOFT, epsilon=layer.epsilon, name="norm"
+    )
+
+
+def activated(graph: Graph, states: Value, layer: Linear, activation: str) -> Value | None:
+    """A layer and its GELU, bias and all in one pass over the wide states; None for what has no such operator."""
+    operator = FUSED.get(activation)
+    if layer.bias is None or operator is None:
+        return None
+    product = graph.node("MatMul", states, graph.weight(layer.weight.transposed), name="linear")
+    return graph.node(operator, product, graph.weight(layer.bias), domain=MICROSOFT, name="gelu")
+
+
+FUSED = {
+    **dict.fromkeys(("gelu", "gelu_python"), "BiasGelu"),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"), "FastGelu"),
+}
+
+
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+    """None ("") without a bias by distance, else (1, N, S, S)."""
+    if by_distance is None:
+        return ""
+    # The runtime rounds S up, so places beyond the last position exist; no text reaches them.
+    rows, heads = by_distance.shape
+    wide = by_distance.map(
+        ".wide", lambda array: np.pad(array, ((LANES, LANES), (0, 0)), mode="edge"), (rows + 2 * LANES, heads)
+    )
+    row = graph.node("Add", _distance(graph), graph.constant((wide.shape[0] + 1) // 2 - 1), name="row")
+    found = graph.node("Gather", graph.weight(wide), row, name="rows")  # (S, S, N)
+    by_head = graph.node("Transpose", found, perm=[2, 0, 1], name="heads")
+    return _as_attended(graph, graph.node("Unsqueeze", by_head, graph.constant([0]), name="bias"))
+
+
+def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+    """(1, 1, S, S): 0 for keys from `before` places before the query to `after` places behind it, MASKED else."""
+    distance = _distance(graph)
+    beyond = []
+    if before is not None:
+        beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
+    if after is not None:
+        beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
+    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
+    kind = np.float32 if graph.float_type == np.float32 else np.float16
+    row = graph.node("Where", outside, graph.constant(MASKED, kind), graph.constant(0.0, kind), name="band")
+    return graph.node("Unsqueeze", row, graph.constant([0, 1]), name="band")
+
+
+def _distance(graph: Graph) -> Value:
+    """Key minus query: (S, S)."""
+    places = needed(graph, "places")
+    query = graph.node("Unsqueeze", places, graph.constant([1]), name="query")
+    return graph.node("Sub", places, query, name="distance")
+
+
+def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
+    """(T, N * D) each; the scale is in the query weights."""
+    if tokens.unseen:
+        raise UnsupportedCheckpointError(
+            "target cuda has no attention that hides some of a text's tokens from the others; export it for cpu"
+        )
+    parts = [_as_attended(graph, part) for part in (query, key, value)]
+    inputs = [*parts, "", needed(graph, "token_offset"), needed(graph, BOUNDARIES)]
+    mixed = graph.node(
+        "PackedMultiHeadAttention",
+        *inputs,
+        *([bias] if bias else []),
+        num_heads=heads,
+        scale=1.0,
+        domain=MICROSOFT,
+        name="attention",
+    )
+    return graph.node("Cast", mixed, to=BFLOAT16, name="mixed") if graph.float_type == DTYPES["bf16"] else mixed
+
+
+def _as_attended(graph: Graph, value: Value) -> Value:
+    """bfloat16 as float16, which the operator takes; others as they are."""
+    return graph.node("Cast", value, to=FLOAT16, name="half") if graph.float_type == DTYPES["bf16"] else value
+
+
+def grouped_attention(
+    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+) -> Value:
+    """The operator has as many heads of keys as of queries: each is written once for every query head it serves."""
+
+    def repeated(states: Value) -> Value:
+        split = graph.node("Reshape", states, graph.constant([0, kv_heads, 1, -1]), name="heads")
+        wide = graph.node("Expand", split, graph.constant([1, 1, heads // kv_heads, 1]), name="repeated")
+        return graph.node("Reshape", wide, graph.constant([0, -1]), name="repeated")
+
+    return attention(graph, tokens, query, repeated(key), repeated(value), heads, bias)
+
+
+def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+    """Scores of each text's own would be a bias (B, N, S, S) of padded states, which is what packing avoids."""
+    raise UnsupportedCheckpointError(
+        "target cuda has no attention whose scores distances meet with queries or keys, as DeBERTa's do; "
+        "export it for cpu or tensorrt"
+    )
+
+
+def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+    """The row of each token: (1, T, D / 2) each."""
+    found = []
+    for table in (cosine, sine):
+        rows = graph.node("Gather", graph.weight(table), needed(graph, "position_ids"), name="angle")
+        found.append(graph.node("Unsqueeze", rows, graph.constant([0]), name="angle"))
+    return tuple(found)
+
+
+def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+    """(T, N * D), each D by itself."""
+    split = graph.node("Reshape", states, graph.constant([0, heads, -1]), name="heads")
+    return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, -1]), name="normed")
+
+
+def _unpacked(graph: Graph, states: Value) -> Value:
+    """(T, H) -> (B, S, H) float32; from here on everything is."""
+    return _wide(graph, graph.node("Gather", states, needed(graph, "unpack"), name="unpack"))
+
+
+def _wide(graph: Graph, states: Value) -> Value:
+    if graph.state_type != np.float32:
+        states = graph.node("Cast", states, to=FLOAT, name="float")
+    graph.float_type = np.dtype(np.float32)
+    return states
+
+
+def _padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
+    """A pooling of padded states, on unpacked ones: once a batch, a small part of it."""
+
+    def pooled(graph: Graph, tokens: Tokens, states: Value) -> Value:
+        for mask in (tokens.attention_mask, tokens.pooling_mask):
+            needed(graph, mask)
+        return pool(graph, tokens, _unpacked(graph, states))
+
+    return pooled
+
+
+def pool_cls(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the first token that counts: of the text, where no prompt is left out."""
+    if tokens.pooling_mask == tokens.attention_mask:
+        row = graph.node("Gather", needed(graph, "unpack"), graph.constant(0), axis=1, name="first")
+        return _wide(graph, graph.node("Gather", states, row, name="first"))
+    padded = _unpacked(graph, states)
+    mask = graph.node("Cast", tokens.pooling_mask, to=FLOAT, name="mask")  # ArgMax has no integer kernel
+    first = graph.node("ArgMax", mask, axis=1, keepdims=1, name="first")
+    return graph.node("GatherND", padded, first, batch_dims=1, name="take")
+
+
+def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the last token, which every place behind it points to."""
+    row = graph.node("Gather", needed(graph, "unpack"), graph.constant(-1), axis=1, name="last")
+    return _wide(graph, graph.node("Gather", states, row, name="last"))
+
+
+def target(precision: str) -> Target:
+    """The target in fp16, bf16 or fp32."""
+
+    def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
+        graph.float_type = graph.state_type = DTYPES[precision]
+        ids = graph.input("input_ids", INT64, ("tokens",))
+        pooling = graph.input("pooling_mask", INT64, PLACES) if own_pooling_mask else "attention_mask"
+        return Tokens(input_ids=ids, attention_mask="attention_mask", pooling_mask=pooling)
+
+    return replace(
+        PORTABLE,
+        name="cuda",
+        opset=OPSET,
+        enter=enter,
+        add_positions=add_positions,
+        add_positions_after_pad=add_positions_after_pad,
+        linears=cpu.linears,
+        norm=norm,
+        add_norm=add_norm,
+        activated=activated,
+        attention_bias=attention_bias,
+        project=lambda graph, _, states, layers: cpu.linears(graph, states, layers),
+        attention=attention,
+        grouped_attention=grouped_attention,
+        band=band,
+        angles=angles,
+        rotate=cpu.rotate,
+        by_distance=by_distance,
+        head_norm=head_norm,
+        collect=lambda graph, _, mixed, layer: cpu.linears(graph, mixed, [layer])[0],
+        pools={
+            **{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()},
+            "cls": pool_cls,
+            "lasttoken": pool_last,
+        },
+    )

@@ -1,0 +1,118 @@
+"""The GPU benchmark on CPUs: it runs from end to end, refuses to time wrong vectors, and its arithmetic is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import contenders, measure, report
+from benchmarks.gpu.shapes import SHAPES, make, texts
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("gpu")
+    assert command.main(["--dry-run", "--out", str(folder)]) == 0
+    assert "A dry run on CPUs" in (folder / "report.md").read_text(encoding="utf-8")
+    record: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return record
+
+
+def test_a_dry_run_goes_all_the_way_and_says_that_it_is_one(dry: dict[str, Any]) -> None:
+    assert dry["dry_run"] is True
+    assert dry["failures"] == []
+    assert dry["versions"]["torch"] == torch.__version__
+    assert set(dry["contenders"]) == {"rt-cpu-fp32", "st-fp32"}
+    found = dry["shapes"]["tiny"]
+    assert {(row["length"], row["batch"]) for row in found["throughput"]} == {(8, 1), (8, 4), (32, 1), (32, 4)}
+    assert all(len(row["seconds"]) == 2 for row in found["throughput"])
+    assert all(len(row["seconds"]) == 12 and row["p50"] <= row["p99"] for row in found["latency"])
+    assert found["fidelity"]["rt-cpu-fp32"]["centred_min"] > 0.999
+    assert found["fidelity"]["rt-cpu-fp32"]["between_texts"] < 0.999  # the check can tell texts apart
+
+
+def test_wrong_vectors_are_not_timed_and_end_with_their_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = contenders.ON_CPU["rt-cpu-fp32"]
+
+    def spoiled(checkpoint: Path, directory: Path) -> contenders.Encode:
+        encode = row.open(checkpoint, directory)
+        return lambda *arguments: np.roll(encode(*arguments), 1, axis=1)
+
+    monkeypatch.setitem(contenders.ON_CPU, "rt-cpu-fp32", dataclasses.replace(row, open=spoiled))
+    assert command.main(["--dry-run", "--out", str(tmp_path)]) == command.WRONG
+    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+    assert "to torch fp32, so not timed" in record["failures"][0]
+    assert {entry["contender"] for entry in record["shapes"]["tiny"]["throughput"]} == {"st-fp32"}
+
+
+def test_texts_have_exactly_as_many_tokens_as_asked(tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(make(SHAPES["tiny"], tmp_path))
+    lengths = [2, 3, 17, 512]
+    assert [len(tokenizer(text)["input_ids"]) for text in texts(SHAPES["tiny"], lengths)] == lengths
+
+
+@pytest.mark.parametrize("tokens", [7, 64])
+def test_operations_are_those_that_torch_counts(tmp_path: Path, tokens: int) -> None:
+    make(SHAPES["tiny"], tmp_path)
+    model = transformers.BertModel.from_pretrained(tmp_path / "transformers", attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.encoder(model.embeddings(torch.zeros(1, tokens, dtype=torch.long)))
+    assert SHAPES["tiny"].operations(tokens) == counter.get_total_flops()
+
+
+def test_shares_and_aims_follow_from_the_samples() -> None:
+    shape = SHAPES["base"]
+    rows = [("rt-cuda-fp16", 100, 0.5), ("st-fp16", 100, 1.0)]
+    record: dict[str, Any] = {
+        "peaks": {
+            "matrix": {"float16": {"operations_per_second": 200 * shape.operations(128) / 0.5}},
+            "copy": {"bytes_per_second": 1e12},
+        },
+        "contenders": {
+            name: {"ours": name.startswith("rt"), "bytes_per_weight": 2} for name in ("rt-cuda-fp16", "st-fp16")
+        },
+        "shapes": {
+            "base": {
+                "throughput": [
+                    {"contender": name, "length": 128, "batch": 8, "texts": count, "seconds": [seconds]}
+                    for name, count, seconds in rows
+                ],
+                "latency": [
+                    {"contender": "rt-cuda-fp16", "length": 128, "seconds": [1e-3, 1e-3, 1e-3]},
+                    {"contender": "st-fp16", "length": 128, "seconds": [2e-3, 2e-3, 2e-3]},
+                ],
+            }
+        },
+    }
+    report.summarize(record)
+    assert record["shapes"]["base"]["throughput"][0]["matrix_share"] == pytest.approx(0.5)
+    assert record["shapes"]["base"]["latency"][0]["bandwidth_share"] == pytest.approx(2 * shape.weights / 1e-3 / 1e12)
+    assert [(aim["what"].split(",")[0], aim["value"], aim["met"]) for aim in record["aims"]] == [
+        ("texts/s to sentence-transformers fp16", pytest.approx(2.0), True),
+        ("one text", pytest.approx(0.5), False),
+    ]
+
+
+def test_centring_takes_away_what_all_vectors_share() -> None:
+    random = np.random.default_rng(0)
+    expected = (10 + random.standard_normal((50, 8))).astype(np.float32)
+    found = measure.fidelity((10 + random.standard_normal((50, 8))).astype(np.float32), expected)
+    assert found["mean"] > 0.95
+    assert found["centred_min"] < 0.5
+
+
+@pytest.mark.gpu
+def test_the_smallest_real_run(tmp_path: Path) -> None:
+    small = ["--shapes", "tiny", "--lengths", "16,64", "--batches", "1,8", "--rounds", "1", "--calls", "5"]
+    assert command.main([*small, "--tokens", "1024", "--out", str(tmp_path)]) == 0

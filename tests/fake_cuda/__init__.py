@@ -1,0 +1,52 @@
+"""CUDA without a GPU: libraries that let onnxruntime-gpu create sessions, to see that every node has a CUDA kernel.
+
+gcc and nm make them of runtime.c and of the symbols that the provider's library lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+SOURCE = Path(__file__).parent / "runtime.c"
+PROVIDER = "libonnxruntime_providers_cuda.so"
+UNVERSIONED = ("libcuda.so.1", "libcudnn.so.9")
+ALWAYS = ("libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.so.13", "libcuda.so.1")
+
+
+def build(python: str, into: Path) -> Path:
+    """Libraries for the onnxruntime-gpu of a Python; the directory for LD_LIBRARY_PATH."""
+    find = "import importlib.util; print(importlib.util.find_spec('onnxruntime').submodule_search_locations[0])"
+    package = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout.strip()
+    listed = subprocess.run(
+        ["nm", "-D", "--undefined-only", "--with-symbol-versions", str(Path(package) / "capi" / PROVIDER)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for line in listed.stdout.splitlines():
+        found = re.fullmatch(r"\s+\w\s+(\w+)(?:@+(\S+))?", line)
+        if found and (found[2] or "").startswith("libcu"):
+            wanted[found[2]].add(found[1])
+        elif found and found[2] is None and re.match(r"cu[A-Z]", found[1]):
+            wanted["libcuda.so.1"].add(found[1])
+    # cuDNN is opened by name at run time: every name of its functions that the provider knows.
+    provider = (Path(package) / "capi" / PROVIDER).read_bytes()
+    wanted["libcudnn.so.9"] = {name.decode() for name in re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", provider)}
+    head, *functions = re.split(r"(?m)^(?=(?:int|size_t|const char\*) \w+\()", SOURCE.read_text())
+    written = {re.match(r"(?:int|size_t|const char\*) (\w+)", text)[1]: text for text in functions}  # type: ignore[index]
+    written["cuInit"] = "int cuInit(unsigned f){return 0;}\n"
+    written["cuDeviceGetCount"] = "int cuDeviceGetCount(int*n){*n=1;return 0;}\n"
+    wanted["libcuda.so.1"] |= {"cuInit", "cuDeviceGetCount"}
+    wanted["libcudart.so.13"] |= {"cudaHostRegister", "cudaHostUnregister"}  # which this package calls
+    for library in {*ALWAYS, *wanted}:
+        code = head + "".join(written.get(name, f"int {name}(void){{return 0;}}\n") for name in wanted[library])
+        (into / "library.c").write_text(code)
+        (into / "library.map").write_text(f"{library} {{ global: *; }};\n")
+        command = ["gcc", "-w", "-fno-builtin", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(into / library)]
+        versions = [] if library in UNVERSIONED else [f"-Wl,--version-script={into / 'library.map'}"]
+        subprocess.run([*command, str(into / "library.c"), *versions], check=True)
+    return into

@@ -1,0 +1,145 @@
+"""The operators of com.microsoft that cuda graphs are made of, in numpy, for the ONNX reference evaluator.
+
+Written from the operators' documentation (onnxruntime, ContribOperators.md), not from the graphs: float16 inputs are
+computed in float32 and rounded once, as the CUDA kernels accumulate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from scipy.special import erf
+
+Array = npt.NDArray[Any]
+
+
+class PackedMultiHeadAttention(OpRun):  # type: ignore[misc]
+    op_domain = "com.microsoft"
+
+    def _run(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        bias: Array | None,
+        token_offset: Array,
+        boundaries: Array,
+        attention_bias: Array | None = None,
+        num_heads: int | None = None,
+        scale: float | None = None,
+        mask_filter_value: float | None = None,
+    ) -> tuple[Array]:
+        assert bias is None
+        assert num_heads
+        assert query.dtype in (np.float16, np.float32), "the operator takes no other types"
+        assert token_offset.dtype == boundaries.dtype == np.int32, "and no other integers"
+        batch, width = token_offset.shape
+        check_offsets(token_offset, boundaries)
+        out = np.full(value.shape, np.nan, np.float32)  # tokens of no text stay undefined
+        head = query.shape[1] // num_heads
+        factor = scale if scale else 1.0 / np.sqrt(head)
+        for text in range(batch):
+            rows = slice(boundaries[text], boundaries[text + 1])
+            q, k, v = (
+                part[rows].astype(np.float32).reshape(-1, num_heads, part.shape[1] // num_heads).transpose(1, 0, 2)
+                for part in (query, key, value)
+            )
+            scores = factor * (q @ k.transpose(0, 2, 1))
+            if attention_bias is not None:
+                assert attention_bias.dtype == query.dtype
+                assert attention_bias.shape[2:] == (width, width)
+                length = scores.shape[-1]
+                own = attention_bias[text if len(attention_bias) > 1 else 0]
+                scores = scores + own[:, :length, :length].astype(np.float32)
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
+            out[rows] = mixed.transpose(1, 0, 2).reshape(mixed.shape[1], -1)
+        return (out.astype(query.dtype),)
+
+
+def check_offsets(token_offset: Array, boundaries: Array) -> None:
+    """Offsets of the tokens in the padded batch come first, in order, then those of the padding."""
+    batch, width = token_offset.shape
+    lengths = np.diff(boundaries)
+    assert boundaries[0] == 0
+    assert (lengths > 0).all()
+    assert (lengths <= width).all()
+    places = np.arange(batch * width).reshape(batch, width)
+    present = np.arange(width) < lengths[:, None]
+    np.testing.assert_array_equal(token_offset.ravel(), np.concatenate([places[present], places[~present]]))
+
+
+class SkipLayerNormalization(OpRun):  # type: ignore[misc]
+    op_domain = "com.microsoft"
+
+    def _run(
+        self, left: Array, right: Array, gamma: Array, beta: Array | None = None, epsilon: float | None = None
+    ) -> tuple[Array]:
+        total = left.astype(np.float32) + right.astype(np.float32)
+        centred = total - total.mean(axis=-1, keepdims=True)
+        unit = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+        normed = unit * gamma.astype(np.float32) + (0 if beta is None else beta.astype(np.float32))
+        return (normed.astype(left.dtype),)
+
+
+class BiasGelu(OpRun):  # type: ignore[misc]
+    op_domain = "com.microsoft"
+
+    def _run(self, states: Array, bias: Array) -> tuple[Array]:
+        wide = states.astype(np.float32) + bias.astype(np.float32)
+        return ((0.5 * wide * (1.0 + erf(wide / np.sqrt(2.0)))).astype(states.dtype),)
+
+
+class FastGelu(OpRun):  # type: ignore[misc]
+    op_domain = "com.microsoft"
+
+    def _run(self, states: Array, bias: Array) -> tuple[Array]:
+        wide = states.astype(np.float32) + bias.astype(np.float32)
+        inner = np.sqrt(2.0 / np.pi) * (wide + 0.044715 * wide**3)
+        return ((0.5 * wide * (1.0 + np.tanh(inner))).astype(states.dtype),)
+
+
+class MatMul(OpRun):  # type: ignore[misc]
+    """The standard operator with sums in float32, as cuBLAS has them, and a BLAS that numpy has for no other float."""
+
+    op_domain = ""
+
+    def _run(self, left: Array, right: Array) -> tuple[Array]:
+        return ((left.astype(np.float32) @ right.astype(np.float32)).astype(left.dtype),)
+
+
+class Gemm(OpRun):  # type: ignore[misc]
+    """The standard operator likewise; the bias is added before the sum is rounded."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        left: Array,
+        right: Array,
+        bias: Array | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        transA: int | None = None,  # noqa: N803
+        transB: int | None = None,  # noqa: N803
+    ) -> tuple[Array]:
+        assert not transA
+        assert not transB
+        product = left.astype(np.float32) @ right.astype(np.float32)
+        return ((product if bias is None else product + bias.astype(np.float32)).astype(left.dtype),)
+
+
+OPERATORS = [PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul, Gemm]
+
+
+def evaluate(file: Path, feeds: dict[str, Array]) -> Array:
+    """The first output of a cuda graph for a batch, inputs by name; more than it takes may be given."""
+    evaluator = ReferenceEvaluator(onnx.load(str(file)), new_ops=OPERATORS)
+    (found,) = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names})
+    return np.asarray(found)

@@ -1,0 +1,169 @@
+"""Feeds of captured shapes, and the CUDA session itself: on onnxruntime-gpu with CUDA pretended, and on a real GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
+
+from fastembed_rt import EmbeddingModel, batching, cuda
+from fastembed_rt_export import pipeline
+from fastembed_rt_export.parity import distances
+from fastembed_rt_export.pipeline import ExportOptions
+
+ROOT = Path(__file__).parents[2]
+GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sentence_transformers(tmp_path_factory.mktemp("cuda") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def directory(checkpoint: Path) -> Path:
+    """A model for cuda alone."""
+    output = checkpoint.with_name("model")
+    options = ExportOptions(
+        output=output,
+        targets=("cuda",),
+        precisions=("fp32", "fp16"),
+        verify=False,
+    )
+    pipeline.export(str(checkpoint), options)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("texts", "longest", "shape"),
+    [
+        (1, 1, (1, 16)),
+        (1, 17, (1, 32)),
+        (1, 512, (1, 512)),
+        (1, 513, None),
+        (2, 16, (4, 16)),
+        (5, 128, (16, 128)),
+        (5, 129, None),
+        (17, 16, None),
+    ],
+)
+def test_a_batch_takes_the_smallest_captured_shape_that_holds_it(
+    texts: int, longest: int, shape: tuple[int, int] | None
+) -> None:
+    assert cuda.shape_for(texts, longest) == shape
+
+
+@pytest.mark.parametrize("own_mask", [False, True])
+def test_filling_up_changes_no_vector_and_gives_every_batch_of_a_shape_the_same_shapes(
+    directory: Path, tmp_path: Path, own_mask: bool
+) -> None:
+    from packed_attention import evaluate
+
+    if own_mask:
+        prompts = {"query": "query: "}
+        source = save_sentence_transformers(tmp_path / "c", include_prompt=False, prompts=prompts, pooling="cls")
+        directory = tmp_path / "own"
+        pipeline.export(
+            str(source), ExportOptions(output=directory, targets=("cuda",), precisions=("fp32",), verify=False)
+        )
+    file = directory / "model.cuda.fp32.onnx"
+    inputs = tuple(entry.name for entry in onnx.load(str(file)).graph.input)
+    shapes = set()
+    random = np.random.default_rng(0)
+    for lengths in ((3, 16, 1), (5,), (9, 9, 2, 14)):
+        rows = [random.integers(5, 100, length) for length in lengths]
+        feeds = batching.feeds(rows, inputs, 0, np.array([length // 3 for length in lengths]))
+        filled = cuda.filled(feeds, inputs, 4, 16)
+        shapes.add(tuple((name, array.shape, array.dtype.str) for name, array in filled.items()))
+        found = evaluate(file, filled)[: len(rows)]
+        np.testing.assert_allclose(found, evaluate(file, feeds), rtol=0, atol=1e-6)
+    assert len(shapes) == 1
+
+
+def test_token_types_of_pairs_are_filled_up_too() -> None:
+    rows = [np.arange(5, 12), np.arange(5, 8)]
+    inputs = ("input_ids", "token_type_ids", "cumulative_sequence_length")
+    feeds = {**batching.packed_for_cuda(rows, inputs), "token_type_ids": np.array([0] * 4 + [1] * 3 + [0, 1, 1])}
+    filled = cuda.filled(feeds, inputs, 4, 16)
+    assert filled["token_type_ids"].tolist() == [0] * 4 + [1] * 3 + [0, 1, 1] + [0] * 54
+    assert filled["cumulative_sequence_length"].tolist() == [0, 7, 10, 11, 12]
+
+
+# With CUDA pretended
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_WHEEL, reason="FASTEMBED_RT_GPU_WHEEL names no Python with onnxruntime-gpu")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+def test_sessions_bind_capture_and_replay_as_onnxruntime_wants_it(directory: Path, tmp_path: Path) -> None:
+    """Numbers are undefined, calls are real: shapes, order of binding, page-locked buffers, many threads at once."""
+    import fake_cuda
+
+    code = (
+        "import sys, threading, fastembed_rt\n"
+        "model = fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', precision=sys.argv[2], threads=4)\n"
+        "print(model.encode('one').shape, model.encode(['a cat', 'a dog ' * 9]).shape)\n"
+        "print(model.encode(['the cat sleeps ' * n for n in range(1, 60)] * 60).shape)\n"
+        "calls = [threading.Thread(target=model.encode, args=(['a ' * k] * 3,)) for k in range(1, 40)]\n"
+        "[call.start() for call in calls]; [call.join() for call in calls]\n"
+        "(session,) = model._engine.sessions\n"
+        "print(type(session).__name__, session.captured_shapes()[0], session.pinned)\n"
+        "print(fastembed_rt.EmbeddingModel(sys.argv[1], provider='auto').provider_choice)\n"
+        "try: fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', device_ids=[1])\n"
+        "except fastembed_rt.FastembedRtError as error: print(error, flush=True)"
+    )
+    env = {**os.environ, "LD_LIBRARY_PATH": str(fake_cuda.build(GPU_WHEEL, tmp_path)), "PYTHONPATH": str(ROOT)}
+    for precision in ("fp16", "fp32"):
+        done = subprocess.run(
+            [GPU_WHEEL, "-c", code, str(directory), precision],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        *said, automatic, refused = done.stdout.splitlines()
+        assert said == ["(24,) (2, 24)", "(3540, 24)", "CudaSession (1, 16) True"]
+        assert automatic == "auto took cuda (the first choice)"
+        assert refused.startswith("provider 'cuda' did not start (no GPU 1: the driver shows 1, counted from 0;")
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_vectors_are_those_of_torch(directory: Path, checkpoint: Path, precision: str) -> None:
+    wanted = reference_vectors(checkpoint, TEXTS * 50)
+    with EmbeddingModel(directory, provider="cuda", precision=precision) as model:
+        together = model.encode(TEXTS * 50)
+        single = np.stack([model.encode(text) for text in TEXTS])
+        again = np.stack([model.encode(text) for text in TEXTS])
+    for found, expected in ((together, wanted), (single, wanted[: len(TEXTS)])):
+        cosine, _ = distances(found, expected)
+        assert cosine.min() >= (0.9995 if precision == "fp16" else 0.99999)
+    np.testing.assert_array_equal(single, again)
+
+
+@pytest.mark.gpu
+def test_a_replay_gives_what_a_run_gives(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddingModel(directory, provider="cuda", precision="fp32") as model:
+        replayed = model.encode(["the cat sleeps", "a dog"])
+        monkeypatch.setattr(cuda, "shape_for", lambda *_: None)
+        run = model.encode(["the cat sleeps", "a dog"])
+    np.testing.assert_allclose(replayed, run, rtol=0, atol=1e-5)
+
+
+def test_the_cuda_session_costs_others_nothing(run_script: Any, model_dir: Path) -> None:
+    code = "import sys; from fastembed_rt import EmbeddingModel; EmbeddingModel(sys.argv[1]).encode('a')\n"
+    code += "print([name for name in ('fastembed_rt.cuda', 'fastembed_rt.tensorrt') if name in sys.modules])"
+    assert run_script(code, model_dir).stdout == "[]\n"
