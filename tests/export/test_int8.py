@@ -20,7 +20,7 @@ from checkpoints import save_sentence_transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export import quantize, tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
@@ -213,8 +213,8 @@ def test_excess_of_outlier_channels_is_added_back_exactly() -> None:
 
 HASWELL = """
 import sys, numpy as np
-from fastembed_rt import EmbeddingModel
-model = EmbeddingModel(sys.argv[1], threads=1, check_hashes=False)
+from fastembed_rt import EmbeddingModel, native
+model = EmbeddingModel(sys.argv[1], target=sys.argv[3], threads=1, check_hashes=False)
 np.save(sys.argv[2], model.encode(["the cat runs quickly over the old river", "a new city", "dog"]))
 """
 
@@ -222,16 +222,17 @@ np.save(sys.argv[2], model.encode(["the cat runs quickly over the old river", "a
 @pytest.mark.skipif(
     shutil.which("qemu-x86_64") is None, reason="qemu-user is not installed: no other processor to run on"
 )
-def test_a_processor_without_vnni_gives_the_same_vectors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["cpu", *(["native"] if native.kernels() else [])])
+def test_a_processor_without_vnni_gives_the_same_vectors(tmp_path: Path, target: str) -> None:
     # Weights at their limits and wide inputs: u8 x s8 pairs overflow 16 bits where they are not kept from it.
     source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40, intermediate_size=128)
     made = quick(source, tmp_path / "made")
     out = tmp_path / "haswell.npy"
-    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", HASWELL, str(made), str(out)]
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", HASWELL, str(made), str(out), target]
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "export")])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
-    with EmbeddingModel(made) as model:
+    with EmbeddingModel(made, target=target) as model:
         here = model.encode(["the cat runs quickly over the old river", "a new city", "dog"])
     np.testing.assert_allclose(np.load(out), here, atol=1e-5)
