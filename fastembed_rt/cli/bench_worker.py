@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import memory
+from .. import memory, native
 from ..errors import FastembedRtError
 from .peak import gemm_peak, products
 
@@ -137,7 +137,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "target": variant.target,
         "provider": job["provider"],
         "threads": threads,
-        "kernels": kernels(variant.precision, onnxruntime, overflows) if on_cpu else job["provider"],
+        "kernels": kernels(variant.target, variant.precision, onnxruntime, overflows) if on_cpu else job["provider"],
         "onnxruntime": onnxruntime.__version__,
         "import_seconds": imported - start,
         "load_seconds": loaded - imported,
@@ -149,8 +149,10 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def kernels(precision: str, onnxruntime: Any, overflows: Callable[[Any], bool]) -> str:
-    """Which of onnxruntime's products a graph for the CPU gets here."""
+def kernels(target: str, precision: str, onnxruntime: Any, overflows: Callable[[Any], bool]) -> str:
+    """Which products a graph for the CPU gets here: our own, or which of onnxruntime's."""
+    if target == "native":
+        return str(native.kernels())
     if precision != "int8":
         return "float"
     return "uint8 x uint8 (uint8 x int8 overflows here)" if overflows(onnxruntime) else "uint8 x int8"

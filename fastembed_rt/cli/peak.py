@@ -33,13 +33,15 @@ PROBES = {
     ),
 }
 INPUTS = {"fp32": np.float32, "int8": np.uint8}
-PRODUCTS = (b"Gemm", b"MatMul", b"MatMulIntegerToFloat")
+PRODUCTS = (b"Gemm", b"MatMul", b"MatMulIntegerToFloat")  # weights are input 1
+OWN_PRODUCTS = (b"QuantLinear", b"QuantFeedForward", b"QuantAttention")  # weights are all inputs of int8
 
 # Field numbers in onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 NODE_INPUT, NODE_OPERATOR = 1, 4
-TENSOR_DIMS, TENSOR_NAME = 1, 8
+TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
+INT8 = 3  # a TENSOR_TYPE
 
 
 def gemm_peak(onnxruntime: Any, precision: str, threads: int) -> float | None:
@@ -72,17 +74,25 @@ def products(path: Path) -> int:
 
 def _products(graph: Any) -> int:
     sizes: dict[bytes, int] = {}
+    integers: set[bytes] = set()
     weights: list[bytes] = []
+    own: list[bytes] = []
     for number, value in _fields(graph):
         if number == GRAPH_INITIALIZER:
             tensor = list(_fields(value))
             dims = [dim for key, field in tensor if key == TENSOR_DIMS for dim in _numbers(field)]
-            sizes[_bytes(tensor, TENSOR_NAME)[0]] = math.prod(dims)
+            name = _bytes(tensor, TENSOR_NAME)[0]
+            sizes[name] = math.prod(dims)
+            if (TENSOR_TYPE, INT8) in tensor:
+                integers.add(name)
         elif number == GRAPH_NODE:
             node = list(_fields(value))
-            if _bytes(node, NODE_OPERATOR)[0] in PRODUCTS:
+            operator = _bytes(node, NODE_OPERATOR)[0]
+            if operator in PRODUCTS:
                 weights.append(_bytes(node, NODE_INPUT)[1])
-    return sum(sizes.get(name, 0) for name in weights)
+            elif operator in OWN_PRODUCTS:
+                own += _bytes(node, NODE_INPUT)
+    return sum(sizes.get(name, 0) for name in weights) + sum(sizes[name] for name in own if name in integers)
 
 
 def _bytes(fields: list[tuple[int, Any]], wanted: int) -> list[bytes]:

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from fastembed_rt import EmbeddingModel, cli
+from fastembed_rt import EmbeddingModel, cli, native
 from fastembed_rt.cli import bench, bench_worker, peak
 from fastembed_rt.session import load_onnxruntime
 
@@ -62,7 +62,8 @@ def test_every_precision_and_length_is_measured(
     with EmbeddingModel(two_precisions) as model:
         short, long = (model.count_tokens(text) for text in (texts[0], texts[-1]))
     for result in report["results"]:
-        assert (result["threads"], result["provider"], result["target"]) == (2, "cpu", "cpu")
+        target = "native" if result["precision"] == "int8" and native.kernels() else "cpu"
+        assert (result["threads"], result["provider"], result["target"]) == (2, "cpu", target)
         assert result["load_seconds"] > 0
         assert result["peak_memory_bytes"] > 20e6  # an interpreter with numpy and onnxruntime
         assert list(result["lengths"]) == ["1-16", "17-64"]
@@ -78,7 +79,9 @@ def test_people_get_a_table(two_precisions: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["bench", str(two_precisions), "--precision", "int8", "--seconds", "0.3", "--threads", "1"]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert "int8: model.cpu.int8.onnx, provider cpu, kernels uint8" in text
+    own = native.kernels()
+    graph, kernels = ("native", own) if own else ("cpu", "uint8")
+    assert f"int8: model.{graph}.int8.onnx, provider cpu, kernels {kernels}" in text
     assert "1 thread\n" in text
     header = lines.index(next(line for line in lines if line.startswith("precision ")))
     rows = [line.split() for line in lines[header + 1 :] if line.startswith("int8")]
@@ -205,7 +208,7 @@ def test_a_percentile_beyond_the_samples_is_none() -> None:
     [("fp32", False, "float"), ("int8", False, "uint8 x int8"), ("int8", True, "uint8 x uint8")],
 )
 def test_kernels_are_named(precision: str, overflows: bool, wanted: str) -> None:
-    assert bench_worker.kernels(precision, SimpleNamespace(), lambda _: overflows).startswith(wanted)
+    assert bench_worker.kernels("cpu", precision, SimpleNamespace(), lambda _: overflows).startswith(wanted)
 
 
 # The peak
@@ -263,6 +266,12 @@ def test_products_are_counted_as_onnx_reads_the_graph(two_precisions: Path, file
     wanted = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type.encode() in peak.PRODUCTS)
     assert wanted >= 3 * (4 * 48 * 48 + 2 * 48 * 56)  # attention and feed-forward of three layers
     assert peak.products(two_precisions / file) == wanted
+
+
+@pytest.mark.skipif(native.kernels() is None, reason="our own operators do not run here")
+def test_our_own_operators_ask_for_the_same_products(two_precisions: Path) -> None:
+    files = [two_precisions / f"model.{target}.int8.onnx" for target in ("native", "cpu")]
+    assert peak.products(files[0]) == peak.products(files[1])
 
 
 def test_dims_are_read_packed_or_not(tmp_path: Path) -> None:
