@@ -197,7 +197,7 @@ def test_layers_that_lose_too_much_go_back_to_float_and_are_named(
     assert notes["int8_groups"] + 2 == 12  # four groups in each of three layers
 
 
-@pytest.mark.parametrize("precisions", [("int4",), ("fp32", "fp32"), ()])
+@pytest.mark.parametrize("precisions", [("int4",), ("fp32", "fp32"), ("",)])
 def test_a_precision_that_does_not_exist_is_refused(tmp_path: Path, precisions: tuple[str, ...]) -> None:
     with pytest.raises(UnsupportedCheckpointError, match="choose from fp32, int8"):
         export(str(tmp_path), ExportOptions(output=tmp_path / "made", precisions=precisions))
