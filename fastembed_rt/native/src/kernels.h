@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 16, MOST_OUTLIERS = 16 };
+enum { MOST_OUTLIERS = 16 };
 
 typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
 
