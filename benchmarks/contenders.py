@@ -33,7 +33,7 @@ class Contender:
     adapter: str  # module of benchmarks.adapters
     options: Mapping[str, str] = field(default_factory=dict)  # what the adapter is to do, besides model and threads
     precision: str | None = None  # that the model directory must hold; None: the contender makes its own
-    cold_start: bool = True  # False: what its start costs on this machine would not be its own doing
+    no_cold_start: str | None = None  # why its start is not timed
     converter: str | None = None  # environment that only prepares the model; None: the same one
     arithmetic: str = "fp32"  # fp32, bf16 or int8: what a plot calls it, unless the library says otherwise
     ours: bool = False  # a row of this project
@@ -164,13 +164,12 @@ TABLE = (
         adapter="light_embed",
         precision="fp32",
     ),
-    # It asks the hub for every file before it looks into its cache: without a network that takes ten seconds.
     Contender(
         name="embed-anything",
         title="embed-anything, candle",
         environment="embed-anything",
         adapter="embed_anything",
-        cold_start=False,
+        no_cold_start="not timed: it asks the hub before its own cache, and offline it retries for ten seconds",
     ),
     Contender(
         name="rt-fp32",

@@ -89,6 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 adapter="fake",
                 options=own,
                 precision=own.pop("precision", None),
+                no_cold_start=own.pop("no_cold_start", None),
                 ours=own.pop("ours", "") == "yes",
             )
             for name, own in described.items()

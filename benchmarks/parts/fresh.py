@@ -19,10 +19,12 @@ def cold(run: Run) -> None:
 
     The first pass brings the files into memory and is not counted.
     """
-    starting = {row.name for row in run.contenders if row.cold_start}
     count = run.settings.cold_rounds
+    for row in run.contenders:
+        if count and row.no_cold_start is not None:
+            run.result.rows[row.name].fail_in("cold", row.no_cold_start)
     for number, names in run.rounds("cold", count + 1 if count else 0):
-        for name in (name for name in names if name in starting and run.result.rows[name].takes("cold")):
+        for name in (name for name in names if run.result.rows[name].takes("cold")):
             process = run.start("cold", name)
             try:
                 seen = process.answer("cold start", timeout=run.patience.cold)

@@ -247,3 +247,11 @@ def test_a_cold_start_that_fails_is_left_out_of_that_part(run: Run) -> None:
     assert code == 0
     assert [row["contender"] for row in record["cold"]] == [REFERENCE]
     assert "cold" in record["contenders"]["a"]["failed_parts"]
+
+
+def test_a_start_that_is_not_timed_says_why(run: Run) -> None:
+    code, record = run({"a": {"no_cold_start": "asks a network"}}, "--parts", "cold")
+    assert code == 0
+    assert [row["contender"] for row in record["cold"]] == [REFERENCE]
+    assert record["contenders"]["a"]["failed_parts"] == {"cold": "asks a network"}
+    assert "A, cold: asks a network" in tables.render(record)
