@@ -13,136 +13,49 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import math
 import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from fastembed_rt import EmbeddingModel, FastembedRtError, batching, manifest, native
+from fastembed_rt.cli.peak import SIZE, gemm_peak, products
 from fastembed_rt.manifest import Variant
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
 SHAPES = {"short": [16] * 32, "long": [256] * 2}  # tokens of each text of a workload
 ROUNDS = 40  # of the large product
 PROFILED = 8  # of each batch under the profile
-PEAK = 1024  # rows, and channels in and out, of the large product
 PEAKS = ("fp32", "int8")  # precisions whose peak is measured
 BATCH_TOKENS = 512  # about what the runtime hands to a graph at once
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of a workload's tokens, by length of text: the batches that stand for it
-KINDS = ("Gemm", "MatMul", "MatMulIntegerToFloat")  # operators that hold a linear layer's weights, as input 1
-OWN_KINDS = ("QuantLinear", "QuantFeedForward", "QuantAttention")  # those that hold several, all that is int8
 
 Feeds = dict[str, Any]
 
 
-def options(precision: str, threads: int, *, profile: Path | None = None) -> Any:
-    """Session options as the runtime sets them for a graph of the cpu target."""
+def profiled(precision: str, prefix: Path) -> Any:
+    """Session options as the runtime sets them for a graph of the cpu target, for one thread and with a profile."""
     ort = load_onnxruntime()
     made = ort.SessionOptions()
-    made.intra_op_num_threads = threads
+    made.intra_op_num_threads = 1
     tune(made, ort, precision)
     if native.kernels() is not None:
         made.register_custom_ops_library(str(native.library()))
-    if profile is not None:
-        made.enable_profiling = True
-        made.profile_file_prefix = str(profile)
+    made.enable_profiling = True
+    made.profile_file_prefix = str(prefix)
     return made
 
 
-def seconds(session: Any, feeds: Feeds, rounds: int = ROUNDS) -> float:
-    """Least time of a run: what the machine can do when nothing disturbs it."""
-    samples = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        session.run(None, feeds)
-        samples.append(time.perf_counter() - start)
-    return min(samples)
-
-
-def peak(precision: str, threads: int = 1, size: int = PEAK) -> float:
-    """Operations (2 per multiply-add) a second of one large product, by the fastest operator."""
-    own = precision == "int8" and native.kernels() is not None
-    return max(stock_peak(precision, threads, size), own_peak(threads, size) if own else 0.0)
-
-
-def own_peak(threads: int, size: int) -> float:
-    """The same by our own INT8 layer, which rounds its input too."""
-    random = np.random.default_rng(0)
-    shape = (size, size)
-    weights = [
-        numpy_helper.from_array(random.integers(-127, 128, shape, np.int8), "w"),
-        numpy_helper.from_array(np.full(size, 0.01, np.float32), "s"),
-        numpy_helper.from_array(np.zeros(size, np.float32), "b"),
-    ]
-    node = helper.make_node(
-        "QuantLinear",
-        ["x", "w", "s", "b"],
-        ["y"],
-        domain=native.DOMAIN,
-        linear_scale=0.02,
-        linear_zero=128,
-        linear_layers=1,
-    )
-    given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
-    graph = helper.make_graph([node], "peak", [given], [out], weights)
-    domains = [helper.make_opsetid("", 17), helper.make_opsetid(native.DOMAIN, 1)]
-    model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-    session = load_onnxruntime().InferenceSession(model.SerializeToString(), options("int8", threads))
-    return 2 * size**3 / seconds(session, {"x": random.standard_normal(shape, np.float32)})
-
-
-def stock_peak(precision: str, threads: int, size: int) -> float:
-    """The same by onnxruntime's operator."""
-    random = np.random.default_rng(0)
-    shape = (size, size)
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
-    if precision == "int8":
-        weights = [
-            numpy_helper.from_array(random.integers(-127, 128, shape, np.int8), "w"),
-            numpy_helper.from_array(np.float32(0.01), "a"),
-            numpy_helper.from_array(np.full(size, 0.01, np.float32), "b"),
-            numpy_helper.from_array(np.uint8(128), "z"),
-        ]
-        given = helper.make_tensor_value_info("x", TensorProto.UINT8, shape)
-        node = helper.make_node("MatMulIntegerToFloat", ["x", "w", "a", "b", "z"], ["y"], domain="com.microsoft")
-        feeds: Feeds = {"x": random.integers(0, 256, shape, np.uint8)}
-    else:
-        weights = [numpy_helper.from_array(random.standard_normal(shape, np.float32), "w")]
-        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-        node = helper.make_node("MatMul", ["x", "w"], ["y"])
-        feeds = {"x": random.standard_normal(shape, np.float32)}
-    graph = helper.make_graph([node], "peak", [given], [out], weights)
-    domains = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-    session = load_onnxruntime().InferenceSession(model.SerializeToString(), options(precision, threads))
-    return 2 * size**3 / seconds(session, feeds)
-
-
 def peaks(precision: str, threads: int) -> dict[str, float]:
-    """Peaks in units of 1e9 operations a second, as a record holds them."""
-    return {
-        "peak_gops_one_thread": peak(precision) / 1e9,
-        "peak_gops_all_threads": peak(precision, threads) / 1e9,
-    }
-
-
-def products(path: Path) -> int:
-    """Multiply-adds of the linear layers for one token: the sizes of their weights."""
-    model = onnx.load(str(path), load_external_data=False)
-    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    whole: int = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in KINDS)
-    integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
-    own = [name for node in model.graph.node if node.op_type in OWN_KINDS for name in node.input if name in integers]
-    return whole + sum(int(sizes[name]) for name in own)
+    """Peaks in units of 1e9 operations (2 for a multiply and an add) a second, as a record holds them."""
+    rates = {"one_thread": 1, "all_threads": threads}
+    found = {name: gemm_peak(load_onnxruntime(), precision, count, ROUNDS) for name, count in rates.items()}
+    return {f"peak_gops_{name}": rate / 1e9 for name, rate in found.items() if rate is not None}
 
 
 def batches(lengths: Sequence[int], inputs: Sequence[str]) -> list[Feeds]:
@@ -166,7 +79,7 @@ def by_operator(path: Path, precision: str, runs: Sequence[Feeds], rounds: int =
     for feeds in runs:
         with tempfile.TemporaryDirectory() as work:
             session = load_onnxruntime().InferenceSession(
-                str(path), options(precision, 1, profile=Path(work) / "p"), disabled_optimizers=SLOWER_FUSIONS
+                str(path), profiled(precision, Path(work) / "p"), disabled_optimizers=SLOWER_FUSIONS
             )
             for _ in range(rounds):
                 session.run(None, feeds)
@@ -233,7 +146,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def described(found: Mapping[str, Any], threads: int) -> str:
     """What was measured, for reading."""
     lines = [
-        f"peak of one {precision} product of {PEAK}^3: {rates['peak_gops_one_thread']:.0f} GOP/s on one thread, "
+        f"peak of one {precision} product of {SIZE}^3: {rates['peak_gops_one_thread']:.0f} GOP/s on one thread, "
         f"{rates['peak_gops_all_threads']:.0f} on {threads}"
         for precision, rates in found["peaks"].items()
     ]

@@ -17,19 +17,25 @@ LANES = 16  # float32 in the widest vectors
 POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
 
 
-def plan(lengths: npt.NDArray[np.int64], max_batch_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Batches of row numbers, longest texts first; rows x longest row <= max_batch_tokens, but for a single row.
+def plan(lengths: Ids, max_batch_tokens: int, *, padded: bool = True) -> list[Ids]:
+    """Batches of row numbers, longest texts first; no batch has more tokens than the bound, but for a single row.
 
     Args:
         lengths: (n,) tokens of each row.
-        max_batch_tokens: bound on the padded tokens of a batch.
+        max_batch_tokens: bound on the tokens of a batch.
+        padded: rows count as long as the longest of their batch.
     """
     order = np.argsort(-lengths, kind="stable")  # stable: same input, same batches, same bits
+    ends = np.cumsum(lengths[order])
     batches = []
     start = 0
     while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        stop = start + max(max_batch_tokens // longest, 1)
+        if padded:
+            stop = start + max_batch_tokens // max(int(lengths[order[start]]), 1)
+        else:
+            before = int(ends[start - 1]) if start else 0
+            stop = int(np.searchsorted(ends, before + max_batch_tokens, side="right"))
+        stop = max(stop, start + 1)
         batches.append(order[start:stop])
         start = stop
     return batches

@@ -1,8 +1,8 @@
 """Running batches on threads: token ids in, vectors out. Knows sessions and batches, no texts.
 
-Two ways to use the same cores. A small call is one batch on all threads, which is the shortest wait; small calls that
-arrive while one runs are gathered into the next. Bulk is many batches, one thread each, on a session of its own: less
-is lost to waiting inside operators.
+Two ways to use the same cores. A small call is one batch after the other on all threads, which is the shortest wait;
+small calls that arrive while one runs are gathered into the next. Bulk is many batches, one thread each, on a session
+of its own: less is lost to waiting inside operators, and nothing as long as there are batches for all threads.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from .memory import Trimmer
 from .session import Session
 
 Vectors = npt.NDArray[Any]  # float32 (n, dim), or one object a row
+FEW = 2  # full batches a thread: with more, threads that take the next one end at about the same time
+SHARING = 1.25  # time of a batch on all threads over what it would take if nothing were lost to sharing it (two cores)
 Feeds = Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds]
 Split = Callable[[npt.NDArray[np.float32], Sequence[Ids]], Sequence[Any]]
 T = TypeVar("T")
@@ -109,8 +111,18 @@ class Engine:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
-        """Whether the rows make a single batch, which then gets all threads."""
-        return len(rows) * max(map(len, rows), default=0) <= self._max_batch_tokens
+        """Whether the rows are sooner done a batch at a time on all threads than a batch a thread."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        if self._is_one_batch(lengths):
+            return True
+        tokens = int(lengths.sum())
+        if self._bulk is self._small or tokens > FEW * self._threads * self._max_batch_tokens:
+            return False
+        # Each thread takes the next batch when it is done with its last.
+        loads = [0] * self._threads
+        for batch in self._plan(lengths):
+            loads[loads.index(min(loads))] += int(lengths[batch].sum())
+        return max(loads) > SHARING * tokens / self._threads
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Vectors (n, dim) of a few rows; calls that wait meanwhile are run together.
@@ -145,7 +157,7 @@ class Engine:
         session = self._bulk_session()
         return [
             (batch, self.background(self._run, session, [rows[k] for k in batch], left_out[batch]))
-            for batch in batching.plan(lengths, self._max_batch_tokens)
+            for batch in self._plan(lengths)
         ]
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
@@ -202,11 +214,10 @@ class Engine:
     def _take(self) -> list[_Waiting]:
         """From the front of the queue what fits into one batch; at least one."""
         group = [self._queue.popleft()]
-        longest, count = max(map(len, group[0].rows)), len(group[0].rows)
+        lengths = list(map(len, group[0].rows))
         while self._queue:
-            following = self._queue[0]
-            longest, count = max(longest, *map(len, following.rows)), count + len(following.rows)
-            if longest * count > self._max_batch_tokens:
+            lengths += map(len, self._queue[0].rows)
+            if not self._is_one_batch(np.array(lengths)):
                 break
             group.append(self._queue.popleft())
         return group
@@ -214,7 +225,7 @@ class Engine:
     def _run_group(self, group: list[_Waiting]) -> None:
         rows = [row for waiting in group for row in waiting.rows]
         try:
-            vectors = self._run(self._small, rows, np.concatenate([waiting.left_out for waiting in group]))
+            vectors = self._run_in_turn(rows, np.concatenate([waiting.left_out for waiting in group]))
         except BaseException as error:  # noqa: BLE001  handed to the calls it belongs to, which raise it
             if len(group) > 1 and isinstance(error, Exception):
                 for waiting in group:  # one call's fault must not be another's
@@ -229,6 +240,23 @@ class Engine:
         for waiting in group:
             waiting.vectors = vectors[start : start + len(waiting.rows)]
             start += len(waiting.rows)
+
+    def _is_one_batch(self, lengths: Ids) -> bool:
+        tokens = len(lengths) * int(lengths.max(initial=0)) if self._small.pads else int(lengths.sum())
+        return tokens <= self._max_batch_tokens
+
+    def _plan(self, lengths: Ids) -> list[Ids]:
+        return batching.plan(lengths, self._max_batch_tokens, padded=self._small.pads)
+
+    def _run_in_turn(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+        """Batch after batch, each on all threads."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        if self._is_one_batch(lengths):
+            return self._run(self._small, rows, left_out)
+        out = self._room(len(rows))
+        for batch in self._plan(lengths):
+            out[batch] = self._run(self._small, [rows[k] for k in batch], left_out[batch])
+        return out
 
     def _run(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_repositories import hub
 from hypothesis import settings
+
+__all__ = ["hub"]
 
 # Machines that run tests do other things too: time limits are for whole tests, not for single examples.
 settings.register_profile("no deadline", deadline=None)
@@ -63,6 +66,12 @@ def export_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]
 def pair(export_pair: Callable[..., Pair]) -> Pair:
     """BERT with 48 positions, cut at 16 tokens, with a query and a document prompt; mean pooling, normalized."""
     return export_pair(prompts=PROMPTS, max_seq_length=16)
+
+
+@pytest.fixture(scope="session")
+def reference(pair: Pair) -> Any:
+    """The pair's checkpoint in sentence-transformers."""
+    return pair.reference
 
 
 @pytest.fixture(scope="session")

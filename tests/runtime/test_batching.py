@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -51,6 +53,15 @@ def test_the_same_lengths_give_the_same_batches(lengths: Ids, budget: int) -> No
 
 def test_no_rows_give_no_batches() -> None:
     assert batching.plan(np.array([], dtype=np.int64), 100) == []
+
+
+@given(lengths_of_rows, budgets)
+def test_without_padding_a_batch_is_as_full_as_its_rows_allow(lengths: Ids, budget: int) -> None:
+    batches = batching.plan(lengths, budget, padded=False)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or lengths[batch].sum() <= budget for batch in batches)
+    for batch, following in itertools.pairwise(batches):
+        assert lengths[batch].sum() + lengths[following[0]] > budget
 
 
 @given(rows_of_ids, st.integers(0, 9))

@@ -214,21 +214,36 @@ def test_kernels_are_named(precision: str, overflows: bool, wanted: str) -> None
 # The peak
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_probes_are_the_graphs_that_their_comment_says(precision: str) -> None:
-    size = [peak.SIZE, peak.SIZE]
-    kind, given = (np.float32, TensorProto.FLOAT) if precision == "fp32" else (np.int8, TensorProto.UINT8)
-    shape = numpy_helper.from_array(np.array(size, np.int64), "s")
-    fill = helper.make_node("ConstantOfShape", ["s"], ["w"], value=numpy_helper.from_array(np.ones(1, kind)))
-    if precision == "fp32":
-        weights, node = [shape], helper.make_node("MatMul", ["x", "w"], ["y"])
+def probe(operator: str) -> onnx.GraphProto:
+    """The graph of a probe."""
+    constants, fills = [], []
+
+    def full(name: str, kind: type, *shape: int) -> None:
+        value = numpy_helper.from_array(np.ones(1, kind))
+        constants.append(numpy_helper.from_array(np.array(shape, np.int64), f"{name}s"))
+        fills.append(helper.make_node("ConstantOfShape", [f"{name}s"], [name], value=value))
+
+    full("w", np.float32 if operator == "MatMul" else np.int8, peak.SIZE, peak.SIZE)
+    if operator == "MatMul":
+        node = helper.make_node(operator, ["x", "w"], ["y"])
+    elif operator == "MatMulIntegerToFloat":
+        constants.append(numpy_helper.from_array(np.float32(1), "a"))
+        node = helper.make_node(operator, ["x", "w", "a", "a"], ["y"], domain="com.microsoft")
     else:
-        weights = [shape, numpy_helper.from_array(np.float32(1), "a")]
-        node = helper.make_node("MatMulIntegerToFloat", ["x", "w", "a", "a"], ["y"], domain="com.microsoft")
-    ends = [[helper.make_tensor_value_info(*end, size)] for end in (("x", given), ("y", TensorProto.FLOAT))]
-    found = ModelProto.FromString(zlib.decompress(base64.b85decode(peak.PROBES[precision])))
+        full("a", np.float32, peak.SIZE)
+        rounding = {"linear_scale": 1.0, "linear_zero": 128, "linear_layers": 1}
+        node = helper.make_node(operator, ["x", "w", "a", "a"], ["y"], domain=native.DOMAIN, **rounding)
+    given = TensorProto.UINT8 if operator == "MatMulIntegerToFloat" else TensorProto.FLOAT
+    x = helper.make_tensor_value_info("x", given, [peak.SIZE] * 2)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [peak.SIZE] * 2)
+    return helper.make_graph([*fills, node], "peak", [x], [y], constants)
+
+
+@pytest.mark.parametrize("operator", sorted(peak.PROBES))
+def test_the_probes_are_the_graphs_that_their_comment_says(operator: str) -> None:
+    found = ModelProto.FromString(zlib.decompress(base64.b85decode(peak.PROBES[operator])))
     checker.check_model(found)
-    assert found.graph == helper.make_graph([fill, node], "peak", *ends, weights)
+    assert found.graph == probe(operator)
 
 
 def test_what_was_measured_is_printed_when_another_precision_fails(

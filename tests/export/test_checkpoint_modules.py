@@ -1,0 +1,302 @@
+"""modules.json and what stands behind the transformer: heads and pooling as in sentence-transformers, or refused."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_faults import built, refusal
+from checkpoints import (
+    SIZES,
+    assert_vectors_agree,
+    change_json,
+    change_tensors,
+    exported_vectors,
+    reference_vectors,
+    save_with_heads,
+    write_json,
+)
+from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize
+
+from fastembed_rt import manifest
+from fastembed_rt_export.checkpoint import load, parse_pooling
+from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+WIDTH = SIZES["hidden_size"]
+
+
+# --- modules.json ----------------------------------------------------------------------------------------------------
+
+
+def modules(*entries: tuple[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (kind, path) in enumerate(entries)
+    ]
+
+
+TRANSFORMER = ("sentence_transformers.models.Transformer", "")
+POOLING = ("sentence_transformers.models.Pooling", "1_Pooling")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_code_of_the_checkpoint_is_refused_and_not_imported(chain: Path, tmp_path: Path, place: int) -> None:
+    sprung = tmp_path / "sprung"
+    (chain / "custom_module.py").write_text(f"open({str(sprung)!r}, 'w').close()\nclass Custom: pass\n")
+    entries = [TRANSFORMER, POOLING]
+    entries.insert(place, ("custom_module.Custom", ""))
+    write_json(chain / "modules.json", modules(*entries))
+    assert "modules.json names custom_module.Custom" in refusal(chain, UnsupportedCheckpointError)
+    assert "custom_module" not in sys.modules
+    assert not sprung.exists()
+
+
+def test_code_named_in_auto_map_is_not_imported(chain: Path, tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    (chain / "modeling_custom.py").write_text(f"open({str(sprung)!r}, 'w').close()\nclass Model: pass\n")
+    change_json(chain / "config.json", auto_map={"AutoModel": "modeling_custom.Model"})
+    made = export(str(chain), ExportOptions(output=tmp_path / "out"))
+    assert made.manifest.parity["status"] == "passed"  # the reference was loaded, and it did not run the code either
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("escape", ["../outside", "/etc", "a/../../outside", "..\\outside", "C:\\outside"])
+def test_a_module_folder_outside_the_checkpoint_is_refused(chain: Path, place: int, escape: str) -> None:
+    entries = [TRANSFORMER, POOLING, ("sentence_transformers.models.Dense", "2_Dense")]
+    entries[place] = (entries[place][0], escape)
+    write_json(chain / "modules.json", modules(*entries))
+    assert f"modules.json names the folder {escape!r}, outside of {chain}" in refusal(chain)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "WordWeights", "CNN", "Pooling", "Transformer"])
+def test_a_module_that_is_not_built_is_refused(chain: Path, kind: str) -> None:
+    write_json(chain / "modules.json", modules(TRANSFORMER, POOLING, (f"sentence_transformers.models.{kind}", "2_X")))
+    message = refusal(chain, UnsupportedCheckpointError)
+    assert f"has a {kind} module" in message
+    assert "Dense, LayerNorm, Dropout and Normalize" in message
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [TRANSFORMER],
+        [POOLING, TRANSFORMER],
+        [TRANSFORMER, ("sentence_transformers.models.Normalize", "2_Normalize"), POOLING],
+        [("sentence_transformers.models.WordEmbeddings", ""), POOLING],
+        [POOLING, ("sentence_transformers.models.StaticEmbedding", "")],
+    ],
+)
+def test_a_chain_that_does_not_begin_with_transformer_and_pooling_is_refused(
+    chain: Path, entries: list[tuple[str, str]]
+) -> None:
+    write_json(chain / "modules.json", modules(*entries))
+    assert "modules.json begins with" in refusal(chain, UnsupportedCheckpointError)
+
+
+@pytest.mark.parametrize("body", [{}, {"a": 1}, 5, None, "x", [1], [{}], [{"idx": "x", "type": "y"}]])
+def test_a_malformed_modules_json_is_refused(chain: Path, body: object) -> None:
+    write_json(chain / "modules.json", body)
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
+        load(chain, "chain")
+
+
+def test_modules_are_taken_in_the_order_of_idx_not_of_the_file(chain: Path) -> None:
+    entries = modules(TRANSFORMER, POOLING, ("sentence_transformers.models.Normalize", "2_Normalize"))
+    write_json(chain / "modules.json", entries[::-1])
+    assert built(chain).modules == ("Transformer(bert)", "Pooling(mean)", "Normalize")
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_found(chain: Path, tmp_path: Path) -> None:
+    wanted = reference_vectors(chain)
+    folder = chain / "0_Transformer"
+    folder.mkdir()
+    for file in list(chain.iterdir()):
+        if file.is_file() and file.name not in ("modules.json", "config_sentence_transformers.json"):
+            shutil.move(file, folder / file.name)
+    entries = [(TRANSFORMER[0], "0_Transformer"), POOLING, ("sentence_transformers.models.Normalize", "2_Normalize")]
+    write_json(chain / "modules.json", modules(*entries))
+    np.testing.assert_allclose(exported_vectors(chain, tmp_path / "out"), wanted, rtol=0, atol=1e-6)
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU"])
+def test_dense_activations_are_those_of_torch(tmp_path: Path, activation: str) -> None:
+    function = getattr(torch.nn, activation)()
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10, activation_function=function))
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("activation", ["torch.nn.modules.activation.Softplus", "builtins.print", "my.own.Tanh", None])
+def test_a_dense_activation_that_is_not_built_is_refused(tmp_path: Path, activation: str | None) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    change_json(directory / "2_Dense" / "config.json", activation_function=activation)
+    assert f"activation {activation} is not built" in refusal(directory, UnsupportedCheckpointError)
+
+
+def test_a_dense_that_names_no_activation_has_tanh_as_in_sentence_transformers(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    change_json(directory / "2_Dense" / "config.json", "activation_function")
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_a_dense_without_bias_gives_the_same_vectors(tmp_path: Path) -> None:
+    assert_vectors_agree(save_with_heads(tmp_path / "dense", Dense(WIDTH, 10, bias=False)), tmp_path / "out")
+
+
+@pytest.mark.parametrize("outputs", [WIDTH, 10])
+def test_a_dense_with_a_residual_gives_the_same_vectors(tmp_path: Path, outputs: int) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, outputs, use_residual=True))
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_many_heads_in_a_row_give_the_same_vectors(tmp_path: Path) -> None:
+    norm = LayerNorm(30)
+    with torch.no_grad():
+        norm.norm.weight.normal_()
+        norm.norm.bias.normal_()
+    heads = [Dense(3 * WIDTH, 30), norm, Dropout(0.5), Dense(30, 30, use_residual=True), Normalize(), Dense(30, 7)]
+    directory = save_with_heads(tmp_path / "heads", *heads, Normalize(), pooling=("cls", "mean", "max"))
+    assert_vectors_agree(directory, tmp_path / "out")
+    described = manifest.read(tmp_path / "out")
+    assert described.dim == 7
+    assert described.modules[2:] == (
+        "Dense(72 -> 30, tanh)",
+        "LayerNorm(30)",
+        "Dense(30 -> 30, tanh)",
+        "Normalize",
+        "Dense(30 -> 7, tanh)",
+        "Normalize",
+    )
+
+
+def test_dropout_changes_nothing(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dropout", Dropout(0.9))
+    assert_vectors_agree(directory, tmp_path / "out")
+    assert built(directory).heads == ()
+
+
+@pytest.mark.parametrize("key", ["in_features", "out_features"])
+@pytest.mark.parametrize("value", [None, "24", 0, -1, 2.5])
+def test_a_dense_with_an_impossible_width_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    change_json(directory / "2_Dense" / "config.json", **{key: value})
+    assert f"has {key} {value!r}" in refusal(directory)
+
+
+def test_a_dense_that_takes_another_width_than_it_gets_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH + 1, 10))
+    assert "module 2, Dense(25 -> 10, tanh), takes 25 channels and gets 24" in refusal(directory)
+
+
+def test_a_dense_whose_weights_do_not_fit_its_config_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    change_json(directory / "2_Dense" / "config.json", out_features=11)
+    assert "misshapen: linear.weight is F32 (10, 24)" in refusal(directory)
+
+
+def test_a_dense_with_more_tensors_than_it_computes_with_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, WIDTH))
+    change_tensors(directory / "2_Dense", lambda tensors: tensors.update({"linear.scale": np.ones(3, np.float32)}))
+    assert "unknown inside the encoder: linear.scale" in refusal(directory)
+
+
+def test_a_dense_without_weights_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    (directory / "2_Dense" / "model.safetensors").unlink()
+    assert f"{directory / '2_Dense'} has no weights" in refusal(directory)
+
+
+def test_a_dense_on_token_embeddings_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    change_json(directory / "2_Dense" / "config.json", module_input_name="token_embeddings")
+    assert "module_input_name 'token_embeddings'" in refusal(directory, UnsupportedCheckpointError)
+
+
+def test_a_layer_norm_without_a_width_is_refused(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "norm", LayerNorm(WIDTH))
+    write_json(directory / "2_LayerNorm" / "config.json", {})
+    assert "has dimension None" in refusal(directory)
+
+
+# --- pooling ---------------------------------------------------------------------------------------------------------
+
+
+FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+@pytest.mark.parametrize("modes", [*((mode,) for mode in FLAGS), ("mean", "cls"), tuple(FLAGS), ()])
+def test_old_pooling_flags_mean_what_they_mean_in_sentence_transformers(
+    chain: Path, tmp_path: Path, modes: tuple[str, ...]
+) -> None:
+    flags = {flag: mode in modes for mode, flag in FLAGS.items()}
+    write_json(chain / "1_Pooling" / "config.json", {"word_embedding_dimension": WIDTH, **flags})
+    assert_vectors_agree(chain, tmp_path / "out")
+
+
+@pytest.mark.parametrize("modes", ["lasttoken", ["max"], ["lasttoken", "mean", "cls"], ["mean", "mean"]])
+def test_new_pooling_modes_are_concatenated_in_their_own_order(
+    chain: Path, tmp_path: Path, modes: str | list[str]
+) -> None:
+    write_json(chain / "1_Pooling" / "config.json", {"embedding_dimension": WIDTH, "pooling_mode": modes})
+    assert_vectors_agree(chain, tmp_path / "out")
+
+
+def test_the_new_pooling_mode_wins_over_old_flags(chain: Path, tmp_path: Path) -> None:
+    both = {"embedding_dimension": WIDTH, "pooling_mode": "max", "pooling_mode_cls_token": True}
+    write_json(chain / "1_Pooling" / "config.json", both)
+    assert built(chain).pooling == ("max",)
+    assert_vectors_agree(chain, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["median", "", ["mean", "median"], [], [5]])
+def test_an_unknown_pooling_mode_is_refused(chain: Path, mode: object) -> None:
+    change_json(chain / "1_Pooling" / "config.json", pooling_mode=mode)
+    assert "known: cls, max, mean" in refusal(chain, UnsupportedCheckpointError)
+
+
+@pytest.mark.parametrize("mode", [5, {"mean": True}, False])
+def test_a_pooling_mode_that_is_not_a_name_is_refused(chain: Path, mode: object) -> None:
+    change_json(chain / "1_Pooling" / "config.json", pooling_mode=mode)
+    assert "expected a name or a list" in refusal(chain)
+
+
+def test_mean_sqrt_len_is_short_for_its_long_name() -> None:
+    assert parse_pooling(("mean_sqrt_len", "cls")) == ("mean_sqrt_len_tokens", "cls")
+
+
+@pytest.mark.parametrize("pooling", list(FLAGS))
+@pytest.mark.parametrize("prompt", ["query: ", ""])
+def test_prompts_left_out_of_the_pooling_give_the_same_vectors(tmp_path: Path, pooling: str, prompt: str) -> None:
+    directory = save_with_heads(tmp_path / "prompted", pooling=pooling, include_prompt=False)
+    change_json(directory / "config_sentence_transformers.json", prompts={"query": prompt})
+    wanted = reference_vectors(directory, prompt_name="query")
+    vectors = exported_vectors(directory, tmp_path / "out", prompt_name="query")
+    np.testing.assert_allclose(vectors, wanted, rtol=1e-5, atol=1e-5)
+    assert manifest.read(tmp_path / "out").include_prompt is False
+    if prompt:
+        included = save_with_heads(tmp_path / "included", pooling=pooling)
+        assert np.abs(reference_vectors(included, prompt=prompt) - wanted).max() > 1e-3 or pooling == "lasttoken"
+
+
+def test_without_modules_json_pooling_is_mean_and_that_is_noted(plain: Path, tmp_path: Path) -> None:
+    assert_vectors_agree(plain, tmp_path / "out")
+    described = manifest.read(tmp_path / "out")
+    assert described.pooling == ("mean",)
+    assert not described.normalize
+    assert any("no modules.json" in note for note in described.notes)

@@ -1,0 +1,129 @@
+"""Tokenizers of checkpoints: copied, converted or refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import (
+    BERT_SPECIAL,
+    LETTERS,
+    VOCABULARY,
+    WORDS,
+    assert_vectors_agree,
+    change_json,
+    exported_vectors,
+    reference_vectors,
+    write_json,
+)
+from tokenizers import Tokenizer
+
+from fastembed_rt_export import tokenizer_file
+from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export.errors import CheckpointError, MissingDependencyError
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+
+def cased(directory: Path) -> None:
+    """Let the tokenizer keep the case, so that lower-casing is the checkpoint's own doing."""
+    body = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    body.normalizer = type(body.normalizer)(lowercase=False)
+    body.save(str(directory / "tokenizer.json"))
+
+
+def test_do_lower_case_goes_into_tokenizer_json(chain: Path, tmp_path: Path) -> None:
+    cased(chain)
+    kept = exported_vectors(chain, tmp_path / "cased")
+    change_json(chain / "sentence_bert_config.json", do_lower_case=True)
+    assert_vectors_agree(chain, tmp_path / "lower")
+    assert np.abs(reference_vectors(chain) - kept).max() > 1e-3
+    tokenizer = Tokenizer.from_file(str(tmp_path / "lower" / "tokenizer.json"))
+    assert tokenizer.encode("The CAT").ids == tokenizer.encode("the cat").ids
+
+
+@pytest.mark.parametrize("normalizer", ["lower-casing", "none"])
+def test_do_lower_case_leaves_a_tokenizer_that_lower_cases_as_it_is(
+    chain: Path, tmp_path: Path, normalizer: str
+) -> None:
+    if normalizer == "none":
+        change_json(chain / "tokenizer.json", normalizer=None)
+    before = (chain / "tokenizer.json").read_text()
+    change_json(chain / "sentence_bert_config.json", do_lower_case=True)
+    assert_vectors_agree(chain, tmp_path / "out")
+    assert ((tmp_path / "out" / "tokenizer.json").read_text() == before) is (normalizer != "none")
+
+
+def test_tokenizer_json_is_copied_byte_by_byte(chain: Path, tmp_path: Path) -> None:
+    export(str(chain), ExportOptions(output=tmp_path / "out", verify=False))
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (chain / "tokenizer.json").read_bytes()
+
+
+@pytest.fixture
+def vocabulary_only(chain: Path) -> Path:
+    """A checkpoint with BERT's vocab.txt and no tokenizer.json."""
+    pieces = dict.fromkeys([*BERT_SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)])
+    (chain / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (chain / "tokenizer.json").unlink()
+    write_json(chain / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    return chain
+
+
+def test_a_vocabulary_is_converted_by_transformers(vocabulary_only: Path, tmp_path: Path) -> None:
+    assert_vectors_agree(vocabulary_only, tmp_path / "out")
+
+
+def test_a_vocabulary_without_transformers_says_what_to_install(
+    vocabulary_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load(vocabulary_only, "vocabulary")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match=r"has no tokenizer\.json; install transformers"):
+        tokenizer_file.load(checkpoint)
+
+
+def test_a_checkpoint_without_any_tokenizer_is_refused(chain: Path) -> None:
+    (chain / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json and its tokenizer cannot be converted"):
+        tokenizer_file.load(load(chain, "chain"))
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe", b"[]", b'{"model": {"type": "Unheard"}}'])
+def test_a_tokenizer_json_that_cannot_be_read_is_refused(chain: Path, content: bytes) -> None:
+    (chain / "tokenizer.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizer_file.load(load(chain, "chain"))
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(chain: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(chain / "tokenizer.json"))
+    tokenizer.add_tokens([f"word{index}" for index in range(VOCABULARY)])
+    tokenizer.save(str(chain / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"the tokenizer has ids up to \d+, the model's vocab_size is 300"):
+        tokenizer_file.load(load(chain, "chain"))
+
+
+def test_one_id_beyond_the_vocabulary_is_refused(chain: Path) -> None:
+    model = json.loads((chain / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    assert "##z" in model["vocab"]
+    change_json(chain / "tokenizer.json", model={**model, "vocab": {**model["vocab"], "##z": VOCABULARY}})
+    with pytest.raises(CheckpointError, match="ids up to 300"):
+        tokenizer_file.load(load(chain, "chain"))
+
+
+def test_added_tokens_are_one_token_each(chain: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(chain / "tokenizer.json"))
+    tokenizer.add_tokens(["fastembedding", "[NEW]"])
+    tokenizer.save(str(chain / "tokenizer.json"))
+    texts = ["a fastembedding runs", "[NEW] fastembedding[NEW]", "FastEmbedding"]
+    assert_vectors_agree(chain, tmp_path / "out", texts)
+    assert len(Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode("fastembedding").ids) == 3
+
+
+@pytest.mark.parametrize(("pad_token", "expected"), [("[PAD]", 0), ({"content": "[MASK]"}, 4), ("[NONE]", 7), (5, 7)])
+def test_the_pad_id_is_the_tokenizers_else_the_configs(chain: Path, pad_token: object, expected: int) -> None:
+    change_json(chain / "tokenizer_config.json", pad_token=pad_token)
+    change_json(chain / "config.json", pad_token_id=7)
+    assert tokenizer_file.load(load(chain, "chain")).pad_token_id == expected

@@ -1,0 +1,227 @@
+"""Weights as they lie on disks: every form is read, every fault is named, no code runs."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_faults import built, refusal
+from checkpoints import (
+    SIZES,
+    assert_vectors_agree,
+    change_json,
+    change_tensors,
+    exported_vectors,
+    random_model,
+    reference_vectors,
+    save_sentence_transformers,
+    save_tokenizer,
+    write_json,
+)
+from safetensors.torch import save_file
+
+from fastembed_rt import manifest
+from fastembed_rt_export.errors import MissingDependencyError
+
+WIDTH = SIZES["hidden_size"]
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_tensor_is_named(plain: Path) -> None:
+    change_tensors(plain, lambda tensors: tensors.pop(QUERY))
+    message = refusal(plain)
+    assert f"missing: {QUERY}" in message
+    assert "unknown" not in message
+    assert "misshapen" not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.layer.1.attention.self.query.lora_A.default.weight",
+        "encoder.layer.3.output.dense.weight",  # a layer more than the config has
+        "embeddings.factor.weight",
+    ],
+)
+def test_a_tensor_that_the_encoder_does_not_compute_with_is_refused(plain: Path, name: str) -> None:
+    change_tensors(plain, lambda tensors: tensors.update({name: np.ones((2, WIDTH), np.float32)}))
+    message = refusal(plain)
+    assert f"unknown inside the encoder: {name}" in message
+    assert "merge adapters" in message
+
+
+def test_a_tensor_beside_the_encoder_is_left_out_and_noted(plain: Path, tmp_path: Path) -> None:
+    before = exported_vectors(plain, tmp_path / "before")
+    change_tensors(plain, lambda tensors: tensors.update({"score_head.weight": np.ones((2, 3), np.float32)}))
+    np.testing.assert_array_equal(exported_vectors(plain, tmp_path / "after"), before)
+    notes = " ".join(manifest.read(tmp_path / "after").notes)
+    assert "score_head.weight" in notes
+    assert "pooler" not in notes  # everybody's, nobody misses it
+
+
+@pytest.mark.parametrize(
+    ("tensor", "came"),
+    [
+        (np.ones((WIDTH, WIDTH + 1), np.float32), f"F32 ({WIDTH}, {WIDTH + 1})"),
+        (np.ones(WIDTH * WIDTH, np.float32), f"F32 ({WIDTH * WIDTH},)"),
+        (np.ones((WIDTH, WIDTH), np.int64), f"I64 ({WIDTH}, {WIDTH})"),
+        (np.ones((WIDTH, WIDTH), np.int8), f"I8 ({WIDTH}, {WIDTH})"),
+    ],
+)
+def test_a_misshapen_tensor_is_named_with_what_came_and_what_was_expected(
+    plain: Path, tensor: np.ndarray[Any, Any], came: str
+) -> None:
+    change_tensors(plain, lambda tensors: tensors.update({QUERY: tensor}))
+    assert f"misshapen: {QUERY} is {came}, the config asks for float ({WIDTH}, {WIDTH})" in refusal(plain)
+
+
+def test_all_faults_are_named_at_once(plain: Path) -> None:
+    def spoil(tensors: dict[str, Any]) -> None:
+        tensors["encoder.layer.0.lora.weight"] = np.ones((2, 2), np.float32)
+        tensors["embeddings.LayerNorm.bias"] = np.ones(3, np.float32)
+        for index in range(3):
+            for name in ("weight", "bias"):
+                del tensors[f"encoder.layer.{index}.output.dense.{name}"]
+
+    change_tensors(plain, spoil)
+    message = refusal(plain)
+    assert "missing: encoder.layer.0.output.dense.weight" in message
+    assert "and 2 more" in message
+    assert "misshapen: embeddings.LayerNorm.bias" in message
+    assert "unknown inside the encoder: encoder.layer.0.lora.weight" in message
+
+
+def test_layer_norms_under_their_first_names_are_read(tmp_path: Path) -> None:
+    directory = save_sentence_transformers(tmp_path / "old")
+
+    def rename(tensors: dict[str, Any]) -> None:
+        for name in [name for name in tensors if ".LayerNorm." in name]:
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[old] = tensors.pop(name)
+
+    change_tensors(directory, rename)
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+# --- weight files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -10])
+def test_truncated_safetensors_are_refused(plain: Path, keep: int) -> None:
+    file = plain / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert "model.safetensors cannot be read as safetensors" in refusal(plain)
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 4096, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"])
+def test_garbage_in_place_of_safetensors_is_refused(plain: Path, garbage: bytes) -> None:
+    (plain / "model.safetensors").write_bytes(garbage)
+    message = refusal(plain)
+    assert "model.safetensors cannot be read as safetensors" in message
+    assert "download it again" in message
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    random_model("bert").save_pretrained(tmp_path / "sharded", max_shard_size="10KB")
+    save_tokenizer(tmp_path / "sharded", "bert")
+    return tmp_path / "sharded"
+
+
+def test_a_missing_shard_is_named(sharded: Path) -> None:
+    shard = min(sharded.glob("model-*.safetensors"))
+    shard.unlink()
+    assert f"shards are missing beside {sharded / 'model.safetensors.index.json'}: {shard.name}" in refusal(sharded)
+
+
+@pytest.mark.parametrize("escape", ["../outside.safetensors", "/etc/passwd", "folder/../../outside.safetensors"])
+def test_a_shard_outside_the_directory_is_not_opened(sharded: Path, tmp_path: Path, escape: str) -> None:
+    save_file({QUERY: torch.zeros(WIDTH, WIDTH)}, tmp_path / "outside.safetensors")
+    change_json(sharded / "model.safetensors.index.json", weight_map={QUERY: escape})
+    message = refusal(sharded)
+    assert repr(escape) in message
+    assert "beside their index" in message
+
+
+@pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 5}}, {"weight_map": {"a": None}}])
+def test_a_malformed_shard_index_is_refused(sharded: Path, index: object) -> None:
+    write_json(sharded / "model.safetensors.index.json", index)
+    assert "index" in refusal(sharded)
+
+
+def test_no_weights_at_all_are_refused_with_what_was_looked_for(plain: Path) -> None:
+    (plain / "model.safetensors").unlink()
+    message = refusal(plain)
+    assert "has no weights" in message
+    assert "model.safetensors" in message
+    assert "pytorch_model.bin" in message
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_does_not_run(plain: Path, tmp_path: Path, zipped: bool) -> None:
+    (plain / "model.safetensors").unlink()
+    file, sprung = plain / "pytorch_model.bin", tmp_path / "sprung"
+    state = {**random_model("bert").state_dict(), "trap": Trap(sprung)}
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    message = refusal(plain)
+    assert not sprung.exists()
+    assert "pytorch_model.bin cannot be read as plain tensors" in message
+    torch.load(file, weights_only=False)
+    assert sprung.exists()  # the trap works, so its silence above says something
+
+
+def test_a_bare_pickle_of_code_does_not_run(plain: Path, tmp_path: Path) -> None:
+    (plain / "model.safetensors").unlink()
+    (plain / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    refusal(plain)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("state", [[1, 2], torch.zeros(3)], ids=["list", "tensor"])
+def test_a_pickle_of_something_else_than_named_tensors_is_refused(plain: Path, state: object) -> None:
+    (plain / "model.safetensors").unlink()
+    torch.save(state, plain / "pytorch_model.bin")
+    assert "not tensors by name" in refusal(plain)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_pickles_of_every_age_are_read(tmp_path: Path, zipped: bool) -> None:
+    directory = save_sentence_transformers(tmp_path / "pickled")
+    wanted = reference_vectors(directory)
+    (directory / "model.safetensors").unlink()
+    parameters = dict(random_model("bert").named_parameters())  # with gradients, as some people save them
+    torch.save(parameters, directory / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    np.testing.assert_allclose(exported_vectors(directory, tmp_path / "out"), wanted, rtol=0, atol=1e-5)
+
+
+def test_a_pickle_without_torch_says_what_to_install(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plain / "model.safetensors").unlink()
+    torch.save(random_model("bert").state_dict(), plain / "pytorch_model.bin")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    message = refusal(plain, MissingDependencyError)
+    assert "pip install 'fastembed-rt[verify]'" in message
+    assert "model.safetensors" in message
+
+
+def test_safetensors_are_preferred_to_a_pickle(plain: Path) -> None:
+    (plain / "pytorch_model.bin").write_bytes(b"not even a pickle")
+    assert [file.name for file in built(plain).weight_files] == ["model.safetensors"]

@@ -1,0 +1,189 @@
+"""Checkpoints from the hub: what an export reads is downloaded, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fake_hub import FakeHub
+from hub_repositories import CHECKPOINT, NAME, NEEDED, PLAIN, Files, says, tree
+
+from fastembed_rt.errors import (
+    CheckpointError,
+    ModelNotFoundError,
+)
+from fastembed_rt.hub import resolve_checkpoint
+
+
+def test_an_export_gets_what_it_reads_and_nothing_else(hub: FakeHub) -> None:
+    commit = hub.add(NAME, CHECKPOINT)
+    located = resolve_checkpoint(NAME)
+    assert (located.name, located.revision) == (NAME, commit)
+    assert tree(located.path) == NEEDED
+    assert sorted(hub.downloaded()) == NEEDED
+
+
+def test_weights_come_last_so_that_an_interrupted_download_shows(hub: FakeHub) -> None:
+    hub.add(NAME, CHECKPOINT)
+    resolve_checkpoint(NAME)
+    asked = [request.path for request in hub.requests if request.method == "GET"]
+    weights = [path for path in asked if path.endswith((".safetensors", ".bin"))]
+    assert asked[-2:] == weights
+    assert weights[-1].endswith("/model.safetensors") and "2_Dense" not in weights[-1]
+
+
+def test_pickled_weights_are_taken_only_where_there_are_no_safetensors(hub: FakeHub) -> None:
+    hub.add(NAME, {file: data for file, data in CHECKPOINT.items() if not file.endswith(".safetensors")})
+    taken = [file for file in tree(resolve_checkpoint(NAME).path) if file.endswith(".bin")]
+    assert taken == ["2_Dense/pytorch_model.bin", "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(("stem", "suffix"), [("model", ".safetensors"), ("pytorch_model", ".bin")])
+def test_shards_are_those_that_the_index_names(hub: FakeHub, stem: str, suffix: str) -> None:
+    shards = [f"{stem}-0000{n}-of-00002{suffix}" for n in (1, 2)]
+    index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1], "c": shards[0]}})
+    files: Files = {
+        "config.json": "{}",
+        f"{stem}{suffix}.index.json": index,
+        shards[0]: b"1",
+        shards[1]: b"2",
+        f"{stem}.fp16{suffix}": b"another variant",
+    }
+    hub.add(NAME, files)
+    assert tree(resolve_checkpoint(NAME).path) == sorted(set(files) - {f"{stem}.fp16{suffix}"})
+
+
+def test_sharded_safetensors_are_preferred_over_whole_pickles(hub: FakeHub) -> None:
+    index = json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
+    hub.add(
+        NAME,
+        {
+            "config.json": "{}",
+            "model.safetensors.index.json": index,
+            "model-00001-of-00001.safetensors": b"1",
+            "pytorch_model.bin": b"2",
+            "pytorch_model.bin.index.json": "{}",
+        },
+    )
+    assert tree(resolve_checkpoint(NAME).path) == [
+        "config.json",
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+    ]
+
+
+def test_a_missing_shard_is_named(hub: FakeHub) -> None:
+    index = json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
+    hub.add(NAME, {"config.json": "{}", "model.safetensors.index.json": index})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, "model-00001-of-00001.safetensors")
+
+
+@pytest.mark.parametrize("index", ["not JSON", "[]", "{}", '{"weight_map": []}'])
+def test_a_damaged_weight_index_is_named(hub: FakeHub, index: str) -> None:
+    hub.add(NAME, {"config.json": "{}", "model.safetensors.index.json": index})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, "model.safetensors.index.json", NAME)
+
+
+@pytest.mark.parametrize("modules", ["not JSON", "{}", '["Transformer"]', '[{"type": "Transformer"}]'])
+def test_a_damaged_list_of_modules_is_named(hub: FakeHub, modules: str) -> None:
+    hub.add(NAME, {**CHECKPOINT, "modules.json": modules})
+    if modules == "{}":  # no modules at all is for the reader of the checkpoint to judge
+        assert "1_Pooling/config.json" not in tree(resolve_checkpoint(NAME).path)
+        return
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, "modules.json", NAME)
+
+
+def test_a_plain_transformer_needs_no_modules(hub: FakeHub) -> None:
+    hub.add(NAME, PLAIN)
+    assert tree(resolve_checkpoint(NAME).path) == sorted(PLAIN)
+
+
+def test_modules_of_the_oldest_layout_are_found_by_their_path(hub: FakeHub) -> None:
+    hub.add(
+        NAME,
+        {
+            "0_Transformer/config.json": "{}",
+            "0_Transformer/pytorch_model.bin": b"1",
+            "0_Transformer/vocab.txt": "words",
+            "modules.json": json.dumps([{"path": "0_Transformer"}]),
+            "other/config.json": "{}",
+        },
+    )
+    assert tree(resolve_checkpoint(NAME).path) == [
+        "0_Transformer/config.json",
+        "0_Transformer/pytorch_model.bin",
+        "0_Transformer/vocab.txt",
+        "modules.json",
+    ]
+
+
+def test_a_repository_that_is_no_encoder_is_refused(hub: FakeHub) -> None:
+    hub.add(NAME, {"README.md": "a data set"})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, NAME, "modules.json", "config.json")
+
+
+def test_a_repository_without_weights_shows_what_it_has(hub: FakeHub) -> None:
+    hub.add(NAME, {"config.json": "{}", "adapter_model.safetensors": b"1"})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, "model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "merge")
+
+
+@pytest.mark.parametrize("files", [CHECKPOINT, PLAIN], ids=["modules", "plain"])
+def test_a_checkpoint_is_found_again_offline(hub: FakeHub, files: Files) -> None:
+    hub.add(NAME, files)
+    first = resolve_checkpoint(NAME)
+    hub.requests.clear()
+    assert resolve_checkpoint(NAME, local_files_only=True) == first
+    assert hub.requests == []
+
+
+def test_a_cache_that_lost_the_weights_is_refused_offline(hub: FakeHub) -> None:
+    hub.add(NAME, CHECKPOINT)
+    (resolve_checkpoint(NAME).path / "model.safetensors").unlink()
+    (resolve_checkpoint(NAME, local_files_only=True).path / "2_Dense/model.safetensors").unlink()
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME, local_files_only=True)
+    says(error, "cache is incomplete")
+
+
+def test_a_cache_that_someone_else_filled_does_not_hide_the_pooling(hub: FakeHub) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hub.add(NAME, CHECKPOINT)
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):  # as transformers does
+        hf_hub_download(NAME, file)
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve_checkpoint(NAME, local_files_only=True)
+    says(error, "modules.json", "not in the cache")
+
+
+@pytest.mark.parametrize("file", ["config_sentence_transformers.json", "sentence_bert_config.json"])
+def test_a_cache_without_prompts_or_lengths_is_refused_offline(hub: FakeHub, file: str) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hub.add(NAME, CHECKPOINT)
+    for needed in NEEDED:
+        if needed != file:
+            hf_hub_download(NAME, needed)
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve_checkpoint(NAME, local_files_only=True)
+    says(error, file, "not in the cache")
+
+
+def test_a_whole_download_by_huggingface_hub_serves_offline(hub: FakeHub) -> None:
+    import huggingface_hub
+
+    if not hasattr(huggingface_hub, "get_cached_repo_tree"):
+        pytest.skip("this huggingface_hub does not keep the list of files")
+    commit = hub.add(NAME, PLAIN)
+    huggingface_hub.snapshot_download(NAME)
+    assert resolve_checkpoint(NAME, local_files_only=True).revision == commit
