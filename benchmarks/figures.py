@@ -39,10 +39,26 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
+def latencies(record: Record, contender: str) -> dict[int, list[float]]:
+    """Seconds of each call of one text by round, all turns together."""
+    found: dict[int, list[float]] = {}
+    for row in record["latencies"]:
+        if row["contender"] == contender:
+            found.setdefault(row["round"], []).extend(row["seconds"])
+    return found
+
+
 def latency(record: Record, contender: str, share: float) -> float | None:
     """Seconds of one text: the percentile in each round, and the median of these."""
-    found = [percentile(row["seconds"], share) for row in record["latencies"] if row["contender"] == contender]
+    found = [percentile(seconds, share) for seconds in latencies(record, contender).values()]
     return median(found) if found else None
+
+
+def latency_ratio(record: Record, over: str, under: str, share: float) -> tuple[float, float, float] | None:
+    """Median, least and largest of the percentiles' ratio, each of two of the same round."""
+    left, right = latencies(record, over), latencies(record, under)
+    pairs = [percentile(left[number], share) / percentile(right[number], share) for number in left.keys() & right]
+    return (median(pairs), min(pairs), max(pairs)) if pairs else None
 
 
 def cold(record: Record, contender: str, key: str = "seconds") -> float | None:

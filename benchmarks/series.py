@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from .figures import Record, percentile
+from .figures import Record, latencies, percentile
 from .records import names
 
 Rounds = Mapping[int, float]
@@ -36,10 +36,11 @@ def of(record: Record) -> dict[str, dict[Measure, dict[int, float]]]:
 def _values(record: Record) -> Iterator[tuple[str, int, Measure, float]]:
     for row in record["samples"]:
         yield _at(row, _speed("texts/s", row["workload"], row["workload"]), row["texts"] / row["seconds"])
-    for row in record["latencies"]:
-        for share in (0.5, 0.95, 0.99):
-            measure = Measure(group=f"p{share * 100:g}", what="one text", unit="ms", workload="single")
-            yield _at(row, measure, 1e3 * percentile(row["seconds"], share))
+    for name in names(record):
+        for number, seconds in latencies(record, name).items():
+            for share in (0.5, 0.95, 0.99):
+                measure = Measure(group=f"p{share * 100:g}", what="one text", unit="ms", workload="single")
+                yield name, number, measure, 1e3 * percentile(seconds, share)
     for row in record["cold"]:
         yield _at(row, Measure(group="cold start", what="first vector", unit="ms", workload=""), 1e3 * row["seconds"])
     for row in record["batches"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import part_tables
-from .figures import Record, cold, disturbed, latency, peak_rss, ratio, speed, worst_fidelity
+from .figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
 from .markdown import table
 
 __all__ = ["contender_table", "ratio_table", "render", "single_table", "table"]
@@ -89,10 +89,11 @@ def single_table(record: Record) -> str:
         if record["contenders"].get(name, {}).get("status") != "ok":
             continue
         p50, p99 = latency(record, name, 0.5), latency(record, name, 0.99)
-        title, best = _title(record, name), latency(record, fastest, 0.5) if fastest else None
+        title = _title(record, name)
         start, memory = cold(record, name), peak_rss(record, name)
         if p50 is not None:
-            against = _share(p50, best, f" of {_title(record, fastest or '')}'s, the fastest other")
+            pair = latency_ratio(record, name, fastest, 0.5) if fastest else None
+            against = f", {pair[0]:.2f}x of {_title(record, fastest or '')}'s, the fastest other" if pair else ""
             body.append([f"{title}, one text, p50", f"{_number(p50, 2, 1e3)} ms{against}"])
             body.append([f"{title}, one text, p99", f"{_number(p99, 2, 1e3)} ms{_share(p99, p50, ' its p50')}"])
         if start is not None:

@@ -155,12 +155,13 @@ class _Server:
             np.save(save, np.asarray(vectors, dtype=np.float32), allow_pickle=False)
         return {"seconds": seconds, "texts": len(work)}
 
-    def do_latencies(self, texts: str, warm: int = 0) -> dict[str, Any]:
+    def do_latencies(self, texts: str, warm: int = 0, first: int = 0, step: int = 1) -> dict[str, Any]:
+        """Seconds of each call of one text, of every `step`th text from the `first` on."""
         loaded, work = self._ready(), self._texts(texts)
         for text in work[:warm]:
             loaded.encode([text])
         seconds = []
-        for text in work:
+        for text in work[first::step]:
             start = time.perf_counter()
             loaded.encode([text])
             seconds.append(time.perf_counter() - start)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from .. import fidelity
 from ..contenders import REFERENCE
 from ..errors import ContenderError
+from ..measure import rotated
 from .run import Run
 
 BATCHES = (1, 4, 16, 64, 256)  # texts a call
 CALLERS = (1, 2, 4, 8, 16)  # threads that ask at once
+TURNS = 5  # of everybody in a round of single texts
 
 
 def throughput(run: Run) -> None:
@@ -38,12 +40,14 @@ def lengths(run: Run) -> None:
 
 
 def latency(run: Run) -> None:
-    """Seconds of each of many calls of one text."""
+    """Seconds of each of many calls of one text, a part of the texts in each turn: machines change speed in seconds."""
     for number, names in run.rounds("latency", run.settings.rounds):
-        for position, name in enumerate(names):
-            seen = run.ask("latency", name, "latencies", "single", run.patience.single)
-            if seen is not None:
-                run.result.latencies.append({"contender": name, "round": number, "position": position, **seen})
+        for turn in range(TURNS):
+            for position, name in enumerate(rotated(names, turn)):
+                seen = run.ask("latency", name, "latencies", "single", run.patience.single, first=turn, step=TURNS)
+                if seen is not None:
+                    where = {"round": number, "turn": turn, "position": position}
+                    run.result.latencies.append({"contender": name, **where, **seen})
     run.remember_memory(run.names("latency"))
 
 

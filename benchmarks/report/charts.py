@@ -195,6 +195,7 @@ def _name_lines(
             "arrowstyle": "-",
             "color": look.color,
             "linewidth": 0.8,
+            "linestyle": "-" if end[0] == steps[-1] else (0, (1, 4)),  # across the plot: not to be read as values
             "shrinkA": 2,
             "shrinkB": 6,
             "relpos": (0, 0.5),

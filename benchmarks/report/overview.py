@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from ..figures import Record, cold, disturbed, latency, peak_rss, ratio, speed, worst_fidelity
+from ..figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
 from ..records import failed, label, names, title, workloads
 from .parts import Part, Table, grid, ours, words
 
@@ -116,13 +116,10 @@ def ratios(record: Record) -> Part:
     for mine in names(record, ours=True):
         body = []
         for other in [name for name in names(record) if name != mine]:
-            cells = []
-            for workload in timed:
-                found = ratio(record, mine, other, workload)
-                cells.append(f"{found[0]:.2f} ({found[1]:.2f} to {found[2]:.2f})" if found else "-")
+            pairs = [ratio(record, mine, other, workload) for workload in timed]
+            pairs += [latency_ratio(record, other, mine, share) for share in (0.5, 0.99)]
+            cells = [f"{found[0]:.2f} ({found[1]:.2f} to {found[2]:.2f})" if found else "-" for found in pairs]
             for own, theirs in (
-                (latency(record, mine, 0.5), latency(record, other, 0.5)),
-                (latency(record, mine, 0.99), latency(record, other, 0.99)),
                 (cold(record, mine), cold(record, other)),
                 (peak_rss(record, mine), peak_rss(record, other)),
             ):
@@ -132,8 +129,8 @@ def ratios(record: Record) -> Part:
         tables.append(Table(head=[*head, "one text p50", "p99", "cold start", "peak RSS"], body=body))
     return Part(
         title="Ratios",
-        note="Above 1 is better for fastembed-rt in every column. Texts/s: median of the rounds' ratios (least to "
-        "largest); time and memory: the other's median over ours.",
+        note="Above 1 is better for fastembed-rt in every column. Texts/s, p50 and p99: median of the rounds' ratios "
+        "(least to largest); cold start and memory: the other's median over ours.",
         tables=tables,
         missing="" if tables else "none of this project's rows was measured",
     )

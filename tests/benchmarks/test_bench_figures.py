@@ -48,6 +48,17 @@ def test_a_ratio_pairs_passes_of_the_same_round() -> None:
     assert figures.ratio(record(), "rt-int8", "st-torch", "short") is None
 
 
+def test_latencies_of_a_rounds_turns_stand_together_and_ratios_pair_rounds() -> None:
+    # The second round was slow for both.
+    turns = {"a": [(0, [1.0, 1.0]), (0, [3.0]), (1, [8.0])], "b": [(0, [2.0, 2.0, 2.0]), (1, [16.0])]}
+    seen = [{"contender": name, "round": k, "seconds": took} for name, rows in turns.items() for k, took in rows]
+    found = {"latencies": seen}
+    assert figures.latencies(found, "a") == {0: [1.0, 1.0, 3.0], 1: [8.0]}
+    assert figures.latency(found, "a", 0.5) == 4.5
+    assert figures.latency_ratio(found, "b", "a", 0.5) == (2.0, 2.0, 2.0)
+    assert figures.latency_ratio(found, "b", "c", 0.5) is None
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 2), (0.51, 3), (0.99, 4), (1.0, 4), (0.01, 1)])
 def test_a_percentile_is_a_value_that_was_seen(share: float, expected: float) -> None:
     assert figures.percentile([4, 1, 3, 2], share) == expected

@@ -14,6 +14,7 @@ from fake_runs import CHECK_CALLS, Run
 from benchmarks import about, conditions, contenders, environments, measure, runner
 from benchmarks.contenders import REFERENCE
 from benchmarks.errors import BenchmarkError
+from benchmarks.parts import served
 
 
 def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path) -> None:
@@ -22,16 +23,18 @@ def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path
     order = [(sample["round"], sample["contender"]) for sample in record["samples"]]
     expected = [REFERENCE, "a", "b", "a", "b", REFERENCE, "b", REFERENCE, "a"]
     assert order == list(zip([0, 0, 0, 1, 1, 1, 2, 2, 2], expected, strict=True))
-    assert [row["contender"] for row in record["latencies"]] == expected
-    assert all(len(row["seconds"]) == 200 for row in record["latencies"])
+    turns = served.TURNS
+    firsts = [row["contender"] for row in record["latencies"] if row["position"] == 0]
+    assert firsts == [(REFERENCE, "a", "b")[(number + turn) % 3] for number in range(3) for turn in range(turns)]
+    assert all(len(row["seconds"]) == 200 // turns for row in record["latencies"])
     assert len(record["cold"]) == 3
     assert str(tmp_path) not in json.dumps(record)  # a record may travel
     assert record["workloads"]["smoke"]["tokens"] > 0
     # One process works at a time: in the journal of the rounds every contender's calls stand together.
     journal = [line.split()[0] for line in (tmp_path / "journal").read_text().splitlines()]
-    rounds = journal[-3 * 3 * (2 + 200 + measure.WARM_TEXTS) :]
+    rounds = journal[-3 * 3 * (2 + 200 + turns * measure.WARM_TEXTS) :]
     changes = sum(left != right for left, right in pairwise(rounds))
-    assert changes == 3 * 3 * 2 - 1  # rounds x contenders x measurements
+    assert changes == 3 * 3 * (1 + turns) - 1  # rounds x contenders x measurements
 
 
 def test_what_fails_becomes_a_row_and_the_others_go_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
