@@ -16,7 +16,7 @@ help:
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make cold   time from a cold interpreter to the first vector"
-	@echo "make bench  speed, fidelity, quality beside other libraries (an hour); bench-smoke: a minute or two"
+	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
 
 demo: $(DEMO)/.ready
