@@ -2,7 +2,9 @@
 
 Two ways to use the same cores. A small call is one batch after the other on all threads, which is the shortest wait;
 small calls that arrive while one runs are gathered into the next. Bulk is many batches, one thread each, on a session
-of its own: less is lost to waiting inside operators, and nothing as long as there are batches for all threads.
+of its own: less is lost to waiting inside operators, and nothing as long as there are batches for all threads. With two
+threads and our own operators, two small calls at a time get a thread each: on shared threads they would be in each
+other's way.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class _Waiting:
     rows: Sequence[Ids]
     left_out: Ids
     done: threading.Event | None = None  # for a call that has to wait, which one alone never has
-    leads: bool = False  # it runs the queue's front, where it stands itself
+    leads: bool = False  # its thread runs it, and others of the queue with it
     vectors: Vectors | None = None
     error: BaseException | None = None
 
@@ -87,9 +89,13 @@ class Engine:
         self._lock = threading.Lock()
         self._trimmer = Trimmer()
         self._queue: deque[_Waiting] = deque()
-        self._busy = False
+        self._running = 0  # calls that lead
         self._small = load(threads)
         self._bulk: Session | None = self._small if threads == 1 or self._small.shared else None
+        # With more threads one alone would be too slow for a call; with stock operators a second session packs all
+        # weights again; and who says how long calls wait for others wants them gathered.
+        in_pairs = threads == 2 and self._small.own_operators and max_wait == 0
+        self._most_running = 2 if in_pairs else 1
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -132,17 +138,18 @@ class Engine:
         mine = _Waiting(rows, left_out)
         with self._lock:
             self._queue.append(mine)
-            if self._busy:
-                mine.done = threading.Event()
+            if self._running < self._most_running:
+                mine.leads = True
+                self._running += 1
             else:
-                mine.leads = self._busy = True
+                mine.done = threading.Event()
         try:
             if mine.done is not None:
                 mine.done.wait()
             if mine.leads:
                 if self._max_wait > 0:
                     time.sleep(self._max_wait)
-                self._lead()
+                self._lead(mine)
         except BaseException:
             self._leave(mine)
             raise
@@ -183,12 +190,16 @@ class Engine:
         self._trimmer.after_bulk()
         return out
 
-    def _lead(self) -> None:
-        """Run the front of the queue, where the leading call is, then hand the lead to whoever waits next."""
+    def _lead(self, mine: _Waiting) -> None:
+        """Run a call, and those that wait with it; then hand the lead to whoever waits next."""
         with self._lock:
-            group = self._take()
+            group = self._take(mine)
+            alone = self._running == 1
         try:
-            self._run_group(group)
+            self._run_group(group, self._small if alone else self._bulk_session())
+        except BaseException as error:  # noqa: BLE001  no session: handed to the calls, as all errors are
+            for waiting in group:
+                waiting.error = error
         finally:
             for waiting in group:
                 waiting.wake()
@@ -197,9 +208,10 @@ class Engine:
 
     def _hand_on(self) -> None:
         """Wake the next call to lead, or rest; the lock is held."""
-        heir = self._queue[0] if self._queue else None
-        self._busy = heir is not None
-        if heir is not None:
+        heir = next((waiting for waiting in self._queue if not waiting.leads), None)
+        if heir is None:
+            self._running -= 1
+        else:
             heir.leads = True
             heir.wake()
 
@@ -211,25 +223,26 @@ class Engine:
                 if mine.leads:
                     self._hand_on()
 
-    def _take(self) -> list[_Waiting]:
-        """From the front of the queue what fits into one batch; at least one."""
-        group = [self._queue.popleft()]
-        lengths = list(map(len, group[0].rows))
-        while self._queue:
-            lengths += map(len, self._queue[0].rows)
+    def _take(self, mine: _Waiting) -> list[_Waiting]:
+        """A call, and of those behind it that wait what fits into one batch with it; the lock is held."""
+        self._queue.remove(mine)
+        group, lengths = [mine], list(map(len, mine.rows))
+        for following in [waiting for waiting in self._queue if not waiting.leads]:
+            lengths += map(len, following.rows)
             if not self._is_one_batch(np.array(lengths)):
                 break
-            group.append(self._queue.popleft())
+            self._queue.remove(following)
+            group.append(following)
         return group
 
-    def _run_group(self, group: list[_Waiting]) -> None:
+    def _run_group(self, group: list[_Waiting], session: Session) -> None:
         rows = [row for waiting in group for row in waiting.rows]
         try:
-            vectors = self._run_in_turn(rows, np.concatenate([waiting.left_out for waiting in group]))
+            vectors = self._run_in_turn(session, rows, np.concatenate([waiting.left_out for waiting in group]))
         except BaseException as error:  # noqa: BLE001  handed to the calls it belongs to, which raise it
             if len(group) > 1 and isinstance(error, Exception):
                 for waiting in group:  # one call's fault must not be another's
-                    self._run_group([waiting])
+                    self._run_group([waiting], session)
                 return
             group[0].error = error
             if not isinstance(error, Exception):  # Ctrl-C belongs to this thread: the others try again themselves
@@ -242,20 +255,20 @@ class Engine:
             start += len(waiting.rows)
 
     def _is_one_batch(self, lengths: Ids) -> bool:
-        tokens = len(lengths) * int(lengths.max(initial=0)) if self._small.pads else int(lengths.sum())
+        tokens = len(lengths) * int(lengths.max(initial=0)) if not self._small.own_operators else int(lengths.sum())
         return tokens <= self._max_batch_tokens
 
     def _plan(self, lengths: Ids) -> list[Ids]:
-        return batching.plan(lengths, self._max_batch_tokens, padded=self._small.pads)
+        return batching.plan(lengths, self._max_batch_tokens, padded=not self._small.own_operators)
 
-    def _run_in_turn(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
-        """Batch after batch, each on all threads."""
+    def _run_in_turn(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+        """Batch after batch, each on all of a session's threads."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         if self._is_one_batch(lengths):
-            return self._run(self._small, rows, left_out)
+            return self._run(session, rows, left_out)
         out = self._room(len(rows))
         for batch in self._plan(lengths):
-            out[batch] = self._run(self._small, [rows[k] for k in batch], left_out[batch])
+            out[batch] = self._run(session, [rows[k] for k in batch], left_out[batch])
         return out
 
     def _run(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:

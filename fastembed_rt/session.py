@@ -141,7 +141,9 @@ class Session:
         if lacking:
             raise ProviderUnavailableError(f"provider {provider!r} starts here and does not run{lacking}")
         self.shared = row.runs_batches_itself  # bulk and small calls take the same session
-        self.pads = variant.target != "native"  # rows of a batch are filled up to the longest, at least in attention
+        # Made of our own operators: no row is filled up to a longer one's length, as stock attention does, and all
+        # sessions of a process share the packed weights.
+        self.own_operators = variant.target == "native"
         self._output = output
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         if set(self.inputs) != set(variant.inputs):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,29 +24,55 @@ class Notes:
     inputs = ("rows",)
     shared = False
 
-    def __init__(self, threads: int, pads: bool) -> None:
-        self.threads, self.pads, self.batches = threads, pads, list[list[int]]()
+    def __init__(self, threads: int, own: bool) -> None:
+        self.threads, self.own_operators, self.batches = threads, own, list[list[int]]()
 
     def run(self, feeds: Any) -> Any:
         self.batches.append(feeds["lengths"])
         return np.array(feeds["lengths"], dtype=np.float32)[:, None]
 
 
-def engine(threads: int = 2, *, pads: bool = True) -> Engine:
+def engine(threads: int = 2, *, own: bool = False, load: Any = None, max_wait: float = 0.0) -> Engine:
     def feeds(rows: Sequence[Ids], *_: object) -> Any:
         return {"lengths": [len(row) for row in rows]}
 
-    load: Any = lambda count: Notes(count, pads)  # noqa: E731
-    return Engine(load, threads=threads, dim=1, pad_token_id=0, max_batch_tokens=LIMIT, feeds=feeds)
+    def notes(count: int) -> Any:
+        return Notes(count, own)
+
+    return Engine(
+        load or notes,
+        threads=threads,
+        dim=1,
+        pad_token_id=0,
+        max_batch_tokens=LIMIT,
+        max_wait=max_wait,
+        feeds=feeds,
+    )
+
+
+class Meeting(Notes):
+    """A session whose runs wait for another run to be going on, for a moment."""
+
+    together = threading.Barrier(2)
+    met: ClassVar[list[tuple[int, bool]]] = []  # threads of the session, whether another came
+
+    def run(self, feeds: Any) -> Any:
+        try:
+            self.together.wait(1.0)
+            self.met.append((self.threads, True))
+        except threading.BrokenBarrierError:
+            self.together.reset()
+            self.met.append((self.threads, False))
+        return super().run(feeds)
 
 
 def rows(*lengths: int) -> list[Ids]:
     return [np.ones(length, dtype=np.int64) for length in lengths]
 
 
-@pytest.mark.parametrize("pads", [True, False])
-def test_a_few_texts_of_which_one_is_long_get_all_threads(pads: bool) -> None:
-    made = engine(pads=pads)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_few_texts_of_which_one_is_long_get_all_threads(own: bool) -> None:
+    made = engine(own=own)
     lengths = (30, 500, 20, 60)
     assert made.is_small(rows(*lengths))
     vectors = made.run_small(rows(*lengths), np.zeros(len(lengths), np.int64))
@@ -52,7 +81,7 @@ def test_a_few_texts_of_which_one_is_long_get_all_threads(pads: bool) -> None:
     assert isinstance(session, Notes) and session.threads == 2
     assert len(session.batches) > 1
     for batch in session.batches:
-        assert len(batch) == 1 or (len(batch) * max(batch) if pads else sum(batch)) <= LIMIT
+        assert len(batch) == 1 or (sum(batch) if own else len(batch) * max(batch)) <= LIMIT
 
 
 @pytest.mark.parametrize(
@@ -73,7 +102,7 @@ def test_batches_for_all_threads_are_bulk(threads: int, lengths: list[int]) -> N
 
 def test_padding_counts_where_there_is_padding() -> None:
     lengths = rows(300, *[20] * 10)
-    made = engine(pads=False)
+    made = engine(own=True)
     made.run_small(lengths, np.zeros(len(lengths), np.int64))
     (session,) = made.sessions
     assert isinstance(session, Notes)
@@ -82,3 +111,75 @@ def test_padding_counts_where_there_is_padding() -> None:
 
 def test_no_text_is_small() -> None:
     assert engine().is_small([])
+
+
+@pytest.mark.parametrize(
+    ("threads", "own", "max_wait", "wanted"),
+    [
+        pytest.param(2, True, 0.0, [(1, True), (2, True)], id="a thread each"),
+        pytest.param(2, False, 0.0, [(2, False), (2, False)], id="stock operators: one after the other"),
+        pytest.param(4, True, 0.0, [(4, False), (4, False)], id="more threads: one after the other"),
+        pytest.param(2, True, 0.01, [(2, False), (2, False)], id="they are to be gathered: one after the other"),
+    ],
+)
+def test_two_calls_at_once(threads: int, own: bool, max_wait: float, wanted: list[tuple[int, bool]]) -> None:
+    Meeting.met.clear()
+    made = engine(threads, load=lambda count: Meeting(count, own), max_wait=max_wait)
+    start = threading.Barrier(2)
+
+    def call(length: int) -> float:
+        start.wait(10)
+        return float(made.run_small(rows(length), np.zeros(1, np.int64))[0, 0])
+
+    with ThreadPoolExecutor(2) as pool:
+        # Each fills a batch, so that they cannot run as one.
+        assert list(pool.map(call, (LIMIT, LIMIT - 1))) == [LIMIT, LIMIT - 1]
+    assert sorted(Meeting.met) == wanted
+
+
+def test_calls_beyond_two_are_gathered() -> None:
+    started, go_on = threading.Semaphore(0), threading.Event()
+    run = Notes.run
+
+    class Slow(Notes):
+        def run(self, feeds: Any) -> Any:
+            started.release()
+            assert go_on.wait(10)
+            return run(self, feeds)
+
+    made = engine(load=lambda count: Slow(count, True))
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(made.run_small, rows(k + 1), np.zeros(1, np.int64)) for k in range(6)]
+        assert started.acquire(timeout=10) and started.acquire(timeout=10)
+        while len(made._queue) < 4:
+            time.sleep(0.001)
+        go_on.set()
+        assert [call.result(10)[0, 0] for call in calls] == [1, 2, 3, 4, 5, 6]
+    sizes = [len(batch) for session in made.sessions for batch in session.batches]  # type: ignore[attr-defined]
+    assert sum(sizes) == 6
+    assert len(sizes) <= 4  # both that ran take one of those that waited, and with it what fits
+
+
+def test_a_session_that_cannot_be_loaded_fails_the_call_that_wants_it_and_no_other() -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    class Slow(Notes):
+        def run(self, feeds: Any) -> Any:
+            going.set()
+            assert go_on.wait(10)
+            return super().run(feeds)
+
+    def load(count: int) -> Any:
+        if count == 1:
+            raise MemoryError("no room")
+        return Slow(count, True)
+
+    made = engine(load=load)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(made.run_small, rows(3), np.zeros(1, np.int64))
+        assert going.wait(10)
+        with pytest.raises(MemoryError, match="no room"):
+            made.run_small(rows(4), np.zeros(1, np.int64))
+        go_on.set()
+        assert first.result(10)[0, 0] == 3
+    assert made.run_small(rows(5), np.zeros(1, np.int64))[0, 0] == 5
