@@ -54,6 +54,8 @@ class _Waiting:
 class Engine:
     """Sessions and threads of one model; safe to use from several threads."""
 
+    _padded = True  # a batch costs as much as if all its rows were as long as the longest
+
     def __init__(
         self,
         load: Callable[[int], Session],
@@ -91,6 +93,7 @@ class Engine:
         self._queue: deque[_Waiting] = deque()
         self._running = 0  # calls that lead
         self._small = load(threads)
+        self._padded = not self._small.own_operators
         self._bulk: Session | None = self._small if threads == 1 or self._small.shared else None
         # With more threads one alone would be too slow for a call; with stock operators a second session packs all
         # weights again; and who says how long calls wait for others wants them gathered.
@@ -255,11 +258,11 @@ class Engine:
             start += len(waiting.rows)
 
     def _is_one_batch(self, lengths: Ids) -> bool:
-        tokens = len(lengths) * int(lengths.max(initial=0)) if not self._small.own_operators else int(lengths.sum())
+        tokens = len(lengths) * int(lengths.max(initial=0)) if self._padded else int(lengths.sum())
         return tokens <= self._max_batch_tokens
 
     def _plan(self, lengths: Ids) -> list[Ids]:
-        return batching.plan(lengths, self._max_batch_tokens, padded=not self._small.own_operators)
+        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded)
 
     def _run_in_turn(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Batch after batch, each on all of a session's threads."""
