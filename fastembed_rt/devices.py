@@ -100,7 +100,7 @@ class DeviceEngine(Engine):
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows make a single batch."""
-        return self._is_one_batch(np.array([len(row) for row in rows], dtype=np.int64))
+        return self._is_one_batch(rows)
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Vectors (n, dim) of a few rows, by whichever worker is free."""

@@ -121,9 +121,9 @@ class Engine:
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows are sooner done a batch at a time on all threads than a batch a thread."""
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        if self._is_one_batch(lengths):
+        if self._is_one_batch(rows):
             return True
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
         tokens = int(lengths.sum())
         if self._bulk is self._small or tokens > FEW * self._threads * self._max_batch_tokens:
             return False
@@ -199,10 +199,7 @@ class Engine:
             group = self._take(mine)
             alone = self._running == 1
         try:
-            self._run_group(group, self._small if alone else self._bulk_session())
-        except BaseException as error:  # noqa: BLE001  no session: handed to the calls, as all errors are
-            for waiting in group:
-                waiting.error = error
+            self._run_group(group, alone=alone)
         finally:
             for waiting in group:
                 waiting.wake()
@@ -229,23 +226,25 @@ class Engine:
     def _take(self, mine: _Waiting) -> list[_Waiting]:
         """A call, and of those behind it that wait what fits into one batch with it; the lock is held."""
         self._queue.remove(mine)
-        group, lengths = [mine], list(map(len, mine.rows))
+        group, rows = [mine], list(mine.rows)
         for following in [waiting for waiting in self._queue if not waiting.leads]:
-            lengths += map(len, following.rows)
-            if not self._is_one_batch(np.array(lengths)):
+            rows += following.rows
+            if not self._is_one_batch(rows):
                 break
             self._queue.remove(following)
             group.append(following)
         return group
 
-    def _run_group(self, group: list[_Waiting], session: Session) -> None:
+    def _run_group(self, group: list[_Waiting], *, alone: bool) -> None:
+        """Vectors or an error for each call, on all threads if no other group runs."""
         rows = [row for waiting in group for row in waiting.rows]
         try:
+            session = self._small if alone else self._bulk_session()
             vectors = self._run_in_turn(session, rows, np.concatenate([waiting.left_out for waiting in group]))
         except BaseException as error:  # noqa: BLE001  handed to the calls it belongs to, which raise it
             if len(group) > 1 and isinstance(error, Exception):
                 for waiting in group:  # one call's fault must not be another's
-                    self._run_group([waiting], session)
+                    self._run_group([waiting], alone=alone)
                 return
             group[0].error = error
             if not isinstance(error, Exception):  # Ctrl-C belongs to this thread: the others try again themselves
@@ -257,8 +256,9 @@ class Engine:
             waiting.vectors = vectors[start : start + len(waiting.rows)]
             start += len(waiting.rows)
 
-    def _is_one_batch(self, lengths: Ids) -> bool:
-        tokens = len(lengths) * int(lengths.max(initial=0)) if self._padded else int(lengths.sum())
+    def _is_one_batch(self, rows: Sequence[Ids]) -> bool:
+        lengths = map(len, rows)  # no array: single texts come this way
+        tokens = len(rows) * max(lengths, default=0) if self._padded else sum(lengths)
         return tokens <= self._max_batch_tokens
 
     def _plan(self, lengths: Ids) -> list[Ids]:
@@ -266,9 +266,9 @@ class Engine:
 
     def _run_in_turn(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Batch after batch, each on all of a session's threads."""
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        if self._is_one_batch(lengths):
+        if self._is_one_batch(rows):
             return self._run(session, rows, left_out)
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
         out = self._room(len(rows))
         for batch in self._plan(lengths):
             out[batch] = self._run(session, [rows[k] for k in batch], left_out[batch])
