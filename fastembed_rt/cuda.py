@@ -13,18 +13,18 @@ import queue
 import sys
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import batching
+from .files import ModelFiles
 from .manifest import Variant
 from .providers import load_onnxruntime
 from .session import Session
+from .threads import Task, Workers
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -68,12 +68,14 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> di
 class CudaSession(Session):
     """A graph of the cuda target on one GPU."""
 
-    def __init__(self, directory: Path, variant: Variant, *, device: int = 0, **options: Any) -> None:
+    def __init__(self, files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> None:
         """Load the graph; options and errors as for Session."""
-        super().__init__(directory, variant, device=device, **options)
+        super().__init__(files, variant, device=device, **options)
         self._device = device
-        # onnxruntime keeps captured graphs by thread: one thread has them all.
-        self._capturer = ThreadPoolExecutor(1, thread_name_prefix="fastembed_rt_cuda")
+        # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
+        # session alone, so that no caller that is interrupted keeps one.
+        self._capturer = Workers(1, "fastembed_rt_cuda")
+        self._copiers = Workers(SLOTS, "fastembed_rt_cuda_slot")
         self._captured: dict[tuple[int, int], _Captured] = {}
         host = PinnedMemory(device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -81,7 +83,7 @@ class CudaSession(Session):
             self._slots.put(_Slot(self._session, self._output, device, host))
         self.pinned = host.works
 
-    def _settings(self, directory: Path, variant: Variant, device: int) -> dict[str, str]:
+    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
         # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
         return {"device_id": str(device), "enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
 
@@ -91,11 +93,13 @@ class CudaSession(Session):
         count = len(boundaries) - 1
         shape = shape_for(count, int(np.diff(boundaries).max()))
         if shape is not None:
-            made = self._capturer.submit(self._replay, shape, filled(feeds, self.inputs, *shape)).result()
-            return made[:count]
+            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.inputs, *shape))).result()[:count]
+        return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.inputs}, count)).result()
+
+    def _copy(self, feeds: Feeds, count: int) -> npt.NDArray[np.float32]:
         slot = self._slots.get()
         try:
-            return slot.run({name: feeds[name] for name in self.inputs}, count)
+            return slot.run(feeds, count)
         finally:
             self._slots.put(slot)
 

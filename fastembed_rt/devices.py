@@ -19,26 +19,53 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import batching
 from .batching import Ids
-from .engine import Engine, Split, Vectors
-from .errors import FastembedRtError, InvalidInputError, WorkerError
-from .memory import Trimmer
-from .session import Session
+from .contract import GraphSession, Running, Vectors
+from .engine import Pooled, Split
+from .errors import FastembedRtError, IntegrityError, InvalidInputError, WorkerError
+from .threads import CLOSED, Call, GivenUpError, Promise
 
 AHEAD = 2  # batches a worker has: one runs, the next is there already
 SECONDS_TO_END = 10.0
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fastembed_rt.devices import serve; serve()"
-Job = tuple[Sequence[Ids], Ids, "Future[Vectors]"]
 
 
-class DeviceEngine(Engine):
-    """An engine whose sessions are in other processes."""
+class _Failure:
+    """What ended an engine, if something did; set once, read by whoever waits."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, BaseException] = {}
+
+    def set(self, error: BaseException) -> bool:
+        """Whether this error is the first."""
+        return self._first.setdefault("error", error) is error
+
+    def get(self) -> BaseException | None:
+        """The first error."""
+        return self._first.get("error")
+
+
+class _Job(Promise[Vectors]):
+    """Rows on their way to a worker and back."""
+
+    __slots__ = ("_failure", "call", "left_out", "rows")
+
+    def __init__(self, rows: Sequence[Ids], left_out: Ids, failure: _Failure, call: Call | None = None) -> None:
+        super().__init__()
+        self.rows, self.left_out, self.call = rows, left_out, call
+        self._failure = failure
+
+    def lost(self) -> BaseException | None:
+        """What ended the engine: nobody may be left to say so to each job."""
+        return self._failure.get()
+
+
+class DeviceEngine(Pooled):
+    """An engine whose sessions are in other processes. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -53,7 +80,7 @@ class DeviceEngine(Engine):
         """Start the workers and wait until all are ready.
 
         Args:
-            start: the class that each worker opens, by module and name, and its options.
+            start: the class that each worker opens, by module and name, its options, and its files' identities.
             device_ids: one worker each.
             threads: of this process, which tokenize.
             dim: length of the vectors.
@@ -64,38 +91,35 @@ class DeviceEngine(Engine):
             FastembedRtError: what a worker raised when it loaded the model.
             WorkerError: a worker ended meanwhile.
         """
-        self._threads, self._dim, self._max_batch_tokens, self._split = threads, dim, max_batch_tokens, split
-        self._lock = threading.Lock()
-        self._trimmer = Trimmer()
-        self._pool = None
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._failed: BaseException | None = None
+        super().__init__(threads=threads, dim=dim, max_batch_tokens=max_batch_tokens, split=split)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._failure = _Failure()
         failed = weakref.WeakMethod(self._fail)  # an engine that is dropped must go, and its workers with it
-        self._workers = [_Worker(device, start, self._jobs, failed) for device in device_ids]
-        self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid())
+        self._processes = [_Worker(device, start, self._jobs, failed) for device in device_ids]
+        self._finalizer = weakref.finalize(self, _end, self._processes, os.getpid())
         try:
-            for worker in self._workers:
+            for worker in self._processes:
                 worker.wait_ready()
         except BaseException:
             self._finalizer()
             raise
-        for worker in self._workers:
+        for worker in self._processes:
             worker.begin()
 
     @property
-    def sessions(self) -> tuple[Session, ...]:
+    def sessions(self) -> tuple[GraphSession, ...]:
         """None in this process."""
         return ()
 
     @property
     def processes(self) -> tuple[int, ...]:
         """Ids of the workers' processes, in the order of the devices."""
-        return tuple(worker.process.pid for worker in self._workers)
+        return tuple(worker.process.pid for worker in self._processes)
 
     def close(self) -> None:
         """End the workers; what still waits for them fails."""
-        self._fail(InvalidInputError("the model is closed; load it again"))
         super().close()
+        self._fail(InvalidInputError(CLOSED))
         self._finalizer()
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
@@ -106,37 +130,24 @@ class DeviceEngine(Engine):
         """Vectors (n, dim) of a few rows, by whichever worker is free."""
         return self._send(rows, left_out).result()
 
-    def submit(self, rows: Sequence[Ids], left_out: Ids) -> list[tuple[Ids, Future[Vectors]]]:
+    def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work: row numbers of each batch, and its vectors to come."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        return [
-            (batch, self._send([rows[k] for k in batch], left_out[batch]))
-            for batch in batching.plan(lengths, self._max_batch_tokens)
-        ]
+        return [(batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self._plan(lengths)]
 
-    def _send(self, rows: Sequence[Ids], left_out: Ids) -> Future[Vectors]:
-        coming: Future[Vectors] = Future()
-        with self._lock:  # never behind a failure that empties the queue
-            if self._failed is not None:
-                raise self._failed
-            self._jobs.put((rows, left_out, coming))
-        return coming
+    def _send(self, rows: Sequence[Ids], left_out: Ids, call: Call | None = None) -> Promise[Vectors]:
+        error = self._failure.get()
+        if error is not None:
+            raise error
+        job = _Job(rows, left_out, self._failure, call)
+        self._jobs.put(job)  # behind a failure it is lost, which `result` finds out
+        return job
 
     def _fail(self, error: BaseException) -> None:
         """Once: every waiting call gets the error, and so does every later one."""
-        with self._lock:
-            if self._failed is not None:
-                return
-            self._failed = error
-            waiting = []
-            while not self._jobs.empty():
-                job = self._jobs.get()
-                if job is not None:
-                    waiting.append(job[2])
-        for coming in waiting:
-            if coming.set_running_or_notify_cancel():
-                coming.set_exception(error)
-        for worker in self._workers:
+        if not self._failure.set(error):
+            return
+        for worker in self._processes:
             worker.fail(error)
 
 
@@ -147,13 +158,12 @@ class _Worker:
         self,
         device: int,
         start: Mapping[str, Any],
-        jobs: queue.SimpleQueue[Job | None],
+        jobs: queue.SimpleQueue[_Job | None],
         failed: weakref.WeakMethod[Any],
     ) -> None:
         self.device = device
         self._jobs, self._failed = jobs, failed
-        self._running: deque[Future[Vectors]] = deque()
-        self._lock = threading.Lock()
+        self._running: deque[_Job] = deque()
         self._room = threading.Semaphore(AHEAD)
         self._error: BaseException | None = None  # set once: nothing runs here any more
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
@@ -183,11 +193,10 @@ class _Worker:
 
     def fail(self, error: BaseException) -> None:
         """Give up what runs."""
-        with self._lock:
-            self._error = error
-            running, self._running = self._running, deque()
-        for coming in running:
-            coming.set_exception(error)
+        self._error = error
+        while self._running:
+            with contextlib.suppress(IndexError):  # an answer has come
+                self._running.popleft().fail(error)
 
     def end(self) -> None:
         """Wait until the process, which was told to end, is gone; kill it if it does not go."""
@@ -207,19 +216,16 @@ class _Worker:
             if job is None:
                 self._jobs.put(None)  # for the other workers' threads
                 return
-            rows, left_out, coming = job
-            if not coming.set_running_or_notify_cancel():
+            if job.call is not None and job.call.given_up:
+                job.fail(GivenUpError())
                 self._room.release()
                 continue
-            with self._lock:
-                error = self._error
-                if error is None:
-                    self._running.append(coming)
-            if error is not None:
-                coming.set_exception(error)
+            self._running.append(job)
+            if self._error is not None:
+                self.fail(self._error)
                 return
             try:
-                _write(self._to, (rows, left_out))
+                _write(self._to, (job.rows, job.left_out))
             except (OSError, ValueError):
                 self._report(self._obituary())
                 return
@@ -231,15 +237,15 @@ class _Worker:
             except WorkerError as error:
                 self._report(error)
                 return
-            with self._lock:
-                coming = self._running.popleft() if self._running else None
             self._room.release()
-            if coming is None:  # given up meanwhile
+            try:
+                job = self._running.popleft()
+            except IndexError:  # given up meanwhile
                 continue
             if isinstance(answer, BaseException):
-                coming.set_exception(answer)
+                job.fail(answer)
             else:
-                coming.set_result(answer)
+                job.keep(answer)
 
     def _report(self, error: WorkerError) -> None:
         """Tell the engine, if this is news and there still is one."""
@@ -298,6 +304,10 @@ def serve() -> None:
         model = kind(start["path"], device_ids=[start["device"]], **start["options"])
     except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
         _write(answers, _portable(error))
+        return
+    if model._identities() != start["identities"]:
+        changed = f"{start['path']} was replaced since the model was loaded; load the model again"
+        _write(answers, IntegrityError(changed))
         return
     engine = model._running()
     _write(answers, "ready")

@@ -5,16 +5,19 @@ small calls that arrive while one runs are gathered into the next. Bulk is many 
 of its own: less is lost to waiting inside operators, and nothing as long as there are batches for all threads. With two
 threads and our own operators, two small calls at a time get a thread each: on shared threads they would be in each
 other's way.
+
+Nothing here is counted or locked by callers, since an exception from outside may end a call at any step. Who leads is
+read from the frame of its call: a call that is over leads no more, whether it said so or not.
 """
 
 from __future__ import annotations
 
-import threading
+import _thread
+import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,43 +25,109 @@ import numpy.typing as npt
 
 from . import batching
 from .batching import Ids
-from .errors import InvalidInputError
+from .contract import GraphSession, Running, Vectors
+from .errors import InvalidInputError, from_outside
 from .memory import Trimmer
-from .session import Session
+from .threads import CLOSED, POLL, Call, Task, Workers, ended, once, under
 
-Vectors = npt.NDArray[Any]  # float32 (n, dim), or one object a row
 FEW = 2  # full batches a thread: with more, threads that take the next one end at about the same time
 SHARING = 1.25  # time of a batch on all threads over what it would take if nothing were lost to sharing it (two cores)
+NOWHERE = -1  # place of a signal handler's call over one that it has interrupted, which cannot go on before it
 Feeds = Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds]
 Split = Callable[[npt.NDArray[np.float32], Sequence[Ids]], Sequence[Any]]
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class _Waiting:
-    """A small call in the queue."""
+class _Small:
+    """A small call."""
 
-    rows: Sequence[Ids]
-    left_out: Ids
-    done: threading.Event | None = None  # for a call that has to wait, which one alone never has
-    leads: bool = False  # its thread runs it, and others of the queue with it
-    vectors: Vectors | None = None
-    error: BaseException | None = None
+    __slots__ = ("_lock", "apart", "finished", "frame", "leader", "left_out", "rows", "vectors")
+
+    def __init__(self, rows: Sequence[Ids], left_out: Ids) -> None:
+        self.rows, self.left_out = rows, left_out
+        self.vectors: Vectors | None = None
+        self.finished = False
+
+    def queue(self, frame: FrameType) -> None:
+        """Get ready to wait, which a call that finds nobody before it never does."""
+        self.frame: FrameType | None = frame  # its own
+        self.leader: FrameType | None = None  # of the call that runs it along
+        self.apart = False  # runs with no other: an error came up where it ran with some
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def waits(self) -> bool:
+        """Whether it is neither done, nor run along with another call, nor over."""
+        frame = self.frame
+        return not (self.finished or self.leader is not None or frame is None or ended(frame))
+
+    def sleep(self) -> None:
+        """Until somebody wakes it, or for a moment."""
+        self._lock.acquire(timeout=POLL)
 
     def wake(self) -> None:
-        """Let its thread go on, if that waits."""
-        if self.done is not None:
-            self.done.set()
+        """Let its thread have a look; for any thread, any number of times."""
+        with suppress(RuntimeError):  # it is awake
+            self._lock.release()
 
 
-class Engine:
+class Pooled:
+    """What the kinds of engines share: a pool of threads, plans of batches, results put in order."""
+
+    def __init__(
+        self, *, threads: int, dim: int, max_batch_tokens: int, split: Split | None, padded: bool = True
+    ) -> None:
+        """As for Engine; where `padded`, a batch costs as much as if all its rows were as long as the longest."""
+        self._threads = threads
+        self._dim = dim
+        self._max_batch_tokens = max_batch_tokens
+        self._split = split
+        self._padded = padded
+        self._closed = False
+        self._trimmer = Trimmer()
+        self._workers = Workers(threads, "fastembed_rt")
+
+    def background(self, call: Call, function: Callable[..., T], *arguments: Any) -> Task[T]:
+        """Run a function on one of the engine's threads, behind what waits for them already."""
+        return self._workers.start(Task(function, *arguments, call=call))
+
+    def collect(self, running: Running) -> Vectors:
+        """Vectors (n, dim) of what `submit` started, in the order of its rows; raises what a batch raised."""
+        out = self._room(sum(len(batch) for batch, _ in running))
+        for batch, vectors in running:
+            out[batch] = vectors.result()
+        running.clear()  # the batches' vectors are copied; freed before memory is given back
+        self._trimmer.after_bulk()
+        return out
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._closed = True
+        self._workers.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInputError(CLOSED)
+
+    def _is_one_batch(self, rows: Sequence[Ids]) -> bool:
+        lengths = map(len, rows)  # no array: single texts come this way
+        tokens = len(rows) * max(lengths, default=0) if self._padded else sum(lengths)
+        return tokens <= self._max_batch_tokens
+
+    def _plan(self, lengths: Ids) -> list[Ids]:
+        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded)
+
+    def _room(self, count: int) -> Vectors:
+        """Zero vectors (count, dim), or None for each row."""
+        return np.zeros((count, self._dim), dtype=np.float32) if self._split is None else np.full(count, None)
+
+
+class Engine(Pooled):
     """Sessions and threads of one model; safe to use from several threads."""
-
-    _padded = True  # a batch costs as much as if all its rows were as long as the longest
 
     def __init__(
         self,
-        load: Callable[[int], Session],
+        load: Callable[[int], GraphSession],
         *,
         threads: int,
         dim: int,
@@ -80,44 +149,31 @@ class Engine:
             feeds: what a graph takes for a batch.
             split: an object for each row of a batch, made of the graph's output; None takes the output's rows.
         """
+        self._small = load(threads)
+        super().__init__(
+            threads=threads,
+            dim=dim,
+            max_batch_tokens=max_batch_tokens,
+            split=split,
+            padded=not self._small.own_operators,
+        )
         self._load = load
-        self._threads = threads
-        self._dim = dim
         self._pad_token_id = pad_token_id
-        self._max_batch_tokens = max_batch_tokens
         self._max_wait = max_wait
         self._feeds = feeds
-        self._split = split
-        self._lock = threading.Lock()
-        self._trimmer = Trimmer()
-        self._queue: deque[_Waiting] = deque()
-        self._running = 0  # calls that lead
-        self._small = load(threads)
-        self._padded = not self._small.own_operators
-        self._bulk: Session | None = self._small if threads == 1 or self._small.shared else None
+        self._loading: dict[str, Task[GraphSession]] = {}
+        self._bulk: GraphSession | None = self._small if threads == 1 or self._small.shared else None
         # With more threads one alone would be too slow for a call; with stock operators a second session packs all
         # weights again; and who says how long calls wait for others wants them gathered.
         in_pairs = threads == 2 and self._small.own_operators and max_wait == 0
-        self._most_running = 2 if in_pairs else 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._places = (0, 1) if in_pairs else (0,)
+        self._leading: dict[int, FrameType] = {}  # by place, the call that has it or is to take it
+        self._queue: dict[_Small, None] = {}  # calls that wait, in the order they came
 
     @property
-    def sessions(self) -> tuple[Session, ...]:
+    def sessions(self) -> tuple[GraphSession, ...]:
         """Those that are loaded."""
         return (self._small,) if self._bulk is None or self._bulk is self._small else (self._small, self._bulk)
-
-    @property
-    def pool(self) -> ThreadPoolExecutor:
-        """The threads that work on bulk: as many as the engine may use."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fastembed_rt")
-            return self._pool
-
-    def close(self) -> None:
-        """Let the threads go."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows are sooner done a batch at a time on all threads than a batch a thread."""
@@ -138,143 +194,146 @@ class Engine:
 
         `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
         """
-        mine = _Waiting(rows, left_out)
-        with self._lock:
-            self._queue.append(mine)
-            if self._running < self._most_running:
-                mine.leads = True
-                self._running += 1
-            else:
-                mine.done = threading.Event()
+        self._check_open()
+        frame = sys._getframe()
+        mine = _Small(rows, left_out)
         try:
-            if mine.done is not None:
-                mine.done.wait()
-            if mine.leads:
-                if self._max_wait > 0:
-                    time.sleep(self._max_wait)
-                self._lead(mine)
-        except BaseException:
-            self._leave(mine)
-            raise
-        if mine.error is not None:
-            raise mine.error
+            place = self._take_place(frame)
+            if place is None:
+                mine.queue(frame)
+                self._queue[mine] = None
+                place = self._wait(mine, frame)
+            if place is not None:
+                self._lead(mine, frame, place)
+        finally:
+            # Should this be left out, by a second interruption: others see that the call is over.
+            self._queue.pop(mine, None)
+            for number in self._places:
+                if self._leading.get(number) is frame:
+                    self._hand_on(number)
+            mine.frame = None  # which holds this call
+            del frame
         assert mine.vectors is not None
         return mine.vectors
 
-    def submit(self, rows: Sequence[Ids], left_out: Ids) -> list[tuple[Ids, Future[Vectors]]]:
+    def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work: row numbers of each batch, and its vectors to come."""
+        self._check_open()
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         session = self._bulk_session()
         return [
-            (batch, self.background(self._run, session, [rows[k] for k in batch], left_out[batch]))
+            (batch, self.background(call, self._run, session, [rows[k] for k in batch], left_out[batch]))
             for batch in self._plan(lengths)
         ]
 
-    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Run a function on one of the engine's threads, behind what waits for them already."""
-        try:
-            return self.pool.submit(function, *arguments)
-        except RuntimeError as error:  # what a pool says after its shutdown
-            raise InvalidInputError("the model is closed; load it again") from error
+    def _take_place(self, frame: FrameType) -> int | None:
+        """A place for the call with this frame; None where others have all."""
+        for number in self._places:
+            holder = self._leading.setdefault(number, frame)
+            if holder is frame:
+                return number
+            if ended(holder):
+                # Two callers may find this at once and both lead, which is slower and nothing else.
+                self._leading[number] = frame
+                return number
+        return None
 
-    def collect(self, running: list[tuple[Ids, Future[Vectors]]]) -> Vectors:
-        """Vectors (n, dim) of what `submit` started, in the order of its rows; stops the rest when a batch fails."""
-        out = self._room(sum(len(batch) for batch, _ in running))
-        try:
-            for batch, vectors in running:
-                out[batch] = vectors.result()
-        except BaseException as error:
-            for _, vectors in running:
-                vectors.cancel()
-            if isinstance(error, CancelledError):
-                raise InvalidInputError("the model is closed; load it again") from error
-            raise
-        running.clear()  # the batches' vectors are copied; freed before memory is given back
-        self._trimmer.after_bulk()
-        return out
+    def _wait(self, mine: _Small, frame: FrameType) -> int | None:
+        """A place to lead from, or None when another call has run this one."""
+        while not mine.finished:
+            if mine.leader is not None and ended(mine.leader) and not mine.finished:
+                mine.leader = None  # interrupted before this one was done
+                self._queue[mine] = None
+            if mine.leader is None:
+                place = self._take_place(frame)
+                if place is not None:
+                    return place
+                if any(under(holder) for holder in list(self._leading.values())):
+                    return NOWHERE
+            self._check_open()
+            mine.sleep()
+        return None
 
-    def _lead(self, mine: _Waiting) -> None:
-        """Run a call, and those that wait with it; then hand the lead to whoever waits next."""
-        with self._lock:
-            group = self._take(mine)
-            alone = self._running == 1
-        try:
-            self._run_group(group, alone=alone)
-        finally:
-            for waiting in group:
-                waiting.wake()
-            with self._lock:
-                self._hand_on()
-
-    def _hand_on(self) -> None:
-        """Wake the next call to lead, or rest; the lock is held."""
-        heir = next((waiting for waiting in self._queue if not waiting.leads), None)
-        if heir is None:
-            self._running -= 1
-        else:
-            heir.leads = True
-            heir.wake()
-
-    def _leave(self, mine: _Waiting) -> None:
-        """Out of the queue when the call is interrupted (Ctrl-C) while it waits, so that the others go on."""
-        with self._lock:
-            if mine in self._queue:
-                self._queue.remove(mine)
-                if mine.leads:
-                    self._hand_on()
-
-    def _take(self, mine: _Waiting) -> list[_Waiting]:
-        """A call, and of those behind it that wait what fits into one batch with it; the lock is held."""
-        self._queue.remove(mine)
-        group, rows = [mine], list(mine.rows)
-        for following in [waiting for waiting in self._queue if not waiting.leads]:
-            rows += following.rows
-            if not self._is_one_batch(rows):
-                break
-            self._queue.remove(following)
-            group.append(following)
-        return group
-
-    def _run_group(self, group: list[_Waiting], *, alone: bool) -> None:
-        """Vectors or an error for each call, on all threads if no other group runs."""
-        rows = [row for waiting in group for row in waiting.rows]
+    def _lead(self, mine: _Small, frame: FrameType, place: int) -> None:
+        """Run a call, and those that wait with it."""
+        if self._max_wait > 0:
+            time.sleep(self._max_wait)
+        group = self._gather(mine, frame) if self._queue else [mine]
+        alone = len(self._places) == 1 or not any(
+            number != place and not ended(holder) for number, holder in list(self._leading.items())
+        )
         try:
             session = self._small if alone else self._bulk_session()
-            vectors = self._run_in_turn(session, rows, np.concatenate([waiting.left_out for waiting in group]))
-        except BaseException as error:  # noqa: BLE001  handed to the calls it belongs to, which raise it
-            if len(group) > 1 and isinstance(error, Exception):
-                for waiting in group:  # one call's fault must not be another's
-                    self._run_group([waiting], alone=alone)
+            if len(group) == 1:
+                mine.vectors = self._run_in_turn(session, mine.rows, mine.left_out)
                 return
-            group[0].error = error
-            if not isinstance(error, Exception):  # Ctrl-C belongs to this thread: the others try again themselves
-                for waiting in group[1:]:
-                    waiting.error = RuntimeError("interrupted while running with another call; call again")
+            rows = [row for call in group for row in call.rows]
+            vectors = self._run_in_turn(session, rows, np.concatenate([call.left_out for call in group]))
+        except BaseException as error:
+            for call in group[1:]:  # one call's fault must not be another's
+                call.apart = True
+                self._queue[call] = None
+                call.leader = None
+                call.wake()
+            if len(group) == 1 or from_outside(error):
+                raise
+            mine.vectors = self._run_in_turn(self._small, mine.rows, mine.left_out)
             return
         start = 0
-        for waiting in group:
-            waiting.vectors = vectors[start : start + len(waiting.rows)]
-            start += len(waiting.rows)
+        for call in group:
+            call.vectors = vectors[start : start + len(call.rows)]
+            start += len(call.rows)
+            call.finished = True
+            if call is not mine:
+                call.wake()
 
-    def _is_one_batch(self, rows: Sequence[Ids]) -> bool:
-        lengths = map(len, rows)  # no array: single texts come this way
-        tokens = len(rows) * max(lengths, default=0) if self._padded else sum(lengths)
-        return tokens <= self._max_batch_tokens
+    def _gather(self, mine: _Small, frame: FrameType) -> list[_Small]:
+        """A call, and of those that wait what fits into one batch with it."""
+        group, rows = [mine], list(mine.rows)
+        self._queue.pop(mine, None)
+        if getattr(mine, "apart", False):  # which only calls have that have waited
+            return group
+        leading = list(self._leading.values())
+        for call in list(self._queue):
+            if call.apart or not call.waits() or any(call.frame is other for other in leading):
+                continue
+            rows += call.rows
+            if not self._is_one_batch(rows):
+                break
+            call.leader = frame
+            self._queue.pop(call, None)
+            group.append(call)
+        return group
 
-    def _plan(self, lengths: Ids) -> list[Ids]:
-        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded)
+    def _hand_on(self, place: int) -> None:
+        """Give a place to the call that waits longest, or leave it free."""
+        heir = self._heir() if self._queue else None
+        if heir is not None:
+            self._leading[place] = heir.frame  # type: ignore[assignment]
+        else:
+            self._leading.pop(place, None)
+            # Who came in between has found the place taken, and may sleep already.
+            heir = self._heir() if self._queue else None
+        if heir is not None:
+            heir.wake()
 
-    def _run_in_turn(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+    def _heir(self) -> _Small | None:
+        leading = list(self._leading.values())
+        waiting = (call for call in list(self._queue) if call.waits())
+        return next((call for call in waiting if all(call.frame is not other for other in leading)), None)
+
+    def _run_in_turn(self, session: GraphSession, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Batch after batch, each on all of a session's threads."""
         if self._is_one_batch(rows):
             return self._run(session, rows, left_out)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         out = self._room(len(rows))
         for batch in self._plan(lengths):
+            self._check_open()
             out[batch] = self._run(session, [rows[k] for k in batch], left_out[batch])
         return out
 
-    def _run(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
+    def _run(self, session: GraphSession, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.
         full = [k for k, row in enumerate(rows) if len(row)]
         if len(full) == len(rows):
@@ -290,12 +349,7 @@ class Engine:
             out[full] = self._run(session, [rows[k] for k in full], left_out[full])
         return out
 
-    def _room(self, count: int) -> Vectors:
-        """Zero vectors (count, dim), or None for each row."""
-        return np.zeros((count, self._dim), dtype=np.float32) if self._split is None else np.full(count, None)
-
-    def _bulk_session(self) -> Session:
-        with self._lock:
-            if self._bulk is None:
-                self._bulk = self._load(1)
-            return self._bulk
+    def _bulk_session(self) -> GraphSession:
+        if self._bulk is None:
+            self._bulk = once(self._loading, "bulk", lambda: self._load(1))
+        return self._bulk

@@ -5,6 +5,8 @@ Every class carries the exit code of the command line; the message is one line.
 
 from __future__ import annotations
 
+LIBRARIES = ("fastembed_rt", "onnxruntime", "tokenizers", "numpy")  # whose own errors are about what they were given
+
 
 class FastembedRtError(Exception):
     """Base of every error this package raises on purpose."""
@@ -28,6 +30,10 @@ class TextTooLongError(InvalidInputError):
 
 class OutputExistsError(InvalidInputError):
     """The output is there already and overwriting was not asked for."""
+
+
+class FixedError(InvalidInputError, AttributeError):
+    """An attribute that says how a model was loaded was assigned to."""
 
 
 class ModelNotFoundError(FastembedRtError):
@@ -76,3 +82,25 @@ class ProviderUnavailableError(FastembedRtError):
     """The execution provider asked for does not run here; there is no silent fallback."""
 
     exit_code = 5
+
+
+def from_outside(error: BaseException) -> bool:
+    """Whether an exception came in the middle of the work and not from it: Ctrl-C, or what a signal handler raises.
+
+    Such a one belongs to the caller; it says nothing of the model. To be asked where it is caught: its way up to there
+    leads through code of neither this package nor the libraries beneath it.
+    """
+    if not isinstance(error, Exception):
+        return True
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def first_line(error: BaseException, letters: int = 300) -> str:
+    """The first line of an error's message, or the name of its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:letters] if lines else type(error).__name__

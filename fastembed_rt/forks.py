@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import Protocol
 
-from .engine import Engine
+from .contract import Runner
 
 
 class Forked(Protocol):
@@ -25,7 +25,7 @@ def watch(model: Forked) -> None:
     _loaded.add(model)
 
 
-def never_destroy(engine: Engine) -> None:
+def never_destroy(engine: Runner) -> None:
     """Keep an engine beyond the interpreter's end: destroying its sessions would wait for threads that do not exist."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
     for session in engine.sessions:

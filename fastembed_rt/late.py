@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import batching
 from .engine import Split
 from .errors import InvalidInputError, InvalidTypeError
-from .loading import DOCUMENT_PROMPTS, MAX_BATCH_TOKENS, QUERY_PROMPTS, LoadedModel, Prompts, Source
+from .loading import DOCUMENT_PROMPTS, QUERY_PROMPTS, LoadedModel, Prompts, Source
 from .manifest import LATE_INTERACTION
 from .maxsim import Vectors, maxsim
 from .options import positive
@@ -40,7 +40,7 @@ class LateInteractionModel(LoadedModel):
         threads: int | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         prompts: Mapping[str, str] | None = None,
         truncation: str = "truncate",
         revision: str | None = None,
@@ -61,7 +61,7 @@ class LateInteractionModel(LoadedModel):
             query_length: tokens after which queries are cut, special tokens included; where the model fills all
                 queries up to one length, this is that length. None takes the model's own.
             document_length: tokens after which documents are cut; None takes the model's own.
-            max_batch_tokens: bound on the tokens of a batch, padding included.
+            max_batch_tokens: bound on the tokens of a batch, padding included; None takes the provider's.
             prompts: what stands in front of texts, by name, instead of the model's own ("query", "document").
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
             revision: branch, tag or commit on the hub.
@@ -93,18 +93,52 @@ class LateInteractionModel(LoadedModel):
             )
         assert self.manifest.late_interaction is not None  # the manifest is checked at birth
         about, most = self.manifest.late_interaction, self.manifest.max_positions
-        self.query_length = positive("query_length", query_length, about.query_length, most)
-        self.document_length = positive("document_length", document_length, about.document_length, most)
-        fixed = about.expansion_length == about.query_length
-        self.expansion_length = self.query_length if fixed else min(about.expansion_length, self.query_length)
         self._about = about
+        self._query_length = positive("query_length", query_length, about.query_length, most)
+        self._document_length = positive("document_length", document_length, about.document_length, most)
         self._prompts = Prompts(self.manifest, prompts, None)
-        documents = self._load(self.document_length, truncation)
-        queries = documents
-        if self.query_length != self.document_length:
-            queries = self._read_tokenizer(self.query_length, truncation)
-        self._queries = _Role(queries, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
-        self._documents = _Role(documents, np.array(about.document_skiplist, dtype=np.int64), 0)
+        longest = max(self._query_length, self._document_length)  # of all that the engine has to take
+        self._documents = self._role(self._load(self._document_length, truncation, longest), queries=False)
+        tokenizer = self._documents.tokenizer
+        if self._query_length != self._document_length:
+            tokenizer = tokenizer.with_max_length(self._query_length)
+        self._queries = self._role(tokenizer, queries=True)
+
+    def _role(self, tokenizer: TextTokenizer, *, queries: bool) -> _Role:
+        about = self._about
+        if not queries:
+            return _Role(tokenizer, np.array(about.document_skiplist, dtype=np.int64), 0)
+        return _Role(tokenizer, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
+
+    @property
+    def query_length(self) -> int:
+        """Tokens after which queries are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._query_length
+
+    @query_length.setter
+    def query_length(self, wanted: int) -> None:
+        value = self._new_limit("query_length", wanted, self._about.query_length)
+        tokenizer = self._queries.tokenizer.with_max_length(value)
+        self._query_length = value
+        self._queries = self._role(tokenizer, queries=True)
+
+    @property
+    def document_length(self) -> int:
+        """Tokens after which documents are cut. Assigned to, it holds for the calls to come."""
+        return self._document_length
+
+    @document_length.setter
+    def document_length(self, wanted: int) -> None:
+        value = self._new_limit("document_length", wanted, self._about.document_length)
+        self._documents = self._role(self._documents.tokenizer.with_max_length(value), queries=False)
+        self._document_length = value
+
+    @property
+    def expansion_length(self) -> int:
+        """Tokens that queries are filled up to; 0 where they are not."""
+        about = self._about
+        fixed = about.expansion_length == about.query_length
+        return self._query_length if fixed else min(about.expansion_length, self._query_length)
 
     @property
     def dim(self) -> int:

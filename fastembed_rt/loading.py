@@ -5,10 +5,11 @@ Knows no task: what is tokenized and what becomes of a graph's output, each task
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from . import batching, forks, hub, machine, manifest
+from .contract import Runner
 from .engine import Engine, Split
 from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
-from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, Manifest
+from .files import Identity, ModelFiles
+from .fixed import Fixed
+from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
 from .options import check_device_ids, checked_prompts, positive, seconds
 from .providers import AUTO, PROVIDERS, Choice, choose
 from .session import choose_variant, open_session
+from .threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
 from .tokenizer import TextTokenizer, Tokenized, check_unicode
 from .windows import Window
 
@@ -32,6 +37,7 @@ MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
+BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -43,6 +49,10 @@ class EncodeStats:
     texts: int = 0
     tokens: int = 0  # after truncation, special tokens included
     truncated: int = 0  # texts that lost tokens to max_length
+
+    def __add__(self, other: EncodeStats) -> EncodeStats:
+        """Of both."""
+        return EncodeStats(self.texts + other.texts, self.tokens + other.tokens, self.truncated + other.truncated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,15 @@ class Source:
     route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model directory that has been read: its manifest, and its files as they were then."""
+
+    path: Path  # absolute, links followed
+    whole: Manifest  # of all routes
+    files: ModelFiles
+
+
 class Work(Protocol[T_co]):
     """One call's texts on their way through the model."""
 
@@ -82,38 +101,30 @@ class LoadedModel:
     """A model directory with tokenizer, sessions and threads. Safe to use from several threads and after a fork."""
 
     task: ClassVar[str]
+    path: Fixed[Path] = Fixed()
+    manifest: Fixed[Manifest] = Fixed()
+    variant: Fixed[Variant] = Fixed("precision=, target")
+    provider: Fixed[str] = Fixed("provider")
+    threads: Fixed[int] = Fixed("threads")
+    device_ids: Fixed[tuple[int, ...]] = Fixed("device_ids")
+    max_batch_tokens: Fixed[int] = Fixed("max_batch_tokens")
     _prompts: Prompts
 
-    def __init__(self, source: Source) -> None:
+    def __init__(
+        self, source: Source, opened: Opened | None = None, *, batch_tokens: BatchTokens | None = None
+    ) -> None:
         """Find the directory and choose what runs; `_load` loads it.
+
+        `opened` is what another model has opened, of which this is a route; `batch_tokens` gives max_batch_tokens where
+        the caller names none, instead of the provider's.
 
         Raises:
             ModelNotFoundError, ModelFormatError, IntegrityError: no directory, or one that cannot be read.
             InvalidInputError: a model of another task; an option that the model cannot have.
         """
-
-        def files(described: Manifest) -> list[str]:
-            check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
-            found = _of_route(described, source.route)
-            wanted = [found] if source.route is not None else [found, *found.routes.values()]
-            return [
-                file
-                for encoder in wanted
-                for file in (
-                    encoder.tokenizer.file,
-                    *(record.file for record in self._choose(encoder, source).files),
-                )
-            ]
-
-        self.path = hub.resolve_model(
-            source.path_or_name,
-            files=files,
-            revision=source.revision,
-            token=source.token,
-            cache_dir=source.cache_dir,
-            local_files_only=source.local_files_only,
-        )
-        whole = manifest.read(self.path)
+        self._opened = self._open(source) if opened is None else opened
+        whole, self._files = self._opened.whole, self._opened.files
+        self.path = self._opened.path
         check_task(whole, self.task, str(self.path))
         self.manifest = _of_route(whole, source.route)
         self._route = source.route
@@ -121,19 +132,43 @@ class LoadedModel:
         self.provider = self._choice.provider
         self.variant = self._choose(self.manifest, source)
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
-        row = PROVIDERS[self.provider]
-        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, row.batch_tokens)
+        fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
+        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
         self._max_wait = seconds("max_wait", source.max_wait)
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
         self._stats = EncodeStats()
+        self._counting = threading.RLock()  # a signal handler may encode in the middle of it
         self._closed = False
-        self._lock = threading.Lock()
-        self._engine: Engine | None = None
-        self._callers: ThreadPoolExecutor | None = None
+        self._engine: Runner | None = None
+        self._starting: dict[str, Task[Runner]] = {}
+        self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
+
+    def _open(self, source: Source) -> Opened:
+        """The directory, fetched from the hub if it is there, and every file that may be needed, held open."""
+
+        def records(described: Manifest) -> list[FileRecord]:
+            check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
+            found = _of_route(described, source.route)
+            wanted = [found] if source.route is not None else [found, *found.routes.values()]
+            return [file for encoder in wanted for file in (encoder.tokenizer, *self._choose(encoder, source).files)]
+
+        def names(described: Manifest) -> Iterable[str]:
+            return [record.file for record in records(described)]
+
+        path = hub.resolve_model(
+            source.path_or_name,
+            files=names,
+            revision=source.revision,
+            token=source.token,
+            cache_dir=source.cache_dir,
+            local_files_only=source.local_files_only,
+        ).resolve()  # once: where the process goes, and where links lead later, is nothing to this model
+        whole = manifest.read(path)
+        return Opened(path, whole, ModelFiles(path, records(whole)))
 
     @classmethod
-    def _choose(cls, described: Manifest, source: Source) -> manifest.Variant:
+    def _choose(cls, described: Manifest, source: Source) -> Variant:
         provider = cls._choose_provider(described, source).provider
         return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
 
@@ -146,33 +181,51 @@ class LoadedModel:
         """Why this provider runs: asked for, or what "auto" took and what it passed over."""
         return self._choice.why
 
-    def _load(self, max_length: int, truncation: str) -> TextTokenizer:
-        """Start the engine and check the hashes meanwhile; the tokenizer with this limit and policy."""
-        self._longest = max_length
-        with ThreadPoolExecutor(1) as background:
-            # Hashing and loading both leave the interpreter lock, so checking costs no time on two cores.
-            checked = background.submit(self._check_files) if self._check_hashes else None
-            try:
-                tokenizer = self._read_tokenizer(max_length, truncation)
-                self._engine = self._start()
-            except FastembedRtError:
-                if checked is not None:
-                    checked.result()  # an altered file explains the failure better
-                raise
+    def _load(self, max_length: int, truncation: str, longest: int | None = None) -> TextTokenizer:
+        """Start the engine and check the hashes meanwhile; the tokenizer with this limit and policy.
+
+        `longest` is what the longest text may have in tokens, where that is more than `max_length`.
+        """
+        self._longest = max_length if longest is None else longest
+        # Both on threads that nothing interrupts: what fails there is the model's fault and no one's time limit.
+        # Hashing, loading and reading the tokenizer all leave the interpreter lock.
+        checked = aside(self._check_files) if self._check_hashes else None
+        starting = aside(self._start)
+        try:
+            tokenizer = self._read_tokenizer(max_length, truncation)
+            self._engine = starting.result()
+        except FastembedRtError:
             if checked is not None:
-                checked.result()
+                checked.result()  # an altered file explains the failure better
+            raise
+        if checked is not None:
+            checked.result()
         forks.watch(self)
         return tokenizer
 
     def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
+        name = self.manifest.tokenizer.file
         return TextTokenizer(
-            self.path / self.manifest.tokenizer.file,
+            self.path / name,
             max_length=max_length,
             truncation=truncation,
             truncation_side=self.manifest.truncation_side,
             parallel=self.threads >= machine.available_threads(),
             of_pairs=self.task == RERANKING,
+            read=partial(self._files.read, name),
         )
+
+    def _new_limit(self, name: str, wanted: int, default: int) -> int:
+        """A limit in tokens that is assigned to a loaded model, checked."""
+        value = positive(name, wanted, default, self.manifest.max_positions)
+        if value > self._longest:
+            if self.provider == "tensorrt":
+                raise InvalidInputError(
+                    f"{name} {value} is not possible: the engines were built for {self._longest} tokens; "
+                    f"load the model again with {name}={value}"
+                )
+            self._longest = value
+        return value
 
     @property
     def stats(self) -> EncodeStats:
@@ -184,10 +237,18 @@ class LoadedModel:
         """Texts to put in front, by name."""
         return self._prompts.by_name
 
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str]) -> None:
+        self._prompts = Prompts(self.manifest, prompts, self._prompts.default)
+
     @property
     def default_prompt_name(self) -> str | None:
         """The prompt when none is named."""
         return self._prompts.default
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, name: str | None) -> None:
+        self._prompts = Prompts(self.manifest, self._prompts.by_name, name)
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""
@@ -195,8 +256,7 @@ class LoadedModel:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
-        if self._callers is not None:
-            self._callers.shutdown(wait=False)
+        self._callers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,32 +283,59 @@ class LoadedModel:
         return f"dim={self.manifest.dim}, max_length={self.manifest.max_length}"
 
     async def _aside(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Run a call on a thread of its own, so that the event loop stays free; calls that wait run together."""
+        """Run a call on a thread of its own, so that the event loop stays free; calls that wait run together.
+
+        Cancelled, it stops at the next batch.
+        """
         import asyncio  # only here: it takes longer to import than this module
 
-        with self._lock:
-            if self._callers is None:
-                # These threads wait; the engine's own do the work.
-                self._callers = ThreadPoolExecutor(ASYNC_CALLERS, thread_name_prefix="fastembed_rt_async")
-            callers = self._callers
-        return await asyncio.get_running_loop().run_in_executor(callers, partial(function, *arguments, **options))
+        loop = asyncio.get_running_loop()
+        coming = loop.create_future()
+        call = Call()
+        context = contextvars.copy_context()
+        context.run(CURRENT.set, call)
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(lambda: None if coming.done() else coming.set_result(None))
+
+        self._check_open()
+        task = self._callers.start(Task(context.run, partial(function, *arguments, **options), call=call, then=tell))
+        try:
+            await coming
+        except BaseException:
+            call.given_up = True
+            raise
+        made: T = task.result()
+        return made
 
     def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
         """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
+        outer = CURRENT.get()
+        call = Call() if outer is None else outer
+        try:
+            yield from self._through(pieces, work, call, ahead)
+        finally:
+            if outer is None:
+                call.given_up = True  # whatever of it still waits is not begun
+
+    def _through(self, pieces: Iterator[Window], work: Work[T], call: Call, ahead: bool) -> Iterator[T]:
         engine = self._running()
         window = next(pieces, None)
         tokenized = None if window is None else work.tokenize(window)
         while tokenized is not None:
+            if call.given_up:
+                raise GivenUpError
             following = next(pieces, None) if ahead else None
             boundaries = work.boundaries(tokenized)
-            coming: Future[Tokenized] | None = None
+            coming: Task[Tokenized] | None = None
             if following is None and engine.is_small(tokenized.ids):
                 results = engine.run_small(tokenized.ids, boundaries)
             else:
-                running = engine.submit(tokenized.ids, boundaries)
+                running = engine.submit(tokenized.ids, boundaries, call)
                 if following is not None:
                     # Behind the batches in the same queue: it begins when a thread has nothing else to do.
-                    coming = engine.background(work.tokenize, following)
+                    coming = engine.background(call, work.tokenize, following)
                 results = engine.collect(running)
             tokenized.report()
             self._count(tokenized)
@@ -263,38 +350,41 @@ class LoadedModel:
                 tokenized = None if following is None else work.tokenize(following)
 
     def _count(self, tokenized: Tokenized) -> None:
-        with self._lock:
-            old = self._stats
-            self._stats = EncodeStats(
-                old.texts + tokenized.texts,
-                old.tokens + tokenized.tokens,
-                old.truncated + tokenized.truncated,
-            )
+        more = EncodeStats(tokenized.texts, tokenized.tokens, tokenized.truncated)
+        with self._counting:  # left whatever comes: nothing interrupts between entering and leaving a lock written in C
+            self._stats += more
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidInputError("the model is closed; load it again")
+            raise InvalidInputError(CLOSED)
 
     def _check_files(self) -> None:
         for record in (*self.variant.files, self.manifest.tokenizer):
-            manifest.check_file(self.path, record)
+            self._files.check(record.file)
 
-    def _running(self) -> Engine:
+    def _identities(self) -> dict[str, Identity]:
+        """What tells the files that run from others of the same names, for the processes of devices."""
+        records = (*self.variant.files, self.manifest.tokenizer)
+        return {record.file: self._files.identity(record.file) for record in records}
+
+    def _running(self) -> Runner:
         engine = self._engine
         if engine is None:
-            with self._lock:
+            self._check_open()
+            engine = once(self._starting, "engine", self._start)
+            self._engine = engine
+            self._starting.pop("engine", None)
+            if self._closed:  # meanwhile
+                self.close()
                 self._check_open()
-                if self._engine is None:
-                    self._engine = self._start()
-                engine = self._engine
         return engine
 
-    def _start(self) -> Engine:
+    def _start(self) -> Runner:
         if len(self.device_ids) > 1:
             return self._start_devices()
         return Engine(
             lambda threads: open_session(
-                self.path,
+                self._files,
                 self.variant,
                 provider=self.provider,
                 threads=threads,
@@ -312,7 +402,7 @@ class LoadedModel:
             split=self._splitter(),
         )
 
-    def _start_devices(self) -> Engine:
+    def _start_devices(self) -> Runner:
         """A process for each device."""
         from .devices import DeviceEngine  # only here: one device needs none of it
 
@@ -329,7 +419,13 @@ class LoadedModel:
         }
         kind = type(self)
         return DeviceEngine(
-            {"module": kind.__module__, "name": kind.__qualname__, "path": str(self.path), "options": options},
+            {
+                "module": kind.__module__,
+                "name": kind.__qualname__,
+                "path": str(self.path),
+                "options": options,
+                "identities": self._identities(),
+            },
             self.device_ids,
             threads=self.threads,
             dim=self.manifest.dim,
@@ -352,8 +448,9 @@ class LoadedModel:
         if self._engine is not None:
             forks.never_destroy(self._engine)
         self._engine = None
-        self._callers = None
-        self._lock = threading.Lock()
+        self._starting = {}
+        self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")
+        self._counting = threading.RLock()
 
 
 class Prompts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,21 @@ import numpy.typing as npt
 from . import stored
 from .errors import InvalidInputError, InvalidTypeError
 from .fingerprint import fingerprint
-from .loading import DOCUMENT_PROMPTS, MAX_BATCH_TOKENS, QUERY_PROMPTS, EncodeStats, LoadedModel, Prompts, Source
+from .loading import (
+    DOCUMENT_PROMPTS,
+    MAX_BATCH_TOKENS,
+    QUERY_PROMPTS,
+    EncodeStats,
+    LoadedModel,
+    Opened,
+    Prompts,
+    Source,
+)
 from .manifest import EMBEDDING
 from .options import Settings, positive
 from .progress import progress
 from .stored import FLOAT32, Array
+from .threads import Task, once
 from .tokenizer import Tokenized, check_iterable, check_texts
 from .vectors import chunk_means
 from .windows import STREAM_TEXTS, TEXTS, Window, windows
@@ -108,27 +120,65 @@ class EmbeddingModel(LoadedModel):
             local_files_only=local_files_only,
             route=route,
         )
-        super().__init__(source)
-        self.max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
-        self.truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
-        self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
-        self._tokenizer = self._load(self.max_length, truncation)
-        self._others: dict[str, EmbeddingModel] = {}
-        shared = ("provider", "precision", "target", "threads", "device_ids", "max_batch_tokens", "max_wait")
-        self._options: dict[str, Any] = {
-            **{name: getattr(source, name) for name in shared},
-            "check_hashes": check_hashes,
-            "max_length": max_length,
-            "truncate_dim": truncate_dim,
-            "prompts": prompts,
-            "default_prompt_name": default_prompt_name,
-            "truncation": truncation,
-        }
+        self._set_up(source, None, max_length, truncate_dim, prompts, default_prompt_name, truncation)
+
+    def _set_up(
+        self,
+        source: Source,
+        opened: Opened | None,
+        max_length: int | None,
+        truncate_dim: int | None,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        truncation: str,
+    ) -> None:
+        super().__init__(source, opened)
+        described = self.manifest
+        self._max_length = positive("max_length", max_length, described.max_length, described.max_positions)
+        self._truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
+        self._prompts = Prompts(described, prompts, default_prompt_name)
+        self._tokenizer = self._load(self._max_length, truncation)
+        self._source = source
+        self._given = (prompts, default_prompt_name)
+        self._others: dict[str, Task[EmbeddingModel]] = {}
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which texts are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, wanted: int) -> None:
+        value = self._new_limit("max_length", wanted, self.manifest.max_length)
+        self._tokenizer = self._tokenizer.with_max_length(value)
+        self._max_length = value
+        for other in self._loaded_others():
+            other.max_length = value
+
+    @property
+    def max_seq_length(self) -> int:
+        """`max_length` under sentence-transformers' name."""
+        return self._max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, wanted: int) -> None:
+        self.max_length = wanted
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Length of the vectors returned, None for all of it. Assigned to, it holds for the calls to come."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, wanted: int | None) -> None:
+        self._truncate_dim = wanted if wanted is None else self._dim(wanted)
+        for other in self._loaded_others():
+            other.truncate_dim = wanted
 
     @property
     def dim(self) -> int:
         """Length of the vectors that `encode` returns."""
-        return self.truncate_dim or self.manifest.dim
+        return self._truncate_dim or self.manifest.dim
 
     @property
     def truncation(self) -> str:
@@ -210,17 +260,39 @@ class EmbeddingModel(LoadedModel):
         """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
         if role not in self.manifest.routes:
             return self
-        with self._lock:
+        self._check_open()
+        found = once(self._others, role, partial(self._of_role, role))
+        if self._closed:  # meanwhile
+            found.close()
             self._check_open()
-            if role not in self._others:
-                self._others[role] = EmbeddingModel(self.path, route=role, **self._options)
-            return self._others[role]
+        return found
+
+    def _of_role(self, role: str) -> EmbeddingModel:
+        """The encoder of texts in this role, of the files that this model has opened."""
+        made = EmbeddingModel.__new__(EmbeddingModel)
+        prompts, default = self._given
+        options = (self._max_length, self._truncate_dim, prompts, default, self.truncation)
+        made._set_up(replace(self._source, route=role), self._opened, *options)
+        return made
+
+    def _loaded_others(self) -> list[EmbeddingModel]:
+        return [task.result() for task in list(self._others.values()) if task.finished and not task.failed()]
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
+        return sum((other.stats for other in self._loaded_others()), self._stats)
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""
         super().close()
-        for other in self._others.values():
+        for other in self._loaded_others():
             other.close()
+
+    def after_fork(self) -> None:
+        """In a child: what was being loaded never will be."""
+        super().after_fork()
+        self._others = {role: task for role, task in self._others.items() if task.finished}
 
     def embed(
         self,

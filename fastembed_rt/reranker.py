@@ -101,9 +101,20 @@ class Reranker(LoadedModel):
             raise InvalidInputError(f"truncation {truncation!r} is not for pairs; known: {', '.join(TRUNCATIONS)}")
         assert self.manifest.reranking is not None  # the manifest is checked at birth
         self._about = self.manifest.reranking
-        self.max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
+        self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
-        self._tokenizer = self._load(self.max_length, truncation)
+        self._tokenizer = self._load(self._max_length, truncation)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which pairs are cut. Assigned to, it holds for the calls to come."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, wanted: int) -> None:
+        value = self._new_limit("max_length", wanted, self.manifest.max_length)
+        self._tokenizer = self._tokenizer.with_max_length(value)
+        self._max_length = value
 
     @property
     def labels(self) -> tuple[str, ...]:

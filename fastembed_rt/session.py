@@ -5,16 +5,23 @@ The provider asked for runs (providers.py has the table), or an error says what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import native
-from .errors import InvalidInputError, ModelFormatError, ProviderUnavailableError
+from .contract import GraphSession
+from .errors import (
+    IntegrityError,
+    InvalidInputError,
+    ModelFormatError,
+    ProviderUnavailableError,
+    first_line,
+)
+from .files import ModelFiles
 from .manifest import Manifest, Variant
 from .overflow import overflows
 from .providers import (
@@ -89,7 +96,7 @@ class Session:
 
     def __init__(
         self,
-        directory: Path,
+        files: ModelFiles,
         variant: Variant,
         *,
         provider: str,
@@ -100,33 +107,44 @@ class Session:
         """Load the graph, whose output of that name is wanted; `device` is a number of the provider's.
 
         Raises:
+            IntegrityError: the files are no longer what they were when `files` was opened.
             MissingDependencyError: no onnxruntime.
             ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
             ModelFormatError: onnxruntime cannot read the graph.
         """
         row = provider_row(provider)
         onnxruntime = require_provider(provider)
-        path = directory / variant.graph.file
-        options = _options(onnxruntime, threads, cpu=provider == "cpu")
-        if variant.target in TUNED:
-            tune(options, onnxruntime, variant.precision)
-        if variant.target == "native":
-            options.register_custom_ops_library(str(native.library()))
-        if provider != "cpu" and variant.target == row.targets[0] != "portable":
-            # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
-            # kernels for, such as the integer ArgMax of CLS pooling.
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        settings = {**row.options, **self._settings(directory, variant, device)}
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path),
+        path = files.directory / variant.graph.file
+        settings = {**row.options, **self._settings(variant, device)}
+
+        def load(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
+            options = _options(onnxruntime, threads, cpu=provider == "cpu")
+            if variant.target in TUNED:
+                tune(options, onnxruntime, variant.precision)
+            if variant.target == "native":
+                options.register_custom_ops_library(str(native.library()))
+            if provider != "cpu" and variant.target == row.targets[0] != "portable":
+                # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the
+                # CPU has kernels for, such as the integer ArgMax of CLS pooling.
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            if weights:
+                lengths = [len(content) for content in weights.values()]
+                options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
+            return onnxruntime.InferenceSession(
+                source,
                 sess_options=options,
                 providers=[(row.onnxruntime_name, settings)],
                 enable_fallback=False,
                 disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
             )
-        except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
-            reason = str(error).strip().splitlines()[0][:300]
+
+        try:
+            self._session = _load_from(files, variant, onnxruntime, load)
+        except IntegrityError:
+            raise
+        except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
+            # so that this is no time limit of a caller
+            reason = first_line(error)
             if provider != "cpu":
                 why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
                 raise ProviderUnavailableError(why) from error
@@ -149,7 +167,7 @@ class Session:
         if set(self.inputs) != set(variant.inputs):
             raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
 
-    def _settings(self, directory: Path, variant: Variant, device: int) -> dict[str, str]:
+    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
         """Options of the provider beside those of its row."""
         return {"device_id": str(device)} if device else {}
 
@@ -173,21 +191,52 @@ SPECIAL = {
 }
 
 
+def _load_from(
+    files: ModelFiles,
+    variant: Variant,
+    onnxruntime: Any,
+    load: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
+) -> onnxruntime.InferenceSession:
+    """The session made of a variant's files as they were opened: by their path while it leads to them, else by content.
+
+    By path, onnxruntime maps weights that it would copy otherwise.
+    """
+    names = [record.file for record in variant.files]
+    files.check_unwritten(names)
+    if files.in_place(names):
+        try:
+            made = load(str(files.directory / variant.graph.file), {})
+        except Exception:
+            if files.in_place(names):
+                raise
+        else:
+            if files.in_place(names):  # and so they were between
+                files.check_unwritten(names)
+                return made
+    if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
+        raise IntegrityError(
+            f"{files.directory} was moved or replaced since the model was loaded, and onnxruntime "
+            f"{onnxruntime.__version__} opens its weights by path only; load the model again"
+        )
+    weights = {record.file: files.read(record.file) for record in variant.weights}
+    return load(files.read(variant.graph.file), weights)
+
+
 def open_session(
-    directory: Path, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
-) -> Session:
+    files: ModelFiles, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
+) -> GraphSession:
     """The session for a variant under a provider; options and errors as for Session.
 
     No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
     """
     special = SPECIAL.get((provider, variant.target))
     if special is None:
-        return Session(directory, variant, provider=provider, **options)
+        return Session(files, variant, provider=provider, **options)
     module, name = special
     if provider == "tensorrt":
         options |= {"longest": longest, "batch_tokens": batch_tokens}
     kind = getattr(import_module(f".{module}", __package__), name)
-    made: Session = kind(directory, variant, provider=provider, **options)
+    made: GraphSession = kind(files, variant, provider=provider, **options)
     return made
 
 

@@ -82,26 +82,46 @@ class SparseModel(LoadedModel):
                 precision=precision,
                 target=target,
                 threads=threads,
+                max_batch_tokens=max_batch_tokens,
                 max_wait=max_wait,
                 check_hashes=check_hashes,
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
-            )
+            ),
+            batch_tokens=lambda described: min(max(MOST_WEIGHTS // described.dim, FEWEST_TOKENS), MOST_TOKENS),
         )
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(
                 f"truncation {truncation!r} is not for sparse vectors; known: {', '.join(TRUNCATIONS)}"
             )
         assert self.manifest.sparse is not None  # the manifest is checked at birth
-        fitting = min(max(MOST_WEIGHTS // self.manifest.dim, FEWEST_TOKENS), MOST_TOKENS)
-        self.max_batch_tokens = positive("max_batch_tokens", max_batch_tokens, fitting)
         most = self.manifest.sparse.max_active_dims
-        self.max_active_dims = most if max_active_dims is None else self._most(max_active_dims)
-        self.max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
+        self._max_active_dims = most if max_active_dims is None else self._most(max_active_dims)
+        self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
-        self._tokenizer = self._load(self.max_length, truncation)
+        self._tokenizer = self._load(self._max_length, truncation)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which texts are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, wanted: int) -> None:
+        value = self._new_limit("max_length", wanted, self.manifest.max_length)
+        self._tokenizer = self._tokenizer.with_max_length(value)
+        self._max_length = value
+
+    @property
+    def max_active_dims(self) -> int | None:
+        """Words kept of each vector, None for all. Assigned to, it holds for the calls to come."""
+        return self._max_active_dims
+
+    @max_active_dims.setter
+    def max_active_dims(self, wanted: int | None) -> None:
+        self._max_active_dims = wanted if wanted is None else self._most(wanted)
 
     @property
     def dim(self) -> int:

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import missing
-from .errors import InvalidInputError, ProviderUnavailableError
+from .contract import GraphSession
+from .errors import InvalidInputError, ProviderUnavailableError, first_line
+from .files import ModelFiles
 from .manifest import Variant, sha256_file
 from .progress import progress
 from .providers import load_onnxruntime, require_provider
@@ -148,12 +150,12 @@ class EngineCache:
 class _Bucket(Session):
     """One engine."""
 
-    def __init__(self, directory: Path, variant: Variant, *, profile: Profile, cache: Path, **options: Any) -> None:
+    def __init__(self, files: ModelFiles, variant: Variant, *, profile: Profile, cache: Path, **options: Any) -> None:
         self.profile = profile
         self._cache = cache
-        super().__init__(directory, variant, **options)
+        super().__init__(files, variant, **options)
 
-    def _settings(self, directory: Path, variant: Variant, device: int) -> dict[str, str]:
+    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
         return {
             "device_id": str(device),
             "trt_fp16_enable": "1" if variant.precision == "fp16" else "0",
@@ -166,12 +168,15 @@ class _Bucket(Session):
         }
 
 
-class TensorrtSession(Session):
-    """A graph of the tensorrt target on one GPU, as several engines."""
+class TensorrtSession:
+    """A graph of the tensorrt target on one GPU, as several engines: a GraphSession made of sessions."""
+
+    shared = True
+    own_operators = False
 
     def __init__(
         self,
-        directory: Path,
+        files: ModelFiles,
         variant: Variant,
         *,
         provider: str,
@@ -184,7 +189,7 @@ class TensorrtSession(Session):
         """Build the engines, or take them from the cache, and run each once.
 
         Args:
-            directory: the model's.
+            files: the model's.
             variant: of the tensorrt target.
             provider: tensorrt.
             threads: for what is left to the CPU, which is nothing.
@@ -200,12 +205,12 @@ class TensorrtSession(Session):
         options = {"provider": provider, "threads": threads, "output": output, "device": device}
         wanted = profiles(longest, batch_tokens)
 
-        def load(cache: Path) -> list[Session]:
-            made: list[Session] = []
+        def load(cache: Path) -> list[GraphSession]:
+            made: list[GraphSession] = []
             fresh = not any(cache.iterdir())  # a bar where there are minutes to wait
             with progress(len(wanted), fresh, "engine", "TensorRT") as bar:
                 for profile in wanted:
-                    session = open_bucket(directory, variant, profile, cache, options)
+                    session = open_bucket(files, variant, profile, cache, options)
                     warm_up(session, profile)
                     made.append(session)
                     bar.update(1)
@@ -213,8 +218,7 @@ class TensorrtSession(Session):
 
         cache = EngineCache(cache_root() / cache_key(variant, wanted, versions(device)))
         self._buckets = list(zip(wanted, cache.open(load), strict=True))
-        self.inputs = self._buckets[0][1].inputs
-        self.shared = True
+        self.inputs: tuple[str, ...] = self._buckets[0][1].inputs
 
     @property
     def native(self) -> Any:
@@ -239,13 +243,13 @@ class TensorrtSession(Session):
 
 
 def open_bucket(
-    directory: Path, variant: Variant, profile: Profile, cache: Path, options: Mapping[str, Any]
-) -> Session:
+    files: ModelFiles, variant: Variant, profile: Profile, cache: Path, options: Mapping[str, Any]
+) -> GraphSession:
     """The session of one profile."""
-    return _Bucket(directory, variant, profile=profile, cache=cache, **options)
+    return _Bucket(files, variant, profile=profile, cache=cache, **options)
 
 
-def warm_up(session: Session, profile: Profile) -> None:
+def warm_up(session: GraphSession, profile: Profile) -> None:
     """Run both ends of a profile, as an engine that does not build or load shows only then.
 
     Raises:
@@ -257,8 +261,7 @@ def warm_up(session: Session, profile: Profile) -> None:
         try:
             session.run({name: feeds[name] for name in session.inputs})
         except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
-            reason = str(error).strip().splitlines()[0][:300]
-            raise ProviderUnavailableError(f"provider 'tensorrt' did not run {profile}: {reason}") from error
+            raise ProviderUnavailableError(f"provider 'tensorrt' did not run {profile}: {first_line(error)}") from error
 
 
 def _tensorrt_version() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
+from .errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
@@ -72,9 +72,11 @@ class TextTokenizer:
         truncation_side: str = "right",
         parallel: bool = True,
         of_pairs: bool = False,
+        read: Callable[[], bytes] | None = None,
     ) -> None:
         """Read tokenizer.json.
 
+        `read` gives the contents of the file, now and when a second tokenizer is wanted; None reads `path`.
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
         `of_pairs` is for `pairs` alone, and saves it a second tokenizer.
@@ -85,12 +87,9 @@ class TextTokenizer:
         """
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(TRUNCATIONS)}")
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer: Any = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust library raises plain Exception
-            raise ModelFormatError(f"{path} cannot be read as a tokenizer ({error}); export the model again") from error
+        self._read = path.read_bytes if read is None else read
+        self._path = path
+        self._tokenizer = self._made()
         special = self._tokenizer.num_special_tokens_to_add(of_pairs)
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
@@ -106,8 +105,37 @@ class TextTokenizer:
         self.max_length = max_length
         self.truncation = truncation
         self._side = truncation_side
-        self._path = path
         self._parallel = parallel
+        self._of_pairs = of_pairs
+
+    def _made(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            content = self._read()
+        except OSError as error:
+            raise ModelFormatError(f"{self._path} cannot be read ({error.strerror}); export the model again") from error
+        try:
+            # Not from_file: the Rust library wants paths in UTF-8, whatever the locale says.
+            return Tokenizer.from_buffer(content)
+        except Exception as error:  # the Rust library raises plain Exception
+            if from_outside(error):
+                raise
+            raise ModelFormatError(
+                f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
+            ) from error
+
+    def with_max_length(self, max_length: int) -> TextTokenizer:
+        """The same tokenizer with another limit; this one stays as it is, since other threads may use it."""
+        return TextTokenizer(
+            self._path,
+            max_length=max_length,
+            truncation=self.truncation,
+            truncation_side=self._side,
+            parallel=self._parallel,
+            of_pairs=self._of_pairs,
+            read=self._read,
+        )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
         """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
@@ -178,10 +206,8 @@ class TextTokenizer:
 
     def _without_limit(self) -> Any:
         if self._uncut is None:
-            from tokenizers import Tokenizer
-
             # A second tokenizer, because switching truncation off would disturb other threads.
-            free = Tokenizer.from_file(str(self._path))
+            free = self._made()
             free.no_padding()
             free.no_truncation()
             self._uncut = free
@@ -274,8 +300,14 @@ def check_iterable(inputs: object) -> Iterator[Any]:
     """
     if isinstance(inputs, (bytes, bytearray)):
         raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
+    if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
+        kind = f"{type(inputs).__module__.partition('.')[0]}.{type(inputs).__name__}"
+        raise InvalidTypeError(
+            f"inputs are {kind.removeprefix('builtins.')}, whose names or keys would be taken for texts; "
+            "pass one column, or the values, as a list"
+        )
     try:
-        if isinstance(inputs, (dict, set, frozenset)):
+        if isinstance(inputs, (set, frozenset)):
             raise TypeError
         return iter(inputs)  # type: ignore[call-overload, no-any-return]
     except TypeError:  # also from arrays of no dimension, which have __iter__

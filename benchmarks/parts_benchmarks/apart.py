@@ -10,6 +10,7 @@ import numpy as np
 
 from fastembed_rt import batching, manifest
 from fastembed_rt.batching import Feeds, Ids
+from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Manifest
 from fastembed_rt.session import Session, choose_variant
 from fastembed_rt.tokenizer import TextTokenizer
@@ -42,7 +43,7 @@ class Parts:
     @cached_property
     def session(self) -> Session:
         variant = choose_variant(self.manifest, precision=self.precision)
-        return Session(self.directory, variant, provider="cpu", threads=self.threads)
+        return Session(ModelFiles(self.directory, variant.files), variant, provider="cpu", threads=self.threads)
 
     @cached_property
     def rows(self) -> list[Ids]:

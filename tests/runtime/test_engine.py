@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from fastembed_rt.engine import Engine
+from fastembed_rt.threads import Call
 
 Ids = npt.NDArray[np.int64]
 LIMIT = 512
@@ -95,7 +96,7 @@ def test_a_few_texts_of_which_one_is_long_get_all_threads(own: bool) -> None:
 def test_batches_for_all_threads_are_bulk(threads: int, lengths: list[int]) -> None:
     made = engine(threads)
     assert not made.is_small(rows(*lengths))
-    vectors = made.collect(made.submit(rows(*lengths), np.zeros(len(lengths), np.int64)))
+    vectors = made.collect(made.submit(rows(*lengths), np.zeros(len(lengths), np.int64), Call()))
     assert vectors[:, 0].tolist() == lengths
     made.close()
 

@@ -13,6 +13,7 @@ from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 
 from fastembed_rt import EmbeddingModel, manifest, tensorrt
 from fastembed_rt.errors import InvalidInputError, ProviderUnavailableError
+from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Variant
 from fastembed_rt.session import Session
 from fastembed_rt.tensorrt import EngineCache, Profile, TensorrtSession, profiles
@@ -51,18 +52,18 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ten
     monkeypatch.setattr(tensorrt, "require_provider", lambda _: None)
     monkeypatch.setattr(tensorrt, "versions", lambda _: {"gpu": "none"})
 
-    def open_bucket(directory: Path, variant: Variant, profile: Profile, cache: Path, _: Any) -> Session:
+    def open_bucket(files: ModelFiles, variant: Variant, profile: Profile, cache: Path, _: Any) -> Session:
         (cache / f"tokens{profile.longest}.engine").write_text("engine")
         made = Recorded.__new__(Recorded)
         made.shapes = []
-        Session.__init__(made, directory, variant, provider="cpu", threads=1)
+        Session.__init__(made, files, variant, provider="cpu", threads=1)
         return made
 
     monkeypatch.setattr(tensorrt, "open_bucket", open_bucket)
 
     def make(directory: Path, **options: Any) -> TensorrtSession:
         variant = manifest.read(directory).variants[0]
-        return TensorrtSession(directory, variant, provider="tensorrt", threads=1, **options)
+        return TensorrtSession(ModelFiles(directory, variant.files), variant, provider="tensorrt", threads=1, **options)
 
     return make
 
@@ -91,7 +92,7 @@ def test_an_engine_asks_for_its_precision_and_its_cache(directory: Path, tmp_pat
     for variant in manifest.read(directory).variants:
         bucket = tensorrt._Bucket.__new__(tensorrt._Bucket)
         bucket.profile, bucket._cache = Profile(1, 32, 8), tmp_path
-        settings = bucket._settings(directory, variant, 3)
+        settings = bucket._settings(variant, 3)
         assert settings["trt_fp16_enable"] == ("1" if variant.precision == "fp16" else "0")
         assert settings["trt_engine_cache_path"] == settings["trt_timing_cache_path"] == str(tmp_path)
         assert settings["device_id"] == "3"
@@ -102,7 +103,8 @@ def test_batches_go_to_the_engine_of_their_length_in_parts_that_fit(
 ) -> None:
     session = on_cpu(directory, longest=48, batch_tokens=96)
     random = np.random.default_rng(0)
-    plain = Session(directory, manifest.read(directory).variants[0], provider="cpu", threads=1)
+    variant = manifest.read(directory).variants[0]
+    plain = Session(ModelFiles(directory, variant.files), variant, provider="cpu", threads=1)
     for count, tokens in ((1, 1), (7, 20), (3, 32), (5, 40)):
         feeds = {
             "input_ids": random.integers(5, 100, (count, tokens)),

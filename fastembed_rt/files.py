@@ -1,0 +1,129 @@
+"""The files of a model as they were when it was loaded: what opens later is what was checked, or an error.
+
+Sessions for bulk, those of a forked child, a route's, and a second tokenizer open long after the hashes were compared.
+Meanwhile the process may have changed its directory, a link may lead to another model, the directory may have been
+exported again. So the files are held open from the beginning: a path is used while it leads to them, else they are
+read through what is held. A file that is written to in place is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .errors import IntegrityError
+from .manifest import FileRecord
+
+PIECE = 1 << 20  # bytes that are read and hashed at a time
+AGAIN = "restore the file or export the model again"
+Identity = tuple[int, int, int, int]  # device, inode, size, time of the last change of the contents
+
+
+class ModelFiles:
+    """Files of one directory, held open. Safe to use from several threads and after a fork."""
+
+    def __init__(self, directory: Path, records: Iterable[FileRecord]) -> None:
+        """Open the files that the manifest names.
+
+        Raises:
+            IntegrityError: a file that is missing, or is no file.
+        """
+        self.directory = directory
+        self._records: dict[str, FileRecord] = {}
+        self._descriptors: dict[str, int] = {}
+        self._identities: dict[str, Identity] = {}
+        self._release = weakref.finalize(self, _close, self._descriptors)
+        for record in records:
+            if record.file not in self._records:
+                self._hold(record.file)
+                self._records[record.file] = record
+
+    def _hold(self, name: str) -> None:
+        path = self.directory / name
+        if path.exists() and not path.is_file():  # a pipe would wait for a writer
+            raise IntegrityError(f"{path} is not a file; {AGAIN}")
+        try:
+            self._descriptors[name] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise IntegrityError(f"{path} is missing ({error.strerror}); {AGAIN}") from error
+        self._identities[name] = _identity(os.fstat(self._descriptors[name]))
+
+    def check(self, name: str) -> None:
+        """Compare the size and the hash of a file that is held with the manifest's.
+
+        Raises:
+            IntegrityError: they differ.
+        """
+        path, record = self.directory / name, self._records[name]
+        identity = _identity(os.fstat(self._descriptors[name]))
+        if identity[2] != record.size:
+            raise IntegrityError(f"{path} has {identity[2]} bytes, the manifest says {record.size}; {AGAIN}")
+        digest = hashlib.sha256()
+        for piece in self._pieces(name):
+            digest.update(piece)
+        if digest.hexdigest() != record.sha256:
+            found, wanted = digest.hexdigest()[:12], record.sha256[:12]
+            raise IntegrityError(f"{path} has SHA-256 {found}…, the manifest says {wanted}…; {AGAIN}")
+        self._identities[name] = identity  # taken before the hash: what is written later shows
+
+    def read(self, name: str) -> bytes:
+        """The contents of a file.
+
+        Raises:
+            IntegrityError: they were written to since the file was opened.
+        """
+        content = b"".join(self._pieces(name))
+        self.check_unwritten([name])
+        return content
+
+    def in_place(self, names: Iterable[str]) -> bool:
+        """Whether the directory's path still leads to the files that are held."""
+        for name in names:
+            try:
+                found = (self.directory / name).stat()
+            except OSError:
+                return False
+            if _identity(found)[:2] != self._identities[name][:2]:
+                return False
+        return True
+
+    def check_unwritten(self, names: Iterable[str]) -> None:
+        """Raise IntegrityError where a file's contents were written to since it was opened."""
+        for name in names:
+            if _identity(os.fstat(self._descriptors[name])) != self._identities[name]:
+                try:
+                    self.check(name)  # its time alone may have changed
+                except IntegrityError as error:
+                    raise IntegrityError(
+                        f"{self.directory / name} was written to since the model was loaded; load the model again "
+                        "(export --force replaces a directory without touching what is in use)"
+                    ) from error
+
+    def identity(self, name: str) -> Identity:
+        """What tells the file from others of the same name, for another process."""
+        return self._identities[name]
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        descriptor, offset = self._descriptors[name], 0
+        while piece := _read(descriptor, offset):
+            yield piece
+            offset += len(piece)
+
+
+def _read(descriptor: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):  # which leaves alone the position that a forked child shares
+        return os.pread(descriptor, PIECE, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, PIECE)
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
