@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import batching, forks, hub, machine, manifest
 from .contract import Runner
 from .engine import Engine, Split
-from .errors import FastembedRtError, InvalidInputError, InvalidTypeError
+from .errors import FastembedRtError, IntegrityError, InvalidInputError, InvalidTypeError
 from .files import Identity, ModelFiles
 from .fixed import Fixed
 from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
@@ -406,6 +406,13 @@ class LoadedModel:
         """A process for each device."""
         from .devices import DeviceEngine  # only here: one device needs none of it
 
+        identities = self._identities()
+        self._files.check_unwritten(identities)
+        if not self._files.in_place(identities):
+            raise IntegrityError(
+                f"{self.path} was moved or replaced since the model was loaded, and processes of devices open it by "
+                "its path; load the model again"
+            )
         variant = self.variant
         options = {
             "provider": self.provider,
@@ -424,7 +431,7 @@ class LoadedModel:
                 "name": kind.__qualname__,
                 "path": str(self.path),
                 "options": options,
-                "identities": self._identities(),
+                "identities": identities,
             },
             self.device_ids,
             threads=self.threads,

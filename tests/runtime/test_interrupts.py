@@ -1,0 +1,332 @@
+"""An exception from outside, at any step and again while it is dealt with, leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fastembed_rt import engine as engine_module
+from fastembed_rt import threads as threads_module
+from fastembed_rt.engine import Engine
+from fastembed_rt.errors import InvalidInputError, first_line, from_outside
+from fastembed_rt.threads import Call, Task, Workers, once
+
+LIMIT = 64
+FILES = {engine_module.__file__, threads_module.__file__}
+
+
+class Lengths:
+    """A session that gives each row its length as vector."""
+
+    inputs = ("rows",)
+    shared = False
+
+    def __init__(self, own: bool) -> None:
+        self.own_operators = own
+
+    @property
+    def native(self) -> Any:
+        return None
+
+    def run(self, feeds: Any) -> Any:
+        return np.array(feeds["lengths"], dtype=np.float32)[:, None]
+
+
+def make(threads: int, own: bool) -> Engine:
+    return Engine(
+        lambda _: Lengths(own),
+        threads=threads,
+        dim=1,
+        pad_token_id=0,
+        max_batch_tokens=LIMIT,
+        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},  # type: ignore[arg-type,return-value]
+    )
+
+
+def rows(*lengths: int) -> list[npt.NDArray[np.int64]]:
+    return [np.ones(length, dtype=np.int64) for length in lengths]
+
+
+def small(engine: Engine) -> list[float]:
+    found: list[float] = engine.run_small(rows(9, 5), np.zeros(2, np.int64))[:, 0].tolist()
+    return found
+
+
+def bulk(engine: Engine) -> list[float]:
+    lengths = [40, 50, 60, 30]
+    call = Call()
+    try:
+        running = engine.submit(rows(*lengths), np.zeros(len(lengths), np.int64), call)
+        found: list[float] = engine.collect(running)[:, 0].tolist()
+        return found
+    finally:
+        call.given_up = True
+
+
+class Limit(Exception):
+    """What a worker's soft time limit raises."""
+
+
+@contextmanager
+def interrupted(steps: set[int]) -> Iterator[list[int]]:
+    """Raise Limit before these lines of the engine, counted as they run; gives the count."""
+    count = [0]
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line":
+            count[0] += 1
+            if count[0] in steps:
+                raise Limit(count[0])
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["stock", "own operators"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("work", [small, bulk])
+def test_an_exception_before_any_line_and_one_more_behind_it_leave_the_engine_as_it_was(
+    work: Callable[[Engine], list[float]], threads: int, own: bool
+) -> None:
+    engine = make(threads, own)
+    wanted = work(engine)
+    with interrupted(set()) as count:
+        assert work(engine) == wanted
+    hit = 0
+    with ThreadPoolExecutor(1) as other:
+        for first in range(1, count[0] + 1):
+            for again in (None, 1, 2, 3, 5, 8):
+                # The second one strikes in `finally` and `except` blocks, which would put things right.
+                try:
+                    with interrupted({first} if again is None else {first, first + again}):
+                        work(engine)
+                except Limit:
+                    hit += 1
+                assert other.submit(work, engine).result(10) == wanted
+                assert work(engine) == wanted
+    assert hit > count[0]
+    engine.close()
+
+
+def test_calls_that_a_leader_took_along_go_on_when_it_is_interrupted() -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    class Slow(Lengths):
+        def run(self, feeds: Any) -> Any:
+            if len(feeds["lengths"]) > 1 and not go_on.is_set():
+                going.set()
+                assert go_on.wait(10)
+                raise Limit("in the middle")
+            return super().run(feeds)
+
+    engine = Engine(
+        lambda _: Slow(False),
+        threads=2,
+        dim=1,
+        pad_token_id=0,
+        max_batch_tokens=LIMIT,
+        max_wait=0.3,
+        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},  # type: ignore[arg-type,return-value]
+    )
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(engine.run_small, rows(k), np.zeros(1, np.int64)) for k in (3, 4, 5, 6)]
+        assert going.wait(10)
+        go_on.set()
+        outcomes = [call.exception(10) or float(call.result()[0, 0]) for call in calls]
+    # One led; it alone sees what came from outside.
+    assert [type(outcome) for outcome in outcomes].count(Limit) == 1
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Limit)] == [
+        length for length, outcome in zip((3.0, 4.0, 5.0, 6.0), outcomes, strict=True) if not isinstance(outcome, Limit)
+    ]
+
+
+def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
+    engine = make(2, False)
+    found = []
+
+    class Handler(Lengths):
+        def run(self, feeds: Any) -> Any:
+            if not found:
+                found.append(0.0)  # once
+                found[0] = engine.run_small(rows(7), np.zeros(1, np.int64))[0, 0]
+            return super().run(feeds)
+
+    engine._small = Handler(False)
+    assert small(engine) == [9, 5]
+    assert found == [7]
+
+
+def test_what_is_made_once_is_made_once_and_an_error_is_not_kept() -> None:
+    tasks: dict[str, Task[int]] = {}
+    made: list[int] = []
+    start = threading.Barrier(8)
+
+    def work() -> int:
+        made.append(1)
+        return len(made)
+
+    def ask(_: int) -> int:
+        start.wait(10)
+        return once(tasks, "number", work)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) == {1}
+
+    def fail() -> int:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError):
+        once(tasks, "other", fail)
+    assert once(tasks, "other", lambda: 5) == 5
+
+
+def test_a_pool_that_is_closed_refuses_what_waits_and_what_comes() -> None:
+    pool, going, go_on = Workers(1, "test"), threading.Event(), threading.Event()
+
+    def block() -> str:
+        going.set()
+        assert go_on.wait(10)
+        return "done"
+
+    running = pool.start(Task(block))
+    waiting = pool.start(Task(str))
+    assert going.wait(10)
+    pool.close()
+    go_on.set()
+    assert running.result() == "done"
+    with pytest.raises(InvalidInputError, match="closed"):
+        waiting.result()
+    with pytest.raises(InvalidInputError, match="closed"):
+        pool.start(Task(str))
+
+
+def test_work_of_a_call_that_is_given_up_is_not_begun() -> None:
+    pool, go_on, call = Workers(1, "test"), threading.Event(), Call()
+    pool.start(Task(go_on.wait, 10))
+    done: list[int] = []
+    waiting = [pool.start(Task(done.append, k, call=call)) for k in range(5)]
+    call.given_up = True
+    go_on.set()
+    for task in waiting:
+        with pytest.raises(threads_module.GivenUpError):
+            task.result()
+    assert done == []
+    pool.close()
+
+
+def test_an_exception_from_outside_is_told_from_one_of_the_work() -> None:
+    def handler() -> None:
+        raise ValueError("a time limit, whatever its kind")
+
+    try:
+        handler()
+    except ValueError as error:
+        assert from_outside(error)
+    try:
+        Workers(1, "closed").close()
+        once({}, "key", lambda: make(1, False)).run_small(None, None)  # type: ignore[arg-type]
+    except TypeError as error:
+        assert error.__traceback__ is not None
+        assert not from_outside(error.with_traceback(error.__traceback__.tb_next))  # as seen from run_small
+    assert from_outside(KeyboardInterrupt())
+
+
+def test_an_error_without_a_message_has_the_name_of_its_kind() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError("\n one")) == "one"
+    assert first_line(MemoryError()) == "MemoryError"
+
+
+SCRIPT = """
+import random, signal, sys, threading, time
+import numpy as np
+from fastembed_rt import EmbeddingModel, Reranker
+directory, reranker, precision, threads, interrupts = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+model = EmbeddingModel(directory, precision=precision, threads=threads, max_batch_tokens=64)
+rank = Reranker(reranker, threads=threads)
+texts = [f"the cat {k} " + "sleeps " * (k % 11) for k in range(60)]
+kinds = [
+    lambda: model.encode("the cat"),
+    lambda: model.encode(texts[:3]),
+    lambda: model.encode(texts),
+    lambda: np.stack(list(model.embed(iter(texts)))),
+    lambda: rank.predict([("a cat", text) for text in texts[:9]]),
+]
+wanted = [kind() for kind in kinds]
+class Limit(Exception): ...
+def raise_it(*_): raise Limit("limit")
+signal.signal(signal.SIGALRM, raise_it)
+random.seed(int(sys.argv[6]))
+going = True
+def others():
+    while going:
+        model.encode("a dog"); rank.predict(("a", "b"))
+thread = threading.Thread(target=others)
+thread.start()
+hits = 0
+while hits < interrupts:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1.5e-3))
+        random.choice(kinds)()
+        time.sleep(0.01)
+    except Limit:
+        hits += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+going = False
+thread.join(20)
+assert not thread.is_alive(), "another thread hangs"
+print(hits, all(np.array_equal(kind(), vectors) for kind, vectors in zip(kinds, wanted, strict=True)), flush=True)
+"""
+needs_alarm = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model with both precisions, and a reranker."""
+    from checkpoints import save_sentence_transformers
+    from cross_encoders import save_cross_encoder
+    from exports import quick
+
+    root = tmp_path_factory.mktemp("interrupts")
+    quick(save_sentence_transformers(root / "e"), root / "embedding", precisions=("fp32", "int8"), min_cosine=0.5)
+    quick(save_cross_encoder(root / "r"), root / "reranker")
+    return root / "embedding", root / "reranker"
+
+
+@needs_alarm
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_hundreds_of_interrupted_calls_leave_the_same_vectors(
+    run_script: Any, directories: tuple[Path, Path], precision: str, threads: int
+) -> None:
+    done = run_script(SCRIPT, *directories, precision, threads, 400, 1, timeout=120)
+    assert done.stdout == "400 True\n", done.stderr
+
+
+@needs_alarm
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_twenty_thousand_interrupted_calls_leave_the_same_vectors(
+    run_script: Any, directories: tuple[Path, Path], precision: str, threads: int
+) -> None:
+    done = run_script(SCRIPT, *directories, precision, threads, 20_000, 2, timeout=900)
+    assert done.stdout == "20000 True\n", done.stderr

@@ -1,0 +1,200 @@
+"""What is opened long after a model was loaded is what was checked then: by bulk, a child, a route, a device's worker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_sentence_transformers, save_transformers
+from exports import quick
+
+from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt.errors import IntegrityError
+from fastembed_rt.files import ModelFiles
+from fastembed_rt.manifest import Manifest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="open files can be replaced on POSIX systems only")
+
+# sys.argv: the directory as it is to be opened, another model's, the change, what opens something afterwards.
+SCRIPT = """
+import os, shutil, sys
+from pathlib import Path
+import numpy as np
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.errors import IntegrityError
+directory, other, change, use = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+texts = [f"the cat {k} sleeps" for k in range(300)]
+options = {"threads": 2, "target": "portable" if use == "route" else "cpu", "max_batch_tokens": 64}
+uses = {
+    "bulk": lambda model: model.encode(texts),
+    "route": lambda model: model.encode_query(texts),
+    "tokenizer": lambda model: model.count_tokens(texts),
+    "fork": lambda model: model.encode(texts),
+    "device": lambda model: model.encode(texts),
+}
+with EmbeddingModel(directory, **options) as model:
+    wanted = uses[use](model)  # of the first model, while it is there
+where = directory.resolve()
+if change == "chdir":
+    os.chdir(directory.parent)
+    directory = Path(directory.name)
+if use == "device":
+    options["device_ids"] = [0, 1]
+model = EmbeddingModel(directory, **options)
+first = model.encode("the cat")
+if change == "chdir":
+    os.chdir("/")
+elif change == "unlink":
+    shutil.rmtree(where)
+elif change == "rename":
+    where.rename(where.with_name("elsewhere"))
+elif change == "link":
+    directory.unlink()
+    directory.symlink_to(other)
+elif change == "export":
+    from fastembed_rt_export.pipeline import ExportOptions, export
+    export(str(other.with_name("checkpoint")), ExportOptions(output=where, force=True, verify=False))
+elif change == "written":
+    for file in other.iterdir():
+        shutil.copyfile(file, where / file.name)
+def say():
+    try:
+        found = uses[use](model)
+    except IntegrityError as error:
+        print(type(error).__name__, str(error), flush=True)
+        return
+    same = bool(np.array_equal(found, wanted)) and (change == "written" or np.array_equal(model.encode("the cat"), first))
+    print("same" if same else "different", flush=True)
+if use in ("fork", "device") and change != "none":
+    child = os.fork()
+    if child == 0:
+        say()
+        os._exit(0)
+    os.waitpid(child, 0)
+else:
+    say()
+"""
+CHANGES = ["chdir", "unlink", "rename", "link", "export"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`one` and `two`: models of the same files' names and other weights, with the checkpoints they are made of."""
+    root = tmp_path_factory.mktemp("replaced")
+    for seed, name in enumerate(("one", "two")):
+        quick(save_sentence_transformers(root / name / "checkpoint", seed=seed), root / name / "model")
+    return root
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with encoders of their own for queries and documents."""
+    root = tmp_path_factory.mktemp("routed")
+    for seed, name in enumerate(("one", "two")):
+        quick(save_asymmetric(root / name / "checkpoint", seed=seed), root / name / "model")
+    return root
+
+
+def save_asymmetric(directory: Path, seed: int) -> Path:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    chains = {}
+    for k, role in enumerate(("query", "document")):
+        weights = save_transformers(directory.with_name(f"{directory.name}-{role}"), seed=10 * seed + k + 1)
+        module = Transformer(str(weights))
+        chains[role] = [module, Pooling(module.get_embedding_dimension(), "mean")]
+    router = Router(chains, default_route="document")
+    SentenceTransformer(modules=[router], device="cpu").save_pretrained(str(directory))
+    return directory
+
+
+@pytest.fixture
+def run(run_script: Any, tmp_path: Path) -> Any:
+    def run(source: Path, change: str, use: str) -> str:
+        for name in ("one", "two"):
+            shutil.copytree(source / name, tmp_path / name)
+        opened = tmp_path / "one" / "model"
+        if change == "link":
+            opened = tmp_path / "current"
+            opened.symlink_to(tmp_path / "one" / "model")
+        done = run_script(SCRIPT, opened, tmp_path / "two" / "model", change, use, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said: str = done.stdout.strip()
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("use", ["bulk", "fork", "tokenizer"])
+def test_a_model_goes_on_with_the_files_that_it_was_loaded_from(
+    run: Any, exported: Path, change: str, use: str
+) -> None:
+    assert run(exported, change, use) == "same"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_route_that_loads_later_is_that_of_the_model_that_was_loaded(run: Any, routed: Path, change: str) -> None:
+    assert run(routed, change, "route") == "same"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_childs_workers_are_those_of_the_model_or_an_error(run: Any, exported: Path, change: str) -> None:
+    said = run(exported, change, "device")
+    if change in ("chdir", "link"):  # the directory is where it was
+        assert said == "same"
+    else:
+        assert said.startswith("IntegrityError") and "was moved or replaced since the model was loaded" in said
+
+
+@pytest.mark.parametrize("use", ["bulk", "fork"])
+def test_files_that_are_written_to_in_place_are_an_error_where_they_are_opened_again(
+    run: Any, exported: Path, use: str
+) -> None:
+    said = run(exported, "written", use)
+    assert said.startswith("IntegrityError") and "was written to since the model was loaded" in said
+
+
+def held(described: Manifest, directory: Path) -> ModelFiles:
+    return ModelFiles(directory, described.files)
+
+
+def test_only_the_contents_count(exported: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(exported / "one" / "model", directory)
+    described = manifest.read(directory)
+    files = held(described, directory)
+    name = described.tokenizer.file
+    content = (directory / name).read_bytes()
+    os.utime(directory / name)
+    assert files.read(name) == content
+    (directory / name).write_bytes(b" " + content)
+    with pytest.raises(IntegrityError, match="was written to since"):
+        files.read(name)
+    assert not files.in_place(["model.onnx"]) if (directory / "model.onnx").unlink() else True
+    with pytest.raises(IntegrityError, match="is missing"):
+        held(described, directory)
+
+
+def test_descriptors_go_with_the_model(exported: Path) -> None:
+    listing = Path("/proc/self/fd")
+    if not listing.is_dir():
+        pytest.skip("no /proc")
+
+    def open_now() -> int:
+        return sum("one/model" in os.readlink(entry) for entry in listing.iterdir() if entry.is_symlink())  # noqa: PTH115
+
+    before = open_now()
+    model = EmbeddingModel(exported / "one" / "model")
+    assert open_now() > before
+    wanted = model.encode("a cat")
+    model.close()
+    del model
+    assert open_now() == before
+    assert np.isfinite(wanted).all()
