@@ -23,7 +23,7 @@ from .contract import Runner
 from .engine import Engine, Split
 from .errors import FastembedRtError, IntegrityError, InvalidInputError, InvalidTypeError
 from .files import Identity, ModelFiles
-from .fixed import Fixed
+from .fixed import Chosen, Fixed
 from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
 from .options import check_device_ids, checked_prompts, positive, seconds
 from .providers import AUTO, PROVIDERS, Choice, choose
@@ -103,7 +103,7 @@ class LoadedModel:
     task: ClassVar[str]
     path: Fixed[Path] = Fixed()
     manifest: Fixed[Manifest] = Fixed()
-    variant: Fixed[Variant] = Fixed("precision=, target")
+    variant: Fixed[Variant] = Fixed("precision= or target")
     provider: Fixed[str] = Fixed("provider")
     threads: Fixed[int] = Fixed("threads")
     device_ids: Fixed[tuple[int, ...]] = Fixed("device_ids")
@@ -175,6 +175,16 @@ class LoadedModel:
     @staticmethod
     def _choose_provider(described: Manifest, source: Source) -> Choice:
         return choose_provider(described, source.provider, source.precision, source.target)
+
+    @Chosen
+    def precision(self) -> str:
+        """Of the graph that runs: fp32, fp16, bf16 or int8."""
+        return self.variant.precision
+
+    @Chosen
+    def target(self) -> str:
+        """Of the graph that runs: native, cpu, portable, cuda or tensorrt."""
+        return self.variant.target
 
     @property
     def provider_choice(self) -> str:

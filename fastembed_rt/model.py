@@ -14,6 +14,7 @@ import numpy.typing as npt
 from . import stored
 from .errors import InvalidInputError, InvalidTypeError
 from .fingerprint import fingerprint
+from .fixed import Chosen
 from .loading import (
     DOCUMENT_PROMPTS,
     MAX_BATCH_TOKENS,
@@ -180,7 +181,7 @@ class EmbeddingModel(LoadedModel):
         """Length of the vectors that `encode` returns."""
         return self._truncate_dim or self.manifest.dim
 
-    @property
+    @Chosen
     def truncation(self) -> str:
         """Policy for texts over max_length."""
         return self._tokenizer.truncation

@@ -341,3 +341,26 @@ def test_a_table_is_not_for_cuda(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "checkpoint", static(tmp_path / "static"))
     with pytest.raises(UnsupportedCheckpointError, match=r"target cuda runs encoders with attention"):
         export(str(checkpoint), ExportOptions(output=tmp_path / "out", targets=("cuda",), verify=False))
+
+
+def test_texts_and_cuts_of_routes_are_counted(directory: Path) -> None:
+    with EmbeddingModel(directory) as model:
+        long = "the cat runs under a tree " * 20
+        model.encode_document([long, "a cat"])
+        model.encode_query(["a cat"])
+        assert (model.stats.texts, model.stats.truncated) == (3, 1)
+        before = model.stats.tokens
+        model.encode_query(["a cat"])
+        assert model.stats.texts == 4 and model.stats.tokens > before
+
+
+def test_a_limit_that_is_assigned_is_that_of_all_routes(directory: Path, checkpoint: Path) -> None:
+    theirs = reference(checkpoint)
+    long = "the cat runs under a tree " * 20
+    with EmbeddingModel(directory) as model:
+        model.encode_query("a cat")  # loaded before, and after
+        model.max_length = 12
+        for module in theirs[0].sub_modules["document"][:1]:
+            module.max_seq_length = 12
+        np.testing.assert_allclose(model.encode_document([long]), theirs.encode_document([long]), rtol=0, atol=1e-5)
+        assert model.for_role("query").max_length == 12

@@ -21,7 +21,7 @@ from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.threads import Call
 
 __all__ = ["pretended_gpus"]
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "cpu": {"provider": "cpu"},
     "one thread": {"provider": "cpu", "threads": 1},
     "cuda": {"provider": "cuda"},

@@ -50,7 +50,7 @@ def make(threads: int, own: bool) -> Engine:
         dim=1,
         pad_token_id=0,
         max_batch_tokens=LIMIT,
-        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},  # type: ignore[arg-type,return-value]
+        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},
     )
 
 
@@ -74,7 +74,7 @@ def bulk(engine: Engine) -> list[float]:
         call.given_up = True
 
 
-class Limit(Exception):
+class Limit(Exception):  # noqa: N818  as others call theirs
     """What a worker's soft time limit raises."""
 
 
@@ -144,7 +144,7 @@ def test_calls_that_a_leader_took_along_go_on_when_it_is_interrupted() -> None:
         pad_token_id=0,
         max_batch_tokens=LIMIT,
         max_wait=0.3,
-        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},  # type: ignore[arg-type,return-value]
+        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},
     )
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(engine.run_small, rows(k), np.zeros(1, np.int64)) for k in (3, 4, 5, 6)]
@@ -160,7 +160,7 @@ def test_calls_that_a_leader_took_along_go_on_when_it_is_interrupted() -> None:
 
 def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
     engine = make(2, False)
-    found = []
+    found: list[Any] = []
 
     class Handler(Lengths):
         def run(self, feeds: Any) -> Any:

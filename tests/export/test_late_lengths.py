@@ -1,0 +1,80 @@
+"""Late interaction: limits of queries and documents, also where engines are built for a longest text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exports import quick
+from multi_vectors import FIXED, save_multi_vector
+from pretended import pretended_gpus
+
+from fastembed_rt import LateInteractionModel
+from fastembed_rt.errors import FixedError, InvalidInputError
+from fastembed_rt.providers import PROVIDERS
+
+__all__ = ["pretended_gpus"]
+LONG = "the cat runs under a tree and sleeps " * 4
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Queries of 30 tokens, documents of 20."""
+    root = tmp_path_factory.mktemp("late")
+    checkpoint = save_multi_vector(root / "checkpoint", query_length=30, document_length=20)
+    quick(checkpoint, root / "model")
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def reference(directory: Path) -> Any:
+    from sentence_transformers import MultiVectorEncoder
+
+    return MultiVectorEncoder(str(directory.with_name("checkpoint")), device="cpu", local_files_only=True)
+
+
+def assert_alike(model: LateInteractionModel, reference: Any) -> None:
+    for role in ("encode_query", "encode_document"):
+        found = getattr(model, role)([LONG, "a cat"])
+        for ours, theirs in zip(found, getattr(reference, role)([LONG, "a cat"]), strict=True):
+            np.testing.assert_allclose(ours, np.asarray(theirs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "tensorrt"])
+def test_queries_may_be_longer_than_documents(
+    directory: Path, reference: Any, pretended_gpus: None, provider: str
+) -> None:
+    with LateInteractionModel(directory, provider=provider, threads=2) as model:
+        assert (model.query_length, model.document_length) == (30, 20)
+        assert len(model.encode_query(LONG)) == 30
+        assert_alike(model, reference)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "tensorrt"])
+def test_batches_are_as_large_as_the_provider_wants_them(directory: Path, pretended_gpus: None, provider: str) -> None:
+    with LateInteractionModel(directory, provider=provider, threads=2) as model:
+        assert model.max_batch_tokens == PROVIDERS[provider].batch_tokens
+        with pytest.raises(FixedError, match="load the model again with max_batch_tokens="):
+            model.max_batch_tokens = 7
+
+
+def test_limits_that_are_assigned_hold_for_what_comes(directory: Path, reference: Any) -> None:
+    with LateInteractionModel(directory, threads=2) as model:
+        assert_alike(model, reference)
+        model.query_length, model.document_length = 12, 25
+        assert (len(model.encode_query(LONG)), len(model.encode_document(LONG))) == (12, 25)
+        assert "query_length=12, document_length=25" in repr(model)
+        with pytest.raises(InvalidInputError, match="query_length 4096 is not possible"):
+            model.query_length = 4096
+
+
+def test_a_fixed_length_of_queries_goes_with_their_limit(tmp_path: Path) -> None:
+    checkpoint = save_multi_vector(tmp_path / "c", query_length=12, document_length=30, query_expansion=FIXED)
+    quick(checkpoint, tmp_path / "m")
+    with LateInteractionModel(tmp_path / "m", threads=2) as model:
+        assert len(model.encode_query("a cat")) == 12
+        model.query_length = 9
+        assert model.expansion_length == 9
+        assert len(model.encode_query("a cat")) == len(model.encode_query(LONG)) == 9
