@@ -42,7 +42,7 @@ class _Tokenizer:
         self._ready = {count: [self._encoding] * count for count in (1, SEVERAL)}
 
     @classmethod
-    def from_file(cls, _: str) -> _Tokenizer:
+    def from_buffer(cls, _: bytes) -> _Tokenizer:
         return cls()
 
     def num_special_tokens_to_add(self, _: bool) -> int:

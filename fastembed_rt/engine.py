@@ -207,7 +207,8 @@ class Engine(Pooled):
                 self._lead(mine, frame, place)
         finally:
             # Should this be left out, by a second interruption: others see that the call is over.
-            self._queue.pop(mine, None)
+            if self._queue:
+                self._queue.pop(mine, None)
             for number in self._places:
                 if self._leading.get(number) is frame:
                     self._hand_on(number)
@@ -259,7 +260,7 @@ class Engine(Pooled):
         if self._max_wait > 0:
             time.sleep(self._max_wait)
         group = self._gather(mine, frame) if self._queue else [mine]
-        alone = len(self._places) == 1 or not any(
+        alone = len(self._leading) <= 1 or not any(
             number != place and not ended(holder) for number, holder in list(self._leading.items())
         )
         try:
@@ -308,12 +309,14 @@ class Engine(Pooled):
     def _hand_on(self, place: int) -> None:
         """Give a place to the call that waits longest, or leave it free."""
         heir = self._heir() if self._queue else None
-        if heir is not None:
-            self._leading[place] = heir.frame  # type: ignore[assignment]
-        else:
+        if heir is None:
             self._leading.pop(place, None)
+            if not self._queue:
+                return
             # Who came in between has found the place taken, and may sleep already.
-            heir = self._heir() if self._queue else None
+            heir = self._heir()
+        else:
+            self._leading[place] = heir.frame  # type: ignore[assignment]
         if heir is not None:
             heir.wake()
 

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .errors import FixedError
 
 T = TypeVar("T")
 
+if TYPE_CHECKING:
 
-class Fixed(Generic[T]):
-    """An attribute that is set once."""
+    class Fixed(Generic[T]):
+        """An attribute that is set once; an `option` of the constructor chooses it, if one does."""
 
-    def __init__(self, option: str | None = None) -> None:
-        """`option` of the constructor chooses it, if one does."""
-        self._option = option
+        def __init__(self, option: str | None = None) -> None: ...
+        @overload
+        def __get__(self, instance: None, owner: type) -> Fixed[T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> T: ...
+        def __get__(self, instance: object | None, owner: type) -> Any: ...
+        def __set__(self, instance: object, value: T) -> None: ...
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+else:
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Fixed[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> Any:
-        if instance is None:
-            return self
-        try:
-            return instance.__dict__[self._name]
-        except KeyError:
-            raise AttributeError(f"{owner.__name__} has no {self._name} yet") from None
+    class Fixed(property):
+        """A property whose getter is written in C: every call reads some of them."""
 
-    def __set__(self, instance: object, value: T) -> None:
-        if self._name in instance.__dict__:
-            raise fixed(self._name, self._option)
-        instance.__dict__[self._name] = value
+        def __init__(self, option=None):
+            super().__init__()
+            self._option = option
+
+        def __class_getitem__(cls, _):
+            return cls
+
+        def __set_name__(self, owner, name):
+            place, option = f"_fixed_{name}", self._option
+
+            def set_once(instance, value):
+                if place in instance.__dict__:
+                    raise fixed(name, option)
+                instance.__dict__[place] = value
+
+            super().__init__(attrgetter(place), set_once)
 
 
 def fixed(name: str, option: str | None) -> FixedError:

@@ -137,7 +137,7 @@ class LoadedModel:
         self._max_wait = seconds("max_wait", source.max_wait)
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
-        self._stats = EncodeStats()
+        self._counted = (0, 0, 0)  # what `stats` tells
         self._counting = threading.RLock()  # a signal handler may encode in the middle of it
         self._closed = False
         self._engine: Runner | None = None
@@ -240,7 +240,7 @@ class LoadedModel:
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded."""
-        return self._stats
+        return EncodeStats(*self._counted)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -323,46 +323,44 @@ class LoadedModel:
         """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
         outer = CURRENT.get()
         call = Call() if outer is None else outer
+        engine = self._running()
         try:
-            yield from self._through(pieces, work, call, ahead)
+            window = next(pieces, None)
+            tokenized = None if window is None else work.tokenize(window)
+            while tokenized is not None:
+                if call.given_up:
+                    raise GivenUpError
+                following = next(pieces, None) if ahead else None
+                boundaries = work.boundaries(tokenized)
+                coming: Task[Tokenized] | None = None
+                if following is None and engine.is_small(tokenized.ids):
+                    results = engine.run_small(tokenized.ids, boundaries)
+                else:
+                    running = engine.submit(tokenized.ids, boundaries, call)
+                    if following is not None:
+                        # Behind the batches in the same queue: it begins when a thread has nothing else to do.
+                        coming = engine.background(call, work.tokenize, following)
+                    results = engine.collect(running)
+                tokenized.report()
+                self._count(tokenized)
+                yield work.finish(tokenized, results)
+                if self._engine is not engine:  # closed, or this is a fork's child, where nothing is coming any more
+                    engine, coming = self._running(), None
+                if not ahead:
+                    following, ahead = next(pieces, None), True
+                if coming is not None:
+                    tokenized = coming.result()
+                else:
+                    tokenized = None if following is None else work.tokenize(following)
         finally:
             if outer is None:
                 call.given_up = True  # whatever of it still waits is not begun
 
-    def _through(self, pieces: Iterator[Window], work: Work[T], call: Call, ahead: bool) -> Iterator[T]:
-        engine = self._running()
-        window = next(pieces, None)
-        tokenized = None if window is None else work.tokenize(window)
-        while tokenized is not None:
-            if call.given_up:
-                raise GivenUpError
-            following = next(pieces, None) if ahead else None
-            boundaries = work.boundaries(tokenized)
-            coming: Task[Tokenized] | None = None
-            if following is None and engine.is_small(tokenized.ids):
-                results = engine.run_small(tokenized.ids, boundaries)
-            else:
-                running = engine.submit(tokenized.ids, boundaries, call)
-                if following is not None:
-                    # Behind the batches in the same queue: it begins when a thread has nothing else to do.
-                    coming = engine.background(call, work.tokenize, following)
-                results = engine.collect(running)
-            tokenized.report()
-            self._count(tokenized)
-            yield work.finish(tokenized, results)
-            if self._engine is not engine:  # closed, or this is the child of a fork, where nothing is coming any more
-                engine, coming = self._running(), None
-            if not ahead:
-                following, ahead = next(pieces, None), True
-            if coming is not None:
-                tokenized = coming.result()
-            else:
-                tokenized = None if following is None else work.tokenize(following)
-
     def _count(self, tokenized: Tokenized) -> None:
-        more = EncodeStats(tokenized.texts, tokenized.tokens, tokenized.truncated)
+        cut, read = tokenized.truncated, tokenized.tokens
         with self._counting:  # left whatever comes: nothing interrupts between entering and leaving a lock written in C
-            self._stats += more
+            texts, tokens, truncated = self._counted
+            self._counted = (texts + tokenized.texts, tokens + read, truncated + cut)
 
     def _check_open(self) -> None:
         if self._closed:

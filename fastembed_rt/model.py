@@ -282,7 +282,7 @@ class EmbeddingModel(LoadedModel):
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
-        return sum((other.stats for other in self._loaded_others()), self._stats)
+        return sum((other.stats for other in self._loaded_others()), EncodeStats(*self._counted))
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""

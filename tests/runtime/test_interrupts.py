@@ -317,8 +317,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_hundreds_of_interrupted_calls_leave_the_same_vectors(
     run_script: Any, directories: tuple[Path, Path], precision: str, threads: int
 ) -> None:
-    done = run_script(SCRIPT, *directories, precision, threads, 400, 1, timeout=120)
-    assert done.stdout == "400 True\n", done.stderr
+    done = run_script(SCRIPT, *directories, precision, threads, 200, 1, timeout=120)
+    assert done.stdout == "200 True\n", done.stderr
 
 
 @needs_alarm
