@@ -172,6 +172,7 @@ class LoadedModel:
             truncation_side=self.manifest.truncation_side,
             parallel=self.threads >= machine.available_threads(),
             of_pairs=self.task == RERANKING,
+            vocabulary=self.manifest.vocabulary,
         )
 
     @property
