@@ -22,12 +22,11 @@ from .overrides import Overrides, override
 from .record import Checkpoint
 from .routes import Chain, describe, read_routes
 from .static import read_static
-from .tensors import PICKLE, SAFETENSORS, Stored, read
+from .tensors import WEIGHT_FILES, Stored, read
 from .transformer import EMBEDDINGS, Output, Transformer, read_transformer
 
 __all__ = ["POOLING_MODES", "Checkpoint", "Overrides", "assemble", "load", "override", "parse_pooling"]
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
-_WEIGHTS = tuple(name + suffix for name in (SAFETENSORS, PICKLE) for suffix in ("", ".index.json"))
 # The classes that sentence-transformers writes as model_type. Of another it makes a plain model with mean pooling.
 _CLASSES = ("SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ColBERT")
 
@@ -46,7 +45,7 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
         UnsupportedCheckpointError: sound, with something that the export cannot build.
     """
     if not (root / "modules.json").is_file():
-        refuse_adapter(root, _WEIGHTS, [])
+        refuse_adapter(root, WEIGHT_FILES, [])
         mode = _plain_pooling(read_json(root / "config.json"))
         notes = [f"no modules.json: {mode} pooling without normalization, as sentence-transformers does"]
         return assemble(root, root, name, revision, notes, exporter=exporter, pooling=(mode,))
@@ -143,7 +142,7 @@ def assemble(
         CheckpointError, UnsupportedCheckpointError: see `load`.
     """
     chained = (root / "modules.json").is_file()
-    refuse_adapter(path, _WEIGHTS, notes)
+    refuse_adapter(path, WEIGHT_FILES, notes)
     config, row, stored, weight_files = (_static if static else _built)(path, exporter, notes)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)

@@ -69,10 +69,9 @@ MODEL_KWARGS = File(
     "model_kwargs",
     {
         **_HUB_KEYS,
-        **_without_effect("how torch computes, not what", "use_cache", "attn_implementation", "device_map"),
+        **_without_effect("how torch computes, not what", "attn_implementation", "device_map"),
         **_without_effect("how weights are read, not which", "low_cpu_mem_usage", "add_pooling_layer"),
         **_without_effect("numbers are read as float32", "torch_dtype", "dtype"),
-        **_without_effect("for the reference's other backends", "provider", "file_name", "export"),
     },
     advice="it may change the model; save the model that it makes with save_pretrained() and leave the key out",
 )
@@ -134,11 +133,15 @@ SENTENCE = File(
     },
     noted=True,
 )
-# `idx` too: sentence-transformers takes the order of the file. `kwargs` are names that encode() may be given.
 MODULES = File(
-    "modules.json", {**_honoured("files.py", "type", "path", "name"), **_without_effect("", "idx", "kwargs")}
+    "modules.json",
+    {
+        **_honoured("files.py", "type", "path", "name"),
+        **_without_effect("sentence-transformers takes the order of the file", "idx"),
+        **_without_effect("names that a caller may pass to encode(), and nobody does here", "kwargs"),
+    },
+    noted=True,
 )
-
 _LEGACY_POOLING = (
     *("pooling_mode_cls_token", "pooling_mode_max_tokens", "pooling_mode_mean_tokens"),
     *("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken"),

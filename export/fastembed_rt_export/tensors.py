@@ -19,6 +19,7 @@ from .files import refuse_pointer
 from .graph.weight import Array, Weight
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 # What wrappers of a model leave in front of its tensors' names: DataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")

@@ -116,7 +116,9 @@ def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> None:
     """Refuse another output of the transformer than the task's."""
     task = said.get("transformer_task", output.absent)
     if task != output.task:
-        raise UnsupportedCheckpointError(f"{file} has transformer_task {task!r}; this is built behind {output.task!r} only")
+        raise UnsupportedCheckpointError(
+            f"{file} has transformer_task {task!r}; what follows is built behind {output.task!r} only"
+        )
     modality = said.get("modality_config")
     if modality is not None:
         text = modality["text"] if isinstance(modality["text"], dict) else {}
