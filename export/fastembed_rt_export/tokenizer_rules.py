@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 Settings = Mapping[str, Any]
 BERT = (
@@ -28,18 +28,34 @@ SPLIT_BYTES = ("Qwen2",)  # behind a pattern of their own
 SPLIT_BYTE_TYPES = ("qwen2", "qwen3")
 WORDS = ("XLMRoberta", "Camembert", "Albert")
 WORD_TYPES = ("xlm-roberta", "camembert", "albert")
+# Special tokens around a text and around two, by name, as the class sets them; 1 is the second text's type.
+_TYPED = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")
+_TWO = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 {sep}:0 $B:0 {sep}:0")
+_ENDS = (
+    (("Bert", "ConvBert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "LayoutLM", "Lxmert"), _TYPED),
+    (("DebertaV2",), _TYPED),
+    (("MPNet", "Roberta", "XLMRoberta", "Camembert", "Deberta"), _TWO),
+    (("T5",), ("$A:0 {sep}:0", "$A:0 {sep}:0 $B:0 {sep}:0")),
+)
+_BRACKETS, _ANGLES = {"cls": "[CLS]", "sep": "[SEP]"}, {"cls": "<s>", "sep": "</s>"}
+_ANGLED = ("MPNet", "Roberta", "XLMRoberta", "Camembert", "T5")
+# XLM-R and CamemBERT go by these names, and T5 writes its end as it is.
+_OTHER_NAMES = {"XLMRoberta": ("bos", "eos"), "Camembert": ("bos", "eos"), "T5": ("", "")}
+_OF_TYPES = {
+    **dict.fromkeys(("bert", "convbert", "distilbert", "electra", "layoutlm", "lxmert", "mobilebert"), "Bert"),
+    **{"squeezebert": "Bert", "nomic_bert": "Bert", "mpnet": "MPNet", "roberta": "Roberta", "t5": "T5"},
+    **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "deberta": "Deberta", "deberta-v2": "DebertaV2"},
+}
 WORD_LETTERS, CONTINUATION = 100, "##"  # of every WordPiece that these classes make
 
 
 def overrule(tokenizer: Tokenizer, settings: Settings, config: Mapping[str, Any]) -> bool:
     """Set the tokenizer up as its class does; whether that changed anything."""
 
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+
     def of(classes: tuple[str, ...], types: tuple[str, ...]) -> bool:
-        named = settings.get("tokenizer_class") or config.get("tokenizer_class")
-        if isinstance(named, str):
-            own = named.removesuffix("Fast").removesuffix("Tokenizer")
-            return own in classes and named.endswith(("Tokenizer", "Fast"))
-        return config.get("model_type") in types
+        return _own(named) in classes if isinstance(named, str) else config.get("model_type") in types
 
     before = _state(tokenizer)
     if of(BERT, BERT_TYPES):
@@ -54,7 +70,43 @@ def overrule(tokenizer: Tokenizer, settings: Settings, config: Mapping[str, Any]
         _albert(tokenizer, settings)
     if of(("DebertaV2",), ("deberta-v2",)):
         _deberta_v2(tokenizer, settings)
-    return _state(tokenizer) != before
+    own = _own(named) if isinstance(named, str) else _OF_TYPES.get(str(config.get("model_type")), "")
+    return _ends(tokenizer, settings, own) or _state(tokenizer) != before
+
+
+def _own(named: str) -> str:
+    """Name of a class without what most of them end in."""
+    return named.removesuffix("Fast").removesuffix("Tokenizer") if named.endswith(("Tokenizer", "Fast")) else ""
+
+
+def _ends(tokenizer: Tokenizer, settings: Settings, own: str) -> bool:
+    """The class's special tokens around texts; whether those of tokenizer.json are others."""
+    found = next((templates for classes, templates in _ENDS if own in classes), None)
+    if found is None:
+        return False
+    defaults = _ANGLES if own in _ANGLED else _BRACKETS
+    names = dict(zip(("cls", "sep"), _OTHER_NAMES.get(own, ("cls", "sep")), strict=True))
+    tokens: dict[str, str] = {}
+    for part, name in names.items():
+        said = settings.get(f"{name}_token") or defaults[part]
+        tokens[part] = str(said.get("content") if isinstance(said, dict) else said)
+    numbers = [(token, tokenizer.token_to_id(token)) for token in tokens.values()]
+    used = [(token, number) for (token, number), part in zip(numbers, tokens, strict=True) if f"{{{part}}}" in found[0]]
+    if any(number is None or " " in token or ":" in token for token, number in used):
+        return False
+    before, old = _around(tokenizer), tokenizer.post_processor
+    single, pair = (template.format(**tokens) for template in found)
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=used)
+    if _around(tokenizer) != before:
+        return True
+    tokenizer.post_processor = old  # the same in other words
+    return False
+
+
+def _around(tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
+    """Ids and types of no text, of a text, and of two."""
+    made = [tokenizer.encode(""), tokenizer.encode("a"), tokenizer.encode("a", "a")]
+    return [(encoding.ids, encoding.type_ids) for encoding in made]
 
 
 def _state(tokenizer: Tokenizer) -> list[object]:

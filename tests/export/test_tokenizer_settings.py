@@ -191,6 +191,29 @@ def test_settings_of_sentencepiece_classes_overrule_tokenizer_json(
         assert_ids_agree(directory)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "named", "special"),
+    [
+        ("deberta-v2", "DebertaV2Tokenizer", DEBERTA),
+        ("xlm-roberta", "XLMRobertaTokenizer", XLMR),
+        ("camembert", "CamembertTokenizer", XLMR),
+        ("t5", "T5Tokenizer", ["<pad>", "</s>", "<unk>"]),
+        ("albert", "AlbertTokenizer", ALBERT),  # which keeps the file's
+    ],
+)
+def test_the_class_decides_on_the_special_tokens_of_sentencepiece_tokenizers(
+    tmp_path: Path, model_type: str, named: str, special: list[str]
+) -> None:
+    unigram(tmp_path, model_type, named, special, special[-1], special[0])
+    converted = Tokenizer.from_str(tokenizer_file.load(Described(tmp_path, {})).text)  # type: ignore[arg-type]
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in ("", "the cat", "red dog house"):
+        assert converted.encode(text).ids == theirs(text)["input_ids"]
+    both = theirs("the cat", "red dog", return_token_type_ids=True)
+    pair = converted.encode("the cat", "red dog")
+    assert (pair.ids, pair.type_ids) == (both["input_ids"], both["token_type_ids"])
+
+
 @pytest.mark.parametrize("flags", [{"split_by_punct": True}, {"add_prefix_space": False}])
 def test_settings_of_deberta_about_words_overrule_tokenizer_json(tmp_path: Path, flags: dict[str, bool]) -> None:
     unigram(tmp_path, "deberta-v2", "DebertaV2Tokenizer", DEBERTA, "[CLS]", "[SEP]")
@@ -218,6 +241,38 @@ def test_add_prefix_space_of_qwen_overrules_tokenizer_json(tmp_path: Path, prefi
     for text in ("cat", "the cat", "cat dog"):
         assert converted.encode(text).tokens[0].startswith("Ġ") is prefix
         assert theirs.tokenize(text)[0].startswith("Ġ") is prefix
+
+
+@pytest.mark.parametrize("post_processor", ["none", "typed"])
+@pytest.mark.parametrize(
+    ("named", "special"),
+    [
+        *((f"{name}Tokenizer", DEBERTA) for name in ("Bert", "DistilBert", "Electra", "ConvBert", "MobileBert")),
+        ("MPNetTokenizer", XLMR),
+        (FAST, DEBERTA),
+        (None, DEBERTA),
+    ],
+)
+def test_the_class_decides_on_the_special_tokens_around_texts(
+    tmp_path: Path, named: str | None, special: list[str], post_processor: str
+) -> None:
+    model_type = "mpnet" if special is XLMR else "bert"
+    save_tokenizer(tmp_path, model_type)
+    ends = [(special[0], 0), (special[1], 1)]
+    template = processors.TemplateProcessing(single=f"$A {special[0]} {special[1]}", special_tokens=ends)
+    typed = json.loads(template.__getstate__())
+    change_json(tmp_path / "tokenizer.json", post_processor=None if post_processor == "none" else typed)
+    change_json(tmp_path / "tokenizer_config.json", tokenizer_class=named)
+    write_json(tmp_path / "config.json", {"model_type": model_type, "vocab_size": 300})
+    assert_ids_agree(tmp_path)
+
+
+def test_special_tokens_around_texts_have_the_names_of_the_settings(bert: Path) -> None:
+    change_json(bert / "tokenizer.json", post_processor=None)
+    change_json(
+        bert / "tokenizer_config.json", tokenizer_class=BERT, cls_token="cat", sep_token={**MARKED, "content": "dog"}
+    )
+    assert_ids_agree(bert)
 
 
 @pytest.mark.parametrize("of_tokenizer", [True, False])
