@@ -24,7 +24,8 @@ DECISIVE_FILES = (
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
-TEXT_FILES = (".json", ".txt", ".model")  # configuration, vocabularies, sentencepiece models
+TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
+ADAPTER = "adapter_config.json"  # what it says of itself, the export says
 INDEX = ".index.json"  # after a weight file's name: the list of its shards
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, whole or sharded, is taken
 
@@ -104,7 +105,7 @@ def resolve_checkpoint(
     if local is not None:
         return Located(path=local, name=local.resolve().name or "checkpoint", revision=None)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
-    anchor = repository.fetch("modules.json") or repository.fetch("config.json")
+    anchor = repository.fetch("modules.json") or repository.fetch("config.json") or repository.fetch(ADAPTER)
     if anchor is None:
         raise CheckpointError(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
@@ -122,7 +123,7 @@ def resolve_checkpoint(
     weights = [
         file for directory in reversed(directories) for file in _weight_files(repository, names, snapshot, directory)
     ]
-    if not weights:
+    if not weights and ADAPTER not in names:
         raise CheckpointError(
             f"'{name}' at {snapshot.name[:12]} has no {' and no '.join(WEIGHTS)} "
             f"among its files ({', '.join(sorted(names))}); "

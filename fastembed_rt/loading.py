@@ -223,6 +223,7 @@ class LoadedModel:
             parallel=self.threads >= machine.available_threads(),
             of_pairs=self.task == RERANKING,
             read=partial(self._files.read, name),
+            vocabulary=self.manifest.vocabulary,
         )
 
     def _new_limit(self, name: str, wanted: int, default: int) -> int:

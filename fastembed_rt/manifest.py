@@ -128,6 +128,7 @@ class Manifest:
     default_prompt_name: str | None = None
     similarity: str = "cosine"  # cosine | dot | euclidean | manhattan
     pad_token_id: int = 0
+    vocabulary: int | None = None  # rows of the word table, where the tokenizer has ids beyond them
     modules: tuple[str, ...] = ()  # the chain fused into the graph, for people to read
     tokenizer: FileRecord
     variants: tuple[Variant, ...]

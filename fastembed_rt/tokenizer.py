@@ -73,13 +73,15 @@ class TextTokenizer:
         parallel: bool = True,
         of_pairs: bool = False,
         read: Callable[[], bytes] | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         """Read tokenizer.json.
 
         `read` gives the contents of the file, now and when a second tokenizer is wanted; None reads `path`.
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
-        `of_pairs` is for `pairs` alone, and saves it a second tokenizer.
+        `of_pairs` is for `pairs` alone, and saves it a second tokenizer. `vocabulary` is how many tokens the model
+        knows, where the tokenizer has more.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -107,6 +109,7 @@ class TextTokenizer:
         self._side = truncation_side
         self._parallel = parallel
         self._of_pairs = of_pairs
+        self._vocabulary = vocabulary
 
     def _made(self) -> Any:
         from tokenizers import Tokenizer
@@ -135,6 +138,7 @@ class TextTokenizer:
             parallel=self._parallel,
             of_pairs=self._of_pairs,
             read=self._read,
+            vocabulary=self._vocabulary,
         )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
@@ -142,9 +146,12 @@ class TextTokenizer:
 
         Raises:
             TextTooLongError: a text is too long and the policy is "error".
+            InvalidInputError: a text has a token that the model does not know.
         """
         encodings = self._encode([prompt + text for text in texts] if prompt else texts)
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        if self._vocabulary is not None:
+            self._check_known(encodings, first, chunks=self.truncation == "chunk")
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
         long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
         owner = np.arange(len(ids), dtype=np.int64)
@@ -172,11 +179,28 @@ class TextTokenizer:
         for k in long:
             kept = kept_of_pair(encodings[k].sequence_ids, self.max_length, self._side)
             ids[k], types[k] = ids[k][kept], types[k][kept]
+        if self._vocabulary is not None:
+            self._check_known(encodings, first, ids)
         segments = np.array([np.count_nonzero(row == 0) for row in types], dtype=np.int64)
         warning = self._warning(rows, long, "", first) if long else None
         return Tokenized(
             ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, first_segments=segments
         )
+
+    def _check_known(
+        self, encodings: list[Any], first: int, ids: Sequence[Ids] | None = None, *, chunks: bool = False
+    ) -> None:
+        """Raise InvalidInputError for a token without a row in the model's word table; `ids` are what is kept."""
+        for k, encoding in enumerate(encodings):
+            pieces = [encoding, *(encoding.overflowing if chunks else ())]
+            for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
+                unknown = next((int(number) for number in row if number >= self._vocabulary), None)
+                if unknown is not None:
+                    raise InvalidInputError(
+                        f"text {first + k} has the token {self._tokenizer.id_to_token(unknown)!r} (id {unknown}), and "
+                        f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
+                        "whose word table is as large as its tokenizer"
+                    )
 
     def _encode(self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None) -> list[Any]:
         tokenizer = self._tokenizer if tokenizer is None else tokenizer

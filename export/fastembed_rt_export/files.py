@@ -1,4 +1,6 @@
-"""The small files of a checkpoint, read and checked: JSON objects, the list of modules, the modules' folders."""
+"""The small files of a checkpoint, read and checked: JSON objects, the list of modules, the modules' folders, and files
+that stand for others: pointers of Git LFS, adapters without their model.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,10 @@ from fastembed_rt.errors import ModelFormatError
 from fastembed_rt.manifest import check_file_name
 
 from .errors import CheckpointError, UnsupportedCheckpointError
+from .settings import MODULES, check
+
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,6 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: absent, not JSON, not an object.
     """
+    refuse_pointer(path)
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -35,12 +42,20 @@ def module_entries(root: Path, own: tuple[str, ...] = ("sentence_transformers.",
     Raises:
         CheckpointError, UnsupportedCheckpointError: see `load`.
     """
+    path = root / "modules.json"
+    refuse_pointer(path)
     try:
-        body = json.loads((root / "modules.json").read_text(encoding="utf-8"))
-        entries = sorted(body, key=lambda entry: int(entry["idx"]))
+        # In the order of the file, which is sentence-transformers': it does not look at `idx`.
+        entries = [dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         chain = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
+        names = [str(entry["name"]) for entry in entries if "name" in entry]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{root / 'modules.json'} is not a list of modules ({error!r})") from error
+        raise CheckpointError(f"{path} is not a list of modules ({error!r})") from error
+    twice = [name for k, name in enumerate(names) if name in names[:k]]
+    if twice:
+        raise CheckpointError(f"{path} has two modules by the name {twice[0]!r}, of which only the second would count")
+    for entry in entries:
+        check(MODULES, entry, path, [])
     foreign = [kind for kind, _ in chain if not kind.startswith(own)]
     if foreign:
         raise UnsupportedCheckpointError(
@@ -61,3 +76,47 @@ def inside(root: Path, folder: str) -> Path:
     except ModelFormatError as error:
         raise CheckpointError(f"modules.json names the folder {folder!r}, outside of {root}") from error
     return root / folder
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise CheckpointError where a clone without Git LFS has left a pointer in place of a file."""
+    try:
+        with path.open("rb") as stream:
+            pointer = stream.read(len(_POINTER)) == _POINTER
+    except OSError:  # whoever reads it says so
+        return
+    if pointer:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in {path.parent}, or download it again"
+        )
+
+
+def refuse_adapter(directory: Path, weights: tuple[str, ...], notes: list[str]) -> None:
+    """Refuse an adapter (LoRA and others), alone or beside a model, to which the reference applies it.
+
+    Args:
+        directory: of a transformer.
+        weights: names of files that hold a whole model.
+        notes: gets a sentence on an adapter's weights that nobody reads.
+
+    Raises:
+        UnsupportedCheckpointError: there is an adapter; the message says how it is merged.
+    """
+    if not (directory / ADAPTER).is_file():
+        alone = [name for name in ADAPTER_WEIGHTS if (directory / name).is_file()]
+        if alone:
+            notes.append(f"{alone[0]} is not read: without {ADAPTER} it is no adapter, as for transformers")
+        return
+    said = read_json(directory / ADAPTER)
+    kind = {"LORA": "a LoRA"}.get(str(said.get("peft_type")), f"a {said.get('peft_type') or 'PEFT'}")
+    base = said.get("base_model_name_or_path") or "a model that it does not name"
+    whole = any((directory / name).exists() for name in weights)
+    what = (
+        f"holds {kind} adapter for {base} beside a model, to which transformers applies it"
+        if whole
+        else (f"is {kind} adapter for {base}, not a model")
+    )
+    raise UnsupportedCheckpointError(
+        f"{directory} {what}; merge it first: model.merge_and_unload() of peft's model (of transformers_model in "
+        "sentence-transformers), then save_pretrained() into another directory, and export that"
+    )

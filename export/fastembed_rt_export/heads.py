@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .checkpoint import Dense, Head, LayerNorm, Normalize, Truncate
+from .activations import activate
 from .errors import CheckpointError
 from .graph.graph import Graph, Value
 from .graph.ops import Ops
 from .graph.portable import norm
 from .graph.weight import Linear, Norm, Weight
+from .modules import Dense, Head, LayerNorm, Normalize, Truncate
 
 EPSILON = 1e-12  # torch.nn.functional.normalize
 
@@ -60,7 +61,7 @@ def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[
         residual = _linear(ops.graph, vectors, Linear(_own(projection, index)))
     head.tensors.check(())
     dense = _linear(ops.graph, vectors, Linear(_own(weight, index), _own(bias, index) if bias else None))
-    dense = ops.activation(dense, head.activation)
+    dense = activate(ops, dense, head.activation)
     return ops.graph.node("Add", dense, residual, name="residual") if head.residual else dense, head.outputs
 
 

@@ -93,6 +93,10 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     with atomic_directory(output, force=options.force) as work:
         described = _make(checkpoint, work, options, precisions, say)
         for role, route in checkpoint.routes.items():
+            if route.stored is checkpoint.stored:  # the same encoder, which cuts texts elsewhere
+                alike = replace(described, max_length=route.max_length, routes={})
+                described = replace(described, routes={**described.routes, role: alike})
+                continue
             say(f"the encoder of {role} texts, route {route.route!r}")
             (work / role).mkdir()
             made = prefixed(_make(route, work / role, options, precisions, say), role)
@@ -242,6 +246,8 @@ def _describe(
     strange = [name for name in made.beside if not _known_beside(checkpoint, name)]
     if strange:
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
+    if tokenizer.rows is not None:
+        notes = (*notes, f"the tokenizer has ids beyond the {tokenizer.rows} rows of the word table: an error in texts")
     return Manifest(
         source=Source(
             checkpoint=checkpoint.name,
@@ -262,6 +268,7 @@ def _describe(
         default_prompt_name=checkpoint.default_prompt_name,
         similarity=checkpoint.similarity,
         pad_token_id=tokenizer.pad_token_id,
+        vocabulary=tokenizer.rows,
         modules=checkpoint.modules,
         tokenizer=record_file(work, contract.TOKENIZER_FILE),
         variants=made.variants,

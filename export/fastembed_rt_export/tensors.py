@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from .errors import CheckpointError, MissingDependencyError
+from .files import refuse_pointer
 from .graph.weight import Array, Weight
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 FLOATS = {"F64", "F32", "F16", "BF16"}
+# What wrappers of a model leave in front of its tensors' names: DataParallel, torch.compile.
+_WRAPPERS = ("module.", "_orig_mod.")
 # Names from before transformers 1.0, which transformers still renames (BERT's first checkpoints have them).
 _LEGACY_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -106,8 +110,10 @@ def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def read(directory: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+def read(directory: Path, notes: list[str] | None = None) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     """Stored tensors of a directory and the files that hold them; safetensors first.
+
+    `notes` gets a sentence where names were not as they should be.
 
     Raises:
         CheckpointError: no weights, a shard is missing, a file is damaged.
@@ -115,6 +121,7 @@ def read(directory: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     """
     for name, reader in ((SAFETENSORS, _read_safetensors), (PICKLE, _read_pickle)):
         index = directory / f"{name}.index.json"
+        refuse_pointer(index)
         if (directory / name).is_file():
             files: tuple[Path, ...] = (directory / name,)
         elif index.is_file():
@@ -123,8 +130,9 @@ def read(directory: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
             continue
         stored: dict[str, Stored] = {}
         for file in files:
+            refuse_pointer(file)
             stored.update(reader(file))
-        return {_modern(name): tensor for name, tensor in stored.items()}, files
+        return _unwrapped({_modern(name): tensor for name, tensor in stored.items()}, directory, notes), files
     raise CheckpointError(
         f"{directory} has no weights: looked for {SAFETENSORS} and {PICKLE} (or their .index.json with shards)"
     )
@@ -135,6 +143,20 @@ def _modern(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
+
+
+def _unwrapped(stored: dict[str, Stored], directory: Path, notes: list[str] | None) -> dict[str, Stored]:
+    """The tensors without what a wrapper left in front of all their names."""
+    found = ""
+    while stored and (front := next((front for front in _WRAPPERS if all(n.startswith(front) for n in stored)), "")):
+        stored = {name.removeprefix(front): tensor for name, tensor in stored.items()}
+        found += front
+    if found and notes is not None:
+        notes.append(
+            f"{directory.name}: all tensors are called {found}..., as a wrapper of the model names them, and were read "
+            "without that; transformers does not find them and starts from random weights: save the model again for it"
+        )
+    return stored
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

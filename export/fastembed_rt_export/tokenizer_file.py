@@ -12,31 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers
 
 from fastembed_rt.manifest import TRUNCATION_SIDES
 
-from .checkpoint import Checkpoint
+from . import tokenizer_rules
 from .errors import CheckpointError, MissingDependencyError
-from .files import read_json
+from .files import read_json, refuse_pointer
+from .record import Checkpoint
 
-# Tokenizer classes of transformers that set up a BertNormalizer from tokenizer_config.json, whatever is in
-# tokenizer.json.
-_BERT_CLASSES = (
-    *("Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "LayoutLM", "LayoutLMv2", "LayoutLMv3", "Lxmert"),
-    *("MPNet", "MobileBert", "Splinter", "SqueezeBert"),
-)
-# Model types whose class is one of these when neither config names one.
-_BERT_TYPES = (
-    *("bert", "convbert", "distilbert", "electra", "funnel", "layoutlm", "lxmert", "mpnet", "mobilebert", "splinter"),
-    *("squeezebert", "nomic_bert"),
-)
-# The same for byte-level BPE and its add_prefix_space.
-_BYTE_CLASSES = ("Roberta", "GPT2", "Longformer", "CodeGen", "Deberta", "Bart")
-_BYTE_TYPES = ("roberta", "gpt2", "longformer", "deberta", "bart")
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SPELLINGS = {"mask_token": ("[MASK]", "<mask>"), "eos_token": ("</s>", "<|endoftext|>", "<eos>")}
-_SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
+ADDED_TOKENS = "added_tokens.json"
+VOCABULARIES = ("*.txt", "*.model", "*.json", "*.tiktoken")  # files of slow tokenizers
 
 
 class Vocabulary(Protocol):
@@ -53,6 +41,7 @@ class TokenizerFile:
     text: str
     pad_token_id: int
     truncation_side: str = "right"
+    rows: int | None = None  # of the word table, where there are ids without one
 
 
 def load(checkpoint: Checkpoint) -> TokenizerFile:
@@ -63,8 +52,9 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         MissingDependencyError: only slow tokenizer files, and transformers is not installed to convert them.
     """
     path = checkpoint.path / "tokenizer.json"
+    refuse_pointer(path)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint.path)
+        text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     try:
@@ -73,17 +63,11 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
-    largest, vocabulary = max(tokenizer.get_vocab().values(), default=-1), checkpoint.config.get("vocab_size")
-    if isinstance(vocabulary, int) and largest >= vocabulary:
-        raise CheckpointError(
-            f"the tokenizer has ids up to {largest}, the model's vocab_size is {vocabulary}; "
-            "tokenizer and weights are not of the same checkpoint"
-        )
     if checkpoint.is_static:
         # sentence-transformers reads the file alone, and asks it for no special tokens.
         text = json.dumps({**json.loads(text), "post_processor": None}, ensure_ascii=False)
-        return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer))
-    if path.is_file() and _overrule(tokenizer, _settings(checkpoint), checkpoint.config):
+        return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
+    if path.is_file() and _overrule(tokenizer, checkpoint):
         text = tokenizer.to_str()
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
@@ -92,7 +76,15 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         text = tokenizer.to_str()
     if _keep_whole(tokenizer, checkpoint.markers):
         text = tokenizer.to_str()
-    return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer))
+    rows = _rows(checkpoint, tokenizer)
+    return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
+
+
+def _rows(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int | None:
+    """Rows of the word table where the tokenizer has ids beyond them, else None."""
+    rows = checkpoint.config.get("vocab_size")
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    return rows if isinstance(rows, int) and largest >= rows else None
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -105,85 +97,69 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**settings, **checkpoint.tokenizer_settings}
 
 
-def _overrule(tokenizer: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def _overrule(tokenizer: Tokenizer, checkpoint: Checkpoint) -> bool:
     """Apply tokenizer_config.json to the tokenizer, as transformers does; whether that changed anything."""
-    changes = [
-        _bert_normalizer(tokenizer, settings, config),
-        _prefix_space(tokenizer, settings, config),
-        _added_tokens(tokenizer, settings),
-    ]
-    return any(changes)
+    said = _settings(checkpoint)
+    changed = tokenizer_rules.overrule(tokenizer, said, checkpoint.config)
+    return _added_tokens(tokenizer, said, checkpoint.path) or changed
 
 
-def _is_class(
-    settings: Mapping[str, Any], config: Mapping[str, Any], classes: tuple[str, ...], types: tuple[str, ...]
-) -> bool:
-    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
-    if isinstance(named, str):
-        return named.removesuffix("Fast").removesuffix("Tokenizer") in classes and named.endswith(("Tokenizer", "Fast"))
-    return config.get("model_type") in types
+def _added_tokens(tokenizer: Tokenizer, settings: Mapping[str, Any], directory: Path) -> bool:
+    """Tokens that the settings add to those of tokenizer.json, in the order of their ids; whether there are any.
 
-
-def _bert_normalizer(tokenizer: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """do_lower_case, strip_accents and tokenize_chinese_chars, by default True, None and True."""
-    old = tokenizer.normalizer
-    if not isinstance(old, normalizers.BertNormalizer):
-        return False
-    if not _is_class(settings, config, _BERT_CLASSES, _BERT_TYPES):
-        return False
-    wanted: dict[str, Any] = {
-        "lowercase": bool(settings.get("do_lower_case", True)),
-        "strip_accents": settings.get("strip_accents"),
-        "handle_chinese_chars": bool(settings.get("tokenize_chinese_chars", True)),
-    }
-    if all(getattr(old, name) == value for name, value in wanted.items()):
-        return False
-    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=old.clean_text, **wanted)
-    return True
-
-
-def _prefix_space(tokenizer: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """add_prefix_space, by default False: whether a text's first word begins with a space."""
-    old = tokenizer.pre_tokenizer
-    if not isinstance(old, pre_tokenizers.ByteLevel) or not _is_class(settings, config, _BYTE_CLASSES, _BYTE_TYPES):
-        return False
-    wanted = bool(settings.get("add_prefix_space", False))
-    if old.add_prefix_space == wanted:
-        return False
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=wanted, use_regex=old.use_regex)
-    return True
-
-
-def _added_tokens(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> bool:
-    """Tokens that tokenizer_config.json adds to those of tokenizer.json, in the order of their ids."""
+    One that the vocabulary lacks gets an id behind it, which the model has a row for or not.
+    """
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    listed = settings.get("added_tokens_decoder") or {}
+    special = _special_tokens(settings)
+    listed = settings.get("added_tokens_decoder")
+    if listed is None and (directory / ADDED_TOKENS).is_file():
+        listed = _older_list(directory / ADDED_TOKENS, {entry["content"] for entry in special})
+    listed = listed or {}
     if not isinstance(listed, dict) or not all(key.isdigit() and isinstance(listed[key], dict) for key in listed):
         raise CheckpointError("tokenizer_config.json has added_tokens_decoder that is not tokens by id")
     wanted = {entry.get("content"): entry for _, entry in sorted(listed.items(), key=lambda item: int(item[0]))}
-    for entry in _special_tokens(settings):
-        # Without an id of its own no text can ask for it: at most it fills padding, which is masked.
-        if tokenizer.token_to_id(entry["content"]) is not None:
-            wanted.setdefault(entry["content"], entry)
+    for entry in special:
+        wanted.setdefault(entry["content"], entry)
     new = [entry for content, entry in wanted.items() if isinstance(content, str) and content and content not in known]
     for entry in new:
-        special = bool(entry.get("special"))
+        is_special = bool(entry.get("special"))
         flags = {name: bool(entry.get(name)) for name in ("lstrip", "rstrip", "single_word")}
-        flags["normalized"] = bool(entry.get("normalized", not special))
-        token = AddedToken(entry["content"], special=special, **flags)
-        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)([token])
+        flags["normalized"] = bool(entry.get("normalized", not is_special))
+        token = AddedToken(entry["content"], special=is_special, **flags)
+        (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([token])
     return bool(new)
+
+
+def _older_list(path: Path, special: set[str]) -> dict[str, Any]:
+    """added_tokens.json, which transformers reads where tokenizer_config.json lists none: ids by token."""
+    found = {}
+    for content, number in read_json(path).items():
+        if type(number) is not int or number < 0:
+            raise CheckpointError(f"{path} has the id {number!r} for the token {content!r}, expected a number")
+        is_special = content in special
+        found[str(number)] = {"content": content, "special": is_special, "normalized": not is_special}
+    return found
 
 
 def _special_tokens(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Special tokens by name and by list, as AddedToken's arguments."""
     tokens = [settings.get(name) for name in _SPECIAL_NAMES]
-    for name in _SPECIAL_LISTS:
-        tokens += settings[name] if isinstance(settings.get(name), list) else []
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
+    # Tokens of this model alone: any key that says it is one, and those that stand together under one key.
+    own = {key: value for key, value in settings.items() if key.endswith("_token") and key not in _SPECIAL_NAMES}
+    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_token(value)}
+    named = settings.get("model_specific_special_tokens")
+    for group in (own, extra if isinstance(extra, dict) else {}, named if isinstance(named, dict) else {}):
+        tokens += group.values()
+    tokens += extra if isinstance(extra, list) else []
     entries = [token if isinstance(token, dict) else {"content": token} for token in tokens]
     return [
         {"normalized": False, **entry, "special": True} for entry in entries if isinstance(entry.get("content"), str)
     ]
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("__type") == "AddedToken"
 
 
 def _keep_whole(tokenizer: Tokenizer, markers: Sequence[str]) -> bool:
@@ -238,13 +214,18 @@ def _pad_token_id(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
             token = read_json(checkpoint.path / name).get("pad_token")
             content = token.get("content") if isinstance(token, dict) else token
             known = tokenizer.token_to_id(content) if isinstance(content, str) else None
-            if known is not None:
+            if known is not None and known < checkpoint.config.get("vocab_size", known + 1):
                 return int(known)
     configured = checkpoint.config.get("pad_token_id")
     return configured if isinstance(configured, int) and configured >= 0 else 0
 
 
-def _convert(directory: Path) -> str:
+def _convert(checkpoint: Checkpoint) -> str:
+    """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied."""
+    directory = checkpoint.path
+    for pattern in VOCABULARIES:
+        for file in directory.glob(pattern):
+            refuse_pointer(file)
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -252,8 +233,10 @@ def _convert(directory: Path) -> str:
             f"{directory} has no tokenizer.json; install transformers to convert its tokenizer "
             "(pip install 'fastembed-rt[verify]'), or save it with a fast tokenizer's save_pretrained()"
         ) from error
+    passed = {**checkpoint.tokenizer_settings, "use_fast": True, "local_files_only": True}
+    passed.pop("trust_remote_code", None)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), use_fast=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
         backend = tokenizer.backend_tokenizer
         return str(backend.to_str())
     except Exception as error:

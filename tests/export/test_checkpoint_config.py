@@ -12,6 +12,7 @@ from checkpoints import (
     change_json,
     save_with_heads,
 )
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
@@ -141,8 +142,18 @@ def test_similarities_of_sentence_transformers_are_kept(chain: Path, name: str |
     assert built(chain).similarity == (name or "cosine")
 
 
-@pytest.mark.parametrize("name", ["jaccard", 5, ["cosine"]])
-def test_an_unknown_similarity_is_refused(chain: Path, name: object) -> None:
+@pytest.mark.parametrize("name", ["cos_sim", "pytorch_cos_sim", "dot_score", "jaccard"])
+def test_a_similarity_that_the_reference_does_not_know_is_its_default_and_noted(
+    chain: Path, tmp_path: Path, name: str
+) -> None:
+    change_json(chain / "config_sentence_transformers.json", similarity_fn_name=name)
+    checkpoint = built(chain)
+    assert checkpoint.similarity == SentenceTransformer(str(chain), device="cpu").similarity_fn_name == "cosine"
+    assert any(f"similarity_fn_name {name!r} is none of cosine, dot" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize("name", [5, ["cosine"]])
+def test_a_similarity_that_is_no_name_is_refused(chain: Path, name: object) -> None:
     change_json(chain / "config_sentence_transformers.json", similarity_fn_name=name)
     message = refusal(chain)
     assert repr(name) in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -107,10 +108,18 @@ def test_a_malformed_modules_json_is_refused(chain: Path, body: object) -> None:
         load(chain, "chain")
 
 
-def test_modules_are_taken_in_the_order_of_idx_not_of_the_file(chain: Path) -> None:
+def test_modules_are_taken_in_the_order_of_the_file_as_in_sentence_transformers(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "heads", Normalize(), Dense(WIDTH, 10))
+    entries = json.loads((directory / "modules.json").read_text(encoding="utf-8"))
+    write_json(directory / "modules.json", [{**entry, "idx": 9 - entry["idx"]} for entry in entries])
+    assert built(directory).modules == ("Transformer(bert)", "Pooling(mean)", "Normalize", "Dense(24 -> 10, tanh)")
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_two_modules_by_one_name_are_refused(chain: Path) -> None:
     entries = modules(TRANSFORMER, POOLING, ("sentence_transformers.models.Normalize", "2_Normalize"))
-    write_json(chain / "modules.json", entries[::-1])
-    assert built(chain).modules == ("Transformer(bert)", "Pooling(mean)", "Normalize")
+    write_json(chain / "modules.json", [{**entry, "name": str(min(entry["idx"], 1))} for entry in entries])
+    assert "has two modules by the name '1'" in refusal(chain)
 
 
 def test_a_transformer_in_a_folder_of_its_own_is_found(chain: Path, tmp_path: Path) -> None:
@@ -135,7 +144,7 @@ def test_dense_activations_are_those_of_torch(tmp_path: Path, activation: str) -
     assert_vectors_agree(directory, tmp_path / "out")
 
 
-@pytest.mark.parametrize("activation", ["torch.nn.modules.activation.Softplus", "builtins.print", "my.own.Tanh", None])
+@pytest.mark.parametrize("activation", ["torch.nn.modules.activation.PReLU", "builtins.print", "my.own.Tanh", None])
 def test_a_dense_activation_that_is_not_built_is_refused(tmp_path: Path, activation: str | None) -> None:
     directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
     change_json(directory / "2_Dense" / "config.json", activation_function=activation)

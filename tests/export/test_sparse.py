@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import CONFIGS, PROMPTS, TEXTS, change_json, change_tensors, save_tokenizer
+from exports import quick
 from packed_attention import evaluate
 
 from fastembed_rt import EmbeddingModel, SparseModel, batching, native
@@ -263,7 +264,8 @@ def test_options_that_cannot_be_are_refused(directory: Path, model: SparseModel)
         ("1_SpladePooling/config.json", {"activation_function": "gelu"}, "activation_function 'gelu'"),
         ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}, "built behind 'fill-mask' only"),
         ("config_sentence_transformers.json", {"max_active_dims": 0}, "max_active_dims 0"),
-        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, "similarity_fn_name 'maxsim'"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": 5}, "similarity_fn_name 5"),
+        ("sentence_bert_config.json", {"query_length": 7}, "'query' at 7 tokens and others elsewhere"),
     ],
 )
 def test_what_is_not_built_is_refused(file: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -341,3 +343,14 @@ def test_graphs_for_gpus_in_half_precision(
     assert found.dtype == np.float32
     cosine, _ = distances(found, reference(source))
     assert cosine.min() >= 0.9995
+
+
+def test_a_similarity_of_token_vectors_is_passed_over_as_in_the_reference(tmp_path: Path) -> None:
+    from sentence_transformers import SparseEncoder
+
+    checkpoint = save_splade(tmp_path / "checkpoint")
+    change_json(checkpoint / "config_sentence_transformers.json", similarity_fn_name="maxsim")
+    assert SparseEncoder(str(checkpoint), device="cpu").similarity_fn_name == "dot"
+    described = quick(checkpoint, tmp_path / "out")
+    assert described.similarity == "dot"
+    assert any("similarity_fn_name 'maxsim' is none of dot" in note for note in described.notes)

@@ -130,6 +130,18 @@ def test_a_repository_that_is_no_encoder_is_refused(hub: FakeHub) -> None:
     says(error, NAME, "modules.json", "config.json")
 
 
+@pytest.mark.parametrize("beside", [{}, {"config.json": "{}"}, {"modules.json": "[]"}], ids=str)
+def test_an_adapter_is_fetched_so_that_the_export_can_say_what_it_is(hub: FakeHub, beside: Files) -> None:
+    hub.add(NAME, {"adapter_config.json": "{}", "adapter_model.safetensors": b"1", **beside})
+    located = resolve_checkpoint(NAME)
+    assert tree(located.path) == sorted(["adapter_config.json", *beside])
+
+
+def test_a_chat_template_is_fetched_because_it_changes_texts(hub: FakeHub) -> None:
+    hub.add(NAME, {**PLAIN, "chat_template.jinja": "{{ messages }}"})
+    assert "chat_template.jinja" in tree(resolve_checkpoint(NAME).path)
+
+
 def test_a_repository_without_weights_shows_what_it_has(hub: FakeHub) -> None:
     hub.add(NAME, {"config.json": "{}", "adapter_model.safetensors": b"1"})
     with pytest.raises(CheckpointError) as error:

@@ -12,9 +12,10 @@ from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint, Overrides
 from ..errors import CheckpointError, UnsupportedCheckpointError
-from ..files import read_json
+from ..files import read_json, refuse_adapter
 from ..graph.target import Target
 from ..parity import INT8_MIN_COSINE
+from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing
 from . import late_interaction, reranking, sparse
 from .embedding import quantizing as embedding_quantizing
@@ -55,6 +56,7 @@ def load(root: Path, name: str, revision: str | None = None, *, task: str = AUTO
     """
     if task not in (AUTO, *TASKS):
         raise UnsupportedCheckpointError(f"task {task!r} is not known; known: {', '.join((AUTO, *TASKS))}")
+    refuse_adapter(root, WEIGHT_FILES, [])
     found = detect(root) if task == AUTO else task
     if found == EMBEDDING:
         return checkpoints.load(root, name, revision, exporter=exporter)

@@ -27,6 +27,7 @@ from ..graph.target import Target
 from ..heads import apply
 from ..quantize import Sample
 from ..tokenizer_file import Vocabulary, special_token
+from ..transformer import EMBEDDINGS
 from ..variants import GPU_TARGETS, Built, Quantizing
 from .late_layouts import PROJECTION, Expansion, Layout, read_layout
 from .late_parity import QUERY_WORDS, verify
@@ -52,8 +53,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     """Read a late-interaction checkpoint; see checkpoint.load."""
     if exporter == "optimum":
         raise UnsupportedCheckpointError("token vectors are built from the weights, not traced; leave --exporter out")
-    layout = read_layout(root)
     notes: list[str] = []
+    layout = read_layout(root, notes)
     checkpoint = assemble(
         root,
         layout.path,
@@ -64,6 +65,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         heads=layout.heads,
         weighted=layout.weighted,
         similarities=(*MAX_SIMILARITIES, *SIMILARITIES),
+        output=replace(EMBEDDINGS, by_role=None),
     )
     prompts = dict(checkpoint.prompts)
     for role, marker in layout.markers.items():

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Dense, Head, Normalize, module_head
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
+from ..modules import Dense, Head, Normalize, module_head
+from ..settings import MULTI_VECTOR_MASK, check
 from ..tensors import Tensors, read
 
 PROJECTION = "linear.weight"  # where Stanford's ColBERT keeps it
@@ -54,15 +55,15 @@ class Layout:
     similarity: str = SIMILARITIES[0]
 
 
-def read_layout(root: Path) -> Layout:
-    """The layout of the checkpoint in `root`.
+def read_layout(root: Path, notes: list[str]) -> Layout:
+    """The layout of the checkpoint in `root`; `notes` gets what a reader should know.
 
     Raises:
         CheckpointError: damaged, incomplete or contradictory.
         UnsupportedCheckpointError: modules or settings that are not built; no projection.
     """
     if (root / "modules.json").is_file():
-        return _modules(root)
+        return _modules(root, notes)
     named = read_json(root / "config.json").get("architectures") or []
     if "HF_ColBERT" in named or (root / "artifact.metadata").is_file():
         return _stanford(root)
@@ -72,7 +73,7 @@ def read_layout(root: Path) -> Layout:
     )
 
 
-def _modules(root: Path) -> Layout:
+def _modules(root: Path, notes: list[str]) -> Layout:
     entries = module_entries(root, own=("sentence_transformers.", "pylate."))
     if not entries or entries[0][0] != "Transformer":
         raise UnsupportedCheckpointError(
@@ -95,12 +96,13 @@ def _modules(root: Path) -> Layout:
         where = inside(root, folder)
         if kind == "MultiVectorMask":
             mask = read_json(where / "config.json")
+            check(MULTI_VECTOR_MASK, mask, where / "config.json", notes)
             continue
         if kind not in ("Dense", "Normalize"):
             raise UnsupportedCheckpointError(
                 f"modules.json has a {kind} module; built on tokens are Dense, Normalize and MultiVectorMask"
             )
-        heads += module_head(kind, where, TOKENS)
+        heads += module_head(kind, where, notes, TOKENS)
         weighted += [where] if kind == "Dense" else []
     if mask is None:
         if not (any(key in said for key in _PYLATE) or said.get("model_type") == "ColBERT"):
@@ -156,7 +158,7 @@ def _stanford(root: Path) -> Layout:
         raise CheckpointError(f"{root} has {found} under {PROJECTION!r}, expected ColBERT's projection (dim, hidden)")
     outputs, inputs = stored[PROJECTION].shape
     tensors = Tensors({PROJECTION: stored[PROJECTION]})
-    projection = Dense(tensors, inputs, outputs, bias=False, activation="linear", residual=False)
+    projection = Dense(tensors, inputs, outputs, bias=False, activation="Identity", residual=False)
     length = _length(said, "query_maxlen", where) or QUERY_LENGTH
     return Layout(
         path=root,

@@ -29,6 +29,7 @@ from ..graph.target import Target
 from ..parity import Bounds, Fidelity, bounds, parity_texts
 from ..quantize import Sample
 from ..tensors import Tensors
+from ..transformer import Output
 from ..variants import Built, Quantizing
 from ..verify import first_here, opened, runs_here
 from .classification import CLASSIFIERS, Classifier
@@ -42,6 +43,7 @@ ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's class
 # Tokenizer classes that tell the texts of a pair apart by token types, by the beginning of their names.
 TYPED_TOKENIZERS = ("Bert", "Electra", "Deberta", "ConvBert", "MobileBert")
 TYPED_MODELS = ("bert", "electra", "deberta", "convbert", "mobilebert")
+SCORES = Output("sequence-classification", "logits", "scores", by_role=None)
 Vectors = npt.NDArray[np.float32]
 
 
@@ -67,9 +69,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
     _check_chain(root)
     notes: list[str] = []
-    checkpoint = assemble(root, root, name, revision, notes, exporter="builder")
-    if not (root / "modules.json").is_file():  # without it sentence-transformers reads no settings beside the weights
-        checkpoint = replace(checkpoint, prompts={}, default_prompt_name=None)
+    checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=SCORES)
     config = checkpoint.config
     classifier = CLASSIFIERS.get(checkpoint.model_type)
     if classifier is None:
@@ -85,7 +85,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     labels = _labels(config)
     activation = _activation(root, config, len(labels), notes)
     head = ClassificationHead(classifier(config), labels, activation, _token_types(checkpoint))
-    return replace(checkpoint, task=RERANKING, head=head, notes=(*checkpoint.notes, *notes))
+    notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
+    return replace(checkpoint, task=RERANKING, head=head, notes=tuple(notes))
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:

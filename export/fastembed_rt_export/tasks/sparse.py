@@ -27,7 +27,9 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..masked_lm import head_of, logits
 from ..parity import Case, Comparison, Vectors
+from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
+from ..transformer import Output
 from ..variants import Built, Quantizing
 from ..verify import REFERENCE_BATCH, cases, compare_all, first_here, opened, report
 from .embedding import quantizing as embedding_quantizing
@@ -37,6 +39,7 @@ from .task import Say, Task
 POOLINGS = ("max", "sum")
 ACTIVATIONS = {"relu": 1, "log1p_relu": 2}  # how many times log(1 + x) behind the ReLU
 TRANSFORMERS = ("Transformer", "MLMTransformer")
+LOGITS = Output("fill-mask", "logits", "token_embeddings")
 SIMILARITIES = ("dot", "cosine", "euclidean", "manhattan")  # SparseEncoder's default first
 
 
@@ -59,9 +62,9 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a sparse encoder is built from its weights, not traced; leave --exporter out")
     notes: list[str] = []
-    path, pooling = root, SpladePooling()
+    path, pooling, output = root, SpladePooling(), LOGITS
     if (root / "modules.json").is_file():
-        path, pooling = _modules(root)
+        path, pooling, output = _modules(root)
     else:
         named = read_json(root / "config.json").get("architectures") or ()
         if not any(str(architecture).endswith("ForMaskedLM") for architecture in named):
@@ -79,6 +82,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         exporter="builder",
         pooling=(pooling.strategy,),
         similarities=SIMILARITIES,
+        output=output,
     )
     head_of(checkpoint.model_type)
     beside = root / "config_sentence_transformers.json"
@@ -183,8 +187,8 @@ def _reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> Vectors:
     return np.stack(out).astype(np.float32)
 
 
-def _modules(root: Path) -> tuple[Path, SpladePooling]:
-    """Directory of the transformer, and the pooling behind it.
+def _modules(root: Path) -> tuple[Path, SpladePooling, Output]:
+    """Directory of the transformer, the pooling behind it, and what it takes of the transformer.
 
     Raises:
         UnsupportedCheckpointError: other modules; a transformer without the head of a masked language model.
@@ -197,13 +201,10 @@ def _modules(root: Path) -> tuple[Path, SpladePooling]:
             "head of a masked language model and SpladePooling"
         )
     path, folder = (inside(root, folder) for _, folder in chain)
-    settings = path / "sentence_bert_config.json"
-    task = (read_json(settings) if settings.is_file() else {}).get("transformer_task")
-    if task != "fill-mask" and (task is not None or kinds[0] == "Transformer"):
-        raise UnsupportedCheckpointError(
-            f"{settings} has transformer_task {task!r}; SpladePooling is built behind 'fill-mask' only"
-        )
+    # The older class is a masked language model where nothing is said.
+    output = LOGITS if kinds[0] == "Transformer" else replace(LOGITS, absent=LOGITS.task)
     config = read_json(folder / "config.json")
+    check(SPLADE_POOLING, config, folder / "config.json", [])
     strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
     for key, value, known in (
         ("pooling_strategy", strategy, POOLINGS),
@@ -211,7 +212,7 @@ def _modules(root: Path) -> tuple[Path, SpladePooling]:
     ):
         if value not in known:
             raise UnsupportedCheckpointError(f"SpladePooling has {key} {value!r}; built are {', '.join(known)}")
-    return path, SpladePooling(strategy, activation)
+    return path, SpladePooling(strategy, activation), output
 
 
 def _weights(graph: Graph, states: Value, activation: str) -> Value:
