@@ -60,7 +60,7 @@ def build(output: Path | None = None, kernels: Mapping[str, Sequence[str]] = KER
     output = output or HERE / LIBRARY
     with tempfile.TemporaryDirectory() as work:
         jobs = [(name, "kernels.c", (*flags, f"-DKERNELS={name}")) for name, flags in kernels.items()]
-        jobs += [("layers", "layers.c", ()), ("operators", "operators.c", ())]
+        jobs += [(name, f"{name}.c", ()) for name in ("reader", "layers", "operators")]
         objects = [str(Path(work) / f"{name}.o") for name, _, _ in jobs]
         commands = [
             [compiler, *FLAGS, *flags, "-c", str(SOURCES / source), "-o", made]

@@ -329,12 +329,12 @@ def test_the_kernels_for_avx_vnni_give_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"linear_scale": -1.0}, "described wrongly"),
-        ({"linear_zero": 256}, "described wrongly"),
-        ({"linear_layers": 4}, "described wrongly"),
-        ({"linear_outliers": [99]}, "not one of the inputs"),
-        ({"activation": "swoosh"}, "activation is not known"),
-        ({"norm": 1}, "epsilon"),
+        ({"linear_scale": -1.0}, "linear_scale is -1 and has to be from"),
+        ({"linear_zero": 256}, "linear_zero is 256 and has to be from 0 to 255"),
+        ({"linear_layers": 4}, "linear_layers is 4 and has to be from 1 to 3"),
+        ({"linear_outliers": [99]}, "99, which is not one of the 16 inputs"),
+        ({"activation": "swoosh"}, "activation is 'swoosh' of 6 letters, which is not known"),
+        ({"norm": 1}, "epsilon is missing"),
     ],
 )
 def test_a_node_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
@@ -346,10 +346,10 @@ def test_a_node_that_makes_no_sense_is_refused(change: dict[str, Any], message: 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     group = Group(np.random.default_rng(0), 16, (16,))
-    with pytest.raises(Exception, match="not as wide as the weights"):
+    with pytest.raises(Exception, match=r"x is float32 \(2, 15\) and has to be float32 \(any, 16\)"):
         run("QuantLinear", {"x": np.zeros((2, 15), np.float32)}, group.tensors(), **group.attributes("linear"))
     rows = np.zeros((4, 8), np.float32)
     for starts in ([0, 3], [1, 4], [0, 5, 4], []):
         feeds: dict[str, Array] = {"q": rows, "k": rows, "v": rows, "starts": np.array(starts, np.int64)}
-        with pytest.raises(Exception, match="starts do not cut"):
+        with pytest.raises(Exception, match="starts (go|fall|is)"):
             run("PackedAttention", feeds, [], heads=2, kv_heads=2)
