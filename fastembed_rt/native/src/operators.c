@@ -324,6 +324,7 @@ static void destroy(void *self) {
 /* A kernel without memory to be in is a NULL with an error. */
 static Kernel *begin(const OrtCustomOp *op, const OrtApi *api, Reader *reader) {
     reader->node = (Node){api, op->name(op)};
+    prepare_refusals(api);
     Kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) {
         reader->error = no_memory(&reader->node);

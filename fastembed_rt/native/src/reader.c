@@ -113,7 +113,7 @@ static OrtStatus *examine(const Node *node, const OrtValue *value, const Form *f
     return error;
 }
 
-static int finite(const float *values, size_t count) {
+static int all_finite(const float *values, size_t count) {
     uint32_t found = 0;
     for (size_t k = 0; k < count; k++) {
         float value = float_at(values, k);
@@ -135,7 +135,7 @@ Tensor read_constant(Reader *reader, const Form *form) {
         reader->error = examine(&reader->node, value, form, &found);
     if (!reader->error && (!found.rows || !found.columns))
         refuse(reader, "%s is empty", form->name);
-    if (!reader->error && form->type == FLOAT_TYPE && !finite(found.data, found.rows * found.columns))
+    if (!reader->error && form->type == FLOAT_TYPE && !all_finite(found.data, found.rows * found.columns))
         refuse(reader, "%s has elements that are not finite", form->name);
     return reader->error ? (Tensor){0} : found;
 }
