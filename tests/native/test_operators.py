@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +76,17 @@ class Group:
         return np.concatenate(parts, axis=1)
 
 
-def run(
-    op: str,
-    feeds: dict[str, Array],
-    constants: Sequence[Array],
-    threads: int = 1,
-    library: Path | None = None,
-    **attributes: Any,
-) -> Array:
-    """The operator's output for inputs in the order of `feeds`, then `constants`."""
+def model(op: str, feeds: Mapping[str, Array], constants: Sequence[Array], **attributes: Any) -> bytes:
+    """A graph of one node: inputs in the order of `feeds`, then `constants`."""
     names = [f"c{k}" for k in range(len(constants))]
-    types = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
     node = helper.make_node(op, [*feeds, *names], ["y"], domain=native.DOMAIN, **attributes)
     graph = helper.make_graph(
         [node],
         "g",
-        [helper.make_tensor_value_info(name, types[array.dtype], [None] * array.ndim) for name, array in feeds.items()],
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+            for name, array in feeds.items()
+        ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [
             numpy_helper.from_array(np.ascontiguousarray(array), name)
@@ -99,12 +94,31 @@ def run(
         ],
     )
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid(native.DOMAIN, 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    found: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    return found
+
+
+def open_session(
+    graph: bytes, threads: int = 1, library: Path | None = None, *, spinning: bool = True
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors come as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.register_custom_ops_library(str(library or native.library()))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["y"], feeds)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run(
+    op: str,
+    feeds: Mapping[str, Array],
+    constants: Sequence[Array],
+    threads: int = 1,
+    library: Path | None = None,
+    **attributes: Any,
+) -> Array:
+    """The operator's output for inputs in the order of `feeds`, then `constants`."""
+    (found,) = open_session(model(op, feeds, constants, **attributes), threads, library).run(["y"], dict(feeds))
     result: Array = found
     return result
 

@@ -109,10 +109,15 @@ typedef struct {
     OrtStatus *error;
 } Running;
 
+/* Pieces of a call, which the session's threads take one after another, as many threads as it has up to this number.
+ * One costs some hundred instructions, so thousands of tasks are not as many pieces. Where a piece begins and ends changes no bits. */
+enum { MOST_PIECES = 32 };
+
 static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
     Running *running = pool->context;
+    size_t pieces = count < MOST_PIECES ? count : MOST_PIECES;
     OrtStatus *error =
-        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, 4, argument);
+        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, pieces, argument);
     if (error && !running->error)
         running->error = error;
     else if (error)

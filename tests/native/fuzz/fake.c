@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "reader.h"
 
 /* ---- memory ------------------------------------------------------------------------------------------------------- */
 
