@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_operators import Group, block, model, open_session, run
+from native_operators import Group, block, model, open_session, run
 
 from fastembed_rt import native
 
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def sleeps() -> dict[str, int]:
@@ -66,7 +68,12 @@ def main() -> None:
 def test_a_call_takes_as_many_threads_as_its_session_has(threads: int) -> None:
     # A process of its own: no other test's threads wake in it.
     done = subprocess.run(
-        [sys.executable, __file__, str(threads)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, __file__, str(threads)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert int(done.stdout) == threads
 
