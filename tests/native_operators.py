@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from math import erf
 from pathlib import Path
@@ -17,6 +18,8 @@ from fastembed_rt import native
 from fastembed_rt_export.graph.int8 import quantize_weight
 
 Array = npt.NDArray[Any]
+# Another build of them to test, such as one with sanitizers (tests/native/sanitize.py).
+LIBRARY = Path(os.environ.get("FASTEMBED_RT_TEST_OPERATORS") or native.library())
 
 
 class Group:
@@ -96,7 +99,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    options.register_custom_ops_library(str(library or native.library()))
+    options.register_custom_ops_library(str(library or LIBRARY))
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

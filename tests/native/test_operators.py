@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from native_operators import ACTIVATIONS, Group, attention, block, erf_gelu, normed, run
+from native_operators import ACTIVATIONS, LIBRARY, Group, attention, block, erf_gelu, normed, run
 
 from fastembed_rt import native
 from fastembed_rt.native import build
@@ -154,8 +154,8 @@ def bits(kernels: str, library: Path, out: Path) -> Array:
 
 
 def test_every_instruction_set_gives_the_same_bits(tmp_path: Path) -> None:
-    best = bits("", native.library(), tmp_path / "best.npy")
-    np.testing.assert_array_equal(bits("avx2", native.library(), tmp_path / "avx2.npy"), best)
+    best = bits("", LIBRARY, tmp_path / "best.npy")
+    np.testing.assert_array_equal(bits("avx2", LIBRARY, tmp_path / "avx2.npy"), best)
 
 
 @pytest.mark.skipif(native.kernels() != "avx512vnni", reason="this processor has no instructions to stand in for them")
@@ -163,7 +163,7 @@ def test_the_kernels_for_avx_vnni_give_the_same_bits(tmp_path: Path) -> None:
     """Compiled to the same instructions under the names of AVX-512VL, in the place of the AVX-512 kernels."""
     standing_in = (*build.KERNELS["kernels_avx512vnni"], "-DAVXVNNI_AS_AVX512VL")
     library = build.build(tmp_path / "library.so", {**build.KERNELS, "kernels_avx512vnni": standing_in})
-    best = bits("", native.library(), tmp_path / "best.npy")
+    best = bits("", LIBRARY, tmp_path / "best.npy")
     np.testing.assert_array_equal(bits("", library, tmp_path / "avxvnni.npy"), best)
 
 
