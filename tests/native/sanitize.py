@@ -66,7 +66,8 @@ def run_fuzz(directory: Path, first: int, cases: int) -> int:
         subprocess.Popen([str(program), str(start), str(stop - start)], env=environment)
         for start, stop in itertools.pairwise(edges)
     ]
-    return int(any([process.wait() for process in running]))
+    codes = [process.wait() for process in running]
+    return int(any(codes))
 
 
 def run_races(directory: Path, first: int, cases: int, threads: int) -> int:
