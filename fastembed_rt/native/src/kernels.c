@@ -47,12 +47,8 @@ enum {
 static size_t up_to(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-static void *room(size_t bytes) {
-    void *found = aligned_alloc(64, up_to(bytes ? bytes : 1, 64));
-    if (!found)
-        abort(); /* as every allocation of the C++ around it ends when memory does */
-    return found;
-}
+/* NULL where there is no memory: every caller passes that on. */
+static void *room(size_t bytes) { return aligned_alloc(64, up_to(bytes ? bytes : 1, 64)); }
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
@@ -187,6 +183,22 @@ static void pack(Linear *layer, const int8_t *weight, size_t columns, size_t fro
             layer->start[column] -= layer->zero * value;
         }
     }
+}
+
+static int holds(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
+    const Packed *values = layer->values;
+    size_t steps = layer->depth / STEP;
+    for (size_t k = 0; k < layer->inputs; k++) {
+        int other = 0;
+        for (size_t n = 0; n < columns; n++) {
+            size_t column = from + n;
+            other |= values[((column / 16 * steps + k / STEP) * 16 + column % 16) * STEP + k % STEP] ^
+                     weight[k * columns + n];
+        }
+        if (other)
+            return 0;
+    }
+    return 1;
 }
 
 INLINE void store_elements(Element *p, Ints v) {
@@ -393,12 +405,13 @@ static size_t block_rows(size_t rows) {
     return blocks ? up_to((rows + blocks - 1) / blocks, ROWS) : 1;
 }
 
-static void linear(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
+static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
                    float *out, const Pool *pool) {
     size_t most = block_rows(rows);
     Element *q = room(most * layer->depth * sizeof(Element));
     float *excess = room(most * layer->outliers * sizeof(float));
-    for (size_t r = 0; r < rows; r += most) {
+    int fits = q && excess;
+    for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = least(most, rows - r);
         float *to = out + r * layer->outputs;
         quantize_rows(layer, x + r * layer->inputs, here, q, excess);
@@ -410,16 +423,18 @@ static void linear(const Linear *layer, const float *x, size_t rows, Activation 
     }
     free(excess);
     free(q);
+    return fits;
 }
 
-static void feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
+static int feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
                          int gated, const Finish *finish, float *out, const Pool *pool) {
     size_t most = block_rows(rows);
     Element *q = room(most * up->depth * sizeof(Element));
     Element *hidden = room(most * down->depth * sizeof(Element));
     float *excess = room(most * up->outliers * sizeof(float));
     float *hidden_excess = room(most * down->outliers * sizeof(float));
-    for (size_t r = 0; r < rows; r += most) {
+    int fits = q && hidden && excess && hidden_excess;
+    for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = least(most, rows - r);
         float *to = out + r * down->outputs;
         quantize_rows(up, x + r * up->inputs, here, q, excess);
@@ -438,6 +453,7 @@ static void feed_forward(const Linear *up, const Linear *down, const float *x, s
     free(excess);
     free(hidden);
     free(q);
+    return fits;
 }
 
 /* ---- attention -------------------------------------------------------------------------------------------------
@@ -508,6 +524,10 @@ static void attend(void *argument, size_t index) {
     size_t keys = up_to(length, 16), depth = up_to(size, 16);
     int16_t *memory = room((keys * depth * 2 + QUERIES * (depth + keys)) * sizeof(int16_t) + 64 * 4 +
                            QUERIES * keys * sizeof(float) + depth * 2 * sizeof(int16_t));
+    if (!memory) {
+        __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
+        return;
+    }
     int16_t *k_panels = memory;                      /* [keys / 16][depth / 2][16][2] */
     int16_t *v_panels = k_panels + keys * depth;     /* [depth / 16][keys / 2][16][2] */
     int16_t *q = v_panels + keys * depth;            /* [QUERIES][depth] */
@@ -604,12 +624,16 @@ static void attend(void *argument, size_t index) {
     free(memory);
 }
 
-static void attention(const Attention *work, const Pool *pool) {
-    pool->run(pool, attend, (void *)work, work->texts * work->heads);
+static int attention(const Attention *work, const Pool *pool) {
+    int short_of_memory = 0;
+    Attention here = *work;
+    here.short_of_memory = &short_of_memory;
+    pool->run(pool, attend, &here, work->texts * work->heads);
+    return !short_of_memory;
 }
 
 /* A group of whole texts at a time, so that queries, keys and values are read again while they are in the cache. */
-static void attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
+static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
                             const Finish *finish, float *out, const Pool *pool) {
     const int64_t *starts = shape->starts;
     size_t first = 0, most = 0;
@@ -620,7 +644,8 @@ static void attention_block(const Linear *input, const Attention *shape, const L
     float *projected = room(most * input->outputs * sizeof(float));
     float *mixed = room(most * mixed_width * sizeof(float));
     int64_t *local = room((shape->texts + 1) * sizeof(int64_t));
-    while (first < shape->texts) {
+    int fits = projected && mixed && local;
+    while (fits && first < shape->texts) {
         size_t last = first + 1, start = (size_t)starts[first];
         while (last < shape->texts && (size_t)starts[last + 1] - start <= BLOCK)
             last++;
@@ -628,7 +653,7 @@ static void attention_block(const Linear *input, const Attention *shape, const L
         for (size_t text = first; text <= last; text++)
             local[text - first] = starts[text] - (int64_t)start;
         static const Finish nothing;
-        linear(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, pool);
+        fits = linear(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, pool);
         Attention work = *shape;
         work.query = projected;
         work.key = projected + shape->heads * shape->size;
@@ -638,22 +663,24 @@ static void attention_block(const Linear *input, const Attention *shape, const L
         work.output_stride = mixed_width;
         work.starts = local;
         work.texts = last - first;
-        attention(&work, pool);
+        fits = fits && attention(&work, pool);
         Finish here = *finish;
         if (here.residual)
             here.residual += start * output->outputs;
-        linear(output, mixed, rows, NO_ACTIVATION, &here, out + start * output->outputs, pool);
+        fits = fits && linear(output, mixed, rows, NO_ACTIVATION, &here, out + start * output->outputs, pool);
         first = last;
     }
     free(local);
     free(mixed);
     free(projected);
+    return fits;
 }
 
 const Kernels KERNELS = {
     .name = SET_NAME,
     .values_size = values_size,
     .pack = pack,
+    .holds = holds,
     .linear = linear,
     .feed_forward = feed_forward,
     .attention = attention,

@@ -54,6 +54,7 @@ typedef struct {
     const float *by_distance; /* (2 * reach - 1, heads) added to the scores by key - query + reach - 1; or NULL */
     int64_t reach;
     int64_t before, after;  /* tokens that a query sees on each side; negative: all */
+    int *short_of_memory;   /* set by tasks that are; the kernels' own */
 } Attention;
 
 /* Runs fn(argument, 0) ... fn(argument, count - 1), perhaps on several threads. */
@@ -67,15 +68,18 @@ typedef struct {
     /* Bytes of `values`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
     size_t (*values_size)(const Linear *layer);
     void (*pack)(Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    /* Whether that is what `pack` wrote there. */
+    int (*holds)(const Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    /* What follows returns 0 where there was not enough memory. */
     /* out (rows, outputs) = finish(activation(linear(x))), x (rows, inputs). */
-    void (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
+    int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
                    float *out, const Pool *pool);
     /* out = finish(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). */
-    void (*feed_forward)(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
+    int (*feed_forward)(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
                          int gated, const Finish *finish, float *out, const Pool *pool);
-    void (*attention)(const Attention *work, const Pool *pool);
+    int (*attention)(const Attention *work, const Pool *pool);
     /* out = finish(output(attention(input(x)))): input gives query, key and value side by side; `shape` lacks them. */
-    void (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const float *x,
+    int (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const float *x,
                             const Finish *finish, float *out, const Pool *pool);
 } Kernels;
 

@@ -28,9 +28,10 @@ typedef struct {
 
 enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT64_TYPE = 7 }; /* ONNXTensorElementDataType */
 enum { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
-enum { FAILED = 1, INVALID_ARGUMENT = 2 };
+enum { FAILED = 1, INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
 
 typedef OrtStatus *(*CreateStatus)(int code, const char *message);
+typedef const char *(*GetErrorMessage)(const OrtStatus *status);
 typedef OrtStatus *(*CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **out);
 typedef OrtStatus *(*CustomOpDomainAdd)(OrtCustomOpDomain *domain, const void *op);
 typedef OrtStatus *(*AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
@@ -42,17 +43,20 @@ typedef OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *value, OrtTensorType
 typedef OrtStatus *(*AttributeFloat)(const OrtKernelInfo *info, const char *name, float *out);
 typedef OrtStatus *(*AttributeInt)(const OrtKernelInfo *info, const char *name, int64_t *out);
 typedef OrtStatus *(*AttributeString)(const OrtKernelInfo *info, const char *name, char *out, size_t *size);
+typedef OrtStatus *(*AttributeFloats)(const OrtKernelInfo *info, const char *name, float *out, size_t *size);
 typedef OrtStatus *(*AttributeInts)(const OrtKernelInfo *info, const char *name, int64_t *out, size_t *size);
 typedef OrtStatus *(*GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **out);
 typedef OrtStatus *(*GetOutput)(OrtKernelContext *context, size_t index, const int64_t *dims, size_t count,
                                 OrtValue **out);
 typedef void (*ReleaseStatus)(OrtStatus *status);
 typedef void (*ReleaseShape)(OrtTensorTypeAndShapeInfo *info);
+typedef OrtStatus *(*InputCount)(const OrtKernelInfo *info, size_t *out);
 typedef OrtStatus *(*ConstantInput)(const OrtKernelInfo *info, size_t index, int *constant, const OrtValue **out);
 typedef OrtStatus *(*ParallelFor)(const OrtKernelContext *context, void (*fn)(void *argument, size_t index),
                                   size_t total, size_t batches, void *argument);
 
 #define CREATE_STATUS 0
+#define GET_ERROR_MESSAGE 2
 #define CREATE_CUSTOM_OP_DOMAIN 26
 #define CUSTOM_OP_DOMAIN_ADD 27
 #define ADD_CUSTOM_OP_DOMAIN 28
@@ -68,7 +72,9 @@ typedef OrtStatus *(*ParallelFor)(const OrtKernelContext *context, void (*fn)(vo
 #define GET_OUTPUT 91
 #define RELEASE_STATUS 93
 #define RELEASE_SHAPE 99
+#define ATTRIBUTE_FLOATS 162
 #define ATTRIBUTE_INTS 163
+#define INPUT_COUNT 230
 #define CONSTANT_INPUT 249
 #define PARALLEL_FOR 274
 

@@ -11,6 +11,8 @@
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Finish is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say.
  */
+#include <float.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +21,7 @@
 #define EXPORTED __attribute__((visibility("default")))
 
 typedef struct {
-    const OrtApi *api;
+    Node node;
     const Kernels *kernels;
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
@@ -56,82 +58,49 @@ EXPORTED const char *fastembed_rt_kernels(void) {
 
 /* ---- inputs and outputs ----------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const void *data;
-    size_t rows, columns;
-} Input;
-
-static OrtStatus *get_input(const Kernel *kernel, OrtKernelContext *context, size_t index, Input *out) {
-    const OrtApi *api = kernel->api;
-    const OrtValue *value = NULL;
-    OrtTensorTypeAndShapeInfo *shape = NULL;
-    size_t count = 0;
-    int64_t dims[2] = {1, 1};
-    void *data = NULL;
-    OrtStatus *error = CALL(api, GetInput, GET_INPUT)(context, index, &value);
-    if (!error && !value)
-        error = failure(api, "fastembed_rt: an input is missing");
-    if (!error)
-        error = CALL(api, GetTensorTypeAndShape, GET_TENSOR_TYPE_AND_SHAPE)(value, &shape);
-    if (!error)
-        error = CALL(api, GetDimensionsCount, GET_DIMENSIONS_COUNT)(shape, &count);
-    if (!error && (count < 1 || count > 2))
-        error = failure(api, "fastembed_rt: an input has neither one nor two dimensions");
-    if (!error)
-        error = CALL(api, GetDimensions, GET_DIMENSIONS)(shape, dims + (count == 1), count);
-    if (!error)
-        error = CALL(api, GetTensorMutableData, GET_TENSOR_MUTABLE_DATA)((OrtValue *)value, &data);
-    if (shape)
-        CALL(api, ReleaseShape, RELEASE_SHAPE)(shape);
-    out->data = data;
-    out->rows = (size_t)dims[0];
-    out->columns = (size_t)dims[1];
-    return error;
-}
-
-static OrtStatus *get_output(const Kernel *kernel, OrtKernelContext *context, size_t rows, size_t columns,
-                             float **out) {
-    const int64_t dims[2] = {(int64_t)rows, (int64_t)columns};
-    OrtValue *value = NULL;
-    void *data = NULL;
-    OrtStatus *error = CALL(kernel->api, GetOutput, GET_OUTPUT)(context, 0, dims, 2, &value);
-    if (!error)
-        error = CALL(kernel->api, GetTensorMutableData, GET_TENSOR_MUTABLE_DATA)(value, &data);
-    *out = data;
-    return error;
-}
-
 /* x and the finish of a call. */
-static OrtStatus *get_rows(const Kernel *kernel, OrtKernelContext *context, size_t inputs, size_t outputs, Input *x,
+static OrtStatus *get_rows(const Kernel *kernel, OrtKernelContext *context, size_t inputs, size_t outputs, Tensor *x,
                            Finish *finish) {
-    Input residual = {0};
-    OrtStatus *error = get_input(kernel, context, 0, x);
-    if (!error && x->columns != inputs)
-        error = failure(kernel->api, "fastembed_rt: the input is not as wide as the weights");
+    const Form x_form = {"x", FLOAT_TYPE, 2, ANY, (int64_t)inputs};
+    OrtStatus *error = get_input(&kernel->node, context, 0, &x_form, 0, x);
     *finish = kernel->finish;
     if (!error && kernel->has_residual) {
-        error = get_input(kernel, context, kernel->residual_input, &residual);
-        if (!error && (residual.rows != x->rows || residual.columns != outputs))
-            error = failure(kernel->api, "fastembed_rt: the residual has another shape than the output");
-        finish->residual = residual.data;
+        const Form form = {"residual", FLOAT_TYPE, 2, (int64_t)x->rows, (int64_t)outputs};
+        Tensor residual;
+        error = get_input(&kernel->node, context, kernel->residual_input, &form, 0, &residual);
+        if (!error)
+            finish->residual = residual.data;
     }
     return error;
 }
 
+/* Starts that rise from 0 to the number of tokens; that they only rise keeps their differences within bounds. */
 static OrtStatus *get_starts(const Kernel *kernel, OrtKernelContext *context, size_t index, size_t tokens,
                              Attention *work) {
-    Input starts = {0};
-    OrtStatus *error = get_input(kernel, context, index, &starts);
+    static const Form form = {"starts", INT64_TYPE, 1, 1, ANY};
+    Tensor found;
+    OrtStatus *error = get_input(&kernel->node, context, index, &form, 0, &found);
     if (error)
         return error;
-    work->starts = starts.data;
-    work->texts = starts.columns ? starts.columns - 1 : 0;
-    int ordered = starts.columns > 0 && work->starts[0] == 0 && (size_t)work->starts[work->texts] == tokens;
-    for (size_t text = 0; ordered && text < work->texts; text++) {
-        int64_t length = work->starts[text + 1] - work->starts[text];
-        ordered = length >= 0 && (!work->by_distance || length <= work->reach);
+    if (!found.columns)
+        return refusal(&kernel->node, "starts is empty; without texts it is [0]");
+    const int64_t *starts = found.data;
+    size_t texts = found.columns - 1;
+    if (starts[0] != 0 || starts[texts] != (int64_t)tokens)
+        return refusal(&kernel->node, "starts go from %lld to %lld and have to go from 0 to the number of tokens, %zu",
+                       (long long)starts[0], (long long)starts[texts], tokens);
+    for (size_t text = 0; text < texts; text++) {
+        int64_t from = starts[text], to = starts[text + 1];
+        if (to < from)
+            return refusal(&kernel->node, "starts fall from %lld to %lld at text %zu", (long long)from, (long long)to,
+                           text);
+        if (work->by_distance && to - from > work->reach)
+            return refusal(&kernel->node, "text %zu has %lld tokens, the bias by distance reaches over %lld", text,
+                           (long long)(to - from), (long long)work->reach);
     }
-    return ordered ? NULL : failure(kernel->api, "fastembed_rt: starts do not cut the tokens into texts that fit");
+    work->starts = starts;
+    work->texts = texts;
+    return NULL;
 }
 
 typedef struct {
@@ -140,10 +109,15 @@ typedef struct {
     OrtStatus *error;
 } Running;
 
+/* Pieces of a call, which the session's threads take one after another, as many threads as it has up to this number.
+ * One costs some hundred instructions, so thousands of tasks are not as many pieces. Where a piece begins and ends changes no bits. */
+enum { MOST_PIECES = 32 };
+
 static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
     Running *running = pool->context;
+    size_t pieces = count < MOST_PIECES ? count : MOST_PIECES;
     OrtStatus *error =
-        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, 4, argument);
+        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, pieces, argument);
     if (error && !running->error)
         running->error = error;
     else if (error)
@@ -153,64 +127,74 @@ static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *arg
 /* ---- what runs --------------------------------------------------------------------------------------------------- */
 
 #define BEGIN(kernel_, context_)                                \
-    Running running = {(kernel_)->api, context_, NULL};         \
+    Running running = {(kernel_)->node.api, context_, NULL};    \
     Pool pool = {run_parallel, &running};                       \
     (void)pool
+
+/* The status of a call whose kernels say whether they had the memory they need. */
+static OrtStatus *done(const Kernel *kernel, const Running *running, int had_memory) {
+    return running->error || had_memory ? running->error : no_memory(&kernel->node);
+}
 
 static OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     BEGIN(kernel, context);
-    Input x;
+    Tensor x;
     Finish finish;
     float *out;
     OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->first->outputs, &x, &finish);
     if (!error)
-        error = get_output(kernel, context, x.rows, kernel->first->outputs, &out);
-    if (error)
+        error = get_output(&kernel->node, context, x.rows, kernel->first->outputs, &out);
+    if (error || !x.rows)
         return error;
-    kernel->kernels->linear(kernel->first, x.data, x.rows, kernel->activation, &finish, out, &pool);
-    return running.error;
+    return done(kernel, &running, kernel->kernels->linear(kernel->first, x.data, x.rows, kernel->activation, &finish,
+                                                          out, &pool));
 }
 
 static OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     BEGIN(kernel, context);
-    Input x;
+    Tensor x;
     Finish finish;
     float *out;
     OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &finish);
     if (!error)
-        error = get_output(kernel, context, x.rows, kernel->second->outputs, &out);
-    if (error)
+        error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
+    if (error || !x.rows)
         return error;
-    kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows, kernel->activation, kernel->gated,
-                                  &finish, out, &pool);
-    return running.error;
+    return done(kernel, &running, kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows,
+                                                                kernel->activation, kernel->gated, &finish, out, &pool));
 }
 
 static OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
+    static const Form query_form = {"query", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
     BEGIN(kernel, context);
     Attention work = kernel->shape;
-    Input query, key, value;
-    OrtStatus *error = get_input(kernel, context, 0, &query);
-    if (!error)
-        error = get_input(kernel, context, 1, &key);
-    if (!error)
-        error = get_input(kernel, context, 2, &value);
+    Tensor query, key, value;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &query_form, 0, &query);
+    if (error)
+        return error;
+    size_t size = query.columns / work.heads, width = work.heads * size, kv_width = work.kv_heads * size;
+    if (!size || size > MOST_SIZE || query.columns != width || (work.size && work.size != size))
+        return refusal(&kernel->node, "query is %zu wide, which is not that of %zu heads", query.columns, work.heads);
+    const Form key_form = {"key", FLOAT_TYPE, 2, ANY, (int64_t)kv_width};
+    error = get_input(&kernel->node, context, 1, &key_form, 0, &key);
+    if (error)
+        return error;
+    const Form value_form = {"value", FLOAT_TYPE, 2, (int64_t)key.rows, (int64_t)kv_width};
+    error = get_input(&kernel->node, context, 2, &value_form, 0, &value);
     if (!error)
         error = get_starts(kernel, context, 3, key.rows, &work);
     if (error)
         return error;
-    work.size = query.columns / work.heads;
-    size_t width = work.heads * work.size, kv_width = work.kv_heads * work.size;
-    int fits = work.size > 0 && query.columns == width && key.columns == kv_width && value.columns == kv_width &&
-               value.rows == key.rows && query.rows == (work.first_only ? work.texts : key.rows);
-    if (!fits)
-        return failure(kernel->api, "fastembed_rt: query, key and value do not fit together");
-    error = get_output(kernel, context, query.rows, width, &work.output);
-    if (error)
+    size_t queries = work.first_only ? work.texts : key.rows;
+    if (query.rows != queries)
+        return refusal(&kernel->node, "query has %zu rows and has to have %zu", query.rows, queries);
+    error = get_output(&kernel->node, context, query.rows, width, &work.output);
+    if (error || !query.rows)
         return error;
+    work.size = size;
     work.query = query.data;
     work.key = key.data;
     work.value = value.data;
@@ -218,26 +202,25 @@ static OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
     work.key_stride = work.value_stride = kv_width;
     if (work.first_only) /* a text without tokens has no attention to write */
         memset(work.output, 0, query.rows * width * sizeof(float));
-    kernel->kernels->attention(&work, &pool);
-    return running.error;
+    return done(kernel, &running, kernel->kernels->attention(&work, &pool));
 }
 
 static OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     BEGIN(kernel, context);
     Attention work = kernel->shape;
-    Input x;
+    Tensor x;
     Finish finish;
     float *out;
     OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &finish);
     if (!error)
         error = get_starts(kernel, context, 1, x.rows, &work);
     if (!error)
-        error = get_output(kernel, context, x.rows, kernel->second->outputs, &out);
-    if (error)
+        error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
+    if (error || !x.rows)
         return error;
-    kernel->kernels->attention_block(kernel->first, &work, kernel->second, x.data, &finish, out, &pool);
-    return running.error;
+    return done(kernel, &running, kernel->kernels->attention_block(kernel->first, &work, kernel->second, x.data,
+                                                                   &finish, out, &pool));
 }
 
 typedef struct {
@@ -255,33 +238,35 @@ static void embed_rows(void *argument, size_t index) {
     const Embedding *work = argument;
     size_t width = work->width, last = (index + 1) * EMBEDDED_ROWS;
     for (size_t r = index * EMBEDDED_ROWS; r < last && r < work->rows; r++) {
-        const int8_t *row = work->table + (size_t)work->ids[r] * width;
-        float scale = work->scales[work->ids[r]], *to = work->out + r * width;
+        size_t id = (size_t)work->ids[r];
+        const int8_t *row = work->table + id * width;
+        float scale = float_at(work->scales, id), *to = work->out + r * width;
         for (size_t k = 0; k < width; k++)
             to[k] = (float)row[k] * scale;
     }
 }
 
 static OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
+    static const Form ids_form = {"ids", INT64_TYPE, 1, 1, ANY}, table_form = {"values", INT8_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
     BEGIN(kernel, context);
-    Input ids, table, scales;
+    Tensor ids, table, scales;
     float *out;
-    OrtStatus *error = get_input(kernel, context, 0, &ids);
+    OrtStatus *error = get_input(&kernel->node, context, 0, &ids_form, 0, &ids);
     if (!error)
-        error = get_input(kernel, context, 1, &table);
-    if (!error)
-        error = get_input(kernel, context, 2, &scales);
-    if (!error && (scales.rows != table.rows || scales.columns != 1))
-        error = failure(kernel->api, "fastembed_rt: a table without a scale for each row");
+        error = get_input(&kernel->node, context, 1, &table_form, 0, &table);
+    if (error)
+        return error;
+    const Form scales_form = {"scales", FLOAT_TYPE, 2, (int64_t)table.rows, 1};
+    error = get_input(&kernel->node, context, 2, &scales_form, 1, &scales); /* mapped from a file, at any address */
     for (size_t k = 0; !error && k < ids.columns; k++) {
         int64_t id = ((const int64_t *)ids.data)[k];
-        if (id < 0 || (size_t)id >= table.rows)
-            error = failure(kernel->api, "fastembed_rt: a token id is not in the vocabulary");
+        if (id < 0 || id >= (int64_t)table.rows)
+            error = refusal(&kernel->node, "token id %lld is not in the vocabulary of %zu", (long long)id, table.rows);
     }
     if (!error)
-        error = get_output(kernel, context, ids.columns, table.columns, &out);
-    if (error)
+        error = get_output(&kernel->node, context, ids.columns, table.columns, &out);
+    if (error || !ids.columns)
         return error;
     Embedding work = {table.data, scales.data, table.columns, ids.data, ids.columns, out};
     run_parallel(&pool, embed_rows, &work, (ids.columns + EMBEDDED_ROWS - 1) / EMBEDDED_ROWS);
@@ -311,17 +296,18 @@ static void mean_rows(void *argument, size_t text) {
 }
 
 static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
+    static const Form form = {"x", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
     BEGIN(kernel, context);
     Attention cut = {0};
-    Input x;
+    Tensor x;
     float *out;
-    OrtStatus *error = get_input(kernel, context, 0, &x);
+    OrtStatus *error = get_input(&kernel->node, context, 0, &form, 0, &x);
     if (!error)
         error = get_starts(kernel, context, 1, x.rows, &cut);
     if (!error)
-        error = get_output(kernel, context, cut.texts, x.columns, &out);
-    if (error)
+        error = get_output(&kernel->node, context, cut.texts, x.columns, &out);
+    if (error || !cut.texts || !x.columns)
         return error;
     Mean work = {x.data, cut.starts, x.columns, out};
     run_parallel(&pool, mean_rows, &work, cut.texts);
@@ -329,13 +315,6 @@ static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
 }
 
 /* ---- what is made ------------------------------------------------------------------------------------------------ */
-
-static float *copy(const float *from, size_t count) {
-    float *to = malloc((count ? count : 1) * sizeof(float));
-    if (to)
-        memcpy(to, from, count * sizeof(float));
-    return to;
-}
 
 static void destroy(void *self) {
     Kernel *kernel = self;
@@ -347,20 +326,24 @@ static void destroy(void *self) {
     free(kernel);
 }
 
-static Kernel *begin(const OrtApi *api, Reader *reader) {
+/* A kernel without memory to be in is a NULL with an error. */
+static Kernel *begin(const OrtCustomOp *op, const OrtApi *api, Reader *reader) {
+    reader->node = (Node){api, op->name(op)};
+    prepare_refusals(api);
     Kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) {
-        reader->error = failure(api, "fastembed_rt: no memory");
+        reader->error = no_memory(&reader->node);
         return NULL;
     }
-    kernel->api = api;
+    kernel->node = reader->node;
     kernel->kernels = choose();
     if (!kernel->kernels)
-        reader->error = failure(api, "fastembed_rt: this processor has none of AVX512-VNNI, AVX-VNNI, AVX2 with FMA");
+        refuse(reader, "this processor has none of AVX512-VNNI, AVX-VNNI, AVX2 with FMA");
     return kernel;
 }
 
 static OrtStatus *end(Kernel *kernel, Reader *reader, void **out) {
+    read_end(reader);
     if (reader->error) {
         if (kernel)
             destroy(kernel);
@@ -370,83 +353,70 @@ static OrtStatus *end(Kernel *kernel, Reader *reader, void **out) {
     return NULL;
 }
 
+/* A constant may be freed when the session is ready, and lies at any address. */
+static float *copy(Reader *reader, Tensor from) {
+    size_t bytes = from.rows * from.columns * sizeof(float);
+    float *to = reader->error ? NULL : malloc(bytes);
+    if (to)
+        memcpy(to, from.data, bytes);
+    else if (!reader->error)
+        reader->error = no_memory(&reader->node);
+    return to;
+}
+
 static void read_activation(Kernel *kernel, Reader *reader) {
-    static const struct { const char *name; Activation activation; } rows[] = {
-        {"", NO_ACTIVATION}, {"gelu", GELU}, {"gelu_tanh", GELU_TANH}, {"silu", SILU}, {"relu", RELU}, {"tanh", TANH},
+    static const char *const names[] = {
+        [NO_ACTIVATION] = "", [GELU] = "gelu", [GELU_TANH] = "gelu_tanh", [SILU] = "silu", [RELU] = "relu",
+        [TANH] = "tanh",
     };
-    char name[16] = "";
-    size_t size = sizeof name;
-    OrtStatus *status =
-        CALL(reader->api, AttributeString, ATTRIBUTE_STRING)(reader->info, "activation", name, &size);
-    if (status)
-        CALL(reader->api, ReleaseStatus, RELEASE_STATUS)(status);
-    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++)
-        if (!strcmp(rows[k].name, name)) {
-            kernel->activation = rows[k].activation;
-            return;
-        }
-    if (!reader->error)
-        reader->error = failure(reader->api, "fastembed_rt: activation is not known");
+    kernel->activation = (Activation)read_choice(reader, "activation", names, sizeof names / sizeof names[0]);
 }
 
 static void read_finish(Kernel *kernel, Reader *reader, size_t width) {
-    int64_t one = 0, found = (int64_t)width;
-    kernel->has_residual = (int)read_int(reader, "residual", 0);
+    kernel->has_residual = read_flag(reader, "residual");
     if (kernel->has_residual)
         kernel->residual_input = reader->next++;
-    if (!read_int(reader, "norm", 0))
+    if (!read_flag(reader, "norm"))
         return;
-    kernel->finish.epsilon = read_float(reader, "epsilon");
-    kernel->finish.rms = (int)read_int(reader, "rms", 0);
-    const float *weight = read_constant(reader, FLOAT_TYPE, &one, &found), *bias = NULL;
-    int fits = !weight || (size_t)found == width;
-    if (read_int(reader, "norm_bias", 0)) {
-        bias = read_constant(reader, FLOAT_TYPE, &one, &found);
-        fits = fits && (!bias || (size_t)found == width);
+    kernel->finish.epsilon = read_real(reader, "epsilon", 0.0f, FLT_MAX);
+    kernel->finish.rms = read_flag(reader, "rms");
+    int has_bias = read_flag(reader, "norm_bias");
+    Tensor weight = read_constant(reader, &(Form){"the norm's weight", FLOAT_TYPE, 1, 1, (int64_t)width});
+    kernel->finish.weight = kernel->norm_weight = copy(reader, weight);
+    if (has_bias) {
+        Tensor bias = read_constant(reader, &(Form){"the norm's bias", FLOAT_TYPE, 1, 1, (int64_t)width});
+        kernel->finish.bias = kernel->norm_bias = copy(reader, bias);
     }
-    if (!reader->error && !fits)
-        reader->error = failure(reader->api, "fastembed_rt: the normalization is not as wide as the output");
-    if (reader->error)
-        return;
-    kernel->finish.weight = kernel->norm_weight = copy(weight, width);
-    if (bias)
-        kernel->finish.bias = kernel->norm_bias = copy(bias, width);
-    if (!kernel->norm_weight || (bias && !kernel->norm_bias))
-        reader->error = failure(reader->api, "fastembed_rt: no memory");
 }
 
 static void read_shape(Kernel *kernel, Reader *reader) {
     Attention *shape = &kernel->shape;
-    shape->heads = (size_t)read_int(reader, "heads", 0);
-    shape->kv_heads = (size_t)read_int(reader, "kv_heads", (int64_t)shape->heads);
-    shape->size = (size_t)read_int(reader, "size", 0);
-    shape->first_only = (int)read_int(reader, "first_only", 0);
-    shape->before = read_int(reader, "before", -1);
-    shape->after = read_int(reader, "after", -1);
+    int64_t heads = read_whole(reader, "heads", 1, MOST_HEADS, NEEDED);
+    int64_t kv_heads = read_whole(reader, "kv_heads", 1, MOST_HEADS, heads);
+    int64_t size = read_whole(reader, "size", 0, MOST_SIZE, 0);
+    shape->first_only = read_flag(reader, "first_only");
+    shape->before = read_whole(reader, "before", -1, MOST_TOKENS, -1);
+    shape->after = read_whole(reader, "after", -1, MOST_TOKENS, -1);
     shape->scale = 1.0f;
-    if (shape->heads < 1 || shape->kv_heads < 1 || shape->heads % shape->kv_heads) {
-        if (!reader->error)
-            reader->error = failure(reader->api, "fastembed_rt: impossible heads");
+    if (!reader->error && heads % kv_heads)
+        refuse(reader, "%lld heads do not share %lld heads of keys and values evenly", (long long)heads,
+               (long long)kv_heads);
+    shape->heads = (size_t)heads;
+    shape->kv_heads = (size_t)kv_heads;
+    shape->size = (size_t)size;
+    if (!read_flag(reader, "by_distance"))
         return;
-    }
-    if (read_int(reader, "by_distance", 0)) { /* (heads, 2 * reach - 1) */
-        int64_t heads = 0, columns = 0;
-        const float *table = read_constant(reader, FLOAT_TYPE, &heads, &columns);
-        if (!reader->error && ((size_t)heads != shape->heads || columns % 2 == 0))
-            reader->error = failure(reader->api, "fastembed_rt: the bias by distance does not fit the heads");
-        if (reader->error)
-            return;
-        shape->reach = (columns + 1) / 2;
-        shape->by_distance = kernel->by_distance = copy(table, (size_t)(heads * columns));
-        if (!kernel->by_distance)
-            reader->error = failure(reader->api, "fastembed_rt: no memory");
-    }
+    /* (heads, 2 * reach - 1) */
+    Tensor table = read_constant(reader, &(Form){"the bias by distance", FLOAT_TYPE, 2, heads, ANY});
+    if (!reader->error && table.columns % 2 == 0)
+        refuse(reader, "the bias by distance has %zu columns, of which none is in the middle", table.columns);
+    shape->reach = ((int64_t)table.columns + 1) / 2;
+    shape->by_distance = kernel->by_distance = copy(reader, table);
 }
 
 static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    Reader reader = {api, info, 1, NULL};
-    Kernel *kernel = begin(api, &reader);
-    (void)op;
+    Reader reader = {.info = info, .next = 1};
+    Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "linear");
     if (!reader.error)
@@ -458,18 +428,18 @@ static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const 
 
 static OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                                       void **out) {
-    Reader reader = {api, info, 1, NULL};
-    Kernel *kernel = begin(api, &reader);
-    (void)op;
+    Reader reader = {.info = info, .next = 1};
+    Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "up");
     if (!reader.error)
         kernel->second = read_linear(&reader, kernel->kernels, "down");
     if (!reader.error) {
-        kernel->gated = (int)read_int(&reader, "gated", 0);
+        kernel->gated = read_flag(&reader, "gated");
         size_t hidden = kernel->second->inputs;
         if (kernel->first->outputs != (kernel->gated ? 2 * hidden : hidden) || (kernel->gated && hidden % 16))
-            reader.error = failure(api, "fastembed_rt: up and down do not fit together");
+            refuse(&reader, "up has %zu outputs for %zu inputs of down%s", kernel->first->outputs, hidden,
+                   kernel->gated ? ", gated: twice as many and a multiple of 16" : "");
     }
     if (!reader.error)
         read_activation(kernel, &reader);
@@ -480,9 +450,8 @@ static OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, 
 
 static OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                                           void **out) {
-    Reader reader = {api, info, 4, NULL};
-    Kernel *kernel = begin(api, &reader);
-    (void)op;
+    Reader reader = {.info = info, .next = 4};
+    Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         read_shape(kernel, &reader);
     return end(kernel, &reader, out);
@@ -490,11 +459,12 @@ static OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *a
 
 static OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                                          void **out) {
-    Reader reader = {api, info, 2, NULL};
-    Kernel *kernel = begin(api, &reader);
-    (void)op;
+    Reader reader = {.info = info, .next = 2};
+    Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         read_shape(kernel, &reader);
+    if (!reader.error && kernel->shape.first_only)
+        refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "input");
     if (!reader.error)
@@ -502,18 +472,22 @@ static OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *ap
     if (!reader.error) {
         size_t width = kernel->shape.heads * kernel->shape.size, kv_width = kernel->shape.kv_heads * kernel->shape.size;
         if (!width || kernel->first->outputs != width + 2 * kv_width || kernel->second->inputs != width)
-            reader.error = failure(api, "fastembed_rt: projections and heads do not fit together");
+            refuse(&reader, "%zu heads of size %zu do not fit %zu outputs of input and %zu inputs of output",
+                   kernel->shape.heads, kernel->shape.size, kernel->first->outputs, kernel->second->inputs);
     }
     if (!reader.error)
         read_finish(kernel, &reader, kernel->second->outputs);
     return end(kernel, &reader, out);
 }
 
-static OrtStatus *create_plain(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    Reader reader = {api, info, 0, NULL};
-    Kernel *kernel = begin(api, &reader);
-    (void)op;
-    return end(kernel, &reader, out);
+static OrtStatus *create_embedding(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 3};
+    return end(begin(op, api, &reader), &reader, out);
+}
+
+static OrtStatus *create_mean(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 2};
+    return end(begin(op, api, &reader), &reader, out);
 }
 
 /* ---- how onnxruntime sees them ------------------------------------------------------------------------------------ */
@@ -542,8 +516,8 @@ OPERATOR(QuantLinear, create_linear, run_linear)
 OPERATOR(QuantFeedForward, create_feed_forward, run_feed_forward)
 OPERATOR(PackedAttention, create_packed_attention, run_packed_attention)
 OPERATOR(QuantAttention, create_attention_block, run_attention_block)
-OPERATOR(QuantEmbedding, create_plain, run_embedding)
-OPERATOR(PackedMean, create_plain, run_mean)
+OPERATOR(QuantEmbedding, create_embedding, run_embedding)
+OPERATOR(PackedMean, create_mean, run_mean)
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
@@ -553,14 +527,17 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     if (!api) /* before 1.17; version 1 has the status that says so */
         return CALL(base->get_api(1), CreateStatus, CREATE_STATUS)(
             FAILED, "fastembed_rt: onnxruntime is older than 1.17; upgrade it");
-    if (!domain) { /* sessions are made under the interpreter's lock */
+    static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
+    OrtStatus *error = NULL;
+    prepare_refusals(api);
+    pthread_mutex_lock(&registering);
+    if (!domain) {
         OrtCustomOpDomain *made = NULL;
-        OrtStatus *error = CALL(api, CreateCustomOpDomain, CREATE_CUSTOM_OP_DOMAIN)("fastembed_rt", &made);
+        error = CALL(api, CreateCustomOpDomain, CREATE_CUSTOM_OP_DOMAIN)("fastembed_rt", &made);
         for (size_t k = 0; !error && k < sizeof operators / sizeof operators[0]; k++)
             error = CALL(api, CustomOpDomainAdd, CUSTOM_OP_DOMAIN_ADD)(made, operators[k]);
-        if (error)
-            return error;
-        domain = made;
+        domain = error ? NULL : made;
     }
-    return CALL(api, AddCustomOpDomain, ADD_CUSTOM_OP_DOMAIN)(options, domain);
+    pthread_mutex_unlock(&registering);
+    return error ? error : CALL(api, AddCustomOpDomain, ADD_CUSTOM_OP_DOMAIN)(options, domain);
 }

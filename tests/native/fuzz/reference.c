@@ -1,0 +1,184 @@
+#include "reference.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake.h"
+
+Matrix matrix(size_t rows, size_t columns) {
+    Matrix made = {rows, columns, checked_malloc(rows * columns * 8), checked_malloc(rows * columns * 8)};
+    for (size_t k = 0; k < rows * columns; k++)
+        made.values[k] = made.doubt[k] = 0;
+    return made;
+}
+
+void free_matrix(Matrix *matrix) {
+    free(matrix->values);
+    free(matrix->doubt);
+}
+
+static double steps_of(const ReferenceGroup *group, double value) {
+    return fmin(fmax(rint(value) + group->zero, 0), 255) - group->zero;
+}
+
+Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
+    Matrix y = matrix(x->rows, group->outputs);
+    double *steps = checked_malloc(group->inputs * 8), *off = checked_malloc(group->inputs * 8);
+    double low = (double)(-group->zero) * group->scale, high = (double)(255 - group->zero) * group->scale;
+    for (size_t r = 0; r < x->rows; r++) {
+        const double *row = x->values + r * x->columns, *doubt = x->doubt + r * x->columns;
+        for (size_t k = 0; k < group->inputs; k++) {
+            float factor = (group->smooth ? group->smooth[k] : 1.0f) / group->scale;
+            /* A product of floats is rounded before it is rounded to steps. */
+            double value = doubt[k] == 0 ? (double)((float)row[k] * factor) : row[k] * factor;
+            double around = doubt[k] == 0 ? 0 : doubt[k] * factor + 1e-5 * (1 + fabs(value));
+            steps[k] = steps_of(group, value);
+            off[k] = fmax(steps_of(group, value + around) - steps[k], steps[k] - steps_of(group, value - around));
+        }
+        for (size_t part = 0, from = 0; part < group->count; from += group->columns[part++])
+            for (size_t n = 0; n < group->columns[part]; n++) {
+                size_t columns = group->columns[part];
+                double unit = (double)group->scales[part][n] * group->scale, sum = 0, doubted = 0;
+                for (size_t k = 0; k < group->inputs; k++) {
+                    double weight = group->values[part][k * columns + n];
+                    sum += steps[k] * weight;
+                    doubted += off[k] * fabs(weight);
+                }
+                double bias = group->biases[part][n], total = sum * unit + bias, size = fabs(sum * unit) + fabs(bias);
+                for (size_t j = 0; j < group->outliers; j++) {
+                    size_t channel = (size_t)group->channels[j];
+                    double smooth = group->smooth ? group->smooth[channel] : 1;
+                    double value = row[channel] * smooth, weight = group->rows[part][j * columns + n];
+                    double excess = value < low ? value - low : value > high ? value - high : 0;
+                    total += excess * weight;
+                    size += (fabs(value) + fabs(excess)) * fabs(weight);
+                    doubted += doubt[channel] * smooth * fabs(weight) / fabs(unit);
+                }
+                y.values[r * y.columns + from + n] = total;
+                y.doubt[r * y.columns + from + n] = doubted * fabs(unit) + 2e-6 * size + 1e-6;
+            }
+    }
+    free(off);
+    free(steps);
+    return y;
+}
+
+static double activated(double x, const char *activation) {
+    if (!strcmp(activation, "gelu"))
+        return x * (1 + erf(x / sqrt(2))) / 2;
+    if (!strcmp(activation, "gelu_tanh"))
+        return x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
+    if (!strcmp(activation, "silu"))
+        return x / (1 + exp(-x));
+    if (!strcmp(activation, "relu"))
+        return fmax(x, 0);
+    return !strcmp(activation, "tanh") ? tanh(x) : x;
+}
+
+void activate(Matrix *x, const char *activation) {
+    if (!*activation)
+        return;
+    for (size_t k = 0; k < x->rows * x->columns; k++) { /* no slope is steeper than 1.13 */
+        x->values[k] = activated(x->values[k], activation);
+        x->doubt[k] = 1.2 * x->doubt[k] + 5e-6 * (1 + fabs(x->values[k]));
+    }
+}
+
+Matrix gate(const Matrix *both, const char *activation) {
+    size_t width = both->columns / 2;
+    Matrix left = matrix(both->rows, width);
+    for (size_t r = 0; r < both->rows; r++)
+        for (size_t k = 0; k < width; k++) {
+            left.values[r * width + k] = both->values[r * both->columns + k];
+            left.doubt[r * width + k] = both->doubt[r * both->columns + k];
+        }
+    activate(&left, activation);
+    for (size_t r = 0; r < both->rows; r++)
+        for (size_t k = 0; k < width; k++) {
+            double *value = left.values + r * width + k, *doubt = left.doubt + r * width + k;
+            double right = both->values[r * both->columns + width + k];
+            double other = both->doubt[r * both->columns + width + k];
+            *doubt = *doubt * fabs(right) + fabs(*value) * other + *doubt * other;
+            *value *= right;
+            *doubt += 1e-6 * fabs(*value);
+        }
+    return left;
+}
+
+Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value) {
+    size_t size = shape->size, width = shape->heads * size, shared = shape->heads / shape->kv_heads;
+    Matrix out = matrix(query->rows, width);
+    for (size_t text = 0; text < shape->texts; text++) {
+        size_t start = (size_t)shape->starts[text], length = (size_t)shape->starts[text + 1] - start;
+        double *share = checked_malloc(length * 8);
+        for (size_t head = 0; length && head < shape->heads; head++) {
+            size_t other = head / shared * size;
+            double largest = 0;
+            for (size_t k = 0; k < length; k++)
+                for (size_t d = 0; d < size; d++)
+                    largest = fmax(largest, fabs(value->values[(start + k) * value->columns + other + d]));
+            for (size_t q = 0; q < (shape->first_only ? 1 : length); q++) {
+                size_t row = shape->first_only ? text : start + q;
+                double top = -INFINITY, sum = 0, strongest = 0;
+                for (size_t k = 0; k < length; k++) {
+                    double score = 0;
+                    for (size_t d = 0; d < size; d++)
+                        score += query->values[row * query->columns + head * size + d] *
+                                 key->values[(start + k) * key->columns + other + d];
+                    strongest = fmax(strongest, fabs(score));
+                    if (shape->table)
+                        score += shape->table[head * shape->table_columns + (shape->table_columns - 1) / 2 + k - q];
+                    int64_t apart = (int64_t)k - (int64_t)q;
+                    if ((shape->before >= 0 && -apart > shape->before) || (shape->after >= 0 && apart > shape->after))
+                        score = -INFINITY;
+                    share[k] = score;
+                    top = fmax(top, score);
+                }
+                for (size_t k = 0; k < length; k++)
+                    sum += share[k] = exp(share[k] - top);
+                for (size_t d = 0; d < size; d++) {
+                    double mixed = 0;
+                    for (size_t k = 0; k < length; k++)
+                        mixed += share[k] / sum * value->values[(start + k) * value->columns + other + d];
+                    out.values[row * width + head * size + d] = mixed;
+                    /* 15 bits for a share, 12 for an element of queries and keys of the widest heads. */
+                    out.doubt[row * width + head * size + d] = largest * (4e-3 + 1e-3 * strongest) + 1e-6;
+                }
+            }
+        }
+        free(share);
+    }
+    return out;
+}
+
+void add_residual(Matrix *x, const float *residual) {
+    for (size_t k = 0; k < x->rows * x->columns; k++) {
+        x->values[k] += residual[k];
+        x->doubt[k] += 1e-6 * (fabs(x->values[k]) + fabs((double)residual[k]));
+    }
+}
+
+void normalize(Matrix *x, const float *weight, const float *bias, float epsilon, int rms) {
+    size_t width = x->columns;
+    for (size_t r = 0; r < x->rows; r++) {
+        double *row = x->values + r * width, *doubt = x->doubt + r * width;
+        double mean = 0, square = 0, worst = 0, largest = 0;
+        for (size_t k = 0; k < width; k++) {
+            mean += rms ? 0 : row[k] / (double)width;
+            worst = fmax(worst, doubt[k]);
+            largest = fmax(largest, fabs(row[k]));
+        }
+        worst += 2e-6 * largest;
+        for (size_t k = 0; k < width; k++)
+            square += (row[k] - mean) * (row[k] - mean) / (double)width;
+        double deviation = sqrt(square + epsilon);
+        for (size_t k = 0; k < width; k++) {
+            double scaled = (row[k] - mean) / deviation, size = fabs((double)weight[k]);
+            /* Where the doubt is as large as the spread, all that is known is that no element leaves the norm. */
+            double off = worst < deviation / 16 ? 4 * worst / deviation * (1 + fabs(scaled)) : 2.1 * sqrt((double)width);
+            row[k] = scaled * weight[k] + (bias ? bias[k] : 0);
+            doubt[k] = off * size + 1e-5 * (size + fabs(row[k])) + 1e-6;
+        }
+    }
+}

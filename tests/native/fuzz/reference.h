@@ -1,0 +1,45 @@
+/* What the operators compute, in doubles and plain loops, and how far from it a result may be.
+ *
+ * Layers quantize: a value at the edge between two steps may go either way, so a doubt of the input, however small, is
+ * a doubt of whole steps. Tolerances are bounds, worked out element by element beside the values. */
+#ifndef REFERENCE_H
+#define REFERENCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    size_t rows, columns;
+    double *values, *doubt;
+} Matrix;
+
+Matrix matrix(size_t rows, size_t columns);
+void free_matrix(Matrix *matrix);
+
+typedef struct {
+    size_t inputs, outputs, outliers, count, columns[3];
+    float scale;
+    int zero;
+    int64_t channels[16];
+    const float *smooth;
+    const int8_t *values[3];
+    const float *scales[3], *biases[3], *rows[3];
+} ReferenceGroup;
+
+typedef struct {
+    size_t heads, kv_heads, size, texts;
+    const int64_t *starts;
+    int first_only;
+    int64_t before, after;
+    const float *table; /* (heads, columns) */
+    size_t table_columns;
+} ReferenceAttention;
+
+Matrix linear_layers(const ReferenceGroup *group, const Matrix *x);
+void activate(Matrix *x, const char *activation);
+Matrix gate(const Matrix *both, const char *activation);
+Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value);
+void add_residual(Matrix *x, const float *residual);
+void normalize(Matrix *x, const float *weight, const float *bias, float epsilon, int rms);
+
+#endif

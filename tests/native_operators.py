@@ -1,0 +1,189 @@
+"""Nodes of our own operators, random groups of layers for them, and the arithmetic that they stand for in numpy."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from math import erf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from fastembed_rt import native
+from fastembed_rt_export.graph.int8 import quantize_weight
+
+Array = npt.NDArray[Any]
+# Another build of them to test, such as one with sanitizers (tests/native/sanitize.py).
+LIBRARY = Path(os.environ.get("FASTEMBED_RT_TEST_OPERATORS") or native.library())
+
+
+class Group:
+    """A group of random layers: what the operator gets, and what it has to compute."""
+
+    def __init__(
+        self,
+        random: np.random.Generator,
+        inputs: int,
+        outputs: Sequence[int],
+        *,
+        outliers: int = 0,
+        smooth: bool = False,
+    ) -> None:
+        self.scale, self.zero = np.float32(0.021), int(random.integers(0, 256))
+        self.smooth = random.uniform(0.5, 2, inputs).astype(np.float32) if smooth else None
+        self.channels = sorted(random.choice(inputs, outliers, replace=False).tolist())
+        weights = [random.normal(0, 0.1, (inputs, width)).astype(np.float32) for width in outputs]
+        self.values, self.scales = zip(*(quantize_weight(weight) for weight in weights), strict=True)
+        self.biases = [random.normal(0, 1, width).astype(np.float32) for width in outputs]
+        self.rows = [weight[self.channels] for weight in weights]
+
+    def tensors(self) -> list[Array]:
+        found: list[Array] = [] if self.smooth is None else [self.smooth]
+        for values, scales, bias, rows in zip(self.values, self.scales, self.biases, self.rows, strict=True):
+            found += [values, scales, bias, *([rows] if self.channels else [])]
+        return found
+
+    def attributes(self, prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            f"{prefix}_scale": float(self.scale),
+            f"{prefix}_zero": self.zero,
+            f"{prefix}_layers": len(self.values),
+            f"{prefix}_smooth": int(self.smooth is not None),
+        }
+        return found | ({f"{prefix}_outliers": self.channels} if self.channels else {})
+
+    def __call__(self, x: Array) -> Array:
+        factor = np.full(x.shape[1], np.float32(1) if self.smooth is None else self.smooth, np.float32) / self.scale
+        steps = np.clip(np.rint(x.astype(np.float32) * factor) + self.zero, 0, 255).astype(np.int64) - self.zero
+        smoothed = x if self.smooth is None else x * self.smooth
+        low, high = -self.zero * self.scale, (255 - self.zero) * self.scale
+        excess = (smoothed - np.clip(smoothed, low, high))[:, self.channels]
+        parts = [
+            (steps @ values.astype(np.int64)) * (scales.astype(np.float64) * self.scale) + bias + excess @ rows
+            for values, scales, bias, rows in zip(self.values, self.scales, self.biases, self.rows, strict=True)
+        ]
+        return np.concatenate(parts, axis=1)
+
+
+def model(op: str, feeds: Mapping[str, Array], constants: Sequence[Array], **attributes: Any) -> bytes:
+    """A graph of one node: inputs in the order of `feeds`, then `constants`."""
+    names = [f"c{k}" for k in range(len(constants))]
+    node = helper.make_node(op, [*feeds, *names], ["y"], domain=native.DOMAIN, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+            for name, array in feeds.items()
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            for name, array in zip(names, constants, strict=True)
+        ],
+    )
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(native.DOMAIN, 1)]
+    found: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    return found
+
+
+def open_session(
+    graph: bytes, threads: int = 1, library: Path | None = None, *, spinning: bool = True
+) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors come as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.register_custom_ops_library(str(library or LIBRARY))
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run(
+    op: str,
+    feeds: Mapping[str, Array],
+    constants: Sequence[Array],
+    threads: int = 1,
+    library: Path | None = None,
+    **attributes: Any,
+) -> Array:
+    """The operator's output for inputs in the order of `feeds`, then `constants`."""
+    (found,) = open_session(model(op, feeds, constants, **attributes), threads, library).run(["y"], dict(feeds))
+    result: Array = found
+    return result
+
+
+def normed(x: Array, weight: Array, bias: Array | None, epsilon: float, *, rms: bool) -> Array:
+    centered = x if rms else x - x.mean(axis=1, keepdims=True)
+    y: Array = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True) + epsilon) * weight
+    return y if bias is None else y + bias
+
+
+def erf_gelu(x: Array) -> Array:
+    y: Array = x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2
+    return y
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "": lambda x: x,
+    "gelu": erf_gelu,
+    "gelu_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+}
+
+
+def attention(
+    query: Array, key: Array, value: Array, starts: Array, heads: int, kv_heads: int, **options: Any
+) -> Array:
+    """Softmax attention in float64, text by text."""
+    size = query.shape[1] // heads
+    out = np.zeros(query.shape, np.float64)
+    for text, (start, stop) in enumerate(itertools.pairwise(starts)):
+        if stop == start:
+            continue
+        place = np.arange(stop - start)
+        distance = place - place[:, None]
+        for head in range(heads):
+            own = slice(head * size, (head + 1) * size)
+            shared = slice(head // (heads // kv_heads) * size, (head // (heads // kv_heads) + 1) * size)
+            rows = slice(text, text + 1) if options.get("first_only") else slice(start, stop)
+            scores = query[rows, own].astype(np.float64) @ key[start:stop, shared].T
+            bias = np.zeros((stop - start, stop - start))
+            if "table" in options:
+                bias = options["table"][head][distance + (len(options["table"][head]) - 1) // 2]
+            for limit, beyond in (("before", -distance), ("after", distance)):
+                if options.get(limit, -1) >= 0:
+                    bias = np.where(beyond > options[limit], -np.inf, bias)
+            scores = scores + bias[: len(scores)]
+            share = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[rows, own] = share / share.sum(axis=1, keepdims=True) @ value[start:stop, shared]
+    return out
+
+
+def block(random: np.random.Generator) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
+    heads, size, width = 3, 8, 24
+    lengths = [5, 1, 40, 90, 2]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
+    first, second = Group(random, width, (24, 24, 24), smooth=True), Group(random, width, (width,), outliers=1)
+    weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
+
+    def expected() -> Array:
+        projected = first(x)
+        query, key, value = np.split(projected, 3, axis=1)
+        mixed = attention(query, key, value, starts, heads, heads)
+        return normed(second(mixed) + x, weight, bias, 1e-6, rms=False)
+
+    attributes = {
+        **first.attributes("input"),
+        **second.attributes("output"),
+        **{"heads": heads, "kv_heads": heads, "size": size, "residual": 1, "norm": 1, "norm_bias": 1, "epsilon": 1e-6},
+    }
+    constants = [*first.tensors(), *second.tensors(), x, weight, bias]
+    return {"x": x, "starts": starts}, constants, attributes, expected
