@@ -442,9 +442,20 @@ static void feed_forward(const Linear *up, const Linear *down, const float *x, s
 
 /* ---- attention -------------------------------------------------------------------------------------------------
  * Of each head of each text: query and key as int16 with the head's own scale, so that sums of D products fit into
- * int32; probabilities as int16 that add up to 2^15, values as int16: their sum fits too. Nothing depends on other
- * texts. The error is that of 13 bits, a hundred times below that of int8 weights.
+ * int32. Keys are taken in blocks of SHARED; of each block, the keys' shares as int16 that add up to 2^15, values as
+ * int16: their sum fits too. Blocks are added in float, each with its part of the row. Nothing depends on other texts.
+ *
+ * What rounding the shares costs depends on no length: half a step a key, so at most SHARED / 2 steps of 2^-15 of each
+ * block's part of the row, together at most 2^-9 of the head's largest value (2^-13 is usual, and less the more blocks
+ * there are). A key that holds nearly all of its block is added in float and leaves the steps to the others. Rounding
+ * the values adds 2^-16 of the largest. Rounding queries and keys moves a score by at most D largest-query largest-key
+ * / score_limit(D), usually a fiftieth of that, and a share by as much of itself.
  */
+
+enum { SHARED = 128 };                  /* keys of a block; texts up to that length have one */
+static const float NEARLY_ALL = 0.875f; /* of a block's sum: the others would have less than 2^12 steps */
+static const float LITTLE = 1.0f / 1024; /* of a row's sum: a block below that needs no care */
+static const float NOTHING = 1e-20f;     /* of a row's sum, which is 1 at least: hidden keys are e^-87 */
 
 static float largest_of(const float *x, size_t stride, size_t rows, size_t size) {
     Floats most = all(0.0f);
@@ -475,20 +486,82 @@ static void outside(float *row, int64_t from, int64_t to, int64_t first, int64_t
         row[k - from] = FAR_BELOW;
 }
 
-/* Scores (keys) -> int16 shares of 2^15 in `shares`. Keys are a multiple of 16. */
-static void softmax(float *row, size_t keys, int16_t *shares) {
-    Floats most = load(row), sum = all(0.0f);
+/* Values of a head, and where rows of the output begin. */
+typedef struct {
+    const float *value;     /* (keys, stride), `size` channels of each row */
+    size_t stride, size;
+} Values;
+
+/* The largest key of a block is added to the output in float, times `share`, and taken out of the row; the rest's sum.
+ *
+ * Apart and never inlined: rows that need it are few. */
+static __attribute__((noinline)) float take_out(float *row, size_t keys, float most, const Values *values, float share,
+                                                float *output, int *begun) {
+    size_t place = 0;
+    while (largest(load(row + place)) != most)
+        place += 16;
+    while (row[place] != most)
+        place++;
+    row[place] = 0.0f;
+    Floats factor = all(most * share);
+    for (size_t d = 0; d < values->size; d += 16) {
+        size_t n = values->size - d;
+        Floats y = mul(load_some(values->value + place * values->stride + d, n), factor);
+        store_some(output + d, *begun ? add(load_some(output + d, n), y) : y, n);
+    }
+    *begun = 1;
+    Floats sum = all(0.0f);
+    for (size_t k = 0; k < keys; k += 16)
+        sum = add(sum, load(row + k));
+    return total(sum);
+}
+
+static float largest_share(const float *row, size_t keys) {
+    Floats most = load(row);
     for (size_t k = 16; k < keys; k += 16)
         most = larger(most, load(row + k));
+    return largest(most);
+}
+
+/* Scores (to - from) of the keys `from` to `to`, multiples of 16 -> int16 shares of 2^15 of each block of keys, and
+ * what a step of each block is of the row in `parts`. `begun` says whether something is in `output` already. */
+static void softmax(float *row, size_t from, size_t to, int16_t *shares, float *parts, const Values *values,
+                    float *output, int *begun) {
+    Floats most = load(row);
+    for (size_t k = 16; k < to - from; k += 16)
+        most = larger(most, load(row + k));
     Floats top = all(largest(most));
-    for (size_t k = 0; k < keys; k += 16) {
-        Floats e = exponential(sub(load(row + k), top));
-        store(row + k, e);
-        sum = add(sum, e);
+    float whole = 0.0f;
+    /* Blocks lie where the text's begin, not where those begin that a query sees. */
+    for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+        Floats sum = all(0.0f);
+        last = least(to, (first / SHARED + 1) * SHARED);
+        for (size_t k = first - from; k < last - from; k += 16) {
+            Floats e = exponential(sub(load(row + k), top));
+            store(row + k, e);
+            sum = add(sum, e);
+        }
+        parts[block] = total(sum);
+        whole += parts[block];
     }
-    Floats share = all(32767.0f / total(sum));
-    for (size_t k = 0; k < keys; k += 16)
-        store_shorts(shares + k, rounded(mul(load(row + k), share)));
+    *begun = 0;
+    for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+        float *here = row + (first - from), sum = parts[block];
+        last = least(to, (first / SHARED + 1) * SHARED);
+        /* Nothing is larger than 1, so that few blocks have to be looked through. */
+        while (sum * NEARLY_ALL < 1.0f && sum > whole * LITTLE) {
+            float largest_here = largest_share(here, last - first);
+            if (largest_here < sum * NEARLY_ALL)
+                break;
+            Values rest = {values->value + first * values->stride, values->stride, values->size};
+            sum = take_out(here, last - first, largest_here, &rest, 1.0f / whole, output, begun);
+        }
+        float steps = sum > NOTHING ? 32767.0f / sum : 0.0f;
+        parts[block] = sum > NOTHING ? sum / whole : 0.0f;
+        Floats share = all(steps);
+        for (size_t k = 0; k < last - first; k += 16)
+            store_shorts(shares + (first - from) + k, rounded(mul(load(here + k), share)));
+    }
 }
 
 static void attend(void *argument, size_t index) {
@@ -505,15 +578,17 @@ static void attend(void *argument, size_t index) {
     const float *value = work->value + start * work->value_stride + kv_head * size;
     float *output = work->output + query_row * work->output_stride + head * size;
 
-    size_t keys = up_to(length, 16), depth = up_to(size, 16);
+    size_t keys = up_to(length, 16), depth = up_to(size, 16), blocks = (keys + SHARED - 1) / SHARED;
     int16_t *memory = room((keys * depth * 2 + QUERIES * (depth + keys)) * sizeof(int16_t) + 64 * 4 +
-                           QUERIES * keys * sizeof(float) + depth * 2 * sizeof(int16_t));
+                           QUERIES * (keys + blocks) * sizeof(float) + depth * 2 * sizeof(int16_t));
     int16_t *k_panels = memory;                      /* [keys / 16][depth / 2][16][2] */
-    int16_t *v_panels = k_panels + keys * depth;     /* [depth / 16][keys / 2][16][2] */
+    int16_t *v_panels = k_panels + keys * depth;     /* of each block: [depth / 16][keys of it / 2][16][2] */
     int16_t *q = v_panels + keys * depth;            /* [QUERIES][depth] */
     int16_t *shares = q + QUERIES * depth;           /* [QUERIES][keys] */
     int16_t *line = shares + QUERIES * keys;         /* [2][depth] */
     float *scores = (float *)(((uintptr_t)(line + 2 * depth) + 63) / 64 * 64); /* [QUERIES][keys] */
+    float *parts = scores + QUERIES * keys;          /* [QUERIES][blocks] */
+    int begun[QUERIES];
 
     float limit = score_limit(size);
     float q_most = largest_of(query, work->query_stride, queries, size);
@@ -522,6 +597,7 @@ static void attend(void *argument, size_t index) {
     float q_factor = q_most > 0 ? limit / q_most : 0.0f, k_factor = k_most > 0 ? limit / k_most : 0.0f;
     float v_factor = v_most > 0 ? 32767.0f / v_most : 0.0f;
     float q_unit = q_most / limit, k_unit = k_most / limit;
+    Values values = {value, work->value_stride, size};
 
     for (size_t k = 0; k < keys; k++) {
         int16_t *panel = k_panels + k / 16 * depth * 16 + k % 16 * 2;
@@ -533,6 +609,8 @@ static void attend(void *argument, size_t index) {
             memcpy(panel + d * 32, line + 2 * d, 4);
     }
     for (size_t k = 0; k < keys; k += 2) {
+        size_t first = k / SHARED * SHARED, width = least(SHARED, keys - first);
+        int16_t *panel = v_panels + first * depth + (k - first) * 16;
         for (size_t j = 0; j < 2; j++) {
             if (k + j < length)
                 quantize_head(value + (k + j) * work->value_stride, size, depth, v_factor, line + j * depth);
@@ -542,12 +620,12 @@ static void attend(void *argument, size_t index) {
         for (size_t d = 0; d < depth; d += 16) {
             Ints low = and_ints(load_shorts(line + d), all_ints(0xFFFF));
             Ints both = or_ints(low, shift_left(load_shorts(line + depth + d), 16));
-            store_ints((int32_t *)(v_panels + d * keys + k * 16), both);
+            store_ints((int32_t *)(panel + d * width), both);
         }
     }
 
     Floats unit = all(q_unit * k_unit * work->scale);
-    Floats out_unit = all(v_most / 32767.0f / 32767.0f);
+    float out_unit = v_most / 32767.0f / 32767.0f;
     Ints acc[ROWS * WIDE];
     for (size_t r0 = 0; r0 < queries; r0 += QUERIES) {
         int rows = (int)least(QUERIES, queries - r0);
@@ -582,23 +660,36 @@ static void attend(void *argument, size_t index) {
             int64_t last = work->after >= 0 && here + work->after < (int64_t)length - 1 ? here + work->after
                                                                                        : (int64_t)length - 1;
             outside(row, (int64_t)from, (int64_t)to, first, last);
-            softmax(row, seen, shares + (size_t)r * seen);
+            softmax(row, from, to, shares + (size_t)r * seen, parts + (size_t)r * blocks, &values,
+                    output + (r0 + (size_t)r) * work->output_stride, begun + r);
         }
-        for (size_t d = 0; d < depth; d += 16 * WIDE) {
-            int wide = (int)least(WIDE, (depth - d) / 16);
-            const int16_t *panels = v_panels + d * keys + from * 16;
-            if (seen == keys)
-                tile_shorts(rows, wide, shares, seen, panels, seen / 2, acc);
-            else /* the panels of values keep their whole stride */
-                for (int w = 0; w < wide; w++)
-                    tile_shorts(rows, 1, shares, seen, panels + (size_t)w * 16 * keys, seen / 2, acc + w);
-            for (int r = 0; r < rows; r++)
-                for (int w = 0; w < wide; w++) {
-                    size_t column = d + (size_t)w * 16;
-                    if (column < size)
-                        store_some(output + (r0 + (size_t)r) * work->output_stride + column,
-                                   mul(floats(acc[r * WIDE + w]), out_unit), size - column);
+        for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+            size_t whole = first / SHARED * SHARED, width = least(SHARED, keys - whole);
+            last = least(to, whole + SHARED);
+            for (size_t d = 0; d < depth; d += 16 * WIDE) {
+                int wide = (int)least(WIDE, (depth - d) / 16);
+                const int16_t *a = shares + (first - from), *panels = v_panels + whole * depth + d * width;
+                if (last - first == width)
+                    tile_shorts(rows, wide, a, seen, panels, width / 2, acc);
+                else /* the panels of values keep their whole stride */
+                    for (int w = 0; w < wide; w++)
+                        tile_shorts(rows, 1, a, seen, panels + (size_t)w * 16 * width + (first - whole) * 16,
+                                    (last - first) / 2, acc + w);
+                for (int r = 0; r < rows; r++) {
+                    float *to_row = output + (r0 + (size_t)r) * work->output_stride;
+                    Floats part = all(parts[(size_t)r * blocks + block] * out_unit);
+                    for (int w = 0; w < wide; w++) {
+                        size_t column = d + (size_t)w * 16;
+                        if (column >= size)
+                            continue;
+                        Floats y = floats(acc[r * WIDE + w]);
+                        y = begun[r] ? fma16(y, part, load_some(to_row + column, size - column)) : mul(y, part);
+                        store_some(to_row + column, y, size - column);
+                    }
                 }
+            }
+            for (int r = 0; r < rows; r++)
+                begun[r] = 1;
         }
     }
     free(memory);
