@@ -34,8 +34,8 @@ from .graph.writer import write
 
 SAMPLE = 1024  # tokens whose activations are kept to compare candidates on
 BATCH_TOKENS = 1024
-# Of texts as long as the model reads, in all and of the longest: attention in float takes the square of a text's length,
-# at 2,048 tokens and 12 heads 0.4 CPU seconds and 230 MB a layer, at 8,192 tokens 6.5 seconds and 3.5 GB.
+# Of texts as long as the model reads, in all and of the longest. Attention in float takes the square of a length: with
+# 12 heads 0.4 CPU seconds and 230 MB a layer at 2,048 tokens, 6.5 seconds and 3.5 GB at 8,192.
 LONG_TOKENS = 2_048
 ENOUGH_LONG = 4  # texts that the model cuts: none are made where there are as many
 WORD_CHARACTERS = 8  # a text without blanks is not one word
