@@ -569,10 +569,11 @@ static float largest_share(const float *row, size_t keys) {
 /* Keys of block `first` to `last` that hold nearly all of its sum, in a row that begins with key `from` and has the
  * sum `whole`: their values are added to the output in float, and they are taken out. Returns the sum of the others. */
 APART float take_out(const Head *head, float *row, size_t from, size_t first, size_t last, float sum, float whole,
-                     float nearly_all, float *output, int *begun) {
+                     float *output, int *begun) {
+    float nearly_all = nearly_all_of(least(SHARED, head->keys - first / SHARED * SHARED));
     while (sum > whole * LITTLE) {
         float most = largest_share(row + (first - from), last - first);
-        if (most < sum * nearly_all)
+        if (most <= sum * nearly_all)
             break;
         size_t key = first;
         while (row[key - from] != most)
@@ -603,24 +604,27 @@ APART void softmax(Head *head, int rows, size_t from, size_t to, float *output, 
         Floats top = all(largest_share(row, seen));
         float whole = 0.0f;
         for (size_t first = from, block = 0, last; first < to; first = last, block++) {
-            Floats sum = all(0.0f);
-            last = least(to, first / SHARED * SHARED + SHARED);
+            size_t start = first / SHARED * SHARED;
+            Floats sums = all(0.0f), most = all(0.0f);
+            last = least(to, start + SHARED);
             for (size_t k = first - from; k < last - from; k += 16) {
                 Floats e = exponential(sub(load(row + k), top));
                 store(row + k, e);
-                sum = add(sum, e);
+                sums = add(sums, e);
+                most = larger(most, e);
             }
-            parts[block] = total(sum);
-            whole += parts[block];
+            float sum = total(sums);
+            whole += sum;
+            /* The sign says that a key holds nearly all. */
+            float nearly_all = sum * nearly_all_of(least(SHARED, head->keys - start));
+            parts[block] = any_above(most, all(nearly_all)) ? -sum : sum;
         }
         head->begun[r] = 0;
         for (size_t first = from, block = 0, last; first < to; first = last, block++) {
-            size_t start = first / SHARED * SHARED;
-            float sum = parts[block], nearly_all = nearly_all_of(least(SHARED, head->keys - start));
-            last = least(to, start + SHARED);
-            if (sum * nearly_all <= 1.0f) /* no key is more than 1, so that few blocks are looked through */
-                sum = take_out(head, row, from, first, last, sum, whole, nearly_all, output + (size_t)r * stride,
-                               head->begun + r);
+            float sum = parts[block];
+            last = least(to, first / SHARED * SHARED + SHARED);
+            if (sum < 0.0f)
+                sum = take_out(head, row, from, first, last, -sum, whole, output + (size_t)r * stride, head->begun + r);
             /* Beside a sum of 2 no share is more than half: as int16, it may be of twice as many steps. */
             float steps = sum >= 2.0f ? MOST_STEPS : 32767.0f;
             int something = sum > NOTHING;
