@@ -161,7 +161,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     if not texts:
         raise CheckpointError(f"{wanted.calibration} has no texts; calibration needs some, one a line")
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
-    sample = wanted.task.sample(tokenizer, texts)
+    sample = wanted.task.sample(tokenizer, [*texts, *quantize.long_texts(texts, wanted.max_length)])
     tokens = sum(map(len, sample.rows))
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
     threads, file = available_threads(), "model.cpu.int8.onnx"

@@ -41,7 +41,8 @@ enum {
     BLOCK = 64,        /* rows whose intermediate results stay in the second-level cache */
     QUERIES = ROWS,     /* of an attention tile */
     FINISH_ROWS = 16,   /* of one task */
-    KEYS = 16 * WIDE
+    KEYS = 16 * WIDE,
+    ON_STACK = 32768    /* bytes, at most, where other threads' stacks may be small */
 };
 
 static size_t up_to(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -458,21 +459,46 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
 
 /* ---- attention -------------------------------------------------------------------------------------------------
  * Of each head of each text: query and key as int16 with the head's own scale, so that sums of D products fit into
- * int32; probabilities as int16 that add up to 2^15, values as int16: their sum fits too. Nothing depends on other
- * texts. The error is that of 13 bits, a hundred times below that of int8 weights.
+ * int32; values as int16 likewise. Keys are taken in blocks of SHARED, whose shares are int16 steps that add up to 2^15
+ * or 2^16: their sum of products fits too. Blocks are added in float, each with its part of the row. Nothing depends on
+ * other texts.
+ *
+ * What rounding the shares costs depends on no length: half a step a key is at most SHARED / 2 steps of 2^-15 of each
+ * block's part of the row, together at most 2^-9 of the largest value of the head; 2^-13 is usual, and the less the more
+ * blocks there are. A key that holds nearly all of its block would leave few steps to the others: its value is added in
+ * float. Rounding the values adds at most 2^-16 of the largest. Rounding queries and keys moves a score by at most
+ * D * largest query * largest key / score_limit(D), a fiftieth of it as a rule, and shares by as much of themselves.
  */
+
+enum { SHARED = 128 };                  /* keys of a block; texts up to that length have one */
+static const float MOST_STEPS = 65400.0f; /* and half a step more for each key, times 32767: below 2^31 */
+enum { FEW_STEPS = 32 };                /* that a key has on average where another one is said to hold nearly all */
+static const float LITTLE = 1.0f / 1024; /* of a row's sum: a block below that needs no care */
+static const float NOTHING = 1e-20f;     /* of a row's sum, which is 1 at least: hidden keys are e^-87 */
+
+/* The part of a block's sum beyond which one of its keys leaves few steps to the others. */
+INLINE float nearly_all_of(size_t keys) { return 1.0f - (float)(int)(keys * FEW_STEPS) / 32768.0f; }
 
 static float largest_of(const float *x, size_t stride, size_t rows, size_t size) {
     Floats most = all(0.0f);
-    for (size_t r = 0; r < rows; r++)
-        for (size_t k = 0; k < size; k += 16)
-            most = larger(most, magnitude(load_some(x + r * stride + k, size - k)));
+    for (size_t r = 0; r < rows; r++) {
+        const float *row = x + r * stride;
+        size_t k = 0;
+        for (; k + 16 <= size; k += 16)
+            most = larger(most, magnitude(load(row + k)));
+        if (k < size)
+            most = larger(most, magnitude(load_some(row + k, size - k)));
+    }
     return largest(most);
 }
 
-INLINE void quantize_head(const float *x, size_t size, size_t depth, float factor, int16_t *to) {
-    for (size_t k = 0; k < depth; k += 16)
-        store_shorts(to + k, rounded(mul(load_some(x + k, size > k ? size - k : 0), all(factor))));
+/* x (size) times `factor`, rounded; zeros up to whole vectors. */
+INLINE void quantize_head(const float *x, size_t size, float factor, int16_t *to) {
+    size_t k = 0;
+    for (; k + 16 <= size; k += 16)
+        store_shorts(to + k, rounded(mul(load(x + k), all(factor))));
+    if (k < size)
+        store_shorts(to + k, rounded(mul(load_some(x + k, size - k), all(factor))));
 }
 
 /* Largest int16 whose products of two, summed `size` times, stay within int32. */
@@ -491,49 +517,209 @@ static void outside(float *row, int64_t from, int64_t to, int64_t first, int64_t
         row[k - from] = FAR_BELOW;
 }
 
-/* Scores (keys) -> int16 shares of 2^15 in `shares`. Keys are a multiple of 16. */
-static void softmax(float *row, size_t keys, int16_t *shares) {
-    Floats most = load(row), sum = all(0.0f);
+/* Never inlined: all of attention in one function has more variables than there are registers for. */
+#define APART static __attribute__((noinline))
+
+/* A head of a text under work. */
+typedef struct {
+    size_t length, size;    /* keys, channels; */
+    size_t keys, depth;     /* and both rounded up to whole vectors */
+    size_t blocks;          /* of keys */
+    const float *value;     /* (length, value_stride) */
+    size_t value_stride;
+    int16_t *k_panels;      /* [keys / 16][depth / 2][16][2] */
+    int16_t *v_panels;      /* of each block: [depth / 16][keys of it / 2][16][2] */
+    int16_t *q;             /* [QUERIES][depth] */
+    int16_t *shares;        /* [QUERIES][keys that are seen] */
+    int16_t *line;          /* [2][depth] */
+    float *scores;          /* [QUERIES][keys that are seen] */
+    float *parts;           /* [QUERIES][blocks] what a step of each block is of a row */
+    int begun[QUERIES];     /* whether a row of the output holds something already */
+} Head;
+
+APART void pack_keys(const Head *head, const float *key, size_t stride, float factor) {
+    size_t depth = head->depth, size = head->size, length = head->length;
+    int16_t *line = head->line;
+    if (length < head->keys)
+        memset(head->k_panels + (head->keys - 16) * depth, 0, 16 * depth * sizeof(int16_t));
+    for (size_t k = 0; k < length; k++) {
+        int16_t *panel = head->k_panels + k / 16 * depth * 16 + k % 16 * 2;
+        quantize_head(key + k * stride, size, factor, line);
+        for (size_t d = 0; d < depth; d += 16, panel += 8 * 32)
+            for (size_t j = 0; j < 8; j++)
+                memcpy(panel + j * 32, line + d + 2 * j, 4);
+    }
+}
+
+APART void pack_values(const Head *head, float factor) {
+    size_t depth = head->depth, size = head->size, length = head->length, stride = head->value_stride;
+    const float *value = head->value;
+    int16_t *line = head->line;
+    for (size_t k = 0; k < head->keys; k += 2) {
+        size_t first = k / SHARED * SHARED, width = least(SHARED, head->keys - first);
+        int32_t *panel = (int32_t *)(head->v_panels + first * depth) + (k - first) * 8;
+        if (k >= length) {
+            for (size_t d = 0; d < depth; d += 16)
+                store_ints(panel + d * width / 2, all_ints(0));
+            continue;
+        }
+        quantize_head(value + k * stride, size, factor, line);
+        if (k + 1 < length)
+            quantize_head(value + (k + 1) * stride, size, factor, line + depth);
+        else
+            memset(line + depth, 0, depth * sizeof(int16_t));
+        for (size_t d = 0; d < depth; d += 16) {
+            Ints low = and_ints(load_shorts(line + d), all_ints(0xFFFF));
+            store_ints(panel + d * width / 2, or_ints(low, shift_left(load_shorts(line + depth + d), 16)));
+        }
+    }
+}
+
+static float largest_share(const float *row, size_t keys) {
+    Floats most = load(row);
     for (size_t k = 16; k < keys; k += 16)
         most = larger(most, load(row + k));
-    Floats top = all(largest(most));
-    for (size_t k = 0; k < keys; k += 16) {
-        Floats e = exponential(sub(load(row + k), top));
-        store(row + k, e);
-        sum = add(sum, e);
+    return largest(most);
+}
+
+/* Keys of block `first` to `last` that hold nearly all of its sum, in a row that begins with key `from` and has the
+ * sum `whole`: their values are added to the output in float, and they are taken out. Returns the sum of the others. */
+APART float take_out(const Head *head, float *row, size_t from, size_t first, size_t last, float sum, float whole,
+                     float *output, int *begun) {
+    float nearly_all = nearly_all_of(least(SHARED, head->keys - first / SHARED * SHARED));
+    while (sum > whole * LITTLE) {
+        float most = largest_share(row + (first - from), last - first);
+        if (most <= sum * nearly_all)
+            break;
+        size_t key = first;
+        while (row[key - from] != most)
+            key++;
+        row[key - from] = 0.0f;
+        Floats factor = all(most / whole);
+        for (size_t d = 0; d < head->size; d += 16) {
+            size_t n = head->size - d;
+            Floats y = mul(load_some(head->value + key * head->value_stride + d, n), factor);
+            store_some(output + d, *begun ? add(load_some(output + d, n), y) : y, n);
+        }
+        *begun = 1;
+        Floats others = all(0.0f);
+        for (size_t k = first; k < last; k += 16)
+            others = add(others, load(row + (k - from)));
+        sum = total(others);
     }
-    Floats share = all(32767.0f / total(sum));
-    for (size_t k = 0; k < keys; k += 16)
-        store_shorts(shares + k, rounded(mul(load(row + k), share)));
+    return sum;
+}
+
+/* Scores of the keys `from` to `to`, multiples of 16 -> int16 shares of 2^15 of each block of keys, and what a step of
+ * each block is of its row. Blocks begin where the text's do, not where those begin that a query sees. */
+APART void softmax(Head *head, int rows, size_t from, size_t to, float *output, size_t stride) {
+    size_t seen = to - from;
+    for (int r = 0; r < rows; r++) {
+        float *row = head->scores + (size_t)r * seen, *parts = head->parts + (size_t)r * head->blocks;
+        int16_t *shares = head->shares + (size_t)r * seen;
+        Floats top = all(largest_share(row, seen));
+        float whole = 0.0f;
+        for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+            size_t start = first / SHARED * SHARED;
+            Floats sums = all(0.0f), most = all(0.0f);
+            last = least(to, start + SHARED);
+            for (size_t k = first - from; k < last - from; k += 16) {
+                Floats e = exponential(sub(load(row + k), top));
+                store(row + k, e);
+                sums = add(sums, e);
+                most = larger(most, e);
+            }
+            float sum = total(sums);
+            whole += sum;
+            /* The sign says that a key holds nearly all. */
+            float nearly_all = sum * nearly_all_of(least(SHARED, head->keys - start));
+            parts[block] = any_above(most, all(nearly_all)) ? -sum : sum;
+        }
+        head->begun[r] = 0;
+        for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+            float sum = parts[block];
+            last = least(to, first / SHARED * SHARED + SHARED);
+            if (sum < 0.0f)
+                sum = take_out(head, row, from, first, last, -sum, whole, output + (size_t)r * stride, head->begun + r);
+            /* Beside a sum of 2 no share is more than half: as int16, it may be of twice as many steps. */
+            float steps = sum >= 2.0f ? MOST_STEPS : 32767.0f;
+            int something = sum > NOTHING;
+            parts[block] = something ? sum / (whole * steps) : 0.0f;
+            Floats share = all(something ? steps / sum : 0.0f);
+            for (size_t k = first - from; k < last - from; k += 16)
+                store_shorts(shares + k, rounded(mul(load(row + k), share)));
+        }
+    }
+}
+
+/* Shares of the keys `from` to `to` times their values -> rows of the output. */
+APART void mix(Head *head, int rows, size_t from, size_t to, float unit, float *output, size_t stride) {
+    size_t depth = head->depth, size = head->size, seen = to - from;
+    Ints acc[ROWS * WIDE];
+    for (size_t first = from, block = 0, last; first < to; first = last, block++) {
+        size_t start = first / SHARED * SHARED, width = least(SHARED, head->keys - start);
+        const int16_t *shares = head->shares + (first - from);
+        last = least(to, start + SHARED);
+        for (size_t d = 0; d < depth; d += 16 * WIDE) {
+            int wide = (int)least(WIDE, (depth - d) / 16);
+            const int16_t *panels = head->v_panels + start * depth + d * width;
+            if (last - first == width)
+                tile_shorts(rows, wide, shares, seen, panels, width / 2, acc);
+            else /* the panels of values keep their whole stride */
+                for (int w = 0; w < wide; w++)
+                    tile_shorts(rows, 1, shares, seen, panels + (size_t)w * 16 * width + (first - start) * 16,
+                                (last - first) / 2, acc + w);
+            for (int w = 0; w < wide && d + (size_t)w * 16 < size; w++) {
+                size_t column = d + (size_t)w * 16, n = size - column;
+                for (int r = 0; r < rows; r++) {
+                    float *to_row = output + (size_t)r * stride + column;
+                    Floats y = mul(floats(acc[r * WIDE + w]), all(head->parts[(size_t)r * head->blocks + block] * unit));
+                    if (n >= 16)
+                        store(to_row, head->begun[r] ? add(load(to_row), y) : y);
+                    else
+                        store_some(to_row, head->begun[r] ? add(load_some(to_row, n), y) : y, n);
+                }
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            head->begun[r] = 1;
+    }
 }
 
 static void attend(void *argument, size_t index) {
     const Attention *work = argument;
-    size_t text = index / work->heads, head = index % work->heads, size = work->size;
-    size_t kv_head = head / (work->heads / work->kv_heads);
+    size_t text = index / work->heads, number = index % work->heads, size = work->size;
+    size_t kv_number = number / (work->heads / work->kv_heads);
     size_t start = (size_t)work->starts[text], length = (size_t)(work->starts[text + 1] - work->starts[text]);
     if (!length)
         return;
     size_t queries = work->first_only ? 1 : length;
     size_t query_row = work->first_only ? text : start;
-    const float *query = work->query + query_row * work->query_stride + head * size;
-    const float *key = work->key + start * work->key_stride + kv_head * size;
-    const float *value = work->value + start * work->value_stride + kv_head * size;
-    float *output = work->output + query_row * work->output_stride + head * size;
+    const float *query = work->query + query_row * work->query_stride + number * size;
+    const float *key = work->key + start * work->key_stride + kv_number * size;
+    const float *value = work->value + start * work->value_stride + kv_number * size;
+    float *output = work->output + query_row * work->output_stride + number * size;
 
-    size_t keys = up_to(length, 16), depth = up_to(size, 16);
-    int16_t *memory = room((keys * depth * 2 + QUERIES * (depth + keys)) * sizeof(int16_t) + 64 * 4 +
-                           QUERIES * keys * sizeof(float) + depth * 2 * sizeof(int16_t));
+    size_t keys = up_to(length, 16), depth = up_to(size, 16), blocks = (keys + SHARED - 1) / SHARED;
+    size_t bytes = (keys * depth * 2 + QUERIES * (depth + keys)) * sizeof(int16_t) + 64 * 4 +
+                   QUERIES * (keys + blocks) * sizeof(float) + depth * 2 * sizeof(int16_t);
+    _Alignas(64) int16_t near[ON_STACK / sizeof(int16_t)]; /* of short texts, for which an allocation takes long */
+    int16_t *memory = bytes <= sizeof near ? near : room(bytes);
     if (!memory) {
         __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
         return;
     }
-    int16_t *k_panels = memory;                      /* [keys / 16][depth / 2][16][2] */
-    int16_t *v_panels = k_panels + keys * depth;     /* [depth / 16][keys / 2][16][2] */
-    int16_t *q = v_panels + keys * depth;            /* [QUERIES][depth] */
-    int16_t *shares = q + QUERIES * depth;           /* [QUERIES][keys] */
-    int16_t *line = shares + QUERIES * keys;         /* [2][depth] */
-    float *scores = (float *)(((uintptr_t)(line + 2 * depth) + 63) / 64 * 64); /* [QUERIES][keys] */
+    Head head = {
+        .length = length, .size = size, .keys = keys, .depth = depth, .blocks = blocks,
+        .value = value, .value_stride = work->value_stride, .k_panels = memory,
+    };
+    head.v_panels = head.k_panels + keys * depth;
+    head.q = head.v_panels + keys * depth;
+    head.shares = head.q + QUERIES * depth;
+    head.line = head.shares + QUERIES * keys;
+    head.scores = (float *)(((uintptr_t)(head.line + 2 * depth) + 63) / 64 * 64);
+    head.parts = head.scores + QUERIES * keys;
+    int16_t *q = head.q;
 
     float limit = score_limit(size);
     float q_most = largest_of(query, work->query_stride, queries, size);
@@ -542,37 +728,16 @@ static void attend(void *argument, size_t index) {
     float q_factor = q_most > 0 ? limit / q_most : 0.0f, k_factor = k_most > 0 ? limit / k_most : 0.0f;
     float v_factor = v_most > 0 ? 32767.0f / v_most : 0.0f;
     float q_unit = q_most / limit, k_unit = k_most / limit;
-
-    for (size_t k = 0; k < keys; k++) {
-        int16_t *panel = k_panels + k / 16 * depth * 16 + k % 16 * 2;
-        if (k < length)
-            quantize_head(key + k * work->key_stride, size, depth, k_factor, line);
-        else
-            memset(line, 0, depth * sizeof(int16_t));
-        for (size_t d = 0; d < depth / 2; d++)
-            memcpy(panel + d * 32, line + 2 * d, 4);
-    }
-    for (size_t k = 0; k < keys; k += 2) {
-        for (size_t j = 0; j < 2; j++) {
-            if (k + j < length)
-                quantize_head(value + (k + j) * work->value_stride, size, depth, v_factor, line + j * depth);
-            else
-                memset(line + j * depth, 0, depth * sizeof(int16_t));
-        }
-        for (size_t d = 0; d < depth; d += 16) {
-            Ints low = and_ints(load_shorts(line + d), all_ints(0xFFFF));
-            Ints both = or_ints(low, shift_left(load_shorts(line + depth + d), 16));
-            store_ints((int32_t *)(v_panels + d * keys + k * 16), both);
-        }
-    }
+    pack_keys(&head, key, work->key_stride, k_factor);
+    pack_values(&head, v_factor);
 
     Floats unit = all(q_unit * k_unit * work->scale);
-    Floats out_unit = all(v_most / 32767.0f / 32767.0f);
+    float out_unit = v_most / 32767.0f;
     Ints acc[ROWS * WIDE];
     for (size_t r0 = 0; r0 < queries; r0 += QUERIES) {
         int rows = (int)least(QUERIES, queries - r0);
         for (int r = 0; r < rows; r++)
-            quantize_head(query + (r0 + (size_t)r) * work->query_stride, size, depth, q_factor, q + (size_t)r * depth);
+            quantize_head(query + (r0 + (size_t)r) * work->query_stride, size, q_factor, q + (size_t)r * depth);
         /* Only panels of keys that one of these queries sees. */
         size_t from = 0, to = keys;
         if (work->before >= 0 && r0 > (size_t)work->before)
@@ -582,17 +747,17 @@ static void attend(void *argument, size_t index) {
         size_t seen = to - from;
         for (size_t k0 = from; k0 < to; k0 += KEYS) {
             int wide = (int)least(WIDE, (to - k0) / 16);
-            tile_shorts(rows, wide, q, depth, k_panels + k0 * depth, depth / 2, acc);
+            tile_shorts(rows, wide, q, depth, head.k_panels + k0 * depth, depth / 2, acc);
             for (int r = 0; r < rows; r++)
                 for (int w = 0; w < wide; w++)
-                    store(scores + (size_t)r * seen + (k0 - from) + (size_t)w * 16,
+                    store(head.scores + (size_t)r * seen + (k0 - from) + (size_t)w * 16,
                           mul(floats(acc[r * WIDE + w]), unit));
         }
         for (int r = 0; r < rows; r++) {
-            float *row = scores + (size_t)r * seen;
+            float *row = head.scores + (size_t)r * seen;
             int64_t here = (int64_t)r0 + r;
             if (work->by_distance) {
-                const float *bias = work->by_distance + head * (size_t)(2 * work->reach - 1) + work->reach - 1 - here;
+                const float *bias = work->by_distance + number * (size_t)(2 * work->reach - 1) + work->reach - 1 - here;
                 for (size_t k = from; k < least(to, length); k += 16) {
                     size_t n = least(to, length) - k;
                     store(row + k - from, add(load(row + k - from), load_some(bias + k, n)));
@@ -602,26 +767,12 @@ static void attend(void *argument, size_t index) {
             int64_t last = work->after >= 0 && here + work->after < (int64_t)length - 1 ? here + work->after
                                                                                        : (int64_t)length - 1;
             outside(row, (int64_t)from, (int64_t)to, first, last);
-            softmax(row, seen, shares + (size_t)r * seen);
         }
-        for (size_t d = 0; d < depth; d += 16 * WIDE) {
-            int wide = (int)least(WIDE, (depth - d) / 16);
-            const int16_t *panels = v_panels + d * keys + from * 16;
-            if (seen == keys)
-                tile_shorts(rows, wide, shares, seen, panels, seen / 2, acc);
-            else /* the panels of values keep their whole stride */
-                for (int w = 0; w < wide; w++)
-                    tile_shorts(rows, 1, shares, seen, panels + (size_t)w * 16 * keys, seen / 2, acc + w);
-            for (int r = 0; r < rows; r++)
-                for (int w = 0; w < wide; w++) {
-                    size_t column = d + (size_t)w * 16;
-                    if (column < size)
-                        store_some(output + (r0 + (size_t)r) * work->output_stride + column,
-                                   mul(floats(acc[r * WIDE + w]), out_unit), size - column);
-                }
-        }
+        softmax(&head, rows, from, to, output + r0 * work->output_stride, work->output_stride);
+        mix(&head, rows, from, to, out_unit, output + r0 * work->output_stride, work->output_stride);
     }
-    free(memory);
+    if (memory != near)
+        free(memory);
 }
 
 static int attention(const Attention *work, const Pool *pool) {

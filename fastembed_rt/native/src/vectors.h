@@ -39,6 +39,7 @@ INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE int any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 INLINE __m256 low_half(Floats v) { return _mm512_castps512_ps256(v); }
 INLINE __m256 high_half(Floats v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
 
@@ -91,6 +92,9 @@ INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p,
 INLINE Ints load_shorts(const int16_t *p) {
     return pair_ints(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)),
                      _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(p + 8))));
+}
+INLINE int any_above(Floats x, Floats y) {
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)));
 }
 INLINE __m256 low_half(Floats v) { return v.a; }
 INLINE __m256 high_half(Floats v) { return v.b; }

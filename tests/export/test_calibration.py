@@ -1,0 +1,64 @@
+"""Texts that int8 is calibrated on: some are as long as the model reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_sentence_transformers
+
+from fastembed_rt_export import quantize
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+OURS = quantize.calibration_texts()
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+@pytest.mark.parametrize("max_length", [384, 512, 2_048, 8_192])
+def test_texts_are_joined_to_some_as_long_as_the_model_reads(max_length: int) -> None:
+    assert max(map(words, OURS)) < max_length, "or nothing has to be joined"
+    made = quantize.long_texts(OURS, max_length)
+    length = min(max_length, quantize.LONG_TOKENS)
+    assert made
+    assert all(words(text) >= length for text in made)
+    assert len(set(made)) == len(made)
+    assert sum(min(words(text), max_length) for text in made) <= 1.1 * max(quantize.LONG_TOKENS, length)
+
+
+@pytest.mark.parametrize("max_length", [40, 128, 256])
+def test_nothing_is_joined_where_texts_are_long_enough(max_length: int) -> None:
+    assert quantize.long_texts(OURS, max_length) == []
+
+
+@pytest.mark.parametrize("texts", [["a cat"], ["猫" * 50, "犬" * 30], [""], ["x " * 5000]])
+def test_few_or_odd_texts_make_texts_of_bounded_length(texts: list[str]) -> None:
+    made = quantize.long_texts(texts, 512)
+    assert made
+    assert max(map(len, made)) <= 512 * quantize.WORD_CHARACTERS + 2 * max(map(len, texts)) + 512
+
+
+def test_ranges_are_seen_of_texts_as_long_as_the_model_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save_sentence_transformers(
+        tmp_path / "bert", max_seq_length=600, max_position_embeddings=600, num_hidden_layers=1
+    )
+    lengths: list[int] = []
+    true = quantize.observe
+
+    def observe(build: Any, sample: quantize.Sample, *others: Any) -> Any:
+        lengths.extend(map(len, sample.rows))
+        return true(build, sample, *others)
+
+    monkeypatch.setattr(quantize, "observe", observe)
+    file = tmp_path / "texts.txt"
+    file.write_text("the cat runs\nthe dog sleeps\n" * 20, encoding="utf-8")
+    options = ExportOptions(
+        output=tmp_path / "made", precisions=("int8",), verify=False, min_cosine=-1.0, calibration=file
+    )
+    export(str(source), options)
+    assert np.count_nonzero(np.array(lengths) == 600) == 3
+    assert len(lengths) == 43

@@ -1,0 +1,240 @@
+"""Attention of our own operators against float64, from short texts to the longest: its error depends on no length."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fastembed_rt import native
+
+pytestmark = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+Array = npt.NDArray[Any]
+
+LENGTHS = (128, 512, 2_048, 8_192)
+SHARES = (0.5, 0.9, 0.97, 0.999)  # of one key in every row
+SIZE = 32
+# What kernels.c promises: half a step of 2^-15 for each of the 128 keys of a block, of the largest value.
+BOUND = 2.0**-9
+# Beside the length of the output itself. Usual is a tenth; rounding of queries and keys is in it.
+RELATIVE = 2e-3
+
+
+def rows_of(length: int, count: int = 12) -> Array:
+    """Some queries to compare: the first ones, the last one and others."""
+    random = np.random.default_rng(length)
+    return np.unique(np.concatenate([np.arange(4), [length - 1], random.integers(0, length, count)]))
+
+
+def expected(query: Array, key: Array, value: Array, rows: Array, bias: Array | None = None) -> Array:
+    """Softmax attention of one head in float64 for some queries; `bias` (rows, keys) is added to the scores."""
+    scores = query[rows].astype(np.float64) @ key.T.astype(np.float64)
+    if bias is not None:
+        scores = scores + bias
+    share = np.exp(scores - scores.max(axis=1, keepdims=True))
+    mixed: Array = share / share.sum(axis=1, keepdims=True) @ value.astype(np.float64)
+    return mixed
+
+
+def random_head(length: int, spread: float, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Queries and keys whose scores have about this deviation, and values around 0.3."""
+    random = np.random.default_rng(seed + length)
+    deviation = (spread / SIZE**0.5) ** 0.5
+    query, key = (random.normal(0, deviation, (length, SIZE)).astype(np.float32) for _ in range(2))
+    value = random.normal(0.3, 1, (length, SIZE)).astype(np.float32)
+    return query, key, value
+
+
+def with_sinks(length: int, share: float, places: tuple[int, ...], value_scale: float) -> tuple[Array, Array, Array]:
+    """A head whose queries all give `share` to the keys at some places, in equal parts; the others get the rest.
+
+    A trained model's sinks have small values, so that what the other keys add is much of the output.
+    """
+    query, key, value = random_head(length, 0.1)
+    score = np.log(share / len(places) / (1 - share) * (length - len(places)))
+    query[:, 0], key[:, 0] = 2.0, 0.0
+    key[list(places)] = 0.0
+    key[list(places), 0] = score / 2
+    value[list(places)] *= value_scale
+    return query, key, value
+
+
+def run(feeds: dict[str, Array], threads: int = 1, table: Array | None = None, **attributes: int) -> Array:
+    """PackedAttention of query, key, value and starts; `table` is added to the scores by distance."""
+    inputs, constants = list(feeds), []
+    if table is not None:
+        inputs.append("table")
+        constants.append(numpy_helper.from_array(table, "table"))
+        attributes["by_distance"] = 1
+    node = helper.make_node("PackedAttention", inputs, ["y"], domain=native.DOMAIN, **attributes)
+    types = {name: TensorProto.INT64 if name == "starts" else TensorProto.FLOAT for name in feeds}
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info(name, types[name], [None] * array.ndim) for name, array in feeds.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(native.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.register_custom_ops_library(str(native.library()))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["y"], feeds)
+    result: Array = found
+    return result
+
+
+def attend(heads: list[tuple[Array, Array, Array]], starts: list[int], threads: int = 1, **options: Any) -> Array:
+    """The operator's output of heads side by side: (tokens, heads, SIZE)."""
+    query, key, value = (np.concatenate(parts, axis=1) for parts in zip(*heads, strict=True))
+    feeds = {"query": query, "key": key, "value": value, "starts": np.array(starts, np.int64)}
+    return run(feeds, threads, heads=len(heads), kv_heads=len(heads), **options).reshape(-1, len(heads), SIZE)
+
+
+def some_rows(heads: list[tuple[Array, Array, Array]], rows: Array) -> Array:
+    """The operator's output for some queries: (rows, heads, SIZE)."""
+    length = len(heads[0][0])
+    if length <= 2_048:
+        return attend(heads, [0, length], threads=2)[rows]
+    # All queries of the longest texts take seconds: each of these is a head's only one.
+    found = []
+    for query, key, value in heads:
+        feeds = {"query": query[rows].reshape(1, -1), "key": key, "value": value, "starts": np.array([0, length])}
+        found.append(run(feeds, heads=len(rows), kv_heads=1, first_only=1))
+    return np.stack([mixed.reshape(-1, SIZE) for mixed in found], axis=1)
+
+
+def check(found: Array, exact: Array, value: Array, relative: float = RELATIVE) -> None:
+    error = found - exact
+    assert np.abs(error).max() <= BOUND * np.abs(value).max()
+    assert np.linalg.norm(error) <= relative * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("value_scale", [1.0, 0.05])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_keys_beside_one_that_holds_nearly_all_keep_their_shares(length: int, value_scale: float) -> None:
+    heads = [with_sinks(length, share, (0,), value_scale) for share in SHARES]
+    rows = rows_of(length)
+    found = some_rows(heads, rows)
+    for number, head in enumerate(heads):
+        check(found[:, number], expected(*head, rows), head[2])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_uniform_and_random_rows(length: int) -> None:
+    alike, wide = random_head(length, 1), random_head(length, 4)
+    heads = [(np.zeros_like(alike[0]), alike[1], alike[2]), alike, wide]
+    rows = rows_of(length)
+    found = some_rows(heads, rows)
+    for number, head in enumerate(heads):
+        # Mixing thousands of values leaves a small output, of which what rounding scores costs is a larger part.
+        check(found[:, number], expected(*head, rows), head[2], relative=2 * RELATIVE)
+
+
+def test_all_queries_of_the_longest_text() -> None:
+    head = with_sinks(8_192, 0.9, (0,), 0.05)
+    rows = rows_of(8_192)
+    check(attend([head], [0, 8_192], threads=2)[rows, 0], expected(*head, rows), head[2])
+
+
+@pytest.mark.parametrize("places", [(0, -1), (0, 1), (5, 127, 128)], ids=["both ends", "side by side", "three"])
+@pytest.mark.parametrize("length", LENGTHS[1:])
+def test_several_keys_that_hold_nearly_all(length: int, places: tuple[int, ...]) -> None:
+    # Two in one block: neither holds nearly all of it, and the others of that block keep few steps. Others have theirs.
+    heads = [with_sinks(length, share, places, 0.05) for share in (0.9, 0.999)]
+    rows = rows_of(length)
+    found = some_rows(heads, rows)
+    for number, head in enumerate(heads):
+        check(found[:, number], expected(*head, rows), head[2], relative=0.015)
+
+
+@pytest.mark.parametrize("length", [512, 2_048])
+@pytest.mark.parametrize(
+    ("before", "after"), [(-1, 0), (64, 64), (3, 500), (300, 0)], ids=["causal", "64 each", "3 and 500", "300 before"]
+)
+def test_windows_over_long_texts(length: int, before: int, after: int) -> None:
+    head = with_sinks(length, 0.97, tuple(range(7, length, 200)), 0.05)
+    rows = rows_of(length)
+    distance = np.arange(length) - rows[:, None]
+    hidden = ((before >= 0) & (-distance > before)) | ((after >= 0) & (distance > after))
+    exact = expected(*head, rows, np.where(hidden, -np.inf, 0.0))
+    check(attend([head], [0, length], before=before, after=after)[rows, 0], exact, head[2])
+
+
+@pytest.mark.parametrize("length", [512, 2_048])
+def test_a_bias_by_distance_over_long_texts(length: int) -> None:
+    random = np.random.default_rng(0)
+    head = with_sinks(length, 0.97, (0,), 0.05)
+    table = random.normal(0, 1, (1, 2 * length - 1)).astype(np.float32)
+    rows = rows_of(length)
+    bias = table[0][np.arange(length) - rows[:, None] + length - 1].astype(np.float64)
+    found = attend([head], [0, length], table=table)[rows, 0]
+    check(found, expected(*head, rows, bias), head[2])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_only_the_first_query_of_a_long_text(length: int) -> None:
+    query, key, value = with_sinks(length, 0.97, (0,), 0.05)
+    found = attend([(query[:1], key, value)], [0, length], first_only=1)
+    check(found[:, 0], expected(query, key, value, np.array([0])), value)
+
+
+def test_the_largest_values_and_most_steps_stay_within_32_bits() -> None:
+    """All values at their limit, and shares that are all rounded up: 128 keys of 510.94 steps."""
+    for length in (16, 100, 128, 129, 300):
+        query = np.zeros((length, SIZE), np.float32)
+        value = np.full((length, SIZE), -7.5, np.float32)
+        np.testing.assert_allclose(attend([(query, query, value)], [0, length]), -7.5, rtol=BOUND)
+
+
+def test_neither_neighbours_nor_threads_change_a_bit_of_a_long_text() -> None:
+    heads = [with_sinks(700, 0.97, (0, 300), 0.05), random_head(700, 4)]
+    alone = attend(heads, [0, 700])
+    before, behind = [random_head(130, 3), random_head(130, 3)], [random_head(17, 1), random_head(17, 1)]
+    joined: list[tuple[Array, Array, Array]] = [
+        (
+            np.concatenate([a[0], b[0], c[0]]),
+            np.concatenate([a[1], b[1], c[1]]),
+            np.concatenate([a[2], b[2], c[2]]),
+        )
+        for a, b, c in zip(before, heads, behind, strict=True)
+    ]
+    for threads in (1, 2):
+        found = attend(joined, [0, 130, 830, 847], threads)
+        np.testing.assert_array_equal(found[130:830], alone)
+
+
+SAME_BITS = """
+import sys, numpy as np
+sys.path[:0] = {path!r}
+from test_attention import attend, random_head, with_sinks
+heads = [with_sinks(700, 0.97, tuple(range(7, 700, 100)), 0.05), random_head(700, 6)]
+heads += [with_sinks(700, 0.999, (0, 1), 1.0), with_sinks(700, 0.9, (127, 600), 1.0)]
+found = [attend(heads, [0, 700], before=before, after=after)
+         for before, after in ((-1, -1), (-1, 0), (64, 64), (3, 300), (5, 5), (200, 0))]
+np.save({out!r}, np.stack(found))
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits_of_long_texts(tmp_path: Path) -> None:
+    """Tiles have other numbers of queries there, and so windows begin at other keys."""
+    found = []
+    for kernels in ("", "avx2"):
+        out = tmp_path / f"{kernels}.npy"
+        code = SAME_BITS.format(path=[str(Path(__file__).parent)], out=str(out))
+        environment = {**os.environ, native.SWITCH: kernels}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(np.load(out))
+    np.testing.assert_array_equal(found[0], found[1])
