@@ -18,6 +18,7 @@ from . import (
     gemma3,
     gte,
     jina_bert,
+    longformer,
     modernbert,
     mpnet,
     nomic_bert,
@@ -89,6 +90,14 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="data2vec",
         examples=("facebook/data2vec-text-base",),
+    ),
+    "longformer": Architecture(
+        longformer.longformer,
+        bert.roberta_positions,
+        "longformer.",
+        _MASKED_LM,
+        title="Longformer",
+        examples=("allenai/longformer-base-4096",),
     ),
     "ernie": Architecture(
         bert.ernie, bert.bert_positions, "ernie.", _MASKED_LM, title="ERNIE", examples=("nghuyong/ernie-3.0-base-zh",)
