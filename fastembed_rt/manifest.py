@@ -128,6 +128,7 @@ class Manifest:
     default_prompt_name: str | None = None
     similarity: str = "cosine"  # cosine | dot | euclidean | manhattan
     pad_token_id: int = 0
+    padding: bool = True  # False: padding changes vectors, so that only texts of one length share a batch
     modules: tuple[str, ...] = ()  # the chain fused into the graph, for people to read
     tokenizer: FileRecord
     variants: tuple[Variant, ...]

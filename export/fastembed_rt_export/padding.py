@@ -51,22 +51,16 @@ def change_by_padding(states: States, rows: Sequence[Ids], pad_token_id: int, li
     """
     changes = [0.0]
     for row in rows:
-        alone = _alone(states, row)
+        expected = alone(states, row)
         for length in sorted({min(len(row) + padding, limit) for padding in PADDINGS} - {len(row)}):
-            filler = np.full(length, pad_token_id, dtype=np.int64)  # the batch's other row, which sets its length
-            ids, mask = pad([row, filler], pad_token_id)
-            changes.append(difference(states(ids[:1], mask[:1])[0, : len(row)], alone))
+            ids, mask = pad([row, np.resize(row, length)], pad_token_id)  # the other text sets the batch's length
+            changes.append(difference(states(ids[:1], mask[:1])[0, : len(row)], expected))
     return max(changes)
-
-
-def difference_alone(states: States, expected: States, rows: Sequence[Ids]) -> float:
-    """Largest difference between two encoders, each text alone, relative to the largest state of the text."""
-    return max(difference(_alone(states, row), _alone(expected, row)) for row in rows)
 
 
 def difference(states: Floats, expected: Floats) -> float:
     """Largest |states - expected| relative to the largest |expected|; infinite where one is not a number."""
-    if states.shape != expected.shape or not np.isfinite(states).all():
+    if states.shape != expected.shape or not (np.isfinite(states).all() and np.isfinite(expected).all()):
         return float("inf")
     return float(np.abs(states - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
@@ -84,5 +78,7 @@ def refuse_padding(graph: Graph, tokens: Tokens) -> Value:
     return graph.node("Reshape", tokens.input_ids, wanted, name=REFUSAL)
 
 
-def _alone(states: States, row: Ids) -> Floats:
-    return states(row[None], np.ones((1, len(row)), dtype=np.int64))[0]
+def alone(states: States, row: Ids) -> Floats:
+    """States (S, H) of one text, nothing beside it."""
+    found: Floats = states(row[None], np.ones((1, len(row)), dtype=np.int64))[0]
+    return found

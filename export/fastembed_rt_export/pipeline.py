@@ -242,6 +242,9 @@ def _describe(
     strange = [name for name in made.beside if not _known_beside(checkpoint, name)]
     if strange:
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
+    padding_changes = checkpoint.architecture.padding_changes()
+    if padding_changes is not None:
+        notes = (*notes, padding_changes)
     return Manifest(
         source=Source(
             checkpoint=checkpoint.name,
@@ -262,6 +265,7 @@ def _describe(
         default_prompt_name=checkpoint.default_prompt_name,
         similarity=checkpoint.similarity,
         pad_token_id=tokenizer.pad_token_id,
+        padding=padding_changes is None,
         modules=checkpoint.modules,
         tokenizer=record_file(work, contract.TOKENIZER_FILE),
         variants=made.variants,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
@@ -40,11 +41,14 @@ class Architecture:
     title: str = ""  # what its paper calls it
     examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
+    padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
+    notes: tuple[str, ...] = ()  # what a reader should know
 
     def config(self, given: Config) -> Config:
         """config.json under the names that most families use."""
         renamed = {new: given[old] for old, new in self.names.items() if given.get(old) is not None}
-        return {**renamed, **given}
+        return {**renamed, **given, **self.settings}
 
 
 _MASKED_LM = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
