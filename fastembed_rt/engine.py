@@ -55,7 +55,7 @@ class Engine:
     """Sessions and threads of one model; safe to use from several threads."""
 
     _padded = True  # a batch costs as much as if all its rows were as long as the longest
-    _padding = True  # rows of a batch may differ in length
+    _mixed_lengths = True  # rows of a batch may differ in length
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Engine:
         max_wait: float = 0.0,
         feeds: Feeds = batching.feeds,
         split: Split | None = None,
-        padding: bool = True,
+        mixed_lengths: bool = True,
     ) -> None:
         """Load the session for small calls; the one for bulk comes with the first bulk call.
 
@@ -81,7 +81,7 @@ class Engine:
             max_wait: seconds that a small call waits for others to join it.
             feeds: what a graph takes for a batch.
             split: an object for each row of a batch, made of the graph's output; None takes the output's rows.
-            padding: False where padding would change the output: all rows of a batch have one length.
+            mixed_lengths: False where padding changes the output: all rows of a batch have one length.
         """
         self._load = load
         self._threads = threads
@@ -91,7 +91,7 @@ class Engine:
         self._max_wait = max_wait
         self._feeds = feeds
         self._split = split
-        self._padding = padding
+        self._mixed_lengths = mixed_lengths
         self._lock = threading.Lock()
         self._trimmer = Trimmer()
         self._queue: deque[_Waiting] = deque()
@@ -261,14 +261,14 @@ class Engine:
             start += len(waiting.rows)
 
     def _is_one_batch(self, rows: Sequence[Ids]) -> bool:
-        if not self._padding and len({len(row) for row in rows}) > 1:
+        if not self._mixed_lengths and len({len(row) for row in rows}) > 1:
             return False
         lengths = map(len, rows)  # no array: single texts come this way
         tokens = len(rows) * max(lengths, default=0) if self._padded else sum(lengths)
         return tokens <= self._max_batch_tokens
 
     def _plan(self, lengths: Ids) -> list[Ids]:
-        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded, padding=self._padding)
+        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded, mixed_lengths=self._mixed_lengths)
 
     def _run_in_turn(self, session: Session, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Batch after batch, each on all of a session's threads."""

@@ -310,7 +310,7 @@ class LoadedModel:
             max_wait=self._max_wait,
             feeds=self._feeds,
             split=self._splitter(),
-            padding=self.manifest.padding,
+            mixed_lengths=self.manifest.padding,
         )
 
     def _start_devices(self) -> Engine:

@@ -112,13 +112,11 @@ def load(directory: Path, config: Any) -> Any:
     Raises:
         CheckpointError: tensors are missing, which transformers would fill with random numbers.
     """
-    import torch
-
     if config.model_type == "big_bird":
         config.attention_type = "original_full"  # what its blocks come to where they are not sparse yet
     place, _, name = ENCODERS.get(config.model_type, "AutoModel").rpartition(".")
     kind = getattr(importlib.import_module(f"transformers.{place}".rstrip(".")), name)
-    options = {"local_files_only": True, "trust_remote_code": False, "torch_dtype": torch.float32}
+    options = {"local_files_only": True, "trust_remote_code": False}
     model, found = kind.from_pretrained(str(directory), config=config, output_loading_info=True, **options)
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing:
@@ -126,7 +124,7 @@ def load(directory: Path, config: Any) -> Any:
             f"the checkpoint lacks {len(missing)} tensors of {type(model).__name__} ({', '.join(missing[:3])}); "
             "transformers would fill them with random numbers"
         )
-    return model.eval()
+    return model.float().eval()
 
 
 def given(directory: Path, model: Any) -> list[str]:

@@ -24,7 +24,7 @@ from fastembed_rt.providers import PROVIDERS, obstacle
 
 from .architectures import row_name
 from .checkpoint import Checkpoint
-from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
+from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
 from .static import UNLIMITED
 
@@ -253,7 +253,8 @@ def _verify(
         wanted = [case for case in wanted if case.id != LONGER]  # nothing is
     say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
     # One model in memory at a time: the reference first, then the sessions.
-    expected, versions = reference(whole or encoder, wanted, role, padding=described.padding)
+    with explained(f"sentence-transformers does not run {(whole or encoder).name}"):
+        expected, versions = reference(whole or encoder, wanted, role, padding=described.padding)
     gc.collect()
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")

@@ -16,6 +16,6 @@ def quantizing(row: Architecture) -> Quantizing:
     """Single texts; the cosine of their vectors."""
 
     def sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
-        return replace(Sample.of(tokenizer(texts).ids), padding=row.padding_changes() is None)
+        return replace(Sample.of(tokenizer(texts).ids), mixed_lengths=row.padding_changes() is None)
 
     return Quantizing(sample=sample)
