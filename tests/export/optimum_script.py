@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -242,4 +242,5 @@ def padding(work: Path, name: str) -> int:
 
 if __name__ == "__main__":
     command, directory, *rest = sys.argv[1:]
-    sys.exit({"export": by_command, "survey": survey, "padding": padding}[command](Path(directory), *rest))
+    commands: dict[str, Callable[..., int]] = {"export": by_command, "survey": survey, "padding": padding}
+    sys.exit(commands[command](Path(directory), *rest))
