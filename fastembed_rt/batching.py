@@ -17,15 +17,17 @@ LANES = 16  # float32 in the widest vectors
 POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
 
 
-def plan(lengths: Ids, max_batch_tokens: int, *, padded: bool = True) -> list[Ids]:
+def plan(lengths: Ids, max_batch_tokens: int, *, padded: bool = True, mixed_lengths: bool = True) -> list[Ids]:
     """Batches of row numbers, longest texts first; no batch has more tokens than the bound, but for a single row.
 
     Args:
         lengths: (n,) tokens of each row.
         max_batch_tokens: bound on the tokens of a batch.
         padded: rows count as long as the longest of their batch.
+        mixed_lengths: False where padding changes what the graph gives: the rows of a batch have one length.
     """
     order = np.argsort(-lengths, kind="stable")  # stable: same input, same batches, same bits
+    falling = -lengths[order]
     ends = np.cumsum(lengths[order])
     batches = []
     start = 0
@@ -35,6 +37,8 @@ def plan(lengths: Ids, max_batch_tokens: int, *, padded: bool = True) -> list[Id
         else:
             before = int(ends[start - 1]) if start else 0
             stop = int(np.searchsorted(ends, before + max_batch_tokens, side="right"))
+        if not mixed_lengths:
+            stop = min(stop, int(np.searchsorted(falling, falling[start], side="right")))
         stop = max(stop, start + 1)
         batches.append(order[start:stop])
         start = stop

@@ -76,6 +76,7 @@ class DeviceEngine(Pooled):
         dim: int,
         max_batch_tokens: int,
         split: Split | None,
+        mixed_lengths: bool = True,
     ) -> None:
         """Start the workers and wait until all are ready.
 
@@ -86,12 +87,15 @@ class DeviceEngine(Pooled):
             dim: length of the vectors.
             max_batch_tokens: bound on the tokens of a batch, padding included.
             split: not None where a row's result is an object.
+            mixed_lengths: as for Engine.
 
         Raises:
             FastembedRtError: what a worker raised when it loaded the model.
             WorkerError: a worker ended meanwhile.
         """
-        super().__init__(threads=threads, dim=dim, max_batch_tokens=max_batch_tokens, split=split)
+        super().__init__(
+            threads=threads, dim=dim, max_batch_tokens=max_batch_tokens, split=split, mixed_lengths=mixed_lengths
+        )
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure = _Failure()
         failed = weakref.WeakMethod(self._fail)  # an engine that is dropped must go, and its workers with it

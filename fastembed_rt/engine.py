@@ -75,7 +75,14 @@ class Pooled:
     """What the kinds of engines share: a pool of threads, plans of batches, results put in order."""
 
     def __init__(
-        self, *, threads: int, dim: int, max_batch_tokens: int, split: Split | None, padded: bool = True
+        self,
+        *,
+        threads: int,
+        dim: int,
+        max_batch_tokens: int,
+        split: Split | None,
+        padded: bool = True,
+        mixed_lengths: bool = True,
     ) -> None:
         """As for Engine; where `padded`, a batch costs as much as if all its rows were as long as the longest."""
         self._threads = threads
@@ -83,6 +90,7 @@ class Pooled:
         self._max_batch_tokens = max_batch_tokens
         self._split = split
         self._padded = padded
+        self._mixed_lengths = mixed_lengths
         self._closed = False
         self._trimmer = Trimmer()
         self._workers = Workers(threads, "fastembed_rt")
@@ -110,12 +118,14 @@ class Pooled:
             raise InvalidInputError(CLOSED)
 
     def _is_one_batch(self, rows: Sequence[Ids]) -> bool:
+        if not self._mixed_lengths and len({len(row) for row in rows}) > 1:
+            return False
         lengths = map(len, rows)  # no array: single texts come this way
         tokens = len(rows) * max(lengths, default=0) if self._padded else sum(lengths)
         return tokens <= self._max_batch_tokens
 
     def _plan(self, lengths: Ids) -> list[Ids]:
-        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded)
+        return batching.plan(lengths, self._max_batch_tokens, padded=self._padded, mixed_lengths=self._mixed_lengths)
 
     def _room(self, count: int) -> Vectors:
         """Zero vectors (count, dim), or None for each row."""
@@ -136,6 +146,7 @@ class Engine(Pooled):
         max_wait: float = 0.0,
         feeds: Feeds = batching.feeds,
         split: Split | None = None,
+        mixed_lengths: bool = True,
     ) -> None:
         """Load the session for small calls; the one for bulk comes with the first bulk call.
 
@@ -148,6 +159,7 @@ class Engine(Pooled):
             max_wait: seconds that a small call waits for others to join it.
             feeds: what a graph takes for a batch.
             split: an object for each row of a batch, made of the graph's output; None takes the output's rows.
+            mixed_lengths: False where padding changes the output: all rows of a batch have one length.
         """
         self._small = load(threads)
         super().__init__(
@@ -156,6 +168,7 @@ class Engine(Pooled):
             max_batch_tokens=max_batch_tokens,
             split=split,
             padded=not self._small.own_operators,
+            mixed_lengths=mixed_lengths,
         )
         self._load = load
         self._pad_token_id = pad_token_id

@@ -409,6 +409,7 @@ class LoadedModel:
             max_wait=self._max_wait,
             feeds=self._feeds,
             split=self._splitter(),
+            mixed_lengths=self.manifest.padding,
         )
 
     def _start_devices(self) -> Runner:
@@ -447,6 +448,7 @@ class LoadedModel:
             dim=self.manifest.dim,
             max_batch_tokens=self.max_batch_tokens,
             split=self._splitter(),
+            mixed_lengths=self.manifest.padding,
         )
 
     def _feeds(

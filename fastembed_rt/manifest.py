@@ -129,6 +129,7 @@ class Manifest:
     similarity: str = "cosine"  # cosine | dot | euclidean | manhattan
     pad_token_id: int = 0
     vocabulary: int | None = None  # rows of the word table, where the tokenizer has ids beyond them
+    padding: bool = True  # False: padding changes vectors, so that only texts of one length share a batch
     modules: tuple[str, ...] = ()  # the chain fused into the graph, for people to read
     tokenizer: FileRecord
     variants: tuple[Variant, ...]

@@ -66,6 +66,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 3,
     },
     "data2vec-text": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
+    # Windows of 2, 8 and 4 tokens to each side.
+    "longformer": {
+        **SIZES,
+        "max_position_embeddings": 50,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "attention_window": [4, 16, 8],
+    },
     "ernie": {**SIZES, "use_task_id": True},
     "qwen2": {**SIZES, **IDS, "num_key_value_heads": 1},
     "t5": {
@@ -134,7 +142,7 @@ def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
 
 def save_tokenizer(directory: Path, model_type: str) -> None:
     """A word-level WordPiece tokenizer with the family's special tokens."""
-    roberta = model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text")
+    roberta = model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer")
     special = ROBERTA_SPECIAL if roberta else BERT_SPECIAL
     pieces = [*special, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}

@@ -20,7 +20,7 @@ from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
 from fastembed_rt_export.variants import PRECISIONS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE, FIGURES = DOCS / "models.md", DOCS / "models.json"
+PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"
 Figures = Mapping[str, Any]
 
 TEXT = """# Models
@@ -38,8 +38,20 @@ the export of a real checkpoint compares itself with the checkpoint's own code w
 to run, and says "not verified" where not.
 
 Any other encoder that optimum can trace is exported with `fastembed-rt[optimum]` in an environment of its own:
-`model.onnx` in fp32 and, where it multiplies with matrices of weights, INT8 with static scales on padded texts.
+`model.onnx` in fp32 and, where it multiplies with matrices of weights, INT8 with static scales on padded texts. The
+model is traced with what sentence-transformers gives it, and the trace compared with the model at several lengths
+before anything is written. Where padding changes a text's states in the reference (a convolution over the tokens; in
+MobileBERT the next token's embedding, unless the pad token's is zero), batches have texts of one length only: a vector
+is that of the text alone. Random checkpoints, with the largest difference from the reference
+(`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`):
+
+{traced}
+
+Refused, each with its reason:
+
+{refused}
 """
+REASON = 200  # letters of it
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -87,8 +99,26 @@ def page(figures: Figures) -> str:
     for name, row in ARCHITECTURES.items():
         cells = [_cell(column, figures["architectures"].get(name, {}).get(column)) for column in columns]
         lines.append([row.title, _model_type(name), *cells, _examples(row)])
+    traced = json.loads(TRACED.read_text(encoding="utf-8"))
     own = "; ".join(row.title for name, row in ARCHITECTURES.items() if name in OWN_CODE)
-    return TEXT.format(table=_table(lines), texts=figures["texts"], reference=figures["reference"], own=own)
+    return TEXT.format(
+        table=_table(lines), texts=figures["texts"], reference=figures["reference"], own=own, **_traced(traced)
+    )
+
+
+def _traced(found: Figures) -> dict[str, str]:
+    """The tables of what optimum traces and of what it does not."""
+    right = [["model_type", "fp32", "texts of a batch"]]
+    refused = [["model_type", "the export says"]]
+    for name, row in found.items():
+        model_type, _, which = name.partition(":")
+        title = f"`{model_type}`" + (f", {which}" if which else "")
+        if "text" in row:
+            said = row["text"] if len(row["text"]) <= REASON else f"{row['text'][:REASON].rsplit(' ', 1)[0]} …"
+            refused.append([title, said.replace("|", "\\|")])
+        else:
+            right.append([title, f"{row['max_abs_diff']:.0e}", "of any length" if row["padding"] else "of one length"])
+    return {"traced": _table(right), "refused": _table(refused)}
 
 
 def _order(column: str) -> tuple[int, str]:

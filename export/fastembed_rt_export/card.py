@@ -27,6 +27,24 @@ documents = model.encode_document(["An answer.", "Another one."])
 print(model.similarity(queries, documents))""",
 }
 
+_BATCH = """tokenizer.enable_padding(pad_id={pad})
+encoded = tokenizer.encode_batch(["A sentence.", "Another one."])
+ids = np.array([e.ids for e in encoded], dtype=np.int64)
+mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
+session = onnxruntime.InferenceSession("{graph}")
+(vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask{pooling}}})
+"""
+# Padding would change the vectors.
+_ONE_BY_ONE = """tokenizer.no_padding()
+session = onnxruntime.InferenceSession("{graph}")
+vectors = []
+for text in ["A sentence.", "Another one."]:
+    ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)
+    mask = np.ones_like(ids)
+    (vector,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask{pooling}}})
+    vectors.append(vector[0])
+"""
+
 
 def card(manifest: Manifest) -> str:
     """Text of README.md."""
@@ -100,12 +118,6 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation({manifest.max_length})
-tokenizer.enable_padding(pad_id={manifest.pad_token_id})
-encoded = tokenizer.encode_batch(["A sentence.", "Another one."])
-ids = np.array([e.ids for e in encoded], dtype=np.int64)
-mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
-session = onnxruntime.InferenceSession("{graph}")
-(vectors,) = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": mask{pooling}}})
-```
+{_BATCH if manifest.padding else _ONE_BY_ONE}```
 
-"""
+""".format(pad=manifest.pad_token_id, graph=graph, pooling=pooling)

@@ -199,7 +199,7 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
                 f"({row_name(config)}), which optimum does not run; leave --exporter out"
             )
         row = optimum_exporter.architecture(path)
-        notes.append(f"model_type {config['model_type']}: traced by optimum")
+        notes += [f"model_type {config['model_type']}: traced by optimum", *row.notes]
     else:
         row = architecture(config)
     config = dict(row.config(config))

@@ -7,23 +7,23 @@ optimum pins an older transformers, so it lives in an extra and an environment o
 from __future__ import annotations
 
 import importlib.util
-import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, load, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from . import padding, traced_model, tracing
 from .architectures import Architecture
-from .architectures.blocks import Config, setting
-from .errors import MissingDependencyError, UnsupportedCheckpointError
+from .architectures.blocks import Config
+from .errors import MissingDependencyError, explained
 from .graph.graph import Graph, Value
 from .graph.ops import Ops
 from .graph.weight import Array, Linear, Weight
 from .tensors import Tensors
+from .tracing import STATES, Trace
 
-STATES = "last_hidden_state"
 MIN_OPSET = 18  # what optimum recommends
 SMALL = 1024  # bytes up to which a tensor is a constant of the graph, such as a shape, and not a weight
 
@@ -41,75 +41,68 @@ def architecture(directory: Path) -> Architecture:
 
     Raises:
         MissingDependencyError: optimum is not installed.
+        UnsupportedCheckpointError: a config that names no width or no positions.
     """
     if not available():
         raise MissingDependencyError(
             "optimum is not installed; pip install 'fastembed-rt[optimum]' in an environment of its own "
             "(it needs an older transformers)"
         )
+    with explained(f"{directory / 'config.json'} is not that of an encoder"):
+        facts = traced_model.facts(traced_model.config_of(directory))
 
-    # Traced once, however many graphs are built of it.
-    traced = cache(lambda opset: _trace(directory, opset))
+    traces: dict[int, Trace] = {}  # traced once, however many graphs are built of it
+
+    def traced(opset: int) -> Trace:
+        if opset not in traces:
+            traces[opset] = tracing.trace(directory, opset)
+        return traces[opset]
 
     def encoder(ops: Ops, config: Config, tensors: Tensors) -> Value:
+        found = traced(max(ops.graph.opset, MIN_OPSET))
         model = ModelProto()
-        model.CopyFrom(traced(max(ops.graph.opset, MIN_OPSET)))  # its nodes are changed
+        model.CopyFrom(found.model)  # its nodes are changed
+        if not found.padding:
+            ops = replace(ops, tokens=replace(ops.tokens, input_ids=padding.refuse_padding(ops.graph, ops.tokens)))
         return _append(ops, model)
 
-    return Architecture(encoder, _positions, prefix="", traced=True)
+    def padding_changes() -> str | None:
+        change = traced(next(iter(traces), MIN_OPSET)).change
+        return padding.NOTE.format(change=change) if change > padding.ROUNDING else None
 
-
-def _positions(config: Config) -> int:
-    return setting(config, "max_position_embeddings", int)
-
-
-def _trace(directory: Path, opset: int) -> ModelProto:
-    """The checkpoint as optimum's exporter writes it: token ids and masks -> last_hidden_state."""
-    from optimum.exporters.onnx import main_export
-
-    with tempfile.TemporaryDirectory() as work:
-        main_export(
-            str(directory),
-            work,
-            task="feature-extraction",
-            library_name="transformers",  # the encoder alone: the heads are ours
-            opset=opset,
-            do_validation=False,
-            no_post_process=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        model = load(str(Path(work) / "model.onnx"))
-    names = {output.name for output in model.graph.output}
-    if STATES not in names:
-        raise UnsupportedCheckpointError(f"optimum's graph has outputs {sorted(names)}, expected {STATES}")
-    return model
+    return Architecture(
+        encoder,
+        lambda _: facts.positions,
+        prefix="",
+        traced=True,
+        settings={"hidden_size": facts.hidden_size},
+        padding_changes=padding_changes,
+        notes=facts.notes,
+    )
 
 
 def _append(ops: Ops, model: ModelProto) -> Value:
     """Put the traced nodes into the graph under construction."""
     graph = ops.graph
     graph.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    for entry in model.graph.input:
-        _feed(graph, ops, entry.name)
+    given = {entry.name: _feed(graph, ops, entry.name) for entry in model.graph.input}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    products: dict[
-        str, list[NodeProto]
-    ] = {}  # by what they read: all layers on one input at once, it is quantized once
+    # By what they read: all layers on one input at once, it is quantized once.
+    products: dict[str, list[NodeProto]] = {}
     rest = []
     for node in model.graph.node:
         if _is_linear(node, tensors):
             products.setdefault(node.input[0], []).append(node)
         else:
             rest.append(node)
-    for name in sorted({name for node in rest for name in node.input} & set(tensors)):
+    for name in sorted({name for node in rest for name in _reads(node)} & set(tensors)):
         _initializer(graph, tensors[name])
-    became: dict[str, Value] = {}  # what the products' outputs are called here
+    became: dict[str, Value] = given  # what inputs and the products' outputs are called here
     for node in model.graph.node:
         if node.output[0] in became:
             continue
         if not _is_linear(node, tensors):
-            node.input[:] = [became.get(name, name) for name in node.input]
+            _rename(node, became)
             graph.nodes.append(node)
             continue
         together = products[node.input[0]]
@@ -117,6 +110,21 @@ def _append(ops: Ops, model: ModelProto) -> Value:
         values = ops.target.linears(graph, became.get(node.input[0], node.input[0]), layers)
         became.update({other.output[0]: value for other, value in zip(together, values, strict=True)})
     return became.get(STATES, STATES)
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """Names that a node reads, and that the branches and loops in it read."""
+    return {*node.input, *(name for inner in _inner(node) for name in _reads(inner))}
+
+
+def _rename(node: NodeProto, became: Mapping[str, Value]) -> None:
+    node.input[:] = [became.get(name, name) for name in node.input]
+    for inner in _inner(node):
+        _rename(inner, became)
+
+
+def _inner(node: NodeProto) -> list[NodeProto]:
+    return [inner for attribute in node.attribute for inner in attribute.g.node]
 
 
 def _is_linear(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
@@ -139,16 +147,12 @@ def _loader(tensor: TensorProto, *, transposed: bool = False) -> Callable[[], Ar
     return read
 
 
-def _feed(graph: Graph, ops: Ops, name: str) -> None:
-    """Give the traced graph the input `name` from what our graphs take."""
-    ids = ops.tokens.input_ids
-    if name in (ids, ops.tokens.attention_mask):
-        return
-    if name != "token_type_ids":
-        raise UnsupportedCheckpointError(
-            f"optimum's graph takes {name!r}; known are input_ids, attention_mask and token_type_ids"
-        )
-    graph.nodes.append(helper.make_node("Sub", [ids, ids], [name], name=name))  # all of type 0
+def _feed(graph: Graph, ops: Ops, name: str) -> Value:
+    """What the traced graph's input `name` is among ours."""
+    if name == "token_type_ids":
+        ids = ops.tokens.input_ids
+        return graph.node("Sub", ids, ids, name=name)  # all of type 0
+    return {"input_ids": ops.tokens.input_ids, "attention_mask": ops.tokens.attention_mask}[name]
 
 
 def _initializer(graph: Graph, tensor: TensorProto) -> None:

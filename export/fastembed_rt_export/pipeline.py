@@ -248,6 +248,9 @@ def _describe(
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
     if tokenizer.rows is not None:
         notes = (*notes, f"the tokenizer has ids beyond the {tokenizer.rows} rows of the word table: an error in texts")
+    padding_changes = checkpoint.architecture.padding_changes()
+    if padding_changes is not None:
+        notes = (*notes, padding_changes)
     return Manifest(
         source=Source(
             checkpoint=checkpoint.name,
@@ -269,6 +272,7 @@ def _describe(
         similarity=checkpoint.similarity,
         pad_token_id=tokenizer.pad_token_id,
         vocabulary=tokenizer.rows,
+        padding=padding_changes is None,
         modules=checkpoint.modules,
         tokenizer=record_file(work, contract.TOKENIZER_FILE),
         variants=made.variants,

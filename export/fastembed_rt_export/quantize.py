@@ -73,6 +73,7 @@ class Sample:
     feeds: Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds] = batching.feeds
     output: str = OUTPUTS[EMBEDDING]
     by_token: bool = False  # the output has a row for each token, not for each text
+    mixed_lengths: bool = True  # False: padding changes what the graph gives, and it takes batches of one length only
 
     @classmethod
     def of(cls, rows: Sequence[Ids]) -> Sample:
@@ -219,7 +220,7 @@ def _session(path: Path, threads: int) -> Any:
 def _run(session: Any, sample: Sample, names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:
     lengths = np.array([len(row) for row in sample.rows])
     needed = [entry.name for entry in session.get_inputs()]
-    for batch in batching.plan(lengths, BATCH_TOKENS):
+    for batch in batching.plan(lengths, BATCH_TOKENS, mixed_lengths=sample.mixed_lengths):
         feeds = sample.feeds([sample.rows[k] for k in batch], needed, 0, sample.boundaries[batch])
         yield batch, session.run(names, feeds)
 

@@ -24,7 +24,7 @@ from fastembed_rt.providers import PROVIDERS, obstacle
 
 from .architectures import row_name
 from .checkpoint import Checkpoint
-from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
+from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
 from .static import UNLIMITED
 
@@ -122,7 +122,9 @@ def _set_limits(model: Any, checkpoint: Checkpoint) -> None:
             routes[encoder.route][0].max_seq_length = encoder.max_length
 
 
-def reference(checkpoint: Checkpoint, wanted: Sequence[Case], role: str | None = None) -> tuple[Vectors, str]:
+def reference(
+    checkpoint: Checkpoint, wanted: Sequence[Case], role: str | None = None, *, padding: bool = True
+) -> tuple[Vectors, str]:
     """Vectors of sentence-transformers on torch in float32, and the versions that made them.
 
     The checkpoint's modules were checked before: code of its own is only its transformer's, and run only where trusted.
@@ -176,7 +178,7 @@ def reference(checkpoint: Checkpoint, wanted: Sequence[Case], role: str | None =
             vectors = model.encode(
                 [wanted[k].text for k in rows],
                 prompt=prompt,
-                batch_size=REFERENCE_BATCH,
+                batch_size=REFERENCE_BATCH if padding else 1,  # where padding changes vectors, those of texts alone
                 show_progress_bar=False,
                 task=role,
                 normalize_embeddings=dim is not None and checkpoint.normalize,  # it cuts what is normalized already
@@ -251,7 +253,8 @@ def _verify(
         wanted = [case for case in wanted if case.id != LONGER]  # nothing is
     say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
     # One model in memory at a time: the reference first, then the sessions.
-    expected, versions = reference(whole or encoder, wanted, role)
+    with explained(f"sentence-transformers does not run {(whole or encoder).name}"):
+        expected, versions = reference(whole or encoder, wanted, role, padding=described.padding)
     gc.collect()
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")

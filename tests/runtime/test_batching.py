@@ -64,6 +64,19 @@ def test_without_padding_a_batch_is_as_full_as_its_rows_allow(lengths: Ids, budg
         assert lengths[batch].sum() + lengths[following[0]] > budget
 
 
+@given(lengths_of_rows, budgets)
+def test_where_padding_changes_vectors_a_batch_has_one_length_and_is_as_full_as_it_may(
+    lengths: Ids, budget: int
+) -> None:
+    batches = batching.plan(lengths, budget, mixed_lengths=False)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    assert all(len(set(lengths[batch].tolist())) == 1 for batch in batches)
+    assert all(len(batch) == 1 or lengths[batch].sum() <= budget for batch in batches)
+    for batch, following in itertools.pairwise(batches):
+        same = lengths[batch[0]] == lengths[following[0]]
+        assert not same or (len(batch) + 1) * max(lengths[batch[0]], 1) > budget
+
+
 @given(rows_of_ids, st.integers(0, 9))
 def test_padded_rows_stand_on_the_left_and_the_mask_says_how_far(rows: list[Ids], pad_id: int) -> None:
     input_ids, mask = batching.pad(rows, pad_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
@@ -18,6 +19,7 @@ from . import (
     gemma3,
     gte,
     jina_bert,
+    longformer,
     modernbert,
     mpnet,
     nomic_bert,
@@ -39,11 +41,14 @@ class Architecture:
     title: str = ""  # what its paper calls it
     examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
+    padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
+    notes: tuple[str, ...] = ()  # what a reader should know
 
     def config(self, given: Config) -> Config:
         """config.json under the names that most families use."""
         renamed = {new: given[old] for old, new in self.names.items() if given.get(old) is not None}
-        return {**renamed, **given}
+        return {**renamed, **given, **self.settings}
 
 
 _MASKED_LM = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
@@ -89,6 +94,14 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="data2vec",
         examples=("facebook/data2vec-text-base",),
+    ),
+    "longformer": Architecture(
+        longformer.longformer,
+        bert.roberta_positions,
+        "longformer.",
+        _MASKED_LM,
+        title="Longformer",
+        examples=("allenai/longformer-base-4096",),
     ),
     "ernie": Architecture(
         bert.ernie, bert.bert_positions, "ernie.", _MASKED_LM, title="ERNIE", examples=("nghuyong/ernie-3.0-base-zh",)

@@ -125,14 +125,16 @@ def post_norm_layers(
     prefix: str | Sequence[str],
     names: LayerNames,
     shape: Shape,
-    bias: Value,
+    bias: Value | Sequence[Value],
 ) -> Value:
     """Layers of norm(x + attention(x)), then norm(x + feed_forward(x)).
 
-    `prefix` has a {} for the layer's number, or is that of each layer in order.
+    `prefix` has a {} for the layer's number, or is that of each layer in order; `bias` is for all layers, or a list of
+    each layer's.
     """
     width = shape.hidden
     prefixes = [prefix.format(index) for index in range(shape.layers)] if isinstance(prefix, str) else prefix
+    biases = [bias] * len(prefixes) if isinstance(bias, str) else bias
     for index, own in enumerate(prefixes):
         layer = tensors.under(own)
         with ops.scope(f"layer.{index}"):
@@ -147,7 +149,7 @@ def post_norm_layers(
                 queries = ops.only_first(states) if index == len(prefixes) - 1 else None
                 norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
                 then = Residual(states if queries is None else queries, norm)
-                states = ops.self_attention(states, attention, bias, queries, then)
+                states = ops.self_attention(states, attention, biases[index], queries, then)
             with ops.scope("feed_forward"):
                 up = linear(layer, names.up, width, shape.intermediate)
                 down = linear(layer, names.down, shape.intermediate, width)

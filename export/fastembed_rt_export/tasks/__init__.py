@@ -91,7 +91,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """What int8 calibrates on and how it is measured."""
     if checkpoint.task == EMBEDDING:
-        return embedding_quantizing()
+        return embedding_quantizing(checkpoint.architecture)
     return _row(checkpoint.task).quantizing(checkpoint)
 
 

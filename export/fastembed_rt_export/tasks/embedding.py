@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastembed_rt.tokenizer import TextTokenizer
 
+from ..architectures import Architecture
 from ..quantize import Sample
 from ..variants import Quantizing
 
 
-def quantizing() -> Quantizing:
+def quantizing(row: Architecture) -> Quantizing:
     """Single texts; the cosine of their vectors."""
-    return Quantizing(sample=_sample)
 
+    def sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
+        return replace(Sample.of(tokenizer(texts).ids), mixed_lengths=row.padding_changes() is None)
 
-def _sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
-    return Sample.of(tokenizer(texts).ids)
+    return Quantizing(sample=sample)
