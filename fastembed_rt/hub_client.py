@@ -90,7 +90,7 @@ class Repository:
             yield
         except hub.errors.HFValidationError as error:
             raise ModelNotFoundError(
-                f"'{self.name}' is neither a directory here nor a possible hub repository (org/name); check the name"
+                f"{self.name!r} is no possible name of one (org/name); check the name"
             ) from error
         except hub.errors.LocalTokenNotFoundError as error:
             raise InvalidInputError(
@@ -110,7 +110,7 @@ class Repository:
             token = self.token if isinstance(self.token, str) else self.token is not False and hub.get_token()
             access = "the token in use has no access" if token else "set HF_TOKEN, run: hf auth login, or give token="
             raise ModelNotFoundError(
-                f"'{self.name}' is neither a directory here nor a repository to be seen at {endpoint}; "
+                f"'{self.name}' is not to be seen at {endpoint}; "
                 f"check the spelling, and if it is private: {access}"
             ) from error
         except hub.errors.LocalEntryNotFoundError as error:

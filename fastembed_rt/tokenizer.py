@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
+from .paths import as_utf8
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
@@ -87,8 +88,9 @@ class TextTokenizer:
             raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(TRUNCATIONS)}")
         from tokenizers import Tokenizer
 
+        name = as_utf8(path)
         try:
-            self._tokenizer: Any = Tokenizer.from_file(str(path))
+            self._tokenizer: Any = Tokenizer.from_file(name)
         except Exception as error:  # the Rust library raises plain Exception
             raise ModelFormatError(f"{path} cannot be read as a tokenizer ({error}); export the model again") from error
         special = self._tokenizer.num_special_tokens_to_add(of_pairs)
@@ -181,7 +183,7 @@ class TextTokenizer:
             from tokenizers import Tokenizer
 
             # A second tokenizer, because switching truncation off would disturb other threads.
-            free = Tokenizer.from_file(str(self._path))
+            free = Tokenizer.from_file(as_utf8(self._path))
             free.no_padding()
             free.no_truncation()
             self._uncut = free

@@ -2,6 +2,7 @@
 
 from fastembed_rt.errors import (
     CheckpointError,
+    InvalidInputError,
     MissingDependencyError,
     OutputExistsError,
     ParityError,
@@ -10,6 +11,7 @@ from fastembed_rt.errors import (
 
 __all__ = [
     "CheckpointError",
+    "InvalidInputError",
     "MissingDependencyError",
     "OutputExistsError",
     "ParityError",

@@ -19,7 +19,7 @@ from ..hub import resolve_model
 from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..stored import FLOAT32, form
-from .embed import add_model_arguments
+from .arguments import add_model_arguments
 
 if TYPE_CHECKING:
     from ..providers import Choice
@@ -36,7 +36,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what a model directory holds, whether it is intact, which variant loads here",
         description="Describe a model directory and check every hash in it (of a hub repository, "
         "those that the cache holds). Exit code 3 when a file is missing or altered.",
-        allow_abbrev=False,
     )
     add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
