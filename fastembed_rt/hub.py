@@ -225,7 +225,8 @@ def _located(directory: Path) -> Located:
     if match := CACHED.fullmatch(place.as_posix()):
         return Located(path=directory, name=match["name"].replace("--", "/"), revision=match["commit"])
     name = place.name or "checkpoint"
-    if GENERIC.fullmatch(name) and len(place.parts) > 3 and place.parent != Path.home():
+    of_a_user = place.parent == Path.home() or place.parent.parent.name in ("home", "Users")
+    if GENERIC.fullmatch(name) and len(place.parts) > 3 and not of_a_user:
         name = f"{place.parent.name}/{name}"
     return Located(path=directory, name=as_text(name), revision=None)
 

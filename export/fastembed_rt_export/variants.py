@@ -16,6 +16,7 @@ from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
+from fastembed_rt.sizes import readable
 from fastembed_rt.tokenizer import TextTokenizer
 
 from . import quantize
@@ -232,7 +233,7 @@ def _native(build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Rec
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
-    say(f"writing {file}: {len(graph.nodes)} nodes, {graph.weight_bytes / 1e6:.1f} MB")
+    say(f"writing {file}: {len(graph.nodes)} nodes, {readable(graph.weight_bytes)}")
     return write(graph, work, file, name=wanted.name, metadata=wanted.metadata, external=wanted.external_data)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 
 from ..precisions import ALL, listed, unknown
-from .export import add_hub_options
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", type=precision, help=f"{listed(ALL, 'or')} (default: as the model directory says)")
     add_hub_options(parser)
+
+
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that may ask the hub."""
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--token", help="hub token (default: the one of `hf auth login`, or HF_TOKEN)")
+    parser.add_argument("--cache-dir", help="where hub files are kept")
+    parser.add_argument("--local-files-only", action="store_true", help="do not ask the hub")
+
+
+def min_cosine(value: str) -> float:
+    """A cosine, for argparse."""
+    try:
+        cosine = float(value)
+    except ValueError:
+        cosine = math.nan
+    if not -1 <= cosine <= 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a cosine, a number from -1 to 1")
+    return cosine
 
 
 def precision(value: str) -> str:

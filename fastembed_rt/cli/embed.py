@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
                 appending.forget(args.output, output_format)
         appending.remember(args.output, output_format, made)
         if not args.quiet:
-            print(_summary(rows, time.perf_counter() - start, args.output), file=sys.stderr)
+            print(_summary(rows, time.perf_counter() - start, args), file=sys.stderr)
     return 0
 
 
@@ -251,16 +251,27 @@ def _check_columns(args: argparse.Namespace, input_formats: set[str], output_for
         raise InvalidInputError("npy holds vectors only; write jsonl or parquet, or drop --id-column")
 
 
-def _summary(rows: _Rows, seconds: float, output: str) -> str:
+def prompt_used(args: argparse.Namespace, model: EmbeddingModel) -> str:
+    """Which prompt of the model's stood before each text, "" where none did or the caller wrote it."""
+    name = args.prompt_name or (model.default_prompt_name if args.prompt is None else None)
+    if name is None or not model.prompts.get(name):
+        return ""
+    return f"prompt {name!r} {model.prompts[name]!r}" + ("" if args.prompt_name else ", the model's default")
+
+
+def _summary(rows: _Rows, seconds: float, args: argparse.Namespace) -> str:
     parts = [
         f"{rows.count} text{'' if rows.count == 1 else 's'}",
         f"dim {rows.dim}",
         f"{seconds:.1f} s",
         f"{rows.count / max(seconds, 1e-9):.0f} texts/s",
     ]
+    prompt = prompt_used(args, rows.model)
+    if prompt:
+        parts.append(prompt)
     truncated = rows.model.stats.truncated
     if truncated:
         parts.append(f"{truncated} truncated to max_length {rows.model.max_length}")
-    if output != writers.STDOUT:
-        parts.append(output)
+    if args.output != writers.STDOUT:
+        parts.append(args.output)
     return ", ".join(parts)

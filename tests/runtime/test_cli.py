@@ -47,6 +47,8 @@ class StandInModel:
         self.args = args
         self.dim = args.truncate_dim or DIM
         self.max_length = 8
+        self.prompts = {"query": "Frage: ", "none": ""}
+        self.default_prompt_name: str | None = None
         self.stats = types.SimpleNamespace(texts=0, tokens=0, truncated=0)
         self.asked: dict[str, object] = {}
 
