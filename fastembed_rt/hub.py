@@ -200,7 +200,7 @@ def _no_directory(name: str) -> Iterator[None]:
 
 
 def did_you_mean(path: Path) -> str:
-    """", did you mean 'my-model'?" where directories of a similar name lie beside `path`, else ""."""
+    """ ", did you mean 'my-model'?" where directories of a similar name lie beside `path`, else ""."""
     known = path
     for parent in path.parents:  # a mistake in the middle of the path: mend the first part that is not there
         if parent.is_dir():

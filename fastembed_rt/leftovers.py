@@ -15,8 +15,10 @@ from pathlib import Path
 
 try:
     import fcntl
+
+    LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    LOCKS = False
 
 
 @contextlib.contextmanager
@@ -50,14 +52,13 @@ def held(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def left_behind(folder: Path, pattern: re.Pattern[str]) -> Iterator[list[Path]]:
     """The entries of a folder whose whole names match and that no process works on; held until the block ends."""
-    names: list[str] = []
+    entries: list[Path] = []
     with contextlib.suppress(OSError):  # no such folder, or one whose entries are not ours to see
-        names = sorted(os.listdir(folder))
+        entries = sorted(folder.iterdir())
     found: list[Path] = []
     with contextlib.ExitStack() as locks:
-        for name in names:
-            path = folder / name
-            if pattern.fullmatch(name) and not path.is_symlink():
+        for path in entries:
+            if pattern.fullmatch(path.name) and not path.is_symlink():
                 lock = _lock(path, wait=False)
                 if lock is not None:
                     locks.callback(os.close, lock)
@@ -83,7 +84,7 @@ def remove(path: Path) -> None:
 
 def _lock(path: Path, *, wait: bool) -> int | None:
     """A descriptor that holds the lock on a file or directory; None where there is none to be had."""
-    if fcntl is None:
+    if not LOCKS:
         return None
     try:
         descriptor = os.open(path, os.O_RDONLY)

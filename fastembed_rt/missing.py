@@ -49,7 +49,7 @@ class Missing:
 def distributions() -> tuple[dict[str, str], dict[str, str]]:
     """Installed distributions, and of them those that wrote the `onnxruntime` which is imported: name -> version."""
     packages, wheels = _distributions()
-    return packages, dict(sorted(wheels.get(imported_from(wheels), {}).items()))
+    return packages, dict(sorted(wheels.get(imported_from(wheels) or Path(), {}).items()))
 
 
 def shadowed_wheels() -> dict[str, str]:

@@ -360,7 +360,9 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
         changes["heads"] = _normalized(checkpoint.heads, wanted.normalize)
     if wanted.truncate_dim is not None:
         if wanted.truncate_dim < 1:
-            raise InvalidInputError(f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more")
+            raise InvalidInputError(
+                f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more"
+            )
         changes["heads"] = _truncated(changes.get("heads", checkpoint.heads), wanted.truncate_dim)
     if wanted.max_length is not None and not checkpoint.is_static:
         limit = checkpoint.architecture.positions(checkpoint.config)

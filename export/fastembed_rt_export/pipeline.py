@@ -14,7 +14,7 @@ from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
 from fastembed_rt.manifest import EMBEDDING, FileRecord, Manifest, Source, record_file
 
-from . import heads, tasks, tokenizer_file, variants, verify
+from . import heads, quantize, tasks, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
 from .checkpoint import Checkpoint, Overrides
 from .directory import atomic_directory, check_free
@@ -79,6 +79,12 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         raise InvalidInputError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
     precisions = options.precisions or (variants.default_precision(options.targets),)
     variants.check(options.targets, precisions)
+    if options.calibration is not None:
+        if "int8" not in precisions:
+            raise InvalidInputError(
+                "calibration texts are for precision int8, which is not asked for; add it or drop them"
+            )
+        quantize.calibration_texts(options.calibration)  # here, before minutes of other work
     output = options.output or Path(f"{_base_name(name)}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")

@@ -36,7 +36,9 @@ SAMPLE = 1024  # tokens whose activations are kept to compare candidates on
 BATCH_TOKENS = 1024
 MOST_OUTPUTS = 8_192  # of a group of layers, on which candidates are compared
 SEED = 0
-CALIBRATION_FILES = "pass a UTF-8 file with a text a line, a .jsonl file of strings or {\"text\": ...}, or a directory of such"
+CALIBRATION_FILES = (
+    'pass a UTF-8 file with a text a line, a .jsonl file of strings or {"text": ...}, or a directory of such'
+)
 OUTLIERS = (0, 1, 2, 4)
 CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
 COARSE_CLIPS = (1.0, 0.8, 0.6, 0.4)
@@ -96,7 +98,9 @@ def calibration_texts(source: Path | None = None) -> list[str]:
                     entry = json.loads(line) if file.suffix == ".jsonl" else line
                     texts.append(entry["text"] if isinstance(entry, dict) else str(entry))
         except (OSError, ValueError, KeyError) as error:
-            raise InvalidInputError(f"calibration texts {file} cannot be read ({error!r}); {CALIBRATION_FILES}") from error
+            raise InvalidInputError(
+                f"calibration texts {file} cannot be read ({error!r}); {CALIBRATION_FILES}"
+            ) from error
     if not texts:
         raise InvalidInputError(f"{source} has no texts to calibrate with; {CALIBRATION_FILES}")
     return texts

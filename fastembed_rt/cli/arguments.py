@@ -18,7 +18,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="execution provider: cpu, cuda, tensorrt, openvino, coreml, directml; auto takes cuda where it runs, "
         "else cpu (default: cpu)",
     )
-    parser.add_argument("--precision", type=precision, help=f"{listed(ALL, 'or')} (default: as the model directory says)")
+    parser.add_argument(
+        "--precision", type=precision, help=f"{listed(ALL, 'or')} (default: as the model directory says)"
+    )
     add_hub_options(parser)
 
 

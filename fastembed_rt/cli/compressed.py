@@ -7,9 +7,9 @@ import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ..errors import InvalidInputError
 
@@ -72,7 +72,8 @@ def reading(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
         InvalidInputError: inside the block, where they are damaged.
     """
     ending = split(name)[1]
-    opened = {"": lambda file: file, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[ending](stream)
+    openers: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opened = openers[ending](stream) if ending else stream
     try:
         yield cast("BinaryIO", opened)
     except DAMAGED as error:

@@ -45,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--truncate-dim", type=int, metavar="N", help="first N dimensions (Matryoshka models), cut before normalization"
     )
-    parser.add_argument("--prompt", action="append", type=text, metavar="NAME=TEXT", help="add or change a prompt; repeatable")
+    parser.add_argument(
+        "--prompt", action="append", type=text, metavar="NAME=TEXT", help="add or change a prompt; repeatable"
+    )
     parser.add_argument("--default-prompt", type=text, metavar="NAME", help="prompt that plain encode uses")
     parser.add_argument(
         "--target",

@@ -156,7 +156,9 @@ def _why_not(facts: Manifest, variant: Variant, provider: str, chosen: Variant |
     from ..providers import PROVIDERS
 
     if variant.target not in PROVIDERS[provider].targets:
-        return f"for provider {listed((name for name, row in PROVIDERS.items() if variant.target in row.targets), 'or')}"
+        return (
+            f"for provider {listed((name for name, row in PROVIDERS.items() if variant.target in row.targets), 'or')}"
+        )
     # The runtime is asked again with this variant's precision: this page must not tell rules of its own.
     if precision != variant.precision:
         chosen = _choose(facts, provider, variant.precision)

@@ -73,7 +73,9 @@ def test_it_says_class_by_class_where_others_are_ahead_and_by_how_much() -> None
     assert long[best] > long["rt-fp32"]  # in this record
     assert full_precision.startswith("In full precision, others are ahead of fastembed-rt fp32 at: ")
     share = f"{100 * (long[best] / long['rt-fp32'] - 1):.0f} % more"
-    said = f"long texts, {long[best]:,.0f} against {long['rt-fp32']:,.0f} texts/s, {share} ({records.title(record, best)}"
+    said = (
+        f"long texts, {long[best]:,.0f} against {long['rt-fp32']:,.0f} texts/s, {share} ({records.title(record, best)}"
+    )
     assert said in full_precision
     assert "long texts, 79 against 71 texts/s" in eight_bits
     assert "(sentence-transformers, OpenVINO INT8" in eight_bits

@@ -13,8 +13,8 @@ import pytest
 from checkpoints import TEXTS, save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import quick
-from test_late_interaction import save_multi_vector
-from test_sparse import save_splade
+from test_late_interaction import save_multi_vector  # type: ignore[import-not-found]
+from test_sparse import save_splade  # type: ignore[import-not-found]
 
 from fastembed_rt import cli
 

@@ -72,7 +72,9 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
         foreign = [name for name, value in vars(wanted).items() if value is not None and name not in allowed]
         if foreign:
             option = foreign[0].replace("_", "-")
-            raise InvalidInputError(f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out")
+            raise InvalidInputError(
+                f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out"
+            )
     return checkpoints.override(checkpoint, wanted)
 
 
