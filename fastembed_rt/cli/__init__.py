@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import FastembedRtError
@@ -101,10 +101,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
         code = BROKEN_PIPE
     except OSError as error:
-        _discard_stdout()
+        _discard(sys.stdout)
         code = _fail(_describe(error), 1, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
         hint = "" if debug else " (run again with --debug for the traceback)"
@@ -164,11 +164,12 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
-    # A pipe that nobody reads any more, or a full disk: the code is all that can still be told.
-    with contextlib.suppress(OSError, ValueError):
+    try:
         if debug:
             traceback.print_exc()
-        print(f"{PROG}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+        print(f"{PROG}: error: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # a pipe that nobody reads, a full disk: the code is all that can still be told
+        _discard(sys.stderr)
     return code
 
 
@@ -178,11 +179,13 @@ def _describe(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
 
 
-def _discard_stdout() -> None:
-    """Point standard output at nothing: what its buffer still holds would fail again when Python exits."""
+def _discard(stream: TextIO | None) -> None:
+    """Point a standard stream at nothing: what its buffer still holds would fail again when Python exits."""
+    if stream is None:
+        return
     try:
-        descriptor = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or a stand-in without a descriptor
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # closed, or a stand-in without a descriptor
         return
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)
