@@ -211,8 +211,9 @@ def did_you_mean(path: Path) -> str:
     except OSError:
         return ""
     near = difflib.get_close_matches(known.name, names, n=3, cutoff=0.7)
-    beside = [repr(str(known.parent / name / path.relative_to(known))) for name in near]
-    return f" (did you mean {' or '.join(beside)}?)" if beside else ""
+    beside = [known.parent / name / path.relative_to(known) for name in near]
+    meant = [repr(str(other)) for other in beside if other.is_dir()]
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def _located(directory: Path) -> Located:
