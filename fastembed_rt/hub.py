@@ -115,6 +115,8 @@ def resolve_checkpoint(
     """
     local = _local_directory(name, revision)
     if local is not None:
+        if (local / MANIFEST_FILE).is_file() and not any((local / file).is_file() for file in DECISIVE_FILES):
+            raise CheckpointError(f"{local} is a model directory already; export takes the checkpoint that it is from")
         return _located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
     with _no_directory(str(name)):

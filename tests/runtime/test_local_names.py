@@ -9,7 +9,7 @@ import pytest
 from fake_hub import FakeHub
 
 from fastembed_rt import EmbeddingModel, cli, manifest
-from fastembed_rt.errors import ModelNotFoundError
+from fastembed_rt.errors import CheckpointError, ModelNotFoundError
 from fastembed_rt.hub import resolve_checkpoint, resolve_model
 from fastembed_rt_export.card import card
 
@@ -73,6 +73,11 @@ def test_nothing_is_made_up_where_nothing_is_near(inside: Path, hub: FakeHub) ->
     with pytest.raises(ModelNotFoundError) as error:
         resolve_model("acme/encoder", files=no_files)
     assert str(error.value).startswith("there is no directory 'acme/encoder' here; as a hub repository: ")
+
+
+def test_a_model_directory_is_no_checkpoint(model_dir: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a model directory already; export takes the checkpoint"):
+        resolve_checkpoint(model_dir)
 
 
 # What a manifest says.
