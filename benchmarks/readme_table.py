@@ -10,6 +10,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import records
@@ -22,7 +23,19 @@ BEGIN, END = "<!-- benchmark table: begin ({}) -->", "<!-- benchmark table: end 
 SECTION = re.compile(
     r"<!-- benchmark table: begin \((?P<record>[^)]*)\) -->\n.*?<!-- benchmark table: end -->", re.DOTALL
 )
+FULL, INT8 = "full precision", "INT8"
 Value = Callable[[str], float | None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table, and what of it the sentences below say."""
+
+    head: str
+    value: Value  # of a contender
+    more: bool  # is better
+    write: Callable[[float], str]
+    share: bool = True  # a difference is told in per cent too
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -95,67 +108,101 @@ def _conditions(record: Record, report: str) -> str:
     return (
         f"One run on {machine['cpus']} CPUs ({machine['cpu']}) on {record['started'][:10]}: every contender in an "
         f"environment of its own, {settings['threads']} threads, texts cut at {settings['max_length']} tokens, medians "
-        f"of {settings['rounds']} interleaved rounds ([report]({report})).{noise}"
+        f"of {settings['rounds']} interleaved rounds ([report]({report})).{noise} Bold is the best of its class: "
+        "full precision (floats, bf16 among them) or INT8."
     )
 
 
-def _columns(record: Record) -> list[tuple[str, Value, bool, Callable[[float], str]]]:
-    """Head, value of a contender, whether more is better, how it is written."""
-    columns: list[tuple[str, Value, bool, Callable[[float], str]]] = [
-        (f"{workload}, texts/s", lambda name, w=workload: speed(record, name, w), True, _plain)  # type: ignore[misc]
-        for workload in records.workloads(record, "texts")
-    ]
+def _columns(record: Record) -> list[Column]:
+    def cosine(key: str) -> Value:
+        return lambda name: (worst_fidelity(record, name) or {}).get(key)
+
     return [
-        *columns,
-        ("one text, p50", lambda name: latency(record, name, 0.5), False, lambda value: f"{1e3 * value:.1f} ms"),
-        ("cold start", lambda name: cold(record, name), False, lambda value: f"{value:.2f} s"),
-        ("peak memory", lambda name: peak_rss(record, name), False, lambda value: f"{value / 1e6:,.0f} MB"),
+        *(
+            Column(f"{workload}, texts/s", lambda name, w=workload: speed(record, name, w), True, _plain)  # type: ignore[misc]
+            for workload in records.workloads(record, "texts")
+        ),
+        Column("one text, p50", lambda name: latency(record, name, 0.5), False, lambda value: f"{1e3 * value:.1f} ms"),
+        Column("cold start", lambda name: cold(record, name), False, lambda value: f"{value:.2f} s"),
+        Column("peak memory", lambda name: peak_rss(record, name), False, lambda value: f"{value / 1e6:,.0f} MB"),
+        Column("cosine, mean", cosine("cosine_mean"), True, _cosine, share=False),
+        Column("cosine, worst", cosine("cosine_min"), True, _cosine, share=False),
     ]
+
+
+def _classes(record: Record) -> dict[str, list[str]]:
+    """Contenders that are alike: who rounds to eight bits is compared with who does, and bf16 is a float."""
+    found: dict[str, list[str]] = {FULL: [], INT8: []}
+    for name in records.names(record):
+        found[INT8 if record["contenders"][name]["precision"] == "int8" else FULL].append(name)
+    return found
 
 
 def _table(record: Record) -> str:
-    columns = _columns(record)
-    best = {}
-    for head, value, more, write in columns:
-        known = [found for name in records.names(record) if (found := value(name)) is not None]
-        best[head] = write((max if more else min)(known)) if known else None
-    body = []
-    for name in records.names(record):
-        title = records.title(record, name)
-        row = [f"**{title}**" if record["contenders"][name]["ours"] else title]
-        for head, value, _, write in columns:
-            found = value(name)
-            cell = "-" if found is None else write(found)
-            row.append(f"**{cell}**" if cell == best[head] and cell != "-" else cell)
-        fidelity = worst_fidelity(record, name)
-        body.append([*row, _cosines(fidelity["cosine_mean"], fidelity["cosine_min"]) if fidelity else "-"])
-    return table(["", *(head for head, *_ in columns), "cosine, mean / worst"], body)
+    columns, body = _columns(record), []
+    for names in _classes(record).values():
+        cells = {name: [_cell(column, name) for column in columns] for name in names}
+        best = [_best(column, names) for column in columns]
+        for name in names:
+            title = records.title(record, name)
+            row = [f"**{cell}**" if cell == mark else cell for cell, mark in zip(cells[name], best, strict=True)]
+            body.append([f"**{title}**" if record["contenders"][name]["ours"] else title, *row])
+    return table(["", *(column.head for column in columns)], body)
+
+
+def _cell(column: Column, name: str) -> str:
+    found = column.value(name)
+    return "-" if found is None else column.write(found)
+
+
+def _best(column: Column, names: Sequence[str]) -> str | None:
+    """The best cell of a class, as it is written; None where it marks nobody out, since half of them have it."""
+    known = [found for name in names if (found := column.value(name)) is not None]
+    if not known:
+        return None
+    written = [column.write(value) for value in known]
+    best = column.write((max if column.more else min)(known))
+    return best if len(known) == 1 or 2 * written.count(best) < len(known) else None
 
 
 def _behind(record: Record) -> str:
-    """Where others are ahead of the best of ours: said by the figures, not left to the reader."""
-    ours, peers = records.names(record, ours=True), records.names(record, ours=False)
+    """In each class, where others are ahead of ours and by how much: said by the figures, not left to the reader."""
     sentences = []
-    for head, value, more, write in _columns(record):
-        mine = {name: found for name in ours if (found := value(name)) is not None}
-        if not mine:
+    for kind, names in _classes(record).items():
+        ours = [name for name in names if record["contenders"][name]["ours"]]
+        peers = [name for name in names if name not in ours]
+        if not ours or not peers:
             continue
-        pick = max if more else min
-        best = pick(mine, key=lambda name: mine[name])
-        ahead = {
-            name: found
-            for name in peers
-            if (found := value(name)) is not None and (found > mine[best] if more else found < mine[best])
-        }
-        if ahead:
-            first = pick(ahead, key=lambda name: ahead[name])
-            others = f" and {len(ahead) - 1} more" if len(ahead) > 1 else ""
-            what = head.replace(", texts/s", " texts")
-            figures = f"{write(ahead[first])} against {write(mine[best])}" + (" texts/s" if more else "")
-            sentences.append(f"{what}, {figures} ({records.title(record, first)}{others})")
-    if not sentences:
-        return "No contender is ahead of fastembed-rt in any of these." if ours and peers else ""
-    return f"Others are ahead of fastembed-rt at: {'; '.join(sentences)}."
+        found = [said for column in _columns(record) if (said := _ahead(record, column, ours, peers))]
+        title = records.title(record, ours[0]) if len(ours) == 1 else "fastembed-rt"
+        if found:
+            sentences.append(f"In {kind}, others are ahead of {title} at: {'; '.join(found)}.")
+        else:
+            sentences.append(f"In {kind}, no contender is ahead of {title} in any of these.")
+    return "\n\n".join(sentences)
+
+
+def _ahead(record: Record, column: Column, ours: Sequence[str], peers: Sequence[str]) -> str:
+    """Who is ahead of the best of ours in a column, as far as its cells show; "" where nobody is."""
+    pick = max if column.more else min
+    mine = pick((found for name in ours if (found := column.value(name)) is not None), default=None)
+    if mine is None:
+        return ""
+    ahead = {
+        name: found
+        for name in peers
+        if (found := column.value(name)) is not None
+        and (found > mine if column.more else found < mine)
+        and column.write(found) != column.write(mine)
+    }
+    if not ahead:
+        return ""
+    first = pick(ahead, key=lambda name: ahead[name])
+    others = f" and {len(ahead) - 1} more" if len(ahead) > 1 else ""
+    unit = " texts/s" if "texts/s" in column.head else ""
+    by = f", {abs(ahead[first] / mine - 1):.0%} {'more' if column.more else 'less'}".replace("%", " %")
+    figures = f"{column.write(ahead[first])} against {column.write(mine)}{unit}{by if column.share else ''}"
+    return f"{column.head.replace(', texts/s', ' texts')}, {figures} ({records.title(record, first)}{others})"
 
 
 def _quality(record: Record) -> str:
@@ -183,8 +230,8 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _cosines(mean: float, worst: float) -> str:
-    return " / ".join("1" if value > 1 - 5e-5 else f"{value:.4f}" for value in (mean, worst))
+def _cosine(value: float) -> str:
+    return "1" if value > 1 - 5e-6 else f"{value:.5f}"  # five digits: bf16 arithmetic under another name shows
 
 
 if __name__ == "__main__":

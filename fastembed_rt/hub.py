@@ -5,9 +5,12 @@ Decides which files a runtime or an export needs; how they come here is hub_clie
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -15,6 +18,7 @@ from . import manifest
 from .errors import CheckpointError, IntegrityError, InvalidInputError, ModelFormatError, ModelNotFoundError
 from .hub_client import Repository
 from .manifest import MANIFEST_FILE, Manifest
+from .paths import as_text
 
 # Files whose absence changes vectors without breaking anything: pooling, prompts, lengths. They are asked for
 # by name, so that the cache also remembers that a repository has none, and an offline export can tell.
@@ -26,6 +30,14 @@ DECISIVE_FILES = (
 )
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 ADAPTER = "adapter_config.json"  # what it says of itself, the export says
+# The hub's cache: models--org--name/snapshots/commit.
+CACHED = re.compile(r".*/models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
+# Names that training scripts give to any checkpoint.
+GENERIC = re.compile(
+    r"(best[-_]?|final[-_]?|last[-_]?|trained[-_]?)*(model|checkpoint|ckpt|output|out|export|epoch)?"
+    r"([-_]?(best|final|last|\d+))?|0_Transformer",
+    re.IGNORECASE,
+)
 INDEX = ".index.json"  # after a weight file's name: the list of its shards
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, whole or sharded, is taken
 
@@ -36,7 +48,7 @@ class Located:
 
     path: Path
     name: str  # hub id, or a local directory's base name: what a manifest may tell the world
-    revision: str | None  # commit of the hub repository
+    revision: str | None  # commit of the hub repository; None: a local directory
 
 
 def resolve_model(
@@ -53,7 +65,7 @@ def resolve_model(
     All files of a snapshot come from one commit.
 
     Raises:
-        ModelNotFoundError: no such directory, repository or revision; no access; not cached and offline.
+        ModelNotFoundError: no such directory, and no such repository or revision; no access; not cached and offline.
         ModelFormatError: the repository's manifest.json cannot be read.
         IntegrityError: the repository lacks a file that its manifest names.
         InvalidInputError: a revision of a local directory; token=True without a stored token.
@@ -62,7 +74,8 @@ def resolve_model(
     if local is not None:
         return local
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
-    path = repository.fetch(MANIFEST_FILE)
+    with _no_directory(str(name)):
+        path = repository.fetch(MANIFEST_FILE)
     if path is None:
         raise ModelNotFoundError(
             f"hub repository '{name}' has no {MANIFEST_FILE}, so it is not a fastembed-rt model directory; "
@@ -103,9 +116,12 @@ def resolve_checkpoint(
     """
     local = _local_directory(name, revision)
     if local is not None:
-        return Located(path=local, name=local.resolve().name or "checkpoint", revision=None)
+        if (local / MANIFEST_FILE).is_file() and not any((local / file).is_file() for file in DECISIVE_FILES):
+            raise CheckpointError(f"{local} is a model directory already; export takes the checkpoint that it is from")
+        return _located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
-    anchor = repository.fetch("modules.json") or repository.fetch("config.json") or repository.fetch(ADAPTER)
+    with _no_directory(str(name)):
+        anchor = repository.fetch("modules.json") or repository.fetch("config.json") or repository.fetch(ADAPTER)
     if anchor is None:
         raise CheckpointError(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
@@ -170,9 +186,53 @@ def _local_directory(name: str | os.PathLike[str], revision: str | None) -> Path
     )
     if looks_like_path:
         raise ModelNotFoundError(
-            f"directory {text} does not exist (from {Path.cwd()}); check the path, or give a hub repository as org/name"
+            f"directory {text} does not exist (from {Path.cwd()}){did_you_mean(path)}; check the path, or give a hub "
+            "repository as org/name"
         )
     return None
+
+
+@contextmanager
+def _no_directory(name: str) -> Iterator[None]:
+    """Say beside the hub's answer that there is no directory of that name here: the name may be a mistyped path."""
+    try:
+        yield
+    except ModelNotFoundError as error:
+        here = f"there is no directory {name!r} here{did_you_mean(Path(name))}"
+        raise ModelNotFoundError(f"{here}; as a hub repository: {error}") from error
+
+
+def did_you_mean(path: Path) -> str:
+    """ ", did you mean 'my-model'?" where directories of a similar name lie beside `path`, else ""."""
+    known = path
+    for parent in path.parents:  # a mistake in the middle of the path: mend the first part that is not there
+        if parent.is_dir():
+            break
+        known = parent
+    try:
+        names = [entry.name for entry in os.scandir(known.parent) if entry.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(known.name, names, n=3, cutoff=0.7)
+    beside = [known.parent / name / path.relative_to(known) for name in near]
+    meant = [repr(str(other)) for other in beside if other.is_dir()]
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
+
+
+def _located(directory: Path) -> Located:
+    """A local checkpoint under a name that says which it is.
+
+    A snapshot of the hub's cache has its repository's name. `model` or `checkpoint-500` are told apart by the
+    directory that they lie in, unless that is somebody's home.
+    """
+    place = directory.resolve()
+    if match := CACHED.fullmatch(place.as_posix()):
+        return Located(path=directory, name=match["name"].replace("--", "/"), revision=match["commit"])
+    name = place.name or "checkpoint"
+    of_a_user = place.parent == Path.home() or place.parent.parent.name in ("home", "Users")
+    if GENERIC.fullmatch(name) and len(place.parts) > 3 and not of_a_user:
+        name = f"{place.parent.name}/{name}"
+    return Located(path=directory, name=as_text(name), revision=None)
 
 
 def _module_directories(snapshot: Path, name: str) -> list[str]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,40 @@ class Missing:
 
 
 def distributions() -> tuple[dict[str, str], dict[str, str]]:
-    """Installed distributions, and of them those that bring the package `onnxruntime`: name -> version."""
+    """Installed distributions, and of them those that wrote the `onnxruntime` which is imported: name -> version."""
+    packages, wheels = _distributions()
+    return packages, dict(sorted(wheels.get(imported_from(wheels) or Path(), {}).items()))
+
+
+def shadowed_wheels() -> dict[str, str]:
+    """Wheels of onnxruntime in other directories of the path than the one it is imported from: "name version" -> where.
+
+    They are in nobody's way.
+    """
+    wheels = _distributions()[1]
+    first = imported_from(wheels)
+    return {
+        f"{name} {version}": str(folder)
+        for folder, found in wheels.items()
+        if folder != first
+        for name, version in found.items()
+    }
+
+
+def imported_from(folders: Iterable[Path] = ()) -> Path | None:
+    """The directory of the path that `onnxruntime` is imported from; where it is nowhere, the first of `folders`."""
+    spec = PathFinder.find_spec("onnxruntime")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).resolve().parents[1]
+    return next(iter(folders), None)
+
+
+def _distributions() -> tuple[dict[str, str], dict[Path, dict[str, str]]]:
+    """Installed distributions: name -> version; and by directory, those that bring the package `onnxruntime`."""
     import importlib.metadata  # slow, and for errors only
 
     packages: dict[str, str] = {}
-    wheels: dict[str, str] = {}
+    wheels: dict[Path, dict[str, str]] = {}
     for distribution in importlib.metadata.distributions():
         metadata_name = distribution.metadata["Name"]
         if not metadata_name:  # a damaged installation has metadata without a name
@@ -60,8 +90,9 @@ def distributions() -> tuple[dict[str, str], dict[str, str]]:
         # Some names begin alike and are other packages (onnxruntime-extensions, onnxruntime-genai).
         files = {str(file) for file in distribution.files or ()} if name.startswith(("onnxruntime", "ort-")) else ()
         if "onnxruntime/__init__.py" in files:
-            wheels.setdefault(name, distribution.version)
-    return packages, dict(sorted(wheels.items()))
+            folder = Path(str(distribution.locate_file(""))).resolve()
+            wheels.setdefault(folder, {}).setdefault(name, distribution.version)
+    return packages, wheels
 
 
 def wheel(provider: str, onnxruntime_name: str, available: Iterable[str], package: str) -> Missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -20,7 +21,7 @@ class NoBar:
 
 def progress(total: int, show: bool | None, unit: str = "text", what: str = "encode") -> Any:
     """A tqdm bar over `total` texts, or other units, on stderr, or nothing; a context manager with `update(count)`."""
-    if not show:
+    if not show or sys.stderr is None or sys.stderr.closed:  # pythonw, a daemon: nobody could see it
         return NoBar()
     from tqdm import tqdm
 

@@ -24,6 +24,8 @@ from .errors import (
 from .files import ModelFiles
 from .manifest import Manifest, Variant
 from .overflow import overflows
+from .paths import as_utf8
+from .precisions import lacking
 from .providers import (
     PROVIDERS,
     Provider,
@@ -73,20 +75,18 @@ def choose_variant(
     if target == "native" and (reason := native.why_not()) is not None:
         raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
     wanted = manifest.default.precision if precision is None else precision
-    precisions = sorted({variant.precision for variant in manifest.variants})
-    if wanted not in precisions:
-        raise InvalidInputError(
-            f"precision {wanted!r} is not in this model directory, which has {', '.join(precisions)}; "
-            f"export it with --precision {wanted}"
-        )
+    if all(variant.precision != wanted for variant in manifest.variants):
+        raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants))
     runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
+        if target is None:
+            raise ModelFormatError(lacking(wanted, provider, row.targets, manifest.variants))
         targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
         raise ModelFormatError(
-            f"precision {wanted!r} is there for {', '.join(targets)}, not for provider {provider!r}"
-            f"{f' and target {target!r}' if target else ''}; choose another precision or export again"
+            f"precision {wanted!r} is there for {', '.join(targets)}, not for provider {provider!r} and target "
+            f"{target!r}; choose another precision or export again"
         )
     return min(fitting, key=lambda variant: row.targets.index(variant.target))
 
@@ -122,7 +122,7 @@ class Session:
             if variant.target in TUNED:
                 tune(options, onnxruntime, variant.precision)
             if variant.target == "native":
-                options.register_custom_ops_library(str(native.library()))
+                options.register_custom_ops_library(as_utf8(native.library()))
             if provider != "cpu" and variant.target == row.targets[0] != "portable":
                 # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the
                 # CPU has kernels for, such as the integer ArgMax of CLS pooling.
@@ -205,7 +205,7 @@ def _load_from(
     files.check_unwritten(names)
     if files.in_place(names):
         try:
-            made = load(str(files.directory / variant.graph.file), {})
+            made = load(as_utf8(files.directory / variant.graph.file), {})
         except Exception:
             if files.in_place(names):
                 raise

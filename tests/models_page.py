@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt.precisions import PRECISIONS
 from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
-from fastembed_rt_export.variants import PRECISIONS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"

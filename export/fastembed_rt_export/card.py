@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
 from fastembed_rt.missing import NVIDIA
+from fastembed_rt.sizes import readable
 
 from .verify import describe, details
 
@@ -49,13 +50,13 @@ for text in ["A sentence.", "Another one."]:
 def card(manifest: Manifest) -> str:
     """Text of README.md."""
     source = manifest.source
-    revision = f" at revision `{source.revision}`" if source.revision else ""
+    revision = f" at revision `{source.revision}`" if source.revision else ", a local directory"
     prompts = "".join(f"- `{name}`: `{text!r}`\n" for name, text in manifest.prompts.items())
     default = f" (default: `{manifest.default_prompt_name}`)" if manifest.default_prompt_name else ""
     overrides = "".join(f"- {key}: {value}\n" for key, value in manifest.overrides.items())
     notes = "".join(f"- {note}\n" for note in manifest.notes)
     rows = "".join(
-        f"| {v.graph.file} | {v.target} | {v.precision} | {v.opset} | {sum(f.size for f in v.files) / 1e6:.1f} MB |\n"
+        f"| {v.graph.file} | {v.target} | {v.precision} | {v.opset} | {readable(v.graph.size)} |\n"
         for encoder in (manifest, *manifest.routes.values())
         for v in encoder.variants
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fastembed_rt import leftovers
 from fastembed_rt.manifest import MANIFEST_FILE
 
 from .errors import OutputExistsError
@@ -24,21 +26,38 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
         OutputExistsError: `destination` is there and `force` is not given, or it is not a model directory.
     """
     destination = Path(os.path.abspath(destination))  # noqa: PTH100  not resolved: a link is refused
+    clear_left_behind(destination)
     check_free(destination, force=force)
     made = [parent for parent in destination.parents if not parent.exists()]  # innermost first
     destination.parent.mkdir(parents=True, exist_ok=True)
     # In the same parent, so that the rename stays inside one file system.
-    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
-    try:
-        yield work
-        work.chmod(0o755 & ~_umask())
-        _swap_in(work, destination, force=force)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        with suppress(OSError):  # somebody else's file in there meanwhile
-            for parent in made:
-                parent.rmdir()
-        raise
+    with leftovers.unfinished(lambda: _beside(destination, ".partial")) as work:
+        try:
+            yield work
+            work.chmod(0o755 & ~_umask())
+            _swap_in(work, destination, force=force)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # somebody else's file in there meanwhile
+                for parent in made:
+                    parent.rmdir()
+            raise
+
+
+def clear_left_behind(destination: Path) -> None:
+    """Remove what exports to `destination` left when they were killed; bring back what one had moved aside for it."""
+
+    def named(suffix: str) -> re.Pattern[str]:
+        return re.compile(rf"\.{re.escape(destination.name)}\.[a-z0-9_]{{8}}\.{suffix}")
+
+    leftovers.remove_left_behind(destination.parent, named("partial"))
+    with leftovers.left_behind(destination.parent, named("old")) as aside:
+        for old in aside:
+            # Killed between the two renames of a swap: this is the only copy of what was there.
+            if not os.path.lexists(destination) and (old / MANIFEST_FILE).is_file():
+                old.rename(destination)
+            else:
+                leftovers.remove(old)
 
 
 def check_free(destination: Path, *, force: bool) -> None:
@@ -61,14 +80,19 @@ def _swap_in(work: Path, destination: Path, *, force: bool) -> None:
     if not destination.exists():
         work.rename(destination)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".old", dir=destination.parent))
-    destination.rename(old)  # onto an empty directory, which rename replaces
-    try:
-        work.rename(destination)
-    except BaseException:
-        old.rename(destination)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with leftovers.held(destination):  # the directory, whatever its name is meanwhile
+        old = _beside(destination, ".old")
+        destination.rename(old)  # onto an empty directory, which rename replaces
+        try:
+            work.rename(destination)
+        except BaseException:
+            old.rename(destination)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(destination: Path, suffix: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent))
 
 
 def _umask() -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from fastembed_rt.errors import (
     CheckpointError,
     FastembedRtError,
+    InvalidInputError,
     MissingDependencyError,
     OutputExistsError,
     ParityError,
@@ -14,6 +15,7 @@ from fastembed_rt.errors import (
 
 __all__ = [
     "CheckpointError",
+    "InvalidInputError",
     "MissingDependencyError",
     "OutputExistsError",
     "ParityError",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import InvalidInputError
 from .modules import Dense, Head, LayerNorm, Normalize, Truncate
 from .record import Checkpoint
 
@@ -27,7 +27,7 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     """The checkpoint with the user's word instead of its own, recorded.
 
     Raises:
-        CheckpointError: a max_length that the model has no positions for, a default prompt that does not exist,
+        InvalidInputError: a max_length that the model has no positions for, a default prompt that does not exist,
             a truncate_dim below 1, something that a checkpoint of this kind does not have.
     """
     _check_kind(checkpoint, wanted)
@@ -40,7 +40,7 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     }
     if wanted.pooling is not None:
         if checkpoint.heads and len(wanted.pooling) != len(checkpoint.pooling) and _needs_width(checkpoint.heads):
-            raise CheckpointError(
+            raise InvalidInputError(
                 f"pooling {'+'.join(wanted.pooling)} changes the width that {checkpoint.heads[0]} takes; "
                 "leave the pooling as the checkpoint has it"
             )
@@ -49,19 +49,21 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
         changes["heads"] = _normalized(checkpoint.heads, wanted.normalize)
     if wanted.truncate_dim is not None:
         if wanted.truncate_dim < 1:
-            raise CheckpointError(f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more")
+            raise InvalidInputError(
+                f"truncate_dim {wanted.truncate_dim} is not possible; vectors have 1 number or more"
+            )
         changes["heads"] = _truncated(changes.get("heads", checkpoint.heads), wanted.truncate_dim)
     if wanted.max_length is not None and not checkpoint.is_static:
         limit = checkpoint.architecture.positions(checkpoint.config)
         if not 1 <= wanted.max_length <= limit:
-            raise CheckpointError(f"max_length {wanted.max_length} is not possible; the model has {limit} positions")
+            raise InvalidInputError(f"max_length {wanted.max_length} is not possible; the model has {limit} positions")
         changes["max_length"] = wanted.max_length
     if wanted.prompts is not None:
         changes["prompts"] = {**checkpoint.prompts, **wanted.prompts}
     if wanted.default_prompt_name is not None:
         prompts = changes.get("prompts", checkpoint.prompts)
         if wanted.default_prompt_name not in prompts:
-            raise CheckpointError(
+            raise InvalidInputError(
                 f"default prompt {wanted.default_prompt_name!r} is not one of {sorted(prompts) or 'no prompts'}; "
                 "add it with --prompt NAME=TEXT"
             )
@@ -76,9 +78,9 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
 
 def _check_kind(checkpoint: Checkpoint, wanted: Overrides) -> None:
     if checkpoint.route is not None and (wanted.pooling is not None or wanted.normalize is not None):
-        raise CheckpointError("--pooling and --normalize are not for a model with routes; leave them out")
+        raise InvalidInputError("--pooling and --normalize are not for a model with routes; leave them out")
     if checkpoint.is_static and checkpoint.route is None and (wanted.pooling or wanted.max_length) is not None:
-        raise CheckpointError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")
+        raise InvalidInputError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")
 
 
 def _normalized(heads: tuple[Head, ...], wanted: bool) -> tuple[Head, ...]:

@@ -14,11 +14,11 @@ from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
 from fastembed_rt.manifest import EMBEDDING, FileRecord, Manifest, Source, record_file
 
-from . import heads, tasks, tokenizer_file, variants, verify
+from . import heads, quantize, tasks, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
 from .checkpoint import Checkpoint, Overrides
 from .directory import atomic_directory, check_free
-from .errors import CheckpointError, UnsupportedCheckpointError
+from .errors import InvalidInputError, UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph
 from .graph.ops import Ops
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
@@ -69,15 +69,22 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
 
     Raises:
         ModelNotFoundError: nothing under that name.
+        InvalidInputError: options that are not possible, for any checkpoint or for this one.
         CheckpointError, UnsupportedCheckpointError: see their texts.
         OutputExistsError: the output is there and `force` is not given.
         ParityError: vectors differ from the reference; nothing is written.
     """
     start = time.monotonic()
     if not MIN_OPSET <= options.opset <= MAX_OPSET:
-        raise UnsupportedCheckpointError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
+        raise InvalidInputError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
     precisions = options.precisions or (variants.default_precision(options.targets),)
     variants.check(options.targets, precisions)
+    if options.calibration is not None:
+        if "int8" not in precisions:
+            raise InvalidInputError(
+                "calibration texts are for precision int8, which is not asked for; add it or drop them"
+            )
+        quantize.calibration_texts(options.calibration)  # here, before minutes of other work
     output = options.output or Path(f"{_base_name(name)}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")
@@ -184,7 +191,8 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     """Graph of encoder and heads for one target.
 
     Raises:
-        CheckpointError: tensors that do not fit the config, more dimensions asked for than there are.
+        CheckpointError: tensors that do not fit the config.
+        InvalidInputError: more dimensions asked for than there are.
     """
     if checkpoint.task != EMBEDDING:
         return tasks.build(checkpoint, target, opset)
@@ -198,7 +206,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
     wanted = checkpoint.overrides.get("truncate_dim", dim)
     if wanted > dim:
-        raise CheckpointError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
+        raise InvalidInputError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
     graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
     return Built(graph, dim, beside)
 

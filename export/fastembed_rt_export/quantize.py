@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from fastembed_rt import batching, native
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
+from fastembed_rt.paths import as_utf8
 from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
-from .errors import UnsupportedCheckpointError
+from .errors import InvalidInputError, UnsupportedCheckpointError
 from .graph.cpu import CPU, around_attention
 from .graph.graph import FLOAT, Graph, Value
 from .graph.int8 import GroupRecipe, Recipe, group_key, quantize_weight
@@ -41,6 +42,9 @@ ENOUGH_LONG = 4  # texts that the model cuts: none are made where there are as m
 WORD_CHARACTERS = 8  # a text without blanks is not one word
 MOST_OUTPUTS = 8_192  # of a group of layers, on which candidates are compared
 SEED = 0
+CALIBRATION_FILES = (
+    'pass a UTF-8 file with a text a line, a .jsonl file of strings or {"text": ...}, or a directory of such'
+)
 OUTLIERS = (0, 1, 2, 4)
 CLIPS = (1.0, 0.93, 0.86, 0.8, 0.7, 0.6, 0.5, 0.4)
 COARSE_CLIPS = (1.0, 0.8, 0.6, 0.4)
@@ -85,6 +89,9 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     """Texts that ship with the package, or those of a file (.jsonl with strings or {"text"}, else a text a line).
 
     A directory stands for its .txt and .jsonl files in name order.
+
+    Raises:
+        InvalidInputError: no such file, or one that holds something else.
     """
     if source is None:
         lines = (resources.files(__package__) / "data" / "calibration.jsonl").read_text(encoding="utf-8").splitlines()
@@ -92,10 +99,17 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     files = sorted(source.glob("*.txt")) + sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
     texts = []
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                entry = json.loads(line) if file.suffix == ".jsonl" else line
-                texts.append(entry["text"] if isinstance(entry, dict) else str(entry))
+        try:
+            for line in file.read_text(encoding="utf-8").splitlines():
+                if line.strip():
+                    entry = json.loads(line) if file.suffix == ".jsonl" else line
+                    texts.append(entry["text"] if isinstance(entry, dict) else str(entry))
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidInputError(
+                f"calibration texts {file} cannot be read ({error!r}); {CALIBRATION_FILES}"
+            ) from error
+    if not texts:
+        raise InvalidInputError(f"{source} has no texts to calibrate with; {CALIBRATION_FILES}")
     return texts
 
 
@@ -213,8 +227,8 @@ def _session(path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     tune(options, onnxruntime, "int8")
     if native.kernels() is not None:
-        options.register_custom_ops_library(str(native.library()))
-    return onnxruntime.InferenceSession(str(path), options, disabled_optimizers=SLOWER_FUSIONS)
+        options.register_custom_ops_library(as_utf8(native.library()))
+    return onnxruntime.InferenceSession(as_utf8(path), options, disabled_optimizers=SLOWER_FUSIONS)
 
 
 def _run(session: Any, sample: Sample, names: list[str]) -> Iterator[tuple[Ids, list[Floats]]]:

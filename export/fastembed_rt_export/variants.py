@@ -15,10 +15,12 @@ from typing import Any
 from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
+from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
+from fastembed_rt.sizes import readable
 from fastembed_rt.tokenizer import TextTokenizer
 
 from . import quantize
-from .errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from .errors import InvalidInputError, ParityError, UnsupportedCheckpointError
 from .graph import cuda, int8, tensorrt
 from .graph import native as native_int8
 from .graph.cpu import CPU
@@ -29,7 +31,6 @@ from .graph.writer import Written, write
 from .parity import Fidelity, Vectors, parity_texts
 
 MODEL_FILE = "model.onnx"
-PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "bf16", "fp32"), "tensorrt": ("fp16", "fp32")}  # by target
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
 
@@ -87,22 +88,26 @@ def default_precision(targets: Sequence[str]) -> str:
 
 
 def check(targets: Sequence[str], precisions: Sequence[str]) -> None:
-    """Raise UnsupportedCheckpointError for a target or precision that is not made, or made twice."""
-    unknown = [target for target in targets if target not in PRECISIONS]
-    if unknown or not targets or len(set(targets)) != len(targets):
-        raise UnsupportedCheckpointError(
+    """Raise InvalidInputError for a target or precision that is not made, or made twice."""
+    if not targets or not set(targets) <= set(PRECISIONS) or len(set(targets)) != len(targets):
+        raise InvalidInputError(
             f"target {','.join(targets)!r} is not possible; choose from {', '.join(PRECISIONS)}, each once"
         )
     possible = list(dict.fromkeys(precision for target in targets for precision in PRECISIONS[target]))
-    unknown = [precision for precision in precisions if precision not in possible]
-    if unknown or not precisions or len(set(precisions)) != len(precisions):
-        raise UnsupportedCheckpointError(
-            f"precision {','.join(precisions)!r} is not possible for target {', '.join(targets)}; "
-            f"choose from {', '.join(possible)}, each once"
-        )
+    asked, chosen = f"precision {','.join(precisions)!r}", ", ".join(targets)
+    for precision in precisions:
+        if reason := unknown(precision):
+            raise InvalidInputError(f"{asked}: {reason}, of which target {chosen} has {listed(possible)}")
+        if precision not in possible:
+            raise InvalidInputError(
+                f"{asked} is not possible for target {chosen}; choose from {', '.join(possible)}, each once, or add "
+                f"--target {listed(targets_for(precision), 'or')} for {precision}"
+            )
+    if not precisions or len(set(precisions)) != len(precisions):
+        raise InvalidInputError(f"{asked} is not possible; choose from {', '.join(possible)}, each once")
     idle = [target for target in targets if not set(precisions) & set(PRECISIONS[target])]
     if idle:
-        raise UnsupportedCheckpointError(
+        raise InvalidInputError(
             f"target {idle[0]!r} has {', '.join(PRECISIONS[idle[0]])}, not {', '.join(precisions)}; add one of them"
         )
 
@@ -158,8 +163,6 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     texts = quantize.calibration_texts(wanted.calibration)
-    if not texts:
-        raise CheckpointError(f"{wanted.calibration} has no texts; calibration needs some, one a line")
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
     sample = wanted.task.sample(tokenizer, [*texts, *quantize.long_texts(texts, wanted.max_length)])
     tokens = sum(map(len, sample.rows))
@@ -230,7 +233,7 @@ def _native(build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Rec
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
-    say(f"writing {file}: {len(graph.nodes)} nodes, {graph.weight_bytes / 1e6:.1f} MB")
+    say(f"writing {file}: {len(graph.nodes)} nodes, {readable(graph.weight_bytes)}")
     return write(graph, work, file, name=wanted.name, metadata=wanted.metadata, external=wanted.external_data)
 
 

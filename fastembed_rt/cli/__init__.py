@@ -7,6 +7,7 @@ before it runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
@@ -14,7 +15,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import FastembedRtError
@@ -22,7 +24,8 @@ from ..errors import FastembedRtError
 PROG = "fastembed-rt"
 COMMANDS = ("export", "embed", "verify", "info", "bench", "doctor")  # modules of this package, in the order of --help
 
-INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports for a tool that the signal ended
+INTERRUPTED = 130  # 128 + SIGINT, ...: what a shell reports for a tool that the signal ended
+HANGUP = 129  # the terminal is gone
 TERMINATED = 143
 BROKEN_PIPE = 141
 DEBUG_HELP = "on failure, print the traceback too"
@@ -33,6 +36,10 @@ class _CommandParser(argparse.ArgumentParser):
 
     _mixing = False
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # An abbreviation that is clear today is another option's tomorrow.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
@@ -40,9 +47,12 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._mixing = False
+        if unknown:  # said here, with the command's own usage; argparse leaves it to the program's parser
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,11 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (default: of `sys.argv`) and return its exit code; raises nothing."""
+    with _standard_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     debug = False
-    _clean_up_on_sigterm()
+    _clean_up_on_signals()
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
         try:
             args = build_parser().parse_args(argv)
         except SystemExit as done:  # argparse has printed the help, the version or what is wrong
@@ -83,15 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
     except FastembedRtError as error:
         code = _fail(str(error), error.exit_code, debug=debug)
-    except Terminated:
-        code = _fail("terminated", TERMINATED)
+    except Terminated as error:
+        code = _fail(error.what, error.exit_code)
     except KeyboardInterrupt:
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
         code = BROKEN_PIPE
     except OSError as error:
-        _discard_stdout()
+        _discard(sys.stdout)
         code = _fail(_describe(error), 1, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
         hint = "" if debug else " (run again with --debug for the traceback)"
@@ -101,22 +114,62 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: unfinished output is removed as after Ctrl-C."""
+    """SIGTERM or SIGHUP: unfinished output is removed as after Ctrl-C."""
+
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.what = what
+        self.exit_code = exit_code
 
 
-def _clean_up_on_sigterm() -> None:
-    def terminate(*_: object) -> None:
-        raise Terminated
+# Signals that end a program which does not care; those ignored, as nohup has it, stay so.
+ENDING = {"SIGTERM": ("terminated", TERMINATED), "SIGHUP": ("the terminal is gone", HANGUP)}  # Windows lacks the latter
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
+
+def _clean_up_on_signals() -> None:
+    def terminate(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for what the first has begun
+        raise Terminated(*ENDING[signal.Signals(number).name])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, terminate)
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Iterator[None]:
+    """Standard error that can be written to, whatever the program was started with (`2>&-`, pythonw).
+
+    A closed descriptor is opened on nothing: the next file opened would take its number, and what a library prints
+    would end up in there. Standard output stays closed, so that a command can refuse to write to it.
+    """
+    if os.name == "posix":
+        for descriptor in (0, 1, 2):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+                os.set_inheritable(opened, True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+    if sys.stderr is not None and not sys.stderr.closed:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        # Not only for what is printed here: print(file=None) would go to standard output.
+        nothing = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
+        stack.enter_context(contextlib.redirect_stderr(nothing))
+        yield
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"{PROG}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    try:
+        if debug:
+            traceback.print_exc()
+        print(f"{PROG}: error: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # a pipe that nobody reads, a full disk: the code is all that can still be told
+        _discard(sys.stderr)
     return code
 
 
@@ -126,11 +179,13 @@ def _describe(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
 
 
-def _discard_stdout() -> None:
-    """Point standard output at nothing: what its buffer still holds would fail again when Python exits."""
+def _discard(stream: TextIO | None) -> None:
+    """Point a standard stream at nothing: what its buffer still holds would fail again when Python exits."""
+    if stream is None:
+        return
     try:
-        descriptor = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or a stand-in without a descriptor
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # closed, or a stand-in without a descriptor
         return
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)

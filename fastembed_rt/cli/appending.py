@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError, OutputExistsError
+from . import compressed
 from .writers import NPY_HEADER_BYTES, STDOUT
 
 KEY = "fingerprint"
@@ -46,6 +47,8 @@ def check_append(target: str, output_format: str) -> str | None:
             f"{output_format} files end with an index of what is in them and cannot grow; "
             "write another file beside it, readers take a folder of them as one table"
         )
+    if compressed.split(target)[1]:
+        raise InvalidInputError(f"{target} is compressed and cannot grow; write another file beside it")
     if not Path(target).exists():
         return None
     found = _read(beside(target))

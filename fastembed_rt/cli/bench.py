@@ -20,7 +20,7 @@ from ..errors import FastembedRtError, InvalidInputError
 from ..hub import resolve_model
 from ..manifest import Manifest
 from . import readers
-from .embed import add_model_arguments, positive
+from .arguments import add_model_arguments, positive
 
 MOST_TEXTS = 5000  # read from --texts
 SECONDS = 8.0  # for each precision
@@ -47,7 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_model_arguments(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")

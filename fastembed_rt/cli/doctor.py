@@ -91,17 +91,18 @@ def check_packages(facts: Facts) -> Iterator[Finding]:
 
 
 def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
-    """Exactly one wheel that brings onnxruntime, and it imports."""
+    """Exactly one wheel wrote the onnxruntime that is imported, and it imports."""
     installed = ", ".join(f"{name} {version}" for name, version in facts.wheels.items())
     wanted = 'pip install "fastembed-rt[gpu]"' if _gpu_wheels(facts) else 'pip install "fastembed-rt[cpu]"'
     uninstall = f"pip uninstall -y {' '.join(facts.wheels)}"
+    where = f" in {facts.place}" if facts.place else ""
     if len(facts.wheels) > 1:
         special = [name for name in facts.wheels if name != "onnxruntime"]
         keep = wanted if _gpu_wheels(facts) else f"pip install {special[0]}"
         yield Finding(
             level="problem",
             check="onnxruntime",
-            what=f"{installed} are installed together and overwrite each other's files",
+            what=f"{installed} are installed together{where} and overwrite each other's files",
             fix=f'{uninstall}  then: {keep}  (or, for CPUs only: pip install "fastembed-rt[cpu]")',
         )
     elif facts.import_error and not facts.wheels:
@@ -119,7 +120,14 @@ def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
             fix=f"{uninstall}  then: {wanted}",
         )
     else:
-        yield Finding(level="ok", check="onnxruntime", what=installed or f"{facts.onnxruntime} (no wheel)")
+        yield Finding(level="ok", check="onnxruntime", what=(installed or f"{facts.onnxruntime} (no wheel)") + where)
+    for name, place in facts.shadowed.items():
+        yield Finding(
+            level="note",
+            check="onnxruntime",
+            what=f"{name} in {place} is not imported: {facts.place or 'another directory'} comes before it on the path",
+            fix="nothing, if the one above is meant; else uninstall that, or change PYTHONPATH",
+        )
     if facts.providers:
         yield Finding(level="ok", check="providers", what=", ".join(facts.providers))
 

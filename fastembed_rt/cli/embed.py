@@ -18,7 +18,7 @@ from ..errors import InvalidInputError
 from ..manifest import ROLES
 from ..stored import FLOAT32, KINDS, Array, Form, form
 from . import appending, readers, writers
-from .export import add_hub_options
+from .arguments import add_model_arguments, device_ids, positive, text
 from .readers import Columns, Record
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ formats by file name ending; standard input is txt, standard output jsonl, unles
   csv      in only: a header, then rows
   parquet  in: a string column; out: columns id?, text, embedding; needs fastembed-rt[parquet]
   npy      out only: (n, dim), in input order
+txt, jsonl and csv files may end in .gz, .bz2 or .xz, and are compressed so
 
 what made the vectors (model, variant, prompt, dim, precision) is kept as a fingerprint: inside parquet, in OUTPUT.json
 beside npy and jsonl; --append adds rows where it is the same
@@ -48,7 +49,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Turn texts into vectors, as a stream; an output file appears when it is complete.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_model_arguments(parser)
     parser.add_argument(
@@ -57,11 +57,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("-o", "--output", default=writers.STDOUT, help="file to write; default: standard output")
     parser.add_argument("--input-format", choices=list(readers.READERS), help="format of every input")
     parser.add_argument("--output-format", choices=list(writers.WRITERS))
-    parser.add_argument("--column", help="key or column with the text (default: text)")
-    parser.add_argument("--id-column", help="key or column with an id to carry into the output")
+    parser.add_argument("--column", type=text, help="key or column with the text (default: text)")
+    parser.add_argument("--id-column", type=text, help="key or column with an id to carry into the output")
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt-name", help="one of the model's prompts, put before every text")
-    prompts.add_argument("--prompt", help="a prompt to put before every text; '' for none")
+    prompts.add_argument("--prompt-name", type=text, help="one of the model's prompts, put before every text")
+    prompts.add_argument("--prompt", type=text, help="a prompt to put before every text; '' for none")
     parser.add_argument("--truncate-dim", type=positive, metavar="N", help="first N dimensions (Matryoshka models)")
     parser.add_argument(
         "--normalize",
@@ -100,33 +100,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(run=run)
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare MODEL and the options that say where it comes from and which variant loads."""
-    parser.add_argument("model", metavar="MODEL", help="model directory, or a hub repository that holds one")
-    parser.add_argument(
-        "--provider",
-        default="cpu",
-        help="execution provider: cpu, cuda, tensorrt, openvino, coreml, directml; auto takes cuda where it runs, "
-        "else cpu (default: cpu)",
-    )
-    parser.add_argument("--precision", help="fp32, fp16, bf16 or int8 (default: as the model directory says)")
-    add_hub_options(parser)
-
-
-def device_ids(value: str) -> list[int]:
-    """Numbers joined by commas, for argparse."""
-    if not all(part.isdecimal() for part in value.split(",")):
-        raise argparse.ArgumentTypeError(f"{value!r} is not numbers joined by commas, such as 0,1")
-    return [int(part) for part in value.split(",")]
-
-
-def positive(value: str) -> int:
-    """An integer of at least 1, for argparse."""
-    if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a positive integer")
-    return int(value)
 
 
 def open_model(args: argparse.Namespace) -> EmbeddingModel:
@@ -177,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
                 appending.forget(args.output, output_format)
         appending.remember(args.output, output_format, made)
         if not args.quiet:
-            print(_summary(rows, time.perf_counter() - start, args.output), file=sys.stderr)
+            print(_summary(rows, time.perf_counter() - start, args), file=sys.stderr)
     return 0
 
 
@@ -278,16 +251,27 @@ def _check_columns(args: argparse.Namespace, input_formats: set[str], output_for
         raise InvalidInputError("npy holds vectors only; write jsonl or parquet, or drop --id-column")
 
 
-def _summary(rows: _Rows, seconds: float, output: str) -> str:
+def prompt_used(args: argparse.Namespace, model: EmbeddingModel) -> str:
+    """Which prompt of the model's stood before each text, "" where none did or the caller wrote it."""
+    name = args.prompt_name or (model.default_prompt_name if args.prompt is None else None)
+    if name is None or not model.prompts.get(name):
+        return ""
+    return f"prompt {name!r} {model.prompts[name]!r}" + ("" if args.prompt_name else ", the model's default")
+
+
+def _summary(rows: _Rows, seconds: float, args: argparse.Namespace) -> str:
     parts = [
         f"{rows.count} text{'' if rows.count == 1 else 's'}",
         f"dim {rows.dim}",
         f"{seconds:.1f} s",
         f"{rows.count / max(seconds, 1e-9):.0f} texts/s",
     ]
+    prompt = prompt_used(args, rows.model)
+    if prompt:
+        parts.append(prompt)
     truncated = rows.model.stats.truncated
     if truncated:
         parts.append(f"{truncated} truncated to max_length {rows.model.max_length}")
-    if output != writers.STDOUT:
-        parts.append(output)
+    if args.output != writers.STDOUT:
+        parts.append(args.output)
     return ", ".join(parts)

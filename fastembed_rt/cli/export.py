@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import memory
-from ..errors import InvalidInputError, MissingDependencyError
+from ..errors import InvalidInputError, MissingDependencyError, UnsupportedCheckpointError
 from ..manifest import TASKS
+from ..sizes import readable
+from .arguments import add_hub_options, min_cosine, text
 
 if TYPE_CHECKING:
     from fastembed_rt_export.pipeline import Exported
+
+    from ..manifest import Manifest
 
 POOLINGS = "cls, max, mean, mean_sqrt_len, weightedmean, lasttoken"
 
@@ -40,8 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--truncate-dim", type=int, metavar="N", help="first N dimensions (Matryoshka models), cut before normalization"
     )
-    parser.add_argument("--prompt", action="append", metavar="NAME=TEXT", help="add or change a prompt; repeatable")
-    parser.add_argument("--default-prompt", metavar="NAME", help="prompt that plain encode uses")
+    parser.add_argument(
+        "--prompt", action="append", type=text, metavar="NAME=TEXT", help="add or change a prompt; repeatable"
+    )
+    parser.add_argument("--default-prompt", type=text, metavar="NAME", help="prompt that plain encode uses")
     parser.add_argument(
         "--target",
         default="cpu",
@@ -56,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
     )
-    parser.add_argument("--min-cosine", type=float, help="floor for int8 vectors against fp32 (default: 0.98)")
+    parser.add_argument("--min-cosine", type=min_cosine, help="floor for int8 vectors against fp32 (default: 0.98)")
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
@@ -78,18 +85,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def add_hub_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that may ask the hub."""
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--token", help="hub token (default: the one of `hf auth login`, or HF_TOKEN)")
-    parser.add_argument("--cache-dir", help="where hub files are kept")
-    parser.add_argument("--local-files-only", action="store_true", help="do not ask the hub")
-
-
 def run(args: argparse.Namespace) -> int:
     """Export and print a summary."""
     try:
-        from fastembed_rt_export.checkpoint import Overrides, parse_pooling
+        from fastembed_rt_export.checkpoint import Overrides
         from fastembed_rt_export.graph.portable import DEFAULT_OPSET
         from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, export
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         output=args.output,
         force=args.force,
         overrides=Overrides(
-            pooling=parse_pooling(tuple(args.pooling.split("+"))) if args.pooling else None,
+            pooling=_pooling(args.pooling) if args.pooling is not None else None,
             normalize=args.normalize,
             max_length=args.max_length,
             prompts=_prompts(args.prompt) if args.prompt else None,
@@ -127,6 +126,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _pooling(value: str) -> tuple[str, ...]:
+    from fastembed_rt_export.checkpoint import parse_pooling
+
+    try:
+        return parse_pooling(tuple(value.split("+")))
+    except UnsupportedCheckpointError as error:  # what it is in a checkpoint
+        raise InvalidInputError(f"--pooling {value}: {error}") from error
+
+
 class steps:  # noqa: N801  used like a function
     """Says each step on stderr with the seconds since the start."""
 
@@ -143,11 +151,19 @@ class steps:  # noqa: N801  used like a function
 def _prompts(entries: list[str]) -> dict[str, str]:
     prompts = {}
     for entry in entries:
-        name, equals, text = entry.partition("=")
+        name, equals, prompt = entry.partition("=")
         if not equals or not name:
             raise InvalidInputError(f"--prompt {entry!r} is not NAME=TEXT, for example --prompt 'query=query: '")
-        prompts[name] = text
+        prompts[name] = prompt
     return prompts
+
+
+def plain_prompt(facts: Manifest) -> str:
+    """What stands before a text that comes without a prompt's name, which users of other tools may not expect."""
+    name = facts.default_prompt_name
+    if name is None:
+        return "puts no prompt before a text"
+    return f"puts {json.dumps(facts.prompts[name], ensure_ascii=False)} before each text (prompt {name!r})"
 
 
 def _summary(done: Exported) -> str:
@@ -155,11 +171,12 @@ def _summary(done: Exported) -> str:
 
     made = done.manifest
     lines = [f"{done.directory}"]
-    lines += [f"  {record.file:<20} {record.size / 1e6:9.1f} MB" for record in made.files]
+    width = max(len(record.file) for record in made.files)
+    lines += [f"  {record.file:<{width}}  {readable(record.size):>9}" for record in made.files]
     lines.append(f"  {' -> '.join(made.modules)}")
     lines.append(f"  dim {made.dim}, max_length {made.max_length}, {made.similarity} similarity")
     if made.prompts:
-        lines.append(f"  prompts: {', '.join(made.prompts)}; default: {made.default_prompt_name or 'none'}")
+        lines.append(f"  prompts: {', '.join(made.prompts)}; plain encode {plain_prompt(made)}")
     lines += [f"  changed: {key} = {value}" for key, value in made.overrides.items()]
     lines += [f"  note: {note}" for note in made.notes]
     lines.append(f"  parity: {describe(made.parity)}")

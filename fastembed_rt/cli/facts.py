@@ -42,8 +42,10 @@ class Facts:
     python: str
     system: str
     packages: Mapping[str, str]  # installed distributions: normalized name -> version
-    wheels: Mapping[str, str]  # of them, those that bring the package `onnxruntime`
+    wheels: Mapping[str, str]  # of them, those that wrote the package `onnxruntime` which is imported
     machine: Machine
+    place: str = ""  # directory that onnxruntime is imported from
+    shadowed: Mapping[str, str] = field(default_factory=dict)  # its wheels elsewhere on the path -> their directories
     import_error: str = ""  # why onnxruntime cannot be imported; "not installed" where nothing is there
     onnxruntime: str = ""  # its version, as it says itself
     providers: tuple[str, ...] = ()
@@ -72,6 +74,8 @@ def gather() -> Facts:
         system=platform.platform(),
         packages=packages,
         wheels=wheels,
+        place=str(missing.imported_from() or ""),
+        shadowed=missing.shadowed_wheels(),
         machine=describe(),
         import_error=import_error,
         onnxruntime=trial.get("version", ""),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,11 @@ from ..fingerprint import fingerprint
 from ..hub import resolve_model
 from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
+from ..precisions import listed
+from ..sizes import readable
 from ..stored import FLOAT32, form
-from .embed import add_model_arguments
+from .arguments import add_model_arguments
+from .export import plain_prompt
 
 if TYPE_CHECKING:
     from ..providers import Choice
@@ -36,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what a model directory holds, whether it is intact, which variant loads here",
         description="Describe a model directory and check every hash in it (of a hub repository, "
         "those that the cache holds). Exit code 3 when a file is missing or altered.",
-        allow_abbrev=False,
     )
     add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
@@ -151,6 +153,12 @@ def _choose(facts: Manifest, provider: str, precision: str | None) -> Variant | 
 
 
 def _why_not(facts: Manifest, variant: Variant, provider: str, chosen: Variant | str, precision: str | None) -> str:
+    from ..providers import PROVIDERS
+
+    if variant.target not in PROVIDERS[provider].targets:
+        return (
+            f"for provider {listed((name for name, row in PROVIDERS.items() if variant.target in row.targets), 'or')}"
+        )
     # The runtime is asked again with this variant's precision: this page must not tell rules of its own.
     if precision != variant.precision:
         chosen = _choose(facts, provider, variant.precision)
@@ -193,7 +201,7 @@ def as_text(
     """The facts for people, line by line."""
     rows = [("model", str(directory)), *_fact_rows(facts)]
     tokenizer = facts.tokenizer
-    rows.append(("tokenizer", f"{tokenizer.file}, {_size(tokenizer.size)}, {status[tokenizer.file]}"))
+    rows.append(("tokenizer", f"{tokenizer.file}, {readable(tokenizer.size)}, {status[tokenizer.file]}"))
     names = {v.graph.file: _fingerprint(of, v) for of, v in _variants(facts) if loading[v.graph.file].loads}
     rows += [("fingerprint", name) for name in names.values() if name is not None]
     if any(variant.precision == "int8" for _, variant in _variants(facts)):
@@ -203,6 +211,8 @@ def as_text(
         yield f"{name.ljust(width)}  {value}"
     yield ""
     yield from _variant_table(facts, status, loading)
+    # Each file once: a graph that refers to weights inside another graph's file does not bring them again.
+    yield f"   {len(facts.files)} files, {readable(sum(record.size for record in facts.files))}"
     if facts.notes:
         yield ""
         yield from (f"note: {note}" for note in facts.notes)
@@ -235,7 +245,7 @@ def _fingerprint(facts: Manifest, variant: Variant) -> str | None:
 
 def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     source = facts.source
-    yield "source", source.checkpoint + (f" at {source.revision}" if source.revision else "")
+    yield "source", source.checkpoint + (f" at {source.revision}" if source.revision else ", a local directory")
     yield "model type", source.model_type
     if facts.task != manifest.EMBEDDING:
         yield "task", f"{facts.task}, opened by fastembed_rt.{manifest.CLASSES[facts.task]}"
@@ -252,6 +262,8 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
         yield "prompt", f"{name}{default}: {_quote(prompt)}"
     if not facts.prompts:
         yield "prompt", "none"
+    elif facts.task == manifest.EMBEDDING:
+        yield "plain encode", plain_prompt(facts)
     if facts.modules:
         yield "modules", " -> ".join(facts.modules)
     for role, route in facts.routes.items():
@@ -293,6 +305,7 @@ def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[
     reasons = {found.why for found in loading.values()}
     # One reason for all of them, such as no onnxruntime, is said once below.
     shared = reasons.pop() if len(reasons) == 1 and not any(found.loads for found in loading.values()) else ""
+    graphs = {variant.graph.file for _, variant in _variants(facts)}
     table: list[tuple[str, ...]] = [("", *VARIANT_COLUMNS, "")]
     for _, variant in _variants(facts):
         found = loading[variant.graph.file]
@@ -301,15 +314,21 @@ def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[
             variant.target,
             variant.precision,
             str(variant.opset),
-            _size(sum(record.size for record in variant.files)),
+            readable(variant.graph.size),
             status[variant.graph.file],
-            ", ".join(f"{record.file} {status[record.file]}" for record in variant.weights) or "inside",
+            ", ".join(_weights(record, graphs, status) for record in variant.weights) or "inside",
         )
         why = f"loads here: {found.why}" if found.loads else found.why
         table.append(("*" if found.loads else "", *cells, "" if shared else why))
     yield from _aligned(table)
     if not any(found.loads for found in loading.values()):
         yield "no variant loads here" + (f": {shared}" if shared else " with these options")
+
+
+def _weights(record: FileRecord, graphs: Collection[str], status: Mapping[str, str]) -> str:
+    """A file with a graph's weights; its size too, unless it is a graph and has a line of its own."""
+    size = "" if record.file in graphs else f"{readable(record.size)} "
+    return f"{record.file} {size}{status[record.file]}"
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -331,11 +350,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _quote(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # shows leading spaces, and disarms control characters
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

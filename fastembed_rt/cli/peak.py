@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import native
+from ..paths import as_utf8
 
 SIZE = 1024  # rows, and channels in and out
 ROUNDS = 15
@@ -71,7 +72,7 @@ def _seconds(onnxruntime: Any, operator: str, threads: int, rounds: int) -> floa
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if operator == "QuantLinear":
-        options.register_custom_ops_library(str(native.library()))
+        options.register_custom_ops_library(as_utf8(native.library()))
     graph = zlib.decompress(base64.b85decode(PROBES[operator]))
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     feeds = {"x": np.ones((SIZE, SIZE), np.uint8 if operator == "MatMulIntegerToFloat" else np.float32)}

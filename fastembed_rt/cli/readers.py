@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import InvalidInputError, MissingDependencyError
+from . import compressed
 
 STDIN = "-"
 STDIN_LABEL = "standard input"
@@ -54,7 +55,7 @@ def find_source(name: str, given_format: str | None = None) -> Source:
     """The input of that name, in the format given or told by the ending; standard input is txt.
 
     Raises:
-        InvalidInputError: no such file, a directory, or an ending that names no format.
+        InvalidInputError: no such file, a directory, or an ending that names no format or no known compression.
         MissingDependencyError: Parquet without pyarrow.
     """
     path = Path(name)
@@ -62,12 +63,14 @@ def find_source(name: str, given_format: str | None = None) -> Source:
         raise InvalidInputError(f"input {name} does not exist; pass a file, or - for standard input")
     if name != STDIN and path.is_dir():
         raise InvalidInputError(f"input {name} is a directory; pass the files in it, such as {path / '*.txt'}")
-    told = "txt" if name == STDIN else ENDINGS.get(path.suffix.lower())
+    told = "txt" if name == STDIN else ENDINGS.get(compressed.split(name)[0].suffix.lower())
     input_format = given_format or told
     if input_format is None:
         raise InvalidInputError(
             f"the name {name} does not tell its format ({', '.join(ENDINGS)}); pass --input-format {'|'.join(READERS)}"
         )
+    if name != STDIN:
+        compressed.check_format(name, input_format)
     if input_format == "parquet":
         require_parquet()
     return Source(name=name, format=input_format)
@@ -105,8 +108,8 @@ def require_parquet() -> tuple[Any, Any]:
 @contextlib.contextmanager
 def _open(name: str) -> Iterator[BinaryIO]:
     if name != STDIN:
-        with Path(name).open("rb") as stream:
-            yield stream
+        with Path(name).open("rb") as stream, compressed.reading(stream, name) as inner:
+            yield inner
     elif sys.stdin is None:
         raise InvalidInputError(f"{STDIN_LABEL} is closed; pass a file to read texts from")
     else:

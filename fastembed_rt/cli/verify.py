@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from .. import manifest
-from ..errors import MissingDependencyError
-from .export import add_hub_options, steps
+from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from ..hub import did_you_mean
+from .arguments import add_hub_options, min_cosine
+from .export import steps
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("directory", type=Path, help="model directory")
     parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
     parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
-    parser.add_argument("--min-cosine", type=float, help="floor for int8 variants (default: 0.98)")
+    parser.add_argument("--min-cosine", type=min_cosine, help="floor for int8 variants (default: 0.98)")
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
@@ -29,6 +31,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_hub_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only errors")
     parser.set_defaults(run=run)
+
+
+def _source(directory: Path) -> str:
+    """The checkpoint that a model directory says it is from, where that can be had.
+
+    Raises:
+        ModelNotFoundError: no such directory.
+        InvalidInputError: it is from a directory of somebody's, which the hub does not know and need not hear of.
+    """
+    if not directory.exists():
+        raise ModelNotFoundError(f"model directory {directory} does not exist{did_you_mean(directory)}; check the path")
+    source = manifest.read(directory).source
+    if source.revision is None:
+        raise InvalidInputError(
+            f"this model was exported from a local directory named {source.checkpoint!r}; pass --against PATH"
+        )
+    return source.checkpoint
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
     )
-    name = args.against or manifest.read(args.directory).source.checkpoint
+    name = args.against or _source(args.directory)
     checked = check_again(args.directory, name, options, steps(args.quiet))
     if args.write:
         checked.write(args.directory)

@@ -9,6 +9,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -21,7 +22,9 @@ from typing import Any, BinaryIO, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import leftovers
 from ..errors import FastembedRtError, InvalidInputError, OutputExistsError
+from . import compressed
 from .readers import Record, require_parquet
 
 STDOUT = "-"
@@ -41,16 +44,18 @@ def find_format(target: str, given_format: str | None = None) -> str:
     """The format given or told by the ending; standard output is jsonl.
 
     Raises:
-        InvalidInputError: the ending names no format.
+        InvalidInputError: the ending names no format, or a compression that the format is not written in.
         MissingDependencyError: Parquet without pyarrow.
     """
-    told = "jsonl" if target == STDOUT else ENDINGS.get(Path(target).suffix.lower())
+    told = "jsonl" if target == STDOUT else ENDINGS.get(compressed.split(target)[0].suffix.lower())
     output_format = given_format or told
     if output_format is None:
         raise InvalidInputError(
             f"the name {target} does not tell its format ({', '.join(ENDINGS)}); "
             f"pass --output-format {'|'.join(WRITERS)}"
         )
+    if target != STDOUT:
+        compressed.check_format(target, output_format)
     if output_format == "parquet":
         require_parquet()
     return output_format
@@ -84,8 +89,11 @@ def open_target(target: str, output_format: str, *, force: bool, append: bool = 
     the others know their first bytes at the end.
     """
     if target != STDOUT:
-        with _replacing(Path(target).resolve(), target, force=force, append=append) as stream:
-            yield stream
+        with (
+            _replacing(Path(target).resolve(), target, force=force, append=append) as stream,
+            compressed.writing(stream, target) as inner,
+        ):
+            yield inner
     elif output_format == "jsonl":
         with _stdout() as stream:
             yield stream
@@ -108,23 +116,30 @@ def _stdout() -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _replacing(path: Path, target: str, *, force: bool, append: bool) -> Iterator[BinaryIO]:
-    # Beside the target, because a rename is atomic within one file system only.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        before = _state(path) if append else None
-        if before is not None:
-            shutil.copyfile(path, part)
-        with part.open("xb" if before is None else "r+b") as stream:
-            stream.seek(0, os.SEEK_END)
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # the name must not outlive the contents when the machine stops
-        if append and _state(path) != before:
-            raise InvalidInputError(f"output {target} changed while vectors were computed for it; append again")
-        check_target(target, force=force or append)  # someone else may have made it while the vectors were computed
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    leftovers.remove_left_behind(path.parent, re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part"))
+
+    def begin() -> Path:
+        # Beside the target, because a rename is atomic within one file system only.
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        part.open("xb").close()
+        return part
+
+    with leftovers.unfinished(begin) as part:
+        try:
+            before = _state(path) if append else None
+            if before is not None:
+                shutil.copyfile(path, part)
+            with part.open("r+b") as stream:
+                stream.seek(0, os.SEEK_END)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())  # the name must not outlive the contents when the machine stops
+            if append and _state(path) != before:
+                raise InvalidInputError(f"output {target} changed while vectors were computed for it; append again")
+            check_target(target, force=force or append)  # someone else may have made it meanwhile
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -197,7 +212,8 @@ def write_jsonl(
         text = dumps(record.text, ensure_ascii=False)
         line = f'{{{given_id}"text": {text}, "embedding": [{template % tuple(vector.tolist())}]}}\n'
         stream.write(line.encode("utf-8"))
-        stream.flush()  # whoever reads the pipe gets every vector at once; a line fills the buffer anyway
+        if not stream.seekable():
+            stream.flush()  # whoever reads the pipe gets every vector at once; a line fills the buffer anyway
 
 
 def write_parquet(

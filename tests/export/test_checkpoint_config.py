@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
 from fastembed_rt_export.checkpoint import Overrides, load, override
-from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import InvalidInputError, UnsupportedCheckpointError
 
 WIDTH = SIZES["hidden_size"]
 
@@ -195,11 +195,11 @@ def test_a_max_seq_length_that_is_no_number_of_tokens_is_refused(chain: Path, va
 
 @pytest.mark.parametrize("value", [0, -5, 49])
 def test_an_override_of_max_length_that_the_model_has_no_positions_for_is_refused(chain: Path, value: int) -> None:
-    with pytest.raises(CheckpointError, match=f"max_length {value} is not possible; the model has 48 positions"):
+    with pytest.raises(InvalidInputError, match=f"max_length {value} is not possible; the model has 48 positions"):
         override(load(chain, "chain"), Overrides(max_length=value))
 
 
 def test_an_override_of_the_pooling_that_a_dense_cannot_take_is_refused(tmp_path: Path) -> None:
     directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
-    with pytest.raises(CheckpointError, match=r"cls\+mean changes the width that Dense\(24 -> 10, tanh\) takes"):
+    with pytest.raises(InvalidInputError, match=r"cls\+mean changes the width that Dense\(24 -> 10, tanh\) takes"):
         override(load(directory, "dense"), Overrides(pooling=("cls", "mean")))

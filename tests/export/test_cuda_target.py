@@ -35,7 +35,7 @@ from fastembed_rt.reranker import feeds as pair_feeds
 from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint import POOLING_MODES, Checkpoint, Overrides
-from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 from fastembed_rt_export.graph import cuda
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
@@ -311,7 +311,7 @@ def test_a_directory_for_gpus_alone_is_fp16_and_not_verified_where_there_is_none
 def test_a_target_or_precision_that_is_not_made_names_those_that_are(
     tmp_path: Path, targets: tuple[str, ...], precisions: tuple[str, ...] | None, said: str
 ) -> None:
-    with pytest.raises(UnsupportedCheckpointError, match=said):
+    with pytest.raises(InvalidInputError, match=said):
         export("nothing", ExportOptions(output=tmp_path / "m", targets=targets, precisions=precisions))
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export import quantize, tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
-from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import InvalidInputError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.graph.int8 import GroupRecipe
 from fastembed_rt_export.parity import Fidelity, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
@@ -170,7 +170,7 @@ def test_other_calibration_texts_give_other_scales_and_are_counted(small: Path, 
 def test_calibration_without_texts_is_refused(tmp_path: Path) -> None:
     source = save_sentence_transformers(tmp_path / "bert")
     (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="has no texts"):
+    with pytest.raises(InvalidInputError, match="has no texts"):
         quick(source, tmp_path / "made", calibration=tmp_path / "empty.txt")
     assert not (tmp_path / "made").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 
 from fastembed_rt import cli, manifest
 from fastembed_rt_export.checkpoint import Overrides
-from fastembed_rt_export.errors import UnsupportedCheckpointError
+from fastembed_rt_export.errors import InvalidInputError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 Vectors = npt.NDArray[np.float32]
@@ -123,7 +124,7 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
     assert portable.opset == 20
     assert (output / "model.onnx.data").is_file()
     said = capsys.readouterr()
-    for line in ("dim 48, max_length 9", "default: own", "changed: pooling", "parity: not verified (not asked for)"):
+    for line in ("dim 48, max_length 9", "(prompt 'own')", "changed: pooling", "parity: not verified (not asked for)"):
         assert line in said.out
     assert "writing model.onnx" in said.err
 
@@ -131,14 +132,25 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--pooling", "median"], 3, "median"),
-        (["--max-length", "49"], 3, "48 positions"),
-        (["--max-length", "0"], 3, "max_length 0"),
+        (["--pooling", "median"], 2, "median"),
+        (["--max-length", "49"], 2, "48 positions"),
+        (["--max-length", "0"], 2, "max_length 0"),
         (["--prompt", "no equals sign"], 2, "NAME=TEXT"),
         (["--prompt", "=nameless"], 2, "NAME=TEXT"),
-        (["--default-prompt", "nobody"], 3, "'nobody'"),
-        (["--opset", "16"], 3, "17 to 24"),
-        (["--opset", "25"], 3, "17 to 24"),
+        (["--default-prompt", "nobody"], 2, "'nobody'"),
+        (["--opset", "16"], 2, "17 to 24"),
+        (["--opset", "25"], 2, "17 to 24"),
+        (["--target", "gpu"], 2, "target 'gpu' is not possible; choose from cpu, cuda, tensorrt"),
+        (["--precision", "int4"], 2, "'int4' is not a precision; there are fp32, fp16, bf16 and int8"),
+        (["--precision", "fp16"], 2, "for target cpu; choose from fp32, int8, each once, or add --target cuda or tens"),
+        (["--truncate-dim", "0"], 2, "truncate_dim 0"),
+        (["--truncate-dim", "25"], 2, "the vectors have 24 numbers"),
+        (["--min-cosine", "7"], 2, "'7' is not a cosine"),
+        (["--min-cosine", "nan"], 2, "'nan' is not a cosine"),
+        (["--precision", "int8", "--calibration", "nowhere.txt"], 2, "nowhere.txt cannot be read"),
+        (["--calibration", "nowhere.txt"], 2, "for precision int8, which is not asked for"),
+        (["--revision", "main"], 2, "is a directory here"),
+        (["--max-len", "16"], 2, "unrecognized arguments: --max-len 16"),
     ],
 )
 def test_impossible_options_are_refused_and_nothing_is_written(
@@ -149,9 +161,17 @@ def test_impossible_options_are_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_word_of_the_checkpoint_itself_is_no_wrong_option(checkpoint: Path, tmp_path: Path) -> None:
+    """Exit code 2 is for what was typed; a pooling that nobody knows is the checkpoint's fault where it says so."""
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    change_json(copy / "1_Pooling" / "config.json", pooling_mode="median")
+    assert cli.main(["export", str(copy), "-o", str(tmp_path / "out"), "--no-verify"]) == 3
+
+
 @pytest.mark.parametrize("opset", [16, 25, 0, -1])
 def test_an_opset_that_is_not_built_is_refused(checkpoint: Path, tmp_path: Path, opset: int) -> None:
-    with pytest.raises(UnsupportedCheckpointError, match=f"opset {opset} is not built; choose 17 to 24"):
+    with pytest.raises(InvalidInputError, match=f"opset {opset} is not built; choose 17 to 24"):
         quick(checkpoint, tmp_path / "out", opset=opset)
     assert list(tmp_path.iterdir()) == []
 

@@ -173,7 +173,7 @@ def test_limits_and_prompts_can_be_said_against_the_checkpoint(tmp_path: Path) -
 )
 def test_options_of_vectors_are_refused(tmp_path: Path, said: Overrides, option: str) -> None:
     source = save_classifier(tmp_path / "source")
-    with pytest.raises(CheckpointError, match=f"{option} is not for reranking"):
+    with pytest.raises(InvalidInputError, match=f"{option} is not for reranking"):
         export(str(source), ExportOptions(output=tmp_path / "made", overrides=said))
     assert not (tmp_path / "made").exists()
 

@@ -236,7 +236,7 @@ def test_a_router_that_says_nothing_sound_is_refused(changes: dict[str, Any], me
 def test_what_routes_cannot_be(checkpoint: Path, directory: Path, tmp_path: Path) -> None:
     from fastembed_rt_export.checkpoint import Overrides
 
-    with pytest.raises(CheckpointError, match="--pooling and --normalize are not for a model with routes"):
+    with pytest.raises(InvalidInputError, match="--pooling and --normalize are not for a model with routes"):
         export(str(checkpoint), ExportOptions(output=tmp_path / "out", overrides=Overrides(normalize=False)))
     uneven = save(tmp_path / "uneven", *transformer(tmp_path / "bert"), router([dense(8, seed=1)], [dense(6, seed=2)]))
     with pytest.raises(UnsupportedCheckpointError, match="vectors of 6 numbers, route 'query' of 8"):

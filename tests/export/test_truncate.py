@@ -13,7 +13,7 @@ from checkpoints import TEXTS, change_json, reference_vectors, save_sentence_tra
 from tokenizers import Tokenizer
 
 from fastembed_rt import EmbeddingModel, cli, manifest
-from fastembed_rt.errors import CheckpointError, ParityError
+from fastembed_rt.errors import CheckpointError, InvalidInputError, ParityError
 from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export import heads
 from fastembed_rt_export.checkpoint import Overrides
@@ -116,7 +116,7 @@ def test_int8_vectors_are_cut_too(unit: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_length_that_the_vectors_do_not_have_is_refused(unit: Path, tmp_path: Path, dim: int, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         made(unit, tmp_path / "model", truncate_dim=dim)
     assert list(tmp_path.iterdir()) == []
 

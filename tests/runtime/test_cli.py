@@ -43,10 +43,13 @@ def vector_of(text: str, dim: int = DIM) -> npt.NDArray[np.float32]:
 class StandInModel:
     """Takes texts ahead in batches, as the real one does, and remembers what it was asked."""
 
+    default_prompt_name: str | None = None
+
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.dim = args.truncate_dim or DIM
         self.max_length = 8
+        self.prompts = {"query": "Frage: ", "none": ""}
         self.stats = types.SimpleNamespace(texts=0, tokens=0, truncated=0)
         self.asked: dict[str, object] = {}
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import fastembed_rt
+from fastembed_rt import missing
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
 from fastembed_rt.cli.facts import Facts, gather
@@ -370,6 +371,26 @@ def test_clashing_wheels_are_recognised_by_their_files(installation: Path) -> No
     assert "onnxruntime-extensions" not in facts.wheels
     assert facts.packages["onnxruntime-extensions"] == "9.3"
     assert facts.onnxruntime == "9.2"
+    assert facts.place == str(installation)
+
+
+def test_wheels_in_two_directories_of_the_path_are_no_clash(
+    installation: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overlay of a container, or --system-site-packages: the first is imported, whole."""
+    behind = tmp_path_factory.mktemp("behind")
+    monkeypatch.setattr(sys, "path", [sys.path[0], str(behind), *sys.path[1:]])
+    install(installation, "onnxruntime", "9.1", onnxruntime("9.1", "CPUExecutionProvider"))
+    install(behind, "onnxruntime-gpu", "9.2", onnxruntime("9.2", "CUDAExecutionProvider"))
+    facts = gather()
+    assert facts.wheels == {"onnxruntime": "9.1"}
+    assert facts.shadowed["onnxruntime-gpu 9.2"] == str(behind)
+    found = list(doctor.check_onnxruntime(facts))
+    assert [finding.level for finding in found if finding.level == "problem"] == []
+    assert found[0].what == f"onnxruntime 9.1 in {installation}"
+    said = f"onnxruntime-gpu 9.2 in {behind} is not imported: {installation} comes before it on the path"
+    assert said in [finding.what for finding in found]
+    assert missing.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "x").fix == "install x"
 
 
 def test_of_two_installations_the_one_that_is_imported_counts(installation: Path) -> None:

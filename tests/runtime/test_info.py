@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,16 +154,31 @@ def test_the_variant_that_loads_is_marked_and_the_others_say_why_not(shown: Any)
     assert row_of(text, "model.cpu.fp32.onnx").endswith("loads here: the default, provider cpu")
     assert "model.cpu.fp32.onnx is taken" in row_of(text, "model.onnx")
     assert row_of(text, "model.cpu.int8.onnx").endswith("loads with --precision int8")
-    assert "cuda, not for provider 'cpu'" in row_of(text, "model.cuda.fp16.onnx")
+    assert row_of(text, "model.cuda.fp16.onnx").endswith("for provider cuda")
     assert text.count("\n*") == 1
 
 
 def test_the_table_tells_sizes_opset_and_weights(shown: Any) -> None:
     _, text = shown()
-    assert row_of(text, "model.onnx").split()[1:7] == ["portable", "fp32", "23", "28", "B", "ok"]
-    assert "weights.bin ok" in row_of(text, "model.onnx")
+    assert row_of(text, "model.onnx").split()[1:7] == ["portable", "fp32", "23", "14", "B", "ok"]
+    assert "weights.bin 14 B ok" in row_of(text, "model.onnx")
     assert "11.0 KB" in row_of(text, "model.cpu.int8.onnx")
     assert "inside" in row_of(text, "model.cpu.int8.onnx")
+
+
+def test_weights_that_graphs_share_are_counted_once(shown: Any, directory: Path) -> None:
+    sizes = [path.stat().st_size for path in directory.iterdir() if path.name != manifest.MANIFEST_FILE]
+    assert f"{len(sizes)} files, {sum(sizes) / 1000:.1f} KB" in shown()[1]
+
+
+def test_a_default_prompt_is_said_with_its_text(shown: Any) -> None:
+    assert re.search(r'^plain encode +puts " Frage: " before each text \(prompt \'query\'\)$', shown()[1], re.MULTILINE)
+
+
+def test_a_precision_that_does_not_exist_is_wrong_usage(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(directory), "--precision", "int4"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("error: argument --precision: 'int4' is not a precision; there are fp32, fp16, bf16 and int8")
 
 
 def test_a_precision_asked_for_is_the_one_marked(shown: Any) -> None:
@@ -172,7 +188,7 @@ def test_a_precision_asked_for_is_the_one_marked(shown: Any) -> None:
 
 
 def test_a_precision_that_is_not_there_loads_nothing_and_says_what_would(shown: Any) -> None:
-    code, text = shown("--precision", "fp64")
+    code, text = shown("--precision", "bf16")
     assert code == 0
     assert "no variant loads here" in text
     assert row_of(text, "model.cpu.int8.onnx").endswith("loads with --precision int8")
@@ -215,7 +231,7 @@ def test_info_says_with_what_int8_runs_here(shown: Any, monkeypatch: pytest.Monk
         return Cpu(vendor="GenuineIntel", model="Xeon", instruction_sets=frozenset({"avx2", "avx512_vnni"}), known=True)
 
     monkeypatch.setattr(info, "cpu_features", processor)
-    assert "int8 here    full speed with AVX512-VNNI" in shown()[1]
+    assert re.search("^int8 here +full speed with AVX512-VNNI$", shown()[1], re.MULTILINE)
     assert json.loads(shown("--json")[1])["int8"] == "full speed with AVX512-VNNI"
 
 

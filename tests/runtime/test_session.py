@@ -220,14 +220,38 @@ def test_no_precision_means_that_of_the_default_variant(described: Manifest) -> 
 
 @pytest.mark.parametrize("precision", ["fp64", "FP32", "", 32])
 def test_a_precision_that_is_not_there_names_those_that_are(described: Manifest, precision: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"which has fp16, fp32, int8; export it with --precision"):
+    with pytest.raises(InvalidInputError, match="is not a precision; there are fp32, fp16, bf16 and int8;") as error:
         choose_variant(with_variants(described, *ALL), precision=precision)
+    assert str(error.value).endswith("this model directory has fp32 (cpu), int8 (cpu) and fp16 (cuda, tensorrt)")
 
 
-@pytest.mark.parametrize(("provider", "precision"), [("cuda", "int8"), ("cpu", "fp16"), ("tensorrt", "int8")])
-def test_a_precision_for_other_providers_only_is_refused(described: Manifest, provider: str, precision: str) -> None:
-    with pytest.raises(ModelFormatError, match=rf"'{precision}' is there for .*, not for provider '{provider}'"):
-        choose_variant(with_variants(described, *ALL), provider=provider, precision=precision)
+@pytest.mark.parametrize(
+    ("provider", "precision", "runs", "others"),
+    [
+        ("cuda", "int8", "fp32, fp16 and bf16", "cpu"),
+        ("cpu", "fp16", "fp32 and int8", "cuda or tensorrt"),
+        ("tensorrt", "int8", "fp32 and fp16", "cpu"),
+        ("openvino", "bf16", "fp32", "cuda"),
+    ],
+)
+def test_a_precision_for_other_providers_only_is_refused(
+    described: Manifest, provider: str, precision: str, runs: str, others: str
+) -> None:
+    said = (
+        f"precision '{precision}' does not run with provider '{provider}', for which there are {runs}; "
+        f".*; {precision} is for provider {others}"
+    )
+    variants = with_variants(described, *ALL, ("cuda", "bf16"))
+    with pytest.raises(ModelFormatError, match=said):
+        choose_variant(variants, provider=provider, precision=precision)
+
+
+def test_a_precision_that_was_not_exported_names_the_export_that_makes_it(described: Manifest) -> None:
+    """--precision fp16 alone would be refused: it is for other targets than the one that is taken by default."""
+    with pytest.raises(InvalidInputError, match="export again with --target cuda --precision bf16"):
+        choose_variant(with_variants(described, *ALL), provider="cuda", precision="bf16")
+    with pytest.raises(InvalidInputError, match="export again with --target cpu --precision int8"):
+        choose_variant(with_variants(described, ("cpu", "fp32")), precision="int8")
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt", "metal"])

@@ -11,7 +11,7 @@ from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint, Overrides
-from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..errors import InvalidInputError
 from ..files import read_json, refuse_adapter
 from ..graph.target import Target
 from ..parity import INT8_MIN_COSINE
@@ -52,10 +52,10 @@ def load(root: Path, name: str, revision: str | None = None, *, task: str = AUTO
     """Read the checkpoint in directory `root` for `task`; see checkpoint.load.
 
     Raises:
-        UnsupportedCheckpointError: a task that does not exist.
+        InvalidInputError: a task that does not exist.
     """
     if task not in (AUTO, *TASKS):
-        raise UnsupportedCheckpointError(f"task {task!r} is not known; known: {', '.join((AUTO, *TASKS))}")
+        raise InvalidInputError(f"task {task!r} is not known; known: {', '.join((AUTO, *TASKS))}")
     refuse_adapter(root, WEIGHT_FILES, [])
     found = detect(root) if task == AUTO else task
     if found == EMBEDDING:
@@ -67,14 +67,16 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     """The checkpoint with the user's word instead of its own, recorded; see checkpoint.override.
 
     Raises:
-        CheckpointError: an option that the task does not have.
+        InvalidInputError: an option that the task does not have.
     """
     if checkpoint.task != EMBEDDING:
         allowed = _row(checkpoint.task).overrides
         foreign = [name for name, value in vars(wanted).items() if value is not None and name not in allowed]
         if foreign:
             option = foreign[0].replace("_", "-")
-            raise CheckpointError(f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out")
+            raise InvalidInputError(
+                f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out"
+            )
     return checkpoints.override(checkpoint, wanted)
 
 

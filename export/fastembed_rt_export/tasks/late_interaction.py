@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from fastembed_rt.late import feeds
 from fastembed_rt.loading import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from fastembed_rt.manifest import LATE_INTERACTION, OUTPUTS, SIMILARITIES, TOKENIZER_FILE, LateInteraction
+from fastembed_rt.paths import as_utf8
 from fastembed_rt.tokenizer import TextTokenizer
 
 from ..checkpoint import Checkpoint, assemble
@@ -117,7 +118,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     """The manifest's fields."""
-    head, tokenizer = _head(checkpoint), Tokenizer.from_file(str(work / TOKENIZER_FILE))
+    head, tokenizer = _head(checkpoint), Tokenizer.from_file(as_utf8(work / TOKENIZER_FILE))
     layout = head.layout
     # Words that are not one token would drop every unknown token.
     ids = (tokenizer.token_to_id(word) for word in layout.skiplist)

@@ -1,0 +1,74 @@
+"""Arguments that several commands take, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+
+from ..precisions import ALL, listed, unknown
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare MODEL and the options that say where it comes from and which variant loads."""
+    parser.add_argument("model", metavar="MODEL", help="model directory, or a hub repository that holds one")
+    parser.add_argument(
+        "--provider",
+        default="cpu",
+        help="execution provider: cpu, cuda, tensorrt, openvino, coreml, directml; auto takes cuda where it runs, "
+        "else cpu (default: cpu)",
+    )
+    parser.add_argument(
+        "--precision", type=precision, help=f"{listed(ALL, 'or')} (default: as the model directory says)"
+    )
+    add_hub_options(parser)
+
+
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that may ask the hub."""
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--token", help="hub token (default: the one of `hf auth login`, or HF_TOKEN)")
+    parser.add_argument("--cache-dir", help="where hub files are kept")
+    parser.add_argument("--local-files-only", action="store_true", help="do not ask the hub")
+
+
+def min_cosine(value: str) -> float:
+    """A cosine, for argparse."""
+    try:
+        cosine = float(value)
+    except ValueError:
+        cosine = math.nan
+    if not -1 <= cosine <= 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a cosine, a number from -1 to 1")
+    return cosine
+
+
+def precision(value: str) -> str:
+    """A precision that exists, for argparse; whether the directory has it is found out later."""
+    if reason := unknown(value):
+        raise argparse.ArgumentTypeError(reason)
+    return value
+
+
+def device_ids(value: str) -> list[int]:
+    """Numbers joined by commas, for argparse."""
+    if not all(part.isdecimal() for part in value.split(",")):
+        raise argparse.ArgumentTypeError(f"{value!r} is not numbers joined by commas, such as 0,1")
+    return [int(part) for part in value.split(",")]
+
+
+def positive(value: str) -> int:
+    """An integer of at least 1, for argparse."""
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a positive integer")
+    return int(value)
+
+
+def text(value: str) -> str:
+    """A text for a model, for argparse: UTF-8 as it was typed, whatever the locale's encoding is."""
+    if value.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in value):
+        return value
+    try:  # bytes that the locale's encoding does not know came as halves of surrogate pairs
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{value!r} is neither UTF-8 nor of the locale's encoding") from error
