@@ -155,13 +155,15 @@ def _calls(
             calls[call] = {"not_compared": "the reference has no route for it"}
             continue
         beyond = [row for k in mine if k not in kept and (row := theirs[k]) is not None]
-        known = {
+        known: dict[str, Any] = {
             "tokenized": len([k for k in mine if k in kept]),
             "compared": len([k for k in mine if k in wanted]),
             "prompts": list(dict.fromkeys(cases[k].prompt_name for k in mine if cases[k].prompt_name)),
             "longest_tokenized": max(len(ours[k].ids) for k in mine),
             "longest_compared": max((len(ours[k].ids) for k in mine if k in wanted), default=0),
         }
+        if any(cases[k].id == LONGEST for k in mine):
+            known["beyond_budget"] = True
         if beyond:
             known["reference_cuts_at"] = max(len(row.ids) for row in beyond)
         calls[call] = known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -116,11 +116,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Cosines of many texts in three numbers."""
+    """Cosines of many texts in three numbers, or another measure that is 1 where two outputs are alike."""
 
     mean_cosine: float
     p1_cosine: float
     min_cosine: float
+    measure: str = "cosine"
 
     @classmethod
     def of(cls, vectors: Vectors, expected: Vectors) -> Fidelity:
@@ -144,10 +145,11 @@ class Fidelity:
 
     def as_dict(self) -> dict[str, float]:
         """For the manifest."""
-        return {key: round(value, 6) for key, value in asdict(self).items()}
+        figures = {"mean": self.mean_cosine, "p1": self.p1_cosine, "min": self.min_cosine}
+        return {f"{key}_{self.measure}": round(value, 6) for key, value in figures.items()}
 
     def __str__(self) -> str:
-        return f"cosine mean {self.mean_cosine:.5f}, p1 {self.p1_cosine:.5f}, min {self.min_cosine:.5f}"
+        return f"{self.measure} mean {self.mean_cosine:.5f}, p1 {self.p1_cosine:.5f}, min {self.min_cosine:.5f}"
 
 
 def parity_texts() -> list[Case]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastembed_rt import EmbeddingModel, native
-from fastembed_rt.manifest import Manifest, Variant
+from fastembed_rt.manifest import LATE_INTERACTION, SPARSE, Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.providers import PROVIDERS, obstacle
 
@@ -26,6 +26,8 @@ from .limits import longest_compared
 from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, ask, bounds, compare
 from .reference import can_verify, check_facts, own_code, sentence_transformer, versions
 
+# What cosines are of, where they are not of texts' vectors.
+OUTPUTS = {SPARSE: "word weights", LATE_INTERACTION: "token vectors"}
 __all__ = ["can_verify", "describe", "details", "own_code", "verify"]
 
 
@@ -181,14 +183,15 @@ def report(
         say(f"comparing {variant.graph.file}")
         compared = compared_of(variant, provider)
         bound = bounds(variant.precision, min_cosine)
-        reports[variant.graph.file] = _figures(variant.precision, compared, bound)
+        of = OUTPUTS.get(described.task)
+        reports[variant.graph.file] = {**_figures(variant.precision, compared, bound), **({"of": of} if of else {})}
         failed = [entry for entry in compared if not entry.within(bound)]
         if failed:
             worst = "; ".join(map(str, sorted(failed, key=lambda e: (e.cosine, -e.max_abs_diff))[:5]))
             near = "" if bound.max_abs_diff is None else f", difference <= {bound.max_abs_diff:g}"
             raise ParityError(
                 f"{variant.graph.file}: {len(failed)} of {len(compared)} comparisons with {versions()} are out of "
-                f"bounds (cosine >= {bound.min_cosine}{near}); worst: {worst}"
+                f"bounds (cosine{f' of {of}' if of else ''} >= {bound.min_cosine}{near}); worst: {worst}"
             )
     return {
         "status": "passed",
@@ -221,18 +224,38 @@ def describe(parity: Mapping[str, Any]) -> str:
     if parity.get("status") != "passed":
         reason = parity.get("reason")
         return f"{parity.get('status')}{f' ({reason})' if reason else ''}"
-    return f"passed on {parity['texts']} texts against {parity['reference']}"
+    count = f"{parity['pairs']} pairs" if "pairs" in parity else f"{parity['texts']} texts"
+    return f"passed on {count} against {parity['reference']}"
 
 
 def details(parity: Mapping[str, Any]) -> list[str]:
-    """One line for each variant of a passed report."""
+    """One line for each variant of a passed report, one for each call that was compared."""
     return [
-        f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
-        for file, entry in parity.get("variants", {}).items()
-    ] + [f"{file}: not compared ({why})" for file, why in parity.get("not_compared", {}).items()]
+        *(
+            f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
+            for file, entry in parity.get("variants", {}).items()
+        ),
+        *(f"{file}: not compared ({why})" for file, why in parity.get("not_compared", {}).items()),
+        *(f"{call}: {_compared(entry)}" for call, entry in parity.get("calls", {}).items()),
+    ]
 
 
 def _nearness(entry: Mapping[str, Any]) -> str:
     if "correlation" in entry:  # of scores
-        return f"correlation {entry['correlation']:.6f}"
-    return f"cosine mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}"
+        return f"correlation of logits {entry['correlation']:.6f}"
+    of = f" of {entry['of']}" if "of" in entry else ""
+    return f"cosine{of} mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}"
+
+
+def _compared(entry: Mapping[str, Any]) -> str:
+    """How far a call was compared."""
+    if "not_compared" in entry:
+        return f"not compared ({entry['not_compared']})"
+    prompts = f", prompts {', '.join(map(repr, entry['prompts']))}" if entry["prompts"] else ""
+    said = f"{entry['compared']} compared, tokens of {entry['tokenized']}, up to {entry['longest_tokenized']} tokens"
+    if entry.get("beyond_budget"):
+        said += f"; beyond {entry['longest_compared']} tokens, which take the reference minutes, tokens alone"
+    if "reference_cuts_at" in entry:
+        at = entry["reference_cuts_at"]
+        said += f"; longer texts are cut here, at the model's last position, and at {at} or later there: not compared"
+    return f"{said}{prompts}"

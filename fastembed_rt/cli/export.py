@@ -151,15 +151,15 @@ def _prompts(entries: list[str]) -> dict[str, str]:
 
 
 def _summary(done: Exported) -> str:
+    from fastembed_rt_export.card import outline, prompts_line
     from fastembed_rt_export.verify import describe, details
 
     made = done.manifest
     lines = [f"{done.directory}"]
     lines += [f"  {record.file:<20} {record.size / 1e6:9.1f} MB" for record in made.files]
     lines.append(f"  {' -> '.join(made.modules)}")
-    lines.append(f"  dim {made.dim}, max_length {made.max_length}, {made.similarity} similarity")
-    if made.prompts:
-        lines.append(f"  prompts: {', '.join(made.prompts)}; default: {made.default_prompt_name or 'none'}")
+    lines.append(f"  {outline(made)}")
+    lines += [f"  {line}" for line in (prompts_line(made),) if line]
     lines += [f"  changed: {key} = {value}" for key, value in made.overrides.items()]
     lines += [f"  note: {note}" for note in made.notes]
     lines.append(f"  parity: {describe(made.parity)}")

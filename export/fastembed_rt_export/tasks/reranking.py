@@ -121,7 +121,7 @@ def quantizing(checkpoint: Checkpoint) -> Quantizing:
         assert made.first_segments is not None
         return Sample(made.ids, made.first_segments, feeds, OUTPUTS[RERANKING])
 
-    return Quantizing(sample=sample, fidelity=fidelity)
+    return Quantizing(sample=sample, fidelity=fidelity, inputs="pairs", outputs="logits")
 
 
 def _head(checkpoint: Checkpoint) -> ClassificationHead:

@@ -44,7 +44,7 @@ def fidelity(outputs: Vectors, expected: Vectors) -> Fidelity:
     A cosine says nothing of single numbers, and an order of documents does not change with scale and offset.
     """
     found = [_correlation(outputs[:, k], expected[:, k]) for k in range(expected.shape[1])]
-    return Fidelity(float(np.mean(found)), min(found), min(found))
+    return Fidelity(float(np.mean(found)), min(found), min(found), "correlation")
 
 
 def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:

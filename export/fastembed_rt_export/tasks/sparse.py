@@ -126,7 +126,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Single texts; the cosine of their vectors over the whole vocabulary."""
-    return embedding_quantizing()
+    return replace(embedding_quantizing(), outputs="word weights")
 
 
 def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
