@@ -7,6 +7,7 @@ those of the call, and no model runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,10 @@ class Row:
     first: int | None = None  # of a pair: tokens of the first type; None where the model gets no types
 
 
+class _TokensKnownError(Exception):
+    """Ends a call when its tokens are known."""
+
+
 def fed(model: LoadedModel, cases: Sequence[Case]) -> list[Row]:
     """What our runtime would feed its graph for each case."""
     rows: list[Row] = [Row((), 0)] * len(cases)
@@ -43,20 +48,17 @@ def fed(model: LoadedModel, cases: Sequence[Case]) -> list[Row]:
                     seen = len(ids) if found.seen is None else int(found.seen[k])
                     first = None if found.first_segments is None else int(found.first_segments[k])
                     made.append(Row(tuple(ids.tolist()), seen, first))
-            return iter(())
+            raise _TokensKnownError
 
         model._work = only_tokens  # type: ignore[method-assign]
         try:
-            getattr(model, cases[group[0]].call)([cases[k].inputs for k in group], **cases[group[0]].prompt)
+            with suppress(_TokensKnownError):
+                getattr(model, cases[group[0]].call)([cases[k].inputs for k in group], **cases[group[0]].prompt)
         finally:
             del model._work
         for k, row in zip(group, made, strict=True):
             rows[k] = row
     return rows
-
-
-class _TokensKnownError(Exception):
-    """Ends a call of the reference when its tokens are known."""
 
 
 class _Watched:
