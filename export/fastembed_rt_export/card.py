@@ -70,8 +70,7 @@ tags: [{tags}, onnx]
 # {source.checkpoint}, as ONNX
 
 Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest.created_by}.
-{" -> ".join(manifest.modules)}; {manifest.dim} dimensions, {manifest.max_length} tokens at most,
-{manifest.similarity} similarity.
+{" -> ".join(manifest.modules)}; {outline(manifest)}.
 
 Parity with the checkpoint: {describe(manifest.parity)}.
 {"".join(f"{chr(10)}- {line}" for line in details(manifest.parity))}
@@ -95,6 +94,30 @@ model = {CLASSES[manifest.task]}("path/to/this/directory"{_provider(manifest)})
 {f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
         f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
     }"""
+
+
+def outline(manifest: Manifest) -> str:
+    """Size, limits and comparison of a model, in the words of its task."""
+    about, late = manifest.reranking, manifest.late_interaction
+    if about is not None:
+        labels = f"{len(about.labels)} label{'' if len(about.labels) == 1 else 's'}"
+        return f"{labels}, activation {about.activation}, pairs of {manifest.max_length} tokens at most"
+    if late is not None:
+        return (
+            f"{manifest.dim} numbers a token, {late.similarity}, queries of {late.query_length} and documents of "
+            f"{late.document_length} tokens at most"
+        )
+    size = "weights of {} words" if manifest.sparse is not None else "{} dimensions"
+    return f"{size.format(manifest.dim)}, {manifest.max_length} tokens at most, {manifest.similarity} similarity"
+
+
+def prompts_line(manifest: Manifest) -> str:
+    """What stands in front of texts, by name, and of plain calls; "" where there are no prompts."""
+    prompts = ", ".join(f"{name} {text!r}" for name, text in manifest.prompts.items())
+    default = manifest.default_prompt_name
+    return f"prompts: {prompts}; default: {f'{default}, also where none is named' if default else 'none'}" * bool(
+        prompts
+    )
 
 
 def _provider(manifest: Manifest) -> str:

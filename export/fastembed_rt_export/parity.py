@@ -1,10 +1,10 @@
-"""How far vectors are from their reference: the texts to compare on, the figures, the bounds."""
+"""How far outputs are from their reference: the cases to compare on, the figures, the bounds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -35,13 +35,56 @@ def bounds(precision: str, int8_min_cosine: float = INT8_MIN_COSINE) -> Bounds:
     return FP32 if precision == "fp32" else HALF.get(precision, Bounds(int8_min_cosine))
 
 
+NO_PROMPT = ""  # as a prompt's name: none at all, also where there is a default one
+
+
 @dataclass(frozen=True)
 class Case:
-    """One text under one prompt."""
+    """One text, or pair of texts, as a call of the user's passes it."""
 
     id: str
     text: str
-    prompt_name: str | None = None
+    prompt_name: str | None = None  # None: what the call puts in front by itself
+    call: str = "encode"
+    second: str | None = None  # the other text of a pair
+    tokens_only: bool = False  # what comes of the tokens is compared with other cases
+
+    @property
+    def inputs(self) -> str | list[str]:
+        """What the call takes."""
+        return self.text if self.second is None else [self.text, self.second]
+
+    @property
+    def prompt(self) -> dict[str, str]:
+        """The call's argument that chooses the prompt."""
+        if self.prompt_name is None:
+            return {}
+        return {"prompt": ""} if self.prompt_name == NO_PROMPT else {"prompt_name": self.prompt_name}
+
+    def __str__(self) -> str:
+        by = f" by {self.call}" if self.call not in ("encode", "predict") else ""
+        if self.prompt_name == NO_PROMPT:
+            return f"{self.id}{by} without a prompt"
+        return f"{self.id}{by}" + (f" under prompt {self.prompt_name!r}" if self.prompt_name else "")
+
+
+def groups(cases: Sequence[Case]) -> list[list[int]]:
+    """Numbers of the cases that go through one call: the same method, the same prompt."""
+    found: dict[tuple[str, str | None], list[int]] = {}
+    for k, case in enumerate(cases):
+        found.setdefault((case.call, case.prompt_name), []).append(k)
+    return list(found.values())
+
+
+def ask(model: Any, cases: Sequence[Case], **options: Any) -> list[Any]:
+    """What a model, ours or the reference, gives for each case through the calls that a user makes."""
+    out: list[Any] = [None] * len(cases)
+    for rows in groups(cases):
+        call = getattr(model, cases[rows[0]].call)
+        found = call([cases[k].inputs for k in rows], **cases[rows[0]].prompt, **options)
+        for k, one in zip(rows, found, strict=True):
+            out[k] = one
+    return out
 
 
 @dataclass(frozen=True)
@@ -61,23 +104,24 @@ class Comparison:
         """For the manifest."""
         return {
             "id": self.case.id,
+            "call": self.case.call,
             "prompt": self.case.prompt_name,
             "cosine": round(self.cosine, 9),
             "max_abs_diff": float(f"{self.max_abs_diff:.3g}"),
         }
 
     def __str__(self) -> str:
-        prompt = f" under prompt {self.case.prompt_name!r}" if self.case.prompt_name else ""
-        return f"{self.case.id}{prompt}: cosine {self.cosine:.6f}, difference {self.max_abs_diff:.2e}"
+        return f"{self.case}: cosine {self.cosine:.6f}, difference {self.max_abs_diff:.2e}"
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Cosines of many texts in three numbers."""
+    """Cosines of many texts in three numbers, or another measure that is 1 where two outputs are alike."""
 
     mean_cosine: float
     p1_cosine: float
     min_cosine: float
+    measure: str = "cosine"
 
     @classmethod
     def of(cls, vectors: Vectors, expected: Vectors) -> Fidelity:
@@ -101,10 +145,11 @@ class Fidelity:
 
     def as_dict(self) -> dict[str, float]:
         """For the manifest."""
-        return {key: round(value, 6) for key, value in asdict(self).items()}
+        figures = {"mean": self.mean_cosine, "p1": self.p1_cosine, "min": self.min_cosine}
+        return {f"{key}_{self.measure}": round(value, 6) for key, value in figures.items()}
 
     def __str__(self) -> str:
-        return f"cosine mean {self.mean_cosine:.5f}, p1 {self.p1_cosine:.5f}, min {self.min_cosine:.5f}"
+        return f"{self.measure} mean {self.mean_cosine:.5f}, p1 {self.p1_cosine:.5f}, min {self.min_cosine:.5f}"
 
 
 def parity_texts() -> list[Case]:

@@ -50,6 +50,8 @@ class Quantizing:
 
     sample: Callable[[TextTokenizer, Sequence[str]], quantize.Sample]  # texts as the task's graphs take them
     fidelity: Callable[[Vectors, Vectors], Fidelity] = Fidelity.of  # outputs for them beside those expected
+    inputs: str = "texts"  # what messages call that which is measured
+    outputs: str = "vectors"  # and what comes of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
             fidelity = Fidelity.of_tokens(vectors, exact, [len(row) for row in held_out.rows])
         else:
             fidelity = wanted.task.fidelity(vectors, exact)
-        say(f"fidelity to fp32 on {len(held_out.rows)} texts: {fidelity}")
+        say(f"fidelity to fp32 on {len(held_out.rows)} {wanted.task.inputs}: {fidelity}")
         if fidelity.passes(wanted.min_cosine) or len(recipe.groups) <= len(errors) * (1 - MOST_FLOAT):
             break
         # Give the layers that lose most their float weights back, a few at a time.
@@ -192,7 +194,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         recipe = replace(recipe, groups={key: group for key, group in recipe.groups.items() if key not in worst})
     if not fidelity.passes(wanted.min_cosine):
         raise ParityError(
-            f"int8 vectors are too far from fp32: {fidelity}, asked for {wanted.min_cosine} or more; "
+            f"int8 {wanted.task.outputs} are too far from fp32: {fidelity}, asked for {wanted.min_cosine} or more; "
             "lower --min-cosine if that will do, or export fp32"
         )
     notes: dict[str, Any] = {

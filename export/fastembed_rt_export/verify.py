@@ -6,61 +6,29 @@ The texts ship with the package (data/parity.jsonl): many scripts, all lengths, 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib import metadata
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastembed_rt import EmbeddingModel, native
-from fastembed_rt.manifest import Manifest, Variant
+from fastembed_rt.manifest import LATE_INTERACTION, SPARSE, Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.providers import PROVIDERS, obstacle
 
-from .architectures import row_name
 from .checkpoint import Checkpoint
-from .errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
-from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, bounds, compare, parity_texts
-from .static import UNLIMITED
+from .errors import ParityError, explained
+from .gate import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
+from .long_texts import longest_compared
+from .parity import INT8_MIN_COSINE, Bounds, Case, Comparison, Vectors, ask, bounds, compare
+from .reference import can_verify, check_facts, own_code, sentence_transformer, versions
 
-PROMPT_TEXTS = 24  # every prompt is checked on these many texts of all kinds
-ALONE_TEXTS = 16  # these are also encoded one by one: neighbours must not matter
-REFERENCE_BATCH = 8
-LONGER = "longer-than-max-length"
-
-
-class OfTexts(Protocol):
-    """What the cases depend on."""
-
-    max_length: int
-
-    @property
-    def prompts(self) -> dict[str, Any]:
-        """Texts to put in front, by name."""
-
-    def count_tokens(self, inputs: str) -> Any:
-        """Tokens of a text before any cut."""
-
-
-def can_verify() -> str | None:
-    """None when the reference is installed, else what is missing."""
-    missing = [name for name in ("torch", "sentence_transformers") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing).replace('_', '-')} not installed" if missing else None
-
-
-def own_code(checkpoint: Checkpoint) -> str | None:
-    """None when the reference is transformers' or may be run, else why it may not."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    known = row_name(checkpoint.config) == checkpoint.model_type and checkpoint.model_type in CONFIG_MAPPING
-    if known or checkpoint.trusted or checkpoint.is_static:
-        return None
-    return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
+# What cosines are of, where they are not of texts' vectors.
+OUTPUTS = {SPARSE: "word weights", LATE_INTERACTION: "token vectors"}
+__all__ = ["can_verify", "describe", "details", "own_code", "verify"]
 
 
 def runs_here(described: Manifest) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
@@ -101,104 +69,13 @@ def opened(variant: Variant, provider: str) -> dict[str, Any]:
     return {"provider": provider, "precision": variant.precision, "target": variant.target}
 
 
-def cases(model: OfTexts) -> list[Case]:
-    """All texts without a prompt, one that is surely longer than max_length, and a selection under every prompt."""
-    texts = parity_texts()
-    longest = max(texts, key=lambda case: len(case.text)).text
-    times = model.max_length // max(model.count_tokens(longest), 1) + 2
-    texts.append(Case(LONGER, " ".join([longest] * times)))
-    every = max(len(texts) // PROMPT_TEXTS, 1)
-    under = [Case(case.id, case.text, name) for name in model.prompts for case in texts[::every]]
-    return texts + under
+@dataclass(frozen=True)
+class Encoder:
+    """One of the encoders that a directory has: the default one, or that of a role."""
 
-
-def _set_limits(model: Any, checkpoint: Checkpoint) -> None:
-    """The checkpoint's limits on both sides, also where the user has set others."""
-    if not checkpoint.routes and not checkpoint.is_static:
-        model.max_seq_length = checkpoint.max_length
-    routes = getattr(model[0], "sub_modules", {})  # a Router that begins with transformers of its own
-    for encoder in (checkpoint, *checkpoint.routes.values()):
-        if encoder.route in routes and not encoder.is_static:
-            routes[encoder.route][0].max_seq_length = encoder.max_length
-
-
-def reference(
-    checkpoint: Checkpoint, wanted: Sequence[Case], role: str | None = None, *, padding: bool = True
-) -> tuple[Vectors, str]:
-    """Vectors of sentence-transformers on torch in float32, and the versions that made them.
-
-    The checkpoint's modules were checked before: code of its own is only its transformer's, and run only where trusted.
-
-    Raises:
-        MissingDependencyError: torch or sentence-transformers is not installed.
-        UnsupportedCheckpointError: the reference is code of the checkpoint's own, and not trusted.
-    """
-    missing = can_verify()
-    if missing is not None:
-        raise MissingDependencyError(f"{missing}; pip install 'fastembed-rt[verify]' to compare with the reference")
-    if (untrusted := own_code(checkpoint)) is not None:
-        raise UnsupportedCheckpointError(f"{checkpoint.name}: {untrusted}")
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the export says its own steps
-    try:
-        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-    except ImportError:  # before sentence-transformers 6
-        from sentence_transformers.models import Normalize, Pooling
-
-    model = SentenceTransformer(
-        str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
-    )
-    model = model.float().eval()
-    _set_limits(model, checkpoint)
-    if getattr(model.tokenizer, "padding_side", "right") == "left":
-        # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
-        model.tokenizer.padding_side = "right"
-    said = checkpoint.overrides
-    dim = said.get("truncate_dim", model.truncate_dim)
-    modules = list(model)
-    if "pooling" in said:
-        width = int(checkpoint.config.get("hidden_size", checkpoint.config.get("dim", 0)))
-        modules[1] = Pooling(width, pooling_mode=checkpoint.pooling, include_prompt=checkpoint.include_prompt)
-    if "normalize" in said:
-        while modules and isinstance(modules[-1], Normalize):
-            modules.pop()
-        modules += [Normalize()] if said["normalize"] else []
-    if len(modules) != len(model) or modules != list(model):
-        model = SentenceTransformer(modules=modules, device="cpu").eval()
-    model.truncate_dim = dim
-    out: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(wanted)
-    with torch.inference_mode():
-        for name in dict.fromkeys(case.prompt_name for case in wanted):
-            rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
-            # An empty prompt, not None: the default prompt must not step in where none was asked for.
-            prompt = checkpoint.prompts.get(name, "") if name is not None else ""
-            vectors = model.encode(
-                [wanted[k].text for k in rows],
-                prompt=prompt,
-                batch_size=REFERENCE_BATCH if padding else 1,  # where padding changes vectors, those of texts alone
-                show_progress_bar=False,
-                task=role,
-                normalize_embeddings=dim is not None and checkpoint.normalize,  # it cuts what is normalized already
-            )
-            for k, vector in zip(rows, vectors, strict=True):
-                out[k] = vector
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("sentence-transformers", "transformers", "torch")
-    )
-    return np.stack(out), f"{versions}, float32 on CPU"
-
-
-def exported(model: EmbeddingModel, wanted: Sequence[Case]) -> Vectors:
-    """Vectors of the model directory for the same cases, in batches of unequal lengths."""
-    out = np.empty((len(wanted), model.dim), np.float32)
-    for name in dict.fromkeys(case.prompt_name for case in wanted):
-        rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
-        prompt = model.prompts[name] if name is not None else ""
-        out[rows] = model.encode([wanted[k].text for k in rows], prompt=prompt)
-    return out
+    role: str | None
+    described: Manifest
+    prepared: Prepared
 
 
 def verify(
@@ -217,76 +94,81 @@ def verify(
         min_cosine: bound for int8 variants; fp32 has its own.
 
     Raises:
-        ParityError: a text is out of bounds; the message has the worst texts and their figures.
+        ParityError: a text is tokenized differently or out of bounds; the message has the worst and their figures.
         MissingDependencyError: the reference is not installed.
     """
     start = time.monotonic()
     described = read_manifest(directory)
-    _check_facts(described, checkpoint)
-    reports = [_verify(directory, described, checkpoint, None, say, min_cosine)]
-    for role, route in described.routes.items():
-        say(f"{role} texts")
-        reports.append(_verify(directory, route, checkpoint.routes[role], role, say, min_cosine, checkpoint))
+    encoders = [_encoder(directory, described, checkpoint, None)]
+    encoders += [_encoder(directory, route, checkpoint.routes[role], role) for role, route in described.routes.items()]
+    say(
+        f"reference: {sum(encoder.prepared.compared for encoder in encoders)} texts with sentence-transformers on torch"
+    )
+    # One model in memory at a time: the reference first, then the sessions.
+    known = _reference(directory, checkpoint, encoders)
+    gc.collect()
+    reports = []
+    for encoder, theirs in zip(encoders, known, strict=True):
+        if encoder.role is not None:
+            say(f"{encoder.role} texts")
+        reports.append(_compare(directory, encoder, theirs, start, say, min_cosine))
     whole = reports[0]
     for other in reports[1:]:
-        whole["variants"] = {**whole["variants"], **other["variants"]}
+        for key in ("variants", "calls", "not_compared"):
+            if key in other:
+                whole[key] = {**whole.get(key, {}), **other[key]}
         whole["texts"] += other["texts"]
-        if "not_compared" in other:
-            whole["not_compared"] = {**whole.get("not_compared", {}), **other["not_compared"]}
     return {**whole, "seconds": round(time.monotonic() - start, 1)}
 
 
-def _verify(
-    directory: Path,
-    described: Manifest,
-    encoder: Checkpoint,
-    role: str | None,
-    say: Callable[[str], None],
-    min_cosine: float,
-    whole: Checkpoint | None = None,
-) -> dict[str, Any]:
-    """Report on one encoder; `whole` is the checkpoint that has it as a route."""
-    start = time.monotonic()
+def _encoder(directory: Path, described: Manifest, checkpoint: Checkpoint, role: str | None) -> Encoder:
+    """With the calls that go through it: plain ones and those of roles without an encoder of their own."""
+    if role is None:
+        calls = [ENCODE, *(call for name, (call, _) in ROLES.items() if name not in described.routes)]
+    else:
+        calls = [ROLES[role][0]]
     with EmbeddingModel(directory, route=role, **first_here(directory, described)) as model:
-        wanted = cases(model)
-    if encoder.is_static and encoder.max_length >= UNLIMITED:
-        wanted = [case for case in wanted if case.id != LONGER]  # nothing is
-    say(f"reference: {len(wanted)} texts with sentence-transformers on torch")
-    # One model in memory at a time: the reference first, then the sessions.
-    with explained(f"sentence-transformers does not run {(whole or encoder).name}"):
-        expected, versions = reference(whole or encoder, wanted, role, padding=described.padding)
-    gc.collect()
+        cases = text_cases(model, calls, longest_compared(checkpoint, model.max_length))
+        return Encoder(role, described, Prepared.of(model, cases))
+
+
+def _reference(directory: Path, checkpoint: Checkpoint, encoders: Sequence[Encoder]) -> list[Known]:
+    with explained(f"sentence-transformers does not load {checkpoint.name}"):
+        model = sentence_transformer(checkpoint)
+    check_facts(encoders[0].described, model)
+    # It cuts what is normalized already.
+    again = model.truncate_dim is not None and checkpoint.normalize
+    options = {"show_progress_bar": False, "normalize_embeddings": again}
+    with explained(f"sentence-transformers does not run {checkpoint.name}"):
+        return [ask_reference(model, directory, one.described, one.prepared, options) for one in encoders]
+
+
+def _compare(
+    directory: Path, encoder: Encoder, known: Known, start: float, say: Callable[[str], None], min_cosine: float
+) -> dict[str, Any]:
+    described, expected = encoder.described, np.stack(known.expected)
     if expected.shape[1] != described.dim:
-        raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions} gives {expected.shape[1]}")
+        raise ParityError(f"{directory} has vectors of {described.dim} numbers, {versions()} gives {expected.shape[1]}")
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
-        with EmbeddingModel(directory, route=role, **opened(variant, provider)) as model:
-            return compare_all(wanted, lambda cases: exported(model, cases), expected)
+        with EmbeddingModel(directory, route=encoder.role, **opened(variant, provider)) as model:
+            return compare_all(known, lambda cases: np.stack(ask(model, cases)), expected)
 
-    return report(described, compared, versions, start, len(wanted), say, min_cosine)
+    return report(described, compared, known, start, say, min_cosine)
 
 
-def compare_all(
-    wanted: Sequence[Case], encode: Callable[[Sequence[Case]], Vectors], expected: Vectors
-) -> list[Comparison]:
+def compare_all(known: Known, encode: Callable[[Sequence[Case]], Vectors], expected: Vectors) -> list[Comparison]:
     """Each case with its distance from what is expected (n, dim), all together, then some of them one by one."""
-    compared = compare(wanted, encode(wanted), expected)
-    alone = some(wanted)
-    single = np.stack([encode([wanted[k]])[0] for k in alone])
-    return compared + compare([wanted[k] for k in alone], single, expected[alone])
-
-
-def some(wanted: Sequence[Case]) -> list[int]:
-    """Numbers of the cases that are encoded one by one as well."""
-    return list(range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)))
+    compared = compare(known.cases, encode(known.cases), expected)
+    single = np.stack([encode([known.cases[k]])[0] for k in known.alone])
+    return compared + compare([known.cases[k] for k in known.alone], single, expected[known.alone])
 
 
 def report(
     described: Manifest,
     compared_of: Callable[[Variant, str], list[Comparison]],
-    versions: str,
+    known: Known,
     start: float,
-    texts: int,
     say: Callable[[str], None],
     min_cosine: float,
 ) -> dict[str, Any]:
@@ -303,40 +185,26 @@ def report(
         say(f"comparing {variant.graph.file}")
         compared = compared_of(variant, provider)
         bound = bounds(variant.precision, min_cosine)
-        reports[variant.graph.file] = _figures(variant.precision, compared, bound)
+        of = OUTPUTS.get(described.task)
+        reports[variant.graph.file] = {**_figures(variant.precision, compared, bound), **({"of": of} if of else {})}
         failed = [entry for entry in compared if not entry.within(bound)]
         if failed:
             worst = "; ".join(map(str, sorted(failed, key=lambda e: (e.cosine, -e.max_abs_diff))[:5]))
             near = "" if bound.max_abs_diff is None else f", difference <= {bound.max_abs_diff:g}"
             raise ParityError(
-                f"{variant.graph.file}: {len(failed)} of {len(compared)} comparisons with {versions} are out of bounds "
-                f"(cosine >= {bound.min_cosine}{near}); worst: {worst}"
+                f"{variant.graph.file}: {len(failed)} of {len(compared)} comparisons with {versions()} are out of "
+                f"bounds (cosine{f' of {of}' if of else ''} >= {bound.min_cosine}{near}); worst: {worst}"
             )
     return {
         "status": "passed",
-        "reference": versions,
-        "texts": texts,
+        "reference": versions(),
+        "texts": len(known.cases),
+        "calls": known.calls,
         "prompts": sorted(described.prompts),
         "variants": reports,
         **({"not_compared": others} if others else {}),
         "seconds": round(time.monotonic() - start, 1),
     }
-
-
-def _check_facts(described: Manifest, checkpoint: Checkpoint) -> None:
-    """Raise ParityError where the manifest says what vectors without a prompt do not show, and says it wrong."""
-    facts = {
-        "default_prompt_name": (described.default_prompt_name, checkpoint.default_prompt_name),
-        "similarity": (described.similarity, checkpoint.similarity),
-        # Prompts without text change nothing; sentence-transformers adds such ones itself.
-        "prompts": tuple(
-            sorted(name for name, text in prompts.items() if text)
-            for prompts in (described.prompts, checkpoint.prompts)
-        ),
-    }
-    for name, (ours, theirs) in facts.items():
-        if ours != theirs:
-            raise ParityError(f"the manifest has {name} {ours!r}, the checkpoint {theirs!r}; export it again")
 
 
 def _figures(precision: str, compared: Sequence[Comparison], bound: Bounds) -> dict[str, Any]:
@@ -358,18 +226,38 @@ def describe(parity: Mapping[str, Any]) -> str:
     if parity.get("status") != "passed":
         reason = parity.get("reason")
         return f"{parity.get('status')}{f' ({reason})' if reason else ''}"
-    return f"passed on {parity['texts']} texts against {parity['reference']}"
+    count = f"{parity['pairs']} pairs" if "pairs" in parity else f"{parity['texts']} texts"
+    return f"passed on {count} against {parity['reference']}"
 
 
 def details(parity: Mapping[str, Any]) -> list[str]:
-    """One line for each variant of a passed report."""
+    """One line for each variant of a passed report, one for each call that was compared."""
     return [
-        f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
-        for file, entry in parity.get("variants", {}).items()
-    ] + [f"{file}: not compared ({why})" for file, why in parity.get("not_compared", {}).items()]
+        *(
+            f"{file}: {_nearness(entry)}, largest difference {entry['max_abs_diff']:.1e}"
+            for file, entry in parity.get("variants", {}).items()
+        ),
+        *(f"{file}: not compared ({why})" for file, why in parity.get("not_compared", {}).items()),
+        *(f"{call}: {_compared(entry)}" for call, entry in parity.get("calls", {}).items()),
+    ]
 
 
 def _nearness(entry: Mapping[str, Any]) -> str:
     if "correlation" in entry:  # of scores
-        return f"correlation {entry['correlation']:.6f}"
-    return f"cosine mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}"
+        return f"correlation of logits {entry['correlation']:.6f}"
+    of = f" of {entry['of']}" if "of" in entry else ""
+    return f"cosine{of} mean {entry['mean_cosine']:.6f}, min {entry['min_cosine']:.6f}"
+
+
+def _compared(entry: Mapping[str, Any]) -> str:
+    """How far a call was compared."""
+    if "not_compared" in entry:
+        return f"not compared ({entry['not_compared']})"
+    prompts = f", prompts {', '.join(map(repr, entry['prompts']))}" if entry["prompts"] else ""
+    said = f"{entry['compared']} compared, tokens of {entry['tokenized']}, up to {entry['longest_tokenized']} tokens"
+    if entry.get("beyond_budget"):
+        said += f"; beyond {entry['longest_compared']} tokens, which take the reference minutes, tokens alone"
+    if "reference_cuts_at" in entry:
+        at = entry["reference_cuts_at"]
+        said += f"; longer texts are cut here, at the model's last position, and at {at} or later there: not compared"
+    return f"{said}{prompts}"

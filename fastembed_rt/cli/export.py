@@ -167,6 +167,7 @@ def plain_prompt(facts: Manifest) -> str:
 
 
 def _summary(done: Exported) -> str:
+    from fastembed_rt_export.card import outline, prompts_line
     from fastembed_rt_export.verify import describe, details
 
     made = done.manifest
@@ -174,9 +175,8 @@ def _summary(done: Exported) -> str:
     width = max(len(record.file) for record in made.files)
     lines += [f"  {record.file:<{width}}  {readable(record.size):>9}" for record in made.files]
     lines.append(f"  {' -> '.join(made.modules)}")
-    lines.append(f"  dim {made.dim}, max_length {made.max_length}, {made.similarity} similarity")
-    if made.prompts:
-        lines.append(f"  prompts: {', '.join(made.prompts)}; plain encode {plain_prompt(made)}")
+    lines.append(f"  {outline(made)}")
+    lines += [f"  {line}" for line in (prompts_line(made),) if line]
     lines += [f"  changed: {key} = {value}" for key, value in made.overrides.items()]
     lines += [f"  note: {note}" for note in made.notes]
     lines.append(f"  parity: {describe(made.parity)}")

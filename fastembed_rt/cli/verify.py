@@ -1,4 +1,4 @@
-"""`fastembed-rt verify`: a model directory's vectors beside its checkpoint's."""
+"""`fastembed-rt verify`: a model directory beside its checkpoint, text by text or pair by pair."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `verify` to the command line."""
     parser = subparsers.add_parser(
         "verify",
-        help="compare a model directory's vectors with its checkpoint's",
-        description="Compare a model directory with its checkpoint in sentence-transformers on torch, text by text.",
+        help="compare a model directory with its checkpoint",
+        description="Compare a model directory with its checkpoint in sentence-transformers on torch: the tokens of "
+        "each text or pair first, then vectors, scores or weights.",
     )
     parser.add_argument("directory", type=Path, help="model directory")
     parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
     parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
-    parser.add_argument("--min-cosine", type=min_cosine, help="floor for int8 variants (default: 0.98)")
+    parser.add_argument(
+        "--min-cosine", type=min_cosine, help="floor for int8 variants, of rerankers a correlation (default: 0.98)"
+    )
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
@@ -53,7 +56,7 @@ def _source(directory: Path) -> str:
 def run(args: argparse.Namespace) -> int:
     """Verify and print the report; ParityError makes the exit code 4."""
     try:
-        from fastembed_rt_export.card import CARD_FILE, card
+        from fastembed_rt_export.card import CARD_FILE, card, prompts_line
         from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, check_again
         from fastembed_rt_export.verify import describe, details
@@ -75,5 +78,6 @@ def run(args: argparse.Namespace) -> int:
         checked.write(args.directory)
         (args.directory / CARD_FILE).write_text(card(checked), encoding="utf-8")
     if not args.quiet:
-        print("\n  ".join([f"parity: {describe(checked.parity)}", *details(checked.parity)]))
+        prompts = [line for line in (prompts_line(checked),) if line]
+        print("\n  ".join([f"parity: {describe(checked.parity)}", *details(checked.parity), *prompts]))
     return 0

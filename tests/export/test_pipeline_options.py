@@ -124,7 +124,8 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
     assert portable.opset == 20
     assert (output / "model.onnx.data").is_file()
     said = capsys.readouterr()
-    for line in ("dim 48, max_length 9", "(prompt 'own')", "changed: pooling", "parity: not verified (not asked for)"):
+    parity = "parity: not verified (not asked for)"
+    for line in ("48 dimensions, 9 tokens at most", "default: own", "changed: pooling", parity):
         assert line in said.out
     assert "writing model.onnx" in said.err
 

@@ -327,7 +327,7 @@ def test_the_parity_gate_passes_and_says_on_what(tmp_path: Path, model_type: str
     report = export(str(source), ExportOptions(output=tmp_path / "made")).manifest.parity
     assert report["status"] == "passed"
     assert report["prompts"] == ["long", "query"]
-    assert report["texts"] > 20
+    assert report["pairs"] > 20
     assert "sentence-transformers" in report["reference"]
     for figures in report["variants"].values():
         assert figures["max_abs_diff"] <= 1e-5
@@ -364,7 +364,7 @@ def test_int8_ranks_as_float_and_neighbours_change_no_bit(tmp_path: Path, model_
     source = save_cross_encoder(tmp_path / "source", model_type, labels=labels)
     made = export(str(source), ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9))
     notes = next(variant.notes for variant in made.manifest.variants if variant.precision == "int8")
-    assert 0.9 <= notes["fidelity"]["min_cosine"] < 1
+    assert 0.9 <= notes["fidelity"]["min_correlation"] < 1
     figures = [entry for entry in made.manifest.parity["variants"].values() if entry["precision"] == "int8"]
     assert [0.9 <= entry["correlation"] < 1 for entry in figures] == [True] * (2 if native.kernels() else 1)
     wanted = reference_scores(source, activation_fn=LOGITS).reshape(len(PAIRS), -1)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from checkpoints import LETTERS, TEXTS, WORDS, change_json, exported_vectors, save_transformers, write_json
+from routed import dense, normalize, router, save, static, transformer
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
@@ -22,49 +22,6 @@ from fastembed_rt_export.errors import CheckpointError, ParityError, Unsupported
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 PROMPTS = {"query": "query: ", "document": "the new "}
-
-
-def transformer(directory: Path, model_type: str = "bert", **options: Any) -> list[Any]:
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    module = Transformer(str(save_transformers(directory, model_type)), **options)
-    return [module, Pooling(module.get_embedding_dimension(), "mean")]
-
-
-def static(directory: Path, dim: int = 24) -> Any:
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    save_transformers(directory)
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    torch.manual_seed(3)
-    return StaticEmbedding(tokenizer, embedding_weights=torch.randn(tokenizer.get_vocab_size(), dim) + 0.3)
-
-
-def dense(outputs: int = 8, seed: int = 0) -> Any:
-    from sentence_transformers.base.modules.dense import Dense
-
-    torch.manual_seed(seed)
-    return Dense(24, outputs)
-
-
-def save(directory: Path, *modules: Any, **options: Any) -> Path:
-    from sentence_transformers import SentenceTransformer
-
-    SentenceTransformer(modules=list(modules), device="cpu", **options).save_pretrained(str(directory))
-    return directory
-
-
-def router(query: list[Any], document: list[Any], **options: Any) -> Any:
-    from sentence_transformers.base.modules import Router
-
-    return Router({"query": query, "document": document}, **options)
-
-
-def normalize() -> Any:
-    from sentence_transformers.base.modules import Normalize
-
-    return Normalize()
 
 
 def reference(checkpoint: Path) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import transformers
-from checkpoints import CONFIGS, PROMPTS, TEXTS, change_json, change_tensors, save_tokenizer
+from checkpoints import PROMPTS, TEXTS, change_json, change_tensors
 from exports import quick
 from packed_attention import evaluate
+from sparse_encoders import save_masked_lm, save_splade
 
 from fastembed_rt import EmbeddingModel, SparseModel, batching, native
 from fastembed_rt.cli import main
@@ -27,36 +27,6 @@ from fastembed_rt_export.errors import CheckpointError, ParityError, Unsupported
 from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import sparse as sparse_task
-
-
-def save_masked_lm(directory: Path, model_type: str = "bert", **changes: Any) -> Path:
-    """A plain ...ForMaskedLM directory with random weights."""
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
-    model = transformers.AutoModelForMaskedLM.from_config(config).eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-            else:
-                parameter.normal_(0.0, 0.25)
-    model.save_pretrained(directory)
-    save_tokenizer(directory, model_type)
-    return directory
-
-
-def save_splade(
-    directory: Path, model_type: str = "bert", strategy: str = "max", activation: str = "relu", **options: Any
-) -> Path:
-    """A SparseEncoder, saved by sentence-transformers; `options` are its own."""
-    from sentence_transformers import SparseEncoder
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sparse_encoder.modules import SpladePooling
-
-    plain = save_masked_lm(directory.with_name(directory.name + "-plain"), model_type)
-    modules = [Transformer(str(plain), transformer_task="fill-mask"), SpladePooling(strategy, activation)]
-    SparseEncoder(modules=modules, device="cpu", **options).save_pretrained(str(directory))
-    return directory
 
 
 def reference(checkpoint: Path, texts: list[str] = TEXTS, **options: Any) -> Any:

@@ -165,7 +165,7 @@ def quantizing(checkpoint: Checkpoint) -> Quantizing:
             seen.append(len(full) if attends else length)
         return Sample(rows, np.array(seen, dtype=np.int64), feeds, OUTPUTS[LATE_INTERACTION], by_token=True)
 
-    return Quantizing(sample=sample)
+    return Quantizing(sample=sample, inputs="queries and documents", outputs="token vectors")
 
 
 def _expansion_token(checkpoint: Checkpoint, tokenizer: Vocabulary, expansion: Expansion) -> int:

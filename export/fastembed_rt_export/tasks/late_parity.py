@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastembed_rt.late import LateInteractionModel
-from fastembed_rt.manifest import Variant
+from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 
 from ..checkpoint import Checkpoint
 from ..errors import ParityError
-from ..parity import Case, Comparison, Vectors, compare, parity_texts
-from ..verify import REFERENCE_BATCH, first_here, opened, report, some
-from .reference import require_reference, versions
+from ..gate import ROLES, Known, Prepared, ask_reference, prompt_of
+from ..long_texts import EXACT, FAR_MORE, LONGEST, ONE_MORE, at_limit, filled, longest_compared
+from ..parity import Case, Comparison, Vectors, ask, compare, parity_texts
+from ..reference import load
+from ..verify import first_here, opened, report
 from .task import Say
 
 QUERY_WORDS = 8
-QUERY, DOCUMENT = "query", "document"
+QUERY, DOCUMENT = (call for call, _ in ROLES.values())
 SCORE_TOLERANCE = 1e-4  # of fp32 scores, on the scale of the score
-
-
-@dataclass(frozen=True)
-class Side:
-    """Cases of one side with the vectors that they must have."""
-
-    role: str
-    cases: list[Case]
-    expected: list[Vectors]
 
 
 def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
@@ -45,42 +37,47 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     start = time.monotonic()
     described = read_manifest(directory)
     with LateInteractionModel(directory, **first_here(directory, described)) as model:
-        queries, documents = _cases(model)
-    say(f"reference: {len(queries)} queries, {len(documents)} documents with MultiVectorEncoder on torch")
-    sides, scores = _reference(checkpoint, queries, documents)
+        prepared = Prepared.of(model, _cases(model, checkpoint))
+    say(f"reference: {prepared.compared} queries and documents with MultiVectorEncoder on torch")
+    known, scores = _reference(directory, checkpoint, described, prepared)
     gc.collect()
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
         with LateInteractionModel(directory, **opened(variant, provider)) as model:
-            found = [entry for side in sides for entry in _compare(model, side)]
+            found = _compare(model, known)
             if variant.precision == "fp32":
-                _check_scores(model, sides, scores, variant.graph.file)
+                _check_scores(model, known, scores, variant.graph.file)
         return found
 
-    return report(described, compared, versions(), start, len(queries) + len(documents), say, min_cosine)
+    return report(described, compared, known, start, say, min_cosine)
 
 
-def _cases(model: LateInteractionModel) -> tuple[list[Case], list[Case]]:
-    """Queries and documents: the texts and their beginnings, and some that are too long."""
+def _cases(model: LateInteractionModel, checkpoint: Checkpoint) -> list[Case]:
+    """Queries and documents: the texts' beginnings and the texts, and on both sides some at and beyond the limit."""
     texts = parity_texts()
-    longest = max(texts, key=lambda case: len(case.text)).text
-    times = model.document_length // max(model.count_tokens(longest), 1) + 2
-    long = Case("longer-than-the-limit", " ".join([longest] * times))
-    queries = [Case(case.id, " ".join(case.text.split()[:QUERY_WORDS])) for case in texts[::2]]
-    return [replace(case, id=f"query {case.id}") for case in (*queries, long)], [*texts, long]
+    queries = [replace(case, text=" ".join(case.text.split()[:QUERY_WORDS])) for case in texts[::2]]
+    cases: list[Case] = []
+    for call, made, limit in ((QUERY, queries, model.query_length), (DOCUMENT, texts, model.document_length)):
+        prompt = prompt_of(model, call)
+
+        def count(text: str, prompt: str = prompt) -> int:
+            return int(model.count_tokens(text, prompt=prompt))
+
+        edges, longest = at_limit(limit, count), longest_compared(checkpoint, limit)
+        at_edges = [Case(EXACT, edges.exact, tokens_only=limit > longest)]
+        at_edges += [Case(ONE_MORE, edges.one_more, tokens_only=True), Case(FAR_MORE, edges.far_more, tokens_only=True)]
+        if limit > longest:
+            at_edges.append(Case(LONGEST, filled(longest, count)))
+        cases += [replace(case, call=call) for case in (*made, *at_edges)]
+    return cases
 
 
-def _encode(model: Any, role: str, cases: Sequence[Case], **options: Any) -> list[Vectors]:
-    encode = model.encode_query if role == QUERY else model.encode_document
-    return [np.asarray(vectors, dtype=np.float32) for vectors in encode([case.text for case in cases], **options)]
-
-
-def _compare(model: LateInteractionModel, side: Side) -> list[Comparison]:
-    found = _encode(model, side.role, side.cases)
-    compared = [_flat(*given) for given in zip(side.cases, found, side.expected, strict=True)]
-    for k in some(side.cases):
-        (alone,) = _encode(model, side.role, [side.cases[k]])
-        compared.append(_flat(side.cases[k], alone, side.expected[k]))
+def _compare(model: LateInteractionModel, known: Known) -> list[Comparison]:
+    found = ask(model, known.cases)
+    compared = [_flat(*given) for given in zip(known.cases, found, known.expected, strict=True)]
+    for k in known.alone:
+        (alone,) = ask(model, [known.cases[k]])
+        compared.append(_flat(known.cases[k], alone, known.expected[k]))
     return compared
 
 
@@ -99,28 +96,32 @@ def _flat(case: Case, found: Vectors, expected: Vectors) -> Comparison:
     return Comparison(case, cosine, max(one.max_abs_diff for one in compare([case] * len(found), found, expected)))
 
 
-def _check_scores(model: LateInteractionModel, sides: Sequence[Side], scores: Vectors, file: str) -> None:
+def _check_scores(model: LateInteractionModel, known: Known, scores: Vectors, file: str) -> None:
     """Raise ParityError where the reference's vectors get other scores here."""
-    queries, documents = (side.expected for side in sides)
-    found = model.similarity(queries, documents)
+    found = model.similarity(*_sides(known))
     off = float((np.abs(found - scores) / np.maximum(np.abs(scores), 1.0)).max())
     if not off <= SCORE_TOLERANCE:
         raise ParityError(f"{file}: scores of the same vectors differ by {off:.2g}: another similarity")
 
 
-def _reference(checkpoint: Checkpoint, queries: list[Case], documents: list[Case]) -> tuple[tuple[Side, Side], Vectors]:
-    """Both sides with MultiVectorEncoder's vectors, and its scores (queries, documents)."""
-    require_reference()
-    from sentence_transformers import MultiVectorEncoder
+def _sides(known: Known) -> tuple[list[Vectors], list[Vectors]]:
+    """The reference's vectors of queries, and of documents."""
+    queries, documents = (
+        [vectors for case, vectors in zip(known.cases, known.expected, strict=True) if case.call == call]
+        for call in (QUERY, DOCUMENT)
+    )
+    return queries, documents
 
-    model = MultiVectorEncoder(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
-    model = model.float().eval()
-    model[0].document_length = checkpoint.max_length
-    sides = []
-    for role, cases in ((QUERY, queries), (DOCUMENT, documents)):
-        names = [name for name in (QUERY,) if role == QUERY] or [DOCUMENT, "passage", "corpus"]
-        prompt = next((checkpoint.prompts[name] for name in names if name in checkpoint.prompts), "")
-        options = {"batch_size": REFERENCE_BATCH, "show_progress_bar": False, "convert_to_numpy": True}
-        sides.append(Side(role, cases, _encode(model, role, cases, prompt=prompt, **options)))
-    scores = model.similarity(*(side.expected for side in sides)).numpy()
-    return (sides[0], sides[1]), scores.astype(np.float32)
+
+def _reference(
+    directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared
+) -> tuple[Known, Vectors]:
+    """MultiVectorEncoder's vectors, (tokens, dim) each, and its scores (queries, documents)."""
+    model = load("MultiVectorEncoder", checkpoint)
+    if "max_length" in checkpoint.overrides:
+        model[0].document_length = checkpoint.overrides["max_length"]
+    options = {"show_progress_bar": False, "convert_to_numpy": True}
+    known = ask_reference(model, directory, described, prepared, options)
+    known = replace(known, expected=[np.asarray(vectors, dtype=np.float32) for vectors in known.expected])
+    scores = model.similarity(*_sides(known)).numpy()
+    return known, scores.astype(np.float32)

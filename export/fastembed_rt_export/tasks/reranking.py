@@ -6,45 +6,34 @@ one row a pair. Which heads there are: classification.py.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
-from fastembed_rt.manifest import read as read_manifest
-from fastembed_rt.reranker import Reranker, feeds
-from fastembed_rt.tokenizer import Pair, TextTokenizer
+from fastembed_rt.reranker import feeds
+from fastembed_rt.tokenizer import TextTokenizer
 
 from ..checkpoint import Checkpoint, assemble
-from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import module_entries, read_json
 from ..graph.graph import FLOAT, INT64, Graph
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..parity import Bounds, Fidelity, bounds, parity_texts
 from ..quantize import Sample
 from ..tensors import Tensors
 from ..transformer import Output
 from ..variants import Built, Quantizing
-from ..verify import first_here, opened, runs_here
 from .classification import CLASSIFIERS, Classifier
-from .reference import require_reference, versions
-from .task import Say, Task
+from .reranking_parity import fidelity, pairs_of, verify
+from .task import Task
 
-QUERY_WORDS = 8
-LONGEST_TEXT = 8  # characters for each token that fits
-ALONE_PAIRS = 16  # these are also scored one by one: neighbours must not matter
 ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's classes
 # Tokenizer classes that tell the texts of a pair apart by token types, by the beginning of their names.
 TYPED_TOKENIZERS = ("Bert", "Electra", "Deberta", "ConvBert", "MobileBert")
 TYPED_MODELS = ("bert", "electra", "deberta", "convbert", "mobilebert")
 SCORES = Output("sequence-classification", "logits", "scores", by_role=None)
-Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -125,12 +114,6 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     return {"task": RERANKING, "reranking": Reranking(labels=head.labels, activation=head.activation)}
 
 
-def pairs_of(texts: Sequence[str]) -> list[Pair]:
-    """Pairs to score: the beginning of each text with the text itself, or in turn with the following one."""
-    queries = [" ".join(text.split()[:QUERY_WORDS]) for text in texts]
-    return [(query, texts[(k + k % 2) % len(texts)]) for k, query in enumerate(queries)]
-
-
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Pairs; the correlation of their logits."""
 
@@ -139,132 +122,7 @@ def quantizing(checkpoint: Checkpoint) -> Quantizing:
         assert made.first_segments is not None
         return Sample(made.ids, made.first_segments, feeds, OUTPUTS[RERANKING])
 
-    return Quantizing(sample=sample, fidelity=fidelity)
-
-
-def fidelity(outputs: Vectors, expected: Vectors) -> Fidelity:
-    """Correlation of logits with those expected, of the worst label: one number, whatever their scale and offset.
-
-    A cosine says nothing of single numbers, and an order of documents does not change with scale and offset.
-    """
-    found = [_correlation(outputs[:, k], expected[:, k]) for k in range(expected.shape[1])]
-    return Fidelity(float(np.mean(found)), min(found), min(found))
-
-
-def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
-    """Parity report: logits and scores of pairs beside sentence-transformers' CrossEncoder; see verify.verify.
-
-    fp32 keeps to its bound on differences, on the scale of the logits where they are over 1; int8 to `min_cosine` as
-    a bound on the correlation.
-    """
-    start = time.monotonic()
-    described = read_manifest(directory)
-    runs, others = runs_here(described)
-    with Reranker(directory, **first_here(directory, described)) as model:
-        pairs = _cases(model)
-        prompts = [None, *(name for name, text in model.prompts.items() if text)]
-    say(f"reference: {len(pairs)} pairs with sentence-transformers' CrossEncoder on torch")
-    expected, scores = _reference(checkpoint, pairs, prompts)
-    reports = {}
-    for variant, provider in runs:
-        say(f"comparing {variant.graph.file}")
-        bound = bounds(variant.precision, min_cosine)
-        with Reranker(directory, **opened(variant, provider)) as model:
-            found = [_score(model, pairs, name, "identity") for name in prompts]
-            alone = range(0, len(pairs), max(len(pairs) // ALONE_PAIRS, 1))
-            single = np.concatenate([_score(model, [pairs[k]], prompts[0], "identity") for k in alone])
-            activated = [_score(model, pairs, name, None) for name in prompts]
-        ours = np.concatenate([*found, single])
-        theirs = np.concatenate([*expected, expected[0][list(alone)]])
-        reports[variant.graph.file] = _compare(variant.precision, ours, theirs, bound, variant.graph.file)
-        off = float(np.abs(np.concatenate(activated) - np.concatenate(scores)).max())
-        if variant.precision == "fp32" and off > 1e-3 * max(1.0, float(np.abs(np.concatenate(scores)).max())):
-            raise ParityError(
-                f"{variant.graph.file}: scores differ by {off:.2g} where logits do not: not the activation"
-            )
-    return {
-        "status": "passed",
-        "reference": versions(),
-        "texts": len(pairs),
-        "prompts": sorted(described.prompts),
-        "variants": reports,
-        **({"not_compared": others} if others else {}),
-        "seconds": round(time.monotonic() - start, 1),
-    }
-
-
-def _compare(precision: str, ours: Vectors, theirs: Vectors, bound: Bounds, file: str) -> dict[str, Any]:
-    correlation = fidelity(ours, theirs).min_cosine
-    difference = np.abs(ours.astype(np.float64) - theirs)
-    scaled = difference / np.maximum(np.abs(theirs), 1.0)
-    if not correlation >= bound.min_cosine or not (bound.max_abs_diff is None or scaled.max() <= bound.max_abs_diff):
-        near = "" if bound.max_abs_diff is None else f", difference <= {bound.max_abs_diff:g}"
-        raise ParityError(
-            f"{file}: logits of {len(theirs)} pairs against {versions()} are out of bounds: correlation "
-            f"{correlation:.6f}, largest difference {scaled.max():.2e} (correlation >= {bound.min_cosine}{near})"
-        )
-    return {
-        "precision": precision,
-        "comparisons": len(theirs),
-        "correlation": round(correlation, 9),
-        "max_abs_diff": float(f"{scaled.max():.3g}"),
-        "bounds": asdict(bound),
-    }
-
-
-def _cases(model: Reranker) -> list[Pair]:
-    """Pairs of the parity texts, and some of which one or both texts are too long."""
-    # Far beyond the limit all is cut, and a long pair costs the reference the product of its lengths.
-    texts = [case.text[: LONGEST_TEXT * model.max_length] for case in parity_texts()]
-    longest = max(texts, key=len)
-    times = model.max_length // max(model.count_tokens((longest, "")), 1) + 2
-    long = " ".join([longest] * times)
-    return [*pairs_of(texts), ("", ""), (long, texts[0]), (texts[0], long), (long, long)]
-
-
-def _score(model: Reranker, pairs: Sequence[Pair], prompt_name: str | None, activation: str | None) -> Vectors:
-    prompt = model.prompts[prompt_name] if prompt_name is not None else ""
-    scores = np.asarray(model.predict(pairs, prompt=prompt, activation=activation), dtype=np.float32)
-    return scores.reshape(len(pairs), -1)
-
-
-def _reference(
-    checkpoint: Checkpoint, pairs: Sequence[Pair], prompts: Sequence[str | None]
-) -> tuple[list[Vectors], list[Vectors]]:
-    """Logits and scores of CrossEncoder for the pairs under each prompt: (n, labels) each."""
-    require_reference()
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    model = CrossEncoder(
-        str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
-    )
-    model = model.float().eval()
-    model.max_seq_length = checkpoint.max_length
-    if (count := model.num_labels) != len(_head(checkpoint).labels):
-        raise ParityError(f"the export has {len(_head(checkpoint).labels)} labels, CrossEncoder {count}")
-    out: tuple[list[Vectors], list[Vectors]] = ([], [])
-    for name in prompts:
-        prompt = checkpoint.prompts[name] if name is not None else ""
-        for found, activation in zip(out, (torch.nn.Identity(), None), strict=True):
-            scores = model.predict(
-                [list(pair) for pair in pairs],
-                prompt=prompt,
-                batch_size=8,
-                activation_fn=activation,
-                show_progress_bar=False,
-            )
-            found.append(np.asarray(scores, dtype=np.float32).reshape(len(pairs), -1))
-    return out
-
-
-def _correlation(a: Vectors, b: Vectors) -> float:
-    """Pearson's; 1 where both are constant and the same."""
-    x, y = a.astype(np.float64) - a.mean(dtype=np.float64), b.astype(np.float64) - b.mean(dtype=np.float64)
-    if np.array_equal(x, y):
-        return 1.0
-    power = float(np.sqrt(np.vdot(x, x) * np.vdot(y, y)))
-    return float(np.vdot(x, y)) / power if power else 0.0
+    return Quantizing(sample=sample, fidelity=fidelity, inputs="pairs", outputs="logits")
 
 
 def _head(checkpoint: Checkpoint) -> ClassificationHead:

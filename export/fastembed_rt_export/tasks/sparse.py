@@ -15,25 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt.manifest import OUTPUTS, SPARSE, Sparse, Variant
+from fastembed_rt.manifest import OUTPUTS, SPARSE, Manifest, Sparse, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.sparse import SparseModel
 
 from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
+from ..gate import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
+from ..long_texts import longest_compared
 from ..masked_lm import head_of, logits
-from ..parity import Case, Comparison, Vectors
+from ..parity import Case, Comparison, Vectors, ask
+from ..reference import check_facts, set_max_length, versions
+from ..reference import load as load_reference
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..transformer import Output
 from ..variants import Built, Quantizing
-from ..verify import REFERENCE_BATCH, cases, compare_all, first_here, opened, report
+from ..verify import compare_all, first_here, opened, report
 from .embedding import quantizing as embedding_quantizing
-from .reference import require_reference, versions
 from .task import Say, Task
 
 POOLINGS = ("max", "sum")
@@ -127,7 +130,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Single texts; the cosine of their vectors over the whole vocabulary."""
-    return embedding_quantizing(checkpoint.architecture)
+    return replace(embedding_quantizing(checkpoint.architecture), outputs="word weights")
 
 
 def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
@@ -135,56 +138,37 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     start = time.monotonic()
     described = read_manifest(directory)
     with SparseModel(directory, **first_here(directory, described)) as model:
-        wanted = cases(model)
-    say(f"reference: {len(wanted)} texts with sentence-transformers' SparseEncoder on torch")
-    expected = _reference(checkpoint, wanted)
+        calls = [ENCODE, *(call for call, _ in ROLES.values())]
+        prepared = Prepared.of(model, text_cases(model, calls, longest_compared(checkpoint, model.max_length)))
+    say(f"reference: {prepared.compared} texts with sentence-transformers' SparseEncoder on torch")
+    known = _reference(directory, checkpoint, described, prepared)
     gc.collect()
+    expected = np.stack([vector.numpy() for vector in known.expected]).astype(np.float32)
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} words, {versions()} gives {expected.shape[1]}")
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
         with SparseModel(directory, **opened(variant, provider)) as model:
-            return compare_all(wanted, lambda cases: _exported(model, cases), expected)
+            return compare_all(known, lambda cases: _exported(model, cases), expected)
 
-    return report(described, compared, versions(), start, len(wanted), say, min_cosine)
+    return report(described, compared, known, start, say, min_cosine)
 
 
 def _exported(model: SparseModel, wanted: Sequence[Case]) -> Vectors:
     out = np.zeros((len(wanted), model.dim), np.float32)
-    for name in dict.fromkeys(case.prompt_name for case in wanted):
-        rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
-        prompt = model.prompts[name] if name is not None else ""
-        # All that are not zero: which of two nearly equal words is the last one kept tells nothing of the weights.
-        found = model.encode([wanted[k].text for k in rows], prompt=prompt, max_active_dims=model.dim)
-        for k, vector in zip(rows, found, strict=True):
-            out[k, vector.indices] = vector.values
+    # All that are not zero: which of two nearly equal words is the last one kept tells nothing of the weights.
+    for k, vector in enumerate(ask(model, wanted, max_active_dims=model.dim)):
+        out[k, vector.indices] = vector.values
     return out
 
 
-def _reference(checkpoint: Checkpoint, wanted: Sequence[Case]) -> Vectors:
-    """Vectors of SparseEncoder on torch in float32: (n, vocabulary)."""
-    require_reference()
-    from sentence_transformers import SparseEncoder
-
-    model = SparseEncoder(str(checkpoint.root), device="cpu", trust_remote_code=False, local_files_only=True)
-    model = model.float().eval()
-    model.max_seq_length = checkpoint.max_length
-    if getattr(model.tokenizer, "padding_side", "right") == "left":
-        model.tokenizer.padding_side = "right"  # see verify.reference
-    out: list[Any] = [None] * len(wanted)
-    for name in dict.fromkeys(case.prompt_name for case in wanted):
-        rows = [k for k, case in enumerate(wanted) if case.prompt_name == name]
-        vectors = model.encode(
-            [wanted[k].text for k in rows],
-            prompt=checkpoint.prompts.get(name, "") if name is not None else "",
-            batch_size=REFERENCE_BATCH,
-            show_progress_bar=False,
-            convert_to_sparse_tensor=False,
-            max_active_dims=int(checkpoint.config["vocab_size"]),
-        )
-        for k, vector in zip(rows, vectors, strict=True):
-            out[k] = vector.numpy()
-    return np.stack(out).astype(np.float32)
+def _reference(directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared) -> Known:
+    """Vectors of SparseEncoder on torch in float32: (vocabulary,) each."""
+    model = load_reference("SparseEncoder", checkpoint)
+    set_max_length(model, checkpoint)
+    check_facts(described, model)
+    whole = {"convert_to_sparse_tensor": False, "max_active_dims": described.dim}
+    return ask_reference(model, directory, described, prepared, {"show_progress_bar": False, **whole})
 
 
 def _modules(root: Path) -> tuple[Path, SpladePooling, Output]:
