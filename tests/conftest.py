@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from signals import of_a_terminal
+
 # Where transformers copies the code of checkpoints that have their own; read when it is imported.
 os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="fastembed-rt-modules-"))
+
+# Where it is ignored, as some supervisors leave it, children have no exit code: subprocess says 0 for all of them.
+if hasattr(signal, "SIGCHLD"):
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@pytest.fixture
+def terminal_signals() -> Iterator[None]:
+    """For tests that interrupt themselves or a child: signals do what they do in a program started at a terminal."""
+    with of_a_terminal():
+        yield
 
 
 def no_gpu() -> str:
