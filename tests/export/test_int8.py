@@ -88,7 +88,7 @@ def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: s
         fidelity = Fidelity.of(model.encode(texts), expected)
     assert fidelity.mean_cosine > 0.99, fidelity
     assert fidelity.mean_cosine < 1 - 1e-7, "that was not int8"
-    # Processors without VNNI: onnxruntime turns a signed weight into an unsigned one for one node, and stops at a second.
+    # Without VNNI onnxruntime makes a signed weight unsigned for its first node, and stops at the second.
     graph = onnx.load(str(tmp_path / "made" / INT8), load_external_data=False).graph
     signed = {entry.name for entry in graph.initializer if entry.data_type == onnx.TensorProto.INT8}
     read = [node.input[1] for node in graph.node if node.op_type == "MatMulIntegerToFloat"]

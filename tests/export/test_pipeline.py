@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -86,8 +87,10 @@ def test_every_graph_of_the_directory_gives_the_same_vectors(model: Path) -> Non
 
 
 def test_the_manifest_and_the_graphs_hold_no_path_of_this_machine(model: Path, checkpoint: Path) -> None:
+    # A home that is the root, as containers have it, is a part of every path.
+    own = {model.parent, checkpoint.parent, Path(os.environ.get("HOME", "/")), Path.cwd()} - {Path("/")}
     for name, body in contents(model).items():
-        for path in (model.parent, checkpoint.parent, Path.home(), Path.cwd()):
+        for path in own:
             assert str(path).encode() not in body, name
 
 

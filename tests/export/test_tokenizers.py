@@ -38,7 +38,9 @@ from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is")
+needs_data = pytest.mark.skipif(
+    not (DATA / "tokenizers").is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is"
+)
 FAMILIES = {
     "bert-base-uncased": "bert",
     "bge-small-zh-v1.5": "bert",

@@ -12,6 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# What pip says where it reaches no index. A requirement that an index does not have is said otherwise, and fails.
+NO_INDEX = (
+    "NewConnectionError",
+    "Failed to establish a new connection",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProxyError",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +69,11 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pip",
         "install",
         "--quiet",
-        f"fastembed-rt[cpu,export] @ file://{wheel}",
+        f"fastembed-rt[cpu,export] @ {wheel.as_uri()}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode and any(said in done.stderr for said in NO_INDEX):
+        pytest.skip("no package index is within reach, where the wheel's requirements would come from")
     assert done.returncode == 0, done.stderr
     return interpreter
 
