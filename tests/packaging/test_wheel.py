@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -22,13 +23,27 @@ NO_INDEX = (
 )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+def build(kind: str, out: Path) -> Path:
+    """The one file that `python -m build` makes of the source tree."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    return next(out.glob("*.whl"))
+    (made,) = out.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", tmp_path_factory.mktemp("dist"))
+
+
+def test_the_source_archive_has_what_its_tests_read(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    here = [path for name in ("docs", "tests", "benchmarks", "export") for path in (ROOT / name).rglob("*.*")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in here if path.suffix in (".py", ".md", ".json", ".c")}
+    assert {"CONTRIBUTING.md", "README.md", "Makefile", "pyproject.toml"} | wanted <= names
+    assert not any(name.endswith(".so") for name in names)
 
 
 def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:
