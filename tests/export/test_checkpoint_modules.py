@@ -22,7 +22,7 @@ from checkpoints import (
     write_json,
 )
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize
-from tolerances import REORDERED, close
+from tolerances import close
 
 from fastembed_rt import manifest
 from fastembed_rt_export.checkpoint import load, parse_pooling
@@ -123,7 +123,7 @@ def test_a_transformer_in_a_folder_of_its_own_is_found(chain: Path, tmp_path: Pa
             shutil.move(file, folder / file.name)
     entries = [(TRANSFORMER[0], "0_Transformer"), POOLING, ("sentence_transformers.models.Normalize", "2_Normalize")]
     write_json(chain / "modules.json", modules(*entries))
-    close(exported_vectors(chain, tmp_path / "out"), wanted, REORDERED)
+    close(exported_vectors(chain, tmp_path / "out"), wanted)
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
