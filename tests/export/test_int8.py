@@ -242,4 +242,7 @@ def test_a_processor_without_vnni_gives_the_same_vectors(tmp_path: Path, target:
     assert done.returncode == 0, done.stderr[-2000:]
     with EmbeddingModel(made, target=target) as model:
         here = model.encode(["the cat runs quickly over the old river", "a new city", "dog"])
-    close(np.load(out), here)
+    if target == "native":
+        close(np.load(out), here)
+    else:  # a sum in another order rounds a value between two steps the other way; overflow costs 0.03 and more
+        assert Fidelity.of(np.load(out), here).min_cosine > 0.999
