@@ -204,8 +204,9 @@ def test_the_command_line(directory: Path, tmp_path: Path, capsys: pytest.Captur
         assert main([*command, "--prompt", ""]) == 0
         with EmbeddingModel(directory, route=route) as model:
             close(np.load(output), [model.encode("a cat", prompt="")], REORDERED)
-    (directory / "query" / "model.onnx").write_bytes(b"altered")
-    assert main(["info", str(directory)]) == 3
+    altered = Path(shutil.copytree(directory, tmp_path / "altered"))
+    (altered / "query" / "model.onnx").write_bytes(b"altered")
+    assert main(["info", str(altered)]) == 3
     assert "query/model.onnx ALTERED" in capsys.readouterr().out
 
 

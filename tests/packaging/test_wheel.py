@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fastembed_rt import native
+
 ROOT = Path(__file__).parents[2]
 # What pip says where it reaches no index. A requirement that an index does not have is said otherwise, and fails.
 NO_INDEX = (
@@ -59,6 +61,7 @@ def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:
     ):
         assert wanted in names
     assert not any(name.startswith(("tests/", "benchmarks/", "export/")) for name in names)
+    assert native.kernels() is None or f"fastembed_rt/native/{native.LIBRARY}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
