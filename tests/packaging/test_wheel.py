@@ -129,10 +129,11 @@ def test_a_checkpoint_becomes_vectors_without_torch(python: Path, tmp_path: Path
 
 
 @pytest.fixture
-def without_onnxruntime(python: Path, tmp_path: Path) -> Iterator[None]:
+def without_onnxruntime(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """As after `pip uninstall onnxruntime`, until the test is over: other tests share the environment."""
     (packages,) = python.parents[1].glob("lib/python*/site-packages")
-    taken = [path.rename(tmp_path / path.name) for path in packages.glob("onnxruntime*")]
+    aside = tmp_path_factory.mktemp("aside")
+    taken = [path.rename(aside / path.name) for path in packages.glob("onnxruntime*")]
     assert taken
     yield
     for path in taken:
