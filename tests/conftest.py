@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# Where transformers copies the code of checkpoints that have their own; read when it is imported.
-os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="fastembed-rt-modules-"))
+from signals import of_a_terminal
+
+# No test writes into the home directory, which need not be there. transformers copies the code of checkpoints that have
+# their own into the first, and reads the variable when it is imported; TensorRT's engines are kept in the second.
+CACHES = Path(tempfile.mkdtemp(prefix="fastembed-rt-caches-"))
+os.environ.setdefault("HF_MODULES_CACHE", str(CACHES / "modules"))
+os.environ.setdefault("FASTEMBED_RT_CACHE", str(CACHES / "engines"))
+
+# Where it is ignored, as some supervisors leave it, children have no exit code: subprocess says 0 for all of them.
+if hasattr(signal, "SIGCHLD"):
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@pytest.fixture
+def terminal_signals() -> Iterator[None]:
+    """For tests that interrupt themselves or a child: signals do what they do in a program started at a terminal."""
+    with of_a_terminal():
+        yield
 
 
 def no_gpu() -> str:
@@ -26,6 +45,10 @@ def no_gpu() -> str:
     missing.preload(onnxruntime)
     found = missing.find("cuda", onnxruntime)
     return str(found) if found else ""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(CACHES, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

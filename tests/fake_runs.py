@@ -41,7 +41,7 @@ def word_tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal_signals: None) -> Run:
     """main() over fake contenders, named with their behaviour; returns exit code and record."""
     data = tmp_path / "data" / "texts"
     data.mkdir(parents=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from checkpoints import TEXTS
+from tolerances import REFERENCE, close
 
 import fastembed_rt.model as model_module
 
@@ -30,8 +31,8 @@ POOLINGS = ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lastt
 both_targets = pytest.mark.parametrize("target", ["portable", "cpu"])
 
 
-def assert_same(ours: Any, wanted: Any, tolerance: float = 1e-5) -> None:
-    np.testing.assert_allclose(ours, wanted, rtol=0, atol=tolerance)
+def assert_same(ours: Any, wanted: Any, tolerance: float = REFERENCE) -> None:
+    close(ours, wanted, tolerance)
 
 
 def unit(rows: Vectors) -> Vectors:

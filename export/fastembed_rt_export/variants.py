@@ -180,6 +180,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     while True:
         target = int8.target(recipe, base)
         built = build(target, opset)
+        int8.unsigned_where_shared(built.graph)
         written = _write(built.graph, work, file, wanted, say)
         vectors = quantize.vectors(work / file, held_out, threads)
         if held_out.by_token:

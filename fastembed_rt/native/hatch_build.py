@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[misc]
     """Compiles before the files of the wheel are gathered."""
 
     PLUGIN_NAME = "custom"
+    work: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and say so in the wheel's tag; an editable installation has the library in the source tree."""
@@ -32,16 +34,25 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[misc]
         assert spec is not None and spec.loader is not None
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
+        # Only an editable installation writes into the source tree, which may belong to somebody else.
+        self.work = None if version == "editable" else tempfile.TemporaryDirectory()
         try:
-            made = build.build()
+            made = build.build(None if self.work is None else Path(self.work.name) / build.LIBRARY)
         except build.BuildError as error:
             if wanted == "1":
                 raise
             self.app.display_warning(f"without operators of its own, INT8 will run on stock ones: {error}")
             return
-        build_data["artifacts"].append(str(made.relative_to(self.root)))
-        if version != "editable":
+        if self.work is None:
+            build_data["artifacts"].append(str(made.relative_to(self.root)))
+        else:
+            build_data["force_include"][str(made)] = f"fastembed_rt/native/{made.name}"
             build_data["pure_python"] = False
             # No Python interface in it: one library for all versions of Python.
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The wheel has its copy."""
+        if self.work is not None:
+            self.work.cleanup()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from checkpoints import CONFIGS, random_model, save_tokenizer, save_transformers
 from sentence_transformers.models import Pooling
+from tolerances import close
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from fastembed_rt_export import checkpoint as checkpoints
@@ -23,7 +24,6 @@ from fastembed_rt_export.graph.portable import MAX_OPSET, MIN_OPSET, PORTABLE
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.pipeline import build
 
-TOLERANCE = 1e-5
 Ids = npt.NDArray[np.int64]
 
 
@@ -71,7 +71,7 @@ def test_random_weights_give_the_vectors_of_transformers(tmp_path: Path, model_t
     checkpoint = checkpoints.override(checkpoint, Overrides(pooling=modes))
     ids, mask = batch(pad=pad_of(model_type))
     vectors = run(exported(tmp_path, checkpoint), ids, mask)
-    np.testing.assert_allclose(vectors, expected(random_model(model_type), modes, ids, mask), rtol=0, atol=TOLERANCE)
+    close(vectors, expected(random_model(model_type), modes, ids, mask))
 
 
 def test_every_architecture_in_the_table_has_a_random_checkpoint() -> None:
@@ -86,7 +86,7 @@ def test_every_opset_gives_the_same_vectors(tmp_path: Path, model_type: str, ops
     checkpoint = checkpoints.override(checkpoint, Overrides(pooling=modes))
     ids, mask = batch(pad=pad_of(model_type))
     vectors = run(exported(tmp_path, checkpoint, opset), ids, mask)
-    np.testing.assert_allclose(vectors, expected(random_model(model_type), modes, ids, mask), rtol=0, atol=TOLERANCE)
+    close(vectors, expected(random_model(model_type), modes, ids, mask))
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "mpnet", "bert"])
@@ -96,7 +96,7 @@ def test_a_pad_token_inside_a_text_is_numbered_as_transformers_does(tmp_path: Pa
     ids[0, 3:5] = pad_of(model_type)
     vectors = run(exported(tmp_path, checkpoint), ids, mask)
     wanted = expected(random_model(model_type), ("mean",), ids, mask)
-    np.testing.assert_allclose(vectors, wanted, rtol=0, atol=TOLERANCE)
+    close(vectors, wanted)
 
 
 @pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
@@ -107,7 +107,7 @@ def test_a_text_of_all_positions_runs_and_one_more_does_not(tmp_path: Path, mode
     session = exported(tmp_path, checkpoint)
     ids, mask = batch(pad=pad_of(model_type), longest=limit)
     wanted = expected(random_model(model_type), ("mean",), ids, mask)
-    np.testing.assert_allclose(run(session, ids, mask), wanted, rtol=0, atol=TOLERANCE)
+    close(run(session, ids, mask), wanted)
     with pytest.raises(Exception, match=r"(?i)shape|indices|dimension|broadcast"):
         run(session, *batch(pad=pad_of(model_type), longest=limit + 1))
 
@@ -119,7 +119,7 @@ def test_activations_are_those_of_transformers(tmp_path: Path, activation: str, 
     ids, mask = batch(pad=0)
     vectors = run(exported(tmp_path, checkpoints.load(directory, "bert"), opset), ids, mask)
     wanted = expected(random_model("bert", hidden_act=activation), ("mean",), ids, mask)
-    np.testing.assert_allclose(vectors, wanted, rtol=0, atol=TOLERANCE)
+    close(vectors, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -129,7 +129,7 @@ def test_half_precision_checkpoints_are_read_exactly(tmp_path: Path, dtype: torc
     save_tokenizer(tmp_path / "half", "bert")
     ids, mask = batch(pad=0)
     vectors = run(exported(tmp_path, checkpoints.load(tmp_path / "half", "half")), ids, mask)
-    np.testing.assert_allclose(vectors, expected(model.float(), ("mean",), ids, mask), rtol=0, atol=TOLERANCE)
+    close(vectors, expected(model.float(), ("mean",), ids, mask))
 
 
 @pytest.mark.parametrize("shard", ["10KB", "100GB"])
@@ -147,7 +147,7 @@ def test_task_models_and_shards_give_the_encoder_inside(tmp_path: Path, shard: s
         assert len(list((tmp_path / "task").glob("*.safetensors"))) > 1
     ids, mask = batch(pad=0)
     vectors = run(exported(tmp_path, checkpoints.load(tmp_path / "task", "task")), ids, mask)
-    np.testing.assert_allclose(vectors, expected(model, ("mean",), ids, mask), rtol=0, atol=TOLERANCE)
+    close(vectors, expected(model, ("mean",), ids, mask))
 
 
 def test_pickled_weights_give_the_same_vectors(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_pickled_weights_give_the_same_vectors(tmp_path: Path) -> None:
     torch.save(random_model("bert").state_dict(), directory / "pytorch_model.bin")
     ids, mask = batch(pad=0)
     vectors = run(exported(tmp_path, checkpoints.load(directory, "bert")), ids, mask)
-    np.testing.assert_allclose(vectors, expected(random_model("bert"), ("mean",), ids, mask), rtol=0, atol=TOLERANCE)
+    close(vectors, expected(random_model("bert"), ("mean",), ids, mask))
 
 
 @pytest.mark.parametrize(("buckets", "furthest"), [(32, 128), (8, 20), (64, 300)])

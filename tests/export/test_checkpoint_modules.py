@@ -23,6 +23,7 @@ from checkpoints import (
     write_json,
 )
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize
+from tolerances import close
 
 from fastembed_rt import manifest
 from fastembed_rt_export.checkpoint import load, parse_pooling
@@ -131,7 +132,7 @@ def test_a_transformer_in_a_folder_of_its_own_is_found(chain: Path, tmp_path: Pa
             shutil.move(file, folder / file.name)
     entries = [(TRANSFORMER[0], "0_Transformer"), POOLING, ("sentence_transformers.models.Normalize", "2_Normalize")]
     write_json(chain / "modules.json", modules(*entries))
-    np.testing.assert_allclose(exported_vectors(chain, tmp_path / "out"), wanted, rtol=0, atol=1e-6)
+    close(exported_vectors(chain, tmp_path / "out"), wanted)
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ def test_prompts_left_out_of_the_pooling_give_the_same_vectors(tmp_path: Path, p
     change_json(directory / "config_sentence_transformers.json", prompts={"query": prompt})
     wanted = reference_vectors(directory, prompt_name="query")
     vectors = exported_vectors(directory, tmp_path / "out", prompt_name="query")
-    np.testing.assert_allclose(vectors, wanted, rtol=1e-5, atol=1e-5)
+    close(vectors, wanted)
     assert manifest.read(tmp_path / "out").include_prompt is False
     if prompt:
         included = save_with_heads(tmp_path / "included", pooling=pooling)

@@ -29,6 +29,7 @@ from checkpoints import (
 )
 from packed_attention import evaluate
 from sentence_transformers.sentence_transformer.modules import Pooling
+from tolerances import REORDERED, close
 
 from fastembed_rt import batching, manifest
 from fastembed_rt.reranker import feeds as pair_feeds
@@ -91,14 +92,14 @@ def test_float32_gives_the_vectors_of_transformers(tmp_path: Path, model_type: s
     modes = tuple(pooling.split("+"))
     written(tmp_path, loaded(tmp_path, model_type, modes), "fp32")
     wanted = expected(random_model(model_type), modes, rows_of())
-    np.testing.assert_allclose(vectors(tmp_path, rows_of()), wanted, rtol=0, atol=1e-5)
+    close(vectors(tmp_path, rows_of()), wanted)
 
 
 @pytest.mark.parametrize("pooling", POOLING_MODES)
 def test_every_pooling_is_that_of_sentence_transformers(tmp_path: Path, pooling: str) -> None:
     written(tmp_path, loaded(tmp_path, "bert", (pooling,)), "fp32")
     wanted = expected(random_model("bert"), (pooling,), rows_of())
-    np.testing.assert_allclose(vectors(tmp_path, rows_of()), wanted, rtol=0, atol=1e-5)
+    close(vectors(tmp_path, rows_of()), wanted)
 
 
 @pytest.mark.parametrize("model_type", SUPPORTED)
@@ -157,14 +158,14 @@ def test_grouped_heads_are_written_for_every_head_they_serve() -> None:
     (found,) = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names})
     q, k, v = (torch.tensor(part).reshape(9, -1, 8).transpose(0, 1) for part in (query, key, value))
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0, enable_gqa=True)
-    np.testing.assert_allclose(found, wanted.transpose(0, 1).reshape(9, -1).numpy(), atol=1e-5)
+    close(found, wanted.transpose(0, 1).reshape(9, -1).numpy())
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "mpnet", "modernbert"])
 def test_tokens_that_fill_up_a_captured_shape_belong_to_no_text(tmp_path: Path, model_type: str) -> None:
     written(tmp_path, loaded(tmp_path, model_type), "fp32")
     filled = vectors(tmp_path, rows_of(), tokens=80, longest=32)
-    np.testing.assert_allclose(filled, vectors(tmp_path, rows_of()), rtol=0, atol=1e-6)
+    close(filled, vectors(tmp_path, rows_of()), REORDERED)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mpnet"])
@@ -172,15 +173,13 @@ def test_a_text_alone_has_the_vector_it_has_among_others(tmp_path: Path, model_t
     written(tmp_path, loaded(tmp_path, model_type), "fp32")
     together = vectors(tmp_path, rows_of())
     for row, vector in zip(rows_of(), together, strict=True):
-        np.testing.assert_allclose(vectors(tmp_path, [row])[0], vector, rtol=0, atol=1e-6)
+        close(vectors(tmp_path, [row])[0], vector, REORDERED)
 
 
 def test_a_pad_token_written_in_a_text_has_the_position_that_roberta_gives_it(tmp_path: Path) -> None:
     written(tmp_path, loaded(tmp_path, "roberta"), "fp32")
     rows = [np.array([0, 7, 1, 9, 2]), np.array([0, 1, 1, 2]), np.array([0, 8, 2])]
-    np.testing.assert_allclose(
-        vectors(tmp_path, rows), expected(random_model("roberta"), ("mean",), rows), rtol=0, atol=1e-5
-    )
+    close(vectors(tmp_path, rows), expected(random_model("roberta"), ("mean",), rows))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
@@ -199,7 +198,7 @@ def test_prompts_are_left_out_of_the_pooling(tmp_path: Path, pooling: str) -> No
         with torch.no_grad():
             states = model(input_ids=torch.tensor(row[None]), attention_mask=mask).last_hidden_state
         features = {"token_embeddings": states, "attention_mask": mask, "prompt_length": int(prompt)}
-        np.testing.assert_allclose(vector, pool(features)["sentence_embedding"][0].numpy(), rtol=0, atol=1e-5)
+        close(vector, pool(features)["sentence_embedding"][0].numpy())
 
 
 def test_pairs_are_told_apart_by_token_types(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_pairs_are_told_apart_by_token_types(tmp_path: Path) -> None:
         types = torch.tensor((np.arange(len(row)) >= boundary).astype(np.int64))[None]
         with torch.no_grad():
             wanted = model(input_ids=torch.tensor(row[None]), token_type_ids=types).logits[0].numpy()
-        np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5)
+        close(logits, wanted)
 
 
 # What the graphs are made of

@@ -25,6 +25,7 @@ from checkpoints import (
 )
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer
+from tolerances import close
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from fastembed_rt import EmbeddingModel
@@ -46,7 +47,7 @@ def assert_agrees(directory: Path, output: Path, model: Any = None, **options: A
         kind = getattr(transformers, named, transformers.AutoModel)
         model = kind.from_pretrained(directory, trust_remote_code=True, dtype=torch.float32)
     vectors = exported_vectors(directory, output, overrides=Overrides(max_length=MAX_LENGTH), **options)
-    np.testing.assert_allclose(vectors, mean_states(model.float().eval(), directory), rtol=1e-5, atol=1e-5)
+    close(vectors, mean_states(model.float().eval(), directory))
 
 
 def mean_states(model: Any, directory: Path) -> Vectors:
@@ -372,4 +373,4 @@ def test_logarithmic_buckets_are_those_of_transformers(buckets: int, furthest: i
 def test_texts_of_a_left_padded_reference_are_cut_alike(tmp_path: Path) -> None:
     source = save_sentence_transformers(tmp_path / "left", "qwen3", pooling="mean", max_seq_length=16)
     change_json(source / "tokenizer_config.json", padding_side="left")
-    np.testing.assert_allclose(exported_vectors(source, tmp_path / "out"), reference_vectors(source), atol=1e-5)
+    close(exported_vectors(source, tmp_path / "out"), reference_vectors(source))

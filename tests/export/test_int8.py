@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from checkpoints import save_sentence_transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tolerances import close
 
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export import quantize, tasks
@@ -86,9 +88,14 @@ def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: s
         fidelity = Fidelity.of(model.encode(texts), expected)
     assert fidelity.mean_cosine > 0.99, fidelity
     assert fidelity.mean_cosine < 1 - 1e-7, "that was not int8"
+    # Without VNNI onnxruntime makes a signed weight unsigned for its first node, and stops at the second.
+    graph = onnx.load(str(tmp_path / "made" / INT8), load_external_data=False).graph
+    signed = {entry.name for entry in graph.initializer if entry.data_type == onnx.TensorProto.INT8}
+    read = [node.input[1] for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert len(set(read) & signed) == sum(name in signed for name in read)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is")
+@pytest.mark.skipif(not (DATA / "texts").is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is")
 def test_minilm_keeps_its_vectors_on_real_text(minilm: Path, checkpoint: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -235,4 +242,7 @@ def test_a_processor_without_vnni_gives_the_same_vectors(tmp_path: Path, target:
     assert done.returncode == 0, done.stderr[-2000:]
     with EmbeddingModel(made, target=target) as model:
         here = model.encode(["the cat runs quickly over the old river", "a new city", "dog"])
-    np.testing.assert_allclose(np.load(out), here, atol=1e-5)
+    if target == "native":
+        close(np.load(out), here)
+    else:  # a sum in another order rounds a value between two steps the other way; overflow costs 0.03 and more
+        assert Fidelity.of(np.load(out), here).min_cosine > 0.999

@@ -22,6 +22,7 @@ from checkpoints import (
 from exports import contents, quick
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
+from tolerances import close
 
 from fastembed_rt import cli, manifest
 from fastembed_rt_export.checkpoint import Overrides
@@ -81,7 +82,7 @@ def test_overrides_change_vectors_as_the_same_change_does_in_sentence_transforme
 ) -> None:
     source = save_sentence_transformers(tmp_path / "source", normalize=normalized, prompts=PROMPTS, max_seq_length=30)
     vectors = exported_vectors(source, tmp_path / "out", overrides=Overrides(**changes))
-    np.testing.assert_allclose(vectors, changed_reference(source, **changes), rtol=1e-5, atol=1e-5)
+    close(vectors, changed_reference(source, **changes))
     described = manifest.read(tmp_path / "out")
     said = {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
     assert described.overrides == said
@@ -105,7 +106,7 @@ def test_the_gate_compares_with_the_overrides(tmp_path: Path, changes: dict[str,
 def test_normalization_is_taken_off_behind_a_dense(tmp_path: Path) -> None:
     source = save_with_heads(tmp_path / "source", Dense(SIZES["hidden_size"], 10), Normalize(), Normalize())
     vectors = exported_vectors(source, tmp_path / "out", overrides=Overrides(normalize=False))
-    np.testing.assert_allclose(vectors, changed_reference(source, normalize=False), rtol=1e-5, atol=1e-5)
+    close(vectors, changed_reference(source, normalize=False))
     assert manifest.read(tmp_path / "out").modules[-1] == "Dense(24 -> 10, tanh)"
 
 

@@ -15,6 +15,7 @@ from checkpoints import PROMPTS, TEXTS, change_json, change_tensors
 from exports import quick
 from packed_attention import evaluate
 from sparse_encoders import save_masked_lm, save_splade
+from tolerances import REORDERED, close
 
 from fastembed_rt import EmbeddingModel, SparseModel, batching, native
 from fastembed_rt.cli import main
@@ -74,7 +75,7 @@ def test_every_head_gives_the_reference_weights(model_type: str, target: str, tm
     change_json(checkpoint / "tokenizer_config.json", model_max_length=40)
     with SparseModel(exported(checkpoint, tmp_path / "out", task="sparse"), target=target) as model:
         found = dense(model.encode(TEXTS))
-    np.testing.assert_allclose(found, reference(checkpoint), rtol=1e-5, atol=1e-5)
+    close(found, reference(checkpoint))
 
 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
@@ -86,7 +87,7 @@ def test_poolings_and_activations(
     monkeypatch.setattr(masked_lm, "PIECE", 128)  # a vocabulary of 300 in three pieces
     checkpoint = save_splade(tmp_path / "checkpoint", strategy=strategy, activation=activation)
     with SparseModel(exported(checkpoint, tmp_path / "out"), target=target) as model:
-        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+        close(dense(model.encode(TEXTS)), reference(checkpoint))
 
 
 def test_int8_of_a_vocabulary_in_pieces_is_that_of_the_whole(
@@ -103,7 +104,7 @@ def test_int8_of_a_vocabulary_in_pieces_is_that_of_the_whole(
 def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
     checkpoint = save_masked_lm(tmp_path / "checkpoint", tie_word_embeddings=False)
     with SparseModel(exported(checkpoint, tmp_path / "out", task="sparse")) as model:
-        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+        close(dense(model.encode(TEXTS)), reference(checkpoint))
 
 
 def test_old_checkpoints_with_an_mlm_transformer_module(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_old_checkpoints_with_an_mlm_transformer_module(tmp_path: Path) -> None:
     (checkpoint / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": false}')
     with SparseModel(exported(checkpoint, tmp_path / "out")) as model:
         assert model.max_length == 9
-        np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+        close(dense(model.encode(TEXTS)), reference(checkpoint))
 
 
 def test_prompts_and_roles_are_those_of_the_checkpoint(model: SparseModel, checkpoint: Path) -> None:
@@ -127,15 +128,15 @@ def test_prompts_and_roles_are_those_of_the_checkpoint(model: SparseModel, check
         (model.encode(TEXTS, prompt_name="passage", max_active_dims=every), PROMPTS["passage"]),
     ):
         wanted = reference(checkpoint, prompt=prompt, max_active_dims=every)
-        np.testing.assert_allclose(dense(ours), wanted, rtol=1e-5, atol=1e-5)
+        close(dense(ours), wanted)
 
 
 def test_the_heaviest_words_are_kept(model: SparseModel, checkpoint: Path) -> None:
     assert model.max_active_dims == 20  # of config_sentence_transformers.json
     assert {len(vector) for vector in model.encode(TEXTS)} == {20}
-    np.testing.assert_allclose(dense(model.encode(TEXTS)), reference(checkpoint), rtol=1e-5, atol=1e-5)
+    close(dense(model.encode(TEXTS)), reference(checkpoint))
     few = model.encode(TEXTS, max_active_dims=5)
-    np.testing.assert_allclose(dense(few), reference(checkpoint, max_active_dims=5), rtol=1e-5, atol=1e-5)
+    close(dense(few), reference(checkpoint, max_active_dims=5))
     assert all((np.diff(vector.indices) > 0).all() for vector in few)
 
 
@@ -171,13 +172,13 @@ def test_neighbours_do_not_change_a_vector(directory: Path) -> None:
             for k, text in enumerate(TEXTS):
                 alone = model.encode(text)
                 np.testing.assert_array_equal(alone.indices, together[k].indices)
-                np.testing.assert_allclose(alone.values, together[k].values, rtol=1e-5, atol=1e-6)
+                close(alone.values, together[k].values, REORDERED)
 
 
 def test_streams_and_asyncio_give_the_same(model: SparseModel) -> None:
     wanted = dense(model.encode(TEXTS))
-    np.testing.assert_allclose(dense(list(model.embed(iter(TEXTS)))), wanted, atol=1e-6)
-    np.testing.assert_allclose(dense(asyncio.run(model.aencode(TEXTS))), wanted, atol=1e-6)
+    close(dense(list(model.embed(iter(TEXTS)))), wanted, REORDERED)
+    close(dense(asyncio.run(model.aencode(TEXTS))), wanted, REORDERED)
     assert model.encode([]) == []
 
 
@@ -186,7 +187,7 @@ def test_the_batch_shrinks_with_the_vocabulary(model: SparseModel, monkeypatch: 
     monkeypatch.setattr("fastembed_rt.sparse.MOST_WEIGHTS", 300 * 100)
     with SparseModel(model.path) as other:
         assert other.max_batch_tokens == 100
-        np.testing.assert_allclose(dense(other.encode(TEXTS)), dense(model.encode(TEXTS)), atol=1e-6)
+        close(dense(other.encode(TEXTS)), dense(model.encode(TEXTS)), REORDERED)
 
 
 def test_the_gate_passes_and_reports_every_variant(checkpoint: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from checkpoints import TEXTS, change_json, reference_vectors, save_sentence_transformers
 from tokenizers import Tokenizer
+from tolerances import close
 
 from fastembed_rt import EmbeddingModel, cli, manifest
 from fastembed_rt.errors import CheckpointError, InvalidInputError, ParityError
@@ -45,11 +46,6 @@ def encoded(directory: Path, **options: Any) -> Vectors:
     with EmbeddingModel(directory, threads=1, **options) as model:
         vectors: Vectors = model.encode(TEXTS)
     return vectors
-
-
-def close(ours: Vectors, theirs: Vectors) -> None:
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [1, 7, 24])

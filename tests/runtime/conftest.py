@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hub_repositories import hub
 from hypothesis import settings
+from signals import of_a_terminal
 
 __all__ = ["hub"]
 
@@ -95,14 +96,16 @@ def run_script() -> RunScript:
 
     def run(code: str, *args: object, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOKENIZERS_", "ORT_"))}
-        with subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, args)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**clean, **env},
-            start_new_session=True,
-        ) as process:
+        with of_a_terminal():
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, args)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**clean, **env},
+                start_new_session=True,
+            )
+        with process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:

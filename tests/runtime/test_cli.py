@@ -121,7 +121,7 @@ def run_module(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Com
 
 
 @pytest.fixture
-def start_embed() -> Iterator[StartEmbed]:
+def start_embed(terminal_signals: None) -> Iterator[StartEmbed]:
     """Starts `fastembed-rt embed MODEL ...` in a process of its own, with the stand-in model."""
     script = (
         "import sys, test_cli; from fastembed_rt import cli; from fastembed_rt.cli import embed\n"

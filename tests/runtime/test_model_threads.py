@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from checkpoints import TEXTS, WORDS
 from model_texts import DIM, LONG, MAX_LENGTH, Vectors, assert_same
+from tolerances import REORDERED
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, TextTooLongError
@@ -35,8 +36,8 @@ def test_threads_share_a_model(pair: Any) -> None:
         with ThreadPoolExecutor(8) as pool:
             together = list(pool.map(work, lists))
         for wanted, (encoded, embedded) in zip(alone, together, strict=True):
-            assert_same(encoded, wanted, 1e-6)
-            assert_same(embedded, wanted[:5], 1e-6)
+            assert_same(encoded, wanted, REORDERED)
+            assert_same(embedded, wanted[:5], REORDERED)
         assert model.stats.texts == 2 * counted.texts + 5 * len(lists)
 
 
@@ -45,12 +46,12 @@ def test_small_calls_that_run_together_do_not_change_a_vector(pair: Any) -> None
     with EmbeddingModel(pair.directory, max_wait=0.01) as model:
         alone = [model.encode(text) for text in texts]
         with ThreadPoolExecutor(8) as pool:
-            assert_same(list(pool.map(model.encode, texts)), alone, 1e-6)
+            assert_same(list(pool.map(model.encode, texts)), alone, REORDERED)
 
         async def together() -> list[Vectors]:
             return await asyncio.gather(*map(model.aencode, texts))
 
-        assert_same(asyncio.run(together()), alone, 1e-6)
+        assert_same(asyncio.run(together()), alone, REORDERED)
 
 
 def test_a_text_that_is_refused_disturbs_no_other_thread(pair: Any) -> None:
@@ -67,7 +68,7 @@ def test_a_text_that_is_refused_disturbs_no_other_thread(pair: Any) -> None:
             for k, vector in enumerate(pool.map(work, range(60))):
                 assert (vector is None) == (k % 3 == 0)
                 if vector is not None:
-                    assert_same(vector, wanted, 1e-6)
+                    assert_same(vector, wanted, REORDERED)
 
 
 @pytest.mark.parametrize("leads", [False, True], ids=["waits", "leads"])

@@ -7,10 +7,12 @@ resolution. Which groups of layers, which scale, which channels: a recipe, made 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import TensorProto
 
 from .cpu import CPU, around_attention
 from .graph import FLOAT, Graph, Value
@@ -18,6 +20,7 @@ from .target import Target, Tokens
 from .weight import Array, Linear, Weight
 
 MICROSOFT = "com.microsoft"
+LINEAR = "MatMulIntegerToFloat"
 SMOOTHED = "/smoothed"
 
 
@@ -96,7 +99,7 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
     for index in range(len(layers)):
         values, scales, bias = quantized_weights(layers, group, index)
         value = graph.node(
-            "MatMulIntegerToFloat",
+            LINEAR,
             quantized,
             graph.weight(values),
             scale,
@@ -113,6 +116,26 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
             value = graph.node("Add", value, extra, name="linear+outliers")
         out.append(value)
     return out
+
+
+def unsigned_where_shared(graph: Graph) -> None:
+    """Layers that share a weight, as ALBERT's do, take it as uint8 around 128: the same integers, made once at load.
+
+    Where products of signed weights overflow (overflow.py) onnxruntime makes each node's weight unsigned under the
+    weight's name with a suffix, and stops at the second node with the same weight.
+    """
+    layers = [node for node in graph.nodes if node.op_type == LINEAR]
+    shared = [name for name, count in Counter(node.input[1] for node in layers).items() if count > 1]
+    behind, graph.nodes = graph.nodes, []
+    unsigned = {}
+    for name in shared:
+        wide = graph.node("Cast", name, to=TensorProto.INT32, name=f"{name}.wide")
+        moved = graph.node("Add", wide, graph.constant(128, np.int32), name=f"{name}.moved")
+        unsigned[name] = graph.node("Cast", moved, to=TensorProto.UINT8, name=f"{name}.unsigned")
+    graph.nodes += behind
+    for node in layers:
+        if node.input[1] in unsigned:
+            node.input[1], node.input[5] = unsigned[node.input[1]], graph.constant(128, np.uint8)
 
 
 def _excess(graph: Graph, states: Value, group: GroupRecipe) -> Value:
