@@ -51,6 +51,28 @@ def engine(threads: int = 2, *, own: bool = False, load: Any = None, max_wait: f
     )
 
 
+def test_where_padding_changes_vectors_rows_of_a_batch_have_one_length() -> None:
+    made = Engine(
+        lambda count: Notes(count, False),  # type: ignore[arg-type, return-value]
+        threads=2,
+        dim=1,
+        pad_token_id=0,
+        max_batch_tokens=LIMIT,
+        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},
+        mixed_lengths=False,
+    )
+    lengths = [3, 5, 3, 0, 5, 5, 400]
+    rows = [np.zeros(length, dtype=np.int64) for length in lengths]
+    for vectors in (
+        made.run_small(rows, np.zeros(7, np.int64)),
+        made.collect(made.submit(rows, np.zeros(7, np.int64))),
+    ):
+        np.testing.assert_array_equal(vectors[:, 0], lengths)
+    for session in made.sessions:
+        assert sorted(session.batches) == [[3, 3], [5, 5, 5], [400]]  # type: ignore[attr-defined]
+    made.close()
+
+
 class Meeting(Notes):
     """A session whose runs wait for another run to be going on, for a moment."""
 
