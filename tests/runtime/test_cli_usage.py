@@ -70,7 +70,7 @@ def test_without_a_command_the_usage_is_the_programs(capsys: pytest.CaptureFixtu
 )
 def test_a_wrong_value_says_what_is_possible(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     err = refused(capsys, *words.replace("M", NOTHING).split())
-    assert err.startswith(f"usage: fastembed-rt {words.split()[0]} ")
+    assert err.startswith(f"usage: fastembed-rt {words.split(maxsplit=1)[0]} ")
     assert said in err.splitlines()[-1]
 
 
@@ -78,7 +78,10 @@ def test_a_wrong_value_says_what_is_possible(words: str, said: str, capsys: pyte
     ("options", "said"),
     [
         ("--precision fp16", "does not run with provider 'cpu', for which there are fp32 and int8"),
-        ("--precision int8", "this model directory has fp32 (cpu); take one of those, or export again with --target cpu"),
+        (
+            "--precision int8",
+            "this model directory has fp32 (cpu); take one of those, or export again with --target cpu",
+        ),
         ("--provider gpu", "provider 'gpu' is not known; known: cpu, cuda"),
         ("--max-length 999", "expected 1 to 48"),
         ("--truncate-dim 999", "expected 1 to 24"),

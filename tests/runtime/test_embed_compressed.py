@@ -75,7 +75,10 @@ def test_a_damaged_input_is_named(ending: str, content: bytes | None, capsys: py
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("in.txt -o x.jsonl.zst", "x.jsonl.zst would be compressed with .zst, which is not known; known: .gz, .bz2, .xz"),
+        (
+            "in.txt -o x.jsonl.zst",
+            "x.jsonl.zst would be compressed with .zst, which is not known; known: .gz, .bz2, .xz",
+        ),
         ("in.txt -o x.zip --output-format jsonl", "x.zip would be compressed with .zip"),
         ("in.txt -o x.npy.gz", "x.npy.gz: npy is not compressed with .gz; name it x.npy"),
         ("in.txt -o x.gz --output-format npy", "x.gz: npy is not compressed with .gz; name it x.npy"),

@@ -65,7 +65,9 @@ def test_a_mistyped_directory_is_looked_for_and_both_are_said(
 def test_offline_both_are_said_too(inside: Path, hub: FakeHub) -> None:
     with pytest.raises(ModelNotFoundError) as error:
         resolve_model("my-modle", files=no_files, local_files_only=True)
-    assert str(error.value).startswith("there is no directory 'my-modle' here (did you mean 'my-model'?); as a hub repo")
+    assert str(error.value).startswith(
+        "there is no directory 'my-modle' here (did you mean 'my-model'?); as a hub repo"
+    )
     assert "local_files_only" in str(error.value)
 
 
