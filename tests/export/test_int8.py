@@ -25,7 +25,7 @@ from tolerances import close
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export import quantize, tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
-from fastembed_rt_export.errors import InvalidInputError, ParityError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import InvalidInputError, ParityError
 from fastembed_rt_export.graph.int8 import GroupRecipe
 from fastembed_rt_export.parity import Fidelity, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
@@ -204,9 +204,20 @@ def test_layers_that_lose_too_much_go_back_to_float_and_are_named(
     assert notes["int8_groups"] + 2 == 12  # four groups in each of three layers
 
 
-@pytest.mark.parametrize("precisions", [("int4",), ("fp32", "fp32"), ("",)])
-def test_a_precision_that_does_not_exist_is_refused(tmp_path: Path, precisions: tuple[str, ...]) -> None:
-    with pytest.raises(UnsupportedCheckpointError, match="choose from fp32, int8"):
+@pytest.mark.parametrize(
+    ("precisions", "said"),
+    [
+        (
+            ("int4",),
+            "'int4' is not a precision; there are fp32, fp16, bf16 and int8, of which target cpu has fp32 and int8",
+        ),
+        (("fp32", "fp32"), "choose from fp32, int8, each once"),
+        (("fp16",), "choose from fp32, int8, each once, or add --target cuda or tensorrt for fp16"),
+        (("",), "'' is not a precision"),
+    ],
+)
+def test_a_precision_that_does_not_exist_is_refused(tmp_path: Path, precisions: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
         export(str(tmp_path), ExportOptions(output=tmp_path / "made", precisions=precisions))
 
 

@@ -289,7 +289,7 @@ def test_options_that_a_static_embedding_does_not_have(tmp_path: Path) -> None:
 
     checkpoint = save(tmp_path / "checkpoint", static(tmp_path / "static"))
     for overrides in (Overrides(pooling=("cls",)), Overrides(max_length=9)):
-        with pytest.raises(CheckpointError, match="not for a StaticEmbedding"):
+        with pytest.raises(InvalidInputError, match="not for a StaticEmbedding"):
             export(str(checkpoint), ExportOptions(output=tmp_path / "out", overrides=overrides))
     with pytest.raises(UnsupportedCheckpointError, match="built from its table, not traced"):
         export(str(checkpoint), ExportOptions(output=tmp_path / "out", exporter="optimum"))
