@@ -106,16 +106,26 @@ class EngineCache:
         """What `load` makes of the directory: with the engines that are there, else of an empty one, which is kept.
 
         Engines that are altered, or that `load` fails with, are set aside and built again.
+
+        Raises:
+            InvalidInputError: the directory cannot be written.
         """
         if self._whole():
             try:
                 return load(self.directory)
             except ProviderUnavailableError:
                 pass  # engines that TensorRT refuses; if it is not that, the build says so
-        self._set_aside()
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
-        # Other processes may build the same engines: each in a directory of its own, and the first is kept.
-        work = Path(tempfile.mkdtemp(prefix=f".{self.directory.name}.", suffix=".partial", dir=self.directory.parent))
+        try:
+            self._set_aside()
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            # Other processes may build the same engines: each in a directory of its own, and the first is kept.
+            name = f".{self.directory.name}."
+            work = Path(tempfile.mkdtemp(prefix=name, suffix=".partial", dir=self.directory.parent))
+        except OSError as error:
+            raise InvalidInputError(
+                f"engines cannot be kept in {self.directory.parent} ({error.strerror}); set {CACHE_VARIABLE} to a "
+                "directory that can be written"
+            ) from error
         try:
             made = load(work)
             sums = {file.name: sha256_file(file) for file in sorted(work.iterdir())}

@@ -221,6 +221,12 @@ def test_a_build_that_fails_leaves_nothing_and_is_the_error(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_named_with_the_variable_that_chooses_another(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match=r"cannot be kept in .*file.deep .*set FASTEMBED_RT_CACHE"):
+        EngineCache(tmp_path / "file" / "deep" / "key").open(building()[0])
+
+
 def test_of_two_builders_the_first_is_kept_and_both_go_on(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "key")
 
