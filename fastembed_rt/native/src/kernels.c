@@ -470,11 +470,13 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
  * D * largest query * largest key / score_limit(D), a fiftieth of it as a rule, and shares by as much of themselves.
  */
 
-enum { SHARED = 128 };                  /* keys of a block; texts up to that length have one */
+enum {
+    SHARED = 128,   /* keys of a block; texts up to that length have one */
+    FEW_STEPS = 32  /* that a key has on average where another one is said to hold nearly all */
+};
 static const float MOST_STEPS = 65400.0f; /* and half a step more for each key, times 32767: below 2^31 */
-enum { FEW_STEPS = 32 };                /* that a key has on average where another one is said to hold nearly all */
-static const float LITTLE = 1.0f / 1024; /* of a row's sum: a block below that needs no care */
-static const float NOTHING = 1e-20f;     /* of a row's sum, which is 1 at least: hidden keys are e^-87 */
+static const float LITTLE = 1.0f / 1024;  /* of a row's sum: a block below that needs no care */
+static const float NOTHING = 1e-20f;      /* of a row's sum, which is 1 at least: hidden keys are e^-87 */
 
 /* The part of a block's sum beyond which one of its keys leaves few steps to the others. */
 INLINE float nearly_all_of(size_t keys) { return 1.0f - (float)(int)(keys * FEW_STEPS) / 32768.0f; }
@@ -643,9 +645,9 @@ APART void softmax(Head *head, int rows, size_t from, size_t to, float *output, 
                 sum = take_out(head, row, from, first, last, -sum, whole, output + (size_t)r * stride, head->begun + r);
             /* Beside a sum of 2 no share is more than half: as int16, it may be of twice as many steps. */
             float steps = sum >= 2.0f ? MOST_STEPS : 32767.0f;
-            int something = sum > NOTHING;
-            parts[block] = something ? sum / (whole * steps) : 0.0f;
-            Floats share = all(something ? steps / sum : 0.0f);
+            int nothing = sum <= NOTHING; /* and no NaN */
+            parts[block] = nothing ? 0.0f : sum / (whole * steps);
+            Floats share = all(nothing ? 0.0f : steps / sum);
             for (size_t k = first - from; k < last - from; k += 16)
                 store_shorts(shares + k, rounded(mul(load(row + k), share)));
         }
