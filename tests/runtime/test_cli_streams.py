@@ -130,12 +130,12 @@ def test_a_model_under_a_name_that_the_locale_cannot_spell_runs(
     shutil.copytree(two_precisions, tmp_path / NAME)
     output = tmp_path / NAME / "größe.npy"
     options = ["--precision", precision, "--threads", "1", "--prompt", "Größe: "]
-    done = run(["embed", str(tmp_path / NAME), str(texts), "-o", str(output), *options], **ASCII)
+    done = run(["embed", str(tmp_path / NAME), str(texts), "-o", str(output), *options], (), **ASCII)
     assert done.returncode == 0, done.stderr
     with EmbeddingModel(two_precisions, precision=precision, threads=1) as same:
         expected = same.encode(texts.read_text().splitlines(), prompt="Größe: ")
     np.testing.assert_array_equal(np.load(output), expected)
-    said = run(["info", str(tmp_path / NAME), "--precision", precision], **ASCII)
+    said = run(["info", str(tmp_path / NAME), "--precision", precision], (), **ASCII)
     assert (said.returncode, said.stderr) == (0, b"")
 
 

@@ -65,7 +65,7 @@ def test_where_padding_changes_vectors_rows_of_a_batch_have_one_length() -> None
     rows = [np.zeros(length, dtype=np.int64) for length in lengths]
     for vectors in (
         made.run_small(rows, np.zeros(7, np.int64)),
-        made.collect(made.submit(rows, np.zeros(7, np.int64))),
+        made.collect(made.submit(rows, np.zeros(7, np.int64), Call())),
     ):
         np.testing.assert_array_equal(vectors[:, 0], lengths)
     for session in made.sessions:

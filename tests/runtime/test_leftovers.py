@@ -39,12 +39,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*words: str, ignored: int | None = None) -> subprocess.Popen[bytes]:
         before = set(tmp_path.iterdir())
+        first = "" if ignored is None else f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)\n"
         process = subprocess.Popen(
-            [sys.executable, "-c", script, "-o", str(tmp_path / "out.npy"), *words],
+            [sys.executable, "-c", first + script, "-o", str(tmp_path / "out.npy"), *words],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-            preexec_fn=None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN) and None,
         )
         started.append(process)
         assert process.stdin is not None
