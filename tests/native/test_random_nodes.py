@@ -78,6 +78,7 @@ def spoiled(random: np.random.Generator, array: Array) -> Array:
 def try_case(number: int) -> None:
     random = np.random.default_rng(number)
     op, feeds, constants, attributes, expected = sound(random)
+    types = [array.dtype for array in (*feeds.values(), *constants)]
     change = int(random.integers(4))
     if change == 1:
         attributes[random.choice(list(attributes))] = ATTRIBUTES[random.integers(len(ATTRIBUTES))]
@@ -94,6 +95,7 @@ def try_case(number: int) -> None:
     except (errors.InvalidArgument, errors.RuntimeException, errors.Fail, errors.InvalidGraph) as error:
         assert change, f"a sound node is refused: {error}"
         return
+    assert types == [array.dtype for array in (*feeds.values(), *constants)], "elements of another type were read"
     if not change:
         np.testing.assert_allclose(found, expected, atol=6e-3, rtol=1e-4)
 
