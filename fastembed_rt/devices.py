@@ -299,7 +299,8 @@ def serve() -> None:
     """The worker: a model loaded once, then vectors for rows of token ids until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller decides
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not be read as an answer
+    # What anything prints must not be read as an answer; without a stderr (pythonw, 2>&-) nobody reads it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno(), sys.stdout.fileno())
     start = pickle.load(source)
     try:
         from importlib import import_module

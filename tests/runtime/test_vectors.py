@@ -59,7 +59,7 @@ def test_nothing_compared_with_something_is_empty(function: str) -> None:
 
 
 @functions
-@pytest.mark.parametrize("kind", [list, np.float64, np.float16, torch.tensor], ids=str)
+@pytest.mark.parametrize("kind", [list, np.float64, np.float16, torch.tensor], ids=lambda kind: kind.__name__)
 def test_lists_and_other_kinds_of_numbers_are_taken(function: str, kind: Any) -> None:
     left, right = (side.astype(np.float16).astype(np.float32) for side in (random_vectors(2), random_vectors(3)))
     if kind is list:
