@@ -22,8 +22,8 @@ static const char *const hostile_texts[] = {
 static const char *const known[] = {
     "linear_scale", "linear_zero", "linear_layers", "linear_outliers", "linear_smooth", "up_layers", "up_outliers",
     "down_zero", "down_smooth", "input_layers", "input_outliers", "output_scale", "output_layers", "activation",
-    "gated", "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before", "after",
-    "by_distance",
+    "gated", "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before",
+    "after", "by_distance",
 };
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
