@@ -8,7 +8,7 @@
 
 enum { MOST_LAYERS = 3 };
 
-/* ---- a group as the graph has it ----------------------------------------------------------------------------------- */
+/* ---- a group as the graph has it --------------------------------------------------------------------------------- */
 
 typedef struct {
     const int8_t *values;   /* (inputs, columns) */
@@ -24,7 +24,9 @@ typedef struct {
     size_t count;
 } Group;
 
-static float smoothing(const Group *group, size_t input) { return group->smooth ? float_at(group->smooth, input) : 1.0f; }
+static float smoothing(const Group *group, size_t input) {
+    return group->smooth ? float_at(group->smooth, input) : 1.0f;
+}
 static float factor(const Group *group, size_t input) { return smoothing(group, input) / group->linear.scale; }
 static float scale(const Group *group, const Layer *layer, size_t column) {
     return float_at(layer->scales, column) * group->linear.scale;
@@ -86,7 +88,7 @@ static void read_group(Reader *reader, const char *prefix, Group *group) {
 #undef NAME
 }
 
-/* ---- packed ones --------------------------------------------------------------------------------------------------- */
+/* ---- packed ones ------------------------------------------------------------------------------------------------- */
 
 typedef struct Packed {
     struct Packed *next;

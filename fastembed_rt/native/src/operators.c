@@ -110,7 +110,7 @@ typedef struct {
 } Running;
 
 /* Pieces of a call, which the session's threads take one after another, as many threads as it has up to this number.
- * One costs some hundred instructions, so thousands of tasks are not as many pieces. Where a piece begins and ends changes no bits. */
+ * One costs some hundred instructions, so thousands of tasks are not as many pieces. Where one ends changes no bits. */
 enum { MOST_PIECES = 32 };
 
 static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
@@ -162,8 +162,9 @@ static OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
         error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
     if (error || !x.rows)
         return error;
-    return done(kernel, &running, kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows,
-                                                                kernel->activation, kernel->gated, &finish, out, &pool));
+    int had_memory = kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows, kernel->activation,
+                                                   kernel->gated, &finish, out, &pool);
+    return done(kernel, &running, had_memory);
 }
 
 static OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
@@ -490,7 +491,7 @@ static OrtStatus *create_mean(const OrtCustomOp *op, const OrtApi *api, const Or
     return end(begin(op, api, &reader), &reader, out);
 }
 
-/* ---- how onnxruntime sees them ------------------------------------------------------------------------------------ */
+/* ---- how onnxruntime sees them ----------------------------------------------------------------------------------- */
 
 static const char *on_cpu(const OrtCustomOp *op) { (void)op; return "CPUExecutionProvider"; }
 static int any_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return ANY_TYPE; }

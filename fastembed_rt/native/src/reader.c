@@ -54,7 +54,7 @@ static const char *type_name(int type) {
     return type >= 0 && (size_t)type < sizeof names / sizeof names[0] ? names[type] : "of another type";
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 static size_t bytes_of(int type) { return type == INT64_TYPE ? 8 : type == FLOAT_TYPE ? 4 : 1; }
 
@@ -128,7 +128,8 @@ Tensor read_constant(Reader *reader, const Form *form) {
     int constant = 0;
     if (reader->error)
         return found;
-    reader->error = CALL(reader->node.api, ConstantInput, CONSTANT_INPUT)(reader->info, reader->next++, &constant, &value);
+    ConstantInput get = CALL(reader->node.api, ConstantInput, CONSTANT_INPUT);
+    reader->error = get(reader->info, reader->next++, &constant, &value);
     if (!reader->error && (!constant || !value))
         refuse(reader, "%s is not a constant", form->name);
     if (!reader->error)
@@ -140,7 +141,8 @@ Tensor read_constant(Reader *reader, const Form *form) {
     return reader->error ? (Tensor){0} : found;
 }
 
-OrtStatus *get_input(const Node *node, OrtKernelContext *context, size_t index, const Form *form, int loose, Tensor *out) {
+OrtStatus *get_input(const Node *node, OrtKernelContext *context, size_t index, const Form *form, int loose,
+                     Tensor *out) {
     const OrtValue *value = NULL;
     OrtStatus *error = CALL(node->api, GetInput, GET_INPUT)(context, index, &value);
     if (!error && !value)
@@ -167,7 +169,7 @@ OrtStatus *get_output(const Node *node, OrtKernelContext *context, size_t rows, 
     return error;
 }
 
-/* ---- attributes --------------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------------------- */
 
 /* Releases a status; whether there was one. */
 static int failed(const Reader *reader, OrtStatus *status) {
@@ -225,7 +227,8 @@ float read_real(Reader *reader, const char *name, float least, float most) {
         return 0.0f;
     }
     if (!(found >= least && found <= most))
-        refuse(reader, "attribute %s is %g and has to be from %g to %g", name, (double)found, (double)least, (double)most);
+        refuse(reader, "attribute %s is %g and has to be from %g to %g", name, (double)found, (double)least,
+               (double)most);
     return reader->error ? 0.0f : found;
 }
 

@@ -72,7 +72,8 @@ Tensor read_constant(Reader *reader, const Form *form);
 void read_end(Reader *reader);
 
 /* An input of a call. Its address is aligned to its type, unless it is `loose`. */
-OrtStatus *get_input(const Node *node, OrtKernelContext *context, size_t index, const Form *form, int loose, Tensor *out);
+OrtStatus *get_input(const Node *node, OrtKernelContext *context, size_t index, const Form *form, int loose,
+                     Tensor *out);
 /* The only output, (rows, columns) float. */
 OrtStatus *get_output(const Node *node, OrtKernelContext *context, size_t rows, size_t columns, float **out);
 

@@ -95,7 +95,8 @@ static ReferenceGroup group(Case *made, Random *random, const char *prefix, size
         OrtValue *values = input(made, INT8_TYPE, 1, 2, (int64_t)inputs, (int64_t)columns[part]);
         int wide = chance(random, 4);
         for (size_t k = 0; k < values->bytes; k++)
-            ((int8_t *)values->data)[k] = (int8_t)(wide ? between(random, -128, 127) : lrint(40 * normal(random)) % 128);
+            ((int8_t *)values->data)[k] =
+                (int8_t)(wide ? between(random, -128, 127) : lrint(40 * normal(random)) % 128);
         found.values[part] = values->data;
         float *scales = (float *)floats(made, random, 1, 1, 1, columns[part], 0.0025, 0.0005);
         for (size_t n = 0; n < columns[part]; n++)
@@ -178,13 +179,14 @@ static void some_table(Case *made, Random *random, ReferenceAttention *shape) {
         return;
     int64_t reach = 1;
     for (size_t text = 0; text < shape->texts; text++)
-        reach = reach > shape->starts[text + 1] - shape->starts[text] ? reach : shape->starts[text + 1] - shape->starts[text];
+        if (reach < shape->starts[text + 1] - shape->starts[text])
+            reach = shape->starts[text + 1] - shape->starts[text];
     whole(made, "", "by_distance", 1);
     shape->table_columns = (size_t)(2 * (reach + between(random, 0, 3)) - 1);
     shape->table = floats(made, random, 1, 2, shape->heads, shape->table_columns, 0, 1);
 }
 
-/* ---- the operators -------------------------------------------------------------------------------------------------- */
+/* ---- the operators ----------------------------------------------------------------------------------------------- */
 
 static void linear_case(Case *made, Random *random) {
     size_t inputs = some_width(random), rows = some_rows(random), count = (size_t)between(random, 1, 3);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
@@ -52,7 +52,7 @@ void *checked_malloc(size_t bytes) {
     return found;
 }
 
-/* ---- statuses and tensors ------------------------------------------------------------------------------------------- */
+/* ---- statuses and tensors ---------------------------------------------------------------------------------------- */
 
 struct OrtStatus { int code; char text[320]; };
 struct OrtTensorTypeAndShapeInfo { const OrtValue *value; };
@@ -119,7 +119,7 @@ static OrtStatus *type_and_shape(const OrtValue *value, OrtTensorTypeAndShapeInf
 }
 static void release_shape(OrtTensorTypeAndShapeInfo *info) { free(info); }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------------------- */
 
 /* As onnxruntime says it where there is none, or one of another type. */
 static OrtStatus *find(const OrtKernelInfo *info, const char *name, Kind kind, const Attribute **out) {
@@ -188,7 +188,7 @@ static OrtStatus *constant_input(const OrtKernelInfo *info, size_t index, int *c
     return NULL;
 }
 
-/* ---- a call --------------------------------------------------------------------------------------------------------- */
+/* ---- a call ------------------------------------------------------------------------------------------------------ */
 
 static OrtStatus *get_input_(const OrtKernelContext *context, size_t index, const OrtValue **out) {
     if (index >= context->info->input_count)
@@ -222,7 +222,7 @@ static OrtStatus *parallel_for(const OrtKernelContext *context, void (*fn)(void 
     return NULL;
 }
 
-/* ---- registering ----------------------------------------------------------------------------------------------------- */
+/* ---- registering ------------------------------------------------------------------------------------------------- */
 
 static const OrtCustomOp *operators[16];
 static size_t operator_count;

@@ -56,8 +56,8 @@ void fill_tensor(OrtValue *value, int type, size_t rank, const int64_t *dims, si
 size_t bytes_of_type(int type);
 void free_tensor(OrtValue *value);
 
-/* The library's allocations between enter and leave: each is filled with `fill`; number `fails` of them (from 1) and all
- * after it fail, 0: none. leave says how many failed. `mute`: statuses cannot be made either, after such a failure. */
+/* The library's allocations between enter and leave: each is filled with `fill`; number `fails` of them (from 1) and
+ * all after it fail, 0: none. leave says how many failed. `mute`: then statuses cannot be made either. */
 void enter(int fill, size_t fails, int mute);
 size_t leave(void);
 void release_status(OrtStatus *status);

@@ -176,7 +176,9 @@ void normalize(Matrix *x, const float *weight, const float *bias, float epsilon,
         for (size_t k = 0; k < width; k++) {
             double scaled = (row[k] - mean) / deviation, size = fabs((double)weight[k]);
             /* Where the doubt is as large as the spread, all that is known is that no element leaves the norm. */
-            double off = worst < deviation / 16 ? 4 * worst / deviation * (1 + fabs(scaled)) : 2.1 * sqrt((double)width);
+            double off = 2.1 * sqrt((double)width);
+            if (worst < deviation / 16)
+                off = 4 * worst / deviation * (1 + fabs(scaled));
             row[k] = scaled * weight[k] + (bias ? bias[k] : 0);
             doubt[k] = off * size + 1e-5 * (size + fabs(row[k])) + 1e-6;
         }

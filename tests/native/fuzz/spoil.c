@@ -12,15 +12,18 @@ static const int64_t hostile_wholes[] = {
     (int64_t)INT32_MAX + 1, ((int64_t)1 << 32) + 5, (int64_t)1 << 62, -((int64_t)1 << 62) - 10,
     64 + INT64_MIN, INT64_MAX, INT64_MIN, INT64_MAX / 2, -2, -17,
 };
-static const float hostile_reals[] = {0.0f, -0.0f, -1.0f, NAN, INFINITY, -INFINITY, 1e-45f, 1e-38f, 1e38f, 3.4e38f, 1.0f};
+static const float hostile_reals[] = {
+    0.0f, -0.0f, -1.0f, NAN, INFINITY, -INFINITY, 1e-45f, 1e-38f, 1e38f, 3.4e38f, 1.0f,
+};
 static const char *const hostile_texts[] = {
-    "gelu_tanh_of_very_long_name", "sixteen_letters_", "GELU", "gel", "gelu ", "none", "an activation of some sixty letters, longer than any",
+    "gelu_tanh_of_very_long_name", "sixteen_letters_", "GELU", "gel", "gelu ", "none",
+    "an activation of some sixty letters, longer than any",
 };
 static const char *const known[] = {
     "linear_scale", "linear_zero", "linear_layers", "linear_outliers", "linear_smooth", "up_layers", "up_outliers",
-    "down_zero", "down_smooth", "input_layers", "input_outliers", "output_scale", "output_layers", "activation", "gated",
-    "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before", "after",
-    "by_distance",
+    "down_zero", "down_smooth", "input_layers", "input_outliers", "output_scale", "output_layers", "activation",
+    "gated", "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before",
+    "after", "by_distance",
 };
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
@@ -111,7 +114,8 @@ static void spoil_content(Case *made, Random *random, OrtValue *value) {
         for (size_t k = 0; k < count && chance(random, 3); k++)
             data[k] = ONE_OF(hostile_reals);
         data[place] = ONE_OF(hostile_reals);
-        if (value->constant && !value->fed && !(data[place] - data[place] == 0) && strcmp(made->info.op, "QuantEmbedding"))
+        int finite_one = data[place] - data[place] == 0;
+        if (value->constant && !value->fed && !finite_one && strcmp(made->info.op, "QuantEmbedding"))
             made->refused = 1;
         note(made, "floats", "");
     } else if (value->type == INT64_TYPE) {
@@ -141,8 +145,8 @@ static void spoil_input(Case *made, Random *random) {
         made->refused = 1;
         break;
     case 1: /* the inputs behind it move up */
-        memmove(info->inputs + index, info->inputs + index + 1, (info->input_count - index - 1) * sizeof info->inputs[0]);
         info->input_count--;
+        memmove(info->inputs + index, info->inputs + index + 1, (info->input_count - index) * sizeof info->inputs[0]);
         note(made, "left out", name);
         made->refused = 1;
         break;
