@@ -38,8 +38,11 @@ check: $(TEST)/.ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 
+# A process a CPU, four at most; a file's tests stay together, since they share what they export. WORKERS=0: one process.
+WORKERS ?= auto
 unit: $(TEST)/.ready
-	$(TEST)/bin/pytest --cov --cov-report=term --cov-fail-under=90 -m "not slow and not gpu"
+	$(TEST)/bin/pytest -n $(WORKERS) --maxprocesses=4 --dist loadfile --cov --cov-report=term --cov-fail-under=90 \
+		-m "not slow and not gpu"
 
 # SANITIZE adds arguments, such as SANITIZE='--only fuzz --cases 1000000'; see tests/native/sanitize.py.
 sanitize: $(TEST)/.ready

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -207,8 +208,18 @@ class Manifest:
         return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
     def write(self, directory: Path) -> None:
-        """Write manifest.json into `directory`."""
-        (directory / MANIFEST_FILE).write_text(self.to_json(), encoding="utf-8")
+        """Write manifest.json into `directory`; whoever reads meanwhile finds the old one or the new one, whole."""
+        replace_text(directory / MANIFEST_FILE, self.to_json())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file beside the old one and rename it into its place."""
+    work = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        work.write_text(text, encoding="utf-8")
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def check_file_name(name: str) -> None:

@@ -140,7 +140,7 @@ class EmbeddingModel(LoadedModel):
         self._prompts = Prompts(described, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
         self._source = source
-        self._given = (prompts, default_prompt_name)
+        self._given = (max_length, prompts, default_prompt_name)  # None: what each route says itself
         self._others: dict[str, Task[EmbeddingModel]] = {}
 
     @property
@@ -153,6 +153,7 @@ class EmbeddingModel(LoadedModel):
         value = self._new_limit("max_length", wanted, self.manifest.max_length)
         self._tokenizer = self._tokenizer.with_max_length(value)
         self._max_length = value
+        self._given = (value, *self._given[1:])
         for other in self._loaded_others():
             other.max_length = value
 
@@ -271,8 +272,8 @@ class EmbeddingModel(LoadedModel):
     def _of_role(self, role: str) -> EmbeddingModel:
         """The encoder of texts in this role, of the files that this model has opened."""
         made = EmbeddingModel.__new__(EmbeddingModel)
-        prompts, default = self._given
-        options = (self._max_length, self._truncate_dim, prompts, default, self.truncation)
+        max_length, prompts, default = self._given
+        options = (max_length, self._truncate_dim, prompts, default, self.truncation)
         made._set_up(replace(self._source, route=role), self._opened, *options)
         return made
 

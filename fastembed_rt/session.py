@@ -115,6 +115,7 @@ class Session:
         row = provider_row(provider)
         onnxruntime = require_provider(provider)
         path = files.directory / variant.graph.file
+        place = as_utf8(path)
         settings = {**row.options, **self._settings(variant, device)}
 
         def load(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
@@ -139,7 +140,7 @@ class Session:
             )
 
         try:
-            self._session = _load_from(files, variant, onnxruntime, load)
+            self._session = _load_from(files, variant, onnxruntime, place, load)
         except IntegrityError:
             raise
         except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
@@ -195,9 +196,10 @@ def _load_from(
     files: ModelFiles,
     variant: Variant,
     onnxruntime: Any,
+    place: str,
     load: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
 ) -> onnxruntime.InferenceSession:
-    """The session made of a variant's files as they were opened: by their path while it leads to them, else by content.
+    """The session made of a variant's files as they were opened: by path, while `place` leads to them, else by content.
 
     By path, onnxruntime maps weights that it would copy otherwise.
     """
@@ -205,7 +207,7 @@ def _load_from(
     files.check_unwritten(names)
     if files.in_place(names):
         try:
-            made = load(as_utf8(files.directory / variant.graph.file), {})
+            made = load(place, {})
         except Exception:
             if files.in_place(names):
                 raise

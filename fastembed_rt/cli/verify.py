@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import manifest
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from ..hub import did_you_mean
+from ..manifest import replace_text
 from .arguments import add_hub_options, min_cosine
 from .export import steps
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     checked = check_again(args.directory, name, options, steps(args.quiet))
     if args.write:
         checked.write(args.directory)
-        (args.directory / CARD_FILE).write_text(card(checked), encoding="utf-8")
+        replace_text(args.directory / CARD_FILE, card(checked))
     if not args.quiet:
         prompts = [line for line in (prompts_line(checked),) if line]
         print("\n  ".join([f"parity: {describe(checked.parity)}", *details(checked.parity), *prompts]))

@@ -41,12 +41,14 @@ MAX_LENGTH = 44
 
 
 def assert_agrees(directory: Path, output: Path, model: Any = None, **options: Any) -> None:
-    """The export of a plain directory gives the mean of the model's states (default: what transformers loads)."""
+    """The export of a plain directory, pooled so, gives the mean of the model's states (default: as transformers loads it)."""
     if model is None:
         named = json.loads((directory / "config.json").read_text(encoding="utf-8"))["architectures"][0]
         kind = getattr(transformers, named, transformers.AutoModel)
         model = kind.from_pretrained(directory, trust_remote_code=True, dtype=torch.float32)
-    vectors = exported_vectors(directory, output, overrides=Overrides(max_length=MAX_LENGTH), **options)
+    vectors = exported_vectors(
+        directory, output, overrides=Overrides(max_length=MAX_LENGTH, pooling=("mean",)), **options
+    )
     close(vectors, mean_states(model.float().eval(), directory))
 
 

@@ -312,3 +312,22 @@ def test_inputs_other_than_the_manifest_says_are_refused(directory: Path) -> Non
     rewrite(directory, variants=[{**body["variants"][0], "inputs": ["input_ids"]}])
     with pytest.raises(ModelFormatError, match="the manifest says"):
         EmbeddingModel(directory)
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_old_one_whole(
+    body: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = parse(body)
+    described.write(tmp_path)
+    before = (tmp_path / manifest.MANIFEST_FILE).read_bytes()
+    write = Path.write_text
+
+    def full(path: Path, text: str, **options: Any) -> int:
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        dataclasses.replace(described, notes=("other",)).write(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [manifest.MANIFEST_FILE]
+    assert (tmp_path / manifest.MANIFEST_FILE).read_bytes() == before
