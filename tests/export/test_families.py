@@ -41,7 +41,7 @@ MAX_LENGTH = 44
 
 
 def assert_agrees(directory: Path, output: Path, model: Any = None, **options: Any) -> None:
-    """The export of a plain directory, pooled so, gives the mean of the model's states (default: as transformers loads it)."""
+    """The export of a plain directory, pooled so, gives the mean of the model's states."""
     if model is None:
         named = json.loads((directory / "config.json").read_text(encoding="utf-8"))["architectures"][0]
         kind = getattr(transformers, named, transformers.AutoModel)
