@@ -230,7 +230,7 @@ class _Worker:
                 return
             try:
                 _write(self._to, (job.rows, job.left_out))
-            except (OSError, ValueError):
+            except Exception:  # noqa: BLE001  whatever it is (no memory for the message), nobody else would send
                 self._report(self._obituary())
                 return
 
@@ -246,7 +246,9 @@ class _Worker:
                 job = self._running.popleft()
             except IndexError:  # given up meanwhile
                 continue
-            if isinstance(answer, BaseException):
+            if self._error is not None:  # the answer may be that of one given up, and this job one that came behind it
+                job.fail(self._error)
+            elif isinstance(answer, BaseException):
                 job.fail(answer)
             else:
                 job.keep(answer)
@@ -261,7 +263,7 @@ class _Worker:
     def _read(self) -> Any:
         try:
             return pickle.load(self._back)
-        except (EOFError, OSError, pickle.UnpicklingError, ValueError):
+        except Exception:  # noqa: BLE001  nobody else would read
             raise self._obituary() from None
 
     def _obituary(self) -> WorkerError:

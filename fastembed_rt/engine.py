@@ -15,7 +15,7 @@ from __future__ import annotations
 import _thread
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
@@ -58,8 +58,12 @@ class _Small:
 
     def waits(self) -> bool:
         """Whether it is neither done, nor run along with another call, nor over."""
+        return not (self.finished or self.leader is not None or self.over())
+
+    def over(self) -> bool:
+        """Whether it has ended, however it did."""
         frame = self.frame
-        return not (self.finished or self.leader is not None or frame is None or ended(frame))
+        return frame is None or ended(frame)
 
     def sleep(self) -> None:
         """Until somebody wakes it, or for a moment."""
@@ -102,9 +106,13 @@ class Pooled:
     def collect(self, running: Running) -> Vectors:
         """Vectors (n, dim) of what `submit` started, in the order of its rows; raises what a batch raised."""
         out = self._room(sum(len(batch) for batch, _ in running))
-        for batch, vectors in running:
-            out[batch] = vectors.result()
-        running.clear()  # the batches' vectors are copied; freed before memory is given back
+        try:
+            for k in range(len(running)):
+                out[running[k][0]] = running[k][1].result()
+        finally:
+            # The batches' vectors are copied, and freed before memory is given back. An error is held by its promise
+            # and holds this frame: with a promise in a name of its own here, both would outlive the call.
+            running.clear()
         self._trimmer.after_bulk()
         return out
 
@@ -308,8 +316,8 @@ class Engine(Pooled):
         if getattr(mine, "apart", False):  # which only calls have that have waited
             return group
         leading = list(self._leading.values())
-        for call in list(self._queue):
-            if call.apart or not call.waits() or any(call.frame is other for other in leading):
+        for call in self._waiting():
+            if call.apart or any(call.frame is other for other in leading):
                 continue
             rows += call.rows
             if not self._is_one_batch(rows):
@@ -322,21 +330,29 @@ class Engine(Pooled):
     def _hand_on(self, place: int) -> None:
         """Give a place to the call that waits longest, or leave it free."""
         heir = self._heir() if self._queue else None
-        if heir is None:
+        frame = None if heir is None else heir.frame
+        if frame is None:  # nobody waits, or who did has just ended
             self._leading.pop(place, None)
             if not self._queue:
                 return
             # Who came in between has found the place taken, and may sleep already.
             heir = self._heir()
         else:
-            self._leading[place] = heir.frame  # type: ignore[assignment]
+            self._leading[place] = frame
         if heir is not None:
             heir.wake()
 
     def _heir(self) -> _Small | None:
         leading = list(self._leading.values())
-        waiting = (call for call in list(self._queue) if call.waits())
-        return next((call for call in waiting if all(call.frame is not other for other in leading)), None)
+        return next((call for call in self._waiting() if all(call.frame is not other for other in leading)), None)
+
+    def _waiting(self) -> Iterator[_Small]:
+        """Calls that wait, the longest first; one that is over goes, if it was put back meanwhile or did not say so."""
+        for call in list(self._queue):
+            if call.waits():
+                yield call
+            elif call.over():
+                self._queue.pop(call, None)
 
     def _run_in_turn(self, session: GraphSession, rows: Sequence[Ids], left_out: Ids) -> Vectors:
         """Batch after batch, each on all of a session's threads."""

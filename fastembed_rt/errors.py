@@ -88,9 +88,13 @@ def from_outside(error: BaseException) -> bool:
     """Whether an exception came in the middle of the work and not from it: Ctrl-C, or what a signal handler raises.
 
     Such a one belongs to the caller; it says nothing of the model. To be asked where it is caught: its way up to there
-    leads through code of neither this package nor the libraries beneath it.
+    leads through code of neither this package nor the libraries beneath it. What another thread raises in this one
+    (PyThreadState_SetAsyncExc) comes from no code at all, and is known by its kind, which is the caller's own.
     """
-    if not isinstance(error, Exception):
+    kind = type(error)
+    if not isinstance(error, Exception) or issubclass(kind, TimeoutError):
+        return True
+    if kind.__module__.partition(".")[0] not in (*LIBRARIES, "builtins"):
         return True
     trace = error.__traceback__
     while trace is not None:

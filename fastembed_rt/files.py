@@ -8,8 +8,10 @@ read through what is held. A file that is written to in place is an error.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ from .manifest import FileRecord
 PIECE = 1 << 20  # bytes that are read and hashed at a time
 AGAIN = "restore the file or export the model again"
 Identity = tuple[int, int, int, int]  # device, inode, size, time of the last change of the contents
+
+
+_position = threading.Lock()  # of descriptors, where reading moves it (Windows): a file is hashed while it is read
 
 
 class ModelFiles:
@@ -35,7 +40,7 @@ class ModelFiles:
         self._records: dict[str, FileRecord] = {}
         self._descriptors: dict[str, int] = {}
         self._identities: dict[str, Identity] = {}
-        self._release = weakref.finalize(self, _close, self._descriptors)
+        self._release = weakref.finalize(self, _close, self._descriptors, self._identities)
         for record in records:
             if record.file not in self._records:
                 self._hold(record.file)
@@ -47,8 +52,11 @@ class ModelFiles:
             raise IntegrityError(f"{path} is not a file; {AGAIN}")
         try:
             self._descriptors[name] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
+        except FileNotFoundError as error:
             raise IntegrityError(f"{path} is missing ({error.strerror}); {AGAIN}") from error
+        except OSError as error:
+            what = "raise the limit (ulimit -n)" if error.errno == errno.EMFILE else AGAIN
+            raise IntegrityError(f"{path} cannot be opened ({error.strerror}); {what}") from error
         self._identities[name] = _identity(os.fstat(self._descriptors[name]))
 
     def check(self, name: str) -> None:
@@ -58,7 +66,7 @@ class ModelFiles:
             IntegrityError: they differ.
         """
         path, record = self.directory / name, self._records[name]
-        identity = _identity(os.fstat(self._descriptors[name]))
+        identity = _identity(os.fstat(self._descriptor(name)))
         if identity[2] != record.size:
             raise IntegrityError(f"{path} has {identity[2]} bytes, the manifest says {record.size}; {AGAIN}")
         digest = hashlib.sha256()
@@ -93,7 +101,7 @@ class ModelFiles:
     def check_unwritten(self, names: Iterable[str]) -> None:
         """Raise IntegrityError where a file's contents were written to since it was opened."""
         for name in names:
-            if _identity(os.fstat(self._descriptors[name])) != self._identities[name]:
+            if _identity(os.fstat(self._descriptor(name))) != self._identities[name]:
                 try:
                     self.check(name)  # its time alone may have changed
                 except IntegrityError as error:
@@ -106,8 +114,27 @@ class ModelFiles:
         """What tells the file from others of the same name, for another process."""
         return self._identities[name]
 
+    def _descriptor(self, name: str) -> int:
+        """The file's descriptor; a new one where somebody closed it, as daemons close all that they inherit."""
+        descriptor, identity = self._descriptors[name], self._identities[name]
+        if _leads_to(descriptor, identity):
+            return descriptor
+        path = self.directory / name
+        try:
+            found = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError:
+            found = -1
+        if not _leads_to(found, identity):
+            if found >= 0:
+                os.close(found)
+            raise IntegrityError(
+                f"{path} was closed from outside (os.closerange, as daemons do) and is gone since; load the model again"
+            )
+        self._descriptors[name] = found
+        return found
+
     def _pieces(self, name: str) -> Iterator[bytes]:
-        descriptor, offset = self._descriptors[name], 0
+        descriptor, offset = self._descriptor(name), 0
         while piece := _read(descriptor, offset):
             yield piece
             offset += len(piece)
@@ -116,14 +143,24 @@ class ModelFiles:
 def _read(descriptor: int, offset: int) -> bytes:
     if hasattr(os, "pread"):  # which leaves alone the position that a forked child shares
         return os.pread(descriptor, PIECE, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    return os.read(descriptor, PIECE)
+    with _position:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, PIECE)
 
 
 def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _close(descriptors: dict[str, int]) -> None:
+def _leads_to(descriptor: int, identity: Identity) -> bool:
+    try:
+        return _identity(os.fstat(descriptor))[:2] == identity[:2]
+    except OSError:  # closed
+        return False
+
+
+def _close(descriptors: dict[str, int], identities: dict[str, Identity]) -> None:
     while descriptors:
-        os.close(descriptors.popitem()[1])
+        name, descriptor = descriptors.popitem()
+        if name not in identities or _leads_to(descriptor, identities[name]):  # else it is another's by now
+            os.close(descriptor)

@@ -347,5 +347,8 @@ def feeds(
 def split(vectors: Vectors, rows: Sequence[batching.Ids]) -> list[Vectors]:
     """Each row's part of packed (T, dim) or padded (B, S, dim) vectors: (tokens, dim) each."""
     if vectors.ndim == 2:
-        return list(np.split(vectors, np.cumsum([len(row) for row in rows])[:-1]))
-    return [padded[: len(row)] for padded, row in zip(vectors, rows, strict=True)]
+        parts = np.split(vectors, np.cumsum([len(row) for row in rows])[:-1])
+    else:
+        parts = [padded[: len(row)] for padded, row in zip(vectors, rows, strict=True)]
+    # Copied: a part that somebody keeps would keep the whole batch, other calls' texts included.
+    return parts if len(parts) == 1 else [part.copy() for part in parts]

@@ -37,6 +37,8 @@ MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
+Counts = tuple[int, int, int]  # texts, tokens, truncated texts
+NOTHING: Counts = (0, 0, 0)
 BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -137,8 +139,7 @@ class LoadedModel:
         self._max_wait = seconds("max_wait", source.max_wait)
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
-        self._counted = (0, 0, 0)  # what `stats` tells
-        self._counting = threading.RLock()  # a signal handler may encode in the middle of it
+        self._counted: dict[int, Counts] = {}  # by thread, each of which writes its own: nothing to lock
         self._closed = False
         self._engine: Runner | None = None
         self._starting: dict[str, Task[Runner]] = {}
@@ -241,7 +242,7 @@ class LoadedModel:
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded."""
-        return EncodeStats(*self._counted)
+        return self._counts()
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -251,6 +252,10 @@ class LoadedModel:
     @prompts.setter
     def prompts(self, prompts: Mapping[str, str]) -> None:
         self._prompts = Prompts(self.manifest, prompts, self._prompts.default)
+        self._pass_on_prompts()
+
+    def _pass_on_prompts(self) -> None:
+        """Prompts were assigned: encoders of other roles, where there are any, have them too."""
 
     @property
     def default_prompt_name(self) -> str | None:
@@ -358,10 +363,12 @@ class LoadedModel:
                 call.given_up = True  # whatever of it still waits is not begun
 
     def _count(self, tokenized: Tokenized) -> None:
-        cut, read = tokenized.truncated, tokenized.tokens
-        with self._counting:  # left whatever comes: nothing interrupts between entering and leaving a lock written in C
-            texts, tokens, truncated = self._counted
-            self._counted = (texts + tokenized.texts, tokens + read, truncated + cut)
+        thread = threading.get_ident()
+        texts, tokens, truncated = self._counted.get(thread, NOTHING)
+        self._counted[thread] = (texts + tokenized.texts, tokens + tokenized.tokens, truncated + tokenized.truncated)
+
+    def _counts(self) -> EncodeStats:
+        return sum((EncodeStats(*counts) for counts in list(self._counted.values())), EncodeStats())
 
     def _check_open(self) -> None:
         if self._closed:
@@ -468,7 +475,6 @@ class LoadedModel:
         self._engine = None
         self._starting = {}
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")
-        self._counting = threading.RLock()
 
 
 class Prompts:

@@ -150,6 +150,8 @@ class EmbeddingModel(LoadedModel):
 
     @max_length.setter
     def max_length(self, wanted: int) -> None:
+        for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
+            positive("max_length", wanted, other.manifest.max_length, other.manifest.max_positions)
         value = self._new_limit("max_length", wanted, self.manifest.max_length)
         self._tokenizer = self._tokenizer.with_max_length(value)
         self._max_length = value
@@ -176,6 +178,12 @@ class EmbeddingModel(LoadedModel):
         self._truncate_dim = wanted if wanted is None else self._dim(wanted)
         for other in self._loaded_others():
             other.truncate_dim = wanted
+
+    def _pass_on_prompts(self) -> None:
+        prompts, default = self._prompts.by_name, self._prompts.default
+        self._given = (self._given[0], prompts, default)
+        for other in self._loaded_others():
+            other._prompts = Prompts(other.manifest, prompts, default)
 
     @property
     def dim(self) -> int:
@@ -283,7 +291,7 @@ class EmbeddingModel(LoadedModel):
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
-        return sum((other.stats for other in self._loaded_others()), EncodeStats(*self._counted))
+        return sum((other.stats for other in self._loaded_others()), self._counts())
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""

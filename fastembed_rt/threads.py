@@ -91,7 +91,10 @@ class Promise(Generic[T]):
             elif not self.finished and (error := self.lost()) is not None:
                 raise error
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # its traceback holds this frame, and the promise the error: else both outlive the call
         return self._result  # type: ignore[return-value]
 
 
@@ -175,14 +178,21 @@ class Workers:
 
         Raises:
             InvalidInputError: the pool is closed.
+            RuntimeError: the pool has no thread, and the system gives none.
         """
         state = self._state
         if state.closed:
             raise InvalidInputError(CLOSED)
         task._workers = state
         state.jobs.put(task)
-        if len(state.alive) < state.most and state.jobs.qsize() >= len(state.idle):
-            _thread.start_new_thread(_grow, (state,))
+        if self._state.closed:  # meanwhile, and perhaps no thread is left to refuse it
+            task.run(InvalidInputError(CLOSED))
+        elif len(state.alive) < state.most and state.jobs.qsize() >= len(state.idle):
+            try:
+                _thread.start_new_thread(_grow, (state,))
+            except RuntimeError:  # the system gives no thread more: those that there are do the work
+                if not state.alive and not state.coming:
+                    raise
         return task
 
     def close(self) -> None:
@@ -202,12 +212,15 @@ def _grow(state: _State) -> None:
             return
         thread = threading.Thread(target=_work, args=(state,), name=f"{state.name}_{len(state.alive)}", daemon=True)
         state.coming.add(thread)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the system gave its last thread to this one, which then takes the place of the other
+        _work(state, thread)
 
 
-def _work(state: _State) -> None:
+def _work(state: _State, me: threading.Thread | None = None) -> None:
     """A thread: tasks until the pool is closed."""
-    me = threading.current_thread()
+    me = threading.current_thread() if me is None else me
     with state.lock:
         state.alive.add(me)
         state.coming.discard(me)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from checkpoints import TEXTS
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, devices
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, ProviderUnavailableError, WorkerError
 
 MANY = [f"{text} {k}" for k in range(40) for text in TEXTS]
@@ -204,3 +206,27 @@ def test_two_workers_on_gpus_give_the_vectors_of_one(model_dir: Path) -> None:
         pytest.skip("needs two GPUs")
     with EmbeddingModel(model_dir, provider="cuda", device_ids=[0, 1]) as pair, EmbeddingModel(model_dir) as plain:
         np.testing.assert_allclose(pair.encode(MANY), plain.encode(MANY), rtol=0, atol=1e-4)
+
+
+def test_a_late_answer_is_not_taken_for_that_of_a_call_that_came_behind() -> None:
+    failure = devices._Failure()
+    worker = devices._Worker.__new__(devices._Worker)
+    worker._running, worker._room, worker._error = deque(), threading.Semaphore(devices.AHEAD), None
+    first, second = (devices._Job([], np.zeros(0, np.int64), failure) for _ in range(2))
+    worker._running.append(first)
+    worker.fail(InvalidInputError("closed"))  # while the worker's process computes
+    worker._running.append(second)  # by the thread that sends, before it sees the error
+    answers = iter([np.ones((1, 1)), WorkerError("the process is gone")])
+
+    def read() -> Any:
+        answer = next(answers)
+        if isinstance(answer, WorkerError):
+            raise answer
+        return answer
+
+    worker._read = read  # type: ignore[method-assign]
+    worker._report = lambda error: None  # type: ignore[method-assign]
+    worker._receive_all()
+    for job in (first, second):
+        with pytest.raises(InvalidInputError, match="closed"):
+            job.result()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import queue
 import signal
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -174,6 +178,119 @@ def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
     assert found == [7]
 
 
+def test_a_call_that_ends_when_its_turn_comes_leaves_the_place_to_others() -> None:
+    going, go_on, chosen, over = (threading.Event() for _ in range(4))
+
+    class Slow(Lengths):
+        def run(self, feeds: Any) -> Any:
+            going.set()
+            assert go_on.wait(10)
+            return super().run(feeds)
+
+    engine = make(1, False)
+    engine._small = Slow(False)
+    heir = engine._heir
+
+    def slowly() -> Any:
+        found = heir()
+        if found is not None and not chosen.is_set():
+            chosen.set()
+            assert over.wait(10)
+        return found
+
+    engine._heir = slowly  # type: ignore[method-assign]
+
+    def limited() -> None:
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_name == "sleep" and chosen.is_set():
+                raise Limit("while it waits")
+            return step
+
+        sys.settrace(step)
+        try:
+            with pytest.raises(Limit):
+                small(engine)
+        finally:
+            sys.settrace(None)
+            over.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(small, engine)
+        assert going.wait(10)
+        second = pool.submit(limited)
+        while not engine._queue:
+            time.sleep(0.001)
+        go_on.set()
+        assert first.result(10) == [9, 5]
+        second.result(10)
+    assert small(engine) == [9, 5]
+    assert not engine._leading
+
+
+def test_a_call_that_ended_while_it_was_run_along_is_not_queued_again() -> None:
+    going, go_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    class Faulty(Lengths):
+        def run(self, feeds: Any) -> Any:
+            if len(feeds["lengths"]) > 1:
+                going.set()
+                assert go_on.wait(10)
+                raise MemoryError("for two")
+            return super().run(feeds)
+
+    engine = make(2, False)
+    engine._small = Faulty(False)
+    engine._max_wait = 0.2
+
+    def limited(length: int) -> float | None:
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_name == "sleep" and going.is_set():
+                raise Limit("while it is run along")
+            return step
+
+        sys.settrace(step)
+        try:
+            return float(engine.run_small(rows(length), np.zeros(1, np.int64))[0, 0])
+        except Limit:
+            over.set()
+        except MemoryError:
+            pass
+        finally:
+            sys.settrace(None)
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(limited, length) for length in (3, 4)]
+        assert over.wait(10)
+        go_on.set()
+        outcomes = [call.result(10) for call in calls]
+    assert outcomes == [None, None]
+    assert engine.run_small(rows(7), np.zeros(1, np.int64))[0, 0] == 7
+    assert not engine._queue
+
+
+def test_an_error_of_bulk_work_keeps_nothing_of_its_caller() -> None:
+    class Faulty(Lengths):
+        def run(self, feeds: Any) -> Any:
+            raise MemoryError("no room")
+
+    engine = make(2, False)
+    engine._bulk = Faulty(False)
+
+    def fail() -> weakref.ref[Any]:
+        held = Lengths(False)
+        with pytest.raises(MemoryError):
+            bulk(engine)
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
 def test_what_is_made_once_is_made_once_and_an_error_is_not_kept() -> None:
     tasks: dict[str, Task[int]] = {}
     made: list[int] = []
@@ -218,6 +335,37 @@ def test_a_pool_that_is_closed_refuses_what_waits_and_what_comes() -> None:
         pool.start(Task(str))
 
 
+def test_a_pool_that_closes_while_a_task_comes_refuses_it() -> None:
+    pool, told = Workers(1, "test"), threading.Event()
+
+    class Late(queue.SimpleQueue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            if item is not None:
+                pool.close()  # as another thread does, between a look at `closed` and this
+            super().put(item)
+
+    pool._state.jobs = Late()
+    task = pool.start(Task(str, then=told.set))
+    assert told.wait(5)
+    with pytest.raises(InvalidInputError, match="closed"):
+        task.result()
+
+
+def test_a_pool_works_where_the_system_gives_no_thread_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        pool = Workers(1, "test")
+        first = pool.start(Task(lambda: 5))
+        time.sleep(0.2)  # for the thread that starts threads
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(first.result).result(10) == 5
+        assert other.submit(pool.start(Task(lambda: 6)).result).result(10) == 6
+    pool.close()
+
+
 def test_work_of_a_call_that_is_given_up_is_not_begun() -> None:
     pool, go_on, call = Workers(1, "test"), threading.Event(), Call()
     pool.start(Task(go_on.wait, 10))
@@ -247,6 +395,9 @@ def test_an_exception_from_outside_is_told_from_one_of_the_work() -> None:
         assert error.__traceback__ is not None
         assert not from_outside(error.with_traceback(error.__traceback__.tb_next))  # as seen from run_small
     assert from_outside(KeyboardInterrupt())
+    assert from_outside(Limit("that another thread raises here: no code on its way"))
+    assert from_outside(TimeoutError())
+    assert not from_outside(MemoryError())
 
 
 def test_an_error_without_a_message_has_the_name_of_its_kind() -> None:

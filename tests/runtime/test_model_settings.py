@@ -239,3 +239,20 @@ def test_streams_that_are_dropped_give_up_what_waits(own: EmbeddingModel, monkey
     taken = len(batches)
     time.sleep(0.3)
     assert len(batches) <= taken + 2
+
+
+def test_prompts_that_are_assigned_stand_in_front_for_every_role(tmp_path: Path) -> None:
+    from exports import quick
+    from routed import router, save, transformer
+
+    old, new = {"query": "", "document": "passage : "}, {"query": "", "document": "a dog sleeps "}
+    modules = router(transformer(tmp_path / "query"), transformer(tmp_path / "document"))
+    quick(save(tmp_path / "checkpoint", modules, prompts=old), tmp_path / "model")
+    with EmbeddingModel(tmp_path / "model", prompts=new) as loaded_so:
+        wanted = loaded_so.encode_document("the cat")
+    for first in (True, False):
+        with EmbeddingModel(tmp_path / "model") as model:
+            if first:
+                model.encode_document("the cat")  # loads the encoder of documents
+            model.prompts = new
+            np.testing.assert_array_equal(model.encode_document("the cat"), wanted)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import hashlib
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +204,57 @@ def test_descriptors_go_with_the_model(exported: Path) -> None:
     del model
     assert open_now() == before
     assert np.isfinite(wanted).all()
+
+
+def test_threads_read_one_file_at_a_time_where_reading_moves_a_position(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "pread")  # as on Windows
+    seek = os.lseek
+
+    def slowly(*arguments: int) -> int:
+        found = seek(*arguments)
+        time.sleep(0.001)  # another thread's turn
+        return found
+
+    monkeypatch.setattr(os, "lseek", slowly)
+    content = np.random.default_rng(0).bytes(3 << 20)
+    (tmp_path / "weights").write_bytes(content)
+    record = manifest.FileRecord(file="weights", size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    files = ModelFiles(tmp_path, [record])
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == content for found in pool.map(files.read, ["weights"] * 8))
+
+
+def test_descriptors_that_were_closed_from_outside_are_opened_anew_and_never_closed_again(
+    exported: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(exported / "one" / "model", directory)
+    files = held(manifest.read(directory), directory)
+    content = files.read("tokenizer.json")
+    (tmp_path / "mine").write_text("not a model's")
+    taken = list(files._descriptors.values())
+    for descriptor in taken:
+        os.close(descriptor)  # as os.closerange does in a daemon
+    mine = [os.open(tmp_path / "mine", os.O_RDONLY) for _ in taken]
+    assert set(mine) & set(taken)
+    assert files.read("tokenizer.json") == content
+    (directory / "model.onnx").rename(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="closed from outside"):
+        files.read("model.onnx")
+    del files
+    gc.collect()
+    for descriptor in mine:
+        os.close(descriptor)  # an error where somebody did so before
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_missing(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    directory = exported / "one" / "model"
+    described = manifest.read(directory)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(IntegrityError, match=r"cannot be opened \(Too many open files\); raise the limit"):
+        held(described, directory)

@@ -237,7 +237,7 @@ def test_any_ordered_collection_of_texts_is_taken(inputs: Any) -> None:
         (bytearray(b"ab"), "inputs are bytes"),
         ({"a": 1}, "inputs are dict"),
         ({"a"}, "inputs are set"),
-        (frozenset("ab"), "inputs are frozenset"),
+        (frozenset("a"), "inputs are frozenset"),
         (np.array("ab"), "inputs are ndarray"),
         (["a", None], "text 1 is NoneType, expected str"),
         (["a", "b", 5], "text 2 is int, expected str"),
