@@ -176,7 +176,8 @@ def _behind(record: Record) -> str:
         found = [said for column in _columns(record) if (said := _ahead(record, column, ours, peers))]
         title = records.title(record, ours[0]) if len(ours) == 1 else "fastembed-rt"
         if found:
-            sentences.append(f"In {kind}, others are ahead of {title} at: {'; '.join(found)}.")
+            lines = "".join(f"\n- {said}" for said in found)
+            sentences.append(f"In {kind}, others are ahead of {title} at:\n{lines}")
         else:
             sentences.append(f"In {kind}, no contender is ahead of {title} in any of these.")
     return "\n\n".join(sentences)
@@ -202,7 +203,7 @@ def _ahead(record: Record, column: Column, ours: Sequence[str], peers: Sequence[
     unit = " texts/s" if "texts/s" in column.head else ""
     by = f", {abs(ahead[first] / mine - 1):.0%} {'more' if column.more else 'less'}".replace("%", " %")
     figures = f"{column.write(ahead[first])} against {column.write(mine)}{unit}{by if column.share else ''}"
-    return f"{column.head.replace(', texts/s', ' texts')}, {figures} ({records.title(record, first)}{others})"
+    return f"{column.head.replace(', texts/s', ' texts')}: {figures} ({records.title(record, first)}{others})"
 
 
 def _quality(record: Record) -> str:
