@@ -22,18 +22,32 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def unfinished(make: Callable[[], Path]) -> Iterator[Path]:
-    """What `make` creates under a name that nothing else has, a file or a directory, held until the block ends."""
-    while True:
-        path = make()
-        lock = _lock(path, wait=True)
-        if path.exists() and (lock is None or _is(lock, path)):
-            break
-        if lock is not None:  # taken for left behind, and removed, between its making and its locking: make another
-            os.close(lock)
+def unfinished(fresh: Callable[[], Path], create: Callable[[Path], object]) -> Iterator[Path]:
+    """What `create` makes, a file or a directory, under a name of `fresh` that nothing else has.
+
+    It is held until the block ends, and removed then if it still has that name.
+    """
+    names: list[Path] = []
+    lock: int | None = None
     try:
+        while True:
+            path = fresh()
+            names.append(path)  # before there is anything: a signal in between leaves nothing behind either
+            try:
+                create(path)
+            except FileExistsError:  # somebody else's
+                names.pop()
+                continue
+            lock = _lock(path, wait=True)
+            if path.exists() and (lock is None or _is(lock, path)):
+                break
+            if lock is not None:  # taken for left behind, and removed, between its making and its locking: make another
+                os.close(lock)
+                lock = None
         yield path
     finally:
+        for path in names:
+            remove(path)
         if lock is not None:
             os.close(lock)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,13 +32,16 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
     made = [parent for parent in destination.parents if not parent.exists()]  # innermost first
     destination.parent.mkdir(parents=True, exist_ok=True)
     # In the same parent, so that the rename stays inside one file system.
-    with leftovers.unfinished(lambda: _beside(destination, ".partial")) as work:
+    with leftovers.unfinished(
+        lambda: destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial"),
+        lambda work: work.mkdir(mode=0o700),
+    ) as work:
         try:
             yield work
             work.chmod(0o755 & ~_umask())
             _swap_in(work, destination, force=force)
         except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
+            leftovers.remove(work)
             with suppress(OSError):  # somebody else's file in there meanwhile
                 for parent in made:
                     parent.rmdir()

@@ -118,28 +118,23 @@ def _stdout() -> Iterator[BinaryIO]:
 def _replacing(path: Path, target: str, *, force: bool, append: bool) -> Iterator[BinaryIO]:
     leftovers.remove_left_behind(path.parent, re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part"))
 
-    def begin() -> Path:
+    def fresh() -> Path:
         # Beside the target, because a rename is atomic within one file system only.
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        part.open("xb").close()
-        return part
+        return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
-    with leftovers.unfinished(begin) as part:
-        try:
-            before = _state(path) if append else None
-            if before is not None:
-                shutil.copyfile(path, part)
-            with part.open("r+b") as stream:
-                stream.seek(0, os.SEEK_END)
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())  # the name must not outlive the contents when the machine stops
-            if append and _state(path) != before:
-                raise InvalidInputError(f"output {target} changed while vectors were computed for it; append again")
-            check_target(target, force=force or append)  # someone else may have made it meanwhile
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with leftovers.unfinished(fresh, lambda part: part.open("xb").close()) as part:
+        before = _state(path) if append else None
+        if before is not None:
+            shutil.copyfile(path, part)
+        with part.open("r+b") as stream:
+            stream.seek(0, os.SEEK_END)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # the name must not outlive the contents when the machine stops
+        if append and _state(path) != before:
+            raise InvalidInputError(f"output {target} changed while vectors were computed for it; append again")
+        check_target(target, force=force or append)  # someone else may have made it meanwhile
+        part.replace(path)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -157,14 +157,16 @@ def test_an_export_killed_between_two_renames_is_undone(pair: object, tmp_path: 
 def test_what_is_removed_between_its_making_and_its_locking_is_made_again(tmp_path: Path) -> None:
     made: list[Path] = []
 
-    def make() -> Path:
+    def fresh() -> Path:
         made.append(tmp_path / f".{len(made)}.part")
-        made[-1].touch()
-        if len(made) == 1:
-            leftovers.remove_left_behind(tmp_path, ANY)
         return made[-1]
 
-    with leftovers.unfinished(make) as path:
+    def create(path: Path) -> None:
+        path.touch()
+        if len(made) == 1:
+            leftovers.remove_left_behind(tmp_path, ANY)
+
+    with leftovers.unfinished(fresh, create) as path:
         leftovers.remove_left_behind(tmp_path, ANY)
         assert path == made[1]
         assert path.exists()
@@ -181,11 +183,7 @@ def test_many_writers_and_sweepers_lose_nothing(tmp_path: Path) -> None:
             leftovers.remove_left_behind(tmp_path, ANY)
             name = tmp_path / f".{number}.{turn}.part"
 
-            def make(name: Path = name) -> Path:
-                name.touch()
-                return name
-
-            with leftovers.unfinished(make) as path:
+            with leftovers.unfinished(lambda name=name: name, Path.touch) as path:  # type: ignore[misc]
                 time.sleep(0)
                 if not path.exists():
                     lost.append(path)
@@ -198,3 +196,23 @@ def test_many_writers_and_sweepers_lose_nothing(tmp_path: Path) -> None:
     assert lost == []
     leftovers.remove_left_behind(tmp_path, ANY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_between_a_name_and_its_file_leaves_nothing(tmp_path: Path) -> None:
+    """The end of a run may come at any step, also when the file is there and nobody knows it yet."""
+
+    def create(path: Path) -> None:
+        path.touch()
+        raise cli.Terminated
+
+    with pytest.raises(cli.Terminated), leftovers.unfinished(lambda: tmp_path / ".1.part", create):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+    names = iter([tmp_path / ".1.part", tmp_path / ".2.part"])
+    (tmp_path / ".1.part").write_text("another's")
+    with leftovers.unfinished(lambda: next(names), lambda path: path.open("xb").close()) as path:
+        assert path.name == ".2.part"
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(".1.part", "another's")]
