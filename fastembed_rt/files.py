@@ -140,6 +140,11 @@ class ModelFiles:
             offset += len(piece)
 
 
+def check_file(directory: Path, record: FileRecord) -> None:
+    """Raise IntegrityError unless the file is there with the recorded size and hash."""
+    ModelFiles(directory, (record,)).check(record.file)
+
+
 def _read(descriptor: int, offset: int) -> bytes:
     if hasattr(os, "pread"):  # which leaves alone the position that a forked child shares
         return os.pread(descriptor, PIECE, offset)

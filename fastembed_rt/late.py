@@ -13,11 +13,12 @@ import numpy.typing as npt
 from . import batching
 from .engine import Split
 from .errors import InvalidInputError, InvalidTypeError
-from .loading import DOCUMENT_PROMPTS, QUERY_PROMPTS, LoadedModel, Prompts, Source
+from .loading import LoadedModel, Source
 from .manifest import LATE_INTERACTION
 from .maxsim import Vectors, maxsim
 from .options import positive
 from .progress import progress
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
 from .tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts
 from .windows import STREAM_TEXTS, TEXTS, Window, windows

@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,21 +22,20 @@ import numpy.typing as npt
 from . import batching, forks, hub, machine, manifest
 from .contract import Runner
 from .engine import Engine, Split
-from .errors import FastembedRtError, IntegrityError, InvalidInputError, InvalidTypeError
+from .errors import FastembedRtError, IntegrityError, InvalidInputError
 from .files import Identity, ModelFiles
 from .fixed import Chosen, Fixed
 from .manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
-from .options import check_device_ids, checked_prompts, positive, seconds
+from .options import check_device_ids, positive, seconds
+from .prompts import Prompts
 from .providers import AUTO, PROVIDERS, Choice, choose
 from .session import choose_variant, open_session
 from .threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
-from .tokenizer import TextTokenizer, Tokenized, check_unicode
+from .tokenizer import TextTokenizer, Tokenized
 from .windows import Window
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
-QUERY_PROMPTS = ("query",)
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 Counts = tuple[int, int, int]  # texts, tokens, truncated texts
 NOTHING: Counts = (0, 0, 0)
@@ -199,9 +199,10 @@ class LoadedModel:
         """
         self._longest = max_length if longest is None else longest
         # Both on threads that nothing interrupts: what fails there is the model's fault and no one's time limit.
-        # Hashing, loading and reading the tokenizer all leave the interpreter lock.
         checked = aside(self._check_files) if self._check_hashes else None
         starting = aside(self._start)
+        # Both leave the interpreter lock once they have begun. Reading the tokenizer keeps it to the end.
+        time.sleep(0.001)
         try:
             tokenizer = self._read_tokenizer(max_length, truncation)
             self._engine = starting.result()
@@ -477,50 +478,25 @@ class LoadedModel:
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")
 
 
-class Prompts:
-    """A model's prompts by name, and the one that stands in front when none is named."""
+class WithMaxLength(LoadedModel):
+    """A model with one limit for all its texts."""
 
-    def __init__(self, described: Manifest, prompts: object, default: str | None) -> None:
-        """The manifest's, or the caller's instead.
+    _max_length: int
+    _tokenizer: TextTokenizer
 
-        Raises:
-            InvalidInputError: prompts that are not texts by name, a default that is not one of them.
-        """
-        self.by_name = dict(described.prompts) if prompts is None else checked_prompts(prompts)  # type: ignore[arg-type]
-        self.default = described.default_prompt_name if default is None and prompts is None else default
-        if self.default is not None:
-            self.text(self.default, None)
+    @property
+    def max_length(self) -> int:
+        """Tokens after which inputs are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._max_length
 
-    def text(self, name: str | None, text: str | None) -> str:
-        """The prompt of a call that named one, gave one, or did neither.
+    @max_length.setter
+    def max_length(self, wanted: int) -> None:
+        self._limit(wanted)
 
-        Raises:
-            InvalidInputError: both at once, or a name that the model does not have.
-        """
-        if text is not None:
-            if name is not None:
-                raise InvalidInputError(f"prompt and prompt_name {name!r} are both given; pass one of them")
-            if not isinstance(text, str):
-                raise InvalidTypeError(f"prompt is {type(text).__name__}, expected str")
-            check_unicode(text, "prompt")
-            return text
-        name = name if name is not None else self.default
-        if name is None:
-            return ""
-        if not isinstance(name, str) or name not in self.by_name:
-            known = f"it has {', '.join(sorted(self.by_name))}" if self.by_name else "it has none"
-            raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
-        return self.by_name[name]
-
-    def for_role(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        """A call's options with the first of the prompts `names` that there is, unless they have one already.
-
-        Without such a prompt: none at all, not the default one, which is for plain `encode`.
-        """
-        if options.get("prompt_name") is not None or options.get("prompt") is not None:
-            return options
-        found = next((name for name in names if name in self.by_name), None)
-        return {**options, **({"prompt_name": found} if found else {"prompt": ""})}
+    def _limit(self, wanted: int) -> None:
+        value = self._new_limit("max_length", wanted, self.manifest.max_length)
+        self._tokenizer = self._tokenizer.with_max_length(value)
+        self._max_length = value
 
 
 def _of_route(described: Manifest, role: str | None) -> Manifest:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from .errors import IntegrityError, ModelFormatError, ModelNotFoundError
+from .errors import ModelFormatError, ModelNotFoundError
 
 FORMAT = "fastembed-rt"
 FORMAT_VERSION = 1
@@ -290,7 +290,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
 
 
 def read(directory: Path) -> Manifest:
-    """Manifest of a model directory; the files' hashes are checked by `check_file`, when they are read.
+    """Manifest of a model directory; the files' hashes are checked by files.py, when they are read.
 
     Raises:
         ModelNotFoundError: no such directory, or no manifest in it.
@@ -318,20 +318,3 @@ def record_file(directory: Path, name: str) -> FileRecord:
     """FileRecord of a file as it is now."""
     path = directory / name
     return FileRecord(file=name, size=path.stat().st_size, sha256=sha256_file(path))
-
-
-def check_file(directory: Path, record: FileRecord) -> None:
-    """Raise IntegrityError unless the file is there with the recorded size and hash."""
-    path = directory / record.file
-    again = "restore the file or export the model again"
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise IntegrityError(f"{path} is missing ({error.strerror}); {again}") from error
-    if not path.is_file():
-        raise IntegrityError(f"{path} is not a file; {again}")
-    if size != record.size:
-        raise IntegrityError(f"{path} has {size} bytes, the manifest says {record.size}; {again}")
-    digest = sha256_file(path)
-    if digest != record.sha256:
-        raise IntegrityError(f"{path} has SHA-256 {digest[:12]}…, the manifest says {record.sha256[:12]}…; {again}")

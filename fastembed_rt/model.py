@@ -15,19 +15,11 @@ from . import stored
 from .errors import InvalidInputError, InvalidTypeError
 from .fingerprint import fingerprint
 from .fixed import Chosen
-from .loading import (
-    DOCUMENT_PROMPTS,
-    MAX_BATCH_TOKENS,
-    QUERY_PROMPTS,
-    EncodeStats,
-    LoadedModel,
-    Opened,
-    Prompts,
-    Source,
-)
+from .loading import MAX_BATCH_TOKENS, EncodeStats, Opened, Source, WithMaxLength
 from .manifest import EMBEDDING
 from .options import Settings, positive
 from .progress import progress
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .stored import FLOAT32, Array
 from .threads import Task, once
 from .tokenizer import Tokenized, check_iterable, check_texts
@@ -38,7 +30,7 @@ __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 Vectors = npt.NDArray[np.float32]
 
 
-class EmbeddingModel(LoadedModel):
+class EmbeddingModel(WithMaxLength):
     """A sentence encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = EMBEDDING
@@ -143,21 +135,13 @@ class EmbeddingModel(LoadedModel):
         self._given = (max_length, prompts, default_prompt_name)  # None: what each route says itself
         self._others: dict[str, Task[EmbeddingModel]] = {}
 
-    @property
-    def max_length(self) -> int:
-        """Tokens after which texts are cut, special tokens included. Assigned to, it holds for the calls to come."""
-        return self._max_length
-
-    @max_length.setter
-    def max_length(self, wanted: int) -> None:
+    def _limit(self, wanted: int) -> None:
         for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
             positive("max_length", wanted, other.manifest.max_length, other.manifest.max_positions)
-        value = self._new_limit("max_length", wanted, self.manifest.max_length)
-        self._tokenizer = self._tokenizer.with_max_length(value)
-        self._max_length = value
-        self._given = (value, *self._given[1:])
+        super()._limit(wanted)
+        self._given = (self._max_length, *self._given[1:])
         for other in self._loaded_others():
-            other.max_length = value
+            other.max_length = self._max_length
 
     @property
     def max_seq_length(self) -> int:

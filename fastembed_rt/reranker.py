@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from . import batching
 from .errors import InvalidInputError, InvalidTypeError
-from .loading import LoadedModel, Prompts, Source
+from .loading import Source, WithMaxLength
 from .manifest import ACTIVATIONS, RERANKING
 from .options import positive
 from .progress import progress
+from .prompts import Prompts
 from .tokenizer import Pair, Tokenized, check_iterable, check_pairs, check_texts
 from .windows import CHARACTERS, TEXTS, Window
 
@@ -33,7 +34,7 @@ class Ranked:
     text: str
 
 
-class Reranker(LoadedModel):
+class Reranker(WithMaxLength):
     """A cross-encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = RERANKING
@@ -104,17 +105,6 @@ class Reranker(LoadedModel):
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens after which pairs are cut. Assigned to, it holds for the calls to come."""
-        return self._max_length
-
-    @max_length.setter
-    def max_length(self, wanted: int) -> None:
-        value = self._new_limit("max_length", wanted, self.manifest.max_length)
-        self._tokenizer = self._tokenizer.with_max_length(value)
-        self._max_length = value
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from . import batching
 from .engine import Split
 from .errors import InvalidInputError, InvalidTypeError
-from .loading import DOCUMENT_PROMPTS, QUERY_PROMPTS, LoadedModel, Prompts, Source
+from .loading import Source, WithMaxLength
 from .manifest import SPARSE
 from .options import positive
 from .progress import progress
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .sparse_vectors import SparseVector, similarity, sparse_rows
 from .tokenizer import Tokenized, check_iterable, check_texts
 from .windows import STREAM_TEXTS, TEXTS, Window, windows
@@ -27,7 +28,7 @@ FEWEST_TOKENS, MOST_TOKENS = 64, 512
 TRUNCATIONS = ("truncate", "warn", "error")
 
 
-class SparseModel(LoadedModel):
+class SparseModel(WithMaxLength):
     """A sparse encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = SPARSE
@@ -102,17 +103,6 @@ class SparseModel(LoadedModel):
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens after which texts are cut, special tokens included. Assigned to, it holds for the calls to come."""
-        return self._max_length
-
-    @max_length.setter
-    def max_length(self, wanted: int) -> None:
-        value = self._new_limit("max_length", wanted, self.manifest.max_length)
-        self._tokenizer = self._tokenizer.with_max_length(value)
-        self._max_length = value
 
     @property
     def max_active_dims(self) -> int | None:

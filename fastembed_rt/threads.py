@@ -40,9 +40,8 @@ class Call:
         self.given_up = False
 
 
-CURRENT: ContextVar[Call | None] = ContextVar(
-    "fastembed_rt_call", default=None
-)  # of this thread's caller, if it may end
+# Of this thread's caller, where that may give it up (aencode).
+CURRENT: ContextVar[Call | None] = ContextVar("fastembed_rt_call", default=None)
 
 
 class GivenUpError(Exception):

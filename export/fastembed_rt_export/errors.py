@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastembed_rt import errors
 from fastembed_rt.errors import (
     CheckpointError,
     FastembedRtError,
@@ -22,6 +23,7 @@ __all__ = [
     "UnsupportedCheckpointError",
     "explained",
     "first_line",
+    "theirs",
 ]
 
 # What goes wrong in other people's code; not what a user's signal handler raises, nor a lack of memory.
@@ -29,6 +31,7 @@ FAULTS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    EOFError,
     ImportError,
     LookupError,
     OSError,
@@ -36,7 +39,13 @@ FAULTS = (
     TypeError,
     ValueError,
 )
-TOOLS = ("torch", "onnx", "onnxruntime")  # packages with errors of their own
+TOOLS = ("torch", "onnx", "onnxruntime", "pickle", "_pickle", "struct", "zipfile")  # packages with errors of their own
+
+
+def theirs(error: Exception) -> bool:
+    """Whether an error is one of other people's code; tokenizers raises plain ones. Not a caller's time limit."""
+    tool = type(error).__module__.partition(".")[0] in TOOLS
+    return tool or type(error) is Exception or (isinstance(error, FAULTS) and not isinstance(error, TimeoutError))
 
 
 @contextmanager
@@ -48,15 +57,13 @@ def explained(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (FastembedRtError, TimeoutError):
-        raise
     except Exception as error:
-        if not isinstance(error, FAULTS) and type(error).__module__.partition(".")[0] not in TOOLS:
+        if isinstance(error, FastembedRtError) or not theirs(error):
             raise
         raise UnsupportedCheckpointError(f"{what}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
     """Class and first line of an error's text, which may be empty."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line[:300]}" if line else type(error).__name__
+    line, name = errors.first_line(error), type(error).__name__
+    return name if line == name else f"{name}: {line}"

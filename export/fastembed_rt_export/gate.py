@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from fastembed_rt.loading import DOCUMENT_PROMPTS, QUERY_PROMPTS, LoadedModel
+from fastembed_rt.loading import LoadedModel
 from fastembed_rt.manifest import Manifest
+from fastembed_rt.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
 from .long_texts import EXACT, FAR_MORE, LONGEST, ONE_MORE, SHORT, AtLimit, at_limit, filled
 from .parity import NO_PROMPT, Case, ask, parity_texts

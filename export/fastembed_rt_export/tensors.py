@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CheckpointError, MissingDependencyError
+from .errors import CheckpointError, MissingDependencyError, first_line, theirs
 from .files import refuse_pointer
 from .graph.weight import Array, Weight
 
@@ -211,7 +211,9 @@ def _read_pickle(file: Path) -> dict[str, Stored]:
         # before torch 1.6 cannot do.
         state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if not theirs(error):
+            raise
+        reason = first_line(error)
         raise CheckpointError(f"{file} cannot be read as plain tensors ({reason}); save it as {SAFETENSORS}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{file} holds {type(state).__name__}, not tensors by name; save it as {SAFETENSORS}")

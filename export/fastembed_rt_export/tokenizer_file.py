@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from fastembed_rt.manifest import TRUNCATION_SIDES
 
 from . import tokenizer_rules
-from .errors import CheckpointError, MissingDependencyError
+from .errors import CheckpointError, MissingDependencyError, first_line, theirs
 from .files import read_json, refuse_pointer
 from .record import Checkpoint
 
@@ -60,6 +60,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
+        if not theirs(error):
+            raise
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
@@ -240,7 +242,9 @@ def _convert(checkpoint: Checkpoint) -> str:
         backend = tokenizer.backend_tokenizer
         return str(backend.to_str())
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if not theirs(error):
+            raise
+        reason = first_line(error)
         raise CheckpointError(
             f"{directory} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "
             "save it with a fast tokenizer's save_pretrained()"

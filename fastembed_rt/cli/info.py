@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import manifest, native
+from .. import files, manifest, native
 from ..errors import FastembedRtError, IntegrityError
 from ..fingerprint import fingerprint
 from ..hub import resolve_model
@@ -89,7 +89,7 @@ def file_status(directory: Path, record: FileRecord, absent: str = MISSING) -> s
     if not (directory / record.file).is_file():
         return absent
     try:
-        manifest.check_file(directory, record)
+        files.check_file(directory, record)
     except IntegrityError:
         return ALTERED
     except OSError:

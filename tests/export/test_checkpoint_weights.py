@@ -22,9 +22,11 @@ from checkpoints import (
     reference_vectors,
     save_sentence_transformers,
     save_tokenizer,
+    save_transformers,
     write_json,
 )
-from safetensors.torch import save_file
+from exports import quick
+from safetensors.torch import load_file, save_file
 from tolerances import close
 
 from fastembed_rt import manifest
@@ -226,3 +228,27 @@ def test_a_pickle_without_torch_says_what_to_install(plain: Path, monkeypatch: p
 def test_safetensors_are_preferred_to_a_pickle(plain: Path) -> None:
     (plain / "pytorch_model.bin").write_bytes(b"not even a pickle")
     assert [file.name for file in built(plain).weight_files] == ["model.safetensors"]
+
+
+class Limit(Exception):  # noqa: N818  as others call theirs
+    """What a caller's signal handler raises."""
+
+
+@pytest.mark.parametrize("what", ["torch.load", "fastembed_rt_export.tokenizer_file.Tokenizer"])
+def test_a_time_limit_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It comes out of the export as what it is, whatever was being read."""
+    checkpoint = save_transformers(tmp_path / "c")
+    if what == "torch.load":
+        weights = checkpoint / "model.safetensors"
+        torch.save(load_file(weights), checkpoint / "pytorch_model.bin")
+        weights.unlink()
+
+    class Late:
+        def __call__(self, *_: Any, **__: Any) -> None:
+            raise Limit("limit")
+
+        from_str = __call__
+
+    monkeypatch.setattr(what, Late())
+    with pytest.raises(Limit):
+        quick(checkpoint, tmp_path / "m")

@@ -28,7 +28,7 @@ from exports import contents, quick
 from sentence_transformers import SentenceTransformer
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt import EmbeddingModel, files, manifest
 from fastembed_rt.errors import IntegrityError
 from fastembed_rt_export.graph import writer
 
@@ -44,7 +44,7 @@ def test_the_directory_holds_what_the_manifest_names_and_a_card_and_nothing_else
     assert named >= {"model.onnx", "tokenizer.json"}
     assert {file.name for file in model.iterdir()} == named | {"manifest.json", "README.md"}
     for record in described.files:
-        manifest.check_file(model, record)
+        files.check_file(model, record)
 
 
 def test_the_manifest_says_what_the_checkpoint_is(model: Path, checkpoint: Path) -> None:
@@ -193,7 +193,7 @@ def test_external_data_is_hashed_and_checked(checkpoint: Path, tmp_path: Path) -
     assert [record.file for record in portable.files] == ["model.onnx", "model.onnx.data"]
     assert portable.graph.size < 60_000 < portable.weights[0].size
     for record in portable.files:
-        manifest.check_file(tmp_path / "out", record)
+        files.check_file(tmp_path / "out", record)
     data = tmp_path / "out" / "model.onnx.data"
     body = bytearray(data.read_bytes())
     body[5000] ^= 1

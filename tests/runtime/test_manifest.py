@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt import EmbeddingModel, files, manifest
 from fastembed_rt.errors import IntegrityError, InvalidInputError, ModelFormatError, ModelNotFoundError
 from fastembed_rt.manifest import FileRecord, Manifest
 
@@ -280,7 +280,7 @@ def test_a_directory_in_place_of_a_file_is_named(directory: Path, name: str) -> 
     # Of the very size that the manifest says, so that only the kind is wrong.
     record = FileRecord(file=name, size=(directory / name).stat().st_size, sha256="0" * 64)
     with pytest.raises(IntegrityError, match=name):
-        manifest.check_file(directory, record)
+        files.check_file(directory, record)
     with pytest.raises(IntegrityError, match=name):
         EmbeddingModel(directory)
 
