@@ -7,6 +7,7 @@ precision, with weights of its own.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
+from fastembed_rt.progress import progress
 from fastembed_rt.sizes import readable
 from fastembed_rt.tokenizer import TextTokenizer
 
@@ -32,7 +34,6 @@ from .parity import Fidelity, Vectors, parity_texts
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
-MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Wanted:
     calibration: Path | None
     min_cosine: float
     task: Quantizing
+    show_progress: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,75 +166,70 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
-    texts = quantize.calibration_texts(wanted.calibration)
+    """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
-    sample = wanted.task.sample(tokenizer, [*texts, *quantize.long_texts(texts, wanted.max_length)])
-    tokens = sum(map(len, sample.rows))
+    texts = quantize.chosen_texts(wanted.calibration, wanted.max_length, tokenizer.count)
+    sample = wanted.task.sample(tokenizer, texts)
+    tokens = int(sample.lengths.sum())
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
-    threads, file = available_threads(), "model.cpu.int8.onnx"
+    threads = available_threads()
     held_out = wanted.task.sample(tokenizer, [case.text for case in parity_texts()])
     base = CPU if wanted.cpu else PORTABLE
     opset = base.opset or wanted.opset
-    observed, exact = quantize.observe(lambda target: build(target, opset).graph, sample, held_out, threads, base)
-    recipe, errors = quantize.recipe(observed)
-    recipe = replace(recipe, embedding=wanted.cpu)
-    del observed
-    while True:
-        target = int8.target(recipe, base)
-        built = build(target, opset)
-        int8.unsigned_where_shared(built.graph)
-        written = _write(built.graph, work, file, wanted, say)
-        vectors = quantize.vectors(work / file, held_out, threads)
-        if held_out.by_token:
-            fidelity = Fidelity.of_tokens(vectors, exact, [len(row) for row in held_out.rows])
-        else:
-            fidelity = wanted.task.fidelity(vectors, exact)
-        say(f"fidelity to fp32 on {len(held_out.rows)} {wanted.task.inputs}: {fidelity}")
-        if fidelity.passes(wanted.min_cosine) or len(recipe.groups) <= len(errors) * (1 - MOST_FLOAT):
-            break
-        # Give the layers that lose most their float weights back, a few at a time.
-        worst = sorted(recipe.groups, key=lambda key: -errors[key])[: max(len(errors) // 12, 1)]
-        recipe = replace(recipe, groups={key: group for key, group in recipe.groups.items() if key not in worst})
-    if not fidelity.passes(wanted.min_cosine):
-        raise ParityError(
-            f"int8 {wanted.task.outputs} are too far from fp32: {fidelity}, asked for {wanted.min_cosine} or more; "
-            "lower --min-cosine if that will do, or export fp32"
+    with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:
+        found = quantize.calibrate(
+            lambda target: build(target, opset).graph, sample, held_out, threads, base, bar.update
         )
-    notes: dict[str, Any] = {
-        "fidelity": fidelity.as_dict(),
+    found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))
+    notes = {
         "calibration": {"texts": len(texts), "tokens": tokens, "seed": quantize.SEED},
-        "int8_groups": len(recipe.groups),
-        "float_groups": sorted(set(errors) - set(recipe.groups)),
-        "embedding": "int8" if recipe.embedding else "fp32",
-        "largest_output_error": round(max(errors.values(), default=0.0), 4),
+        "embedding": "int8" if wanted.cpu else "fp32",
+        "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
     }
-    made = [_variant(work, built.graph, written, target, "int8", notes)]
+
+    def passing(make: Callable[[int8.Recipe], Graph], named: str) -> tuple[int8.Recipe, dict[str, Any]]:
+        def vectors(recipe: int8.Recipe, of: quantize.Sample) -> Vectors:
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                write(make(recipe), Path(folder), "tried.onnx", name=wanted.name, metadata={})
+                return quantize.vectors(Path(folder) / "tried.onnx", of, threads)
+
+        recipe, fidelity = quantize.passing(found, held_out, vectors, wanted.task.fidelity, wanted.min_cosine, say)
+        if not fidelity.passes(wanted.min_cosine):
+            raise ParityError(
+                f"int8 {wanted.task.outputs} {named} are too far from fp32: {fidelity}, asked for "
+                f"{wanted.min_cosine} or more; lower --min-cosine if that will do, or export fp32"
+            )
+        left = sorted(set(found.errors) - set(recipe.groups))
+        return recipe, {"fidelity": fidelity.as_dict(), "int8_groups": len(recipe.groups), "float_groups": left}
+
+    def stock(recipe: int8.Recipe) -> Built:
+        made = build(int8.target(recipe, base), opset)
+        int8.unsigned_where_shared(made.graph)
+        return made
+
+    recipe, figures = passing(lambda tried: stock(tried).graph, "of stock operators")
+    built = stock(recipe)
+    written = _write(built.graph, work, "model.cpu.int8.onnx", wanted, say)
+    made = [_variant(work, built.graph, written, int8.target(recipe, base), "int8", {**figures, **notes})]
     if not wanted.cpu:
         return built, made
-    if native.kernels() is None:
-        say(f"no graph for target native: {native.why_not()}")
-        return built, made
-    own = _native(build, work, wanted, say, recipe, written)
-    if own is not None:
-        fidelity = wanted.task.fidelity(quantize.vectors(work / own.graph.file, held_out, threads), exact)
-        say(f"fidelity to fp32 of {own.graph.file}: {fidelity}")
-        if not fidelity.passes(wanted.min_cosine):
-            raise ParityError(f"{own.graph.file} is too far from fp32: {fidelity}, while stock operators are not")
-        made.insert(0, replace(own, notes={**notes, "fidelity": fidelity.as_dict()}))
-    return built, made
-
-
-def _native(build: Build, work: Path, wanted: Wanted, say: Say, recipe: int8.Recipe, stock: Written) -> Variant | None:
-    """The same INT8 with our own operators, on the weights of the stock graph."""
-    target, file = native_int8.target(recipe), "model.native.int8.onnx"
     try:
-        graph = build(target, target.opset or DEFAULT_OPSET).graph
+        if native.kernels() is None:
+            raise native_int8.NotNativeError(native.why_not())
+        own = native_int8.target(found.recipe)
+
+        def ours(tried: int8.Recipe) -> Graph:
+            return build(native_int8.target(tried), own.opset or DEFAULT_OPSET).graph
+
+        recipe, figures = passing(ours, "of our own operators")
+        graph, file = ours(recipe), "model.native.int8.onnx"
     except native_int8.NotNativeError as error:
         say(f"no graph for target native: {error}")
-        return None
+        return built, made
     say(f"writing {file}: {len(graph.nodes)} nodes")
-    written = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=stock.offsets)
-    return _variant(work, graph, written, target, "int8")
+    shared = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
+    made.insert(0, _variant(work, graph, shared, own, "int8", {**figures, **notes}))
+    return built, made
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:

@@ -94,9 +94,12 @@ class Graph:
             self.constants[key] = numpy_helper.from_array(value, key)
         return key
 
-    def ending_in(self, names: Sequence[Value]) -> Graph:
-        """The part of the graph that these outputs are made of: onnxruntime runs the whole, whatever is asked for."""
-        wanted, nodes = set(names), []
+    def ending_in(self, names: Sequence[Value], also: Sequence[Value] = ()) -> Graph:
+        """The part of the graph that these outputs are made of: onnxruntime runs the whole, whatever is asked for.
+
+        `also`: values that are not outputs and stay in it.
+        """
+        wanted, nodes = {*names, *also}, []
         for node in reversed(self.nodes):
             if wanted & set(node.output):
                 nodes.append(node)

@@ -2,7 +2,7 @@
 
 Weights int8, symmetric, per output channel; activations uint8 with one calibrated scale. Channels with rare huge values
 are clipped like the others, and what the clip took is added back by a small float product, so they cost the rest no
-resolution. Which groups of layers, which scale, which channels: a recipe, made by quantize.py.
+resolution. Which groups of layers, which scale, which channels, which integers: a recipe, made by quantize/.
 """
 
 from __future__ import annotations
@@ -25,6 +25,23 @@ SMOOTHED = "/smoothed"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tails:
+    """A narrow range for operators that add back what lies beyond it, input by input."""
+
+    scale: float
+    zero_point: int
+    bias_shift: tuple[Array, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Integers of a layer's weight (K, N) int8, and the scale of each output (N,)."""
+
+    values: Array
+    scales: Array
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupRecipe:
     """How the layers that share one input are quantized."""
 
@@ -33,6 +50,8 @@ class GroupRecipe:
     smooth: Array | None = None  # (K,) the input is divided by it, the weights multiplied
     outliers: tuple[int, ...] = ()  # channels whose clipped part is added back in float
     bias_shift: tuple[Array, ...] = ()  # one (N,) a layer: the mean error over the calibration texts
+    rounded: tuple[Rounded, ...] = ()  # one a layer, with the input's smoothing; none: the nearest integers
+    tails: Tails | None = None  # instead of scale, zero point and outliers, where an operator can
 
     @property
     def low(self) -> float:
@@ -164,18 +183,28 @@ def smoothing(layers: Sequence[Linear], group: GroupRecipe) -> Weight:
     return Weight(f"{group_key(layers)}.smooth", group.smooth.shape, _held((1.0 / group.smooth).astype(np.float32)))
 
 
-def quantized_weights(layers: Sequence[Linear], group: GroupRecipe, index: int) -> tuple[Weight, Weight, Weight | None]:
-    """Values (K, N) int8, scales (N,) and bias (N,) of the group's layer `index`."""
+def quantized_weights(
+    layers: Sequence[Linear], group: GroupRecipe, index: int, *, tails: bool = False
+) -> tuple[Weight, Weight, Weight | None]:
+    """Values (K, N) int8, scales (N,) and bias (N,) of the group's layer `index`; `tails`: for the narrow range."""
     layer, apart = layers[index], _apart(layers)
     load, name, shape = _smoothed(layer, group), layer.weight.name, (layer.in_features, layer.out_features)
-    values = Weight(f"{name}.int8{apart}", shape, lambda: quantize_weight(load())[0], np.dtype(np.int8))
-    scales = Weight(f"{name}.scale{apart}", (layer.out_features,), lambda: quantize_weight(load())[1])
-    bias = layer.bias
-    if group.bias_shift:
-        shift = group.bias_shift[index].astype(np.float32)
+
+    def integers() -> tuple[Array, Array]:
+        if not group.rounded:
+            return quantize_weight(load())
+        return group.rounded[index].values, group.rounded[index].scales
+
+    values = Weight(f"{name}.int8{apart}", shape, lambda: integers()[0], np.dtype(np.int8))
+    scales = Weight(f"{name}.scale{apart}", (layer.out_features,), lambda: integers()[1])
+    bias, shifts, what = layer.bias, group.bias_shift, "shift"
+    if tails and group.tails is not None:
+        shifts, what = group.tails.bias_shift, "tails"
+    if shifts:
+        shift = shifts[index].astype(np.float32)
         if bias is None:
-            return values, scales, Weight(f"{name}.shift{apart}", shift.shape, _held(shift))
-        return values, scales, bias.map(f"+shift{apart}", lambda array: array + shift)
+            return values, scales, Weight(f"{name}.{what}{apart}", shift.shape, _held(shift))
+        return values, scales, bias.map(f"+{what}{apart}", lambda array: array + shift)
     return values, scales, bias
 
 

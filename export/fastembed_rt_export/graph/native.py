@@ -37,6 +37,9 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 LANES = 16
+WITH_TAILS = frozenset(
+    ("output", "down", "linear")
+)  # groups whose result goes through no activation inside an operator
 
 
 class NotNativeError(Exception):
@@ -198,21 +201,25 @@ class _Node:
     def group(self, prefix: str, layers: Sequence[Linear], recipe: GroupRecipe, only: int | None = None) -> None:
         """Layers that share an input; `only` one of them."""
         chosen = [(index, layer) for index, layer in enumerate(layers) if only in (None, index)]
+        tails = recipe.tails if prefix in WITH_TAILS else None
         self.attributes |= {
-            f"{prefix}_scale": recipe.scale,
-            f"{prefix}_zero": recipe.zero_point,
+            f"{prefix}_scale": recipe.scale if tails is None else tails.scale,
+            f"{prefix}_zero": recipe.zero_point if tails is None else tails.zero_point,
             f"{prefix}_layers": len(chosen),
         }
-        if recipe.outliers:
-            self.attributes[f"{prefix}_outliers"] = list(recipe.outliers)
+        if tails is not None:
+            self.attributes[f"{prefix}_tails"] = 1
+        outliers = recipe.outliers if tails is None else ()
+        if outliers:
+            self.attributes[f"{prefix}_outliers"] = list(outliers)
         if recipe.smooth is not None:
             self.attributes[f"{prefix}_smooth"] = 1
             self.inputs.append(self.graph.weight(smoothing(layers, recipe)))
         for index, layer in chosen:
-            values, scales, bias = quantized_weights(layers, recipe, index)
+            values, scales, bias = quantized_weights(layers, recipe, index, tails=tails is not None)
             bias = bias or _zeros(f"{layer.weight.name}.no_bias", layer.out_features)
             self.inputs += [self.graph.weight(weight) for weight in (values, scales, bias)]
-            if recipe.outliers:
+            if outliers:
                 self.inputs.append(self.graph.weight(outlier_rows(layers, recipe, index)))
 
     def finish(self, then: Residual | None = None) -> Value:

@@ -45,6 +45,7 @@ def write(
     metadata: Mapping[str, str],
     external: bool = False,
     shared: Mapping[str, tuple[str, int, int]] | None = None,
+    checked: bool = True,
 ) -> Written:
     """Write `graph` as `directory/file`, checked by onnx.checker before any weight is written.
 
@@ -57,6 +58,7 @@ def write(
         external: put weights into `file`.data also when they would fit; beyond 2 GiB they always go there.
         shared: weights that lie in another file of the directory already, as an earlier `Written.offsets` says; they
             are referred to there, not written again.
+        checked: False for a part of a graph, whose inputs have no known shape.
     """
     shared = {key: place for key, place in (shared or {}).items() if key in graph.weights}
     own = sum(weight.nbytes for key, weight in graph.weights.items() if key not in shared)
@@ -64,7 +66,8 @@ def write(
     weights_file = f"{file}.data" if external else ""
     offsets: dict[str, tuple[str, int, int]] = {}
     model, references = _skeleton(graph, name, metadata, weights_file or file, shared)
-    check(model, references)
+    if checked:
+        check(model, references)
     elsewhere = [tensor for tensor in references if tensor.name in shared]
     references = [tensor for tensor in references if tensor.name not in shared]
     model.graph.initializer.extend(elsewhere)

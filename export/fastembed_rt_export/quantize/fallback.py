@@ -1,0 +1,91 @@
+"""Layers given back to float, where INT8 fails a text: those whose own error is largest on the texts that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..graph.int8 import Recipe
+from ..parity import Fidelity
+from .calibrate import Calibrated
+from .sample import Floats, Sample
+
+MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
+TRIED = 4  # groups a round, each on the texts that fail; the one that helps them most goes back
+
+Measure = Callable[[Floats, Floats], Fidelity]
+
+
+def passing(
+    found: Calibrated,
+    held_out: Sample,
+    vectors: Callable[[Recipe, Sample], Floats],
+    fidelity: Measure,
+    bound: float,
+    say: Callable[[str], None],
+) -> tuple[Recipe, Fidelity]:
+    """The recipe with as few float groups as it takes for every text to pass, or as many as are allowed.
+
+    Args:
+        found: by calibration.
+        held_out: the texts measured on.
+        vectors: outputs of a graph made by a recipe, for texts.
+        fidelity: of such outputs to the float ones.
+        bound: least fidelity of the worst text.
+        say: called with a line a round.
+    """
+    recipe, exact = found.recipe, _texts(held_out, found.exact)
+    most = int(len(found.errors) * MOST_FLOAT)
+    while True:
+        given = _texts(held_out, vectors(recipe, held_out))
+        measured = _of(fidelity, held_out, given, exact)
+        say(f"fidelity to fp32 on {len(exact)} texts: {measured}")
+        failing = _failing(given, exact, measured, bound)
+        if not failing or not recipe.groups:
+            return recipe, measured
+        few = held_out.only(failing)
+        wanted = [exact[k] for k in failing]
+        while len(found.errors) - len(recipe.groups) < most:
+            tried = []
+            for key in _worst(found.by_text, recipe.groups, failing)[:TRIED]:
+                without = replace(recipe, groups={k: group for k, group in recipe.groups.items() if k != key})
+                found_there = _of(fidelity, few, _texts(few, vectors(without, few)), wanted)
+                tried.append((found_there.min_cosine, key, without))
+            least, key, recipe = max(tried, key=lambda entry: entry[0])
+            say(f"{key} stays float: {len(failing)} texts at {least:.5f} or more")
+            if least >= bound:
+                break
+        else:
+            return recipe, _of(fidelity, held_out, _texts(held_out, vectors(recipe, held_out)), exact)
+
+
+def _texts(sample: Sample, outputs: Floats) -> list[Floats]:
+    """Outputs text by text, each (rows, dim)."""
+    lengths = sample.lengths if sample.by_token else np.ones(len(sample.rows), dtype=np.int64)
+    return np.split(outputs, np.cumsum(lengths)[:-1])
+
+
+def _of(fidelity: Measure, sample: Sample, given: Sequence[Floats], exact: Sequence[Floats]) -> Fidelity:
+    whole = np.concatenate(list(given)), np.concatenate(list(exact))
+    return Fidelity.of_tokens(*whole, [len(piece) for piece in exact]) if sample.by_token else fidelity(*whole)
+
+
+def _failing(given: Sequence[Floats], exact: Sequence[Floats], measured: Fidelity, bound: float) -> list[int]:
+    """Numbers of the texts below the bound; all where outputs are only measured together."""
+    if measured.passes(bound):
+        return []
+    found = [k for k in range(len(exact)) if exact[k].size > 1 and not _cosine(given[k], exact[k]) >= bound]
+    return found or list(range(len(exact)))
+
+
+def _cosine(a: Floats, b: Floats) -> float:
+    left, right = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    length = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return float(left @ right) / length if length else float(not left.any() and not right.any())
+
+
+def _worst(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: Sequence[int]) -> list[str]:
+    """Groups that are still int8, the largest error on the failing texts first."""
+    return sorted(groups, key=lambda key: -float(by_text[key][[k for k in failing if k < len(by_text[key])]].sum()))

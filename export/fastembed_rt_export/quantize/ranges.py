@@ -1,0 +1,157 @@
+"""Which integers stand for a layer's inputs: smoothing, outlier channels, scale and zero point.
+
+Smoothing moves range from activations to weights (Xiao et al. 2022, arXiv:2211.10438); channels with rare huge values
+are clipped and their excess is added back in float (after Dettmers et al. 2022, arXiv:2208.07339). Nothing else is
+clipped: whatever the calibration texts hold keeps its value. Where an operator adds back what lies beyond the range
+(`TAILS`), the range is narrow.
+
+The choice is the one with the smallest error of the outputs, in shares of each token's own output: in many encoders a
+token or two a text (the first, the last) are a hundred times larger than all others, and would decide alone. Outputs
+are compared through a random projection, which keeps squared lengths (Johnson and Lindenstrauss 1984).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.int8 import GroupRecipe, Tails
+
+Floats = npt.NDArray[np.float32]
+
+OUTLIERS = (0, 1, 2, 4)
+ALPHAS = (0.5, 0.65, 0.8, 0.95)
+# More outlier channels must bring the squared error down to this share. Their product writes all outputs once more:
+# little beside the integer product where that is long and narrow (down projections), much where it is short and wide.
+WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
+WORTH_SMOOTHING = 0.75  # a multiplication at run time must bring it down to this share
+ROUNDED_BETTER = 0.35  # what `rounding` leaves of the error of the nearest integers, about
+TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows more for each token
+WORTH_TAILS = 0.5  # a narrow range must bring the squared error down to this share
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was seen of a group's input: some tokens of all texts, and every channel's range over all tokens."""
+
+    sample: Floats  # (n, K)
+    low: Floats  # (K,)
+    high: Floats
+
+    def divided(self, smooth: Floats | None) -> Inputs:
+        """The same inputs with every channel divided by its factor, (K,)."""
+        return self if smooth is None else Inputs(self.sample / smooth, self.low / smooth, self.high / smooth)
+
+    def every(self, step: int) -> Inputs:
+        """With every n-th token of the sample."""
+        return replace(self, sample=self.sample[::step])
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a choice needs to know of the weights (K, N) behind the inputs, and how much each token counts."""
+
+    sketch: Floats  # (K, R) the weights through a random projection of their outputs
+    largest: Floats  # (K,) largest magnitude of each input's weights
+    weights: Floats  # (K, N) all of them, or every n-th column
+
+    def counts(self, sample: Floats) -> Floats:
+        """(n,) weight of each token: the inverse of its own squared output, bounded by the median's."""
+        power = np.square(sample @ self.sketch).sum(axis=1)
+        found: Floats = (1.0 / np.maximum(power + np.median(power), 1e-20)).astype(np.float32)
+        return found
+
+
+def smoothing(inputs: Inputs, largest: Floats, alpha: float) -> Floats:
+    """s = max|x|^alpha / max|w|^(1 - alpha) for each channel, with geometric mean 1: (K,)."""
+    top = np.maximum(np.maximum(np.abs(inputs.low), np.abs(inputs.high)), 1e-5)
+    log = alpha * np.log(top) - (1 - alpha) * np.log(np.maximum(largest, 1e-5))
+    factors: Floats = np.exp(log - log.mean()).astype(np.float32)
+    return factors
+
+
+def choose(inputs: Inputs, outputs: Outputs, *, free: bool) -> GroupRecipe:
+    """The recipe with the smallest error; `free`: smoothing costs nothing at run time."""
+    counts = np.sqrt(outputs.counts(inputs.sample))[:, None]
+    rounding = _rounding_error(outputs.weights)
+    best: tuple[float, GroupRecipe] | None = None
+    for alpha in (None, *ALPHAS):
+        smooth = None if alpha is None else smoothing(inputs, outputs.largest, alpha)
+        seen = inputs.divided(smooth)
+        sketch = outputs.sketch if smooth is None else outputs.sketch * smooth[:, None]
+        if smooth is not None:
+            rounding = _rounding_error(outputs.weights * smooth[:, None])
+        of_weights = ROUNDED_BETTER * rounding * float(np.square(counts * seen.sample).sum())
+        error, group = _with_outliers(seen, sketch, counts, of_weights, outputs)
+        asked = error if alpha is None or free else error / WORTH_SMOOTHING
+        if best is None or asked < best[0]:
+            best = asked, replace(group, smooth=smooth)
+    assert best is not None
+    return best[1]
+
+
+def narrowed(inputs: Inputs, outputs: Outputs, group: GroupRecipe) -> GroupRecipe:
+    """The recipe with a narrow range beside the whole one, where that brings much; inputs are smoothed already."""
+    sketch = outputs.sketch if group.smooth is None else outputs.sketch * group.smooth[:, None]
+    counts = np.sqrt(outputs.counts(inputs.sample if group.smooth is None else inputs.sample * group.smooth))[:, None]
+    most = float(np.quantile(np.abs(inputs.sample), 1 - TAILS))
+    low, high = max(float(inputs.low.min()), -most), min(float(inputs.high.max()), most)
+    scale, zero = scale_of(low, high)
+    tails = Tails(scale=scale, zero_point=zero)
+    error, before = (
+        float(np.square(counts * ((dequantized(inputs.sample, one) - inputs.sample) @ sketch)).sum())
+        for one in (replace(group, tails=tails), group)
+    )
+    return replace(group, tails=tails) if error < before * WORTH_TAILS else group
+
+
+def scale_of(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of uint8 that reaches from `low` to `high`, and over 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max((high - low) / 255.0, 1e-8)))
+    return scale, round(-low / scale)
+
+
+def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
+    """What the graph makes of (smoothed) inputs: rounded, clipped, what the clip took added back where it is."""
+    scale, zero = (
+        (group.scale, group.zero_point) if group.tails is None else (group.tails.scale, group.tails.zero_point)
+    )
+    steps = np.rint(sample * np.float32(1.0 / scale))
+    np.clip(steps, -zero, 255 - zero, out=steps)
+    steps *= np.float32(scale)
+    low, high = np.float32((0 - zero) * scale), np.float32((255 - zero) * scale)
+    if group.tails is not None:
+        steps += sample - np.clip(sample, low, high)
+    elif group.outliers:
+        channels = list(group.outliers)
+        steps[:, channels] += sample[:, channels] - np.clip(sample[:, channels], low, high)
+    return steps
+
+
+def _with_outliers(
+    seen: Inputs, sketch: Floats, counts: Floats, of_weights: float, outputs: Outputs
+) -> tuple[float, GroupRecipe]:
+    inputs, columns = outputs.weights.shape
+    worth = WORTH_OUTLIERS if columns * 2 <= inputs else WORTH_WIDE_OUTLIERS
+    channels = np.argsort(-np.maximum(np.abs(seen.low), np.abs(seen.high)), kind="stable")
+    best: tuple[float, GroupRecipe] | None = None
+    for count in (number for number in OUTLIERS if number < inputs):
+        rest = channels[count:]
+        scale, zero = scale_of(float(seen.low[rest].min()), float(seen.high[rest].max()))
+        group = GroupRecipe(scale=scale, zero_point=zero, outliers=tuple(sorted(int(k) for k in channels[:count])))
+        lost = (dequantized(seen.sample, group) - seen.sample) @ sketch
+        error = float(np.square(counts * lost).sum()) + of_weights
+        # More channels cost time, so they must be worth it against fewer.
+        if best is None or error < best[0] * worth:
+            best = error, group
+    assert best is not None
+    return best
+
+
+def _rounding_error(weights: Floats) -> float:
+    """Sum over the columns of the variance of an error of rounding to the nearest of 255 integers."""
+    steps = np.abs(weights).max(axis=0) / 127.0
+    return float(np.square(steps).sum()) / 12.0

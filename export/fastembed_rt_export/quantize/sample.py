@@ -1,0 +1,110 @@
+"""Tokenized texts, and graphs run over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastembed_rt import batching, native
+from fastembed_rt.manifest import EMBEDDING, OUTPUTS
+from fastembed_rt.paths import as_utf8
+from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
+
+BATCH_TOKENS = 1024
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tokenized texts as a graph takes them, and what it gives for them."""
+
+    rows: Sequence[Ids]
+    boundaries: Ids  # (rows,) see `batching.feeds`
+    feeds: Callable[[Sequence[Ids], Sequence[str], int, Ids], batching.Feeds] = batching.feeds
+    output: str = OUTPUTS[EMBEDDING]
+    by_token: bool = False  # the output has a row for each token, not for each text
+    mixed_lengths: bool = True  # False: padding changes what the graph gives, and it takes batches of one length only
+
+    @classmethod
+    def of(cls, rows: Sequence[Ids]) -> Sample:
+        """Texts without prompts."""
+        return cls(rows, np.zeros(len(rows), dtype=np.int64))
+
+    @property
+    def lengths(self) -> Ids:
+        """(rows,) tokens of each text."""
+        return np.array([len(row) for row in self.rows], dtype=np.int64)
+
+    def only(self, chosen: Sequence[int]) -> Sample:
+        """Some of the texts."""
+        return replace(self, rows=[self.rows[k] for k in chosen], boundaries=self.boundaries[list(chosen)])
+
+    def batches(self) -> list[Ids]:
+        """Numbers of the texts that are run together."""
+        return batching.plan(self.lengths, BATCH_TOKENS, mixed_lengths=self.mixed_lengths)
+
+    def fed(self, batch: Ids, inputs: Sequence[str]) -> batching.Feeds:
+        """What a graph with these inputs is fed for a batch."""
+        return self.feeds([self.rows[k] for k in batch], inputs, 0, self.boundaries[batch])
+
+    def split(self, batch: Ids, found: Floats) -> list[Floats]:
+        """An output for a batch, text by text."""
+        ends = np.cumsum([len(self.rows[k]) if self.by_token else 1 for k in batch])[:-1]
+        return np.split(found, ends)
+
+
+def vectors(path: Path, sample: Sample, threads: int) -> Floats:
+    """Vectors of tokenized texts from a packed graph."""
+    running = session(path, threads)
+    needed = [entry.name for entry in running.get_inputs()]
+    out: list[Any] = [None] * len(sample.rows)
+    for batch in sample.batches():
+        (found,) = running.run([sample.output], sample.fed(batch, needed))
+        for place, piece in zip(batch, sample.split(batch, found), strict=True):
+            out[place] = piece
+    return np.concatenate(out)
+
+
+def session(path: Path, threads: int) -> Any:
+    """An onnxruntime session as the CPU's graphs are run."""
+    onnxruntime = load_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    tune(options, onnxruntime, "int8")
+    if native.kernels() is not None:
+        options.register_custom_ops_library(as_utf8(native.library()))
+    return onnxruntime.InferenceSession(as_utf8(path), options, disabled_optimizers=SLOWER_FUSIONS)
+
+
+def states_by_token(states: Floats, lengths: Ids) -> Floats:
+    """A row a token, (T, K), also of padded states, (B, S, K); any other rows as they are."""
+    if states.shape[:-1] != (len(lengths), int(lengths.max())):
+        return states.reshape(-1, states.shape[-1])
+    tokens: Floats = states[np.arange(states.shape[1]) < lengths[:, None]]
+    return tokens
+
+
+def some_tokens(lengths: Sequence[int], most: int, seed: int) -> list[Ids]:
+    """Places of tokens in each text, about `most` in all, as many of each text as it has or the others have.
+
+    The first and the last are among them: every text has them, and no others are like them.
+    """
+    count = 1
+    while sum(min(length, count + 1) for length in lengths) <= most and count < max(lengths, default=1):
+        count += 1
+    random = np.random.default_rng(seed)
+    places = []
+    for length in lengths:
+        if length <= count:
+            places.append(np.arange(length))
+            continue
+        inner = random.choice(np.arange(1, length - 1), max(count - 2, 0), replace=False) if count > 2 else []
+        places.append(np.sort(np.concatenate([[0, length - 1][:count], inner])).astype(np.int64))
+    return places

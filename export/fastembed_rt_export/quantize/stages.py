@@ -1,0 +1,106 @@
+"""A graph cut into stages that run one after the other: no more than one stage's weights are in memory.
+
+What leads from one stage to the next are float token states, kept for every batch. What depends on the inputs alone
+(masks, positions) is made again in each stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from onnx import NodeProto, helper
+
+from ..graph.graph import FLOAT, Graph, Value
+
+LARGE = 1 << 20  # bytes of a weight whose node is not run again in each stage
+MOST_KEPT = 3  # values that lead over a cut: a residual and what a part of a layer has made so far
+# Operators whose result is float whatever else they read: what leads over a cut is declared as that.
+STATES = frozenset(
+    ("Add", "Mul", "LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "Gemm", "MatMul")
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a graph, with the inputs of the whole."""
+
+    graph: Graph
+    takes: tuple[Value, ...]  # given by stages before it
+    gives: tuple[Value, ...]  # taken by stages behind it
+    watched: tuple[Value, ...]  # of those asked for, what this stage makes
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Names of what a run gives, the graph's own outputs last."""
+        return [entry.name for entry in self.graph.outputs]
+
+
+def stages(graph: Graph, watched: Collection[Value], most: int) -> list[Stage]:
+    """Cut where little leads over, once the weights of a stage reach `most` bytes."""
+    again = _again(graph, watched)
+    made_by = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
+    last_use: dict[Value, int] = {}
+    for index, node in enumerate(graph.nodes):
+        if index not in again:
+            last_use |= {name: index for name in node.input if made_by.get(name, -1) >= 0}
+    found: list[Stage] = []
+    begin, size, kept = 0, 0, frozenset[Value]()
+    seen: set[Value] = set()
+    for index, node in enumerate(graph.nodes):
+        fresh = {name for name in node.input if name in graph.weights} - seen
+        seen |= fresh
+        size += sum(graph.weights[name].nbytes for name in fresh)
+        if index in again:
+            continue
+        here = (kept | set(node.output)) & {name for name, use in last_use.items() if use > index}
+        kept = frozenset(name for name in here if made_by[name] not in again)
+        ends = len(kept) <= MOST_KEPT and all(graph.nodes[made_by[name]].op_type in STATES for name in kept)
+        if size >= most and ends and kept:
+            found.append(_stage(graph, again, range(begin, index + 1), sorted(kept), watched))
+            begin, size = index + 1, 0
+    found.append(_stage(graph, again, range(begin, len(graph.nodes)), [], watched))
+    return found
+
+
+def _again(graph: Graph, watched: Collection[Value]) -> set[int]:
+    """Numbers of the nodes that are run again in each stage that needs them."""
+    of_states, again = set(watched), set[int]()
+    for index, node in enumerate(graph.nodes):
+        large = any(name in graph.weights and graph.weights[name].nbytes >= LARGE for name in node.input)
+        if large or of_states & {*node.input, *node.output}:
+            of_states |= set(node.output)
+        else:
+            again.add(index)
+    return again
+
+
+def _stage(graph: Graph, again: set[int], own: range, gives: list[Value], watched: Collection[Value]) -> Stage:
+    here = [index for index in own if index not in again or set(graph.nodes[index].output) & set(watched)]
+    made = {name for index in here for name in graph.nodes[index].output}
+    shown = [value for value in watched if value in made]
+    final = [entry for entry in graph.outputs if any(entry.name in graph.nodes[index].output for index in own)]
+    names = dict.fromkeys([*gives, *shown])
+    wanted = {*names, *(entry.name for entry in final)}
+    allowed, nodes = {*here, *again}, list[NodeProto]()
+    for index in range(own.stop - 1, -1, -1):
+        node = graph.nodes[index]
+        if index in allowed and wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    nodes.reverse()
+    given = {name for node in nodes for name in node.output} | {entry.name for entry in graph.inputs}
+    takes = sorted(wanted - given - set(graph.weights) - set(graph.constants) - {""})
+    part = Graph(
+        graph.opset,
+        nodes,
+        {name: weight for name, weight in graph.weights.items() if name in wanted},
+        {name: constant for name, constant in graph.constants.items() if name in wanted},
+        [*graph.inputs, *_floats(takes)],
+        [*_floats(names), *final],
+    )
+    return Stage(part, tuple(takes), tuple(gives), tuple(shown))
+
+
+def _floats(names: Collection[Value]) -> Iterator[object]:
+    return (helper.make_tensor_value_info(name, FLOAT, None) for name in names)
