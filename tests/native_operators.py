@@ -33,8 +33,9 @@ class Group:
         *,
         outliers: int = 0,
         smooth: bool = False,
+        tails: bool = False,
     ) -> None:
-        self.scale, self.zero = np.float32(0.021), int(random.integers(0, 256))
+        self.scale, self.zero, self.tails = np.float32(0.021), int(random.integers(0, 256)), tails
         self.smooth = random.uniform(0.5, 2, inputs).astype(np.float32) if smooth else None
         self.channels = sorted(random.choice(inputs, outliers, replace=False).tolist())
         weights = [random.normal(0, 0.1, (inputs, width)).astype(np.float32) for width in outputs]
@@ -55,16 +56,21 @@ class Group:
             f"{prefix}_layers": len(self.values),
             f"{prefix}_smooth": int(self.smooth is not None),
         }
-        return found | ({f"{prefix}_outliers": self.channels} if self.channels else {})
+        found |= {f"{prefix}_outliers": self.channels} if self.channels else {}
+        return found | ({f"{prefix}_tails": 1} if self.tails else {})
 
     def __call__(self, x: Array) -> Array:
         factor = np.full(x.shape[1], np.float32(1) if self.smooth is None else self.smooth, np.float32) / self.scale
-        steps = np.clip(np.rint(x.astype(np.float32) * factor) + self.zero, 0, 255).astype(np.int64) - self.zero
+        exact = np.clip(x.astype(np.float32) * factor, -1e6, 1e6)
+        steps = np.clip(np.rint(exact) + self.zero, 0, 255) - self.zero
+        beyond = (exact - np.clip(exact, -self.zero, 255 - self.zero)).astype(np.float64)
+        beyond[:, self.channels] = 0  # outliers have rows of their own
+        products = steps.astype(np.float64) + (beyond if self.tails else 0)
         smoothed = x if self.smooth is None else x * self.smooth
         low, high = -self.zero * self.scale, (255 - self.zero) * self.scale
         excess = (smoothed - np.clip(smoothed, low, high))[:, self.channels]
         parts = [
-            (steps @ values.astype(np.int64)) * (scales.astype(np.float64) * self.scale) + bias + excess @ rows
+            (products @ values.astype(np.float64)) * (scales.astype(np.float64) * self.scale) + bias + excess @ rows
             for values, scales, bias, rows in zip(self.values, self.scales, self.biases, self.rows, strict=True)
         ]
         return np.concatenate(parts, axis=1)

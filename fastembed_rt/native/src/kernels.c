@@ -210,10 +210,12 @@ INLINE void store_elements(Element *p, Ints v) {
 #endif
 }
 
-/* x times its factor, rounded and clipped to 0..255 around the zero point. */
-INLINE Ints quantized(Floats x, Floats factor, Ints zero) {
-    Ints q = add_ints(rounded(larger(smaller(mul(x, factor), all(1e6f)), all(-1e6f))), zero);
-    return smaller_ints(larger_ints(q, all_ints(0)), all_ints(255));
+/* x in steps: times its factor, and within what an integer holds; NaN is the largest. */
+INLINE Floats in_steps(Floats x, Floats factor) { return larger(smaller(mul(x, factor), all(1e6f)), all(-1e6f)); }
+
+/* Steps, rounded and clipped to 0..255 around the zero point. */
+INLINE Ints quantized(Floats steps, Ints zero) {
+    return smaller_ints(larger_ints(add_ints(rounded(steps), zero), all_ints(0)), all_ints(255));
 }
 
 /* What the clip takes from a channel, already smoothed. */
@@ -222,19 +224,96 @@ static float excess_of(const Linear *layer, float x) {
     return x < low ? x - low : x > high ? x - high : 0.0f;
 }
 
-/* x (rows, inputs) -> q (rows, depth), excess (rows, outliers). */
-static void quantize_rows(const Linear *layer, const float *x, size_t rows, Element *q, float *excess) {
+/* What the clip takes from the channels of some quantized rows that are no outliers: few elements, each with its place.
+ * Found 16 at a time, in any order; gathered row by row, in the order of channels. */
+typedef struct {
+    uint16_t *masks;        /* (rows, depth / 16) which of 16 there are, */
+    float *steps;           /* (rows, depth) and these: where they are, once gathered `counts` of them first in the row */
+    uint16_t *channels;     /* (rows, depth) their channels, once gathered; MOST_INPUTS of them fit */
+    uint32_t *counts;       /* (rows) */
+} Tails;
+
+/* 0 where there is no memory. A layer without tails needs none. */
+static int make_tails(const Linear *layer, size_t rows, Tails *tails) {
+    size_t cells = rows * layer->depth;
+    *tails = (Tails){0};
+    if (!layer->tails)
+        return 1;
+    tails->steps = room(cells * sizeof(float) + rows * sizeof(uint32_t) + (cells + cells / 16) * sizeof(uint16_t));
+    if (!tails->steps)
+        return 0;
+    tails->counts = (uint32_t *)(tails->steps + cells);
+    tails->channels = (uint16_t *)(tails->counts + rows);
+    tails->masks = tails->channels + cells;
+    return 1;
+}
+
+INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, size_t row, size_t column) {
+    Floats low = all((float)-layer->zero), high = all((float)(255 - layer->zero));
+    unsigned mask = lanes_outside(steps, low, high);
+    if (mask) {
+        mask &= layer->tailed[column / 16];
+        store(tails->steps + row * layer->depth + column, sub(steps, larger(smaller(steps, high), low)));
+    }
+    tails->masks[(row * layer->depth + column) / 16] = (uint16_t)mask;
+}
+
+static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    size_t groups = layer->depth / 16;
+    for (size_t r = 0; layer->tails && r < rows; r++) {
+        const uint16_t *masks = tails->masks + r * groups;
+        float *steps = tails->steps + r * layer->depth;
+        uint16_t *channels = tails->channels + r * layer->depth;
+        uint32_t count = 0;
+        for (size_t g = 0; g < groups; g++)
+            for (unsigned mask = masks[g]; mask; mask &= mask - 1) {
+                size_t channel = g * 16 + (size_t)__builtin_ctz(mask);
+                channels[count] = (uint16_t)channel;
+                steps[count++] = steps[channel]; /* no later place than its own */
+            }
+        tails->counts[r] = count;
+    }
+}
+
+/* The weights of one channel in a panel. */
+INLINE Ints weights_of(const Packed *panel, size_t channel) {
+    enum { BITS = 32 / STEP };
+    Ints step = load_ints((const int32_t *)(panel + channel / STEP * 16 * STEP));
+    return shift_right(shift_left_by(step, 32 - BITS - BITS * (int)(channel % STEP)), 32 - BITS);
+}
+
+/* A row's tails @ weights of the panel at `column`. */
+INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row, size_t column) {
+    const Packed *panel = (const Packed *)layer->values + column * layer->depth;
+    const float *steps = tails->steps + row * layer->depth;
+    const uint16_t *channels = tails->channels + row * layer->depth;
+    Floats sum = all(0.0f);
+    for (uint32_t t = 0; t < tails->counts[row]; t++)
+        sum = fma16(all(steps[t]), floats(weights_of(panel, channels[t])), sum);
+    return sum;
+}
+
+/* x (rows, inputs) -> q (rows, depth), excess (rows, outliers), tails. */
+static void quantize_rows(const Linear *layer, const float *x, size_t rows, Element *q, float *excess,
+                          const Tails *tails) {
     Ints zero = all_ints(layer->zero);
     for (size_t r = 0; r < rows; r++) {
         const float *row = x + r * layer->inputs;
         Element *to = q + r * layer->depth;
         size_t k = 0;
-        for (; k + 16 <= layer->inputs; k += 16)
-            store_elements(to + k, quantized(load(row + k), load(layer->factor + k), zero));
+        for (; k + 16 <= layer->inputs; k += 16) {
+            Floats steps = in_steps(load(row + k), load(layer->factor + k));
+            store_elements(to + k, quantized(steps, zero));
+            if (layer->tails)
+                find_tails(layer, tails, steps, r, k);
+        }
         if (k < layer->inputs) {
             Element held[16];
-            store_elements(held, quantized(load_some(row + k, layer->inputs - k),
-                                           load_some(layer->factor + k, layer->inputs - k), zero));
+            Floats steps = in_steps(load_some(row + k, layer->inputs - k),
+                                    load_some(layer->factor + k, layer->inputs - k));
+            store_elements(held, quantized(steps, zero));
+            if (layer->tails)
+                find_tails(layer, tails, steps, r, k);
             memcpy(to + k, held, (layer->inputs - k) * sizeof(Element));
             memset(to + layer->inputs, 0, (layer->depth - layer->inputs) * sizeof(Element));
         }
@@ -259,6 +338,7 @@ typedef struct {
     const Linear *layer;
     const Element *q;
     const float *excess;
+    const Tails *tails;     /* of a layer that has them */
     size_t rows;
     Activation activation;
     int gated;              /* the second half of the outputs is multiplied with the activated first half */
@@ -266,6 +346,7 @@ typedef struct {
     const Linear *next;
     Element *next_q;
     float *next_excess;
+    const Tails *next_tails;
 } Product;
 
 /* Tile of accumulated products -> floats. */
@@ -278,14 +359,18 @@ INLINE Floats scaled(const Product *work, Ints acc, size_t row, size_t column) {
         if (excess != 0.0f) /* nearly all are */
             y = fma16(all(excess), load(layer->outlier_rows + j * layer->panels * 16 + column), y);
     }
+    if (layer->tails && work->tails->counts[row])
+        y = fma16(tail_products(layer, work->tails, row, column), load(layer->scales + column), y);
     return y;
 }
 
 /* The result for the next layer: rounded, and what is clipped of its outlier channels. */
 INLINE void hand_on(const Product *work, Floats y, size_t row, size_t column) {
     const Linear *next = work->next;
-    store_elements(work->next_q + row * next->depth + column,
-                   quantized(y, load(next->factor + column), all_ints(next->zero)));
+    Floats steps = in_steps(y, load(next->factor + column));
+    store_elements(work->next_q + row * next->depth + column, quantized(steps, all_ints(next->zero)));
+    if (next->tails)
+        find_tails(next, work->next_tails, steps, row, column);
     for (size_t j = 0; j < next->outliers; j++) {
         size_t channel = (size_t)next->channels[j];
         if (channel - column < 16) {
@@ -411,17 +496,21 @@ static int linear(const Linear *layer, const float *x, size_t rows, Activation a
     size_t most = block_rows(rows);
     Element *q = room(most * layer->depth * sizeof(Element));
     float *excess = room(most * layer->outliers * sizeof(float));
-    int fits = q && excess;
+    Tails tails;
+    int fits = make_tails(layer, most, &tails) && q && excess;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = least(most, rows - r);
         float *to = out + r * layer->outputs;
-        quantize_rows(layer, x + r * layer->inputs, here, q, excess);
+        quantize_rows(layer, x + r * layer->inputs, here, q, excess, &tails);
+        gather_tails(layer, &tails, here);
         Product work = {
-            .layer = layer, .q = q, .excess = excess, .rows = here, .activation = activation, .out = to,
+            .layer = layer, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
+            .out = to,
         };
         run_product(&work, pool);
         run_finish(finish, r, to, here, layer->outputs, pool);
     }
+    free(tails.steps);
     free(excess);
     free(q);
     return fits;
@@ -434,22 +523,29 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
     Element *hidden = room(most * down->depth * sizeof(Element));
     float *excess = room(most * up->outliers * sizeof(float));
     float *hidden_excess = room(most * down->outliers * sizeof(float));
-    int fits = q && hidden && excess && hidden_excess;
+    Tails tails, hidden_tails;
+    int fits = make_tails(up, most, &tails) && q && hidden && excess && hidden_excess;
+    fits = make_tails(down, most, &hidden_tails) && fits;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = least(most, rows - r);
         float *to = out + r * down->outputs;
-        quantize_rows(up, x + r * up->inputs, here, q, excess);
+        quantize_rows(up, x + r * up->inputs, here, q, excess, &tails);
+        gather_tails(up, &tails, here);
         Product first = {
-            .layer = up, .q = q, .excess = excess, .rows = here, .activation = activation, .gated = gated,
-            .next = down, .next_q = hidden, .next_excess = hidden_excess,
+            .layer = up, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
+            .gated = gated, .next = down, .next_q = hidden, .next_excess = hidden_excess, .next_tails = &hidden_tails,
         };
         run_product(&first, pool);
+        gather_tails(down, &hidden_tails, here);
         Product second = {
-            .layer = down, .q = hidden, .excess = hidden_excess, .rows = here, .activation = NO_ACTIVATION, .out = to,
+            .layer = down, .q = hidden, .excess = hidden_excess, .tails = &hidden_tails, .rows = here,
+            .activation = NO_ACTIVATION, .out = to,
         };
         run_product(&second, pool);
         run_finish(finish, r, to, here, down->outputs, pool);
     }
+    free(hidden_tails.steps);
+    free(tails.steps);
     free(hidden_excess);
     free(excess);
     free(hidden);

@@ -15,6 +15,10 @@ typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
 
 /* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ weight + bias.
  *
+ * Of u = x * factor, integers from -zero to 255 - zero are multiplied with the int8 weights w. With `tails`, what u has
+ * beyond is multiplied with them as well, in float: y[n] += scales[n] * sum_k r[k] * w[k, n], r[k] = u - (255 - zero)
+ * above, u + zero below, 0 between. A few elements of a row should be there: each costs a pass over its weights.
+ *
  * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, by `pack`. */
 typedef struct {
     size_t inputs, outputs;
@@ -27,6 +31,8 @@ typedef struct {
     int64_t channels[MOST_OUTLIERS];
     float outlier_factor[MOST_OUTLIERS]; /* 1 / smoothing of the channel */
     float *outlier_rows;    /* (outliers, panels * 16) their weights */
+    int tails;              /* what the clip takes from the other channels is added back, too */
+    uint16_t *tailed;       /* (depth / 16) a bit for each channel that is no outlier */
     void *values;           /* weights in the kernels' own order */
     int32_t *start;         /* (panels * 16) what the zero point adds, negated */
     float *scales;          /* (panels * 16) of the accumulated products */

@@ -34,13 +34,14 @@ static float scale(const Group *group, const Layer *layer, size_t column) {
 
 static int in_range(float value) { return value - value == 0.0f; }
 
-static void read_group(Reader *reader, const char *prefix, Group *group) {
+static void read_group(Reader *reader, const char *prefix, Tailing tailing, Group *group) {
     Linear *linear = &group->linear;
     char name[64];
 #define NAME(what) (snprintf(name, sizeof name, "%s_" what, prefix), name)
     linear->scale = read_real(reader, NAME("scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / scale is finite */
     linear->zero = (int32_t)read_whole(reader, NAME("zero"), 0, 255, NEEDED);
     linear->outliers = read_wholes(reader, NAME("outliers"), linear->channels, MOST_OUTLIERS, 0, MOST_INPUTS - 1);
+    linear->tails = (int)read_whole(reader, NAME("tails"), 0, tailing == MAY_HAVE_TAILS, 0);
     int smoothed = read_flag(reader, NAME("smooth"));
     group->count = (size_t)read_whole(reader, NAME("layers"), 1, MOST_LAYERS, NEEDED);
     Tensor smooth = {0};
@@ -109,6 +110,7 @@ static void free_packed(Packed *packed) {
     Linear *linear = &packed->linear;
     free(linear->factor);
     free(linear->outlier_rows);
+    free(linear->tailed);
     free(linear->values);
     free(linear->start);
     free(linear->scales);
@@ -140,15 +142,21 @@ static Packed *pack(const Group *group) {
     linear->scales = room(width * sizeof(float));
     linear->bias = room(width * sizeof(float));
     linear->outlier_rows = room(linear->outliers * width * sizeof(float));
+    linear->tailed = room(linear->depth / 16 * sizeof(uint16_t));
     if (!linear->factor || !linear->values || !linear->start || !linear->scales || !linear->bias ||
-        !linear->outlier_rows) {
+        !linear->outlier_rows || !linear->tailed) {
         free_packed(packed);
         return NULL;
     }
     for (size_t k = 0; k < linear->inputs; k++)
         linear->factor[k] = factor(group, k);
-    for (size_t j = 0; j < linear->outliers; j++)
-        linear->outlier_factor[j] = smoothing(group, (size_t)linear->channels[j]);
+    for (size_t k = 0; k < linear->inputs; k++)
+        linear->tailed[k / 16] |= (uint16_t)(1u << k % 16);
+    for (size_t j = 0; j < linear->outliers; j++) {
+        size_t channel = (size_t)linear->channels[j];
+        linear->outlier_factor[j] = smoothing(group, channel);
+        linear->tailed[channel / 16] &= (uint16_t)~(1u << channel % 16);
+    }
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
         group->kernels->pack(linear, layer->values, layer->columns, from);
@@ -169,6 +177,7 @@ static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 static int holds(const Packed *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
     if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) || have->zero != want->zero ||
+        have->tails != want->tails ||
         have->inputs != want->inputs || have->outputs != want->outputs || have->outliers != want->outliers ||
         memcmp(have->channels, want->channels, want->outliers * sizeof want->channels[0]))
         return 0;
@@ -195,9 +204,9 @@ static int holds(const Packed *packed, const Group *group) {
     return 1;
 }
 
-const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix) {
+const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, Tailing tailing) {
     Group group = {.kernels = kernels};
-    read_group(reader, prefix, &group);
+    read_group(reader, prefix, tailing, &group);
     if (reader->error)
         return NULL;
     pthread_mutex_lock(&lock);

@@ -9,7 +9,9 @@
  *
  * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Finish is [residual],
- * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say.
+ * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say. <group>_tails is for "linear" without
+ * activation, "down" and "output": what is beyond the input's range counts in float, but for the outlier channels,
+ * which have their own rows (see Linear).
  */
 #include <float.h>
 #include <pthread.h>
@@ -419,9 +421,11 @@ static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const 
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "linear");
+        kernel->first = read_linear(&reader, kernel->kernels, "linear", MAY_HAVE_TAILS);
     if (!reader.error)
         read_activation(kernel, &reader);
+    if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
+        refuse(&reader, "attribute linear_tails is for layers without activation");
     if (!reader.error)
         read_finish(kernel, &reader, kernel->first->outputs);
     return end(kernel, &reader, out);
@@ -432,9 +436,9 @@ static OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, 
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "up");
+        kernel->first = read_linear(&reader, kernel->kernels, "up", NO_TAILS);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "down");
+        kernel->second = read_linear(&reader, kernel->kernels, "down", MAY_HAVE_TAILS);
     if (!reader.error) {
         kernel->gated = read_flag(&reader, "gated");
         size_t hidden = kernel->second->inputs;
@@ -467,9 +471,9 @@ static OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *ap
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "input");
+        kernel->first = read_linear(&reader, kernel->kernels, "input", NO_TAILS);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "output");
+        kernel->second = read_linear(&reader, kernel->kernels, "output", MAY_HAVE_TAILS);
     if (!reader.error) {
         size_t width = kernel->shape.heads * kernel->shape.size, kv_width = kernel->shape.kv_heads * kernel->shape.size;
         if (!width || kernel->first->outputs != width + 2 * kv_width || kernel->second->inputs != width)

@@ -22,6 +22,14 @@ static double steps_of(const ReferenceGroup *group, double value) {
     return fmin(fmax(rint(value) + group->zero, 0), 255) - group->zero;
 }
 
+/* What the clip takes from it. */
+static double beyond(const ReferenceGroup *group, double value, size_t channel) {
+    for (size_t j = 0; j < group->outliers; j++)
+        if ((size_t)group->channels[j] == channel)
+            return 0;
+    return group->tails ? value - fmin(fmax(value, -group->zero), 255 - group->zero) : 0;
+}
+
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
     Matrix y = matrix(x->rows, group->outputs);
     double *steps = checked_malloc(group->inputs * 8), *off = checked_malloc(group->inputs * 8);
@@ -33,19 +41,23 @@ Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
             /* A product of floats is rounded before it is rounded to steps. */
             double value = doubt[k] == 0 ? (double)((float)row[k] * factor) : row[k] * factor;
             double around = doubt[k] == 0 ? 0 : doubt[k] * factor + 1e-5 * (1 + fabs(value));
-            steps[k] = steps_of(group, value);
-            off[k] = fmax(steps_of(group, value + around) - steps[k], steps[k] - steps_of(group, value - around));
+            double least = value - around, most = value + around;
+            steps[k] = steps_of(group, value) + beyond(group, value, k);
+            off[k] = fmax(steps_of(group, most) + beyond(group, most, k) - steps[k],
+                          steps[k] - steps_of(group, least) - beyond(group, least, k));
         }
         for (size_t part = 0, from = 0; part < group->count; from += group->columns[part++])
             for (size_t n = 0; n < group->columns[part]; n++) {
                 size_t columns = group->columns[part];
-                double unit = (double)group->scales[part][n] * group->scale, sum = 0, doubted = 0;
+                double unit = (double)group->scales[part][n] * group->scale, sum = 0, doubted = 0, floats = 0;
                 for (size_t k = 0; k < group->inputs; k++) {
                     double weight = group->values[part][k * columns + n];
                     sum += steps[k] * weight;
                     doubted += off[k] * fabs(weight);
+                    floats += fabs(beyond(group, steps[k], k) * weight);
                 }
                 double bias = group->biases[part][n], total = sum * unit + bias, size = fabs(sum * unit) + fabs(bias);
+                size += floats * unit;
                 for (size_t j = 0; j < group->outliers; j++) {
                     size_t channel = (size_t)group->channels[j];
                     double smooth = group->smooth ? group->smooth[channel] : 1;

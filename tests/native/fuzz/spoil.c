@@ -23,7 +23,7 @@ static const char *const known[] = {
     "linear_scale", "linear_zero", "linear_layers", "linear_outliers", "linear_smooth", "up_layers", "up_outliers",
     "down_zero", "down_smooth", "input_layers", "input_outliers", "output_scale", "output_layers", "activation",
     "gated", "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before",
-    "after", "by_distance",
+    "after", "by_distance", "linear_tails", "up_tails", "down_tails", "input_tails", "output_tails",
 };
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
