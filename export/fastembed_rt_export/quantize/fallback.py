@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph.int8 import Recipe
 from ..parity import Fidelity
-from .calibrate import Calibrated
+from .calibration import Calibrated
 from .sample import Floats, Sample
 
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up

@@ -13,7 +13,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int8]
 
-PASSES = 3
+PASSES = 2
 BLOCK = 128  # inputs whose error is followed integer by integer; the others' in one product a block
 # Of the mean square of an input, added to each: few tokens say nothing about many directions.
 RIDGE = 0.1
@@ -45,7 +45,9 @@ def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
             end = min(begin + BLOCK, inputs)
             slope = covariance[begin:end] @ error
             for k in range(begin, end):
-                better = np.clip(np.rint(values[k] - slope[k - begin] / steps[k]), -127, 127)
+                better = values[k] - slope[k - begin] / steps[k]
+                np.rint(better, out=better)
+                np.minimum(np.maximum(better, -127, out=better), 127, out=better)
                 moved = better - values[k]
                 count = int(np.count_nonzero(moved))
                 if count:

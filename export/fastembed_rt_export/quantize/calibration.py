@@ -46,6 +46,7 @@ class Groups:
     layers: dict[str, Sequence[Linear]] = field(default_factory=dict)
     free: set[str] = field(default_factory=set)  # groups whose smoothing folds into an earlier layer
     folds_into: dict[str, str] = field(default_factory=dict)  # that layer's weight -> the group
+    linear: set[str] = field(default_factory=set)  # groups whose outputs go through no activation (graph/native.py)
 
     @property
     def values(self) -> list[Value]:
@@ -77,9 +78,16 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         groups.folds_into[value.weight.name] = group_key([output])
         return value, output
 
+    def attention_block(*given: Any) -> None:
+        groups.linear.add(group_key([given[4]]))
+
+    def feed_forward_block(*given: Any) -> None:
+        groups.linear.add(group_key([given[4]]))
+
     if base is not CPU:
         return replace(base, linears=linears)
-    return replace(CPU, **around_attention(linears), balance=balance)
+    blocks: dict[str, Any] = {"attention_block": attention_block, "feed_forward_block": feed_forward_block}
+    return replace(CPU, **around_attention(linears), balance=balance, **blocks)
 
 
 def calibrate(
@@ -236,7 +244,8 @@ class _Found:
         group = ranges.choose(inputs.every(step), outputs, free=free)
         counts = outputs.counts(inputs.sample)
         smoothed = inputs.divided(group.smooth)
-        group = ranges.narrowed(smoothed.every(step), outputs, group)
+        if key in self._groups.linear:
+            group = ranges.with_tails(smoothed, group)
         mean, covariance = rounding.second_moments(smoothed.sample, counts)
         share = counts / counts.sum()
         plain = replace(group, tails=None)
