@@ -180,7 +180,10 @@ def _template(made: Tokenizer, ends: tuple[str, str], given: Given, ids: Mapping
         key = name.strip("{}")
         content = names[key] if name != key else name
         number = ids.get(key, made.token_to_id(content))
-        used[content] = unknown if number is None else number
+        number = unknown if number is None else number
+        if used.setdefault(content, number) != number:
+            content = key  # two ids of one text
+            used[content] = number
         return f"{content}:{kind}"
 
     single, pair = ([piece(part) for part in template.split()] for template in ends)
@@ -208,7 +211,12 @@ def _parts(tokenizer: Tokenizer) -> list[object]:
     """
     parts = (tokenizer.normalizer, tokenizer.pre_tokenizer)
     added = {number: repr(token) for number, token in tokenizer.get_added_tokens_decoder().items()}
-    encoded = [tokenizer.encode(""), tokenizer.encode("a"), tokenizer.encode("a", "a")]
+    try:
+        encoded = [tokenizer.encode(""), tokenizer.encode("a"), tokenizer.encode("a", "a")]
+    except Exception as error:
+        if not theirs(error):
+            raise
+        encoded = []  # of a vocabulary that lacks its own unknown token
     around = [(encoding.ids, encoding.type_ids) for encoding in encoded]
     return [*(None if part is None else part.__getstate__() for part in parts), added, around]
 

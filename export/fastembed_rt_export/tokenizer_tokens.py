@@ -153,9 +153,9 @@ def _merge(said: dict[str, Any], passed: Mapping[str, Any], special: Mapping[str
 
 
 def _contents(said: Mapping[str, Any]) -> set[str]:
-    """Texts of the tokens that have a name or are special otherwise."""
+    """Texts of the tokens that have a name or are special otherwise, but for those that are written with their flags."""
     values = [*(said.get(name) for name in NAMES), *(said.get("extra_special_tokens") or [])]
-    return {str(token) for token in map(_token, values) if token is not None}
+    return {str(token) for value in values if not is_written(value) and (token := _token(value)) is not None}
 
 
 def _older_list(path: Path, special: set[str]) -> dict[int, AddedToken]:
