@@ -7,6 +7,7 @@ import json
 import os
 import unicodedata
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -40,14 +41,26 @@ def real_texts() -> list[str]:
 def nasty_texts() -> list[str]:
     """Blanks and control characters everywhere, special tokens, odd Unicode, very long words, nothing at all."""
     odd = [*CONTROLS, *SPACES, *INVISIBLE]
-    texts = ["", " ", "  ", " \t\n ", "\n", "\t", "▁", "▁▁ ▁a", "x" * 101, "x" * 5000, "猫" * 3000, "ab" * 200 + " c"]
-    texts += [f"{a}the cat{b}sat {c}" for a in ("", " ", "  ", "\n") for b in (" ", "  ", "\t", "\r\n") for c in ("", " ", "\n")]
-    texts += [text for sign in odd for text in (sign, f"a{sign}b", f"the cat {sign}", f"{sign} the cat", f"{sign}{sign}a")]
-    texts += [f for name in SPECIAL for f in (name, f"a {name} b", f"a{name}b", f"  {name}  ", f"{name}{name} c", name.lower())]
+    texts = ["", " ", "  ", " \t\n ", "\n", "\t", "▁", "▁▁ ▁a", "x" * 101, "x" * 3000, "猫" * 1000, "ab" * 200 + " c"]
+    blanks = (("", " ", "  ", "\n"), (" ", "  ", "\t", "\r\n"), ("", " ", "\n"))
+    texts += [f"{first}the cat{between}sat {last}" for first, between, last in product(*blanks)]
+    for sign in odd:
+        texts += [sign, f"a{sign}b", f"the cat {sign}", f"{sign} the cat", f"{sign}{sign}a"]
+    for name in SPECIAL:
+        texts += [name, f"a {name} b", f"a{name}b", f"  {name}  ", f"{name}{name} c", name.lower()]
     for text in PLAIN:
         texts += [unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")]
-        texts += [text.upper(), text.title(), f"``{text}''", f"{text} ", f"  {text}", text.replace(" ", "  "), text[::-1]]
-    texts += ["ǅ ﬁ ﬀ Å Å ½ ① Ⅳ ㍿ ｆｕｌｌ", "İstanbul ıI ß ẞ Σίσυφος ς", "e\u0301\u0323 a\u0300\u0316", "🏳️‍🌈👩🏽‍🚀🇩🇪", "क्षि किं", "ก็ ำ"]
+        texts += [
+            text.upper(),
+            text.title(),
+            f"``{text}''",
+            f"{text} ",
+            f"  {text}",
+            text.replace(" ", "  "),
+            text[::-1],
+        ]
+    texts += ["ǅ ﬁ ﬀ Å Å ½ ① Ⅳ ㍿ ｆｕｌｌ", "İstanbul ıI ß ẞ Σίσυφος ς", "e\u0301\u0323 a\u0300\u0316"]
+    texts += ["\U0001f3f3\ufe0f\u200d\U0001f308\U0001f469\U0001f3fd\u200d\U0001f680 🇩🇪", "क्षि किं", "ก็ ำ"]
     return list(dict.fromkeys(texts))
 
 
@@ -61,8 +74,9 @@ def odd_files() -> list[str]:
 
 
 def some_texts() -> list[str]:
-    """About 1,500 of all these."""
-    return [*nasty_texts(), *odd_files()[::9], *real_texts()[: 1000 : 3], *(text[:300] for text in real_texts()[1::150])]
+    """Some 1,600 of all these, the nasty ones first, the real ones cut."""
+    short = [text[:160] for text in real_texts()[:1000:3]]
+    return [*nasty_texts(), *odd_files()[::9], *short]
 
 
 def all_texts() -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .tokenizer_rules import CLASSES
+
 FILE = ""  # instead of a class's name: tokenizer.json as it is
 
 
@@ -149,14 +151,8 @@ OTHERS = frozenset(
     "CodeLlama DPRContextEncoder DPRQuestionEncoder DPRReader Esmc Lasr LayoutLMv2 LayoutLMv3 LayoutXLM Luke MBart "
     "MBart50 MLuke MarkupLM Nllb Nougat RoFormer SeamlessM4T Siglip2 Tipsv2 Udop VideoPrism Whisper".split()
 )
-# Built anew as `tokenizer_rules` does it.
-KNOWN = frozenset(
-    "Albert Barthez Bert BigBird Blenderbot CLIP Camembert CodeGen Cohere ConvBert Deberta DebertaV2 FNet Funnel GPT2 "
-    "GPTNeoX Gemma Herbert Llama MPNet OpenAIGPT Pegasus Qwen2 Qwen3_5 Reformer RemBert Roberta Splinter T5 XGLM "
-    "XLMRoberta XLNet".split()
-)
 # Model types and model names whose configs on the hub name a class that transformers does not believe.
-_DISBELIEVED = frozenset(
+DISBELIEVED = frozenset(
     "arctic camembertv2-base chatlm cohere_asr ernie4_5 ernie4_5_moe fuyu h2ovl_chat hyperclovax hyperclovax_vision_v2 "
     "hyperclovax_vlm internlm2 internlm3 iquestcoder jamba llava llava_next minicpm3 minicpmv minimax_m2 modernbert "
     "modernbert-decoder molmo molmo2 nemotron nvfp4 opencua openvla paddleocr_vl phi3 phi3_v phimoe qwen2 qwen3_5 "
@@ -172,14 +168,13 @@ def find(settings: Mapping[str, Any], config: Mapping[str, Any], *, byte_level: 
         config: of config.json.
         byte_level: whether tokenizer.json has a part named ByteLevel.
     """
-    said = settings.get("tokenizer_class")
-    named = said or config.get("tokenizer_class")
+    said = settings.get("tokenizer_class") or config.get("tokenizer_class")
     model_type = str(config.get("model_type") or "")
-    disbelieved = bool(_DISBELIEVED & {model_type, str(config.get("model_name"))})
+    disbelieved = bool(DISBELIEVED & {model_type, str(config.get("model_name"))})
     registered = OF_TYPES.get(model_type)
-    if not isinstance(named, str):
+    if not isinstance(said, str):
         return _class(registered or FILE)
-    name, own_code = _short(named), _own_code(settings)
+    name, own_code = _short(said), _own_code(settings)
     if name == "Llama" and byte_level and not (own_code or disbelieved):
         return FILE
     if own_code or registered is None or registered == name:
@@ -187,10 +182,16 @@ def find(settings: Mapping[str, Any], config: Mapping[str, Any], *, byte_level: 
     return FILE if registered == FILE else _class(registered if disbelieved else name)
 
 
+def named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The class that the configs name, else the model type's: all that transformers 4 asked."""
+    said = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    return _class(_short(said) if isinstance(said, str) else OF_TYPES.get(str(config.get("model_type")), FILE))
+
+
 def _class(name: str) -> str:
     """The class of a name; FILE for names that transformers does not know."""
     name = ALIASES.get(name, name)
-    return name if name in IN_PYTHON | OTHERS | KNOWN else FILE
+    return name if name in CLASSES or name in IN_PYTHON | OTHERS else FILE
 
 
 def _short(named: str) -> str:

@@ -16,7 +16,8 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from . import tokenizer_classes, tokenizer_tokens
 from .errors import CheckpointError, UnsupportedCheckpointError, theirs
-from .tokenizer_rules import CLASSES, TYPED, Again, Given, TokenizerClass
+from .tokenizer_parts import Given, bert_normalizer
+from .tokenizer_rules import CLASSES, Again, TokenizerClass
 from .tokenizer_tokens import NAMES, Token, Tokens
 
 Settings = Mapping[str, Any]
@@ -50,24 +51,25 @@ def set_up(
     """
     body = json.loads(text)
     tokens = tokenizer_tokens.read(settings, passed, directory, body)
-    name = tokenizer_classes.find(settings, config, byte_level='"ByteLevel"' in text)
     if _major() < 5:
-        return _as_before(read, name, {**settings, **passed}, tokens)
-    row = TokenizerClass() if name == tokenizer_classes.FILE else _row(name, directory)
+        name = tokenizer_classes.named(settings, config)
+    else:
+        name = tokenizer_classes.find(settings, config, byte_level='"ByteLevel"' in text)
+    row = _row(name, directory)
     given = _given(row, {**settings, **passed}, body, tokens)
+    if _major() < 5:
+        return _as_before(read, name, row, given, tokens)
     before = _parts(read)
-    extra = tokens.extra
-    if extra is None:
-        extra = row.extra(tokens.older_extra, given)
     try:
         made = _built(row, given, read)
-        _with_tokens(made, row, given, tokens, extra, bool(body.get("post_processor")))
+        _with_tokens(made, row, given, tokens, templated=bool(body.get("post_processor")))
     except Exception as error:
-        if isinstance(error, CheckpointError) or not theirs(error):
+        if not theirs(error):
             raise
+        maker = f"{name}Tokenizer" if name else "TokenizersBackend"
         raise CheckpointError(
-            f"{directory}: transformers' {name}Tokenizer cannot be made from this tokenizer.json ({error}); "
-            f"{_ADVICE.format(name)}"
+            f"{directory}: transformers' {maker} cannot be made from this tokenizer.json ({error}); "
+            f"{_ADVICE.format(maker)}"
         ) from error
     return None if _keeps_model(row, given) and _parts(made) == before else made
 
@@ -81,10 +83,10 @@ _ADVICE = (
 def _row(name: str, directory: Path) -> TokenizerClass:
     if name in tokenizer_classes.IN_PYTHON:
         why = "which is written in Python and does not read tokenizer.json"
-    elif name not in CLASSES:
+    elif name in tokenizer_classes.OTHERS and _major() >= 5:
         why = "which makes another tokenizer of tokenizer.json, in a way that is not built"
     else:
-        return CLASSES[name]
+        return CLASSES.get(name, TokenizerClass())  # the latter for tokenizer.json as it is
     raise UnsupportedCheckpointError(
         f"{directory}: transformers tokenizes with {name}Tokenizer, {why}; {_ADVICE.format(name + 'Tokenizer')}"
     )
@@ -108,8 +110,9 @@ def _given(row: TokenizerClass, settings: Settings, body: Mapping[str, Any], tok
             if name in source:
                 named[name] = source[name]
                 break
-    if row.mask is not None and isinstance(named.get("mask_token"), str):
-        named["mask_token"] = AddedToken(named["mask_token"], **row.mask)
+    mask = named.get("mask_token")
+    if row.mask is not None and isinstance(mask, str):
+        named["mask_token"] = AddedToken(mask, **row.mask)
     return Given(settings, body, {**named, **row.own, **tokens.own})
 
 
@@ -138,7 +141,7 @@ def _model(row: TokenizerClass, given: Given) -> Any:
     vocabulary = described["vocab"]
     if row.kind == "Unigram":
         if not isinstance(vocabulary, list):
-            raise CheckpointError("its model has no pieces with scores")
+            raise ValueError("its model has no pieces with scores")
         pieces = [(str(piece), float(score)) for piece, score in vocabulary]
         return models.Unigram(pieces, **row.flags(given))
     if isinstance(vocabulary, list):
@@ -149,17 +152,19 @@ def _model(row: TokenizerClass, given: Given) -> Any:
     return models.BPE(vocabulary, merges, **row.flags(given))
 
 
-def _with_tokens(
-    made: Tokenizer, row: TokenizerClass, given: Given, tokens: Tokens, extra: Sequence[Token], templated: bool
-) -> None:
-    """Add the tokens, then the class's special tokens around texts."""
+def _with_tokens(made: Tokenizer, row: TokenizerClass, given: Given, tokens: Tokens, *, templated: bool) -> None:
+    """Add the tokens, then the class's special tokens around texts; `templated`: the file has such."""
+    extra = _extra(row, given, tokens)
     tokenizer_tokens.add(made, tokens, given.named, extra)
     special = [token for token in (*given.named.values(), *extra) if token is not None]
     if row.again is Again.PLAIN:
         made.add_tokens([AddedToken(str(token), special=True) for token in special])
     if row.again is Again.KEPT:
         made.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) if isinstance(token, str) else token for token in special]
+            [
+                AddedToken(token, special=True, normalized=False) if isinstance(token, str) else token
+                for token in special
+            ]
         )
         if not templated:
             return
@@ -168,10 +173,14 @@ def _with_tokens(
         made.post_processor = _template(made, ends, given, row.ids)
 
 
+def _extra(row: TokenizerClass, given: Given, tokens: Tokens) -> Sequence[Token]:
+    return row.extra(tokens.older_extra, given) if tokens.extra is None else tokens.extra
+
+
 def _template(made: Tokenizer, ends: tuple[str, str], given: Given, ids: Mapping[str, int]) -> Any:
     names = {name.removesuffix("_token"): str(token) for name, token in given.named.items()}
     unknown = made.token_to_id(given.token("unk_token"))
-    used: dict[str, int] = {}
+    used: dict[str, Any] = {}
 
     def piece(part: str) -> str:
         name, _, kind = part.rpartition(":")
@@ -227,31 +236,21 @@ _BERT_LIKE = ("Bert", "ConvBert", "Funnel", "MPNet", "Splinter")
 _BOS = {"Llama": True, "Gemma": True, "Cohere": True, "GPTNeoX": False}  # whether a text begins with bos by default
 
 
-def _as_before(read: Tokenizer, name: str, settings: Settings, tokens: Tokens) -> Tokenizer | None:
+def _as_before(read: Tokenizer, name: str, row: TokenizerClass, given: Given, tokens: Tokens) -> Tokenizer | None:
     """The file, with BERT's settings of letters, add_prefix_space, and the ends of classes that make them anew."""
-    if name in tokenizer_classes.IN_PYTHON:
-        _row(name, Path())
     before = _parts(read)
-    row = CLASSES.get(name, TokenizerClass())
-    extra = tokens.extra if tokens.extra is not None else tokens.older_extra or ()
-    named = {key: tokens.named.get(key, row.named.get(key)) for key in NAMES if key in {*tokens.named, *row.named}}
-    tokenizer_tokens.add(read, tokens, {**named, **tokens.own}, extra)
+    tokenizer_tokens.add(read, tokens, given.named, _extra(row, given, tokens))
     if name in _BERT_LIKE and isinstance(read.normalizer, normalizers.BertNormalizer):
-        state = json.loads(read.normalizer.__getstate__())
-        read.normalizer = normalizers.BertNormalizer(
-            clean_text=state["clean_text"],
-            lowercase=bool(settings.get("do_lower_case", True)),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        )
+        clean = json.loads(read.normalizer.__getstate__())["clean_text"]
+        read.normalizer = bert_normalizer(given, clean=clean)
     if isinstance(read.pre_tokenizer, pre_tokenizers.ByteLevel):
-        prefix = bool(settings.get("add_prefix_space", False))
+        prefix = given.flag("add_prefix_space", False)
         regex = json.loads(read.pre_tokenizer.__getstate__()).get("use_regex", True)
         read.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=regex)
     if name in _BOS:
-        first = "{bos}:0 " if settings.get("add_bos_token", _BOS[name]) else ""
-        last = " {eos}:0" if settings.get("add_eos_token", False) else ""
+        first = "{bos}:0 " if given.flag("add_bos_token", _BOS[name]) else ""
+        last = " {eos}:0" if given.flag("add_eos_token", False) else ""
         single = f"{first}$A:0{last}"
         pair = f"{single} {single.replace('$A', '$B').replace(':0', ':1')}"
-        read.post_processor = _template(read, (single, pair), Given(settings, {}, named), {})
+        read.post_processor = _template(read, (single, pair), given, {})
     return None if _parts(read) == before else read

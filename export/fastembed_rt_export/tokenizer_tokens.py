@@ -153,7 +153,7 @@ def _merge(said: dict[str, Any], passed: Mapping[str, Any], special: Mapping[str
 
 
 def _contents(said: Mapping[str, Any]) -> set[str]:
-    """Texts of the tokens that have a name or are special otherwise, but for those that are written with their flags."""
+    """Texts of the tokens that have a name or are special otherwise, without those written with flags."""
     values = [*(said.get(name) for name in NAMES), *(said.get("extra_special_tokens") or [])]
     return {str(token) for value in values if not is_written(value) and (token := _token(value)) is not None}
 
