@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import transformers
+from checkpoints import assert_vectors_agree, save_sentence_transformers
 from tokenizer_files import CASES, REFUSED, SETTINGS, Case, Described, compare, real_cases, write
 from tokenizer_texts import HAS_DATA, all_texts, nasty_texts, some_texts
 from transformers.models.auto import tokenization_auto
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from fastembed_rt_export import tokenizer_classes, tokenizer_file, tokenizer_setup
-from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export import parity, tokenizer_classes, tokenizer_file, tokenizer_setup, tokens
+from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.tokenizer_rules import CLASSES
 
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no data folder; FASTEMBED_RT_DATA says where it is")
@@ -84,6 +85,26 @@ def test_a_file_that_its_class_cannot_take_is_refused(tmp_path: Path, named: str
         tokenizer_file.load(Described(tmp_path))  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError, AttributeError)):
         transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+
+
+@needs_data
+def test_vectors_of_texts_that_a_class_reads_otherwise_are_the_references(tmp_path: Path) -> None:
+    chain = save_sentence_transformers(tmp_path / "chain", "xlm-roberta", vocab_size=4000)
+    case = next(case for case in CASES if case.title == "XLMRoberta")
+    case.lay(chain)
+    write(chain / "tokenizer_config.json", {**case.settings, "model_max_length": 32})
+    assert_vectors_agree(chain, tmp_path / "out", ["The cat sat. ", " a \t b\n", "a\x0bb <mask> c", "", "▁ ▁"])
+
+
+@pytest.mark.parametrize(("version", "told"), [("5.12.1", True), ("5.16.0", False), ("4.57.6", False)])
+def test_where_tokens_differ_an_older_transformers_is_named(
+    monkeypatch: pytest.MonkeyPatch, version: str, told: bool
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    rows = [tokens.Row((1, 2), 2)], [tokens.Row((1, 3), 2)]
+    with pytest.raises(ParityError, match="the first difference at token 1") as caught:
+        tokens.check([parity.Case("some", "a text")], *rows, str, str, "the reference")
+    assert (f"transformers {version} makes some tokenizers in other ways" in str(caught.value)) is told
 
 
 # --- which class it is -----------------------------------------------------------------------------------------------
