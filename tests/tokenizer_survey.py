@@ -1,4 +1,4 @@
-"""Prints the table of docs/tokenizers.md: `python tests/tokenizer_survey.py`, minutes; `--quick` for a tenth of the texts.
+"""Prints the table of docs/tokenizers.md: `python tests/tokenizer_survey.py`, half an hour; `--quick`: a tenth of it.
 
 FASTEMBED_RT_DATA names the data, FASTEMBED_RT_REAL a folder of real checkpoints. transformers' class is named beside
 each tokenizer.json; "as it is" counts the texts that would have other ids if the class had been passed over.

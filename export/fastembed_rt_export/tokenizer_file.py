@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 
 from fastembed_rt.manifest import TRUNCATION_SIDES
 
-from . import tokenizer_setup
+from . import tokenizer_scores, tokenizer_setup
 from .errors import CheckpointError, MissingDependencyError, first_line, theirs
 from .files import read_json, refuse_pointer
 from .record import Checkpoint
@@ -53,7 +53,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     path = checkpoint.path / "tokenizer.json"
     refuse_pointer(path)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint)
+        text = path.read_text(encoding="utf-8") if path.is_file() else tokenizer_scores.exact(_convert(checkpoint))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     try:
@@ -66,19 +66,21 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         ) from error
     if checkpoint.is_static:
         # sentence-transformers reads the file alone, and asks it for no special tokens.
-        text = json.dumps({**json.loads(text), "post_processor": None}, ensure_ascii=False)
+        bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
+        text = tokenizer_scores.exact(json.dumps(bare, ensure_ascii=False))
         return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
+    changed = False
     if path.is_file():
         said, config = _file(checkpoint, SETTINGS), checkpoint.config
         made = tokenizer_setup.set_up(text, tokenizer, said, checkpoint.tokenizer_settings, config, checkpoint.path)
-        tokenizer, text = (tokenizer, text) if made is None else (made, made.to_str())
+        changed, tokenizer = made is not None, made or tokenizer
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
         before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []
         tokenizer.normalizer = normalizers.Sequence(before)
-        text = tokenizer.to_str()
-    if _keep_whole(tokenizer, checkpoint.markers):
-        text = tokenizer.to_str()
+        changed = True
+    if _keep_whole(tokenizer, checkpoint.markers) or changed:
+        text = tokenizer_scores.exact(tokenizer.to_str())
     rows = _rows(checkpoint, tokenizer)
     return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
 

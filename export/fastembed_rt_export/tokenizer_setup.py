@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from . import tokenizer_classes, tokenizer_tokens
+from . import tokenizer_classes, tokenizer_scores, tokenizer_tokens
 from .errors import CheckpointError, UnsupportedCheckpointError, theirs
 from .tokenizer_parts import Given, bert_normalizer
 from .tokenizer_rules import CLASSES, Again, TokenizerClass
@@ -49,7 +49,14 @@ def set_up(
         CheckpointError: a file that does not fit its class.
         UnsupportedCheckpointError: a class whose ways are not known.
     """
-    body = json.loads(text)
+    misread = False  # scores, by the tokenizers library
+
+    def number(literal: str) -> float:
+        nonlocal misread
+        misread = misread or tokenizer_scores.as_read(literal) != float(literal)
+        return float(literal)
+
+    body = json.loads(text, parse_float=number)
     tokens = tokenizer_tokens.read(settings, passed, directory, body)
     if _major() < 5:
         name = tokenizer_classes.named(settings, config)
@@ -71,7 +78,8 @@ def set_up(
             f"{directory}: transformers' {maker} cannot be made from this tokenizer.json ({error}); "
             f"{_ADVICE.format(maker)}"
         ) from error
-    return None if _keeps_model(row, given) and _parts(made) == before else made
+    same = _keeps_model(row, given) and not (row.kind and misread)
+    return None if same and _parts(made) == before else made
 
 
 _ADVICE = (
