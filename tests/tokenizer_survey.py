@@ -1,4 +1,4 @@
-"""Prints the table of docs/tokenizers.md: `python tests/tokenizer_survey.py`, half an hour; `--quick`: a tenth of it.
+"""Prints the table of docs/tokenizers.md: `python tests/tokenizer_survey.py`, 15 minutes; `--quick`: a tenth.
 
 FASTEMBED_RT_DATA names the data, FASTEMBED_RT_REAL a folder of real checkpoints. One row a class of transformers; "as
 it is" counts the texts that would have other ids if the class had been passed over. stderr has each tokenizer.
