@@ -174,14 +174,15 @@ MULTI_VECTOR_MASK = File(
 
 _TOKENIZER = {
     **_honoured("limits.py", "model_max_length", "max_len"),
-    **_honoured("tokenizer_file.py", "truncation_side", "tokenizer_class"),
+    **_honoured("tokenizer_file.py", "truncation_side"),
+    **_honoured("tokenizer_classes.py", "tokenizer_class"),
     **_honoured(
         "tokenizer_rules.py, for the classes that read them",
         *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "keep_accents"),
-        "split_by_punct",
+        *("split_by_punct", "clean_text", "legacy", "unk_id", "extra_ids", "offset", "mask_token_sent"),
     ),
     **_honoured(
-        "tokenizer_file.py: tokens that texts may hold",
+        "tokenizer_tokens.py: tokens that texts may hold",
         *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
         *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"),
     ),
@@ -198,10 +199,8 @@ _TOKENIZER = {
     **_without_effect("where files were; those beside it are read", "vocab_file", "merges_file", "tokenizer_file"),
     **_without_effect("where files were; those beside it are read", "special_tokens_map_file", "spm_file", "vocab"),
     **_without_effect("where files were; those beside it are read", "name_or_path", "full_tokenizer_file"),
-    **_without_effect(
-        "of slow tokenizers", "do_basic_tokenize", "never_split", "sp_model_kwargs", "use_fast", "legacy"
-    ),
-    **_without_effect("of slow tokenizers", "wordpieces_prefix", "clean_text", "unk_id", "extra_ids", "legacy"),
+    **_without_effect("of slow tokenizers", "do_basic_tokenize", "never_split", "sp_model_kwargs", "use_fast"),
+    **_without_effect("of slow tokenizers, or decoding only", "wordpieces_prefix", "remove_space"),
     **_without_effect("tokenizer.json's own template decides", "add_bos_token", "add_eos_token"),
     **_without_effect("texts go through its tokenizer", "processor_class", "image_processor_type"),
     **_without_effect("of the library", "backend", "is_local", "files_loaded", "verbose", *_HUB_KEYS),

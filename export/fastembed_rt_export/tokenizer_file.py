@@ -7,23 +7,22 @@ so that the file alone gives the checkpoint's ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from fastembed_rt.manifest import TRUNCATION_SIDES
 
-from . import tokenizer_rules
+from . import tokenizer_scores, tokenizer_setup
 from .errors import CheckpointError, MissingDependencyError, first_line, theirs
 from .files import read_json, refuse_pointer
 from .record import Checkpoint
+from .tokenizer_tokens import SPECIAL_MAP
 
-_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SETTINGS = "tokenizer_config.json"
 _SPELLINGS = {"mask_token": ("[MASK]", "<mask>"), "eos_token": ("</s>", "<|endoftext|>", "<eos>")}
-ADDED_TOKENS = "added_tokens.json"
 VOCABULARIES = ("*.txt", "*.model", "*.json", "*.tiktoken")  # files of slow tokenizers
 
 
@@ -54,7 +53,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     path = checkpoint.path / "tokenizer.json"
     refuse_pointer(path)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else _convert(checkpoint)
+        text = path.read_text(encoding="utf-8") if path.is_file() else tokenizer_scores.exact(_convert(checkpoint))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     try:
@@ -67,17 +66,21 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         ) from error
     if checkpoint.is_static:
         # sentence-transformers reads the file alone, and asks it for no special tokens.
-        text = json.dumps({**json.loads(text), "post_processor": None}, ensure_ascii=False)
+        bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
+        text = tokenizer_scores.exact(json.dumps(bare, ensure_ascii=False))
         return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
-    if path.is_file() and _overrule(tokenizer, checkpoint):
-        text = tokenizer.to_str()
+    changed = False
+    if path.is_file():
+        said, config = _file(checkpoint, SETTINGS), checkpoint.config
+        made = tokenizer_setup.set_up(text, tokenizer, said, checkpoint.tokenizer_settings, config, checkpoint.path)
+        changed, tokenizer = made is not None, made or tokenizer
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
         before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []
         tokenizer.normalizer = normalizers.Sequence(before)
-        text = tokenizer.to_str()
-    if _keep_whole(tokenizer, checkpoint.markers):
-        text = tokenizer.to_str()
+        changed = True
+    if _keep_whole(tokenizer, checkpoint.markers) or changed:
+        text = tokenizer_scores.exact(tokenizer.to_str())
     rows = _rows(checkpoint, tokenizer)
     return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
 
@@ -91,77 +94,14 @@ def _rows(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int | None:
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """What tokenizer_config.json says; special_tokens_map.json counts where that lists no added tokens."""
-    directory = checkpoint.path
-    path, special = directory / "tokenizer_config.json", directory / "special_tokens_map.json"
-    settings = read_json(path) if path.is_file() else {}
-    if special.is_file() and "added_tokens_decoder" not in settings:
-        settings = {**settings, **read_json(special)}
-    return {**settings, **checkpoint.tokenizer_settings}
+    settings = _file(checkpoint, SETTINGS)
+    special = {} if "added_tokens_decoder" in settings else _file(checkpoint, SPECIAL_MAP)
+    return {**settings, **special, **checkpoint.tokenizer_settings}
 
 
-def _overrule(tokenizer: Tokenizer, checkpoint: Checkpoint) -> bool:
-    """Apply tokenizer_config.json to the tokenizer, as transformers does; whether that changed anything."""
-    said = _settings(checkpoint)
-    changed = tokenizer_rules.overrule(tokenizer, said, checkpoint.config)
-    return _added_tokens(tokenizer, said, checkpoint.path) or changed
-
-
-def _added_tokens(tokenizer: Tokenizer, settings: Mapping[str, Any], directory: Path) -> bool:
-    """Tokens that the settings add to those of tokenizer.json, in the order of their ids; whether there are any.
-
-    One that the vocabulary lacks gets an id behind it, which the model has a row for or not.
-    """
-    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    special = _special_tokens(settings)
-    listed = settings.get("added_tokens_decoder")
-    if listed is None and (directory / ADDED_TOKENS).is_file():
-        listed = _older_list(directory / ADDED_TOKENS, {entry["content"] for entry in special})
-    listed = listed or {}
-    if not isinstance(listed, dict) or not all(key.isdigit() and isinstance(listed[key], dict) for key in listed):
-        raise CheckpointError("tokenizer_config.json has added_tokens_decoder that is not tokens by id")
-    wanted = {entry.get("content"): entry for _, entry in sorted(listed.items(), key=lambda item: int(item[0]))}
-    for entry in special:
-        wanted.setdefault(entry["content"], entry)
-    new = [entry for content, entry in wanted.items() if isinstance(content, str) and content and content not in known]
-    for entry in new:
-        is_special = bool(entry.get("special"))
-        flags = {name: bool(entry.get(name)) for name in ("lstrip", "rstrip", "single_word")}
-        flags["normalized"] = bool(entry.get("normalized", not is_special))
-        token = AddedToken(entry["content"], special=is_special, **flags)
-        (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([token])
-    return bool(new)
-
-
-def _older_list(path: Path, special: set[str]) -> dict[str, Any]:
-    """added_tokens.json, which transformers reads where tokenizer_config.json lists none: ids by token."""
-    found = {}
-    for content, number in read_json(path).items():
-        if type(number) is not int or number < 0:
-            raise CheckpointError(f"{path} has the id {number!r} for the token {content!r}, expected a number")
-        is_special = content in special
-        found[str(number)] = {"content": content, "special": is_special, "normalized": not is_special}
-    return found
-
-
-def _special_tokens(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Special tokens by name and by list, as AddedToken's arguments."""
-    tokens = [settings.get(name) for name in _SPECIAL_NAMES]
-    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
-    # Tokens of this model alone: any key that says it is one, and those that stand together under one key.
-    own = {key: value for key, value in settings.items() if key.endswith("_token") and key not in _SPECIAL_NAMES}
-    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_token(value)}
-    named = settings.get("model_specific_special_tokens")
-    for group in (own, extra if isinstance(extra, dict) else {}, named if isinstance(named, dict) else {}):
-        tokens += group.values()
-    tokens += extra if isinstance(extra, list) else []
-    entries = [token if isinstance(token, dict) else {"content": token} for token in tokens]
-    return [
-        {"normalized": False, **entry, "special": True} for entry in entries if isinstance(entry.get("content"), str)
-    ]
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("__type") == "AddedToken"
+def _file(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    path = checkpoint.path / name
+    return read_json(path) if path.is_file() else {}
 
 
 def _keep_whole(tokenizer: Tokenizer, markers: Sequence[str]) -> bool:
@@ -211,13 +151,12 @@ def _lower_cases(normalizer: Any) -> bool:
 
 def _pad_token_id(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
     """The tokenizer's pad token, else the config's, else 0: padding is masked, any id inside the vocabulary does."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (checkpoint.path / name).is_file():
-            token = read_json(checkpoint.path / name).get("pad_token")
-            content = token.get("content") if isinstance(token, dict) else token
-            known = tokenizer.token_to_id(content) if isinstance(content, str) else None
-            if known is not None and known < checkpoint.config.get("vocab_size", known + 1):
-                return int(known)
+    for name in (SETTINGS, SPECIAL_MAP):
+        token = _file(checkpoint, name).get("pad_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        known = tokenizer.token_to_id(content) if isinstance(content, str) else None
+        if known is not None and known < checkpoint.config.get("vocab_size", known + 1):
+            return int(known)
     configured = checkpoint.config.get("pad_token_id")
     return configured if isinstance(configured, int) and configured >= 0 else 0
 

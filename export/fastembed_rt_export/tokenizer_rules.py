@@ -1,209 +1,275 @@
-"""Classes of transformers' tokenizers that set up parts of a tokenizer from tokenizer_config.json.
+"""What transformers' tokenizer classes build anew, whatever tokenizer.json says: one row a class.
 
-They do it whatever is in tokenizer.json; which class it is, tokenizer_config.json says, else the model type.
+A class takes the vocabulary, and sentencepiece's map of characters, from tokenizer.json, and sets up the model, the
+normalizer, the pre-tokenizer, mostly the special tokens around texts, and tokens that it takes for granted. Settings
+of tokenizer_config.json are the arguments of that. As transformers 5.24 does it; see docs/tokenizers.md.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import normalizers
 
-Settings = Mapping[str, Any]
-BERT = (
-    *("Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "LayoutLM", "LayoutLMv2", "LayoutLMv3", "Lxmert"),
-    *("MPNet", "MobileBert", "Splinter", "SqueezeBert"),
+from . import tokenizer_parts as parts
+from .tokenizer_parts import Given, Part
+from .tokenizer_tokens import Token
+
+Flags = Mapping[str, Any]  # of a model, beside its vocabulary
+
+
+class Again(Enum):
+    """Whether a class adds its special tokens a second time, and how."""
+
+    NO = 0
+    PLAIN = 1  # without the flags that they had
+    KEPT = 2  # with those; and where the file has no template, none is left of the class's either
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerClass:
+    """One class. Templates have tokens by name in braces; `:1` is the type of what stands before it."""
+
+    kind: str = ""  # of the model: WordPiece, BPE, Unigram; "": model, normalizer and pre-tokenizer stay the file's
+    flags: Callable[[Given], Flags] = lambda _: {}
+    normalizer: Callable[[Given], Part | None] = lambda _: None
+    pre_tokenizer: Callable[[Given], Part | None] = lambda _: None
+    named: Mapping[str, str] = field(default_factory=dict)  # special tokens where nothing is said
+    mask: Flags | None = None  # of the mask token where it is said without flags
+    extra: Callable[[Sequence[Token] | None, Given], Sequence[Token]] = lambda older, _: older or ()
+    own: Mapping[str, str] = field(default_factory=dict)  # special tokens with names that only this class has
+    ends: tuple[str, str] | None = None  # around a text, around two; None: the file's stay
+    ends_without: tuple[str, str] | None = None  # the same, where the file has none
+    ids: Mapping[str, int] = field(default_factory=dict)  # of tokens in the templates, whatever the vocabulary says
+    again: Again = Again.NO
+
+
+def _unknown(given: Given) -> Flags:
+    return {"unk_token": given.token("unk_token")}
+
+
+def _names(**tokens: str) -> dict[str, str]:
+    return {f"{name}_token": token for name, token in tokens.items()}
+
+
+BRACKETS = _names(unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]")
+ANGLES = _names(bos="<s>", eos="</s>", unk="<unk>", sep="</s>", pad="<pad>", cls="<s>", mask="<mask>")
+TYPED = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")
+PAIRED = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 {sep}:0 $B:0 {sep}:0")
+BOS_EOS = ("{bos}:0 $A:0 {eos}:0", "{bos}:0 $A:0 {eos}:0 {eos}:0 $B:0 {eos}:0")
+_word_piece = partial(
+    TokenizerClass,
+    kind="WordPiece",
+    flags=_unknown,
+    normalizer=parts.bert_normalizer,
+    pre_tokenizer=parts.bert_words,
+    named=BRACKETS,
 )
-# Model types whose class is one of these when neither config names one.
-BERT_TYPES = (
-    *("bert", "convbert", "distilbert", "electra", "funnel", "layoutlm", "lxmert", "mpnet", "mobilebert", "splinter"),
-    *("squeezebert", "nomic_bert"),
+
+_END = "<|endoftext|>"
+_GPT = _names(bos=_END, eos=_END, unk=_END)
+_byte_bpe = partial(TokenizerClass, kind="BPE", pre_tokenizer=parts.byte_level)
+_qwen = partial(
+    TokenizerClass, kind="BPE", normalizer=parts.nfc, named={"eos_token": _END, "unk_token": _END, "pad_token": _END}
 )
-# The same for byte-level BPE and its add_prefix_space.
-BYTES = ("Roberta", "GPT2", "Longformer", "CodeGen", "Deberta", "Bart")
-BYTE_TYPES = ("roberta", "gpt2", "longformer", "deberta", "bart")
-SPLIT_BYTES = ("Qwen2",)  # behind a pattern of their own
-SPLIT_BYTE_TYPES = ("qwen2", "qwen3")
-WORDS = ("XLMRoberta", "Camembert", "Albert")
-WORD_TYPES = ("xlm-roberta", "camembert", "albert")
-# Special tokens around a text and around two, by name, as the class sets them; 1 is the second text's type.
-_TYPED = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")
-_TWO = ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 {sep}:0 $B:0 {sep}:0")
-_ENDS = (
-    (("Bert", "ConvBert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "LayoutLM", "Lxmert"), _TYPED),
-    (("DebertaV2",), _TYPED),
-    (("MPNet", "Roberta", "XLMRoberta", "Camembert", "Deberta"), _TWO),
-    (("T5",), ("$A:0 {sep}:0", "$A:0 {sep}:0 $B:0 {sep}:0")),
-)
-_BRACKETS, _ANGLES = {"cls": "[CLS]", "sep": "[SEP]"}, {"cls": "<s>", "sep": "</s>"}
-_ANGLED = ("MPNet", "Roberta", "XLMRoberta", "Camembert", "T5")
-# XLM-R and CamemBERT go by these names, and T5 writes its end as it is.
-_OTHER_NAMES = {"XLMRoberta": ("bos", "eos"), "Camembert": ("bos", "eos"), "T5": ("", "")}
-_OF_TYPES = {
-    **dict.fromkeys(("bert", "convbert", "distilbert", "electra", "layoutlm", "lxmert", "mobilebert"), "Bert"),
-    **{"squeezebert": "Bert", "nomic_bert": "Bert", "mpnet": "MPNet", "roberta": "Roberta", "t5": "T5"},
-    **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "deberta": "Deberta", "deberta-v2": "DebertaV2"},
+
+
+def _sentinels(older: Sequence[Token] | None, given: Given) -> Sequence[Token]:
+    """T5's <extra_id_0> and so on, `extra_ids` of them, unless the older list has some."""
+    number = given.settings.get("extra_ids", 100)
+    found = list(older or ())
+    some = any("<extra_id_" in str(token) for token in found)
+    return found if some else [*found, *_numbered("<extra_id_{}>", number)]
+
+
+def _numbered(pattern: str, end: int, start: int = 0) -> list[str]:
+    return [pattern.format(number) for number in range(start, end)]
+
+
+def _pegasus(older: Sequence[Token] | None, given: Given) -> Sequence[Token]:
+    mask = given.settings.get("mask_token_sent", "<mask_1>")
+    first = [] if mask is None or mask in map(str, older or ()) else [mask]
+    return [*first, *_numbered("<unk_{}>", given.settings.get("offset", 103), 2)]
+
+
+def _or(*tokens: str) -> Callable[[Sequence[Token] | None, Given], Sequence[Token]]:
+    return lambda older, _: tokens if older is None else older
+
+
+def _unigram(unknown: int) -> Callable[[Given], Flags]:
+    return lambda _: {"unk_id": unknown}
+
+
+def _deberta_unknown(given: Given) -> Flags:
+    return {"unk_id": given.piece(given.settings.get("unk_id", 1), weightless=True)}
+
+
+_pieces = partial(TokenizerClass, kind="Unigram")
+_ALBERT = _names(bos="[CLS]", eos="[SEP]", unk="<unk>", sep="[SEP]", pad="<pad>", cls="[CLS]", mask="[MASK]")
+_BEFORE = {"lstrip": True, "rstrip": False}  # takes the space before it along
+
+
+CLASSES: Mapping[str, TokenizerClass] = {
+    "Bert": _word_piece(ends=TYPED),
+    "ConvBert": TokenizerClass(named=BRACKETS, ends=TYPED),
+    "Splinter": _word_piece(
+        own={"question_token": "[QUESTION]"},
+        ends=(TYPED[0], "{cls}:0 $A:0 {question}:0 .:0 {sep}:0 $B:1 {sep}:1"),
+    ),
+    "MPNet": _word_piece(named={**ANGLES, "unk_token": "[UNK]"}, mask=_BEFORE, ends=PAIRED),
+    "Funnel": _word_piece(
+        normalizer=lambda given: parts.bert_normalizer(given, clean=given.flag("clean_text", True)),
+        named=_names(bos="<s>", eos="</s>", unk="<unk>", sep="<sep>", pad="<pad>", cls="<cls>", mask="<mask>"),
+        ends=("{cls}:2 $A:0 {sep}:0", "{cls}:2 $A:0 {sep}:0 $B:1 {sep}:1"),
+    ),
+    "Herbert": TokenizerClass(
+        kind="BPE",
+        flags=lambda given: {**_unknown(given), "end_of_word_suffix": "</w>"},
+        normalizer=lambda _: normalizers.BertNormalizer(lowercase=False, strip_accents=False),
+        pre_tokenizer=parts.bert_words,
+        named={name: ANGLES[name] for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")},
+        ends=TYPED,
+        ids={"sep": 2, "cls": 0},
+    ),
+    "OpenAIGPT": TokenizerClass(
+        kind="BPE",
+        flags=lambda given: {**_unknown(given), "end_of_word_suffix": "</w>"},
+        normalizer=lambda _: normalizers.BertNormalizer(lowercase=True),
+        pre_tokenizer=parts.bert_words,
+        named={"unk_token": "<unk>"},
+    ),
+    "CLIP": TokenizerClass(
+        kind="BPE",
+        flags=lambda given: {**_unknown(given), "end_of_word_suffix": "</w>"},
+        normalizer=parts.clip,
+        pre_tokenizer=parts.clip_words,
+        named=_names(bos="<|startoftext|>", eos=_END, unk=_END, pad=_END),
+        ends=BOS_EOS,
+    ),
+    "Roberta": _byte_bpe(named=ANGLES, ends=PAIRED),
+    "Blenderbot": _byte_bpe(
+        pre_tokenizer=partial(parts.byte_level, prefix=True), named=ANGLES, mask={**_BEFORE, "normalized": False}
+    ),
+    "Deberta": _byte_bpe(named={**BRACKETS, **_names(bos="[CLS]", eos="[SEP]")}, ends=PAIRED),
+    "GPT2": _byte_bpe(named=_GPT),
+    "CodeGen": _byte_bpe(named=_GPT),
+    "GPTNeoX": _byte_bpe(normalizer=parts.nfc, named={**_GPT, "pad_token": "<|padding|>"}, ends=("$A:0", "$A:0 $B:1")),
+    "Cohere": _byte_bpe(
+        normalizer=parts.nfc,
+        pre_tokenizer=parts.digits,
+        named=_names(
+            **{"bos": "<BOS_TOKEN>", "eos": "<|END_OF_TURN_TOKEN|>", "unk": "<UNK>", "sep": "<SEP>", "pad": "<PAD>"},
+            **{"cls": "<CLS>", "mask": "<MASK_TOKEN>"},
+        ),
+        again=Again.KEPT,
+    ),
+    "Qwen2": _qwen(pre_tokenizer=partial(parts.split_bytes, pattern=parts.QWEN2), again=Again.PLAIN),
+    "Qwen3_5": _qwen(pre_tokenizer=partial(parts.split_bytes, pattern=parts.QWEN3_5)),
+    "Llama": TokenizerClass(
+        kind="BPE",
+        flags=lambda _: {"fuse_unk": True, "byte_fallback": True},
+        pre_tokenizer=parts.llama_words,
+        named=_names(bos="<s>", eos="</s>", unk="<unk>"),
+    ),
+    "Gemma": TokenizerClass(
+        kind="BPE",
+        flags=lambda given: {**_unknown(given), "fuse_unk": True, "byte_fallback": True},
+        normalizer=parts.signs_for_spaces,
+        pre_tokenizer=parts.gemma_words,
+        named=_names(bos="<bos>", eos="<eos>", unk="<unk>", pad="<pad>", mask="<mask>"),
+    ),
+    "Reformer": TokenizerClass(
+        kind="BPE",
+        flags=lambda given: {**_unknown(given), "fuse_unk": True},
+        normalizer=parts.reformer,
+        pre_tokenizer=parts.metaspace_always,
+        named=_names(eos="</s>", unk="<unk>"),
+        again=Again.KEPT,
+    ),
+    "XLMRoberta": _pieces(
+        flags=_unigram(3), normalizer=parts.characters, pre_tokenizer=parts.words, named=ANGLES, ends=BOS_EOS
+    ),
+    "Camembert": _pieces(
+        flags=lambda given: {"unk_id": given.piece(0)},
+        normalizer=parts.characters,
+        pre_tokenizer=parts.words,
+        named=ANGLES,
+        mask={"lstrip": True, "special": True},
+        extra=_or("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
+        ends=BOS_EOS,
+    ),
+    "T5": _pieces(
+        flags=_unigram(2),
+        normalizer=parts.characters,
+        pre_tokenizer=parts.words_always,
+        named=_names(eos="</s>", unk="<unk>", pad="<pad>"),
+        extra=_sentinels,
+        ends=("$A:0 {eos}:0", "$A:0 {eos}:0 $B:0 {eos}:0"),
+    ),
+    "Albert": _pieces(
+        flags=_unigram(1),
+        normalizer=partial(parts.quotes, keeps_accents=False, lowers=True),
+        pre_tokenizer=parts.words,
+        named=_ALBERT,
+        ends_without=TYPED,
+    ),
+    "FNet": TokenizerClass(named=_ALBERT),
+    "RemBert": _pieces(
+        flags=_unigram(2),
+        normalizer=partial(parts.quotes, keeps_accents=True, lowers=False, spaces=True),
+        pre_tokenizer=parts.metaspace,
+        named=_ALBERT,
+        ends=TYPED,
+        again=Again.KEPT,
+    ),
+    "XLNet": _pieces(
+        flags=lambda given: {"unk_id": given.settings.get("unk_id", 0)},
+        normalizer=parts.xlnet,
+        pre_tokenizer=parts.words_always,
+        named=_names(bos="<s>", eos="</s>", unk="<unk>", sep="<sep>", pad="<pad>", cls="<cls>", mask="<mask>"),
+        mask=_BEFORE,
+        extra=_or("<eop>", "<eod>"),
+        ends=("$A:0 {sep}:0 {cls}:2", "$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2"),
+    ),
+    "DebertaV2": _pieces(
+        flags=_deberta_unknown,
+        normalizer=partial(parts.spaces, lowers=True),
+        pre_tokenizer=parts.deberta_words,
+        named={**BRACKETS, **_names(bos="[CLS]", eos="[SEP]")},
+        ends=TYPED,
+    ),
+    "BigBird": _pieces(
+        flags=lambda given: {"unk_id": given.piece(100, weightless=True)},
+        normalizer=parts.big_bird,
+        pre_tokenizer=parts.metaspace,
+        named={**ANGLES, **_names(sep="[SEP]", cls="[CLS]", mask="[MASK]")},
+        mask=_BEFORE,
+        ends=TYPED,
+    ),
+    "Barthez": _pieces(
+        flags=_unigram(3), normalizer=parts.spaces, pre_tokenizer=parts.metaspace, named=ANGLES, mask=_BEFORE
+    ),
+    "XGLM": _pieces(
+        flags=_unigram(3),
+        normalizer=parts.single_spaces,
+        pre_tokenizer=parts.metaspace,
+        named={name: token for name, token in ANGLES.items() if name != "mask_token"},
+        extra=lambda older, _: [
+            *(older or ()),
+            *(word for word in _numbered("<madeupword{}>", 7) if word not in map(str, older or ())),
+        ],
+        ends=("{eos}:0 $A:0", "{eos}:0 $A:0 {eos}:0 {eos}:0 $B:0"),
+    ),
+    "Pegasus": _pieces(
+        flags=lambda given: {"unk_id": given.piece(1, weightless=True, start=1)},
+        normalizer=partial(parts.single_spaces, lines=True),
+        pre_tokenizer=parts.metaspace_always,
+        named=_names(eos="</s>", unk="<unk>", pad="<pad>", mask="<mask_2>"),
+        extra=_pegasus,
+        ends=("$A:0 {eos}:0", "$A:0 $B:0 {eos}:0"),
+    ),
 }
-WORD_LETTERS, CONTINUATION = 100, "##"  # of every WordPiece that these classes make
-
-
-def overrule(tokenizer: Tokenizer, settings: Settings, config: Mapping[str, Any]) -> bool:
-    """Set the tokenizer up as its class does; whether that changed anything."""
-
-    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
-
-    def of(classes: tuple[str, ...], types: tuple[str, ...]) -> bool:
-        return _own(named) in classes if isinstance(named, str) else config.get("model_type") in types
-
-    before = _state(tokenizer)
-    if of(BERT, BERT_TYPES):
-        _bert(tokenizer, settings)
-    if of(BYTES, BYTE_TYPES):
-        _bytes(tokenizer, settings)
-    if of(SPLIT_BYTES, SPLIT_BYTE_TYPES):
-        _split_bytes(tokenizer, settings)
-    if of(WORDS, WORD_TYPES):
-        _words(tokenizer, settings)
-    if of(("Albert",), ("albert",)):
-        _albert(tokenizer, settings)
-    if of(("DebertaV2",), ("deberta-v2",)):
-        _deberta_v2(tokenizer, settings)
-    own = _own(named) if isinstance(named, str) else _OF_TYPES.get(str(config.get("model_type")), "")
-    return _ends(tokenizer, settings, own) or _state(tokenizer) != before
-
-
-def _own(named: str) -> str:
-    """Name of a class without what most of them end in."""
-    return named.removesuffix("Fast").removesuffix("Tokenizer") if named.endswith(("Tokenizer", "Fast")) else ""
-
-
-def _ends(tokenizer: Tokenizer, settings: Settings, own: str) -> bool:
-    """The class's special tokens around texts; whether those of tokenizer.json are others."""
-    found = next((templates for classes, templates in _ENDS if own in classes), None)
-    if found is None:
-        return False
-    defaults = _ANGLES if own in _ANGLED else _BRACKETS
-    names = dict(zip(("cls", "sep"), _OTHER_NAMES.get(own, ("cls", "sep")), strict=True))
-    tokens: dict[str, str] = {}
-    for part, name in names.items():
-        said = settings.get(f"{name}_token") or defaults[part]
-        tokens[part] = str(said.get("content") if isinstance(said, dict) else said)
-    numbers = [(token, tokenizer.token_to_id(token)) for token in tokens.values()]
-    used = [(token, number) for (token, number), part in zip(numbers, tokens, strict=True) if f"{{{part}}}" in found[0]]
-    if any(number is None or " " in token or ":" in token for token, number in used):
-        return False
-    before, old = _around(tokenizer), tokenizer.post_processor
-    single, pair = (template.format(**tokens) for template in found)
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=used)
-    if _around(tokenizer) != before:
-        return True
-    tokenizer.post_processor = old  # the same in other words
-    return False
-
-
-def _around(tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
-    """Ids and types of no text, of a text, and of two."""
-    made = [tokenizer.encode(""), tokenizer.encode("a"), tokenizer.encode("a", "a")]
-    return [(encoding.ids, encoding.type_ids) for encoding in made]
-
-
-def _state(tokenizer: Tokenizer) -> list[object]:
-    """What the classes set: a large vocabulary takes long to compare."""
-    model: Any = tokenizer.model
-    words = isinstance(model, models.WordPiece)
-    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer)
-    return [
-        *(None if part is None else part.__getstate__() for part in parts),
-        (model.max_input_chars_per_word, model.continuing_subword_prefix) if words else None,
-    ]
-
-
-def _bert(tokenizer: Tokenizer, settings: Settings) -> None:
-    """do_lower_case, strip_accents and tokenize_chinese_chars, by default True, None and True."""
-    if not isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
-        return
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        lowercase=bool(settings.get("do_lower_case", True)),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-    )
-    model: Any = tokenizer.model
-    if isinstance(model, models.WordPiece):
-        wanted = (WORD_LETTERS, CONTINUATION)
-        if (model.max_input_chars_per_word, model.continuing_subword_prefix) != wanted:
-            model.max_input_chars_per_word, model.continuing_subword_prefix = wanted
-            tokenizer.model = model
-
-
-def _bytes(tokenizer: Tokenizer, settings: Settings) -> None:
-    """add_prefix_space, by default False: whether a text's first word begins with a space."""
-    old: Any = tokenizer.pre_tokenizer
-    if isinstance(old, pre_tokenizers.ByteLevel):
-        wanted = bool(settings.get("add_prefix_space", False))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=wanted, use_regex=old.use_regex)
-
-
-def _split_bytes(tokenizer: Tokenizer, settings: Settings) -> None:
-    """The same where it is the last of several steps."""
-    if "add_prefix_space" not in settings:
-        return
-    body = _described(tokenizer.pre_tokenizer)
-    for step in body.get("pretokenizers") or []:
-        if step.get("type") == "ByteLevel":
-            step["add_prefix_space"] = bool(settings["add_prefix_space"])
-            tokenizer.pre_tokenizer = _made("pre_tokenizer", body)
-
-
-def _words(tokenizer: Tokenizer, settings: Settings) -> None:
-    """add_prefix_space: whether each word begins with the sign of a space."""
-    if "add_prefix_space" in settings:
-        scheme = "always" if settings["add_prefix_space"] else "never"
-        steps = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-
-
-def _albert(tokenizer: Tokenizer, settings: Settings) -> None:
-    """do_lower_case and keep_accents, by default True and False."""
-    if not settings.keys() & {"do_lower_case", "keep_accents"}:
-        return
-    steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-    if not settings.get("keep_accents", False):
-        steps += [normalizers.NFKD(), normalizers.StripAccents()]
-    if settings.get("do_lower_case", True):
-        steps.append(normalizers.Lowercase())
-    tokenizer.normalizer = normalizers.Sequence([*steps, *_precompiled(tokenizer)])
-
-
-def _deberta_v2(tokenizer: Tokenizer, settings: Settings) -> None:
-    """do_lower_case, split_by_punct and add_prefix_space, by default False, False and True."""
-    if settings.keys() & {"do_lower_case"}:
-        lower: list[Any] = [normalizers.Lowercase()] if settings["do_lower_case"] else []
-        spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
-        end = normalizers.Strip(left=False, right=True)
-        tokenizer.normalizer = normalizers.Sequence([*lower, spaces, normalizers.NFC(), end])
-    if settings.keys() & {"split_by_punct", "add_prefix_space"}:
-        scheme = "always" if settings.get("add_prefix_space", True) else "first"
-        steps: list[Any] = [pre_tokenizers.Metaspace(prepend_scheme=scheme)]
-        if settings.get("split_by_punct"):
-            steps.insert(0, pre_tokenizers.Punctuation(behavior="isolated"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-
-
-def _precompiled(tokenizer: Tokenizer) -> list[Any]:
-    """sentencepiece's own map of characters, where tokenizer.json has one: it stays."""
-    body = _described(tokenizer.normalizer)
-    found = [part for part in body.get("normalizers", [body]) if part.get("type") == "Precompiled"]
-    return [_made("normalizer", part) for part in found[:1]]
-
-
-def _described(part: Any) -> dict[str, Any]:
-    """A normalizer or pre-tokenizer as tokenizer.json has it."""
-    return {} if part is None else json.loads(part.__getstate__())
-
-
-def _made(kind: str, body: dict[str, Any]) -> Any:
-    """The part that tokenizer.json describes so."""
-    return getattr(Tokenizer.from_str(json.dumps({**json.loads(Tokenizer(models.BPE()).to_str()), kind: body})), kind)

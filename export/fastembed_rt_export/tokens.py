@@ -6,9 +6,11 @@ those of the call, and no model runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +20,7 @@ from .errors import ParityError
 from .parity import Case, groups
 
 EXCERPT = 60  # characters of a text in a message
+SAME_SINCE = (5, 16)  # of transformers 5: as tokenizer_rules.py has it
 TOGETHER = 32  # texts that the reference pads to one length
 Word = Callable[[int], str | None]
 
@@ -208,7 +211,17 @@ def check(
         found += f", of which the others see {a.seen} against {b.seen}"
     else:
         found += f", of which {a.first} against {b.first} are of the first text"
-    raise ParityError(f"{found}; {len(differ)} of {len(cases)} differ from {reference}")
+    raise ParityError(f"{found}; {len(differ)} of {len(cases)} differ from {reference}{_older()}")
+
+
+def _older() -> str:
+    """What to do where the installed transformers sets tokenizers up in ways that no rules here follow."""
+    version = metadata.version("transformers")
+    found = re.match(r"5\.(\d+)", version)
+    if found is not None and int(found[1]) < SAME_SINCE[1]:
+        since = ".".join(map(str, SAME_SINCE))
+        return f"; transformers {version} makes some tokenizers in other ways than {since} and later: update it"
+    return ""
 
 
 def _same(ours: Row, theirs: Row) -> bool:
