@@ -228,9 +228,9 @@ static float excess_of(const Linear *layer, float x) {
  * Found 16 at a time, in any order; gathered row by row, in the order of channels. */
 typedef struct {
     uint16_t *masks;        /* (rows, depth / 16) which of 16 there are, */
-    float *steps;           /* (rows, depth) and these: where they are, once gathered `counts` of them first in the row */
-    uint16_t *channels;     /* (rows, depth) their channels, once gathered; MOST_INPUTS of them fit */
-    uint32_t *counts;       /* (rows) */
+    float *steps;           /* (rows, depth) and these, where they are; once gathered one after the other, */
+    uint16_t *channels;     /* each with its channel; MOST_INPUTS of them fit, */
+    uint32_t *starts;       /* (rows + 1) row by row */
 } Tails;
 
 /* 0 where there is no memory. A layer without tails needs none. */
@@ -239,17 +239,17 @@ static int make_tails(const Linear *layer, size_t rows, Tails *tails) {
     *tails = (Tails){0};
     if (!layer->tails)
         return 1;
-    tails->steps = room(cells * sizeof(float) + rows * sizeof(uint32_t) + (cells + cells / 16) * sizeof(uint16_t));
+    tails->steps = room(cells * sizeof(float) + (rows + 1) * sizeof(uint32_t) + (cells + cells / 16) * sizeof(uint16_t));
     if (!tails->steps)
         return 0;
-    tails->counts = (uint32_t *)(tails->steps + cells);
-    tails->channels = (uint16_t *)(tails->counts + rows);
+    tails->starts = (uint32_t *)(tails->steps + cells);
+    tails->channels = (uint16_t *)(tails->starts + rows + 1);
     tails->masks = tails->channels + cells;
     return 1;
 }
 
 INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, size_t row, size_t column) {
-    Floats low = all((float)-layer->zero), high = all((float)(255 - layer->zero));
+    Floats low = all(layer->low), high = all(layer->high);
     unsigned mask = lanes_outside(steps, low, high);
     if (mask) {
         mask &= layer->tailed[column / 16];
@@ -259,37 +259,43 @@ INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, si
 }
 
 static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    if (!layer->tails)
+        return;
     size_t groups = layer->depth / 16;
-    for (size_t r = 0; layer->tails && r < rows; r++) {
+    uint32_t count = 0;
+    for (size_t r = 0; r < rows; r++) {
         const uint16_t *masks = tails->masks + r * groups;
-        float *steps = tails->steps + r * layer->depth;
-        uint16_t *channels = tails->channels + r * layer->depth;
-        uint32_t count = 0;
-        for (size_t g = 0; g < groups; g++)
+        const float *found = tails->steps + r * layer->depth;
+        tails->starts[r] = count;
+        for (size_t g = 0; g < groups; g++) {
+            uint64_t four;
+            if (g % 4 == 0 && g + 4 <= groups && (memcpy(&four, masks + g, sizeof four), !four)) {
+                g += 3; /* nearly everywhere */
+                continue;
+            }
             for (unsigned mask = masks[g]; mask; mask &= mask - 1) {
                 size_t channel = g * 16 + (size_t)__builtin_ctz(mask);
-                channels[count] = (uint16_t)channel;
-                steps[count++] = steps[channel]; /* no later place than its own */
+                tails->channels[count] = (uint16_t)channel;
+                tails->steps[count++] = found[channel]; /* no later place than its own */
             }
-        tails->counts[r] = count;
+        }
     }
+    tails->starts[rows] = count;
 }
 
-/* The weights of one channel in a panel. */
+/* The weights of one channel in a panel: the product of its step with a 1 and zeros. */
 INLINE Ints weights_of(const Packed *panel, size_t channel) {
-    enum { BITS = 32 / STEP };
+    static const Element ones[4][4] = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}; /* STEP of them, of STEP */
     Ints step = load_ints((const int32_t *)(panel + channel / STEP * 16 * STEP));
-    return shift_right(shift_left_by(step, 32 - BITS - BITS * (int)(channel % STEP)), 32 - BITS);
+    return dot_bytes(all_ints(0), each(ones[channel % STEP]), step);
 }
 
 /* A row's tails @ weights of the panel at `column`. */
 INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row, size_t column) {
     const Packed *panel = (const Packed *)layer->values + column * layer->depth;
-    const float *steps = tails->steps + row * layer->depth;
-    const uint16_t *channels = tails->channels + row * layer->depth;
     Floats sum = all(0.0f);
-    for (uint32_t t = 0; t < tails->counts[row]; t++)
-        sum = fma16(all(steps[t]), floats(weights_of(panel, channels[t])), sum);
+    for (uint32_t t = tails->starts[row]; t < tails->starts[row + 1]; t++)
+        sum = fma16(all(tails->steps[t]), floats(weights_of(panel, tails->channels[t])), sum);
     return sum;
 }
 
@@ -359,7 +365,7 @@ INLINE Floats scaled(const Product *work, Ints acc, size_t row, size_t column) {
         if (excess != 0.0f) /* nearly all are */
             y = fma16(all(excess), load(layer->outlier_rows + j * layer->panels * 16 + column), y);
     }
-    if (layer->tails && work->tails->counts[row])
+    if (layer->tails && work->tails->starts[row] < work->tails->starts[row + 1])
         y = fma16(tail_products(layer, work->tails, row, column), load(layer->scales + column), y);
     return y;
 }

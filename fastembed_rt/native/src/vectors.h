@@ -36,8 +36,6 @@ INLINE Ints smaller_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 INLINE Ints and_ints(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 #define shift_left(v, bits) _mm512_slli_epi32(v, bits)
-#define shift_right(v, bits) _mm512_srai_epi32(v, bits) /* with the sign */
-INLINE Ints shift_left_by(Ints v, int bits) { return _mm512_sll_epi32(v, _mm_cvtsi32_si128(bits)); }
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
@@ -85,11 +83,6 @@ INLINE Ints smaller_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a
 INLINE Ints and_ints(Ints x, Ints y) { return pair_ints(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 INLINE Ints or_ints(Ints x, Ints y) { return pair_ints(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
 #define shift_left(v, bits) pair_ints(_mm256_slli_epi32((v).a, bits), _mm256_slli_epi32((v).b, bits))
-#define shift_right(v, bits) pair_ints(_mm256_srai_epi32((v).a, bits), _mm256_srai_epi32((v).b, bits))
-INLINE Ints shift_left_by(Ints v, int bits) {
-    __m128i count = _mm_cvtsi32_si128(bits);
-    return pair_ints(_mm256_sll_epi32(v.a, count), _mm256_sll_epi32(v.b, count));
-}
 INLINE __m256i narrow(Ints v) { /* 16 x int32 within int16 -> 16 x int16 in order */
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xD8);
 }
