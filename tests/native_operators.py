@@ -179,7 +179,10 @@ def block(random: np.random.Generator) -> tuple[dict[str, Array], list[Array], d
     lengths = [5, 1, 40, 90, 2]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
-    first, second = Group(random, width, (24, 24, 24), smooth=True), Group(random, width, (width,), outliers=1, tails=True)
+    first, second = (
+        Group(random, width, (24, 24, 24), smooth=True),
+        Group(random, width, (width,), outliers=1, tails=True),
+    )
     weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
 
     def expected() -> Array:
