@@ -34,8 +34,10 @@ class Group:
         outliers: int = 0,
         smooth: bool = False,
         tails: bool = False,
+        zero: int | None = None,
     ) -> None:
         self.scale, self.zero, self.tails = np.float32(0.021), int(random.integers(0, 256)), tails
+        self.zero = self.zero if zero is None else zero
         self.smooth = random.uniform(0.5, 2, inputs).astype(np.float32) if smooth else None
         self.channels = sorted(random.choice(inputs, outliers, replace=False).tolist())
         weights = [random.normal(0, 0.1, (inputs, width)).astype(np.float32) for width in outputs]
@@ -177,7 +179,10 @@ def block(random: np.random.Generator) -> tuple[dict[str, Array], list[Array], d
     lengths = [5, 1, 40, 90, 2]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
-    first, second = Group(random, width, (24, 24, 24), smooth=True), Group(random, width, (width,), outliers=1)
+    first, second = (
+        Group(random, width, (24, 24, 24), smooth=True),
+        Group(random, width, (width,), outliers=1, tails=True),
+    )
     weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
 
     def expected() -> Array:

@@ -40,6 +40,57 @@ def test_linear_layers(
     np.testing.assert_allclose(found, group(x), atol=2e-5, rtol=2e-5)
 
 
+def wide_tailed(random: np.random.Generator, rows: int, inputs: int) -> Array:
+    """Most within a few tenths, some of them hundreds."""
+    return (random.laplace(0, 1, (rows, inputs)) ** 3).astype(np.float32)
+
+
+def assert_close(found: Array, expected: Array, part: float = 2e-6) -> None:
+    """Up to rounding, where sums of large terms are rounded in units of those."""
+    np.testing.assert_allclose(found, expected, atol=part * np.abs(expected).max() + 2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("zero", [0, 3, 128, 255])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [(1, 16, (1,)), (7, 24, (24, 24, 24)), (9, 33, (17,)), (65, 48, (50, 7)), (300, 100, (30,))],
+)
+@pytest.mark.parametrize(("outliers", "smooth"), [(0, False), (2, True)])
+def test_tails_are_added_back(
+    rows: int, inputs: int, outputs: tuple[int, ...], outliers: int, smooth: bool, zero: int
+) -> None:
+    random = np.random.default_rng(rows)
+    group = Group(random, inputs, outputs, outliers=outliers, smooth=smooth, zero=zero, tails=True)
+    x = wide_tailed(random, rows, inputs)
+    found = run("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))
+    assert_close(found, group(x))
+    np.testing.assert_array_equal(found, run("QuantLinear", {"x": x}, group.tensors(), 2, **group.attributes("linear")))
+    for row in {0, rows // 2, rows - 1}:
+        alone = run("QuantLinear", {"x": x[row : row + 1]}, group.tensors(), **group.attributes("linear"))
+        np.testing.assert_array_equal(found[row : row + 1], alone)
+    # Nothing is added where nothing was taken: the same bits as without.
+    inside = np.clip(x, *(np.array([-zero, 255 - zero]) * float(group.scale) / 2.1)).astype(np.float32)
+    group.tails = False
+    plain = run("QuantLinear", {"x": inside}, group.tensors(), **group.attributes("linear"))
+    group.tails = True
+    np.testing.assert_array_equal(
+        run("QuantLinear", {"x": inside}, group.tensors(), **group.attributes("linear")), plain
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e30, 2e9])
+def test_tails_without_end_count_as_a_million_steps(value: float) -> None:
+    random = np.random.default_rng(5)
+    group = Group(random, 40, (24,), zero=100, tails=True)
+    x = wide_tailed(random, 9, 40)
+    expected = group(x)
+    x[4, 33] = np.float32(value)
+    found = run("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))
+    assert_close(np.delete(found, 4, axis=0), np.delete(expected, 4, axis=0))
+    x[4, 33] = (-1e6 if value < 0 else 1e6) * float(group.scale)
+    assert_close(found[4], group(x)[4])
+
+
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_activations(activation: str) -> None:
     random = np.random.default_rng(1)
@@ -54,7 +105,7 @@ def test_activations(activation: str) -> None:
 @pytest.mark.parametrize("width", [5, 16, 40, 384])
 def test_residual_and_normalization(width: int, rms: bool) -> None:
     random = np.random.default_rng(width)
-    group = Group(random, 16, (width,))
+    group = Group(random, 16, (width,), tails=rms)
     x, residual = (random.normal(0, 1, (33, n)).astype(np.float32) for n in (16, width))
     weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
     # The residual is a graph input here; its place is behind the group's tensors.
@@ -75,22 +126,20 @@ def test_residual_and_normalization(width: int, rms: bool) -> None:
     np.testing.assert_allclose(found, expected, atol=5e-5, rtol=5e-5)
 
 
+@pytest.mark.parametrize("tails", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize(("rows", "width", "hidden"), [(1, 24, 96), (15, 48, 64), (150, 32, 128)])
-def test_feed_forward(rows: int, width: int, hidden: int, gated: bool) -> None:
+@pytest.mark.parametrize(("rows", "width", "hidden"), [(1, 24, 96), (15, 48, 64), (150, 32, 128), (70, 33, 112)])
+def test_feed_forward(rows: int, width: int, hidden: int, gated: bool, tails: bool) -> None:
     random = np.random.default_rng(rows)
     up = Group(random, width, (hidden, hidden) if gated else (hidden,), smooth=True)
-    down = Group(random, hidden, (width,), outliers=3)
+    down = Group(random, hidden, (width,), outliers=3, smooth=tails, tails=tails)
     x = random.normal(0, 2, (rows, width)).astype(np.float32)
-    found = run(
-        "QuantFeedForward",
-        {"x": x},
-        [*up.tensors(), *down.tensors()],
-        activation="gelu",
-        gated=int(gated),
-        **up.attributes("up"),
-        **down.attributes("down"),
-    )
+    attributes = {"activation": "gelu", "gated": int(gated), **up.attributes("up"), **down.attributes("down")}
+    constants = [*up.tensors(), *down.tensors()]
+    found = run("QuantFeedForward", {"x": x}, constants, **attributes)
+    np.testing.assert_array_equal(found, run("QuantFeedForward", {"x": x}, constants, 2, **attributes))
+    last = run("QuantFeedForward", {"x": x[-1:]}, constants, **attributes)
+    np.testing.assert_array_equal(found[-1:], last)
     wide = up(x)
     inner = erf_gelu(wide[:, :hidden]) * wide[:, hidden:] if gated else erf_gelu(wide)
     # A value on the edge between two steps may be rounded either way: one step of one channel.

@@ -45,6 +45,9 @@ enum {
     ON_STACK = 32768    /* bytes, at most, where other threads' stacks may be small */
 };
 
+/* Of a channel, which fit into an integer; what is beyond counts as that many. */
+#define MOST_STEP 1e6f
+
 static size_t up_to(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -202,21 +205,21 @@ static int holds(const Linear *layer, const int8_t *weight, size_t columns, size
     return 1;
 }
 
-INLINE void store_elements(Element *p, Ints v) {
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-    store_bytes(p, v);
+/* Steps, rounded and clipped to 0..255 around the zero point. */
+INLINE void store_elements(Element *p, Floats steps, Ints zero) {
+    Ints v = add_ints(rounded(steps), zero);
+#if defined(__AVX512VNNI__)
+    store_bytes(p, smaller_ints(larger_ints(v, all_ints(0)), all_ints(255)));
+#elif defined(__AVXVNNI__)
+    store_bytes(p, v); /* clips, too */
 #else
-    store_shorts(p, v);
+    __m256i clipped = _mm256_max_epi16(narrow(v), _mm256_setzero_si256());
+    _mm256_storeu_si256((__m256i *)p, _mm256_min_epi16(clipped, _mm256_set1_epi16(255)));
 #endif
 }
 
-/* x in steps: times its factor, and within what an integer holds; NaN is the largest. */
-INLINE Floats in_steps(Floats x, Floats factor) { return larger(smaller(mul(x, factor), all(1e6f)), all(-1e6f)); }
-
-/* Steps, rounded and clipped to 0..255 around the zero point. */
-INLINE Ints quantized(Floats steps, Ints zero) {
-    return smaller_ints(larger_ints(add_ints(rounded(steps), zero), all_ints(0)), all_ints(255));
-}
+/* x in steps: times its factor, and no more than integers hold, as is NaN; less than they hold is rounded to the least. */
+INLINE Floats in_steps(Floats x, Floats factor) { return smaller(mul(x, factor), all(MOST_STEP)); }
 
 /* What the clip takes from a channel, already smoothed. */
 static float excess_of(const Linear *layer, float x) {
@@ -224,13 +227,19 @@ static float excess_of(const Linear *layer, float x) {
     return x < low ? x - low : x > high ? x - high : 0.0f;
 }
 
-/* What the clip takes from the channels of some quantized rows that are no outliers: few elements, each with its place.
- * Found 16 at a time, in any order; gathered row by row, in the order of channels. */
+/* An element with a part that the clip takes: that part, and where the weights of its channel are in a panel. */
+typedef struct {
+    float beyond;
+    uint32_t step;          /* where the channel's step begins */
+    Element ones[STEP];     /* of that step's weights, 1 for the channel's, else 0 */
+} Tail;
+
+/* Those of some quantized rows. Found 16 at a time, in any order; gathered row by row, in the order of channels. */
 typedef struct {
     uint16_t *masks;        /* (rows, depth / 16) which of 16 there are, */
-    float *steps;           /* (rows, depth) and these: where they are, once gathered `counts` of them first in the row */
-    uint16_t *channels;     /* (rows, depth) their channels, once gathered; MOST_INPUTS of them fit */
-    uint32_t *counts;       /* (rows) */
+    float *beyond;          /* (rows, depth) and these, where they are */
+    Tail *gathered;
+    uint32_t *starts;       /* (rows + 1) where those of a row begin */
 } Tails;
 
 /* 0 where there is no memory. A layer without tails needs none. */
@@ -239,57 +248,65 @@ static int make_tails(const Linear *layer, size_t rows, Tails *tails) {
     *tails = (Tails){0};
     if (!layer->tails)
         return 1;
-    tails->steps = room(cells * sizeof(float) + rows * sizeof(uint32_t) + (cells + cells / 16) * sizeof(uint16_t));
-    if (!tails->steps)
+    tails->gathered = room(cells * (sizeof(Tail) + sizeof(float)) + (rows + 1) * sizeof(uint32_t) + cells / 16 * 2);
+    if (!tails->gathered)
         return 0;
-    tails->counts = (uint32_t *)(tails->steps + cells);
-    tails->channels = (uint16_t *)(tails->counts + rows);
-    tails->masks = tails->channels + cells;
+    tails->beyond = (float *)(tails->gathered + cells);
+    tails->starts = (uint32_t *)(tails->beyond + cells);
+    tails->masks = (uint16_t *)(tails->starts + rows + 1);
     return 1;
 }
 
+/* Nothing is found yet. */
+static void clear_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    if (layer->tails)
+        memset(tails->masks, 0, rows * layer->depth / 16 * sizeof(uint16_t));
+}
+
 INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, size_t row, size_t column) {
-    Floats low = all((float)-layer->zero), high = all((float)(255 - layer->zero));
-    unsigned mask = lanes_outside(steps, low, high);
-    if (mask) {
-        mask &= layer->tailed[column / 16];
-        store(tails->steps + row * layer->depth + column, sub(steps, larger(smaller(steps, high), low)));
-    }
-    tails->masks[(row * layer->depth + column) / 16] = (uint16_t)mask;
+    if (__builtin_expect(!any_outside(steps, layer->low, layer->high), 1))
+        return;
+    Floats low = all(layer->low), high = all(layer->high);
+    size_t place = row * layer->depth + column;
+    steps = larger(steps, all(-MOST_STEP));
+    store(tails->beyond + place, sub(steps, larger(smaller(steps, high), low)));
+    tails->masks[place / 16] = (uint16_t)(lanes_outside(steps, low, high) & layer->tailed[column / 16]);
 }
 
 static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    if (!layer->tails)
+        return;
     size_t groups = layer->depth / 16;
-    for (size_t r = 0; layer->tails && r < rows; r++) {
+    uint32_t count = 0;
+    for (size_t r = 0; r < rows; r++) {
         const uint16_t *masks = tails->masks + r * groups;
-        float *steps = tails->steps + r * layer->depth;
-        uint16_t *channels = tails->channels + r * layer->depth;
-        uint32_t count = 0;
-        for (size_t g = 0; g < groups; g++)
+        tails->starts[r] = count;
+        for (size_t g = 0; g < groups; g++) {
+            uint64_t four;
+            if (g % 4 == 0 && g + 4 <= groups && (memcpy(&four, masks + g, sizeof four), !four)) {
+                g += 3; /* nearly everywhere */
+                continue;
+            }
             for (unsigned mask = masks[g]; mask; mask &= mask - 1) {
                 size_t channel = g * 16 + (size_t)__builtin_ctz(mask);
-                channels[count] = (uint16_t)channel;
-                steps[count++] = steps[channel]; /* no later place than its own */
+                Tail *tail = tails->gathered + count++;
+                *tail = (Tail){tails->beyond[r * layer->depth + channel], (uint32_t)(channel / STEP * 16 * STEP), {0}};
+                tail->ones[channel % STEP] = 1;
             }
-        tails->counts[r] = count;
+        }
     }
-}
-
-/* The weights of one channel in a panel. */
-INLINE Ints weights_of(const Packed *panel, size_t channel) {
-    enum { BITS = 32 / STEP };
-    Ints step = load_ints((const int32_t *)(panel + channel / STEP * 16 * STEP));
-    return shift_right(shift_left_by(step, 32 - BITS - BITS * (int)(channel % STEP)), 32 - BITS);
+    tails->starts[rows] = count;
 }
 
 /* A row's tails @ weights of the panel at `column`. */
 INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row, size_t column) {
     const Packed *panel = (const Packed *)layer->values + column * layer->depth;
-    const float *steps = tails->steps + row * layer->depth;
-    const uint16_t *channels = tails->channels + row * layer->depth;
+    const Tail *last = tails->gathered + tails->starts[row + 1];
     Floats sum = all(0.0f);
-    for (uint32_t t = 0; t < tails->counts[row]; t++)
-        sum = fma16(all(steps[t]), floats(weights_of(panel, channels[t])), sum);
+    for (const Tail *tail = tails->gathered + tails->starts[row]; tail < last; tail++) {
+        Ints step = load_ints((const int32_t *)(panel + tail->step));
+        sum = fma16(all(tail->beyond), floats(dot_bytes(all_ints(0), each(tail->ones), step)), sum);
+    }
     return sum;
 }
 
@@ -297,13 +314,14 @@ INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row,
 static void quantize_rows(const Linear *layer, const float *x, size_t rows, Element *q, float *excess,
                           const Tails *tails) {
     Ints zero = all_ints(layer->zero);
+    clear_tails(layer, tails, rows);
     for (size_t r = 0; r < rows; r++) {
         const float *row = x + r * layer->inputs;
         Element *to = q + r * layer->depth;
         size_t k = 0;
         for (; k + 16 <= layer->inputs; k += 16) {
             Floats steps = in_steps(load(row + k), load(layer->factor + k));
-            store_elements(to + k, quantized(steps, zero));
+            store_elements(to + k, steps, zero);
             if (layer->tails)
                 find_tails(layer, tails, steps, r, k);
         }
@@ -311,7 +329,7 @@ static void quantize_rows(const Linear *layer, const float *x, size_t rows, Elem
             Element held[16];
             Floats steps = in_steps(load_some(row + k, layer->inputs - k),
                                     load_some(layer->factor + k, layer->inputs - k));
-            store_elements(held, quantized(steps, zero));
+            store_elements(held, steps, zero);
             if (layer->tails)
                 find_tails(layer, tails, steps, r, k);
             memcpy(to + k, held, (layer->inputs - k) * sizeof(Element));
@@ -359,7 +377,7 @@ INLINE Floats scaled(const Product *work, Ints acc, size_t row, size_t column) {
         if (excess != 0.0f) /* nearly all are */
             y = fma16(all(excess), load(layer->outlier_rows + j * layer->panels * 16 + column), y);
     }
-    if (layer->tails && work->tails->counts[row])
+    if (layer->tails && work->tails->starts[row] < work->tails->starts[row + 1])
         y = fma16(tail_products(layer, work->tails, row, column), load(layer->scales + column), y);
     return y;
 }
@@ -368,7 +386,7 @@ INLINE Floats scaled(const Product *work, Ints acc, size_t row, size_t column) {
 INLINE void hand_on(const Product *work, Floats y, size_t row, size_t column) {
     const Linear *next = work->next;
     Floats steps = in_steps(y, load(next->factor + column));
-    store_elements(work->next_q + row * next->depth + column, quantized(steps, all_ints(next->zero)));
+    store_elements(work->next_q + row * next->depth + column, steps, all_ints(next->zero));
     if (next->tails)
         find_tails(next, work->next_tails, steps, row, column);
     for (size_t j = 0; j < next->outliers; j++) {
@@ -510,7 +528,7 @@ static int linear(const Linear *layer, const float *x, size_t rows, Activation a
         run_product(&work, pool);
         run_finish(finish, r, to, here, layer->outputs, pool);
     }
-    free(tails.steps);
+    free(tails.gathered);
     free(excess);
     free(q);
     return fits;
@@ -535,6 +553,7 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
             .layer = up, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
             .gated = gated, .next = down, .next_q = hidden, .next_excess = hidden_excess, .next_tails = &hidden_tails,
         };
+        clear_tails(down, &hidden_tails, here);
         run_product(&first, pool);
         gather_tails(down, &hidden_tails, here);
         Product second = {
@@ -544,8 +563,8 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
         run_product(&second, pool);
         run_finish(finish, r, to, here, down->outputs, pool);
     }
-    free(hidden_tails.steps);
-    free(tails.steps);
+    free(hidden_tails.gathered);
+    free(tails.gathered);
     free(hidden_excess);
     free(excess);
     free(hidden);

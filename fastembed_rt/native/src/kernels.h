@@ -32,6 +32,7 @@ typedef struct {
     float outlier_factor[MOST_OUTLIERS]; /* 1 / smoothing of the channel */
     float *outlier_rows;    /* (outliers, panels * 16) their weights */
     int tails;              /* what the clip takes from the other channels is added back, too */
+    float low, high;        /* -zero and 255 - zero, between which it takes nothing */
     uint16_t *tailed;       /* (depth / 16) a bit for each channel that is no outlier */
     void *values;           /* weights in the kernels' own order */
     int32_t *start;         /* (panels * 16) what the zero point adds, negated */

@@ -133,6 +133,8 @@ static Packed *pack(const Group *group) {
     packed->kernels = group->kernels;
     packed->linear = group->linear;
     Linear *linear = &packed->linear;
+    linear->low = (float)(0 - linear->zero);
+    linear->high = (float)(255 - linear->zero);
     linear->depth = (linear->inputs + 15) / 16 * 16;
     linear->panels = (linear->outputs + 15) / 16;
     size_t width = linear->panels * 16;

@@ -36,12 +36,13 @@ INLINE Ints smaller_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 INLINE Ints and_ints(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 #define shift_left(v, bits) _mm512_slli_epi32(v, bits)
-#define shift_right(v, bits) _mm512_srai_epi32(v, bits) /* with the sign */
-INLINE Ints shift_left_by(Ints v, int bits) { return _mm512_sll_epi32(v, _mm_cvtsi32_si128(bits)); }
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE int any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
+INLINE int any_outside(Floats v, float low, float high) {
+    return (_mm512_cmp_ps_mask(v, all(low), _CMP_LT_OQ) | _mm512_cmp_ps_mask(v, all(high), _CMP_GT_OQ)) != 0;
+}
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each */
     return (unsigned)_mm512_cmp_ps_mask(v, low, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v, high, _CMP_GT_OQ);
 }
@@ -85,11 +86,6 @@ INLINE Ints smaller_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a
 INLINE Ints and_ints(Ints x, Ints y) { return pair_ints(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 INLINE Ints or_ints(Ints x, Ints y) { return pair_ints(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
 #define shift_left(v, bits) pair_ints(_mm256_slli_epi32((v).a, bits), _mm256_slli_epi32((v).b, bits))
-#define shift_right(v, bits) pair_ints(_mm256_srai_epi32((v).a, bits), _mm256_srai_epi32((v).b, bits))
-INLINE Ints shift_left_by(Ints v, int bits) {
-    __m128i count = _mm_cvtsi32_si128(bits);
-    return pair_ints(_mm256_sll_epi32(v.a, count), _mm256_sll_epi32(v.b, count));
-}
 INLINE __m256i narrow(Ints v) { /* 16 x int32 within int16 -> 16 x int16 in order */
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xD8);
 }
@@ -105,6 +101,11 @@ INLINE Ints load_shorts(const int16_t *p) {
 }
 INLINE int any_above(Floats x, Floats y) {
     return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)));
+}
+INLINE int any_outside(Floats v, float low, float high) {
+    __m256 least = _mm256_min_ps(v.a, v.b), most = _mm256_max_ps(v.a, v.b);
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(least, _mm256_set1_ps(low), _CMP_LT_OQ),
+                                           _mm256_cmp_ps(most, _mm256_set1_ps(high), _CMP_GT_OQ)));
 }
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) {
     __m256 a = _mm256_or_ps(_mm256_cmp_ps(v.a, low.a, _CMP_LT_OQ), _mm256_cmp_ps(v.a, high.a, _CMP_GT_OQ));
