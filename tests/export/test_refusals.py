@@ -99,7 +99,7 @@ def test_asking_for_what_was_refused_says_why(refused: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         EmbeddingModel(refused, precision="int8")
     said = str(caught.value)
-    assert "the export refused it (int8 vectors are too far from fp32: cosine mean" in said
+    assert re.search(r"the export refused it \(int8 vectors.* are too far from fp32: cosine mean", said)
     assert "this model directory has fp32 (cpu)" in said
     with pytest.raises(InvalidInputError, match="'int4' is not a precision"):
         EmbeddingModel(refused, precision="int4")
@@ -133,8 +133,8 @@ def test_the_command_ends_with_4_and_says_what_is_left_out(
     command += ["--no-verify", "--calibration", str(few)]
     assert cli.main([*command, "-o", str(tmp_path / "out")]) == ParityError.exit_code == 4
     said = capsys.readouterr()
-    assert "] left out: int8 for target cpu: int8 vectors are too far from fp32" in said.err
-    assert said.out.splitlines()[-1].startswith("  left out: int8 for target cpu: int8 vectors are too far from fp32")
+    assert re.search(r"\] left out: int8 for target cpu: int8 vectors.* are too far from fp32", said.err)
+    assert re.match(r"  left out: int8 for target cpu: int8 vectors.* are too far", said.out.splitlines()[-1])
     assert_whole(tmp_path / "out")
     assert cli.main([*command, "-o", str(tmp_path / "quiet"), "--quiet"]) == 4
     said = capsys.readouterr()
@@ -203,7 +203,7 @@ def test_where_nothing_passes_nothing_is_written(
         str(caught.value).startswith("no precision passes: int8 for target cpu: model.")
     )
     assert contents(tmp_path) == before
-    with pytest.raises(ParityError, match=r"^int8 vectors are too far from fp32"):  # asked for alone
+    with pytest.raises(ParityError, match=r"^int8 vectors.* are too far from fp32"):  # asked for alone
         quick(checkpoint, output, precisions=("int8",), calibration=few, min_cosine=TOO_MUCH, force=force)
     assert contents(tmp_path) == before
 
