@@ -339,7 +339,9 @@ def feeds(
 ) -> batching.Feeds:
     """What a graph of token vectors takes for a batch; `boundaries` (B,) is how many tokens of each row are seen."""
     made = batching.feeds(rows, inputs, pad_token_id, np.zeros_like(boundaries))
-    name = "token_mask" if "token_mask" in made else "attention_mask"
+    name = next((name for name in ("token_mask", "attention_mask") if name in made), None)
+    if name is None:  # target native, which is made for models only whose tokens all see each other
+        return made
     hidden = np.arange(made[name].shape[1]) >= boundaries[:, None]
     made[name][hidden] = 0
     return made

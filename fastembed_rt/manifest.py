@@ -64,6 +64,18 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A precision that was asked for and is not there: its graph did not pass, or could not be made."""
+
+    precision: str
+    target: str  # of the export: cpu, cuda, tensorrt
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.precision} for target {self.target}: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the vectors come from."""
 
@@ -138,6 +150,7 @@ class Manifest:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # what the exporter was told against the checkpoint
     notes: tuple[str, ...] = ()  # what a reader should know: tensors left out, limits capped
     parity: Mapping[str, Any] = field(default_factory=lambda: {"status": NOT_VERIFIED})
+    refused: tuple[Refused, ...] = ()  # what was asked for and left out of all encoders
     created_by: str = ""
     route: str | None = None  # name of this encoder, where queries and documents have different ones
     routes: Mapping[str, Manifest] = field(default_factory=dict)  # by role, "query" or "document", those of the others
@@ -282,7 +295,8 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        names = {key: key if key.isprintable() else repr(key) for key in value}  # an error is one line
+        return {key: _value(arguments[1], item, f"{where}.{names[key]}") for key, item in value.items()}
     if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     expected = "a list" if origin is tuple else "an object" if origin is Mapping else hint.__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .manifest import Variant
+from .manifest import Refused, Variant
 
 # By target of an export. What --target cpu makes has two more names in a manifest, see MADE_WITH.
 PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "bf16", "fp32"), "tensorrt": ("fp16", "fp32")}
@@ -35,8 +35,22 @@ def targets_for(precision: str) -> tuple[str, ...]:
     return tuple(target for target, precisions in PRECISIONS.items() if precision in precisions)
 
 
-def lacking(precision: str, provider: str, targets: Sequence[str], variants: Sequence[Variant]) -> str:
-    """Why a model directory has no graph of a precision for a provider, which runs `targets`, and what to do."""
+def made_for(variant: Variant) -> tuple[str, str]:
+    """The export's target and precision that a graph is there for: several graphs may be."""
+    return MADE_WITH.get(variant.target, variant.target), variant.precision
+
+
+def lacking(
+    precision: str,
+    provider: str,
+    targets: Sequence[str],
+    variants: Sequence[Variant],
+    refused: Sequence[Refused] = (),
+) -> str:
+    """Why a model directory has no graph of a precision for a provider, which runs `targets`, and what to do.
+
+    `refused`: what the export left out.
+    """
     there = f"this model directory has {_described(variants)}"
     if reason := unknown(precision):
         return f"{reason}; {there}"
@@ -47,7 +61,13 @@ def lacking(precision: str, provider: str, targets: Sequence[str], variants: Seq
             f"precision {precision!r} does not run with provider {provider!r}, for which there are {listed(runs)}; "
             f"{there}; {precision} is for provider {others}"
         )
-    makers = (MADE_WITH.get(target, target) for target in targets)
+    makers = [MADE_WITH.get(target, target) for target in targets]
+    why = next((one.why for one in refused if one.precision == precision and one.target in makers), None)
+    if why is not None:
+        return (
+            f"precision {precision!r} is not in this model directory for provider {provider!r}: the export refused it "
+            f"({why}); {there}; take one of those"
+        )
     target = next(name for name in makers if precision in PRECISIONS[name])
     return (
         f"precision {precision!r} is not in this model directory for provider {provider!r}; {there}; "
@@ -59,5 +79,6 @@ def _described(variants: Sequence[Variant]) -> str:
     """Precisions with the export's targets that they are there for: "fp32 (cpu, cuda) and int8 (cpu)"."""
     found: dict[str, dict[str, None]] = {}
     for variant in variants:
-        found.setdefault(variant.precision, {})[MADE_WITH.get(variant.target, variant.target)] = None
+        target, precision = made_for(variant)
+        found.setdefault(precision, {})[target] = None
     return listed(f"{name} ({', '.join(targets)})" for name, targets in found.items())

@@ -76,13 +76,13 @@ def choose_variant(
         raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
     wanted = manifest.default.precision if precision is None else precision
     if all(variant.precision != wanted for variant in manifest.variants):
-        raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants))
+        raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
     runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
         if target is None:
-            raise ModelFormatError(lacking(wanted, provider, row.targets, manifest.variants))
+            raise ModelFormatError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
         targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
         raise ModelFormatError(
             f"precision {wanted!r} is there for {', '.join(targets)}, not for provider {provider!r} and target "

@@ -54,6 +54,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "electra": {**SIZES, "embedding_size": 16},
     # Two groups of layers, the first run twice and the second once, both of two layers.
     "albert": {**SIZES, "embedding_size": 16, "num_hidden_groups": 2, "inner_group_num": 2},
+    # Groups of their own for each layer: keys in other ones than queries and values.
+    "squeezebert": {**SIZES, "embedding_size": 24, "q_groups": 3, "k_groups": 2, "v_groups": 3},
     "modernbert": {**SIZES, **IDS, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
     "qwen3": {**SIZES, **IDS, **GROUPED},
     # Windows of 4 tokens to each side, and all of the text in the last layer.

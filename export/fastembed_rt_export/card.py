@@ -6,7 +6,7 @@ from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKIN
 from fastembed_rt.missing import NVIDIA
 from fastembed_rt.sizes import readable
 
-from .verify import describe, details
+from .report import describe, details
 
 CARD_FILE = "README.md"
 # By task: what the hub calls it, and how the directory is used.
@@ -74,6 +74,7 @@ Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest
 
 Parity with the checkpoint: {describe(manifest.parity)}.
 {"".join(f"{chr(10)}- {line}" for line in details(manifest.parity))}
+{"".join(f"{chr(10)}Left out, since it does not pass: {one}." for one in manifest.refused)}
 {"".join(f"{chr(10)}Texts in the role {r!r} go through {' -> '.join(m.modules)}." for r, m in manifest.routes.items())}
 
 ## Load it

@@ -19,7 +19,7 @@ from fastembed_rt.loading import LoadedModel
 from fastembed_rt.manifest import Manifest
 from fastembed_rt.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
-from .long_texts import EXACT, FAR_MORE, LONGEST, ONE_MORE, SHORT, AtLimit, at_limit, filled
+from .long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, AtLimit, Reach, at_limit, between, filled
 from .parity import NO_PROMPT, Case, ask, parity_texts
 from .reference import REFERENCE_BATCH, versions, word_of
 from .static import UNLIMITED
@@ -60,12 +60,12 @@ class Known:
     calls: dict[str, Any]
 
 
-def text_cases(model: Any, calls: Sequence[str], longest: int) -> list[Case]:
+def text_cases(model: Any, calls: Sequence[str], reach: Reach) -> list[Case]:
     """Cases of single texts: all by the first of `calls`, some by the others and under every prompt, the limit by all.
 
-    `longest` is how many tokens the longest text has whose vectors are compared.
+    `reach` says how long the texts are whose vectors are compared.
     """
-    texts, limit = parity_texts(), model.max_length
+    texts, limit, longest = parity_texts(), model.max_length, reach.longest
     chosen = {case.id for case in texts[:: max(len(texts) // PROMPT_TEXTS, 1)]}
     few = {case.id for case in [case for case in texts if len(case.text) < SHORT][:: len(texts) // SAME_TEXTS]}
     prompts = {name: text for name, text in model.prompts.items() if text}
@@ -85,14 +85,18 @@ def text_cases(model: Any, calls: Sequence[str], longest: int) -> list[Case]:
             for case, count in zip(texts, counts, strict=True)
             if whole or case.id in chosen | few
         ]
+        counted = partial(model.count_tokens, prompt=text)
+        if whole:
+            made += [(case, True) for case in between(reach, counted)]
         if limit < UNLIMITED:
             if text not in edges:
-                edges[text] = at_limit(limit, partial(model.count_tokens, prompt=text))
+                edges[text] = at_limit(limit, counted)
             compared = limit <= longest and (whole or (text != first and limit <= SHORT))
-            made += [(Case(EXACT, edges[text].exact), compared), (Case(ONE_MORE, edges[text].one_more), False)]
-            made += [(Case(FAR_MORE, edges[text].far_more), False)]
+            made += [(Case(EXACT, edges[text].exact, kind=LENGTH), compared)]
+            made += [(Case(ONE_MORE, edges[text].one_more, kind=LENGTH), False)]
+            made += [(Case(FAR_MORE, edges[text].far_more, kind=LENGTH), False)]
             if whole and limit > longest:
-                made.append((Case(LONGEST, filled(longest, partial(model.count_tokens, prompt=text))), True))
+                made.append((Case(LONGEST, filled(longest, counted), kind=LENGTH), True))
         cases += [replace(case, call=call, prompt_name=name, tokens_only=not compared) for case, compared in made]
     return cases
 

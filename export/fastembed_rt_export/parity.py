@@ -48,6 +48,7 @@ class Case:
     call: str = "encode"
     second: str | None = None  # the other text of a pair
     tokens_only: bool = False  # what comes of the tokens is compared with other cases
+    kind: str = ""  # what it is an example of; reports say which kinds are worst
 
     @property
     def inputs(self) -> str | list[str]:
@@ -114,6 +115,17 @@ class Comparison:
         return f"{self.case}: cosine {self.cosine:.6f}, difference {self.max_abs_diff:.2e}"
 
 
+def by_kind(compared: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Cosines of each kind of text for the manifest, the kind with the worst text first."""
+    found: dict[str, list[float]] = {}
+    for entry in compared:
+        found.setdefault(entry.case.kind, []).append(entry.cosine)
+    return [
+        {"kind": kind, "n": len(own), "mean_cosine": round(float(np.mean(own)), 6), "min_cosine": round(min(own), 6)}
+        for kind, own in sorted(found.items(), key=lambda item: min(item[1]))
+    ]
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """Cosines of many texts in three numbers, or another measure that is 1 where two outputs are alike."""
@@ -155,7 +167,7 @@ class Fidelity:
 def parity_texts() -> list[Case]:
     """The texts that ship with the package."""
     lines = (resources.files(__package__) / "data" / "parity.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Case(entry["id"], entry["text"]) for entry in map(json.loads, lines)]
+    return [Case(entry["id"], entry["text"], kind=entry["kind"]) for entry in map(json.loads, lines)]
 
 
 def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,18 +12,21 @@ from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub import resolve_checkpoint
-from fastembed_rt.manifest import EMBEDDING, FileRecord, Manifest, Source, record_file
+from fastembed_rt.manifest import EMBEDDING, Manifest, Refused, Source, record_file
 
 from . import heads, quantize, tasks, tokenizer_file, variants, verify
 from .card import CARD_FILE, card
 from .checkpoint import Checkpoint, Overrides
 from .directory import atomic_directory, check_free
+from .encoders import prefixed, with_parity
 from .errors import InvalidInputError, UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph
 from .graph.ops import Ops
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from .graph.target import Target
+from .long_texts import Reach
 from .parity import INT8_MIN_COSINE
+from .refusals import Refusals, left
 from .variants import Built
 
 
@@ -40,7 +43,7 @@ class ExportOptions:
     targets: tuple[str, ...] = ("cpu",)  # cpu (with model.onnx, for any runtime) | cuda | tensorrt
     precisions: tuple[str, ...] | None = None  # the first is the directory's default; None: fp32, for GPUs alone fp16
     calibration: Path | None = None  # texts for int8 instead of those that ship
-    min_cosine: float = INT8_MIN_COSINE  # int8 vectors below it fail the export
+    min_cosine: float = INT8_MIN_COSINE  # int8 is left out where a vector is below it
     verify: bool = True
     trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
     external_data: bool = False  # also for models under 2 GB
@@ -58,9 +61,16 @@ class Exported:
     manifest: Manifest
     seconds: float
 
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """Precisions that were asked for and are not there, since they did not pass."""
+        return self.manifest.refused
+
 
 def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Exported:
     """Export the checkpoint `name`, a directory or a hub id, into a model directory.
+
+    Precisions that do not pass are left out; the result and its manifest name them.
 
     Args:
         name: what to export.
@@ -72,7 +82,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         InvalidInputError: options that are not possible, for any checkpoint or for this one.
         CheckpointError, UnsupportedCheckpointError: see their texts.
         OutputExistsError: the output is there and `force` is not given.
-        ParityError: vectors differ from the reference; nothing is written.
+        ParityError: vectors differ from the reference, in every precision; nothing is written.
     """
     start = time.monotonic()
     if not MIN_OPSET <= options.opset <= MAX_OPSET:
@@ -97,8 +107,9 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
     checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
+    refusals = Refusals(say)
     with atomic_directory(output, force=options.force) as work:
-        described = _make(checkpoint, work, options, precisions, say)
+        described = _make(checkpoint, work, options, precisions, refusals)
         for role, route in checkpoint.routes.items():
             if route.stored is checkpoint.stored:  # the same encoder, which cuts texts elsewhere
                 alike = replace(described, max_length=route.max_length, routes={})
@@ -106,15 +117,17 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                 continue
             say(f"the encoder of {role} texts, route {route.route!r}")
             (work / role).mkdir()
-            made = prefixed(_make(route, work / role, options, precisions, say), role)
+            refusals.encoder = role
+            made = prefixed(_make(route, work / role, options, precisions, refusals), role)
             if made.dim != described.dim:
                 raise UnsupportedCheckpointError(
                     f"route {route.route!r} gives vectors of {made.dim} numbers, route {checkpoint.route!r} of "
                     f"{described.dim}: they cannot be compared"
                 )
             described = replace(described, routes={**described.routes, role: made})
+        described = left(work, described, refusals)
         described.write(work)
-        described = with_parity(described, _parity(work, checkpoint, options, say))
+        described = _verified(work, described, checkpoint, options, refusals)
         described.write(work)
         (work / CARD_FILE).write_text(card(described), encoding="utf-8")
     return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
@@ -131,7 +144,7 @@ def _make(
     work: Path,
     options: ExportOptions,
     precisions: tuple[str, ...],
-    say: Callable[[str], None],
+    refusals: Refusals,
 ) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
     tokenizer = tokenizer_file.load(checkpoint)
@@ -151,40 +164,11 @@ def _make(
             calibration=options.calibration,
             min_cosine=options.min_cosine,
             task=tasks.quantizing(checkpoint),
+            reach=Reach.of(checkpoint, checkpoint.max_length),
         ),
-        say,
+        refusals,
     )
     return _describe(checkpoint, work, tokenizer, made)
-
-
-def prefixed(described: Manifest, folder: str) -> Manifest:
-    """The manifest of an encoder whose files lie in a folder of the model directory."""
-
-    def placed(record: FileRecord) -> FileRecord:
-        return replace(record, file=f"{folder}/{record.file}")
-
-    return replace(
-        described,
-        tokenizer=placed(described.tokenizer),
-        variants=tuple(
-            replace(variant, graph=placed(variant.graph), weights=tuple(map(placed, variant.weights)))
-            for variant in described.variants
-        ),
-        default_variant=f"{folder}/{described.default_variant}",
-    )
-
-
-def with_parity(described: Manifest, report: Mapping[str, Any]) -> Manifest:
-    """The manifest with a parity report, and the routes' with what is theirs of it."""
-
-    def own(route: Manifest) -> Mapping[str, Any]:
-        files = {variant.graph.file for variant in route.variants}
-        by_file = {key: report[key] for key in ("variants", "not_compared") if key in report}
-        theirs = {key: {f: entry for f, entry in found.items() if f in files} for key, found in by_file.items()}
-        return {**report, **theirs}
-
-    routes = {role: replace(route, parity=own(route)) for role, route in described.routes.items()}
-    return replace(described, parity=report, routes=routes)
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
@@ -233,15 +217,26 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
 
 
-def _parity(
-    work: Path, checkpoint: Checkpoint, options: ExportOptions, say: Callable[[str], None]
-) -> Mapping[str, object]:
+def _verified(
+    work: Path, described: Manifest, checkpoint: Checkpoint, options: ExportOptions, refusals: Refusals
+) -> Manifest:
+    """The manifest with the parity report, without what did not pass.
+
+    Raises:
+        ParityError: nothing that was compared has passed.
+    """
     missing = (verify.can_verify() or verify.own_code(checkpoint)) if options.verify else "not asked for"
-    missing = missing or verify.nothing_runs(contract.read(work))
+    missing = missing or verify.nothing_runs(described)
     if missing is not None:
-        say(f"parity: {contract.NOT_VERIFIED} ({missing})")
-        return {"status": contract.NOT_VERIFIED, "reason": missing}
-    return tasks.verify(work, checkpoint, say, min_cosine=options.min_cosine)
+        refusals.say(f"parity: {contract.NOT_VERIFIED} ({missing})")
+        return with_parity(described, {"status": contract.NOT_VERIFIED, "reason": missing})
+    refusals.encoder = ""  # the report names files
+    before = len(refusals.errors)
+    report = tasks.verify(work, checkpoint, refusals.say, min_cosine=options.min_cosine, refuse=refusals.variant)
+    verified = with_parity(left(work, described, refusals), report)
+    if len(refusals.errors) > before and not verified.parity["variants"]:
+        raise refusals.nothing_left()  # what does not run here has not passed either
+    return verified
 
 
 def _describe(

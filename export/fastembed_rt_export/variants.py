@@ -30,10 +30,13 @@ from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
 from .graph.target import Target
 from .graph.writer import Written, write
+from .long_texts import Reach, between, filled
 from .parity import Fidelity, Vectors, parity_texts
+from .refusals import REFUSES, Key, Refusals, new_files
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
+PLAINEST = ("cpu", "fp32")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,27 @@ class Wanted:
     calibration: Path | None
     min_cosine: float
     task: Quantizing
+    reach: Reach  # how long the texts are that the gate compares
     show_progress: bool = False
+
+    def texts(self, tokenizer: TextTokenizer) -> list[str]:
+        """Texts like those that the gate compares vectors of, those made by their length and for the limit included."""
+
+        def count(text: str) -> int:
+            return int(tokenizer.count([text])[0])
+
+        cases = [*parity_texts(), *between(self.reach, count)]
+        return [*(case.text for case in cases), filled(self.reach.longest, count)]
+
+    @property
+    def keys(self) -> list[Key]:
+        """What is to be made, in the table's order: int8 and the calibration behind it last."""
+        return [
+            (target, precision)
+            for target, possible in PRECISIONS.items()
+            for precision in possible
+            if target in self.targets and precision in self.precisions
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,19 +139,36 @@ def check(targets: Sequence[str], precisions: Sequence[str]) -> None:
         )
 
 
-def make(build: Build, work: Path, wanted: Wanted, say: Say) -> Made:
-    """Write the graphs of all targets and precisions into `work`, which has its tokenizer.json already."""
-    found: dict[tuple[str, str], list[Variant]] = {}
+def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
+    """Write the graphs of all targets and precisions into `work`, which has its tokenizer.json already.
+
+    What does not pass goes to `refusals`, and what is there is not made.
+
+    Raises:
+        ParityError, UnsupportedCheckpointError: nothing passes.
+    """
+    found: dict[Key, list[Variant]] = {}
     built: Built | None = None
-    # In the table's order: int8 and the calibration behind it last.
-    for target in (target for target in PRECISIONS if target in wanted.targets):
-        for precision in (precision for precision in PRECISIONS[target] if precision in wanted.precisions):
+    keys = [key for key in wanted.keys if key not in refusals.errors]
+    for target, precision in keys:
+        before = list(work.iterdir())
+        try:
             if target != "cpu":
-                built, found[target, precision] = _gpu(build, work, wanted, say, target, precision)
+                made, variants = _gpu(build, work, wanted, refusals.say, target, precision)
             else:
                 maker = _fp32 if precision == "fp32" else _int8
-                built, found[target, precision] = maker(build, work, wanted, say)
-    assert built is not None
+                made, variants = maker(build, work, wanted, refusals.say)
+        except REFUSES as error:
+            # The plainest graph that there is: what it lacks, all lack.
+            if len(keys) == 1 or (isinstance(error, UnsupportedCheckpointError) and (target, precision) == PLAINEST):
+                raise
+            refusals.add((target, precision), error)
+            for file in new_files(work, before):
+                file.unlink()
+        else:
+            built, found[target, precision] = built or made, variants
+    if built is None:
+        raise refusals.nothing_left()
     order = [(target, precision) for precision in wanted.precisions for target in wanted.targets]
     ordered = [variant for key in order for variant in found.get(key, ())]
     return Made(variants=tuple(ordered), dim=built.dim, beside=built.beside)
@@ -173,7 +213,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     tokens = int(sample.lengths.sum())
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
     threads = available_threads()
-    held_out = wanted.task.sample(tokenizer, [case.text for case in parity_texts()])
+    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
     base = CPU if wanted.cpu else PORTABLE
     opset = base.opset or wanted.opset
     with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:

@@ -61,7 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROG,
         description="Export a fine-tuned sentence encoder to ONNX and turn texts into vectors without torch.",
         epilog="exit codes: 0 done, 1 failure, 2 wrong usage or input, 3 model not found or damaged, "
-        "4 vectors differ from the reference, 5 package or provider missing, 130 interrupted",
+        "4 vectors differ from the reference (of export: what differs is left out), 5 package or provider missing, "
+        "130 interrupted",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")

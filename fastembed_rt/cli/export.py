@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import memory
-from ..errors import InvalidInputError, MissingDependencyError, UnsupportedCheckpointError
+from ..errors import InvalidInputError, MissingDependencyError, ParityError, UnsupportedCheckpointError
 from ..manifest import TASKS
 from ..sizes import readable
 from .arguments import add_hub_options, min_cosine, text
@@ -28,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "export",
         help="export a checkpoint into a model directory",
-        description="Export a hub id, a sentence-transformers or a transformers directory to a model directory.",
+        description="Export a hub id, a sentence-transformers or a transformers directory to a model directory. A "
+        "precision whose vectors are too far from the reference, or that cannot be made of the checkpoint, is left "
+        "out: the others are there, and the exit code is 4. Where none passes, nothing is written.",
     )
     parser.add_argument("checkpoint", help="hub id or directory")
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
@@ -63,7 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
     )
-    parser.add_argument("--min-cosine", type=min_cosine, help="floor for int8 vectors against fp32 (default: 0.98)")
+    parser.add_argument(
+        "--min-cosine", type=min_cosine, help="floor for int8 vectors, below which int8 is left out (default: 0.98)"
+    )
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
@@ -86,7 +90,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and print a summary."""
+    """Export and print a summary; returns 4 when a precision was left out."""
     try:
         from fastembed_rt_export.checkpoint import Overrides
         from fastembed_rt_export.graph.portable import DEFAULT_OPSET
@@ -123,7 +127,9 @@ def run(args: argparse.Namespace) -> int:
     done = export(args.checkpoint, options, steps(args.quiet))
     if not args.quiet:
         print(_summary(done))
-    return 0
+    elif done.refused:
+        print(*(f"left out: {refused}" for refused in done.refused), sep="\n", file=sys.stderr)
+    return ParityError.exit_code if done.refused else 0
 
 
 def _pooling(value: str) -> tuple[str, ...]:
@@ -168,7 +174,7 @@ def plain_prompt(facts: Manifest) -> str:
 
 def _summary(done: Exported) -> str:
     from fastembed_rt_export.card import outline, prompts_line
-    from fastembed_rt_export.verify import describe, details
+    from fastembed_rt_export.report import describe, details
 
     made = done.manifest
     lines = [f"{done.directory}"]
@@ -182,6 +188,7 @@ def _summary(done: Exported) -> str:
     lines.append(f"  parity: {describe(made.parity)}")
     lines += [f"    {line}" for line in details(made.parity)]
     lines.append(f"  {done.seconds:.1f} s{_peak_memory()}")
+    lines += [f"  left out: {refused}" for refused in made.refused]
     return "\n".join(lines)
 
 

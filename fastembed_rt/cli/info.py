@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
 SOUND = frozenset({OK, NOT_FETCHED})
+MOST_ROWS = 3  # of a table in the parity report, whose worst row comes first; --json has all
 VARIANT_COLUMNS = ("file", "target", "precision", "opset", "size", "hash", "weights")
 
 
@@ -273,6 +274,8 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED))
     for name, value in _flatten({key: value for key, value in facts.parity.items() if key != "status"}):
         yield "", f"{name} {value}"
+    for refused in facts.refused:
+        yield "left out", str(refused)
     if facts.created_by:
         yield "created by", facts.created_by
 
@@ -342,7 +345,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")
         elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
-            for item in value:
+            for item in value[:MOST_ROWS]:
                 yield prefix + name, ", ".join(f"{key} {_quote(entry)}" for key, entry in item.items())
         else:
             yield prefix + name, _quote(value)

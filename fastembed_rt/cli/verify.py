@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         from fastembed_rt_export.card import CARD_FILE, card, prompts_line
         from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, check_again
-        from fastembed_rt_export.verify import describe, details
+        from fastembed_rt_export.report import describe, details
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ from tokenizers import Tokenizer
 from tolerances import close
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, native
+from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.architectures.deberta import log_bucket
 from fastembed_rt_export.architectures.jina_bert import slopes
 from fastembed_rt_export.checkpoint import Overrides
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
-from fastembed_rt_export.pipeline import ExportOptions, check_again, export
+from fastembed_rt_export.graph.cpu import CPU
+from fastembed_rt_export.graph.portable import PORTABLE
+from fastembed_rt_export.pipeline import ExportOptions, build, check_again, export
 
 Vectors = npt.NDArray[np.float32]
 MAX_LENGTH = 44
@@ -111,6 +115,7 @@ def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
         ("deberta", "DebertaForMaskedLM"),
         ("deberta-v2", "DebertaV2ForMaskedLM"),
         ("ernie", "ErnieForMaskedLM"),
+        ("squeezebert", "SqueezeBertForMaskedLM"),
         ("data2vec-text", "Data2VecTextForMaskedLM"),
         ("qwen2", "Qwen2ForCausalLM"),
     ],
@@ -370,6 +375,66 @@ def test_logarithmic_buckets_are_those_of_transformers(buckets: int, furthest: i
     distance = np.arange(-600, 601)
     wanted = make_log_bucket_position(torch.tensor(distance), buckets, furthest).to(torch.long).numpy()
     np.testing.assert_array_equal(log_bucket(distance, buckets, furthest), wanted)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"q_groups": 4, "k_groups": 4, "v_groups": 4},
+        {"q_groups": 1, "k_groups": 1, "v_groups": 1, "intermediate_groups": 1, "output_groups": 1},
+        {"q_groups": 1, "k_groups": 2, "v_groups": 6, "intermediate_groups": 2, "output_groups": 8},
+        {"layer_norm_eps": 0.3},  # of the embeddings alone
+    ],
+)
+def test_squeezebert_has_the_groups_that_its_config_names(tmp_path: Path, changes: dict[str, Any]) -> None:
+    directory = save_transformers(tmp_path / "squeezebert", "squeezebert", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_squeezebert_multiplies_groups_and_no_zeros_between_them(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "squeezebert", "squeezebert")
+    checkpoint = checkpoints.load(directory, "squeezebert")
+    stored = sum(math.prod(tensor.shape) for name, tensor in checkpoint.stored.items() if "pooler" not in name)
+    for target in (PORTABLE, CPU):
+        graph = build(checkpoint, target, 23).graph
+        assert sum(math.prod(weight.shape) for weight in graph.weights.values()) < stored
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"post_attention_groups": 2}, UnsupportedCheckpointError, "post_attention_groups = 2"),
+        ({"embedding_size": 16}, UnsupportedCheckpointError, "embedding_size = 16"),
+        ({"k_groups": 5}, CheckpointError, "24 channels to 24 cannot be cut into 5 groups"),
+        ({"output_groups": 0}, CheckpointError, "56 channels to 24 cannot be cut into 0 groups"),
+        ({"q_groups": 2}, CheckpointError, r"attention\.query\.weight is F32 \(24, 8, 1\), the config asks for"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], error: Any, said: str) -> None:
+    directory = save_transformers(tmp_path / "squeezebert", "squeezebert")
+    change_json(directory / "config.json", **change)
+    with pytest.raises(error, match=said):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_squeezebert_is_quantized_in_its_groups(tmp_path: Path, pooling: str) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(text for text in TEXTS if text), encoding="utf-8")
+    source = save_sentence_transformers(tmp_path / "source", "squeezebert", pooling=pooling, max_seq_length=40)
+    options = ExportOptions(output=tmp_path / "out", precisions=("int8",), min_cosine=0.9, calibration=texts)
+    made = export(str(source), options).manifest
+    own = ["native"] if native.kernels() else []
+    assert [variant.target for variant in made.variants] == [*own, "cpu"]
+    # Queries and values in 3 groups, keys in 2, the output, and 4 groups up and down; first tokens' queries alone.
+    one_token = 3 if pooling == "cls" else 0
+    assert {variant.notes["int8_groups"] for variant in made.variants} == {3 * (3 + 2 + 1 + 4 + 4) + one_token}
+    wanted = reference_vectors(source)
+    for variant in made.variants:
+        assert not variant.notes["float_groups"]
+        with EmbeddingModel(tmp_path / "out", target=variant.target) as model:
+            cosines = (model.encode(TEXTS) * wanted).sum(axis=1)
+        assert cosines.min() > 0.99
 
 
 def test_texts_of_a_left_padded_reference_are_cut_alike(tmp_path: Path) -> None:

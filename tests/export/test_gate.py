@@ -316,10 +316,10 @@ def test_the_longest_text_is_bounded_by_what_it_costs() -> None:
 def test_long_texts_beyond_the_cost_are_compared_by_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastembed_rt_export import verify
+    from fastembed_rt_export import long_texts
 
     checkpoint = save_sentence_transformers(tmp_path / "source", max_position_embeddings=700, max_seq_length=700)
-    monkeypatch.setattr(verify, "longest_compared", lambda *_: 600)
+    monkeypatch.setattr(long_texts, "longest_compared", lambda *_: 600)
     made = export(str(checkpoint), ExportOptions(output=tmp_path / "out")).manifest
     call = made.parity["calls"]["encode"]
     assert (call["longest_tokenized"], call["beyond_budget"]) == (700, True)

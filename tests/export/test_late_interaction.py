@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
 from tolerances import REFERENCE, REORDERED, close
 
-from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker
+from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, native
 from fastembed_rt.cli import main
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, InvalidTypeError, TextTooLongError
 from fastembed_rt.manifest import read
@@ -256,6 +256,23 @@ def test_int8_stays_near(directory: Path, checkpoint: Path) -> None:
     assert np.mean(cosines) > 0.97
     notes = read(directory).variants[-1].notes
     assert notes["fidelity"]["min_cosine"] > 0.98
+
+
+@pytest.mark.skipif(native.kernels() is None, reason=f"target native does not run here: {native.why_not()}")
+@pytest.mark.parametrize("expansion", [None, {**FIXED, "attend": True}])
+def test_int8_on_our_own_operators_where_all_tokens_see_each_other(
+    tmp_path: Path, expansion: dict[str, Any] | None
+) -> None:
+    checkpoint = save_multi_vector(tmp_path / "checkpoint", query_expansion=expansion)
+    made = exported(checkpoint, tmp_path / "out", precisions=("int8",), min_cosine=0.5)
+    assert [variant.target for variant in read(made).variants] == ["native", "cpu"]
+    theirs = reference(checkpoint)
+    for target in ("native", "cpu"):
+        with LateInteractionModel(made, target=target) as model:
+            for encode in ("encode_query", "encode_document"):
+                wanted = getattr(theirs, encode)(TEXTS)
+                for ours, expected in zip(getattr(model, encode)(TEXTS), wanted, strict=True):
+                    assert float((ours * expected.numpy()).sum(1).mean()) > 0.97, (target, encode)
 
 
 def test_streams_asyncio_and_prompts(model: LateInteractionModel, checkpoint: Path) -> None:

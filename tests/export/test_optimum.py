@@ -74,11 +74,25 @@ def test_a_traced_graph_has_heads_contract_and_gate_of_the_others(
 
 
 def test_a_graph_without_products_with_weights_has_no_int8(tmp_path: Path) -> None:
-    """SqueezeBERT's layers are convolutions."""
-    done = run("export", str(tmp_path), "squeezebert", "int8")
+    """SqueezeBERT's layers are convolutions in a trace; its builder makes linear layers of them."""
+    done = run("export", str(tmp_path), "squeezebert", "int8", "--exporter", "optimum")
     assert done.returncode != 0
     assert "int8 has nothing to do" in done.stderr
     assert not (tmp_path / "made").exists()
+
+
+def test_where_a_trace_has_no_int8_the_rest_is_there(tmp_path: Path) -> None:
+    done = run("export", str(tmp_path), "squeezebert", "int8,fp32", "--exporter", "optimum")
+    assert done.returncode == 4
+    assert "left out: int8 for target cpu: the graph multiplies nothing with a matrix of weights" in done.stderr
+    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text(encoding="utf-8"))
+    assert [variant["graph"]["file"] for variant in manifest["variants"]] == ["model.onnx"]
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
 
 
 @pytest.fixture(scope="module")

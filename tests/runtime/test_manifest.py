@@ -76,6 +76,22 @@ def test_the_files_of_a_manifest_are_listed_once(body: dict[str, Any]) -> None:
     assert sorted(names) == ["model.cuda.fp16.onnx", "model.onnx", "tokenizer.json", "weights.bin"]
 
 
+def test_what_was_refused_comes_back_and_need_not_be_there(body: dict[str, Any]) -> None:
+    refused = manifest.Refused(precision="int8", target="cpu", why="cosine min 0.94")
+    with_it = dataclasses.replace(parse(body), refused=(refused,))
+    assert manifest.parse(with_it.to_json()) == with_it
+    assert str(refused) == "int8 for target cpu: cosine min 0.94"
+    assert parse({key: value for key, value in body.items() if key != "refused"}).refused == ()
+    with pytest.raises(ModelFormatError, match=r"refused\[0\] lacks the field 'why'"):
+        parse({**body, "refused": [{"precision": "int8", "target": "cpu"}]})
+
+
+def test_a_name_with_a_line_feed_is_told_in_one_line(body: dict[str, Any]) -> None:
+    with pytest.raises(ModelFormatError) as caught:
+        parse({**body, "routes": {"a\nb": None}})
+    assert r"routes.'a\nb' is NoneType" in str(caught.value)
+
+
 def test_unknown_facts_of_a_later_writer_are_passed_over(body: dict[str, Any]) -> None:
     assert parse({**body, "a_new_fact": [1, 2]}) == parse(body)
 

@@ -24,6 +24,7 @@ from . import (
     mpnet,
     nomic_bert,
     qwen,
+    squeezebert,
     t5,
 )
 from .blocks import Config
@@ -137,6 +138,14 @@ ARCHITECTURES = {
         (*_MASKED_LM, "predictions.", "sop_classifier."),
         title="ALBERT",
         examples=("sentence-transformers/paraphrase-albert-small-v2",),
+    ),
+    "squeezebert": Architecture(
+        squeezebert.squeezebert,
+        bert.bert_positions,
+        "transformer.",
+        _MASKED_LM,
+        title="SqueezeBERT",
+        examples=("squeezebert/squeezebert-uncased",),
     ),
     "deberta": Architecture(
         deberta.deberta,

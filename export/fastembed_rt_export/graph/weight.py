@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CheckpointError
+from ..errors import UnsupportedCheckpointError
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,9 @@ class Weight:
                 narrow = wide.astype(dtype)
             if not np.isfinite(narrow.astype(np.float32)).all():
                 largest = float(np.abs(wide).max())
-                raise CheckpointError(f"{self.name} has values to {largest:.3g}, which {dtype} does not hold; use bf16")
+                raise UnsupportedCheckpointError(
+                    f"{self.name} has values to {largest:.3g}, which {dtype} does not hold; use bf16"
+                )
             return narrow
 
         return Weight(f"{self.name}.{dtype}", self.shape, load, dtype)

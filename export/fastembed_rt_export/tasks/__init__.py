@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 from ..files import read_json, refuse_adapter
 from ..graph.target import Target
 from ..parity import INT8_MIN_COSINE
+from ..report import Refuse, raised
 from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing
 from . import late_interaction, reranking, sparse
@@ -98,14 +99,19 @@ def quantizing(checkpoint: Checkpoint) -> Quantizing:
 
 
 def verify(
-    directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float = INT8_MIN_COSINE
+    directory: Path,
+    checkpoint: Checkpoint,
+    say: Say = lambda _: None,
+    *,
+    min_cosine: float = INT8_MIN_COSINE,
+    refuse: Refuse = raised,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
     if checkpoint.task == EMBEDDING:
         from ..verify import verify as compare
 
-        return compare(directory, checkpoint, say, min_cosine=min_cosine)
-    return _row(checkpoint.task).verify(directory, checkpoint, say, min_cosine=min_cosine)
+        return compare(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    return _row(checkpoint.task).verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
 
 
 def _row(task: str) -> Task:

@@ -17,10 +17,11 @@ from fastembed_rt.manifest import read as read_manifest
 from ..checkpoint import Checkpoint
 from ..errors import ParityError
 from ..gate import ROLES, Known, Prepared, ask_reference, prompt_of
-from ..long_texts import EXACT, FAR_MORE, LONGEST, ONE_MORE, at_limit, filled, longest_compared
+from ..long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, Reach, at_limit, between, filled
 from ..parity import Case, Comparison, Vectors, ask, compare, parity_texts
 from ..reference import load
-from ..verify import first_here, opened, report
+from ..report import Refuse, raised, report
+from ..verify import first_here, opened
 from .task import Say
 
 QUERY_WORDS = 8
@@ -28,7 +29,14 @@ QUERY, DOCUMENT = (call for call, _ in ROLES.values())
 SCORE_TOLERANCE = 1e-4  # of fp32 scores, on the scale of the score
 
 
-def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
+def verify(
+    directory: Path,
+    checkpoint: Checkpoint,
+    say: Say = lambda _: None,
+    *,
+    min_cosine: float,
+    refuse: Refuse = raised,
+) -> dict[str, Any]:
     """Parity report: a text's token vectors, one after another, beside the reference's; see verify.verify.
 
     Raises:
@@ -49,7 +57,7 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
                 _check_scores(model, known, scores, variant.graph.file)
         return found
 
-    return report(described, compared, known, start, say, min_cosine)
+    return report(described, compared, known, start, say, min_cosine, refuse)
 
 
 def _cases(model: LateInteractionModel, checkpoint: Checkpoint) -> list[Case]:
@@ -63,12 +71,14 @@ def _cases(model: LateInteractionModel, checkpoint: Checkpoint) -> list[Case]:
         def count(text: str, prompt: str = prompt) -> int:
             return int(model.count_tokens(text, prompt=prompt))
 
-        edges, longest = at_limit(limit, count), longest_compared(checkpoint, limit)
-        at_edges = [Case(EXACT, edges.exact, tokens_only=limit > longest)]
-        at_edges += [Case(ONE_MORE, edges.one_more, tokens_only=True), Case(FAR_MORE, edges.far_more, tokens_only=True)]
-        if limit > longest:
-            at_edges.append(Case(LONGEST, filled(longest, count)))
-        cases += [replace(case, call=call) for case in (*made, *at_edges)]
+        edges, reach = at_limit(limit, count), Reach.of(checkpoint, limit)
+        beyond = limit > reach.longest
+        at_edges = [Case(EXACT, edges.exact, tokens_only=beyond, kind=LENGTH)]
+        at_edges += [Case(ONE_MORE, edges.one_more, tokens_only=True, kind=LENGTH)]
+        at_edges += [Case(FAR_MORE, edges.far_more, tokens_only=True, kind=LENGTH)]
+        if beyond:
+            at_edges.append(Case(LONGEST, filled(reach.longest, count), kind=LENGTH))
+        cases += [replace(case, call=call) for case in (*made, *between(reach, count), *at_edges)]
     return cases
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt.manifest import Manifest, Reranking
+from fastembed_rt.manifest import Manifest, Reranking, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.reranker import Reranker
 from fastembed_rt.tokenizer import Pair
@@ -19,10 +19,11 @@ from fastembed_rt.tokenizer import Pair
 from ..checkpoint import Checkpoint
 from ..errors import ParityError
 from ..gate import Known, Prepared, ask_reference
-from ..long_texts import EXACT, FAR_MORE, LONGEST, ONE_MORE, SHORT, at_limit, filled, longest_compared
+from ..long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, Reach, at_limit, between, filled
 from ..parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity_texts
 from ..reference import check_facts, load, set_max_length, versions
-from ..verify import first_here, opened, runs_here
+from ..report import Refuse, of_variants, raised
+from ..verify import first_here, opened
 from .task import Say
 
 PREDICT = "predict"
@@ -47,7 +48,14 @@ def fidelity(outputs: Vectors, expected: Vectors) -> Fidelity:
     return Fidelity(float(np.mean(found)), min(found), min(found), "correlation")
 
 
-def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
+def verify(
+    directory: Path,
+    checkpoint: Checkpoint,
+    say: Say = lambda _: None,
+    *,
+    min_cosine: float,
+    refuse: Refuse = raised,
+) -> dict[str, Any]:
     """Parity report: logits and scores of pairs beside sentence-transformers' CrossEncoder; see verify.verify.
 
     fp32 keeps to its bound on differences, on the scale of the logits where they are over 1; int8 to `min_cosine` as
@@ -56,47 +64,39 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
     start = time.monotonic()
     described = read_manifest(directory)
     assert described.reranking is not None  # the manifest is checked at birth
-    runs, others = runs_here(described)
     with Reranker(directory, **first_here(directory, described)) as model:
         prepared = Prepared.of(model, _cases(model, checkpoint))
     say(f"reference: {prepared.compared} pairs with sentence-transformers' CrossEncoder on torch")
     known, scores = _reference(directory, checkpoint, described, prepared, described.reranking)
     alone = [known.cases[k] for k in known.alone]
     theirs = _rows([*known.expected, *(known.expected[k] for k in known.alone)])
-    reports = {}
-    for file, why in others.items():
-        say(f"not compared: {file} ({why})")
-    for variant, provider in runs:
-        say(f"comparing {variant.graph.file}")
-        bound = bounds(variant.precision, min_cosine)
+
+    def figures(variant: Variant, provider: str) -> dict[str, Any]:
+        file = variant.graph.file
         with Reranker(directory, **opened(variant, provider)) as model:
             found = ask(model, known.cases, activation="identity")
             single = [ask(model, [case], activation="identity")[0] for case in alone]
             activated = _rows(ask(model, known.cases))
-        reports[variant.graph.file] = _compare(
-            variant.precision, _rows([*found, *single]), theirs, bound, variant.graph.file
-        )
+        ours = _rows([*found, *single])
+        compared = _compare(variant.precision, ours, theirs, bounds(variant.precision, min_cosine), file)
         off = float(np.abs(activated - scores).max())
         if variant.precision == "fp32" and off > SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max())):
-            raise ParityError(
-                f"{variant.graph.file}: scores differ by {off:.2g} where logits do not: not the activation"
-            )
+            raise ParityError(f"{file}: scores differ by {off:.2g} where logits do not: not the activation")
+        return {**compared, "kinds": _by_kind([*known.cases, *alone], _scaled(ours, theirs))}
+
     return {
         "status": "passed",
         "reference": versions(),
         "pairs": len(known.cases),
         "calls": known.calls,
         "prompts": sorted(described.prompts),
-        "variants": reports,
-        **({"not_compared": others} if others else {}),
+        **of_variants(described, figures, say, refuse),
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
 def _compare(precision: str, ours: Vectors, theirs: Vectors, bound: Bounds, file: str) -> dict[str, Any]:
-    correlation = fidelity(ours, theirs).min_cosine
-    difference = np.abs(ours.astype(np.float64) - theirs)
-    scaled = difference / np.maximum(np.abs(theirs), 1.0)
+    correlation, scaled = fidelity(ours, theirs).min_cosine, _scaled(ours, theirs)
     if not correlation >= bound.min_cosine or not (bound.max_abs_diff is None or scaled.max() <= bound.max_abs_diff):
         near = "" if bound.max_abs_diff is None else f", difference <= {bound.max_abs_diff:g}"
         raise ParityError(
@@ -107,9 +107,30 @@ def _compare(precision: str, ours: Vectors, theirs: Vectors, bound: Bounds, file
         "precision": precision,
         "comparisons": len(theirs),
         "correlation": round(correlation, 9),
-        "max_abs_diff": float(f"{scaled.max():.3g}"),
+        "max_abs_diff": _short(float(scaled.max())),
         "bounds": {"min_correlation": bound.min_cosine, "max_abs_diff": bound.max_abs_diff},
     }
+
+
+def _scaled(ours: Vectors, theirs: Vectors) -> npt.NDArray[np.float64]:
+    """Differences of logits on their own scale where they are over 1: (n, labels)."""
+    difference: npt.NDArray[np.float64] = np.abs(ours.astype(np.float64) - theirs) / np.maximum(np.abs(theirs), 1.0)
+    return difference
+
+
+def _by_kind(cases: Sequence[Case], scaled: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Differences of each kind of pair for the manifest, the kind with the largest first; logits have no cosine."""
+    found: dict[str, list[float]] = {}
+    for case, row in zip(cases, scaled, strict=True):
+        found.setdefault(case.kind, []).append(float(row.max()))
+    return [
+        {"kind": kind, "n": len(own), "mean_abs_diff": _short(float(np.mean(own))), "max_abs_diff": _short(max(own))}
+        for kind, own in sorted(found.items(), key=lambda item: -max(item[1]))
+    ]
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.3g}")
 
 
 def _cases(model: Reranker, checkpoint: Checkpoint) -> list[Case]:
@@ -121,12 +142,11 @@ def _cases(model: Reranker, checkpoint: Checkpoint) -> list[Case]:
     def count(text: str) -> int:
         return int(model.count_tokens((short, text)))
 
-    edges, longest = at_limit(limit, count), longest_compared(checkpoint, limit)
-    far, above = edges.far_more, limit > longest
+    edges, reach = at_limit(limit, count), Reach.of(checkpoint, limit)
+    far, above = edges.far_more, limit > reach.longest
     pairs = pairs_of([case.text for case in texts])
-    cases = [Case(case.id, *pair[:1], second=pair[1]) for case, pair in zip(texts, pairs, strict=True)]
-    cases += [
-        Case("two-empty-texts", "", second=""),
+    cases = [Case(case.id, pair[0], second=pair[1], kind=case.kind) for case, pair in zip(texts, pairs, strict=True)]
+    at_edges = [
         Case(EXACT, short, second=edges.exact, tokens_only=above),
         Case(ONE_MORE, short, second=edges.one_more, tokens_only=True),
         Case(f"{ONE_MORE}-first", edges.one_more, second=short, tokens_only=True),
@@ -135,7 +155,10 @@ def _cases(model: Reranker, checkpoint: Checkpoint) -> list[Case]:
         Case(f"{FAR_MORE}-both", far, second=far, tokens_only=limit > SHORT),
     ]
     if above:
-        cases.append(Case(LONGEST, short, second=filled(longest, count)))
+        at_edges.append(Case(LONGEST, short, second=filled(reach.longest, count)))
+    cases.append(Case("two-empty-texts", "", second="", kind="empty"))
+    cases += [replace(case, text=short, second=case.text) for case in between(reach, count)]
+    cases += [replace(case, kind=LENGTH) for case in at_edges]
     cases = [replace(case, call=PREDICT) for case in cases]
     named = [name for name, text in model.prompts.items() if text]
     named += [NO_PROMPT] if model.default_prompt_name else []

@@ -26,16 +26,17 @@ from ..gate import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..long_texts import longest_compared
+from ..long_texts import Reach
 from ..masked_lm import head_of, logits
 from ..parity import Case, Comparison, Vectors, ask
 from ..reference import check_facts, set_max_length, versions
 from ..reference import load as load_reference
+from ..report import Refuse, raised, report
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..transformer import Output
 from ..variants import Built, Quantizing
-from ..verify import compare_all, first_here, opened, report
+from ..verify import compare_all, first_here, opened
 from .embedding import quantizing as embedding_quantizing
 from .task import Say, Task
 
@@ -133,13 +134,20 @@ def quantizing(checkpoint: Checkpoint) -> Quantizing:
     return replace(embedding_quantizing(checkpoint.architecture), outputs="word weights")
 
 
-def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *, min_cosine: float) -> dict[str, Any]:
+def verify(
+    directory: Path,
+    checkpoint: Checkpoint,
+    say: Say = lambda _: None,
+    *,
+    min_cosine: float,
+    refuse: Refuse = raised,
+) -> dict[str, Any]:
     """Parity report: all words' weights beside sentence-transformers' SparseEncoder; see verify.verify."""
     start = time.monotonic()
     described = read_manifest(directory)
     with SparseModel(directory, **first_here(directory, described)) as model:
         calls = [ENCODE, *(call for call, _ in ROLES.values())]
-        prepared = Prepared.of(model, text_cases(model, calls, longest_compared(checkpoint, model.max_length)))
+        prepared = Prepared.of(model, text_cases(model, calls, Reach.of(checkpoint, model.max_length)))
     say(f"reference: {prepared.compared} texts with sentence-transformers' SparseEncoder on torch")
     known = _reference(directory, checkpoint, described, prepared)
     gc.collect()
@@ -151,7 +159,7 @@ def verify(directory: Path, checkpoint: Checkpoint, say: Say = lambda _: None, *
         with SparseModel(directory, **opened(variant, provider)) as model:
             return compare_all(known, lambda cases: _exported(model, cases), expected)
 
-    return report(described, compared, known, start, say, min_cosine)
+    return report(described, compared, known, start, say, min_cosine, refuse)
 
 
 def _exported(model: SparseModel, wanted: Sequence[Case]) -> Vectors:

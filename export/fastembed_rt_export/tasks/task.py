@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..checkpoint import Checkpoint
 from ..graph.target import Target
+from ..report import Refuse
 from ..variants import Built, Quantizing
 
 Say = Callable[[str], None]
@@ -17,7 +18,9 @@ Say = Callable[[str], None]
 class Verify(Protocol):
     """Compares a model directory with its checkpoint; see verify.verify."""
 
-    def __call__(self, directory: Path, checkpoint: Checkpoint, say: Say = ..., *, min_cosine: float) -> dict[str, Any]:
+    def __call__(
+        self, directory: Path, checkpoint: Checkpoint, say: Say = ..., *, min_cosine: float, refuse: Refuse
+    ) -> dict[str, Any]:
         """Parity report, or ParityError."""
 
 
