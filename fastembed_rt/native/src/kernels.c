@@ -218,7 +218,8 @@ INLINE void store_elements(Element *p, Floats steps, Ints zero) {
 #endif
 }
 
-/* x in steps: times its factor, and no more than integers hold, as is NaN; less than they hold is rounded to the least. */
+/* x in steps: times its factor, and no more than integers hold, as is NaN. What is less than they hold is rounded to
+ * their least. */
 INLINE Floats in_steps(Floats x, Floats factor) { return smaller(mul(x, factor), all(MOST_STEP)); }
 
 /* What the clip takes from a channel, already smoothed. */
