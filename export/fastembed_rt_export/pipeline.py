@@ -47,6 +47,7 @@ class ExportOptions:
     verify: bool = True
     trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
     external_data: bool = False  # also for models under 2 GB
+    show_progress: bool = False  # a bar on stderr while int8 is calibrated
     revision: str | None = None
     token: str | bool | None = None
     cache_dir: str | None = None
@@ -165,6 +166,7 @@ def _make(
             min_cosine=options.min_cosine,
             task=tasks.quantizing(checkpoint),
             reach=Reach.of(checkpoint, checkpoint.max_length),
+            show_progress=options.show_progress,
         ),
         refusals,
     )

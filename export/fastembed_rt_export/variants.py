@@ -30,13 +30,15 @@ from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
 from .graph.target import Target
 from .graph.writer import Written, write
-from .long_texts import Reach, between, filled
+from .long_texts import REPEATED, Reach, between, filled
 from .parity import Fidelity, Vectors, parity_texts
 from .refusals import REFUSES, Key, Refusals, new_files
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
 PLAINEST = ("cpu", "fp32")
+# Of the texts that int8 is measured on, tokens of those that all are, and one in how many of the longer ones is.
+SHORT, LONGER = 64, 3
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,17 @@ class Wanted:
     show_progress: bool = False
 
     def texts(self, tokenizer: TextTokenizer) -> list[str]:
-        """Texts like those that the gate compares vectors of, those made by their length and for the limit included."""
+        """Texts like those that the gate compares: what repeats, what is short, and a share of all others."""
 
         def count(text: str) -> int:
             return int(tokenizer.count([text])[0])
 
         cases = [*parity_texts(), *between(self.reach, count)]
-        return [*(case.text for case in cases), filled(self.reach.longest, count)]
+        counts = tokenizer.count([case.text for case in cases])
+        few = [case.kind == REPEATED or tokens <= SHORT for case, tokens in zip(cases, counts, strict=True)]
+        longer = [case for case, all_of_them in zip(cases, few, strict=True) if not all_of_them]
+        chosen = [case for case, all_of_them in zip(cases, few, strict=True) if all_of_them] + longer[::LONGER]
+        return [*(case.text for case in chosen), filled(self.reach.longest, count)]
 
     @property
     def keys(self) -> list[Key]:
@@ -208,7 +214,7 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
-    texts = quantize.chosen_texts(wanted.calibration, wanted.max_length, tokenizer.count)
+    texts = quantize.chosen_texts(wanted.calibration, wanted.max_length, lambda given: tokenizer.count(given).tolist())
     sample = wanted.task.sample(tokenizer, texts)
     tokens = int(sample.lengths.sum())
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")

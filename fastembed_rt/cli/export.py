@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         verify=args.verify,
         trust_remote_code=args.trust_remote_code,
         external_data=args.external_data,
+        show_progress=not args.quiet and sys.stderr.isatty(),
         revision=args.revision,
         token=args.token,
         cache_dir=args.cache_dir,

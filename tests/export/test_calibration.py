@@ -47,18 +47,18 @@ def test_ranges_are_seen_of_texts_as_long_as_the_model_reads(tmp_path: Path, mon
         tmp_path / "bert", max_seq_length=600, max_position_embeddings=600, num_hidden_layers=1
     )
     lengths: list[int] = []
-    true = quantize.observe
+    true = quantize.calibrate
 
-    def observe(build: Any, sample: quantize.Sample, *others: Any) -> Any:
+    def calibrate(build: Any, sample: quantize.Sample, *others: Any) -> Any:
         lengths.extend(map(len, sample.rows))
         return true(build, sample, *others)
 
-    monkeypatch.setattr(quantize, "observe", observe)
+    monkeypatch.setattr(quantize, "calibrate", calibrate)
     file = tmp_path / "texts.txt"
     file.write_text("the cat runs\nthe dog sleeps\n" * 20, encoding="utf-8")
     options = ExportOptions(
         output=tmp_path / "made", precisions=("int8",), verify=False, min_cosine=-1.0, calibration=file
     )
     export(str(source), options)
-    assert np.count_nonzero(np.array(lengths) == 600) == 3
-    assert len(lengths) == 43
+    assert np.count_nonzero(np.array(lengths) == 600) >= 3
+    assert len(lengths) == 40 + 3 + len(quantize.degenerate_texts())

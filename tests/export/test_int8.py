@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel, native
-from fastembed_rt_export import quantize, tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import InvalidInputError, ParityError
 from fastembed_rt_export.graph.int8 import GroupRecipe
 from fastembed_rt_export.parity import Fidelity, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.quantize import ranges
 
 Vectors = npt.NDArray[np.float32]
 INT8 = "model.cpu.int8.onnx"
@@ -201,19 +201,29 @@ def test_vectors_below_the_floor_fail_the_export_and_leave_nothing(tmp_path: Pat
     assert not (tmp_path / "made").exists()
 
 
-def test_layers_that_lose_too_much_go_back_to_float_and_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", [1, 5, 9])
+def test_the_layer_that_fails_texts_goes_back_to_float_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
-    found = iter([0.5, 0.6, 0.999, 0.999])  # the stock graph three times, then the one with our own operators
-    true = tasks.quantizing
-    monkeypatch.setattr(
-        tasks, "quantizing", lambda task: replace(true(task), fidelity=lambda *_: Fidelity(0.999, 0.999, next(found)))
-    )
+    true, keys = ranges.choose, []
+
+    def choose(*given: Any, **options: Any) -> GroupRecipe:
+        keys.append(len(keys))
+        group = true(*given, **options)
+        return replace(group, scale=group.scale / 40) if keys[-1] == broken else group
+
+    monkeypatch.setattr(ranges, "choose", choose)
     made = quick(source, tmp_path / "made", min_cosine=0.99)
-    notes = json.loads((made / "manifest.json").read_text(encoding="utf-8"))["variants"][0]["notes"]
-    assert len(notes["float_groups"]) == 2
-    assert notes["int8_groups"] + 2 == 12  # four groups in each of three layers
+    monkeypatch.undo()
+    for variant in json.loads((made / "manifest.json").read_text(encoding="utf-8"))["variants"]:
+        notes = variant["notes"]
+        assert len(notes["float_groups"]) == 1, notes
+        assert notes["int8_groups"] == 11, "four groups in each of three layers"
+        assert notes["fidelity"]["min_cosine"] >= 0.99
+    whole = quick(source, tmp_path / "whole", min_cosine=0.99)
+    notes = json.loads((whole / "manifest.json").read_text(encoding="utf-8"))["variants"][0]["notes"]
+    assert notes["float_groups"] == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +246,7 @@ def test_a_precision_that_does_not_exist_is_refused(tmp_path: Path, precisions: 
 def test_excess_of_outlier_channels_is_added_back_exactly() -> None:
     sample = np.array([[0.5, 40.0], [-0.25, -3.0]], dtype=np.float32)
     group = GroupRecipe(scale=0.01, zero_point=128, outliers=(1,))
-    got = quantize.dequantized(sample, group)
+    got = ranges.dequantized(sample, group)
     np.testing.assert_allclose(got[:, 0], sample[:, 0], atol=0.005)
     np.testing.assert_allclose(got[:, 1], sample[:, 1], atol=0.006)  # 40 is far beyond the clip at 1.27
 

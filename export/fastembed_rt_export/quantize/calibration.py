@@ -284,7 +284,7 @@ def _errors(
     seen: Seen, group: GroupRecipe, sketch: Floats, projected: Floats, moved: Floats, outputs: Outputs
 ) -> tuple[float, Floats]:
     """Error of the outputs of the tokens held out relative to each token's own output: of all, and squared by text."""
-    inputs = seen.held if group.smooth is None else seen.held / group.smooth
+    inputs: Floats = seen.held if group.smooth is None else (seen.held / group.smooth).astype(np.float32)
     lost = ranges.dequantized(inputs, group) @ projected + moved - seen.held @ sketch
     squared = np.square(lost).sum(axis=1) * outputs.counts(seen.held) * 2  # halves: the median is added to the power
     texts = int(seen.texts.max()) + 1
@@ -336,11 +336,15 @@ class _Weights:
 
     def sketch(self) -> Floats:
         """(K, R) the weights through a random projection."""
-        return np.sum([columns @ self.projection(number, columns.shape[1]) for number, columns in self._all()], axis=0)
+        found: Floats = np.sum(
+            [columns @ self.projection(number, columns.shape[1]) for number, columns in self._all()], axis=0
+        )
+        return found
 
     def largest(self) -> Floats:
         """(K,) largest magnitude of each input's weights."""
-        return np.max([np.abs(columns).max(axis=1) for _, columns in self._all()], axis=0)
+        found: Floats = np.max([np.abs(columns).max(axis=1) for _, columns in self._all()], axis=0)
+        return found
 
     def some(self) -> Floats:
         """(K, n) every so many columns, larger for those left out: of a vocabulary's worth, a share tells as much."""

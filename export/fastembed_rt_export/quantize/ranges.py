@@ -12,6 +12,7 @@ are compared through a random projection, which keeps squared lengths (Johnson a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,8 +97,10 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool) -> GroupRecipe:
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
     """The recipe with a narrow range beside the whole one; inputs are smoothed already."""
     most = float(np.quantile(np.abs(inputs.sample), 1 - TAILS))
-    scale, zero = scale_of(max(float(inputs.low.min()), -most), min(float(inputs.high.max()), most))
-    return replace(group, tails=Tails(scale=scale, zero_point=zero))
+    low = max(float(inputs.low.min()), -most)
+    scale, _ = scale_of(low, min(float(inputs.high.max()), most))
+    # Rounded away from zero: the least output of an activation is that of many inputs, none of them a tail.
+    return replace(group, tails=Tails(scale=scale, zero_point=min(math.ceil(-min(low, 0.0) / scale), 255)))
 
 
 def scale_of(low: float, high: float) -> tuple[float, int]:
@@ -112,7 +115,7 @@ def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
     scale, zero = (
         (group.scale, group.zero_point) if group.tails is None else (group.tails.scale, group.tails.zero_point)
     )
-    steps = np.rint(sample * np.float32(1.0 / scale))
+    steps: Floats = np.rint(sample * np.float32(1.0 / scale))
     np.clip(steps, -zero, 255 - zero, out=steps)
     steps *= np.float32(scale)
     low, high = np.float32((0 - zero) * scale), np.float32((255 - zero) * scale)

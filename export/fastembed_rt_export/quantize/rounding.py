@@ -58,4 +58,5 @@ def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
                     slope[k - begin + 1 :] += covariance[k, k + 1 : end, None] * moved
         if changed <= STILL * values.size:
             break
-    return values.astype(np.int8)
+    integers: Integers = values.astype(np.int8)
+    return integers

@@ -105,6 +105,6 @@ def some_tokens(lengths: Sequence[int], most: int, seed: int) -> list[Ids]:
         if length <= count:
             places.append(np.arange(length))
             continue
-        inner = random.choice(np.arange(1, length - 1), max(count - 2, 0), replace=False) if count > 2 else []
+        inner: Any = random.choice(np.arange(1, length - 1), max(count - 2, 0), replace=False) if count > 2 else []
         places.append(np.sort(np.concatenate([[0, length - 1][:count], inner])).astype(np.int64))
     return places

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def long_texts(texts: Sequence[str], max_length: int) -> list[str]:
     return made
 
 
-def chosen_texts(source: Path | None, max_length: int, count: Callable[[Sequence[str]], Sequence[int]]) -> list[str]:
+def chosen_texts(source: Path | None, max_length: int, count: Callable[[Sequence[str]], Iterable[int]]) -> list[str]:
     """Texts to calibrate on, of about TOKENS tokens: a share of the given ones, all degenerate ones, some long ones.
 
     `count` gives the number of tokens of each text.
@@ -104,7 +104,8 @@ def chosen_texts(source: Path | None, max_length: int, count: Callable[[Sequence
 
 def within(lengths: Sequence[int], most: int, seed: int) -> list[int]:
     """Numbers of the texts, in an order of chance, that have `most` tokens together."""
-    chosen, total = [], 0
+    chosen: list[int] = []
+    total = 0
     for index in np.random.default_rng(seed).permutation(len(lengths)):
         if total + lengths[index] <= most or not chosen:
             chosen.append(int(index))
