@@ -267,6 +267,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         def ours(tried: int8.Recipe) -> Graph:
             return build(native_int8.target(tried), own.opset or DEFAULT_OPSET).graph
 
+        found = replace(found, by_text={**found.by_text, **found.by_text_of_tails})
         recipe, figures = passing(ours, "of our own operators")
         graph, file = ours(recipe), "model.native.int8.onnx"
     except native_int8.NotNativeError as error:

@@ -61,6 +61,7 @@ class Calibrated:
     recipe: Recipe
     errors: Mapping[str, float]  # of each group's outputs, relative
     by_text: Mapping[str, Floats]  # of each group on each text held out, (texts,), squared
+    by_text_of_tails: Mapping[str, Floats]  # the same with operators that know tails, where it is another
     exact: Floats  # float outputs of the texts held out
 
 
@@ -128,7 +129,7 @@ def calibrate(
         step(reached - done)
         done = reached
     recipe = Recipe(groups=found.recipes, folds=found.folds)
-    return Calibrated(recipe, found.errors, found.by_text, run.exact())
+    return Calibrated(recipe, found.errors, found.by_text, found.by_text_of_tails, run.exact())
 
 
 @dataclass
@@ -214,6 +215,7 @@ class _Found:
         self.folds: dict[str, Floats] = {}
         self.errors: dict[str, float] = {}
         self.by_text: dict[str, Floats] = {}
+        self.by_text_of_tails: dict[str, Floats] = {}
 
     def add(self, seen: Mapping[Value, Seen]) -> None:
         """Take in what a stage showed."""
@@ -241,11 +243,9 @@ class _Found:
         outputs = Outputs(sketch, weights.largest(), weights.some())
         step = max(len(inputs.sample) // CHOICE, 1)
         free = key in self._groups.free
-        group = ranges.choose(inputs.every(step), outputs, free=free)
+        group = ranges.choose(inputs.every(step), outputs, free=free, tails=key in self._groups.linear)
         counts = outputs.counts(inputs.sample)
         smoothed = inputs.divided(group.smooth)
-        if key in self._groups.linear:
-            group = ranges.with_tails(smoothed, group)
         mean, covariance = rounding.second_moments(smoothed.sample, counts)
         share = counts / counts.sum()
         plain = replace(group, tails=None)
@@ -253,7 +253,7 @@ class _Found:
         narrow = None if group.tails is None else share @ ranges.dequantized(smoothed.sample, group)
         rounded, shifts, narrow_shifts = [], [], []
         projected = np.zeros_like(sketch)
-        moved = np.zeros(sketch.shape[1], np.float32)
+        moved, moved_narrow = np.zeros((2, sketch.shape[1]), np.float32)
         for layer in range(weights.count):
             values, scales, shift, other = [], [], [], []
             for number, columns in weights.chunks(layer):
@@ -268,12 +268,15 @@ class _Found:
                 other.append(mean @ own - used @ real)
                 projection = weights.projection(number, real.shape[1])
                 projected += real @ projection
-                moved += other[-1] @ projection
+                moved += shift[-1] @ projection
+                moved_narrow += other[-1] @ projection
             rounded.append(Rounded(np.concatenate(values, axis=1), np.concatenate(scales)))
             shifts.append(np.concatenate(shift))
             narrow_shifts.append(np.concatenate(other))
         tails = None if group.tails is None else replace(group.tails, bias_shift=tuple(narrow_shifts))
-        self.errors[key], self.by_text[key] = _errors(seen, group, sketch, projected, moved, outputs)
+        self.errors[key], self.by_text[key] = _errors(seen, plain, sketch, projected, moved, outputs)
+        if group.tails is not None:
+            self.by_text_of_tails[key] = _errors(seen, group, sketch, projected, moved_narrow, outputs)[1]
         if free and group.smooth is not None:
             self.folds[key] = group.smooth
             group = replace(group, smooth=None)

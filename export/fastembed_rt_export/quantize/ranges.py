@@ -23,7 +23,7 @@ from ..graph.int8 import GroupRecipe, Tails
 Floats = npt.NDArray[np.float32]
 
 OUTLIERS = (0, 1, 2, 4)
-ALPHAS = (0.5, 0.65, 0.8, 0.95)
+ALPHAS = (0.35, 0.5, 0.65, 0.8, 0.95)
 # More outlier channels must bring the squared error down to this share. Their product writes all outputs once more:
 # little beside the integer product where that is long and narrow (down projections), much where it is short and wide.
 WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
@@ -32,6 +32,9 @@ ROUNDED_BETTER = 0.35  # what `rounding` leaves of the error of the nearest inte
 TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows more for each token
 # Of a range that is not narrow, beyond what the calibration texts hold: 1 token in 100 of other texts is outside.
 MARGIN = 1.1
+# Of what attention mixes: where all tokens are alike it is three times what it is elsewhere.
+MARGIN_OF_MIXED = 1.5
+STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,34 @@ def smoothing(inputs: Inputs, largest: Floats, alpha: float) -> Floats:
     return factors
 
 
-def choose(inputs: Inputs, outputs: Outputs, *, free: bool) -> GroupRecipe:
-    """The recipe with the smallest error; `free`: smoothing costs nothing at run time."""
+def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> GroupRecipe:
+    """The recipe with the smallest error.
+
+    `free`: smoothing costs nothing at run time; `tails`: there is an operator that adds back what is beyond a narrow
+    range, which counts more than the stock ones.
+    """
     counts = np.sqrt(outputs.counts(inputs.sample))[:, None]
-    rounding = _rounding_error(outputs.weights)
     best: tuple[float, GroupRecipe] | None = None
     for alpha in (None, *ALPHAS):
         smooth = None if alpha is None else smoothing(inputs, outputs.largest, alpha)
         seen = inputs.divided(smooth)
         sketch = outputs.sketch if smooth is None else outputs.sketch * smooth[:, None]
-        if smooth is not None:
-            rounding = _rounding_error(outputs.weights * smooth[:, None])
-        of_weights = ROUNDED_BETTER * rounding * float(np.square(counts * seen.sample).sum())
-        error, group = _with_outliers(seen, sketch, counts, of_weights, outputs)
+        weights = outputs.weights if smooth is None else outputs.weights * smooth[:, None]
+        rounding = ROUNDED_BETTER * _rounding_error(weights) * float(np.square(counts * seen.sample).sum())
+        error, group = _with_outliers(seen, sketch, counts, rounding, outputs, MARGIN_OF_MIXED if free else MARGIN)
+        if tails:
+            group = with_tails(seen, group)
+            own = _error(seen, sketch, counts, group) + rounding
+            error = own + STOCK_COUNTS * error
         asked = error if alpha is None or free else error / WORTH_SMOOTHING
         if best is None or asked < best[0]:
             best = asked, replace(group, smooth=smooth)
     assert best is not None
     return best[1]
+
+
+def _error(seen: Inputs, sketch: Floats, counts: Floats, group: GroupRecipe) -> float:
+    return float(np.square(counts * ((dequantized(seen.sample, group) - seen.sample) @ sketch)).sum())
 
 
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
@@ -128,7 +141,7 @@ def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
 
 
 def _with_outliers(
-    seen: Inputs, sketch: Floats, counts: Floats, of_weights: float, outputs: Outputs
+    seen: Inputs, sketch: Floats, counts: Floats, of_weights: float, outputs: Outputs, margin: float
 ) -> tuple[float, GroupRecipe]:
     inputs, columns = outputs.weights.shape
     worth = WORTH_OUTLIERS if columns * 2 <= inputs else WORTH_WIDE_OUTLIERS
@@ -136,10 +149,9 @@ def _with_outliers(
     best: tuple[float, GroupRecipe] | None = None
     for count in (number for number in OUTLIERS if number < inputs):
         rest = channels[count:]
-        scale, zero = scale_of(float(seen.low[rest].min()) * MARGIN, float(seen.high[rest].max()) * MARGIN)
+        scale, zero = scale_of(float(seen.low[rest].min()) * margin, float(seen.high[rest].max()) * margin)
         group = GroupRecipe(scale=scale, zero_point=zero, outliers=tuple(sorted(int(k) for k in channels[:count])))
-        lost = (dequantized(seen.sample, group) - seen.sample) @ sketch
-        error = float(np.square(counts * lost).sum()) + of_weights
+        error = _error(seen, sketch, counts, group) + of_weights
         # More channels cost time, so they must be worth it against fewer.
         if best is None or error < best[0] * worth:
             best = error, group
