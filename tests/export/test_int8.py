@@ -206,7 +206,8 @@ def test_the_layer_that_fails_texts_goes_back_to_float_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
-    true, keys = ranges.choose, []
+    true = ranges.choose
+    keys: list[int] = []
 
     def choose(*given: Any, **options: Any) -> GroupRecipe:
         keys.append(len(keys))

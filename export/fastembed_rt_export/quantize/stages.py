@@ -6,7 +6,7 @@ What leads from one stage to the next are float token states, kept for every bat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from onnx import NodeProto, helper
@@ -14,11 +14,13 @@ from onnx import NodeProto, helper
 from ..graph.graph import FLOAT, Graph, Value
 
 LARGE = 1 << 20  # bytes of a weight whose node is not run again in each stage
-MOST_KEPT = 3  # values that lead over a cut: a residual and what a part of a layer has made so far
-# Operators whose result is float whatever else they read: what leads over a cut is declared as that.
+MOST_KEPT = 5  # values that lead over a cut: a residual, and rotary angles of two kinds of layers
+# Operators whose result is float whatever they read, and those whose result is what they read first: what leads over a
+# cut is declared as float.
 STATES = frozenset(
     ("Add", "Mul", "LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "Gemm", "MatMul")
 )
+SAME = frozenset(("Gather", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Identity"))
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,20 @@ def stages(graph: Graph, watched: Collection[Value], most: int) -> list[Stage]:
             continue
         here = (kept | set(node.output)) & {name for name, use in last_use.items() if use > index}
         kept = frozenset(name for name in here if made_by[name] not in again)
-        ends = len(kept) <= MOST_KEPT and all(graph.nodes[made_by[name]].op_type in STATES for name in kept)
+        ends = len(kept) <= MOST_KEPT and all(_is_float(graph, made_by, name) for name in kept)
         if size >= most and ends and kept:
             found.append(_stage(graph, again, range(begin, index + 1), sorted(kept), watched))
             begin, size = index + 1, 0
     found.append(_stage(graph, again, range(begin, len(graph.nodes)), [], watched))
     return found
+
+
+def _is_float(graph: Graph, made_by: Mapping[Value, int], name: Value) -> bool:
+    while name in made_by and graph.nodes[made_by[name]].op_type in SAME:
+        name = graph.nodes[made_by[name]].input[0]
+    if name in graph.weights:
+        return graph.weights[name].dtype.kind == "f"
+    return name in made_by and graph.nodes[made_by[name]].op_type in STATES
 
 
 def _again(graph: Graph, watched: Collection[Value]) -> set[int]:
