@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.cpu import CPU, around_attention
@@ -124,7 +126,7 @@ def calibrate(
     done = 0
     for number, stage in enumerate(cut, 1):
         found.add(run.through(stage))
-        found.quantize()
+        found.quantize(threads)
         reached = round(1000 * number / len(cut))
         step(reached - done)
         done = reached
@@ -204,6 +206,16 @@ def _seen(bounds: tuple[Floats, Floats], kept: Sequence[tuple[bool, Floats, Ids]
     )
 
 
+@dataclass(frozen=True)
+class _One:
+    """What was found for a group."""
+
+    recipe: GroupRecipe
+    error: float
+    by_text: Floats
+    by_text_of_tails: Floats | None
+
+
 class _Found:
     """Recipes of the groups whose inputs have been seen."""
 
@@ -221,22 +233,36 @@ class _Found:
         """Take in what a stage showed."""
         self._seen.update(seen)
 
-    def quantize(self) -> None:
-        """Quantize every group that is ready, layers that another's smoothing folds into behind that one."""
-        groups = self._groups
-        while ready := next((key for key in self._open if self._ready(key)), None):
-            seen = _together([self._seen[value] for value in groups.reads[ready]])
-            self._one(ready, seen)
-            self._open.remove(ready)
-            needed = {value for key in self._open for value in groups.reads[key]}
-            self._seen = {value: one for value, one in self._seen.items() if value in needed}
+    def quantize(self, threads: int) -> None:
+        """Quantize every group that is ready, layers that another's smoothing folds into behind that one.
+
+        A group a thread, each on one thread of the products' library: its threads wait for each other by spinning, and
+        were ten times slower beside another busy process.
+        """
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+            while ready := [key for key in self._open if self._ready(key)]:
+                for key, found in zip(ready, pool.map(self._one, ready), strict=True):
+                    self._take(key, found)
+                self._open = [key for key in self._open if key not in ready]
+                needed = {value for key in self._open for value in self._groups.reads[key]}
+                self._seen = {value: one for value, one in self._seen.items() if value in needed}
+
+    def _take(self, key: str, found: _One) -> None:
+        group = found.recipe
+        if key in self._groups.free and group.smooth is not None:
+            self.folds[key] = group.smooth
+            group = replace(group, smooth=None)
+        self.recipes[key], self.errors[key], self.by_text[key] = group, found.error, found.by_text
+        if found.by_text_of_tails is not None:
+            self.by_text_of_tails[key] = found.by_text_of_tails
 
     def _ready(self, key: str) -> bool:
         behind = [self._groups.folds_into.get(layer.weight.name) for layer in self._groups.layers[key]]
         waits = any(other in self._open for other in behind if other in self._groups.reads and other != key)
         return not waits and all(value in self._seen for value in self._groups.reads[key])
 
-    def _one(self, key: str, seen: Seen) -> None:
+    def _one(self, key: str) -> _One:
+        seen = _together([self._seen[value] for value in self._groups.reads[key]])
         weights = _Weights(self._groups, key, self.folds)
         inputs = Inputs(seen.sample, seen.low, seen.high)
         sketch = weights.sketch()
@@ -274,13 +300,10 @@ class _Found:
             shifts.append(np.concatenate(shift))
             narrow_shifts.append(np.concatenate(other))
         tails = None if group.tails is None else replace(group.tails, bias_shift=tuple(narrow_shifts))
-        self.errors[key], self.by_text[key] = _errors(seen, plain, sketch, projected, moved, outputs)
-        if group.tails is not None:
-            self.by_text_of_tails[key] = _errors(seen, group, sketch, projected, moved_narrow, outputs)[1]
-        if free and group.smooth is not None:
-            self.folds[key] = group.smooth
-            group = replace(group, smooth=None)
-        self.recipes[key] = replace(group, rounded=tuple(rounded), bias_shift=tuple(shifts), tails=tails)
+        error, by_text = _errors(seen, plain, sketch, projected, moved, outputs)
+        by_tails = None if tails is None else _errors(seen, group, sketch, projected, moved_narrow, outputs)[1]
+        whole_recipe = replace(group, rounded=tuple(rounded), bias_shift=tuple(shifts), tails=tails)
+        return _One(whole_recipe, error, by_text, by_tails)
 
 
 def _errors(

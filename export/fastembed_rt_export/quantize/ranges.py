@@ -29,6 +29,7 @@ ALPHAS = (0.35, 0.5, 0.65, 0.8, 0.95)
 WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
 WORTH_SMOOTHING = 0.75  # a multiplication at run time must bring it down to this share
 ROUNDED_BETTER = 0.35  # what `rounding` leaves of the error of the nearest integers, about
+EVERY = 4  # token of a sample: enough to say where the tails begin
 TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows more for each token
 # Of a range that is not narrow, beyond what the calibration texts hold: 1 token in 100 of other texts is outside.
 MARGIN = 1.1
@@ -109,7 +110,7 @@ def _error(seen: Inputs, sketch: Floats, counts: Floats, group: GroupRecipe) -> 
 
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
     """The recipe with a narrow range beside the whole one; inputs are smoothed already."""
-    most = float(np.quantile(np.abs(inputs.sample), 1 - TAILS))
+    most = float(np.quantile(np.abs(inputs.sample[::EVERY]), 1 - TAILS))
     low = max(float(inputs.low.min()), -most)
     scale, _ = scale_of(low, min(float(inputs.high.max()), most))
     # Rounded away from zero: the least output of an activation is that of many inputs, none of them a tail.

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int8]
 
 PASSES = 2
-BLOCK = 128  # inputs whose error is followed integer by integer; the others' in one product a block
+BLOCK, FEW = 128, 16  # inputs whose error is followed by products, and integer by integer
 # Of the mean square of an input, added to each: few tokens say nothing about many directions.
 RIDGE = 0.1
 STILL = 1e-3  # share of integers below which another pass is not worth its time
@@ -44,18 +44,23 @@ def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
         for begin in range(0, inputs, BLOCK):
             end = min(begin + BLOCK, inputs)
             slope = covariance[begin:end] @ error
-            for k in range(begin, end):
-                better = values[k] - slope[k - begin] / steps[k]
-                np.rint(better, out=better)
-                np.minimum(np.maximum(better, -127, out=better), 127, out=better)
-                moved = better - values[k]
-                count = int(np.count_nonzero(moved))
-                if count:
-                    changed += count
-                    values[k] = better
-                    moved *= scale
-                    error[k] += moved
-                    slope[k - begin + 1 :] += covariance[k, k + 1 : end, None] * moved
+            for first in range(begin, end, FEW):
+                last = min(first + FEW, end)
+                before = error[first:last].copy()
+                for k in range(first, last):
+                    better = values[k] - slope[k - begin] / steps[k]
+                    np.rint(better, out=better)
+                    np.minimum(np.maximum(better, -127, out=better), 127, out=better)
+                    moved = better - values[k]
+                    count = int(np.count_nonzero(moved))
+                    if count:
+                        changed += count
+                        values[k] = better
+                        moved *= scale
+                        error[k] += moved
+                        slope[k - begin + 1 : last - begin] += covariance[k, k + 1 : last, None] * moved
+                if last < end:
+                    slope[last - begin :] += covariance[last:end, first:last] @ (error[first:last] - before)
         if changed <= STILL * values.size:
             break
     integers: Integers = values.astype(np.int8)
