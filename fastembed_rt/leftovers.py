@@ -74,8 +74,10 @@ def left_behind(folder: Path, pattern: re.Pattern[str]) -> Iterator[list[Path]]:
         for path in entries:
             if pattern.fullmatch(path.name) and not path.is_symlink():
                 lock = _lock(path, wait=False)
-                if lock is not None:
-                    locks.callback(os.close, lock)
+                if lock is None:
+                    continue
+                locks.callback(os.close, lock)
+                if _is(lock, path):  # or it was removed meanwhile, and the name is another's
                     found.append(path)
         yield found
 

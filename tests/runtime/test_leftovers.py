@@ -174,6 +174,25 @@ def test_what_is_removed_between_its_making_and_its_locking_is_made_again(tmp_pa
     assert not path.exists()
 
 
+def test_a_name_that_is_used_again_is_not_taken_for_the_file_that_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".a.part"
+    path.touch()
+    true = leftovers._lock
+
+    def late(given: Path, *, wait: bool) -> int | None:
+        lock = true(given, wait=wait)
+        if not wait:  # between this sweeper's opening and locking, another one removes the file and a writer comes
+            path.unlink()
+            path.touch()
+        return lock
+
+    monkeypatch.setattr(leftovers, "_lock", late)
+    leftovers.remove_left_behind(tmp_path, ANY)
+    assert path.exists()
+
+
 def test_many_writers_and_sweepers_lose_nothing(tmp_path: Path) -> None:
     """Every file stays there for as long as it is held, whoever sweeps."""
     lost: list[Path] = []
