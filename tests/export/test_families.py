@@ -58,7 +58,11 @@ def assert_agrees(directory: Path, output: Path, model: Any = None, **options: A
 
 def mean_states(model: Any, directory: Path) -> Vectors:
     """Mean of the model's states, one text at a time: no padding."""
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    if model.config.model_type == "qwen2":  # its class does not take the file as it is
+        known = transformers.AutoTokenizer.from_pretrained(directory)
+        tokenizer = known._tokenizer
+    else:
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     pool = Pooling(model.config.hidden_size, pooling_mode="mean")
     rows = []

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from fastembed_rt_export.errors import InvalidInputError, ParityError
 from fastembed_rt_export.graph.int8 import GroupRecipe
 from fastembed_rt_export.parity import Fidelity, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
-from fastembed_rt_export.quantize import ranges
+from fastembed_rt_export.quantize import calibration, degenerate_texts, long_texts, ranges
 
 Vectors = npt.NDArray[np.float32]
 INT8 = "model.cpu.int8.onnx"
@@ -182,7 +183,9 @@ def test_other_calibration_texts_give_other_scales_and_are_counted(small: Path, 
     (folder / "b.jsonl").write_text('"a river"\n{"text": "a new city"}\n', encoding="utf-8")
     made = quick(source, tmp_path / "made", calibration=folder)
     body = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
-    assert body["variants"][0]["notes"]["calibration"]["texts"] == 4
+    given = ["the cat runs", "the dog sleeps", "a river", "a new city"]
+    beside = len(degenerate_texts()) + len(long_texts(given, 40))
+    assert body["variants"][0]["notes"]["calibration"]["texts"] == len(given) + beside
     assert (made / INT8).read_bytes() != (small / INT8).read_bytes()
 
 
@@ -201,25 +204,30 @@ def test_vectors_below_the_floor_fail_the_export_and_leave_nothing(tmp_path: Pat
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("broken", [1, 5, 9])
+@pytest.mark.parametrize(
+    "broken", ["encoder.layer.0.attention.self.query.weight.scaled+2", "encoder.layer.1.intermediate.dense.weight"]
+)
 def test_the_layer_that_fails_texts_goes_back_to_float_and_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
-    true = ranges.choose
-    keys: list[int] = []
+    true, one, current = ranges.choose, calibration._Found._one, threading.local()
 
     def choose(*given: Any, **options: Any) -> GroupRecipe:
-        keys.append(len(keys))
         group = true(*given, **options)
-        return replace(group, scale=group.scale / 40) if keys[-1] == broken else group
+        return replace(group, scale=group.scale / 40) if current.key == broken else group
 
+    def noted(self: Any, key: str) -> Any:
+        current.key = key
+        return one(self, key)
+
+    monkeypatch.setattr(calibration._Found, "_one", noted)
     monkeypatch.setattr(ranges, "choose", choose)
     made = quick(source, tmp_path / "made", min_cosine=0.99)
     monkeypatch.undo()
     for variant in json.loads((made / "manifest.json").read_text(encoding="utf-8"))["variants"]:
         notes = variant["notes"]
-        assert len(notes["float_groups"]) == 1, notes
+        assert notes["float_groups"] == [broken], notes
         assert notes["int8_groups"] == 11, "four groups in each of three layers"
         assert notes["fidelity"]["min_cosine"] >= 0.99
     whole = quick(source, tmp_path / "whole", min_cosine=0.99)

