@@ -26,7 +26,7 @@ def graph_of(source: Path) -> Graph:
 
 
 @pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("cls", marks=pytest.mark.slow)])
 def test_every_architecture_is_cut_and_gives_the_same_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, pooling: str
 ) -> None:
