@@ -6,14 +6,24 @@
 
 /* ---- sentences --------------------------------------------------------------------------------------------------- */
 
-static OrtStatus *spare; /* for a refusal without memory for its own */
+enum { SPARES = 32 }; /* threads that may be without memory at once */
+static OrtStatus *spares[SPARES]; /* for refusals without memory for their own */
 
 void prepare_refusals(const OrtApi *api) {
-    if (__atomic_load_n(&spare, __ATOMIC_RELAXED))
-        return;
-    OrtStatus *none = NULL, *made = CALL(api, CreateStatus, CREATE_STATUS)(FAILED, "fastembed_rt: no memory");
-    if (!__atomic_compare_exchange_n(&spare, &none, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-        CALL(api, ReleaseStatus, RELEASE_STATUS)(made);
+    for (int k = 0; k < SPARES; k++) {
+        if (__atomic_load_n(&spares[k], __ATOMIC_RELAXED))
+            continue;
+        OrtStatus *none = NULL, *made = CALL(api, CreateStatus, CREATE_STATUS)(FAILED, "fastembed_rt: no memory");
+        if (!__atomic_compare_exchange_n(&spares[k], &none, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            CALL(api, ReleaseStatus, RELEASE_STATUS)(made);
+    }
+}
+
+static OrtStatus *take_spare(void) {
+    OrtStatus *found = NULL;
+    for (int k = 0; k < SPARES && !found; k++)
+        found = __atomic_exchange_n(&spares[k], NULL, __ATOMIC_ACQ_REL);
+    return found;
 }
 
 static OrtStatus *say(const Node *node, const char *format, va_list values) {
@@ -24,7 +34,7 @@ static OrtStatus *say(const Node *node, const char *format, va_list values) {
     OrtStatus *made = CALL(node->api, CreateStatus, CREATE_STATUS)(INVALID_ARGUMENT, text);
     if (made)
         prepare_refusals(node->api);
-    return made ? made : __atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
+    return made ? made : take_spare();
 }
 
 OrtStatus *refusal(const Node *node, const char *format, ...) {
