@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastembed_rt import EmbeddingModel, FastembedRtError
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.manifest import read
 from fastembed_rt.tokenizer import TextTokenizer
 
-from .errors import BenchmarkError
+from .errors import printed
 from .fidelity import cosines
 from .markdown import table
 from .scores import Vectors
@@ -51,13 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
     parser.add_argument("--texts", type=int, default=1000, help="real texts")
     parser.add_argument("--dynamic", action="store_true", help="also onnxruntime's dynamic quantization")
-    args = parser.parse_args(words)
-    try:
-        print(measured(args))
-    except (BenchmarkError, FastembedRtError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return printed(measured, parser.parse_args(words))
 
 
 def measured(args: argparse.Namespace) -> str:
@@ -82,12 +76,16 @@ def measured(args: argparse.Namespace) -> str:
         if args.dynamic:
             rows["dynamic"] = dynamic(Path(args.model), Path(work))
         for name, encode in rows.items():
-            found = cosines(encode([*texts, *odd]), expected)
-            real, rest = found[: len(texts)], found[len(texts) :]
-            figures = (real.mean(), np.quantile(real, 0.01), real.min(), rest.mean(), rest.min())
-            body.append([name, *(f"{figure:.5f}" for figure in figures)])
+            body.append([name, *figures(encode([*texts, *odd]), expected, len(texts))])
     head = ["cosine", f"{len(texts)} texts: mean", "p1", "min", f"{len(odd)} degenerate: mean", "min"]
     return table(head, body)
+
+
+def figures(found: Vectors, expected: Vectors, real: int) -> list[str]:
+    """Mean, first percentile and least cosine of the first `real` texts, mean and least of the others."""
+    near = cosines(found, expected)
+    first, rest = near[:real], near[real:]
+    return [f"{v:.5f}" for v in (first.mean(), np.quantile(first, 0.01), first.min(), rest.mean(), rest.min())]
 
 
 def real_texts(data: Path, count: int) -> list[str]:

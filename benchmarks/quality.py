@@ -12,10 +12,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from fastembed_rt import EmbeddingModel, FastembedRtError
+from fastembed_rt import EmbeddingModel
 
 from . import tasks
-from .errors import BenchmarkError
+from .errors import BenchmarkError, printed
 from .markdown import table
 from .scores import Vectors
 from .workloads import data_folder
@@ -30,13 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="folder with stsb/, sick/, sts/ and retrieval/")
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
     add_arguments(parser)
-    args = parser.parse_args(words)
-    try:
-        print(scored(args))
-    except (BenchmarkError, FastembedRtError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return printed(scored, parser.parse_args(words))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

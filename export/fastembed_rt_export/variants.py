@@ -86,10 +86,9 @@ class Wanted:
 
         cases = [*parity_texts(), *between(self.reach, count)]
         counts = tokenizer.count([case.text for case in cases])
-        few = [case.kind == REPEATED or tokens <= SHORT for case, tokens in zip(cases, counts, strict=True)]
-        longer = [case for case, all_of_them in zip(cases, few, strict=True) if not all_of_them]
-        chosen = [case for case, all_of_them in zip(cases, few, strict=True) if all_of_them] + longer[::LONGER]
-        return [*(case.text for case in chosen), filled(self.reach.longest, count)]
+        all_of = [case for case, tokens in zip(cases, counts, strict=True) if case.kind == REPEATED or tokens <= SHORT]
+        longer = [case for case in cases if case not in all_of]
+        return [*(case.text for case in [*all_of, *longer[::LONGER]]), filled(self.reach.longest, count)]
 
     @property
     def keys(self) -> list[Key]:
@@ -216,15 +215,14 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
     texts = quantize.chosen_texts(wanted.calibration, wanted.max_length, lambda given: tokenizer.count(given).tolist())
     sample = wanted.task.sample(tokenizer, texts)
+    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
     tokens = int(sample.lengths.sum())
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
-    threads = available_threads()
-    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
     base = CPU if wanted.cpu else PORTABLE
     opset = base.opset or wanted.opset
     with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:
         found = quantize.calibrate(
-            lambda target: build(target, opset).graph, sample, held_out, threads, base, bar.update
+            lambda target: build(target, opset).graph, sample, held_out, available_threads(), base, bar.update
         )
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))
     notes = {
@@ -233,50 +231,66 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
     }
 
-    def passing(make: Callable[[int8.Recipe], Graph], named: str) -> tuple[int8.Recipe, dict[str, Any]]:
-        def vectors(recipe: int8.Recipe, of: quantize.Sample) -> Vectors:
-            with tempfile.TemporaryDirectory(dir=work) as folder:
-                write(make(recipe), Path(folder), "tried.onnx", name=wanted.name, metadata={})
-                return quantize.vectors(Path(folder) / "tried.onnx", of, threads)
-
-        recipe, fidelity = quantize.passing(found, held_out, vectors, wanted.task.fidelity, wanted.min_cosine, say)
-        if not fidelity.passes(wanted.min_cosine):
-            raise ParityError(
-                f"int8 {wanted.task.outputs} {named} are too far from fp32: {fidelity}, asked for "
-                f"{wanted.min_cosine} or more; lower --min-cosine if that will do, or export fp32"
-            )
-        left = sorted(set(found.errors) - set(recipe.groups))
-        return recipe, {"fidelity": fidelity.as_dict(), "int8_groups": len(recipe.groups), "float_groups": left}
-
     def stock(recipe: int8.Recipe) -> Built:
         made = build(int8.target(recipe, base), opset)
         int8.unsigned_where_shared(made.graph)
         return made
 
-    recipe, figures = passing(lambda tried: stock(tried).graph, "of stock operators")
+    def ours(recipe: int8.Recipe) -> Graph:
+        target = native_int8.target(recipe)
+        return build(target, target.opset or DEFAULT_OPSET).graph
+
+    measured = _Measured(wanted, held_out, work, say)
+    recipe, figures = measured.passing(found, lambda tried: stock(tried).graph, "of stock operators")
     built = stock(recipe)
     written = _write(built.graph, work, "model.cpu.int8.onnx", wanted, say)
     made = [_variant(work, built.graph, written, int8.target(recipe, base), "int8", {**figures, **notes})]
     if not wanted.cpu:
         return built, made
+    if native.kernels() is None:
+        say(f"no graph for target native: {native.why_not()}")
+        return built, made
+    found = replace(found, by_text={**found.by_text, **found.by_text_of_tails})
     try:
-        if native.kernels() is None:
-            raise native_int8.NotNativeError(native.why_not())
-        own = native_int8.target(found.recipe)
-
-        def ours(tried: int8.Recipe) -> Graph:
-            return build(native_int8.target(tried), own.opset or DEFAULT_OPSET).graph
-
-        found = replace(found, by_text={**found.by_text, **found.by_text_of_tails})
-        recipe, figures = passing(ours, "of our own operators")
-        graph, file = ours(recipe), "model.native.int8.onnx"
+        recipe, figures = measured.passing(found, ours, "of our own operators")
     except native_int8.NotNativeError as error:
         say(f"no graph for target native: {error}")
         return built, made
+    graph, file = ours(recipe), "model.native.int8.onnx"
     say(f"writing {file}: {len(graph.nodes)} nodes")
     shared = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
-    made.insert(0, _variant(work, graph, shared, own, "int8", {**figures, **notes}))
+    made.insert(0, _variant(work, graph, shared, native_int8.target(recipe), "int8", {**figures, **notes}))
     return built, made
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """INT8 graphs beside the float one, on texts that took no part in calibration."""
+
+    wanted: Wanted
+    held_out: quantize.Sample
+    work: Path
+    say: Say
+
+    def passing(
+        self, found: quantize.Calibrated, make: Callable[[int8.Recipe], Graph], named: str
+    ) -> tuple[int8.Recipe, dict[str, Any]]:
+        """The recipe with which the graphs that `make` makes pass, and what the manifest says of it."""
+        task, bound = self.wanted.task, self.wanted.min_cosine
+
+        def vectors(recipe: int8.Recipe, of: quantize.Sample) -> Vectors:
+            with tempfile.TemporaryDirectory(dir=self.work) as folder:
+                write(make(recipe), Path(folder), "tried.onnx", name=self.wanted.name, metadata={})
+                return quantize.vectors(Path(folder) / "tried.onnx", of, available_threads())
+
+        recipe, fidelity = quantize.passing(found, self.held_out, vectors, task.fidelity, bound, self.say)
+        if not fidelity.passes(bound):
+            raise ParityError(
+                f"int8 {task.outputs} {named} are too far from fp32: {fidelity}, asked for {bound} or more; lower "
+                "--min-cosine if that will do, or export fp32"
+            )
+        left = sorted(set(found.errors) - set(recipe.groups))
+        return recipe, {"fidelity": fidelity.as_dict(), "int8_groups": len(recipe.groups), "float_groups": left}
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:

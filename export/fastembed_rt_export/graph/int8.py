@@ -73,9 +73,15 @@ class Recipe:
     embedding: bool = True  # int8 word table, one scale a row
 
 
+def weight_scales(weight: Array) -> Array:
+    """(K, N) float -> (N,) scales, with which the largest weight of each output is 127."""
+    scales: Array = np.maximum(np.abs(weight).max(axis=0) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
+    return scales
+
+
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
     """(K, N) float -> (K, N) int8 and (N,) scales, symmetric."""
-    scale = np.maximum(np.abs(weight).max(axis=0) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
+    scale = weight_scales(weight)
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 

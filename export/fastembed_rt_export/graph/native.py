@@ -1,9 +1,10 @@
 """INT8 with our own operators (fastembed_rt/native): a layer of an encoder in two nodes, nothing padded anywhere.
 
-The same recipe, weights and scales as the stock INT8 graph (int8.py), whose file they are read from. What changes is
-how often token states go through memory: projections, attention, output, residual and normalization are one operator,
-the feed-forward another. Attention itself is in 16-bit integers, by blocks of keys that are added in float: its error
-does not grow with the length of a text (fastembed_rt/native/src/kernels.c says how large it can be).
+The same weights as the stock INT8 graph (int8.py), whose file they are read from. Token states go through memory less
+often: projections, attention, output, residual and normalization are one operator, the feed-forward another. Inputs
+with rare large values have narrow ranges, and what lies beyond them is added back. Attention itself is in 16-bit
+integers, by blocks of keys that are added in float: its error does not grow with the length of a text
+(fastembed_rt/native/src/kernels.c says how large it can be).
 """
 
 from __future__ import annotations

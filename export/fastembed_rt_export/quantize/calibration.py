@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from ..errors import UnsupportedCheckpointError
 from ..graph.cpu import CPU, around_attention
 from ..graph.graph import Graph, Value
-from ..graph.int8 import GroupRecipe, Recipe, Rounded, group_key
+from ..graph.int8 import GroupRecipe, Recipe, Rounded, group_key, weight_scales
 from ..graph.target import Target
 from ..graph.weight import Linear
 from ..graph.writer import write
@@ -38,6 +38,7 @@ CHUNK = 4096  # columns of a weight that are worked on at a time
 MOST_COLUMNS = 8192  # of a group, on which candidates are compared
 LEAST_STAGE = 48 << 20  # bytes of weights: what smaller stages would save is less than what starting them costs
 STAGES = 8  # about, of a large model
+AT_ONCE = 4  # groups, each with its inputs several times and a square of their channels in memory
 
 
 @dataclass
@@ -81,16 +82,12 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         groups.folds_into[value.weight.name] = group_key([output])
         return value, output
 
-    def attention_block(*given: Any) -> None:
-        groups.linear.add(group_key([given[4]]))
-
-    def feed_forward_block(*given: Any) -> None:
+    def block(*given: Any) -> None:  # of attention or feed-forward: the last layer is the fifth argument of both
         groups.linear.add(group_key([given[4]]))
 
     if base is not CPU:
         return replace(base, linears=linears)
-    blocks: dict[str, Any] = {"attention_block": attention_block, "feed_forward_block": feed_forward_block}
-    return replace(CPU, **around_attention(linears), balance=balance, **blocks)
+    return replace(CPU, **around_attention(linears), balance=balance, attention_block=block, feed_forward_block=block)
 
 
 def calibrate(
@@ -122,11 +119,10 @@ def calibrate(
     most = max(LEAST_STAGE, part.weight_bytes // STAGES) if base is CPU else part.weight_bytes + 1
     cut = stages(part, watched, most)
     run = _Run(sample, held_out, threads)
-    found = _Found(groups)
+    found = _Found(groups, len(held_out.rows))
     done = 0
     for number, stage in enumerate(cut, 1):
-        found.add(run.through(stage))
-        found.quantize(threads)
+        found.quantize(run.through(stage), threads)
         reached = round(1000 * number / len(cut))
         step(reached - done)
         done = reached
@@ -191,7 +187,7 @@ class _Run:
 def _looked_at(states: Floats, texts: Sample, batch: Ids, places: Sequence[Ids]) -> tuple[Floats, Ids]:
     """The tokens at these places of each text, and whose they are."""
     lengths = texts.lengths[batch]
-    if len(states) != int(lengths.sum()):  # a row a text, not a token (one pooled token a text): few enough to keep all
+    if len(states) != int(lengths.sum()):  # a row a text (one pooled token), or of a table: few enough to keep all
         return states.copy(), batch if len(states) == len(batch) else np.resize(batch, len(states))
     starts = np.cumsum(lengths) - lengths
     chosen = np.concatenate([start + place for start, place in zip(starts, places, strict=True)])
@@ -219,8 +215,8 @@ class _One:
 class _Found:
     """Recipes of the groups whose inputs have been seen."""
 
-    def __init__(self, groups: Groups) -> None:
-        self._groups = groups
+    def __init__(self, groups: Groups, texts: int) -> None:
+        self._groups, self._texts = groups, texts
         self._seen: dict[Value, Seen] = {}
         self._open = list(groups.reads)
         self.recipes: dict[str, GroupRecipe] = {}
@@ -229,17 +225,14 @@ class _Found:
         self.by_text: dict[str, Floats] = {}
         self.by_text_of_tails: dict[str, Floats] = {}
 
-    def add(self, seen: Mapping[Value, Seen]) -> None:
-        """Take in what a stage showed."""
-        self._seen.update(seen)
+    def quantize(self, seen: Mapping[Value, Seen], threads: int) -> None:
+        """Quantize every group whose inputs have been seen, once all that is to be folded into it is known.
 
-    def quantize(self, threads: int) -> None:
-        """Quantize every group that is ready, layers that another's smoothing folds into behind that one.
-
-        A group a thread, each on one thread of the products' library: its threads wait for each other by spinning, and
-        were ten times slower beside another busy process.
+        A group a thread, each on one thread of the products' library: its own threads spin while they wait for each
+        other, which stands still beside another busy process.
         """
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        self._seen.update(seen)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(threads, AT_ONCE)) as pool:
             while ready := [key for key in self._open if self._ready(key)]:
                 for key, found in zip(ready, pool.map(self._one, ready), strict=True):
                     self._take(key, found)
@@ -272,48 +265,75 @@ class _Found:
         group = ranges.choose(inputs.every(step), outputs, free=free, tails=key in self._groups.linear)
         counts = outputs.counts(inputs.sample)
         smoothed = inputs.divided(group.smooth)
-        mean, covariance = rounding.second_moments(smoothed.sample, counts)
         share = counts / counts.sum()
-        plain = replace(group, tails=None)
-        stock = share @ ranges.dequantized(smoothed.sample, plain)
-        narrow = None if group.tails is None else share @ ranges.dequantized(smoothed.sample, group)
-        rounded, shifts, narrow_shifts = [], [], []
-        projected = np.zeros_like(sketch)
-        moved, moved_narrow = np.zeros((2, sketch.shape[1]), np.float32)
-        for layer in range(weights.count):
-            values, scales, shift, other = [], [], [], []
-            for number, columns in weights.chunks(layer):
-                own = columns if group.smooth is None else columns * group.smooth[:, None]
-                scale = np.maximum(np.abs(own).max(axis=0) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
-                whole = rounding.rounded(own, scale, covariance)
-                real = whole * scale
-                values.append(whole)
-                scales.append(scale)
-                shift.append(mean @ own - stock @ real)
-                used = stock if narrow is None else narrow
-                other.append(mean @ own - used @ real)
-                projection = weights.projection(number, real.shape[1])
-                projected += real @ projection
-                moved += shift[-1] @ projection
-                moved_narrow += other[-1] @ projection
-            rounded.append(Rounded(np.concatenate(values, axis=1), np.concatenate(scales)))
-            shifts.append(np.concatenate(shift))
-            narrow_shifts.append(np.concatenate(other))
-        tails = None if group.tails is None else replace(group.tails, bias_shift=tuple(narrow_shifts))
-        error, by_text = _errors(seen, plain, sketch, projected, moved, outputs)
-        by_tails = None if tails is None else _errors(seen, group, sketch, projected, moved_narrow, outputs)[1]
-        whole_recipe = replace(group, rounded=tuple(rounded), bias_shift=tuple(shifts), tails=tails)
-        return _One(whole_recipe, error, by_text, by_tails)
+        ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
+        means = np.stack([share @ ranges.dequantized(smoothed.sample, way) for way in ways])
+        rounded, moved, projected, moves = _rounded(weights, group, smoothed, counts, means)
+        errors = [
+            _errors(seen, way, sketch, projected, move, outputs, self._texts)
+            for way, move in zip(ways, moves, strict=True)
+        ]
+        tails = None if group.tails is None else replace(group.tails, bias_shift=moved[1])
+        return _One(
+            replace(group, rounded=rounded, bias_shift=moved[0], tails=tails),
+            error=errors[0][0],
+            by_text=errors[0][1],
+            by_text_of_tails=errors[1][1] if tails is not None else None,
+        )
+
+
+def _rounded(
+    weights: _Weights, group: GroupRecipe, smoothed: Inputs, counts: Floats, means: Floats
+) -> tuple[tuple[Rounded, ...], list[tuple[Floats, ...]], Floats, Floats]:
+    """Integers of each layer, and what its bias moves by for each of the ways to quantize the inputs.
+
+    Args:
+        weights: of the group.
+        group: its recipe, of which smoothing counts here.
+        smoothed: its inputs.
+        counts: (n,) weight of each token.
+        means: (ways, K) mean of the inputs as each way gives them.
+
+    Returns:
+        Integers and scales by layer; by way and layer (N,) what the bias moves by; the rounded weights (K, R) and the
+        moves (ways, R) through the random projection.
+    """
+    mean, covariance = rounding.second_moments(smoothed.sample, counts)
+    found: list[Rounded] = []
+    moved: list[list[Floats]] = [[] for _ in means]
+    projected = np.zeros((len(mean), PROJECTED), np.float32)
+    moves = np.zeros((len(means), PROJECTED), np.float32)
+    for layer in range(weights.count):
+        values, scales, shifts = [], [], []
+        for number, columns in weights.chunks(layer):
+            own = columns if group.smooth is None else columns * group.smooth[:, None]
+            scale = weight_scales(own)
+            values.append(rounding.rounded(own, scale, covariance))
+            scales.append(scale)
+            real = values[-1] * scale
+            shifts.append(mean @ own - means @ real)
+            projection = weights.projection(number, real.shape[1])
+            projected += real @ projection
+            moves += shifts[-1] @ projection
+        found.append(Rounded(np.concatenate(values, axis=1), np.concatenate(scales)))
+        for way, shift in zip(moved, np.concatenate(shifts, axis=1), strict=True):
+            way.append(shift)
+    return tuple(found), [tuple(way) for way in moved], projected, moves
 
 
 def _errors(
-    seen: Seen, group: GroupRecipe, sketch: Floats, projected: Floats, moved: Floats, outputs: Outputs
+    seen: Seen,
+    group: GroupRecipe,
+    sketch: Floats,
+    projected: Floats,
+    moved: Floats,
+    outputs: Outputs,
+    texts: int,
 ) -> tuple[float, Floats]:
     """Error of the outputs of the tokens held out relative to each token's own output: of all, and squared by text."""
     inputs: Floats = seen.held if group.smooth is None else (seen.held / group.smooth).astype(np.float32)
     lost = ranges.dequantized(inputs, group) @ projected + moved - seen.held @ sketch
     squared = np.square(lost).sum(axis=1) * outputs.counts(seen.held) * 2  # halves: the median is added to the power
-    texts = int(seen.texts.max()) + 1
     counts = np.maximum(np.bincount(seen.texts, minlength=texts), 1)
     by_text = (np.bincount(seen.texts, weights=squared, minlength=texts) / counts).astype(np.float32)
     return float(np.sqrt(squared.mean())), by_text

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph.int8 import Recipe
-from ..parity import Fidelity
+from ..parity import Fidelity, distances
 from .calibration import Calibrated
 from .sample import Floats, Sample
 
@@ -76,16 +76,15 @@ def _failing(given: Sequence[Floats], exact: Sequence[Floats], measured: Fidelit
     """Numbers of the texts below the bound; all where outputs are only measured together."""
     if measured.passes(bound):
         return []
-    found = [k for k in range(len(exact)) if exact[k].size > 1 and not _cosine(given[k], exact[k]) >= bound]
+    found = [k for k in range(len(exact)) if exact[k].size > 1 and not _near(given[k], exact[k]) >= bound]
     return found or list(range(len(exact)))
 
 
-def _cosine(a: Floats, b: Floats) -> float:
-    left, right = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    length = float(np.linalg.norm(left) * np.linalg.norm(right))
-    return float(left @ right) / length if length else float(not left.any() and not right.any())
+def _near(given: Floats, exact: Floats) -> float:
+    (cosine,), _ = distances(given.reshape(1, -1), exact.reshape(1, -1))
+    return float(cosine)
 
 
-def _worst(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: Sequence[int]) -> list[str]:
+def _worst(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: list[int]) -> list[str]:
     """Groups that are still int8, the largest error on the failing texts first."""
-    return sorted(groups, key=lambda key: -float(by_text[key][[k for k in failing if k < len(by_text[key])]].sum()))
+    return sorted(groups, key=lambda key: -float(by_text[key][failing].sum()))

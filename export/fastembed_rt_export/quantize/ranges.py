@@ -28,13 +28,12 @@ ALPHAS = (0.35, 0.5, 0.65, 0.8, 0.95)
 # little beside the integer product where that is long and narrow (down projections), much where it is short and wide.
 WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
 WORTH_SMOOTHING = 0.75  # a multiplication at run time must bring it down to this share
-ROUNDED_BETTER = 0.35  # what `rounding` leaves of the error of the nearest integers, about
+ROUNDED_BETTER = 0.35  # of the error of the nearest integers, what `rounding` is taken to leave
 EVERY = 4  # token of a sample: enough to say where the tails begin
 TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows more for each token
-# Of a range that is not narrow, beyond what the calibration texts hold: 1 token in 100 of other texts is outside.
-MARGIN = 1.1
-# Of what attention mixes: where all tokens are alike it is three times what it is elsewhere.
-MARGIN_OF_MIXED = 1.5
+# Of a range that is not narrow: other texts reach a little further than those calibrated on, and what attention mixes
+# further still, since it does not average the values of tokens that are all alike.
+MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
 STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
 
 

@@ -24,7 +24,7 @@ WORD_CHARACTERS = 8  # a text without blanks is not one word
 CALIBRATION_FILES = (
     'pass a UTF-8 file with a text a line, a .jsonl file of strings or {"text": ...}, or a directory of such'
 )
-TOKENS = 8_192  # more of them did not change the vectors' fidelity
+TOKENS = 8_192  # of the given texts: every one costs a run of the float graph
 SEED = 0
 REPEATED = ("yes", "of the", "run", "1", ";", "two words", "мир", "水")
 OFTEN = 400  # times that some of them are repeated

@@ -1,0 +1,74 @@
+"""INT8 beside full precision: the table of a directory, and what each part of INT8 brings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import save_sentence_transformers
+
+from benchmarks import int8, int8_ingredients
+from fastembed_rt_export.pipeline import ExportOptions, export
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few texts of each file."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "texts").mkdir()
+    for name in int8.SHARES:
+        lines = [json.dumps(f"the cat {word} over the old river in {name}") for word in ("runs", "sleeps", "jumps")]
+        (folder / "texts" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT."""
+    return save_sentence_transformers(tmp_path_factory.mktemp("source") / "bert", max_seq_length=40)
+
+
+def rows(said: str) -> dict[str, list[float]]:
+    """Figures by the words in front of them."""
+    found = {}
+    for line in said.splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        figures = [float(cell) for cell in cells if cell.replace(".", "", 1).lstrip("-").isdigit()]
+        found[" / ".join(cells[: len(cells) - len(figures)])] = figures
+    return found
+
+
+def test_a_directory_is_measured_beside_dynamic_quantization(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ExportOptions(output=tmp_path / "made", precisions=("fp32", "int8"), verify=False, min_cosine=-1.0)
+    export(str(checkpoint), options)
+    words = [str(tmp_path / "made"), "--data", str(data), "--texts", "20", "--dynamic"]
+    assert int8.main(words) == 0
+    found = rows(capsys.readouterr().out)
+    assert "dynamic" in found
+    for name, figures in found.items():
+        mean, p1, least, _, least_odd = figures
+        assert 0.9 < least <= p1 <= mean < 1.00001, name
+        assert least_odd > 0.8, name
+    assert int8.main([*words[:-1], "--reference", str(checkpoint)]) == 0
+    beside_torch = rows(capsys.readouterr().out)
+    for name, figures in beside_torch.items():
+        assert figures == pytest.approx(found[name], abs=2e-5), "fp32 and torch are alike"
+    assert int8.main([str(tmp_path), "--data", str(data)]) == 2
+
+
+def test_parts_that_are_left_out_are_missed(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ("all parts", "nearest integers", "clipped at 0.8")
+    some = {name: patch for name, patch in int8_ingredients.without().items() if name in chosen}
+    monkeypatch.setattr(int8_ingredients, "without", lambda: some)
+    assert int8_ingredients.main([str(checkpoint), "--data", str(data), "--texts", "20"]) == 0
+    found = rows(capsys.readouterr().out)
+    assert len(found) == 2 * len(chosen)
+    for target in ("native", "cpu"):
+        whole = found[f"all parts / {target}"]
+        assert whole[0] > found[f"nearest integers / {target}"][0]
+        assert whole[4] > found[f"clipped at 0.8 / {target}"][4]
