@@ -11,7 +11,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from tokenizer_files import CASES, REFUSED, Compared, compare, read, real_cases
+from tokenizer_cases import CASES, REFUSED, real_cases
+from tokenizer_files import Compared, compare, read
 from tokenizer_texts import all_texts
 
 from fastembed_rt_export import tokenizer_classes

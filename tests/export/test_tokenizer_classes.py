@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import transformers
 from checkpoints import assert_vectors_agree, save_sentence_transformers
-from tokenizer_files import CASES, REFUSED, SETTINGS, Case, Described, compare, real_cases, write
+from tokenizer_cases import CASES, REFUSED, SETTINGS, real_cases
+from tokenizer_files import Case, Described, compare, write
 from tokenizer_texts import HAS_DATA, all_texts, nasty_texts, some_texts
 from transformers.models.auto import tokenization_auto
 from transformers.tokenization_utils_tokenizers import TokenizersBackend

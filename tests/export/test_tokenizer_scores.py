@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-from tokenizer_files import CASES, Described
+from tokenizer_cases import CASES
+from tokenizer_files import Described
 from tokenizer_texts import HAS_DATA
 from tokenizers import Tokenizer
 
