@@ -283,7 +283,10 @@ class _Measured:
                 write(make(recipe), Path(folder), "tried.onnx", name=self.wanted.name, metadata={})
                 return quantize.vectors(Path(folder) / "tried.onnx", of, available_threads())
 
-        recipe, fidelity = quantize.passing(found, self.held_out, vectors, task.fidelity, bound, self.say)
+        def say(line: str) -> None:
+            self.say(f"int8 {named}: {line}")
+
+        recipe, fidelity = quantize.passing(found, self.held_out, vectors, task.fidelity, bound, say)
         if not fidelity.passes(bound):
             raise ParityError(
                 f"int8 {task.outputs} {named} are too far from fp32: {fidelity}, asked for {bound} or more; lower "
