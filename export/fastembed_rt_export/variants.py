@@ -265,7 +265,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 @dataclass(frozen=True)
 class _Measured:
-    """INT8 graphs beside the float one, on texts that took no part in calibration."""
+    """INT8 graphs beside the float one, on texts that took no part in calibration, but for a few of no or one token."""
 
     wanted: Wanted
     held_out: quantize.Sample
