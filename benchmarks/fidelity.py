@@ -17,9 +17,10 @@ def cosines(vectors: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
     """Cosine of each row with the same row of the reference: (n, dim) and (n, dim) -> (n,)."""
     if vectors.shape != reference.shape:
         raise ValueError(f"vectors have shape {vectors.shape}, the reference's {reference.shape}")
-    left, right = vectors.astype(np.float64), reference.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    result: npt.NDArray[np.float64] = np.einsum("nd,nd->n", left, right) / np.maximum(lengths, 1e-30)
+    result = np.empty(len(vectors))
+    for k, row in enumerate(zip(vectors, reference, strict=True)):  # one by one: rows of a sparse model are long
+        left, right = (side.astype(np.float64) for side in row)
+        result[k] = left @ right / max(np.linalg.norm(left) * np.linalg.norm(right), 1e-30)
     return result
 
 

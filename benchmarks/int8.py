@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastembed_rt import EmbeddingModel
-from fastembed_rt.manifest import read
+from fastembed_rt import EmbeddingModel, SparseModel
+from fastembed_rt.manifest import SPARSE, read
 from fastembed_rt.tokenizer import TextTokenizer
 
 from .errors import printed
@@ -64,28 +64,45 @@ def measured(args: argparse.Namespace) -> str:
         torch = SentenceTransformer(args.reference, device="cpu")
         expected = torch.encode([*texts, *odd], batch_size=16, show_progress_bar=False)
     else:
-        with EmbeddingModel(args.model, precision="fp32") as exact:
-            expected = exact.encode([*texts, *odd])
-    rows: dict[str, Encode] = {}
-    with EmbeddingModel(args.model, precision="int8") as first:
-        targets = [one.target for one in first.manifest.variants if one.precision == "int8"]
-    for target in targets:
-        rows[f"int8, {target}"] = EmbeddingModel(args.model, precision="int8", target=target).encode
+        expected = encoder(Path(args.model), "fp32")([*texts, *odd])
     body = []
     with tempfile.TemporaryDirectory() as work:
-        if args.dynamic:
-            rows["dynamic"] = dynamic(Path(args.model), Path(work))
-        for name, encode in rows.items():
-            body.append([name, *figures(encode([*texts, *odd]), expected, len(texts))])
+        for name, encode in quantized(Path(args.model), Path(work) if args.dynamic else None).items():
+            body.append([name, *texts_of(figures(encode([*texts, *odd]), expected, len(texts)))])
     head = ["cosine", f"{len(texts)} texts: mean", "p1", "min", f"{len(odd)} degenerate: mean", "min"]
     return table(head, body)
 
 
-def figures(found: Vectors, expected: Vectors, real: int) -> list[str]:
+def quantized(model: Path, work: Path | None) -> dict[str, Encode]:
+    """What encodes with each INT8 graph of a directory; with a folder to work in, with dynamic quantization as well."""
+    targets = [variant.target for variant in read(model).variants if variant.precision == "int8"]
+    rows = {f"int8, {target}": encoder(model, "int8", target) for target in targets}
+    return rows if work is None else {**rows, "dynamic": dynamic(model, work)}
+
+
+def encoder(model: Path, precision: str, target: str | None = None) -> Encode:
+    """Opens the directory for each call: texts to vectors (n, dim), those of a sparse model with their zeros."""
+
+    def encode(texts: list[str]) -> Vectors:
+        if read(model).task != SPARSE:
+            with EmbeddingModel(model, precision=precision, target=target) as dense:
+                return dense.encode(texts)
+        with SparseModel(model, precision=precision, target=target) as sparse:
+            return np.stack([vector.to_dense() for vector in sparse.encode(texts)])
+
+    return encode
+
+
+def figures(found: Vectors, expected: Vectors, real: int) -> tuple[float, ...]:
     """Mean, first percentile and least cosine of the first `real` texts, mean and least of the others."""
     near = cosines(found, expected)
     first, rest = near[:real], near[real:]
-    return [f"{v:.5f}" for v in (first.mean(), np.quantile(first, 0.01), first.min(), rest.mean(), rest.min())]
+    return tuple(map(float, (first.mean(), np.quantile(first, 0.01), first.min(), rest.mean(), rest.min())))
+
+
+def texts_of(cosine: Sequence[float]) -> list[str]:
+    """Cells of a table."""
+    return [f"{value:.5f}" for value in cosine]
 
 
 def real_texts(data: Path, count: int) -> list[str]:
@@ -124,12 +141,14 @@ def dynamic(model: Path, work: Path) -> Encode:
     described = read(model)
     tokenizer = TextTokenizer(model / described.tokenizer.file, max_length=described.max_length)
 
+    names = {entry.name for entry in session.get_inputs()}
+
     def encode(texts: list[str]) -> Vectors:
         out = []
         for text in texts:
             ids = np.asarray(tokenizer([text]).ids[0], dtype=np.int64)[None]
-            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-            out.append(session.run(["sentence_embedding"], feeds)[0][0])
+            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            out.append(session.run(None, {name: feeds[name] for name in names})[0][0])
         return np.stack(out)
 
     return encode

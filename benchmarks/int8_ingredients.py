@@ -17,10 +17,8 @@ from unittest import mock
 
 import numpy as np
 
-from fastembed_rt import EmbeddingModel
-
 from .errors import printed
-from .int8 import degenerate_texts, figures, real_texts
+from .int8 import degenerate_texts, encoder, figures, real_texts, texts_of
 from .markdown import table
 from .scores import Vectors
 from .workloads import data_folder
@@ -71,11 +69,10 @@ def measured(args: argparse.Namespace) -> str:
             with patched():
                 export(args.checkpoint, options)
             if exact is None:
-                with EmbeddingModel(made, precision="fp32") as model:
-                    exact = model.encode(both)
+                exact = encoder(made, "fp32")(both)
             for target in ("native", "cpu"):
-                with EmbeddingModel(made, precision="int8", target=target) as model:
-                    body.append([name, target, *figures(model.encode(both), exact, len(texts))])
+                found = encoder(made, "int8", target)(both)
+                body.append([name, target, *texts_of(figures(found, exact, len(texts)))])
     return table(["", "target", "mean", "p1", "min", "degenerate: mean", "min"], body)
 
 

@@ -13,7 +13,10 @@ from .calibration import Calibrated
 from .sample import Floats, Sample
 
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
-TRIED = 4  # groups a round, each on the texts that fail; the one that helps them most goes back
+WORST = 8  # texts that groups are tried on, of those that fail
+# Groups tried a round, by their own error; the one that helps most goes back. An error that later layers amplify may
+# be small where it arises: where none of them brings the worst text this share of the way to the bound, all are tried.
+TRIED, HELPS = 4, 0.25
 
 Measure = Callable[[Floats, Floats], Fidelity]
 
@@ -45,20 +48,30 @@ def passing(
         failing = _failing(given, exact, measured, bound)
         if not failing or not recipe.groups:
             return recipe, measured
-        few = held_out.only(failing)
-        wanted = [exact[k] for k in failing]
+        few, wanted = held_out.only(failing), [exact[k] for k in failing]
+        least = _least(fidelity, few, [given[k] for k in failing], wanted)
+        order, all_tried = _worst(found.by_text, recipe.groups, failing), False
         while len(found.errors) - len(recipe.groups) < most:
-            tried = []
-            for key in _worst(found.by_text, recipe.groups, failing)[:TRIED]:
-                without = replace(recipe, groups={k: group for k, group in recipe.groups.items() if k != key})
-                found_there = _of(fidelity, few, _texts(few, vectors(without, few)), wanted)
-                tried.append((found_there.min_cosine, key, without))
-            least, key, recipe = max(tried, key=lambda entry: entry[0])
+            tried: dict[str, float] = {}
+            for key in order:
+                enough = all_tried or max(tried.values(), default=-1.0) - least >= HELPS * (bound - least)
+                if len(tried) >= TRIED and enough:
+                    break
+                tried[key] = _least(fidelity, few, _texts(few, vectors(_without(recipe, key), few)), wanted)
+            all_tried = all_tried or len(tried) == len(order)
+            # What was measured says more of the next round than an error of its own.
+            order = sorted(order, key=lambda key: -tried.get(key, -1.0))
+            key = order.pop(0)
+            recipe, least = _without(recipe, key), tried[key]
             say(f"{key} stays float: {len(failing)} texts at {least:.5f} or more")
             if least >= bound:
                 break
         else:
             return recipe, _of(fidelity, held_out, _texts(held_out, vectors(recipe, held_out)), exact)
+
+
+def _without(recipe: Recipe, key: str) -> Recipe:
+    return replace(recipe, groups={k: group for k, group in recipe.groups.items() if k != key})
 
 
 def _texts(sample: Sample, outputs: Floats) -> list[Floats]:
@@ -72,17 +85,22 @@ def _of(fidelity: Measure, sample: Sample, given: Sequence[Floats], exact: Seque
     return Fidelity.of_tokens(*whole, [len(piece) for piece in exact]) if sample.by_token else fidelity(*whole)
 
 
+def _least(fidelity: Measure, sample: Sample, given: Sequence[Floats], exact: Sequence[Floats]) -> float:
+    return float(np.nan_to_num(_of(fidelity, sample, given, exact).min_cosine, nan=-1.0))
+
+
 def _failing(given: Sequence[Floats], exact: Sequence[Floats], measured: Fidelity, bound: float) -> list[int]:
-    """Numbers of the texts below the bound; all where outputs are only measured together."""
+    """Numbers of the texts farthest below the bound; all texts where outputs are only measured together."""
     if measured.passes(bound):
         return []
-    found = [k for k in range(len(exact)) if exact[k].size > 1 and not _near(given[k], exact[k]) >= bound]
-    return found or list(range(len(exact)))
+    near = {k: _near(given[k], exact[k]) for k in range(len(exact)) if exact[k].size > 1}
+    found = sorted((k for k in near if near[k] < bound), key=lambda k: near[k])[:WORST]
+    return sorted(found) or list(range(len(exact)))
 
 
 def _near(given: Floats, exact: Floats) -> float:
     (cosine,), _ = distances(given.reshape(1, -1), exact.reshape(1, -1))
-    return float(cosine)
+    return float(np.nan_to_num(cosine, nan=-1.0))
 
 
 def _worst(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: list[int]) -> list[str]:

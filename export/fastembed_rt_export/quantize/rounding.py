@@ -26,8 +26,9 @@ def second_moments(inputs: Floats, weights: Floats) -> tuple[Floats, Floats]:
     The mean error of an output is taken off its bias, so only the covariance is to be kept small.
     """
     share = (weights / weights.sum())[:, None].astype(np.float32)
-    mean = (inputs * share).sum(axis=0)
-    centered = (inputs - mean) * np.sqrt(share)
+    mean = share[:, 0] @ inputs
+    centered = inputs - mean
+    centered *= np.sqrt(share)
     covariance = centered.T @ centered
     covariance[np.diag_indices_from(covariance)] += max(RIDGE * float(np.trace(covariance)) / len(covariance), 1e-12)
     return mean, covariance
