@@ -59,8 +59,7 @@ def passing(
                     break
                 tried[key] = _least(fidelity, few, _texts(few, vectors(_without(recipe, key), few)), wanted)
             all_tried = all_tried or len(tried) == len(order)
-            # What was measured says more of the next round than an error of its own.
-            order = sorted(order, key=lambda key: -tried.get(key, -1.0))
+            order = _next(order, tried, least)
             key = order.pop(0)
             recipe, least = _without(recipe, key), tried[key]
             say(f"{key} stays float: {len(failing)} texts at {least:.5f} or more")
@@ -68,6 +67,14 @@ def passing(
                 break
         else:
             return recipe, _of(fidelity, held_out, _texts(held_out, vectors(recipe, held_out)), exact)
+
+
+def _next(order: Sequence[str], tried: Mapping[str, float], before: float) -> list[str]:
+    """The best one, what helped half as much or more, what was not tried, what did not help."""
+    enough = before + (max(tried.values()) - before) / 2
+    helped = sorted((key for key in order if tried.get(key, -2.0) >= enough), key=lambda key: -tried[key])
+    rest = [key for key in order if key not in helped]
+    return [*helped, *(key for key in rest if key not in tried), *(key for key in rest if key in tried)]
 
 
 def _without(recipe: Recipe, key: str) -> Recipe:
