@@ -267,7 +267,7 @@ class _Found:
         smoothed = inputs.divided(group.smooth)
         share = counts / counts.sum()
         ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
-        means = np.stack([share @ ranges.dequantized(smoothed.sample, way) for way in ways])
+        means = np.stack([_mean(smoothed.sample, share, way) for way in ways])
         rounded, moved, projected, moves = _rounded(weights, group, smoothed, counts, means)
         errors = [
             _errors(seen, way, sketch, projected, move, outputs, self._texts)
@@ -280,6 +280,13 @@ class _Found:
             by_text=errors[0][1],
             by_text_of_tails=errors[1][1] if tails is not None else None,
         )
+
+
+def _mean(sample: Floats, share: Floats, group: GroupRecipe) -> Floats:
+    """(K,) weighted mean of (smoothed) inputs as the graph makes them, some tokens at a time to hold no copy of all."""
+    parts = (slice(begin, begin + CHOICE) for begin in range(0, len(sample), CHOICE))
+    found: Floats = np.sum([share[part] @ ranges.dequantized(sample[part], group) for part in parts], axis=0)
+    return found
 
 
 def _rounded(
