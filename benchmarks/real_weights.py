@@ -2,11 +2,11 @@
 
     python -m benchmarks.real_weights CHECKPOINT ... [--data DIR] [--texts 4670] [--languages en,de] [--record FILE]
 
-Each checkpoint is a sentence-transformers directory or a hub id, dense or SPLADE. It is exported at default gates, so
-that the manifest has its distance from sentence-transformers on torch (`--no-verify` leaves that out). Printed: cosine
-of each INT8 graph to the directory's fp32 on real texts and on degenerate ones, the scores of the tasks in the data
-folder (benchmarks/tasks.py), sizes and times. With `--record` the figures are kept, a checkpoint's new ones in place of
-its old; docs/models.md is made from benchmarks/real_weights.json.
+Each checkpoint is a sentence-transformers directory or a hub id, dense or (`--task sparse`) SPLADE. It is exported at
+default gates, so that the manifest has its distance from sentence-transformers on torch (`--no-verify` leaves that
+out). Printed: cosine of each INT8 graph to the directory's fp32 on real texts and on degenerate ones, and the scores of
+the tasks in the data folder (benchmarks/tasks.py). With `--record` they are kept with sizes and times, a checkpoint's
+new figures in place of its old ones; docs/models.md is made from benchmarks/real_weights.json.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="folder with texts/, unicode/, stsb/ and retrieval/")
     parser.add_argument("--texts", type=int, default=4670, help="real texts for the cosines")
     parser.add_argument("--languages", default="en", help="of STS-B, separated by commas")
+    parser.add_argument("--task", default="auto", help="of the checkpoints: embedding, sparse; auto: as they say")
     parser.add_argument("--record", type=Path, help="JSON file that gets the figures")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the export with torch")
     return printed(measured, parser.parse_args(words))
@@ -57,7 +58,7 @@ def measured(args: argparse.Namespace) -> str:
     found = {}
     for checkpoint in args.checkpoints:
         with tempfile.TemporaryDirectory() as work:
-            found[Path(checkpoint).name] = of_checkpoint(checkpoint, Path(work), texts, odd, wanted, not args.no_verify)
+            found[Path(checkpoint).name] = of_checkpoint(args, checkpoint, Path(work), texts, odd, wanted)
         if args.record:
             kept = json.loads(args.record.read_text(encoding="utf-8")) if args.record.is_file() else {}
             args.record.write_text(json.dumps({**kept, **found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -65,13 +66,15 @@ def measured(args: argparse.Namespace) -> str:
 
 
 def of_checkpoint(
-    checkpoint: str, work: Path, texts: list[str], odd: list[str], wanted: Sequence[tasks.Task], verify: bool
+    args: argparse.Namespace, checkpoint: str, work: Path, texts: list[str], odd: list[str], wanted: list[tasks.Task]
 ) -> dict[str, Any]:
     """One checkpoint's figures, as the record has them."""
     from fastembed_rt_export.pipeline import ExportOptions, export
 
     started = time.perf_counter()
-    options = ExportOptions(output=work / "made", precisions=("fp32", "int8"), verify=verify)
+    options = ExportOptions(
+        output=work / "made", precisions=("fp32", "int8"), task=args.task, verify=not args.no_verify
+    )
     manifest = export(checkpoint, options).manifest
     seconds = time.perf_counter() - started
     rows = {"fp32": int8.encoder(work / "made", "fp32"), **int8.quantized(work / "made", work)}
@@ -83,6 +86,7 @@ def of_checkpoint(
         scores[name] = _scores(encode, wanted)
     return {
         "task": manifest.task,
+        "model_type": manifest.source.model_type,
         "texts": len(texts),
         "degenerate": len(odd),
         "export_seconds": round(seconds, 1),

@@ -21,6 +21,7 @@ from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"
+REAL = Path(__file__).parents[1] / "benchmarks" / "real_weights.json"
 Figures = Mapping[str, Any]
 
 TEXT = """# Models
@@ -30,8 +31,14 @@ Written by `python tests/models_page.py`, not by hand. Built from the checkpoint
 {table}
 
 fp32: largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit length; int8:
-mean and worst cosine. Measured on small checkpoints with random weights: they say that the graphs are right, not how
-near real weights stay in int8, which every export measures on its own. Reference: {reference}.
+mean and worst cosine, at default gates, and the layers that stay float for it. Measured on small checkpoints with
+random weights: they say that the graphs are right, not how near real weights stay in int8, which every export measures
+on its own. Reference: {reference}.
+
+Real weights: mean and worst cosine of native INT8 to fp32 on real texts that took no part in calibration
+(`python -m benchmarks.real_weights CHECKPOINT`; docs/int8.md has all of it):
+
+{real}
 
 Not in transformers: {own}. Their reference is a small model on torch in tests/references;
 the export of a real checkpoint compares itself with the checkpoint's own code where `--trust-remote-code` allows that
@@ -75,15 +82,16 @@ def measured() -> dict[str, Any]:
     for name in ARCHITECTURES:
         with tempfile.TemporaryDirectory() as work:
             source = save_sentence_transformers(Path(work) / "source", name, max_seq_length=40)
-            options = ExportOptions(
-                output=Path(work) / "made", precisions=PRECISIONS["cpu"], min_cosine=0.0, trust_remote_code=True
-            )
+            options = ExportOptions(output=Path(work) / "made", precisions=PRECISIONS["cpu"], trust_remote_code=True)
             manifest = export(str(source), options).manifest
         report = manifest.parity
         found[name] = {
             f"{variant.target} {variant.precision}": {
-                key: report["variants"][variant.graph.file][key]
-                for key in ("max_abs_diff", "mean_cosine", "min_cosine")
+                **{
+                    key: report["variants"][variant.graph.file][key]
+                    for key in ("max_abs_diff", "mean_cosine", "min_cosine")
+                },
+                "float_groups": len(variant.notes.get("float_groups", ())),
             }
             for variant in manifest.variants
         }
@@ -95,14 +103,20 @@ def page(figures: Figures) -> str:
     from checkpoints import OWN_CODE
 
     columns = sorted({column for row in figures["architectures"].values() for column in row}, key=_order)
-    lines = [["architecture", "model_type", *columns, "for example"]]
+    real = json.loads(REAL.read_text(encoding="utf-8"))
+    lines = [["architecture", "model_type", *columns, "real weights", "for example"]]
     for name, row in ARCHITECTURES.items():
         cells = [_cell(column, figures["architectures"].get(name, {}).get(column)) for column in columns]
-        lines.append([row.title, _model_type(name), *cells, _examples(row)])
+        lines.append([row.title, _model_type(name), *cells, _real(real, name), _examples(row)])
     traced = json.loads(TRACED.read_text(encoding="utf-8"))
     own = "; ".join(row.title for name, row in ARCHITECTURES.items() if name in OWN_CODE)
     return TEXT.format(
-        table=_table(lines), texts=figures["texts"], reference=figures["reference"], own=own, **_traced(traced)
+        table=_table(lines),
+        real=_real_table(real),
+        texts=figures["texts"],
+        reference=figures["reference"],
+        own=own,
+        **_traced(traced),
     )
 
 
@@ -130,8 +144,31 @@ def _cell(column: str, figures: Figures | None) -> str:
     if figures is None:
         return "no"
     if column.endswith("int8"):
-        return f"{figures['mean_cosine']:.4f} / {figures['min_cosine']:.4f}"
+        stays = figures["float_groups"]
+        return _cosines(figures["mean_cosine"], figures["min_cosine"]) + (f", {stays} float" if stays else "")
     return f"{figures['max_abs_diff']:.0e}"
+
+
+def _cosines(mean: float, least: float) -> str:
+    return f"{mean:.4f} / {least:.4f}"
+
+
+def _real(real: Figures, name: str) -> str:
+    """Mean and worst cosine of checkpoints of a model_type."""
+    found = [entry["cosines"]["int8, native"] for entry in real.values() if entry["model_type"] == name]
+    return "; ".join(_cosines(cosine["mean"], cosine["min"]) for cosine in found)
+
+
+def _real_table(real: Figures) -> str:
+    lines = [["checkpoint", "model_type", "texts", "mean / worst", "layers in float", "dynamic quantization"]]
+    for name, entry in real.items():
+        ours, dynamic = (
+            _cosines(entry["cosines"][graph]["mean"], entry["cosines"][graph]["min"])
+            for graph in ("int8, native", "dynamic")
+        )
+        stays = str(len(entry["float_groups"]["native"]))
+        lines.append([name, f"`{entry['model_type']}`", str(entry["texts"]), ours, stays, dynamic])
+    return _table(lines)
 
 
 def _model_type(name: str) -> str:

@@ -224,6 +224,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         found = quantize.calibrate(
             lambda target: build(target, opset).graph, sample, held_out, available_threads(), base, bar.update
         )
+    say(f"calibrated int8: {len(found.errors)} groups of layers")
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))
     notes = {
         "calibration": {"texts": len(texts), "tokens": tokens, "seed": quantize.SEED},
