@@ -129,3 +129,11 @@ def test_vectors_that_are_not_numbers_count_as_failed() -> None:
         stays, measured, _ = model.passing(dict.fromkeys(keys(8), 1.0))
     assert stays == ["layer.5"]
     assert measured.min_cosine == pytest.approx(1.0)
+
+
+def test_where_every_layer_makes_it_worse_half_of_them_still_go_back() -> None:
+    """Errors may cancel: a layer less is a text farther away."""
+    model = Model({key: [0.2 if k % 2 else -0.21] for k, key in enumerate(keys(10))})
+    stays, measured, _ = model.passing(dict.fromkeys(keys(10), 1.0), 0.9999)
+    assert 0 < len(stays) <= 5
+    assert measured.min_cosine > -1

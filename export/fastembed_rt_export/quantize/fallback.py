@@ -71,7 +71,8 @@ def passing(
 
 def _next(order: Sequence[str], tried: Mapping[str, float], before: float) -> list[str]:
     """The best one, what helped half as much or more, what was not tried, what did not help."""
-    enough = before + (max(tried.values()) - before) / 2
+    best = max(tried.values())
+    enough = min(best, before + (best - before) / 2)  # the best may be none
     helped = sorted((key for key in order if tried.get(key, -2.0) >= enough), key=lambda key: -tried[key])
     rest = [key for key in order if key not in helped]
     return [*helped, *(key for key in rest if key not in tried), *(key for key in rest if key in tried)]
