@@ -20,7 +20,7 @@ import numpy as np
 
 from fastembed_rt import EmbeddingModel, SparseModel
 from fastembed_rt.manifest import SPARSE, read
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 from .errors import printed
 from .fidelity import cosines

@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt import EmbeddingModel, FastembedRtError, batching, manifest, native
+from fastembed_rt import EmbeddingModel, FastembedRtError, manifest, native
 from fastembed_rt.cli.peak import SIZE, gemm_peak, products
 from fastembed_rt.manifest import Variant
-from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
+from fastembed_rt.run import batching
+from fastembed_rt.run.session import SLOWER_FUSIONS, load_onnxruntime, tune
 
 SHAPES = {"short": [16] * 32, "long": [256] * 2}  # tokens of each text of a workload
 ROUNDS = 40  # of the large product

@@ -135,7 +135,7 @@ def load(target: str, directory: Path) -> Any:
         directory: what `write_model` wrote.
     """
     sys.modules.update(stand_in_modules())
-    from fastembed_rt.model import EmbeddingModel
+    from fastembed_rt.models.embedding import EmbeddingModel
 
     # No hashing: it has a thread of its own, and what two threads do is never the same twice.
     return EmbeddingModel(directory, target=target, threads=1, check_hashes=False)

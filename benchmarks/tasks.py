@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastembed_rt import FastembedRtError
-from fastembed_rt.hub_client import Repository
+from fastembed_rt.hub.client import Repository
 
 from . import scores
 from .errors import BenchmarkError

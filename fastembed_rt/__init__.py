@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from .errors import FastembedRtError
 
 if TYPE_CHECKING:
-    from .late import LateInteractionModel
-    from .loading import EncodeStats
-    from .model import EmbeddingModel
-    from .reranker import Reranker
-    from .sparse import SparseModel
+    from .models.base import EncodeStats
+    from .models.embedding import EmbeddingModel
+    from .models.late_interaction import LateInteractionModel
+    from .models.reranker import Reranker
+    from .models.sparse import SparseModel
 
 __version__ = "0.1.0"
 _MODULES = {  # of what loads when it is asked for
-    "EmbeddingModel": "model",
-    "EncodeStats": "loading",
-    "LateInteractionModel": "late",
-    "Reranker": "reranker",
-    "SparseModel": "sparse",
+    "EmbeddingModel": "models.embedding",
+    "EncodeStats": "models.base",
+    "LateInteractionModel": "models.late_interaction",
+    "Reranker": "models.reranker",
+    "SparseModel": "models.sparse",
 }
 __all__ = [
     "EmbeddingModel",
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         from importlib import import_module
 
-        from .session import require_onnxruntime
+        from .run.session import require_onnxruntime
 
         require_onnxruntime()
         return getattr(import_module(f".{_MODULES[name]}", __name__), name)

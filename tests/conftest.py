@@ -38,12 +38,12 @@ def no_gpu() -> str:
     """Why tests with the marker `gpu` do not run here, "" if they do."""
     import onnxruntime
 
-    from fastembed_rt import missing
+    from fastembed_rt.run import nvidia
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "this onnxruntime has no CUDAExecutionProvider"
-    missing.preload(onnxruntime)
-    found = missing.find("cuda", onnxruntime)
+    nvidia.preload(onnxruntime)
+    found = nvidia.find("cuda", onnxruntime)
     return str(found) if found else ""
 
 

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 from fake_hub import FakeHub, running_hub
 
-from fastembed_rt.errors import (
-    FastembedRtError,
-    ModelNotFoundError,
-)
-from fastembed_rt.hub import resolve_checkpoint, resolve_model
+from fastembed_rt.errors import FastembedRtError, ModelNotFoundError
+from fastembed_rt.hub.resolve import resolve_checkpoint, resolve_model
 from fastembed_rt.manifest import FileRecord, Manifest, Source, Variant
 
 Files = dict[str, str | bytes]

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import TEXTS
 from tolerances import REFERENCE, close
 
-import fastembed_rt.model as model_module
+import fastembed_rt.models.embedding as model_module
 
 Vectors = npt.NDArray[np.float32]
 DIM, MAX_LENGTH, POSITIONS = 24, 16, 48

@@ -139,7 +139,7 @@ def session(source: Any, sess_options: Any = None, providers: Any = (), **option
 @pytest.fixture
 def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """onnxruntime with CUDA and TensorRT, for one test."""
-    from fastembed_rt import missing
+    from fastembed_rt.run import nvidia
 
     fake = ModuleType("onnxruntime")
     fake.__dict__.update({name: value for name, value in vars(onnxruntime).items() if name != "InferenceSession"})
@@ -150,7 +150,7 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         get_available_providers=lambda: [TENSORRT, CUDA, CPU],
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(missing, "find", lambda *_: None)
-    monkeypatch.setattr(missing, "preload", lambda _: None)
-    monkeypatch.setattr(missing, "device_name", lambda _: "pretended")
+    monkeypatch.setattr(nvidia, "find", lambda *_: None)
+    monkeypatch.setattr(nvidia, "preload", lambda _: None)
+    monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))

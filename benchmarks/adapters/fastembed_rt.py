@@ -38,6 +38,8 @@ def load(options: Options) -> Loaded:
 if __name__ == "__main__":
     main(
         Adapter(
-            packages=("fastembed-rt", "onnxruntime", "tokenizers", "numpy"), modules=("fastembed_rt.model",), load=load
+            packages=("fastembed-rt", "onnxruntime", "tokenizers", "numpy"),
+            modules=("fastembed_rt.models.embedding",),
+            load=load,
         )
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fastembed_rt import batching, manifest
-from fastembed_rt.batching import Feeds, Ids
+from fastembed_rt import manifest
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Manifest
-from fastembed_rt.session import Session, choose_variant
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.run import batching
+from fastembed_rt.run.batching import Feeds, Ids
+from fastembed_rt.run.session import Session, choose_variant
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 WORDS = "the old river runs quickly under a new city light while one red house sleeps over 7 trees".split()
 MANY = 64  # texts of 3 to 60 words

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.parts_benchmarks.apart import Parts, texts
-from fastembed_rt import EmbeddingModel, batching
-from fastembed_rt.model import MAX_BATCH_TOKENS
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.models.embedding import MAX_BATCH_TOKENS
+from fastembed_rt.run import batching
 
 ONE = "how many trees stand by the old river?"
 

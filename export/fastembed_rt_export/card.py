@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
-from fastembed_rt.missing import NVIDIA
-from fastembed_rt.sizes import readable
+from fastembed_rt.run.nvidia import NVIDIA
+from fastembed_rt.system.sizes import readable
 
 from .report import describe, details
 

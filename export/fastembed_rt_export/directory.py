@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fastembed_rt import leftovers
 from fastembed_rt.manifest import MANIFEST_FILE
+from fastembed_rt.system import leftovers
 
 from .errors import OutputExistsError
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from fastembed_rt.loading import LoadedModel
 from fastembed_rt.manifest import Manifest
-from fastembed_rt.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from fastembed_rt.models.base import LoadedModel
+from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
 from .long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, AtLimit, Reach, at_limit, between, filled
 from .parity import NO_PROMPT, Case, ask, parity_texts

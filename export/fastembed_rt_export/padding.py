@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt.batching import Ids, pad
+from fastembed_rt.run.batching import Ids, pad
 
 from .graph.graph import Graph, Value
 from .graph.target import Tokens

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastembed_rt import manifest as contract
-from fastembed_rt.hub import resolve_checkpoint
+from fastembed_rt.hub.resolve import resolve_checkpoint
 from fastembed_rt.manifest import EMBEDDING, Manifest, Refused, Source, record_file
 
 from . import heads, quantize, tasks, tokenizer_file, variants, verify

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastembed_rt import native
 from fastembed_rt.manifest import LATE_INTERACTION, SPARSE, Manifest, Variant
-from fastembed_rt.providers import PROVIDERS, obstacle
+from fastembed_rt.run.providers import PROVIDERS, obstacle
 
 from .errors import ParityError
 from .gate import Known

@@ -14,7 +14,7 @@ from importlib import metadata
 from itertools import pairwise
 from typing import Any
 
-from fastembed_rt.loading import LoadedModel
+from fastembed_rt.models.base import LoadedModel
 
 from .errors import ParityError
 from .parity import Case, groups

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, load
 
-from fastembed_rt.batching import Ids
-from fastembed_rt.providers import load_onnxruntime
+from fastembed_rt.run.batching import Ids
+from fastembed_rt.run.providers import load_onnxruntime
 
 from . import padding, traced_model
 from .errors import UnsupportedCheckpointError, explained

@@ -17,9 +17,9 @@ from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
-from fastembed_rt.progress import progress
-from fastembed_rt.sizes import readable
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.system.progress import progress
+from fastembed_rt.system.sizes import readable
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 from . import quantize
 from .errors import InvalidInputError, ParityError, UnsupportedCheckpointError

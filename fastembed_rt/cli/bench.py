@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
-from ..hub import resolve_model
+from ..hub.resolve import resolve_model
 from ..manifest import Manifest
 from . import readers
 from .arguments import add_model_arguments, positive
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     chosen: list[str] = []
 
     def files(described: Manifest) -> list[str]:
-        from ..loading import choose_provider
-        from ..session import choose_variant
+        from ..models.base import choose_provider
+        from ..run.session import choose_variant
 
         args.provider = choose_provider(described, args.provider, args.precision).provider
         chosen[:] = precisions(described, args.provider, args.precision)
@@ -117,7 +117,7 @@ def precisions(described: Manifest, provider: str, precision: str | None) -> lis
     Raises:
         InvalidInputError, ModelFormatError: none does, or not the one asked for.
     """
-    from ..session import choose_variant
+    from ..run.session import choose_variant
 
     first = choose_variant(described, provider=provider, precision=precision).precision
     names = [first]

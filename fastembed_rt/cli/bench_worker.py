@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import memory, native
+from .. import native
 from ..errors import FastembedRtError
+from ..run import memory
 from .peak import gemm_peak, products
 
 if TYPE_CHECKING:
-    from ..model import EmbeddingModel
+    from ..models.embedding import EmbeddingModel
 
 BOUNDS = (16, 64, 256)  # tokens: where a bucket ends
 MOST_TEXTS = 512  # of one call
@@ -108,8 +109,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """
     start = time.perf_counter()
     from .. import EmbeddingModel
-    from ..overflow import overflows
-    from ..session import load_onnxruntime
+    from ..run.overflow import overflows
+    from ..run.session import load_onnxruntime
 
     onnxruntime = load_onnxruntime()
     import tokenizers  # noqa: F401  imported here, so that `load` is the model's time alone

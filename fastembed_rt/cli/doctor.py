@@ -1,6 +1,6 @@
 """`fastembed-rt doctor`: what is installed, what this machine can do, what stands in the way, and the cure.
 
-The checks judge facts and look at nothing themselves; facts.py does the looking, `run` the printing.
+The checks judge facts and look at nothing themselves; environment.py does the looking, `run` the printing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .. import __version__, missing
+from .. import __version__
 from ..errors import MissingDependencyError
 from ..machine import int8_kernels
-from .facts import Facts, gather
+from ..run import nvidia
+from .environment import Facts, gather
 
 Level = Literal["ok", "note", "problem"]
 
@@ -244,7 +245,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 def _library(check: str, library: str, failure: str, facts: Facts, level: Level) -> Finding:
     if not failure:
         return Finding(level="ok", check=check, what=f"{library} loads")
-    found = missing.library(library, failure, facts.cuda, facts.packages)
+    found = nvidia.library(library, failure, facts.cuda, facts.packages)
     return Finding(level=level, check=check, what=found.what, fix=found.fix)
 
 

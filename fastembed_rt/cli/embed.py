@@ -16,13 +16,13 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..manifest import ROLES
-from ..stored import FLOAT32, KINDS, Array, Form, form
-from . import appending, readers, writers
+from ..vectors.quantized import FLOAT32, KINDS, Array, Form, form
+from . import provenance, readers, writers
 from .arguments import add_model_arguments, device_ids, positive, text
 from .readers import Columns, Record
 
 if TYPE_CHECKING:
-    from ..model import EmbeddingModel
+    from ..models.embedding import EmbeddingModel
 
 EPILOG = """\
 formats by file name ending; standard input is txt, standard output jsonl, unless an option says otherwise
@@ -130,9 +130,9 @@ def run(args: argparse.Namespace) -> int:
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
     options = _vector_options(args)
-    before = appending.check_append(args.output, output_format) if args.append else None
+    before = provenance.check_append(args.output, output_format) if args.append else None
     writers.check_target(args.output, force=args.force or args.append)
-    appending.check_beside(args.output, output_format, force=args.force)
+    provenance.check_beside(args.output, output_format, force=args.force)
 
     columns = Columns(text=args.column or "text", id=args.id_column)
     with open_model(args) as model:
@@ -141,14 +141,14 @@ def run(args: argparse.Namespace) -> int:
         made = model.fingerprint(**rows.asked)
         width, dtype = rows.form.width, rows.form.kind.dtype
         if before is not None:
-            appending.check_same(args.output, before, made)
-            appending.check_end(args.output, output_format, width, dtype)
+            provenance.check_same(args.output, before, made)
+            provenance.check_end(args.output, output_format, width, dtype)
         with writers.open_target(args.output, output_format, force=args.force, append=args.append) as stream:
             with_ids = args.id_column is not None
             writers.WRITERS[output_format](stream, iter(rows), width, with_ids, dtype=dtype, fingerprint=made)
             if before is None:
-                appending.forget(args.output, output_format)
-        appending.remember(args.output, output_format, made)
+                provenance.forget(args.output, output_format)
+        provenance.remember(args.output, output_format, made)
         if not args.quiet:
             print(_summary(rows, time.perf_counter() - start, args), file=sys.stderr)
     return 0

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import memory
 from ..errors import InvalidInputError, MissingDependencyError, ParityError, UnsupportedCheckpointError
 from ..manifest import TASKS
-from ..sizes import readable
+from ..run import memory
+from ..system.sizes import readable
 from .arguments import add_hub_options, min_cosine, text
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files, manifest, native
 from ..errors import FastembedRtError, IntegrityError
-from ..fingerprint import fingerprint
-from ..hub import resolve_model
+from ..hub.resolve import resolve_model
 from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..precisions import listed
-from ..sizes import readable
-from ..stored import FLOAT32, form
+from ..system.sizes import readable
+from ..vectors.fingerprint import fingerprint
+from ..vectors.quantized import FLOAT32, form
 from .arguments import add_model_arguments
 from .export import plain_prompt
 
 if TYPE_CHECKING:
-    from ..providers import Choice
+    from ..run.providers import Choice
 
 OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
 SOUND = frozenset({OK, NOT_FETCHED})
@@ -120,8 +120,8 @@ def find_loading(
 
 def _choice(facts: Manifest, provider: str, precision: str | None) -> Choice:
     """The provider asked for, or what "auto" would take; without onnxruntime, the CPU's, and the page says why."""
-    from ..loading import choose_provider
-    from ..providers import AUTO, Choice
+    from ..models.base import choose_provider
+    from ..run.providers import AUTO, Choice
 
     try:
         return choose_provider(facts, provider, precision)
@@ -131,7 +131,7 @@ def _choice(facts: Manifest, provider: str, precision: str | None) -> Choice:
 
 def _obstacle(provider: str) -> str | None:
     """Why nothing at all loads with this provider, if so."""
-    from ..session import available_providers, provider_row
+    from ..run.session import available_providers, provider_row
 
     row = provider_row(provider)
     try:
@@ -145,7 +145,7 @@ def _obstacle(provider: str) -> str | None:
 
 def _choose(facts: Manifest, provider: str, precision: str | None) -> Variant | str:
     """The variant that the runtime would take, or its reason for taking none."""
-    from ..session import choose_variant
+    from ..run.session import choose_variant
 
     try:
         return choose_variant(facts, provider=provider, precision=precision)
@@ -154,7 +154,7 @@ def _choose(facts: Manifest, provider: str, precision: str | None) -> Variant | 
 
 
 def _why_not(facts: Manifest, variant: Variant, provider: str, chosen: Variant | str, precision: str | None) -> str:
-    from ..providers import PROVIDERS
+    from ..run.providers import PROVIDERS
 
     if variant.target not in PROVIDERS[provider].targets:
         return (

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import native
-from ..paths import as_utf8
+from ..system.paths import as_utf8
 
 SIZE = 1024  # rows, and channels in and out
 ROUNDS = 15

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import manifest
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
-from ..hub import did_you_mean
+from ..hub.resolve import did_you_mean
 from ..manifest import replace_text
 from .arguments import add_hub_options, min_cosine
 from .export import steps

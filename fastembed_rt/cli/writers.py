@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import leftovers
 from ..errors import FastembedRtError, InvalidInputError, OutputExistsError
+from ..system import leftovers
 from . import compressed
 from .readers import Record, require_parquet
 

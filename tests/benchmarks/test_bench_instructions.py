@@ -22,7 +22,8 @@ def test_the_start_of_a_process_cancels() -> None:
 
     def run(directory: Path, case: str, calls: int) -> int:
         assert (directory / "manifest.json").is_file()
-        assert (directory / "fastembed_rt/model.py").read_bytes() == (ROOT / "fastembed_rt/model.py").read_bytes()
+        model = "fastembed_rt/models/embedding.py"
+        assert (directory / model).read_bytes() == (ROOT / model).read_bytes()
         seen.append(calls)
         return 640_000_000 + 1234 * calls
 

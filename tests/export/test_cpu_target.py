@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 from checkpoints import TEXTS, assert_vectors_agree, save_sentence_transformers
 
-from fastembed_rt import EmbeddingModel, batching
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.run import batching
 from fastembed_rt_export.graph import cpu
 from fastembed_rt_export.pipeline import ExportOptions, export
 

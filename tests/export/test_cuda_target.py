@@ -31,8 +31,9 @@ from packed_attention import evaluate
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tolerances import REORDERED, close
 
-from fastembed_rt import batching, manifest
-from fastembed_rt.reranker import feeds as pair_feeds
+from fastembed_rt import manifest
+from fastembed_rt.models.reranker import feeds as pair_feeds
+from fastembed_rt.run import batching
 from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint import POOLING_MODES, Checkpoint, Overrides
@@ -339,7 +340,7 @@ def test_every_node_has_a_cuda_kernel_which_not_every_portable_graph_can_say(tmp
     write(graph, tmp_path, "portable.onnx", name="test", metadata={})
     code = (
         "import pathlib, sys, onnxruntime\n"
-        "from fastembed_rt.providers import PROVIDERS\n"
+        "from fastembed_rt.run.providers import PROVIDERS\n"
         "for file in sorted(pathlib.Path(sys.argv[1]).glob('*.onnx')):\n"
         "    options = onnxruntime.SessionOptions()\n"
         "    options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')\n"

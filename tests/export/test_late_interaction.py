@@ -23,7 +23,7 @@ from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, native
 from fastembed_rt.cli import main
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, InvalidTypeError, TextTooLongError
 from fastembed_rt.manifest import read
-from fastembed_rt.maxsim import NOTHING, maxsim
+from fastembed_rt.vectors.maxsim import NOTHING, maxsim
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import late_layouts
@@ -305,7 +305,7 @@ def test_maxsim_in_pieces_and_without_tokens(monkeypatch: pytest.MonkeyPatch) ->
     random = np.random.default_rng(0)
     queries = [random.normal(size=(n, 4)).astype(np.float32) for n in (3, 1, 5)]
     documents = [random.normal(size=(n, 4)).astype(np.float32) for n in (2, 7, 0, 1, 4)]
-    monkeypatch.setattr("fastembed_rt.maxsim.PRODUCTS", 25)
+    monkeypatch.setattr("fastembed_rt.vectors.maxsim.PRODUCTS", 25)
     for mean in (False, True):
         wanted = theirs(list(map(torch.tensor, queries)), list(map(torch.tensor, documents)), length_normalize=mean)
         found = maxsim(queries, documents, 4, mean=mean)

@@ -13,7 +13,7 @@ from pretended import pretended_gpus
 
 from fastembed_rt import LateInteractionModel
 from fastembed_rt.errors import FixedError, InvalidInputError
-from fastembed_rt.providers import PROVIDERS
+from fastembed_rt.run.providers import PROVIDERS
 
 __all__ = ["pretended_gpus"]
 LONG = "the cat runs under a tree and sleeps " * 4

@@ -17,8 +17,9 @@ from packed_attention import evaluate
 from sentence_transformers import SentenceTransformer
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, batching, manifest
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt.run import batching
+from fastembed_rt.text.tokenizer import TextTokenizer
 from fastembed_rt_export.parity import distances, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 

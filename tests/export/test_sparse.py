@@ -17,12 +17,13 @@ from packed_attention import evaluate
 from sparse_encoders import save_masked_lm, save_splade
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, SparseModel, batching, native
+from fastembed_rt import EmbeddingModel, SparseModel, native
 from fastembed_rt.cli import main
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, InvalidTypeError, ModelFormatError
 from fastembed_rt.manifest import read
-from fastembed_rt.sparse_vectors import SparseVector, similarity
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.run import batching
+from fastembed_rt.text.tokenizer import TextTokenizer
+from fastembed_rt.vectors.sparse import SparseVector, similarity
 from fastembed_rt_export import masked_lm
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.parity import distances
@@ -184,7 +185,7 @@ def test_streams_and_asyncio_give_the_same(model: SparseModel) -> None:
 
 def test_the_batch_shrinks_with_the_vocabulary(model: SparseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.max_batch_tokens == 512
-    monkeypatch.setattr("fastembed_rt.sparse.MOST_WEIGHTS", 300 * 100)
+    monkeypatch.setattr("fastembed_rt.models.sparse.MOST_WEIGHTS", 300 * 100)
     with SparseModel(model.path) as other:
         assert other.max_batch_tokens == 100
         close(dense(other.encode(TEXTS)), dense(model.encode(TEXTS)), REORDERED)

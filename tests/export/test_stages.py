@@ -9,7 +9,7 @@ import pytest
 from checkpoints import save_sentence_transformers
 from tolerances import close
 
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.text.tokenizer import TextTokenizer
 from fastembed_rt_export import tasks, tokenizer_file
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.graph.cpu import CPU

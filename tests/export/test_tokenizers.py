@@ -31,7 +31,7 @@ from tolerances import close
 
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import ModelFormatError
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.text.tokenizer import TextTokenizer
 from fastembed_rt_export import tokenizer_file
 from fastembed_rt_export.checkpoint import load
 from fastembed_rt_export.errors import CheckpointError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastembed_rt import batching
+from fastembed_rt.run import batching
 
 Ids = npt.NDArray[np.int64]
 lengths_of_rows = st.lists(st.integers(0, 600), max_size=60).map(lambda values: np.array(values, dtype=np.int64))

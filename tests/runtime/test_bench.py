@@ -20,7 +20,7 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from fastembed_rt import EmbeddingModel, cli, native
 from fastembed_rt.cli import bench, bench_worker, peak
-from fastembed_rt.session import load_onnxruntime
+from fastembed_rt.run.session import load_onnxruntime
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from test_cli import environment  # type: ignore[import-not-found]
 
 from fastembed_rt import EmbeddingModel, cli
 from fastembed_rt.errors import InvalidInputError
-from fastembed_rt.paths import as_text, as_utf8
-from fastembed_rt.progress import NoBar, progress
+from fastembed_rt.system.paths import as_text, as_utf8
+from fastembed_rt.system.progress import NoBar, progress
 
 posix = pytest.mark.skipif(os.name == "nt", reason="descriptors and names of Unix")
 NAME = "größe 模型"

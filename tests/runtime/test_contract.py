@@ -16,9 +16,9 @@ from exports import quick
 from pretended import pretended_gpus
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.contract import GraphSession, Runner
 from fastembed_rt.errors import InvalidInputError
-from fastembed_rt.threads import Call
+from fastembed_rt.run.contract import GraphSession, Runner
+from fastembed_rt.system.threads import Call
 
 __all__ = ["pretended_gpus"]
 KINDS: dict[str, dict[str, Any]] = {

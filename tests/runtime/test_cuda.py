@@ -15,7 +15,8 @@ import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, batching, cuda
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.run import batching, cuda
 from fastembed_rt_export import pipeline
 from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
@@ -166,5 +167,5 @@ def test_a_replay_gives_what_a_run_gives(directory: Path, monkeypatch: pytest.Mo
 
 def test_the_cuda_session_costs_others_nothing(run_script: Any, model_dir: Path) -> None:
     code = "import sys; from fastembed_rt import EmbeddingModel; EmbeddingModel(sys.argv[1]).encode('a')\n"
-    code += "print([name for name in ('fastembed_rt.cuda', 'fastembed_rt.tensorrt') if name in sys.modules])"
+    code += "print([name for name in ('fastembed_rt.run.cuda', 'fastembed_rt.run.tensorrt') if name in sys.modules])"
     assert run_script(code, model_dir).stdout == "[]\n"

@@ -17,8 +17,9 @@ import pytest
 from checkpoints import TEXTS
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, devices
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, ProviderUnavailableError, WorkerError
+from fastembed_rt.run import devices
 
 MANY = [f"{text} {k}" for k in range(40) for text in TEXTS]
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import fastembed_rt
-from fastembed_rt import missing
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
-from fastembed_rt.cli.facts import Facts, gather
+from fastembed_rt.cli.environment import Facts, gather
 from fastembed_rt.machine import Cpu, Machine
+from fastembed_rt.run import nvidia
 
 GIB = 1 << 30
 CPU = Cpu(
@@ -390,7 +390,7 @@ def test_wheels_in_two_directories_of_the_path_are_no_clash(
     assert found[0].what == f"onnxruntime 9.1 in {installation}"
     said = f"onnxruntime-gpu 9.2 in {behind} is not imported: {installation} comes before it on the path"
     assert said in [finding.what for finding in found]
-    assert missing.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "x").fix == "install x"
+    assert nvidia.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "x").fix == "install x"
 
 
 def test_of_two_installations_the_one_that_is_imported_counts(installation: Path) -> None:

@@ -21,12 +21,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from fastembed_rt.cli import readers, writers
 from fastembed_rt.cli.readers import Columns, Record
-from fastembed_rt.errors import (
-    FastembedRtError,
-    InvalidInputError,
-    MissingDependencyError,
-    OutputExistsError,
-)
+from fastembed_rt.errors import FastembedRtError, InvalidInputError, MissingDependencyError, OutputExistsError
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -13,7 +13,7 @@ import pytest
 from sentence_transformers import util
 
 from fastembed_rt import EmbeddingModel, cli
-from fastembed_rt.cli import appending, writers
+from fastembed_rt.cli import provenance, writers
 from fastembed_rt.errors import InvalidInputError
 
 TEXTS = [f"the {a} {b}" for a in "cat dog house river old new".split() for b in "runs sleeps".split()]
@@ -297,6 +297,6 @@ def test_the_fingerprint_of_a_link_lies_beside_what_it_points_to(embed: Embed, t
     (tmp_path / "there").mkdir()
     (tmp_path / "out.npy").symlink_to("there/real.npy")
     assert embed(TEXTS[:4], "-o", "out.npy") == 0
-    assert appending.beside("out.npy") == (tmp_path / "there" / "real.npy.json").resolve()
+    assert provenance.beside("out.npy") == (tmp_path / "there" / "real.npy.json").resolve()
     assert embed(TEXTS[4:], "-o", "out.npy", "--append") == 0
     assert np.load("there/real.npy").shape == (len(TEXTS), 24)

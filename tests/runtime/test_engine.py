@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastembed_rt.engine import Engine
-from fastembed_rt.threads import Call
+from fastembed_rt.run.engine import Engine
+from fastembed_rt.system.threads import Call
 
 Ids = npt.NDArray[np.int64]
 LIMIT = 512

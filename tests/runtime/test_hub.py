@@ -8,13 +8,8 @@ import pytest
 from fake_hub import FakeHub
 from hub_repositories import CHECKPOINT, MODEL, NAME, default_files, fails, says, tree
 
-from fastembed_rt.errors import (
-    IntegrityError,
-    InvalidInputError,
-    ModelFormatError,
-    ModelNotFoundError,
-)
-from fastembed_rt.hub import Located, resolve_checkpoint, resolve_model
+from fastembed_rt.errors import IntegrityError, InvalidInputError, ModelFormatError, ModelNotFoundError
+from fastembed_rt.hub.resolve import Located, resolve_checkpoint, resolve_model
 from fastembed_rt.manifest import Manifest
 
 # Local directories

@@ -13,12 +13,8 @@ from fake_hub import FakeHub, running_hub
 from hub_repositories import CHECKPOINT, MODEL, NAME, TOKEN, default_files, fails, point_at, says
 
 import fastembed_rt
-from fastembed_rt.errors import (
-    InvalidInputError,
-    MissingDependencyError,
-    ModelNotFoundError,
-)
-from fastembed_rt.hub import resolve_checkpoint, resolve_model
+from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from fastembed_rt.hub.resolve import resolve_checkpoint, resolve_model
 
 # Access
 
@@ -195,7 +191,7 @@ def run_python(code: str, tmp_path: Path, **environment: str) -> str:
 
 
 def test_the_settings_of_huggingface_hub_are_those_of_the_environment(tmp_path: Path) -> None:
-    code = f"from fastembed_rt import hub; print(hub.resolve_checkpoint({NAME!r}))"
+    code = f"from fastembed_rt.hub import resolve; print(resolve.resolve_checkpoint({NAME!r}))"
     with running_hub() as hub:
         commit = hub.add(NAME, CHECKPOINT, private_token=TOKEN)
         first = run_python(code, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN)
@@ -207,8 +203,8 @@ def test_the_settings_of_huggingface_hub_are_those_of_the_environment(tmp_path: 
 
 def test_offline_by_the_environment_says_so(tmp_path: Path) -> None:
     code = (
-        "from fastembed_rt import errors, hub\n"
-        f"try: hub.resolve_checkpoint({NAME!r})\n"
+        "from fastembed_rt import errors\nfrom fastembed_rt.hub import resolve\n"
+        f"try: resolve.resolve_checkpoint({NAME!r})\n"
         "except errors.ModelNotFoundError as error: print(error)"
     )
     message = run_python(code, tmp_path, HF_HUB_OFFLINE="1")
@@ -216,5 +212,5 @@ def test_offline_by_the_environment_says_so(tmp_path: Path) -> None:
 
 
 def test_importing_the_resolver_does_not_import_huggingface_hub(tmp_path: Path) -> None:
-    code = "import sys; from fastembed_rt import hub; print('huggingface_hub' in sys.modules)"
+    code = "import sys; from fastembed_rt.hub import resolve; print('huggingface_hub' in sys.modules)"
     assert run_python(code, tmp_path) == "False"

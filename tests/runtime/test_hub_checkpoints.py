@@ -8,11 +8,8 @@ import pytest
 from fake_hub import FakeHub
 from hub_repositories import CHECKPOINT, NAME, NEEDED, PLAIN, Files, says, tree
 
-from fastembed_rt.errors import (
-    CheckpointError,
-    ModelNotFoundError,
-)
-from fastembed_rt.hub import resolve_checkpoint
+from fastembed_rt.errors import CheckpointError, ModelNotFoundError
+from fastembed_rt.hub.resolve import resolve_checkpoint
 
 
 def test_an_export_gets_what_it_reads_and_nothing_else(hub: FakeHub) -> None:

@@ -254,7 +254,7 @@ def test_without_onnxruntime_the_facts_are_told_with_what_to_install(
 
 
 def test_a_provider_that_this_onnxruntime_lacks_loads_nothing(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastembed_rt.session.available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("fastembed_rt.run.session.available_providers", lambda: ["CPUExecutionProvider"])
     code, text = shown("--provider", "cuda")
     assert code == 0
     assert "no variant loads here: cuda is not in this onnxruntime (CPUExecutionProvider)" in text

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastembed_rt import engine as engine_module
-from fastembed_rt import threads as threads_module
-from fastembed_rt.engine import Engine
 from fastembed_rt.errors import first_line, from_outside
-from fastembed_rt.threads import Call, Workers, once
+from fastembed_rt.run import engine as engine_module
+from fastembed_rt.run.engine import Engine
+from fastembed_rt.system import threads as threads_module
+from fastembed_rt.system.threads import Call, Workers, once
 
 LIMIT = 64
 FILES = {engine_module.__file__, threads_module.__file__}

@@ -18,8 +18,9 @@ import pytest
 from exports import contents, quick
 from test_cli import StandInModel, environment, give_stdin  # type: ignore[import-not-found]
 
-from fastembed_rt import cli, leftovers
+from fastembed_rt import cli
 from fastembed_rt.cli import embed
+from fastembed_rt.system import leftovers
 from fastembed_rt_export.directory import atomic_directory
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks and signals of Unix")

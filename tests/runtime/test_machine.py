@@ -12,15 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastembed_rt
-from fastembed_rt.machine import (
-    Cpu,
-    Machine,
-    available_threads,
-    cpu_features,
-    cpu_quota,
-    describe,
-    memory_limit,
-)
+from fastembed_rt.machine import Cpu, Machine, available_threads, cpu_features, cpu_quota, describe, memory_limit
 
 V2_MOUNT = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNTS = (

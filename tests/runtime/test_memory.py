@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastembed_rt import memory
+from fastembed_rt.run import memory
 
 HOLES = """
     import numpy as np
-    from fastembed_rt.memory import Trimmer
+    from fastembed_rt.run.memory import Trimmer
 
     def resident():
         return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -45,7 +45,7 @@ def test_trims_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 
     clock = [100.0]
     monkeypatch.setattr(memory, "_malloc_trim", lambda: trim)
-    monkeypatch.setattr("fastembed_rt.memory.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fastembed_rt.run.memory.time.monotonic", lambda: clock[0])
     trimmer = memory.Trimmer()
     trimmer.after_bulk()
     trimmer.after_bulk()
@@ -82,6 +82,6 @@ def test_the_peak_sees_an_allocation() -> None:
 @needs_proc
 def test_the_peak_of_a_child_is_not_its_parents() -> None:
     block = np.ones((512 << 20) // 8)
-    code = "from fastembed_rt.memory import peak; print(peak())"
+    code = "from fastembed_rt.run.memory import peak; print(peak())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1e6 < int(done.stdout) < 300e6 < block.nbytes

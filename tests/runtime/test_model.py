@@ -238,7 +238,7 @@ def test_a_dense_head_is_that_of_sentence_transformers(export_pair: Callable[...
 def test_five_megabytes_of_text_are_cut_in_bounded_time_and_memory(run_script: Any, pair: Any, reference: Any) -> None:
     # A word is one token; the transcript of what the tokenizer dropped takes most of the time and memory.
     code = (
-        "import sys, time; from fastembed_rt import EmbeddingModel; from fastembed_rt.memory import peak\n"
+        "import sys, time; from fastembed_rt import EmbeddingModel; from fastembed_rt.run.memory import peak\n"
         "model = EmbeddingModel(sys.argv[1]); text = sys.argv[2] * 170_000; start = time.monotonic()\n"
         "print(len(text), *map(float, model.encode(text)))\n"
         "print(time.monotonic() - start, peak() / 1e6)\n"

@@ -14,7 +14,7 @@ from model_texts import LONG, MAX_LENGTH, SOME, Vectors, assert_same, small_wind
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, TextTooLongError
-from fastembed_rt.tokenizer import TruncationWarning
+from fastembed_rt.text.tokenizer import TruncationWarning
 
 
 def test_truncate_cuts_and_counts(pair: Any, reference: Any) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from model_texts import DIM, LONG, POSITIONS, SOME, assert_same, both_targets, small_windows
 from tolerances import REORDERED
 
-import fastembed_rt.windows as windows_module
+import fastembed_rt.text.windows as windows_module
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError
 

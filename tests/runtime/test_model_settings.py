@@ -16,9 +16,9 @@ from checkpoints import TEXTS, WORDS
 from model_texts import LONG, MAX_LENGTH, POSITIONS, small_windows
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.contract import Runner
 from fastembed_rt.errors import FixedError, InvalidInputError, InvalidTypeError
-from fastembed_rt.tokenizer import check_iterable
+from fastembed_rt.run.contract import Runner
+from fastembed_rt.text.tokenizer import check_iterable
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from fastembed_rt import overflow
-from fastembed_rt.overflow import DEPTH, PROBE, ROWS, WEIGHT, overflows
-from fastembed_rt.session import load_onnxruntime
+from fastembed_rt.run import overflow
+from fastembed_rt.run.overflow import DEPTH, PROBE, ROWS, WEIGHT, overflows
+from fastembed_rt.run.session import load_onnxruntime
 
 
 def test_the_probe_is_the_graph_that_its_comment_says() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from fastembed_rt import EmbeddingModel, missing, providers
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, ProviderUnavailableError
-from fastembed_rt.missing import Missing
-from fastembed_rt.providers import PROVIDERS, choose
+from fastembed_rt.run import nvidia, providers
+from fastembed_rt.run.nvidia import Missing
+from fastembed_rt.run.providers import PROVIDERS, choose
 
 ROOT = Path(__file__).parents[2]
 # The Python of an environment with onnxruntime-gpu, numpy, tokenizers and no CUDA.
@@ -38,7 +39,7 @@ def test_one_wheel_over_the_other_is_named_with_the_cure(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
     wheels = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
-    monkeypatch.setattr(missing, "distributions", lambda: (wheels, wheels))
+    monkeypatch.setattr(nvidia, "distributions", lambda: (wheels, wheels))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderUnavailableError) as caught:
         EmbeddingModel(model_dir, provider=provider)
@@ -48,8 +49,8 @@ def test_one_wheel_over_the_other_is_named_with_the_cure(
 
 
 def test_a_gpu_wheel_without_its_provider_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(missing, "distributions", lambda: ({}, {"onnxruntime-gpu": "1.31.1"}))
-    found = missing.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "fastembed-rt[gpu]")
+    monkeypatch.setattr(nvidia, "distributions", lambda: ({}, {"onnxruntime-gpu": "1.31.1"}))
+    found = nvidia.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "fastembed-rt[gpu]")
     assert "onnxruntime-gpu 1.31.1 is installed, but its files have no CUDAExecutionProvider" in found.what
 
 
@@ -82,22 +83,22 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def failures(names: Any) -> dict[str, str]:
             return {name: "cannot open shared object file" if name in broken else "" for name in names}
 
-        monkeypatch.setattr(missing, "failures", failures)
-        monkeypatch.setattr(missing, "distributions", lambda: (packages or {}, {}))
-        monkeypatch.setattr(missing, "devices", lambda: (0, device) if device else (2, ""))
+        monkeypatch.setattr(nvidia, "failures", failures)
+        monkeypatch.setattr(nvidia, "distributions", lambda: (packages or {}, {}))
+        monkeypatch.setattr(nvidia, "devices", lambda: (0, device) if device else (2, ""))
 
     return pretend
 
 
 def test_nothing_is_missing_where_libraries_load_and_there_is_a_device(pretend: Callable[..., None]) -> None:
     pretend()
-    assert missing.find("cuda", Built("13.0")) is None
-    assert missing.find("tensorrt", Built("13.0")) is None
+    assert nvidia.find("cuda", Built("13.0")) is None
+    assert nvidia.find("tensorrt", Built("13.0")) is None
 
 
 def test_cuda_of_another_major_is_told_from_the_one_wanted(pretend: Callable[..., None]) -> None:
     pretend("libcublasLt.so.13", packages={"nvidia-cublas-cu12": "12.8.4.1", "nvidia-cublas": "13.1.0"})
-    found = missing.find("cuda", Built("13.0"))
+    found = nvidia.find("cuda", Built("13.0"))
     assert found is not None
     assert found.what.startswith("libcublasLt.so.13 does not load: cannot open shared object file; ")
     assert found.what.endswith("built for CUDA 13, and installed is nvidia-cublas-cu12 12.8.4.1")
@@ -106,8 +107,8 @@ def test_cuda_of_another_major_is_told_from_the_one_wanted(pretend: Callable[...
 
 def test_tensorrt_11_is_not_tensorrt_10(pretend: Callable[..., None]) -> None:
     pretend("libnvinfer.so.10", packages={"tensorrt-cu13": "11.0.0.1"})
-    assert missing.find("cuda", Built("13.0")) is None
-    found = missing.find("tensorrt", Built("13.0"))
+    assert nvidia.find("cuda", Built("13.0")) is None
+    found = nvidia.find("tensorrt", Built("13.0"))
     assert found is not None
     assert "built for TensorRT 10, and installed is tensorrt-cu13 11.0.0.1" in found.what
     assert found.fix == 'pip install "tensorrt-cu13==10.*"'
@@ -115,13 +116,13 @@ def test_tensorrt_11_is_not_tensorrt_10(pretend: Callable[..., None]) -> None:
 
 def test_no_device_comes_with_the_drivers_reason(pretend: Callable[..., None]) -> None:
     pretend(device="no CUDA-capable device")
-    assert missing.find("cuda", Built("13.0")) == Missing("no GPU: no CUDA-capable device", missing.INSTALL_DRIVER)
+    assert nvidia.find("cuda", Built("13.0")) == Missing("no GPU: no CUDA-capable device", nvidia.INSTALL_DRIVER)
 
 
 def test_a_device_that_is_not_there_is_told_from_those_that_are(pretend: Callable[..., None]) -> None:
     pretend()
-    assert missing.find("cuda", Built("13.0"), 1) is None
-    assert missing.find("cuda", Built("13.0"), 2) == Missing(
+    assert nvidia.find("cuda", Built("13.0"), 1) is None
+    assert nvidia.find("cuda", Built("13.0"), 2) == Missing(
         "no GPU 2: the driver shows 2, counted from 0", "choose one of those"
     )
 
@@ -146,9 +147,9 @@ def test_a_session_that_starts_without_cudnn_is_an_error_at_load(
 def test_the_libraries_of_cuda_12_are_other_files() -> None:
     if os.name == "nt":
         pytest.skip("names of shared libraries on Linux")
-    assert "libcublas.so.12" in missing.libraries("cuda", "12.8")
-    assert "libnvinfer.so.10" in missing.libraries("tensorrt", "12.8")
-    assert missing.libraries("cuda", "") == ()
+    assert "libcublas.so.12" in nvidia.libraries("cuda", "12.8")
+    assert "libnvinfer.so.10" in nvidia.libraries("tensorrt", "12.8")
+    assert nvidia.libraries("cuda", "") == ()
 
 
 class Driver:
@@ -176,8 +177,8 @@ class Driver:
     ],
 )
 def test_the_driver_is_asked_for_devices(monkeypatch: pytest.MonkeyPatch, status: int, count: int, why: str) -> None:
-    monkeypatch.setattr("fastembed_rt.missing.ctypes.CDLL", lambda _: Driver(status, count))
-    assert missing.devices.__wrapped__() == (count, why)
+    monkeypatch.setattr("fastembed_rt.run.nvidia.ctypes.CDLL", lambda _: Driver(status, count))
+    assert nvidia.devices.__wrapped__() == (count, why)
 
 
 def test_preloading_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +187,7 @@ def test_preloading_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         def preload_dlls() -> None:
             print("Failed to load libcublas.so.13")
 
-    missing.preload(Wheel)
+    nvidia.preload(Wheel)
     assert capfd.readouterr().out == ""
 
 

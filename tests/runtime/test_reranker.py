@@ -18,9 +18,11 @@ from cross_encoders import PAIRS, PROMPTS, Pair, cross_encoder, save_cross_encod
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastembed_rt import Reranker, reranker, tokenizer
+from fastembed_rt import Reranker
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, TextTooLongError
-from fastembed_rt.tokenizer import TextTokenizer, TruncationWarning
+from fastembed_rt.models import reranker
+from fastembed_rt.text import tokenizer
+from fastembed_rt.text.tokenizer import TextTokenizer, TruncationWarning
 
 QUERY = "which dog runs under the tree ?"
 DOCUMENTS = [
@@ -326,7 +328,7 @@ def test_pairs_are_cut_as_the_rust_library_cuts_them(
 def test_two_long_texts_cost_the_sum_of_their_lengths(model: Reranker, run_script: Any) -> None:
     # The library keeps each piece of the one beside each of the other: 10,000 times 10,000 of them here.
     code = (
-        "import sys; from fastembed_rt import Reranker; from fastembed_rt.memory import peak\n"
+        "import sys; from fastembed_rt import Reranker; from fastembed_rt.run.memory import peak\n"
         "model = Reranker(sys.argv[1]); text = 'the cat sleeps under old tree ' * 30_000\n"
         "print(model.predict((text, text)), model.predict((text[:3000], text[:3000]))); print(peak() / 1e6)\n"
     )

@@ -13,15 +13,10 @@ import pytest
 
 import fastembed_rt
 from fastembed_rt import EmbeddingModel, manifest
-from fastembed_rt.errors import (
-    InvalidInputError,
-    MissingDependencyError,
-    ModelFormatError,
-    ProviderUnavailableError,
-)
+from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
-from fastembed_rt.session import PROVIDERS, Session, available_providers, choose_variant, provider_row
+from fastembed_rt.run.session import PROVIDERS, Session, available_providers, choose_variant, provider_row
 
 GPU_NAMES = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 gpu_providers = pytest.mark.parametrize("provider", list(GPU_NAMES))

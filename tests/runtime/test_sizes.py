@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastembed_rt.sizes import readable
+from fastembed_rt.system.sizes import readable
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from tolerances import close
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError
-from fastembed_rt.fingerprint import fingerprint
-from fastembed_rt.stored import BITS, RangesWarning, form, quantize_embeddings, restored, similarity
+from fastembed_rt.vectors.fingerprint import fingerprint
+from fastembed_rt.vectors.quantized import BITS, RangesWarning, form, quantize_embeddings, restored, similarity
 
 QUANTIZED = ["int8", "uint8", "binary", "ubinary"]
 SCALAR = ["int8", "uint8"]
@@ -53,7 +53,7 @@ def same(ours: Array, theirs: Any) -> None:
 # --- the forms -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::fastembed_rt.stored.RangesWarning")
+@pytest.mark.filterwarnings("ignore::fastembed_rt.vectors.quantized.RangesWarning")
 @pytest.mark.parametrize("precision", ["float32", *QUANTIZED])
 @given(vectors=matrices)
 def test_a_form_is_that_of_sentence_transformers_to_the_bit(precision: str, vectors: Array) -> None:

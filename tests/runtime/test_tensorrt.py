@@ -12,12 +12,13 @@ import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 from tolerances import REORDERED, close
 
-from fastembed_rt import EmbeddingModel, manifest, tensorrt
+from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import InvalidInputError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Variant
-from fastembed_rt.session import Session
-from fastembed_rt.tensorrt import EngineCache, Profile, TensorrtSession, profiles
+from fastembed_rt.run import tensorrt
+from fastembed_rt.run.session import Session
+from fastembed_rt.run.tensorrt import EngineCache, Profile, TensorrtSession, profiles
 from fastembed_rt_export import pipeline
 from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentence_transformers import util
 
 from fastembed_rt.errors import InvalidInputError
-from fastembed_rt.vectors import chunk_means, normalized, similarity
+from fastembed_rt.vectors.dense import chunk_means, normalized, similarity
 
 REFERENCES = {
     "cosine": util.cos_sim,

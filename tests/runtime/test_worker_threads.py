@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastembed_rt import threads as threads_module
 from fastembed_rt.errors import InvalidInputError
-from fastembed_rt.threads import Call, Task, Workers, once
+from fastembed_rt.system import threads as threads_module
+from fastembed_rt.system.threads import Call, Task, Workers, once
 
 
 def test_what_is_made_once_is_made_once_and_an_error_is_not_kept() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt.batching import LANES
+from fastembed_rt.run.batching import LANES
 
 from . import distances, portable
 from .graph import BOOL, INT64, Graph, Value

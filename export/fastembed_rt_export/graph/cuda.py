@@ -28,7 +28,7 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
-from fastembed_rt.batching import LANES, POSITIONS_AFTER_PAD
+from fastembed_rt.run.batching import LANES, POSITIONS_AFTER_PAD
 
 from ..errors import UnsupportedCheckpointError
 from . import cpu

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt import batching, native
+from fastembed_rt import native
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
-from fastembed_rt.paths import as_utf8
-from fastembed_rt.session import SLOWER_FUSIONS, load_onnxruntime, tune
+from fastembed_rt.run import batching
+from fastembed_rt.run.session import SLOWER_FUSIONS, load_onnxruntime, tune
+from fastembed_rt.system.paths import as_utf8
 
 BATCH_TOKENS = 1024
 Floats = npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 from ..architectures import Architecture
 from ..quantize import Sample

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from fastembed_rt.late import feeds
 from fastembed_rt.manifest import LATE_INTERACTION, OUTPUTS, SIMILARITIES, TOKENIZER_FILE, LateInteraction
-from fastembed_rt.paths import as_utf8
-from fastembed_rt.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.models.late_interaction import feeds
+from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from fastembed_rt.system.paths import as_utf8
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, UnsupportedCheckpointError

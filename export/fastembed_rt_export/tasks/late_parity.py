@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt.late import LateInteractionModel
 from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
+from fastembed_rt.models.late_interaction import LateInteractionModel
 
 from ..checkpoint import Checkpoint
 from ..errors import ParityError

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
-from fastembed_rt.reranker import feeds
-from fastembed_rt.tokenizer import TextTokenizer
+from fastembed_rt.models.reranker import feeds
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, UnsupportedCheckpointError

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from fastembed_rt.manifest import Manifest, Reranking, Variant
 from fastembed_rt.manifest import read as read_manifest
-from fastembed_rt.reranker import Reranker
-from fastembed_rt.tokenizer import Pair
+from fastembed_rt.models.reranker import Reranker
+from fastembed_rt.text.tokenizer import Pair
 
 from ..checkpoint import Checkpoint
 from ..errors import ParityError

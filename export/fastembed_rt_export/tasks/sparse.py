@@ -17,7 +17,7 @@ import numpy as np
 
 from fastembed_rt.manifest import OUTPUTS, SPARSE, Manifest, Sparse, Variant
 from fastembed_rt.manifest import read as read_manifest
-from fastembed_rt.sparse import SparseModel
+from fastembed_rt.models.sparse import SparseModel
 
 from ..checkpoint import Checkpoint, assemble
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError

@@ -1,0 +1,136 @@
+"""What is installed here and what the GPU side answers: the facts that `doctor` judges.
+
+Nothing that may crash is imported: onnxruntime and CUDA's libraries are tried in a process of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import native
+from ..machine import Machine, describe
+from ..run import nvidia
+
+TENSORRT = "TensorrtExecutionProvider"
+TRIAL_SECONDS = 120  # a first import from a cold network disk is slow
+
+IMPORT_TRIAL = """
+import json, onnxruntime as o
+facts = {"version": o.__version__, "providers": o.get_available_providers()}
+print(json.dumps({**facts, "cuda": getattr(o, "cuda_version", "") or ""}))
+"""
+# sys.argv: the file of the module that looks, which the installation tried need not have; then the libraries.
+CUDA_TRIAL = """
+import json, runpy, sys, onnxruntime
+look = runpy.run_path(sys.argv[1], run_name="missing")
+look["preload"](onnxruntime)
+print(json.dumps(look["failures"](sys.argv[2:])))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that the checks judge."""
+
+    python: str
+    system: str
+    packages: Mapping[str, str]  # installed distributions: normalized name -> version
+    wheels: Mapping[str, str]  # of them, those that wrote the package `onnxruntime` which is imported
+    machine: Machine
+    place: str = ""  # directory that onnxruntime is imported from
+    shadowed: Mapping[str, str] = field(default_factory=dict)  # its wheels elsewhere on the path -> their directories
+    import_error: str = ""  # why onnxruntime cannot be imported; "not installed" where nothing is there
+    onnxruntime: str = ""  # its version, as it says itself
+    providers: tuple[str, ...] = ()
+    cuda: str = ""  # the version that it is built for
+    libraries: Mapping[str, str] = field(default_factory=dict)  # CUDA's: why one does not load, "" if it does
+    tensorrt: Mapping[str, str] = field(default_factory=dict)  # TensorRT's, where the provider is there
+    gpus: tuple[str, ...] = ()
+    nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
+    kernels: str = ""  # of our own operators, those that run here
+    no_kernels: str = ""  # why none do, "" if some do
+
+
+def gather() -> Facts:
+    """Look at this interpreter and this machine; takes a second or two, for the trial import."""
+    packages, wheels = nvidia.distributions()
+    trial: dict[str, Any] = {}
+    import_error = "not installed"
+    if wheels or importlib.util.find_spec("onnxruntime") is not None:
+        trial, import_error = _try([sys.executable, "-P", "-c", IMPORT_TRIAL])
+    gpus, nvidia_smi = _gpus()
+    cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
+    needed = nvidia.libraries("cuda", cuda)
+    libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
+    return Facts(
+        python=f"{platform.python_version()} ({platform.python_implementation()})",
+        system=platform.platform(),
+        packages=packages,
+        wheels=wheels,
+        place=str(nvidia.imported_from() or ""),
+        shadowed=nvidia.shadowed_wheels(),
+        machine=describe(),
+        import_error=import_error,
+        onnxruntime=trial.get("version", ""),
+        providers=providers,
+        cuda=cuda,
+        libraries={name: failure for name, failure in libraries.items() if name in needed},
+        tensorrt={name: failure for name, failure in libraries.items() if name not in needed},
+        gpus=gpus,
+        nvidia_smi=nvidia_smi,
+        kernels=native.kernels() or "",
+        no_kernels=native.why_not() or "",
+    )
+
+
+def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:
+    """Why each library that the NVIDIA providers need does not load, "" if it does; empty without CUDA."""
+    names = nvidia.libraries("tensorrt" if with_tensorrt else "cuda", cuda)
+    if not names:
+        return {}
+    failures, error = _try([sys.executable, "-P", "-c", CUDA_TRIAL, str(nvidia.__file__), *names])
+    return {name: failures.get(name, error) for name in names}
+
+
+def _gpus() -> tuple[tuple[str, ...], str]:
+    """NVIDIA GPUs as nvidia-smi names them, and why there are none."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return (), "is not installed"
+    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    output, error = _output(query)
+    return tuple(output.splitlines()), "" if output else f"says: {error}"
+
+
+def _try(command: list[str]) -> tuple[dict[str, Any], str]:
+    """The JSON object a trial prints last, or why there is none."""
+    output, error = _output(command)
+    try:
+        return json.loads(output.splitlines()[-1]), ""
+    except (ValueError, IndexError):
+        return {}, error or "it printed nothing"
+
+
+def _output(command: list[str]) -> tuple[str, str]:
+    """What a command prints, or in one line how it failed: its last words, or the signal that killed it."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"no answer in {TRIAL_SECONDS} s"
+    except OSError as error:
+        return "", str(error)
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    ended = f"crashed with signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return "", words[-1] if words and done.returncode > 0 else ended

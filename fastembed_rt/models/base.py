@@ -1,0 +1,536 @@
+"""What models of every task share: a model directory opened, checked, loaded; texts through it; threads let go.
+
+Knows no task: what is tokenized and what becomes of a graph's output, each task says itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import machine, manifest
+from ..errors import FastembedRtError, IntegrityError, InvalidInputError
+from ..files import Identity, ModelFiles
+from ..hub import resolve
+from ..manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
+from ..run import batching
+from ..run.contract import Runner
+from ..run.engine import Engine, Split
+from ..run.providers import AUTO, PROVIDERS, Choice, choose
+from ..run.session import choose_variant, open_session
+from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
+from ..text.tokenizer import TextTokenizer, Tokenized
+from ..text.windows import Window
+from . import forks
+from .fixed import Chosen, Fixed
+from .options import check_device_ids, positive, seconds
+from .prompts import Prompts
+
+MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
+MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
+ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
+Counts = tuple[int, int, int]  # texts, tokens, truncated texts
+NOTHING: Counts = (0, 0, 0)
+BatchTokens = Callable[[Manifest], int]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class EncodeStats:
+    """What a model has encoded since it was loaded."""
+
+    texts: int = 0
+    tokens: int = 0  # after truncation, special tokens included
+    truncated: int = 0  # texts that lost tokens to max_length
+
+    def __add__(self, other: EncodeStats) -> EncodeStats:
+        """Of both."""
+        return EncodeStats(self.texts + other.texts, self.tokens + other.tokens, self.truncated + other.truncated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model is and how it is to run, as callers say it; see EmbeddingModel for each."""
+
+    path_or_name: str | os.PathLike[str]
+    provider: str = "cpu"
+    precision: str | None = None
+    target: str | None = None
+    threads: int | None = None
+    max_batch_tokens: int | None = None
+    max_wait: float = 0.0
+    device_ids: Sequence[int] | None = None
+    check_hashes: bool = True
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model directory that has been read: its manifest, and its files as they were then."""
+
+    path: Path  # absolute, links followed
+    whole: Manifest  # of all routes
+    files: ModelFiles
+
+
+class Work(Protocol[T_co]):
+    """One call's texts on their way through the model."""
+
+    def tokenize(self, window: Window) -> Tokenized:
+        """Token ids of some texts."""
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        """(rows,) tokens at the beginning of each row that are told from the rest, as the model's feeds take them."""
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
+        """What the caller gets for those texts."""
+
+
+class LoadedModel:
+    """A model directory with tokenizer, sessions and threads. Safe to use from several threads and after a fork."""
+
+    task: ClassVar[str]
+    path: Fixed[Path] = Fixed()
+    manifest: Fixed[Manifest] = Fixed()
+    variant: Fixed[Variant] = Fixed("precision= or target")
+    provider: Fixed[str] = Fixed("provider")
+    threads: Fixed[int] = Fixed("threads")
+    device_ids: Fixed[tuple[int, ...]] = Fixed("device_ids")
+    max_batch_tokens: Fixed[int] = Fixed("max_batch_tokens")
+    _prompts: Prompts
+
+    def __init__(
+        self, source: Source, opened: Opened | None = None, *, batch_tokens: BatchTokens | None = None
+    ) -> None:
+        """Find the directory and choose what runs; `_load` loads it.
+
+        `opened` is what another model has opened, of which this is a route; `batch_tokens` gives max_batch_tokens where
+        the caller names none, instead of the provider's.
+
+        Raises:
+            ModelNotFoundError, ModelFormatError, IntegrityError: no directory, or one that cannot be read.
+            InvalidInputError: a model of another task; an option that the model cannot have.
+        """
+        self._opened = self._open(source) if opened is None else opened
+        whole, self._files = self._opened.whole, self._opened.files
+        self.path = self._opened.path
+        check_task(whole, self.task, str(self.path))
+        self.manifest = _of_route(whole, source.route)
+        self._route = source.route
+        self._choice = self._choose_provider(self.manifest, source)
+        self.provider = self._choice.provider
+        self.variant = self._choose(self.manifest, source)
+        self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
+        fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
+        self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
+        self._max_wait = seconds("max_wait", source.max_wait)
+        self.device_ids = check_device_ids(source.device_ids)
+        self._check_hashes = source.check_hashes
+        self._counted: dict[int, Counts] = {}  # by thread, each of which writes its own: nothing to lock
+        self._closed = False
+        self._engine: Runner | None = None
+        self._starting: dict[str, Task[Runner]] = {}
+        self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
+
+    def _open(self, source: Source) -> Opened:
+        """The directory, fetched from the hub if it is there, and every file that may be needed, held open."""
+
+        def records(described: Manifest) -> list[FileRecord]:
+            check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
+            found = _of_route(described, source.route)
+            wanted = [found] if source.route is not None else [found, *found.routes.values()]
+            return [file for encoder in wanted for file in (encoder.tokenizer, *self._choose(encoder, source).files)]
+
+        def names(described: Manifest) -> Iterable[str]:
+            return [record.file for record in records(described)]
+
+        path = resolve.resolve_model(
+            source.path_or_name,
+            files=names,
+            revision=source.revision,
+            token=source.token,
+            cache_dir=source.cache_dir,
+            local_files_only=source.local_files_only,
+        ).resolve()  # once: where the process goes, and where links lead later, is nothing to this model
+        whole = manifest.read(path)
+        return Opened(path, whole, ModelFiles(path, records(whole)))
+
+    @classmethod
+    def _choose(cls, described: Manifest, source: Source) -> Variant:
+        provider = cls._choose_provider(described, source).provider
+        return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
+
+    @staticmethod
+    def _choose_provider(described: Manifest, source: Source) -> Choice:
+        return choose_provider(described, source.provider, source.precision, source.target)
+
+    @Chosen
+    def precision(self) -> str:
+        """Of the graph that runs: fp32, fp16, bf16 or int8."""
+        return self.variant.precision
+
+    @Chosen
+    def target(self) -> str:
+        """Of the graph that runs: native, cpu, portable, cuda or tensorrt."""
+        return self.variant.target
+
+    @property
+    def provider_choice(self) -> str:
+        """Why this provider runs: asked for, or what "auto" took and what it passed over."""
+        return self._choice.why
+
+    def _load(self, max_length: int, truncation: str, longest: int | None = None) -> TextTokenizer:
+        """Start the engine and check the hashes meanwhile; the tokenizer with this limit and policy.
+
+        `longest` is what the longest text may have in tokens, where that is more than `max_length`.
+        """
+        self._longest = max_length if longest is None else longest
+        # Both on threads that nothing interrupts: what fails there is the model's fault and no one's time limit.
+        checked = aside(self._check_files) if self._check_hashes else None
+        starting = aside(self._start)
+        # Both leave the interpreter lock once they have begun. Reading the tokenizer keeps it to the end.
+        time.sleep(0.001)
+        try:
+            tokenizer = self._read_tokenizer(max_length, truncation)
+            self._engine = starting.result()
+        except FastembedRtError:
+            if checked is not None:
+                checked.result()  # an altered file explains the failure better
+            raise
+        if checked is not None:
+            checked.result()
+        forks.watch(self)
+        return tokenizer
+
+    def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
+        name = self.manifest.tokenizer.file
+        return TextTokenizer(
+            self.path / name,
+            max_length=max_length,
+            truncation=truncation,
+            truncation_side=self.manifest.truncation_side,
+            parallel=self.threads >= machine.available_threads(),
+            of_pairs=self.task == RERANKING,
+            read=partial(self._files.read, name),
+            vocabulary=self.manifest.vocabulary,
+        )
+
+    def _new_limit(self, name: str, wanted: int, default: int) -> int:
+        """A limit in tokens that is assigned to a loaded model, checked."""
+        value = positive(name, wanted, default, self.manifest.max_positions)
+        if value > self._longest:
+            if self.provider == "tensorrt":
+                raise InvalidInputError(
+                    f"{name} {value} is not possible: the engines were built for {self._longest} tokens; "
+                    f"load the model again with {name}={value}"
+                )
+            self._longest = value
+        return value
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens and truncated texts since the model was loaded."""
+        return self._counts()
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts to put in front, by name."""
+        return self._prompts.by_name
+
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str]) -> None:
+        self._prompts = Prompts(self.manifest, prompts, self._prompts.default)
+        self._pass_on_prompts()
+
+    def _pass_on_prompts(self) -> None:
+        """Prompts were assigned: encoders of other roles, where there are any, have them too."""
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt when none is named."""
+        return self._prompts.default
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, name: str | None) -> None:
+        self._prompts = Prompts(self.manifest, self._prompts.by_name, name)
+
+    def close(self) -> None:
+        """Give the memory and the threads back; further use is an error."""
+        self._closed = True
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        self._callers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"a loaded model has threads and cannot be copied or pickled; load it in each process: "
+            f"{type(self).__name__}({str(self.path)!r})"
+        )
+
+    def __repr__(self) -> str:
+        variant = self.variant
+        auto = f" ({AUTO})" if self._choice.automatic else ""
+        return (
+            f"{type(self).__name__}({self.manifest.source.checkpoint!r}, {self._facts()}, "
+            f"variant={variant.target}/{variant.precision}, provider={self.provider!r}{auto}, threads={self.threads})"
+        )
+
+    def _facts(self) -> str:
+        """What `repr` says of the model itself."""
+        return f"dim={self.manifest.dim}, max_length={self.manifest.max_length}"
+
+    async def _aside(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Run a call on a thread of its own, so that the event loop stays free; calls that wait run together.
+
+        Cancelled, it stops at the next batch.
+        """
+        import asyncio  # only here: it takes longer to import than this module
+
+        loop = asyncio.get_running_loop()
+        coming = loop.create_future()
+        call = Call()
+        context = contextvars.copy_context()
+        context.run(CURRENT.set, call)
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(lambda: None if coming.done() else coming.set_result(None))
+
+        self._check_open()
+        task = self._callers.start(Task(context.run, partial(function, *arguments, **options), call=call, then=tell))
+        try:
+            await coming
+        except BaseException:
+            call.given_up = True
+            raise
+        made: T = task.result()
+        return made
+
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+        """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
+        outer = CURRENT.get()
+        call = Call() if outer is None else outer
+        engine = self._running()
+        try:
+            window = next(pieces, None)
+            tokenized = None if window is None else work.tokenize(window)
+            while tokenized is not None:
+                if call.given_up:
+                    raise GivenUpError
+                following = next(pieces, None) if ahead else None
+                boundaries = work.boundaries(tokenized)
+                coming: Task[Tokenized] | None = None
+                if following is None and engine.is_small(tokenized.ids):
+                    results = engine.run_small(tokenized.ids, boundaries)
+                else:
+                    running = engine.submit(tokenized.ids, boundaries, call)
+                    if following is not None:
+                        # Behind the batches in the same queue: it begins when a thread has nothing else to do.
+                        coming = engine.background(call, work.tokenize, following)
+                    results = engine.collect(running)
+                tokenized.report()
+                self._count(tokenized)
+                yield work.finish(tokenized, results)
+                if self._engine is not engine:  # closed, or this is a fork's child, where nothing is coming any more
+                    engine, coming = self._running(), None
+                if not ahead:
+                    following, ahead = next(pieces, None), True
+                if coming is not None:
+                    tokenized = coming.result()
+                else:
+                    tokenized = None if following is None else work.tokenize(following)
+        finally:
+            if outer is None:
+                call.given_up = True  # whatever of it still waits is not begun
+
+    def _count(self, tokenized: Tokenized) -> None:
+        thread = threading.get_ident()
+        texts, tokens, truncated = self._counted.get(thread, NOTHING)
+        self._counted[thread] = (texts + tokenized.texts, tokens + tokenized.tokens, truncated + tokenized.truncated)
+
+    def _counts(self) -> EncodeStats:
+        return sum((EncodeStats(*counts) for counts in list(self._counted.values())), EncodeStats())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInputError(CLOSED)
+
+    def _check_files(self) -> None:
+        for record in (*self.variant.files, self.manifest.tokenizer):
+            self._files.check(record.file)
+
+    def _identities(self) -> dict[str, Identity]:
+        """What tells the files that run from others of the same names, for the processes of devices."""
+        records = (*self.variant.files, self.manifest.tokenizer)
+        return {record.file: self._files.identity(record.file) for record in records}
+
+    def _running(self) -> Runner:
+        engine = self._engine
+        if engine is None:
+            self._check_open()
+            engine = once(self._starting, "engine", self._start)
+            self._engine = engine
+            self._starting.pop("engine", None)
+            if self._closed:  # meanwhile
+                self.close()
+                self._check_open()
+        return engine
+
+    def _start(self) -> Runner:
+        if len(self.device_ids) > 1:
+            return self._start_devices()
+        return Engine(
+            lambda threads: open_session(
+                self._files,
+                self.variant,
+                provider=self.provider,
+                threads=threads,
+                output=OUTPUTS[self.task],
+                device=0 if self.provider == "cpu" else self.device_ids[0],
+                longest=self._longest,
+                batch_tokens=self.max_batch_tokens,
+            ),
+            threads=self.threads,
+            dim=self.manifest.dim,
+            pad_token_id=self.manifest.pad_token_id,
+            max_batch_tokens=self.max_batch_tokens,
+            max_wait=self._max_wait,
+            feeds=self._feeds,
+            split=self._splitter(),
+            mixed_lengths=self.manifest.padding,
+        )
+
+    def _start_devices(self) -> Runner:
+        """A process for each device."""
+        from ..run.devices import DeviceEngine  # only here: one device needs none of it
+
+        identities = self._identities()
+        self._files.check_unwritten(identities)
+        if not self._files.in_place(identities):
+            raise IntegrityError(
+                f"{self.path} was moved or replaced since the model was loaded, and processes of devices open it by "
+                "its path; load the model again"
+            )
+        variant = self.variant
+        options = {
+            "provider": self.provider,
+            "precision": variant.precision,
+            "target": variant.target,
+            "threads": max(self.threads // len(self.device_ids), 1),
+            "max_length": self._longest,
+            "max_batch_tokens": self.max_batch_tokens,
+            "check_hashes": False,  # this process checks them
+            **({"route": self._route} if self._route is not None else {}),
+        }
+        kind = type(self)
+        return DeviceEngine(
+            {
+                "module": kind.__module__,
+                "name": kind.__qualname__,
+                "path": str(self.path),
+                "options": options,
+                "identities": identities,
+            },
+            self.device_ids,
+            threads=self.threads,
+            dim=self.manifest.dim,
+            max_batch_tokens=self.max_batch_tokens,
+            split=self._splitter(),
+            mixed_lengths=self.manifest.padding,
+        )
+
+    def _feeds(
+        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+    ) -> batching.Feeds:
+        """What the graph takes for a batch."""
+        return batching.feeds(rows, inputs, pad_token_id, boundaries)
+
+    def _splitter(self) -> Split | None:
+        """An object for each row of a batch, made of the graph's output; None where the output has a row for each."""
+        return None
+
+    def after_fork(self) -> None:
+        """In a child: threads did not come along, so neither the engine nor a held lock can be used."""
+        if self._engine is not None:
+            forks.never_destroy(self._engine)
+        self._engine = None
+        self._starting = {}
+        self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")
+
+
+class WithMaxLength(LoadedModel):
+    """A model with one limit for all its texts."""
+
+    _max_length: int
+    _tokenizer: TextTokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which inputs are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, wanted: int) -> None:
+        self._limit(wanted)
+
+    def _limit(self, wanted: int) -> None:
+        value = self._new_limit("max_length", wanted, self.manifest.max_length)
+        self._tokenizer = self._tokenizer.with_max_length(value)
+        self._max_length = value
+
+
+def _of_route(described: Manifest, role: str | None) -> Manifest:
+    """What is said of the encoder for texts in this role, which is the only one of many models."""
+    if role is None:
+        return described
+    if role not in ROLES:
+        raise InvalidInputError(f"route {role!r} is not known; known: {', '.join(ROLES)}")
+    # On its own, also where it is the default one: its prompts and vectors are those of its role alone.
+    return described.routes.get(role, replace(described, routes={}))
+
+
+def choose_provider(
+    described: Manifest, provider: str, precision: str | None = None, target: str | None = None
+) -> Choice:
+    """The provider asked for, or what "auto" takes for this model."""
+
+    def unsuited(name: str) -> str | None:
+        try:
+            choose_variant(described, provider=name, precision=precision, target=target)
+        except FastembedRtError as error:
+            return str(error).partition(";")[0]
+        return None
+
+    return choose(provider, unsuited)
+
+
+def check_task(described: Manifest, wanted: str, where: str | Path) -> None:
+    """Raise InvalidInputError where a model directory is for another class than the one that opens it."""
+    if described.task != wanted:
+        raise InvalidInputError(
+            f"{where} holds a model for {described.task}; open it with fastembed_rt.{CLASSES[described.task]}, "
+            f"not {CLASSES[wanted]}"
+        )

@@ -1,0 +1,411 @@
+"""EmbeddingModel: a model directory composed with tokenizer, batches and session into texts -> vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError, InvalidTypeError
+from ..manifest import EMBEDDING
+from ..system.progress import progress
+from ..system.threads import Task, once
+from ..text.tokenizer import Tokenized, check_iterable, check_texts
+from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..vectors import quantized
+from ..vectors.dense import chunk_means
+from ..vectors.fingerprint import fingerprint
+from ..vectors.quantized import FLOAT32, Array
+from .base import MAX_BATCH_TOKENS, EncodeStats, Opened, Source, WithMaxLength
+from .fixed import Chosen
+from .options import Settings, positive
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+
+__all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
+Vectors = npt.NDArray[np.float32]
+
+
+class EmbeddingModel(WithMaxLength):
+    """A sentence encoder from a model directory. Safe to use from several threads and after a fork."""
+
+    task = EMBEDDING
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str],
+        *,
+        provider: str = "cpu",
+        precision: str | None = None,
+        target: str | None = None,
+        threads: int | None = None,
+        device_ids: Sequence[int] | None = None,
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        truncate_dim: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncation: str = "truncate",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        check_hashes: bool = True,
+        max_wait: float = 0.0,
+        route: str | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            path_or_name: a model directory, else a hub repository that holds one.
+            provider: cpu, cuda, tensorrt, openvino, coreml or directml. It runs, or an error says why not: there is no
+                fallback. "auto" takes cuda where it runs, else cpu, and says so in `provider_choice`.
+            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
+            target: which of the precision's graphs; None takes the one that is fastest under the provider.
+            threads: None takes what the process may use: affinity and container quota, not the host's cores.
+            device_ids: numbers of the GPUs that work, one process each; None takes the first. With provider="cpu", as
+                many processes as there are numbers.
+            max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
+            max_batch_tokens: bound on the tokens of a batch, padding included, and so on memory; None takes the
+                provider's: 512 on CPUs, 16,384 on GPUs.
+            truncate_dim: length of the vectors returned (Matryoshka); cut vectors are normalized again if the
+                model normalizes (sentence-transformers does so with normalize_embeddings=True only).
+            prompts: texts put in front, by name, instead of the model's own.
+            default_prompt_name: prompt of `encode` when none is named.
+            truncation: what happens to a text over max_length. "truncate" cuts and counts it in `stats`, "warn" also
+                warns, "error" raises, "chunk" encodes all of it in pieces of max_length and takes the mean of the
+                pieces' vectors (a prompt stands in the first piece only), normalized again if the model normalizes.
+            revision: branch, tag or commit on the hub.
+            token: hub token; None takes the one that is logged in.
+            cache_dir: where hub files are kept; None takes huggingface_hub's own.
+            local_files_only: do not ask the hub, take what is in the cache.
+            check_hashes: compare the files with the manifest's SHA-256 before the first vector.
+            max_wait: seconds that a single text waits for texts of other threads to run with it. At 0 nothing waits,
+                and what arrives while another call runs is still gathered into one batch.
+            route: "query" or "document" loads the encoder for such texts alone, where the model has one for each; None
+                loads the default one, and another when `encode_query` or `encode_document` first needs it.
+
+        Raises:
+            ModelNotFoundError: neither a directory nor a hub repository.
+            ModelFormatError, IntegrityError: a directory that cannot be read, or was altered.
+            ProviderUnavailableError: the provider does not run here.
+            MissingDependencyError: no onnxruntime.
+            InvalidInputError: an option that the model cannot have.
+        """
+
+        source = Source(
+            path_or_name=path_or_name,
+            provider=provider,
+            precision=precision,
+            target=target,
+            threads=threads,
+            device_ids=device_ids,
+            max_batch_tokens=max_batch_tokens,
+            max_wait=max_wait,
+            check_hashes=check_hashes,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            route=route,
+        )
+        self._set_up(source, None, max_length, truncate_dim, prompts, default_prompt_name, truncation)
+
+    def _set_up(
+        self,
+        source: Source,
+        opened: Opened | None,
+        max_length: int | None,
+        truncate_dim: int | None,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        truncation: str,
+    ) -> None:
+        super().__init__(source, opened)
+        described = self.manifest
+        self._max_length = positive("max_length", max_length, described.max_length, described.max_positions)
+        self._truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
+        self._prompts = Prompts(described, prompts, default_prompt_name)
+        self._tokenizer = self._load(self._max_length, truncation)
+        self._source = source
+        self._given = (max_length, prompts, default_prompt_name)  # None: what each route says itself
+        self._others: dict[str, Task[EmbeddingModel]] = {}
+
+    def _limit(self, wanted: int) -> None:
+        for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
+            positive("max_length", wanted, other.manifest.max_length, other.manifest.max_positions)
+        super()._limit(wanted)
+        self._given = (self._max_length, *self._given[1:])
+        for other in self._loaded_others():
+            other.max_length = self._max_length
+
+    @property
+    def max_seq_length(self) -> int:
+        """`max_length` under sentence-transformers' name."""
+        return self._max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, wanted: int) -> None:
+        self.max_length = wanted
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Length of the vectors returned, None for all of it. Assigned to, it holds for the calls to come."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, wanted: int | None) -> None:
+        self._truncate_dim = wanted if wanted is None else self._dim(wanted)
+        for other in self._loaded_others():
+            other.truncate_dim = wanted
+
+    def _pass_on_prompts(self) -> None:
+        prompts, default = self._prompts.by_name, self._prompts.default
+        self._given = (self._given[0], prompts, default)
+        for other in self._loaded_others():
+            other._prompts = Prompts(other.manifest, prompts, default)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors that `encode` returns."""
+        return self._truncate_dim or self.manifest.dim
+
+    @Chosen
+    def truncation(self) -> str:
+        """Policy for texts over max_length."""
+        return self._tokenizer.truncation
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        show_progress_bar: bool | None = None,
+        precision: str = FLOAT32,
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Vectors of texts: a str gives (dim,), a list gives (n, dim), float32, in input order.
+
+        Args:
+            inputs: one text or several.
+            prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
+            prompt: a text to put in front, instead of a named one.
+            truncate_dim: length of the vectors, instead of the model's.
+            normalize: True for unit length; None leaves it to the model; False is refused where the graph normalizes.
+            show_progress_bar: a tqdm bar over the texts on stderr.
+            precision: of the vectors: float32, float16, int8, uint8, or packed bits: binary, ubinary (dim / 8 bytes).
+            ranges: (2, dim), least and greatest number of each dimension, for int8 and uint8.
+            calibration_embeddings: (n, dim) vectors to take the ranges from. Without either, the ranges come from this
+                call's vectors, with a warning: such vectors cannot be compared with those of another call.
+
+        Raises:
+            InvalidTypeError: something that is not a str.
+            InvalidInputError: a lone surrogate, an unknown prompt, a dim that the model does not have, ranges that do
+                not fit, int8 or uint8 of a single text without ranges.
+            TextTooLongError: under truncation="error".
+        """
+        if precision != FLOAT32:
+            to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
+            return to_store(
+                self.encode(
+                    inputs,
+                    prompt_name=prompt_name,
+                    prompt=prompt,
+                    truncate_dim=truncate_dim,
+                    normalize=normalize,
+                    show_progress_bar=show_progress_bar,
+                )
+            )
+        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        out = np.empty((len(texts), settings.dim), dtype=np.float32)
+        done = 0
+        with progress(len(texts), show_progress_bar) as bar:
+            for vectors in self._work(windows(iter(texts), (TEXTS,)), _Call(self, settings), ahead=True):
+                out[done : done + len(vectors)] = vectors
+                done += len(vectors)
+                bar.update(len(vectors))
+        return out[0] if isinstance(inputs, str) else out
+
+    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Array:
+        """`encode` for asyncio: the event loop stays free, and calls that wait together are run together.
+
+        A cancelled call gives up its result and disturbs no other.
+        """
+        return await self._aside(self.encode, inputs, **options)
+
+    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Array:
+        """`encode` with the prompt "query", when there is one and no other is asked for."""
+        return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
+
+    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Array:
+        """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
+        return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
+
+    def for_role(self, role: str) -> EmbeddingModel:
+        """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
+        if role not in self.manifest.routes:
+            return self
+        self._check_open()
+        found = once(self._others, role, partial(self._of_role, role))
+        if self._closed:  # meanwhile
+            found.close()
+            self._check_open()
+        return found
+
+    def _of_role(self, role: str) -> EmbeddingModel:
+        """The encoder of texts in this role, of the files that this model has opened."""
+        made = EmbeddingModel.__new__(EmbeddingModel)
+        max_length, prompts, default = self._given
+        options = (max_length, self._truncate_dim, prompts, default, self.truncation)
+        made._set_up(replace(self._source, route=role), self._opened, *options)
+        return made
+
+    def _loaded_others(self) -> list[EmbeddingModel]:
+        return [task.result() for task in list(self._others.values()) if task.finished and not task.failed()]
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
+        return sum((other.stats for other in self._loaded_others()), self._counts())
+
+    def close(self) -> None:
+        """Give the memory and the threads back; further use is an error."""
+        super().close()
+        for other in self._loaded_others():
+            other.close()
+
+    def after_fork(self) -> None:
+        """In a child: what was being loaded never will be."""
+        super().after_fork()
+        self._others = {role: task for role, task in self._others.items() if task.finished}
+
+    def embed(
+        self,
+        inputs: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = FLOAT32,
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+    ) -> Iterator[Array]:
+        """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory.
+
+        Arguments and errors as for `encode`; an error names the text by its number from the beginning. int8 and uint8
+        need ranges or calibration_embeddings: the vectors to come are not known.
+        """
+        if isinstance(inputs, str):
+            raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
+        if to_store.needs_ranges:
+            raise InvalidInputError(f"embed as {precision} needs ranges= or calibration_embeddings=")
+        vectors = self._stream(check_iterable(inputs), settings)
+        return vectors if precision == FLOAT32 else map(to_store, vectors)
+
+    def _stream(self, inputs: Iterator[str], settings: Settings) -> Iterator[Vectors]:
+        for vectors in self._work(windows(inputs, STREAM_TEXTS), _Call(self, settings), ahead=False):
+            yield from vectors
+
+    def similarity(
+        self,
+        left: npt.ArrayLike,
+        right: npt.ArrayLike,
+        *,
+        precision: str = FLOAT32,
+        ranges: npt.ArrayLike | None = None,
+    ) -> Vectors:
+        """The model's own similarity (cosine, dot, or a negated distance): (n, dim) and (m, dim) -> (n, m) float32.
+
+        `precision` says what int8 and uint8 arrays hold. binary, ubinary: the number of bits that differ, negated;
+        int8, uint8: the model's similarity of the vectors restored with `ranges`, where one side may be float.
+        """
+        return quantized.similarity(self.manifest.similarity, left, right, precision, ranges)
+
+    def fingerprint(
+        self,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = FLOAT32,
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+    ) -> str:
+        """A short name of the vectors that `encode` gives under these options: the same name, comparable vectors."""
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        return fingerprint(
+            self.manifest,
+            self.variant,
+            self._form(precision, truncate_dim, ranges, calibration_embeddings),
+            prompt=settings.prompt,
+            normalize=settings.normalize,
+            max_length=self.max_length,
+            chunked=self.truncation == "chunk",
+        )
+
+    def count_tokens(
+        self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Any:
+        """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
+        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))
+        return int(counts[0]) if isinstance(inputs, str) else counts
+
+    def _facts(self) -> str:
+        return f"dim={self.dim}, max_length={self.max_length}"
+
+    def _settings(
+        self, prompt_name: str | None, prompt: str | None, truncate_dim: int | None, normalize: bool | None
+    ) -> Settings:
+        if normalize is False and self.manifest.normalize:
+            raise InvalidInputError(
+                "normalize=False is not possible: this model normalizes in its graph; "
+                "export the checkpoint with --no-normalize"
+            )
+        self._check_open()
+        text = self._prompts.text(prompt_name, prompt)
+        left_out = 0 if self.manifest.include_prompt or not text else self._tokenizer.prompt_tokens(text)
+        return Settings(
+            prompt=text,
+            prompt_tokens=left_out,
+            dim=self.dim if truncate_dim is None else self._dim(truncate_dim),
+            normalize=self.manifest.normalize if normalize is None else normalize,
+            normalized_already=self.manifest.normalize,
+        )
+
+    def _form(self, precision: str, truncate_dim: int | None, *ranges: npt.ArrayLike | None) -> quantized.Form:
+        return quantized.form(precision, self.dim if truncate_dim is None else self._dim(truncate_dim), *ranges)
+
+    def _dim(self, wanted: int) -> int:
+        return positive("truncate_dim", wanted, self.manifest.dim, self.manifest.dim)
+
+
+class _Call:
+    """Texts of one call to an embedding model."""
+
+    def __init__(self, model: EmbeddingModel, settings: Settings) -> None:
+        self._tokenizer = model._tokenizer
+        self._again = model.manifest.normalize
+        self._settings = settings
+
+    def tokenize(self, window: Window) -> Tokenized:
+        return self._tokenizer(window.texts, self._settings.prompt, window.first)
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        return tokenized.left_out(self._settings.prompt_tokens)
+
+    def finish(self, tokenized: Tokenized, results: Vectors) -> Vectors:
+        return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))

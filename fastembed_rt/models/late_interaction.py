@@ -1,0 +1,357 @@
+"""LateInteractionModel: a ColBERT-style encoder from a model directory; a vector a token, compared by MaxSim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError, InvalidTypeError
+from ..manifest import LATE_INTERACTION
+from ..run import batching
+from ..run.engine import Split
+from ..system.progress import progress
+from ..text.tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts
+from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..vectors.maxsim import Vectors, maxsim
+from .base import LoadedModel, Source
+from .options import positive
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .reranker import Ranked
+
+TRUNCATIONS = ("truncate", "warn", "error")
+
+
+class LateInteractionModel(LoadedModel):
+    """A late-interaction encoder from a model directory. Safe to use from several threads and after a fork."""
+
+    task = LATE_INTERACTION
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str],
+        *,
+        provider: str = "cpu",
+        precision: str | None = None,
+        target: str | None = None,
+        threads: int | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        truncation: str = "truncate",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        check_hashes: bool = True,
+        max_wait: float = 0.0,
+    ) -> None:
+        """Load a late-interaction encoder; options and errors as for EmbeddingModel.
+
+        Args:
+            path_or_name: a model directory, else a hub repository that holds one.
+            provider: cpu, cuda or tensorrt. It runs, or an error says why not.
+            precision: fp32, fp16 or int8; None takes the directory's default variant.
+            target: which of the precision's graphs; None takes the fastest under the provider.
+            threads: None takes what the process may use.
+            query_length: tokens after which queries are cut, special tokens included; where the model fills all
+                queries up to one length, this is that length. None takes the model's own.
+            document_length: tokens after which documents are cut; None takes the model's own.
+            max_batch_tokens: bound on the tokens of a batch, padding included; None takes the provider's.
+            prompts: what stands in front of texts, by name, instead of the model's own ("query", "document").
+            truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
+            revision: branch, tag or commit on the hub.
+            token: hub token; None takes the one that is logged in.
+            cache_dir: where hub files are kept.
+            local_files_only: do not ask the hub.
+            check_hashes: compare the files with the manifest's SHA-256 first.
+            max_wait: seconds that a small call waits for calls of other threads to run with it.
+        """
+        super().__init__(
+            Source(
+                path_or_name=path_or_name,
+                provider=provider,
+                precision=precision,
+                target=target,
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                max_wait=max_wait,
+                check_hashes=check_hashes,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+        )
+        if truncation not in TRUNCATIONS:
+            raise InvalidInputError(
+                f"truncation {truncation!r} is not for token vectors; known: {', '.join(TRUNCATIONS)}"
+            )
+        assert self.manifest.late_interaction is not None  # the manifest is checked at birth
+        about, most = self.manifest.late_interaction, self.manifest.max_positions
+        self._about = about
+        self._query_length = positive("query_length", query_length, about.query_length, most)
+        self._document_length = positive("document_length", document_length, about.document_length, most)
+        self._prompts = Prompts(self.manifest, prompts, None)
+        longest = max(self._query_length, self._document_length)  # of all that the engine has to take
+        self._documents = self._role(self._load(self._document_length, truncation, longest), queries=False)
+        tokenizer = self._documents.tokenizer
+        if self._query_length != self._document_length:
+            tokenizer = tokenizer.with_max_length(self._query_length)
+        self._queries = self._role(tokenizer, queries=True)
+
+    def _role(self, tokenizer: TextTokenizer, *, queries: bool) -> _Role:
+        about = self._about
+        if not queries:
+            return _Role(tokenizer, np.array(about.document_skiplist, dtype=np.int64), 0)
+        return _Role(tokenizer, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
+
+    @property
+    def query_length(self) -> int:
+        """Tokens after which queries are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        return self._query_length
+
+    @query_length.setter
+    def query_length(self, wanted: int) -> None:
+        value = self._new_limit("query_length", wanted, self._about.query_length)
+        tokenizer = self._queries.tokenizer.with_max_length(value)
+        self._query_length = value
+        self._queries = self._role(tokenizer, queries=True)
+
+    @property
+    def document_length(self) -> int:
+        """Tokens after which documents are cut. Assigned to, it holds for the calls to come."""
+        return self._document_length
+
+    @document_length.setter
+    def document_length(self, wanted: int) -> None:
+        value = self._new_limit("document_length", wanted, self._about.document_length)
+        self._documents = self._role(self._documents.tokenizer.with_max_length(value), queries=False)
+        self._document_length = value
+
+    @property
+    def expansion_length(self) -> int:
+        """Tokens that queries are filled up to; 0 where they are not."""
+        about = self._about
+        fixed = about.expansion_length == about.query_length
+        return self._query_length if fixed else min(about.expansion_length, self._query_length)
+
+    @property
+    def dim(self) -> int:
+        """Length of a token's vector."""
+        return self.manifest.dim
+
+    @property
+    def similarity_name(self) -> str:
+        """What `similarity` computes: maxsim, or meanmaxsim."""
+        return self._about.similarity
+
+    def encode_query(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Token vectors of queries: (tokens, dim) float32 for a str, a list of them for a list, in input order.
+
+        A query is cut at `query_length` and, where the model was trained so, filled up with mask tokens, which have
+        vectors too.
+
+        Args:
+            inputs: one query or several.
+            prompt_name: which of `prompts` stands in front; None takes "query", if there is one.
+            prompt: a text to put in front, instead of a named one.
+            show_progress_bar: a tqdm bar over the texts on stderr.
+
+        Raises:
+            InvalidTypeError: something that is not a str.
+            InvalidInputError: a lone surrogate, an unknown prompt.
+            TextTooLongError: under truncation="error".
+        """
+        prompts = self._prompts.for_role(QUERY_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
+        return self._encode(inputs, self._call(self._queries, prompts), show_progress_bar)
+
+    def encode_document(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Token vectors of documents, as `encode_query` gives those of queries.
+
+        A document is cut at `document_length`; tokens that the model skips, such as punctuation, have no vector. The
+        prompt is "document", "passage" or "corpus", if there is one.
+        """
+        prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
+        return self._encode(inputs, self._call(self._documents, prompts), show_progress_bar)
+
+    async def aencode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
+        """`encode_query` for asyncio: the event loop stays free, and calls that wait together are run together."""
+        return await self._aside(self.encode_query, inputs, **options)
+
+    async def aencode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
+        """`encode_document` for asyncio."""
+        return await self._aside(self.encode_document, inputs, **options)
+
+    def embed_documents(
+        self, inputs: Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Iterator[Vectors]:
+        """Token vectors of any number of documents, one by one and in order, in bounded memory."""
+        if isinstance(inputs, str):
+            raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode_document for one text")
+        prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
+        return self._stream(check_iterable(inputs), self._call(self._documents, prompts))
+
+    def similarity(self, queries: Vectors | Sequence[Vectors], documents: Vectors | Sequence[Vectors]) -> Vectors:
+        """Scores of n queries and m documents: (n, m) float32.
+
+        MaxSim: for each token of the query the largest dot product with a token of the document, summed over the
+        query; under meanmaxsim divided by the query's tokens. A document without a token is below all others.
+
+        Args:
+            queries: what `encode_query` gave, for one or several.
+            documents: what `encode_document` gave, for one or several.
+
+        Raises:
+            InvalidInputError: something that is not (tokens, dim).
+        """
+        return maxsim(queries, documents, self.dim, mean=self.similarity_name == "meanmaxsim")
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> list[Ranked]:
+        """Documents by falling score to the query, each with its index; equal scores keep the documents' order.
+
+        Args:
+            query: one text.
+            documents: the texts to rank.
+            top_k: only the best so many; None for all.
+            show_progress_bar: a tqdm bar over the documents on stderr.
+
+        Raises:
+            InvalidTypeError: a query or document that is not a str; other errors as for `encode_query`.
+        """
+        if not isinstance(query, str):
+            raise InvalidTypeError(f"query is {type(query).__name__}, expected str")
+        if isinstance(documents, str):
+            raise InvalidTypeError("documents are one text; pass a list of str")
+        texts = check_texts(documents)
+        most = positive("top_k", top_k, max(len(texts), 1))
+        asked = self.encode_query(query)
+        scores = self.similarity(asked, self.encode_document(texts, show_progress_bar=show_progress_bar))[0]
+        return [Ranked(int(k), float(scores[k]), texts[k]) for k in np.argsort(-scores, kind="stable")[:most]]
+
+    def count_tokens(self, inputs: str | Sequence[str], *, prompt: str = "") -> Any:
+        """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
+        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        counts = self._documents.tokenizer.count(texts, prompt)
+        return int(counts[0]) if isinstance(inputs, str) else counts
+
+    def _facts(self) -> str:
+        return f"dim={self.dim}, query_length={self.query_length}, document_length={self.document_length}"
+
+    def _encode(self, inputs: str | Sequence[str], call: _Call, show: bool | None) -> Any:
+        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+        out: list[Vectors] = []
+        with progress(len(texts), show) as bar:
+            for found in self._work(windows(iter(texts), (TEXTS,)), call, ahead=True):
+                out += found
+                bar.update(len(found))
+        return out[0] if isinstance(inputs, str) else out
+
+    def _stream(self, inputs: Iterator[str], call: _Call) -> Iterator[Vectors]:
+        for found in self._work(windows(inputs, STREAM_TEXTS), call, ahead=False):
+            yield from found
+
+    def _call(self, role: _Role, prompts: Mapping[str, Any]) -> _Call:
+        self._check_open()
+        text = self._prompts.text(prompts.get("prompt_name"), prompts.get("prompt"))
+        about = self._about
+        return _Call(role, text, about.expansion_token_id, attend=about.attend_to_expansion, dim=self.dim)
+
+    def _feeds(
+        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+    ) -> batching.Feeds:
+        return feeds(rows, inputs, pad_token_id, boundaries)
+
+    def _splitter(self) -> Split | None:
+        return split
+
+
+@dataclass(frozen=True)
+class _Role:
+    """How texts on one side become tokens, and which of them have vectors."""
+
+    tokenizer: TextTokenizer
+    skiplist: npt.NDArray[np.int64]
+    expansion_length: int
+
+
+class _Call:
+    """Texts of one call to a late-interaction encoder."""
+
+    def __init__(self, role: _Role, prompt: str, expansion_token_id: int, *, attend: bool, dim: int) -> None:
+        self._role = role
+        self._prompt = prompt
+        self._token = expansion_token_id
+        self._attend = attend
+        self._empty = np.empty((0, dim), np.float32)
+
+    def tokenize(self, window: Window) -> Tokenized:
+        made = self._role.tokenizer(window.texts, self._prompt, window.first)
+        length = self._role.expansion_length
+        if not length:
+            return made
+        seen = np.array([len(row) for row in made.ids], dtype=np.int64)
+        full = [np.pad(row, (0, max(length - len(row), 0)), constant_values=self._token) for row in made.ids]
+        return replace(made, ids=full, seen=None if self._attend else seen)
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        if tokenized.seen is not None:
+            return tokenized.seen
+        return np.array([len(row) for row in tokenized.ids], dtype=np.int64)
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[Vectors]:
+        # A text without a single token has nothing from the graph.
+        found = [self._empty if vectors is None else vectors for vectors in results]
+        skiplist = self._role.skiplist
+        if not len(skiplist):
+            return found
+        return [vectors[~np.isin(row, skiplist)] for row, vectors in zip(tokenized.ids, found, strict=True)]
+
+
+def feeds(
+    rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+) -> batching.Feeds:
+    """What a graph of token vectors takes for a batch; `boundaries` (B,) is how many tokens of each row are seen."""
+    made = batching.feeds(rows, inputs, pad_token_id, np.zeros_like(boundaries))
+    name = next((name for name in ("token_mask", "attention_mask") if name in made), None)
+    if name is None:  # target native, which is made for models only whose tokens all see each other
+        return made
+    hidden = np.arange(made[name].shape[1]) >= boundaries[:, None]
+    made[name][hidden] = 0
+    return made
+
+
+def split(vectors: Vectors, rows: Sequence[batching.Ids]) -> list[Vectors]:
+    """Each row's part of packed (T, dim) or padded (B, S, dim) vectors: (tokens, dim) each."""
+    if vectors.ndim == 2:
+        parts = np.split(vectors, np.cumsum([len(row) for row in rows])[:-1])
+    else:
+        parts = [padded[: len(row)] for padded, row in zip(vectors, rows, strict=True)]
+    # Copied: a part that somebody keeps would keep the whole batch, other calls' texts included.
+    return parts if len(parts) == 1 else [part.copy() for part in parts]

@@ -1,0 +1,77 @@
+"""Options as callers give them, checked, with messages that say what is possible; one call's, resolved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidInputError, InvalidTypeError
+from ..text.tokenizer import check_unicode
+from ..vectors.dense import Vectors, normalized
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One call's options, resolved."""
+
+    prompt: str
+    prompt_tokens: int
+    dim: int
+    normalize: bool
+    normalized_already: bool
+
+    def finish(self, vectors: Vectors) -> Vectors:
+        """Cut and normalize, where the graph has not done so."""
+        cut = self.dim < vectors.shape[1]
+        vectors = vectors[:, : self.dim]
+        return normalized(vectors) if self.normalize and (cut or not self.normalized_already) else vectors
+
+
+def seconds(name: str, value: float) -> float:
+    """`value` as seconds, 0 or more, or InvalidInputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidInputError(f"{name} {value!r} is not possible; expected seconds, 0 or more")
+    return float(value)
+
+
+def checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """A copy of prompts by name, or InvalidInputError where they are not texts."""
+    if not isinstance(prompts, Mapping):
+        raise InvalidInputError(f"prompts are {type(prompts).__name__}; pass a dict of texts by name")
+    for name, text in prompts.items():
+        if not isinstance(text, str):
+            raise InvalidInputError(f"prompt {name!r} is {type(text).__name__}, expected str")
+        check_unicode(text, f"prompt {name!r}")
+    return dict(prompts)
+
+
+def positive(name: str, value: int | None, default: int, most: int | None = None) -> int:
+    """`value` between 1 and `most`, `default` for None, or InvalidInputError."""
+    if value is None:
+        return default
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise InvalidTypeError(f"{name} is {type(value).__name__}, expected int")
+    if value < 1 or (most is not None and value > most):
+        raise InvalidInputError(f"{name} {value} is not possible; expected 1 to {most or 'any number'}")
+    return int(value)
+
+
+def check_device_ids(device_ids: Sequence[int] | None) -> tuple[int, ...]:
+    """Numbers of devices; (0,) where none are given.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: not whole numbers from 0 on, each once.
+    """
+    if device_ids is None:
+        return (0,)
+    if isinstance(device_ids, (str, bytes, int)) or not isinstance(device_ids, Sequence):
+        raise InvalidTypeError(f"device_ids is {type(device_ids).__name__}; pass a list of numbers, such as [0, 1]")
+    made = tuple(device_ids)
+    if any(not isinstance(entry, int) or isinstance(entry, bool) for entry in made):
+        raise InvalidTypeError(f"device_ids {list(made)} are not all whole numbers; pass such as [0, 1]")
+    if not made or min(made) < 0 or len(set(made)) != len(made):
+        raise InvalidInputError(f"device_ids {list(made)} is not possible; expected numbers from 0 on, each once")
+    return made

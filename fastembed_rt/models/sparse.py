@@ -1,0 +1,244 @@
+"""SparseModel: a SPLADE encoder from a model directory; texts in, weights of words out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError, InvalidTypeError
+from ..manifest import SPARSE
+from ..run import batching
+from ..run.engine import Split
+from ..system.progress import progress
+from ..text.tokenizer import Tokenized, check_iterable, check_texts
+from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..vectors.sparse import SparseVector, similarity, sparse_rows
+from .base import Source, WithMaxLength
+from .options import positive
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+
+__all__ = ["SparseModel", "SparseVector"]
+# Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
+MOST_WEIGHTS = 8_000_000
+FEWEST_TOKENS, MOST_TOKENS = 64, 512
+TRUNCATIONS = ("truncate", "warn", "error")
+
+
+class SparseModel(WithMaxLength):
+    """A sparse encoder from a model directory. Safe to use from several threads and after a fork."""
+
+    task = SPARSE
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str],
+        *,
+        provider: str = "cpu",
+        precision: str | None = None,
+        target: str | None = None,
+        threads: int | None = None,
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        max_active_dims: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncation: str = "truncate",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        check_hashes: bool = True,
+        max_wait: float = 0.0,
+    ) -> None:
+        """Load a sparse encoder; options and errors as for EmbeddingModel.
+
+        Args:
+            path_or_name: a model directory, else a hub repository that holds one.
+            provider: cpu, cuda or tensorrt. It runs, or an error says why not.
+            precision: fp32, fp16 or int8; None takes the directory's default variant.
+            target: which of the precision's graphs; None takes the fastest under the provider.
+            threads: None takes what the process may use.
+            max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
+            max_batch_tokens: bound on the tokens of a batch, padding included; None: by the size of the vocabulary, so
+                that memory stays bounded whatever it is.
+            max_active_dims: words kept of each vector, the heaviest; None takes the model's own, which may be all.
+            prompts: texts put in front, by name, instead of the model's own.
+            default_prompt_name: prompt of `encode` when none is named.
+            truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
+            revision: branch, tag or commit on the hub.
+            token: hub token; None takes the one that is logged in.
+            cache_dir: where hub files are kept.
+            local_files_only: do not ask the hub.
+            check_hashes: compare the files with the manifest's SHA-256 first.
+            max_wait: seconds that a small call waits for calls of other threads to run with it.
+        """
+        super().__init__(
+            Source(
+                path_or_name=path_or_name,
+                provider=provider,
+                precision=precision,
+                target=target,
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                max_wait=max_wait,
+                check_hashes=check_hashes,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            ),
+            batch_tokens=lambda described: min(max(MOST_WEIGHTS // described.dim, FEWEST_TOKENS), MOST_TOKENS),
+        )
+        if truncation not in TRUNCATIONS:
+            raise InvalidInputError(
+                f"truncation {truncation!r} is not for sparse vectors; known: {', '.join(TRUNCATIONS)}"
+            )
+        assert self.manifest.sparse is not None  # the manifest is checked at birth
+        most = self.manifest.sparse.max_active_dims
+        self._max_active_dims = most if max_active_dims is None else self._most(max_active_dims)
+        self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
+        self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
+        self._tokenizer = self._load(self._max_length, truncation)
+
+    @property
+    def max_active_dims(self) -> int | None:
+        """Words kept of each vector, None for all. Assigned to, it holds for the calls to come."""
+        return self._max_active_dims
+
+    @max_active_dims.setter
+    def max_active_dims(self, wanted: int | None) -> None:
+        self._max_active_dims = wanted if wanted is None else self._most(wanted)
+
+    @property
+    def dim(self) -> int:
+        """Size of the vocabulary: indices are below it."""
+        return self.manifest.dim
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_active_dims: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Sparse vectors of texts, in input order: a SparseVector for a str, a list of them for a list.
+
+        Args:
+            inputs: one text or several.
+            prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
+            prompt: a text to put in front, instead of a named one.
+            max_active_dims: words kept of each vector, the heaviest, instead of the model's number.
+            show_progress_bar: a tqdm bar over the texts on stderr.
+
+        Raises:
+            InvalidTypeError: something that is not a str.
+            InvalidInputError: a lone surrogate, an unknown prompt, a number of words that is not possible.
+            TextTooLongError: under truncation="error".
+        """
+        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+        call = self._call(prompt_name, prompt, max_active_dims)
+        out: list[SparseVector] = []
+        with progress(len(texts), show_progress_bar) as bar:
+            for vectors in self._work(windows(iter(texts), (TEXTS,)), call, ahead=True):
+                out += vectors
+                bar.update(len(vectors))
+        return out[0] if isinstance(inputs, str) else out
+
+    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
+        """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""
+        return await self._aside(self.encode, inputs, **options)
+
+    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
+        """`encode` with the prompt "query", when there is one and no other is asked for."""
+        return self.encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
+
+    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
+        """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
+        return self.encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
+
+    def embed(
+        self,
+        inputs: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_active_dims: int | None = None,
+    ) -> Iterator[SparseVector]:
+        """Sparse vectors of any number of texts, one by one and in order, in bounded memory; errors as for `encode`."""
+        if isinstance(inputs, str):
+            raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
+        call = self._call(prompt_name, prompt, max_active_dims)
+        return self._stream(check_iterable(inputs), call)
+
+    def _stream(self, inputs: Iterator[str], call: _Call) -> Iterator[SparseVector]:
+        for vectors in self._work(windows(inputs, STREAM_TEXTS), call, ahead=False):
+            yield from vectors
+
+    def similarity(
+        self, left: SparseVector | Sequence[SparseVector], right: SparseVector | Sequence[SparseVector]
+    ) -> npt.NDArray[np.float32]:
+        """The model's own similarity (dot, cosine, or a negated distance) of n and m sparse vectors: (n, m) float32."""
+        return similarity(self.manifest.similarity, left, right)
+
+    def decode(self, vectors: SparseVector | Sequence[SparseVector], *, top_k: int | None = None) -> Any:
+        """Words with their weights, the heaviest first: a list of (token, weight) for each vector.
+
+        Args:
+            vectors: what `encode` gave.
+            top_k: only the heaviest so many words.
+        """
+        if not isinstance(vectors, SparseVector):
+            return [self.decode(vector, top_k=top_k) for vector in vectors]
+        most = positive("top_k", top_k, max(len(vectors), 1))
+        order = np.argsort(-vectors.values, kind="stable")[:most]
+        tokens = self._tokenizer.tokens(vectors.indices[order].tolist())
+        return list(zip(tokens, vectors.values[order].tolist(), strict=True))
+
+    def count_tokens(
+        self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Any:
+        """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
+        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))
+        return int(counts[0]) if isinstance(inputs, str) else counts
+
+    def _call(self, prompt_name: str | None, prompt: str | None, max_active_dims: int | None) -> _Call:
+        self._check_open()
+        most = self.max_active_dims if max_active_dims is None else self._most(max_active_dims)
+        return _Call(self, self._prompts.text(prompt_name, prompt), most)
+
+    def _most(self, wanted: int) -> int:
+        return positive("max_active_dims", wanted, self.manifest.dim, self.manifest.dim)
+
+    def _splitter(self) -> Split | None:
+        def split(weights: npt.NDArray[np.float32], rows: Sequence[batching.Ids]) -> list[SparseVector]:
+            return sparse_rows(weights)
+
+        return split
+
+
+class _Call:
+    """Texts of one call to a sparse encoder."""
+
+    def __init__(self, model: SparseModel, prompt: str, most: int | None) -> None:
+        self._tokenizer = model._tokenizer
+        self._prompt = prompt
+        self._most = most
+        self._empty = SparseVector.zero(model.dim)
+
+    def tokenize(self, window: Window) -> Tokenized:
+        return self._tokenizer(window.texts, self._prompt, window.first)
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        return tokenized.left_out(0)
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[SparseVector]:
+        # A text without a single token has no vector from the graph.
+        vectors = [self._empty if vector is None else vector for vector in results]
+        return vectors if self._most is None else [vector.heaviest(self._most) for vector in vectors]

@@ -1,0 +1,1 @@
+"""Token ids to arrays: sessions under a provider, batches, the threads and devices that run them."""

@@ -1,0 +1,243 @@
+"""Running graphs of the cuda target: small batches replay captured CUDA graphs, large ones go through pinned buffers.
+
+A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its device
+buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of page-locked host
+buffers, so that its copies are asynchronous and, with tokenization, go on while another batch computes; onnxruntime
+gives every run a stream. Nothing here is loaded for other providers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import sys
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..files import ModelFiles
+from ..manifest import Variant
+from ..system.threads import Task, Workers
+from . import batching
+from .providers import load_onnxruntime
+from .session import Session
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+TEXTS = (1, 4, 16)  # of captured shapes
+TOKENS = (16, 32, 64, 128, 256, 512)
+MOST_TOKENS = 2048  # in all, filling included; above it launches are no longer what takes the time
+SLOTS = 2  # batches in flight: one computes while another is copied
+PORTABLE = 1  # cudaHostRegisterPortable
+
+
+def shape_for(texts: int, longest: int) -> tuple[int, int] | None:
+    """The smallest captured shape (texts, tokens a text) that a batch fits into, if one does."""
+    fitting = [
+        (count, tokens)
+        for count in TEXTS
+        for tokens in TOKENS
+        if texts <= count and longest <= tokens and count * tokens <= MOST_TOKENS
+    ]
+    return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
+
+
+def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> dict[str, Array]:
+    """Feeds of a batch as those of `texts` texts with room for `tokens` tokens each, in the same order.
+
+    What fills up are texts of one token and tokens of no text: neither changes another text's vector.
+    """
+    boundaries = feeds["cumulative_sequence_length"]
+    rows = np.split(feeds["input_ids"][: boundaries[-1]], boundaries[1:-1])
+    rows += [np.zeros(1, np.int64)] * (texts - len(rows))
+    made: dict[str, Array] = dict(batching.packed_for_cuda(rows, inputs, texts * tokens, tokens))
+    if "pooling_mask" in inputs:
+        made["pooling_mask"] = np.zeros((texts, tokens), np.int64)
+        given = feeds["pooling_mask"][:, :tokens]
+        made["pooling_mask"][: len(given), : given.shape[1]] = given
+    if "token_type_ids" in inputs:
+        made["token_type_ids"] = np.zeros(texts * tokens, np.int64)
+        made["token_type_ids"][: boundaries[-1]] = feeds["token_type_ids"][: boundaries[-1]]
+    return {name: made[name] for name in inputs}
+
+
+class CudaSession(Session):
+    """A graph of the cuda target on one GPU."""
+
+    def __init__(self, files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> None:
+        """Load the graph; options and errors as for Session."""
+        super().__init__(files, variant, device=device, **options)
+        self._device = device
+        # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
+        # session alone, so that no caller that is interrupted keeps one.
+        self._capturer = Workers(1, "fastembed_rt_cuda")
+        self._copiers = Workers(SLOTS, "fastembed_rt_cuda_slot")
+        self._captured: dict[tuple[int, int], _Captured] = {}
+        host = PinnedMemory(device)
+        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self._slots.put(_Slot(self._session, self._output, device, host))
+        self.pinned = host.works
+
+    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
+        # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
+        return {"device_id": str(device), "enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
+
+    def run(self, feeds: Feeds) -> npt.NDArray[np.float32]:
+        """The output for one batch."""
+        boundaries = feeds["cumulative_sequence_length"]
+        count = len(boundaries) - 1
+        shape = shape_for(count, int(np.diff(boundaries).max()))
+        if shape is not None:
+            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.inputs, *shape))).result()[:count]
+        return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.inputs}, count)).result()
+
+    def _copy(self, feeds: Feeds, count: int) -> npt.NDArray[np.float32]:
+        slot = self._slots.get()
+        try:
+            return slot.run(feeds, count)
+        finally:
+            self._slots.put(slot)
+
+    def _replay(self, shape: tuple[int, int], feeds: Feeds) -> npt.NDArray[np.float32]:
+        captured = self._captured.get(shape)
+        if captured is not None:
+            return captured.run(feeds)
+        # What another thread allocates while a graph is captured would spoil it: the slots wait.
+        slots = [self._slots.get() for _ in range(SLOTS)]
+        try:
+            number = len(self._captured) + 1  # 0 is the number of runs that name none
+            captured = _Captured(self._session, self._output, self._device, feeds, shape[0], number)
+            vectors = captured.run(feeds)
+        finally:
+            for slot in slots:
+                self._slots.put(slot)
+        self._captured[shape] = captured
+        return vectors
+
+    def captured_shapes(self) -> list[tuple[int, int]]:
+        """(texts, tokens a text) of the shapes captured so far."""
+        return sorted(self._captured)
+
+
+def _width(session: Any, output: str) -> int | None:
+    """Numbers in a row of the output; None where a text has more than one row, or they vary."""
+    (found,) = [entry.shape for entry in session.get_outputs() if entry.name == output]
+    return found[1] if len(found) == 2 and isinstance(found[1], int) else None
+
+
+class _Captured:
+    """A CUDA graph of one shape with its device buffers; used by one thread."""
+
+    def __init__(self, session: Any, output: str, device: int, feeds: Feeds, texts: int, number: int) -> None:
+        onnxruntime = load_onnxruntime()
+        self._session, self._output = session, output
+        self._binding = session.io_binding()
+        self._inputs = {}
+        for name, array in feeds.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", device)
+            self._binding.bind_ortvalue_input(name, value)
+            self._inputs[name] = value
+        width = _width(session, output)
+        assert width is not None, "outputs of cuda graphs have one row a text"
+        self._vectors = onnxruntime.OrtValue.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
+        self._binding.bind_ortvalue_output(output, self._vectors)
+        self._options = _run_options(number)
+
+    def run(self, feeds: Feeds) -> npt.NDArray[np.float32]:
+        """The first run captures, the others replay."""
+        for name, array in feeds.items():
+            self._inputs[name].update_inplace(np.ascontiguousarray(array))
+        self._session.run_with_iobinding(self._binding, self._options)
+        vectors: npt.NDArray[np.float32] = self._vectors.numpy()
+        return vectors
+
+
+class _Slot:
+    """Page-locked buffers of one batch in flight, which grow with what comes."""
+
+    def __init__(self, session: Any, output: str, device: int, host: PinnedMemory) -> None:
+        self._session, self._output, self._host = session, output, host
+        self._width = _width(session, output)
+        self._buffers: dict[str, _Buffer] = {}
+        self._options = _run_options(-1)  # neither captured nor replayed
+
+    def run(self, feeds: Feeds, count: int) -> npt.NDArray[np.float32]:
+        """The output of `count` texts."""
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            buffer = self._buffer(name, array.nbytes)
+            place = buffer.array[: array.nbytes].view(array.dtype).reshape(array.shape)
+            place[...] = array
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, place.ctypes.data)
+        if self._width is None:
+            binding.bind_output(self._output, "cpu")
+            self._session.run_with_iobinding(binding, self._options)
+            (found,) = binding.copy_outputs_to_cpu()
+            return np.asarray(found)
+        shape = (count, self._width)
+        vectors = self._buffer(self._output, 4 * count * self._width).array[: 4 * count * self._width]
+        binding.bind_output(self._output, "cpu", 0, np.float32, shape, vectors.ctypes.data)
+        self._session.run_with_iobinding(binding, self._options)
+        made: npt.NDArray[np.float32] = vectors.view(np.float32).reshape(shape).copy()
+        return made
+
+    def _buffer(self, name: str, size: int) -> _Buffer:
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer.array) < size:
+            buffer = self._buffers[name] = self._host.allocate(max(size, 2 * len(buffer.array) if buffer else 0))
+        return buffer
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Bytes of host memory."""
+
+    array: npt.NDArray[np.uint8]
+
+
+class PinnedMemory:
+    """Host memory that the GPU copies from and to by itself; `works` is False where CUDA's runtime is not found."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._runtime = _cuda_runtime()
+        self.works = self._runtime is not None
+
+    def allocate(self, size: int) -> _Buffer:
+        """A buffer, page-locked for as long as it lives; ordinary memory, only slower to copy, where that fails."""
+        buffer = _Buffer(np.empty(size, np.uint8))
+        if self._runtime is not None:
+            address = ctypes.c_void_p(buffer.array.ctypes.data)
+            self._runtime.cudaSetDevice(self._device)
+            if self._runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
+                # The array is held until it is unlocked, whoever drops the buffer first.
+                weakref.finalize(buffer, _unlock, self._runtime, buffer.array)
+            else:
+                self.works = False
+        return buffer
+
+
+def _unlock(runtime: Any, array: npt.NDArray[np.uint8]) -> None:
+    runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
+
+
+def _cuda_runtime() -> Any:
+    """CUDA's runtime library, which onnxruntime has loaded; None where its name is not known."""
+    major = (getattr(load_onnxruntime(), "cuda_version", "") or "").partition(".")[0]
+    name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+def _run_options(graph: int) -> Any:
+    """Options of a run by the number of its captured graph; -1: none."""
+    options = load_onnxruntime().RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options

@@ -1,0 +1,263 @@
+"""Execution: which variant runs under which provider, and the onnxruntime session that runs it.
+
+The provider asked for runs (providers.py has the table), or an error says what is missing. Outputs go by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import native
+from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
+from ..files import ModelFiles
+from ..manifest import Manifest, Variant
+from ..precisions import lacking
+from ..system.paths import as_utf8
+from .contract import GraphSession
+from .overflow import overflows
+from .providers import (
+    PROVIDERS,
+    Provider,
+    available_providers,
+    explain,
+    load_onnxruntime,
+    provider_row,
+    require_onnxruntime,
+    require_provider,
+)
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = [
+    "PROVIDERS",
+    "Provider",
+    "Session",
+    "available_providers",
+    "choose_variant",
+    "load_onnxruntime",
+    "open_session",
+    "provider_row",
+    "require_onnxruntime",
+    "tune",
+]
+OUTPUT = "sentence_embedding"
+# Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
+SLOWER_FUSIONS = ["SkipLayerNormFusion"]
+TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
+
+
+def choose_variant(
+    manifest: Manifest, *, provider: str = "cpu", precision: str | None = None, target: str | None = None
+) -> Variant:
+    """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
+
+    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` is not among
+    the targets; asking for it is an error.
+
+    Raises:
+        InvalidInputError: the directory has no such precision.
+        ModelFormatError: it has the precision, for other providers only.
+        ProviderUnavailableError: `target` is "native", which does not run here.
+    """
+    row = provider_row(provider)
+    if target == "native" and (reason := native.why_not()) is not None:
+        raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
+    wanted = manifest.default.precision if precision is None else precision
+    if all(variant.precision != wanted for variant in manifest.variants):
+        raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
+    runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
+    suited = runs if target is None else tuple({target} & set(runs))
+    fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
+    if not fitting:
+        if target is None:
+            raise ModelFormatError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
+        targets = sorted({v.target for v in manifest.variants if v.precision == wanted})
+        raise ModelFormatError(
+            f"precision {wanted!r} is there for {', '.join(targets)}, not for provider {provider!r} and target "
+            f"{target!r}; choose another precision or export again"
+        )
+    return min(fitting, key=lambda variant: row.targets.index(variant.target))
+
+
+class Session:
+    """One graph loaded into onnxruntime under one provider. Safe to run from several threads at once."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        variant: Variant,
+        *,
+        provider: str,
+        threads: int,
+        output: str = OUTPUT,
+        device: int = 0,
+    ) -> None:
+        """Load the graph, whose output of that name is wanted; `device` is a number of the provider's.
+
+        Raises:
+            IntegrityError: the files are no longer what they were when `files` was opened.
+            MissingDependencyError: no onnxruntime.
+            ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
+            ModelFormatError: onnxruntime cannot read the graph.
+        """
+        row = provider_row(provider)
+        onnxruntime = require_provider(provider)
+        path = files.directory / variant.graph.file
+        place = as_utf8(path)
+        settings = {**row.options, **self._settings(variant, device)}
+
+        def load(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
+            options = _options(onnxruntime, threads, cpu=provider == "cpu")
+            if variant.target in TUNED:
+                tune(options, onnxruntime, variant.precision)
+            if variant.target == "native":
+                options.register_custom_ops_library(as_utf8(native.library()))
+            if provider != "cpu" and variant.target == row.targets[0] != "portable":
+                # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the
+                # CPU has kernels for, such as the integer ArgMax of CLS pooling.
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            if weights:
+                lengths = [len(content) for content in weights.values()]
+                options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
+            return onnxruntime.InferenceSession(
+                source,
+                sess_options=options,
+                providers=[(row.onnxruntime_name, settings)],
+                enable_fallback=False,
+                disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
+            )
+
+        try:
+            self._session = _load_from(files, variant, onnxruntime, place, load)
+        except IntegrityError:
+            raise
+        except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
+            # so that this is no time limit of a caller
+            reason = first_line(error)
+            if provider != "cpu":
+                why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
+                raise ProviderUnavailableError(why) from error
+            raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+        running = self._session.get_providers()
+        if running[0] != row.onnxruntime_name:
+            raise ProviderUnavailableError(
+                f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}"
+                f"{explain(provider, onnxruntime, device)}; run fastembed-rt doctor to see what is missing"
+            )
+        lacking = explain(provider, onnxruntime, device)  # cuDNN is opened by the first operator that wants it
+        if lacking:
+            raise ProviderUnavailableError(f"provider {provider!r} starts here and does not run{lacking}")
+        self.shared = row.runs_batches_itself  # bulk and small calls take the same session
+        # Made of our own operators: no row is filled up to a longer one's length, as stock attention does, and all
+        # sessions of a process share the packed weights.
+        self.own_operators = variant.target == "native"
+        self._output = output
+        self.inputs = tuple(entry.name for entry in self._session.get_inputs())
+        if set(self.inputs) != set(variant.inputs):
+            raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
+
+    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
+        """Options of the provider beside those of its row."""
+        return {"device_id": str(device)} if device else {}
+
+    @property
+    def native(self) -> Any:
+        """The object behind onnxruntime's Python session, which owns the threads."""
+        return self._session._sess
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The output for one batch, feeds by input name: for vectors (B, dim)."""
+        (vectors,) = self._session.run([self._output], dict(feeds))
+        result: npt.NDArray[np.float32] = vectors
+        return result
+
+
+# Graphs that run in ways of their own: the session's class by provider and target, loaded when used.
+SPECIAL = {
+    ("cuda", "cuda"): ("cuda", "CudaSession"),
+    ("tensorrt", "tensorrt"): ("tensorrt", "TensorrtSession"),
+    ("tensorrt", "portable"): ("tensorrt", "TensorrtSession"),  # shapes of a graph for anything must be told as well
+}
+
+
+def _load_from(
+    files: ModelFiles,
+    variant: Variant,
+    onnxruntime: Any,
+    place: str,
+    load: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
+) -> onnxruntime.InferenceSession:
+    """The session made of a variant's files as they were opened: by path, while `place` leads to them, else by content.
+
+    By path, onnxruntime maps weights that it would copy otherwise.
+    """
+    names = [record.file for record in variant.files]
+    files.check_unwritten(names)
+    if files.in_place(names):
+        try:
+            made = load(place, {})
+        except Exception:
+            if files.in_place(names):
+                raise
+        else:
+            if files.in_place(names):  # and so they were between
+                files.check_unwritten(names)
+                return made
+    if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
+        raise IntegrityError(
+            f"{files.directory} was moved or replaced since the model was loaded, and onnxruntime "
+            f"{onnxruntime.__version__} opens its weights by path only; load the model again"
+        )
+    weights = {record.file: files.read(record.file) for record in variant.weights}
+    return load(files.read(variant.graph.file), weights)
+
+
+def open_session(
+    files: ModelFiles, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
+) -> GraphSession:
+    """The session for a variant under a provider; options and errors as for Session.
+
+    No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
+    """
+    special = SPECIAL.get((provider, variant.target))
+    if special is None:
+        return Session(files, variant, provider=provider, **options)
+    module, name = special
+    if provider == "tensorrt":
+        options |= {"longest": longest, "batch_tokens": batch_tokens}
+    kind = getattr(import_module(f".{module}", __package__), name)
+    made: GraphSession = kind(files, variant, provider=provider, **options)
+    return made
+
+
+def tune(options: Any, onnxruntime: Any, precision: str) -> None:
+    """Set what a graph made for the cpu target needs, but threads."""
+    levels = onnxruntime.GraphOptimizationLevel
+    # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC
+    if precision == "int8" and overflows(onnxruntime):
+        # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
+        options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Threads spin inside a run, where the next operator is microseconds away, and sleep between runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if cpu:
+        # The arena keeps the largest batch's memory for good; without it memory goes back after each run.
+        options.enable_cpu_mem_arena = False
+    else:
+        options.enable_mem_pattern = False  # DirectML asks for it; shapes change with every batch anyway
+    return options

@@ -1,0 +1,34 @@
+"""Paths for those who are not Python: libraries that want UTF-8, and manifests that are UTF-8.
+
+Where the locale's encoding is ASCII, Python keeps the other bytes of a file name as lone surrogates, which nothing can
+encode as UTF-8. The bytes themselves are what the file system has.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import InvalidInputError
+
+
+def as_utf8(path: str | os.PathLike[str]) -> str:
+    """The path as a string whose UTF-8 bytes are its name in the file system: what Rust and onnxruntime open.
+
+    Raises:
+        InvalidInputError: a name that is not UTF-8, which they cannot open.
+    """
+    if os.name == "nt":
+        return os.fspath(path)
+    name = os.fsencode(path)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"path {as_text(path)} is not UTF-8 (byte 0x{name[error.start]:02x}), and neither the tokenizer nor "
+            "onnxruntime can open it; rename the directory, or reach it by a link with another name"
+        ) from error
+
+
+def as_text(path: str | os.PathLike[str]) -> str:
+    """The path as text that any file or terminal of UTF-8 takes: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")

@@ -1,0 +1,358 @@
+"""Texts -> token ids: the Rust tokenizer, prompts, the truncation policy, and what counts as a text.
+
+Knows no batch and no session. Padding is the batcher's, so the tokenizer's own padding is switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
+
+Ids = npt.NDArray[np.int64]
+Pair = tuple[str, str]
+TRUNCATIONS = ("truncate", "warn", "error", "chunk")
+PACKAGE = __name__.partition(".")[0]
+logger = logging.getLogger("fastembed_rt")
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than max_length and lost their end."""
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids of some texts: `ids[k]` belongs to text `owner[k]`; several to one text under "chunk"."""
+
+    ids: list[Ids]
+    owner: npt.NDArray[np.int64]
+    texts: int
+    truncated: int  # texts that lost tokens
+    warning: str | None = None  # under the policy "warn"
+    seen: Ids | None = None  # of queries that were filled up: tokens of each row that the others see
+    first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, special tokens included."""
+        return sum(map(len, self.ids))
+
+    def report(self) -> None:
+        """Warn of cut texts, in the caller's thread and at the caller's line."""
+        if self.warning is not None:
+            warnings.warn(self.warning, TruncationWarning, stacklevel=callers_level())
+
+    def left_out(self, prompt_tokens: int) -> Ids:
+        """Tokens at the beginning of each row that are not pooled: (rows,).
+
+        A prompt of so many stands in the first, or only, piece of a text.
+        """
+        if not prompt_tokens:  # nearly always
+            return np.zeros(len(self.ids), dtype=np.int64)
+        return np.where(np.diff(self.owner, prepend=-1) > 0, prompt_tokens, 0)
+
+
+class TextTokenizer:
+    """A tokenizer.json with a limit and a policy for what is longer. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_length: int,
+        truncation: str = "truncate",
+        truncation_side: str = "right",
+        parallel: bool = True,
+        of_pairs: bool = False,
+        read: Callable[[], bytes] | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        """Read tokenizer.json.
+
+        `read` gives the contents of the file, now and when a second tokenizer is wanted; None reads `path`.
+        `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
+        `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
+        `of_pairs` is for `pairs` alone, and saves it a second tokenizer. `vocabulary` is how many tokens the model
+        knows, where the tokenizer has more.
+
+        Raises:
+            InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
+            ModelFormatError: the file cannot be read.
+        """
+        if truncation not in TRUNCATIONS:
+            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(TRUNCATIONS)}")
+        self._read = path.read_bytes if read is None else read
+        self._path = path
+        self._tokenizer = self._made()
+        special = self._tokenizer.num_special_tokens_to_add(of_pairs)
+        if max_length <= special:
+            raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
+        self._tokenizer.no_padding()
+        self._uncut: Any = None
+        if of_pairs:
+            self._tokenizer.no_truncation()
+            self._uncut = self._tokenizer
+        else:
+            # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
+            side = "right" if truncation == "chunk" else truncation_side
+            self._tokenizer.enable_truncation(max_length, direction=side)
+        self.max_length = max_length
+        self.truncation = truncation
+        self._side = truncation_side
+        self._parallel = parallel
+        self._of_pairs = of_pairs
+        self._vocabulary = vocabulary
+
+    def _made(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            content = self._read()
+        except OSError as error:
+            raise ModelFormatError(f"{self._path} cannot be read ({error.strerror}); export the model again") from error
+        try:
+            # Not from_file: the Rust library wants paths in UTF-8, whatever the locale says.
+            return Tokenizer.from_buffer(content)
+        except Exception as error:  # the Rust library raises plain Exception
+            if from_outside(error):
+                raise
+            raise ModelFormatError(
+                f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
+            ) from error
+
+    def with_max_length(self, max_length: int) -> TextTokenizer:
+        """The same tokenizer with another limit; this one stays as it is, since other threads may use it."""
+        return TextTokenizer(
+            self._path,
+            max_length=max_length,
+            truncation=self.truncation,
+            truncation_side=self._side,
+            parallel=self._parallel,
+            of_pairs=self._of_pairs,
+            read=self._read,
+            vocabulary=self._vocabulary,
+        )
+
+    def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
+        """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
+
+        Raises:
+            TextTooLongError: a text is too long and the policy is "error".
+            InvalidInputError: a text has a token that the model does not know.
+        """
+        encodings = self._encode([prompt + text for text in texts] if prompt else texts)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        if self._vocabulary is not None:
+            self._check_known(encodings, first, chunks=self.truncation == "chunk")
+        # Only a full encoding can have been cut, and only its overflow tells whether it was.
+        long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
+        owner = np.arange(len(ids), dtype=np.int64)
+        if not long:
+            return Tokenized(ids, owner, len(texts), 0)
+        if self.truncation == "chunk":
+            chunks = [[row] for row in ids]
+            for k in long:
+                chunks[k] += [np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing]
+            owner = np.repeat(owner, [len(rows) for rows in chunks])
+            return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
+        return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
+
+    def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0) -> Tokenized:
+        """Token ids of two texts each, in one row; the longer of the two is cut first.
+
+        A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
+        """
+        rows = [(prompt + left, right) for left, right in pairs] if prompt else pairs
+        # Cut here: the library would keep every piece of one text beside every piece of the other.
+        encodings = self._encode(rows, self._without_limit())
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        types = [np.array(encoding.type_ids, dtype=np.int64) for encoding in encodings]
+        long = [k for k, row in enumerate(ids) if len(row) > self.max_length]
+        for k in long:
+            kept = kept_of_pair(encodings[k].sequence_ids, self.max_length, self._side)
+            ids[k], types[k] = ids[k][kept], types[k][kept]
+        if self._vocabulary is not None:
+            self._check_known(encodings, first, ids)
+        segments = np.array([np.count_nonzero(row == 0) for row in types], dtype=np.int64)
+        warning = self._warning(rows, long, "", first) if long else None
+        return Tokenized(
+            ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, first_segments=segments
+        )
+
+    def _check_known(
+        self, encodings: list[Any], first: int, ids: Sequence[Ids] | None = None, *, chunks: bool = False
+    ) -> None:
+        """Raise InvalidInputError for a token without a row in the model's word table; `ids` are what is kept."""
+        for k, encoding in enumerate(encodings):
+            pieces = [encoding, *(encoding.overflowing if chunks else ())]
+            for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
+                unknown = next((int(number) for number in row if number >= self._vocabulary), None)
+                if unknown is not None:
+                    raise InvalidInputError(
+                        f"text {first + k} has the token {self._tokenizer.id_to_token(unknown)!r} (id {unknown}), and "
+                        f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
+                        "whose word table is as large as its tokenizer"
+                    )
+
+    def _encode(self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None) -> list[Any]:
+        tokenizer = self._tokenizer if tokenizer is None else tokenizer
+        if self._parallel:
+            return list(tokenizer.encode_batch_fast(texts))
+        # One text a call: the library spreads a batch over all cores, however few the caller may use.
+        return [tokenizer.encode_batch_fast([text])[0] for text in texts]
+
+    def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
+        if self.truncation == "truncate":
+            logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
+            return None
+        tokens = int(self.count(texts[long[0] : long[0] + 1], prompt)[0])
+        message = (
+            f"text {first + long[0]} has {tokens} tokens, {len(long)} of {len(texts)} texts are over "
+            f"max_length {self.max_length}"
+        )
+        if self.truncation == "error":
+            raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
+        return f"{message} and were cut"
+
+    def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:
+        """Tokens of each text before any cut, special tokens included: (n,) int64."""
+        wanted = [prompt + text if isinstance(text, str) else text for text in texts]
+        encodings = self._without_limit().encode_batch_fast(wanted)
+        return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+
+    def _without_limit(self) -> Any:
+        if self._uncut is None:
+            # A second tokenizer, because switching truncation off would disturb other threads.
+            free = self._made()
+            free.no_padding()
+            free.no_truncation()
+            self._uncut = free
+        return self._uncut
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token of the vocabulary."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's words under these ids; an id without one is written as its number in angle brackets."""
+        found = [self._tokenizer.id_to_token(number) for number in ids]
+        return [f"<{number}>" if word is None else word for number, word in zip(ids, found, strict=True)]
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the beginning of a text, special tokens in front included.
+
+        Counted as sentence-transformers does: the prompt alone, less a special token at its end.
+        """
+        encoding = self._tokenizer.encode(prompt)
+        mask = encoding.special_tokens_mask
+        return len(mask) - (1 if mask and mask[-1] else 0)
+
+
+def kept_of_pair(sequence_ids: Sequence[int | None], max_length: int, side: str) -> npt.NDArray[np.int64]:
+    """Places of a pair's tokens that a cut to `max_length` keeps; `side` is where each of the texts loses tokens.
+
+    `sequence_ids` is 0 or 1 for a text's tokens and None for special ones, all of which stay. Shares are those of the
+    Rust library's longest_first: what is shorter than half of the room is kept whole.
+    """
+    owner = np.array([2 if number is None else number for number in sequence_ids], dtype=np.int64)
+    first, second = np.flatnonzero(owner == 0), np.flatnonzero(owner == 1)
+    room = max(max_length - int(np.count_nonzero(owner == 2)), 0)
+    short = min(len(first), len(second))
+    long = max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    shares = (long, short) if len(first) > len(second) else (short, long)
+    special = np.flatnonzero(owner == 2)
+    texts = [
+        places[:share] if side == "right" else places[max(len(places) - share, 0) :]
+        for places, share in zip((first, second), shares, strict=True)
+    ]
+    return np.sort(np.concatenate([special, *texts]))
+
+
+def check_texts(inputs: object, first: int = 0) -> list[str]:
+    """The inputs as a list of valid texts; `first` is the number of the first one in messages.
+
+    Raises:
+        InvalidTypeError: not a sequence of str.
+        InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
+    """
+    texts = list(check_iterable(inputs))
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
+            raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
+        if not text.isascii():
+            check_unicode(text, f"text {index}")
+    return texts
+
+
+def check_pairs(inputs: object, first: int = 0) -> list[Pair]:
+    """The inputs as a list of valid pairs of texts; `first` is the number of the first one in messages.
+
+    Raises:
+        InvalidTypeError: not a sequence of pairs of str.
+        InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
+    """
+    pairs = []
+    for index, pair in enumerate(check_iterable(inputs), first):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            found = f"{len(pair)} things" if isinstance(pair, (list, tuple)) else type(pair).__name__
+            raise InvalidTypeError(f"pair {index} is {found}, expected two texts, such as (query, document)")
+        for text in pair:
+            if not isinstance(text, str):
+                raise InvalidTypeError(f"pair {index} holds {type(text).__name__}, expected str")
+            check_unicode(text, f"pair {index}")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def check_iterable(inputs: object) -> Iterator[Any]:
+    """An iterator over inputs that are several things in a given order.
+
+    Raises:
+        InvalidTypeError: one thing, or several without an order that vectors could keep.
+    """
+    if isinstance(inputs, (bytes, bytearray)):
+        raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
+    if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
+        kind = f"{type(inputs).__module__.partition('.')[0]}.{type(inputs).__name__}"
+        raise InvalidTypeError(
+            f"inputs are {kind.removeprefix('builtins.')}, whose names or keys would be taken for texts; "
+            "pass one column, or the values, as a list"
+        )
+    try:
+        if isinstance(inputs, (set, frozenset)):
+            raise TypeError
+        return iter(inputs)  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # also from arrays of no dimension, which have __iter__
+        raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str") from None
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raise InvalidInputError when `text` holds a lone surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} has a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}; "
+            "it is not valid Unicode: read it with errors='replace' or clean it first"
+        ) from None
+
+
+def callers_level() -> int:
+    """The `stacklevel` with which a warning of our caller points at the code outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        level, frame = level + 1, frame.f_back
+    return level

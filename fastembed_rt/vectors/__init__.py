@@ -1,0 +1,1 @@
+"""Finished arrays: normalized, compared, stored in fewer bytes, named after what made them."""

@@ -1,0 +1,51 @@
+"""A short name for everything that decides a vector, so that vectors of two kinds never meet in one file.
+
+Two runs with the same fingerprint give comparable vectors. It reads
+`9c1f0e22ab47-cpu.int8-prompt.1a2b3c4d-len256-dim384-unit-float32`: model files, variant, prompt, limit, length,
+unit or raw, precision (with the ranges' hash for int8 and uint8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from ..errors import InvalidInputError
+from ..manifest import Manifest, Variant
+from .quantized import Form
+
+
+def fingerprint(
+    described: Manifest, variant: Variant, form: Form, *, prompt: str, normalize: bool, max_length: int, chunked: bool
+) -> str:
+    """Fingerprint of vectors made by `variant`.
+
+    Args:
+        described: the model.
+        variant: the graph that runs.
+        form: precision and length of the vectors.
+        prompt: text in front; "" for none.
+        normalize: whether the vectors have unit length.
+        max_length: tokens after which texts are cut.
+        chunked: whether longer texts are encoded in pieces instead.
+
+    Raises:
+        InvalidInputError: int8 or uint8 without ranges, whose vectors are not comparable between calls.
+    """
+    if form.needs_ranges:
+        raise InvalidInputError(f"{form.precision} vectors have no fingerprint without ranges; pass ranges=")
+    # The contents, not the checkpoint's hash: another calibration or pooling gives other vectors.
+    files = sorted(record.sha256 for record in (*variant.files, described.tokenizer))
+    parts = [
+        _digest("\n".join(files).encode(), 12),
+        f"{variant.target}.{variant.precision}",
+        f"prompt.{_digest(prompt.encode(), 8)}" if prompt else "noprompt",
+        f"len{max_length}{'chunks' if chunked else ''}",
+        f"dim{form.dim}",
+        "unit" if normalize else "raw",
+        form.precision if form.ranges is None else f"{form.precision}.{_digest(form.ranges.tobytes(), 8)}",
+    ]
+    return "-".join(parts)
+
+
+def _digest(content: bytes, letters: int) -> str:
+    return hashlib.sha256(content).hexdigest()[:letters]
