@@ -18,7 +18,7 @@ from fastembed_rt.run import nvidia, providers
 from fastembed_rt.run.nvidia import Missing
 from fastembed_rt.run.providers import PROVIDERS, choose
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # The Python of an environment with onnxruntime-gpu, numpy, tokenizers and no CUDA.
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 EVERY = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -21,7 +21,7 @@ from fastembed_rt_export import pipeline
 from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 
 
