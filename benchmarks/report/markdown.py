@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..markdown import table
-from .parts import Part
+from .sections import Part
+from .table import table
 
 
 def render(title: str, parts: Sequence[Part]) -> str:

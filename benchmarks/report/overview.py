@@ -5,9 +5,9 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from ..figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
-from ..records import failed, label, names, title, workloads
-from .parts import Part, Table, grid, ours, words
+from .figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .records import failed, label, names, title, workloads
+from .sections import Part, Table, grid, ours, words
 
 
 def conditions(record: Record) -> Part:

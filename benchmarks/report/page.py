@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from . import theme
-from .parts import Part, Table
+from .sections import Part, Table
 
 STYLE = """
 :root { color-scheme: light dark; %(light)s }

@@ -7,9 +7,9 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ..figures import Record, cold, percentile, speed
-from ..records import label, names, workloads
-from .parts import Drawing, Part, Table, Values, grid, looks, ours, present, words
+from .figures import Record, cold, percentile, speed
+from .records import label, names, workloads
+from .sections import Drawing, Part, Table, Values, grid, looks, ours, present, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,7 +30,7 @@ many, and peak memory, for each precision in the directory, each in a process of
 
 The last column is the share of the machine's GEMM peak: the multiplications by weights in a second, as a share of what
 onnxruntime reaches here on one large product with as many threads. The time by operator, and the comparison with other
-tools, are the project's own benchmarks: python -m benchmarks.limits, make bench.
+tools, are the project's own benchmarks: python -m benchmarks.inside.limits, make bench.
 """
 EPILOG = """\
 Numbers of a machine that does other things too are low and unsteady: run it twice. A percentile that so few calls

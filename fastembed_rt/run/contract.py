@@ -1,7 +1,7 @@
 """What sessions and engines are to everybody else, whatever runs behind them: one graph; one model's graphs on threads.
 
-The kinds: Session, CudaSession, TensorrtSession; Engine, DeviceEngine. tests/runtime/run/test_contract.py holds each to all
-of this, through EmbeddingModel.
+The kinds: Session, CudaSession, TensorrtSession; Engine, DeviceEngine. tests/runtime/run/test_contract.py holds each
+to all of this, through EmbeddingModel.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.adapters.server import Adapter, Loaded, Options, main
+from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
 DIM = 4
 

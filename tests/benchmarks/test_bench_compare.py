@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from benchmark_records import full
 
-from benchmarks import compare, noise, records
 from benchmarks.errors import BenchmarkError
-from benchmarks.noise import Pair
+from benchmarks.report import changes, noise, records
+from benchmarks.report.noise import Pair
 
 Made = dict[str, Any]
 TIMES = ("samples", "latencies", "cold", "batches", "scaling", "concurrent")
@@ -53,7 +53,7 @@ def save(folder: Path, record: Made) -> str:
     return str(folder)
 
 
-def verdicts(found: compare.Comparison) -> dict[str, int]:
+def verdicts(found: changes.Comparison) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in found.rows:
         if row.change:
@@ -68,16 +68,16 @@ def old() -> Made:
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_noise_alone_is_no_change(old: Made, seed: int) -> None:
-    found = compare.compare(old, again(old, seed))
+    found = changes.compare(old, again(old, seed))
     assert verdicts(found).keys() == {"no change beyond noise"}
     assert verdicts(found)["no change beyond noise"] > 200
 
 
 def test_a_record_beside_itself_is_no_change(old: Made) -> None:
-    found = compare.compare(old, old)
+    found = changes.compare(old, old)
     assert verdicts(found).keys() == {"no change beyond noise"}
     assert not found.others
-    assert "fidelity, task scores and memory: no change" in compare.render(found)
+    assert "fidelity, task scores and memory: no change" in changes.render(found)
 
 
 def slower(record: Made, seed: int, factor: float) -> Made:
@@ -89,7 +89,7 @@ def slower(record: Made, seed: int, factor: float) -> Made:
 
 
 def test_a_tenth_slower_is_found_and_nothing_else(old: Made) -> None:
-    found = compare.compare(old, slower(old, 21, 1 / 0.9))
+    found = changes.compare(old, slower(old, 21, 1 / 0.9))
     changed = [row for row in found.rows if row.change and row.change.verdict != "no change beyond noise"]
     assert {(row.contender, row.measure.group, row.change.verdict) for row in changed if row.change} == {
         ("rt-int8", "texts/s", "slower")
@@ -101,7 +101,7 @@ def test_a_tenth_slower_is_found_and_nothing_else(old: Made) -> None:
 
 
 def test_a_slow_host_is_not_a_slow_contender(old: Made) -> None:
-    found = compare.compare(old, again(old, 31, host=1.3))
+    found = changes.compare(old, again(old, 31, host=1.3))
     assert verdicts(found).keys() == {"no change beyond noise"}
     assert any(note.startswith("st-torch itself ran at 0.7") for note in found.notes)
 
@@ -111,7 +111,7 @@ def test_a_faster_time_is_faster(old: Made) -> None:
     for row in new["latencies"]:
         if row["contender"] == "rt-fp32":
             stretch(row, 0.8)
-    found = compare.compare(old, new)
+    found = changes.compare(old, new)
     assert {
         (row.contender, row.measure.group) for row in found.rows if row.change and row.change.verdict == "faster"
     } == {("rt-fp32", group) for group in ("p50", "p95", "p99")}
@@ -123,17 +123,17 @@ def test_the_exit_code_says_whether_ours_got_slower(
     was = save(tmp_path / "old", old)
     now = save(tmp_path / "slow", slower(old, 21, 1 / 0.9))
     same = save(tmp_path / "same", again(old, 22))
-    assert compare.main([was, now]) == 0
-    assert compare.main([was, same, "--fail-slower", "5"]) == 0
-    assert compare.main([was, now, "--fail-slower", "30"]) == 0
+    assert changes.main([was, now]) == 0
+    assert changes.main([was, same, "--fail-slower", "5"]) == 0
+    assert changes.main([was, now, "--fail-slower", "30"]) == 0
     capsys.readouterr()
-    assert compare.main([was, now, "--fail-slower", "5"]) == 1
+    assert changes.main([was, now, "--fail-slower", "5"]) == 1
     printed = capsys.readouterr().out
     assert "slower by more than 5 %: rt-int8 texts/s" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| rt-int8")]
     assert rows
     assert all("slower" in row for row in rows)
-    assert compare.main([was, same, "--all"]) == 0
+    assert changes.main([was, same, "--all"]) == 0
     assert "no change beyond noise |" in capsys.readouterr().out
 
 
@@ -143,16 +143,16 @@ def test_a_peer_that_got_slower_does_not_fail(old: Made, tmp_path: Path) -> None
         if row["contender"] == "fastembed":
             stretch(row, 1.5)
     new["contenders"]["fastembed"]["load"]["versions"]["fastembed"] = "0.10.0"
-    found = compare.compare(old, new)
+    found = changes.compare(old, new)
     assert {row.contender for row in found.rows if row.change and row.change.verdict == "slower"} == {"fastembed"}
     assert "fastembed has other versions: fastembed 0.9.1 -> 0.10.0" in found.notes
-    assert compare.too_slow(found, 5) == []
+    assert changes.too_slow(found, 5) == []
 
 
 def test_other_texts_are_refused_and_the_rest_compared(old: Made) -> None:
     new = again(old, 61)
     new["workloads"]["short"]["sha256"] = "f" * 64
-    found = compare.compare(old, new)
+    found = changes.compare(old, new)
     assert any(note.startswith("short: the texts differ") and note.endswith("refused") for note in found.notes)
     assert "short" not in {row.measure.what for row in found.rows}
     assert "mixed" in {row.measure.what for row in found.rows}
@@ -161,7 +161,7 @@ def test_other_texts_are_refused_and_the_rest_compared(old: Made) -> None:
     for key in ("latencies", "cold", "batches", "scaling", "concurrent"):
         new[key] = []
     with pytest.raises(BenchmarkError, match="share no measure on the same texts"):
-        compare.compare(old, new)
+        changes.compare(old, new)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_another_model_or_setting_is_refused(
     for key in where[:-1]:
         inner = inner[key]
     inner[where[-1]] = value
-    assert compare.main([save(tmp_path / "old", old), save(tmp_path / "new", new)]) == 2
+    assert changes.main([save(tmp_path / "old", old), save(tmp_path / "new", new)]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -189,11 +189,11 @@ def test_other_machines_are_named_and_fail_nothing(
 ) -> None:
     new = slower(old, 71, 2.0)
     new["machine"]["cpu"] = "Another CPU"
-    found = compare.compare(old, new)
+    found = changes.compare(old, new)
     assert any("cpu AMD EPYC, now Another CPU" in note for note in found.notes)
     assert "st-torch" in {row.contender for row in found.rows}  # nothing is held against it
     words = [save(tmp_path / "old", old), save(tmp_path / "new", new), "--fail-slower", "5"]
-    assert compare.main(words) == 2
+    assert changes.main(words) == 2
     assert "needs two results of the same kind of machine" in capsys.readouterr().err
 
 
@@ -205,7 +205,7 @@ def test_fidelity_scores_memory_and_failures_are_named(old: Made) -> None:
     new["quality"]["tasks"][0]["contenders"]["rt-int8"] -= 1
     new["contenders"]["light-embed"] |= {"status": "failed", "reason": "no wheel"}
     del new["contenders"]["st-openvino"]
-    found = compare.compare(old, new)
+    found = changes.compare(old, new)
     said = "\n".join(found.others)
     assert "fidelity worse: rt-int8, long, cosine mean: 0.998942 -> 0.997942" in said
     assert "quality worse: rt-int8, STS-B dev (en) spearman" in said
@@ -218,9 +218,9 @@ def test_fidelity_scores_memory_and_failures_are_named(old: Made) -> None:
 
 def test_a_single_round_is_not_judged(old: Made) -> None:
     one = {**old, "batches": [row for row in old["batches"] if row["round"] == 0]}
-    found = compare.compare(one, again(one, 91))
+    found = changes.compare(one, again(one, 91))
     assert {row.change for row in found.rows if row.measure.group == "by batch"} == {None}
-    assert "not judged" in compare.render(found, everything=True)
+    assert "not judged" in changes.render(found, everything=True)
 
 
 def normal(draw: np.random.Generator, spread: float, count: int, shift: float = 0.0) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import fidelity, figures, tables
+from benchmarks.data import fidelity
+from benchmarks.report import figures, tables
 
 
 def record() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import contenders, measure, report
+from benchmarks.gpu import candidates, rates, timing
 from benchmarks.gpu.shapes import SHAPES, make, texts
 
 
@@ -43,13 +43,13 @@ def test_a_dry_run_goes_all_the_way_and_says_that_it_is_one(dry: dict[str, Any])
 def test_wrong_vectors_are_not_timed_and_end_with_their_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = contenders.ON_CPU["rt-cpu-fp32"]
+    row = candidates.ON_CPU["rt-cpu-fp32"]
 
-    def spoiled(checkpoint: Path, directory: Path) -> contenders.Encode:
+    def spoiled(checkpoint: Path, directory: Path) -> candidates.Encode:
         encode = row.open(checkpoint, directory)
         return lambda *arguments: np.roll(encode(*arguments), 1, axis=1)
 
-    monkeypatch.setitem(contenders.ON_CPU, "rt-cpu-fp32", dataclasses.replace(row, open=spoiled))
+    monkeypatch.setitem(candidates.ON_CPU, "rt-cpu-fp32", dataclasses.replace(row, open=spoiled))
     assert command.main(["--dry-run", "--out", str(tmp_path)]) == command.WRONG
     record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert "to torch fp32, so not timed" in record["failures"][0]
@@ -95,7 +95,7 @@ def test_shares_and_aims_follow_from_the_samples() -> None:
             }
         },
     }
-    report.summarize(record)
+    rates.summarize(record)
     assert record["shapes"]["base"]["throughput"][0]["matrix_share"] == pytest.approx(0.5)
     assert record["shapes"]["base"]["latency"][0]["bandwidth_share"] == pytest.approx(2 * shape.weights / 1e-3 / 1e12)
     assert [(aim["what"].split(",")[0], aim["value"], aim["met"]) for aim in record["aims"]] == [
@@ -107,7 +107,7 @@ def test_shares_and_aims_follow_from_the_samples() -> None:
 def test_centring_takes_away_what_all_vectors_share() -> None:
     random = np.random.default_rng(0)
     expected = (10 + random.standard_normal((50, 8))).astype(np.float32)
-    found = measure.fidelity((10 + random.standard_normal((50, 8))).astype(np.float32), expected)
+    found = timing.fidelity((10 + random.standard_normal((50, 8))).astype(np.float32), expected)
     assert found["mean"] > 0.95
     assert found["centred_min"] < 0.5
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import instructions, python_path
 from benchmarks.errors import BenchmarkError
+from benchmarks.inside import instructions, python_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_a_process_that_fails_is_quoted(tmp_path: Path) -> None:
 def test_the_stand_ins_take_a_call_all_the_way(case: str, tmp_path: Path) -> None:
     """In a process of its own: the stand-ins take the places of the real modules."""
     script = (
-        "import sys, numpy; from pathlib import Path; from benchmarks import python_path as p\n"
+        "import sys, numpy; from pathlib import Path; from benchmarks.inside import python_path as p\n"
         "target, call = p.CASES[sys.argv[2]]\n"
         "model = p.load(target, p.write_model(Path(sys.argv[1])))\n"
         "found = call(model)\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from checkpoints import save_sentence_transformers
 
-from benchmarks import export_cost, int8, int8_ingredients, real_weights
+from benchmarks.precision import export_cost, ingredients, int8, real_weights
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 
@@ -63,9 +63,9 @@ def test_parts_that_are_left_out_are_missed(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ("all parts", "nearest integers", "clipped at 0.8")
-    some = {name: patch for name, patch in int8_ingredients.without().items() if name in chosen}
-    monkeypatch.setattr(int8_ingredients, "without", lambda: some)
-    assert int8_ingredients.main([str(checkpoint), "--data", str(data), "--texts", "20"]) == 0
+    some = {name: patch for name, patch in ingredients.without().items() if name in chosen}
+    monkeypatch.setattr(ingredients, "without", lambda: some)
+    assert ingredients.main([str(checkpoint), "--data", str(data), "--texts", "20"]) == 0
     found = rows(capsys.readouterr().out)
     assert len(found) == 2 * len(chosen)
     for target in ("native", "cpu"):

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from fake_runs import CHECK_CALLS, Run, word_tokenizer
 
-from benchmarks import lengths, limits, tables, workloads
-from benchmarks.adapters import together
-from benchmarks.contenders import REFERENCE
+from benchmarks.compare.adapters import together
+from benchmarks.compare.contenders import REFERENCE
+from benchmarks.compare.parts import fresh, served
+from benchmarks.compare.parts.peaks_and_operators import shares
+from benchmarks.data import lengths, workloads
 from benchmarks.errors import BenchmarkError
-from benchmarks.parts import fresh, served
-from benchmarks.parts.limits import shares
+from benchmarks.inside import limits
+from benchmarks.report import tables
 
 BATCH_CALLS = sum(1 + -(-256 // batch) for batch in served.BATCHES)  # with warm-up
 
@@ -158,8 +160,8 @@ def test_an_interrupt_in_any_part_keeps_what_was_measured(run: Run, monkeypatch:
         monkeypatch.setattr(fresh, "budgets", lambda: [1, *_interrupts()])
         real(started)
 
-    monkeypatch.setattr("benchmarks.parts.PARTS", {**_parts(), "scaling": _parts(interrupted)["scaling"]})
-    monkeypatch.setattr("benchmarks.parts.TABLE", tuple(_parts(interrupted).values()))
+    monkeypatch.setattr("benchmarks.compare.parts.PARTS", {**_parts(), "scaling": _parts(interrupted)["scaling"]})
+    monkeypatch.setattr("benchmarks.compare.parts.TABLE", tuple(_parts(interrupted).values()))
     code, record = run({"a": {}}, "--parts", "batches,scaling")
     assert code == 130
     assert record["interrupted"] is True
@@ -169,7 +171,7 @@ def test_an_interrupt_in_any_part_keeps_what_was_measured(run: Run, monkeypatch:
 def _parts(scaling: Any = None) -> dict[str, Any]:
     import dataclasses
 
-    from benchmarks.parts import TABLE
+    from benchmarks.compare.parts import TABLE
 
     return {
         row.name: dataclasses.replace(row, measure=scaling) if scaling and row.name == "scaling" else row

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.compare.processes import LIVING, Process, kill_all
 from benchmarks.errors import ContenderError
-from benchmarks.processes import LIVING, Process, kill_all
 
 FAKE = Path(__file__).parent / "fake_contender.py"
 TEXTS = ["one", "two words", "three words here"]

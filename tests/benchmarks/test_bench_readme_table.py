@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from benchmark_records import COMMITTED, full
 
-from benchmarks import readme_table, records
-from benchmarks.figures import speed
+from benchmarks.report import readme_table, records
+from benchmarks.report.figures import speed
 
 ROOT = Path(__file__).parents[2]
 EMPTY = (
@@ -39,7 +39,7 @@ def test_the_readme_says_what_its_record_says() -> None:
     record = ROOT / readme_table.named(readme)
     assert record.is_file()
     wanted = readme_table.rewritten(readme, record, ROOT)
-    assert readme == wanted, "run python -m benchmarks.readme_table RESULT_DIR README.md"
+    assert readme == wanted, "run python -m benchmarks.report.readme_table RESULT_DIR README.md"
     for link in re.findall(r"\(benchmarks/results/[^)]*\)", readme):
         assert (ROOT / link.strip("()")).exists(), link
 

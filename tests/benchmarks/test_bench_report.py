@@ -21,11 +21,10 @@ pytest.importorskip("matplotlib", reason="plots need matplotlib: install fastemb
 
 from matplotlib.text import Text
 
-from benchmarks import figures, records
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import __main__ as report
-from benchmarks.report import charts, depth, overview, page, placing, speed, theme
-from benchmarks.report.parts import Drawing, Part
+from benchmarks.report import charts, depth, figures, overview, page, placing, records, speed, theme
+from benchmarks.report.sections import Drawing, Part
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fake_runs import CHECK_CALLS, Run
 
-from benchmarks import about, conditions, contenders, environments, measure, runner
-from benchmarks.contenders import REFERENCE
+from benchmarks.compare import about, conditions, contenders, environments, measure, runner
+from benchmarks.compare.contenders import REFERENCE
+from benchmarks.compare.parts import served
 from benchmarks.errors import BenchmarkError
-from benchmarks.parts import served
 
 
 def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_directory_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.
 def test_a_model_of_another_task_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmarks.runner.manifest.EMBEDDING", "another")
+    monkeypatch.setattr("benchmarks.compare.runner.manifest.EMBEDDING", "another")
     assert run({})[0] == 2
     assert "holds a model for embedding; what is compared here are embedders" in capsys.readouterr().err
 

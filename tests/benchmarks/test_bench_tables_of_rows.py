@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import conditions, environments, workloads
-from benchmarks.contenders import Environment
+from benchmarks.compare import conditions, environments
+from benchmarks.compare.contenders import Environment
+from benchmarks.data import workloads
 from benchmarks.errors import BenchmarkError, ContenderError
 
 

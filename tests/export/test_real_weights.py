@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from tokenizer_files import REAL
 
-from benchmarks import int8, real_weights, tasks
-from benchmarks.workloads import data_folder
+from benchmarks.data import tasks
+from benchmarks.data.workloads import data_folder
+from benchmarks.precision import int8, real_weights
 from fastembed_rt import native
 
 CHECKPOINTS = sorted(path for path in REAL.glob("*/") if (path / "config.json").is_file())

@@ -1,0 +1,140 @@
+"""From a record to tables in Markdown: rates, waits, shares of the card, and the aims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from .candidates import REFERENCE
+from .shapes import SHAPES
+
+Record = dict[str, Any]
+# Shape, length, what, and how it stands to the reference or the card: aims of the project, not promises.
+AIMS = (
+    ("base", 128, "texts/s to sentence-transformers fp16", 1.5),
+    ("base", 128, "one text, p50, to sentence-transformers fp16", 0.35),
+    ("large", 512, "share of the matrix peak", 0.45),
+)
+
+
+def summarize(record: Record) -> None:
+    """Add what follows from the samples to each row, in place."""
+    peak = max(entry["operations_per_second"] for entry in record["peaks"]["matrix"].values())
+    bandwidth = record["peaks"]["copy"]["bytes_per_second"]
+    for name, found in record["shapes"].items():
+        shape = SHAPES[name]
+        for row in found["throughput"]:
+            rate = row["texts"] / median(row["seconds"])
+            row["texts_per_second"] = rate
+            row["tokens_per_second"] = rate * row["length"]
+            row["matrix_share"] = rate * shape.operations(row["length"]) / peak
+        for row in found["latency"]:
+            row["p50"], row["p99"] = (float(value) for value in np.percentile(row["seconds"], [50, 99]))
+            read = shape.weights * record["contenders"][row["contender"]]["bytes_per_weight"]
+            row["bandwidth_share"] = read / row["p50"] / bandwidth
+    record["aims"] = list(aims(record))
+
+
+def aims(record: Record) -> Iterator[dict[str, Any]]:
+    """How this package's best contender stands to each aim that the record can tell of."""
+    for name, length, what, aim in AIMS:
+        found = record["shapes"].get(name)
+        if found is None:
+            continue
+        rows = [row for row in found["latency" if "p50" in what else "throughput"] if row["length"] == length]
+        ours = [row for row in rows if record["contenders"][row["contender"]]["ours"]]
+        theirs = [row for row in rows if row["contender"] == REFERENCE]
+        if not ours or not theirs:
+            continue
+        if "p50" in what:
+            value = min(row["p50"] for row in ours) / min(row["p50"] for row in theirs)
+            yield {"shape": name, "length": length, "what": what, "aim": aim, "value": value, "met": value <= aim}
+            continue
+        best = max(ours, key=lambda row: row["texts_per_second"])
+        other = max(row["texts_per_second"] for row in theirs)
+        value = best["matrix_share"] if "peak" in what else best["texts_per_second"] / other
+        yield {"shape": name, "length": length, "what": what, "aim": aim, "value": value, "met": value >= aim}
+
+
+def markdown(record: Record) -> Iterator[str]:
+    """Lines of a report."""
+    machine = record["machine"]
+    yield f"# {machine['device']}, {record['started'][:10]}"
+    yield ""
+    if record["dry_run"]:
+        yield "**A dry run on CPUs: it shows that the code runs, and no speed of a GPU.**"
+        yield ""
+    yield ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    yield ""
+    for kind, entry in record["peaks"]["matrix"].items():
+        yield f"- matrix products, {kind}: {entry['operations_per_second'] / 1e12:.1f} TFLOP/s"
+    yield f"- copying memory: {record['peaks']['copy']['bytes_per_second'] / 1e9:.0f} GB/s"
+    for name, found in record["shapes"].items():
+        shape = SHAPES[name]
+        yield ""
+        yield f"## {name}: {shape.layers} layers of {shape.hidden}"
+        yield ""
+        yield from _table(
+            ("", "cosine to torch fp32, mean", "least", "least, centred"),
+            (
+                (contender, f"{c['mean']:.6f}", f"{c['min']:.6f}", f"{c['centred_min']:.6f}")
+                for contender, c in found["fidelity"].items()
+            ),
+        )
+        yield from _table(
+            ("", "tokens a text", "batch", "texts/s", "tokens/s", "of the matrix peak"),
+            (
+                (
+                    row["contender"],
+                    str(row["length"]),
+                    str(row["batch"]),
+                    f"{row['texts_per_second']:,.0f}",
+                    f"{row['tokens_per_second']:,.0f}",
+                    f"{row['matrix_share']:.1%}",
+                )
+                for row in found["throughput"]
+            ),
+        )
+        yield from _table(
+            ("one text", "tokens", "p50 ms", "p99 ms", "weights read, of the bandwidth"),
+            (
+                (
+                    row["contender"],
+                    str(row["length"]),
+                    f"{row['p50'] * 1e3:.3f}",
+                    f"{row['p99'] * 1e3:.3f}",
+                    f"{row['bandwidth_share']:.1%}",
+                )
+                for row in found["latency"]
+            ),
+        )
+    for failure in record["failures"]:
+        yield f"- failed: {failure}"
+    if record["aims"]:
+        yield "## Aims"
+        yield ""
+        yield from _table(
+            ("shape", "length", "what", "aim", "measured", "met"),
+            (
+                (
+                    a["shape"],
+                    str(a["length"]),
+                    a["what"],
+                    str(a["aim"]),
+                    f"{a['value']:.2f}",
+                    "yes" if a["met"] else "no",
+                )
+                for a in record["aims"]
+            ),
+        )
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
