@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastembed_rt_export.checkpoint import Checkpoint, load
+from fastembed_rt_export.checkpoint.read import Checkpoint, load
 from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.graph.portable import PORTABLE
 from fastembed_rt_export.pipeline import build

@@ -17,8 +17,8 @@ import transformers
 from tokenizer_texts import DATA, real_texts
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from fastembed_rt_export import tokenizer_file
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 REAL = Path(os.environ.get("FASTEMBED_RT_REAL", "/nonexistent"))  # real checkpoints, a folder each
 PIECES, TRAINED = 3000, "trained"
@@ -72,7 +72,7 @@ def compare(directory: Path, texts: list[str], *, alone: bool = False) -> Compar
     `alone` compares tokenizer.json as it is as well.
     """
     try:
-        made = tokenizer_file.load(Described(directory))  # type: ignore[arg-type]
+        made = tokenizer_json.load(Described(directory))  # type: ignore[arg-type]
     except (CheckpointError, UnsupportedCheckpointError) as error:
         return Compared(refused=str(error))
     ours = Tokenizer.from_str(made.text)

@@ -15,14 +15,14 @@ from tokenizer_cases import CASES, REFUSED, real_cases
 from tokenizer_files import Compared, compare, read
 from tokenizer_texts import all_texts
 
-from fastembed_rt_export import tokenizer_classes
+from fastembed_rt_export.tokenizer import class_names
 
 
 def made_by(directory: Path) -> str:
     """The class that transformers takes, and what it makes of the file."""
     settings, config = read(directory / "tokenizer_config.json"), read(directory / "config.json")
     text = (directory / "tokenizer.json").read_text(encoding="utf-8")
-    name = tokenizer_classes.find(settings, config, byte_level='"ByteLevel"' in text)
+    name = class_names.find(settings, config, byte_level='"ByteLevel"' in text)
     return f"`{name}Tokenizer`" if name else "none: the file as it is"
 
 

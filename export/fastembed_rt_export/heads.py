@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .activations import activate
+from .checkpoint.activations import activate
+from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate
 from .errors import CheckpointError
 from .graph.graph import Graph, Value
 from .graph.ops import Ops
 from .graph.portable import norm
 from .graph.weight import Linear, Norm, Weight
-from .modules import Dense, Head, LayerNorm, Normalize, Truncate
 
 EPSILON = 1e-12  # torch.nn.functional.normalize
 

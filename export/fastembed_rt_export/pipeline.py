@@ -14,19 +14,21 @@ from fastembed_rt import manifest as contract
 from fastembed_rt.hub.resolve import resolve_checkpoint
 from fastembed_rt.manifest import EMBEDDING, Manifest, Refused, Source, record_file
 
-from . import heads, quantize, tasks, tokenizer_file, variants, verify
-from .card import CARD_FILE, card
-from .checkpoint import Checkpoint, Overrides
-from .directory import atomic_directory, check_free
-from .encoders import prefixed, with_parity
+from . import heads, quantize, tasks, variants
+from .checkpoint.read import Checkpoint, Overrides
+from .directory.card import CARD_FILE, card
+from .directory.encoders import prefixed, with_parity
+from .directory.whole import atomic_directory, check_free
 from .errors import InvalidInputError, UnsupportedCheckpointError
+from .gate import verify
+from .gate.long_texts import Reach
+from .gate.parity import INT8_MIN_COSINE
+from .gate.refusals import Refusals, left
 from .graph.graph import FLOAT, Graph
 from .graph.ops import Ops
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from .graph.target import Target
-from .long_texts import Reach
-from .parity import INT8_MIN_COSINE
-from .refusals import Refusals, left
+from .tokenizer import tokenizer_json
 from .variants import Built
 
 
@@ -148,7 +150,7 @@ def _make(
     refusals: Refusals,
 ) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
-    tokenizer = tokenizer_file.load(checkpoint)
+    tokenizer = tokenizer_json.load(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
     made = variants.make(
         lambda target, opset: build(checkpoint, target, opset),
@@ -244,7 +246,7 @@ def _verified(
 def _describe(
     checkpoint: Checkpoint,
     work: Path,
-    tokenizer: tokenizer_file.TokenizerFile,
+    tokenizer: tokenizer_json.TokenizerFile,
     made: variants.Made,
 ) -> Manifest:
     notes = checkpoint.notes

@@ -82,7 +82,7 @@ def _modality(value: Any) -> bool:
 
 
 _OF_TEXTS = {
-    **_honoured("limits.py", "max_length"),
+    **_honoured("checkpoint/limits.py", "max_length"),
     **_without_effect(
         "padding is masked", "padding_side", "pad_to_multiple_of", "return_attention_mask", "verbose", "logits_to_keep"
     ),
@@ -94,14 +94,14 @@ PROCESSING_TEXT = File("processing_kwargs", _OF_TEXTS, advice="texts would have 
 TRANSFORMER = File(
     "sentence_bert_config.json",
     {
-        **_honoured("checkpoint.py: what the transformer gives", "transformer_task", "module_output_name"),
-        **_honoured("limits.py", "max_seq_length"),
-        **_honoured("limits.py, late_layouts.py", "query_length", "document_length"),
-        **_honoured("tokenizer_file.py", "do_lower_case", "processor_kwargs", "tokenizer_args"),
+        **_honoured("checkpoint/read.py: what the transformer gives", "transformer_task", "module_output_name"),
+        **_honoured("checkpoint/limits.py", "max_seq_length"),
+        **_honoured("checkpoint/limits.py, tasks/late_layouts.py", "query_length", "document_length"),
+        **_honoured("tokenizer/tokenizer_json.py", "do_lower_case", "processor_kwargs", "tokenizer_args"),
         **_honoured("CONFIG_KWARGS", "config_kwargs", "config_args"),
         **_honoured("MODEL_KWARGS", "model_kwargs", "model_args"),
         **_honoured("PROCESSING_TEXT", "processing_kwargs"),
-        **_honoured("late_layouts.py; refused by checkpoint.py for other tasks", "query_expansion"),
+        **_honoured("tasks/late_layouts.py; refused by checkpoint/read.py for other tasks", "query_expansion"),
         **_without_effect("how padding is avoided, not what is computed", "unpad_inputs"),
         **_without_effect("the loader decides", "cache_dir", "backend"),
         **_refused(
@@ -119,7 +119,7 @@ TRANSFORMER = File(
 SENTENCE = File(
     "config_sentence_transformers.json",
     {
-        **_honoured("checkpoint.py", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim"),
+        **_honoured("checkpoint/read.py", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim"),
         **_honoured("tasks/__init__.py", "model_type"),
         **_honoured("tasks/sparse.py", "max_active_dims"),
         **_honoured("tasks/reranking.py", "activation_fn"),
@@ -147,18 +147,22 @@ _LEGACY_POOLING = (
     *("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken"),
 )
 _WIDTH = _without_effect("the width is that of the states", "embedding_dimension", "word_embedding_dimension")
-POOLING = File("Pooling", {**_honoured("modules.py", "pooling_mode", "include_prompt", *_LEGACY_POOLING), **_WIDTH})
+POOLING = File(
+    "Pooling", {**_honoured("checkpoint/modules.py", "pooling_mode", "include_prompt", *_LEGACY_POOLING), **_WIDTH}
+)
 DENSE = File(
     "Dense",
     {
-        **_honoured("modules.py", "in_features", "out_features", "bias", "activation_function", "use_residual"),
-        **_honoured("modules.py", "module_input_name", "module_output_name"),
+        **_honoured(
+            "checkpoint/modules.py", "in_features", "out_features", "bias", "activation_function", "use_residual"
+        ),
+        **_honoured("checkpoint/modules.py", "module_input_name", "module_output_name"),
         **_without_effect("weights come from their file", "init_weight", "init_bias"),
     },
     noted=True,
 )
-LAYER_NORM = File("LayerNorm", _honoured("modules.py", "dimension"))
-NORMALIZE = File("Normalize", _honoured("modules.py", "module_input_name", "module_output_name"), noted=True)
+LAYER_NORM = File("LayerNorm", _honoured("checkpoint/modules.py", "dimension"))
+NORMALIZE = File("Normalize", _honoured("checkpoint/modules.py", "module_input_name", "module_output_name"), noted=True)
 DROPOUT = File("Dropout", _without_effect("nothing is dropped at inference", "dropout"))
 SPLADE_POOLING = File(
     "SpladePooling",
@@ -173,20 +177,20 @@ MULTI_VECTOR_MASK = File(
 )
 
 _TOKENIZER = {
-    **_honoured("limits.py", "model_max_length", "max_len"),
-    **_honoured("tokenizer_file.py", "truncation_side"),
-    **_honoured("tokenizer_classes.py", "tokenizer_class"),
+    **_honoured("checkpoint/limits.py", "model_max_length", "max_len"),
+    **_honoured("tokenizer/tokenizer_json.py", "truncation_side"),
+    **_honoured("tokenizer/class_names.py", "tokenizer_class"),
     **_honoured(
-        "tokenizer_rules.py, for the classes that read them",
+        "tokenizer/rules.py, for the classes that read them",
         *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "keep_accents"),
         *("split_by_punct", "clean_text", "legacy", "unk_id", "extra_ids", "offset", "mask_token_sent"),
     ),
     **_honoured(
-        "tokenizer_tokens.py: tokens that texts may hold",
+        "tokenizer/added_tokens.py: tokens that texts may hold",
         *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
         *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"),
     ),
-    **_honoured("checkpoint.py refuses it where texts would go through it", "chat_template"),
+    **_honoured("checkpoint/read.py refuses it where texts would go through it", "chat_template"),
     **_without_effect("padding is masked", "padding_side", "pad_to_multiple_of", "pad_token_type_id", "padding"),
     **_without_effect("decoding only", "clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"),
     **_without_effect(

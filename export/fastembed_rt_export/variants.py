@@ -23,6 +23,9 @@ from fastembed_rt.text.tokenizer import TextTokenizer
 
 from . import quantize
 from .errors import InvalidInputError, ParityError, UnsupportedCheckpointError
+from .gate.long_texts import REPEATED, Reach, between, filled
+from .gate.parity import Fidelity, Vectors, parity_texts
+from .gate.refusals import REFUSES, Key, Refusals, new_files
 from .graph import cuda, int8, tensorrt
 from .graph import native as native_int8
 from .graph.cpu import CPU
@@ -30,9 +33,6 @@ from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
 from .graph.target import Target
 from .graph.writer import Written, write
-from .long_texts import REPEATED, Reach, between, filled
-from .parity import Fidelity, Vectors, parity_texts
-from .refusals import REFUSES, Key, Refusals, new_files
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision

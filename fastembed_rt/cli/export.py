@@ -92,9 +92,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Export and print a summary; returns 4 when a precision was left out."""
     try:
-        from fastembed_rt_export.checkpoint import Overrides
+        from fastembed_rt_export.checkpoint.read import Overrides
+        from fastembed_rt_export.gate.parity import INT8_MIN_COSINE
         from fastembed_rt_export.graph.portable import DEFAULT_OPSET
-        from fastembed_rt_export.parity import INT8_MIN_COSINE
         from fastembed_rt_export.pipeline import ExportOptions, export
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"{error.name} is not installed; pip install 'fastembed-rt[export]'") from error
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pooling(value: str) -> tuple[str, ...]:
-    from fastembed_rt_export.checkpoint import parse_pooling
+    from fastembed_rt_export.checkpoint.read import parse_pooling
 
     try:
         return parse_pooling(tuple(value.split("+")))
@@ -174,8 +174,8 @@ def plain_prompt(facts: Manifest) -> str:
 
 
 def _summary(done: Exported) -> str:
-    from fastembed_rt_export.card import outline, prompts_line
-    from fastembed_rt_export.report import describe, details
+    from fastembed_rt_export.directory.card import outline, prompts_line
+    from fastembed_rt_export.gate.report import describe, details
 
     made = done.manifest
     lines = [f"{done.directory}"]

@@ -57,10 +57,10 @@ def _source(directory: Path) -> str:
 def run(args: argparse.Namespace) -> int:
     """Verify and print the report; ParityError makes the exit code 4."""
     try:
-        from fastembed_rt_export.card import CARD_FILE, card, prompts_line
-        from fastembed_rt_export.parity import INT8_MIN_COSINE
+        from fastembed_rt_export.directory.card import CARD_FILE, card, prompts_line
+        from fastembed_rt_export.gate.parity import INT8_MIN_COSINE
+        from fastembed_rt_export.gate.report import describe, details
         from fastembed_rt_export.pipeline import ExportOptions, check_again
-        from fastembed_rt_export.report import describe, details
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; pip install 'fastembed-rt[verify,export]'"

@@ -12,7 +12,8 @@ from checkpoint_faults import refusal
 from checkpoints import SIZES, assert_vectors_agree, change_json, save_with_heads
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from fastembed_rt_export.activations import BUILT, KNOWN, OVER_VECTOR, activate
+from fastembed_rt_export.checkpoint.activations import BUILT, KNOWN, OVER_VECTOR, activate
+from fastembed_rt_export.checkpoint.modules import module_head
 from fastembed_rt_export.errors import UnsupportedCheckpointError
 from fastembed_rt_export.graph import cuda, tensorrt
 from fastembed_rt_export.graph.cpu import CPU
@@ -21,7 +22,6 @@ from fastembed_rt_export.graph.ops import Ops
 from fastembed_rt_export.graph.portable import DEFAULT_OPSET, MIN_OPSET, PORTABLE
 from fastembed_rt_export.graph.target import Target
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.modules import module_head
 
 WIDTH = SIZES["hidden_size"]
 TARGETS = [

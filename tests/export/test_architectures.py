@@ -16,10 +16,10 @@ from sentence_transformers.models import Pooling
 from tolerances import close
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
-from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.architectures.mpnet import relative_bucket
-from fastembed_rt_export.checkpoint import POOLING_MODES, Checkpoint, Overrides
+from fastembed_rt_export.checkpoint import read as checkpoints
+from fastembed_rt_export.checkpoint.read import POOLING_MODES, Checkpoint, Overrides
 from fastembed_rt_export.graph.portable import MAX_OPSET, MIN_OPSET, PORTABLE
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.pipeline import build

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
-from fastembed_rt_export.checkpoint import Overrides, load, override
+from fastembed_rt_export.checkpoint.read import Overrides, load, override
 from fastembed_rt_export.errors import InvalidInputError, UnsupportedCheckpointError
 
 WIDTH = SIZES["hidden_size"]

@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Dropout, L
 from tolerances import close
 
 from fastembed_rt import manifest
-from fastembed_rt_export.checkpoint import load, parse_pooling
+from fastembed_rt_export.checkpoint.read import load, parse_pooling
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 

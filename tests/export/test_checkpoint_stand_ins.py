@@ -17,9 +17,10 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
 from fastembed_rt.errors import CheckpointError
-from fastembed_rt_export import tasks, tokenizer_file
-from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export import tasks
+from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import UnsupportedCheckpointError
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 # --- adapters --------------------------------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ WEIGHTS = ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.js
 
 
 def exported(directory: Path) -> None:
-    tokenizer_file.load(load(directory, directory.name))
+    tokenizer_json.load(load(directory, directory.name))
 
 
 def assert_pointer_is_named(directory: Path, file: Path) -> None:

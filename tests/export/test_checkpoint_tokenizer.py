@@ -19,10 +19,10 @@ from checkpoints import (
 )
 from tokenizers import Tokenizer
 
-from fastembed_rt_export import tokenizer_file
-from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import CheckpointError, MissingDependencyError
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 
 def cased(directory: Path) -> None:
@@ -79,20 +79,20 @@ def test_a_vocabulary_without_transformers_says_what_to_install(
     checkpoint = load(vocabulary_only, "vocabulary")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingDependencyError, match=r"has no tokenizer\.json; install transformers"):
-        tokenizer_file.load(checkpoint)
+        tokenizer_json.load(checkpoint)
 
 
 def test_a_checkpoint_without_any_tokenizer_is_refused(chain: Path) -> None:
     (chain / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json and its tokenizer cannot be converted"):
-        tokenizer_file.load(load(chain, "chain"))
+        tokenizer_json.load(load(chain, "chain"))
 
 
 @pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe", b"[]", b'{"model": {"type": "Unheard"}}'])
 def test_a_tokenizer_json_that_cannot_be_read_is_refused(chain: Path, content: bytes) -> None:
     (chain / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        tokenizer_file.load(load(chain, "chain"))
+        tokenizer_json.load(load(chain, "chain"))
 
 
 def test_added_tokens_are_one_token_each(chain: Path, tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_added_tokens_are_one_token_each(chain: Path, tmp_path: Path) -> None:
 def test_the_pad_id_is_the_tokenizers_else_the_configs(chain: Path, pad_token: object, expected: int) -> None:
     change_json(chain / "tokenizer_config.json", pad_token=pad_token)
     change_json(chain / "config.json", pad_token_id=7)
-    assert tokenizer_file.load(load(chain, "chain")).pad_token_id == expected
+    assert tokenizer_json.load(load(chain, "chain")).pad_token_id == expected

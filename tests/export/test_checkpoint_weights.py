@@ -234,7 +234,7 @@ class Limit(Exception):  # noqa: N818  as others call theirs
     """What a caller's signal handler raises."""
 
 
-@pytest.mark.parametrize("what", ["torch.load", "fastembed_rt_export.tokenizer_file.Tokenizer"])
+@pytest.mark.parametrize("what", ["torch.load", "fastembed_rt_export.tokenizer.tokenizer_json.Tokenizer"])
 def test_a_time_limit_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """It comes out of the export as what it is, whatever was being read."""
     checkpoint = save_transformers(tmp_path / "c")

@@ -34,14 +34,14 @@ from tolerances import REORDERED, close
 from fastembed_rt import manifest
 from fastembed_rt.models.reranker import feeds as pair_feeds
 from fastembed_rt.run import batching
-from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export import tasks
-from fastembed_rt_export.checkpoint import POOLING_MODES, Checkpoint, Overrides
+from fastembed_rt_export.checkpoint import read as checkpoints
+from fastembed_rt_export.checkpoint.read import POOLING_MODES, Checkpoint, Overrides
 from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
+from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions, build, export
 
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")

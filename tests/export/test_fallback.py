@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fastembed_rt_export.gate.parity import Fidelity
 from fastembed_rt_export.graph.int8 import GroupRecipe, Recipe
-from fastembed_rt_export.parity import Fidelity
 from fastembed_rt_export.quantize import Sample, fallback
 from fastembed_rt_export.quantize.calibration import Calibrated
 

@@ -30,11 +30,11 @@ from tolerances import close
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from fastembed_rt import EmbeddingModel, native
-from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.architectures.deberta import log_bucket
 from fastembed_rt_export.architectures.jina_bert import slopes
-from fastembed_rt_export.checkpoint import Overrides
+from fastembed_rt_export.checkpoint import read as checkpoints
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.portable import PORTABLE

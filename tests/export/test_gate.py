@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from fastembed_rt import EmbeddingModel, cli, manifest
 from fastembed_rt_export import tasks
-from fastembed_rt_export.checkpoint import Checkpoint, Overrides
+from fastembed_rt_export.checkpoint.read import Checkpoint, Overrides
 from fastembed_rt_export.errors import ParityError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
@@ -283,7 +283,7 @@ def test_a_limit_of_token_vectors_that_was_overlooked_does_not_pass(tmp_path: Pa
 
 @pytest.mark.parametrize("limit", [3, 4, 30, 513, 8192])
 def test_texts_at_a_limit_have_exactly_that_many_tokens(tmp_path: Path, limit: int) -> None:
-    from fastembed_rt_export.long_texts import at_limit
+    from fastembed_rt_export.gate.long_texts import at_limit
 
     tokenizer = Tokenizer.from_file(str(save_transformers(tmp_path / "plain") / "tokenizer.json"))
 
@@ -303,7 +303,7 @@ def encoder(layers: int, width: int, **more: Any) -> Any:
 
 
 def test_the_longest_text_is_bounded_by_what_it_costs() -> None:
-    from fastembed_rt_export.long_texts import longest_compared
+    from fastembed_rt_export.gate.long_texts import longest_compared
 
     assert longest_compared(encoder(6, 384), 256) == 256
     assert longest_compared(encoder(12, 768), 8192) == 8192
@@ -316,7 +316,7 @@ def test_the_longest_text_is_bounded_by_what_it_costs() -> None:
 def test_long_texts_beyond_the_cost_are_compared_by_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastembed_rt_export import long_texts
+    from fastembed_rt_export.gate import long_texts
 
     checkpoint = save_sentence_transformers(tmp_path / "source", max_position_embeddings=700, max_seq_length=700)
     monkeypatch.setattr(long_texts, "longest_compared", lambda *_: 600)
@@ -329,8 +329,8 @@ def test_long_texts_beyond_the_cost_are_compared_by_their_tokens(
 
 
 def test_the_tokens_that_are_compared_are_those_that_a_call_uses(embedding: Path, tmp_path: Path) -> None:
-    from fastembed_rt_export.parity import Case
-    from fastembed_rt_export.tokens import fed
+    from fastembed_rt_export.gate.parity import Case
+    from fastembed_rt_export.gate.tokens import fed
 
     export(str(embedding), ExportOptions(output=tmp_path / "out", verify=False))
     assert manifest.read(tmp_path / "out").max_length == LIMIT

@@ -14,9 +14,10 @@ from cross_encoders import save_cross_encoder
 from tokenizers import Tokenizer
 
 from fastembed_rt import cli, manifest
-from fastembed_rt_export import long_texts, quantize
-from fastembed_rt_export.long_texts import LENGTH, REPEATED, SHARE, SHORT, UNITS, Reach, between, longest_compared
-from fastembed_rt_export.parity import Case, Comparison, by_kind, parity_texts
+from fastembed_rt_export import quantize
+from fastembed_rt_export.gate import long_texts
+from fastembed_rt_export.gate.long_texts import LENGTH, REPEATED, SHARE, SHORT, UNITS, Reach, between, longest_compared
+from fastembed_rt_export.gate.parity import Case, Comparison, by_kind, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 # As the gate's users know texts; "length" is made for each model.

@@ -26,8 +26,8 @@ from tolerances import close
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import InvalidInputError, ParityError
+from fastembed_rt_export.gate.parity import Fidelity, parity_texts
 from fastembed_rt_export.graph.int8 import GroupRecipe
-from fastembed_rt_export.parity import Fidelity, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.quantize import calibration, degenerate_texts, long_texts, ranges
 

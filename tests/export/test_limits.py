@@ -12,7 +12,7 @@ from checkpoints import PROMPTS, TEXTS, change_json, save_sentence_transformers,
 from exports import quick
 
 from fastembed_rt import EmbeddingModel, manifest
-from fastembed_rt_export.checkpoint import Overrides, load, override
+from fastembed_rt_export.checkpoint.read import Overrides, load, override
 from fastembed_rt_export.errors import UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 

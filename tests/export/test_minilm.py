@@ -20,7 +20,7 @@ from tolerances import REORDERED, close
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.run import batching
 from fastembed_rt.text.tokenizer import TextTokenizer
-from fastembed_rt_export.parity import distances, parity_texts
+from fastembed_rt_export.gate.parity import distances, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 Vectors = npt.NDArray[np.float32]

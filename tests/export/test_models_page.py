@@ -8,7 +8,7 @@ import models_page
 import pytest
 
 from fastembed_rt_export.architectures import ARCHITECTURES
-from fastembed_rt_export.parity import FP32
+from fastembed_rt_export.gate.parity import FP32
 
 FIGURES = json.loads(models_page.FIGURES.read_text(encoding="utf-8"))
 AGAIN = "run python tests/models_page.py"

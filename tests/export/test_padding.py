@@ -14,7 +14,6 @@ import pytest
 from checkpoints import TEXTS, save_sentence_transformers
 
 from fastembed_rt import EmbeddingModel, manifest
-from fastembed_rt_export import padding
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.architectures.blocks import Config
 from fastembed_rt_export.graph.graph import INT64, Graph, Value
@@ -23,6 +22,7 @@ from fastembed_rt_export.graph.portable import enter
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tensors import Tensors
+from fastembed_rt_export.traced import padding
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

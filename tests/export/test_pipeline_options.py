@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from tolerances import close
 
 from fastembed_rt import cli, manifest
-from fastembed_rt_export.checkpoint import Overrides
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import InvalidInputError
 from fastembed_rt_export.pipeline import ExportOptions, export
 

@@ -19,8 +19,8 @@ from exports import contents, quick
 
 from fastembed_rt import cli
 from fastembed_rt.errors import CheckpointError, OutputExistsError, ParityError
-from fastembed_rt_export import parity
-from fastembed_rt_export.directory import atomic_directory
+from fastembed_rt_export.directory.whole import atomic_directory
+from fastembed_rt_export.gate import parity
 from fastembed_rt_export.graph import writer
 from fastembed_rt_export.pipeline import ExportOptions, export
 

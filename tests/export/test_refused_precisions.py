@@ -23,11 +23,12 @@ from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.files import check_file
 from fastembed_rt.manifest import Manifest, Refused, Variant
 from fastembed_rt.precisions import made_for
-from fastembed_rt_export import parity, pipeline, report, variants
+from fastembed_rt_export import pipeline, variants
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
-from fastembed_rt_export.parity import Bounds
+from fastembed_rt_export.gate import parity, report
+from fastembed_rt_export.gate.parity import Bounds
+from fastembed_rt_export.gate.refusals import Refusals, left
 from fastembed_rt_export.pipeline import ExportOptions, export
-from fastembed_rt_export.refusals import Refusals, left
 
 BOTH = ("int8", "fp32")
 BESIDE = {"manifest.json", "README.md"}

@@ -25,7 +25,7 @@ from cross_encoders import (
 from fastembed_rt import EmbeddingModel, Reranker, cli, manifest, native
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt_export import tasks
-from fastembed_rt_export.checkpoint import Overrides
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 from fastembed_rt_export.tasks.classification import CLASSIFIERS

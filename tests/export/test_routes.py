@@ -193,7 +193,7 @@ def test_a_router_that_says_nothing_sound_is_refused(changes: dict[str, Any], me
 
 
 def test_what_routes_cannot_be(checkpoint: Path, directory: Path, tmp_path: Path) -> None:
-    from fastembed_rt_export.checkpoint import Overrides
+    from fastembed_rt_export.checkpoint.read import Overrides
 
     with pytest.raises(InvalidInputError, match="--pooling and --normalize are not for a model with routes"):
         export(str(checkpoint), ExportOptions(output=tmp_path / "out", overrides=Overrides(normalize=False)))
@@ -208,7 +208,7 @@ def test_what_routes_cannot_be(checkpoint: Path, directory: Path, tmp_path: Path
 
 
 def test_max_length_and_truncate_dim_are_for_all_routes(checkpoint: Path, tmp_path: Path) -> None:
-    from fastembed_rt_export.checkpoint import Overrides
+    from fastembed_rt_export.checkpoint.read import Overrides
 
     overrides = Overrides(max_length=9, truncate_dim=7)
     made = export(str(checkpoint), ExportOptions(output=tmp_path / "out", overrides=overrides)).manifest
@@ -285,7 +285,7 @@ def test_a_table_that_does_not_fit_is_refused(tensors: dict[str, Any], message: 
 
 
 def test_options_that_a_static_embedding_does_not_have(tmp_path: Path) -> None:
-    from fastembed_rt_export.checkpoint import Overrides
+    from fastembed_rt_export.checkpoint.read import Overrides
 
     checkpoint = save(tmp_path / "checkpoint", static(tmp_path / "static"))
     for overrides in (Overrides(pooling=("cls",)), Overrides(max_length=9)):

@@ -23,7 +23,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize, Pooling
 
 from fastembed_rt_export import settings
-from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.settings import FILES, File, check
 

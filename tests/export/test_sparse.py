@@ -26,7 +26,7 @@ from fastembed_rt.text.tokenizer import TextTokenizer
 from fastembed_rt.vectors.sparse import SparseVector, similarity
 from fastembed_rt_export import masked_lm
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
-from fastembed_rt_export.parity import distances
+from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import sparse as sparse_task
 

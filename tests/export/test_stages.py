@@ -10,14 +10,15 @@ from checkpoints import save_sentence_transformers
 from tolerances import close
 
 from fastembed_rt.text.tokenizer import TextTokenizer
-from fastembed_rt_export import tasks, tokenizer_file
+from fastembed_rt_export import tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
+from fastembed_rt_export.gate.parity import parity_texts
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.parity import parity_texts
 from fastembed_rt_export.pipeline import build
 from fastembed_rt_export.quantize import calibration, sample, stages
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 
 def graph_of(source: Path) -> Graph:
@@ -32,7 +33,7 @@ def test_every_architecture_is_cut_and_gives_the_same_vectors(
 ) -> None:
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40)
     checkpoint = tasks.load(source, "made")
-    (tmp_path / "tokenizer.json").write_text(tokenizer_file.load(checkpoint).text, encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json.load(checkpoint).text, encoding="utf-8")
     tokenizer = TextTokenizer(tmp_path / "tokenizer.json", max_length=40)
     texts = tasks.quantizing(checkpoint).sample(tokenizer, [case.text for case in parity_texts()][::8])
     monkeypatch.setattr(stages, "LARGE", 1)  # the weights of small models are small

@@ -12,10 +12,10 @@ import torch
 from checkpoints import CONFIGS, random_model, save_transformers
 from tolerances import close
 
-from fastembed_rt_export import checkpoint as checkpoints
+from fastembed_rt_export.checkpoint import read as checkpoints
+from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import tensorrt
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.parity import distances
 from fastembed_rt_export.pipeline import build
 
 FLOAT_OPERATORS = {"LayerNormalization", "Softmax"}

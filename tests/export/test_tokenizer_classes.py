@@ -18,9 +18,10 @@ from tokenizer_texts import HAS_DATA, all_texts, nasty_texts, some_texts
 from transformers.models.auto import tokenization_auto
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from fastembed_rt_export import parity, tokenizer_classes, tokenizer_file, tokenizer_setup, tokens
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
-from fastembed_rt_export.tokenizer_rules import CLASSES
+from fastembed_rt_export.gate import parity, tokens
+from fastembed_rt_export.tokenizer import class_names, set_as_said, tokenizer_json
+from fastembed_rt_export.tokenizer.rules import CLASSES
 
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no data folder; FASTEMBED_RT_DATA says where it is")
 # Classes whose files on the hub give other ids than the class: the comparison would see them taken as they are.
@@ -46,7 +47,7 @@ def assert_equal(directory: Path, texts: list[str]) -> None:
 @needs_data
 @pytest.mark.parametrize(("case", "said"), with_settings())
 def test_ids_of_a_class_are_transformers(tmp_path: Path, case: Case, said: dict[str, Any]) -> None:
-    kin = tokenizer_classes.named(case.settings, {"model_type": case.model_type}) != case.title
+    kin = class_names.named(case.settings, {"model_type": case.model_type}) != case.title
     assert_equal(case.at(tmp_path, **said), some_texts()[:: 5 if said or kin else 1])
 
 
@@ -62,7 +63,7 @@ def test_ids_of_a_class_are_transformers_on_all_texts(tmp_path: Path, case: Case
 def test_these_texts_tell_a_file_that_is_taken_as_it_is(
     tmp_path: Path, title: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer_setup, "set_up", lambda *_: None)
+    monkeypatch.setattr(set_as_said, "set_up", lambda *_: None)
     case = next(case for case in CASES if case.title == title)
     assert compare(case.at(tmp_path), nasty_texts()).different
 
@@ -72,7 +73,7 @@ def test_a_class_that_is_not_known_is_refused_by_name(tmp_path: Path, model_type
     write(tmp_path / "tokenizer.json", EMPTY)
     write(tmp_path / "config.json", {"model_type": model_type})
     with pytest.raises(UnsupportedCheckpointError, match=rf"transformers tokenizes with {name}Tokenizer, which"):
-        tokenizer_file.load(Described(tmp_path))  # type: ignore[arg-type]
+        tokenizer_json.load(Described(tmp_path))  # type: ignore[arg-type]
 
 
 EMPTY = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
@@ -84,7 +85,7 @@ def test_a_file_that_its_class_cannot_take_is_refused(tmp_path: Path, named: str
     write(tmp_path / "config.json", {"model_type": "bert"})
     write(tmp_path / "tokenizer_config.json", {"tokenizer_class": named})
     with pytest.raises(CheckpointError, match=r"cannot be made from this tokenizer.json \(its model has no pieces"):
-        tokenizer_file.load(Described(tmp_path))  # type: ignore[arg-type]
+        tokenizer_json.load(Described(tmp_path))  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError, AttributeError)):
         transformers.AutoTokenizer.from_pretrained(str(tmp_path))
 
@@ -143,31 +144,31 @@ NAMED = [
 def short(found: Any) -> str:
     """Name of a class as the tables have it."""
     as_it_is = (None, TokenizersBackend, transformers.PythonBackend, transformers.ParakeetTokenizer)
-    name = tokenizer_classes.FILE if found in as_it_is else str(found.__name__).removesuffix("Tokenizer")
-    return tokenizer_classes.ALIASES.get(name, name)
+    name = class_names.FILE if found in as_it_is else str(found.__name__).removesuffix("Tokenizer")
+    return class_names.ALIASES.get(name, name)
 
 
 @pytest.mark.skipif(not NEWEST, reason="the tables are those of transformers 5.24")
 def test_classes_of_model_types_are_transformers() -> None:
     names = {
-        model_type: tokenizer_classes.FILE if name in (None, "TokenizersBackend", "MistralCommonBackend") else name
+        model_type: class_names.FILE if name in (None, "TokenizersBackend", "MistralCommonBackend") else name
         for model_type, name in tokenization_auto.TOKENIZER_MAPPING_NAMES.items()
         if model_type != "fastspeech2_conformer"  # which has one where a package for speech is installed
     }
     expected = {key: name.removesuffix("Fast").removesuffix("Tokenizer") for key, name in names.items()}
-    assert expected == tokenizer_classes.OF_TYPES
-    assert tokenizer_classes.DISBELIEVED == tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
+    assert expected == class_names.OF_TYPES
+    assert class_names.DISBELIEVED == tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
 
 
 @pytest.mark.skipif(not NEWEST, reason="the tables are those of transformers 5.24")
 def test_every_class_of_transformers_is_in_one_of_the_tables() -> None:
     """Built anew as the rules say, refused, or none of its own."""
-    others, python = tokenizer_classes.OTHERS, tokenizer_classes.IN_PYTHON
+    others, python = class_names.OTHERS, class_names.IN_PYTHON
     for registered in set(tokenization_auto.TOKENIZER_MAPPING_NAMES.values()) - {None, "MistralCommonBackend"}:
         found = tokenization_auto.tokenizer_class_from_name(registered)
         name = short(found)
         assert (name in python) is not issubclass(found, TokenizersBackend), registered
-        assert name in python or name in others or name in CLASSES or name == tokenizer_classes.FILE, registered
+        assert name in python or name in others or name in CLASSES or name == class_names.FILE, registered
     assert not (others & python) and not (others | python) & CLASSES.keys()
 
 
@@ -189,7 +190,7 @@ def test_the_class_is_the_one_that_auto_tokenizer_takes(
             write(tmp_path / "config.json", config)
             write(tmp_path / "tokenizer_config.json", settings)
             write(tmp_path / "tokenizer.json", {"decoder": {"type": file}})
-            found = tokenizer_classes.find(settings, config, byte_level=file == "ByteLevel")
+            found = class_names.find(settings, config, byte_level=file == "ByteLevel")
             assert found == short(transformers.AutoTokenizer.from_pretrained(str(tmp_path))), (named, file)
 
 
@@ -206,4 +207,4 @@ def test_the_installed_version_decides_whether_a_class_builds_anew(
     monkeypatch.setattr("importlib.metadata.version", installed)
     case = next(case for case in CASES if case.title == "XLMRoberta")
     before = (case.at(tmp_path) / "tokenizer.json").read_text(encoding="utf-8")
-    assert (tokenizer_file.load(Described(tmp_path)).text == before) is kept  # type: ignore[arg-type]
+    assert (tokenizer_json.load(Described(tmp_path)).text == before) is kept  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ from tokenizer_files import Described
 from tokenizer_texts import HAS_DATA
 from tokenizers import Tokenizer
 
-from fastembed_rt_export import tokenizer_file
-from fastembed_rt_export.tokenizer_scores import as_read, exact, literal
+from fastembed_rt_export.tokenizer import tokenizer_json
+from fastembed_rt_export.tokenizer.piece_scores import as_read, exact, literal
 
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no data folder; FASTEMBED_RT_DATA says where it is")
 SINGLE = [float(score) for score in -np.random.default_rng(0).uniform(0, 25, 20_000).astype(np.float32)]
@@ -57,7 +57,7 @@ def test_a_file_without_such_scores_stays_as_it_is() -> None:
 @needs_data
 def test_a_row_of_dashes_is_split_as_transformers_splits_it(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.source == "t5-small")
-    made = tokenizer_file.load(Described(case.at(tmp_path)))  # type: ignore[arg-type]
+    made = tokenizer_json.load(Described(case.at(tmp_path)))  # type: ignore[arg-type]
     ours, theirs = Tokenizer.from_str(made.text), transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     rows = ["-" * number for number in range(1, 120)]
     assert [encoding.ids for encoding in ours.encode_batch(rows)] == theirs(rows)["input_ids"]

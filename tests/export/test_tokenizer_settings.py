@@ -20,9 +20,9 @@ from checkpoints import (
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from fastembed_rt_export import tokenizer_file
-from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 ODD = [
     *TEXTS,
@@ -51,7 +51,7 @@ class Described:
 
 def assert_ids_agree(directory: Path, **passed: Any) -> None:
     """Ids of odd texts are those of AutoTokenizer, which is given `passed`."""
-    converted = Tokenizer.from_str(tokenizer_file.load(Described(directory, passed)).text)  # type: ignore[arg-type]
+    converted = Tokenizer.from_str(tokenizer_json.load(Described(directory, passed)).text)  # type: ignore[arg-type]
     converted.no_truncation()
     theirs = transformers.AutoTokenizer.from_pretrained(str(directory), **passed)
     found = {text: converted.encode(text).ids for text in ODD}
@@ -205,7 +205,7 @@ def test_the_class_decides_on_the_special_tokens_of_sentencepiece_tokenizers(
     tmp_path: Path, model_type: str, named: str, special: list[str]
 ) -> None:
     unigram(tmp_path, model_type, named, special, special[-1], special[0])
-    converted = Tokenizer.from_str(tokenizer_file.load(Described(tmp_path, {})).text)  # type: ignore[arg-type]
+    converted = Tokenizer.from_str(tokenizer_json.load(Described(tmp_path, {})).text)  # type: ignore[arg-type]
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     for text in ("", "the cat", "red dog house"):
         assert converted.encode(text).ids == theirs(text)["input_ids"]
@@ -236,7 +236,7 @@ def test_add_prefix_space_of_qwen_overrules_tokenizer_json(tmp_path: Path, prefi
     said = {"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": prefix, "eos_token": "<|endoftext|>"}
     write_json(tmp_path / "tokenizer_config.json", said)
     write_json(tmp_path / "config.json", {"model_type": "qwen2"})
-    converted = Tokenizer.from_str(tokenizer_file.load(Described(tmp_path, {})).text)  # type: ignore[arg-type]
+    converted = Tokenizer.from_str(tokenizer_json.load(Described(tmp_path, {})).text)  # type: ignore[arg-type]
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     for text in ("cat", "the cat", "cat dog"):
         assert converted.encode(text).tokens[0].startswith("Ġ") is prefix

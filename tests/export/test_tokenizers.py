@@ -32,10 +32,10 @@ from tolerances import close
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import ModelFormatError
 from fastembed_rt.text.tokenizer import TextTokenizer
-from fastembed_rt_export import tokenizer_file
-from fastembed_rt_export.checkpoint import load
+from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tokenizer import tokenizer_json
 
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
@@ -84,7 +84,7 @@ class Described:
 
 def made(directory: Path, max_length: int = 512) -> TextTokenizer:
     """The runtime's tokenizer for the exported file."""
-    converted = tokenizer_file.load(Described(directory))  # type: ignore[arg-type]
+    converted = tokenizer_json.load(Described(directory))  # type: ignore[arg-type]
     file = directory / "exported.json"
     file.write_text(converted.text, encoding="utf-8", newline="")
     return TextTokenizer(file, max_length=max_length, truncation_side=converted.truncation_side)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import transformers
 
-from fastembed_rt_export import traced_model
 from fastembed_rt_export.errors import UnsupportedCheckpointError, explained, first_line
+from fastembed_rt_export.traced import torch_model
 
 NO_LIMIT = "config.json names no limit of tokens; 2048 at most"
 
@@ -24,7 +24,7 @@ NO_LIMIT = "config.json names no limit of tokens; 2048 at most"
         ("mpt", {"d_model": 24, "max_seq_len": 64}, 64),
         ("bart", {"d_model": 24, "max_position_embeddings": 64}, 64),
         ("t5", {"d_model": 24, "n_positions": 64}, 64),
-        ("xlnet", {"d_model": 24, "n_head": 3}, traced_model.UNNAMED),
+        ("xlnet", {"d_model": 24, "n_head": 3}, torch_model.UNNAMED),
         # Positions that begin behind the pad id have as many rows less.
         ("ibert", {"hidden_size": 24, "max_position_embeddings": 66, "pad_token_id": 1}, 64),
         ("xlm-roberta-xl", {"hidden_size": 24, "max_position_embeddings": 66, "pad_token_id": 1}, 64),
@@ -33,28 +33,28 @@ NO_LIMIT = "config.json names no limit of tokens; 2048 at most"
 def test_width_and_limit_are_found_under_each_familys_names(
     model_type: str, settings: dict[str, Any], positions: int
 ) -> None:
-    facts = traced_model.facts(transformers.AutoConfig.for_model(model_type, **settings))
+    facts = torch_model.facts(transformers.AutoConfig.for_model(model_type, **settings))
     assert (facts.hidden_size, facts.positions) == (24, positions)
     assert facts.notes == ((NO_LIMIT,) if model_type == "xlnet" else ())
 
 
 def test_settings_that_config_json_leaves_out_are_those_of_its_class() -> None:
-    facts = traced_model.facts(transformers.AutoConfig.for_model("xlm"))
+    facts = torch_model.facts(transformers.AutoConfig.for_model("xlm"))
     assert (facts.hidden_size, facts.positions) == (2048, 512)
 
 
 def test_big_bird_is_kept_to_the_lengths_where_its_attention_is_whole() -> None:
     sizes = {"hidden_size": 24, "max_position_embeddings": 4096, "block_size": 64, "num_random_blocks": 3}
-    facts = traced_model.facts(transformers.AutoConfig.for_model("big_bird", attention_type="block_sparse", **sizes))
+    facts = torch_model.facts(transformers.AutoConfig.for_model("big_bird", attention_type="block_sparse", **sizes))
     assert facts.positions == 704
     assert facts.notes[0].startswith("attention is block-sparse from 705 tokens on")
-    facts = traced_model.facts(transformers.AutoConfig.for_model("big_bird", attention_type="original_full", **sizes))
+    facts = torch_model.facts(transformers.AutoConfig.for_model("big_bird", attention_type="original_full", **sizes))
     assert (facts.positions, facts.notes) == (4096, ())
 
 
 def test_a_config_without_a_width_is_refused_in_a_sentence() -> None:
     with pytest.raises(UnsupportedCheckpointError, match=r"model_type 'clip' has no hidden_size"):
-        traced_model.facts(transformers.AutoConfig.for_model("clip"))
+        torch_model.facts(transformers.AutoConfig.for_model("clip"))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from tolerances import close
 
 from fastembed_rt import EmbeddingModel, cli, manifest
 from fastembed_rt.errors import CheckpointError, InvalidInputError, ParityError
-from fastembed_rt_export import checkpoint as checkpoints
 from fastembed_rt_export import heads
-from fastembed_rt_export.checkpoint import Overrides
+from fastembed_rt_export.checkpoint import read as checkpoints
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 
 Vectors = npt.NDArray[np.float32]

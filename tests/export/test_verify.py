@@ -20,11 +20,11 @@ from onnx import numpy_helper
 from fastembed_rt import cli, manifest
 from fastembed_rt.errors import FastembedRtError
 from fastembed_rt.manifest import FileRecord, Manifest
-from fastembed_rt_export import parity, verify
 from fastembed_rt_export.errors import MissingDependencyError, ParityError
-from fastembed_rt_export.parity import FP32, Bounds, Case, Comparison, compare, parity_texts
+from fastembed_rt_export.gate import parity, verify
+from fastembed_rt_export.gate.parity import FP32, Bounds, Case, Comparison, compare, parity_texts
+from fastembed_rt_export.gate.verify import describe, details
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
-from fastembed_rt_export.verify import describe, details
 
 Spoil = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..gate.parity import Fidelity, distances
 from ..graph.int8 import Recipe
-from ..parity import Fidelity, distances
 from .calibration import Calibrated
 from .sample import Floats, Sample
 

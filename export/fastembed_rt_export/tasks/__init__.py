@@ -9,13 +9,13 @@ from typing import Any
 
 from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, TASKS
 
-from .. import checkpoint as checkpoints
-from ..checkpoint import Checkpoint, Overrides
+from ..checkpoint import read as checkpoints
+from ..checkpoint.read import Checkpoint, Overrides
 from ..errors import InvalidInputError
 from ..files import read_json, refuse_adapter
+from ..gate.parity import INT8_MIN_COSINE
+from ..gate.report import Refuse, raised
 from ..graph.target import Target
-from ..parity import INT8_MIN_COSINE
-from ..report import Refuse, raised
 from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing
 from . import late_interaction, reranking, sparse
@@ -108,7 +108,7 @@ def verify(
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
     if checkpoint.task == EMBEDDING:
-        from ..verify import verify as compare
+        from ..gate.verify import verify as compare
 
         return compare(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
     return _row(checkpoint.task).verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)

@@ -20,15 +20,15 @@ from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from fastembed_rt.system.paths import as_utf8
 from fastembed_rt.text.tokenizer import TextTokenizer
 
-from ..checkpoint import Checkpoint, assemble
+from ..checkpoint.read import Checkpoint, assemble
+from ..checkpoint.transformer import EMBEDDINGS
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import FLOAT, Graph
 from ..graph.ops import Ops
 from ..graph.target import Target
 from ..heads import apply
 from ..quantize import Sample
-from ..tokenizer_file import Vocabulary, special_token
-from ..transformer import EMBEDDINGS
+from ..tokenizer.tokenizer_json import Vocabulary, special_token
 from ..variants import GPU_TARGETS, Built, Quantizing
 from .late_layouts import PROJECTION, Expansion, Layout, read_layout
 from .late_parity import QUERY_WORDS, verify

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.modules import Dense, Head, Normalize, module_head
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
-from ..modules import Dense, Head, Normalize, module_head
 from ..settings import MULTI_VECTOR_MASK, check
 from ..tensors import Tensors, read
 

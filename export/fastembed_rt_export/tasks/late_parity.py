@@ -14,14 +14,14 @@ from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.late_interaction import LateInteractionModel
 
-from ..checkpoint import Checkpoint
+from ..checkpoint.read import Checkpoint
 from ..errors import ParityError
-from ..gate import ROLES, Known, Prepared, ask_reference, prompt_of
-from ..long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, Reach, at_limit, between, filled
-from ..parity import Case, Comparison, Vectors, ask, compare, parity_texts
-from ..reference import load
-from ..report import Refuse, raised, report
-from ..verify import first_here, opened
+from ..gate.long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, Reach, at_limit, between, filled
+from ..gate.order import ROLES, Known, Prepared, ask_reference, prompt_of
+from ..gate.parity import Case, Comparison, Vectors, ask, compare, parity_texts
+from ..gate.reference import load
+from ..gate.report import Refuse, raised, report
+from ..gate.verify import first_here, opened
 from .task import Say
 
 QUERY_WORDS = 8

@@ -15,7 +15,8 @@ from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
 from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.tokenizer import TextTokenizer
 
-from ..checkpoint import Checkpoint, assemble
+from ..checkpoint.read import Checkpoint, assemble
+from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import module_entries, read_json
 from ..graph.graph import FLOAT, INT64, Graph
@@ -23,7 +24,6 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..tensors import Tensors
-from ..transformer import Output
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
 from .reranking_parity import fidelity, pairs_of, verify

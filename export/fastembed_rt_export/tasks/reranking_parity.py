@@ -16,14 +16,14 @@ from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.reranker import Reranker
 from fastembed_rt.text.tokenizer import Pair
 
-from ..checkpoint import Checkpoint
+from ..checkpoint.read import Checkpoint
 from ..errors import ParityError
-from ..gate import Known, Prepared, ask_reference
-from ..long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, Reach, at_limit, between, filled
-from ..parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity_texts
-from ..reference import check_facts, load, set_max_length, versions
-from ..report import Refuse, of_variants, raised
-from ..verify import first_here, opened
+from ..gate.long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, Reach, at_limit, between, filled
+from ..gate.order import Known, Prepared, ask_reference
+from ..gate.parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity_texts
+from ..gate.reference import check_facts, load, set_max_length, versions
+from ..gate.report import Refuse, of_variants, raised
+from ..gate.verify import first_here, opened
 from .task import Say
 
 PREDICT = "predict"

@@ -19,24 +19,24 @@ from fastembed_rt.manifest import OUTPUTS, SPARSE, Manifest, Sparse, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.sparse import SparseModel
 
-from ..checkpoint import Checkpoint, assemble
+from ..checkpoint.read import Checkpoint, assemble
+from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
-from ..gate import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
+from ..gate.long_texts import Reach
+from ..gate.order import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
+from ..gate.parity import Case, Comparison, Vectors, ask
+from ..gate.reference import check_facts, set_max_length, versions
+from ..gate.reference import load as load_reference
+from ..gate.report import Refuse, raised, report
+from ..gate.verify import compare_all, first_here, opened
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..long_texts import Reach
 from ..masked_lm import head_of, logits
-from ..parity import Case, Comparison, Vectors, ask
-from ..reference import check_facts, set_max_length, versions
-from ..reference import load as load_reference
-from ..report import Refuse, raised, report
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
-from ..transformer import Output
 from ..variants import Built, Quantizing
-from ..verify import compare_all, first_here, opened
 from .embedding import quantizing as embedding_quantizing
 from .task import Say, Task
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..checkpoint import Checkpoint
+from ..checkpoint.read import Checkpoint
+from ..gate.report import Refuse
 from ..graph.target import Target
-from ..report import Refuse
 from ..variants import Built, Quantizing
 
 Say = Callable[[str], None]

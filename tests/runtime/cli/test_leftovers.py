@@ -21,7 +21,7 @@ from test_cli import StandInModel, environment, give_stdin  # type: ignore[impor
 from fastembed_rt import cli
 from fastembed_rt.cli import embed
 from fastembed_rt.system import leftovers
-from fastembed_rt_export.directory import atomic_directory
+from fastembed_rt_export.directory.whole import atomic_directory
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks and signals of Unix")
 ANY = re.compile(r"\..*\.part")

@@ -11,7 +11,7 @@ from fake_hub import FakeHub
 from fastembed_rt import EmbeddingModel, cli, manifest
 from fastembed_rt.errors import CheckpointError, ModelNotFoundError
 from fastembed_rt.hub.resolve import resolve_checkpoint, resolve_model
-from fastembed_rt_export.card import card
+from fastembed_rt_export.directory.card import card
 
 COMMIT = "c" * 40
 

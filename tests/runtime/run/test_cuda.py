@@ -18,7 +18,7 @@ from tolerances import REORDERED, close
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.run import batching, cuda
 from fastembed_rt_export import pipeline
-from fastembed_rt_export.parity import distances
+from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from fastembed_rt.run import tensorrt
 from fastembed_rt.run.session import Session
 from fastembed_rt.run.tensorrt import EngineCache, Profile, TensorrtSession, profiles
 from fastembed_rt_export import pipeline
-from fastembed_rt_export.parity import distances
+from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
 
 

@@ -1,0 +1,261 @@
+"""A checkpoint as its author meant it: config, module chain, prompts, limits; read from a directory, no code is run.
+
+Reads what sentence-transformers writes (modules.json and the modules' folders) and plain transformers directories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastembed_rt.manifest import ROLES, SIMILARITIES
+
+from .. import settings
+from .. import static as static_module
+from ..architectures import ARCHITECTURES, Architecture, architecture, row_name
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import read_json, refuse_adapter
+from ..static import read_static
+from ..tensors import WEIGHT_FILES, Stored, read
+from ..traced import optimum_export
+from . import limits
+from .modules import POOLING_MODES, Head, Truncate, module_head, parse_pooling, pooling_of
+from .overrides import Overrides, override
+from .record import Checkpoint
+from .routes import Chain, describe, read_routes
+from .transformer import EMBEDDINGS, Output, Transformer, read_transformer
+
+__all__ = ["POOLING_MODES", "Checkpoint", "Overrides", "assemble", "load", "override", "parse_pooling"]
+SENTENCE_SETTINGS = "config_sentence_transformers.json"
+# The classes that sentence-transformers writes as model_type. Of another it makes a plain model with mean pooling.
+_CLASSES = ("SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ColBERT")
+
+
+def load(root: Path, name: str, revision: str | None = None, *, exporter: str = "auto") -> Checkpoint:
+    """Read the checkpoint in directory `root`; weights stay in their files.
+
+    Args:
+        root: directory of the checkpoint.
+        name: what the manifest calls it.
+        revision: commit on the hub.
+        exporter: "builder" for the architectures built here, "optimum" to trace, "auto" to trace what has no builder.
+
+    Raises:
+        CheckpointError: damaged, incomplete or contradictory.
+        UnsupportedCheckpointError: sound, with something that the export cannot build.
+    """
+    if not (root / "modules.json").is_file():
+        refuse_adapter(root, WEIGHT_FILES, [])
+        mode = _plain_pooling(read_json(root / "config.json"))
+        notes = [f"no modules.json: {mode} pooling without normalization, as sentence-transformers does"]
+        return assemble(root, root, name, revision, notes, exporter=exporter, pooling=(mode,))
+    routes = read_routes(root)
+    where = "modules.json" if routes.name is None else f"route {routes.name!r}"
+    made = _load_chain(root, routes.default, name, revision, exporter, list(routes.notes), where)
+    others = {
+        role: replace(_load_chain(root, chain, name, revision, exporter, [], f"route {route!r}"), route=route)
+        for role, (route, chain) in (routes.others or {}).items()
+    }
+    return _with_lengths(replace(made, route=routes.name, routes=others))
+
+
+def _plain_pooling(config: Mapping[str, Any]) -> str:
+    """What sentence-transformers pools a plain transformers directory with: the last token of causal models."""
+    named = config.get("architectures")
+    first = str(named[0]) if isinstance(named, list) and named else ""
+    return "lasttoken" if first.endswith("ForCausalLM") and config.get("is_causal", True) else "mean"
+
+
+def _with_lengths(made: Checkpoint) -> Checkpoint:
+    """The checkpoint with an encoder of their own for queries and documents that are cut elsewhere than other texts."""
+    encoders = {role: made.routes.get(role, made) for role in ROLES}
+    lengths = {role: encoder.lengths[role] for role, encoder in encoders.items() if role in encoder.lengths}
+    routes = {
+        role: replace(encoders[role], max_length=length, lengths={}, routes={})
+        for role, length in lengths.items()
+        if length != encoders[role].max_length
+    }
+    return replace(made, lengths=lengths, routes={**made.routes, **routes})
+
+
+def _load_chain(
+    root: Path, chain: Chain, name: str, revision: str | None, exporter: str, notes: list[str], where: str
+) -> Checkpoint:
+    kinds = [kind for kind, _ in chain]
+    static = kinds[:1] == ["StaticEmbedding"]
+    if not static and kinds[:2] != ["Transformer", "Pooling"]:
+        raise UnsupportedCheckpointError(
+            f"{where} begins with {describe(chain[:2])}; built are Transformer and Pooling, or StaticEmbedding, "
+            "then Dense, LayerNorm, Dropout and Normalize in any order"
+        )
+    rest = chain[1:] if static else chain[2:]
+    pooling, include_prompt = (("mean",), True) if static else pooling_of(chain[1][1])
+    return assemble(
+        root,
+        chain[0][1],
+        name,
+        revision,
+        notes,
+        exporter=exporter,
+        static=static,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        heads=tuple(head for kind, folder in rest for head in module_head(kind, folder, notes)),
+        weighted=[folder for kind, folder in rest if kind in ("Dense", "LayerNorm")],
+    )
+
+
+def assemble(
+    root: Path,
+    path: Path,
+    name: str,
+    revision: str | None,
+    notes: list[str],
+    *,
+    exporter: str = "auto",
+    static: bool = False,
+    pooling: tuple[str, ...] = (),
+    include_prompt: bool = True,
+    heads: tuple[Head, ...] = (),
+    weighted: Sequence[Path] = (),
+    similarities: Sequence[str] = SIMILARITIES,
+    output: Output = EMBEDDINGS,
+) -> Checkpoint:
+    """The checkpoint whose transformer is in `path`, with what stands beside it.
+
+    Args:
+        root: directory of the whole checkpoint.
+        path: directory of its transformer.
+        name: what the manifest calls it.
+        revision: commit on the hub.
+        notes: what a reader should know so far.
+        exporter: see `load`.
+        static: whether a StaticEmbedding stands in for the transformer.
+        pooling: modes.
+        include_prompt: whether prompts are pooled.
+        heads: what follows the pooling.
+        weighted: directories of modules with weights of their own.
+        similarities: names that the task knows, its default first.
+        output: what the task takes of the transformer.
+
+    Raises:
+        CheckpointError, UnsupportedCheckpointError: see `load`.
+    """
+    chained = (root / "modules.json").is_file()
+    refuse_adapter(path, WEIGHT_FILES, notes)
+    config, row, stored, weight_files = (_static if static else _built)(path, exporter, notes)
+    weight_files += tuple(file for folder in weighted for file in read(folder)[1])
+    module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
+    prompts, default_prompt_name, similarity, truncate_dim = _sentence_settings(root, similarities, notes, chained)
+    if truncate_dim is not None:
+        heads = (*heads, Truncate(truncate_dim))  # behind Normalize: sentence-transformers does not normalize again
+    most = row.positions(config)
+    allowed = limits.Limits(_saved_limit(path)) if static else module.limits
+
+    def capped(length: int | None) -> int:
+        if length is None and not static:
+            notes.append(f"no limit on the length of texts is named; they are cut at the {most} positions of the model")
+        elif length is not None and length > most:
+            notes.append(f"max_length {length} is more than the {most} positions of the model; capped")
+        return min(length or most, most)
+
+    return Checkpoint(
+        path=path,
+        root=root,
+        name=name,
+        revision=revision,
+        config=config,
+        architecture=row,
+        stored=stored,
+        weight_files=weight_files,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        heads=heads,
+        max_length=capped(allowed.all),
+        lengths={role: capped(length) for role, length in allowed.by_role.items()},
+        lower_case=module.lower_case,
+        tokenizer_settings=module.processor,
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity=similarity,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
+
+
+def _built(path: Path, exporter: str, notes: list[str]) -> Read:
+    """config.json, how to build it, its tensors, and their files."""
+    config = read_json(path / "config.json")
+    if "model_type" not in config:
+        raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
+    if exporter == "optimum" or (
+        exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_export.available()
+    ):
+        if row_name(config) != config["model_type"]:
+            raise UnsupportedCheckpointError(
+                f"{path / 'config.json'} says model_type {config['model_type']!r} of code of the checkpoint's own "
+                f"({row_name(config)}), which optimum does not run; leave --exporter out"
+            )
+        row = optimum_export.architecture(path)
+        notes += [f"model_type {config['model_type']}: traced by optimum", *row.notes]
+    else:
+        row = architecture(config)
+    config = dict(row.config(config))
+    return config, row, *read(path, notes)
+
+
+def _static(path: Path, exporter: str, notes: list[str]) -> Read:
+    if exporter == "optimum":
+        raise UnsupportedCheckpointError("a StaticEmbedding is built from its table, not traced; leave --exporter out")
+    config, stored, files = read_static(path)
+    return config, static_module.ARCHITECTURE, stored, files
+
+
+def _saved_limit(path: Path) -> int | None:
+    """The truncation that tokenizer.json was saved with, which a StaticEmbedding keeps to."""
+    file = path / "tokenizer.json"
+    saved = read_json(file).get("truncation") if file.is_file() else None
+    return saved.get("max_length") if isinstance(saved, dict) else None
+
+
+def _sentence_settings(
+    root: Path, similarities: Sequence[str], notes: list[str], chained: bool
+) -> tuple[dict[str, str], str | None, str, int | None]:
+    """Prompts, default prompt, similarity and truncate_dim of config_sentence_transformers.json."""
+    path = root / SENTENCE_SETTINGS
+    if not path.is_file():
+        return {}, None, similarities[0], None
+    if not chained:
+        notes.append(f"{path.name} is not read: there is no modules.json, and so it is in sentence-transformers")
+        return {}, None, similarities[0], None
+    config = read_json(path)
+    settings.check(settings.SENTENCE, config, path.name, notes)
+    if (kind := config.get("model_type", _CLASSES[0])) not in _CLASSES:
+        raise UnsupportedCheckpointError(
+            f"{path}: model_type {kind!r} is not known, and sentence-transformers would leave modules.json unread; "
+            f"known: {', '.join(_CLASSES)}"
+        )
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
+        raise CheckpointError(f"{path} has prompts that are not texts by name")
+    prompts = {name: text or "" for name, text in prompts.items()}  # null is sentence-transformers' empty prompt
+    default = config.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise CheckpointError(f"{path}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
+    similarity = config.get("similarity_fn_name")
+    if similarity is not None and not isinstance(similarity, str):
+        raise CheckpointError(f"{path}: similarity_fn_name {similarity!r}; known: {', '.join(similarities)}")
+    chosen = next((name for name in similarities if name == similarity), similarities[0])
+    if similarity and chosen != similarity:
+        notes.append(
+            f"similarity_fn_name {similarity!r} is none of {', '.join(similarities)}: {chosen} instead, as in "
+            "sentence-transformers"
+        )
+    truncate_dim = config.get("truncate_dim")
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
+        raise CheckpointError(f"{path}: truncate_dim {truncate_dim!r} is not a number of dimensions")
+    return prompts, default, chosen, truncate_dim

@@ -1,0 +1,86 @@
+"""Checkpoint: what a checkpoint says of itself, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastembed_rt.manifest import EMBEDDING
+
+from .. import static as static_module
+from ..architectures import Architecture
+from ..tensors import Stored, Tensors
+from .modules import Head, Normalize
+
+
+class TaskHead(Protocol):
+    """What follows the encoder where vectors of texts are not what is wanted."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The chain behind the transformer for people to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint says of itself."""
+
+    path: Path  # of the transformer: config.json, weights, tokenizer
+    root: Path  # of the whole checkpoint
+    name: str
+    revision: str | None
+    config: Mapping[str, Any]
+    architecture: Architecture
+    stored: Mapping[str, Stored]
+    weight_files: tuple[Path, ...]
+    pooling: tuple[str, ...]
+    include_prompt: bool
+    heads: tuple[Head, ...]
+    max_length: int  # tokens, special tokens included
+    lower_case: bool  # sentence-transformers' own do_lower_case, before the tokenizer's normalizer
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # said against tokenizer_config.json
+    lengths: Mapping[str, int] = field(default_factory=dict)  # "query", "document" -> max_length of theirs
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    similarity: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    task: str = EMBEDDING
+    trusted: bool = False  # code of its own may be run, to compare with
+    markers: tuple[str, ...] = ()  # tokens in front of texts, each to be one token also in the midst of text
+    route: str | None = None  # name of this encoder in the checkpoint's Router
+    routes: Mapping[str, Checkpoint] = field(default_factory=dict)  # "query", "document" where they have another one
+    head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers."""
+        return str(self.config["model_type"])
+
+    @property
+    def is_static(self) -> bool:
+        """Whether there is no transformer, only a vector for each token."""
+        return self.architecture is static_module.ARCHITECTURE
+
+    @property
+    def normalize(self) -> bool:
+        """Whether vectors leave with unit length."""
+        return bool(self.heads) and isinstance(self.heads[-1], Normalize)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The chain for people to read."""
+        if self.head is not None:
+            return (f"Transformer({self.model_type})", *self.head.modules)
+        if self.is_static:
+            return (f"StaticEmbedding({self.config['vocab_size']} tokens)", *map(str, self.heads))
+        kind = "+".join(self.pooling)
+        return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
+
+    def tensors(self) -> Tensors:
+        """The encoder's tensors, with the task model's prefix taken off when there is one."""
+        prefix = self.architecture.prefix
+        inside = any(name.startswith(prefix) for name in self.stored)
+        return Tensors(self.stored, prefix if inside else "")

@@ -1,0 +1,1 @@
+"""The parity gate: token ids and vectors beside the reference's, what is refused, the report."""

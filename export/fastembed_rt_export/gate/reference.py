@@ -1,0 +1,160 @@
+"""The library that exports are compared with: whether it is here, its models as their authors meant them, its versions.
+
+A model keeps its own limits, prompts and settings; only what the user said against the checkpoint is set on it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from typing import Any
+
+from fastembed_rt.manifest import Manifest
+
+from ..architectures import row_name
+from ..checkpoint.read import Checkpoint
+from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
+from .tokens import Word
+
+REFERENCE_BATCH = 8
+# Names that sentence-transformers had for the same before.
+SIMILARITIES = {"cos_sim": "cosine", "dot_score": "dot"}
+
+
+def can_verify() -> str | None:
+    """None when the reference is installed, else what is missing."""
+    missing = [name for name in ("torch", "sentence_transformers") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing).replace('_', '-')} not installed" if missing else None
+
+
+def own_code(checkpoint: Checkpoint) -> str | None:
+    """None when the reference is transformers' or may be run, else why it may not."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    known = row_name(checkpoint.config) == checkpoint.model_type and checkpoint.model_type in CONFIG_MAPPING
+    if known or checkpoint.trusted or checkpoint.is_static:
+        return None
+    return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
+
+
+def versions() -> str:
+    """What the reference was."""
+    names = ("sentence-transformers", "transformers", "torch")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names) + ", float32 on CPU"
+
+
+def load(kind: str, checkpoint: Checkpoint) -> Any:
+    """The checkpoint in sentence-transformers' class `kind`, float32 on CPU, with the user's word where there is one.
+
+    The checkpoint's modules were checked before: code of its own is only its transformer's, and run only where trusted.
+
+    Raises:
+        MissingDependencyError: torch or sentence-transformers is not installed, or too old for the class.
+        UnsupportedCheckpointError: the reference is code of the checkpoint's own, and not trusted.
+    """
+    missing = can_verify()
+    if missing is not None:
+        raise MissingDependencyError(f"{missing}; pip install 'fastembed-rt[verify]' to compare with the reference")
+    if (untrusted := own_code(checkpoint)) is not None:
+        raise UnsupportedCheckpointError(f"{checkpoint.name}: {untrusted}")
+    import sentence_transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the export says its own steps
+    made_by = getattr(sentence_transformers, kind, None)
+    if made_by is None:
+        raise MissingDependencyError(
+            f"sentence-transformers {sentence_transformers.__version__} has no {kind} to compare with; "
+            "pip install -U sentence-transformers"
+        )
+    model = made_by(str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True)
+    model = model.float().eval()
+    if getattr(model.tokenizer, "padding_side", "right") == "left":
+        # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
+        model.tokenizer.padding_side = "right"
+    limit = getattr(model, "max_seq_length", None)
+    if isinstance(limit, float) and limit.is_integer():  # which it takes from its file, and fails with later
+        model.max_seq_length = int(limit)
+    said = checkpoint.overrides
+    if "prompts" in said:
+        model.prompts = {**model.prompts, **said["prompts"]}
+    if "default_prompt_name" in said:
+        model.default_prompt_name = said["default_prompt_name"]
+    return model
+
+
+def set_max_length(model: Any, checkpoint: Checkpoint) -> None:
+    """The limit that the user set, if any, on the model and on each of its routes; static ones have none."""
+    limit = checkpoint.overrides.get("max_length")
+    if limit is None:
+        return
+    # A cross-encoder was itself the first module until version 5, and called its limit max_length.
+    routes = getattr(model[0], "sub_modules", None) if hasattr(type(model), "__getitem__") else None
+    if routes is None:
+        setattr(model, "max_seq_length" if hasattr(type(model), "max_seq_length") else "max_length", limit)
+        return
+    for encoder in (checkpoint, *checkpoint.routes.values()):
+        if encoder.route in routes and not encoder.is_static:
+            routes[encoder.route][0].max_seq_length = limit
+
+
+def sentence_transformer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint as a SentenceTransformer; see `load`."""
+    model = load("SentenceTransformer", checkpoint)
+    try:
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    except ImportError:  # before sentence-transformers 6
+        from sentence_transformers.models import Normalize, Pooling
+
+    set_max_length(model, checkpoint)
+    said = checkpoint.overrides
+    dim = said.get("truncate_dim", model.truncate_dim)
+    modules = list(model)
+    if "pooling" in said:
+        width = int(checkpoint.config.get("hidden_size", checkpoint.config.get("dim", 0)))
+        modules[1] = Pooling(width, pooling_mode=checkpoint.pooling, include_prompt=checkpoint.include_prompt)
+    if "normalize" in said:
+        while modules and isinstance(modules[-1], Normalize):
+            modules.pop()
+        modules += [Normalize()] if said["normalize"] else []
+    if len(modules) != len(model) or modules != list(model):
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(
+            modules=modules,
+            device="cpu",
+            prompts=model.prompts,
+            default_prompt_name=model.default_prompt_name,
+            similarity_fn_name=model.similarity_fn_name,
+        ).eval()
+    model.truncate_dim = dim
+    return model
+
+
+def word_of(model: Any) -> Word:
+    """What the reference's tokenizer calls an id."""
+    tokenizer = model.tokenizer
+    if hasattr(tokenizer, "id_to_token"):
+        return tokenizer.id_to_token  # type: ignore[no-any-return]
+    return lambda number: str(tokenizer.convert_ids_to_tokens(number))
+
+
+def check_facts(described: Manifest, model: Any) -> None:
+    """Raise ParityError where the manifest says what vectors do not show, and says it wrong."""
+    facts: dict[str, tuple[Any, Any]] = {
+        "default_prompt_name": (described.default_prompt_name, getattr(model, "default_prompt_name", None)),
+        # Prompts without text change nothing; sentence-transformers adds such ones itself.
+        "prompts": (_with_text(described.prompts), _with_text(getattr(model, "prompts", {}))),
+    }
+    similarity = getattr(model, "similarity_fn_name", None)
+    if similarity is not None:
+        facts["similarity"] = (described.similarity, SIMILARITIES.get(similarity, similarity))
+    if described.sparse is not None:
+        facts["max_active_dims"] = (described.sparse.max_active_dims, model.max_active_dims)
+    for name, (ours, theirs) in facts.items():
+        if ours != theirs:
+            raise ParityError(f"the manifest has {name} {ours!r}, the checkpoint {theirs!r}; export it again")
+
+
+def _with_text(prompts: Any) -> list[str]:
+    return sorted(name for name, text in prompts.items() if text)

@@ -1,0 +1,190 @@
+"""The tokenizer that goes into the model directory: tokenizer.json, converted where there is none.
+
+transformers lets tokenizer_config.json overrule tokenizer.json in places; what it says there is written into the file,
+so that the file alone gives the checkpoint's ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tokenizers import AddedToken, Tokenizer, normalizers
+
+from fastembed_rt.manifest import TRUNCATION_SIDES
+
+from ..checkpoint.record import Checkpoint
+from ..errors import CheckpointError, MissingDependencyError, first_line, theirs
+from ..files import read_json, refuse_pointer
+from . import piece_scores, set_as_said
+from .added_tokens import SPECIAL_MAP
+
+SETTINGS = "tokenizer_config.json"
+_SPELLINGS = {"mask_token": ("[MASK]", "<mask>"), "eos_token": ("</s>", "<|endoftext|>", "<eos>")}
+VOCABULARIES = ("*.txt", "*.model", "*.json", "*.tiktoken")  # files of slow tokenizers
+
+
+class Vocabulary(Protocol):
+    """What knows tokens by name."""
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token, None where there is none."""
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """Text of tokenizer.json, the id that fills padded positions, the side on which long texts lose tokens."""
+
+    text: str
+    pad_token_id: int
+    truncation_side: str = "right"
+    rows: int | None = None  # of the word table, where there are ids without one
+
+
+def load(checkpoint: Checkpoint) -> TokenizerFile:
+    """Tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: no tokenizer, or one that the tokenizers library cannot read.
+        MissingDependencyError: only slow tokenizer files, and transformers is not installed to convert them.
+    """
+    path = checkpoint.path / "tokenizer.json"
+    refuse_pointer(path)
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else piece_scores.exact(_convert(checkpoint))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        if not theirs(error):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
+        ) from error
+    if checkpoint.is_static:
+        # sentence-transformers reads the file alone, and asks it for no special tokens.
+        bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
+        text = piece_scores.exact(json.dumps(bare, ensure_ascii=False))
+        return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
+    changed = False
+    if path.is_file():
+        said, config = _file(checkpoint, SETTINGS), checkpoint.config
+        made = set_as_said.set_up(text, tokenizer, said, checkpoint.tokenizer_settings, config, checkpoint.path)
+        changed, tokenizer = made is not None, made or tokenizer
+    if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
+        before = [normalizers.Lowercase()]
+        before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence(before)
+        changed = True
+    if _keep_whole(tokenizer, checkpoint.markers) or changed:
+        text = piece_scores.exact(tokenizer.to_str())
+    rows = _rows(checkpoint, tokenizer)
+    return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
+
+
+def _rows(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int | None:
+    """Rows of the word table where the tokenizer has ids beyond them, else None."""
+    rows = checkpoint.config.get("vocab_size")
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    return rows if isinstance(rows, int) and largest >= rows else None
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What tokenizer_config.json says; special_tokens_map.json counts where that lists no added tokens."""
+    settings = _file(checkpoint, SETTINGS)
+    special = {} if "added_tokens_decoder" in settings else _file(checkpoint, SPECIAL_MAP)
+    return {**settings, **special, **checkpoint.tokenizer_settings}
+
+
+def _file(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    path = checkpoint.path / name
+    return read_json(path) if path.is_file() else {}
+
+
+def _keep_whole(tokenizer: Tokenizer, markers: Sequence[str]) -> bool:
+    """Make a token of each marker that the vocabulary has and the tokenizer would split; whether that changed anything.
+
+    A marker may be stored with the space behind it. One that the vocabulary lacks is text like any other.
+    """
+    added = []
+    for marker in markers:
+        first = next((name for name in (marker, *marker.split()[:1]) if tokenizer.token_to_id(name) is not None), None)
+        if first is not None and tokenizer.encode(first, add_special_tokens=False).tokens != [first]:
+            added.append(AddedToken(first, special=True, normalized=False))
+    if added:
+        tokenizer.add_special_tokens(added)
+    return bool(added)
+
+
+def special_token(checkpoint: Checkpoint, tokenizer: Vocabulary, name: str) -> int | None:
+    """Id of a special token such as "mask_token": as the tokenizer's settings say, else under its usual spellings."""
+    said = _settings(checkpoint).get(name)
+    said = said.get("content") if isinstance(said, dict) else said
+    for spelling in (said,) if isinstance(said, str) else _SPELLINGS.get(name, ()):
+        found = tokenizer.token_to_id(spelling)
+        if found is not None:
+            return found
+    return None
+
+
+def _truncation_side(checkpoint: Checkpoint, tokenizer: Tokenizer) -> str:
+    """The side of tokenizer_config.json, else the one that tokenizer.json was saved with, else the end."""
+    saved = tokenizer.truncation or {}
+    side = _settings(checkpoint).get("truncation_side") or str(saved.get("direction", TRUNCATION_SIDES[0])).lower()
+    if side not in TRUNCATION_SIDES:
+        known = ", ".join(TRUNCATION_SIDES)
+        raise CheckpointError(f"{checkpoint.path}: truncation_side {side!r} is not known; known: {known}")
+    return str(side)
+
+
+def _lower_cases(normalizer: Any) -> bool:
+    """Whether a normalizer lower-cases by itself, looked up in what it says of itself."""
+    if normalizer is None:
+        return False
+    state = json.loads(normalizer.__getstate__())
+    parts = state.get("normalizers", [state])
+    return any(part.get("type") == "Lowercase" or part.get("lowercase") is True for part in parts)
+
+
+def _pad_token_id(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
+    """The tokenizer's pad token, else the config's, else 0: padding is masked, any id inside the vocabulary does."""
+    for name in (SETTINGS, SPECIAL_MAP):
+        token = _file(checkpoint, name).get("pad_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        known = tokenizer.token_to_id(content) if isinstance(content, str) else None
+        if known is not None and known < checkpoint.config.get("vocab_size", known + 1):
+            return int(known)
+    configured = checkpoint.config.get("pad_token_id")
+    return configured if isinstance(configured, int) and configured >= 0 else 0
+
+
+def _convert(checkpoint: Checkpoint) -> str:
+    """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied."""
+    directory = checkpoint.path
+    for pattern in VOCABULARIES:
+        for file in directory.glob(pattern):
+            refuse_pointer(file)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{directory} has no tokenizer.json; install transformers to convert its tokenizer "
+            "(pip install 'fastembed-rt[verify]'), or save it with a fast tokenizer's save_pretrained()"
+        ) from error
+    passed = {**checkpoint.tokenizer_settings, "use_fast": True, "local_files_only": True}
+    passed.pop("trust_remote_code", None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
+        backend = tokenizer.backend_tokenizer
+        return str(backend.to_str())
+    except Exception as error:
+        if not theirs(error):
+            raise
+        reason = first_line(error)
+        raise CheckpointError(
+            f"{directory} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "
+            "save it with a fast tokenizer's save_pretrained()"
+        ) from error

@@ -1,0 +1,1 @@
+"""Encoders without a builder: traced by optimum, compared with what was traced."""

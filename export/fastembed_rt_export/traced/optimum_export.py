@@ -1,0 +1,163 @@
+"""Any architecture without a builder: traced by optimum, then given the same heads, contract and gate as the others.
+
+Its products with weights become linear layers of the target, so that they are quantized as those of the others are.
+optimum pins an older transformers, so it lives in an extra and an environment of its own (`fastembed-rt[optimum]`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ..architectures import Architecture
+from ..architectures.blocks import Config
+from ..errors import MissingDependencyError, explained
+from ..graph.graph import Graph, Value
+from ..graph.ops import Ops
+from ..graph.weight import Array, Linear, Weight
+from ..tensors import Tensors
+from . import padding, torch_model, tracing
+from .tracing import STATES, Trace
+
+MIN_OPSET = 18  # what optimum recommends
+SMALL = 1024  # bytes up to which a tensor is a constant of the graph, such as a shape, and not a weight
+
+
+def available() -> bool:
+    """Whether optimum and its ONNX exporter are installed; imports neither."""
+    return all(importlib.util.find_spec(name) for name in ("optimum", "torch")) and (
+        importlib.util.find_spec("optimum.exporters") is not None
+        and importlib.util.find_spec("optimum.exporters.onnx") is not None
+    )
+
+
+def architecture(directory: Path) -> Architecture:
+    """A row like those of the built architectures, for the checkpoint in `directory`.
+
+    Raises:
+        MissingDependencyError: optimum is not installed.
+        UnsupportedCheckpointError: a config that names no width or no positions.
+    """
+    if not available():
+        raise MissingDependencyError(
+            "optimum is not installed; pip install 'fastembed-rt[optimum]' in an environment of its own "
+            "(it needs an older transformers)"
+        )
+    with explained(f"{directory / 'config.json'} is not that of an encoder"):
+        facts = torch_model.facts(torch_model.config_of(directory))
+
+    traces: dict[int, Trace] = {}  # traced once, however many graphs are built of it
+
+    def traced(opset: int) -> Trace:
+        if opset not in traces:
+            traces[opset] = tracing.trace(directory, opset)
+        return traces[opset]
+
+    def encoder(ops: Ops, config: Config, tensors: Tensors) -> Value:
+        found = traced(max(ops.graph.opset, MIN_OPSET))
+        model = ModelProto()
+        model.CopyFrom(found.model)  # its nodes are changed
+        if not found.padding:
+            ops = replace(ops, tokens=replace(ops.tokens, input_ids=padding.refuse_padding(ops.graph, ops.tokens)))
+        return _append(ops, model)
+
+    def padding_changes() -> str | None:
+        change = traced(next(iter(traces), MIN_OPSET)).change
+        return padding.NOTE.format(change=change) if change > padding.ROUNDING else None
+
+    return Architecture(
+        encoder,
+        lambda _: facts.positions,
+        prefix="",
+        traced=True,
+        settings={"hidden_size": facts.hidden_size},
+        padding_changes=padding_changes,
+        notes=facts.notes,
+    )
+
+
+def _append(ops: Ops, model: ModelProto) -> Value:
+    """Put the traced nodes into the graph under construction."""
+    graph = ops.graph
+    graph.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    given = {entry.name: _feed(graph, ops, entry.name) for entry in model.graph.input}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    # By what they read: all layers on one input at once, it is quantized once.
+    products: dict[str, list[NodeProto]] = {}
+    rest = []
+    for node in model.graph.node:
+        if _is_linear(node, tensors):
+            products.setdefault(node.input[0], []).append(node)
+        else:
+            rest.append(node)
+    for name in sorted({name for node in rest for name in _reads(node)} & set(tensors)):
+        _initializer(graph, tensors[name])
+    became: dict[str, Value] = given  # what inputs and the products' outputs are called here
+    for node in model.graph.node:
+        if node.output[0] in became:
+            continue
+        if not _is_linear(node, tensors):
+            _rename(node, became)
+            graph.nodes.append(node)
+            continue
+        together = products[node.input[0]]
+        layers = [_linear(tensors[other.input[1]]) for other in together]
+        values = ops.target.linears(graph, became.get(node.input[0], node.input[0]), layers)
+        became.update({other.output[0]: value for other, value in zip(together, values, strict=True)})
+    return became.get(STATES, STATES)
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """Names that a node reads, and that the branches and loops in it read."""
+    return {*node.input, *(name for inner in _inner(node) for name in _reads(inner))}
+
+
+def _rename(node: NodeProto, became: Mapping[str, Value]) -> None:
+    node.input[:] = [became.get(name, name) for name in node.input]
+    for inner in _inner(node):
+        _rename(inner, became)
+
+
+def _inner(node: NodeProto) -> list[NodeProto]:
+    return [inner for attribute in node.attribute for inner in attribute.g.node]
+
+
+def _is_linear(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
+    """Whether a node multiplies states with a matrix of weights."""
+    weight = tensors.get(node.input[1]) if node.op_type == "MatMul" else None
+    return weight is not None and len(weight.dims) == 2 and weight.data_type == TensorProto.FLOAT
+
+
+def _linear(tensor: TensorProto) -> Linear:
+    """(in, out) as MatMul takes it -> (out, in) as checkpoints have it."""
+    rows, columns = tensor.dims
+    return Linear(Weight(tensor.name, (columns, rows), _loader(tensor, transposed=True)))
+
+
+def _loader(tensor: TensorProto, *, transposed: bool = False) -> Callable[[], Array]:
+    def read() -> Array:
+        array: Array = numpy_helper.to_array(tensor)
+        return array.T if transposed else array
+
+    return read
+
+
+def _feed(graph: Graph, ops: Ops, name: str) -> Value:
+    """What the traced graph's input `name` is among ours."""
+    if name == "token_type_ids":
+        ids = ops.tokens.input_ids
+        return graph.node("Sub", ids, ids, name=name)  # all of type 0
+    return {"input_ids": ops.tokens.input_ids, "attention_mask": ops.tokens.attention_mask}[name]
+
+
+def _initializer(graph: Graph, tensor: TensorProto) -> None:
+    array = numpy_helper.to_array(tensor)
+    if array.nbytes <= SMALL:
+        graph.constants[tensor.name] = numpy_helper.from_array(array, tensor.name)
+    else:
+        graph.weight(Weight(tensor.name, array.shape, _loader(tensor), np.dtype(array.dtype)))
