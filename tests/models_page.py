@@ -21,7 +21,7 @@ from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"
-REAL = Path(__file__).parents[1] / "benchmarks" / "real_weights.json"
+REAL = Path(__file__).parents[1] / "benchmarks" / "precision" / "real_weights.json"
 Figures = Mapping[str, Any]
 
 TEXT = """# Models
