@@ -15,10 +15,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks.compare import contenders, environments, processes, runner
-from benchmarks.compare.contenders import REFERENCE, Contender
+from benchmarks.compare.contenders import Contender
 from benchmarks.compare.preparation import Preparation
 from benchmarks.compare.processes import Process
 from benchmarks.errors import ContenderError
+from benchmarks.report.records import REFERENCE
 
 FAKE = Path(__file__).parent / "benchmarks" / "fake_contender.py"
 CHECK_CALLS = 1 + 82  # the workload; then 80 texts together, alone, and in another order

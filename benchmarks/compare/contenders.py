@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import BenchmarkError
+from ..report.records import REFERENCE
 
 # First and alone, so that an index with a CPU build of torch gives that one.
 TORCH = ("torch==2.13.0",)
-REFERENCE = "st-torch"  # what every vector and ratio is held against
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from fastembed_rt import FastembedRtError, manifest
 from ..data import lengths, tasks, workloads
 from ..data.workloads import WORKLOADS, Workload
 from ..errors import BenchmarkError
-from ..precision import quality
 from ..report import tables
+from ..report.records import REFERENCE
 from . import about, contenders, parts, suite
-from .contenders import CONTENDERS, REFERENCE
+from .contenders import CONTENDERS
 from .measure import Patience, Result, Row
 from .parts import PARTS, Settings
 
@@ -51,7 +51,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cold-rounds", type=_count, default=3, help="fresh processes for each contender; 0: none")
     parser.add_argument("--threads", type=_positive, default=2, help="for each contender")
     parser.add_argument("--quality-contenders", default="", help="to be scored beside the reference and this project")
-    quality.add_arguments(parser)
+    tasks.add_arguments(parser)
     parser.add_argument("--patience", type=_factor, default=1.0, help="factor on all time limits")
     parser.add_argument(
         "--out", type=Path, help=f"folder for {RECORD} (default: benchmarks/results/DATE-MACHINE of this project)"
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
     if not (args.checkpoint / "modules.json").is_file():
         raise BenchmarkError(f"{args.checkpoint} is not a sentence-transformers checkpoint: it has no modules.json")
     data = workloads.data_folder(args.data)
-    wanted = parts.named(quality.words_of(args.parts))
-    chosen = contenders.named(quality.words_of(args.contenders))
-    scored = [row.name for row in contenders.named(quality.words_of(args.quality_contenders) or [REFERENCE])]
-    asked = workloads.named(quality.words_of(args.workloads))
+    wanted = parts.named(tasks.words_of(args.parts))
+    chosen = contenders.named(tasks.words_of(args.contenders))
+    scored = [row.name for row in contenders.named(tasks.words_of(args.quality_contenders) or [REFERENCE])]
+    asked = workloads.named(tasks.words_of(args.workloads))
     record = record_path(args.out, force=args.force)
 
     timed = [workload for workload in asked if (workload.length or 0) <= model.max_length]
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     texts = _texts(timed, data, args.model_dir)
     precisions = sorted({variant.precision for variant in model.variants})
     # Before anything is measured: a file that is no task must not end a run after an hour.
-    languages, hub = quality.words_of(args.languages), quality.words_of(args.hub)
+    languages, hub = tasks.words_of(args.languages), tasks.words_of(args.hub)
     found, skipped = tasks.find(data, languages, hub) if PARTS["quality"] in wanted else ([], [])
     result = Result(
         about=about.describe(args, model, wanted, timed, texts),

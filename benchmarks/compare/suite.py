@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..data.workloads import Workload
 from ..errors import BenchmarkError, ContenderError
+from ..report.records import REFERENCE
 from . import environments
-from .contenders import ENVIRONMENTS, REFERENCE, Contender
+from .contenders import ENVIRONMENTS, Contender
 from .measure import Patience, Result, Row, Work
 from .parts import Part, Run, Settings
 from .preparation import Preparation

@@ -10,6 +10,7 @@ A data set of the hub is one of the last two, whichever its files say.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import json
@@ -44,6 +45,24 @@ class Task:
     metrics: tuple[str, ...]
     texts: list[str]
     scores: Callable[[Vectors], dict[str, float]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, beyond those that the data folder has."""
+    parser.add_argument(
+        "--languages", default="en", help="of STS-B, separated by commas; the folder may have de, ru, zh"
+    )
+    parser.add_argument(
+        "--hub",
+        default="",
+        help="data sets of the hub, separated by commas: in BEIR's layout (mteb/scifact), or sentence pairs "
+        "(mteb/stsbenchmark-sts, mteb/sickr-sts)",
+    )
+
+
+def words_of(given: str) -> list[str]:
+    """The words of a list separated by commas."""
+    return [word.strip() for word in given.split(",") if word.strip()]
 
 
 def find(data: Path, languages: Sequence[str], hub: Sequence[str]) -> tuple[list[Task], list[tuple[str, str]]]:

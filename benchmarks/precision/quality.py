@@ -29,26 +29,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model directory")
     parser.add_argument("--data", help="folder with stsb/, sick/, sts/ and retrieval/")
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
-    add_arguments(parser)
+    tasks.add_arguments(parser)
     return printed(scored, parser.parse_args(words))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which tasks, beyond those that the data folder has."""
-    parser.add_argument(
-        "--languages", default="en", help="of STS-B, separated by commas; the folder may have de, ru, zh"
-    )
-    parser.add_argument(
-        "--hub",
-        default="",
-        help="data sets of the hub, separated by commas: in BEIR's layout (mteb/scifact), or sentence pairs "
-        "(mteb/stsbenchmark-sts, mteb/sickr-sts)",
-    )
 
 
 def scored(args: argparse.Namespace) -> str:
     """Score every precision of the directory, and the reference."""
-    found, skipped = tasks.find(data_folder(args.data, texts=False), words_of(args.languages), words_of(args.hub))
+    found, skipped = tasks.find(
+        data_folder(args.data, texts=False), tasks.words_of(args.languages), tasks.words_of(args.hub)
+    )
     if not found:
         raise BenchmarkError(f"no task to score: {'; '.join(f'{name}: {reason}' for name, reason in skipped)}")
     rows: dict[str, Encode] = {}
@@ -68,11 +57,6 @@ def scored(args: argparse.Namespace) -> str:
         body.append([name, *(f"{value:.2f}" for score in scores for value in score.values())])
     lines = [table(head, body), *(f"skipped: {name}: {reason}" for name, reason in skipped)]
     return "\n".join(lines)
-
-
-def words_of(given: str) -> list[str]:
-    """The words of a list separated by commas."""
-    return [word.strip() for word in given.split(",") if word.strip()]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from ..data.workloads import data_folder
 from ..errors import BenchmarkError, printed
 from ..report.table import table
 from . import int8
-from .quality import words_of
 
 RECORD = Path(__file__).parent / "real_weights.json"
 COSINES = ("mean", "p1", "min", "degenerate_mean", "degenerate_min")
@@ -52,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def measured(args: argparse.Namespace) -> str:
     """Both tables."""
     data = data_folder(args.data)
-    wanted, _ = tasks.find(data, words_of(args.languages), [])
+    wanted, _ = tasks.find(data, tasks.words_of(args.languages), [])
     if not wanted:
         raise BenchmarkError(f"{data} has no task to score: neither stsb/ nor retrieval/")
     texts, odd = int8.real_texts(data, args.texts), int8.degenerate_texts(data)

@@ -15,11 +15,11 @@ from statistics import median
 
 import numpy as np
 
-from ..compare.contenders import REFERENCE
 from ..errors import BenchmarkError
 from . import noise, records, series
 from .figures import Record, peak_rss
 from .noise import Change, Pair
+from .records import REFERENCE
 from .series import Measure
 from .table import table
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..compare.contenders import REFERENCE
 from .figures import Record
-from .records import label
+from .records import REFERENCE, label
 from .sections import Drawing, Part, Table, looks, words
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..compare.contenders import REFERENCE
 from ..errors import BenchmarkError
 from . import records
 from .figures import Record, cold, disturbed, latency, peak_rss, speed, worst_fidelity
+from .records import REFERENCE
 from .table import table
 
 BEGIN, END = "<!-- benchmark table: begin ({}) -->", "<!-- benchmark table: end -->"

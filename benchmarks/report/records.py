@@ -10,6 +10,7 @@ from ..errors import BenchmarkError
 from .figures import Record
 
 FILE = "record.json"
+REFERENCE = "st-torch"  # the contender that every vector and ratio is held against
 FORMATS = (1, 2)
 # What the first format always has, and what the second adds; parts that were not asked for may be missing.
 NEEDED = ("machine", "settings", "started", "workloads", "contenders", "samples", "latencies", "cold")

@@ -12,13 +12,13 @@ import pytest
 from fake_runs import CHECK_CALLS, Run, word_tokenizer
 
 from benchmarks.compare.adapters import together
-from benchmarks.compare.contenders import REFERENCE
 from benchmarks.compare.parts import fresh, served
 from benchmarks.compare.parts.peaks_and_operators import shares
 from benchmarks.data import lengths, workloads
 from benchmarks.errors import BenchmarkError
 from benchmarks.inside import limits
 from benchmarks.report import tables
+from benchmarks.report.records import REFERENCE
 
 BATCH_CALLS = sum(1 + -(-256 // batch) for batch in served.BATCHES)  # with warm-up
 

@@ -17,10 +17,10 @@ from fake_runs import Run
 from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
 
-from benchmarks.compare.contenders import REFERENCE
 from benchmarks.data import scores, tasks
 from benchmarks.errors import BenchmarkError
 from benchmarks.precision import quality
+from benchmarks.report.records import REFERENCE
 
 WORDS = "cat dog house river runs sleeps under over tree red blue new light night day machine vector text".split()
 Vectors = npt.NDArray[np.float32]

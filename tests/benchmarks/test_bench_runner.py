@@ -12,9 +12,9 @@ import pytest
 from fake_runs import CHECK_CALLS, Run
 
 from benchmarks.compare import about, conditions, contenders, environments, measure, runner
-from benchmarks.compare.contenders import REFERENCE
 from benchmarks.compare.parts import served
 from benchmarks.errors import BenchmarkError
+from benchmarks.report.records import REFERENCE
 
 
 def test_rounds_are_interleaved_and_their_order_rotates(run: Run, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from ...data.tasks import Task
 from ...errors import ContenderError
+from ...report.records import REFERENCE
 from .. import conditions, measure
-from ..contenders import REFERENCE, Contender
+from ..contenders import Contender
 from ..measure import Patience, Reference, Result, Work, rotated
 from ..preparation import Preparation
 from ..processes import Process

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ...data import fidelity
 from ...errors import ContenderError
-from ..contenders import REFERENCE
+from ...report.records import REFERENCE
 from ..measure import rotated
 from .run import Run
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ...errors import ContenderError
-from ..contenders import REFERENCE
+from ...report.records import REFERENCE
 from ..measure import vectors
 from .run import Run
 

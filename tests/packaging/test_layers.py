@@ -1,0 +1,127 @@
+"""Which package may import which: as the tables say, one way, without a circle; CONTRIBUTING has the same tables."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {"fastembed_rt": ROOT, "fastembed_rt_export": ROOT / "export", "benchmarks": ROOT}
+# By distribution: a row a package or module on its first level, lower ones first, with all that it imports, also late.
+LAYERS = {
+    "fastembed_rt": """
+    errors machine native
+    manifest: errors
+    precisions: manifest
+    files: errors manifest
+    system: errors
+    text: errors
+    vectors: errors manifest text
+    hub: errors manifest system
+    run: errors files manifest native precisions system
+    models: errors files hub machine manifest run system text vectors
+    __init__: errors models run
+    cli: errors files hub machine manifest models native precisions run system vectors
+    __main__: cli
+    """,
+    "fastembed_rt_export": """
+    errors __init__
+    graph settings: errors
+    files: errors settings
+    tensors: errors files graph
+    architectures: errors graph tensors
+    static masked_lm: architectures errors graph tensors
+    traced: architectures errors graph tensors
+    checkpoint: architectures errors files graph settings static tensors traced
+    tokenizer: checkpoint errors files
+    heads: checkpoint errors graph
+    gate: architectures checkpoint errors static
+    quantize: errors gate graph
+    variants: errors gate graph quantize
+    directory: errors gate
+    tasks: architectures checkpoint errors files gate graph heads masked_lm quantize settings tensors tokenizer variants
+    pipeline: checkpoint directory errors gate graph heads quantize tasks tokenizer variants
+    """,
+    "benchmarks": """
+    errors demo gpu
+    data report inside: errors
+    precision: data errors report
+    compare: data errors report
+    """,
+}
+
+
+def table(package: str) -> dict[str, set[str]]:
+    """What each room may import."""
+    found = {}
+    for line in LAYERS[package].strip().splitlines():
+        rooms, _, imported = line.partition(":")
+        found.update({room: set(imported.split()) for room in rooms.split()})
+    return found
+
+
+def imports(package: str) -> dict[str, set[str]]:
+    """What each room imports of the others."""
+    found: dict[str, set[str]] = {}
+    for file in sorted((SOURCES[package] / package).rglob("*.py")):
+        here = file.relative_to(SOURCES[package]).with_suffix("").parts
+        room = here[1] if len(here) > 2 else here[-1]
+        others = found.setdefault(room, set())
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for parts in _named(node, here[:-1]):
+                if parts[0] == package and len(parts) > 1 and _is_room(package, parts[1]):
+                    others.add(parts[1])
+        others.discard(room)
+    return found
+
+
+def _named(node: ast.AST, package: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if isinstance(node, ast.Import):
+        return [tuple(alias.name.split(".")) for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        module = (*base, *(node.module.split(".") if node.module else ()))
+        return [(*module, alias.name) for alias in node.names]
+    return []
+
+
+def _is_room(package: str, name: str) -> bool:
+    place = SOURCES[package] / package / name
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_each_package_imports_what_the_table_gives_it_and_no_less(package: str) -> None:
+    assert imports(package) == table(package)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_table_has_no_circle_and_lower_rows_first(package: str) -> None:
+    allowed = table(package)
+    list(TopologicalSorter(allowed).static_order())
+    seen: set[str] = set()
+    for room, others in allowed.items():
+        assert others <= seen, f"{room} stands above what it imports"
+        seen.add(room)
+
+
+def test_the_runtime_knows_the_export_stage_in_its_commands_only() -> None:
+    for file in (ROOT / "fastembed_rt").rglob("*.py"):
+        named = [parts for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) for parts in _named(node, ())]
+        if any(parts[0] == "fastembed_rt_export" for parts in named):
+            assert file.parent.name == "cli", file
+
+
+def test_contributing_has_the_same_tables() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for package, lines in LAYERS.items():
+        for line in (line.strip() for line in lines.strip().splitlines()):
+            assert f"    {line}\n" in page, f"{package}: {line}"
+
+
+def test_no_file_name_is_there_twice_in_the_benchmarks() -> None:
+    names = [file.name for file in (ROOT / "benchmarks").rglob("*.py") if not file.name.startswith(("__", "conftest"))]
+    assert sorted(set(names)) == sorted(names)
