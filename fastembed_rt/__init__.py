@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from .errors import FastembedRtError
 
 if TYPE_CHECKING:
-    from .models.base import EncodeStats
     from .models.embedding import EmbeddingModel
     from .models.late_interaction import LateInteractionModel
     from .models.reranker import Reranker
     from .models.sparse import SparseModel
+    from .models.stats import EncodeStats
 
 __version__ = "0.1.0"
 _MODULES = {  # of what loads when it is asked for
     "EmbeddingModel": "models.embedding",
-    "EncodeStats": "models.base",
+    "EncodeStats": "models.stats",
     "LateInteractionModel": "models.late_interaction",
     "Reranker": "models.reranker",
     "SparseModel": "models.sparse",

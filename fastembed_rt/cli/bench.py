@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     chosen: list[str] = []
 
     def files(described: Manifest) -> list[str]:
-        from ..models.base import choose_provider
+        from ..models.opening import choose_provider
         from ..run.session import choose_variant
 
         args.provider = choose_provider(described, args.provider, args.precision).provider

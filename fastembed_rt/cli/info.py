@@ -120,7 +120,7 @@ def find_loading(
 
 def _choice(facts: Manifest, provider: str, precision: str | None) -> Choice:
     """The provider asked for, or what "auto" would take; without onnxruntime, the CPU's, and the page says why."""
-    from ..models.base import choose_provider
+    from ..models.opening import choose_provider
     from ..run.providers import AUTO, Choice
 
     try:

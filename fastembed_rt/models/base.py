@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeVar
@@ -19,74 +16,32 @@ from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeV
 import numpy as np
 import numpy.typing as npt
 
-from .. import machine, manifest
+from .. import machine
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError
-from ..files import Identity, ModelFiles
-from ..hub import resolve
-from ..manifest import CLASSES, OUTPUTS, RERANKING, ROLES, FileRecord, Manifest, Variant
+from ..files import Identity
+from ..manifest import OUTPUTS, RERANKING, Manifest, Variant
 from ..run import batching
 from ..run.contract import Runner
 from ..run.engine import Engine, Split
-from ..run.providers import AUTO, PROVIDERS, Choice, choose
-from ..run.session import choose_variant, open_session
+from ..run.providers import AUTO, PROVIDERS
+from ..run.session import open_session
 from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window
 from . import forks
 from .fixed import Chosen, Fixed
+from .opening import Opened, Source, check_task, chosen_provider, chosen_variant, of_route
+from .opening import opened as find
 from .options import check_device_ids, positive, seconds
 from .prompts import Prompts
+from .stats import Counter, EncodeStats
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
-Counts = tuple[int, int, int]  # texts, tokens, truncated texts
-NOTHING: Counts = (0, 0, 0)
 BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True)
-class EncodeStats:
-    """What a model has encoded since it was loaded."""
-
-    texts: int = 0
-    tokens: int = 0  # after truncation, special tokens included
-    truncated: int = 0  # texts that lost tokens to max_length
-
-    def __add__(self, other: EncodeStats) -> EncodeStats:
-        """Of both."""
-        return EncodeStats(self.texts + other.texts, self.tokens + other.tokens, self.truncated + other.truncated)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a model is and how it is to run, as callers say it; see EmbeddingModel for each."""
-
-    path_or_name: str | os.PathLike[str]
-    provider: str = "cpu"
-    precision: str | None = None
-    target: str | None = None
-    threads: int | None = None
-    max_batch_tokens: int | None = None
-    max_wait: float = 0.0
-    device_ids: Sequence[int] | None = None
-    check_hashes: bool = True
-    revision: str | None = None
-    token: str | bool | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    local_files_only: bool = False
-    route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model directory that has been read: its manifest, and its files as they were then."""
-
-    path: Path  # absolute, links followed
-    whole: Manifest  # of all routes
-    files: ModelFiles
 
 
 class Work(Protocol[T_co]):
@@ -127,58 +82,26 @@ class LoadedModel:
             ModelNotFoundError, ModelFormatError, IntegrityError: no directory, or one that cannot be read.
             InvalidInputError: a model of another task; an option that the model cannot have.
         """
-        self._opened = self._open(source) if opened is None else opened
+        self._opened = find(source, self.task) if opened is None else opened
         whole, self._files = self._opened.whole, self._opened.files
         self.path = self._opened.path
         check_task(whole, self.task, str(self.path))
-        self.manifest = _of_route(whole, source.route)
+        self.manifest = of_route(whole, source.route)
         self._route = source.route
-        self._choice = self._choose_provider(self.manifest, source)
+        self._choice = chosen_provider(self.manifest, source)
         self.provider = self._choice.provider
-        self.variant = self._choose(self.manifest, source)
+        self.variant = chosen_variant(self.manifest, source)
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
         fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
         self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
         self._max_wait = seconds("max_wait", source.max_wait)
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
-        self._counted: dict[int, Counts] = {}  # by thread, each of which writes its own: nothing to lock
+        self._counter = Counter()
         self._closed = False
         self._engine: Runner | None = None
         self._starting: dict[str, Task[Runner]] = {}
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
-
-    def _open(self, source: Source) -> Opened:
-        """The directory, fetched from the hub if it is there, and every file that may be needed, held open."""
-
-        def records(described: Manifest) -> list[FileRecord]:
-            check_task(described, self.task, str(source.path_or_name))  # before anything large is fetched
-            found = _of_route(described, source.route)
-            wanted = [found] if source.route is not None else [found, *found.routes.values()]
-            return [file for encoder in wanted for file in (encoder.tokenizer, *self._choose(encoder, source).files)]
-
-        def names(described: Manifest) -> Iterable[str]:
-            return [record.file for record in records(described)]
-
-        path = resolve.resolve_model(
-            source.path_or_name,
-            files=names,
-            revision=source.revision,
-            token=source.token,
-            cache_dir=source.cache_dir,
-            local_files_only=source.local_files_only,
-        ).resolve()  # once: where the process goes, and where links lead later, is nothing to this model
-        whole = manifest.read(path)
-        return Opened(path, whole, ModelFiles(path, records(whole)))
-
-    @classmethod
-    def _choose(cls, described: Manifest, source: Source) -> Variant:
-        provider = cls._choose_provider(described, source).provider
-        return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
-
-    @staticmethod
-    def _choose_provider(described: Manifest, source: Source) -> Choice:
-        return choose_provider(described, source.provider, source.precision, source.target)
 
     @Chosen
     def precision(self) -> str:
@@ -246,7 +169,7 @@ class LoadedModel:
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded."""
-        return self._counts()
+        return self._counter.total()
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -352,7 +275,7 @@ class LoadedModel:
                         coming = engine.background(call, work.tokenize, following)
                     results = engine.collect(running)
                 tokenized.report()
-                self._count(tokenized)
+                self._counter.add(tokenized)
                 yield work.finish(tokenized, results)
                 if self._engine is not engine:  # closed, or this is a fork's child, where nothing is coming any more
                     engine, coming = self._running(), None
@@ -365,14 +288,6 @@ class LoadedModel:
         finally:
             if outer is None:
                 call.given_up = True  # whatever of it still waits is not begun
-
-    def _count(self, tokenized: Tokenized) -> None:
-        thread = threading.get_ident()
-        texts, tokens, truncated = self._counted.get(thread, NOTHING)
-        self._counted[thread] = (texts + tokenized.texts, tokens + tokenized.tokens, truncated + tokenized.truncated)
-
-    def _counts(self) -> EncodeStats:
-        return sum((EncodeStats(*counts) for counts in list(self._counted.values())), EncodeStats())
 
     def _check_open(self) -> None:
         if self._closed:
@@ -440,9 +355,9 @@ class LoadedModel:
             "precision": variant.precision,
             "target": variant.target,
             "threads": max(self.threads // len(self.device_ids), 1),
-            "max_length": self._longest,
             "max_batch_tokens": self.max_batch_tokens,
             "check_hashes": False,  # this process checks them
+            **self._limits(),
             **({"route": self._route} if self._route is not None else {}),
         }
         kind = type(self)
@@ -461,6 +376,10 @@ class LoadedModel:
             split=self._splitter(),
             mixed_lengths=self.manifest.padding,
         )
+
+    def _limits(self) -> dict[str, int]:
+        """Options with which a device's model takes the longest text."""
+        return {"max_length": self._longest}
 
     def _feeds(
         self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
@@ -500,37 +419,3 @@ class WithMaxLength(LoadedModel):
         value = self._new_limit("max_length", wanted, self.manifest.max_length)
         self._tokenizer = self._tokenizer.with_max_length(value)
         self._max_length = value
-
-
-def _of_route(described: Manifest, role: str | None) -> Manifest:
-    """What is said of the encoder for texts in this role, which is the only one of many models."""
-    if role is None:
-        return described
-    if role not in ROLES:
-        raise InvalidInputError(f"route {role!r} is not known; known: {', '.join(ROLES)}")
-    # On its own, also where it is the default one: its prompts and vectors are those of its role alone.
-    return described.routes.get(role, replace(described, routes={}))
-
-
-def choose_provider(
-    described: Manifest, provider: str, precision: str | None = None, target: str | None = None
-) -> Choice:
-    """The provider asked for, or what "auto" takes for this model."""
-
-    def unsuited(name: str) -> str | None:
-        try:
-            choose_variant(described, provider=name, precision=precision, target=target)
-        except FastembedRtError as error:
-            return str(error).partition(";")[0]
-        return None
-
-    return choose(provider, unsuited)
-
-
-def check_task(described: Manifest, wanted: str, where: str | Path) -> None:
-    """Raise InvalidInputError where a model directory is for another class than the one that opens it."""
-    if described.task != wanted:
-        raise InvalidInputError(
-            f"{where} holds a model for {described.task}; open it with fastembed_rt.{CLASSES[described.task]}, "
-            f"not {CLASSES[wanted]}"
-        )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,12 @@ from ..vectors import quantized
 from ..vectors.dense import chunk_means
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
-from .base import MAX_BATCH_TOKENS, EncodeStats, Opened, Source, WithMaxLength
+from .base import MAX_BATCH_TOKENS, WithMaxLength
 from .fixed import Chosen
+from .opening import LoadOptions, Opened, Source, documented
 from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .stats import EncodeStats
 
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 Vectors = npt.NDArray[np.float32]
@@ -35,43 +37,24 @@ class EmbeddingModel(WithMaxLength):
 
     task = EMBEDDING
 
+    @documented
     def __init__(
         self,
         path_or_name: str | os.PathLike[str],
         *,
-        provider: str = "cpu",
-        precision: str | None = None,
-        target: str | None = None,
-        threads: int | None = None,
-        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        check_hashes: bool = True,
-        max_wait: float = 0.0,
         route: str | None = None,
+        **options: Unpack[LoadOptions],
     ) -> None:
         """Load a model.
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda, tensorrt, openvino, coreml or directml. It runs, or an error says why not: there is no
-                fallback. "auto" takes cuda where it runs, else cpu, and says so in `provider_choice`.
-            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
-            target: which of the precision's graphs; None takes the one that is fastest under the provider.
-            threads: None takes what the process may use: affinity and container quota, not the host's cores.
-            device_ids: numbers of the GPUs that work, one process each; None takes the first. With provider="cpu", as
-                many processes as there are numbers.
             max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
-            max_batch_tokens: bound on the tokens of a batch, padding included, and so on memory; None takes the
-                provider's: 512 on CPUs, 16,384 on GPUs.
             truncate_dim: length of the vectors returned (Matryoshka); cut vectors are normalized again if the
                 model normalizes (sentence-transformers does so with normalize_embeddings=True only).
             prompts: texts put in front, by name, instead of the model's own.
@@ -79,40 +62,11 @@ class EmbeddingModel(WithMaxLength):
             truncation: what happens to a text over max_length. "truncate" cuts and counts it in `stats`, "warn" also
                 warns, "error" raises, "chunk" encodes all of it in pieces of max_length and takes the mean of the
                 pieces' vectors (a prompt stands in the first piece only), normalized again if the model normalizes.
-            revision: branch, tag or commit on the hub.
-            token: hub token; None takes the one that is logged in.
-            cache_dir: where hub files are kept; None takes huggingface_hub's own.
-            local_files_only: do not ask the hub, take what is in the cache.
-            check_hashes: compare the files with the manifest's SHA-256 before the first vector.
-            max_wait: seconds that a single text waits for texts of other threads to run with it. At 0 nothing waits,
-                and what arrives while another call runs is still gathered into one batch.
             route: "query" or "document" loads the encoder for such texts alone, where the model has one for each; None
                 loads the default one, and another when `encode_query` or `encode_document` first needs it.
-
-        Raises:
-            ModelNotFoundError: neither a directory nor a hub repository.
-            ModelFormatError, IntegrityError: a directory that cannot be read, or was altered.
-            ProviderUnavailableError: the provider does not run here.
-            MissingDependencyError: no onnxruntime.
-            InvalidInputError: an option that the model cannot have.
+            **options: as for all models.
         """
-
-        source = Source(
-            path_or_name=path_or_name,
-            provider=provider,
-            precision=precision,
-            target=target,
-            threads=threads,
-            device_ids=device_ids,
-            max_batch_tokens=max_batch_tokens,
-            max_wait=max_wait,
-            check_hashes=check_hashes,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            route=route,
-        )
+        source = Source(path_or_name=path_or_name, **options, route=route)
         self._set_up(source, None, max_length, truncate_dim, prompts, default_prompt_name, truncation)
 
     def _set_up(
@@ -275,7 +229,7 @@ class EmbeddingModel(WithMaxLength):
     @property
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
-        return sum((other.stats for other in self._loaded_others()), self._counts())
+        return sum((other.stats for other in self._loaded_others()), super().stats)
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from ..system.progress import progress
 from ..text.tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts
 from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.maxsim import Vectors, maxsim
-from .base import LoadedModel, Source
+from .base import LoadedModel
+from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
@@ -31,63 +32,29 @@ class LateInteractionModel(LoadedModel):
 
     task = LATE_INTERACTION
 
+    @documented
     def __init__(
         self,
         path_or_name: str | os.PathLike[str],
         *,
-        provider: str = "cpu",
-        precision: str | None = None,
-        target: str | None = None,
-        threads: int | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
-        max_batch_tokens: int | None = None,
         prompts: Mapping[str, str] | None = None,
         truncation: str = "truncate",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        check_hashes: bool = True,
-        max_wait: float = 0.0,
+        **options: Unpack[LoadOptions],
     ) -> None:
-        """Load a late-interaction encoder; options and errors as for EmbeddingModel.
+        """Load a late-interaction encoder.
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda or tensorrt. It runs, or an error says why not.
-            precision: fp32, fp16 or int8; None takes the directory's default variant.
-            target: which of the precision's graphs; None takes the fastest under the provider.
-            threads: None takes what the process may use.
             query_length: tokens after which queries are cut, special tokens included; where the model fills all
                 queries up to one length, this is that length. None takes the model's own.
             document_length: tokens after which documents are cut; None takes the model's own.
-            max_batch_tokens: bound on the tokens of a batch, padding included; None takes the provider's.
             prompts: what stands in front of texts, by name, instead of the model's own ("query", "document").
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
-            revision: branch, tag or commit on the hub.
-            token: hub token; None takes the one that is logged in.
-            cache_dir: where hub files are kept.
-            local_files_only: do not ask the hub.
-            check_hashes: compare the files with the manifest's SHA-256 first.
-            max_wait: seconds that a small call waits for calls of other threads to run with it.
+            **options: as for all models.
         """
-        super().__init__(
-            Source(
-                path_or_name=path_or_name,
-                provider=provider,
-                precision=precision,
-                target=target,
-                threads=threads,
-                max_batch_tokens=max_batch_tokens,
-                max_wait=max_wait,
-                check_hashes=check_hashes,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
-        )
+        super().__init__(Source(path_or_name=path_or_name, **options))
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(
                 f"truncation {truncation!r} is not for token vectors; known: {', '.join(TRUNCATIONS)}"
@@ -104,6 +71,9 @@ class LateInteractionModel(LoadedModel):
         if self._query_length != self._document_length:
             tokenizer = tokenizer.with_max_length(self._query_length)
         self._queries = self._role(tokenizer, queries=True)
+
+    def _limits(self) -> dict[str, int]:
+        return {"document_length": self._longest}
 
     def _role(self, tokenizer: TextTokenizer, *, queries: bool) -> _Role:
         about = self._about

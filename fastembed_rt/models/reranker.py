@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from ..run import batching
 from ..system.progress import progress
 from ..text.tokenizer import Pair, Tokenized, check_iterable, check_pairs, check_texts
 from ..text.windows import CHARACTERS, TEXTS, Window
-from .base import Source, WithMaxLength
+from .base import WithMaxLength
+from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import Prompts
 
@@ -39,65 +40,28 @@ class Reranker(WithMaxLength):
 
     task = RERANKING
 
+    @documented
     def __init__(
         self,
         path_or_name: str | os.PathLike[str],
         *,
-        provider: str = "cpu",
-        precision: str | None = None,
-        target: str | None = None,
-        threads: int | None = None,
-        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        check_hashes: bool = True,
-        max_wait: float = 0.0,
+        **options: Unpack[LoadOptions],
     ) -> None:
-        """Load a reranker; options and errors as for EmbeddingModel.
+        """Load a reranker.
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda, tensorrt, openvino, coreml, directml or auto. It runs, or an error says why not.
-            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
-            target: which of the precision's graphs; None takes the fastest under the provider.
-            threads: None takes what the process may use.
-            device_ids: numbers of the GPUs that work, one process each; None takes the first.
             max_length: tokens of a pair, special tokens included; the longer of its two texts is cut first.
-            max_batch_tokens: bound on the tokens of a batch, padding included; None takes the provider's.
             prompts: texts put in front of the first text, by name, instead of the model's own.
             default_prompt_name: the prompt when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
-            revision: branch, tag or commit on the hub.
-            token: hub token; None takes the one that is logged in.
-            cache_dir: where hub files are kept.
-            local_files_only: do not ask the hub.
-            check_hashes: compare the files with the manifest's SHA-256 first.
-            max_wait: seconds that a small call waits for calls of other threads to run with it.
+            **options: as for all models.
         """
-        super().__init__(
-            Source(
-                path_or_name=path_or_name,
-                provider=provider,
-                precision=precision,
-                target=target,
-                threads=threads,
-                device_ids=device_ids,
-                max_batch_tokens=max_batch_tokens,
-                max_wait=max_wait,
-                check_hashes=check_hashes,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
-        )
+        super().__init__(Source(path_or_name=path_or_name, **options))
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(f"truncation {truncation!r} is not for pairs; known: {', '.join(TRUNCATIONS)}")
         assert self.manifest.reranking is not None  # the manifest is checked at birth

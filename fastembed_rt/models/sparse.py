@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from ..system.progress import progress
 from ..text.tokenizer import Tokenized, check_iterable, check_texts
 from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
-from .base import Source, WithMaxLength
+from .base import WithMaxLength
+from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 
@@ -33,64 +34,31 @@ class SparseModel(WithMaxLength):
 
     task = SPARSE
 
+    @documented
     def __init__(
         self,
         path_or_name: str | os.PathLike[str],
         *,
-        provider: str = "cpu",
-        precision: str | None = None,
-        target: str | None = None,
-        threads: int | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int | None = None,
         max_active_dims: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        check_hashes: bool = True,
-        max_wait: float = 0.0,
+        **options: Unpack[LoadOptions],
     ) -> None:
-        """Load a sparse encoder; options and errors as for EmbeddingModel.
+        """Load a sparse encoder.
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            provider: cpu, cuda or tensorrt. It runs, or an error says why not.
-            precision: fp32, fp16 or int8; None takes the directory's default variant.
-            target: which of the precision's graphs; None takes the fastest under the provider.
-            threads: None takes what the process may use.
             max_length: tokens after which texts are cut, special tokens included; None takes the model's own.
-            max_batch_tokens: bound on the tokens of a batch, padding included; None: by the size of the vocabulary, so
-                that memory stays bounded whatever it is.
             max_active_dims: words kept of each vector, the heaviest; None takes the model's own, which may be all.
             prompts: texts put in front, by name, instead of the model's own.
             default_prompt_name: prompt of `encode` when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
-            revision: branch, tag or commit on the hub.
-            token: hub token; None takes the one that is logged in.
-            cache_dir: where hub files are kept.
-            local_files_only: do not ask the hub.
-            check_hashes: compare the files with the manifest's SHA-256 first.
-            max_wait: seconds that a small call waits for calls of other threads to run with it.
+            **options: as for all models.
         """
         super().__init__(
-            Source(
-                path_or_name=path_or_name,
-                provider=provider,
-                precision=precision,
-                target=target,
-                threads=threads,
-                max_batch_tokens=max_batch_tokens,
-                max_wait=max_wait,
-                check_hashes=check_hashes,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            ),
+            Source(path_or_name=path_or_name, **options),
             batch_tokens=lambda described: min(max(MOST_WEIGHTS // described.dim, FEWEST_TOKENS), MOST_TOKENS),
         )
         if truncation not in TRUNCATIONS:
