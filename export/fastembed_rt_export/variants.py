@@ -7,7 +7,6 @@ precision, with weights of its own.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from fastembed_rt.system.sizes import readable
 from fastembed_rt.text.tokenizer import TextTokenizer
 
 from . import quantize
-from .errors import InvalidInputError, ParityError, UnsupportedCheckpointError
+from .errors import InvalidInputError, UnsupportedCheckpointError
 from .gate.long_texts import REPEATED, Reach, between, filled
 from .gate.parity import Fidelity, Vectors, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
@@ -241,8 +240,8 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         target = native_int8.target(recipe)
         return build(target, target.opset or DEFAULT_OPSET).graph
 
-    measured = _Measured(wanted, held_out, work, say)
-    recipe, figures = measured.passing(found, lambda tried: stock(tried).graph, "of stock operators")
+    fitting = quantize.Fitting(held_out, work, wanted.min_cosine, wanted.task.fidelity, wanted.task.outputs, say)
+    recipe, figures = fitting.passing(found, lambda tried: stock(tried).graph, "of stock operators")
     built = stock(recipe)
     written = _write(built.graph, work, "model.cpu.int8.onnx", wanted, say)
     made = [_variant(work, built.graph, written, int8.target(recipe, base), "int8", {**figures, **notes})]
@@ -253,7 +252,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         return built, made
     found = replace(found, by_text={**found.by_text, **found.by_text_of_tails})
     try:
-        recipe, figures = measured.passing(found, ours, "of our own operators")
+        recipe, figures = fitting.passing(found, ours, "of our own operators")
     except native_int8.NotNativeError as error:
         say(f"no graph for target native: {error}")
         return built, made
@@ -262,39 +261,6 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     shared = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
     made.insert(0, _variant(work, graph, shared, native_int8.target(recipe), "int8", {**figures, **notes}))
     return built, made
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """INT8 graphs beside the float one, on texts that took no part in calibration, but for a few of no or one token."""
-
-    wanted: Wanted
-    held_out: quantize.Sample
-    work: Path
-    say: Say
-
-    def passing(
-        self, found: quantize.Calibrated, make: Callable[[int8.Recipe], Graph], named: str
-    ) -> tuple[int8.Recipe, dict[str, Any]]:
-        """The recipe with which the graphs that `make` makes pass, and what the manifest says of it."""
-        task, bound = self.wanted.task, self.wanted.min_cosine
-
-        def vectors(recipe: int8.Recipe, of: quantize.Sample) -> Vectors:
-            with tempfile.TemporaryDirectory(dir=self.work) as folder:
-                write(make(recipe), Path(folder), "tried.onnx", name=self.wanted.name, metadata={})
-                return quantize.vectors(Path(folder) / "tried.onnx", of, available_threads())
-
-        def say(line: str) -> None:
-            self.say(f"int8 {named}: {line}")
-
-        recipe, fidelity = quantize.passing(found, self.held_out, vectors, task.fidelity, bound, say)
-        if not fidelity.passes(bound):
-            raise ParityError(
-                f"int8 {task.outputs} {named} are too far from fp32: {fidelity}, asked for {bound} or more; lower "
-                "--min-cosine if that will do, or export fp32"
-            )
-        left = sorted(set(found.errors) - set(recipe.groups))
-        return recipe, {"fidelity": fidelity.as_dict(), "int8_groups": len(recipe.groups), "float_groups": left}
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:

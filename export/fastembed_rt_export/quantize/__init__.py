@@ -1,8 +1,8 @@
 """Static INT8: what each layer's input looks like on real text, and the integers that lose least."""
 
 from .calibration import Calibrated, calibrate
-from .fallback import passing
-from .sample import Sample, vectors
+from .fit import Fitting
+from .sample import Sample
 from .texts import LONG_TOKENS, SEED, WORD_CHARACTERS, calibration_texts, chosen_texts, degenerate_texts, long_texts
 
 __all__ = [
@@ -10,12 +10,11 @@ __all__ = [
     "SEED",
     "WORD_CHARACTERS",
     "Calibrated",
+    "Fitting",
     "Sample",
     "calibrate",
     "calibration_texts",
     "chosen_texts",
     "degenerate_texts",
     "long_texts",
-    "passing",
-    "vectors",
 ]
