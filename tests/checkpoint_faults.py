@@ -9,7 +9,7 @@ import pytest
 from fastembed_rt_export.checkpoint.read import Checkpoint, load
 from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.graph.portable import PORTABLE
-from fastembed_rt_export.pipeline import build
+from fastembed_rt_export.tasks.embedding import build
 
 
 def built(directory: Path) -> Checkpoint:

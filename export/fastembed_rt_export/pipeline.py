@@ -12,9 +12,9 @@ from typing import Any
 
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub.resolve import resolve_checkpoint
-from fastembed_rt.manifest import EMBEDDING, Manifest, Refused, Source, record_file
+from fastembed_rt.manifest import Manifest, Refused, Source, record_file
 
-from . import heads, quantize, tasks, variants
+from . import quantize, tasks, variants
 from .checkpoint.read import Checkpoint, Overrides
 from .directory.card import CARD_FILE, card
 from .directory.encoders import prefixed, with_parity
@@ -24,12 +24,8 @@ from .gate import verify
 from .gate.long_texts import Reach
 from .gate.parity import INT8_MIN_COSINE
 from .gate.refusals import Refusals, left
-from .graph.graph import FLOAT, Graph
-from .graph.ops import Ops
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from .graph.target import Target
 from .tokenizer import tokenizer_json
-from .variants import Built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +149,7 @@ def _make(
     tokenizer = tokenizer_json.load(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
     made = variants.make(
-        lambda target, opset: build(checkpoint, target, opset),
+        lambda target, opset: tasks.build(checkpoint, target, opset),
         work,
         variants.Wanted(
             targets=options.targets,
@@ -173,30 +169,6 @@ def _make(
         refusals,
     )
     return _describe(checkpoint, work, tokenizer, made)
-
-
-def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
-    """Graph of encoder and heads for one target.
-
-    Raises:
-        CheckpointError: tensors that do not fit the config.
-        InvalidInputError: more dimensions asked for than there are.
-    """
-    if checkpoint.task != EMBEDDING:
-        return tasks.build(checkpoint, target, opset)
-    graph = Graph(opset)
-    first_only = checkpoint.pooling == ("cls",) and checkpoint.include_prompt
-    ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt), first_only=first_only)
-    tensors = checkpoint.tensors()
-    states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
-    beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
-    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
-    vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
-    wanted = checkpoint.overrides.get("truncate_dim", dim)
-    if wanted > dim:
-        raise InvalidInputError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
-    graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
-    return Built(graph, dim, beside)
 
 
 def check_again(directory: Path, name: str, options: ExportOptions, say: Callable[[str], None]) -> Manifest:

@@ -22,7 +22,7 @@ from fastembed_rt_export.checkpoint import read as checkpoints
 from fastembed_rt_export.checkpoint.read import POOLING_MODES, Checkpoint, Overrides
 from fastembed_rt_export.graph.portable import MAX_OPSET, MIN_OPSET, PORTABLE
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.pipeline import build
+from fastembed_rt_export.tasks.embedding import build
 
 Ids = npt.NDArray[np.int64]
 

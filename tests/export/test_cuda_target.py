@@ -42,7 +42,8 @@ from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.pipeline import ExportOptions, build, export
+from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tasks.embedding import build
 
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 BOUNDS = {"fp16": 0.9995, "bf16": 0.995}

@@ -38,7 +38,8 @@ from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.portable import PORTABLE
-from fastembed_rt_export.pipeline import ExportOptions, build, check_again, export
+from fastembed_rt_export.pipeline import ExportOptions, check_again, export
+from fastembed_rt_export.tasks.embedding import build
 
 Vectors = npt.NDArray[np.float32]
 MAX_LENGTH = 44

@@ -23,7 +23,7 @@ from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.files import check_file
 from fastembed_rt.manifest import Manifest, Refused, Variant
 from fastembed_rt.precisions import made_for
-from fastembed_rt_export import pipeline, variants
+from fastembed_rt_export import tasks, variants
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.gate import parity, report
 from fastembed_rt_export.gate.parity import Bounds
@@ -65,7 +65,7 @@ def beyond(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
     def bounds(precision: str, min_cosine: float) -> Bounds:
         return Bounds(2.0) if precision in precisions else parity.bounds(precision, min_cosine)
 
-    for module in ("report", "tasks.reranking_parity"):
+    for module in ("gate.report", "tasks.reranking_parity"):
         monkeypatch.setattr(f"fastembed_rt_export.{module}.bounds", bounds)
 
 
@@ -218,7 +218,7 @@ def test_what_no_precision_can_be_made_of_is_refused_as_such_and_at_once(
         calls.append(1)
         raise UnsupportedCheckpointError("a swing")
 
-    monkeypatch.setattr(pipeline, "build", build)
+    monkeypatch.setattr(tasks, "build", build)
     with pytest.raises(UnsupportedCheckpointError, match=r"^a swing$"):
         quick(checkpoint, tmp_path / "out", precisions=BOTH, calibration=few)
     assert len(calls) == 1

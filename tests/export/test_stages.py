@@ -16,8 +16,8 @@ from fastembed_rt_export.gate.parity import parity_texts
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.pipeline import build
 from fastembed_rt_export.quantize import calibration, sample, stages
+from fastembed_rt_export.tasks.embedding import build
 from fastembed_rt_export.tokenizer import tokenizer_json
 
 

@@ -16,7 +16,7 @@ from fastembed_rt_export.checkpoint import read as checkpoints
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import tensorrt
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.pipeline import build
+from fastembed_rt_export.tasks.embedding import build
 
 FLOAT_OPERATORS = {"LayerNormalization", "Softmax"}
 

@@ -43,7 +43,7 @@ LAYERS = {
     variants: errors gate graph quantize
     directory: errors gate
     tasks: architectures checkpoint errors files gate graph heads masked_lm quantize settings tensors tokenizer variants
-    pipeline: checkpoint directory errors gate graph heads quantize tasks tokenizer variants
+    pipeline: checkpoint directory errors gate graph quantize tasks tokenizer variants
     """,
     "benchmarks": """
     errors demo gpu

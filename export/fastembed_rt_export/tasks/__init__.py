@@ -18,12 +18,16 @@ from ..gate.report import Refuse, raised
 from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing
-from . import late_interaction, reranking, sparse
-from .embedding import quantizing as embedding_quantizing
+from . import embedding, late_interaction, reranking, sparse
 from .task import Say, Task
 
 AUTO = "auto"
-ROWS: dict[str, Task] = {RERANKING: reranking.TASK, SPARSE: sparse.TASK, LATE_INTERACTION: late_interaction.TASK}
+ROWS: dict[str, Task] = {
+    EMBEDDING: embedding.TASK,
+    RERANKING: reranking.TASK,
+    SPARSE: sparse.TASK,
+    LATE_INTERACTION: late_interaction.TASK,
+}
 # The classes that sentence-transformers writes into config_sentence_transformers.json.
 _CLASSES = {
     "SentenceTransformer": EMBEDDING,
@@ -58,10 +62,7 @@ def load(root: Path, name: str, revision: str | None = None, *, task: str = AUTO
     if task not in (AUTO, *TASKS):
         raise InvalidInputError(f"task {task!r} is not known; known: {', '.join((AUTO, *TASKS))}")
     refuse_adapter(root, WEIGHT_FILES, [])
-    found = detect(root) if task == AUTO else task
-    if found == EMBEDDING:
-        return checkpoints.load(root, name, revision, exporter=exporter)
-    return _row(found).load(root, name, revision, exporter)
+    return ROWS[detect(root) if task == AUTO else task].load(root, name, revision, exporter)
 
 
 def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
@@ -70,32 +71,32 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     Raises:
         InvalidInputError: an option that the task does not have.
     """
-    if checkpoint.task != EMBEDDING:
-        allowed = _row(checkpoint.task).overrides
-        foreign = [name for name, value in vars(wanted).items() if value is not None and name not in allowed]
-        if foreign:
-            option = foreign[0].replace("_", "-")
-            raise InvalidInputError(
-                f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out"
-            )
+    allowed = ROWS[checkpoint.task].overrides
+    foreign = [name for name, value in vars(wanted).items() if value is not None and name not in allowed]
+    if foreign:
+        option = foreign[0].replace("_", "-")
+        raise InvalidInputError(f"--{option} is not for {checkpoint.task}, which {checkpoint.name} is; leave it out")
     return checkpoints.override(checkpoint, wanted)
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
-    """Graph for one target of a checkpoint that is not an embedding model."""
-    return _row(checkpoint.task).build(checkpoint, target, opset)
+    """Graph for one target, heads included.
+
+    Raises:
+        CheckpointError: tensors that do not fit the config.
+        InvalidInputError: what the user wants against the checkpoint cannot be built.
+    """
+    return ROWS[checkpoint.task].build(checkpoint, target, opset)
 
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     """Fields of the manifest that the task decides; `work` has the tokenizer."""
-    return {} if checkpoint.task == EMBEDDING else _row(checkpoint.task).facts(checkpoint, work)
+    return ROWS[checkpoint.task].facts(checkpoint, work)
 
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """What int8 calibrates on and how it is measured."""
-    if checkpoint.task == EMBEDDING:
-        return embedding_quantizing(checkpoint.architecture)
-    return _row(checkpoint.task).quantizing(checkpoint)
+    return ROWS[checkpoint.task].quantizing(checkpoint)
 
 
 def verify(
@@ -107,15 +108,7 @@ def verify(
     refuse: Refuse = raised,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
-    if checkpoint.task == EMBEDDING:
-        from ..gate.verify import verify as compare
-
-        return compare(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
-    return _row(checkpoint.task).verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
-
-
-def _row(task: str) -> Task:
-    return ROWS[task]
+    return ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
 
 
 def _module_kinds(path: Path) -> list[str]:

@@ -37,7 +37,7 @@ from ..masked_lm import head_of, logits
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
-from .embedding import quantizing as embedding_quantizing
+from .embedding import of_texts
 from .task import Say, Task
 
 POOLINGS = ("max", "sum")
@@ -131,7 +131,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Single texts; the cosine of their vectors over the whole vocabulary."""
-    return replace(embedding_quantizing(checkpoint.architecture), outputs="word weights")
+    return replace(of_texts(checkpoint.architecture), outputs="word weights")
 
 
 def verify(
