@@ -21,6 +21,7 @@ help:
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
+	@echo "            bench-real: INT8 of the real checkpoints in FASTEMBED_RT_REAL, by cosine and by task (half an hour and more)"
 
 demo: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/demo.py
@@ -96,6 +97,14 @@ bench-smoke: $(BENCH_MODEL)/manifest.json
 
 $(BENCH_MODEL)/manifest.json: $(DEMO)/.ready
 	$(DEMO)/bin/fastembed-rt export $(BENCH_CHECKPOINT) -o $(BENCH_MODEL) --force $(BENCH_EXPORT)
+
+# INT8 on real checkpoints, in the folder that FASTEMBED_RT_REAL names: cosines and task scores beside full precision and
+# dynamic quantization, into the record that docs/models.md and docs/int8.md are made of. REAL adds arguments.
+.PHONY: bench-real
+bench-real: $(TEST)/.ready
+	PYTHONPATH=.:export $(TEST)/bin/python -m benchmarks.precision.real_weights \
+		--record benchmarks/precision/real_weights.json $(REAL)
+	$(TEST)/bin/python tests/models_page.py
 
 # From a record to its report: RESULT=benchmarks/results/<date>-<machine>; README=README.md also rewrites README's table.
 # bench-compare OLD=DIR NEW=DIR says what changed beyond noise; COMPARE adds arguments, such as COMPARE='--fail-slower 5'.

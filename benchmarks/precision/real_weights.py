@@ -2,7 +2,8 @@
 
     python -m benchmarks.precision.real_weights CHECKPOINT ... [--texts 4670] [--languages en,de] [--record FILE]
 
-Each checkpoint is a sentence-transformers directory or a hub id, dense or (`--task sparse`) SPLADE. It is exported at
+Each checkpoint is a sentence-transformers directory or a hub id, dense or SPLADE (told by its name, since nothing in a
+plain directory says so, or by `--task sparse`); without any, those in the folder FASTEMBED_RT_REAL. It is exported at
 default gates, so that the manifest has its distance from sentence-transformers on torch (`--no-verify` leaves that
 out). Printed: cosine of each INT8 graph to the directory's fp32 on real texts and on degenerate ones, and the scores of
 the tasks in the data folder (benchmarks/data/tasks.py). With `--record` they are kept with sizes and times, a
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt.manifest import Manifest
+from fastembed_rt.manifest import SPARSE, Manifest
 
 from ..data import tasks
 from ..data.scores import Vectors
@@ -31,6 +33,7 @@ from ..errors import BenchmarkError, printed
 from ..report.table import table
 from . import int8
 
+FOLDER = "FASTEMBED_RT_REAL"
 RECORD = Path(__file__).parent / "real_weights.json"
 COSINES = ("mean", "p1", "min", "degenerate_mean", "degenerate_min")
 
@@ -38,11 +41,11 @@ COSINES = ("mean", "p1", "min", "degenerate_mean", "degenerate_min")
 def main(words: Sequence[str] | None = None) -> int:
     """Print the tables; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", help="directories or hub ids")
+    parser.add_argument("checkpoints", nargs="*", help="directories or hub ids")
     parser.add_argument("--data", help="folder with texts/, unicode/, stsb/ and retrieval/")
     parser.add_argument("--texts", type=int, default=4670, help="real texts for the cosines")
     parser.add_argument("--languages", default="en", help="of STS-B, separated by commas")
-    parser.add_argument("--task", default="auto", help="of the checkpoints: embedding, sparse; auto: as they say")
+    parser.add_argument("--task", help="of the checkpoints: embedding, sparse; auto: as they say")
     parser.add_argument("--record", type=Path, help="JSON file that gets the figures")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the export with torch")
     return printed(measured, parser.parse_args(words))
@@ -56,13 +59,30 @@ def measured(args: argparse.Namespace) -> str:
         raise BenchmarkError(f"{data} has no task to score: neither stsb/ nor retrieval/")
     texts, odd = int8.real_texts(data, args.texts), int8.degenerate_texts(data)
     found = {}
-    for checkpoint in args.checkpoints:
+    checkpoints = args.checkpoints or [str(path) for path in there()]
+    if not checkpoints:
+        raise BenchmarkError(f"name a checkpoint, or a folder of them in {FOLDER}")
+    for checkpoint in checkpoints:
         with tempfile.TemporaryDirectory() as work:
             found[Path(checkpoint).name] = of_checkpoint(args, checkpoint, Path(work), texts, odd, wanted)
         if args.record:
             kept = json.loads(args.record.read_text(encoding="utf-8")) if args.record.is_file() else {}
             args.record.write_text(json.dumps({**kept, **found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return "\n\n".join((cosine_table(found), score_table(found)))
+
+
+def there() -> list[Path]:
+    """The checkpoints in the folder that the environment names."""
+    return sorted(path for path in Path(os.environ.get(FOLDER, "/nonexistent")).glob("*/") if _is_one(path))
+
+
+def _is_one(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path / "modules.json").is_file()
+
+
+def task_of(checkpoint: str) -> str:
+    """What to export it as, where no one says it."""
+    return SPARSE if "splade" in Path(checkpoint).name.lower() else "auto"
 
 
 def of_checkpoint(
@@ -73,7 +93,10 @@ def of_checkpoint(
 
     started = time.perf_counter()
     options = ExportOptions(
-        output=work / "made", precisions=("fp32", "int8"), task=args.task, verify=not args.no_verify
+        output=work / "made",
+        precisions=("fp32", "int8"),
+        task=args.task or task_of(checkpoint),
+        verify=not args.no_verify,
     )
     manifest = export(checkpoint, options).manifest
     seconds = time.perf_counter() - started

@@ -10,14 +10,13 @@ import os
 from typing import Any
 
 import pytest
-from tokenizer_files import REAL
 
 from benchmarks.data import tasks
 from benchmarks.data.workloads import data_folder
 from benchmarks.precision import int8, real_weights
 from fastembed_rt import native
 
-CHECKPOINTS = sorted(path for path in REAL.glob("*/") if (path / "config.json").is_file())
+CHECKPOINTS = real_weights.there()
 TEXTS = int(os.environ.get("FASTEMBED_RT_REAL_TEXTS", "600"))
 LEAST_MEAN = {"mpnet": 0.998}  # whose values are the widest
 LEAST = {"mean": 0.9985, "p1": 0.996, "min": 0.99, "degenerate_min": 0.985}
@@ -33,8 +32,7 @@ pytestmark = [
 def figures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Exported at default gates and measured."""
     data = data_folder(None)
-    task = "sparse" if "splade" in request.param.name.lower() else "auto"
-    args = argparse.Namespace(task=task, no_verify=True)
+    args = argparse.Namespace(task=None, no_verify=True)
     texts, odd = int8.real_texts(data, TEXTS), int8.degenerate_texts(data)
     wanted, _ = tasks.find(data, ["en"], [])
     work = tmp_path_factory.mktemp("real")
