@@ -163,7 +163,7 @@ def _real_table(real: Figures) -> str:
     lines = [["checkpoint", "model_type", "texts", "mean / worst", "layers in float", "dynamic quantization"]]
     for name, entry in real.items():
         ours, dynamic = (
-            _cosines(entry["cosines"][graph]["mean"], entry["cosines"][graph]["min"])
+            _cosines(cosine["mean"], cosine["min"]) if (cosine := entry["cosines"].get(graph)) else "not measured"
             for graph in ("int8, native", "dynamic")
         )
         stays = str(len(entry["float_groups"]["native"]))
