@@ -73,8 +73,9 @@ wheels: $(WHEELS)/.ready
 	@PATH="$(CURDIR)/$(WHEELS)/bin:$$PATH" PYTHONPATH=.:tests $(WHEELS)/bin/python tests/packaging/wheels.py \
 		$(if $(ONLY),--only $(ONLY))
 
+WHEEL ?=
 wheels-check: $(TEST)/.ready
-	@PYTHONPATH=.:export:tests $(TEST)/bin/python tests/packaging/wheels.py --tests
+	@PYTHONPATH=.:export:tests $(TEST)/bin/python tests/packaging/wheel_library.py $(WHEEL)
 
 $(WHEELS)/.ready: Makefile
 	$(PYTHON) -m venv $(WHEELS)
