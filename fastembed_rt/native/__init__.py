@@ -1,15 +1,21 @@
 """Our own operators for onnxruntime's CPU provider: INT8 layers and attention in C, see src/.
 
-They are compiled when the package is built, for Linux on x86-64; elsewhere graphs made of stock operators run.
+They are compiled when the package is built, for the systems that build.py names; elsewhere graphs made of stock
+operators run.
 """
 
 from __future__ import annotations
 
 import ctypes
+import platform
+import sys
 from functools import cache
 from pathlib import Path
 
 LIBRARY = "fastembed_rt_operators.so"  # as build.py names it, which stands alone
+SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors; as build.py has them
+NAMES = {**SYSTEMS, "win32": "Windows"}
+MACHINES = ("x86_64", "AMD64")
 DOMAIN = "fastembed_rt"
 SWITCH = "FASTEMBED_RT_KERNELS"  # environment: name of the kernels to take instead of the best ones
 
@@ -19,25 +25,42 @@ def library() -> Path:
     return Path(__file__).parent / LIBRARY
 
 
-@cache
 def kernels() -> str | None:
     """Which kernels run on this processor: avx512vnni, avxvnni or avx2; None where none do."""
-    path = library()
-    if not path.is_file():
-        return None
-    try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError:  # of another system
-        return None
-    function = loaded.fastembed_rt_kernels
-    function.restype = ctypes.c_char_p
-    return function().decode() or None
+    return _examined(library())[0]
 
 
 def why_not() -> str | None:
     """Why the operators do not run here; None where they do."""
-    if kernels() is not None:
-        return None
-    if not library().is_file():
-        return "they were not compiled with this installation (Linux on x86-64 with a C compiler compiles them)"
-    return "this processor has none of AVX512-VNNI, AVX-VNNI, AVX2 with FMA"
+    return _examined(library())[1]
+
+
+@cache
+def _examined(path: Path) -> tuple[str | None, str | None]:
+    """Name of the kernels of a library that run here, or None and why not.
+
+    The library checks itself first: kernels that compute something else on this machine than they should do not run.
+    """
+    if not path.is_file():
+        return None, _why_missing(sys.platform, platform.machine())
+    try:
+        loaded = ctypes.CDLL(str(path))
+        found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
+    except OSError as error:  # of another system
+        return None, f"{path.name} does not load: {error}"
+    except AttributeError:  # left in a source tree
+        return None, f"{path.name} is of another version; compile it again (python -m fastembed_rt.native.build)"
+    found.restype = wrong.restype = ctypes.c_char_p
+    name, what = found().decode(), wrong().decode()
+    if not name:
+        return None, "this processor has none of AVX512-VNNI, AVX-VNNI, AVX2 with FMA"
+    if what:
+        return None, f"the {name} kernels fail their self-check: {what} comes out wrong on this machine; report it"
+    return name, None
+
+
+def _why_missing(system: str, machine: str) -> str:
+    """Why an installation has no library."""
+    if system in SYSTEMS and machine in MACHINES:
+        return "they were not compiled with this installation (a C compiler compiles them when it is installed)"
+    return f"there are no kernels for {NAMES.get(system, system)} on {machine} yet"

@@ -1,7 +1,8 @@
 """Compiling the operators: the C sources of this package -> one shared library beside this file.
 
 Run by the build hook of the wheel (hatch_build.py); `python -m fastembed_rt.native.build` does it in a source tree.
-Stands alone: a build environment has none of the runtime's packages.
+For this machine with its C compiler, or for one of TARGETS with that of zig (PyPI's ziglang), which has the C libraries
+of them all. Stands alone: a build environment has none of the runtime's packages.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "src"
 LIBRARY = "fastembed_rt_operators.so"
+SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors
 MACHINES = ("x86_64", "AMD64")
 
 # No contraction: a product and a sum are one operation where the source says so and nowhere else, so that every
@@ -38,9 +41,30 @@ KERNELS = {
     "kernels_avxvnni": (*AVX2, "-mavxvnni"),
     "kernels_avx2": AVX2,
 }
+MODULES = ("reader", "layers", "processor", "selfcheck", "operators")
+
+# Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
+ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
+LINKING = {"linux": ELF, "darwin": ()}
 
 
-MODULES = ("reader", "layers", "operators")
+class Target(NamedTuple):
+    """A system and processor that has a wheel of its own."""
+
+    tags: str  # platforms of the wheel, as its name has them
+    zig: str = ""  # what zig calls it, with the oldest C library; "" where there are no kernels and so no library
+    linking: tuple[str, ...] = ELF
+
+
+TARGETS = {
+    "linux-x86_64": Target("manylinux2014_x86_64.manylinux_2_17_x86_64", "x86_64-linux-gnu.2.17"),
+    "linux-x86_64-musl": Target("musllinux_1_2_x86_64", "x86_64-linux-musl"),
+    "linux-aarch64": Target("manylinux2014_aarch64.manylinux_2_17_aarch64"),
+    "linux-aarch64-musl": Target("musllinux_1_2_aarch64"),
+    "macos-x86_64": Target("macosx_11_0_x86_64", "x86_64-macos.11.0", ()),
+    "macos-arm64": Target("macosx_11_0_arm64"),
+    "windows-x86_64": Target("win_amd64"),
+}
 
 
 class BuildError(Exception):
@@ -48,20 +72,25 @@ class BuildError(Exception):
 
 
 def build(
-    output: Path | None = None, kernels: Mapping[str, Sequence[str]] = KERNELS, extra: Sequence[str] = ()
+    output: Path | None = None,
+    kernels: Mapping[str, Sequence[str]] = KERNELS,
+    extra: Sequence[str] = (),
+    target: Target | None = None,
 ) -> Path:
     """Compile the library, beside this file unless `output` says where; its path.
 
-    `kernels` are the flags of each instruction set, `extra` those of everything, linking included.
+    `kernels` are the flags of each instruction set, `extra` those of everything, linking included. `target` is what to
+    compile for with zig, instead of this machine with its compiler.
 
     Raises:
-        BuildError: another system or processor than Linux on x86-64, no compiler, or one that fails.
+        BuildError: a system or processor without kernels, no compiler, or one that fails.
     """
     output = output or HERE / LIBRARY
+    linking = LINKING.get(sys.platform, ()) if target is None else (*target.linking, "-s")
     with tempfile.TemporaryDirectory() as work:
-        objects = compiled(Path(work), kernels, extra)
+        objects = compiled(Path(work), kernels, extra, target=target)
         made = Path(work) / LIBRARY
-        link(made, objects, ("-shared", "-Wl,-z,noexecstack", *extra))
+        link(made, objects, ("-shared", *linking, *extra), target)
         # Renamed into place: a process that has the old one mapped keeps it.
         beside = output.with_name(f".{output.name}.{os.getpid()}")
         shutil.copyfile(made, beside)
@@ -75,6 +104,7 @@ def compiled(
     extra: Sequence[str] = (),
     others: Sequence[Path] = (),
     plain: Sequence[str] = (),
+    target: Target | None = None,
 ) -> list[Path]:
     """Compile the operators, and other sources against their headers, into objects in `directory`; their paths.
 
@@ -83,7 +113,7 @@ def compiled(
     Raises:
         BuildError: as for `build`.
     """
-    compiler = _compiler()
+    compiler = _compiler(target)
     sources = [SOURCES / f"{name}.c" for name in MODULES] + list(others)
     jobs = [
         (name, SOURCES / "kernels.c", (*(plain or extra), *flags, f"-DKERNELS={name}"))
@@ -92,7 +122,7 @@ def compiled(
     jobs += [(source.stem, source, (f"-I{SOURCES}", *extra)) for source in sources]
     objects = [directory / f"{name}.o" for name, _, _ in jobs]
     commands = [
-        [compiler, *FLAGS, *flags, "-c", str(source), "-o", str(made)]
+        [*compiler, *FLAGS, *flags, "-c", str(source), "-o", str(made)]
         for (_, source, flags), made in zip(jobs, objects, strict=True)
     ]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
@@ -103,22 +133,27 @@ def compiled(
     return objects
 
 
-def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = ()) -> None:
+def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), target: Target | None = None) -> None:
     """Link objects into `output`, a program unless the flags say otherwise.
 
     Raises:
         BuildError: as for `build`.
     """
-    _run([_compiler(), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
+    _run([*_compiler(target), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
 
 
-def _compiler() -> str:
-    if sys.platform != "linux" or platform.machine() not in MACHINES:
-        raise BuildError(f"the operators are for Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+def _compiler(target: Target | None) -> list[str]:
+    if target is not None:
+        if not target.zig:
+            raise BuildError(f"there are no kernels for {target.tags} yet")
+        return [sys.executable, "-m", "ziglang", "cc", "-target", target.zig]
+    if sys.platform not in SYSTEMS or platform.machine() not in MACHINES:
+        systems = " and ".join(SYSTEMS.values())
+        raise BuildError(f"the operators are for {systems} on x86-64, this is {sys.platform} on {platform.machine()}")
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")
-    return compiler
+    return [compiler]
 
 
 def _run(command: list[str]) -> None:

@@ -40,13 +40,45 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tmp_path_factory.mktemp("dist"))
 
 
-def test_the_source_archive_has_what_its_tests_read(tmp_path: Path) -> None:
-    with tarfile.open(build("sdist", tmp_path)) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, unpacked."""
+    home = tmp_path_factory.mktemp("source")
+    with tarfile.open(build("sdist", tmp_path_factory.mktemp("archive"))) as archive:
+        archive.extractall(home, filter="data")
+    (unpacked,) = home.iterdir()
+    return unpacked
+
+
+def test_the_source_archive_has_what_its_tests_read(source: Path) -> None:
+    names = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     here = [path for name in ("docs", "tests", "benchmarks", "export") for path in (ROOT / name).rglob("*.*")]
-    wanted = {path.relative_to(ROOT).as_posix() for path in here if path.suffix in (".py", ".md", ".json", ".c")}
-    assert {"CONTRIBUTING.md", "README.md", "Makefile", "pyproject.toml"} | wanted <= names
+    wanted = {path.relative_to(ROOT).as_posix() for path in here if path.suffix in (".py", ".md", ".json", ".c", ".h")}
+    pages = {"CONTRIBUTING.md", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "LICENSE"}
+    assert pages | {"Makefile", "pyproject.toml"} | wanted <= names
     assert not any(name.endswith(".so") for name in names)
+
+
+def test_the_source_archive_has_every_file_of_the_repository(source: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a repository")
+    left_out = {name for name in listed.stdout.splitlines() if (ROOT / name).exists() and not (source / name).exists()}
+    # Of use to a repository only.
+    assert {name for name in left_out if not name.startswith((".ci/", ".pre-commit-config.yaml"))} == set()
+
+
+def test_the_source_archive_builds_and_tests_itself(source: Path, tmp_path: Path) -> None:
+    paths = os.pathsep.join(map(str, (source, source / "export")))
+    environment = {**os.environ, "PYTHONPATH": paths, "FASTEMBED_RT_NATIVE": "0"}
+    build_it = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    test_it = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/packaging/test_layers.py"]
+    for command in (build_it, [*test_it, "tests/packaging/test_version.py", "tests/runtime/test_manifest.py"]):
+        done = subprocess.run(
+            command, cwd=source, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name.endswith("-py3-none-any.whl") for path in tmp_path.iterdir()] == [True]
 
 
 def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:

@@ -19,6 +19,8 @@
 #include <string.h>
 
 #include "layers.h"
+#include "processor.h"
+#include "selfcheck.h"
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -39,12 +41,11 @@ typedef struct {
 
 static const Kernels *choose(void) {
     const char *wanted = getenv("FASTEMBED_RT_KERNELS");
-    const struct { const Kernels *kernels; int runs; } rows[] = {
-        {&kernels_avx512vnni, __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                              __builtin_cpu_supports("fma")},
-        {&kernels_avxvnni, __builtin_cpu_supports("avxvnni") && __builtin_cpu_supports("fma")},
-        {&kernels_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+    const unsigned sets = processor_sets();
+    const struct { const Kernels *kernels; unsigned runs; } rows[] = {
+        {&kernels_avx512vnni, sets & HAS_AVX512VNNI},
+        {&kernels_avxvnni, sets & HAS_AVXVNNI},
+        {&kernels_avx2, sets & HAS_AVX2},
     };
     for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++)
         if (rows[k].runs && (!wanted || !*wanted || !strcmp(wanted, rows[k].kernels->name)))
@@ -56,6 +57,12 @@ static const Kernels *choose(void) {
 EXPORTED const char *fastembed_rt_kernels(void) {
     const Kernels *found = choose();
     return found ? found->name : "";
+}
+
+/* What those kernels compute otherwise than a plain loop does, "" where nothing; see selfcheck.c. */
+EXPORTED const char *fastembed_rt_selfcheck(void) {
+    const Kernels *found = choose();
+    return found ? selfcheck(found) : "";
 }
 
 /* ---- inputs and outputs ----------------------------------------------------------------------------------------- */

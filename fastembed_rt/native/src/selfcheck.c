@@ -1,0 +1,124 @@
+/* A product and an attention against plain loops, once a process, before anything is believed that kernels compute.
+ *
+ * Numbers are chosen so that the loops are exact. What a wrong compiler, emulator or processor does to the kernels is
+ * seen here; how near they are to float64 is the tests' matter.
+ */
+#include "selfcheck.h"
+
+/* Runs tasks one after another. */
+static void run_serial(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
+    (void)pool;
+    for (size_t index = 0; index < count; index++)
+        fn(argument, index);
+}
+
+static const Pool serial = {run_serial, NULL};
+
+/* The next of a fixed row of whole numbers from `low` to `high`. */
+static int next_whole(uint32_t *state, int low, int high) {
+    *state = *state * 1664525u + 1013904223u;
+    return low + (int)((*state >> 8) % (uint32_t)(high - low + 1));
+}
+
+/* y[r, n] = (sum_k clip(round(x[r, k])) * w[k, n]) / 2 + bias[n] without rounding anywhere: sums stay below 2^24.
+ *
+ * Rows, inputs and outputs are no multiples of any tile, and row 0 with columns 0 and 1 reaches the largest sums, where
+ * products of bytes would saturate. */
+static int product_is_right(const Kernels *kernels) {
+    enum { ROWS = 9, INPUTS = 37, DEPTH = 48, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_VALUES = PANELS * 16 * DEPTH };
+    _Alignas(64) int16_t values[MOST_VALUES] = {0};
+    float x[ROWS * INPUTS], y[ROWS * OUTPUTS], factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
+    int32_t start[PANELS * 16] = {0};
+    int steps[ROWS * INPUTS];
+    int8_t weight[INPUTS * OUTPUTS];
+    uint32_t state = 1;
+    for (size_t k = 0; k < INPUTS; k++)
+        factor[k] = 1.0f;
+    for (size_t n = 0; n < PANELS * 16; n++) {
+        scales[n] = 0.5f;
+        bias[n] = (float)next_whole(&state, -1000, 1000);
+    }
+    for (size_t k = 0; k < INPUTS; k++) {
+        for (size_t n = 2; n < OUTPUTS; n++)
+            weight[k * OUTPUTS + n] = (int8_t)next_whole(&state, -128, 127);
+        weight[k * OUTPUTS] = 127;
+        weight[k * OUTPUTS + 1] = -128;
+    }
+    for (size_t i = 0; i < ROWS * INPUTS; i++) {
+        int step = i < INPUTS ? 255 - ZERO : next_whole(&state, -ZERO - 20, 255 - ZERO + 20); /* some are clipped */
+        x[i] = (float)step + 0.25f * (float)next_whole(&state, -1, 1);
+        steps[i] = step < -ZERO ? -ZERO : step > 255 - ZERO ? 255 - ZERO : step;
+    }
+    Linear layer = {
+        .inputs = INPUTS, .outputs = OUTPUTS, .depth = DEPTH, .panels = PANELS, .scale = 1.0f, .zero = ZERO,
+        .factor = factor, .low = (float)-ZERO, .high = (float)(255 - ZERO), .values = values, .start = start,
+        .scales = scales, .bias = bias,
+    };
+    const Finish nothing = {0};
+    if (kernels->values_size(&layer) > sizeof values)
+        return 0;
+    kernels->pack(&layer, weight, OUTPUTS, 0);
+    if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
+        return 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        int sums[OUTPUTS] = {0};
+        for (size_t k = 0; k < INPUTS; k++)
+            for (size_t n = 0; n < OUTPUTS; n++)
+                sums[n] += steps[r * INPUTS + k] * weight[k * OUTPUTS + n];
+        for (size_t n = 0; n < OUTPUTS; n++)
+            if (!(y[r * OUTPUTS + n] == 0.5f * (float)sums[n] + bias[n]))
+                return 0;
+    }
+    return 1;
+}
+
+/* y[q] = sum_k 2^(query[q] . key[k]) * value[k] / sum_k 2^(query[q] . key[k]), for two texts, two heads on one of keys.
+ *
+ * The scale is log 2 and the scores are whole, so that the shares are powers of two. */
+static int attention_is_right(const Kernels *kernels) {
+    enum { TOKENS = 24, HEADS = 2, SIZE = 8, WIDTH = HEADS * SIZE };
+    static const int64_t starts[] = {0, 21, TOKENS};
+    const float tolerance = 2e-3f; /* of values up to 8; shares and values are 16 bits in the kernels */
+    float query[TOKENS * WIDTH], key[TOKENS * SIZE], value[TOKENS * SIZE], y[TOKENS * WIDTH];
+    uint32_t state = 2;
+    for (size_t i = 0; i < TOKENS * WIDTH; i++)
+        query[i] = (float)next_whole(&state, -1, 1);
+    for (size_t i = 0; i < TOKENS * SIZE; i++) {
+        key[i] = (float)next_whole(&state, -1, 1);
+        value[i] = (float)next_whole(&state, -8, 8);
+    }
+    const Attention work = {
+        .query = query, .key = key, .value = value, .output = y, .query_stride = WIDTH, .key_stride = SIZE,
+        .value_stride = SIZE, .output_stride = WIDTH, .starts = starts, .texts = 2, .heads = HEADS, .kv_heads = 1,
+        .size = SIZE, .scale = 0.69314718f, .before = -1, .after = -1,
+    };
+    if (!kernels->attention(&work, &serial))
+        return 0;
+    for (size_t text = 0; text < 2; text++)
+        for (size_t q = (size_t)starts[text]; q < (size_t)starts[text + 1]; q++)
+            for (size_t head = 0; head < HEADS; head++) {
+                const float *own = query + q * WIDTH + head * SIZE;
+                double shares = 0, mixed[SIZE] = {0};
+                for (size_t k = (size_t)starts[text]; k < (size_t)starts[text + 1]; k++) {
+                    int score = SIZE; /* of at least -SIZE: a shift of at least 0 */
+                    for (size_t c = 0; c < SIZE; c++)
+                        score += (int)own[c] * (int)key[k * SIZE + c];
+                    double share = (double)(1 << score);
+                    shares += share;
+                    for (size_t c = 0; c < SIZE; c++)
+                        mixed[c] += share * value[k * SIZE + c];
+                }
+                for (size_t c = 0; c < SIZE; c++) {
+                    float off = y[q * WIDTH + head * SIZE + c] - (float)(mixed[c] / shares);
+                    if (!(off <= tolerance && off >= -tolerance)) /* NaN is off */
+                        return 0;
+                }
+            }
+    return 1;
+}
+
+const char *selfcheck(const Kernels *kernels) {
+    if (!product_is_right(kernels))
+        return "a product";
+    return attention_is_right(kernels) ? "" : "an attention";
+}

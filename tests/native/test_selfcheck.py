@@ -1,0 +1,125 @@
+"""The operators look at themselves once, and step aside with a reason where they compute something else."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastembed_rt import native
+from fastembed_rt.machine import describe
+from fastembed_rt.native import build
+
+runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+
+# Included before everything: instructions that do something else, under the names that the kernels use.
+WRONG_PRODUCTS = """
+#include <immintrin.h>
+#define _mm256_madd_epi16(a, b) _mm256_mullo_epi16(a, b)
+#define _mm256_dpbusd_avx_epi32(sum, a, b) _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b))
+#define _mm512_dpbusd_epi32(sum, a, b) _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b))
+"""
+WRONG_DIFFERENCES = """
+#include <immintrin.h>
+#define _mm256_sub_ps(a, b) _mm256_add_ps(a, b)
+#define _mm512_sub_ps(a, b) _mm512_add_ps(a, b)
+"""
+
+
+@runs
+@pytest.mark.parametrize(("instructions", "what"), [(WRONG_PRODUCTS, "a product"), (WRONG_DIFFERENCES, "an attention")])
+def test_wrong_kernels_step_aside_with_the_reason(
+    instructions: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = tmp_path / "instructions.h"
+    header.write_text(instructions, encoding="utf-8")
+    wrong = {name: (*flags, "-O1", "-include", str(header)) for name, flags in build.KERNELS.items()}
+    library = build.build(tmp_path / "wrong.so", wrong)
+    best = native.kernels()
+    monkeypatch.setattr(native, "library", lambda: library)
+    assert native.kernels() is None
+    assert native.why_not() == (
+        f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
+    )
+
+
+@runs
+def test_every_set_of_kernels_that_runs_here_finds_itself_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = ctypes.CDLL(str(native.library()))
+    names, selfcheck = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
+    names.restype = selfcheck.restype = ctypes.c_char_p
+    found = set()
+    for name in ("avx512vnni", "avxvnni", "avx2"):
+        monkeypatch.setenv(native.SWITCH, name)
+        if names():
+            found.add(names().decode())
+            assert selfcheck() == b""
+    assert native.kernels() in found
+
+
+@runs
+def test_it_takes_less_than_a_millisecond() -> None:
+    selfcheck = ctypes.CDLL(str(native.library())).fastembed_rt_selfcheck
+    begun = time.perf_counter()
+    for _ in range(10):
+        selfcheck()
+    assert time.perf_counter() - begun < 0.01  # some 30 microseconds each
+
+
+@runs
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list the processor's instruction sets")
+def test_the_kernels_are_those_that_the_system_says_the_processor_has() -> None:
+    cpu = describe().cpu
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split())
+    best = "avx2"
+    if "avx_vnni" in cpu:
+        best = "avxvnni"
+    if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
+        best = "avx512vnni"
+    assert native.kernels() == best
+
+
+def test_a_library_of_another_version_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or platform.machine() not in build.MACHINES:
+        pytest.skip("no compiler")
+    (tmp_path / "old.c").write_text('const char *fastembed_rt_kernels(void) { return "avx2"; }', encoding="utf-8")
+    build._run([compiler, "-shared", "-fPIC", "-o", str(tmp_path / "old.so"), str(tmp_path / "old.c")])
+    monkeypatch.setattr(native, "library", lambda: tmp_path / "old.so")
+    assert native.kernels() is None
+    assert "is of another version; compile it again" in str(native.why_not())
+
+
+def test_what_is_no_library_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.so").write_text("of another system", encoding="utf-8")
+    monkeypatch.setattr(native, "library", lambda: tmp_path / "text.so")
+    assert native.kernels() is None
+    assert "text.so does not load: " in str(native.why_not())
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "reason"),
+    [
+        ("linux", "x86_64", "they were not compiled with this installation"),
+        ("linux", "aarch64", "there are no kernels for Linux on aarch64 yet"),
+        ("darwin", "arm64", "there are no kernels for macOS on arm64 yet"),
+        ("win32", "AMD64", "there are no kernels for Windows on AMD64 yet"),
+    ],
+)
+def test_an_installation_without_library_says_why(
+    system: str, machine: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "library", lambda: tmp_path / native.LIBRARY)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert native.kernels() is None
+    assert str(native.why_not()).startswith(reason)
+
+
+def test_the_systems_are_those_of_the_build() -> None:
+    assert (native.SYSTEMS, native.MACHINES) == (build.SYSTEMS, build.MACHINES)

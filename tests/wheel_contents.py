@@ -1,0 +1,86 @@
+"""Whether a wheel holds what its tags promise: a library where there are kernels, that runs where the tags say."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import shared_libraries
+
+from fastembed_rt.native import build
+
+EXPORTED = {"RegisterCustomOps", "fastembed_rt_kernels", "fastembed_rt_selfcheck"}
+# Libraries that every system of a tag has, and nothing beside them.
+ALLOWED = {
+    "manylinux": {"libc.so.6", "libm.so.6", "libpthread.so.0"},
+    "musllinux": {"libc.so"},
+    "macosx": {"/usr/lib/libSystem.B.dylib"},
+}
+
+
+def complaints(wheel: Path, target: build.Target) -> list[str]:
+    """What is wrong with a wheel made for a target, a sentence each; empty where nothing is."""
+    return list(_complaints(wheel, target))
+
+
+def library(wheel: Path) -> bytes | None:
+    """The compiled operators in a wheel, if they are."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = f"fastembed_rt/native/{build.LIBRARY}"
+        return archive.read(name) if name in archive.namelist() else None
+
+
+def _complaints(wheel: Path, target: build.Target) -> Iterator[str]:
+    wanted = {f"py3-none-{platform}" for platform in target.tags.split(".")}
+    named = wheel.stem.split("-", 2)[2]
+    if named != f"py3-none-{target.tags}":
+        yield f"its name says {named}"
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+        lines = archive.read(record).decode().splitlines()
+        compiled = [name for name in archive.namelist() if Path(name).suffix in (".so", ".dylib", ".dll", ".pyd", ".o")]
+    tags = {line.removeprefix("Tag: ") for line in lines if line.startswith("Tag: ")}
+    if tags != wanted:
+        yield f"its tags are {sorted(tags)}"
+    if "Root-Is-Purelib: false" not in lines:
+        yield "it says that it is for any system"
+    if compiled != ([f"fastembed_rt/native/{build.LIBRARY}"] if target.zig else []):
+        yield f"its compiled files are {compiled}"
+    data = library(wheel)
+    if data is not None and target.zig:
+        yield from library_complaints(shared_libraries.read(data), target.tags)
+
+
+def library_complaints(found: shared_libraries.Library, tags: str) -> Iterator[str]:
+    """What of a library does not fit the platforms of a wheel."""
+    platform = tags.partition("_")[0].rstrip("0123456789")
+    if not tags.endswith(f"_{found.machine}"):
+        yield f"its processor is {found.machine}"
+    if found.form != ("mach-o" if platform == "macosx" else "elf"):
+        yield f"its format is {found.form}"
+    if stray := found.needed - ALLOWED[platform]:
+        yield f"it needs {', '.join(sorted(stray))}"
+    if found.form == "elf" and found.exported != EXPORTED:
+        yield f"it exports {', '.join(sorted(found.exported))}"
+    if not found.kept:
+        yield "it can be unloaded, while the system still calls it for forks"
+    if found.executable_stack:
+        yield "it asks for an executable stack"
+    if platform == "macosx" and found.system > _version(tags, r"macosx_(\d+)_(\d+)_"):
+        yield f"it is for macOS {found.system[0]}.{found.system[1]} and later"
+    if platform == "musllinux" and found.versions:
+        yield f"it needs symbol versions {', '.join(sorted(found.versions))}"
+    if platform == "manylinux":
+        oldest = _version(tags, r"manylinux_(\d+)_(\d+)_")
+        for name in sorted(found.versions):
+            if not name.startswith("GLIBC_") or _version(f"{name}_", r"GLIBC_(\d+)\.(\d+)") > oldest:
+                yield f"it needs {name}"
+
+
+def _version(text: str, pattern: str) -> tuple[int, int]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"{text} has no {pattern}")
+    return int(found[1]), int(found[2])
