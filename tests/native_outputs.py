@@ -12,12 +12,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-Original = onnxruntime.InferenceSession
 file = os.open(os.environ["NATIVE_OUTPUTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 running = ""
 
 
-class Recorded(Original):  # type: ignore[misc]
+class Recorded(onnxruntime.InferenceSession):  # type: ignore[misc]
     """A session whose outputs are written down; whole lines, since threads and forked children write them, too."""
 
     def run(self, *arguments: Any, **options: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import shared_libraries
 
 from fastembed_rt.native import build
 
+ROOT = Path(__file__).parents[1]
 EXPORTED = {"RegisterCustomOps", "fastembed_rt_kernels", "fastembed_rt_selfcheck"}
 # Libraries that every system of a tag has, and nothing beside them.
 ALLOWED = {
@@ -18,6 +21,15 @@ ALLOWED = {
     "musllinux": {"libc.so"},
     "macosx": {"/usr/lib/libSystem.B.dylib"},
 }
+
+
+def built(kind: str, out: Path) -> Path:
+    """The one file that `python -m build` makes of the source tree, a wheel or an sdist."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    (made,) = out.iterdir()
+    return made
 
 
 def complaints(wheel: Path, target: build.Target) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fastembed_rt import native
+from fastembed_rt.cli.doctor import check_cpu
+from fastembed_rt.cli.environment import gather
 from fastembed_rt.machine import describe
 from fastembed_rt.native import build
 
@@ -43,9 +45,10 @@ def test_wrong_kernels_step_aside_with_the_reason(
     best = native.kernels()
     monkeypatch.setattr(native, "library", lambda: library)
     assert native.kernels() is None
-    assert native.why_not() == (
-        f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
-    )
+    reason = f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
+    assert native.why_not() == reason
+    (said,) = [finding.what for finding in check_cpu(gather()) if finding.check == "operators"]
+    assert said == f"our own do not run: {reason}; INT8 runs on stock operators (target cpu)"
 
 
 @runs

@@ -12,8 +12,7 @@ import pytest
 import shared_libraries
 from packaging.tags import parse_tag
 from shared_libraries import Library
-from test_wheel import build as build_wheel
-from wheel_contents import EXPORTED, complaints, library_complaints
+from wheel_contents import EXPORTED, built, complaints, library_complaints
 
 from fastembed_rt import native
 from fastembed_rt.native import build
@@ -137,7 +136,7 @@ def test_a_wheel_for_a_system_without_kernels_has_its_tag_and_no_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTEMBED_RT_TARGET", "windows-x86_64")
-    wheel = build_wheel("wheel", tmp_path)
+    wheel = built("wheel", tmp_path)
     assert wheel.name.endswith("-py3-none-win_amd64.whl")
     assert complaints(wheel, build.TARGETS["windows-x86_64"]) == []
     assert complaints(wheel, build.TARGETS["macos-x86_64"]) == [

@@ -1,4 +1,4 @@
-"""`make wheels-check`: tests/native with the library of a wheel, and whether it computes the bits of the one built here.
+"""`make wheels-check`: tests/native with the library of a wheel, and whether its bits are those of the one built here.
 
     python tests/packaging/wheel_library.py [WHEEL]
 
