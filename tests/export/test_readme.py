@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
         script = compile(block, page, "exec")
         if GPU not in block:
             exec(script, names)
-    checks = {
+    checks: dict[str, Callable[[], bool]] = {
         "README.md": lambda: names["vectors"].shape == (3, DIMS),
         "index.md": lambda: names["vectors"].shape == (3, DIMS),
         "run.md": lambda: names["vector"].shape == names["one"].shape == names["other"].shape == (DIMS,),
