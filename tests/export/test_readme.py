@@ -28,7 +28,7 @@ from test_sparse import save_splade  # type: ignore[import-not-found]
 from tolerances import REFERENCE, close
 
 import fastembed_rt
-from fastembed_rt import cli
+from fastembed_rt import FastembedRtError, cli, errors
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -301,6 +301,19 @@ def test_every_page_is_in_the_menu_and_readme_leads_to_it() -> None:
         assert f": {page.name}\n" in menu, page.name
         assert f"(docs/{page.name})" in CONTENTS["README.md"], page.name
     assert set(re.findall(r": ([\w-]+\.md)$", menu, re.MULTILINE)) == {page.name for page in PAGES[1:]}
+
+
+def test_the_api_page_names_every_class_and_every_error_with_its_exit_code() -> None:
+    page = CONTENTS["api.md"]
+    shown = {line.rpartition(".")[2] for line in re.findall(r"^::: (fastembed_rt\S+)$", page, re.MULTILINE)}
+    assert set(fastembed_rt.__all__) - {"FastembedRtError", "__version__"} <= shown
+    said = {
+        name: int(row[1])
+        for row in re.finditer(r"^\| (\d) \| (.+) \|$", page, re.MULTILINE)
+        for name in re.findall(r"\w+", row[2])
+    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FastembedRtError)]
+    assert said == {kind.__name__: kind.exit_code for kind in kinds}
 
 
 def test_the_architecture_page_has_the_tables_of_the_layers() -> None:
