@@ -13,7 +13,7 @@ from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Manifest
 from fastembed_rt.run import batching
 from fastembed_rt.run.batching import Feeds, Ids
-from fastembed_rt.run.session import Session, choose_variant
+from fastembed_rt.run.session import Session, choose_variant, load
 from fastembed_rt.text.tokenizer import TextTokenizer
 
 WORDS = "the old river runs quickly under a new city light while one red house sleeps over 7 trees".split()
@@ -44,7 +44,7 @@ class Parts:
     @cached_property
     def session(self) -> Session:
         variant = choose_variant(self.manifest, precision=self.precision)
-        return Session(ModelFiles(self.directory, variant.files), variant, provider="cpu", threads=self.threads)
+        return load(ModelFiles(self.directory, variant.files), variant, provider="cpu", threads=self.threads)
 
     @cached_property
     def rows(self) -> list[Ids]:
@@ -52,4 +52,4 @@ class Parts:
 
     def feeds(self, rows: list[Ids]) -> Feeds:
         nothing = np.zeros(len(rows), dtype=np.int64)
-        return batching.feeds(rows, self.session.inputs, self.manifest.pad_token_id, nothing)
+        return batching.feeds(rows, self.session.facts.inputs, self.manifest.pad_token_id, nothing)

@@ -44,11 +44,11 @@ def test_plan(benchmark: Any, parts: Parts) -> None:
 
 
 def test_pack_one(benchmark: Any, parts: Parts) -> None:
-    assert set(benchmark(parts.feeds, parts.tokenizer([ONE]).ids)) == set(parts.session.inputs)
+    assert set(benchmark(parts.feeds, parts.tokenizer([ONE]).ids)) == set(parts.session.facts.inputs)
 
 
 def test_pack_a_batch(benchmark: Any, parts: Parts) -> None:
-    assert set(benchmark(parts.feeds, batch(parts))) == set(parts.session.inputs)
+    assert set(benchmark(parts.feeds, batch(parts))) == set(parts.session.facts.inputs)
 
 
 def test_run_one(benchmark: Any, parts: Parts) -> None:

@@ -21,8 +21,8 @@ from ..errors import FastembedRtError, IntegrityError, InvalidInputError
 from ..files import Identity
 from ..manifest import OUTPUTS, RERANKING, Manifest, Variant
 from ..run import batching
-from ..run.contract import Runner
-from ..run.engine import Engine, Split
+from ..run.contract import Runner, Split
+from ..run.engine import Engine
 from ..run.providers import AUTO, PROVIDERS
 from ..run.session import open_session
 from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
@@ -373,7 +373,7 @@ class LoadedModel:
             threads=self.threads,
             dim=self.manifest.dim,
             max_batch_tokens=self.max_batch_tokens,
-            split=self._splitter(),
+            objects=self._splitter() is not None,
             mixed_lengths=self.manifest.padding,
         )
 

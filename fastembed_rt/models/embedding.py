@@ -18,7 +18,7 @@ from ..system.threads import Task, once
 from ..text.tokenizer import Tokenized, check_iterable, check_texts
 from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors import quantized
-from ..vectors.dense import chunk_means
+from ..vectors.dense import Vectors, chunk_means
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
 from .base import MAX_BATCH_TOKENS, WithMaxLength
@@ -29,7 +29,6 @@ from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .stats import EncodeStats
 
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
-Vectors = npt.NDArray[np.float32]
 
 
 class EmbeddingModel(WithMaxLength):

@@ -29,7 +29,8 @@ def never_destroy(engine: Runner) -> None:
     """Keep an engine beyond the interpreter's end: destroying its sessions would wait for threads that do not exist."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
     for session in engine.sessions:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.native))
+        for handle in session.handles:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
 
 
 def _after_fork() -> None:

@@ -13,18 +13,17 @@ import numpy.typing as npt
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import LATE_INTERACTION
 from ..run import batching
-from ..run.engine import Split
+from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import TextTokenizer, Tokenized, check_iterable, check_texts
+from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, check_texts
 from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
-from ..vectors.maxsim import Vectors, maxsim
+from ..vectors.dense import Vectors
+from ..vectors.maxsim import maxsim
 from .base import LoadedModel
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
-
-TRUNCATIONS = ("truncate", "warn", "error")
 
 
 class LateInteractionModel(LoadedModel):

@@ -15,7 +15,7 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import ACTIVATIONS, RERANKING
 from ..run import batching
 from ..system.progress import progress
-from ..text.tokenizer import Pair, Tokenized, check_iterable, check_pairs, check_texts
+from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized, check_iterable, check_pairs, check_texts
 from ..text.windows import CHARACTERS, TEXTS, Window
 from .base import WithMaxLength
 from .opening import LoadOptions, Source, documented
@@ -23,7 +23,6 @@ from .options import positive
 from .prompts import Prompts
 
 Scores = npt.NDArray[np.float32]
-TRUNCATIONS = ("truncate", "warn", "error")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import SPARSE
 from ..run import batching
-from ..run.engine import Split
+from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import Tokenized, check_iterable, check_texts
+from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
 from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .base import WithMaxLength
@@ -26,7 +26,6 @@ __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
 MOST_WEIGHTS = 8_000_000
 FEWEST_TOKENS, MOST_TOKENS = 64, 512
-TRUNCATIONS = ("truncate", "warn", "error")
 
 
 class SparseModel(WithMaxLength):

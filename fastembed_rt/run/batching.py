@@ -7,12 +7,14 @@ that memory is bounded too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
-Feeds = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.bool_]]
+Feeds = dict[str, npt.NDArray[Any]]  # integers and bools, by name of the input
 LANES = 16  # float32 in the widest vectors
 POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
 
@@ -43,6 +45,27 @@ def plan(lengths: Ids, max_batch_tokens: int, *, padded: bool = True, mixed_leng
         batches.append(order[start:stop])
         start = stop
     return batches
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be one batch."""
+
+    tokens: int  # bound on them, but for a single row
+    padded: bool = True  # rows count as long as the longest of their batch
+    mixed_lengths: bool = True  # False: the rows of a batch have one length
+
+    def is_one_batch(self, rows: Sequence[Ids]) -> bool:
+        """Whether the rows are."""
+        if not self.mixed_lengths and len({len(row) for row in rows}) > 1:
+            return False
+        lengths = map(len, rows)  # no array: single texts come this way
+        tokens = len(rows) * max(lengths, default=0) if self.padded else sum(lengths)
+        return tokens <= self.tokens
+
+    def plan(self, lengths: Ids) -> list[Ids]:
+        """Batches of row numbers for rows of these lengths (n,); see `plan`."""
+        return plan(lengths, self.tokens, padded=self.padded, mixed_lengths=self.mixed_lengths)
 
 
 def pad(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:

@@ -1,50 +1,59 @@
 """What sessions and engines are to everybody else, whatever runs behind them: one graph; one model's graphs on threads.
 
-The kinds: Session, CudaSession, TensorrtSession; Engine, DeviceEngine. tests/runtime/run/test_contract.py holds each
-to all of this, through EmbeddingModel.
+B texts in a batch, n rows in a call, dim numbers in a vector. The kinds: Session, CudaSession, TensorrtSession; Engine,
+DeviceEngine. tests/runtime/run/test_contract.py holds each to all of this, through EmbeddingModel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..system.threads import Call, Promise, Task
-from .batching import Ids
+from .batching import Feeds, Ids
 
-Vectors = npt.NDArray[Any]  # float32 (n, dim), or one object a row
-Running = list[tuple[Ids, Promise[Vectors]]]  # row numbers of each batch, and its vectors to come
-T = TypeVar("T")
+Output = npt.NDArray[np.float32]  # of a graph: for vectors (B, dim)
+Results = npt.NDArray[Any]  # float32 (n, dim), or (n,) objects
+Running = list[tuple[Ids, Promise[Results]]]  # row numbers of each batch, and its results to come
+# What a graph with these inputs takes for rows of token ids: rows, inputs, pad id, tokens left out of the pooling (n,).
+Feeder = Callable[[Sequence[Ids], Sequence[str], int, Ids], Feeds]
+Split = Callable[[Output, Sequence[Ids]], Sequence[Any]]  # an object for each row, made of the graph's output
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine has to know of a session to use it well."""
+
+    inputs: tuple[str, ...]  # names of what `run` takes
+    padded: bool = True  # a batch costs as much as if each of its rows were as long as the longest
+    takes_all: bool = False  # bulk and small calls take one session: a batch fills the device, threads only feed it
+    light: bool = False  # another session of the same graph takes the same packed weights
 
 
 class GraphSession(Protocol):
     """One graph that is loaded. Safe to run from several threads at once."""
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of what `run` takes."""
+    def facts(self) -> Facts:
+        """What is true of it for good."""
 
     @property
-    def shared(self) -> bool:
-        """Whether bulk and small calls take this same session: a batch fills the device, threads only feed it."""
-
-    @property
-    def own_operators(self) -> bool:
-        """Made of operators that fill no row up to another's length; sessions of a process share packed weights."""
-
-    @property
-    def native(self) -> Any:
+    def handles(self) -> tuple[object, ...]:
         """The objects behind onnxruntime's Python sessions, which own threads: in a forked child they must not die."""
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds) -> Output:
         """The output for one batch, feeds by input name: for vectors (B, dim).
 
         Raises:
             InvalidInputError: more tokens in a text than the session takes.
         """
+
+    def close(self) -> None:
+        """Let threads of its own go; it is not run again. Twice is once."""
 
 
 class Runner(Protocol):
@@ -57,8 +66,8 @@ class Runner(Protocol):
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether `run_small` is sooner done with these rows than `submit` and `collect`."""
 
-    def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
-        """Vectors (n, dim) of a few rows; calls of other threads may run with it.
+    def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
+        """Results (n, dim) of a few rows; calls of other threads may run with it.
 
         `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
 
@@ -76,8 +85,8 @@ class Runner(Protocol):
     def background(self, call: Call, function: Any, *arguments: Any) -> Task[Any]:
         """Run a function on one of the engine's threads, behind what waits for them already."""
 
-    def collect(self, running: Running) -> Vectors:
-        """Vectors (n, dim) of what `submit` started, in the order of its rows; raises what a batch raised."""
+    def collect(self, running: Running) -> Results:
+        """Results (n, dim) of what `submit` started, in the order of its rows; raises what a batch raised."""
 
     def close(self) -> None:
         """Let threads and processes go; what waits for them is an error, and so is all further use. Twice is once."""

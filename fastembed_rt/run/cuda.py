@@ -12,7 +12,6 @@ import ctypes
 import queue
 import sys
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +21,14 @@ import numpy.typing as npt
 from ..files import ModelFiles
 from ..manifest import Variant
 from ..system.threads import Task, Workers
-from . import batching
+from . import batching, session
+from .batching import Feeds
+from .contract import Output
 from .providers import load_onnxruntime
 from .session import Session
 
-Array = npt.NDArray[Any]
-Feeds = Mapping[str, Array]
+# Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
+SETTINGS = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
 TEXTS = (1, 4, 16)  # of captured shapes
 TOKENS = (16, 32, 64, 128, 256, 512)
 MOST_TOKENS = 2048  # in all, filling included; above it launches are no longer what takes the time
@@ -46,7 +47,7 @@ def shape_for(texts: int, longest: int) -> tuple[int, int] | None:
     return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
 
 
-def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> dict[str, Array]:
+def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Feeds:
     """Feeds of a batch as those of `texts` texts with room for `tokens` tokens each, in the same order.
 
     What fills up are texts of one token and tokens of no text: neither changes another text's vector.
@@ -54,7 +55,7 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> di
     boundaries = feeds["cumulative_sequence_length"]
     rows = np.split(feeds["input_ids"][: boundaries[-1]], boundaries[1:-1])
     rows += [np.zeros(1, np.int64)] * (texts - len(rows))
-    made: dict[str, Array] = dict(batching.packed_for_cuda(rows, inputs, texts * tokens, tokens))
+    made = batching.packed_for_cuda(rows, inputs, texts * tokens, tokens)
     if "pooling_mask" in inputs:
         made["pooling_mask"] = np.zeros((texts, tokens), np.int64)
         given = feeds["pooling_mask"][:, :tokens]
@@ -65,13 +66,19 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> di
     return {name: made[name] for name in inputs}
 
 
-class CudaSession(Session):
-    """A graph of the cuda target on one GPU."""
+def load(files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> CudaSession:
+    """A graph of the cuda target on one GPU; options and errors as for `session.load`."""
+    settings = {"device_id": str(device), **SETTINGS}
+    return CudaSession(session.load(files, variant, device=device, settings=settings, **options), device)
 
-    def __init__(self, files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> None:
-        """Load the graph; options and errors as for Session."""
-        super().__init__(files, variant, device=device, **options)
-        self._device = device
+
+class CudaSession:
+    """A loaded graph of the cuda target, run by replays and through slots: a GraphSession around another."""
+
+    def __init__(self, graph: Session, device: int) -> None:
+        """`device` is the GPU's number."""
+        self._graph, self._device = graph, device
+        self.facts, self.handles = graph.facts, graph.handles
         # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
         # session alone, so that no caller that is interrupted keeps one.
         self._capturer = Workers(1, "fastembed_rt_cuda")
@@ -80,30 +87,28 @@ class CudaSession(Session):
         host = PinnedMemory(device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS):
-            self._slots.put(_Slot(self._session, self._output, device, host))
+            self._slots.put(_Slot(graph, host))
         self.pinned = host.works
 
-    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
-        # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
-        return {"device_id": str(device), "enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
-
-    def run(self, feeds: Feeds) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds) -> Output:
         """The output for one batch."""
         boundaries = feeds["cumulative_sequence_length"]
         count = len(boundaries) - 1
         shape = shape_for(count, int(np.diff(boundaries).max()))
         if shape is not None:
-            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.inputs, *shape))).result()[:count]
-        return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.inputs}, count)).result()
+            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.facts.inputs, *shape))).result()[
+                :count
+            ]
+        return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.facts.inputs}, count)).result()
 
-    def _copy(self, feeds: Feeds, count: int) -> npt.NDArray[np.float32]:
+    def _copy(self, feeds: Feeds, count: int) -> Output:
         slot = self._slots.get()
         try:
             return slot.run(feeds, count)
         finally:
             self._slots.put(slot)
 
-    def _replay(self, shape: tuple[int, int], feeds: Feeds) -> npt.NDArray[np.float32]:
+    def _replay(self, shape: tuple[int, int], feeds: Feeds) -> Output:
         captured = self._captured.get(shape)
         if captured is not None:
             return captured.run(feeds)
@@ -111,7 +116,7 @@ class CudaSession(Session):
         slots = [self._slots.get() for _ in range(SLOTS)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
-            captured = _Captured(self._session, self._output, self._device, feeds, shape[0], number)
+            captured = _Captured(self._graph, self._device, feeds, shape[0], number)
             vectors = captured.run(feeds)
         finally:
             for slot in slots:
@@ -119,56 +124,61 @@ class CudaSession(Session):
         self._captured[shape] = captured
         return vectors
 
+    def close(self) -> None:
+        """Let the threads go; batches on their way are done, those that wait fail."""
+        self._capturer.close()
+        self._copiers.close()
+
     def captured_shapes(self) -> list[tuple[int, int]]:
         """(texts, tokens a text) of the shapes captured so far."""
         return sorted(self._captured)
 
 
-def _width(session: Any, output: str) -> int | None:
+def _width(graph: Session) -> int | None:
     """Numbers in a row of the output; None where a text has more than one row, or they vary."""
-    (found,) = [entry.shape for entry in session.get_outputs() if entry.name == output]
+    (found,) = [entry.shape for entry in graph.inference.get_outputs() if entry.name == graph.output]
     return found[1] if len(found) == 2 and isinstance(found[1], int) else None
 
 
 class _Captured:
     """A CUDA graph of one shape with its device buffers; used by one thread."""
 
-    def __init__(self, session: Any, output: str, device: int, feeds: Feeds, texts: int, number: int) -> None:
+    def __init__(self, graph: Session, device: int, feeds: Feeds, texts: int, number: int) -> None:
         onnxruntime = load_onnxruntime()
-        self._session, self._output = session, output
-        self._binding = session.io_binding()
+        self._inference = graph.inference
+        self._binding = self._inference.io_binding()
         self._inputs = {}
         for name, array in feeds.items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", device)
             self._binding.bind_ortvalue_input(name, value)
             self._inputs[name] = value
-        width = _width(session, output)
+        width = _width(graph)
         assert width is not None, "outputs of cuda graphs have one row a text"
         self._vectors = onnxruntime.OrtValue.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
-        self._binding.bind_ortvalue_output(output, self._vectors)
+        self._binding.bind_ortvalue_output(graph.output, self._vectors)
         self._options = _run_options(number)
 
-    def run(self, feeds: Feeds) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds) -> Output:
         """The first run captures, the others replay."""
         for name, array in feeds.items():
             self._inputs[name].update_inplace(np.ascontiguousarray(array))
-        self._session.run_with_iobinding(self._binding, self._options)
-        vectors: npt.NDArray[np.float32] = self._vectors.numpy()
+        self._inference.run_with_iobinding(self._binding, self._options)
+        vectors: Output = self._vectors.numpy()
         return vectors
 
 
 class _Slot:
     """Page-locked buffers of one batch in flight, which grow with what comes."""
 
-    def __init__(self, session: Any, output: str, device: int, host: PinnedMemory) -> None:
-        self._session, self._output, self._host = session, output, host
-        self._width = _width(session, output)
+    def __init__(self, graph: Session, host: PinnedMemory) -> None:
+        self._inference, self._output, self._host = graph.inference, graph.output, host
+        self._width = _width(graph)
         self._buffers: dict[str, _Buffer] = {}
         self._options = _run_options(-1)  # neither captured nor replayed
 
-    def run(self, feeds: Feeds, count: int) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds, count: int) -> Output:
         """The output of `count` texts."""
-        binding = self._session.io_binding()
+        binding = self._inference.io_binding()
         for name, array in feeds.items():
             buffer = self._buffer(name, array.nbytes)
             place = buffer.array[: array.nbytes].view(array.dtype).reshape(array.shape)
@@ -176,14 +186,14 @@ class _Slot:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, place.ctypes.data)
         if self._width is None:
             binding.bind_output(self._output, "cpu")
-            self._session.run_with_iobinding(binding, self._options)
+            self._inference.run_with_iobinding(binding, self._options)
             (found,) = binding.copy_outputs_to_cpu()
             return np.asarray(found)
         shape = (count, self._width)
         vectors = self._buffer(self._output, 4 * count * self._width).array[: 4 * count * self._width]
         binding.bind_output(self._output, "cpu", 0, np.float32, shape, vectors.ctypes.data)
-        self._session.run_with_iobinding(binding, self._options)
-        made: npt.NDArray[np.float32] = vectors.view(np.float32).reshape(shape).copy()
+        self._inference.run_with_iobinding(binding, self._options)
+        made: Output = vectors.view(np.float32).reshape(shape).copy()
         return made
 
     def _buffer(self, name: str, size: int) -> _Buffer:

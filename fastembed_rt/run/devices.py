@@ -18,17 +18,18 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError, WorkerError
-from ..system.threads import CLOSED, Call, GivenUpError, Promise
-from .batching import Ids
-from .contract import GraphSession, Running, Vectors
-from .engine import Pooled, Split
+from ..system.threads import CLOSED, Call, GivenUpError, Promise, Task
+from .batching import Ids, Limits
+from .contract import GraphSession, Results, Running
+from .pool import Pool
 
+T = TypeVar("T")
 AHEAD = 2  # batches a worker has: one runs, the next is there already
 SECONDS_TO_END = 10.0
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fastembed_rt.run.devices import serve; serve()"
@@ -49,7 +50,7 @@ class _Failure:
         return self._first.get("error")
 
 
-class _Job(Promise[Vectors]):
+class _Job(Promise[Results]):
     """Rows on their way to a worker and back."""
 
     __slots__ = ("_failure", "call", "left_out", "rows")
@@ -64,7 +65,7 @@ class _Job(Promise[Vectors]):
         return self._failure.get()
 
 
-class DeviceEngine(Pooled):
+class DeviceEngine:
     """An engine whose sessions are in other processes. Safe to use from several threads."""
 
     def __init__(
@@ -75,7 +76,7 @@ class DeviceEngine(Pooled):
         threads: int,
         dim: int,
         max_batch_tokens: int,
-        split: Split | None,
+        objects: bool,
         mixed_lengths: bool = True,
     ) -> None:
         """Start the workers and wait until all are ready.
@@ -86,16 +87,15 @@ class DeviceEngine(Pooled):
             threads: of this process, which tokenize.
             dim: length of the vectors.
             max_batch_tokens: bound on the tokens of a batch, padding included.
-            split: not None where a row's result is an object.
+            objects: whether a row's result is an object.
             mixed_lengths: as for Engine.
 
         Raises:
             FastembedRtError: what a worker raised when it loaded the model.
             WorkerError: a worker ended meanwhile.
         """
-        super().__init__(
-            threads=threads, dim=dim, max_batch_tokens=max_batch_tokens, split=split, mixed_lengths=mixed_lengths
-        )
+        self._limits = Limits(max_batch_tokens, mixed_lengths=mixed_lengths)
+        self._pool = Pool(threads, dim, objects=objects)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure = _Failure()
         failed = weakref.WeakMethod(self._fail)  # an engine that is dropped must go, and its workers with it
@@ -122,24 +122,34 @@ class DeviceEngine(Pooled):
 
     def close(self) -> None:
         """End the workers; what still waits for them fails."""
-        super().close()
+        self._pool.close()
         self._fail(InvalidInputError(CLOSED))
         self._finalizer()
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows make a single batch."""
-        return self._is_one_batch(rows)
+        return self._limits.is_one_batch(rows)
 
-    def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Vectors:
-        """Vectors (n, dim) of a few rows, by whichever worker is free."""
+    def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
+        """Results (n, dim) of a few rows, by whichever worker is free."""
         return self._send(rows, left_out).result()
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work: row numbers of each batch, and its vectors to come."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        return [(batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self._plan(lengths)]
+        return [
+            (batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self._limits.plan(lengths)
+        ]
 
-    def _send(self, rows: Sequence[Ids], left_out: Ids, call: Call | None = None) -> Promise[Vectors]:
+    def background(self, call: Call, function: Callable[..., T], *arguments: object) -> Task[T]:
+        """Run a function on one of this process's threads, behind what waits for them already."""
+        return self._pool.background(call, function, *arguments)
+
+    def collect(self, running: Running) -> Results:
+        """Results (n, dim) of what `submit` started, in the order of its rows; raises what a batch raised."""
+        return self._pool.collect(running)
+
+    def _send(self, rows: Sequence[Ids], left_out: Ids, call: Call | None = None) -> Promise[Results]:
         error = self._failure.get()
         if error is not None:
             raise error

@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import native
 from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
 from ..precisions import lacking
 from ..system.paths import as_utf8
-from .contract import GraphSession
+from .batching import Feeds
+from .contract import Facts, GraphSession, Output
 from .overflow import overflows
 from .providers import (
     PROVIDERS,
@@ -40,6 +38,7 @@ __all__ = [
     "Session",
     "available_providers",
     "choose_variant",
+    "load",
     "load_onnxruntime",
     "open_session",
     "provider_row",
@@ -86,103 +85,130 @@ def choose_variant(
 
 
 class Session:
-    """One graph loaded into onnxruntime under one provider. Safe to run from several threads at once."""
+    """A graph loaded into onnxruntime, run as it comes. Safe to run from several threads at once."""
 
-    def __init__(
-        self,
-        files: ModelFiles,
-        variant: Variant,
-        *,
-        provider: str,
-        threads: int,
-        output: str = OUTPUT,
-        device: int = 0,
-    ) -> None:
-        """Load the graph, whose output of that name is wanted; `device` is a number of the provider's.
-
-        Raises:
-            IntegrityError: the files are no longer what they were when `files` was opened.
-            MissingDependencyError: no onnxruntime.
-            ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
-            ModelFormatError: onnxruntime cannot read the graph.
-        """
-        row = provider_row(provider)
-        onnxruntime = require_provider(provider)
-        path = files.directory / variant.graph.file
-        place = as_utf8(path)
-        settings = {**row.options, **self._settings(variant, device)}
-
-        def load(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
-            options = _options(onnxruntime, threads, cpu=provider == "cpu")
-            if variant.target in TUNED:
-                tune(options, onnxruntime, variant.precision)
-            if variant.target == "native":
-                options.register_custom_ops_library(as_utf8(native.library()))
-            if provider != "cpu" and variant.target == row.targets[0] != "portable":
-                # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the
-                # CPU has kernels for, such as the integer ArgMax of CLS pooling.
-                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-            if weights:
-                lengths = [len(content) for content in weights.values()]
-                options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
-            return onnxruntime.InferenceSession(
-                source,
-                sess_options=options,
-                providers=[(row.onnxruntime_name, settings)],
-                enable_fallback=False,
-                disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
-            )
-
-        try:
-            self._session = _load_from(files, variant, onnxruntime, place, load)
-        except IntegrityError:
-            raise
-        except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
-            # so that this is no time limit of a caller
-            reason = first_line(error)
-            if provider != "cpu":
-                why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
-                raise ProviderUnavailableError(why) from error
-            raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
-        running = self._session.get_providers()
-        if running[0] != row.onnxruntime_name:
-            raise ProviderUnavailableError(
-                f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}"
-                f"{explain(provider, onnxruntime, device)}; run fastembed-rt doctor to see what is missing"
-            )
-        lacking = explain(provider, onnxruntime, device)  # cuDNN is opened by the first operator that wants it
-        if lacking:
-            raise ProviderUnavailableError(f"provider {provider!r} starts here and does not run{lacking}")
-        self.shared = row.runs_batches_itself  # bulk and small calls take the same session
-        # Made of our own operators: no row is filled up to a longer one's length, as stock attention does, and all
-        # sessions of a process share the packed weights.
-        self.own_operators = variant.target == "native"
-        self._output = output
-        self.inputs = tuple(entry.name for entry in self._session.get_inputs())
-        if set(self.inputs) != set(variant.inputs):
-            raise ModelFormatError(f"{path} takes {self.inputs}, the manifest says {variant.inputs}; export it again")
-
-    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
-        """Options of the provider beside those of its row."""
-        return {"device_id": str(device)} if device else {}
+    def __init__(self, inference: onnxruntime.InferenceSession, output: str, facts: Facts) -> None:
+        """`output` is the name of the one that is wanted."""
+        self.inference, self.output, self.facts = inference, output, facts
 
     @property
-    def native(self) -> Any:
+    def handles(self) -> tuple[object, ...]:
         """The object behind onnxruntime's Python session, which owns the threads."""
-        return self._session._sess
+        return (self.inference._sess,)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds) -> Output:
         """The output for one batch, feeds by input name: for vectors (B, dim)."""
-        (vectors,) = self._session.run([self._output], dict(feeds))
-        result: npt.NDArray[np.float32] = vectors
-        return result
+        (made,) = self.inference.run([self.output], feeds)
+        output: Output = made
+        return output
+
+    def close(self) -> None:
+        """It has no threads but onnxruntime's, which go with it."""
 
 
-# Graphs that run in ways of their own: the session's class by provider and target, loaded when used.
+def load(
+    files: ModelFiles,
+    variant: Variant,
+    *,
+    provider: str,
+    threads: int,
+    output: str = OUTPUT,
+    device: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> Session:
+    """A graph loaded under one provider.
+
+    Args:
+        files: the model's.
+        variant: whose graph it is.
+        provider: of the table.
+        threads: of the session.
+        output: name of the output that is wanted.
+        device: a number of the provider's.
+        settings: options of the provider beside those of its row and the device.
+
+    Raises:
+        IntegrityError: the files are no longer what they were when `files` was opened.
+        MissingDependencyError: no onnxruntime.
+        ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
+        ModelFormatError: onnxruntime cannot read the graph.
+    """
+    row = provider_row(provider)
+    onnxruntime = require_provider(provider)
+    path = files.directory / variant.graph.file
+    place = as_utf8(path)
+    options = {**row.options, **({"device_id": str(device)} if device else {}), **(settings or {})}
+
+    def start(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
+        return _start(onnxruntime, source, weights, row=row, settings=options, variant=variant, threads=threads)
+
+    try:
+        inference = _load_from(files, variant, onnxruntime, place, start)
+    except IntegrityError:
+        raise
+    except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
+        # so that this is no time limit of a caller
+        reason = first_line(error)
+        if provider != "cpu":
+            why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
+            raise ProviderUnavailableError(why) from error
+        raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+    running = inference.get_providers()
+    if running[0] != row.onnxruntime_name:
+        raise ProviderUnavailableError(
+            f"provider {provider!r} was asked for and onnxruntime fell back to {running[0]}"
+            f"{explain(provider, onnxruntime, device)}; run fastembed-rt doctor to see what is missing"
+        )
+    missing = explain(provider, onnxruntime, device)  # cuDNN is opened by the first operator that wants it
+    if missing:
+        raise ProviderUnavailableError(f"provider {provider!r} starts here and does not run{missing}")
+    inputs = tuple(entry.name for entry in inference.get_inputs())
+    if set(inputs) != set(variant.inputs):
+        raise ModelFormatError(f"{path} takes {inputs}, the manifest says {variant.inputs}; export it again")
+    # Our own operators fill no row up to a longer one's length, as stock attention does, and all sessions of a process
+    # share the packed weights.
+    own = variant.target == "native"
+    return Session(inference, output, Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own))
+
+
+def _start(
+    onnxruntime: Any,
+    source: str | bytes,
+    weights: Mapping[str, bytes],
+    *,
+    row: Provider,
+    settings: Mapping[str, str],
+    variant: Variant,
+    threads: int,
+) -> onnxruntime.InferenceSession:
+    """The session of a graph by its path, or by its content with that of its weights' files."""
+    on_cpu = row is PROVIDERS["cpu"]
+    options = _options(onnxruntime, threads, cpu=on_cpu)
+    if variant.target in TUNED:
+        tune(options, onnxruntime, variant.precision)
+    if variant.target == "native":
+        options.register_custom_ops_library(as_utf8(native.library()))
+    if not on_cpu and variant.target == row.targets[0] != "portable":
+        # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
+        # kernels for, such as the integer ArgMax of CLS pooling.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if weights:
+        lengths = [len(content) for content in weights.values()]
+        options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
+    return onnxruntime.InferenceSession(
+        source,
+        sess_options=options,
+        providers=[(row.onnxruntime_name, dict(settings))],
+        enable_fallback=False,
+        disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
+    )
+
+
+# Graphs that run in ways of their own: by provider and target the module whose `load` makes the session, when used.
 SPECIAL = {
-    ("cuda", "cuda"): ("cuda", "CudaSession"),
-    ("tensorrt", "tensorrt"): ("tensorrt", "TensorrtSession"),
-    ("tensorrt", "portable"): ("tensorrt", "TensorrtSession"),  # shapes of a graph for anything must be told as well
+    ("cuda", "cuda"): "cuda",
+    ("tensorrt", "tensorrt"): "tensorrt",
+    ("tensorrt", "portable"): "tensorrt",  # shapes of a graph for anything must be told as well
 }
 
 
@@ -191,7 +217,7 @@ def _load_from(
     variant: Variant,
     onnxruntime: Any,
     place: str,
-    load: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
+    start: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
 ) -> onnxruntime.InferenceSession:
     """The session made of a variant's files as they were opened: by path, while `place` leads to them, else by content.
 
@@ -201,7 +227,7 @@ def _load_from(
     files.check_unwritten(names)
     if files.in_place(names):
         try:
-            made = load(place, {})
+            made = start(place, {})
         except Exception:
             if files.in_place(names):
                 raise
@@ -215,24 +241,22 @@ def _load_from(
             f"{onnxruntime.__version__} opens its weights by path only; load the model again"
         )
     weights = {record.file: files.read(record.file) for record in variant.weights}
-    return load(files.read(variant.graph.file), weights)
+    return start(files.read(variant.graph.file), weights)
 
 
 def open_session(
     files: ModelFiles, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
 ) -> GraphSession:
-    """The session for a variant under a provider; options and errors as for Session.
+    """The session for a variant under a provider; options and errors as for `load`.
 
     No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
     """
-    special = SPECIAL.get((provider, variant.target))
-    if special is None:
-        return Session(files, variant, provider=provider, **options)
-    module, name = special
+    module = SPECIAL.get((provider, variant.target))
+    if module is None:
+        return load(files, variant, provider=provider, **options)
     if provider == "tensorrt":
         options |= {"longest": longest, "batch_tokens": batch_tokens}
-    kind = getattr(import_module(f".{module}", __package__), name)
-    made: GraphSession = kind(files, variant, provider=provider, **options)
+    made: GraphSession = import_module(f".{module}", __package__).load(files, variant, provider=provider, **options)
     return made
 
 

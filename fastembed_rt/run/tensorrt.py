@@ -14,22 +14,22 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InvalidInputError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Variant, sha256_file
 from ..system.progress import progress
-from . import nvidia
-from .contract import GraphSession
+from . import nvidia, session
+from .batching import Feeds
+from .contract import Facts, GraphSession, Output
 from .providers import load_onnxruntime, require_provider
-from .session import OUTPUT, Session
+from .session import OUTPUT
 
 EDGES = (32, 128, 512, 2048, 8192)  # tokens: buckets end here, and at the longest text
 CACHE_VARIABLE = "FASTEMBED_RT_CACHE"
@@ -157,85 +157,87 @@ class EngineCache:
             aside.rmdir()
 
 
-class _Bucket(Session):
-    """One engine."""
+def load(
+    files: ModelFiles,
+    variant: Variant,
+    *,
+    provider: str,
+    threads: int,
+    output: str = OUTPUT,
+    device: int = 0,
+    longest: int = 512,
+    batch_tokens: int = 16384,
+) -> TensorrtSession:
+    """Build the engines, or take them from the cache, and run each once.
 
-    def __init__(self, files: ModelFiles, variant: Variant, *, profile: Profile, cache: Path, **options: Any) -> None:
-        self.profile = profile
-        self._cache = cache
-        super().__init__(files, variant, **options)
+    Args:
+        files: the model's.
+        variant: of the tensorrt target.
+        provider: tensorrt.
+        threads: for what is left to the CPU, which is nothing.
+        output: its name.
+        device: number of the GPU.
+        longest: tokens of the longest text there will be.
+        batch_tokens: bound on the padded tokens of a batch.
 
-    def _settings(self, variant: Variant, device: int) -> dict[str, str]:
-        return {
-            "device_id": str(device),
-            "trt_fp16_enable": "1" if variant.precision == "fp16" else "0",
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(self._cache),
-            "trt_engine_cache_prefix": f"tokens{self.profile.longest}",
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(self._cache),
-            **self.profile.settings(variant.inputs),
-        }
+    Raises:
+        ProviderUnavailableError: TensorRT or a GPU is missing, or it cannot build the graph.
+    """
+    require_provider(provider)
+    wanted = profiles(longest, batch_tokens)
+    options = {"provider": provider, "threads": threads, "output": output, "device": device}
+
+    def engines(cache: Path) -> list[GraphSession]:
+        made: list[GraphSession] = []
+        fresh = not any(cache.iterdir())  # a bar where there are minutes to wait
+        with progress(len(wanted), fresh, "engine", "TensorRT") as bar:
+            for profile in wanted:
+                engine = open_engine(files, variant, profile, cache, options)
+                warm_up(engine, profile)
+                made.append(engine)
+                bar.update(1)
+        return made
+
+    cache = EngineCache(cache_root() / cache_key(variant, wanted, versions(device)))
+    return TensorrtSession(list(zip(wanted, cache.open(engines), strict=True)))
+
+
+def open_engine(
+    files: ModelFiles, variant: Variant, profile: Profile, cache: Path, options: Mapping[str, Any]
+) -> GraphSession:
+    """The session of one engine; options as for `session.load`."""
+    settings = engine_settings(variant, profile, cache, options["device"])
+    return session.load(files, variant, settings=settings, **options)
+
+
+def engine_settings(variant: Variant, profile: Profile, cache: Path, device: int) -> dict[str, str]:
+    """Options of the provider for one engine, which is kept in `cache`."""
+    return {
+        "device_id": str(device),
+        "trt_fp16_enable": "1" if variant.precision == "fp16" else "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_prefix": f"tokens{profile.longest}",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+        **profile.settings(variant.inputs),
+    }
 
 
 class TensorrtSession:
-    """A graph of the tensorrt target on one GPU, as several engines: a GraphSession made of sessions."""
+    """A graph on one GPU as several engines, each for a range of lengths: a GraphSession made of sessions."""
 
-    shared = True
-    own_operators = False
-
-    def __init__(
-        self,
-        files: ModelFiles,
-        variant: Variant,
-        *,
-        provider: str,
-        threads: int,
-        output: str = OUTPUT,
-        device: int = 0,
-        longest: int = 512,
-        batch_tokens: int = 16384,
-    ) -> None:
-        """Build the engines, or take them from the cache, and run each once.
-
-        Args:
-            files: the model's.
-            variant: of the tensorrt target.
-            provider: tensorrt.
-            threads: for what is left to the CPU, which is nothing.
-            output: its name.
-            device: number of the GPU.
-            longest: tokens of the longest text there will be.
-            batch_tokens: bound on the padded tokens of a batch.
-
-        Raises:
-            ProviderUnavailableError: TensorRT or a GPU is nvidia, or it cannot build the graph.
-        """
-        require_provider(provider)
-        options = {"provider": provider, "threads": threads, "output": output, "device": device}
-        wanted = profiles(longest, batch_tokens)
-
-        def load(cache: Path) -> list[GraphSession]:
-            made: list[GraphSession] = []
-            fresh = not any(cache.iterdir())  # a bar where there are minutes to wait
-            with progress(len(wanted), fresh, "engine", "TensorRT") as bar:
-                for profile in wanted:
-                    session = open_bucket(files, variant, profile, cache, options)
-                    warm_up(session, profile)
-                    made.append(session)
-                    bar.update(1)
-            return made
-
-        cache = EngineCache(cache_root() / cache_key(variant, wanted, versions(device)))
-        self._buckets = list(zip(wanted, cache.open(load), strict=True))
-        self.inputs: tuple[str, ...] = self._buckets[0][1].inputs
+    def __init__(self, buckets: Sequence[tuple[Profile, GraphSession]]) -> None:
+        """The engines, those for short texts first."""
+        self._buckets = buckets
+        self.facts = Facts(buckets[0][1].facts.inputs, takes_all=True)
 
     @property
-    def native(self) -> Any:
+    def handles(self) -> tuple[object, ...]:
         """The objects behind onnxruntime's Python sessions."""
-        return tuple(session.native for _, session in self._buckets)
+        return tuple(handle for _, engine in self._buckets for handle in engine.handles)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Feeds) -> Output:
         """The output for one batch, in as many runs as its engine needs."""
         count, tokens = feeds["input_ids"].shape
         fitting = [entry for entry in self._buckets if tokens <= entry[0].longest]
@@ -244,32 +246,30 @@ class TensorrtSession:
                 f"a text of {tokens} tokens does not fit the engines, which take {self._buckets[-1][0].longest}; "
                 "load the model with a larger max_length"
             )
-        profile, session = fitting[0]
+        profile, engine = fitting[0]
         parts = [
-            session.run({name: array[start : start + profile.texts] for name, array in feeds.items()})
+            engine.run({name: array[start : start + profile.texts] for name, array in feeds.items()})
             for start in range(0, count, profile.texts)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-
-def open_bucket(
-    files: ModelFiles, variant: Variant, profile: Profile, cache: Path, options: Mapping[str, Any]
-) -> GraphSession:
-    """The session of one profile."""
-    return _Bucket(files, variant, profile=profile, cache=cache, **options)
+    def close(self) -> None:
+        """Close each."""
+        for _, engine in self._buckets:
+            engine.close()
 
 
-def warm_up(session: GraphSession, profile: Profile) -> None:
+def warm_up(engine: GraphSession, profile: Profile) -> None:
     """Run both ends of a profile, as an engine that does not build or load shows only then.
 
     Raises:
         ProviderUnavailableError: it does not run.
     """
     for shape in ((1, profile.shortest), (profile.texts, profile.longest)):
-        feeds = {name: np.ones(shape, np.int64) for name in session.inputs}
+        feeds = {name: np.ones(shape, np.int64) for name in engine.facts.inputs}
         feeds["token_type_ids"] = np.zeros(shape, np.int64)
         try:
-            session.run({name: feeds[name] for name in session.inputs})
+            engine.run({name: feeds[name] for name in engine.facts.inputs})
         except Exception as error:  # onnxruntime raises its own kinds, all plain Exceptions
             raise ProviderUnavailableError(f"provider 'tensorrt' did not run {profile}: {first_line(error)}") from error
 

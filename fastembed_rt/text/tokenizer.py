@@ -20,7 +20,8 @@ from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, Text
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
-TRUNCATIONS = ("truncate", "warn", "error", "chunk")
+TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
+CHUNKED = (*TRUNCATIONS, "chunk")
 PACKAGE = __name__.partition(".")[0]
 logger = logging.getLogger("fastembed_rt")
 
@@ -88,8 +89,8 @@ class TextTokenizer:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
             ModelFormatError: the file cannot be read.
         """
-        if truncation not in TRUNCATIONS:
-            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(TRUNCATIONS)}")
+        if truncation not in CHUNKED:
+            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
         self._read = path.read_bytes if read is None else read
         self._path = path
         self._tokenizer = self._made()

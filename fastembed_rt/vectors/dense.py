@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidInputError
 
-Vectors = npt.NDArray[np.float32]
+Vectors = npt.NDArray[np.float32]  # (dim,) of a text, (n, dim) of several
 EPSILON = 1e-12  # torch.nn.functional.normalize
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InvalidInputError
+from .dense import Vectors
 
-Vectors = npt.NDArray[np.float32]
 PRODUCTS = 4_000_000  # of tokens with tokens that are held at a time
 NOTHING = -1e6  # the score of a document without a token: below that of every other, and finite
 

@@ -79,10 +79,10 @@ def test_all_of_the_contract_is_there(model: EmbeddingModel, kind: str) -> None:
     assert (engine.sessions == ()) == (kind == "devices")
     for session in engine.sessions:
         assert {name for name in members(GraphSession) if hasattr(session, name)} == set(members(GraphSession))
-        assert session.inputs == model.variant.inputs
-        assert session.shared == (model.provider != "cpu")
-        assert session.own_operators is False
-        assert session.native is not None
+        assert session.facts.inputs == model.variant.inputs
+        assert session.facts.takes_all == (model.provider != "cpu")
+        assert session.facts.padded and not session.facts.light
+        assert session.handles and None not in session.handles
 
 
 def test_one_few_many_and_no_texts_have_the_vectors_of_the_reference(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fastembed_rt.run.contract import Facts
 from fastembed_rt.run.engine import Engine
 from fastembed_rt.system.threads import Call
 
@@ -22,11 +23,14 @@ LIMIT = 512
 class Notes:
     """A session that gives each row its length as vector, and notes the batches."""
 
-    inputs = ("rows",)
-    shared = False
+    handles = ()
 
     def __init__(self, threads: int, own: bool) -> None:
-        self.threads, self.own_operators, self.batches = threads, own, list[list[int]]()
+        self.threads, self.batches = threads, list[list[int]]()
+        self.facts = Facts(("rows",), padded=not own, light=own)
+
+    def close(self) -> None:
+        """Nothing to let go."""
 
     def run(self, feeds: Any) -> Any:
         self.batches.append(feeds["lengths"])
@@ -53,7 +57,7 @@ def engine(threads: int = 2, *, own: bool = False, load: Any = None, max_wait: f
 
 def test_where_padding_changes_vectors_rows_of_a_batch_have_one_length() -> None:
     made = Engine(
-        lambda count: Notes(count, False),  # type: ignore[arg-type, return-value]
+        lambda count: Notes(count, False),
         threads=2,
         dim=1,
         pad_token_id=0,
@@ -174,7 +178,7 @@ def test_calls_beyond_two_are_gathered() -> None:
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(made.run_small, rows(k + 1), np.zeros(1, np.int64)) for k in range(6)]
         assert started.acquire(timeout=10) and started.acquire(timeout=10)
-        while len(made._queue) < 4:
+        while len(made._turns._queue) < 4:
             time.sleep(0.001)
         go_on.set()
         assert [call.result(10)[0, 0] for call in calls] == [1, 2, 3, 4, 5, 6]

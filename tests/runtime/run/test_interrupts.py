@@ -21,26 +21,27 @@ import pytest
 
 from fastembed_rt.errors import first_line, from_outside
 from fastembed_rt.run import engine as engine_module
+from fastembed_rt.run import pool as pool_module
+from fastembed_rt.run import turns as turns_module
+from fastembed_rt.run.contract import Facts
 from fastembed_rt.run.engine import Engine
 from fastembed_rt.system import threads as threads_module
 from fastembed_rt.system.threads import Call, Workers, once
 
 LIMIT = 64
-FILES = {engine_module.__file__, threads_module.__file__}
+FILES = {module.__file__ for module in (engine_module, turns_module, pool_module, threads_module)}
 
 
 class Lengths:
     """A session that gives each row its length as vector."""
 
-    inputs = ("rows",)
-    shared = False
+    handles = ()
 
     def __init__(self, own: bool) -> None:
-        self.own_operators = own
+        self.facts = Facts(("rows",), padded=not own, light=own)
 
-    @property
-    def native(self) -> Any:
-        return None
+    def close(self) -> None:
+        """Nothing to let go."""
 
     def run(self, feeds: Any) -> Any:
         return np.array(feeds["lengths"], dtype=np.float32)[:, None]
@@ -188,7 +189,7 @@ def test_a_call_that_ends_when_its_turn_comes_leaves_the_place_to_others() -> No
 
     engine = make(1, False)
     engine._small = Slow(False)
-    heir = engine._heir
+    heir = engine._turns._heir
 
     def slowly() -> Any:
         found = heir()
@@ -197,7 +198,7 @@ def test_a_call_that_ends_when_its_turn_comes_leaves_the_place_to_others() -> No
             assert over.wait(10)
         return found
 
-    engine._heir = slowly  # type: ignore[method-assign]
+    engine._turns._heir = slowly  # type: ignore[method-assign]
 
     def limited() -> None:
         def step(frame: FrameType, event: str, _: object) -> Any:
@@ -217,13 +218,13 @@ def test_a_call_that_ends_when_its_turn_comes_leaves_the_place_to_others() -> No
         first = pool.submit(small, engine)
         assert going.wait(10)
         second = pool.submit(limited)
-        while not engine._queue:
+        while not engine._turns._queue:
             time.sleep(0.001)
         go_on.set()
         assert first.result(10) == [9, 5]
         second.result(10)
     assert small(engine) == [9, 5]
-    assert not engine._leading
+    assert not engine._turns._leading
 
 
 def test_a_call_that_ended_while_it_was_run_along_is_not_queued_again() -> None:
@@ -239,7 +240,7 @@ def test_a_call_that_ended_while_it_was_run_along_is_not_queued_again() -> None:
 
     engine = make(2, False)
     engine._small = Faulty(False)
-    engine._max_wait = 0.2
+    engine._turns._max_wait = 0.2
 
     def limited(length: int) -> float | None:
         def step(frame: FrameType, event: str, _: object) -> Any:
@@ -265,7 +266,7 @@ def test_a_call_that_ended_while_it_was_run_along_is_not_queued_again() -> None:
         outcomes = [call.result(10) for call in calls]
     assert outcomes == [None, None]
     assert engine.run_small(rows(7), np.zeros(1, np.int64))[0, 0] == 7
-    assert not engine._queue
+    assert not engine._turns._queue
 
 
 def test_an_error_of_bulk_work_keeps_nothing_of_its_caller() -> None:

@@ -16,7 +16,7 @@ from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
-from fastembed_rt.run.session import PROVIDERS, Session, available_providers, choose_variant, provider_row
+from fastembed_rt.run.session import PROVIDERS, available_providers, choose_variant, load, provider_row
 
 GPU_NAMES = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 gpu_providers = pytest.mark.parametrize("provider", list(GPU_NAMES))
@@ -111,7 +111,7 @@ def test_a_graph_made_for_the_provider_runs_there_whole_and_others_as_far_as_it_
         (variant,) = with_variants(described, (target, "fp16")).variants
         variant = dataclasses.replace(variant, graph=described.variants[0].graph)
         with pytest.raises(ProviderUnavailableError, match="fell back"):
-            Session(ModelFiles(model_dir, variant.files), variant, provider=provider, threads=1)
+            load(ModelFiles(model_dir, variant.files), variant, provider=provider, threads=1)
         options = StandInSession.asked["session_options"]
         try:
             found = options.get_session_config_entry("session.disable_cpu_ep_fallback")
@@ -132,14 +132,14 @@ def test_a_gpu_that_does_not_start_gives_the_reason_in_one_line(
 
 def test_the_cpu_session_runs_on_the_cpu_alone(model_dir: Path, described: Manifest) -> None:
     for variant in described.variants:
-        session = Session(ModelFiles(model_dir, variant.files), variant, provider="cpu", threads=1)
-        assert session._session.get_providers() == ["CPUExecutionProvider"]
-        assert set(session.inputs) == set(variant.inputs)
+        session = load(ModelFiles(model_dir, variant.files), variant, provider="cpu", threads=1)
+        assert session.inference.get_providers() == ["CPUExecutionProvider"]
+        assert set(session.facts.inputs) == set(variant.inputs)
 
 
 def test_vectors_are_taken_by_name_from_the_session(model_dir: Path, described: Manifest) -> None:
     variant = choose_variant(described, target="portable")
-    session = Session(ModelFiles(model_dir, variant.files), variant, provider="cpu", threads=1)
+    session = load(ModelFiles(model_dir, variant.files), variant, provider="cpu", threads=1)
     feeds = {"input_ids": np.array([[2, 5, 3]]), "attention_mask": np.ones((1, 3), np.int64)}
     vectors = session.run(feeds)
     assert vectors.shape == (1, described.dim)
@@ -151,7 +151,7 @@ def test_a_graph_that_onnxruntime_cannot_read_is_named(tmp_path: Path, described
     (tmp_path / "model.onnx").write_bytes(content)
     variant = choose_variant(described, target="portable")
     with pytest.raises(ModelFormatError, match=rf"onnxruntime {onnxruntime.__version__} cannot load .*model\.onnx"):
-        Session(ModelFiles(tmp_path, variant.files), variant, provider="cpu", threads=1)
+        load(ModelFiles(tmp_path, variant.files), variant, provider="cpu", threads=1)
 
 
 @pytest.mark.parametrize("name", ["EmbeddingModel", "EncodeStats"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 from tolerances import REORDERED, close
@@ -17,7 +16,8 @@ from fastembed_rt.errors import InvalidInputError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import Variant
 from fastembed_rt.run import tensorrt
-from fastembed_rt.run.session import Session
+from fastembed_rt.run.contract import Facts, Output
+from fastembed_rt.run.session import Session, load
 from fastembed_rt.run.tensorrt import EngineCache, Profile, TensorrtSession, profiles
 from fastembed_rt_export import pipeline
 from fastembed_rt_export.gate.parity import distances
@@ -37,14 +37,19 @@ def directory(checkpoint: Path) -> Path:
     return output
 
 
-class Recorded(Session):
+class Recorded:
     """An engine of the CPU, which notes what it was asked for."""
 
-    shapes: list[tuple[int, int]]
+    def __init__(self, engine: Session) -> None:
+        self._engine, self.shapes = engine, list[tuple[int, int]]()
+        self.facts, self.handles = engine.facts, engine.handles
 
-    def run(self, feeds: Any) -> npt.NDArray[np.float32]:
+    def run(self, feeds: Any) -> Output:
         self.shapes.append(feeds["input_ids"].shape)
-        return super().run(feeds)
+        return self._engine.run(feeds)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 @pytest.fixture
@@ -54,18 +59,16 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ten
     monkeypatch.setattr(tensorrt, "require_provider", lambda _: None)
     monkeypatch.setattr(tensorrt, "versions", lambda _: {"gpu": "none"})
 
-    def open_bucket(files: ModelFiles, variant: Variant, profile: Profile, cache: Path, _: Any) -> Session:
+    def open_engine(files: ModelFiles, variant: Variant, profile: Profile, cache: Path, _: Any) -> Recorded:
         (cache / f"tokens{profile.longest}.engine").write_text("engine")
-        made = Recorded.__new__(Recorded)
-        made.shapes = []
-        Session.__init__(made, files, variant, provider="cpu", threads=1)
-        return made
+        return Recorded(load(files, variant, provider="cpu", threads=1))
 
-    monkeypatch.setattr(tensorrt, "open_bucket", open_bucket)
+    monkeypatch.setattr(tensorrt, "open_engine", open_engine)
 
     def make(directory: Path, **options: Any) -> TensorrtSession:
         variant = manifest.read(directory).variants[0]
-        return TensorrtSession(ModelFiles(directory, variant.files), variant, provider="tensorrt", threads=1, **options)
+        files = ModelFiles(directory, variant.files)
+        return tensorrt.load(files, variant, provider="tensorrt", threads=1, **options)
 
     return make
 
@@ -92,9 +95,7 @@ def test_the_provider_is_told_smallest_usual_and_largest_shapes() -> None:
 
 def test_an_engine_asks_for_its_precision_and_its_cache(directory: Path, tmp_path: Path) -> None:
     for variant in manifest.read(directory).variants:
-        bucket = tensorrt._Bucket.__new__(tensorrt._Bucket)
-        bucket.profile, bucket._cache = Profile(1, 32, 8), tmp_path
-        settings = bucket._settings(variant, 3)
+        settings = tensorrt.engine_settings(variant, Profile(1, 32, 8), tmp_path, 3)
         assert settings["trt_fp16_enable"] == ("1" if variant.precision == "fp16" else "0")
         assert settings["trt_engine_cache_path"] == settings["trt_timing_cache_path"] == str(tmp_path)
         assert settings["device_id"] == "3"
@@ -106,7 +107,7 @@ def test_batches_go_to_the_engine_of_their_length_in_parts_that_fit(
     session = on_cpu(directory, longest=48, batch_tokens=96)
     random = np.random.default_rng(0)
     variant = manifest.read(directory).variants[0]
-    plain = Session(ModelFiles(directory, variant.files), variant, provider="cpu", threads=1)
+    plain = load(ModelFiles(directory, variant.files), variant, provider="cpu", threads=1)
     for count, tokens in ((1, 1), (7, 20), (3, 32), (5, 40)):
         feeds = {
             "input_ids": random.integers(5, 100, (count, tokens)),
@@ -123,7 +124,7 @@ def test_a_longer_text_than_any_engine_takes_is_refused(
     directory: Path, on_cpu: Callable[..., TensorrtSession]
 ) -> None:
     session = on_cpu(directory, longest=16)
-    feeds = {name: np.ones((1, 17), np.int64) for name in session.inputs}
+    feeds = {name: np.ones((1, 17), np.int64) for name in session.facts.inputs}
     with pytest.raises(InvalidInputError, match="17 tokens does not fit the engines, which take 16"):
         session.run(feeds)
 
@@ -242,7 +243,7 @@ def test_of_two_builders_the_first_is_kept_and_both_go_on(tmp_path: Path) -> Non
 
 def test_a_run_that_fails_while_warming_up_names_the_profile() -> None:
     class Broken:
-        inputs = ("input_ids",)
+        facts = Facts(("input_ids",))
 
         def run(self, _: Any) -> None:
             raise RuntimeError("TensorRT EP failed to build\nmore")
