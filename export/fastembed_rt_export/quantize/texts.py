@@ -25,6 +25,8 @@ CALIBRATION_FILES = (
     'pass a UTF-8 file with a text a line, a .jsonl file of strings or {"text": ...}, or a directory of such'
 )
 TOKENS = 8_192  # of the given texts: every one costs a run of the float graph
+# Multiply-adds of these tokens: a model of more than 220 million weights has fewer of all kinds, down to a quarter.
+WORK, LEAST = 1.8e12, 0.25
 SEED = 0
 REPEATED = ("yes", "of the", "run", "1", ";", "two words", "мир", "水")
 OFTEN = 400  # times that some of them are repeated
@@ -68,12 +70,20 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     return texts
 
 
-def degenerate_texts() -> list[str]:
-    """Nothing, one token, words and sentences over and over, punctuation, digits, code, special tokens, scripts."""
+def share_of(per_token: float) -> float:
+    """Of the texts, by the multiply-adds of a token: 1 for all but large models."""
+    return float(np.clip(WORK / (TOKENS * max(per_token, 1.0)), LEAST, 1.0))
+
+
+def degenerate_texts(share: float = 1.0) -> list[str]:
+    """Nothing, one token, words and sentences over and over, punctuation, digits, code, special tokens, scripts.
+
+    `share` shortens those that repeat most.
+    """
     return [
         *("", " ", ",", "yes", "7", "w", "!", "Σ", "😀"),
         *(" ".join([word] * times) for word in REPEATED for times in (2, 4, 12)),
-        *(" ".join([word] * times) for word in REPEATED[:3] for times in (50, OFTEN)),
+        *(" ".join([word] * times) for word in REPEATED[:3] for times in (50, int(share * OFTEN))),
         *("A dog is barking. " * times for times in (2, 6, 30)),
         "a b c d e f g h i j k l m n o p q r s t u v w x y z",
         "!!! ??? ... ,,, ;;; ::: ''' ---",
@@ -87,10 +97,11 @@ def degenerate_texts() -> list[str]:
     ]
 
 
-def long_texts(texts: Sequence[str], max_length: int) -> list[str]:
+def long_texts(texts: Sequence[str], max_length: int, share: float = 1.0) -> list[str]:
     """Texts joined to some as long as the model reads, where they are shorter: ranges are seen at every length.
 
-    Each has at least min(max_length, LONG_TOKENS) tokens before it is cut, all of them together about LONG_TOKENS.
+    Each has at least min(max_length, LONG_TOKENS) tokens before it is cut, all of them together about a share of
+    LONG_TOKENS.
     """
     length = min(max_length, LONG_TOKENS)
     ordered = sorted(dict.fromkeys(texts), key=_words, reverse=True)  # paragraphs before sentences
@@ -98,7 +109,7 @@ def long_texts(texts: Sequence[str], max_length: int) -> list[str]:
         return []
     following = itertools.cycle(ordered)
     made = []
-    for _ in range(min(max(LONG_TOKENS // length, 1), ENOUGH_LONG)):
+    for _ in range(min(max(int(share * LONG_TOKENS) // length, 1), ENOUGH_LONG)):
         pieces: list[str] = []
         while sum(map(_words, pieces)) < length:
             pieces.append(next(following))
@@ -106,14 +117,20 @@ def long_texts(texts: Sequence[str], max_length: int) -> list[str]:
     return made
 
 
-def chosen_texts(source: Path | None, max_length: int, count: Callable[[Sequence[str]], Iterable[int]]) -> list[str]:
+def chosen_texts(
+    source: Path | None, max_length: int, count: Callable[[Sequence[str]], Iterable[int]], per_token: float = 0.0
+) -> list[str]:
     """Texts to calibrate on, of about TOKENS tokens: a share of the given ones, all degenerate ones, some long ones.
 
-    `count` gives the number of tokens of each text.
+    Args:
+        source: of the given ones.
+        max_length: tokens that are read of a text.
+        count: gives the number of tokens of each text.
+        per_token: multiply-adds of one, on which depends how many there are.
     """
-    texts = calibration_texts(source)
-    shares = within([min(int(tokens), max_length) for tokens in count(texts)], TOKENS, SEED)
-    return [*(texts[k] for k in shares), *degenerate_texts(), *long_texts(texts, max_length)]
+    texts, share = calibration_texts(source), share_of(per_token)
+    chosen = within([min(int(tokens), max_length) for tokens in count(texts)], int(share * TOKENS), SEED)
+    return [*(texts[k] for k in chosen), *degenerate_texts(share), *long_texts(texts, max_length, share)]
 
 
 def within(lengths: Sequence[int], most: int, seed: int) -> list[int]:
