@@ -54,7 +54,7 @@ class Work(Protocol[T_co]):
         """(rows,) tokens at the beginning of each row that are told from the rest, as the model's feeds take them."""
 
     def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
-        """What the caller gets for those texts."""
+        """What the caller gets for those texts, of results (rows, dim) or (rows,) objects."""
 
 
 class LoadedModel:

@@ -189,18 +189,21 @@ class EmbeddingModel(WithMaxLength):
         return out[0] if isinstance(inputs, str) else out
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Array:
-        """`encode` for asyncio: the event loop stays free, and calls that wait together are run together.
+        """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
 
         A cancelled call gives up its result and disturbs no other.
         """
         return await self._aside(self.encode, inputs, **options)
 
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Array:
-        """`encode` with the prompt "query", when there is one and no other is asked for."""
+        """`encode`, (dim,) or (n, dim), with the prompt "query", when there is one and no other is asked for."""
         return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
     def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Array:
-        """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
+        """`encode`, (dim,) or (n, dim), with the prompt "document", "passage" or "corpus", when there is one.
+
+        Another that is asked for comes before it.
+        """
         return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
     def for_role(self, role: str) -> EmbeddingModel:

@@ -174,7 +174,7 @@ class LateInteractionModel(LoadedModel):
     def embed_documents(
         self, inputs: Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Iterator[Vectors]:
-        """Token vectors of any number of documents, one by one and in order, in bounded memory."""
+        """Token vectors (tokens, dim) of any number of documents, one by one and in order, in bounded memory."""
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode_document for one text")
         prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})

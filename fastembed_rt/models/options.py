@@ -24,7 +24,7 @@ class Settings:
     normalized_already: bool
 
     def finish(self, vectors: Vectors) -> Vectors:
-        """Cut and normalize, where the graph has not done so."""
+        """Vectors (n, dim of the graph) -> (n, dim): cut and normalized, where the graph has not done so."""
         cut = self.dim < vectors.shape[1]
         vectors = vectors[:, : self.dim]
         return normalized(vectors) if self.normalize and (cut or not self.normalized_already) else vectors

@@ -56,7 +56,7 @@ class Limits:
     mixed_lengths: bool = True  # False: the rows of a batch have one length
 
     def is_one_batch(self, rows: Sequence[Ids]) -> bool:
-        """Whether the rows are."""
+        """Whether the rows, each (tokens,), are."""
         if not self.mixed_lengths and len({len(row) for row in rows}) > 1:
             return False
         lengths = map(len, rows)  # no array: single texts come this way

@@ -64,7 +64,7 @@ class Runner(Protocol):
         """Those that are loaded in this process."""
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
-        """Whether `run_small` is sooner done with these rows than `submit` and `collect`."""
+        """Whether `run_small` is sooner done with these rows, each (tokens,), than `submit` and `collect`."""
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
         """Results (n, dim) of a few rows; calls of other threads may run with it.
@@ -76,7 +76,9 @@ class Runner(Protocol):
         """
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
-        """Start bulk work; what has not begun when `call` is given up is not done.
+        """Start bulk work on n rows; what has not begun when `call` is given up is not done.
+
+        `left_out` (n,) as for `run_small`.
 
         Raises:
             InvalidInputError: the engine is closed.

@@ -91,7 +91,7 @@ class CudaSession:
         self.pinned = host.works
 
     def run(self, feeds: Feeds) -> Output:
-        """The output for one batch."""
+        """The output for one batch, for vectors (B, dim)."""
         boundaries = feeds["cumulative_sequence_length"]
         count = len(boundaries) - 1
         shape = shape_for(count, int(np.diff(boundaries).max()))

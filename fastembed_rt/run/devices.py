@@ -127,7 +127,7 @@ class DeviceEngine:
         self._finalizer()
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
-        """Whether the rows make a single batch."""
+        """Whether the rows, each (tokens,), make a single batch."""
         return self._limits.is_one_batch(rows)
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
@@ -135,7 +135,7 @@ class DeviceEngine:
         return self._send(rows, left_out).result()
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
-        """Start bulk work: row numbers of each batch, and its vectors to come."""
+        """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         return [
             (batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self._limits.plan(lengths)

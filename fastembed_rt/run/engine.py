@@ -81,7 +81,7 @@ class Engine:
         return (self._small,) if self._bulk is None or self._bulk is self._small else (self._small, self._bulk)
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
-        """Whether the rows are sooner done a batch at a time on all threads than a batch a thread."""
+        """Whether the rows, each (tokens,), are sooner done a batch at a time on all threads than a batch a thread."""
         if self._limits.is_one_batch(rows):
             return True
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -103,7 +103,7 @@ class Engine:
         return self._turns.run(rows, left_out)
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
-        """Start bulk work: row numbers of each batch, and its results to come."""
+        """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""
         self._pool.check_open()
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         session = self._bulk_session()

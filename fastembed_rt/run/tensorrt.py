@@ -238,7 +238,7 @@ class TensorrtSession:
         return tuple(handle for _, engine in self._buckets for handle in engine.handles)
 
     def run(self, feeds: Feeds) -> Output:
-        """The output for one batch, in as many runs as its engine needs."""
+        """The output for one batch, for vectors (B, dim), in as many runs as its engine needs."""
         count, tokens = feeds["input_ids"].shape
         fitting = [entry for entry in self._buckets if tokens <= entry[0].longest]
         if not fitting:

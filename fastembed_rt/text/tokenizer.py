@@ -260,7 +260,7 @@ class TextTokenizer:
 
 
 def kept_of_pair(sequence_ids: Sequence[int | None], max_length: int, side: str) -> npt.NDArray[np.int64]:
-    """Places of a pair's tokens that a cut to `max_length` keeps; `side` is where each of the texts loses tokens.
+    """Places (at most max_length,) of a pair's tokens that a cut keeps; `side` is where each of the texts loses some.
 
     `sequence_ids` is 0 or 1 for a text's tokens and None for special ones, all of which stay. Shares are those of the
     Rust library's longest_first: what is shorter than half of the room is kept whole.

@@ -185,6 +185,6 @@ def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float
 
 
 def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors) -> list[Comparison]:
-    """Each case with its distances."""
+    """Each of n cases with its distances, of vectors (n, dim) to those expected (n, dim)."""
     cosine, difference = distances(vectors, expected)
     return [Comparison(case, float(c), float(d)) for case, c, d in zip(wanted, cosine, difference, strict=True)]

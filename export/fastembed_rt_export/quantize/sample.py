@@ -34,7 +34,7 @@ class Sample:
 
     @classmethod
     def of(cls, rows: Sequence[Ids]) -> Sample:
-        """Texts without prompts."""
+        """Texts without prompts, each (tokens,)."""
         return cls(rows, np.zeros(len(rows), dtype=np.int64))
 
     @property
@@ -47,21 +47,21 @@ class Sample:
         return replace(self, rows=[self.rows[k] for k in chosen], boundaries=self.boundaries[list(chosen)])
 
     def batches(self) -> list[Ids]:
-        """Numbers of the texts that are run together."""
+        """Numbers (B,) of the texts that are run together, batch by batch."""
         return batching.plan(self.lengths, BATCH_TOKENS, mixed_lengths=self.mixed_lengths)
 
     def fed(self, batch: Ids, inputs: Sequence[str]) -> batching.Feeds:
-        """What a graph with these inputs is fed for a batch."""
+        """What a graph with these inputs is fed for a batch of texts with these numbers (B,)."""
         return self.feeds([self.rows[k] for k in batch], inputs, 0, self.boundaries[batch])
 
     def split(self, batch: Ids, found: Floats) -> list[Floats]:
-        """An output for a batch, text by text."""
+        """An output (B, dim), or (tokens, dim) `by_token`, text by text."""
         ends = np.cumsum([len(self.rows[k]) if self.by_token else 1 for k in batch])[:-1]
         return np.split(found, ends)
 
 
 def vectors(path: Path, sample: Sample, threads: int) -> Floats:
-    """Vectors of tokenized texts from a packed graph."""
+    """Vectors of n tokenized texts from a packed graph: (n, dim), or (tokens, dim) `by_token`."""
     running = session(path, threads)
     needed = [entry.name for entry in running.get_inputs()]
     out: list[Any] = [None] * len(sample.rows)
@@ -93,7 +93,7 @@ def states_by_token(states: Floats, lengths: Ids) -> Floats:
 
 
 def some_tokens(lengths: Sequence[int], most: int, seed: int) -> list[Ids]:
-    """Places of tokens in each text, about `most` in all, as many of each text as it has or the others have.
+    """Places (chosen,) of tokens in each text, about `most` in all, as many of each text as it has or the others have.
 
     The first and the last are among them: every text has them, and no others are like them.
     """

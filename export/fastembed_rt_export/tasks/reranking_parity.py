@@ -40,7 +40,7 @@ def pairs_of(texts: Sequence[str]) -> list[Pair]:
 
 
 def fidelity(outputs: Vectors, expected: Vectors) -> Fidelity:
-    """Correlation of logits with those expected, of the worst label: one number, whatever their scale and offset.
+    """Correlation of logits (n, labels) with those expected, of the worst label: whatever their scale and offset.
 
     A cosine says nothing of single numbers, and an order of documents does not change with scale and offset.
     """
