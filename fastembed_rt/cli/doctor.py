@@ -148,7 +148,7 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
             level="note",
             check="operators",
             what=f"our own do not run: {facts.no_kernels}; INT8 runs on stock operators (target cpu)",
-            fix="on Linux x86-64, install gcc and then: pip install --force-reinstall --no-deps fastembed-rt",
+            fix=facts.kernel_remedy,
         )
 
 

@@ -57,6 +57,7 @@ class Facts:
     nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
     kernels: str = ""  # of our own operators, those that run here
     no_kernels: str = ""  # why none do, "" if some do
+    kernel_remedy: str = ""  # what would help, "" where nothing does
 
 
 def gather() -> Facts:
@@ -88,6 +89,7 @@ def gather() -> Facts:
         nvidia_smi=nvidia_smi,
         kernels=native.kernels() or "",
         no_kernels=native.why_not() or "",
+        kernel_remedy=native.remedy(),
     )
 
 

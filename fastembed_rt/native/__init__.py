@@ -17,6 +17,10 @@ SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these 
 NAMES = {**SYSTEMS, "win32": "Windows"}
 MACHINES = ("x86_64", "AMD64")
 DOMAIN = "fastembed_rt"
+COMPILE = (
+    "install a C compiler (gcc or clang) and then: "
+    "pip install --force-reinstall --no-deps --no-binary fastembed-rt fastembed-rt"
+)
 SWITCH = "FASTEMBED_RT_KERNELS"  # environment: name of the kernels to take instead of the best ones
 
 
@@ -33,6 +37,12 @@ def kernels() -> str | None:
 def why_not() -> str | None:
     """Why the operators do not run here; None where they do."""
     return _examined(library())[1]
+
+
+def remedy() -> str:
+    """What makes the operators run here; "" where they do, or nothing does."""
+    outdated = library().is_file() and "of another version" in (why_not() or "")
+    return COMPILE if outdated or (not library().is_file() and _has_kernels(sys.platform, platform.machine())) else ""
 
 
 @cache
@@ -61,6 +71,11 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
 
 def _why_missing(system: str, machine: str) -> str:
     """Why an installation has no library."""
-    if system in SYSTEMS and machine in MACHINES:
+    if _has_kernels(system, machine):
         return "they were not compiled with this installation (a C compiler compiles them when it is installed)"
     return f"there are no kernels for {NAMES.get(system, system)} on {machine} yet"
+
+
+def _has_kernels(system: str, machine: str) -> bool:
+    """Whether there are any to be compiled."""
+    return system in SYSTEMS and machine in MACHINES

@@ -45,14 +45,14 @@ PROVIDERS = {
         # float32 means float32: TF32 would round what pooling and fp32 graphs multiply to 10 bits. Strict mode
         # accumulates SkipLayerNormalization in float32, whatever its input is.
         options={"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"},
-        batch_tokens=16384,  # not measured yet
+        batch_tokens=16384,  # on an H200, 65,536 are 0.99 to 1.09 times as fast, in four times the memory
         runs_batches_itself=True,
     ),
     "tensorrt": Provider(
         onnxruntime_name="TensorrtExecutionProvider",
         targets=("tensorrt", "portable"),
         extra="gpu",
-        batch_tokens=16384,  # not measured yet
+        batch_tokens=16384,  # as for cuda; TensorRT itself was not measured
         runs_batches_itself=True,
     ),
     # Passed through: the portable graph, as the provider takes it; what it does not take runs on the CPU.

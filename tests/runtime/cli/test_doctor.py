@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import fastembed_rt
+from fastembed_rt import native
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
 from fastembed_rt.cli.environment import Facts, gather
@@ -475,3 +476,24 @@ def test_the_doctor_imports_nothing_heavy() -> None:
         timeout=120,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_compiler_is_named_only_where_compiling_helps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def remedy(system: str, machine: str, library: str | None) -> str:
+        place = tmp_path / "operators.so"
+        place.unlink(missing_ok=True)
+        if library is not None:
+            place.write_text(library)
+        monkeypatch.setattr(native, "library", lambda: place)
+        monkeypatch.setattr(native.sys, "platform", system)
+        monkeypatch.setattr(native.platform, "machine", lambda: machine)
+        return native.remedy()
+
+    assert "install a C compiler" in remedy("linux", "x86_64", None)
+    assert remedy("linux", "aarch64", None) == ""
+    assert remedy("win32", "AMD64", None) == ""
+    assert remedy("linux", "x86_64", "of another system") == ""
+    missing = dataclasses.replace(HEALTHY, no_kernels="there are no kernels for Linux on aarch64 yet")
+    assert row(missing, "operators").fix == ""
+    told = dataclasses.replace(missing, kernel_remedy=native.COMPILE)
+    assert row(told, "operators").fix == native.COMPILE
