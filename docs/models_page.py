@@ -1,7 +1,8 @@
 """Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub.
 
-    python tests/models_page.py             the page, from the table of architectures and docs/models.json
-    python tests/models_page.py --measure   docs/models.json too: exports a random checkpoint of each (minutes)
+    python docs/models_page.py             the page, from the table of architectures and docs/models.json
+    PYTHONPATH=tests python docs/models_page.py --measure
+        docs/models.json too: exports a random checkpoint of each (minutes)
 
 The figures are the parity reports of those exports: the table says what is built, they say that it was compared.
 """
@@ -19,14 +20,14 @@ from typing import Any
 from fastembed_rt.precisions import PRECISIONS
 from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parent
 PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"
 REAL = Path(__file__).parents[1] / "benchmarks" / "precision" / "real_weights.json"
 Figures = Mapping[str, Any]
 
 TEXT = """# Models
 
-Written by `python tests/models_page.py`, not by hand. Built from the checkpoint's tensors, without torch:
+Written by `python docs/models_page.py`, not by hand. Built from the checkpoint's tensors, without torch:
 
 {table}
 
