@@ -1,8 +1,7 @@
 """Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub.
 
     python docs/models_page.py             the page, from the table of architectures and docs/models.json
-    PYTHONPATH=tests python docs/models_page.py --measure
-        docs/models.json too: exports a random checkpoint of each (minutes)
+    python docs/models_page.py --measure   docs/models.json too: exports a random checkpoint of each (minutes)
 
 The figures are the parity reports of those exports: the table says what is built, they say that it was compared.
 """
@@ -186,4 +185,5 @@ def _table(lines: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(DOCS.parent / "tests"))  # where the random checkpoints are made
     sys.exit(main())

@@ -11,7 +11,7 @@ from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.gate.parity import FP32
 
 FIGURES = json.loads(models_page.FIGURES.read_text(encoding="utf-8"))
-AGAIN = "run PYTHONPATH=tests python docs/models_page.py"
+AGAIN = "run python docs/models_page.py"
 
 
 def test_the_page_is_what_the_script_writes() -> None:

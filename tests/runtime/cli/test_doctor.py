@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -485,8 +486,8 @@ def test_a_compiler_is_named_only_where_compiling_helps(monkeypatch: pytest.Monk
         if library is not None:
             place.write_text(library)
         monkeypatch.setattr(native, "library", lambda: place)
-        monkeypatch.setattr(native.sys, "platform", system)
-        monkeypatch.setattr(native.platform, "machine", lambda: machine)
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(platform, "machine", lambda: machine)
         return native.remedy()
 
     assert "install a C compiler" in remedy("linux", "x86_64", None)
