@@ -122,6 +122,7 @@ def post_norm_layers(
     ops: Ops,
     tensors: Tensors,
     states: Value,
+    *,
     prefix: str | Sequence[str],
     names: LayerNames,
     shape: Shape,
