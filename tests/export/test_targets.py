@@ -34,6 +34,7 @@ def test_a_pooling_changes_the_type_of_nothing_but_its_result(target: Target, mo
     ops = ops_of(target)
     states = ops.graph.input("states", FLOAT, ("tokens", 8))
     vectors = ops.pool(states, mode)
+    assert {constant.split("/")[1] for constant in ops.graph.constants} <= {"int64", "float32"}
     ops.linear(states, layer("of tokens"))
     ops.behind_pooling.linear(vectors, layer("of vectors"))
     found = {weight.name.split(".")[0]: weight.dtype for weight in ops.graph.weights.values()}
