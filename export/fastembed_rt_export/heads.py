@@ -24,7 +24,7 @@ def sentence_embedding(
     with ops.scope("pooling"):
         pooled = [ops.pool(states, mode) for mode in pooling]
         vectors = pooled[0] if len(pooled) == 1 else ops.graph.node("Concat", *pooled, axis=-1, name="concat")
-    return apply(ops, vectors, width * len(pooling), heads)
+    return apply(ops.behind_pooling, vectors, width * len(pooling), heads)
 
 
 def apply(ops: Ops, vectors: Value, dim: int, heads: tuple[Head, ...]) -> tuple[Value, int]:

@@ -19,11 +19,12 @@ from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
 from fastembed_rt.system.progress import progress
 from fastembed_rt.system.sizes import readable
 from fastembed_rt.text.tokenizer import TextTokenizer
+from fastembed_rt.vectors.dense import Vectors
 
 from . import quantize
 from .errors import InvalidInputError, UnsupportedCheckpointError
 from .gate.long_texts import REPEATED, Reach, between, filled
-from .gate.parity import Fidelity, Vectors, parity_texts
+from .gate.parity import Fidelity, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
 from .graph import cuda, int8, tensorrt
 from .graph import native as native_int8

@@ -41,6 +41,7 @@ from fastembed_rt_export.errors import CheckpointError, InvalidInputError, Unsup
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda
 from fastembed_rt_export.graph.graph import Graph
+from fastembed_rt_export.graph.layers import Heads, ScoreBias
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks.embedding import build
@@ -128,7 +129,7 @@ def test_tokens_hidden_from_the_others_are_refused() -> None:
     graph = Graph(cuda.OPSET)
     tokens = replace(cuda.target("fp16").enter(graph, False), unseen=True)
     with pytest.raises(UnsupportedCheckpointError, match=r"hides some of a text's tokens .* export it for cpu"):
-        cuda.attention(graph, tokens, "q", "k", "v", 3, "")
+        cuda.attention(graph, tokens, query="q", key="k", value="v", heads=Heads.of(3), bias=ScoreBias())
 
 
 def test_grouped_heads_are_written_for_every_head_they_serve() -> None:
@@ -139,7 +140,8 @@ def test_grouped_heads_are_written_for_every_head_they_serve() -> None:
     tokens = cuda.target("fp32").enter(graph, False)
     for name, width in (("q", 48), ("k", 16), ("v", 16)):
         graph.input(name, 1, ("tokens", width))
-    mixed = cuda.grouped_attention(graph, tokens, "q", "k", "v", 6, 2, "")
+    heads = Heads(queries=6, keys=2)
+    mixed = cuda.attention(graph, tokens, query="q", key="k", value="v", heads=heads, bias=ScoreBias())
     graph.output(mixed, "mixed", 1, ("tokens", 48))
     model = onnx.helper.make_model(
         onnx.GraphProto(

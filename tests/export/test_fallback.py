@@ -8,10 +8,10 @@ import pytest
 
 from fastembed_rt_export.gate.parity import Fidelity
 from fastembed_rt_export.graph.int8 import GroupRecipe, Recipe
+from fastembed_rt_export.graph.weight import Floats
 from fastembed_rt_export.quantize import Sample, fallback
 from fastembed_rt_export.quantize.calibration import Calibrated
 
-Floats = npt.NDArray[np.float32]
 DIM = 8
 
 

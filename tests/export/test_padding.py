@@ -19,13 +19,13 @@ from fastembed_rt_export.architectures.blocks import Config
 from fastembed_rt_export.graph.graph import INT64, Graph, Value
 from fastembed_rt_export.graph.ops import Ops
 from fastembed_rt_export.graph.portable import enter
+from fastembed_rt_export.graph.weight import Floats
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tensors import Tensors
 from fastembed_rt_export.traced import padding
 
 Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 VOCABULARY, LIMIT, PAD = 50, 40, 7
 TABLE = np.random.default_rng(1).normal(size=(VOCABULARY, 6)).astype(np.float32)
 ROWS = padding.sample(LIMIT, VOCABULARY, PAD)

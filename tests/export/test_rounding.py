@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastembed_rt_export.graph.weight import Floats
 from fastembed_rt_export.quantize import rounding
 
 
-def inputs(count: int, channels: int, alike: float) -> rounding.Floats:
+def inputs(count: int, channels: int, alike: float) -> Floats:
     """Tokens whose channels move together to a degree."""
     random = np.random.default_rng(3)
     common = random.standard_normal((count, 4)) @ random.standard_normal((4, channels))
     return (alike * common + random.standard_normal((count, channels)) + 2.0).astype(np.float32)
 
 
-def lost(x: rounding.Floats, weight: rounding.Floats, real: rounding.Floats) -> float:
+def lost(x: Floats, weight: Floats, real: Floats) -> float:
     """Mean squared error of the outputs beside their mean, which the bias takes."""
     error = x @ (real - weight)
     return float(np.square(error - error.mean(axis=0)).mean())

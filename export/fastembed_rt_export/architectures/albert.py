@@ -31,7 +31,7 @@ def albert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     with ops.scope("embeddings"):
         states = ops.linear(states, linear(tensors, "encoder.embedding_hidden_mapping_in", width, shape.hidden))
     prefixes = [f"encoder.albert_layer_groups.{group}.albert_layers.{layer}." for group, layer in _order(config, shape)]
-    return post_norm_layers(ops, tensors, states, prefixes, LAYER, shape, ops.attention_bias())
+    return post_norm_layers(ops, tensors, states, prefix=prefixes, names=LAYER, shape=shape, bias=ops.attention_bias())
 
 
 def _order(config: Config, shape: Shape) -> list[tuple[int, int]]:

@@ -104,4 +104,6 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, after_pad: bool, tas
     refuse_other_attention(config)
     shape = Shape.of(config)
     states = embedded(ops, config, tensors, shape.hidden, shape.epsilon, after_pad=after_pad, task=task)
-    return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, ops.attention_bias())
+    return post_norm_layers(
+        ops, tensors, states, prefix="encoder.layer.{}.", names=LAYER, shape=shape, bias=ops.attention_bias()
+    )

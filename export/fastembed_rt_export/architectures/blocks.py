@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
-from ..graph.target import Residual
+from ..graph.layers import Attention, FeedForward, Heads, Projections, Residual, ScoreBias
+from ..graph.ops import Ops
 from ..graph.weight import Linear, Norm
 from ..tensors import Tensors
 
@@ -122,10 +122,11 @@ def post_norm_layers(
     ops: Ops,
     tensors: Tensors,
     states: Value,
+    *,
     prefix: str | Sequence[str],
     names: LayerNames,
     shape: Shape,
-    bias: Value | Sequence[Value],
+    bias: ScoreBias | Sequence[ScoreBias],
 ) -> Value:
     """Layers of norm(x + attention(x)), then norm(x + feed_forward(x)).
 
@@ -134,27 +135,28 @@ def post_norm_layers(
     """
     width = shape.hidden
     prefixes = [prefix.format(index) for index in range(shape.layers)] if isinstance(prefix, str) else prefix
-    biases = [bias] * len(prefixes) if isinstance(bias, str) else bias
+    biases = [bias] * len(prefixes) if isinstance(bias, ScoreBias) else bias
     for index, own in enumerate(prefixes):
         layer = tensors.under(own)
         with ops.scope(f"layer.{index}"):
             with ops.scope("attention"):
-                attention = Attention(
+                projections = Projections(
                     query=linear(layer, names.query, width, width),
                     key=linear(layer, names.key, width, width),
                     value=linear(layer, names.value, width, width),
                     output=linear(layer, names.output, width, width),
-                    heads=shape.heads,
                 )
+                attention = Attention(projections=projections, heads=Heads.of(shape.heads))
                 queries = ops.only_first(states) if index == len(prefixes) - 1 else None
                 norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
                 then = Residual(states if queries is None else queries, norm)
-                states = ops.self_attention(states, attention, biases[index], queries, then)
+                states = ops.self_attention(states, attention, biases[index], queries=queries, then=then)
             with ops.scope("feed_forward"):
                 up = linear(layer, names.up, width, shape.intermediate)
                 down = linear(layer, names.down, shape.intermediate, width)
                 norm = layer_norm(layer, names.feed_forward_norm, width, shape.epsilon)
-                states = ops.feed_forward(states, up, shape.activation, down, Residual(states, norm))
+                forward = FeedForward(up, down, shape.activation)
+                states = ops.feed_forward(states, forward, then=Residual(states, norm))
                 if queries is not None:
                     ops.mark_first(states)
     return states

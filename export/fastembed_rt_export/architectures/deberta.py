@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops, Relative
+from ..graph.layers import Attention, DistanceRows, FeedForward, Heads, Projections, Relative
+from ..graph.ops import Ops
 from ..graph.weight import Array, Linear, Norm, Weight
 from ..tensors import Tensors
 from .bert import LAYER
 from .blocks import Config, Shape, flag, layer_norm, linear, refuse, setting
-from .gated import Gated, Norms, layer
+from .gated import Norms, layer
 
 EPSILON = 1e-7  # where config.json names none
 
@@ -36,8 +37,8 @@ class Distances:
     def relative(self, to_key: Linear | None, to_query: Linear | None, scale: float, name: str) -> Relative:
         """What the layers make of the rows, for queries and for keys to meet; the queries are scaled already."""
         return Relative(
-            (self._projected(to_key, f"{name}.c2p"), self.by_query) if to_key else None,
-            (self._projected(to_query, f"{name}.p2c", scale), self.by_key) if to_query else None,
+            DistanceRows(self._projected(to_key, f"{name}.c2p"), self.by_query) if to_key else None,
+            DistanceRows(self._projected(to_query, f"{name}.p2c", scale), self.by_key) if to_query else None,
         )
 
     def _projected(self, layer: Linear, name: str, scale: float = 1.0) -> Weight:
@@ -88,10 +89,10 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, second: bool) -> Val
     bias = ops.attention_bias()
     for index in range(shape.layers):
         own = tensors.under(f"encoder.layer.{index}.")
-        attention = _second(own, config, shape) if second else _first(own, shape)
+        projections = _second(own, config, shape) if second else _first(own, shape)
         relative = None
         if distances is not None and kinds:
-            to_key, to_query = _sides(own, config, shape, attention, second=second)
+            to_key, to_query = _sides(own, config, shape, projections, second=second)
             relative = distances.relative(to_key, to_query, scale, f"distances.{index}")
         up = linear(own, LAYER.up, width, shape.intermediate)
         down = linear(own, LAYER.down, shape.intermediate, width)
@@ -99,11 +100,13 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, second: bool) -> Val
             states = layer(
                 ops,
                 states,
-                Attention(*attention, shape.heads, scale=scale, relative=relative),
-                Norms(after=layer_norm(own, LAYER.attention_norm, width, shape.epsilon)),
-                Gated(None, up, down, shape.activation),
-                Norms(after=layer_norm(own, LAYER.feed_forward_norm, width, shape.epsilon)),
-                bias,
+                attention=Attention(
+                    projections=projections, heads=Heads.of(shape.heads), scale=scale, relative=relative
+                ),
+                around=Norms(after=layer_norm(own, LAYER.attention_norm, width, shape.epsilon)),
+                bias=bias,
+                feed_forward=FeedForward(up, down, shape.activation),
+                beside=Norms(after=layer_norm(own, LAYER.feed_forward_norm, width, shape.epsilon)),
                 last=False,  # distances need the queries of all tokens
             )
     return states
@@ -162,8 +165,8 @@ def _distances(config: Config, encoder: Tensors, shape: Shape, *, second: bool) 
     )
 
 
-def _first(own: Tensors, shape: Shape) -> tuple[Linear, Linear, Linear, Linear]:
-    """Query, key, value and output of the first version: three of them head by head in one, without a bias of keys."""
+def _first(own: Tensors, shape: Shape) -> Projections:
+    """Those of the first version: three of them head by head in one, without a bias of keys."""
     width, head = shape.hidden, shape.hidden // shape.heads
     packed = own.get("attention.self.in_proj.weight", (3 * width, width))
 
@@ -175,25 +178,24 @@ def _first(own: Tensors, shape: Shape) -> tuple[Linear, Linear, Linear, Linear]:
 
     biases = [own.get(f"attention.self.{name}_bias", (width,)) for name in "qv"]
     output = linear(own, LAYER.output, width, width)
-    return Linear(part(0), biases[0]), Linear(part(1)), Linear(part(2), biases[1]), output
+    return Projections(Linear(part(0), biases[0]), Linear(part(1)), Linear(part(2), biases[1]), output)
 
 
-def _second(own: Tensors, config: Config, shape: Shape) -> tuple[Linear, Linear, Linear, Linear]:
-    """Query, key, value and output of versions 2 and 3."""
+def _second(own: Tensors, config: Config, shape: Shape) -> Projections:
+    """Those of versions 2 and 3."""
     width = shape.hidden
     refuse(config, "attention_head_size", width // shape.heads)
     names = [f"attention.self.{name}_proj" for name in ("query", "key", "value")]
-    query, key, value, output = (linear(own, name, width, width) for name in (*names, LAYER.output))
-    return query, key, value, output
+    return Projections(*(linear(own, name, width, width) for name in (*names, LAYER.output)))
 
 
 def _sides(
-    own: Tensors, config: Config, shape: Shape, attention: tuple[Linear, ...], *, second: bool
+    own: Tensors, config: Config, shape: Shape, projections: Projections, *, second: bool
 ) -> tuple[Linear | None, Linear | None]:
     """What projects distances to keys, which queries meet, and to queries, which keys meet."""
     width, kinds = shape.hidden, _kinds(config)
     if second and flag(config, "share_att_key", False):
-        return attention[1] if "c2p" in kinds else None, attention[0] if "p2c" in kinds else None
+        return projections.key if "c2p" in kinds else None, projections.query if "p2c" in kinds else None
     to_key, to_query = ("pos_key_proj", "pos_query_proj") if second else ("pos_proj", "pos_q_proj")
     return (
         linear(own, f"attention.self.{to_key}", width, width, bias=second) if "c2p" in kinds else None,

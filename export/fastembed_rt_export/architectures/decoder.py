@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import CheckpointError
-from ..graph.graph import Value
-from ..graph.ops import Attention
+from ..graph.layers import Angles, Attention, FeedForward, Heads, Projections
 from ..graph.weight import Norm
 from ..tensors import Tensors
 from .blocks import Config, linear, setting
-from .gated import Gated
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def rms_norm(tensors: Tensors, name: str, width: int, epsilon: float, *, centred
 def attention(
     tensors: Tensors,
     sizes: Sizes,
-    angles: tuple[Value, ...],
+    angles: Angles,
     *,
     bias: bool,
     output_bias: bool,
@@ -66,12 +64,13 @@ def attention(
     """Self-attention of the layer whose tensors these are."""
     wide, narrow = sizes.heads * sizes.head, sizes.kv_heads * sizes.head
     return Attention(
-        query=linear(tensors, "self_attn.q_proj", sizes.hidden, wide, bias=bias),
-        key=linear(tensors, "self_attn.k_proj", sizes.hidden, narrow, bias=bias),
-        value=linear(tensors, "self_attn.v_proj", sizes.hidden, narrow, bias=bias),
-        output=linear(tensors, "self_attn.o_proj", wide, sizes.hidden, bias=output_bias),
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
+        projections=Projections(
+            query=linear(tensors, "self_attn.q_proj", sizes.hidden, wide, bias=bias),
+            key=linear(tensors, "self_attn.k_proj", sizes.hidden, narrow, bias=bias),
+            value=linear(tensors, "self_attn.v_proj", sizes.hidden, narrow, bias=bias),
+            output=linear(tensors, "self_attn.o_proj", wide, sizes.hidden, bias=output_bias),
+        ),
+        heads=Heads(queries=sizes.heads, keys=sizes.kv_heads),
         scale=scale,
         angles=angles,
         query_norm=query_norm,
@@ -79,9 +78,9 @@ def attention(
     )
 
 
-def feed_forward(tensors: Tensors, sizes: Sizes, activation: str) -> Gated:
+def feed_forward(tensors: Tensors, sizes: Sizes, activation: str) -> FeedForward:
     """Gated feed-forward of the layer whose tensors these are."""
-    return Gated(
+    return FeedForward(
         gate=linear(tensors, "mlp.gate_proj", sizes.hidden, sizes.intermediate, bias=False),
         up=linear(tensors, "mlp.up_proj", sizes.hidden, sizes.intermediate, bias=False),
         down=linear(tensors, "mlp.down_proj", sizes.intermediate, sizes.hidden, bias=False),

@@ -37,4 +37,6 @@ def distilbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
         # Sinusoidal tables (sinusoidal_pos_embds) are stored like learned ones.
         states = ops.add_positions(ops.embed(words), embeddings.get("position_embeddings.weight", (rows, shape.hidden)))
         states = ops.norm(states, layer_norm(embeddings, "LayerNorm", shape.hidden, shape.epsilon))
-    return post_norm_layers(ops, tensors, states, "transformer.layer.{}.", LAYER, shape, ops.attention_bias())
+    return post_norm_layers(
+        ops, tensors, states, prefix="transformer.layer.{}.", names=LAYER, shape=shape, bias=ops.attention_bias()
+    )

@@ -18,4 +18,6 @@ def electra(ops: Ops, config: Config, tensors: Tensors) -> Value:
     if width != shape.hidden:
         with ops.scope("embeddings"):
             states = ops.linear(states, linear(tensors, "embeddings_project", width, shape.hidden))
-    return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, ops.attention_bias())
+    return post_norm_layers(
+        ops, tensors, states, prefix="encoder.layer.{}.", names=LAYER, shape=shape, bias=ops.attention_bias()
+    )

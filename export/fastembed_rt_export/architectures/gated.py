@@ -5,24 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
-from ..graph.weight import Linear, Norm
-
-
-@dataclass(frozen=True)
-class Gated:
-    """down(activation(gate(x)) * up(x)); without a gate, down(activation(up(x)))."""
-
-    gate: Linear | None
-    up: Linear
-    down: Linear
-    activation: str
-
-    def apply(self, ops: Ops, states: Value) -> Value:
-        """Token states -> token states."""
-        if self.gate is None:
-            return ops.feed_forward(states, self.up, self.activation, self.down)
-        return ops.gated_feed_forward(states, self.gate, self.up, self.activation, self.down)
+from ..graph.layers import Attention, FeedForward, ScoreBias
+from ..graph.ops import Ops
+from ..graph.weight import Norm
 
 
 @dataclass(frozen=True)
@@ -38,27 +23,27 @@ class Norms:
 def layer(
     ops: Ops,
     states: Value,
+    *,
     attention: Attention,
     around: Norms,
-    forward: Gated,
+    bias: ScoreBias,
+    feed_forward: FeedForward,
     beside: Norms,
-    bias: Value,
-    *,
     last: bool,
 ) -> Value:
-    """x + attention(x), then x + feed_forward(x), with `around` the first and `beside` the second.
+    """x + attention(x), then x + feed_forward(x), with the norms `around` the first and `beside` the second.
 
     In the last layer, first tokens only where the pooling takes no others.
     """
     with ops.scope("attention"):
         read = _normed(ops, states, around.before)
         queries = ops.only_first(read) if last else None
-        mixed = _normed(ops, ops.self_attention(read, attention, bias, queries), around.inside)
+        mixed = _normed(ops, ops.self_attention(read, attention, bias, queries=queries), around.inside)
         kept = ops.only_first(states) if queries is not None else None
         states = _joined(ops, states if kept is None else kept, mixed, around)
     with ops.scope("feed_forward"):
         read = _normed(ops, states, beside.before)
-        given = _normed(ops, forward.apply(ops, read), beside.inside)
+        given = _normed(ops, ops.feed_forward(read, feed_forward), beside.inside)
         states = _joined(ops, states, given, beside)
     return states if queries is None else ops.mark_first(states)
 

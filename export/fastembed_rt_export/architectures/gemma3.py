@@ -9,6 +9,7 @@ import math
 
 from ..errors import CheckpointError
 from ..graph.graph import Value
+from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..graph.weight import Norm
 from ..tensors import Tensors
@@ -49,7 +50,7 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                attention(
+                attention=attention(
                     own,
                     sizes,
                     turns[kind],
@@ -59,16 +60,18 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
                     query_norm=heads[0],
                     key_norm=heads[1],
                 ),
-                Norms(before=norm(own, "input_layernorm"), inside=norm(own, "post_attention_layernorm")),
-                feed_forward(own, sizes, activation),
-                Norms(before=norm(own, "pre_feedforward_layernorm"), inside=norm(own, "post_feedforward_layernorm")),
-                masks[kind],
+                around=Norms(before=norm(own, "input_layernorm"), inside=norm(own, "post_attention_layernorm")),
+                bias=masks[kind],
+                feed_forward=feed_forward(own, sizes, activation),
+                beside=Norms(
+                    before=norm(own, "pre_feedforward_layernorm"), inside=norm(own, "post_feedforward_layernorm")
+                ),
                 last=index == sizes.layers - 1,
             )
     return final_norm(ops, states, norm(tensors, "norm"))
 
 
-def _mask(ops: Ops, config: Config, kind: str) -> Value:
+def _mask(ops: Ops, config: Config, kind: str) -> ScoreBias:
     """What a layer lets a token see: half a window to each side, or a whole one before it where it sees no further."""
     both = flag(config, "use_bidirectional_attention", False)
     if kind == FULL:

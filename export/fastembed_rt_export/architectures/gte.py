@@ -7,11 +7,12 @@ transformers writes too.
 from __future__ import annotations
 
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
+from ..graph.layers import Attention, FeedForward, Heads, Projections
+from ..graph.ops import Ops
 from ..tensors import Tensors
 from .bert import words_and_types
 from .blocks import Config, Shape, fused, layer_norm, linear, refuse
-from .gated import Gated, Norms, layer
+from .gated import Norms, layer
 from .rotary import angles
 
 THETA = {"new": 10_000.0, "gte": 160_000.0}  # where config.json names none
@@ -41,11 +42,13 @@ def gte(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                Attention(query, key, value, output, shape.heads, angles=turn),
-                Norms(after=layer_norm(own, "attn_ln", width, shape.epsilon)),
-                Gated(gate, up, down, shape.activation),
-                Norms(after=layer_norm(own, "mlp_ln", width, shape.epsilon)),
-                bias,
+                attention=Attention(
+                    projections=Projections(query, key, value, output), heads=Heads.of(shape.heads), angles=turn
+                ),
+                around=Norms(after=layer_norm(own, "attn_ln", width, shape.epsilon)),
+                bias=bias,
+                feed_forward=FeedForward(up, down, shape.activation, gate=gate),
+                beside=Norms(after=layer_norm(own, "mlp_ln", width, shape.epsilon)),
                 last=index == shape.layers - 1,
             )
     return states

@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
+from ..graph.layers import Attention, FeedForward, Heads, Projections
+from ..graph.ops import Ops
 from ..graph.weight import Weight
 from ..tensors import Tensors
 from .bert import LAYER, words_and_types
 from .blocks import Config, Shape, fused, layer_norm, linear, refuse, setting
-from .gated import Gated, Norms, layer
+from .gated import Norms, layer
 
 GATES = {"geglu": "gelu", "reglu": "relu", "swiglu": "silu"}
 
@@ -42,11 +43,11 @@ def jina_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                _attention(own, shape, post_norm),
-                Norms(after=norm(LAYER.attention_norm), again=norm("layer_norm_1") if post_norm else None),
-                _feed_forward(own, config, shape, post_norm),
-                Norms(after=norm("layer_norm_2" if post_norm else "mlp.layernorm")),
-                bias,
+                attention=_attention(own, shape, post_norm),
+                around=Norms(after=norm(LAYER.attention_norm), again=norm("layer_norm_1") if post_norm else None),
+                bias=bias,
+                feed_forward=_feed_forward(own, config, shape, post_norm),
+                beside=Norms(after=norm("layer_norm_2" if post_norm else "mlp.layernorm")),
                 last=index == shape.layers - 1,
             )
     return states
@@ -75,18 +76,19 @@ def _attention(own: Tensors, shape: Shape, post_norm: bool) -> Attention:
     query, key, value, output = (
         linear(own, name, width, width) for name in (LAYER.query, LAYER.key, LAYER.value, LAYER.output)
     )
+    projections, heads = Projections(query, key, value, output), Heads.of(shape.heads)
     if not post_norm:
-        return Attention(query, key, value, output, shape.heads)
+        return Attention(projections=projections, heads=heads)
     norms = [layer_norm(own, f"attention.self.layer_norm_{part}", width, shape.epsilon) for part in "qk"]
-    return Attention(query, key, value, output, shape.heads, query_norm=norms[0], key_norm=norms[1])
+    return Attention(projections=projections, heads=heads, query_norm=norms[0], key_norm=norms[1])
 
 
-def _feed_forward(own: Tensors, config: Config, shape: Shape, post_norm: bool) -> Gated:
+def _feed_forward(own: Tensors, config: Config, shape: Shape, post_norm: bool) -> FeedForward:
     """The gate comes first in the earlier code and last in the later one."""
     width, wide = shape.hidden, shape.intermediate
     activation = GATES[setting(config, "feed_forward_type", str, "geglu")]
     if post_norm:
         up, gate = fused(own, "mlp.up_gated_layer", width, wide, 2, bias=False)
-        return Gated(gate, up, linear(own, "mlp.down_layer", wide, width), activation)
+        return FeedForward(up, linear(own, "mlp.down_layer", wide, width), activation, gate=gate)
     gate, up = fused(own, "mlp.gated_layers", width, wide, 2, bias=False)
-    return Gated(gate, up, linear(own, "mlp.wo", wide, width), activation)
+    return FeedForward(up, linear(own, "mlp.wo", wide, width), activation, gate=gate)

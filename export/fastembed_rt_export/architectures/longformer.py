@@ -27,9 +27,8 @@ def longformer(ops: Ops, config: Config, tensors: Tensors) -> Value:
             linear(tensors.under(f"encoder.layer.{index}.attention.self."), name, shape.hidden, shape.hidden)
     reaches = windows(config, shape.layers)
     biases = {reach: ops.attention_bias(before=reach, after=reach) for reach in dict.fromkeys(reaches)}
-    return post_norm_layers(
-        ops, tensors, states, "encoder.layer.{}.", LAYER, shape, [biases[reach] for reach in reaches]
-    )
+    bias = [biases[reach] for reach in reaches]
+    return post_norm_layers(ops, tensors, states, prefix="encoder.layer.{}.", names=LAYER, shape=shape, bias=bias)
 
 
 def windows(config: Config, layers: int) -> list[int]:

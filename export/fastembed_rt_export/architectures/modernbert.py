@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from ..errors import CheckpointError
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
+from ..graph.layers import Attention, FeedForward, Heads, Projections
+from ..graph.ops import Ops
 from ..graph.weight import Norm
 from ..tensors import Tensors
 from .blocks import Config, Shape, flag, fused, layer_norm, linear, setting
-from .gated import Gated, Norms, final_norm, layer
+from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
 from .rotary import angles
 
@@ -61,11 +62,15 @@ def modernbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                Attention(query, key, value, output, shape.heads, angles=turns[kind]),
-                Norms(before=norm(own, "attn_norm") if index else None),  # the embeddings are normalized already
-                Gated(gate, up, down, shape.activation),
-                Norms(before=norm(own, "mlp_norm")),
-                biases[kind],
+                attention=Attention(
+                    projections=Projections(query, key, value, output),
+                    heads=Heads.of(shape.heads),
+                    angles=turns[kind],
+                ),
+                around=Norms(before=norm(own, "attn_norm") if index else None),  # the embeddings are normalized already
+                bias=biases[kind],
+                feed_forward=FeedForward(up, down, shape.activation, gate=gate),
+                beside=Norms(before=norm(own, "mlp_norm")),
                 last=index == shape.layers - 1,
             )
     return final_norm(ops, states, norm(tensors, "final_norm"))

@@ -41,7 +41,7 @@ def mpnet(ops: Ops, config: Config, tensors: Tensors) -> Value:
     bucket = relative_bucket(np.arange(-(rows - 1), rows))
     by_distance = table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, shape.heads))
     bias = ops.attention_bias(by_distance)
-    return post_norm_layers(ops, tensors, states, "encoder.layer.{}.", LAYER, shape, bias)
+    return post_norm_layers(ops, tensors, states, prefix="encoder.layer.{}.", names=LAYER, shape=shape, bias=bias)
 
 
 def mpnet_positions(config: Config) -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
+from ..graph.layers import Attention, FeedForward, Heads, Projections
+from ..graph.ops import Ops
 from ..tensors import Tensors
 from .bert import words_and_types
 from .blocks import Config, Shape, fused, layer_norm, linear, refuse, setting
-from .gated import Gated, Norms, layer
+from .gated import Norms, layer
 from .rotary import angles
 
 NAMES = {
@@ -55,11 +56,13 @@ def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                Attention(query, key, value, output, shape.heads, angles=turn),
-                Norms(after=layer_norm(own, "norm1", width, shape.epsilon)),
-                Gated(gate, up, down, shape.activation),
-                Norms(after=layer_norm(own, "norm2", width, shape.epsilon)),
-                bias,
+                attention=Attention(
+                    projections=Projections(query, key, value, output), heads=Heads.of(shape.heads), angles=turn
+                ),
+                around=Norms(after=layer_norm(own, "norm1", width, shape.epsilon)),
+                bias=bias,
+                feed_forward=FeedForward(up, down, shape.activation, gate=gate),
+                beside=Norms(after=layer_norm(own, "norm2", width, shape.epsilon)),
                 last=index == shape.layers - 1,
             )
     return states

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..errors import CheckpointError
 from ..graph.graph import Value
+from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .blocks import Config, flag, refuse, setting
@@ -43,13 +44,13 @@ def _decoder(ops: Ops, config: Config, tensors: Tensors, sizes: Sizes, *, third:
             states = layer(
                 ops,
                 states,
-                attention(
+                attention=attention(
                     own, sizes, turn, bias=bias, output_bias=bias and third, query_norm=norms[0], key_norm=norms[1]
                 ),
-                Norms(before=rms_norm(own, "input_layernorm", sizes.hidden, epsilon)),
-                feed_forward(own, sizes, activation),
-                Norms(before=rms_norm(own, "post_attention_layernorm", sizes.hidden, epsilon)),
-                biases[kind],
+                around=Norms(before=rms_norm(own, "input_layernorm", sizes.hidden, epsilon)),
+                bias=biases[kind],
+                feed_forward=feed_forward(own, sizes, activation),
+                beside=Norms(before=rms_norm(own, "post_attention_layernorm", sizes.hidden, epsilon)),
                 last=index == sizes.layers - 1,
             )
     return final_norm(ops, states, rms_norm(tensors, "norm", sizes.hidden, epsilon))
@@ -62,7 +63,7 @@ def _kinds(config: Config, layers: int) -> list[str]:
     return layer_types(config, layers, lambda index: SLIDING if index >= whole else FULL)
 
 
-def _masks(ops: Ops, config: Config, kinds: list[str]) -> dict[str, Value]:
+def _masks(ops: Ops, config: Config, kinds: list[str]) -> dict[str, ScoreBias]:
     """What each type of layer lets a token see: those before it, and itself."""
     masks = {}
     if FULL in kinds:

@@ -10,18 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
-from ..graph.graph import Value
+from ..graph.layers import Angles
 from ..graph.ops import Ops
-from ..graph.weight import Array, Weight
+from ..graph.weight import Array, Floats, Weight
 from .blocks import Config, setting
 
-Floats = npt.NDArray[np.float32]
 
-
-def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None = None) -> tuple[Value, ...]:
+def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None = None) -> Angles:
     """Rotary positions of heads of `head` channels for `Attention.angles`.
 
     Args:

@@ -12,8 +12,8 @@ import math
 from ..errors import CheckpointError
 from ..graph import grouped
 from ..graph.graph import Value
+from ..graph.layers import Heads, Residual
 from ..graph.ops import Ops
-from ..graph.target import Residual
 from ..graph.weight import Linear
 from ..tensors import Tensors
 from .bert import embedded
@@ -44,15 +44,24 @@ def squeezebert(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 query = [part.scaled(1.0 / math.sqrt(width // shape.heads)) for part in query]
                 norm = layer_norm(layer, "post_attention.layernorm", width, EPSILON)
                 then = Residual(states if queries is None else queries, norm)
-                layers = (query, key, value)
-                states = grouped.self_attention(ops, states, layers, output, shape.heads, bias, queries, then)
+                states = grouped.self_attention(
+                    ops,
+                    states,
+                    grouped.GroupedProjections(query=query, key=key, value=value, output=output),
+                    heads=Heads.of(shape.heads),
+                    bias=bias,
+                    queries=queries,
+                    then=then,
+                )
             with ops.scope("feed_forward"):
                 up = _grouped(
                     layer, "intermediate.conv1d", width, shape.intermediate, _groups(config, "intermediate_groups")
                 )
                 down = _grouped(layer, "output.conv1d", shape.intermediate, width, _groups(config, "output_groups"))
                 norm = layer_norm(layer, "output.layernorm", width, EPSILON)
-                states = grouped.feed_forward(ops, states, up, shape.activation, down, Residual(states, norm))
+                states = grouped.feed_forward(
+                    ops, states, up, down, activation=shape.activation, then=Residual(states, norm)
+                )
             if queries is not None:
                 ops.mark_first(states)
     return states

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
-from ..graph.ops import Attention, Ops
+from ..graph.layers import Attention, FeedForward, Heads, Projections
+from ..graph.ops import Ops
 from ..graph.weight import Weight
 from ..tensors import Tensors
 from .blocks import Config, linear, setting
 from .decoder import Sizes, rms_norm
-from .gated import Gated, Norms, final_norm, layer
+from .gated import Norms, final_norm, layer
 from .mpnet import relative_bucket
 
 NAMES = {
@@ -47,11 +48,13 @@ def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                Attention(query, key, value, output, sizes.heads, scale=1.0),
-                Norms(before=rms_norm(own, "layer.0.layer_norm", sizes.hidden, epsilon)),
-                _feed_forward(own.under("layer.1.DenseReluDense."), config, sizes),
-                Norms(before=rms_norm(own, "layer.1.layer_norm", sizes.hidden, epsilon)),
-                bias,
+                attention=Attention(
+                    projections=Projections(query, key, value, output), heads=Heads.of(sizes.heads), scale=1.0
+                ),
+                around=Norms(before=rms_norm(own, "layer.0.layer_norm", sizes.hidden, epsilon)),
+                bias=bias,
+                feed_forward=_feed_forward(own.under("layer.1.DenseReluDense."), config, sizes),
+                beside=Norms(before=rms_norm(own, "layer.1.layer_norm", sizes.hidden, epsilon)),
                 last=index == sizes.layers - 1,
             )
     return final_norm(ops, states, rms_norm(tensors, "encoder.final_layer_norm", sizes.hidden, epsilon))
@@ -72,15 +75,15 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
     return table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, heads))
 
 
-def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> Gated:
+def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> FeedForward:
     """relu in the first version, a gate in later ones."""
     kind = setting(config, "feed_forward_proj", str, "relu")
     down = linear(own, "wo", sizes.intermediate, sizes.hidden, bias=False)
     if kind == "relu":
-        return Gated(None, linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, kind)
+        return FeedForward(linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, kind)
     if kind not in GATES:
         raise UnsupportedCheckpointError(
             f"config.json has feed_forward_proj {kind!r}; this builder knows relu, {', '.join(GATES)} only"
         )
     gate, up = (linear(own, name, sizes.hidden, sizes.intermediate, bias=False) for name in ("wi_0", "wi_1"))
-    return Gated(gate, up, down, GATES[kind])
+    return FeedForward(up, down, GATES[kind], gate=gate)

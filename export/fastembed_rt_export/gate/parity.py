@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
+from fastembed_rt.vectors.dense import Vectors
 
 
 @dataclass(frozen=True)

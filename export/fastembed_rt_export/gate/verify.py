@@ -17,12 +17,13 @@ import numpy as np
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
+from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint
 from ..errors import ParityError, explained
 from .long_texts import Reach
 from .order import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
-from .parity import INT8_MIN_COSINE, Case, Comparison, Vectors, ask, compare
+from .parity import INT8_MIN_COSINE, Case, Comparison, ask, compare
 from .reference import can_verify, check_facts, own_code, sentence_transformer, versions
 from .report import Refuse, describe, details, raised, report, runs_here
 

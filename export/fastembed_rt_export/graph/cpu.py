@@ -13,9 +13,8 @@ unpacks to (B, S, H) with one Gather and packs again. The runtime feeds the indi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,10 @@ from fastembed_rt.run.batching import LANES
 
 from . import distances, portable
 from .graph import BOOL, INT64, Graph, Value
+from .layers import Angles, DistanceRows, Heads, ScoreBias
 from .portable import PORTABLE
-from .target import Tokens
-from .weight import Array, Linear, Norm, Weight
+from .target import Linears, MaskedTokens, OfStates, Target, Tokens
+from .weight import Linear, Norm, Weight
 
 OPSET = 23  # the Attention operator
 # Added to the scores of places without a token. They hold a copy of the text's last token, so their scores are no
@@ -34,26 +34,35 @@ OPSET = 23  # the Attention operator
 MASKED = -50.0
 
 
-Linears = Callable[[Graph, Value, Sequence[Linear]], list[Value]]
+@dataclass(frozen=True, kw_only=True)
+class PackedTokens(Tokens):
+    """Tokens of all texts one after the other."""
+
+    position_ids: Value  # (T,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedTokens(Tokens):
-    """The packed inputs; attention_mask and pooling_mask are (B, S)."""
+class UnpackedTokens(PackedTokens, MaskedTokens):
+    """Packed tokens, and what leads to padded states and back."""
 
-    position_ids: Value
-    unpack: Value
-    pack: Value
-    token_mask: Value
+    unpack: Value  # (B, S)
+    token_mask: Value  # (B, S) bool
+    pack: Value | None = None  # (T,); None: nothing is packed again
 
 
 def packed(tokens: Tokens) -> PackedTokens:
-    """The tokens of this target."""
+    """The tokens of a packed target."""
     assert isinstance(tokens, PackedTokens)
     return tokens
 
 
-def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
+def unpacked(tokens: Tokens) -> UnpackedTokens:
+    """The tokens of this target."""
+    assert isinstance(tokens, UnpackedTokens)
+    return tokens
+
+
+def enter(graph: Graph, own_pooling_mask: bool) -> UnpackedTokens:
     """Declare the packed inputs."""
     ids = graph.input("input_ids", INT64, ("tokens",))
     positions = graph.input("position_ids", INT64, ("tokens",))
@@ -62,7 +71,7 @@ def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
     present = graph.input("token_mask", BOOL, ("batch", "sequence"))
     mask = graph.node("Cast", present, to=INT64, name="attention_mask")
     pooling = graph.input("pooling_mask", INT64, ("batch", "sequence")) if own_pooling_mask else mask
-    return PackedTokens(
+    return UnpackedTokens(
         input_ids=ids,
         attention_mask=mask,
         pooling_mask=pooling,
@@ -79,7 +88,7 @@ def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) ->
     return graph.node("Add", states, rows, name="word+position")
 
 
-def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
+def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, *, table: Weight, pad: int) -> Value:
     """Positions count the ids that are not the pad id, from the beginning of each text."""
     given = packed(tokens)
     is_pad = graph.node("Equal", given.input_ids, graph.constant(pad), name="is_pad")
@@ -112,73 +121,76 @@ def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value
 
 def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
     """Additive (B, 1, S, S); with a bias by distance (B, N, S, S)."""
-    masked = distances.MASKED if tokens.unseen else MASKED  # scores of unseen tokens have no bound
+    given = unpacked(tokens)
+    # Scores of unseen tokens have no bound.
+    row = portable.padding_bias(graph, tokens, distances.MASKED if tokens.unseen else MASKED)
     if by_distance is not None:
-        square = replace(packed(tokens), input_ids=packed(tokens).unpack)  # (B, S): the portable code reads its shape
         # The runtime rounds S up, so places beyond the last position exist; what they hold is masked.
-        reach = by_distance.shape[0] + 2 * LANES
-        wide = by_distance.map(
-            ".wide", lambda array: np.pad(array, ((LANES, LANES), (0, 0)), mode="edge"), (reach, by_distance.shape[1])
-        )
-        return portable.attention_bias(graph, square, wide, masked)
-    present = packed(tokens).token_mask
-    row = portable.attention_bias(graph, tokens, None, masked)
+        return portable.with_distances(graph, row, given.unpack, distances.reaching(by_distance, LANES))
     # Attention wants the query dimension spelled out.
-    shape = graph.node("Shape", present, name="shape")
+    shape = graph.node("Shape", given.token_mask, name="shape")
     length = graph.node("Slice", shape, graph.constant([1]), graph.constant([2]), name="length")
     batch = graph.node("Slice", shape, graph.constant([0]), graph.constant([1]), name="batch")
     whole = graph.node("Concat", batch, graph.constant([1]), length, length, axis=0, name="whole")
     return graph.node("Expand", row, whole, name="mask")
 
 
-def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
-    """Attend to padded (B, S, N * D); the scale is in the query weights."""
-    return grouped_attention(graph, tokens, query, key, value, heads, heads, bias)
-
-
-def grouped_attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+def attention(
+    graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
-    """The same with key and value (B, S, M * D)."""
+    """Attend to padded key and value (B, S, K * D) from (B, S, N * D); the scale is in the query weights."""
+    assert bias.tensor is not None
     return graph.node(
-        "Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=kv_heads, scale=1.0, name="attention"
+        "Attention",
+        *(query, key, value, bias.tensor),
+        q_num_heads=heads.queries,
+        kv_num_heads=heads.keys,
+        scale=1.0,
+        name="attention",
     )
 
 
-def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
     """As in the portable target: scores outside may be larger than those inside, so MASKED would not do.
 
     The subnormal numbers that come of it cost less than the ways around them that were tried (a causal Attention,
     GroupQueryAttention, clearing them after a Softmax of its own).
     """
-    return distances.band_mask(graph, packed(tokens).unpack, before, after)
+    return distances.band_mask(graph, unpacked(tokens).unpack, before=before, after=after)
 
 
-def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+def angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
     """The row of each token: (1, T, D / 2) each; the operator's own lookup wants no more tokens than there are rows."""
-    found = []
-    for table in (cosine, sine):
-        rows = graph.node("Gather", graph.weight(table), packed(tokens).position_ids, name="angle")
-        found.append(graph.node("Unsqueeze", rows, graph.constant([0]), name="angle"))
-    return tuple(found)
+    return rows_of_angles(graph, packed(tokens).position_ids, cosine=cosine, sine=sine)
 
 
-def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> Value:
+def rows_of_angles(graph: Graph, position_ids: Value, *, cosine: Weight, sine: Weight) -> Angles:
+    """The rows of `position_ids` (T,): (1, T, D / 2) each."""
+
+    def rows_of(table: Weight) -> Value:
+        rows = graph.node("Gather", graph.weight(table), position_ids, name="angle")
+        return graph.node("Unsqueeze", rows, graph.constant([0]), name="angle")
+
+    return Angles(cosine=rows_of(cosine), sine=rows_of(sine))
+
+
+def rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
     """(T, N * D), four times faster than the operators it is made of."""
     one = graph.node("Unsqueeze", states, graph.constant([0]), name="text")
-    turned = graph.node("RotaryEmbedding", one, *turn, num_heads=heads, name="rotary")
+    turned = graph.node("RotaryEmbedding", one, angles.cosine, angles.sine, num_heads=heads, name="rotary")
     return graph.node("Squeeze", turned, graph.constant([0]), name="turned")
 
 
-def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     """The runtime rounds S up, so places beyond the last position exist; what they hold is masked."""
-    return distances.by_distance(graph, states, table, np.pad(rows, (LANES, LANES), mode="edge"), heads)
+    further = replace(rows, index=np.pad(rows.index, (LANES, LANES), mode="edge"))
+    return distances.by_distance(graph, states, rows=further, heads=heads)
 
 
-def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     """(T, N * D), each D by itself."""
     split = graph.node("Reshape", states, graph.constant([0, heads, -1]), name="heads")
-    return graph.node("Reshape", CPU.norm(graph, split, layer), graph.constant([0, -1]), name="normed")
+    return graph.node("Reshape", portable.norm(graph, split, layer), graph.constant([0, -1]), name="normed")
 
 
 def silu(graph: Graph, states: Value) -> Value:
@@ -188,33 +200,36 @@ def silu(graph: Graph, states: Value) -> Value:
 
 def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """(T, H) -> (B, H): the first token of each text."""
-    places = graph.node("Gather", packed(tokens).unpack, graph.constant(0), axis=1, name="first")
+    places = graph.node("Gather", unpacked(tokens).unpack, graph.constant(0), axis=1, name="first")
     return graph.node("Gather", states, places, name="first")
 
 
 def attend_first(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+    graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
     """Attention of the first tokens to padded key and value: (B, N * D), as the query is."""
+    assert bias.tensor is not None
     one = graph.node("Unsqueeze", query, graph.constant([1]), name="query")
-    row = graph.node("Gather", bias, graph.constant([0]), axis=2, name="row")
-    mixed = grouped_attention(graph, tokens, one, key, value, heads, kv_heads, row)
+    row = graph.node("Gather", bias.tensor, graph.constant([0]), axis=2, name="row")
+    mixed = attention(graph, tokens, query=one, key=key, value=value, heads=heads, bias=replace(bias, tensor=row))
     return graph.node("Squeeze", mixed, graph.constant([1]), name="mixed")
 
 
 def unpack(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """(T, H) -> (B, S, H)."""
-    return graph.node("Gather", states, packed(tokens).unpack, name="unpack")
+    return graph.node("Gather", states, unpacked(tokens).unpack, name="unpack")
 
 
 def pack(graph: Graph, tokens: Tokens, padded: Value, width: int) -> Value:
     """(B, S, width) -> (T, width)."""
+    places = unpacked(tokens).pack
+    assert places is not None
     flat = graph.node("Reshape", padded, graph.constant([-1, width]), name="flat")
-    return graph.node("Gather", flat, packed(tokens).pack, name="pack")
+    return graph.node("Gather", flat, places, name="pack")
 
 
-def around_attention(linears: Linears) -> dict[str, Any]:
-    """The functions before and after attention: layers on packed states, unpacking after, packing before them."""
+def with_linears(target: Target, linears: Linears) -> Target:
+    """The target with other linear layers, those before and after attention too: they are on packed states."""
 
     def project(graph: Graph, tokens: Tokens, states: Value, layers: Sequence[Linear]) -> list[Value]:
         return [unpack(graph, tokens, value) for value in linears(graph, states, layers)]
@@ -222,44 +237,42 @@ def around_attention(linears: Linears) -> dict[str, Any]:
     def collect(graph: Graph, tokens: Tokens, mixed: Value, layer: Linear) -> Value:
         return linears(graph, pack(graph, tokens, mixed, layer.in_features), [layer])[0]
 
-    return {"linears": linears, "project": project, "collect": collect}
+    return replace(target, linears=linears, project=project, collect=collect)
 
 
-def _padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
+def _padded(pool: OfStates) -> OfStates:
     """A pooling of padded states, on unpacked ones: once a batch, a small part of it."""
-
-    def pooled(graph: Graph, tokens: Tokens, states: Value) -> Value:
-        return pool(graph, tokens, unpack(graph, tokens, states))
-
-    return pooled
+    return lambda graph, tokens, states: pool(graph, tokens, unpack(graph, tokens, states))
 
 
 def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Without a mask where all tokens count: places without one hold a copy of the text's last token."""
-    if tokens.pooling_mask != tokens.attention_mask:
+    given = unpacked(tokens)
+    if given.pooling_mask != given.attention_mask:
         return _padded(portable.pool_max)(graph, tokens, states)
     return portable.reduce_max(graph, unpack(graph, tokens, states))
 
 
-CPU = replace(
-    PORTABLE,
-    name="cpu",
-    opset=OPSET,
-    enter=enter,
-    add_positions=add_positions,
-    add_positions_after_pad=add_positions_after_pad,
-    **around_attention(linears),
-    attention_bias=attention_bias,
-    attention=attention,
-    grouped_attention=grouped_attention,
-    band=band,
-    angles=angles,
-    by_distance=by_distance,
-    rotate=rotate,
-    head_norm=head_norm,
-    spread=unpack,
-    activations={**PORTABLE.activations, "silu": silu, "swish": silu},
-    first=first,
-    attend_first=attend_first,
-    pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
+CPU = with_linears(
+    replace(
+        PORTABLE,
+        name="cpu",
+        opset=OPSET,
+        enter=enter,
+        add_positions=add_positions,
+        add_positions_after_pad=add_positions_after_pad,
+        attention_bias=attention_bias,
+        attention=attention,
+        band=band,
+        angles=angles,
+        by_distance=by_distance,
+        rotate=rotate,
+        head_norm=head_norm,
+        spread=unpack,
+        activations={**PORTABLE.activations, "silu": silu, "swish": silu},
+        first=first,
+        attend_first=attend_first,
+        pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
+    ),
+    linears,
 )

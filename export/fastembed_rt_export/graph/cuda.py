@@ -20,8 +20,7 @@ what follows is float32. The packed attention has no bfloat16, so bf16 graphs at
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -31,11 +30,12 @@ from onnx import TensorProto
 from fastembed_rt.run.batching import LANES, POSITIONS_AFTER_PAD
 
 from ..errors import UnsupportedCheckpointError
-from . import cpu
-from .graph import FLOAT, INT32, INT64, Graph, Value
+from . import cpu, distances
+from .graph import FLOAT, FLOAT32, INT32, INT64, Graph, Value
+from .layers import Angles, DistanceRows, Heads, ScoreBias
 from .portable import PORTABLE
-from .target import Target, Tokens
-from .weight import Array, Linear, Norm, Weight
+from .target import MaskedTokens, OfStates, Target, Tokens
+from .weight import Linear, Norm, Weight
 
 MICROSOFT = "com.microsoft"
 OPSET = 23  # RotaryEmbedding and RMSNormalization
@@ -59,12 +59,28 @@ INPUTS: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CudaTokens(Tokens):
+    """The packed inputs; what else the graph uses is declared when it is first asked for."""
+
+    own_pooling_mask: Value | None  # (B, S) int64; None: all tokens count
+
+
 def needed(graph: Graph, name: str) -> Value:
     """An input of the graph, declared when it is first used."""
-    if all(entry.name != name for entry in graph.inputs):
-        dtype, shape = INPUTS.get(name, (INT64, ("tokens",)))
-        graph.input(name, dtype, shape)
-    return name
+    return graph.needed(name, *INPUTS.get(name, (INT64, ("tokens",))))
+
+
+def with_masks(graph: Graph, tokens: Tokens) -> MaskedTokens:
+    """The tokens with the masks that padded states need."""
+    mask = needed(graph, "attention_mask")
+    pooling = _own_pooling_mask(tokens) or mask
+    return MaskedTokens(input_ids=tokens.input_ids, attention_mask=mask, pooling_mask=pooling)
+
+
+def _own_pooling_mask(tokens: Tokens) -> Value | None:
+    assert isinstance(tokens, CudaTokens)
+    return tokens.own_pooling_mask
 
 
 def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) -> Value:
@@ -73,7 +89,7 @@ def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) ->
     return graph.node("Add", states, rows, name="word+position")
 
 
-def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
+def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, *, table: Weight, pad: int) -> Value:
     """The runtime counts: a sum along the tokens is slow on the device and nothing on the host."""
     rows = graph.node("Gather", graph.weight(table), needed(graph, f"{POSITIONS_AFTER_PAD}{pad}"), name="position")
     return graph.node("Add", states, rows, name="word+position")
@@ -94,7 +110,7 @@ def add_norm(graph: Graph, left: Value, right: Value, layer: Norm) -> Value:
     )
 
 
-def activated(graph: Graph, states: Value, layer: Linear, activation: str) -> Value | None:
+def activated(graph: Graph, states: Value, layer: Linear, *, activation: str) -> Value | None:
     """A layer and its GELU, bias and all in one pass over the wide states; None for what has no such operator."""
     operator = FUSED.get(activation)
     if layer.bias is None or operator is None:
@@ -109,55 +125,45 @@ FUSED = {
 }
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
-    """None ("") without a bias by distance, else (1, N, S, S)."""
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value | None:
+    """(1, N, S, S) for a bias by distance; nothing for the mask, which the texts' boundaries are."""
     if by_distance is None:
-        return ""
+        return None
     # The runtime rounds S up, so places beyond the last position exist; no text reaches them.
-    rows, heads = by_distance.shape
-    wide = by_distance.map(
-        ".wide", lambda array: np.pad(array, ((LANES, LANES), (0, 0)), mode="edge"), (rows + 2 * LANES, heads)
-    )
-    row = graph.node("Add", _distance(graph), graph.constant((wide.shape[0] + 1) // 2 - 1), name="row")
-    found = graph.node("Gather", graph.weight(wide), row, name="rows")  # (S, S, N)
-    by_head = graph.node("Transpose", found, perm=[2, 0, 1], name="heads")
+    by_head = distances.bias(graph, _distance(graph), distances.reaching(by_distance, LANES))
     return _as_attended(graph, graph.node("Unsqueeze", by_head, graph.constant([0]), name="bias"))
 
 
-def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
     """(1, 1, S, S): 0 for keys from `before` places before the query to `after` places behind it, MASKED else."""
-    distance = _distance(graph)
-    beyond = []
-    if before is not None:
-        beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
-    if after is not None:
-        beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
-    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
-    kind = np.float32 if graph.float_type == np.float32 else np.float16
+    outside = distances.outside(graph, _distance(graph), before=before, after=after)
+    kind = FLOAT32 if graph.float_type == FLOAT32 else DTYPES["fp16"]
     row = graph.node("Where", outside, graph.constant(MASKED, kind), graph.constant(0.0, kind), name="band")
     return graph.node("Unsqueeze", row, graph.constant([0, 1]), name="band")
 
 
 def _distance(graph: Graph) -> Value:
     """Key minus query: (S, S)."""
-    places = needed(graph, "places")
-    query = graph.node("Unsqueeze", places, graph.constant([1]), name="query")
-    return graph.node("Sub", places, query, name="distance")
+    return distances.between(graph, needed(graph, "places"))
 
 
-def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
-    """(T, N * D) each; the scale is in the query weights."""
+def attention(
+    graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
+) -> Value:
+    """From (T, N * D) to (T, K * D) each; the scale is in the query weights."""
     if tokens.unseen:
         raise UnsupportedCheckpointError(
             "target cuda has no attention that hides some of a text's tokens from the others; export it for cpu"
         )
+    if heads.grouped:
+        key, value = (_repeated(graph, states, heads) for states in (key, value))
     parts = [_as_attended(graph, part) for part in (query, key, value)]
     inputs = [*parts, "", needed(graph, "token_offset"), needed(graph, BOUNDARIES)]
     mixed = graph.node(
         "PackedMultiHeadAttention",
         *inputs,
-        *([bias] if bias else []),
-        num_heads=heads,
+        *([] if bias.tensor is None else [bias.tensor]),
+        num_heads=heads.queries,
         scale=1.0,
         domain=MICROSOFT,
         name="attention",
@@ -170,20 +176,14 @@ def _as_attended(graph: Graph, value: Value) -> Value:
     return graph.node("Cast", value, to=FLOAT16, name="half") if graph.float_type == DTYPES["bf16"] else value
 
 
-def grouped_attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
-) -> Value:
-    """The operator has as many heads of keys as of queries: each is written once for every query head it serves."""
-
-    def repeated(states: Value) -> Value:
-        split = graph.node("Reshape", states, graph.constant([0, kv_heads, 1, -1]), name="heads")
-        wide = graph.node("Expand", split, graph.constant([1, 1, heads // kv_heads, 1]), name="repeated")
-        return graph.node("Reshape", wide, graph.constant([0, -1]), name="repeated")
-
-    return attention(graph, tokens, query, repeated(key), repeated(value), heads, bias)
+def _repeated(graph: Graph, states: Value, heads: Heads) -> Value:
+    """Each head of (T, K * D) written once for every query head it serves: the operator has as many of both."""
+    split = graph.node("Reshape", states, graph.constant([0, heads.keys, 1, -1]), name="heads")
+    wide = graph.node("Expand", split, graph.constant([1, 1, heads.served, 1]), name="repeated")
+    return graph.node("Reshape", wide, graph.constant([0, -1]), name="repeated")
 
 
-def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     """Scores of each text's own would be a bias (B, N, S, S) of padded states, which is what packing avoids."""
     raise UnsupportedCheckpointError(
         "target cuda has no attention whose scores distances meet with queries or keys, as DeBERTa's do; "
@@ -191,51 +191,45 @@ def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: 
     )
 
 
-def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+def angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
     """The row of each token: (1, T, D / 2) each."""
-    found = []
-    for table in (cosine, sine):
-        rows = graph.node("Gather", graph.weight(table), needed(graph, "position_ids"), name="angle")
-        found.append(graph.node("Unsqueeze", rows, graph.constant([0]), name="angle"))
-    return tuple(found)
+    return cpu.rows_of_angles(graph, needed(graph, "position_ids"), cosine=cosine, sine=sine)
 
 
-def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     """(T, N * D), each D by itself."""
     split = graph.node("Reshape", states, graph.constant([0, heads, -1]), name="heads")
     return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, -1]), name="normed")
 
 
 def _unpacked(graph: Graph, states: Value) -> Value:
-    """(T, H) -> (B, S, H) float32; from here on everything is."""
+    """(T, H) -> (B, S, H) float32."""
     return _wide(graph, graph.node("Gather", states, needed(graph, "unpack"), name="unpack"))
 
 
 def _wide(graph: Graph, states: Value) -> Value:
-    if graph.state_type != np.float32:
-        states = graph.node("Cast", states, to=FLOAT, name="float")
-    graph.float_type = np.dtype(np.float32)
-    return states
+    """As float32."""
+    return states if graph.float_type == FLOAT32 else graph.node("Cast", states, to=FLOAT, name="float")
 
 
-def _padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
+def _padded(pool: OfStates) -> OfStates:
     """A pooling of padded states, on unpacked ones: once a batch, a small part of it."""
 
     def pooled(graph: Graph, tokens: Tokens, states: Value) -> Value:
-        for mask in (tokens.attention_mask, tokens.pooling_mask):
-            needed(graph, mask)
-        return pool(graph, tokens, _unpacked(graph, states))
+        padded = with_masks(graph, tokens)
+        return pool(graph.typed(FLOAT32), padded, _unpacked(graph, states))
 
     return pooled
 
 
 def pool_cls(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """State of the first token that counts: of the text, where no prompt is left out."""
-    if tokens.pooling_mask == tokens.attention_mask:
+    counts = _own_pooling_mask(tokens)
+    if counts is None:
         row = graph.node("Gather", needed(graph, "unpack"), graph.constant(0), axis=1, name="first")
         return _wide(graph, graph.node("Gather", states, row, name="first"))
     padded = _unpacked(graph, states)
-    mask = graph.node("Cast", tokens.pooling_mask, to=FLOAT, name="mask")  # ArgMax has no integer kernel
+    mask = graph.node("Cast", counts, to=FLOAT, name="mask")  # ArgMax has no integer kernel
     first = graph.node("ArgMax", mask, axis=1, keepdims=1, name="first")
     return graph.node("GatherND", padded, first, batch_dims=1, name="take")
 
@@ -246,19 +240,20 @@ def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return _wide(graph, graph.node("Gather", states, row, name="last"))
 
 
+def enter(graph: Graph, own_pooling_mask: bool) -> CudaTokens:
+    """Declare the inputs that every graph has."""
+    ids = graph.input("input_ids", INT64, ("tokens",))
+    pooling = graph.input("pooling_mask", INT64, PLACES) if own_pooling_mask else None
+    return CudaTokens(input_ids=ids, own_pooling_mask=pooling)
+
+
 def target(precision: str) -> Target:
     """The target in fp16, bf16 or fp32."""
-
-    def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
-        graph.float_type = graph.state_type = DTYPES[precision]
-        ids = graph.input("input_ids", INT64, ("tokens",))
-        pooling = graph.input("pooling_mask", INT64, PLACES) if own_pooling_mask else "attention_mask"
-        return Tokens(input_ids=ids, attention_mask="attention_mask", pooling_mask=pooling)
-
     return replace(
         PORTABLE,
         name="cuda",
         opset=OPSET,
+        state_type=DTYPES[precision],
         enter=enter,
         add_positions=add_positions,
         add_positions_after_pad=add_positions_after_pad,
@@ -269,7 +264,6 @@ def target(precision: str) -> Target:
         attention_bias=attention_bias,
         project=lambda graph, _, states, layers: cpu.linears(graph, states, layers),
         attention=attention,
-        grouped_attention=grouped_attention,
         band=band,
         angles=angles,
         rotate=cpu.rotate,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .graph import Graph, Value
+from .layers import Angles, DistanceRows
 from .target import Tokens
-from .weight import Array, Weight
+from .weight import Weight
 
 # Far below any score, far above the smallest float32: exp() gives exactly 0, and a row without tokens stays finite.
 MASKED = -1e30
@@ -17,36 +20,62 @@ def positions(graph: Graph, places: Value) -> Value:
     return graph.node("Range", graph.constant(0), length, graph.constant(1), name="position")
 
 
-def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
-    """(S, S): 0 for keys from `before` places before the query to `after` places behind it, far below that else."""
-    return band_mask(graph, tokens.input_ids, before, after)
-
-
-def band_mask(graph: Graph, places: Value, before: int | None, after: int | None) -> Value:
-    """`band` over the columns of `places` (B, S)."""
-    position = positions(graph, places)
+def between(graph: Graph, position: Value) -> Value:
+    """Key minus query for each pair of `position` (S,): (S, S)."""
     query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
-    distance = graph.node("Sub", position, query, name="distance")  # key - query
+    return graph.node("Sub", position, query, name="distance")
+
+
+def outside(graph: Graph, distance: Value, *, before: int | None, after: int | None) -> Value:
+    """Whether keys at `distance` lie before `before` or behind `after` places; one of them is not None: any."""
     beyond = []
     if before is not None:
         beyond.append(graph.node("Less", distance, graph.constant(-before), name="before"))
     if after is not None:
         beyond.append(graph.node("Greater", distance, graph.constant(after), name="after"))
-    outside = beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
-    return graph.node("Where", outside, graph.constant(MASKED), graph.constant(0.0), name="band")
+    return beyond[0] if len(beyond) == 1 else graph.node("Or", *beyond, name="outside")
 
 
-def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
+    """(S, S): 0 for keys from `before` places before the query to `after` places behind it, far below that else."""
+    return band_mask(graph, tokens.input_ids, before=before, after=after)
+
+
+def band_mask(graph: Graph, places: Value, *, before: int | None, after: int | None) -> Value:
+    """`band` over the columns of `places` (B, S)."""
+    beyond = outside(graph, between(graph, positions(graph, places)), before=before, after=after)
+    return graph.node("Where", beyond, graph.constant(MASKED), graph.constant(0.0), name="band")
+
+
+def bias(graph: Graph, distance: Value, table: Weight) -> Value:
+    """Rows of a bias by distance (2P - 1, N) for `distance` (S, S), key minus query: (N, S, S)."""
+    zero = (table.shape[0] + 1) // 2 - 1  # row P - 1: distances run from -(P - 1) to P - 1
+    row = graph.node("Add", distance, graph.constant(zero), name="row")
+    rows = graph.node("Gather", graph.weight(table), row, name="rows")  # (S, S, N)
+    return graph.node("Transpose", rows, perm=[2, 0, 1], name="heads")
+
+
+def reaching(table: Weight, further: int) -> Weight:
+    """A bias by distance that goes on with its last rows for distances up to `further` beyond them."""
+    rows, heads = table.shape
+    ends = ((further, further), (0, 0))
+    return table.map(".wide", lambda array: np.pad(array, ends, mode="edge"), (rows + 2 * further, heads))
+
+
+def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     """Products of (B, S, N * D) with the rows for distances -(S - 1) to S, (B, N, S, 2S), each line moved to its token.
 
     Line i of the result begins with the distance to token 0, -i, which lies at S - 1 - i: lines that are one shorter
     begin one earlier each time.
     """
     length = graph.node("Shape", states, start=1, end=2, name="length")
-    middle = graph.constant([len(rows) // 2])
+    middle = graph.constant([len(rows.index) // 2])
     ends = (graph.node("Sub", middle, length, name="first"), graph.node("Add", middle, length, name="last"))
     chosen = graph.node(
-        "Gather", graph.weight(table), graph.node("Slice", graph.constant(rows), *ends, name="rows"), name="rows"
+        "Gather",
+        graph.weight(rows.table),
+        graph.node("Slice", graph.constant(rows.index), *ends, name="rows"),
+        name="rows",
     )
     chosen = graph.node("Reshape", chosen, graph.constant([0, heads, -1]), name="rows")
     chosen = graph.node("Transpose", chosen, perm=[1, 2, 0], name="rows")  # (N, D, 2S)
@@ -64,19 +93,20 @@ def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: 
     return graph.node("Slice", moved, graph.constant([0]), length, graph.constant([3]), name="distances")
 
 
-def angles(graph: Graph, tokens: Tokens, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+def angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
     """The first S rows, the same for every text: (S, 1, D / 2) each."""
     length = graph.node("Shape", tokens.input_ids, start=1, end=2, name="length")
-    found = []
-    for table in (cosine, sine):
+
+    def rows_of(table: Weight) -> Value:
         rows = graph.node("Slice", graph.weight(table), graph.constant([0]), length, name="angle")
-        found.append(graph.node("Unsqueeze", rows, graph.constant([1]), name="angle"))
-    return tuple(found)
+        return graph.node("Unsqueeze", rows, graph.constant([1]), name="angle")
+
+    return Angles(cosine=rows_of(cosine), sine=rows_of(sine))
 
 
-def rotate(graph: Graph, states: Value, turn: tuple[Value, ...], heads: int) -> Value:
+def rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
     """Channel i of each head of (B, S, N * D) with channel i + D / 2, as a point in the plane, turned by its angle."""
-    cosine, sine = turn
+    cosine, sine = angles.cosine, angles.sine
     split = graph.node("Reshape", states, graph.constant([0, 0, heads, 2, -1]), name="heads")
     left, right = (
         graph.node("Gather", split, graph.constant(half), axis=3, name=name) for half, name in enumerate("xy")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,18 @@ class Graph:
     constants: dict[str, TensorProto] = field(default_factory=dict)
     inputs: list[ValueInfoProto] = field(default_factory=list)
     outputs: list[ValueInfoProto] = field(default_factory=list)
-    # What float weights and constants become from here on, and what token states are, for targets of half precision.
-    float_type: np.dtype[Any] = FLOAT32
-    state_type: np.dtype[Any] = FLOAT32
     _scopes: list[str] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
+    _float_type: np.dtype[Any] = FLOAT32
+
+    @property
+    def float_type(self) -> np.dtype[Any]:
+        """What float weights and constants become; nothing changes it, `typed` gives a graph with another."""
+        return self._float_type
+
+    def typed(self, float_type: np.dtype[Any]) -> Graph:
+        """The same graph under construction, whose float weights and constants become `float_type` when made here."""
+        return self if float_type == self._float_type else replace(self, _float_type=float_type)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -53,6 +60,10 @@ class Graph:
         """Declare a graph input; string dimensions are symbolic."""
         self.inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
+
+    def needed(self, name: str, dtype: int, shape: Sequence[int | str]) -> Value:
+        """A graph input, declared the first time that it is asked for."""
+        return name if any(entry.name == name for entry in self.inputs) else self.input(name, dtype, shape)
 
     def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
         """Declare `value` a graph output under `name`."""
@@ -74,8 +85,8 @@ class Graph:
 
     def weight(self, weight: Weight) -> Value:
         """Weight as an initializer under its own name; the same name is the same tensor."""
-        if self.float_type != weight.dtype == np.float32:
-            weight = weight.cast(self.float_type)
+        if self._float_type != weight.dtype == np.float32:
+            weight = weight.cast(self._float_type)
         known = self.weights.setdefault(weight.name, weight)
         if known.shape != weight.shape:
             raise ValueError(f"two weights are called {weight.name}: {known.shape} and {weight.shape}")
@@ -85,7 +96,7 @@ class Graph:
         """Small constant as an initializer; ints become int64, floats `float_type`."""
         value = np.asarray(array)
         if dtype is None:
-            dtype = np.int64 if value.dtype.kind == "i" else self.float_type
+            dtype = np.int64 if value.dtype.kind == "i" else self._float_type
         value = np.ascontiguousarray(value, dtype=dtype).reshape(value.shape)
         key = f"const/{value.dtype}/{'x'.join(map(str, value.shape))}/{value.tobytes().hex()[:48]}"
         while key in self.constants and self.constants[key].raw_data != value.tobytes():

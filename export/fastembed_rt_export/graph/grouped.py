@@ -6,13 +6,24 @@ Each is given as its groups' linear layers. Made of the operations of `Ops`, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .graph import Value
+from .layers import FeedForward, Heads, Residual, ScoreBias
 from .ops import Ops
-from .target import Residual
 from .weight import Linear
 
 Grouped = Sequence[Linear]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedProjections:
+    """The projections of a self-attention whose query, key and value are in groups."""
+
+    query: Grouped  # with the scale of the scores in it
+    key: Grouped
+    value: Grouped
+    output: Linear
 
 
 def linears(ops: Ops, states: Value, layers: Sequence[Grouped]) -> list[Value]:
@@ -29,37 +40,36 @@ def linears(ops: Ops, states: Value, layers: Sequence[Grouped]) -> list[Value]:
 def self_attention(
     ops: Ops,
     states: Value,
-    layers: Sequence[Grouped],
-    output: Linear,
-    heads: int,
-    bias: Value,
+    projections: GroupedProjections,
+    *,
+    heads: Heads,
+    bias: ScoreBias,
     queries: Value | None,
     then: Residual,
 ) -> Value:
-    """Self-attention from a query, with the scale of the scores in it, a key and a value in groups.
-
-    `queries`: from `Ops.only_first`.
-    """
-    query, key, value = layers
-    key = [Linear(part.weight) for part in key]  # softmax drops what a bias adds to all keys alike
-    target, graph, tokens = ops.target, ops.graph, ops.tokens
+    """Self-attention, and what follows it; `queries`: from `Ops.only_first`."""
+    query, value = projections.query, projections.value
+    key = [Linear(part.weight) for part in projections.key]  # softmax drops what a bias adds to all keys alike
+    target, graph, tokens = ops.target, ops.token_graph, ops.tokens
     if queries is None:
         q, k, v = (target.spread(graph, tokens, made) for made in linears(ops, states, [query, key, value]))
-        mixed = target.attention(graph, tokens, q, k, v, heads, bias)
-        out = target.collect(graph, tokens, mixed, output)
+        mixed = target.attention(graph, tokens, query=q, key=k, value=v, heads=heads, bias=bias)
+        out = target.collect(graph, tokens, mixed, projections.output)
     else:
         assert target.attend_first is not None
         k, v = (target.spread(graph, tokens, made) for made in linears(ops, states, [key, value]))
         (q,) = linears(ops, queries, [query])
-        out = ops.linear(target.attend_first(graph, tokens, q, k, v, heads, heads, bias), output)
+        mixed = target.attend_first(graph, tokens, query=q, key=k, value=v, heads=heads, bias=bias)
+        out = ops.linear(mixed, projections.output)
     return ops.add_norm(then.states, out, then.norm)
 
 
-def feed_forward(ops: Ops, states: Value, up: Grouped, activation: str, down: Grouped, then: Residual) -> Value:
+def feed_forward(ops: Ops, states: Value, up: Grouped, down: Grouped, *, activation: str, then: Residual) -> Value:
     """down(activation(up(states))), and what follows it."""
     if len(up) == len(down):  # what a group makes, it alone reads
         parts = zip(_parts(ops, states, up), up, down, strict=True)
-        out = _joined(ops, [ops.feed_forward(part, wide, activation, narrow) for part, wide, narrow in parts])
+        made = [ops.feed_forward(part, FeedForward(wide, narrow, activation)) for part, wide, narrow in parts]
+        out = _joined(ops, made)
     else:
         (wide,) = linears(ops, states, [up])
         (out,) = linears(ops, ops.activation(wide, activation), [down])
@@ -70,9 +80,9 @@ def _parts(ops: Ops, states: Value, layer: Grouped) -> list[Value]:
     """What each group of the layer reads."""
     if len(layer) == 1:
         return [states]
-    sizes = ops.graph.constant([part.in_features for part in layer])
-    return ops.graph.node_outputs("Split", states, sizes, count=len(layer), axis=-1, name="parts")
+    sizes = ops.token_graph.constant([part.in_features for part in layer])
+    return ops.token_graph.node_outputs("Split", states, sizes, count=len(layer), axis=-1, name="parts")
 
 
 def _joined(ops: Ops, parts: Sequence[Value]) -> Value:
-    return parts[0] if len(parts) == 1 else ops.graph.node("Concat", *parts, axis=-1, name="joined")
+    return parts[0] if len(parts) == 1 else ops.token_graph.node("Concat", *parts, axis=-1, name="joined")

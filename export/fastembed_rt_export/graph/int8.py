@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import TensorProto
 
-from .cpu import CPU, around_attention
+from .cpu import CPU, with_linears
 from .graph import FLOAT, Graph, Value
 from .target import Target, Tokens
 from .weight import Array, Linear, Weight
@@ -99,7 +99,7 @@ def target(recipe: Recipe, base: Target = CPU) -> Target:
     if base is not CPU:
         return replace(base, name=CPU.name, linears=linears)
     embed = embed_int8 if recipe.embedding else CPU.embed
-    return replace(CPU, **around_attention(linears), balance=balance, embed=embed)
+    return replace(with_linears(CPU, linears), balance=balance, embed=embed)
 
 
 def group_key(layers: Sequence[Linear]) -> str:
@@ -151,7 +151,8 @@ def unsigned_where_shared(graph: Graph) -> None:
     """
     layers = [node for node in graph.nodes if node.op_type == LINEAR]
     shared = [name for name, count in Counter(node.input[1] for node in layers).items() if count > 1]
-    behind, graph.nodes = graph.nodes, []
+    behind = list(graph.nodes)
+    graph.nodes.clear()
     unsigned = {}
     for name in shared:
         wide = graph.node("Cast", name, to=TensorProto.INT32, name=f"{name}.wide")

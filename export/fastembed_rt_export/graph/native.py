@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ import numpy as np
 from fastembed_rt.native import DOMAIN
 
 from . import int8
-from .cpu import CPU, PackedTokens
+from .cpu import CPU, PackedTokens, UnpackedTokens
 from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
-from .target import Residual, Target, Tokens
+from .layers import DistanceRows, FeedForward, Heads, Projections, Residual, ScoreBias
+from .target import OfStates, Target, Tokens
 from .weight import Array, Linear, Weight
 
 # Activations under the names of transformers -> those of the operators.
@@ -49,52 +51,34 @@ class NotNativeError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class NativeTokens(PackedTokens):
-    """The packed inputs, and `starts` (B + 1,): the number of tokens before each text, and in all."""
+    """The packed inputs."""
 
-    starts: Value
-
-
-class Limits(str):
-    """What attention adds to its scores, said to the operator: a Value that names no tensor."""
-
-    __slots__ = ("after", "before", "by_distance")
-    by_distance: Weight | None
-    before: int | None
-    after: int | None
+    starts: Value  # (B + 1,): the number of tokens before each text, and in all
+    own_pooling_mask: Value | None  # (B, S) int64; None: all tokens count
 
 
-def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
+def enter(graph: Graph, own_pooling_mask: bool) -> NativeTokens:
     """Declare the packed inputs; those of padded states come when a pooling asks for them."""
     ids = graph.input("input_ids", INT64, ("tokens",))
     positions = graph.input("position_ids", INT64, ("tokens",))
     starts = graph.input("starts", INT64, ("batch_and_one",))
-    pooling = graph.input("pooling_mask", INT64, ("batch", "sequence")) if own_pooling_mask else ""
-    return NativeTokens(
-        input_ids=ids,
-        attention_mask="",
-        pooling_mask=pooling,
-        position_ids=positions,
-        starts=starts,
-        unpack="",
-        pack="",  # nothing is packed again
-        token_mask="",
-    )
+    pooling = graph.input("pooling_mask", INT64, ("batch", "sequence")) if own_pooling_mask else None
+    return NativeTokens(input_ids=ids, position_ids=positions, starts=starts, own_pooling_mask=pooling)
 
 
-def padded(graph: Graph, tokens: Tokens) -> NativeTokens:
-    """The same tokens with the inputs that padded states need, declared the first time."""
-    assert isinstance(tokens, NativeTokens)
-    known = {entry.name for entry in graph.inputs}
-    if "unpack" not in known:
-        graph.input("unpack", INT64, ("batch", "sequence"))
-        graph.input("token_mask", BOOL, ("batch", "sequence"))
-    mask = graph.node("Cast", "token_mask", to=INT64, name="attention_mask")
-    return replace(
-        tokens,
+def padded(graph: Graph, tokens: Tokens) -> UnpackedTokens:
+    """The tokens with the inputs that padded states need, declared the first time; nothing is packed again."""
+    given = _native(tokens)
+    unpack = graph.needed("unpack", INT64, ("batch", "sequence"))
+    present = graph.needed("token_mask", BOOL, ("batch", "sequence"))
+    mask = graph.node("Cast", present, to=INT64, name="attention_mask")
+    return UnpackedTokens(
+        input_ids=given.input_ids,
         attention_mask=mask,
-        pooling_mask=tokens.pooling_mask or mask,
-        unpack="unpack",
-        token_mask="token_mask",
+        pooling_mask=given.own_pooling_mask or mask,
+        position_ids=given.position_ids,
+        unpack=unpack,
+        token_mask=present,
     )
 
 
@@ -107,7 +91,7 @@ def embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
 
 def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Average of the token states."""
-    if tokens.pooling_mask:  # tokens that do not count
+    if _native(tokens).own_pooling_mask is not None:  # tokens that do not count
         return CPU.pools["mean"](graph, padded(graph, tokens), states)
     return graph.node("PackedMean", states, _starts(tokens), domain=DOMAIN, name="mean")
 
@@ -119,15 +103,8 @@ def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return graph.node("Gather", states, places, name="first")
 
 
-def _on_padded(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
+def _on_padded(pool: OfStates) -> OfStates:
     return lambda graph, tokens, states: pool(graph, padded(graph, tokens), states)
-
-
-def limits(by_distance: Weight | None, before: int | None, after: int | None) -> Value:
-    """For `attention`: what it adds to scores, and how far a token sees."""
-    found = Limits()
-    found.by_distance, found.before, found.after = by_distance, before, after
-    return found
 
 
 def target(recipe: Recipe) -> Target:
@@ -144,32 +121,30 @@ def target(recipe: Recipe) -> Target:
         graph: Graph,
         tokens: Tokens,
         states: Value,
-        layers: Sequence[Linear],
-        output: Linear,
-        heads: int,
-        kv_heads: int,
-        bias: Value,
+        *,
+        projections: Projections,
+        heads: Heads,
+        bias: ScoreBias,
         then: Residual | None,
     ) -> Value | None:
-        first, second = recipe.groups.get(group_key(layers)), recipe.groups.get(group_key([output]))
+        layers, output = [projections.query, projections.key, projections.value], [projections.output]
+        first, second = recipe.groups.get(group_key(layers)), recipe.groups.get(group_key(output))
         if first is None or second is None:
             return None
-        shape_inputs, shape = _shape(graph, bias, heads, kv_heads, layers[0].out_features // heads)
+        shape_inputs, shape = _shape(graph, heads, projections.query.out_features // heads.queries, bias)
         node = _Node(graph, "QuantAttention", [states, _starts(tokens), *shape_inputs], shape)
         node.group("input", layers, first)
-        node.group("output", [output], second)
+        node.group("output", output, second)
         return node.finish(then)
 
-    def feed_forward_block(
-        graph: Graph, states: Value, layers: Sequence[Linear], activation: str, down: Linear, then: Residual | None
-    ) -> Value | None:
-        first, second = recipe.groups.get(group_key(layers)), recipe.groups.get(group_key([down]))
-        gated = len(layers) == 2
-        if first is None or second is None or activation not in ACTIVATIONS or (gated and down.in_features % LANES):
+    def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> Value | None:
+        first, second = recipe.groups.get(group_key(layers.first)), recipe.groups.get(group_key([layers.down]))
+        activation, gated = ACTIVATIONS.get(layers.activation), layers.gate is not None
+        if first is None or second is None or activation is None or (gated and layers.down.in_features % LANES):
             return None
-        node = _Node(graph, "QuantFeedForward", [states], {"activation": ACTIVATIONS[activation], "gated": int(gated)})
-        node.group("up", layers, first)
-        node.group("down", [down], second)
+        node = _Node(graph, "QuantFeedForward", [states], {"activation": activation, "gated": int(gated)})
+        node.group("up", layers.first, first)
+        node.group("down", [layers.down], second)
         return node.finish(then)
 
     return replace(
@@ -183,11 +158,12 @@ def target(recipe: Recipe) -> Target:
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
         spread=lambda _, __, states: states,
-        attention=_attention,
-        grouped_attention=_grouped_attention,
-        attend_first=_attend_first,
+        # What `ScoreBias` says in numbers goes into the operators' attributes.
+        attention_bias=lambda _, __, ___: None,
+        band=_no_band,
+        attention=partial(_attention, first_only=False),
+        attend_first=partial(_attention, first_only=True),
         by_distance=_by_distance,
-        limits=limits,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
     )
@@ -241,18 +217,22 @@ def _linear(graph: Graph, states: Value, layers: Sequence[Linear], index: int, g
     return node.finish()
 
 
-def _starts(tokens: Tokens) -> Value:
+def _native(tokens: Tokens) -> NativeTokens:
     assert isinstance(tokens, NativeTokens)
+    return tokens
+
+
+def _starts(tokens: Tokens) -> Value:
     if tokens.unseen:
         raise NotNativeError("tokens that see others and are not seen by them")
-    return tokens.starts
+    return _native(tokens).starts
 
 
-def _shape(graph: Graph, bias: Value, heads: int, kv_heads: int, size: int) -> tuple[list[Value], dict[str, Any]]:
-    """Inputs and attributes that tell an operator what attention is."""
-    if not isinstance(bias, Limits):
+def _shape(graph: Graph, heads: Heads, size: int, bias: ScoreBias) -> tuple[list[Value], dict[str, Any]]:
+    """Inputs and attributes that tell an operator what attention is; `size`: D, 0 for the width by the heads."""
+    if bias.tensor is not None:
         raise NotNativeError("attention adds to its scores what the operator does not know")
-    shape: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "size": size}
+    shape: dict[str, Any] = {"heads": heads.queries, "kv_heads": heads.keys, "size": size}
     if bias.before is not None:
         shape["before"] = bias.before
     if bias.after is not None:
@@ -263,40 +243,27 @@ def _shape(graph: Graph, bias: Value, heads: int, kv_heads: int, size: int) -> t
     return [graph.weight(table)], {**shape, "by_distance": 1}
 
 
-def _attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
-    return _grouped_attention(graph, tokens, query, key, value, heads, heads, bias)
+def _no_band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> None:
+    """Nothing: the operators take the numbers."""
 
 
-def _grouped_attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
-) -> Value:
-    return _packed(graph, tokens, query, key, value, heads, kv_heads, bias, first_only=False)
-
-
-def _attend_first(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
-) -> Value:
-    return _packed(graph, tokens, query, key, value, heads, kv_heads, bias, first_only=True)
-
-
-def _by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+def _by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     raise NotNativeError("attention scores that distances meet with queries or keys")
 
 
-def _packed(
+def _attention(
     graph: Graph,
     tokens: Tokens,
+    *,
     query: Value,
     key: Value,
     value: Value,
-    heads: int,
-    kv_heads: int,
-    bias: Value,
-    *,
+    heads: Heads,
+    bias: ScoreBias,
     first_only: bool,
 ) -> Value:
     """(T, N * D), or (B, N * D) for first tokens."""
-    inputs, shape = _shape(graph, bias, heads, kv_heads, 0)  # the operator divides the width by the heads
+    inputs, shape = _shape(graph, heads, 0, bias)
     return graph.node(
         "PackedAttention",
         *(query, key, value, _starts(tokens), *inputs),

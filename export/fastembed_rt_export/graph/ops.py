@@ -9,54 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import UnsupportedCheckpointError
-from .graph import Graph, Value
-from .target import Residual, Target, Tokens
-from .weight import Array, Linear, Norm, Weight
-
-
-@dataclass(frozen=True)
-class Relative:
-    """What distances add to the scores: a row (N * D) of a table for each, met by queries, by keys or by both.
-
-    Rows are numbered for distances from -(M - 1) to M, of the key from the query in `by_query`, the other way round in
-    `by_key`.
-    """
-
-    by_query: tuple[Weight, Array] | None  # table (R, N * D) and (2M,) rows of it
-    by_key: tuple[Weight, Array] | None
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The four projections of a self-attention."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    heads: int
-    kv_heads: int | None = None  # of key and value; None: as many as of the query
-    scale: float | None = None  # of the scores; None: 1 / sqrt(D)
-    angles: tuple[Value, ...] = ()  # rotary positions, from `Ops.angles`
-    query_norm: Norm | None = None  # of each head, or of all together where it is that wide, before they are turned
-    key_norm: Norm | None = None
-    relative: Relative | None = None  # its keys' table scaled as the scores are
+from .graph import FLOAT32, Graph, Value
+from .layers import Angles, Attention, FeedForward, Heads, Projections, Relative, Residual, ScoreBias
+from .target import Target, Tokens
+from .weight import Linear, Norm, Weight
 
 
 @dataclass(frozen=True)
 class Ops:
     """Operations on token states, in the terms of one target."""
 
-    graph: Graph
+    graph: Graph  # float32, as everything behind a pooling is
     target: Target
     tokens: Tokens
     first_only: bool = False  # the vector is the last layer's state of each text's first token
     _first: set[Value] = field(default_factory=set)  # states of first tokens
+
+    @property
+    def token_graph(self) -> Graph:
+        """The graph for what token states meet: weights and constants become of their type."""
+        return self.graph.typed(self.target.state_type)
+
+    @property
+    def behind_pooling(self) -> Ops:
+        """The same operations for what pooling gives, which is float32 in every target."""
+        return replace(self, target=replace(self.target, state_type=FLOAT32))
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -66,15 +48,15 @@ class Ops:
 
     def embed(self, table: Weight) -> Value:
         """Rows of `table` (V, H) for the input ids -> token states."""
-        return self.target.embed(self.graph, self.tokens, table)
+        return self.target.embed(self.token_graph, self.tokens, table)
 
     def add_positions(self, states: Value, table: Weight) -> Value:
         """Add row 0, 1, 2, ... of `table` (P, H) to the tokens of each text."""
-        return self.target.add_positions(self.graph, self.tokens, states, table)
+        return self.target.add_positions(self.token_graph, self.tokens, states, table)
 
     def add_positions_after_pad(self, states: Value, table: Weight, pad: int) -> Value:
         """Add row pad + 1, pad + 2, ...; a token that is the pad id gets row `pad` and is not counted (RoBERTa)."""
-        return self.target.add_positions_after_pad(self.graph, self.tokens, states, table, pad)
+        return self.target.add_positions_after_pad(self.token_graph, self.tokens, states, table=table, pad=pad)
 
     def fold_token_type(self, table: Weight, types: Weight) -> Weight:
         """Positions or words (P, H) with row 0 of `types` (2, H), a text alone's; `add_token_types` is for pairs."""
@@ -86,30 +68,30 @@ class Ops:
         """Add the row of `types` (2, H) that each token's type names, where texts come in pairs."""
         if self.tokens.token_type_ids is None:
             return states
-        rows = self.graph.node("Gather", self.graph.weight(types), self.tokens.token_type_ids, name="type")
-        return self.graph.node("Add", states, rows, name="word+type")
+        rows = self.token_graph.node("Gather", self.token_graph.weight(types), self.tokens.token_type_ids, name="type")
+        return self.token_graph.node("Add", states, rows, name="word+type")
 
     def linear(self, states: Value, layer: Linear) -> Value:
         """states @ weight.T + bias."""
-        return self.target.linears(self.graph, states, [layer])[0]
+        return self.target.linears(self.token_graph, states, [layer])[0]
 
     def linears(self, states: Value, layers: Sequence[Linear]) -> list[Value]:
         """Several layers on one input."""
-        return self.target.linears(self.graph, states, layers)
+        return self.target.linears(self.token_graph, states, layers)
 
     def norm(self, states: Value, norm: Norm) -> Value:
         """Layer normalization over the last dimension."""
-        return self.target.norm(self.graph, states, norm)
+        return self.target.norm(self.token_graph, states, norm)
 
     def add_norm(self, left: Value, right: Value, norm: Norm) -> Value:
         """Layer normalization of a sum."""
         if self.target.add_norm is not None:
-            return self.target.add_norm(self.graph, left, right, norm)
+            return self.target.add_norm(self.token_graph, left, right, norm)
         return self.norm(self.add(left, right), norm)
 
     def add(self, left: Value, right: Value) -> Value:
         """Elementwise sum."""
-        return self.graph.node("Add", left, right, name="add")
+        return self.token_graph.node("Add", left, right, name="add")
 
     def activation(self, states: Value, name: str) -> Value:
         """Activation under the name that transformers' ACT2FN gives it."""
@@ -118,34 +100,36 @@ class Ops:
             raise UnsupportedCheckpointError(
                 f"activation {name!r} is not known; known: {', '.join(sorted(self.target.activations))}"
             )
-        return function(self.graph, states)
+        return function(self.token_graph, states)
 
     def attention_bias(
         self, by_distance: Weight | None = None, *, before: int | None = None, after: int | None = None
-    ) -> Value:
-        """What is added to the scores: the mask, and a bias (2M - 1, N) for key - query + M - 1.
+    ) -> ScoreBias:
+        """What is added to the scores: the mask, and a bias (2P - 1, N) for key - query + P - 1.
 
         A token sees at most `before` tokens before it and `after` tokens behind it; None: all.
         """
-        if self.target.limits is not None:
-            return self.target.limits(by_distance, before, after)
         with self.scope("attention_bias"):
-            bias = self.target.attention_bias(self.graph, self.tokens, by_distance)
-            if before is None and after is None:
-                return bias
-            band = self.target.band(self.graph, self.tokens, before, after)
-            return self.add(bias, band) if bias else band
+            tensor = self.target.attention_bias(self.token_graph, self.tokens, by_distance)
+            if before is not None or after is not None:
+                tensor = self._sum(tensor, self.target.band(self.token_graph, self.tokens, before=before, after=after))
+        return ScoreBias(by_distance=by_distance, before=before, after=after, tensor=tensor)
 
-    def angles(self, cosine: Weight, sine: Weight) -> tuple[Value, ...]:
+    def _sum(self, left: Value | None, right: Value | None) -> Value | None:
+        """Elementwise sum of those that there are."""
+        return self.add(left, right) if left is not None and right is not None else left or right
+
+    def angles(self, cosine: Weight, sine: Weight) -> Angles:
         """Rotary positions for `Attention.angles` from tables (P, D / 2): row 0, 1, 2, ... for the tokens of a text."""
         with self.scope("rotary"):
-            return self.target.angles(self.graph, self.tokens, cosine, sine)
+            return self.target.angles(self.token_graph, self.tokens, cosine=cosine, sine=sine)
 
     def self_attention(
         self,
         states: Value,
         attention: Attention,
-        bias: Value,
+        bias: ScoreBias,
+        *,
         queries: Value | None = None,
         then: Residual | None = None,
     ) -> Value:
@@ -153,82 +137,104 @@ class Ops:
 
         `then`: the residual and normalization behind it, which some targets do at once.
         """
-        return self._followed(*self._attended(states, attention, bias, queries, then))
+        attention = self._folded(attention)
+        if queries is not None:
+            return self._followed(self._attended_by_first(states, queries, attention, bias), then)
+        if self.target.attention_block is not None and not attention.turned:
+            block = self.target.attention_block(
+                *(self.token_graph, self.tokens, states),
+                projections=attention.projections,
+                heads=attention.heads,
+                bias=bias,
+                then=then,
+            )
+            if block is not None:
+                return block
+        return self._followed(self._attended(states, attention, bias), then)
 
     def _followed(self, states: Value, then: Residual | None) -> Value:
         return states if then is None else self.add_norm(then.states, states, then.norm)
 
-    def _attended(
-        self, states: Value, attention: Attention, bias: Value, queries: Value | None, then: Residual | None
-    ) -> tuple[Value, Residual | None]:
-        """Attention, and what is still to follow it."""
-        head = attention.query.out_features // attention.heads
-        scale = 1.0 / math.sqrt(head) if attention.scale is None else attention.scale
-        kv_heads = attention.kv_heads or attention.heads
+    def _folded(self, attention: Attention) -> Attention:
+        """The same attention with the savings of this module's first lines in its weights; scores have scale 1."""
+        given, heads = attention.projections, attention.heads
+        scale = 1.0 / math.sqrt(attention.head_size) if attention.scale is None else attention.scale
         # The norm of a head undoes a scale before it, turning does not.
-        query = attention.query if attention.query_norm else attention.query.scaled(scale)
+        query = given.query if attention.query_norm else given.query.scaled(scale)
         query_norm = attention.query_norm.scaled(scale) if attention.query_norm else None
         # Softmax drops what a bias adds to all keys alike, not what norms and positions make of it.
-        turned = bool(attention.angles or attention.key_norm or attention.relative)
-        key = attention.key if turned else Linear(attention.key.weight)
-        output = fold_value_bias(attention.value, attention.output, kv_heads, attention.heads // kv_heads)
-        value = Linear(attention.value.weight)
-        if kv_heads == attention.heads:
+        key = given.key if attention.turned else Linear(given.key.weight)
+        output = fold_value_bias(given.value, given.output, heads)
+        value = Linear(given.value.weight)
+        if not heads.grouped:
             value, output = self.target.balance(value, output)
-        plain = queries is None and not turned and attention.relative is None
-        if self.target.attention_block is not None and plain:
-            block = self.target.attention_block(
-                self.graph, self.tokens, states, [query, key, value], output, attention.heads, kv_heads, bias, then
-            )
-            if block is not None:
-                return block, None
-        layers = [key, value] if queries is not None else [query, key, value]
-        if turned:
-            *rest, k, v = self.target.linears(self.graph, states, layers)
-            k = self._turned(k, attention.key_norm, attention.angles, kv_heads, key.out_features)
-            k, v = (self.target.spread(self.graph, self.tokens, part) for part in (k, v))
-        else:
-            *rest, k, v = self.target.project(self.graph, self.tokens, states, layers)
-        if queries is not None:
-            assert self.target.attend_first is not None
-            assert attention.relative is None, "distances need the queries of all tokens"
-            # A first token is at position 0, where nothing is turned.
-            q = self._turned(self.linear(queries, query), query_norm, (), attention.heads, query.out_features)
-            mixed = self.target.attend_first(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
-            return self.linear(mixed, output), then
-        (q,) = rest
-        if turned:
-            q = self._turned(q, query_norm, attention.angles, attention.heads, query.out_features)
-            q = self.target.spread(self.graph, self.tokens, q)
-        if attention.relative:
-            bias = self._with_distances(q, k, attention.relative, attention.heads, bias)
-        if kv_heads == attention.heads:
-            mixed = self.target.attention(self.graph, self.tokens, q, k, v, attention.heads, bias)
-        else:
-            mixed = self.target.grouped_attention(self.graph, self.tokens, q, k, v, attention.heads, kv_heads, bias)
-        return self.target.collect(self.graph, self.tokens, mixed, output), then
+        return replace(attention, projections=Projections(query, key, value, output), query_norm=query_norm, scale=1.0)
 
-    def _with_distances(self, q: Value, k: Value, relative: Relative, heads: int, bias: Value) -> Value:
+    def _keys_and_values(self, states: Value, attention: Attention, *, queries: bool) -> list[Value]:
+        """Key and value in the form that attention takes; before them the query where `queries`, as projected."""
+        given, graph = attention.projections, self.token_graph
+        layers = [*([given.query] if queries else []), given.key, given.value]
+        if not attention.turned:
+            return self.target.project(graph, self.tokens, states, layers)
+        *query, key, value = self.target.linears(graph, states, layers)
+        key = self._turned(
+            key, attention.key_norm, attention.angles, heads=attention.heads.keys, width=given.key.out_features
+        )
+        return [*query, *(self.target.spread(graph, self.tokens, part) for part in (key, value))]
+
+    def _attended(self, states: Value, attention: Attention, bias: ScoreBias) -> Value:
+        """Attention of all tokens, through the output projection."""
+        given, heads, graph = attention.projections, attention.heads, self.token_graph
+        query, key, value = self._keys_and_values(states, attention, queries=True)
+        if attention.turned:
+            query = self._turned(
+                query, attention.query_norm, attention.angles, heads=heads.queries, width=given.query.out_features
+            )
+            query = self.target.spread(graph, self.tokens, query)
+        if attention.relative:
+            bias = self._with_distances(bias, attention.relative, query=query, key=key, heads=heads)
+        mixed = self.target.attention(graph, self.tokens, query=query, key=key, value=value, heads=heads, bias=bias)
+        return self.target.collect(graph, self.tokens, mixed, given.output)
+
+    def _attended_by_first(self, states: Value, queries: Value, attention: Attention, bias: ScoreBias) -> Value:
+        """Attention of the texts' first tokens `queries` to all, through the output projection: (B, H)."""
+        assert self.target.attend_first is not None
+        assert attention.relative is None, "distances need the queries of all tokens"
+        given, heads = attention.projections, attention.heads
+        key, value = self._keys_and_values(states, attention, queries=False)
+        query = self.linear(queries, given.query)
+        # A first token is at position 0, where nothing is turned.
+        query = self._turned(query, attention.query_norm, None, heads=heads.queries, width=given.query.out_features)
+        mixed = self.target.attend_first(
+            self.token_graph, self.tokens, query=query, key=key, value=value, heads=heads, bias=bias
+        )
+        return self.linear(mixed, given.output)
+
+    def _with_distances(
+        self, bias: ScoreBias, relative: Relative, *, query: Value, key: Value, heads: Heads
+    ) -> ScoreBias:
         """The bias with what queries and keys, in the form that attention takes, make of the distance between them."""
+        tensor, graph = bias.tensor, self.token_graph
         with self.scope("distances"):
             if relative.by_query:
-                bias = self.add(bias, self.target.by_distance(self.graph, q, *relative.by_query, heads))
+                met = self.target.by_distance(graph, query, rows=relative.by_query, heads=heads.queries)
+                tensor = self._sum(tensor, met)
             if relative.by_key:
-                met = self.target.by_distance(self.graph, k, *relative.by_key, heads)
-                bias = self.add(bias, self.graph.node("Transpose", met, perm=[0, 1, 3, 2], name="met"))
-            return bias
+                met = self.target.by_distance(graph, key, rows=relative.by_key, heads=heads.queries)
+                tensor = self._sum(tensor, graph.node("Transpose", met, perm=[0, 1, 3, 2], name="met"))
+        return replace(bias, tensor=tensor)
 
-    def _turned(self, states: Value, norm: Norm | None, angles: tuple[Value, ...], heads: int, width: int) -> Value:
+    def _turned(self, states: Value, norm: Norm | None, angles: Angles | None, *, heads: int, width: int) -> Value:
         """Projected token states with each head normalized, then turned by its position."""
         if norm is not None:
-            states = self.target.head_norm(self.graph, states, norm, width // norm.weight.shape[0])
-        return self.target.rotate(self.graph, states, angles, heads) if angles else states
+            states = self.target.head_norm(self.token_graph, states, norm, heads=width // norm.weight.shape[0])
+        return states if angles is None else self.target.rotate(self.token_graph, states, angles=angles, heads=heads)
 
     def only_first(self, states: Value) -> Value | None:
         """States (B, H) of the texts' first tokens where the last layer needs no others, else None."""
         if not self.first_only or self.target.first is None:
             return None
-        return self.mark_first(self.target.first(self.graph, self.tokens, states))
+        return self.mark_first(self.target.first(self.token_graph, self.tokens, states))
 
     def mark_first(self, states: Value) -> Value:
         """Say that these states are of first tokens only: pooling takes them as they are."""
@@ -240,48 +246,44 @@ class Ops:
         normed = self.norm(states, norm)
         return self.mark_first(normed) if states in self._first else normed
 
-    def feed_forward(
-        self, states: Value, up: Linear, activation: str, down: Linear, then: Residual | None = None
-    ) -> Value:
-        """down(activation(up(states))), and what follows it."""
+    def feed_forward(self, states: Value, layers: FeedForward, *, then: Residual | None = None) -> Value:
+        """The feed-forward part of a layer, and what follows it."""
+        if layers.gate is not None:  # a factor of a channel of `up` passes through the product
+            up, down = self.target.balance(layers.up, layers.down)
+            layers = replace(layers, up=up, down=down)
         if self.target.feed_forward_block is not None:
-            block = self.target.feed_forward_block(self.graph, states, [up], activation, down, then)
+            block = self.target.feed_forward_block(self.token_graph, states, layers=layers, then=then)
             if block is not None:
                 return block
-        wide = None if self.target.activated is None else self.target.activated(self.graph, states, up, activation)
-        if wide is None:
-            wide = self.activation(self.linear(states, up), activation)
-        return self._followed(self.linear(wide, down), then)
+        return self._followed(self.linear(self._wide(states, layers), layers.down), then)
 
-    def gated_feed_forward(self, states: Value, gate: Linear, up: Linear, activation: str, down: Linear) -> Value:
-        """down(activation(gate(states)) * up(states))."""
-        up, down = self.target.balance(up, down)  # a factor of a channel of `up` passes through the product
-        if self.target.feed_forward_block is not None:
-            block = self.target.feed_forward_block(self.graph, states, [gate, up], activation, down, None)
-            if block is not None:
-                return block
-        gated, wide = self.target.linears(self.graph, states, [gate, up])
-        product = self.graph.node("Mul", self.activation(gated, activation), wide, name="gated")
-        return self.linear(product, down)
+    def _wide(self, states: Value, layers: FeedForward) -> Value:
+        """What the down projection reads."""
+        if layers.gate is not None:
+            gated, up = self.linears(states, layers.first)
+            return self.token_graph.node("Mul", self.activation(gated, layers.activation), up, name="gated")
+        if self.target.activated is not None:
+            wide = self.target.activated(self.token_graph, states, layers.up, activation=layers.activation)
+            if wide is not None:
+                return wide
+        return self.activation(self.linear(states, layers.up), layers.activation)
 
     def pool(self, states: Value, mode: str) -> Value:
         """Token states -> (B, H)."""
         if states in self._first:
             return states
-        return self.target.pools[mode](self.graph, self.tokens, states)
+        return self.target.pools[mode](self.token_graph, self.tokens, states)
 
 
-def fold_value_bias(value: Linear, output: Linear, heads: int = 1, group: int = 1) -> Linear:
-    """Output layer whose bias already holds output.weight @ value.bias, computed in float64.
-
-    `heads` of the value serve a `group` of query heads each.
-    """
+def fold_value_bias(value: Linear, output: Linear, heads: Heads) -> Linear:
+    """Output layer whose bias already holds output.weight @ value.bias, computed in float64."""
     if value.bias is None:
         return output
     value_bias, weight, old = value.bias, output.weight, output.bias
 
     def load() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        bias = np.repeat(value_bias.load().astype(np.float64).reshape(heads, -1), group, axis=0).reshape(-1)
+        by_head = value_bias.load().astype(np.float64).reshape(heads.keys, -1)
+        bias = np.repeat(by_head, heads.served, axis=0).reshape(-1)
         folded = weight.load().astype(np.float64) @ bias
         return (folded if old is None else folded + old.load()).astype(np.float32)
 

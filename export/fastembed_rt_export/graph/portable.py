@@ -9,21 +9,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .distances import MASKED, angles, band, by_distance, positions, rotate
+from . import distances
+from .distances import MASKED, angles, band, by_distance, rotate
 from .graph import BOOL, FLOAT, INT32, INT64, Graph, Value
-from .target import Target, Tokens
+from .layers import Heads, ScoreBias
+from .target import Activation, MaskedTokens, Target, Tokens, masked
 from .weight import Linear, Norm, Weight
 
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 17, 17, 24
 
 
-def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
+def enter(graph: Graph, own_pooling_mask: bool) -> MaskedTokens:
     """input_ids and attention_mask (B, S); pooling_mask only where prompts are left out of the pooling."""
     shape = ("batch", "sequence")
     ids = graph.input("input_ids", INT64, shape)
     mask = graph.input("attention_mask", INT64, shape)
     pooling = graph.input("pooling_mask", INT64, shape) if own_pooling_mask else mask
-    return Tokens(input_ids=ids, attention_mask=mask, pooling_mask=pooling)
+    return MaskedTokens(input_ids=ids, attention_mask=mask, pooling_mask=pooling)
 
 
 def embed(graph: Graph, tokens: Tokens, table: Weight) -> Value:
@@ -38,7 +40,7 @@ def add_positions(graph: Graph, tokens: Tokens, states: Value, table: Weight) ->
     return graph.node("Add", states, rows, name="word+position")
 
 
-def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, table: Weight, pad: int) -> Value:
+def add_positions_after_pad(graph: Graph, tokens: Tokens, states: Value, *, table: Weight, pad: int) -> Value:
     """Counted over the ids, not the mask: a pad token written in a text is skipped, as in training."""
     is_pad = graph.node("Equal", tokens.input_ids, graph.constant(pad), name="is_pad")
     is_token = graph.node("Cast", graph.node("Not", is_pad, name="is_token"), to=INT64, name="is_token")
@@ -81,7 +83,7 @@ def rms_norm(graph: Graph, states: Value, layer: Norm) -> Value:
     return graph.node("Mul", graph.node("Div", states, root, name="norm/unit"), weight, name="norm")
 
 
-def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     """(B, S, N * D), each D by itself."""
     split = graph.node("Reshape", states, graph.constant([0, 0, heads, -1]), name="heads")
     return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, 0, -1]), name="normed")
@@ -121,27 +123,29 @@ def silu(graph: Graph, states: Value) -> Value:
     return graph.node("Mul", states, graph.node("Sigmoid", states, name="sigmoid"), name="silu")
 
 
-def unary(op: str) -> Callable[[Graph, Value], Value]:
+def unary(op: str) -> Activation:
     """An activation that is one operator."""
     return lambda graph, states: graph.node(op, states, name=op.lower())
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, masked: float = MASKED) -> Value:
-    """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance; `masked` is added where there is no token."""
-    mask = graph.node("Cast", tokens.attention_mask, to=FLOAT, name="mask")
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+    """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance."""
+    absent = padding_bias(graph, tokens, MASKED)
+    return absent if by_distance is None else with_distances(graph, absent, tokens.input_ids, by_distance)
+
+
+def padding_bias(graph: Graph, tokens: Tokens, masked_score: float) -> Value:
+    """Additive (B, 1, 1, S): `masked_score` where there is no token."""
+    mask = graph.node("Cast", masked(tokens).attention_mask, to=FLOAT, name="mask")
     absent = graph.node("Sub", graph.constant(1.0), mask, name="absent")
-    additive = graph.node("Mul", absent, graph.constant(masked), name="additive")
-    additive = graph.node("Unsqueeze", additive, graph.constant([1, 2]), name="additive")
-    if by_distance is None:
-        return additive
-    reach = (by_distance.shape[0] + 1) // 2  # M: distances run from -(M - 1) to M - 1
-    position = positions(graph, tokens.input_ids)
-    query = graph.node("Unsqueeze", position, graph.constant([1]), name="query")
-    distance = graph.node("Sub", position, query, name="distance")
-    row = graph.node("Add", distance, graph.constant(reach - 1), name="row")
-    rows = graph.node("Gather", graph.weight(by_distance), row, name="rows")  # (S, S, N)
-    heads = graph.node("Transpose", rows, perm=[2, 0, 1], name="heads")
-    return graph.node("Add", heads, additive, name="bias")
+    additive = graph.node("Mul", absent, graph.constant(masked_score), name="additive")
+    return graph.node("Unsqueeze", additive, graph.constant([1, 2]), name="additive")
+
+
+def with_distances(graph: Graph, additive: Value, places: Value, table: Weight) -> Value:
+    """(B, N, S, S): `additive`, and a bias by distance (2P - 1, N) over the columns of `places` (B, S)."""
+    distance = distances.between(graph, distances.positions(graph, places))
+    return graph.node("Add", distances.bias(graph, distance, table), additive, name="bias")
 
 
 def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
@@ -152,57 +156,48 @@ def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
 def attention(
     graph: Graph,
     tokens: Tokens,
+    *,
     query: Value,
     key: Value,
     value: Value,
-    heads: int,
-    bias: Value,
+    heads: Heads,
+    bias: ScoreBias,
     shares: Callable[[Graph, Value, Value], Value] = softmax,
 ) -> Value:
-    """softmax(Q K^T + bias) V, each (B, S, N * D); the scale is in the query weights."""
-    shape = graph.constant([0, 0, heads, -1])
+    """softmax(Q K^T + bias) V: query (B, S, N * D), key and value (B, S, K * D); the scale is in the query weights.
+
+    `shares`: of the keys, from scores and what is added to them.
+    """
+    assert bias.tensor is not None
+    if heads.grouped:
+        key, value = (_repeated(graph, states, heads) for states in (key, value))
+    shape = graph.constant([0, 0, heads.queries, -1])
     q = graph.node("Reshape", query, shape, name="query")
     q = graph.node("Transpose", q, perm=[0, 2, 1, 3], name="query")
     k = graph.node("Reshape", key, shape, name="key")
     k = graph.node("Transpose", k, perm=[0, 2, 3, 1], name="key")
     v = graph.node("Reshape", value, shape, name="value")
     v = graph.node("Transpose", v, perm=[0, 2, 1, 3], name="value")
-    mixed = graph.node("MatMul", shares(graph, graph.node("MatMul", q, k, name="scores"), bias), v, name="mixed")
+    scores = graph.node("MatMul", q, k, name="scores")
+    mixed = graph.node("MatMul", shares(graph, scores, bias.tensor), v, name="mixed")
     mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3], name="mixed")
     return graph.node("Reshape", mixed, graph.constant([0, 0, -1]), name="mixed")
 
 
-def grouped_attention(
-    graph: Graph,
-    tokens: Tokens,
-    query: Value,
-    key: Value,
-    value: Value,
-    heads: int,
-    kv_heads: int,
-    bias: Value,
-    shares: Callable[[Graph, Value, Value], Value] = softmax,
-) -> Value:
-    """Attention after each head of key and value (B, S, M * D) is written once for every query head it serves."""
-
-    def repeated(states: Value) -> Value:
-        split = graph.node("Reshape", states, graph.constant([0, 0, kv_heads, 1, -1]), name="heads")
-        copies = graph.constant([1, 1, 1, heads // kv_heads, 1])
-        wide = graph.node("Expand", split, copies, name="repeated")
-        return graph.node("Reshape", wide, graph.constant([0, 0, -1]), name="repeated")
-
-    if heads != kv_heads:
-        key, value = repeated(key), repeated(value)
-    return attention(graph, tokens, query, key, value, heads, bias, shares)
+def _repeated(graph: Graph, states: Value, heads: Heads) -> Value:
+    """Each head of (B, S, K * D) written once for every query head it serves: (B, S, N * D)."""
+    split = graph.node("Reshape", states, graph.constant([0, 0, heads.keys, 1, -1]), name="heads")
+    wide = graph.node("Expand", split, graph.constant([1, 1, 1, heads.served, 1]), name="repeated")
+    return graph.node("Reshape", wide, graph.constant([0, 0, -1]), name="repeated")
 
 
 def _float_mask(graph: Graph, tokens: Tokens) -> Value:
-    return graph.node("Cast", tokens.pooling_mask, to=FLOAT, name="mask")
+    return graph.node("Cast", masked(tokens).pooling_mask, to=FLOAT, name="mask")
 
 
 def _int32_mask(graph: Graph, tokens: Tokens) -> Value:
     """onnxruntime's ArgMax has no int64 kernel (onnxruntime issue 10068)."""
-    return graph.node("Cast", tokens.pooling_mask, to=INT32, name="mask")
+    return graph.node("Cast", masked(tokens).pooling_mask, to=INT32, name="mask")
 
 
 def _weighted_sum(graph: Graph, states: Value, weights: Value) -> Value:
@@ -231,7 +226,7 @@ def pool_mean_sqrt_len(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 def pool_weighted_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Average with weights 1, 2, 3, ... from the first token of the text on, prompt included."""
-    place = graph.node("CumSum", tokens.attention_mask, graph.constant(1), name="place")
+    place = graph.node("CumSum", masked(tokens).attention_mask, graph.constant(1), name="place")
     weights = graph.node("Cast", place, to=FLOAT, name="place")
     weights = graph.node("Mul", weights, _float_mask(graph, tokens), name="weights")
     return _weighted_sum(graph, states, graph.node("Div", weights, _sum(graph, weights), name="weights"))
@@ -244,7 +239,7 @@ def pool_sum(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Largest value of each channel over the tokens."""
-    mask = graph.node("Cast", tokens.pooling_mask, to=BOOL, name="mask")
+    mask = graph.node("Cast", masked(tokens).pooling_mask, to=BOOL, name="mask")
     mask = graph.node("Unsqueeze", mask, graph.constant([2]), name="mask")
     low = graph.constant(float(np.finfo(np.float32).min))
     return reduce_max(graph, graph.node("Where", mask, states, low, name="masked"))
@@ -302,7 +297,6 @@ PORTABLE = Target(
     attention_bias=attention_bias,
     project=lambda graph, _, states, layers: linears(graph, states, layers),
     attention=attention,
-    grouped_attention=grouped_attention,
     band=band,
     angles=angles,
     by_distance=by_distance,

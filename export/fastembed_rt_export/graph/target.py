@@ -1,87 +1,233 @@
 """What a target is: a row of functions that turn the operations of an encoder into the nodes fastest there.
 
-B batch, S sequence, H hidden, N heads, D head. A target decides how token states lie in memory (padded (B, S, H) in the
-portable one); architectures and heads only pass them from one operation to the next.
+B batch, S sequence, H hidden, N heads of queries, K heads of keys and values, D channels of a head, P positions. A
+target decides how token states lie in memory (padded (B, S, H) in the portable one); architectures and heads only pass
+them from one operation to the next. "Token states" below are in that form, "projected" ones N * D or K * D wide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from .graph import Graph, Value
-from .weight import Array, Linear, Norm, Weight
+import numpy as np
+
+from .graph import FLOAT32, Graph, Value
+from .layers import Angles, DistanceRows, FeedForward, Heads, Projections, Residual, ScoreBias
+from .weight import Linear, Norm, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The graph inputs and what is derived from them once."""
+    """The graph inputs that every target has, and what is derived from them once."""
 
     input_ids: Value  # (B, S) int64
-    attention_mask: Value  # (B, S) int64, 1 for tokens
-    pooling_mask: Value  # (B, S) int64, 1 for tokens that count in the pooling
     unseen: bool = False  # some places that the mask hides hold tokens of their own, which see the others
     token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
 
 
-@dataclass(frozen=True)
-class Residual:
-    """What follows a part of a layer: its input is added, and the sum normalized."""
+@dataclass(frozen=True, kw_only=True)
+class MaskedTokens(Tokens):
+    """Tokens with their masks at hand, as padded states need them."""
 
-    states: Value
-    norm: Norm
+    attention_mask: Value  # (B, S) int64, 1 for tokens
+    pooling_mask: Value  # (B, S) int64, 1 for tokens that count in the pooling
+
+
+def masked(tokens: Tokens) -> MaskedTokens:
+    """The tokens of a target that pads, or of one that made their masks."""
+    assert isinstance(tokens, MaskedTokens)
+    return tokens
+
+
+class Enter(Protocol):
+    """Declare the inputs; `own_pooling_mask`: pooling has a mask that is not attention's."""
+
+    def __call__(self, graph: Graph, own_pooling_mask: bool, /) -> Tokens: ...
+
+
+class Embed(Protocol):
+    """Rows of `table` (V, H) for the input ids -> token states."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, table: Weight, /) -> Value: ...
+
+
+class AddPositions(Protocol):
+    """Add row 0, 1, 2, ... of `table` (P, H) to the tokens of each text."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, table: Weight, /) -> Value: ...
+
+
+class AddPositionsAfterPad(Protocol):
+    """Add row pad + 1, pad + 2, ... of `table`; a token that is the pad id gets row `pad` and is not counted."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, *, table: Weight, pad: int) -> Value: ...
+
+
+class Linears(Protocol):
+    """Several linear layers on one input, their outputs in the same order."""
+
+    def __call__(self, graph: Graph, states: Value, layers: Sequence[Linear], /) -> list[Value]: ...
+
+
+class Balance(Protocol):
+    """A layer and the one that reads its output, rescaled channel by channel: together they compute the same."""
+
+    def __call__(self, value: Linear, output: Linear, /) -> tuple[Linear, Linear]: ...
+
+
+class Normalize(Protocol):
+    """Normalization of the last dimension."""
+
+    def __call__(self, graph: Graph, states: Value, layer: Norm, /) -> Value: ...
+
+
+class AddNorm(Protocol):
+    """The normalized sum of two states."""
+
+    def __call__(self, graph: Graph, left: Value, right: Value, layer: Norm, /) -> Value: ...
+
+
+class Activation(Protocol):
+    """A function of every number."""
+
+    def __call__(self, graph: Graph, states: Value, /) -> Value: ...
+
+
+class Activated(Protocol):
+    """A layer and the activation of its output; None: not for this layer, not for this activation."""
+
+    def __call__(self, graph: Graph, states: Value, layer: Linear, *, activation: str) -> Value | None: ...
+
+
+class AttentionBias(Protocol):
+    """Tensor of the mask and of a bias by distance (2P - 1, N); None: attention adds no such tensor."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, by_distance: Weight | None, /) -> Value | None: ...
+
+
+class Band(Protocol):
+    """Tensor of the mask of keys too far before or behind a query; None: attention adds no such tensor.
+
+    `before`, `after`: how many tokens it sees before and behind its own, one of them not None: all.
+    """
+
+    def __call__(self, graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value | None: ...
+
+
+class Project(Protocol):
+    """Query, key and value of token states, in the form that attention takes; layers on one input."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, layers: Sequence[Linear], /) -> list[Value]: ...
+
+
+class Attend(Protocol):
+    """softmax(Q K^T + bias) V for `query` N * D wide, `key` and `value` K * D wide, in the form that attention takes.
+
+    The scale of the scores is in the query. The result is as the query is.
+    """
+
+    def __call__(
+        self, graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
+    ) -> Value: ...
+
+
+class MakeAngles(Protocol):
+    """Rotary positions from tables (P, D / 2), row 0, 1, 2, ... for the tokens of each text: once for all layers."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles: ...
+
+
+class Rotate(Protocol):
+    """Projected token states of `heads` heads, each turned by its token's angles."""
+
+    def __call__(self, graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value: ...
+
+
+class HeadNorm(Protocol):
+    """Projected token states, each of `heads` parts normalized by itself."""
+
+    def __call__(self, graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value: ...
+
+
+class ByDistance(Protocol):
+    """States in the form that attention takes times the row for the distance of each other token: (B, N, S, S)."""
+
+    def __call__(self, graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value: ...
+
+
+class OfStates(Protocol):
+    """Token states in another form: spread for attention, pooled (B, H), of the texts' first tokens (B, H)."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, /) -> Value: ...
+
+
+class Collect(Protocol):
+    """What attention gives, through a layer -> token states."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, mixed: Value, layer: Linear, /) -> Value: ...
+
+
+class AttentionBlock(Protocol):
+    """Self-attention from token states to token states, and what follows; None: these layers are not for it."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        tokens: Tokens,
+        states: Value,
+        *,
+        projections: Projections,
+        heads: Heads,
+        bias: ScoreBias,
+        then: Residual | None,
+    ) -> Value | None: ...
+
+
+class FeedForwardBlock(Protocol):
+    """Feed-forward from token states to token states, and what follows; None: these layers are not for it."""
+
+    def __call__(self, graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> Value | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Functions of one target; each takes the graph under construction first."""
+    """Functions of one target.
+
+    The graph that they are given makes float weights and constants of the type of token states (`Graph.typed`). What
+    is wider says so itself, as do the poolings, whose results are float32.
+    """
 
     name: str
     opset: int | None  # None: the user's choice
-    enter: Callable[[Graph, bool], Tokens]  # declare the inputs; True: pooling has a mask of its own
-    embed: Callable[[Graph, Tokens, Weight], Value]
-    add_positions: Callable[[Graph, Tokens, Value, Weight], Value]  # positions 0, 1, 2, ...
-    add_positions_after_pad: Callable[[Graph, Tokens, Value, Weight, int], Value]  # RoBERTa: pad + 1, pad + 2, ...
-    linears: Callable[[Graph, Value, Sequence[Linear]], list[Value]]  # several layers on one input
-    balance: Callable[
-        [Linear, Linear], tuple[Linear, Linear]
-    ]  # value and output projection, rescaled channel by channel
-    norm: Callable[[Graph, Value, Norm], Value]
-    activations: dict[str, Callable[[Graph, Value], Value]]
-    attention_bias: Callable[[Graph, Tokens, Weight | None], Value]  # the mask, plus a bias by distance (2M - 1, N)
-    # Query, key and value of token states, in the form that attention takes; layers on one input.
-    project: Callable[[Graph, Tokens, Value, Sequence[Linear]], list[Value]]
-    attention: Callable[[Graph, Tokens, Value, Value, Value, int, Value], Value]
-    # The same with fewer heads of keys and values, each for several of the queries: heads, then those of the keys.
-    grouped_attention: Callable[[Graph, Tokens, Value, Value, Value, int, int, Value], Value]
-    band: Callable[[Graph, Tokens, int | None, int | None], Value]  # mask of keys too far before or after (None: never)
-    # Rotary positions: cosines and sines (P, D / 2) made ready once, and projected token states turned by them.
-    angles: Callable[[Graph, Tokens, Weight, Weight], tuple[Value, ...]]
-    rotate: Callable[[Graph, Value, tuple[Value, ...], int], Value]
-    head_norm: Callable[[Graph, Value, Norm, int], Value]  # each head of projected token states by itself
-    # States in that form times the row of a table (R, N * D) for the distance of each other token: (B, N, S, S).
-    # The row for a distance from -(M - 1) to M is in an array (2M,).
-    by_distance: Callable[[Graph, Value, Weight, Array, int], Value]
-    spread: Callable[[Graph, Tokens, Value], Value]  # projected token states -> the form that attention takes
-    collect: Callable[[Graph, Tokens, Value, Linear], Value]  # what attention gives, through a layer -> token states
+    state_type: np.dtype[Any] = FLOAT32  # of token states, and of the weights and constants that meet them
+    enter: Enter
+    embed: Embed
+    add_positions: AddPositions
+    add_positions_after_pad: AddPositionsAfterPad
+    linears: Linears
+    balance: Balance  # the value and the output projection, the up and the down projection behind a gate
+    norm: Normalize
+    activations: Mapping[str, Activation]  # under the names of transformers' ACT2FN
+    attention_bias: AttentionBias
+    band: Band
+    project: Project
+    attention: Attend
+    angles: MakeAngles
+    rotate: Rotate
+    head_norm: HeadNorm
+    by_distance: ByDistance
+    spread: OfStates  # projected token states -> the form that attention takes
+    collect: Collect
     # Where only the first token of each text is wanted: (T, H) -> (B, H), and attention with one query a text, whose
     # query and result are (B, N * D). None: the target computes all tokens anyway.
-    first: Callable[[Graph, Tokens, Value], Value] | None
-    attend_first: Callable[[Graph, Tokens, Value, Value, Value, int, int, Value], Value] | None
-    pools: dict[str, Callable[[Graph, Tokens, Value], Value]]  # token states -> (B, H)
+    first: OfStates | None
+    attend_first: Attend | None
+    pools: Mapping[str, OfStates]  # token states -> (B, H) float32
     # For targets with operators of their own; None: they are made of the functions above.
-    # The mask, a bias by distance (2M - 1, N), and how far a token sees before and after it, for `attention`.
-    limits: Callable[[Weight | None, int | None, int | None], Value] | None = None
-    # Self-attention from token states to token states: states, (query, key, value), output, heads of queries and of
-    # keys, limits, what follows. None where these layers are not for the operator.
-    attention_block: (
-        Callable[[Graph, Tokens, Value, Sequence[Linear], Linear, int, int, Value, Residual | None], Value | None]
-        | None
-    ) = None
-    # Feed-forward: states, (up) or (gate, up), activation, down, what follows.
-    feed_forward_block: (
-        Callable[[Graph, Value, Sequence[Linear], str, Linear, Residual | None], Value | None] | None
-    ) = None
-    # Operators that do two things in one pass. None: the target has no such; a None from `activated`: not for this one.
-    add_norm: Callable[[Graph, Value, Value, Norm], Value] | None = None  # the normalized sum
-    activated: Callable[[Graph, Value, Linear, str], Value | None] | None = None  # a layer and its activation
+    attention_block: AttentionBlock | None = None
+    feed_forward_block: FeedForwardBlock | None = None
+    # Operators that do two things in one pass; None: the target has no such.
+    add_norm: AddNorm | None = None
+    activated: Activated | None = None

@@ -7,7 +7,6 @@ inputs' shapes as profiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 from onnx import TensorProto
 
 from . import distances, portable
-from .graph import FLOAT, Graph, Value
+from .graph import FLOAT, FLOAT32, Graph, Value
+from .layers import DistanceRows, Heads, ScoreBias
 from .portable import PORTABLE
-from .target import Target, Tokens
-from .weight import Array, Norm, Weight
+from .target import OfStates, Target, Tokens
+from .weight import Norm, Weight
 
 OPSET = 17  # LayerNormalization; every TensorRT 10 reads it
 FLOAT16 = int(TensorProto.FLOAT16)
@@ -27,20 +27,14 @@ DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype(np.float16), "fp32": np.dty
 
 def target(precision: str) -> Target:
     """The target in fp16 or fp32."""
-
-    def enter(graph: Graph, own_pooling_mask: bool) -> Tokens:
-        graph.float_type = graph.state_type = DTYPES[precision]
-        return portable.enter(graph, own_pooling_mask)
-
     return replace(
         PORTABLE,
         name="tensorrt",
         opset=OPSET,
-        enter=enter,
+        state_type=DTYPES[precision],
         norm=norm,
         attention_bias=attention_bias,
         attention=attention,
-        grouped_attention=grouped_attention,
         band=band,
         by_distance=by_distance,
         head_norm=head_norm,
@@ -50,29 +44,20 @@ def target(precision: str) -> Target:
 
 def wide(graph: Graph, states: Value) -> Value:
     """As float32."""
-    return states if graph.state_type == np.float32 else graph.node("Cast", states, to=FLOAT, name="float")
+    return states if graph.float_type == FLOAT32 else graph.node("Cast", states, to=FLOAT, name="float")
 
 
 def narrow(graph: Graph, states: Value) -> Value:
     """As token states are."""
-    return states if graph.state_type == np.float32 else graph.node("Cast", states, to=FLOAT16, name="half")
-
-
-def in_float32(graph: Graph, make: Callable[[], Value]) -> Value:
-    """What `make` builds, with float32 weights and constants."""
-    before, graph.float_type = graph.float_type, np.dtype(np.float32)
-    try:
-        return make()
-    finally:
-        graph.float_type = before
+    return states if graph.float_type == FLOAT32 else graph.node("Cast", states, to=FLOAT16, name="half")
 
 
 def norm(graph: Graph, states: Value, layer: Norm) -> Value:
     """Normalization in float32."""
-    return narrow(graph, in_float32(graph, lambda: portable.norm(graph, wide(graph, states), layer)))
+    return narrow(graph, portable.norm(graph.typed(FLOAT32), wide(graph, states), layer))
 
 
-def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
+def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     """(B, S, N * D), each D by itself."""
     split = graph.node("Reshape", states, graph.constant([0, 0, heads, -1]), name="heads")
     return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, 0, -1]), name="normed")
@@ -80,29 +65,24 @@ def head_norm(graph: Graph, states: Value, layer: Norm, heads: int) -> Value:
 
 def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
     """Float32, as the softmax is."""
-    return in_float32(graph, lambda: portable.attention_bias(graph, tokens, by_distance))
+    return portable.attention_bias(graph.typed(FLOAT32), tokens, by_distance)
 
 
-def band(graph: Graph, tokens: Tokens, before: int | None, after: int | None) -> Value:
+def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
     """Float32, as the softmax is."""
-    return in_float32(graph, lambda: distances.band(graph, tokens, before, after))
+    return distances.band(graph.typed(FLOAT32), tokens, before=before, after=after)
 
 
-def by_distance(graph: Graph, states: Value, table: Weight, rows: Array, heads: int) -> Value:
+def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     """Float32, as what they are added to; onnxruntime 1.32 crashes on its CPU over the half-precision ones."""
-    return in_float32(graph, lambda: distances.by_distance(graph, wide(graph, states), table, rows, heads))
+    return distances.by_distance(graph.typed(FLOAT32), wide(graph, states), rows=rows, heads=heads)
 
 
-def attention(graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, bias: Value) -> Value:
-    """softmax(Q K^T + bias) V with products in half precision and a softmax in float32."""
-    return portable.attention(graph, tokens, query, key, value, heads, bias, softmax)
-
-
-def grouped_attention(
-    graph: Graph, tokens: Tokens, query: Value, key: Value, value: Value, heads: int, kv_heads: int, bias: Value
+def attention(
+    graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
-    """The same with key and value (B, S, M * D)."""
-    return portable.grouped_attention(graph, tokens, query, key, value, heads, kv_heads, bias, softmax)
+    """softmax(Q K^T + bias) V with products in half precision and a softmax in float32."""
+    return portable.attention(graph, tokens, query=query, key=key, value=value, heads=heads, bias=bias, shares=softmax)
 
 
 def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
@@ -111,9 +91,5 @@ def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
     return narrow(graph, graph.node("Softmax", total, axis=-1, name="softmax"))
 
 
-def _wide_pool(pool: Callable[[Graph, Tokens, Value], Value]) -> Callable[[Graph, Tokens, Value], Value]:
-    def pooled(graph: Graph, tokens: Tokens, states: Value) -> Value:
-        graph.float_type = np.dtype(np.float32)  # from here on everything is
-        return pool(graph, tokens, wide(graph, states))
-
-    return pooled
+def _wide_pool(pool: OfStates) -> OfStates:
+    return lambda graph, tokens, states: pool(graph.typed(FLOAT32), tokens, wide(graph, states))

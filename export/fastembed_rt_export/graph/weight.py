@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..errors import UnsupportedCheckpointError
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

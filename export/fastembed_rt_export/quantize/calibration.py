@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from fastembed_rt.run.batching import Ids
+
 from ..errors import UnsupportedCheckpointError
-from ..graph.cpu import CPU, around_attention
+from ..graph.cpu import CPU, with_linears
 from ..graph.graph import Graph, Value
 from ..graph.int8 import GroupRecipe, Recipe, Rounded, group_key, weight_scales
-from ..graph.target import Target
-from ..graph.weight import Linear
+from ..graph.layers import FeedForward, Heads, Projections, Residual, ScoreBias
+from ..graph.target import Target, Tokens
+from ..graph.weight import Floats, Linear
 from ..graph.writer import write
 from . import ranges, rounding
 from .ranges import Inputs, Outputs
-from .sample import Floats, Ids, Sample, session, some_tokens, states_by_token
+from .sample import Sample, session, some_tokens, states_by_token
 from .stages import Stage, stages
 from .texts import SEED
 
@@ -82,12 +85,29 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         groups.folds_into[value.weight.name] = group_key([output])
         return value, output
 
-    def block(*given: Any) -> None:  # of attention or feed-forward: the last layer is the fifth argument of both
-        groups.linear.add(group_key([given[4]]))
+    def attention_block(
+        graph: Graph,
+        tokens: Tokens,
+        states: Value,
+        *,
+        projections: Projections,
+        heads: Heads,
+        bias: ScoreBias,
+        then: Residual | None,
+    ) -> None:
+        groups.linear.add(group_key([projections.output]))
+
+    def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> None:
+        groups.linear.add(group_key([layers.down]))
 
     if base is not CPU:
         return replace(base, linears=linears)
-    return replace(CPU, **around_attention(linears), balance=balance, attention_block=block, feed_forward_block=block)
+    return replace(
+        with_linears(CPU, linears),
+        balance=balance,
+        attention_block=attention_block,
+        feed_forward_block=feed_forward_block,
+    )
 
 
 def calibrate(

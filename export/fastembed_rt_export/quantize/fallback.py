@@ -9,8 +9,9 @@ import numpy as np
 
 from ..gate.parity import Fidelity, distances
 from ..graph.int8 import Recipe
+from ..graph.weight import Floats
 from .calibration import Calibrated
-from .sample import Floats, Sample
+from .sample import Sample
 
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
 WORST = 8  # texts that groups are tried on, of those that fail

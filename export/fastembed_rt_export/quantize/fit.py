@@ -13,11 +13,12 @@ from fastembed_rt.machine import available_threads
 from ..errors import ParityError
 from ..graph.graph import Graph
 from ..graph.int8 import Recipe
+from ..graph.weight import Floats
 from ..graph.writer import write
 from . import fallback
 from .calibration import Calibrated
 from .fallback import Measure
-from .sample import Floats, Sample, vectors
+from .sample import Sample, vectors
 
 
 @dataclass(frozen=True)

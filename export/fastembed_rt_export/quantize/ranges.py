@@ -16,11 +16,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from ..graph.int8 import GroupRecipe, Tails
-
-Floats = npt.NDArray[np.float32]
+from ..graph.weight import Floats
 
 OUTLIERS = (0, 1, 2, 4)
 ALPHAS = (0.35, 0.5, 0.65, 0.8, 0.95)

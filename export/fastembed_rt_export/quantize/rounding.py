@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from ..graph.weight import Floats
+
 Integers = npt.NDArray[np.int8]
 
 PASSES = 2

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastembed_rt import native
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
 from fastembed_rt.run import batching
+from fastembed_rt.run.batching import Ids
 from fastembed_rt.run.session import SLOWER_FUSIONS, load_onnxruntime, tune
 from fastembed_rt.system.paths import as_utf8
 
+from ..graph.weight import Floats
+
 BATCH_TOKENS = 1024
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Classifier:
     def logits(self, ops: Ops, states: Value, tensors: Tensors, width: int, labels: int) -> Value:
         """Token states of `width` -> logits (B, labels)."""
         state = ops.pool(states, self.pooling)
+        ops = ops.behind_pooling
         for layer in self.layers:
             outputs = labels if layer is self.layers[-1] else width
             weight = tensors.get(f"{layer.name}.weight", (outputs, width))

@@ -13,12 +13,13 @@ import numpy as np
 from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.late_interaction import LateInteractionModel
+from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint
 from ..errors import ParityError
 from ..gate.long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, Reach, at_limit, between, filled
 from ..gate.order import ROLES, Known, Prepared, ask_reference, prompt_of
-from ..gate.parity import Case, Comparison, Vectors, ask, compare, parity_texts
+from ..gate.parity import Case, Comparison, ask, compare, parity_texts
 from ..gate.reference import load
 from ..gate.report import Refuse, raised, report
 from ..gate.verify import first_here, opened

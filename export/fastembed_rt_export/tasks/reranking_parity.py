@@ -15,6 +15,7 @@ from fastembed_rt.manifest import Manifest, Reranking, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.reranker import Reranker
 from fastembed_rt.text.tokenizer import Pair
+from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint
 from ..errors import ParityError
@@ -30,7 +31,6 @@ PREDICT = "predict"
 QUERY_WORDS = 8
 LONGEST_TEXT = 8  # characters for each token that fits
 SCORE_TOLERANCE = 1e-3  # of fp32 scores, on the scale of the score
-Vectors = npt.NDArray[np.float32]
 
 
 def pairs_of(texts: Sequence[str]) -> list[Pair]:

@@ -18,6 +18,7 @@ import numpy as np
 from fastembed_rt.manifest import OUTPUTS, SPARSE, Manifest, Sparse, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.sparse import SparseModel
+from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint, assemble
 from ..checkpoint.transformer import Output
@@ -25,7 +26,7 @@ from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
 from ..gate.long_texts import Reach
 from ..gate.order import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
-from ..gate.parity import Case, Comparison, Vectors, ask
+from ..gate.parity import Case, Comparison, ask
 from ..gate.reference import check_facts, set_max_length, versions
 from ..gate.reference import load as load_reference
 from ..gate.report import Refuse, raised, report
@@ -114,8 +115,8 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
         if head.strategy == "max":
             pieces = [_weights(graph, ops.pool(piece, "max"), head.activation) for piece in pieces]
-        else:  # all weights, then all sums: where states are half as wide, everything is float32 from a pooling on
-            pieces = [_weights(graph, piece, head.activation) for piece in pieces]
+        else:
+            pieces = [_weights(ops.token_graph, piece, head.activation) for piece in pieces]
             pieces = [ops.pool(piece, "sum") for piece in pieces]
         vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
     left = tensors.check(checkpoint.architecture.heads)

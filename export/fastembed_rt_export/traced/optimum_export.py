@@ -19,6 +19,7 @@ from ..architectures.blocks import Config
 from ..errors import MissingDependencyError, explained
 from ..graph.graph import Graph, Value
 from ..graph.ops import Ops
+from ..graph.target import masked
 from ..graph.weight import Array, Linear, Weight
 from ..tensors import Tensors
 from . import padding, torch_model, tracing
@@ -152,7 +153,7 @@ def _feed(graph: Graph, ops: Ops, name: str) -> Value:
     if name == "token_type_ids":
         ids = ops.tokens.input_ids
         return graph.node("Sub", ids, ids, name=name)  # all of type 0
-    return {"input_ids": ops.tokens.input_ids, "attention_mask": ops.tokens.attention_mask}[name]
+    return {"input_ids": ops.tokens.input_ids, "attention_mask": masked(ops.tokens).attention_mask}[name]
 
 
 def _initializer(graph: Graph, tensor: TensorProto) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from fastembed_rt.run.batching import Ids, pad
 
 from ..graph.graph import Graph, Value
-from ..graph.target import Tokens
+from ..graph.target import Tokens, masked
+from ..graph.weight import Floats
 
-Floats = npt.NDArray[np.float32]
 States = Callable[[Ids, Ids], Floats]  # input_ids, attention_mask (B, S) -> last_hidden_state (B, S, H)
 
 ROUNDING = 1e-4  # of the largest state: far above what another order of sums makes, far below what padding makes
@@ -70,8 +69,9 @@ def refuse_padding(graph: Graph, tokens: Tokens) -> Value:
 
     Whoever runs the graph, vectors that depend on the batch do not leave it without a word.
     """
-    shape = graph.node("Shape", tokens.attention_mask, name="padding/shape")
-    seen = graph.node("ReduceSum", tokens.attention_mask, keepdims=0, name="padding/seen")
+    mask = masked(tokens).attention_mask
+    shape = graph.node("Shape", mask, name="padding/shape")
+    seen = graph.node("ReduceSum", mask, keepdims=0, name="padding/seen")
     places = graph.node("ReduceProd", shape, keepdims=0, name="padding/places")
     hidden = graph.node("Sub", places, seen, name="padding/hidden")
     wanted = graph.node("Add", shape, hidden, name="padding/wanted")  # another shape than there is if any are hidden

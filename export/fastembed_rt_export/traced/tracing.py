@@ -21,6 +21,7 @@ from fastembed_rt.run.batching import Ids
 from fastembed_rt.run.providers import load_onnxruntime
 
 from ..errors import UnsupportedCheckpointError, explained
+from ..graph.weight import Floats
 from . import padding, torch_model
 
 STATES = "last_hidden_state"
@@ -107,7 +108,7 @@ def _reference(model: Any, names: list[str]) -> padding.States:
     """The model on torch."""
     import torch
 
-    def states(ids: Ids, mask: Ids) -> padding.Floats:
+    def states(ids: Ids, mask: Ids) -> Floats:
         feeds = _feeds(ids, mask)
         with torch.inference_mode():
             found = model(**{name: torch.from_numpy(feeds[name]) for name in names})[STATES]
@@ -175,7 +176,7 @@ def _run(path: Path) -> padding.States:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def states(ids: Ids, mask: Ids) -> padding.Floats:
+    def states(ids: Ids, mask: Ids) -> Floats:
         feeds = _feeds(ids, mask)
         (found,) = session.run([STATES], {name: feeds[name] for name in names})
         return np.asarray(found)
