@@ -91,7 +91,7 @@ def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: s
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40, **changes)
     export(
         str(source),
-        ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9, trust_remote_code=True),
+        ExportOptions(output=tmp_path / "made", precisions=("int8", "fp32"), min_cosine=0.9, verify=False),
     )
     texts = [case.text for case in parity_texts()]
     with EmbeddingModel(tmp_path / "made", target="portable", precision="fp32") as exact:
@@ -142,7 +142,7 @@ def test_the_first_precision_named_is_the_default(minilm: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_on_minilm_neighbours_order_and_threads_change_no_bit(minilm: Path, precision: str) -> None:
-    texts = [case.text for case in parity_texts()]
+    texts = [case.text for case in parity_texts()][::2]
     shuffled = random.Random(1).sample(range(len(texts)), len(texts))
     with EmbeddingModel(minilm, precision=precision, threads=2) as model:
         together = model.encode(texts)
