@@ -1,14 +1,14 @@
 /* The operators of the domain "fastembed_rt", as onnxruntime loads them: RegisterCustomOps.
  *
- * QuantLinear       x, group "linear", finish                      -> y
- * QuantFeedForward  x, groups "up" and "down", finish              -> y
+ * QuantLinear       x, group "linear", add-norm                    -> y
+ * QuantFeedForward  x, groups "up" and "down", add-norm            -> y
  * PackedAttention   query, key, value, starts, [by_distance]       -> mixed
- * QuantAttention    x, starts, [by_distance], groups "input" and "output", finish -> y
+ * QuantAttention    x, starts, [by_distance], groups "input" and "output", add-norm -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * PackedMean        x, starts                                      -> (texts, width), 0 for a text without tokens
  *
  * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
- * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Finish is [residual],
+ * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say. <group>_tails is for "linear" without
  * activation, "down" and "output": what is beyond the input's range counts in float, but for the outlier channels,
  * which have their own rows (see Linear).
@@ -31,7 +31,7 @@ typedef struct {
     Activation activation;
     int gated, has_residual;
     size_t residual_input;
-    Finish finish;
+    AddNorm norm;
     Attention shape;
     float *norm_weight, *norm_bias, *by_distance; /* copies: a constant may be freed when the session is ready */
     int64_t distances;
@@ -67,18 +67,18 @@ EXPORTED const char *fastembed_rt_selfcheck(void) {
 
 /* ---- inputs and outputs ----------------------------------------------------------------------------------------- */
 
-/* x and the finish of a call. */
+/* x, and what is added to a call's outputs and how they are normalized. */
 static OrtStatus *get_rows(const Kernel *kernel, OrtKernelContext *context, size_t inputs, size_t outputs, Tensor *x,
-                           Finish *finish) {
+                           AddNorm *norm) {
     const Form x_form = {"x", FLOAT_TYPE, 2, ANY, (int64_t)inputs};
     OrtStatus *error = get_input(&kernel->node, context, 0, &x_form, 0, x);
-    *finish = kernel->finish;
+    *norm = kernel->norm;
     if (!error && kernel->has_residual) {
         const Form form = {"residual", FLOAT_TYPE, 2, (int64_t)x->rows, (int64_t)outputs};
         Tensor residual;
         error = get_input(&kernel->node, context, kernel->residual_input, &form, 0, &residual);
         if (!error)
-            finish->residual = residual.data;
+            norm->residual = residual.data;
     }
     return error;
 }
@@ -135,10 +135,11 @@ static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *arg
 
 /* ---- what runs --------------------------------------------------------------------------------------------------- */
 
-#define BEGIN(kernel_, context_)                                \
-    Running running = {(kernel_)->node.api, context_, NULL};    \
-    Pool pool = {run_parallel, &running};                       \
-    (void)pool
+static Running running_in(const Kernel *kernel, OrtKernelContext *context) {
+    return (Running){kernel->node.api, context, NULL};
+}
+
+static Pool pool_of(Running *running) { return (Pool){run_parallel, running}; }
 
 /* The status of a call whose kernels say whether they had the memory they need. */
 static OrtStatus *done(const Kernel *kernel, const Running *running, int had_memory) {
@@ -147,39 +148,42 @@ static OrtStatus *done(const Kernel *kernel, const Running *running, int had_mem
 
 static OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Tensor x;
-    Finish finish;
+    AddNorm norm;
     float *out;
-    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->first->outputs, &x, &finish);
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->first->outputs, &x, &norm);
     if (!error)
         error = get_output(&kernel->node, context, x.rows, kernel->first->outputs, &out);
     if (error || !x.rows)
         return error;
-    return done(kernel, &running, kernel->kernels->linear(kernel->first, x.data, x.rows, kernel->activation, &finish,
+    return done(kernel, &running, kernel->kernels->linear(kernel->first, x.data, x.rows, kernel->activation, &norm,
                                                           out, &pool));
 }
 
 static OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Tensor x;
-    Finish finish;
+    AddNorm norm;
     float *out;
-    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &finish);
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
     if (!error)
         error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
     if (error || !x.rows)
         return error;
     int had_memory = kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows, kernel->activation,
-                                                   kernel->gated, &finish, out, &pool);
+                                                   kernel->gated, &norm, out, &pool);
     return done(kernel, &running, had_memory);
 }
 
 static OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
     static const Form query_form = {"query", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Attention work = kernel->shape;
     Tensor query, key, value;
     OrtStatus *error = get_input(&kernel->node, context, 0, &query_form, 0, &query);
@@ -217,12 +221,13 @@ static OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
 
 static OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Attention work = kernel->shape;
     Tensor x;
-    Finish finish;
+    AddNorm norm;
     float *out;
-    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &finish);
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
     if (!error)
         error = get_starts(kernel, context, 1, x.rows, &work);
     if (!error)
@@ -230,7 +235,7 @@ static OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     if (error || !x.rows)
         return error;
     return done(kernel, &running, kernel->kernels->attention_block(kernel->first, &work, kernel->second, x.data,
-                                                                   &finish, out, &pool));
+                                                                   &norm, out, &pool));
 }
 
 typedef struct {
@@ -259,7 +264,8 @@ static void embed_rows(void *argument, size_t index) {
 static OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
     static const Form ids_form = {"ids", INT64_TYPE, 1, 1, ANY}, table_form = {"values", INT8_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Tensor ids, table, scales;
     float *out;
     OrtStatus *error = get_input(&kernel->node, context, 0, &ids_form, 0, &ids);
@@ -308,7 +314,8 @@ static void mean_rows(void *argument, size_t text) {
 static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
     static const Form form = {"x", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
-    BEGIN(kernel, context);
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
     Attention cut = {0};
     Tensor x;
     float *out;
@@ -382,20 +389,20 @@ static void read_activation(Kernel *kernel, Reader *reader) {
     kernel->activation = (Activation)read_choice(reader, "activation", names, sizeof names / sizeof names[0]);
 }
 
-static void read_finish(Kernel *kernel, Reader *reader, size_t width) {
+static void read_add_norm(Kernel *kernel, Reader *reader, size_t width) {
     kernel->has_residual = read_flag(reader, "residual");
     if (kernel->has_residual)
         kernel->residual_input = reader->next++;
     if (!read_flag(reader, "norm"))
         return;
-    kernel->finish.epsilon = read_real(reader, "epsilon", 0.0f, FLT_MAX);
-    kernel->finish.rms = read_flag(reader, "rms");
+    kernel->norm.epsilon = read_real(reader, "epsilon", 0.0f, FLT_MAX);
+    kernel->norm.rms = read_flag(reader, "rms");
     int has_bias = read_flag(reader, "norm_bias");
     Tensor weight = read_constant(reader, &(Form){"the norm's weight", FLOAT_TYPE, 1, 1, (int64_t)width});
-    kernel->finish.weight = kernel->norm_weight = copy(reader, weight);
+    kernel->norm.weight = kernel->norm_weight = copy(reader, weight);
     if (has_bias) {
         Tensor bias = read_constant(reader, &(Form){"the norm's bias", FLOAT_TYPE, 1, 1, (int64_t)width});
-        kernel->finish.bias = kernel->norm_bias = copy(reader, bias);
+        kernel->norm.bias = kernel->norm_bias = copy(reader, bias);
     }
 }
 
@@ -434,7 +441,7 @@ static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const 
     if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
         refuse(&reader, "attribute linear_tails is for layers without activation");
     if (!reader.error)
-        read_finish(kernel, &reader, kernel->first->outputs);
+        read_add_norm(kernel, &reader, kernel->first->outputs);
     return end(kernel, &reader, out);
 }
 
@@ -456,7 +463,7 @@ static OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, 
     if (!reader.error)
         read_activation(kernel, &reader);
     if (!reader.error)
-        read_finish(kernel, &reader, kernel->second->outputs);
+        read_add_norm(kernel, &reader, kernel->second->outputs);
     return end(kernel, &reader, out);
 }
 
@@ -488,7 +495,7 @@ static OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *ap
                    kernel->shape.heads, kernel->shape.size, kernel->first->outputs, kernel->second->inputs);
     }
     if (!reader.error)
-        read_finish(kernel, &reader, kernel->second->outputs);
+        read_add_norm(kernel, &reader, kernel->second->outputs);
     return end(kernel, &reader, out);
 }
 
@@ -504,6 +511,13 @@ static OrtStatus *create_mean(const OrtCustomOp *op, const OrtApi *api, const Or
 
 /* ---- how onnxruntime sees them ----------------------------------------------------------------------------------- */
 
+/* onnxruntime hands `op` to each of the functions in it. */
+typedef struct {
+    OrtCustomOp op;
+    const char *name;
+} Operator;
+
+static const char *name_of(const OrtCustomOp *op) { return ((const Operator *)op)->name; }
 static const char *on_cpu(const OrtCustomOp *op) { (void)op; return "CPUExecutionProvider"; }
 static int any_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return ANY_TYPE; }
 static int float_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return FLOAT_TYPE; }
@@ -514,27 +528,30 @@ static int default_memory(const OrtCustomOp *op, size_t index) { (void)op; (void
 static int at_least_one(const OrtCustomOp *op) { (void)op; return 1; }
 static int no(const OrtCustomOp *op) { (void)op; return 0; }
 
-#define OPERATOR(label, made, ran)                                                                                     \
-    static const char *label##_name(const OrtCustomOp *op) { (void)op; return #label; }                               \
-    static const OrtCustomOp label = {                                                                                 \
-        .version = API_VERSION, .name = label##_name, .provider = on_cpu, .input_type = any_type, .input_count = one, \
-        .output_type = float_type, .output_count = one, .destroy = destroy, .input_characteristic = variadic,         \
-        .output_characteristic = required, .input_memory = default_memory, .variadic_input_least = at_least_one,      \
-        .variadic_input_homogeneous = no, .variadic_output_least = at_least_one, .variadic_output_homogeneous = no,   \
-        .create = made, .run = ran,                                                                                    \
-    };
+/* Every operator takes any inputs and gives one output of float; create and run look at what came. */
+#define OPERATOR(name_, create_, run_)                                                                                 \
+    {                                                                                                                  \
+        .name = name_,                                                                                                 \
+        .op = {                                                                                                        \
+            .version = API_VERSION, .name = name_of, .provider = on_cpu, .input_type = any_type, .input_count = one,   \
+            .output_type = float_type, .output_count = one, .destroy = destroy, .input_characteristic = variadic,      \
+            .output_characteristic = required, .input_memory = default_memory, .variadic_input_least = at_least_one,   \
+            .variadic_input_homogeneous = no, .variadic_output_least = at_least_one,                                   \
+            .variadic_output_homogeneous = no, .create = create_, .run = run_,                                         \
+        },                                                                                                             \
+    }
 
-OPERATOR(QuantLinear, create_linear, run_linear)
-OPERATOR(QuantFeedForward, create_feed_forward, run_feed_forward)
-OPERATOR(PackedAttention, create_packed_attention, run_packed_attention)
-OPERATOR(QuantAttention, create_attention_block, run_attention_block)
-OPERATOR(QuantEmbedding, create_embedding, run_embedding)
-OPERATOR(PackedMean, create_mean, run_mean)
+static const Operator operators[] = {
+    OPERATOR("QuantLinear", create_linear, run_linear),
+    OPERATOR("QuantFeedForward", create_feed_forward, run_feed_forward),
+    OPERATOR("PackedAttention", create_packed_attention, run_packed_attention),
+    OPERATOR("QuantAttention", create_attention_block, run_attention_block),
+    OPERATOR("QuantEmbedding", create_embedding, run_embedding),
+    OPERATOR("PackedMean", create_mean, run_mean),
+};
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
-    const OrtCustomOp *operators[] = {&QuantLinear, &QuantFeedForward, &PackedAttention,
-                                      &QuantAttention, &QuantEmbedding, &PackedMean};
     const OrtApi *api = base->get_api(API_VERSION);
     if (!api) /* before 1.17; version 1 has the status that says so */
         return CALL(base->get_api(1), CreateStatus, CREATE_STATUS)(
@@ -547,7 +564,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
         OrtCustomOpDomain *made = NULL;
         error = CALL(api, CreateCustomOpDomain, CREATE_CUSTOM_OP_DOMAIN)("fastembed_rt", &made);
         for (size_t k = 0; !error && k < sizeof operators / sizeof operators[0]; k++)
-            error = CALL(api, CustomOpDomainAdd, CUSTOM_OP_DOMAIN_ADD)(made, operators[k]);
+            error = CALL(api, CustomOpDomainAdd, CUSTOM_OP_DOMAIN_ADD)(made, &operators[k].op);
         domain = error ? NULL : made;
     }
     pthread_mutex_unlock(&registering);
