@@ -26,6 +26,7 @@ typedef struct {
     size_t count;
 } Group;
 
+/* factor[k] = smooth[k] / scale,  scales[n] = weight_scale[n] * scale: see quantize.h and epilogue.h. */
 static float smoothing(const Group *group, size_t input) {
     return group->smooth ? float_at(group->smooth, input) : 1.0f;
 }
@@ -108,9 +109,11 @@ static PackedLinear *all_packed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A process forked while another thread holds the lock would wait for it for ever. */
-static void hold(void) { pthread_mutex_lock(&lock); }
-static void let_go(void) { pthread_mutex_unlock(&lock); }
-__attribute__((constructor)) static void survive_forks(void) { pthread_atfork(hold, let_go, let_go); }
+static void lock_packed(void) { pthread_mutex_lock(&lock); }
+static void unlock_packed(void) { pthread_mutex_unlock(&lock); }
+__attribute__((constructor)) static void survive_forks(void) {
+    pthread_atfork(lock_packed, unlock_packed, unlock_packed);
+}
 
 static void free_packed(PackedLinear *packed) {
     Linear *linear = &packed->linear;
@@ -182,7 +185,7 @@ static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 
 /* Whether packing the group would give this. Everything is compared, so that no model gets the weights of another;
  * layers that differ do so in their scale, nearly always, which comes first. */
-static int holds(const PackedLinear *packed, const Group *group) {
+static int is_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
     if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) ||
         have->zero_point != want->zero_point || have->tails != want->tails || have->inputs != want->inputs ||
@@ -217,9 +220,9 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
     read_group(reader, tailing, &group);
     if (reader->error)
         return NULL;
-    pthread_mutex_lock(&lock);
+    lock_packed();
     PackedLinear *found = all_packed;
-    while (found && !holds(found, &group))
+    while (found && !is_packed_from(found, &group))
         found = found->next;
     if (!found) {
         found = pack(&group);
@@ -230,7 +233,7 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
     }
     if (found)
         found->users++;
-    pthread_mutex_unlock(&lock);
+    unlock_packed();
     if (!found)
         reader->error = no_memory(&reader->node);
     return found ? &found->linear : NULL;
@@ -239,7 +242,7 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
 void release_linear(const Linear *linear) {
     if (!linear)
         return;
-    pthread_mutex_lock(&lock);
+    lock_packed();
     PackedLinear **place = &all_packed;
     while (&(*place)->linear != linear)
         place = &(*place)->next;
@@ -248,5 +251,5 @@ void release_linear(const Linear *linear) {
         *place = here->next;
         free_packed(here);
     }
-    pthread_mutex_unlock(&lock);
+    unlock_packed();
 }

@@ -82,7 +82,7 @@ INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
 
 /* out[r, v] = acc of row r and panel v, for mr <= MR rows `lda` bytes apart and `vectors` <= VECTORS panels that follow
  * one another, `steps` steps each. `operands`, mr and vectors are constants where this is inlined, and the loops over
- * them unrolled: only then are the accumulators registers.
+ * them unrolled: only then are the accumulators registers. (8 and 3 are the largest MR and VECTORS.)
  *
  * The panels of the next tile are prefetched: few rows use a panel only once, and it comes from a far cache. */
 INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, size_t lda, const void *b, size_t steps,
