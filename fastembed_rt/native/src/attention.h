@@ -40,13 +40,15 @@ typedef struct {
 /* scores[r, j] = unit * sum_d q[r, d] * k_panels[d, j], exact but for the last product. */
 INLINE void score(const Head *head, size_t rows, Span seen, Floats unit) {
     size_t depth = head->depth, width = seen.last - seen.first;
+    const int16_t *q = head->q, *k_panels = head->k_panels;
+    float *scores = head->scores;
     Ints acc[MR * VECTORS];
     for (size_t k0 = seen.first; k0 < seen.last; k0 += NR) {
         size_t vectors = min_size(VECTORS, (seen.last - k0) / LANES);
-        tile_s16(rows, vectors, head->q, depth, head->k_panels + k0 * depth, depth / KR_S16, acc);
+        tile_s16(rows, vectors, q, depth, k_panels + k0 * depth, depth / KR_S16, acc);
         for (size_t r = 0; r < rows; r++)
             for (size_t v = 0; v < vectors; v++)
-                store(head->scores + r * width + (k0 - seen.first) + v * LANES,
+                store(scores + r * width + (k0 - seen.first) + v * LANES,
                       mul(to_floats(acc[r * VECTORS + v]), unit));
     }
 }

@@ -63,23 +63,26 @@ INLINE void requantize(const Gemm *work, Floats h, size_t row, size_t column) {
     }
 }
 
-/* The epilogue of a tile: acc [rows][VECTORS] from row r0 and panel p0 on; gate_acc likewise, of the second half. */
-INLINE void epilogue(const Gemm *work, Activation activation, const Ints *acc, const Ints *gate_acc, size_t r0,
-                     size_t rows, size_t p0, size_t vectors) {
-    const Linear *layer = work->layer;
-    size_t outputs = work->gated ? layer->outputs / 2 : layer->outputs;
-    size_t half = layer->panels / 2 * LANES;
-    for (size_t r = 0; r < rows; r++) {
-        size_t row = r0 + r;
-        for (size_t v = 0; v < vectors; v++) {
-            size_t column = (p0 + v) * LANES;
+/* Where a tile is in the output, of `outputs` columns in `panels` panels: half the layer's, where it is gated. */
+typedef struct {
+    size_t panels, outputs;
+    size_t r0, rows;        /* the tile's rows from r0 on */
+    size_t p0, vectors;     /* and its panels from p0 on */
+} Place;
+
+/* acc [rows][VECTORS] of a tile -> out or next; other_acc likewise, of the layer's other half where it is gated. */
+INLINE void epilogue(const Gemm *work, Activation activation, Place at, const Ints *acc, const Ints *other_acc) {
+    for (size_t r = 0; r < at.rows; r++) {
+        size_t row = at.r0 + r;
+        for (size_t v = 0; v < at.vectors; v++) {
+            size_t column = (at.p0 + v) * LANES;
             Floats h = activated(dequantized(work, acc[r * VECTORS + v], row, column), activation);
             if (work->gated)
-                h = mul(h, dequantized(work, gate_acc[r * VECTORS + v], row, half + column));
+                h = mul(h, dequantized(work, other_acc[r * VECTORS + v], row, at.panels * LANES + column));
             if (work->next)
                 requantize(work, h, row, column);
             else
-                store_first(work->out + row * outputs + column, h, outputs - column);
+                store_first(work->out + row * at.outputs + column, h, at.outputs - column);
         }
     }
 }

@@ -52,17 +52,21 @@ static int is_packed(const Linear *layer, const int8_t *weight, size_t columns, 
 INLINE void gemm_columns(const Gemm *work, size_t index, Activation activation) {
     const Linear *layer = work->layer;
     size_t steps = layer->depth / KR, panel_size = steps * LANES * KR;
-    size_t panels = work->gated ? layer->panels / 2 : layer->panels;
-    size_t p0 = index * VECTORS, vectors = min_size(VECTORS, panels - p0);
-    const PackedWeight *w = (const PackedWeight *)layer->packed + p0 * panel_size;
-    Ints acc[MR * VECTORS], gate_acc[MR * VECTORS];
-    for (size_t r0 = 0; r0 < work->rows; r0 += MR) {
-        size_t rows = min_size(MR, work->rows - r0);
-        const Quantized *q = work->q + r0 * layer->depth;
-        tile_u8s8(rows, vectors, q, layer->depth, w, steps, acc);
+    Place at = {.panels = layer->panels, .outputs = layer->outputs, .p0 = index * VECTORS};
+    if (work->gated) {
+        at.panels /= 2;
+        at.outputs /= 2;
+    }
+    at.vectors = min_size(VECTORS, at.panels - at.p0);
+    const PackedWeight *w = (const PackedWeight *)layer->packed + at.p0 * panel_size;
+    Ints acc[MR * VECTORS], other_acc[MR * VECTORS];
+    for (; at.r0 < work->rows; at.r0 += MR) {
+        at.rows = min_size(MR, work->rows - at.r0);
+        const Quantized *q = work->q + at.r0 * layer->depth;
+        tile_u8s8(at.rows, at.vectors, q, layer->depth, w, steps, acc);
         if (work->gated)
-            tile_u8s8(rows, vectors, q, layer->depth, w + panels * panel_size, steps, gate_acc);
-        epilogue(work, activation, acc, gate_acc, r0, rows, p0, vectors);
+            tile_u8s8(at.rows, at.vectors, q, layer->depth, w + at.panels * panel_size, steps, other_acc);
+        epilogue(work, activation, at, acc, other_acc);
     }
 }
 
