@@ -41,7 +41,7 @@ KERNELS = {
     "kernels_avxvnni": (*AVX2, "-mavxvnni"),
     "kernels_avx2": AVX2,
 }
-MODULES = ("reader", "layers", "processor", "selfcheck", "operators")
+MODULES = ("reader", "layers", "create", "run", "processor", "selfcheck", "operators")
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")

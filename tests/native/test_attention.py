@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 LENGTHS = (128, 512, 2_048, 8_192)
 SHARES = (0.5, 0.9, 0.97, 0.999)  # of one key in every row
 SIZE = 32
-# What kernels.c promises: half a step of 2^-15 for each of the 128 keys of a block, of the largest value.
+# What attention.h promises: half a step of 2^-15 for each of the 128 keys of a block, of the largest value.
 BOUND = 2.0**-9
 # Beside the length of the output itself. Usual is a tenth; rounding of queries and keys is in it.
 RELATIVE = 2e-3

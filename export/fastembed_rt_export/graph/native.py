@@ -4,7 +4,7 @@ The same weights as the stock INT8 graph (int8.py), whose file they are read fro
 often: projections, attention, output, residual and normalization are one operator, the feed-forward another. Inputs
 with rare large values have narrow ranges, and what lies beyond them is added back. Attention itself is in 16-bit
 integers, by blocks of keys that are added in float: its error does not grow with the length of a text
-(fastembed_rt/native/src/kernels.c says how large it can be).
+(fastembed_rt/native/src/attention.h says how large it can be).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 /* What the operators need of the processor, behind one table an instruction set.
  *
- * The same source (kernels.c) is compiled once for each instruction set. Integer products are exact, and every float
- * operation is written out in the same order for 16 lanes, so all of them give the same bits.
+ * The same source (kernels.c, which says what is in which file) is compiled once for each instruction set. Integer
+ * products are exact, and every float operation is written out in the same order for 16 lanes, so all of them give the
+ * same bits.
  */
 #ifndef FASTEMBED_RT_KERNELS_H
 #define FASTEMBED_RT_KERNELS_H
@@ -13,29 +14,30 @@ enum { MOST_OUTLIERS = 16 };
 
 typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
 
-/* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ weight + bias.
+/* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ w + bias.
  *
- * Of u = x * factor, integers from -zero to 255 - zero are multiplied with the int8 weights w. With `tails`, what u has
- * beyond is multiplied with them as well, in float: y[n] += scales[n] * sum_k r[k] * w[k, n], r[k] = u - (255 - zero)
- * above, u + zero below, 0 between. A few elements of a row should be there: each costs a pass over its weights.
+ * Of u = x * factor, integers from -zero_point to 255 - zero_point are multiplied with the int8 weights w. With
+ * `tails`, what u has beyond is multiplied with them as well, in float: y[n] += scales[n] * sum_k t[k] * w[k, n],
+ * t[k] = u - (255 - zero_point) above, u + zero_point below, 0 between. A few elements of a row should be there: each
+ * costs a pass over its weights. quantize.h and epilogue.h have the whole arithmetic.
  *
- * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, by `pack`. */
+ * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, when it is packed. */
 typedef struct {
-    size_t inputs, outputs;
-    size_t depth;           /* inputs rounded up to whole vectors of 16, which may be written blindly */
+    size_t inputs, outputs; /* K, N */
+    size_t depth;           /* K rounded up to whole vectors of 16, which may be written blindly */
     size_t panels;          /* of 16 outputs */
-    float scale;            /* of the input, */
-    int32_t zero;           /* and its zero point in 0..255 */
+    float scale;            /* of the input, and its */
+    int32_t zero_point;     /* in 0..255 */
     float *factor;          /* (depth) what an input is multiplied by before it is rounded */
     size_t outliers;        /* channels whose clipped part is added back in float */
     int64_t channels[MOST_OUTLIERS];
     float outlier_factor[MOST_OUTLIERS]; /* 1 / smoothing of the channel */
     float *outlier_rows;    /* (outliers, panels * 16) their weights */
     int tails;              /* what the clip takes from the other channels is added back, too */
-    float low, high;        /* -zero and 255 - zero, between which it takes nothing */
-    uint16_t *tailed;       /* (depth / 16) a bit for each channel that is no outlier */
-    void *values;           /* weights in the kernels' own order */
-    int32_t *start;         /* (panels * 16) what the zero point adds, negated */
+    float low, high;        /* -zero_point and 255 - zero_point, between which it takes nothing */
+    uint16_t *tail_channels; /* (depth / 16) a bit for each channel that may have one */
+    void *packed;           /* weights in the kernels' own order, see gemm.h */
+    int32_t *compensation;  /* (panels * 16) -zero_point * sum_k w[k, n] */
     float *scales;          /* (panels * 16) of the accumulated products */
     float *bias;            /* (panels * 16) */
 } Linear;
@@ -47,7 +49,7 @@ typedef struct {
     const float *bias;      /* (outputs) or NULL */
     float epsilon;
     int rms;                /* by root mean square, without mean */
-} Finish;
+} AddNorm;
 
 /* Attention of packed texts. Query, key and value are (tokens, stride) with the heads side by side. */
 typedef struct {
@@ -72,22 +74,22 @@ typedef struct Pool {
 
 typedef struct {
     const char *name;
-    /* Bytes of `values`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
-    size_t (*values_size)(const Linear *layer);
+    /* Bytes of `packed`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
+    size_t (*packed_size)(const Linear *layer);
     void (*pack)(Linear *layer, const int8_t *weight, size_t columns, size_t from);
     /* Whether that is what `pack` wrote there. */
-    int (*holds)(const Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    int (*is_packed)(const Linear *layer, const int8_t *weight, size_t columns, size_t from);
     /* What follows returns 0 where there was not enough memory. */
-    /* out (rows, outputs) = finish(activation(linear(x))), x (rows, inputs). */
-    int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const Finish *finish,
-                   float *out, const Pool *pool);
-    /* out = finish(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). */
+    /* out (rows, outputs) = add_norm(activation(linear(x))), x (rows, inputs). */
+    int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
+                  float *out, const Pool *pool);
+    /* out = add_norm(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). */
     int (*feed_forward)(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
-                         int gated, const Finish *finish, float *out, const Pool *pool);
+                        int gated, const AddNorm *norm, float *out, const Pool *pool);
     int (*attention)(const Attention *work, const Pool *pool);
-    /* out = finish(output(attention(input(x)))): input gives query, key and value side by side; `shape` lacks them. */
+    /* out = add_norm(output(attention(input(x)))): input gives query, key, value side by side; `shape` lacks them. */
     int (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const float *x,
-                            const Finish *finish, float *out, const Pool *pool);
+                           const AddNorm *norm, float *out, const Pool *pool);
 } Kernels;
 
 extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;

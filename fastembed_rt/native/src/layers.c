@@ -17,6 +17,8 @@ typedef struct {
 } Layer;
 
 typedef struct {
+    const char *prefix;     /* of the names of its attributes and constants */
+    char name[64];          /* the last of them, see name_of */
     const Kernels *kernels;
     Linear linear;          /* its sizes, scale, zero point and outlier channels */
     const float *smooth;    /* (inputs) or NULL */
@@ -24,6 +26,7 @@ typedef struct {
     size_t count;
 } Group;
 
+/* factor[k] = smooth[k] / scale,  scales[n] = weight_scale[n] * scale: see quantize.h and epilogue.h. */
 static float smoothing(const Group *group, size_t input) {
     return group->smooth ? float_at(group->smooth, input) : 1.0f;
 }
@@ -34,34 +37,39 @@ static float scale(const Group *group, const Layer *layer, size_t column) {
 
 static int in_range(float value) { return value - value == 0.0f; }
 
-static void read_group(Reader *reader, const char *prefix, Tailing tailing, Group *group) {
+/* "<prefix>_<what>": an attribute or constant of the group, written into the group's own memory. */
+static const char *name_of(Group *group, const char *what) {
+    snprintf(group->name, sizeof group->name, "%s_%s", group->prefix, what);
+    return group->name;
+}
+
+static void read_group(Reader *reader, Tailing tailing, Group *group) {
     Linear *linear = &group->linear;
-    char name[64];
-#define NAME(what) (snprintf(name, sizeof name, "%s_" what, prefix), name)
-    linear->scale = read_real(reader, NAME("scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / scale is finite */
-    linear->zero = (int32_t)read_whole(reader, NAME("zero"), 0, 255, NEEDED);
-    linear->outliers = read_wholes(reader, NAME("outliers"), linear->channels, MOST_OUTLIERS, 0, MOST_INPUTS - 1);
-    linear->tails = (int)read_whole(reader, NAME("tails"), 0, tailing == MAY_HAVE_TAILS, 0);
-    int smoothed = read_flag(reader, NAME("smooth"));
-    group->count = (size_t)read_whole(reader, NAME("layers"), 1, MOST_LAYERS, NEEDED);
+    linear->scale = read_real(reader, name_of(group, "scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / it is finite */
+    linear->zero_point = (int32_t)read_whole(reader, name_of(group, "zero"), 0, 255, NEEDED);
+    linear->outliers =
+        read_wholes(reader, name_of(group, "outliers"), linear->channels, MOST_OUTLIERS, 0, MOST_INPUTS - 1);
+    linear->tails = (int)read_whole(reader, name_of(group, "tails"), 0, tailing == MAY_HAVE_TAILS, 0);
+    int smoothed = read_flag(reader, name_of(group, "smooth"));
+    group->count = (size_t)read_whole(reader, name_of(group, "layers"), 1, MOST_LAYERS, NEEDED);
     Tensor smooth = {0};
     if (smoothed)
-        smooth = read_constant(reader, &(Form){NAME("smooth"), FLOAT_TYPE, 1, 1, ANY});
+        smooth = read_constant(reader, &(Form){name_of(group, "smooth"), FLOAT_TYPE, 1, 1, ANY});
     group->smooth = smooth.data;
     for (size_t index = 0; index < group->count && !reader->error; index++) {
         Layer *layer = group->layers + index;
         Tensor values = read_constant(
-            reader, &(Form){NAME("values"), INT8_TYPE, 2, index ? (int64_t)linear->inputs : ANY, ANY});
+            reader, &(Form){name_of(group, "values"), INT8_TYPE, 2, index ? (int64_t)linear->inputs : ANY, ANY});
         if (values.rows > MOST_INPUTS || values.columns > MOST_OUTPUTS)
-            refuse(reader, "%s are %zu by %zu and may be %d by %d", name, values.rows, values.columns, MOST_INPUTS,
-                   MOST_OUTPUTS);
+            refuse(reader, "%s are %zu by %zu and may be %d by %d", group->name, values.rows, values.columns,
+                   MOST_INPUTS, MOST_OUTPUTS);
         int64_t columns = (int64_t)values.columns;
         layer->values = values.data;
         layer->columns = values.columns;
-        layer->scales = read_constant(reader, &(Form){NAME("scales"), FLOAT_TYPE, 1, 1, columns}).data;
-        layer->bias = read_constant(reader, &(Form){NAME("biases"), FLOAT_TYPE, 1, 1, columns}).data;
+        layer->scales = read_constant(reader, &(Form){name_of(group, "scales"), FLOAT_TYPE, 1, 1, columns}).data;
+        layer->bias = read_constant(reader, &(Form){name_of(group, "biases"), FLOAT_TYPE, 1, 1, columns}).data;
         if (linear->outliers) {
-            Form form = {NAME("outlier_rows"), FLOAT_TYPE, 2, (int64_t)linear->outliers, columns};
+            Form form = {name_of(group, "outlier_rows"), FLOAT_TYPE, 2, (int64_t)linear->outliers, columns};
             layer->rows = read_constant(reader, &form).data;
         }
         linear->inputs = values.rows;
@@ -70,94 +78,95 @@ static void read_group(Reader *reader, const char *prefix, Tailing tailing, Grou
     if (reader->error)
         return;
     if (smoothed && smooth.columns != linear->inputs)
-        refuse(reader, "%s has %zu elements for %zu inputs", NAME("smooth"), smooth.columns, linear->inputs);
+        refuse(reader, "%s has %zu elements for %zu inputs", name_of(group, "smooth"), smooth.columns, linear->inputs);
     for (size_t j = 0; j < linear->outliers; j++) {
         int again = 0;
         for (size_t i = 0; i < j; i++)
             again = again || linear->channels[i] == linear->channels[j];
         if (again || (size_t)linear->channels[j] >= linear->inputs)
-            refuse(reader, "%s has %lld, which is not one of the %zu inputs, or is there twice", NAME("outliers"),
-                   (long long)linear->channels[j], linear->inputs);
+            refuse(reader, "%s has %lld, which is not one of the %zu inputs, or is there twice",
+                   name_of(group, "outliers"), (long long)linear->channels[j], linear->inputs);
     }
     for (size_t k = 0; k < linear->inputs && !reader->error; k++)
         if (!in_range(factor(group, k)))
-            refuse(reader, "%s of input %zu is too large for the scale", NAME("smooth"), k);
+            refuse(reader, "%s of input %zu is too large for the scale", name_of(group, "smooth"), k);
     for (size_t index = 0; index < group->count && !reader->error; index++)
         for (size_t n = 0; n < group->layers[index].columns; n++)
             if (!in_range(scale(group, group->layers + index, n)))
-                refuse(reader, "%s of output %zu is too large for the scale", NAME("scales"), n);
-#undef NAME
+                refuse(reader, "%s of output %zu is too large for the scale", name_of(group, "scales"), n);
 }
 
 /* ---- packed ones ------------------------------------------------------------------------------------------------- */
 
-typedef struct Packed {
-    struct Packed *next;
+typedef struct PackedLinear {
+    struct PackedLinear *next;
     const Kernels *kernels;
     size_t users;
     Linear linear;
-} Packed;
+} PackedLinear;
 
-static Packed *all_packed;
+static PackedLinear *all_packed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A process forked while another thread holds the lock would wait for it for ever. */
-static void hold(void) { pthread_mutex_lock(&lock); }
-static void let_go(void) { pthread_mutex_unlock(&lock); }
-__attribute__((constructor)) static void survive_forks(void) { pthread_atfork(hold, let_go, let_go); }
+static void lock_packed(void) { pthread_mutex_lock(&lock); }
+static void unlock_packed(void) { pthread_mutex_unlock(&lock); }
+__attribute__((constructor)) static void survive_forks(void) {
+    pthread_atfork(lock_packed, unlock_packed, unlock_packed);
+}
 
-static void free_packed(Packed *packed) {
+static void free_packed(PackedLinear *packed) {
     Linear *linear = &packed->linear;
     free(linear->factor);
     free(linear->outlier_rows);
-    free(linear->tailed);
-    free(linear->values);
-    free(linear->start);
+    free(linear->tail_channels);
+    free(linear->packed);
+    free(linear->compensation);
     free(linear->scales);
     free(linear->bias);
     free(packed);
 }
 
 /* Zeros at a multiple of 64, or NULL. */
-static void *room(size_t bytes) {
+static void *allocate_zeroed(size_t bytes) {
     size_t whole = (bytes + 127) / 64 * 64;
     void *found = aligned_alloc(64, whole);
     return found ? memset(found, 0, whole) : NULL;
 }
 
 /* NULL without memory. */
-static Packed *pack(const Group *group) {
-    Packed *packed = calloc(1, sizeof *packed);
+static PackedLinear *pack(const Group *group) {
+    PackedLinear *packed = calloc(1, sizeof *packed);
     if (!packed)
         return NULL;
     packed->kernels = group->kernels;
     packed->linear = group->linear;
     Linear *linear = &packed->linear;
-    linear->low = (float)(0 - linear->zero);
-    linear->high = (float)(255 - linear->zero);
+    linear->low = (float)(0 - linear->zero_point);
+    linear->high = (float)(255 - linear->zero_point);
     linear->depth = (linear->inputs + 15) / 16 * 16;
     linear->panels = (linear->outputs + 15) / 16;
     size_t width = linear->panels * 16;
-    linear->factor = room((linear->depth + 16) * sizeof(float));
-    linear->values = room(group->kernels->values_size(linear));
-    linear->start = room(width * sizeof(int32_t));
-    linear->scales = room(width * sizeof(float));
-    linear->bias = room(width * sizeof(float));
-    linear->outlier_rows = room(linear->outliers * width * sizeof(float));
-    linear->tailed = room(linear->depth / 16 * sizeof(uint16_t));
-    if (!linear->factor || !linear->values || !linear->start || !linear->scales || !linear->bias ||
-        !linear->outlier_rows || !linear->tailed) {
+    linear->factor = allocate_zeroed((linear->depth + 16) * sizeof(float));
+    linear->packed = allocate_zeroed(group->kernels->packed_size(linear));
+    linear->compensation = allocate_zeroed(width * sizeof(int32_t));
+    linear->scales = allocate_zeroed(width * sizeof(float));
+    linear->bias = allocate_zeroed(width * sizeof(float));
+    linear->outlier_rows = allocate_zeroed(linear->outliers * width * sizeof(float));
+    linear->tail_channels = allocate_zeroed(linear->depth / 16 * sizeof(uint16_t));
+    if (!linear->factor || !linear->packed || !linear->compensation || !linear->scales || !linear->bias ||
+        !linear->outlier_rows || !linear->tail_channels) {
         free_packed(packed);
         return NULL;
     }
     for (size_t k = 0; k < linear->inputs; k++)
         linear->factor[k] = factor(group, k);
     for (size_t k = 0; k < linear->inputs; k++)
-        linear->tailed[k / 16] |= (uint16_t)(1u << k % 16);
+        linear->tail_channels[k / 16] |= (uint16_t)(1u << k % 16);
     for (size_t j = 0; j < linear->outliers; j++) {
         size_t channel = (size_t)linear->channels[j];
         linear->outlier_factor[j] = smoothing(group, channel);
-        linear->tailed[channel / 16] &= (uint16_t)~(1u << channel % 16);
+        linear->tail_channels[channel / 16] &= (uint16_t)~(1u << channel % 16);
     }
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
@@ -176,11 +185,11 @@ static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 
 /* Whether packing the group would give this. Everything is compared, so that no model gets the weights of another;
  * layers that differ do so in their scale, nearly always, which comes first. */
-static int holds(const Packed *packed, const Group *group) {
+static int is_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
-    if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) || have->zero != want->zero ||
-        have->tails != want->tails ||
-        have->inputs != want->inputs || have->outputs != want->outputs || have->outliers != want->outliers ||
+    if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) ||
+        have->zero_point != want->zero_point || have->tails != want->tails || have->inputs != want->inputs ||
+        have->outputs != want->outputs || have->outliers != want->outliers ||
         memcmp(have->channels, want->channels, want->outliers * sizeof want->channels[0]))
         return 0;
     for (size_t k = 0; k < want->inputs; k++)
@@ -200,20 +209,20 @@ static int holds(const Packed *packed, const Group *group) {
             if (memcmp(have->outlier_rows + j * have->panels * 16 + from, layer->rows + j * layer->columns,
                        layer->columns * sizeof(float)))
                 return 0;
-        if (!group->kernels->holds(have, layer->values, layer->columns, from))
+        if (!group->kernels->is_packed(have, layer->values, layer->columns, from))
             return 0;
     }
     return 1;
 }
 
 const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, Tailing tailing) {
-    Group group = {.kernels = kernels};
-    read_group(reader, prefix, tailing, &group);
+    Group group = {.prefix = prefix, .kernels = kernels};
+    read_group(reader, tailing, &group);
     if (reader->error)
         return NULL;
-    pthread_mutex_lock(&lock);
-    Packed *found = all_packed;
-    while (found && !holds(found, &group))
+    lock_packed();
+    PackedLinear *found = all_packed;
+    while (found && !is_packed_from(found, &group))
         found = found->next;
     if (!found) {
         found = pack(&group);
@@ -224,7 +233,7 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
     }
     if (found)
         found->users++;
-    pthread_mutex_unlock(&lock);
+    unlock_packed();
     if (!found)
         reader->error = no_memory(&reader->node);
     return found ? &found->linear : NULL;
@@ -233,14 +242,14 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
 void release_linear(const Linear *linear) {
     if (!linear)
         return;
-    pthread_mutex_lock(&lock);
-    Packed **place = &all_packed;
+    lock_packed();
+    PackedLinear **place = &all_packed;
     while (&(*place)->linear != linear)
         place = &(*place)->next;
-    Packed *here = *place;
+    PackedLinear *here = *place;
     if (--here->users == 0) {
         *place = here->next;
         free_packed(here);
     }
-    pthread_mutex_unlock(&lock);
+    unlock_packed();
 }

@@ -25,10 +25,10 @@ static int next_whole(uint32_t *state, int low, int high) {
  * Rows, inputs and outputs are no multiples of any tile, and row 0 with columns 0 and 1 reaches the largest sums, where
  * products of bytes would saturate. */
 static int product_is_right(const Kernels *kernels) {
-    enum { ROWS = 9, INPUTS = 37, DEPTH = 48, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_VALUES = PANELS * 16 * DEPTH };
-    _Alignas(64) int16_t values[MOST_VALUES] = {0};
+    enum { ROWS = 9, INPUTS = 37, DEPTH = 48, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = PANELS * 16 * DEPTH };
+    _Alignas(64) int16_t packed[MOST_PACKED] = {0};
     float x[ROWS * INPUTS], y[ROWS * OUTPUTS], factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
-    int32_t start[PANELS * 16] = {0};
+    int32_t compensation[PANELS * 16] = {0};
     int steps[ROWS * INPUTS];
     int8_t weight[INPUTS * OUTPUTS];
     uint32_t state = 1;
@@ -50,12 +50,12 @@ static int product_is_right(const Kernels *kernels) {
         steps[i] = step < -ZERO ? -ZERO : step > 255 - ZERO ? 255 - ZERO : step;
     }
     Linear layer = {
-        .inputs = INPUTS, .outputs = OUTPUTS, .depth = DEPTH, .panels = PANELS, .scale = 1.0f, .zero = ZERO,
-        .factor = factor, .low = (float)-ZERO, .high = (float)(255 - ZERO), .values = values, .start = start,
-        .scales = scales, .bias = bias,
+        .inputs = INPUTS, .outputs = OUTPUTS, .depth = DEPTH, .panels = PANELS, .scale = 1.0f, .zero_point = ZERO,
+        .factor = factor, .low = (float)-ZERO, .high = (float)(255 - ZERO), .packed = packed,
+        .compensation = compensation, .scales = scales, .bias = bias,
     };
-    const Finish nothing = {0};
-    if (kernels->values_size(&layer) > sizeof values)
+    const AddNorm nothing = {0};
+    if (kernels->packed_size(&layer) > sizeof packed)
         return 0;
     kernels->pack(&layer, weight, OUTPUTS, 0);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))

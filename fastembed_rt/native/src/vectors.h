@@ -6,7 +6,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "support.h"
+
+#if defined(AVXVNNI_AS_AVX512VL)
+/* For tests: the AVX-VNNI kernels on a processor that has the same instructions under AVX-512's names only. */
+#undef __AVX512F__
+#undef __AVX512VNNI__
+#define __AVXVNNI__ 1
+#define _mm256_dpbusd_avx_epi32 _mm256_dpbusd_epi32
+#define _mm256_dpwssd_avx_epi32 _mm256_dpwssd_epi32
+#endif
+
+enum { LANES = 16 };
 
 #if defined(__AVX512F__)
 
@@ -15,33 +26,34 @@ typedef __m512i Ints;
 
 INLINE Floats load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void store(float *p, Floats v) { _mm512_storeu_ps(p, v); }
-INLINE Floats all(float x) { return _mm512_set1_ps(x); }
+INLINE Floats broadcast(float x) { return _mm512_set1_ps(x); }
 INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 INLINE Floats fma16(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-INLINE Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-INLINE Floats floats(Ints v) { return _mm512_cvtepi32_ps(v); }
-INLINE Ints rounded(Floats v) { return _mm512_cvtps_epi32(v); } /* half to even */
+INLINE Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+INLINE Floats minimum(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
+INLINE Ints round_to_ints(Floats v) { return _mm512_cvtps_epi32(v); } /* half to even */
 INLINE Floats as_floats(Ints v) { return _mm512_castsi512_ps(v); }
 INLINE Ints as_ints(Floats v) { return _mm512_castps_si512(v); }
 INLINE Ints load_ints(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void store_ints(int32_t *p, Ints v) { _mm512_storeu_si512(p, v); }
-INLINE Ints all_ints(int32_t x) { return _mm512_set1_epi32(x); }
+INLINE Ints broadcast_int(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-INLINE Ints larger_ints(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
-INLINE Ints smaller_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
+INLINE Ints maximum_ints(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
+INLINE Ints minimum_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 INLINE Ints and_ints(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
-#define shift_left(v, bits) _mm512_slli_epi32(v, bits)
+#define shift_left(v, bits) _mm512_slli_epi32(v, bits) /* a macro: bits are part of the instruction */
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE int any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 INLINE int any_outside(Floats v, float low, float high) {
-    return (_mm512_cmp_ps_mask(v, all(low), _CMP_LT_OQ) | _mm512_cmp_ps_mask(v, all(high), _CMP_GT_OQ)) != 0;
+    return (_mm512_cmp_ps_mask(v, broadcast(low), _CMP_LT_OQ) |
+            _mm512_cmp_ps_mask(v, broadcast(high), _CMP_GT_OQ)) != 0;
 }
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each */
     return (unsigned)_mm512_cmp_ps_mask(v, low, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v, high, _CMP_GT_OQ);
@@ -58,7 +70,7 @@ INLINE Floats pair(__m256 a, __m256 b) { Floats v = {a, b}; return v; }
 INLINE Ints pair_ints(__m256i a, __m256i b) { Ints v = {a, b}; return v; }
 INLINE Floats load(const float *p) { return pair(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
 INLINE void store(float *p, Floats v) { _mm256_storeu_ps(p, v.a); _mm256_storeu_ps(p + 8, v.b); }
-INLINE Floats all(float x) { return pair(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+INLINE Floats broadcast(float x) { return pair(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
 INLINE Floats add(Floats x, Floats y) { return pair(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
 INLINE Floats sub(Floats x, Floats y) { return pair(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
 INLINE Floats mul(Floats x, Floats y) { return pair(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
@@ -66,10 +78,10 @@ INLINE Floats divide(Floats x, Floats y) { return pair(_mm256_div_ps(x.a, y.a), 
 INLINE Floats fma16(Floats x, Floats y, Floats z) {
     return pair(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
 }
-INLINE Floats larger(Floats x, Floats y) { return pair(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
-INLINE Floats smaller(Floats x, Floats y) { return pair(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
-INLINE Floats floats(Ints v) { return pair(_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)); }
-INLINE Ints rounded(Floats v) { return pair_ints(_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)); }
+INLINE Floats maximum(Floats x, Floats y) { return pair(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+INLINE Floats minimum(Floats x, Floats y) { return pair(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+INLINE Floats to_floats(Ints v) { return pair(_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)); }
+INLINE Ints round_to_ints(Floats v) { return pair_ints(_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)); }
 INLINE Floats as_floats(Ints v) { return pair(_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)); }
 INLINE Ints as_ints(Floats v) { return pair_ints(_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)); }
 INLINE Ints load_ints(const int32_t *p) {
@@ -79,10 +91,10 @@ INLINE void store_ints(int32_t *p, Ints v) {
     _mm256_storeu_si256((__m256i *)p, v.a);
     _mm256_storeu_si256((__m256i *)(p + 8), v.b);
 }
-INLINE Ints all_ints(int32_t x) { return pair_ints(_mm256_set1_epi32(x), _mm256_set1_epi32(x)); }
+INLINE Ints broadcast_int(int32_t x) { return pair_ints(_mm256_set1_epi32(x), _mm256_set1_epi32(x)); }
 INLINE Ints add_ints(Ints x, Ints y) { return pair_ints(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)); }
-INLINE Ints larger_ints(Ints x, Ints y) { return pair_ints(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
-INLINE Ints smaller_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)); }
+INLINE Ints maximum_ints(Ints x, Ints y) { return pair_ints(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
+INLINE Ints minimum_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)); }
 INLINE Ints and_ints(Ints x, Ints y) { return pair_ints(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 INLINE Ints or_ints(Ints x, Ints y) { return pair_ints(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
 #define shift_left(v, bits) pair_ints(_mm256_slli_epi32((v).a, bits), _mm256_slli_epi32((v).b, bits))
@@ -120,8 +132,8 @@ INLINE __m256 high_half(Floats v) { return v.b; }
 /* The first n of 16 floats, the rest 0; stored likewise, the rest untouched. */
 #if defined(__AVX512F__)
 INLINE __mmask16 first_of(size_t n) { return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << n) - 1); }
-INLINE Floats load_some(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first_of(n), p); }
-INLINE void store_some(float *p, Floats v, size_t n) {
+INLINE Floats load_first(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first_of(n), p); }
+INLINE void store_first(float *p, Floats v, size_t n) {
     if (n >= 16)
         store(p, v); /* masked stores are several times slower on some processors */
     else
@@ -133,13 +145,13 @@ INLINE Ints first_of(size_t n) {
     static const int32_t edge[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     return load_ints(edge + 16 - (n >= 16 ? 16 : n));
 }
-INLINE Floats load_some(const float *p, size_t n) {
+INLINE Floats load_first(const float *p, size_t n) {
     if (n >= 16)
         return load(p);
     Ints mask = first_of(n);
     return pair(_mm256_maskload_ps(p, mask.a), _mm256_maskload_ps(p + 8, mask.b));
 }
-INLINE void store_some(float *p, Floats v, size_t n) {
+INLINE void store_first(float *p, Floats v, size_t n) {
     if (n >= 16) {
         store(p, v);
         return;
@@ -152,72 +164,20 @@ INLINE Floats keep_first(Floats v, size_t n) { return as_floats(and_ints(as_ints
 #endif
 
 /* Lanes summed as a tree: 16 -> 8 -> 4 -> 2 -> 1. */
-INLINE float total(Floats v) {
+INLINE float reduce_add(Floats v) {
     __m256 eight = _mm256_add_ps(low_half(v), high_half(v));
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-INLINE float largest(Floats v) {
+INLINE float reduce_max(Floats v) {
     __m256 eight = _mm256_max_ps(low_half(v), high_half(v));
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-INLINE Floats magnitude(Floats v) { return as_floats(and_ints(as_ints(v), all_ints(0x7FFFFFFF))); }
-
-/* e^x for x <= 88, relative error below 3e-7; 0 below -87. 2^n times a polynomial of the rest (Taylor, degree 6). */
-INLINE Floats exponential(Floats x) {
-    x = larger(x, all(-87.0f));
-    Ints n = rounded(mul(x, all(1.44269504f)));
-    Floats whole = floats(n);
-    Floats rest = fma16(whole, all(-0.693359375f), x); /* ln 2 in two parts, the first exact */
-    rest = fma16(whole, all(2.12194440e-4f), rest);
-    Floats p = fma16(all(1.0f / 720), rest, all(1.0f / 120));
-    p = fma16(p, rest, all(1.0f / 24));
-    p = fma16(p, rest, all(1.0f / 6));
-    p = fma16(p, rest, all(0.5f));
-    p = fma16(p, rest, all(1.0f));
-    p = fma16(p, rest, all(1.0f));
-    return mul(p, as_floats(shift_left(add_ints(n, all_ints(127)), 23)));
-}
-
-/* x * (1 + erf(x / sqrt 2)) / 2, absolute error below 2.2e-6: the odd part of the distribution function as a
- * polynomial in the square, fitted to the least largest error of the product on [-5, 5]; beyond, it is 0 or x. */
-INLINE Floats gelu(Floats x) {
-    Floats u = smaller(larger(x, all(-5.0f)), all(5.0f));
-    Floats s = fma16(mul(u, u), all(0.08f), all(-1.0f));
-    Floats p = fma16(all(0.0004929573042318225f), s, all(-0.0015141430776566267f));
-    p = fma16(p, s, all(0.0020018890500068665f));
-    p = fma16(p, s, all(-0.0029156976379454136f));
-    p = fma16(p, s, all(0.006165405735373497f));
-    p = fma16(p, s, all(-0.010973211377859116f));
-    p = fma16(p, s, all(0.016497666016221046f));
-    p = fma16(p, s, all(-0.023336738348007202f));
-    p = fma16(p, s, all(0.03142622858285904f));
-    p = fma16(p, s, all(-0.040432948619127274f));
-    p = fma16(p, s, all(0.0515214204788208f));
-    p = fma16(p, s, all(-0.07029665261507034f));
-    p = fma16(p, s, all(0.14136378467082977f));
-    return mul(x, fma16(u, p, all(0.5f)));
-}
-
-/* 1 / (1 + e^-x) */
-INLINE Floats sigmoid(Floats x) {
-    return divide(all(1.0f), add(all(1.0f), exponential(sub(all(0.0f), larger(smaller(x, all(80.0f)), all(-80.0f))))));
-}
-
-/* tanh x = 2 sigmoid(2x) - 1 */
-INLINE Floats hyperbolic_tangent(Floats x) {
-    return sub(mul(all(2.0f), sigmoid(add(x, x))), all(1.0f));
-}
-
-/* x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 = x * sigmoid(2 * the argument) */
-INLINE Floats gelu_tanh(Floats x) {
-    Floats cube = mul(x, mul(x, x));
-    return mul(x, sigmoid(mul(all(1.5957691216f), fma16(all(0.044715f), cube, x))));
-}
+INLINE Floats absolute(Floats v) { return as_floats(and_ints(as_ints(v), broadcast_int(0x7FFFFFFF))); }
 
 #endif

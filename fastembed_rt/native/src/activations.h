@@ -1,0 +1,73 @@
+/* e^x and the activations, of sixteen floats. Each is written out, so that all instruction sets give the same bits. */
+#ifndef FASTEMBED_RT_ACTIVATIONS_H
+#define FASTEMBED_RT_ACTIVATIONS_H
+
+#include "kernels.h"
+#include "vectors.h"
+
+/* e^x for x <= 88, relative error below 3e-7; 0 below -87. 2^n times a polynomial of the rest (Taylor, degree 6). */
+INLINE Floats exponential(Floats x) {
+    x = maximum(x, broadcast(-87.0f));
+    Ints n = round_to_ints(mul(x, broadcast(1.44269504f)));
+    Floats whole = to_floats(n);
+    Floats rest = fma16(whole, broadcast(-0.693359375f), x); /* ln 2 in two parts, the first exact */
+    rest = fma16(whole, broadcast(2.12194440e-4f), rest);
+    Floats p = fma16(broadcast(1.0f / 720), rest, broadcast(1.0f / 120));
+    p = fma16(p, rest, broadcast(1.0f / 24));
+    p = fma16(p, rest, broadcast(1.0f / 6));
+    p = fma16(p, rest, broadcast(0.5f));
+    p = fma16(p, rest, broadcast(1.0f));
+    p = fma16(p, rest, broadcast(1.0f));
+    return mul(p, as_floats(shift_left(add_ints(n, broadcast_int(127)), 23)));
+}
+
+/* x * (1 + erf(x / sqrt 2)) / 2, absolute error below 2.2e-6: the odd part of the distribution function as a
+ * polynomial in the square, fitted to the least largest error of the product on [-5, 5]; beyond, it is 0 or x. */
+INLINE Floats gelu(Floats x) {
+    Floats u = minimum(maximum(x, broadcast(-5.0f)), broadcast(5.0f));
+    Floats s = fma16(mul(u, u), broadcast(0.08f), broadcast(-1.0f));
+    Floats p = fma16(broadcast(0.0004929573042318225f), s, broadcast(-0.0015141430776566267f));
+    p = fma16(p, s, broadcast(0.0020018890500068665f));
+    p = fma16(p, s, broadcast(-0.0029156976379454136f));
+    p = fma16(p, s, broadcast(0.006165405735373497f));
+    p = fma16(p, s, broadcast(-0.010973211377859116f));
+    p = fma16(p, s, broadcast(0.016497666016221046f));
+    p = fma16(p, s, broadcast(-0.023336738348007202f));
+    p = fma16(p, s, broadcast(0.03142622858285904f));
+    p = fma16(p, s, broadcast(-0.040432948619127274f));
+    p = fma16(p, s, broadcast(0.0515214204788208f));
+    p = fma16(p, s, broadcast(-0.07029665261507034f));
+    p = fma16(p, s, broadcast(0.14136378467082977f));
+    return mul(x, fma16(u, p, broadcast(0.5f)));
+}
+
+/* 1 / (1 + e^-x) */
+INLINE Floats sigmoid(Floats x) {
+    Floats within = maximum(minimum(x, broadcast(80.0f)), broadcast(-80.0f));
+    return divide(broadcast(1.0f), add(broadcast(1.0f), exponential(sub(broadcast(0.0f), within))));
+}
+
+/* tanh x = 2 sigmoid(2x) - 1 */
+INLINE Floats hyperbolic_tangent(Floats x) {
+    return sub(mul(broadcast(2.0f), sigmoid(add(x, x))), broadcast(1.0f));
+}
+
+/* x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 = x * sigmoid(2 * the argument) */
+INLINE Floats gelu_tanh(Floats x) {
+    Floats cube = mul(x, mul(x, x));
+    return mul(x, sigmoid(mul(broadcast(1.5957691216f), fma16(broadcast(0.044715f), cube, x))));
+}
+
+/* A constant `activation` leaves its own case only. */
+INLINE Floats activated(Floats x, Activation activation) {
+    switch (activation) {
+    case GELU: return gelu(x);
+    case GELU_TANH: return gelu_tanh(x);
+    case SILU: return mul(x, sigmoid(x));
+    case RELU: return maximum(x, broadcast(0.0f));
+    case TANH: return hyperbolic_tangent(x);
+    default: return x;
+    }
+}
+
+#endif

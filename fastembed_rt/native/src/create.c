@@ -1,0 +1,179 @@
+/* What a session has of an operator: its attributes and constants, read once. */
+#include <float.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "operators.h"
+
+void destroy_kernel(void *self) {
+    Kernel *kernel = self;
+    release_linear(kernel->first);
+    release_linear(kernel->second);
+    free(kernel->norm_weight);
+    free(kernel->norm_bias);
+    free(kernel->by_distance);
+    free(kernel);
+}
+
+/* A kernel without memory to be in is a NULL with an error. */
+static Kernel *begin_kernel(const OrtCustomOp *op, const OrtApi *api, Reader *reader) {
+    reader->node = (Node){api, op->name(op)};
+    prepare_refusals(api);
+    Kernel *kernel = calloc(1, sizeof *kernel);
+    if (!kernel) {
+        reader->error = no_memory(&reader->node);
+        return NULL;
+    }
+    kernel->node = reader->node;
+    kernel->kernels = choose_kernels();
+    if (!kernel->kernels)
+        refuse(reader, "this processor has none of AVX512-VNNI, AVX-VNNI, AVX2 with FMA");
+    return kernel;
+}
+
+static OrtStatus *end_kernel(Kernel *kernel, Reader *reader, void **out) {
+    read_end(reader);
+    if (reader->error) {
+        if (kernel)
+            destroy_kernel(kernel);
+        return reader->error;
+    }
+    *out = kernel;
+    return NULL;
+}
+
+/* A constant may be freed when the session is ready, and lies at any address. */
+static float *copy(Reader *reader, Tensor from) {
+    size_t bytes = from.rows * from.columns * sizeof(float);
+    float *to = reader->error ? NULL : malloc(bytes);
+    if (to)
+        memcpy(to, from.data, bytes);
+    else if (!reader->error)
+        reader->error = no_memory(&reader->node);
+    return to;
+}
+
+static void read_activation(Kernel *kernel, Reader *reader) {
+    static const char *const names[] = {
+        [NO_ACTIVATION] = "", [GELU] = "gelu", [GELU_TANH] = "gelu_tanh", [SILU] = "silu", [RELU] = "relu",
+        [TANH] = "tanh",
+    };
+    kernel->activation = (Activation)read_choice(reader, "activation", names, sizeof names / sizeof names[0]);
+}
+
+static void read_add_norm(Kernel *kernel, Reader *reader, size_t width) {
+    kernel->has_residual = read_flag(reader, "residual");
+    if (kernel->has_residual)
+        kernel->residual_input = reader->next++;
+    if (!read_flag(reader, "norm"))
+        return;
+    kernel->norm.epsilon = read_real(reader, "epsilon", 0.0f, FLT_MAX);
+    kernel->norm.rms = read_flag(reader, "rms");
+    int has_bias = read_flag(reader, "norm_bias");
+    Tensor weight = read_constant(reader, &(Form){"the norm's weight", FLOAT_TYPE, 1, 1, (int64_t)width});
+    kernel->norm.weight = kernel->norm_weight = copy(reader, weight);
+    if (has_bias) {
+        Tensor bias = read_constant(reader, &(Form){"the norm's bias", FLOAT_TYPE, 1, 1, (int64_t)width});
+        kernel->norm.bias = kernel->norm_bias = copy(reader, bias);
+    }
+}
+
+static void read_shape(Kernel *kernel, Reader *reader) {
+    Attention *shape = &kernel->shape;
+    int64_t heads = read_whole(reader, "heads", 1, MOST_HEADS, NEEDED);
+    int64_t kv_heads = read_whole(reader, "kv_heads", 1, MOST_HEADS, heads);
+    int64_t size = read_whole(reader, "size", 0, MOST_SIZE, 0);
+    shape->first_only = read_flag(reader, "first_only");
+    shape->before = read_whole(reader, "before", -1, MOST_TOKENS, -1);
+    shape->after = read_whole(reader, "after", -1, MOST_TOKENS, -1);
+    shape->scale = 1.0f;
+    if (!reader->error && heads % kv_heads)
+        refuse(reader, "%lld heads do not share %lld heads of keys and values evenly", (long long)heads,
+               (long long)kv_heads);
+    shape->heads = (size_t)heads;
+    shape->kv_heads = (size_t)kv_heads;
+    shape->size = (size_t)size;
+    if (!read_flag(reader, "by_distance"))
+        return;
+    /* (heads, 2 * reach - 1) */
+    Tensor table = read_constant(reader, &(Form){"the bias by distance", FLOAT_TYPE, 2, heads, ANY});
+    if (!reader->error && table.columns % 2 == 0)
+        refuse(reader, "the bias by distance has %zu columns, of which none is in the middle", table.columns);
+    shape->reach = ((int64_t)table.columns + 1) / 2;
+    shape->by_distance = kernel->by_distance = copy(reader, table);
+}
+
+OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 1};
+    Kernel *kernel = begin_kernel(op, api, &reader);
+    if (!reader.error)
+        kernel->first = read_linear(&reader, kernel->kernels, "linear", MAY_HAVE_TAILS);
+    if (!reader.error)
+        read_activation(kernel, &reader);
+    if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
+        refuse(&reader, "attribute linear_tails is for layers without activation");
+    if (!reader.error)
+        read_add_norm(kernel, &reader, kernel->first->outputs);
+    return end_kernel(kernel, &reader, out);
+}
+
+OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 1};
+    Kernel *kernel = begin_kernel(op, api, &reader);
+    if (!reader.error)
+        kernel->first = read_linear(&reader, kernel->kernels, "up", NO_TAILS);
+    if (!reader.error)
+        kernel->second = read_linear(&reader, kernel->kernels, "down", MAY_HAVE_TAILS);
+    if (!reader.error) {
+        kernel->gated = read_flag(&reader, "gated");
+        size_t hidden = kernel->second->inputs;
+        if (kernel->first->outputs != (kernel->gated ? 2 * hidden : hidden) || (kernel->gated && hidden % 16))
+            refuse(&reader, "up has %zu outputs for %zu inputs of down%s", kernel->first->outputs, hidden,
+                   kernel->gated ? ", gated: twice as many and a multiple of 16" : "");
+    }
+    if (!reader.error)
+        read_activation(kernel, &reader);
+    if (!reader.error)
+        read_add_norm(kernel, &reader, kernel->second->outputs);
+    return end_kernel(kernel, &reader, out);
+}
+
+OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 4};
+    Kernel *kernel = begin_kernel(op, api, &reader);
+    if (!reader.error)
+        read_shape(kernel, &reader);
+    return end_kernel(kernel, &reader, out);
+}
+
+OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 2};
+    Kernel *kernel = begin_kernel(op, api, &reader);
+    if (!reader.error)
+        read_shape(kernel, &reader);
+    if (!reader.error && kernel->shape.first_only)
+        refuse(&reader, "attention of first tokens only is PackedAttention's");
+    if (!reader.error)
+        kernel->first = read_linear(&reader, kernel->kernels, "input", NO_TAILS);
+    if (!reader.error)
+        kernel->second = read_linear(&reader, kernel->kernels, "output", MAY_HAVE_TAILS);
+    if (!reader.error) {
+        size_t width = kernel->shape.heads * kernel->shape.size, kv_width = kernel->shape.kv_heads * kernel->shape.size;
+        if (!width || kernel->first->outputs != width + 2 * kv_width || kernel->second->inputs != width)
+            refuse(&reader, "%zu heads of size %zu do not fit %zu outputs of input and %zu inputs of output",
+                   kernel->shape.heads, kernel->shape.size, kernel->first->outputs, kernel->second->inputs);
+    }
+    if (!reader.error)
+        read_add_norm(kernel, &reader, kernel->second->outputs);
+    return end_kernel(kernel, &reader, out);
+}
+
+OrtStatus *create_embedding(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 3};
+    return end_kernel(begin_kernel(op, api, &reader), &reader, out);
+}
+
+OrtStatus *create_mean(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 2};
+    return end_kernel(begin_kernel(op, api, &reader), &reader, out);
+}

@@ -1,0 +1,132 @@
+/* What an operator runs: products with all that is around them, a block of rows at a time, so that what passes from one
+ * to the next stays in the second-level cache.
+ *
+ *     linear            out = add_norm(act(x @ w + bias))
+ *     feed_forward      out = add_norm(down(act(up(x)))); gated: down(act(gate(x)) * up(x)), gate and up one layer
+ *     attention_block   out = add_norm(output(attention(input(x))))
+ *
+ * x and out f32, row by row. Each returns 0 where there is no memory.
+ */
+#ifndef FASTEMBED_RT_FUSED_H
+#define FASTEMBED_RT_FUSED_H
+
+#include "add_norm.h"
+#include "attention.h"
+#include "gemm.h"
+
+enum { BLOCK = 64 }; /* rows, at most, but for attention of longer texts */
+
+/* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
+static size_t block_rows(size_t rows) {
+    size_t blocks = (rows + BLOCK - 1) / BLOCK;
+    return blocks ? round_up((rows + blocks - 1) / blocks, MR) : 1;
+}
+
+static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
+                  float *out, const Pool *pool) {
+    size_t most = block_rows(rows);
+    Quantized *q = allocate(most * layer->depth * sizeof(Quantized));
+    float *excess = allocate(most * layer->outliers * sizeof(float));
+    Tails tails;
+    int fits = allocate_tails(layer, most, &tails) && q && excess;
+    for (size_t r = 0; fits && r < rows; r += most) {
+        size_t here = min_size(most, rows - r);
+        float *to = out + r * layer->outputs;
+        quantize_rows(layer, x + r * layer->inputs, here, q, excess, &tails);
+        gather_tails(layer, &tails, here);
+        Gemm work = {
+            .layer = layer, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
+            .out = to,
+        };
+        gemm(&work, pool);
+        add_norm(norm, r, to, here, layer->outputs, pool);
+    }
+    free(tails.gathered);
+    free(excess);
+    free(q);
+    return fits;
+}
+
+static int feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
+                        int gated, const AddNorm *norm, float *out, const Pool *pool) {
+    size_t most = block_rows(rows);
+    Quantized *q = allocate(most * up->depth * sizeof(Quantized));
+    Quantized *hidden = allocate(most * down->depth * sizeof(Quantized));
+    float *excess = allocate(most * up->outliers * sizeof(float));
+    float *hidden_excess = allocate(most * down->outliers * sizeof(float));
+    Tails tails, hidden_tails;
+    int fits = allocate_tails(up, most, &tails) && q && hidden && excess && hidden_excess;
+    fits = allocate_tails(down, most, &hidden_tails) && fits;
+    for (size_t r = 0; fits && r < rows; r += most) {
+        size_t here = min_size(most, rows - r);
+        float *to = out + r * down->outputs;
+        quantize_rows(up, x + r * up->inputs, here, q, excess, &tails);
+        gather_tails(up, &tails, here);
+        Gemm first = {
+            .layer = up, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
+            .gated = gated, .next = down, .next_q = hidden, .next_excess = hidden_excess, .next_tails = &hidden_tails,
+        };
+        clear_tails(down, &hidden_tails, here);
+        gemm(&first, pool);
+        gather_tails(down, &hidden_tails, here);
+        Gemm second = {
+            .layer = down, .q = hidden, .excess = hidden_excess, .tails = &hidden_tails, .rows = here,
+            .activation = NO_ACTIVATION, .out = to,
+        };
+        gemm(&second, pool);
+        add_norm(norm, r, to, here, down->outputs, pool);
+    }
+    free(hidden_tails.gathered);
+    free(tails.gathered);
+    free(hidden_excess);
+    free(excess);
+    free(hidden);
+    free(q);
+    return fits;
+}
+
+/* A block is whole texts: queries, keys and values are read again while they are in the cache. */
+static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
+                           const AddNorm *norm, float *out, const Pool *pool) {
+    const int64_t *starts = shape->starts;
+    size_t first = 0, most = 0;
+    for (size_t text = 0; text < shape->texts; text++)
+        most = most > (size_t)(starts[text + 1] - starts[text]) ? most : (size_t)(starts[text + 1] - starts[text]);
+    most = most > BLOCK ? most : min_size(BLOCK, (size_t)starts[shape->texts]);
+    size_t mixed_width = shape->heads * shape->size;
+    float *projected = allocate(most * input->outputs * sizeof(float));
+    float *mixed = allocate(most * mixed_width * sizeof(float));
+    int64_t *local = allocate((shape->texts + 1) * sizeof(int64_t));
+    int fits = projected && mixed && local;
+    while (fits && first < shape->texts) {
+        size_t last = first + 1, start = (size_t)starts[first];
+        while (last < shape->texts && (size_t)starts[last + 1] - start <= BLOCK)
+            last++;
+        size_t rows = (size_t)starts[last] - start;
+        for (size_t text = first; text <= last; text++)
+            local[text - first] = starts[text] - (int64_t)start;
+        static const AddNorm nothing;
+        fits = linear(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, pool);
+        Attention work = *shape;
+        work.query = projected;
+        work.key = projected + shape->heads * shape->size;
+        work.value = work.key + shape->kv_heads * shape->size;
+        work.query_stride = work.key_stride = work.value_stride = input->outputs;
+        work.output = mixed;
+        work.output_stride = mixed_width;
+        work.starts = local;
+        work.texts = last - first;
+        fits = fits && attention(&work, pool);
+        AddNorm here = *norm;
+        if (here.residual)
+            here.residual += start * output->outputs;
+        fits = fits && linear(output, mixed, rows, NO_ACTIVATION, &here, out + start * output->outputs, pool);
+        first = last;
+    }
+    free(local);
+    free(mixed);
+    free(projected);
+    return fits;
+}
+
+#endif

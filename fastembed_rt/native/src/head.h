@@ -1,0 +1,119 @@
+/* A head of attention in int16: its arrays, and query, key and value on their way into them.
+ *
+ *     q[i, d] = round(query[i, d] * qk_limit / max |query|)       key likewise; value with V_LIMIT; round: half to even
+ *
+ * Scores are q @ k_panels and the output p @ v_panels, tiles of int16 (tiles.h): what is a column there is a key or a
+ * channel here.
+ */
+#ifndef FASTEMBED_RT_HEAD_H
+#define FASTEMBED_RT_HEAD_H
+
+#include "support.h"
+#include "tiles.h"
+
+enum { KEY_BLOCK = 128 }; /* keys; texts up to that length have one block */
+static const float V_LIMIT = 32767.0f;
+
+/* A head of a text under work. q, p and scores have the rows of a tile, p and scores the keys that those see. */
+typedef struct {
+    size_t length, size;    /* keys, channels (D); */
+    size_t keys, depth;     /* and both rounded up to whole vectors */
+    size_t blocks;          /* of keys */
+    const float *value;     /* (length, value_stride) */
+    size_t value_stride;
+    int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
+    int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
+    int16_t *q;             /* [MR][depth] */
+    int16_t *p;             /* [MR][keys that are seen] */
+    int16_t *staged;        /* [2][depth] rows on their way into panels */
+    float *scores;          /* [MR][keys that are seen] */
+    float *p_units;         /* [MR][blocks] what a step of each block's p is worth in the row */
+    int written[MR];        /* whether a row of the output holds something already */
+} Head;
+
+static size_t head_bytes(size_t keys, size_t depth, size_t blocks) {
+    return (keys * depth * 2 + MR * (depth + keys) + depth * 2) * sizeof(int16_t) + 64 * 4 +
+           MR * (keys + blocks) * sizeof(float);
+}
+
+/* Lays a head's arrays out in `memory` of head_bytes, those of floats at a multiple of 64. */
+static void lay_out(Head *head, int16_t *memory) {
+    head->k_panels = memory;
+    head->v_panels = head->k_panels + head->keys * head->depth;
+    head->q = head->v_panels + head->keys * head->depth;
+    head->p = head->q + MR * head->depth;
+    head->staged = head->p + MR * head->keys;
+    head->scores = (float *)(((uintptr_t)(head->staged + 2 * head->depth) + 63) / 64 * 64);
+    head->p_units = head->scores + MR * head->keys;
+}
+
+/* max |x| of x (rows, size), rows `stride` apart. */
+static float absolute_max(const float *x, size_t stride, size_t rows, size_t size) {
+    Floats most = broadcast(0.0f);
+    for (size_t r = 0; r < rows; r++) {
+        const float *row = x + r * stride;
+        size_t k = 0;
+        for (; k + LANES <= size; k += LANES)
+            most = maximum(most, absolute(load(row + k)));
+        if (k < size)
+            most = maximum(most, absolute(load_first(row + k, size - k)));
+    }
+    return reduce_max(most);
+}
+
+/* Largest int16 whose products of two, summed `size` times, stay within int32. */
+static float qk_limit(size_t size) {
+    float limit = __builtin_floorf(__builtin_sqrtf(2147483000.0f / (float)size)) - 1.0f;
+    return limit < 32767.0f ? limit : 32767.0f;
+}
+
+/* to[k] = round(x[k] * factor), k < size, half to even; zeros up to whole vectors. */
+INLINE void quantize_s16(const float *x, size_t size, float factor, int16_t *to) {
+    size_t k = 0;
+    for (; k + LANES <= size; k += LANES)
+        store_shorts(to + k, round_to_ints(mul(load(x + k), broadcast(factor))));
+    if (k < size)
+        store_shorts(to + k, round_to_ints(mul(load_first(x + k, size - k), broadcast(factor))));
+}
+
+/* key (length, stride) f32 -> k_panels: a key is a column, and K its channels. */
+NOINLINE void pack_keys(const Head *head, const float *key, size_t stride, float factor) {
+    size_t depth = head->depth, size = head->size, length = head->length;
+    int16_t *staged = head->staged;
+    if (length < head->keys)
+        memset(head->k_panels + (head->keys - LANES) * depth, 0, LANES * depth * sizeof(int16_t));
+    for (size_t k = 0; k < length; k++) {
+        int16_t *panel = head->k_panels + k / LANES * depth * LANES + k % LANES * KR_S16;
+        quantize_s16(key + k * stride, size, factor, staged);
+        for (size_t d = 0; d < depth; d += LANES, panel += LANES * LANES)
+            for (size_t step = 0; step < LANES / KR_S16; step++)
+                memcpy(panel + step * LANES * KR_S16, staged + d + step * KR_S16, STEP_BYTES);
+    }
+}
+
+/* value (length, stride) f32 -> v_panels: a channel is a column, and K the keys of a block, two a step. */
+NOINLINE void pack_values(const Head *head, float factor) {
+    size_t depth = head->depth, size = head->size, length = head->length, stride = head->value_stride;
+    const float *value = head->value;
+    int16_t *staged = head->staged;
+    for (size_t k = 0; k < head->keys; k += KR_S16) {
+        size_t first = k / KEY_BLOCK * KEY_BLOCK, width = min_size(KEY_BLOCK, head->keys - first);
+        int32_t *panel = (int32_t *)(head->v_panels + first * depth) + (k - first) / KR_S16 * LANES;
+        if (k >= length) {
+            for (size_t d = 0; d < depth; d += LANES)
+                store_ints(panel + d * width / KR_S16, broadcast_int(0));
+            continue;
+        }
+        quantize_s16(value + k * stride, size, factor, staged);
+        if (k + 1 < length)
+            quantize_s16(value + (k + 1) * stride, size, factor, staged + depth);
+        else
+            memset(staged + depth, 0, depth * sizeof(int16_t));
+        for (size_t d = 0; d < depth; d += LANES) {
+            Ints low = and_ints(load_shorts(staged + d), broadcast_int(0xFFFF));
+            store_ints(panel + d * width / KR_S16, or_ints(low, shift_left(load_shorts(staged + depth + d), 16)));
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,35 @@
+/* A node of a session: what create.c makes of its attributes and constants, and run.c runs. */
+#ifndef FASTEMBED_RT_OPERATORS_H
+#define FASTEMBED_RT_OPERATORS_H
+
+#include "layers.h"
+
+typedef struct {
+    Node node;
+    const Kernels *kernels;
+    const Linear *first, *second; /* linear; up and down; input and output */
+    Activation activation;
+    int gated, has_residual;
+    size_t residual_input;
+    AddNorm norm;
+    Attention shape;
+    float *norm_weight, *norm_bias, *by_distance; /* copies: a constant may be freed when the session is ready */
+} Kernel;
+
+/* The kernels of this processor, or those that FASTEMBED_RT_KERNELS names; NULL where there are none. */
+const Kernels *choose_kernels(void);
+
+/* For OrtCustomOp.create: a Kernel, or why there is none. */
+typedef OrtStatus *Create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out);
+Create create_linear, create_feed_forward, create_packed_attention, create_attention_block;
+Create create_embedding, create_mean;
+
+/* For OrtCustomOp.run: one call of a Kernel. */
+typedef OrtStatus *Run(void *self, OrtKernelContext *context);
+Run run_linear, run_feed_forward, run_packed_attention, run_attention_block;
+Run run_embedding, run_mean;
+
+/* For OrtCustomOp.destroy. */
+void destroy_kernel(void *self);
+
+#endif

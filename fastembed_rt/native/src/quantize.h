@@ -1,0 +1,157 @@
+/* Activations -> u8 for a product, and what the rounding to u8 clips from them, kept in float.
+ *
+ *     u[r, k] = x[r, k] * factor[k]                                  steps of the input's scale, after smoothing
+ *     q[r, k] = clip(round(u) + zero_point, 0, 255)                  round: half to even
+ *     excess[r, j] = what the clip takes from x of outlier channel j, in units of x
+ *     tails: of the other channels, u - (255 - zero_point) above, u + zero_point below, in steps
+ */
+#ifndef FASTEMBED_RT_QUANTIZE_H
+#define FASTEMBED_RT_QUANTIZE_H
+
+#include "kernels.h"
+#include "support.h"
+#include "tiles.h"
+
+/* Steps of a channel that fit into an integer; what is beyond counts as that many. */
+#define MOST_STEPS 1e6f
+
+/* u = x * factor, and no more than integers hold, as is NaN. What is less than they hold is rounded to their least. */
+INLINE Floats in_steps(Floats x, Floats factor) { return minimum(mul(x, factor), broadcast(MOST_STEPS)); }
+
+/* q of 16 channels. */
+INLINE void store_quantized(Quantized *p, Floats steps, Ints zero_point) {
+    Ints v = add_ints(round_to_ints(steps), zero_point);
+#if defined(__AVX512VNNI__)
+    store_bytes(p, minimum_ints(maximum_ints(v, broadcast_int(0)), broadcast_int(255)));
+#elif defined(__AVXVNNI__)
+    store_bytes(p, v); /* clips, too */
+#else
+    __m256i clipped = _mm256_max_epi16(narrow(v), _mm256_setzero_si256());
+    _mm256_storeu_si256((__m256i *)p, _mm256_min_epi16(clipped, _mm256_set1_epi16(255)));
+#endif
+}
+
+/* What the clip takes from x, which is smoothed already. */
+static float excess_of(const Linear *layer, float x) {
+    float low = (float)(0 - layer->zero_point) * layer->scale, high = (float)(255 - layer->zero_point) * layer->scale;
+    return x < low ? x - low : x > high ? x - high : 0.0f;
+}
+
+/* An element of a row with a tail. */
+typedef struct {
+    float beyond;           /* the part that the clip takes, in steps */
+    uint32_t step;          /* where the weights of the channel's step begin in a panel */
+    Quantized ones[KR];     /* of that step's weights, 1 for the channel's, else 0 */
+} Tail;
+
+/* The tails of some quantized rows. Found 16 channels at a time, in any order; gathered row by row, in the order of
+ * channels. */
+typedef struct {
+    uint16_t *masks;        /* (rows, depth / 16) a bit for each channel that has one, */
+    float *beyond;          /* (rows, depth) and its value, where there is one */
+    Tail *gathered;
+    uint32_t *starts;       /* (rows + 1) where the tails of a row begin in `gathered` */
+} Tails;
+
+/* 0 where there is no memory. A layer without tails needs none. */
+static int allocate_tails(const Linear *layer, size_t rows, Tails *tails) {
+    size_t cells = rows * layer->depth;
+    *tails = (Tails){0};
+    if (!layer->tails)
+        return 1;
+    tails->gathered =
+        allocate(cells * (sizeof(Tail) + sizeof(float)) + (rows + 1) * sizeof(uint32_t) + cells / LANES * 2);
+    if (!tails->gathered)
+        return 0;
+    tails->beyond = (float *)(tails->gathered + cells);
+    tails->starts = (uint32_t *)(tails->beyond + cells);
+    tails->masks = (uint16_t *)(tails->starts + rows + 1);
+    return 1;
+}
+
+/* Nothing is found yet. */
+static void clear_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    if (layer->tails)
+        memset(tails->masks, 0, rows * layer->depth / LANES * sizeof(uint16_t));
+}
+
+/* Notes the tails among the u of 16 channels from `column` on. */
+INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, size_t row, size_t column) {
+    if (__builtin_expect(!any_outside(steps, layer->low, layer->high), 1))
+        return;
+    Floats low = broadcast(layer->low), high = broadcast(layer->high);
+    size_t place = row * layer->depth + column;
+    steps = maximum(steps, broadcast(-MOST_STEPS));
+    store(tails->beyond + place, sub(steps, maximum(minimum(steps, high), low)));
+    tails->masks[place / LANES] = (uint16_t)(lanes_outside(steps, low, high) & layer->tail_channels[column / LANES]);
+}
+
+static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
+    if (!layer->tails)
+        return;
+    size_t groups = layer->depth / LANES;
+    uint32_t count = 0;
+    for (size_t r = 0; r < rows; r++) {
+        const uint16_t *masks = tails->masks + r * groups;
+        tails->starts[r] = count;
+        for (size_t g = 0; g < groups; g++) {
+            uint64_t four;
+            if (g % 4 == 0 && g + 4 <= groups && (memcpy(&four, masks + g, sizeof four), !four)) {
+                g += 3; /* nearly everywhere */
+                continue;
+            }
+            for (unsigned mask = masks[g]; mask; mask &= mask - 1) {
+                size_t channel = g * LANES + (size_t)__builtin_ctz(mask);
+                Tail *tail = tails->gathered + count++;
+                *tail = (Tail){tails->beyond[r * layer->depth + channel], (uint32_t)(channel / KR * LANES * KR), {0}};
+                tail->ones[channel % KR] = 1;
+            }
+        }
+    }
+    tails->starts[rows] = count;
+}
+
+/* sum_k tail[row, k] * w[k, n], in the order of channels, for the 16 outputs n of the panel at `column`. */
+INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row, size_t column) {
+    const PackedWeight *panel = (const PackedWeight *)layer->packed + column * layer->depth;
+    const Tail *last = tails->gathered + tails->starts[row + 1];
+    Floats sum = broadcast(0.0f);
+    for (const Tail *tail = tails->gathered + tails->starts[row]; tail < last; tail++) {
+        Ints step = load_ints((const int32_t *)(panel + tail->step));
+        Ints weights = dot_u8s8(broadcast_int(0), broadcast_step(tail->ones), step);
+        sum = fma16(broadcast(tail->beyond), to_floats(weights), sum);
+    }
+    return sum;
+}
+
+/* x (rows, inputs) f32 -> q (rows, depth), zeros beyond the inputs; excess (rows, outliers); tails, to be gathered. */
+static void quantize_rows(const Linear *layer, const float *x, size_t rows, Quantized *q, float *excess,
+                          const Tails *tails) {
+    Ints zero_point = broadcast_int(layer->zero_point);
+    clear_tails(layer, tails, rows);
+    for (size_t r = 0; r < rows; r++) {
+        const float *row = x + r * layer->inputs;
+        Quantized *to = q + r * layer->depth;
+        size_t k = 0;
+        for (; k + LANES <= layer->inputs; k += LANES) {
+            Floats steps = in_steps(load(row + k), load(layer->factor + k));
+            store_quantized(to + k, steps, zero_point);
+            if (layer->tails)
+                find_tails(layer, tails, steps, r, k);
+        }
+        if (k < layer->inputs) {
+            Quantized held[LANES];
+            size_t n = layer->inputs - k;
+            Floats steps = in_steps(load_first(row + k, n), load_first(layer->factor + k, n));
+            store_quantized(held, steps, zero_point);
+            if (layer->tails)
+                find_tails(layer, tails, steps, r, k);
+            memcpy(to + k, held, n * sizeof(Quantized));
+            memset(to + layer->inputs, 0, (layer->depth - layer->inputs) * sizeof(Quantized));
+        }
+        for (size_t j = 0; j < layer->outliers; j++)
+            excess[r * layer->outliers + j] = excess_of(layer, row[layer->channels[j]] * layer->outlier_factor[j]);
+    }
+}
+
+#endif

@@ -1,0 +1,272 @@
+/* What the operators compute in a call: feeds in, checked, and through the kernels to the output. */
+#include <string.h>
+
+#include "operators.h"
+
+/* ---- inputs and outputs ----------------------------------------------------------------------------------------- */
+
+/* x, and what is added to a call's outputs and how they are normalized. */
+static OrtStatus *get_rows(const Kernel *kernel, OrtKernelContext *context, size_t inputs, size_t outputs, Tensor *x,
+                           AddNorm *norm) {
+    const Form x_form = {"x", FLOAT_TYPE, 2, ANY, (int64_t)inputs};
+    OrtStatus *error = get_input(&kernel->node, context, 0, &x_form, 0, x);
+    *norm = kernel->norm;
+    if (!error && kernel->has_residual) {
+        const Form form = {"residual", FLOAT_TYPE, 2, (int64_t)x->rows, (int64_t)outputs};
+        Tensor residual;
+        error = get_input(&kernel->node, context, kernel->residual_input, &form, 0, &residual);
+        if (!error)
+            norm->residual = residual.data;
+    }
+    return error;
+}
+
+/* Starts that rise from 0 to the number of tokens; that they only rise keeps their differences within bounds. */
+static OrtStatus *get_starts(const Kernel *kernel, OrtKernelContext *context, size_t index, size_t tokens,
+                             Attention *work) {
+    static const Form form = {"starts", INT64_TYPE, 1, 1, ANY};
+    Tensor found;
+    OrtStatus *error = get_input(&kernel->node, context, index, &form, 0, &found);
+    if (error)
+        return error;
+    if (!found.columns)
+        return refusal(&kernel->node, "starts is empty; without texts it is [0]");
+    const int64_t *starts = found.data;
+    size_t texts = found.columns - 1;
+    if (starts[0] != 0 || starts[texts] != (int64_t)tokens)
+        return refusal(&kernel->node, "starts go from %lld to %lld and have to go from 0 to the number of tokens, %zu",
+                       (long long)starts[0], (long long)starts[texts], tokens);
+    for (size_t text = 0; text < texts; text++) {
+        int64_t from = starts[text], to = starts[text + 1];
+        if (to < from)
+            return refusal(&kernel->node, "starts fall from %lld to %lld at text %zu", (long long)from, (long long)to,
+                           text);
+        if (work->by_distance && to - from > work->reach)
+            return refusal(&kernel->node, "text %zu has %lld tokens, the bias by distance reaches over %lld", text,
+                           (long long)(to - from), (long long)work->reach);
+    }
+    work->starts = starts;
+    work->texts = texts;
+    return NULL;
+}
+
+typedef struct {
+    const OrtApi *api;
+    OrtKernelContext *context;
+    OrtStatus *error;
+} Running;
+
+/* Pieces of a call, which the session's threads take one after another, as many threads as it has up to this number.
+ * One costs some hundred instructions, so thousands of tasks are not as many pieces. Where one ends changes no bits. */
+enum { MOST_PIECES = 32 };
+
+static void run_parallel(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
+    Running *running = pool->context;
+    size_t pieces = count < MOST_PIECES ? count : MOST_PIECES;
+    OrtStatus *error =
+        CALL(running->api, ParallelFor, PARALLEL_FOR)(running->context, fn, count, pieces, argument);
+    if (error && !running->error)
+        running->error = error;
+    else if (error)
+        CALL(running->api, ReleaseStatus, RELEASE_STATUS)(error);
+}
+
+/* ---- what runs --------------------------------------------------------------------------------------------------- */
+
+static Running running_in(const Kernel *kernel, OrtKernelContext *context) {
+    return (Running){kernel->node.api, context, NULL};
+}
+
+static Pool pool_of(Running *running) { return (Pool){run_parallel, running}; }
+
+/* The status of a call whose kernels say whether they had the memory they need. */
+static OrtStatus *status_of(const Kernel *kernel, const Running *running, int had_memory) {
+    return running->error || had_memory ? running->error : no_memory(&kernel->node);
+}
+
+OrtStatus *run_linear(void *self, OrtKernelContext *context) {
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Tensor x;
+    AddNorm norm;
+    float *out;
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->first->outputs, &x, &norm);
+    if (!error)
+        error = get_output(&kernel->node, context, x.rows, kernel->first->outputs, &out);
+    if (error || !x.rows)
+        return error;
+    int had_memory =
+        kernel->kernels->linear(kernel->first, x.data, x.rows, kernel->activation, &norm, out, &pool);
+    return status_of(kernel, &running, had_memory);
+}
+
+OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Tensor x;
+    AddNorm norm;
+    float *out;
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
+    if (!error)
+        error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
+    if (error || !x.rows)
+        return error;
+    int had_memory = kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows, kernel->activation,
+                                                   kernel->gated, &norm, out, &pool);
+    return status_of(kernel, &running, had_memory);
+}
+
+OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
+    static const Form query_form = {"query", FLOAT_TYPE, 2, ANY, ANY};
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Attention work = kernel->shape;
+    Tensor query, key, value;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &query_form, 0, &query);
+    if (error)
+        return error;
+    size_t size = query.columns / work.heads, width = work.heads * size, kv_width = work.kv_heads * size;
+    if (!size || size > MOST_SIZE || query.columns != width || (work.size && work.size != size))
+        return refusal(&kernel->node, "query is %zu wide, which is not that of %zu heads", query.columns, work.heads);
+    const Form key_form = {"key", FLOAT_TYPE, 2, ANY, (int64_t)kv_width};
+    error = get_input(&kernel->node, context, 1, &key_form, 0, &key);
+    if (error)
+        return error;
+    const Form value_form = {"value", FLOAT_TYPE, 2, (int64_t)key.rows, (int64_t)kv_width};
+    error = get_input(&kernel->node, context, 2, &value_form, 0, &value);
+    if (!error)
+        error = get_starts(kernel, context, 3, key.rows, &work);
+    if (error)
+        return error;
+    size_t queries = work.first_only ? work.texts : key.rows;
+    if (query.rows != queries)
+        return refusal(&kernel->node, "query has %zu rows and has to have %zu", query.rows, queries);
+    error = get_output(&kernel->node, context, query.rows, width, &work.output);
+    if (error || !query.rows)
+        return error;
+    work.size = size;
+    work.query = query.data;
+    work.key = key.data;
+    work.value = value.data;
+    work.query_stride = work.output_stride = width;
+    work.key_stride = work.value_stride = kv_width;
+    if (work.first_only) /* a text without tokens has no attention to write */
+        memset(work.output, 0, query.rows * width * sizeof(float));
+    return status_of(kernel, &running, kernel->kernels->attention(&work, &pool));
+}
+
+OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Attention work = kernel->shape;
+    Tensor x;
+    AddNorm norm;
+    float *out;
+    OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
+    if (!error)
+        error = get_starts(kernel, context, 1, x.rows, &work);
+    if (!error)
+        error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
+    if (error || !x.rows)
+        return error;
+    int had_memory =
+        kernel->kernels->attention_block(kernel->first, &work, kernel->second, x.data, &norm, out, &pool);
+    return status_of(kernel, &running, had_memory);
+}
+
+typedef struct {
+    const int8_t *table;
+    const float *scales;
+    size_t width;
+    const int64_t *ids;
+    size_t rows;
+    float *out;
+} Embedding;
+
+enum { EMBEDDED_ROWS = 32 }; /* of one task */
+
+static void embed_rows(void *argument, size_t index) {
+    const Embedding *work = argument;
+    size_t width = work->width, last = (index + 1) * EMBEDDED_ROWS;
+    for (size_t r = index * EMBEDDED_ROWS; r < last && r < work->rows; r++) {
+        size_t id = (size_t)work->ids[r];
+        const int8_t *row = work->table + id * width;
+        float scale = float_at(work->scales, id), *to = work->out + r * width;
+        for (size_t k = 0; k < width; k++)
+            to[k] = (float)row[k] * scale;
+    }
+}
+
+OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
+    static const Form ids_form = {"ids", INT64_TYPE, 1, 1, ANY}, table_form = {"values", INT8_TYPE, 2, ANY, ANY};
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Tensor ids, table, scales;
+    float *out;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &ids_form, 0, &ids);
+    if (!error)
+        error = get_input(&kernel->node, context, 1, &table_form, 0, &table);
+    if (error)
+        return error;
+    const Form scales_form = {"scales", FLOAT_TYPE, 2, (int64_t)table.rows, 1};
+    error = get_input(&kernel->node, context, 2, &scales_form, 1, &scales); /* mapped from a file, at any address */
+    for (size_t k = 0; !error && k < ids.columns; k++) {
+        int64_t id = ((const int64_t *)ids.data)[k];
+        if (id < 0 || id >= (int64_t)table.rows)
+            error = refusal(&kernel->node, "token id %lld is not in the vocabulary of %zu", (long long)id, table.rows);
+    }
+    if (!error)
+        error = get_output(&kernel->node, context, ids.columns, table.columns, &out);
+    if (error || !ids.columns)
+        return error;
+    Embedding work = {table.data, scales.data, table.columns, ids.data, ids.columns, out};
+    run_parallel(&pool, embed_rows, &work, (ids.columns + EMBEDDED_ROWS - 1) / EMBEDDED_ROWS);
+    return running.error;
+}
+
+typedef struct {
+    const float *x;
+    const int64_t *starts;
+    size_t width;
+    float *out;
+} Mean;
+
+static void mean_rows(void *argument, size_t text) {
+    const Mean *work = argument;
+    int64_t start = work->starts[text], stop = work->starts[text + 1];
+    float *out = work->out + text * work->width;
+    memset(out, 0, work->width * sizeof(float));
+    for (int64_t r = start; r < stop; r++) {
+        const float *row = work->x + (size_t)r * work->width;
+        for (size_t k = 0; k < work->width; k++)
+            out[k] += row[k];
+    }
+    if (stop > start)
+        for (size_t k = 0; k < work->width; k++)
+            out[k] /= (float)(stop - start);
+}
+
+OrtStatus *run_mean(void *self, OrtKernelContext *context) {
+    static const Form form = {"x", FLOAT_TYPE, 2, ANY, ANY};
+    const Kernel *kernel = self;
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    Attention cut = {0};
+    Tensor x;
+    float *out;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &form, 0, &x);
+    if (!error)
+        error = get_starts(kernel, context, 1, x.rows, &cut);
+    if (!error)
+        error = get_output(&kernel->node, context, cut.texts, x.columns, &out);
+    if (error || !cut.texts || !x.columns)
+        return error;
+    Mean work = {x.data, cut.starts, x.columns, out};
+    run_parallel(&pool, mean_rows, &work, cut.texts);
+    return running.error;
+}

@@ -1,0 +1,19 @@
+/* Sizes and memory, as every kernel needs them. */
+#ifndef FASTEMBED_RT_SUPPORT_H
+#define FASTEMBED_RT_SUPPORT_H
+
+#include <stddef.h>
+#include <stdlib.h>
+
+/* Always: what is passed as a constant has to be one inside, for loops to unroll and branches to go. */
+#define INLINE static inline __attribute__((always_inline))
+/* Never: attention in one function has more variables than there are registers for. */
+#define NOINLINE static __attribute__((noinline))
+
+INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Memory at a multiple of 64, for free(). NULL where there is none: every caller passes that on. */
+INLINE void *allocate(size_t bytes) { return aligned_alloc(64, round_up(bytes ? bytes : 1, 64)); }
+
+#endif

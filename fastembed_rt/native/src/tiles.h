@@ -1,0 +1,159 @@
+/* The register tile of integer products: MR rows by NR columns of accumulators, KR values of K at a time.
+ *
+ *     acc[r, n] = sum_k a[r, k] * b[k, n]       a (MR, K) u8 or s16, b (K, NR) s8 or s16, acc (MR, NR) s32, exact
+ *
+ * a lies row by row, K rounded up to a multiple of KR. b lies in packed panels of LANES columns, and a panel step by
+ * step: [K / KR][LANES][KR], so that a step of a panel is one vector, and a step of a row of a is 4 bytes, which are
+ * broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
+ *
+ * VNNI multiplies bytes and adds four products a lane. Without it, bytes are widened to 16 bits, two products a lane:
+ * the instruction that multiplies bytes saturates and would give wrong sums.
+ */
+#ifndef FASTEMBED_RT_TILES_H
+#define FASTEMBED_RT_TILES_H
+
+#include "vectors.h"
+
+/* Quantized: an activation in 0..255. PackedWeight: a weight in -128..127. */
+#if defined(__AVX512VNNI__)
+#define SET_NAME "avx512vnni"
+typedef uint8_t Quantized;
+typedef int8_t PackedWeight;
+enum { KR = 4, MR = 8, VECTORS = 3 };
+#elif defined(__AVXVNNI__)
+#define SET_NAME "avxvnni"
+typedef uint8_t Quantized;
+typedef int8_t PackedWeight;
+enum { KR = 4, MR = 6, VECTORS = 1 };
+#else
+#define SET_NAME "avx2"
+typedef int16_t Quantized;
+typedef int16_t PackedWeight;
+enum { KR = 2, MR = 4, VECTORS = 1 };
+#endif
+
+enum {
+    NR = VECTORS * LANES,
+    KR_S16 = 2,     /* of products of int16 */
+    STEP_BYTES = 4  /* of a row, in a step of any type: KR * sizeof(Quantized), KR_S16 * sizeof(int16_t) */
+};
+
+/* A step of a row of a, broadcast. */
+#if defined(__AVX512VNNI__)
+typedef __m512i Step;
+INLINE Step broadcast_step(const void *p) {
+    int32_t step;
+    memcpy(&step, p, STEP_BYTES);
+    return _mm512_set1_epi32(step);
+}
+#else
+typedef __m256i Step;
+INLINE Step broadcast_step(const void *p) {
+    int32_t step;
+    memcpy(&step, p, STEP_BYTES);
+    return _mm256_set1_epi32(step);
+}
+#endif
+
+/* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
+#if defined(__AVX512VNNI__)
+INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
+#elif defined(__AVXVNNI__)
+INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
+    return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
+}
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
+    return pair_ints(_mm256_dpwssd_avx_epi32(acc.a, a, b.a), _mm256_dpwssd_avx_epi32(acc.b, a, b.b));
+}
+#else
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
+    return pair_ints(_mm256_add_epi32(acc.a, _mm256_madd_epi16(a, b.a)),
+                     _mm256_add_epi32(acc.b, _mm256_madd_epi16(a, b.b)));
+}
+INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return dot_s16(acc, a, b); }
+#endif
+
+typedef enum { U8S8, S16 } Operands;
+
+INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
+    return operands == U8S8 ? dot_u8s8(acc, a, b) : dot_s16(acc, a, b);
+}
+
+/* out[r, v] = acc of row r and panel v, for mr <= MR rows `lda` bytes apart and `vectors` <= VECTORS panels that follow
+ * one another, `steps` steps each. `operands`, mr and vectors are constants where this is inlined, and the loops over
+ * them unrolled: only then are the accumulators registers. (8 and 3 are the largest MR and VECTORS.)
+ *
+ * The panels of the next tile are prefetched: few rows use a panel only once, and it comes from a far cache. */
+INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, size_t lda, const void *b, size_t steps,
+                 Ints *out) {
+    const char *row = a, *panel = b;
+    size_t panel_bytes = steps * LANES * STEP_BYTES, ahead = vectors * panel_bytes;
+    Ints acc[MR][VECTORS], right[VECTORS];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            acc[r][v] = broadcast_int(0);
+    for (size_t s = 0; s < steps; s++, row += STEP_BYTES, panel += LANES * STEP_BYTES) {
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++) {
+            right[v] = load_ints((const int32_t *)(panel + v * panel_bytes));
+            _mm_prefetch(panel + v * panel_bytes + ahead, _MM_HINT_T0);
+        }
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++) {
+            Step left = broadcast_step(row + r * lda);
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                acc[r][v] = dot(operands, acc[r][v], left, right[v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            out[r * VECTORS + v] = acc[r][v];
+}
+
+/* Every (rows, panels) that a tile of this instruction set may have, for edges, too. C has no templates: a macro gives
+ * each a function of its own and a place in a table. */
+#if defined(__AVX512VNNI__)
+#define TILES(X) \
+    X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1) \
+    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) \
+    X(1, 3) X(2, 3) X(3, 3) X(4, 3) X(5, 3) X(6, 3) X(7, 3) X(8, 3)
+#elif defined(__AVXVNNI__)
+#define TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
+#else
+#define TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1)
+#endif
+
+typedef void Tile(const void *a, size_t lda, const void *b, size_t steps, Ints *out);
+
+#define DEFINE_TILE(mr, vectors)                                                                                       \
+    static void u8s8_##mr##x##vectors(const void *a, size_t lda, const void *b, size_t steps, Ints *out) {             \
+        tile(U8S8, mr, vectors, a, lda, b, steps, out);                                                                \
+    }                                                                                                                  \
+    static void s16_##mr##x##vectors(const void *a, size_t lda, const void *b, size_t steps, Ints *out) {              \
+        tile(S16, mr, vectors, a, lda, b, steps, out);                                                                 \
+    }
+#define U8S8_ENTRY(mr, vectors) [mr - 1][vectors - 1] = u8s8_##mr##x##vectors,
+#define S16_ENTRY(mr, vectors) [mr - 1][vectors - 1] = s16_##mr##x##vectors,
+
+TILES(DEFINE_TILE)
+
+/* The tile of (mr, vectors), as `tile` has it; lda in elements. out [mr][VECTORS]. */
+INLINE void tile_u8s8(size_t mr, size_t vectors, const Quantized *a, size_t lda, const PackedWeight *b, size_t steps,
+                      Ints *out) {
+    static Tile *const table[MR][VECTORS] = {TILES(U8S8_ENTRY)};
+    table[mr - 1][vectors - 1](a, lda * sizeof *a, b, steps, out);
+}
+
+INLINE void tile_s16(size_t mr, size_t vectors, const int16_t *a, size_t lda, const int16_t *b, size_t steps,
+                     Ints *out) {
+    static Tile *const table[MR][VECTORS] = {TILES(S16_ENTRY)};
+    table[mr - 1][vectors - 1](a, lda * sizeof *a, b, steps, out);
+}
+
+#endif
