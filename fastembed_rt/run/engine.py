@@ -68,7 +68,6 @@ class Engine:
         # is not worth them; and who says how long calls wait for others wants them gathered.
         in_pairs = threads == 2 and facts.light and max_wait == 0
         self._turns = Turns(
-            self._run_in_turn,
             self._limits.is_one_batch,
             self._pool.check_open,
             places=2 if in_pairs else 1,
@@ -100,7 +99,7 @@ class Engine:
         `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
         """
         self._pool.check_open()
-        return self._turns.run(rows, left_out)
+        return self._turns.run(rows, left_out, self._run_in_turn)
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""

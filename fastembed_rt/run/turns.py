@@ -73,7 +73,6 @@ class Turns:
 
     def __init__(
         self,
-        run: Run,
         fits: Callable[[Sequence[Ids]], bool],
         check_open: Callable[[], None],
         *,
@@ -83,20 +82,22 @@ class Turns:
         """Nobody's.
 
         Args:
-            run: what a turn is for.
             fits: whether rows make one batch.
             check_open: raises where nobody leads any more.
             places: how many calls lead at a time.
             max_wait: seconds that a call waits for others to join it.
         """
-        self._run, self._fits, self._check_open = run, fits, check_open
+        self._fits, self._check_open = fits, check_open
         self._max_wait = max_wait
         self._places = range(places)
         self._leading: dict[int, FrameType] = {}  # by place, the call that has it or is to take it
         self._queue: dict[_Small, None] = {}  # calls that wait, in the order they came
 
-    def run(self, rows: Sequence[Ids], left_out: Ids) -> Results:
-        """Results (n, dim) of a call's rows, once it has led or another has run it along."""
+    def run(self, rows: Sequence[Ids], left_out: Ids, run: Run) -> Results:
+        """Results (n, dim) of a call's rows, once it has led or another has run it along.
+
+        `run` is what a turn is for. Kept here, it would keep the engine that is dropped, and its sessions.
+        """
         frame = sys._getframe()
         mine = _Small(rows, left_out)
         try:
@@ -106,7 +107,7 @@ class Turns:
                 self._queue[mine] = None
                 place = self._wait(mine, frame)
             if place is not None:
-                self._lead(mine, frame, place)
+                self._lead(mine, frame, place, run)
         finally:
             # Should this be left out, by a second interruption: others see that the call is over.
             if self._queue:
@@ -147,7 +148,7 @@ class Turns:
             mine.sleep()
         return None
 
-    def _lead(self, mine: _Small, frame: FrameType, place: int) -> None:
+    def _lead(self, mine: _Small, frame: FrameType, place: int, run: Run) -> None:
         """Run a call, and those that wait with it."""
         if self._max_wait > 0:
             time.sleep(self._max_wait)
@@ -157,10 +158,10 @@ class Turns:
         )
         try:
             if len(group) == 1:
-                mine.results = self._run(mine.rows, mine.left_out, alone=alone)
+                mine.results = run(mine.rows, mine.left_out, alone=alone)
                 return
             rows = [row for call in group for row in call.rows]
-            results = self._run(rows, np.concatenate([call.left_out for call in group]), alone=alone)
+            results = run(rows, np.concatenate([call.left_out for call in group]), alone=alone)
         except BaseException as error:
             for call in group[1:]:  # one call's fault must not be another's
                 call.apart = True
@@ -169,7 +170,7 @@ class Turns:
                 call.wake()
             if len(group) == 1 or from_outside(error):
                 raise
-            mine.results = self._run(mine.rows, mine.left_out, alone=True)
+            mine.results = run(mine.rows, mine.left_out, alone=True)
             return
         start = 0
         for call in group:

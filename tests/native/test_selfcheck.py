@@ -68,10 +68,12 @@ def test_every_set_of_kernels_that_runs_here_finds_itself_right(monkeypatch: pyt
 @runs
 def test_it_takes_less_than_a_millisecond() -> None:
     selfcheck = ctypes.CDLL(str(native.library())).fastembed_rt_selfcheck
-    begun = time.perf_counter()
-    for _ in range(10):
+    taken = []
+    for _ in range(50):
+        begun = time.perf_counter()
         selfcheck()
-    assert time.perf_counter() - begun < 0.01  # some 30 microseconds each
+        taken.append(time.perf_counter() - begun)
+    assert min(taken) < 0.001  # some 30 microseconds; others may have the processor meanwhile
 
 
 @runs

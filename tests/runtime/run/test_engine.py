@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -95,6 +97,25 @@ class Meeting(Notes):
 
 def rows(*lengths: int) -> list[Ids]:
     return [np.ones(length, dtype=np.int64) for length in lengths]
+
+
+def test_a_dropped_engine_is_gone_at_once_and_its_sessions_with_it() -> None:
+    gc.collect()
+    gc.disable()  # no circle keeps it until somebody looks for circles
+    try:
+        made = engine()
+        made.run_small(rows(5), np.zeros(1, np.int64))
+        made.collect(made.submit(rows(*[250] * 4), np.zeros(4, np.int64), Call()))
+        gone = [weakref.ref(made), *(weakref.ref(session) for session in made.sessions)]
+        assert len(gone) == 3
+        del made
+        for _ in range(100):  # its threads end first
+            if all(one() is None for one in gone):
+                break
+            time.sleep(0.02)
+        assert [one() for one in gone] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("own", [False, True])
