@@ -34,7 +34,7 @@ from fastembed_rt_export.quantize import calibration, degenerate_texts, long_tex
 Vectors = npt.NDArray[np.float32]
 INT8 = "model.cpu.int8.onnx"
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
-SAMPLES = {"short_queries_squad_dev": 160, "medium_stsb_dev_sentences": 120, "paragraph_xquad_contexts": 80}
+SAMPLES = {"short_queries_squad_dev": 100, "medium_stsb_dev_sentences": 80, "paragraph_xquad_contexts": 30}
 
 
 def quick(source: Path, output: Path, **options: object) -> Path:

@@ -160,17 +160,17 @@ def test_plain_onnxruntime_and_tokenizers_give_the_same_vectors(directory: Path,
 
 @needs_data
 def test_questions_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
-    assert_same(model, reference, strings("texts/short_queries_squad_dev.jsonl", 200))
+    assert_same(model, reference, strings("texts/short_queries_squad_dev.jsonl", 100))
 
 
 @needs_data
 def test_paragraphs_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
-    assert_same(model, reference, strings("texts/paragraph_xquad_contexts.jsonl", 50))
+    assert_same(model, reference, strings("texts/paragraph_xquad_contexts.jsonl", 30))
 
 
 @needs_data
 def test_naughty_strings_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
-    assert_same(model, reference, strings("unicode/blns.json"))
+    assert_same(model, reference, strings("unicode/blns.json")[::2])
 
 
 @pytest.mark.slow
