@@ -16,7 +16,7 @@ from fastembed_rt_export.gate.parity import parity_texts
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.graph import Graph
 from fastembed_rt_export.graph.writer import write
-from fastembed_rt_export.quantize import calibration, sample, stages
+from fastembed_rt_export.quantize import calibration, groups, sample, stages
 from fastembed_rt_export.tasks.embedding import build
 from fastembed_rt_export.tokenizer import tokenizer_json
 
@@ -37,20 +37,20 @@ def test_every_architecture_is_cut_and_gives_the_same_vectors(
     tokenizer = TextTokenizer(tmp_path / "tokenizer.json", max_length=40)
     texts = tasks.quantizing(checkpoint).sample(tokenizer, [case.text for case in parity_texts()][::8])
     monkeypatch.setattr(stages, "LARGE", 1)  # the weights of small models are small
-    groups = calibration.Groups()
-    graph = build(checkpoint, calibration.probe(groups), CPU.opset or 0).graph
-    part = graph.ending_in([texts.output], groups.values)
-    cut = stages.stages(part, groups.values, part.weight_bytes // 8)
+    found = groups.Groups()
+    graph = build(checkpoint, groups.probe(found), CPU.opset or 0).graph
+    part = graph.ending_in([texts.output], found.values)
+    cut = stages.stages(part, found.values, part.weight_bytes // 8)
     assert len(cut) >= 3
-    assert sorted(value for stage in cut for value in stage.watched) == sorted(groups.values)
+    assert sorted(value for stage in cut for value in stage.watched) == sorted(found.values)
     assert max(stage.graph.weight_bytes for stage in cut) < 0.6 * part.weight_bytes
     monkeypatch.setattr(calibration, "LEAST_STAGE", part.weight_bytes // 8)
-    found = calibration.calibrate(
+    calibrated = calibration.calibrate(
         lambda target: build(checkpoint, target, CPU.opset or 0).graph, texts.only([0, 5]), texts, threads=1
     )
     write(graph_of(source), tmp_path, "whole.onnx", name="whole", metadata={})
     whole = sample.vectors(tmp_path / "whole.onnx", texts, threads=1)
-    close(found.exact, whole)
+    close(calibrated.exact, whole)
 
 
 def test_a_small_graph_is_one_stage(tmp_path: Path) -> None:

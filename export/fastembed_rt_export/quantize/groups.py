@@ -1,0 +1,121 @@
+"""Groups of layers that read the same values: what is quantized together, found by building the graph once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..graph.cpu import CPU, with_linears
+from ..graph.graph import Graph, Value
+from ..graph.int8 import group_key
+from ..graph.layers import FeedForward, Heads, Projections, Residual, ScoreBias
+from ..graph.target import Target, Tokens
+from ..graph.weight import Floats, Linear
+from .texts import SEED
+
+PROJECTED = 96  # outputs of the random projection
+CHUNK = 4096  # columns of a weight that are worked on at a time
+MOST_COLUMNS = 8192  # of a group, on which candidates are compared
+
+
+@dataclass
+class Groups:
+    """Groups of layers of a graph, by key."""
+
+    reads: dict[str, list[Value]] = field(default_factory=dict)
+    layers: dict[str, Sequence[Linear]] = field(default_factory=dict)
+    free: set[str] = field(default_factory=set)  # groups whose smoothing folds into an earlier layer
+    folds_into: dict[str, str] = field(default_factory=dict)  # that layer's weight -> the group
+    linear: set[str] = field(default_factory=set)  # groups whose outputs go through no activation (graph/native.py)
+
+    @property
+    def values(self) -> list[Value]:
+        """What any of them reads. Layers that are run several times (ALBERT's) read several."""
+        return list(dict.fromkeys(value for read in self.reads.values() for value in read))
+
+
+def probe(groups: Groups, base: Target = CPU) -> Target:
+    """The target, noting each group of layers, the values it reads, and whose smoothing folds into which layer."""
+
+    def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        key = group_key(layers)
+        groups.reads.setdefault(key, []).append(states)
+        groups.layers.setdefault(key, list(layers))
+        return base.linears(graph, states, layers)
+
+    def balance(value: Linear, output: Linear) -> tuple[Linear, Linear]:
+        groups.free.add(group_key([output]))
+        groups.folds_into[value.weight.name] = group_key([output])
+        return value, output
+
+    def attention_block(
+        graph: Graph,
+        tokens: Tokens,
+        states: Value,
+        *,
+        projections: Projections,
+        heads: Heads,
+        bias: ScoreBias,
+        then: Residual | None,
+    ) -> None:
+        groups.linear.add(group_key([projections.output]))
+
+    def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> None:
+        groups.linear.add(group_key([layers.down]))
+
+    if base is not CPU:
+        return replace(base, linears=linears)
+    return replace(
+        with_linears(CPU, linears),
+        balance=balance,
+        attention_block=attention_block,
+        feed_forward_block=feed_forward_block,
+    )
+
+
+class Weights:
+    """The weights of a group, (K, N) of all its layers side by side, with earlier groups' smoothing folded in."""
+
+    def __init__(self, groups: Groups, key: str, folds: Mapping[str, Floats]) -> None:
+        self._layers = groups.layers[key]
+        self._folds = [folds.get(groups.folds_into.get(layer.weight.name, "")) for layer in self._layers]
+        self.count = len(self._layers)
+        self._width = sum(layer.out_features for layer in self._layers)
+        self._sizes = [len(range(0, layer.out_features, CHUNK)) for layer in self._layers]
+
+    def chunks(self, layer: int) -> Iterator[tuple[int, Floats]]:
+        """(K, n) columns of a layer at a time, with the number of the chunk in the group."""
+        weight, fold = self._layers[layer].weight.load().T, self._folds[layer]
+        for index, begin in enumerate(range(0, weight.shape[1], CHUNK)):
+            columns = weight[:, begin : begin + CHUNK].astype(np.float32)
+            if fold is not None:
+                columns = columns / fold[begin : begin + CHUNK]
+            yield sum(self._sizes[:layer]) + index, columns
+
+    def _all(self) -> Iterator[tuple[int, Floats]]:
+        for layer in range(self.count):
+            yield from self.chunks(layer)
+
+    def projection(self, number: int, columns: int) -> Floats:
+        """(n, R) the rows of the random projection that belong to a chunk."""
+        random = np.random.default_rng([SEED, number])
+        return random.standard_normal((columns, PROJECTED), dtype=np.float32) / np.float32(np.sqrt(PROJECTED))
+
+    def sketch(self) -> Floats:
+        """(K, R) the weights through a random projection."""
+        found: Floats = np.sum(
+            [columns @ self.projection(number, columns.shape[1]) for number, columns in self._all()], axis=0
+        )
+        return found
+
+    def largest(self) -> Floats:
+        """(K,) largest magnitude of each input's weights."""
+        found: Floats = np.max([np.abs(columns).max(axis=1) for _, columns in self._all()], axis=0)
+        return found
+
+    def some(self) -> Floats:
+        """(K, n) every so many columns, larger for those left out: of a vocabulary's worth, a share tells as much."""
+        step = -(-self._width // MOST_COLUMNS)
+        return np.float32(np.sqrt(step)) * np.concatenate([columns[:, ::step] for _, columns in self._all()], axis=1)
