@@ -232,7 +232,13 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     opset = base.opset or wanted.opset
     with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:
         found = quantize.calibrate(
-            lambda target: build(target, opset).graph, sample, held_out, available_threads(), base, bar.update
+            lambda target: build(target, opset).graph,
+            sample,
+            held_out,
+            available_threads(),
+            base,
+            bar.update,
+            quantize.share_of(wanted.reach.per_token),
         )
     say(f"calibrated int8: {len(found.errors)} groups of layers")
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))

@@ -51,6 +51,7 @@ def calibrate(
     threads: int,
     base: Target = CPU,
     step: Callable[[int], None] = lambda _: None,
+    share: float = 1.0,
 ) -> Calibrated:
     """Recipe for the graph's groups of layers.
 
@@ -61,6 +62,7 @@ def calibrate(
         threads: of each run.
         base: target whose graph is quantized.
         step: called with the share of the work done since the last call, in thousandths.
+        share: of the tokens that weights are rounded on, for large models.
     """
     groups = Groups()
     graph = build(probe(groups, base))
@@ -72,8 +74,8 @@ def calibrate(
     part = graph.ending_in([held_out.output], watched)
     most = max(LEAST_STAGE, part.weight_bytes // STAGES) if base is CPU else part.weight_bytes + 1
     cut = stages(part, watched, most)
-    run = Watched(sample, held_out, threads)
-    found = _Found(groups, len(held_out.rows))
+    run = Watched(sample, held_out, threads, share)
+    found = _Found(groups, len(held_out.rows), int(share * CHOICE))
     done = 0
     for number, stage in enumerate(cut, 1):
         found.quantize(run.through(stage), threads)
@@ -97,8 +99,8 @@ class _One:
 class _Found:
     """Recipes of the groups whose inputs have been seen."""
 
-    def __init__(self, groups: Groups, texts: int) -> None:
-        self._groups, self._texts = groups, texts
+    def __init__(self, groups: Groups, texts: int, choice: int) -> None:
+        self._groups, self._texts, self._choice = groups, texts, choice
         self._seen: dict[Value, Seen] = {}
         self._open = list(groups.reads)
         self.recipes: dict[str, GroupRecipe] = {}
@@ -142,7 +144,7 @@ class _Found:
         inputs = Inputs(seen.sample, seen.low, seen.high)
         sketch = weights.sketch()
         outputs = Outputs(sketch, weights.largest(), weights.some())
-        step = max(len(inputs.sample) // CHOICE, 1)
+        step = max(len(inputs.sample) // self._choice, 1)
         free = key in self._groups.free
         group = ranges.choose(inputs.every(step), outputs, free=free, tails=key in self._groups.linear)
         counts = outputs.counts(inputs.sample)

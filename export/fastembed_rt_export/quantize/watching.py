@@ -37,12 +37,13 @@ class Seen:
 class Watched:
     """The batches of all texts, and what leads from one stage to the next."""
 
-    def __init__(self, sample: Sample, held_out: Sample, threads: int) -> None:
+    def __init__(self, sample: Sample, held_out: Sample, threads: int, share: float = 1.0) -> None:
+        """Of the tokens that are looked at, a share is."""
         self._threads, self._held_out = threads, held_out
         self._out: list[Any] = [None] * len(held_out.rows)
         # Of each batch: the texts, their numbers, the places of the tokens looked at, what has been made so far.
         self._batches: list[tuple[Sample, Ids, list[Ids], dict[Value, Any]]] = []
-        for texts, tokens in ((sample, SAMPLE), (held_out, HELD)):
+        for texts, tokens in ((sample, int(share * SAMPLE)), (held_out, int(share * HELD))):
             places = some_tokens([len(row) for row in texts.rows], tokens, SEED)
             self._batches += [(texts, batch, [places[k] for k in batch], {}) for batch in texts.batches()]
 

@@ -106,7 +106,7 @@ def test_a_dropped_engine_is_gone_at_once_and_its_sessions_with_it() -> None:
         made = engine()
         made.run_small(rows(5), np.zeros(1, np.int64))
         made.collect(made.submit(rows(*[250] * 4), np.zeros(4, np.int64), Call()))
-        gone = [weakref.ref(made), *(weakref.ref(session) for session in made.sessions)]
+        gone: list[Any] = [weakref.ref(made), *(weakref.ref(session) for session in made.sessions)]
         assert len(gone) == 3
         del made
         for _ in range(100):  # its threads end first
