@@ -25,8 +25,8 @@ CALIBRATION_FILES = (
     'pass a UTF-8 file with a text a line, a .jsonl file of strings or {"text": ...}, or a directory of such'
 )
 TOKENS = 8_192  # of the given texts: every one costs a run of the float graph
-# Multiply-adds of these tokens: a model of more than 150 million weights has fewer of all kinds, down to a quarter.
-WORK, LEAST = 1.2e12, 0.25
+# Multiply-adds of these tokens: a model of more than 130 million weights has fewer of all kinds, down to a quarter.
+WORK, LEAST = 1.1e12, 0.25
 SEED = 0
 REPEATED = ("yes", "of the", "run", "1", ";", "two words", "мир", "水")
 OFTEN = 400  # times that some of them are repeated
