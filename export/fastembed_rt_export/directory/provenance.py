@@ -10,7 +10,7 @@ CARD = "README.md"
 
 
 def license_and_languages(root: Path, notes: list[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Both as the card has them; None and () where it says nothing. `notes` gets a sentence on a card that is damaged."""
+    """Both as the card has them, None and () where it does not. `notes` gets one where it is damaged."""
     path = root / CARD
     if not path.is_file():
         return None, ()

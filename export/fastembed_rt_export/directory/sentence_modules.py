@@ -27,7 +27,7 @@ class Module:
 
 
 def chain(checkpoint: Checkpoint) -> tuple[Module, ...]:
-    """The modules that do what the graph does behind the transformer. A cut of the vectors is none: a setting says it."""
+    """The modules that do what the graph does behind the transformer; a cut of the vectors is a setting, no module."""
     heads = [head for head in checkpoint.heads if not isinstance(head, Truncate)]
     return (
         Module("Transformer", ""),
@@ -73,7 +73,7 @@ def _module(head: Head, index: int) -> Module:
         weights = {name: head.tensors.get(name, (head.dim,)) for name in names}
         return Module("LayerNorm", f"{index}_LayerNorm", {"dimension": head.dim}, weights)
     assert isinstance(head, Dense)
-    shapes = {"linear.weight": (head.outputs, head.inputs)}
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (head.outputs, head.inputs)}
     if head.bias:
         shapes["linear.bias"] = (head.outputs,)
     if head.residual and head.inputs != head.outputs:

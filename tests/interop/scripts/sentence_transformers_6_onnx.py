@@ -1,4 +1,4 @@
-"""sentence-transformers 6, ONNX back end, with optimum-onnx 0.1.0, whose exporter does not import beside transformers 5.
+"""sentence-transformers 6, ONNX back end, with optimum-onnx 0.1.0, whose exporter does not know transformers 5.
 
 Its newest release asks for transformers below 4.58, which sentence-transformers 6 does not take. What loads and runs a
 graph works beside both; what exports one is replaced by nothing here, since nothing is exported.
