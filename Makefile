@@ -23,6 +23,7 @@ help:
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
+	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
@@ -72,6 +73,32 @@ $(OPTIMUM)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)'
 	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)' -e '.[cpu,optimum]' 'sentence-transformers>=5.0,<6'
+	@touch $@
+
+# One model directory in other tools, each in an environment of its own under build/interop (gigabytes, and Node 20).
+# FASTEMBED_RT_REAL names the folder with the checkpoints minilm, mpnet and e5.
+.PHONY: interop
+INTEROP := build/interop
+interop: $(TEST)/.ready $(INTEROP)/.ready
+	FASTEMBED_RT_INTEROP=$(CURDIR)/$(INTEROP) $(TEST)/bin/pytest -m interop tests/interop
+
+# sentence-transformers 6 takes transformers 5 and up, optimum-onnx 0.1.0 below 4.58: see tests/interop/scripts.
+$(INTEROP)/.ready: Makefile
+	mkdir -p $(INTEROP)/node
+	for name in sentence-transformers-5 sentence-transformers-6 fastembed light-embed txtai onnxruntime; do \
+		$(PYTHON) -m venv $(INTEROP)/$$name || exit 1; done
+	$(INTEROP)/sentence-transformers-5/bin/pip install --quiet '$(TORCH)'
+	$(INTEROP)/sentence-transformers-5/bin/pip install --quiet '$(TORCH)' 'sentence-transformers[onnx]==5.7.0'
+	$(INTEROP)/sentence-transformers-6/bin/pip install --quiet '$(TORCH)'
+	$(INTEROP)/sentence-transformers-6/bin/pip install --quiet '$(TORCH)' sentence-transformers==6.2.0 onnx onnxruntime requests
+	$(INTEROP)/sentence-transformers-6/bin/pip install --quiet --no-deps optimum==2.1.0 optimum-onnx==0.1.0
+	$(INTEROP)/fastembed/bin/pip install --quiet fastembed==0.9.1
+	$(INTEROP)/light-embed/bin/pip install --quiet light-embed==1.0.9
+	$(INTEROP)/txtai/bin/pip install --quiet '$(TORCH)'
+	$(INTEROP)/txtai/bin/pip install --quiet '$(TORCH)' txtai==9.14.0 onnxruntime
+	$(INTEROP)/onnxruntime/bin/pip install --quiet onnxruntime tokenizers
+	cd $(INTEROP)/node && npm init --yes >npm.log && \
+		npm install --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.2 >>npm.log
 	@touch $@
 
 # One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.

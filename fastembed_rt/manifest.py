@@ -83,6 +83,8 @@ class Source:
     revision: str | None = None
     model_type: str
     sha256: str  # over the weight files' contents, in name order
+    license: str | None = None  # as the checkpoint's card says, under the hub's name for it
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,7 @@ class Manifest:
     tokenizer: FileRecord
     variants: tuple[Variant, ...]
     default_variant: str  # file name of the variant that loads when no precision is asked for
+    tool_files: tuple[FileRecord, ...] = ()  # settings, and graphs under other names, for tools that are not this one
     overrides: Mapping[str, Any] = field(default_factory=dict)  # what the exporter was told against the checkpoint
     notes: tuple[str, ...] = ()  # what a reader should know: tensors left out, limits capped
     parity: Mapping[str, Any] = field(default_factory=lambda: {"status": NOT_VERIFIED})
@@ -211,6 +214,7 @@ class Manifest:
         records = {self.tokenizer.file: self.tokenizer}
         for variant in self.variants:
             records.update({record.file: record for record in variant.files})
+        records.update({record.file: record for record in self.tool_files})
         for route in self.routes.values():
             records.update({record.file: record for record in route.files})
         return tuple(records.values())

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import fake_hub_uploads as uploads
+
 LARGE_FILES = (".safetensors", ".bin", ".onnx")  # kept in another store, reached through a redirect
 
 
@@ -33,10 +35,18 @@ class FakeRepository:
     commits: dict[str, dict[str, bytes]]
     private_token: str | None = None  # the token that may read it, when it is private
     gated: bool = False
+    main: str = ""  # commit
+    branches: dict[str, str] = field(default_factory=dict)  # the others
+    messages: dict[str, str] = field(default_factory=dict)  # of commits that were pushed
 
     @property
     def head(self) -> str:
-        return list(self.commits)[-1]
+        return self.main
+
+    def at(self, revision: str) -> str | None:
+        """The commit of a branch or of itself."""
+        found = self.head if revision == "main" else self.branches.get(revision, revision)
+        return found if found in self.commits else None
 
 
 @dataclass
@@ -49,6 +59,7 @@ class FakeHub:
     known_tokens: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
     broken_paths: dict[str, int] = field(default_factory=dict)  # path -> status it fails with
+    objects: dict[str, bytes] = field(default_factory=dict)  # large files that were sent, by SHA-256
 
     def add(
         self,
@@ -66,7 +77,7 @@ class FakeHub:
             self.known_tokens.add(private_token)
         seed = f"{name} {len(repository.commits)}".encode() + b"".join(content.values())
         commit = hashlib.sha1(seed).hexdigest()
-        repository.commits[commit] = content
+        repository.commits[commit], repository.main = content, commit
         return commit
 
     def downloaded(self) -> list[str]:
@@ -94,7 +105,7 @@ class FakeHub:
 def running_hub() -> Iterator[FakeHub]:
     """A hub that serves until the block ends."""
     hub = FakeHub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
+    handler = type("Handler", (Handler,), {"hub": hub})
     with _serving(handler) as hub.url, _serving(handler) as hub.store:
         yield hub
 
@@ -113,7 +124,7 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
 
@@ -126,20 +137,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         address = urlsplit(self.path)
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         sent = token if scheme == "Bearer" else None
         self.hub.requests.append(Request(self.command, address.path, sent))
         path = unquote(address.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path in self.hub.broken_paths:
-            self._send(self.hub.broken_paths[path])
+            self.send(self.hub.broken_paths[path])
         elif sent is not None and sent not in self.hub.known_tokens:
-            self._fail(401, None, "Invalid credentials in Authorization header")
+            self.fail(401, None, "Invalid credentials in Authorization header")
+        elif self.command in ("POST", "PUT"):
+            uploads.answer(self, path, body, sent)
         elif path.startswith("/large/"):
             _, _, organisation, commit, file = path.split("/", 4)
             name = next(name for name in self.hub.repositories if name.replace("/", "--") == organisation)
-            self._send(200, self.hub.repositories[name].commits[commit][file])
+            self.send(200, self.hub.repositories[name].commits[commit][file])
         elif path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/"), sent, parse_qs(address.query))
         elif "/resolve/" in path:
@@ -147,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             revision, _, file = rest.partition("/")
             self._resolve(name, revision, file, sent)
         else:
-            self._send(404)
+            self.send(404)
 
     def _api(self, path: str, token: str | None, query: dict[str, list[str]]) -> None:
         for word in ("/tree/", "/revision/"):
@@ -166,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = [_tree_entry(file, data) for file, data in files.items() if "/" not in file]
         else:
             body = [_tree_entry(file, data) for file, data in files.items()]
-        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        self.send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, file: str, token: str | None) -> None:
         found = self._commit(name, revision, token, content=True)
@@ -175,16 +195,16 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = found
         headers = {"X-Repo-Commit": commit}
         if file not in files:
-            self._fail(404, "EntryNotFound", "Entry not found", headers)
+            self.fail(404, "EntryNotFound", "Entry not found", headers)
             return
         data = files[file]
         if file.endswith(LARGE_FILES):
             large = f"/large/{name.replace('/', '--')}/{commit}/{file}"
             sha256 = f'"{hashlib.sha256(data).hexdigest()}"'
             linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": sha256, "ETag": '"pointer"'}
-            self._send(302, headers={**headers, **linked, "Location": self.hub.store + large})
+            self.send(302, headers={**headers, **linked, "Location": self.hub.store + large})
         else:
-            self._send(200, data, {**headers, "ETag": f'"{_git_oid(data)}"'})
+            self.send(200, data, {**headers, "ETag": f'"{_git_oid(data)}"'})
 
     def _commit(
         self, name: str, revision: str, token: str | None, *, content: bool = False
@@ -194,22 +214,20 @@ class _Handler(BaseHTTPRequestHandler):
         hidden = repository is not None and repository.private_token not in (None, token)
         if repository is None or hidden:
             # Without a token the hub does not tell a missing repository from a private one.
-            self._fail(401 if token is None else 404, "RepoNotFound", "Repository not found")
+            self.fail(401 if token is None else 404, "RepoNotFound", "Repository not found")
         elif repository.gated and content:
-            self._fail(401 if token is None else 403, "GatedRepo", f"Access to model {name} is restricted.")
-        elif revision == "main":
-            return repository.head, repository.commits[repository.head]
-        elif revision in repository.commits:
-            return revision, repository.commits[revision]
+            self.fail(401 if token is None else 403, "GatedRepo", f"Access to model {name} is restricted.")
+        elif (commit := repository.at(revision)) is not None:
+            return commit, repository.commits[commit]
         else:
-            self._fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return None
 
-    def _fail(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def fail(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
         extra = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}
-        self._send(status, json.dumps({"error": message}).encode(), extra)
+        self.send(status, json.dumps({"error": message}).encode(), extra)
 
-    def _send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+    def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         for header, value in (headers or {}).items():
             self.send_header(header, value)

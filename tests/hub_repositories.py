@@ -87,6 +87,7 @@ NEEDED = [
     "1_Pooling/config.json",
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
+    "README.md",
     "config.json",
     "config_sentence_transformers.json",
     "model.safetensors",

@@ -16,6 +16,7 @@ from fastembed_rt.manifest import Manifest, Refused, Source, record_file
 
 from . import quantize, tasks, variants
 from .checkpoint.read import Checkpoint, Overrides
+from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
 from .directory.encoders import prefixed, with_parity
 from .directory.whole import atomic_directory, check_free
@@ -45,6 +46,7 @@ class ExportOptions:
     verify: bool = True
     trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
     external_data: bool = False  # also for models under 2 GB
+    layout: str = hub_layout.PLAIN  # hub: onnx/model.onnx too, for tools of the Hugging Face hub
     show_progress: bool = False  # a bar on stderr while int8 is calibrated
     revision: str | None = None
     token: str | bool | None = None
@@ -88,6 +90,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         raise InvalidInputError(f"opset {options.opset} is not built; choose {MIN_OPSET} to {MAX_OPSET}")
     precisions = options.precisions or (variants.default_precision(options.targets),)
     variants.check(options.targets, precisions)
+    hub_layout.check_options(options.layout, options.targets, precisions)
     if options.calibration is not None:
         if "int8" not in precisions:
             raise InvalidInputError(
@@ -146,6 +149,9 @@ def _make(
     refusals: Refusals,
 ) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
+    hub = options.layout == hub_layout.HUB
+    if hub:
+        hub_layout.check(checkpoint)
     tokenizer = tokenizer_json.load(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
     made = variants.make(
@@ -165,10 +171,14 @@ def _make(
             task=tasks.quantizing(checkpoint),
             reach=Reach.of(checkpoint, checkpoint.max_length),
             show_progress=options.show_progress,
+            **({"finish": hub_layout.with_states} if hub else {}),
         ),
         refusals,
     )
-    return _describe(checkpoint, work, tokenizer, made)
+    beside = tool_files.write(checkpoint, work, tokenizer, weights=hub)
+    if hub and (work / variants.MODEL_FILE).exists():  # else it was refused
+        beside += hub_layout.link(work)
+    return replace(_describe(checkpoint, work, tokenizer, made), tool_files=beside)
 
 
 def check_again(directory: Path, name: str, options: ExportOptions, say: Callable[[str], None]) -> Manifest:
@@ -230,12 +240,17 @@ def _describe(
     padding_changes = checkpoint.architecture.padding_changes()
     if padding_changes is not None:
         notes = (*notes, padding_changes)
+    of_card: list[str] = []
+    named, languages = provenance.license_and_languages(checkpoint.root, of_card)
+    notes = (*notes, *of_card)
     return Manifest(
         source=Source(
             checkpoint=checkpoint.name,
             revision=checkpoint.revision,
             model_type=checkpoint.model_type,
             sha256=_fingerprint(checkpoint),
+            license=named,
+            languages=languages,
         ),
         **tasks.facts(checkpoint, work),
         route=checkpoint.route,

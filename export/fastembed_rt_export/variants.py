@@ -48,6 +48,8 @@ class Built:
     graph: Graph
     dim: int
     beside: tuple[str, ...]
+    states: str | None = None  # of the graph's values the token states, where they may be an output too
+    width: int = 0  # of a token state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class Wanted:
     min_cosine: float
     task: Quantizing
     reach: Reach  # how long the texts are that the gate compares
+    finish: Callable[[Built], Built] = lambda built: built  # what the layout adds to model.onnx
     show_progress: bool = False
 
     def texts(self, tokenizer: TextTokenizer) -> list[str]:
@@ -203,7 +206,7 @@ def _gpu(
 
 
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
-    portable = build(PORTABLE, wanted.opset)
+    portable = wanted.finish(build(PORTABLE, wanted.opset))
     written = _write(portable.graph, work, MODEL_FILE, wanted, say)
     found = [_variant(work, portable.graph, written, PORTABLE, "fp32")]
     if wanted.cpu:

@@ -22,7 +22,15 @@ from .. import __version__
 from ..errors import FastembedRtError
 
 PROG = "fastembed-rt"
-COMMANDS = ("export", "embed", "verify", "info", "bench", "doctor")  # modules of this package, in the order of --help
+COMMANDS = (
+    "export",
+    "embed",
+    "verify",
+    "info",
+    "bench",
+    "push",
+    "doctor",
+)  # modules of this package, in the order of --help
 
 INTERRUPTED = 130  # 128 + SIGINT, ...: what a shell reports for a tool that the signal ended
 HANGUP = 129  # the terminal is gone

@@ -80,6 +80,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="auto",
         help="build from the weights, or trace with optimum (default: trace what has no builder)",
     )
+    parser.add_argument(
+        "--layout",
+        choices=("plain", "hub"),
+        default="plain",
+        help="hub: model.onnx has last_hidden_state as its second output and is there as onnx/model.onnx too, for "
+        "sentence-transformers, optimum and transformers.js (default: plain)",
+    )
     parser.add_argument("--external-data", action="store_true", help="weights beside model.onnx also under 2 GB")
     parser.add_argument(
         "--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference"
@@ -119,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         verify=args.verify,
         trust_remote_code=args.trust_remote_code,
         external_data=args.external_data,
+        layout=args.layout,
         show_progress=not args.quiet and sys.stderr.isatty(),
         revision=args.revision,
         token=args.token,

@@ -212,8 +212,10 @@ def as_text(
         yield f"{name.ljust(width)}  {value}"
     yield ""
     yield from _variant_table(facts, status, loading)
-    # Each file once: a graph that refers to weights inside another graph's file does not bring them again.
-    yield f"   {len(facts.files)} files, {readable(sum(record.size for record in facts.files))}"
+    # Contents once: a graph that refers to weights inside another graph's file does not bring them again, and a second
+    # name of a file is no second file.
+    sizes = {record.sha256: record.size for record in facts.files}
+    yield f"   {len(facts.files)} files, {readable(sum(sizes.values()))}"
     if facts.notes:
         yield ""
         yield from (f"note: {note}" for note in facts.notes)

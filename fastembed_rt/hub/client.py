@@ -26,16 +26,17 @@ class Repository:
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool
     repo_type: str = "model"  # or dataset
+    writing: bool = False  # whether it is to be written to
 
     def fetch(self, file: str, commit: str | None = None) -> Path | None:
         """Local path of a file, downloaded unless cached; None when the repository has no such file."""
-        hub = _huggingface_hub()
+        hub = huggingface_hub()
         where: dict[str, Any] = {
             "revision": commit or self.revision,
             "cache_dir": self._cache_dir,
             "repo_type": self.repo_type,
         }
-        with self._explained(file):
+        with self.explained(file):
             try:
                 local = self.local_files_only
                 return Path(hub.hf_hub_download(self.name, file, token=self.token, local_files_only=local, **where))
@@ -51,8 +52,8 @@ class Repository:
 
     def listing(self, snapshot: Path) -> list[str]:
         """Files of the repository at the snapshot's commit; without a connection, those of the snapshot."""
-        hub = _huggingface_hub()
-        with self._explained("the list of files"):
+        hub = huggingface_hub()
+        with self.explained("the list of files"):
             try:
                 if not self.local_files_only:
                     return list(hub.HfApi().list_repo_files(self.name, revision=snapshot.name, token=self.token))
@@ -68,11 +69,11 @@ class Repository:
 
     @property
     def _cache(self) -> str:
-        return str(self._cache_dir or _huggingface_hub().constants.HF_HUB_CACHE)
+        return str(self._cache_dir or huggingface_hub().constants.HF_HUB_CACHE)
 
     def _cached_listing(self, where: dict[str, Any], default: list[str]) -> list[str]:
         """Files of the repository as a complete download left their list in the cache (huggingface_hub 2)."""
-        hub = _huggingface_hub()
+        hub = huggingface_hub()
         if not hasattr(hub, "get_cached_repo_tree"):
             return default
         try:
@@ -81,9 +82,9 @@ class Repository:
             return default
 
     @contextmanager
-    def _explained(self, wanted: str) -> Iterator[None]:
+    def explained(self, wanted: str) -> Iterator[None]:
         """Turn huggingface_hub's failures into one line that says what to do."""
-        hub = _huggingface_hub()
+        hub = huggingface_hub()
         endpoint = hub.constants.ENDPOINT
         who = f"hub repository '{self.name}'"
         try:
@@ -122,7 +123,7 @@ class Repository:
 
     def _not_cached(self, wanted: str, error: Exception) -> ModelNotFoundError:
         """The error for a file that is not cached and was not to be had."""
-        hub = _huggingface_hub()
+        hub = huggingface_hub()
         missing = f"{wanted} of '{self.name}'{f' at {self.revision}' if self.revision else ''} is not in the cache"
         offline = self.local_files_only or hub.constants.HF_HUB_OFFLINE
         if not offline and isinstance(error.__cause__, hub.errors.HfHubHTTPError):
@@ -141,17 +142,18 @@ class Repository:
 
     def _refused(self, wanted: str, error: Any) -> ModelNotFoundError:
         """The error for an answer that is neither the file nor a clear "no such thing"."""
-        hub = _huggingface_hub()
+        hub = huggingface_hub()
         status = error.response.status_code
+        verb = "write" if self.writing else "read"
         advice = {
             401: "the token was refused; check HF_TOKEN, the token given, or run: hf auth login",
-            403: "the token may not read it; give one with read access",
+            403: f"the token may not {verb} it; give one with {verb} access",
             429: "too many requests; wait, or log in for a higher limit",
         }.get(status, "try again later")
         return ModelNotFoundError(f"{hub.constants.ENDPOINT} answered {status} for {wanted} of '{self.name}'; {advice}")
 
 
-def _huggingface_hub() -> Any:
+def huggingface_hub() -> Any:
     """The huggingface_hub package with what this module uses of it."""
     try:
         import huggingface_hub
@@ -171,7 +173,7 @@ def _connection_errors() -> tuple[type[BaseException], ...]:
     huggingface_hub passes on the errors of its HTTP client and has changed that client (requests, httpx,
     httpx2); its HfHubHTTPError derives from whatever the current one calls an HTTP error.
     """
-    return (_huggingface_hub().errors.HfHubHTTPError.__bases__[0], OSError)
+    return (huggingface_hub().errors.HfHubHTTPError.__bases__[0], OSError)
 
 
 def _one_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ DECISIVE_FILES = (
     "sentence_bert_config.json",
 )
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
+CARD = "README.md"
 ADAPTER = "adapter_config.json"  # what it says of itself, the export says
 # The hub's cache: models--org--name/snapshots/commit.
 CACHED = re.compile(r".*/models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
@@ -116,7 +117,8 @@ def resolve_checkpoint(
     """
     local = _local_directory(name, revision)
     if local is not None:
-        if (local / MANIFEST_FILE).is_file() and not any((local / file).is_file() for file in DECISIVE_FILES):
+        whole = (*WEIGHTS, *(file + INDEX for file in WEIGHTS), ADAPTER)
+        if (local / MANIFEST_FILE).is_file() and not any((local / file).is_file() for file in whole):
             raise CheckpointError(f"{local} is a model directory already; export takes the checkpoint that it is from")
         return _located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
@@ -131,6 +133,8 @@ def resolve_checkpoint(
     for file in DECISIVE_FILES:
         repository.fetch(file, snapshot.name)
     names = repository.listing(snapshot)
+    if CARD in names:  # license and languages, which the export's card repeats
+        repository.fetch(CARD, snapshot.name)
     directories = dict.fromkeys(["", *_module_directories(snapshot, str(name))])
     for file in names:
         if _parent(file) in directories and file.endswith(TEXT_FILES) and not file.endswith(INDEX):

@@ -42,7 +42,7 @@ def test_the_directory_holds_what_the_manifest_names_and_a_card_and_nothing_else
     described = manifest.read(model)
     named = {record.file for record in described.files}
     assert named >= {"model.onnx", "tokenizer.json"}
-    assert {file.name for file in model.iterdir()} == named | {"manifest.json", "README.md"}
+    assert set(contents(model)) == named | {"manifest.json", "README.md"}
     for record in described.files:
         files.check_file(model, record)
 
@@ -145,7 +145,7 @@ def test_the_card_loads_the_model_here_and_in_plain_onnxruntime(tmp_path: Path, 
 
 def test_the_card_says_what_a_reader_needs(model: Path) -> None:
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: fastembed-rt\n")
+    assert card.startswith('---\nlibrary_name: "fastembed-rt"\n')
     for said in ("# mini, as ONNX", "24 dimensions, 48 tokens at most", "`query`: `'query: '`", "(default: `query`)"):
         assert said in card
     assert "Parity with the checkpoint: passed on" in card

@@ -384,6 +384,7 @@ def test_routes_of_one_encoder_are_left_without_it_too(tmp_path: Path, few: Path
 def test_shared_weights_stay_in_the_file_of_a_graph_that_was_refused(model: Path, tmp_path: Path) -> None:
     described = manifest.read(model)
     for name, body in contents(model).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(body)
     cpu, portable = described.variants
     assert [record.file for record in cpu.weights] == [portable.graph.file] == ["model.onnx"]

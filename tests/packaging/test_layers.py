@@ -20,7 +20,7 @@ LAYERS = {
     system: errors
     text: errors
     vectors: errors manifest text
-    hub: errors manifest system
+    hub: errors files manifest system
     run: errors files manifest native precisions system
     models: errors files hub machine manifest run system text vectors
     __init__: errors models run
@@ -41,7 +41,7 @@ LAYERS = {
     gate: architectures checkpoint errors static
     quantize: errors gate graph
     variants: errors gate graph quantize
-    directory: errors gate
+    directory: checkpoint errors files gate graph tokenizer variants
     tasks: architectures checkpoint errors files gate graph heads masked_lm quantize settings tensors tokenizer variants
     pipeline: checkpoint directory errors gate graph quantize tasks tokenizer variants
     """,

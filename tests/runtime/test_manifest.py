@@ -72,8 +72,14 @@ def test_the_files_of_a_manifest_are_listed_once(body: dict[str, Any]) -> None:
         {**first, "graph": {**first["graph"], "file": file}, "weights": [shared]}
         for file in ("model.onnx", "model.cuda.fp16.onnx")
     ]
-    names = [record.file for record in parse({**body, "variants": variants, "default_variant": "model.onnx"}).files]
+    changed = {**body, "variants": variants, "default_variant": "model.onnx", "tool_files": [shared]}
+    names = [record.file for record in parse(changed).files]
     assert sorted(names) == ["model.cuda.fp16.onnx", "model.onnx", "tokenizer.json", "weights.bin"]
+
+
+def test_directories_from_before_there_were_files_for_other_tools_load(body: dict[str, Any]) -> None:
+    del body["tool_files"]
+    assert parse(body).tool_files == ()
 
 
 def test_what_was_refused_comes_back_and_need_not_be_there(body: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from .activations import KNOWN, NAMED, OVER_VECTOR, WITH_WEIGHTS
 VECTORS = "sentence_embedding"  # the feature that modules behind the pooling work on
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 # The flags that older sentence-transformers wrote, in the order in which it concatenates them.
-_POOLING_FLAGS = {
+POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -86,7 +86,7 @@ def pooling_of(folder: Path) -> tuple[tuple[str, ...], bool]:
     settings.check(settings.POOLING, config, folder / "config.json", [])
     modes = config.get("pooling_mode")
     if modes is None:
-        modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
+        modes = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
     if not isinstance(modes, (str, list)):
         raise CheckpointError(f"{folder / 'config.json'} has pooling_mode {modes!r}, expected a name or a list")
     modes = (modes,) if isinstance(modes, str) else tuple(modes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
 from fastembed_rt.run.nvidia import NVIDIA
 from fastembed_rt.system.sizes import readable
@@ -9,12 +12,13 @@ from fastembed_rt.system.sizes import readable
 from ..gate.report import describe, details
 
 CARD_FILE = "README.md"
+HUB_GRAPH = "onnx/model.onnx"
 # By task: what the hub calls it, and how the directory is used.
 TAGS = {
-    EMBEDDING: ("sentence-similarity", "sentence-transformers, feature-extraction"),
-    RERANKING: ("text-ranking", "cross-encoder, reranker"),
-    SPARSE: ("feature-extraction", "sparse-encoder, splade"),
-    LATE_INTERACTION: ("sentence-similarity", "multi-vector, late-interaction"),
+    EMBEDDING: ("sentence-similarity", ("sentence-transformers", "feature-extraction")),
+    RERANKING: ("text-ranking", ("cross-encoder", "reranker")),
+    SPARSE: ("feature-extraction", ("sparse-encoder", "splade")),
+    LATE_INTERACTION: ("sentence-similarity", ("multi-vector", "late-interaction")),
 }
 USAGE = {
     EMBEDDING: """vectors = model.encode(["A sentence.", "Another one."])  # (2, {dim}) float32
@@ -60,12 +64,8 @@ def card(manifest: Manifest) -> str:
         for encoder in (manifest, *manifest.routes.values())
         for v in encoder.variants
     )
-    pipeline, tags = TAGS[manifest.task]
     return f"""---
-library_name: fastembed-rt
-pipeline_tag: {pipeline}
-tags: [{tags}, onnx]
----
+{metadata(manifest)}---
 
 # {source.checkpoint}, as ONNX
 
@@ -95,6 +95,23 @@ model = {CLASSES[manifest.task]}("path/to/this/directory"{_provider(manifest)})
 {f"{chr(10)}Changed at export:{chr(10)}{chr(10)}{overrides}" if overrides else ""}{
         f"{chr(10)}Notes:{chr(10)}{chr(10)}{notes}" if notes else ""
     }"""
+
+
+def metadata(manifest: Manifest) -> str:
+    """The lines between the dashes, which the hub reads: JSON values, so that no name is taken for something else."""
+    source = manifest.source
+    pipeline, tags = TAGS[manifest.task]
+    found: dict[str, Any] = {"library_name": "fastembed-rt", "pipeline_tag": pipeline}
+    if source.license is not None:
+        found["license"] = source.license
+    if source.languages:
+        found["language"] = list(source.languages)
+    if source.revision is not None:  # else it is a directory's name, which the hub does not know
+        found["base_model"] = source.checkpoint
+    files = {record.file for record in manifest.tool_files}
+    tools = ["transformers.js", "text-embeddings-inference"] if HUB_GRAPH in files else []
+    found["tags"] = [*tags, "onnx", *tools]
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in found.items())
 
 
 def outline(manifest: Manifest) -> str:

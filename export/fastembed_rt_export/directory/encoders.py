@@ -18,6 +18,7 @@ def prefixed(described: Manifest, folder: str) -> Manifest:
     return replace(
         described,
         tokenizer=placed(described.tokenizer),
+        tool_files=tuple(map(placed, described.tool_files)),
         variants=tuple(
             replace(variant, graph=placed(variant.graph), weights=tuple(map(placed, variant.weights)))
             for variant in described.variants

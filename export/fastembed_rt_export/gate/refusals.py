@@ -7,14 +7,16 @@ there. What one encoder of a directory lacks is left out of the others too, sinc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from fastembed_rt.manifest import Manifest, Refused, Variant
 from fastembed_rt.precisions import made_for
 
 from ..errors import ParityError, UnsupportedCheckpointError
 
+GRAPHS_OF_TOOLS = "onnx"  # the folder where the portable graph has its second name
 Key = tuple[str, str]  # the export's target, precision
 REFUSES = (ParityError, UnsupportedCheckpointError)
 
@@ -70,6 +72,8 @@ def left(directory: Path, described: Manifest, refusals: Refusals) -> Manifest:
         raise refusals.nothing_left()
     for name in {record.file for record in described.files} - {record.file for record in rest.files}:
         (directory / name).unlink()
+        with suppress(OSError):  # a folder is left when it is empty
+            (directory / name).parent.rmdir()
     return rest
 
 
@@ -86,7 +90,16 @@ def without(described: Manifest, refused: tuple[Refused, ...]) -> Manifest | Non
         return None
     there = any(variant.graph.file == described.default_variant for variant in variants)
     default = described.default_variant if there else variants[0].graph.file
-    return replace(described, variants=variants, default_variant=default, refused=refused, routes=kept)
+    whole = {variant.graph.file for variant in variants if variant.target == "portable"}
+    tool_files = tuple(
+        record
+        for record in described.tool_files
+        if PurePath(record.file).parent.name != GRAPHS_OF_TOOLS
+        or any(PurePath(record.file).parents[1] == PurePath(file).parent for file in whole)
+    )
+    return replace(
+        described, variants=variants, default_variant=default, refused=refused, routes=kept, tool_files=tool_files
+    )
 
 
 def new_files(directory: Path, known: Iterable[Path]) -> list[Path]:

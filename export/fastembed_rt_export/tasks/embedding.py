@@ -48,7 +48,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     if wanted > dim:
         raise InvalidInputError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
     graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
-    return Built(graph, dim, beside)
+    return Built(graph, dim, beside, states, width)
 
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:

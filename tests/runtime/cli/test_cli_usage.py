@@ -10,7 +10,7 @@ import pytest
 from fastembed_rt import cli
 
 NOTHING = "/nonexistent"  # a name that is never asked of the hub
-REQUIRED = {"export": 1, "embed": 1, "verify": 1, "info": 1, "bench": 1, "doctor": 0}
+REQUIRED = {"export": 1, "embed": 1, "verify": 1, "info": 1, "bench": 1, "push": 2, "doctor": 0}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

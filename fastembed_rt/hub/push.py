@@ -1,0 +1,91 @@
+"""A model directory to a repository of the Hugging Face hub: what its manifest names and its card, in one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import manifest
+from ..errors import ModelFormatError
+from ..files import check_file
+from ..manifest import MANIFEST_FILE, Manifest
+from .client import Repository, huggingface_hub
+from .resolve import CARD
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """What came of it."""
+
+    url: str  # of the commit
+    files: tuple[str, ...]
+    deleted: tuple[str, ...]  # of an earlier directory, which this one does not have
+
+
+def push(
+    directory: Path,
+    name: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    message: str | None = None,
+) -> Pushed:
+    """Upload a model directory, whole or not at all; the repository and the branch are made where they are missing.
+
+    Files whose contents are alike are sent once. Files in the repository that no manifest named stay.
+
+    Args:
+        directory: the model directory; every hash in it is checked before anything is sent.
+        name: of the repository, org/name.
+        private: of a repository that is made; one that is there stays as it is.
+        revision: branch; None: main.
+        token: as everywhere; it needs leave to write.
+        message: of the commit.
+
+    Raises:
+        ModelNotFoundError: no model directory; no such name, no access, no connection.
+        ModelFormatError, IntegrityError: the directory is damaged.
+        InvalidInputError: token=True without a stored token.
+    """
+    described = manifest.read(directory)
+    for record in described.files:
+        check_file(directory, record)
+    names = [record.file for record in described.files]
+    if (directory / CARD).is_file():
+        names.append(CARD)
+    hub = huggingface_hub()
+    branch = revision or MAIN
+    repository = Repository(name, revision, token, None, False, writing=True)
+    with repository.explained("the upload"):
+        api = hub.HfApi(token=token)
+        api.create_repo(name, private=private, exist_ok=True)
+        if branch != MAIN:
+            api.create_branch(name, branch=branch, exist_ok=True)
+        stale = _stale(api, name, branch, {*names, MANIFEST_FILE})
+        added = {file: hub.CommitOperationAdd(file, str(directory / file)) for file in (*names, MANIFEST_FILE)}
+        # Second names of a file come after it, when the hub has their contents and asks for no more.
+        first = {record.sha256: added[record.file] for record in reversed(described.files)}
+        api.preupload_lfs_files(name, list(first.values()), revision=branch)
+        made = api.create_commit(
+            name,
+            [*added.values(), *(hub.CommitOperationDelete(file) for file in stale)],
+            commit_message=message or f"Upload {described.source.checkpoint} exported by {described.created_by}",
+            revision=branch,
+        )
+    return Pushed(url=str(made.commit_url), files=(*names, MANIFEST_FILE), deleted=tuple(stale))
+
+
+def _stale(api: Any, name: str, branch: str, kept: set[str]) -> list[str]:
+    """Files that the repository's manifest names, and the directory does not have."""
+    there = set(api.list_repo_files(name, revision=branch))
+    if MANIFEST_FILE not in there:
+        return []
+    try:
+        before: Manifest = manifest.read(Path(api.hf_hub_download(name, MANIFEST_FILE, revision=branch)).parent)
+    except ModelFormatError:  # of another program: none of its files are ours to delete
+        return []
+    return sorted({record.file for record in before.files} & there - kept)
