@@ -15,19 +15,25 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
 from ..system.progress import progress
 from ..system.threads import Task, once
-from ..text.tokenizer import Tokenized, check_iterable, check_texts
-from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors, chunk_means
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
-from .base import MAX_BATCH_TOKENS, WithMaxLength
+from .answers import answered
+from .base import MAX_BATCH_TOKENS, LoadedModel, WithMaxLength
+from .extras import Counted, Encoded, asked
 from .fixed import Chosen
-from .opening import LoadOptions, Opened, Source, documented
+from .opening import LoadOptions, Source, documented
 from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .shared import Arrival
 from .stats import EncodeStats
+from .work import Work
 
+# max_length, prompts and default_prompt_name as the user gave them; None: what each route says itself.
+Given = tuple[int | None, Mapping[str, str] | None, str | None]
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 
 
@@ -66,27 +72,45 @@ class EmbeddingModel(WithMaxLength):
             **options: as for all models.
         """
         source = Source(path_or_name=path_or_name, **options, route=route)
-        self._set_up(source, None, max_length, truncate_dim, prompts, default_prompt_name, truncation)
+        self._set_up(
+            source,
+            max_length=max_length,
+            truncate_dim=truncate_dim,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            truncation=truncation,
+        )
 
     def _set_up(
         self,
         source: Source,
-        opened: Opened | None,
+        arrival: Arrival | None = None,
+        *,
         max_length: int | None,
         truncate_dim: int | None,
         prompts: Mapping[str, str] | None,
         default_prompt_name: str | None,
         truncation: str,
+        given: Given | None = None,
     ) -> None:
-        super().__init__(source, opened)
+        LoadedModel.__init__(self, source, arrival)
         described = self.manifest
         self._max_length = positive("max_length", max_length, described.max_length, described.max_positions)
         self._truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
         self._prompts = Prompts(described, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
-        self._source = source
-        self._given = (max_length, prompts, default_prompt_name)  # None: what each route says itself
+        self._given: Given = given or (max_length, prompts, default_prompt_name)
         self._others: dict[str, Task[EmbeddingModel]] = {}
+
+    def _settings_now(self) -> dict[str, Any]:
+        return {
+            "max_length": self._max_length,
+            "truncate_dim": self._truncate_dim,
+            "prompts": self._prompts.by_name,
+            "default_prompt_name": self._prompts.default,
+            "truncation": self.truncation,
+            "given": self._given,
+        }
 
     def _limit(self, wanted: int) -> None:
         for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
@@ -132,6 +156,7 @@ class EmbeddingModel(WithMaxLength):
         """Policy for texts over max_length."""
         return self._tokenizer.truncation
 
+    @answered
     def encode(
         self,
         inputs: str | Sequence[str],
@@ -144,11 +169,13 @@ class EmbeddingModel(WithMaxLength):
         precision: str = FLOAT32,
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
-    ) -> Array:
+        on_null: str = "error",
+        return_tokens: bool = False,
+    ) -> Any:
         """Vectors of texts: a str gives (dim,), a list gives (n, dim), float32, in input order.
 
         Args:
-            inputs: one text or several.
+            inputs: one text or several: a sequence of str, or a column of pyarrow, pandas, polars or numpy.
             prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
             prompt: a text to put in front, instead of a named one.
             truncate_dim: length of the vectors, instead of the model's.
@@ -158,48 +185,61 @@ class EmbeddingModel(WithMaxLength):
             ranges: (2, dim), least and greatest number of each dimension, for int8 and uint8.
             calibration_embeddings: (n, dim) vectors to take the ranges from. Without either, the ranges come from this
                 call's vectors, with a warning: such vectors cannot be compared with those of another call.
+            on_null: what a row without a text (None, NaN, pandas' NA) gives: "error"; "empty", the vector of the empty
+                text; "zero", zeros.
+            return_tokens: give `Encoded`, the vectors with the tokens of each text, (n,) int64 or an int for a str: as
+                they ran, special tokens and prompt included, and without what was cut.
 
         Raises:
-            InvalidTypeError: something that is not a str.
+            InvalidTypeError: something that is not a str, such as a null under on_null="error".
             InvalidInputError: a lone surrogate, an unknown prompt, a dim that the model does not have, ranges that do
                 not fit, int8 or uint8 of a single text without ranges.
             TextTooLongError: under truncation="error".
         """
         if precision != FLOAT32:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
-            return to_store(
-                self.encode(
-                    inputs,
-                    prompt_name=prompt_name,
-                    prompt=prompt,
-                    truncate_dim=truncate_dim,
-                    normalize=normalize,
-                    show_progress_bar=show_progress_bar,
-                )
+            made = self.encode(
+                inputs,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncate_dim=truncate_dim,
+                normalize=normalize,
+                show_progress_bar=show_progress_bar,
+                on_null=on_null,
+                return_tokens=return_tokens,
             )
-        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+            return Encoded(to_store(made.vectors), made.tokens) if return_tokens else to_store(made)
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        out = np.empty((len(texts), settings.dim), dtype=np.float32)
+        work: Work[Vectors] = _Call(self, settings)
+        counting: Counted[Vectors] | None = None
+        if return_tokens or on_null != ERROR:
+            work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
+        out = np.empty((count, settings.dim), dtype=np.float32)
         done = 0
-        with progress(len(texts), show_progress_bar) as bar:
-            for vectors in self._work(windows(iter(texts), (TEXTS,)), _Call(self, settings), ahead=True):
+        with progress(count, show_progress_bar) as bar:
+            for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
                 out[done : done + len(vectors)] = vectors
                 done += len(vectors)
                 bar.update(len(vectors))
-        return out[0] if isinstance(inputs, str) else out
+        vectors = out[0] if single else out
+        return vectors if counting is None else counting.encoded(vectors, single=single)
 
-    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
 
         A cancelled call gives up its result and disturbs no other.
         """
         return await self._aside(self.encode, inputs, **options)
 
-    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    @answered
+    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "query", when there is one and no other is asked for."""
         return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
-    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    @answered
+    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "document", "passage" or "corpus", when there is one.
 
         Another that is asked for comes before it.
@@ -221,8 +261,16 @@ class EmbeddingModel(WithMaxLength):
         """The encoder of texts in this role, of the files that this model has opened."""
         made = EmbeddingModel.__new__(EmbeddingModel)
         max_length, prompts, default = self._given
-        options = (max_length, self._truncate_dim, prompts, default, self.truncation)
-        made._set_up(replace(self._source, route=role), self._opened, *options)
+        made._set_up(
+            replace(self._source, route=role),
+            Arrival(self._opened, self._shared.role(role)),
+            max_length=max_length,
+            truncate_dim=self._truncate_dim,
+            prompts=prompts,
+            default_prompt_name=default,
+            truncation=self.truncation,
+        )
+        made._complete()
         return made
 
     def _loaded_others(self) -> list[EmbeddingModel]:
@@ -244,6 +292,7 @@ class EmbeddingModel(WithMaxLength):
         super().after_fork()
         self._others = {role: task for role, task in self._others.items() if task.finished}
 
+    @answered
     def embed(
         self,
         inputs: Iterable[str],
@@ -255,6 +304,7 @@ class EmbeddingModel(WithMaxLength):
         precision: str = FLOAT32,
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
+        on_null: str = "error",
     ) -> Iterator[Array]:
         """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory.
 
@@ -267,13 +317,14 @@ class EmbeddingModel(WithMaxLength):
         to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
         if to_store.needs_ranges:
             raise InvalidInputError(f"embed as {precision} needs ranges= or calibration_embeddings=")
-        vectors = self._stream(check_iterable(inputs), settings)
+        vectors = self._stream(check_iterable(inputs), settings, on_null)
         return vectors if precision == FLOAT32 else map(to_store, vectors)
 
-    def _stream(self, inputs: Iterator[str], settings: Settings) -> Iterator[Vectors]:
-        for vectors in self._work(windows(inputs, STREAM_TEXTS), _Call(self, settings), ahead=False):
-            yield from vectors
+    def _stream(self, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Vectors]:
+        work, _ = asked(_Call(self, settings), on_null, lambda: 0.0, return_tokens=False)
+        return self._one_by_one(windows(inputs, STREAM_TEXTS, nulls=on_null != ERROR), work)
 
+    @answered
     def similarity(
         self,
         left: npt.ArrayLike,
@@ -289,6 +340,7 @@ class EmbeddingModel(WithMaxLength):
         """
         return quantized.similarity(self.manifest.similarity, left, right, precision, ranges)
 
+    @answered
     def fingerprint(
         self,
         *,
@@ -312,6 +364,7 @@ class EmbeddingModel(WithMaxLength):
             chunked=self.truncation == "chunk",
         )
 
+    @answered
     def count_tokens(
         self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Any:

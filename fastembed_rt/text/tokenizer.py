@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
+from .columns import column, is_null
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
@@ -41,6 +42,7 @@ class Tokenized:
     warning: str | None = None  # under the policy "warn"
     seen: Ids | None = None  # of queries that were filled up: tokens of each row that the others see
     first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
+    nulls: tuple[int, ...] = ()  # numbers of texts that were none
 
     @property
     def tokens(self) -> int:
@@ -292,6 +294,8 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
     for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
+            if is_null(text):
+                hint = "; for rows without a text pass on_null='empty' (the empty text's vector) or 'zero' (zeros)"
             raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
         if not text.isascii():
             check_unicode(text, f"text {index}")
@@ -319,11 +323,13 @@ def check_pairs(inputs: object, first: int = 0) -> list[Pair]:
 
 
 def check_iterable(inputs: object) -> Iterator[Any]:
-    """An iterator over inputs that are several things in a given order.
+    """An iterator over inputs that are several things in a given order; see `columns` for those of other libraries.
 
     Raises:
         InvalidTypeError: one thing, or several without an order that vectors could keep.
     """
+    if (found := column(inputs)) is not None:
+        return found[1]
     if isinstance(inputs, (bytes, bytearray)):
         raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
     if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
@@ -338,6 +344,16 @@ def check_iterable(inputs: object) -> Iterator[Any]:
         return iter(inputs)  # type: ignore[call-overload, no-any-return]
     except TypeError:  # also from arrays of no dimension, which have __iter__
         raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str") from None
+
+
+def counted(inputs: object) -> tuple[int, Iterator[Any]]:
+    """How many there are, and an iterator over them: of one text, or of inputs as for `check_iterable`."""
+    if isinstance(inputs, str):
+        return 1, iter((inputs,))
+    if (found := column(inputs)) is not None:
+        return found
+    texts = list(check_iterable(inputs))
+    return len(texts), iter(texts)
 
 
 def check_unicode(text: str, what: str) -> None:

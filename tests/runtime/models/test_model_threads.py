@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import itertools
 import os
-import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -207,15 +205,6 @@ def test_an_error_inside_with_closes_the_model(pair: Any) -> None:
         raise ZeroDivisionError
     with pytest.raises(InvalidInputError, match="closed"):
         model.encode("a")
-
-
-@pytest.mark.parametrize("copying", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda function: function.__name__)
-def test_a_model_cannot_be_copied_or_pickled_and_says_what_to_do(
-    model: EmbeddingModel, copying: Callable[[object], object]
-) -> None:
-    with pytest.raises(TypeError, match="load it in each process") as caught:
-        copying(model)
-    assert str(model.path) in str(caught.value)
 
 
 def test_a_model_describes_itself(model: EmbeddingModel) -> None:
