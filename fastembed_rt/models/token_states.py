@@ -158,7 +158,7 @@ def means(tokens: TokenVectors, spans: Spans) -> Vectors:
     out = np.zeros((len(spans), tokens.vectors.shape[1]), np.float32)
     for k, (start, stop) in enumerate(spans.tolist()):
         inside = (starts < stop) & (ends > start) & ~tokens.special
-        if inside.any():
+        if start < stop and inside.any():
             out[k] = tokens.vectors[inside].mean(axis=0)
     return out
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidTypeError
 
 PIECE = 4096  # rows that are turned into str at a time
@@ -33,7 +35,7 @@ def is_null(value: object) -> bool:
     kind = type(value)
     if kind.__name__ in ("NAType", "NaTType") and kind.__module__.partition(".")[0] == "pandas":
         return True
-    return kind.__module__ in ("builtins", "numpy") and isinstance(value, float) and value != value  # noqa: PLR0124
+    return isinstance(value, (float, np.floating)) and value != value  # noqa: PLR0124
 
 
 def _pieces(length: int, piece: Any) -> tuple[int, Iterator[Any]]:

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +82,8 @@ ray.data.DataContext.get_current().enable_progress_bars = False
 logging.getLogger("ray.data").setLevel(logging.ERROR)
 def work(batch):
     vectors = model.encode(batch["item"])  # a pyarrow column
-    table = {"vector": vectors, "process": np.full(len(vectors), os.getpid()), "engines": np.full(len(vectors), engines())}
+    count = len(vectors)
+    table = {"vector": vectors, "process": np.full(count, os.getpid()), "engines": np.full(count, engines())}
     return {"item": np.asarray(batch["item"].to_pylist()), **table}
 rows = ray.data.from_items(texts).map_batches(work, batch_format="pyarrow", batch_size=8).take_all()
 where = {}
