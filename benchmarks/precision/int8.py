@@ -86,7 +86,8 @@ def encoder(model: Path, precision: str, target: str | None = None) -> Encode:
     def encode(texts: list[str]) -> Vectors:
         if read(model).task != SPARSE:
             with EmbeddingModel(model, precision=precision, target=target) as dense:
-                return dense.encode(texts)
+                found: Vectors = dense.encode(texts)
+                return found
         with SparseModel(model, precision=precision, target=target) as sparse:
             return np.stack([vector.to_dense() for vector in sparse.encode(texts)])
 

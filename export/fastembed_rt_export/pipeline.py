@@ -47,6 +47,7 @@ class ExportOptions:
     trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
     external_data: bool = False  # also for models under 2 GB
     layout: str = hub_layout.PLAIN  # hub: onnx/model.onnx too, for tools of the Hugging Face hub
+    tokens: bool = False  # graphs of token states too, which share the weights
     show_progress: bool = False  # a bar on stderr while int8 is calibrated
     revision: str | None = None
     token: str | bool | None = None
@@ -109,6 +110,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     )
     checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
     checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
+    if options.tokens:
+        tasks.token_states(checkpoint)  # here, before minutes of other work
     refusals = Refusals(say)
     with atomic_directory(output, force=options.force) as work:
         described = _make(checkpoint, work, options, precisions, refusals)
@@ -170,6 +173,7 @@ def _make(
             min_cosine=options.min_cosine,
             task=tasks.quantizing(checkpoint),
             reach=Reach.of(checkpoint, checkpoint.max_length),
+            tokens=tasks.token_states(checkpoint) if options.tokens else None,
             show_progress=options.show_progress,
             **({"finish": hub_layout.with_states} if hub else {}),
         ),

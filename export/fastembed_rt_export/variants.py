@@ -14,7 +14,7 @@ from typing import Any
 
 from fastembed_rt import native
 from fastembed_rt.machine import available_threads
-from fastembed_rt.manifest import TOKENIZER_FILE, Variant, record_file
+from fastembed_rt.manifest import TOKENIZER_FILE, TokenGraph, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
 from fastembed_rt.system.progress import progress
 from fastembed_rt.system.sizes import readable
@@ -62,6 +62,19 @@ class Quantizing:
     outputs: str = "vectors"  # and what comes of it
 
 
+Build = Callable[[Target, int], Built]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStates:
+    """How graphs of an encoder alone are made."""
+
+    build: Build
+    no_int8: str  # why there is none in int8; "": there is
+    no_spans: str  # of TokenGraph
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What the variants depend on."""
@@ -79,6 +92,7 @@ class Wanted:
     task: Quantizing
     reach: Reach  # how long the texts are that the gate compares
     finish: Callable[[Built], Built] = lambda built: built  # what the layout adds to model.onnx
+    tokens: TokenStates | None = None  # None: no graphs of token states
     show_progress: bool = False
 
     def texts(self, tokenizer: TextTokenizer) -> list[str]:
@@ -116,10 +130,6 @@ class Made:
     variants: tuple[Variant, ...]
     dim: int
     beside: tuple[str, ...]
-
-
-Build = Callable[[Target, int], Built]
-Say = Callable[[str], None]
 
 
 def default_precision(targets: Sequence[str]) -> str:
@@ -195,6 +205,8 @@ def _gpu(
             f"graphs for {target_name} are built from weights and this model_type has no builder; leave --target out"
         )
     target = GPU_TARGETS[target_name](precision)
+    if wanted.tokens is not None:
+        say(f"no token states for target {target_name}: they are made for cpu")
     built = build(target, target.opset or DEFAULT_OPSET)
     if target_name == "cuda" and all(entry.name != cuda.BOUNDARIES for entry in built.graph.inputs):
         raise UnsupportedCheckpointError(
@@ -208,13 +220,15 @@ def _gpu(
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     portable = wanted.finish(build(PORTABLE, wanted.opset))
     written = _write(portable.graph, work, MODEL_FILE, wanted, say)
-    found = [_variant(work, portable.graph, written, PORTABLE, "fp32")]
+    states = _token_graph(PORTABLE, wanted.opset, work, MODEL_FILE, written, wanted)
+    found = [_variant(work, portable.graph, written, PORTABLE, "fp32", tokens=states)]
     if wanted.cpu:
         graph = build(CPU, CPU.opset or DEFAULT_OPSET).graph
         file = "model.cpu.fp32.onnx"
         # The same weights under the same names: they are read where model.onnx has them.
         again = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
-        found.insert(0, _variant(work, graph, again, CPU, "fp32"))
+        states = _token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
+        found.insert(0, _variant(work, graph, again, CPU, "fp32", tokens=states))
     return portable, found
 
 
@@ -251,7 +265,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
     }
 
-    def stock(recipe: int8.Recipe) -> Built:
+    def stock(recipe: int8.Recipe, build: Build = build) -> Built:
         made = build(int8.target(recipe, base), opset)
         int8.unsigned_where_shared(made.graph)
         return made
@@ -260,11 +274,20 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         target = native_int8.target(recipe)
         return build(target, target.opset or DEFAULT_OPSET).graph
 
+    states = wanted.tokens
+    if states is not None and states.no_int8:
+        say(f"no token states in int8: {states.no_int8}")
+        states = None
+
     fitting = quantize.Fitting(held_out, work, wanted.min_cosine, wanted.task.fidelity, wanted.task.outputs, say)
     recipe, figures = fitting.passing(found, lambda tried: stock(tried).graph, "of stock operators")
     built = stock(recipe)
     written = _write(built.graph, work, "model.cpu.int8.onnx", wanted, say)
-    made = [_variant(work, built.graph, written, int8.target(recipe, base), "int8", {**figures, **notes})]
+    target, alone = int8.target(recipe, base), None
+    if states is not None:
+        of_stock = stock(recipe, states.build)
+        alone = _write_tokens(of_stock, work, "model.cpu.int8.onnx", written.offsets, wanted)
+    made = [_variant(work, built.graph, written, target, "int8", {**figures, **notes}, alone)]
     if not wanted.cpu:
         return built, made
     if native.kernels() is None:
@@ -279,8 +302,37 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     graph, file = ours(recipe), "model.native.int8.onnx"
     say(f"writing {file}: {len(graph.nodes)} nodes")
     shared = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
-    made.insert(0, _variant(work, graph, shared, native_int8.target(recipe), "int8", {**figures, **notes}))
+    target = native_int8.target(recipe)
+    if states is not None:
+        of_ours = states.build(target, target.opset or DEFAULT_OPSET)
+        alone = _write_tokens(of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
+    made.insert(0, _variant(work, graph, shared, target, "int8", {**figures, **notes}, alone))
     return built, made
+
+
+def _token_graph(
+    target: Target, opset: int, work: Path, beside: str, written: Written, wanted: Wanted
+) -> TokenGraph | None:
+    """The encoder alone, on the weights of the graph `beside`; None where nobody asked for it."""
+    if wanted.tokens is None:
+        return None
+    return _write_tokens(wanted.tokens.build(target, opset), work, beside, written.offsets, wanted)
+
+
+def _write_tokens(
+    built: Built, work: Path, beside: str, offsets: Mapping[str, tuple[str, int, int]], wanted: Wanted
+) -> TokenGraph:
+    assert wanted.tokens is not None
+    file = f"{beside.removesuffix('.onnx')}.tokens.onnx"
+    written = write(built.graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=offsets)
+    return TokenGraph(
+        graph=record_file(work, written.graph),
+        weights=tuple(record_file(work, name) for name in written.weights),
+        opset=built.graph.opset,
+        inputs=tuple(value.name for value in built.graph.inputs),
+        dim=built.dim,
+        no_spans=wanted.tokens.no_spans,
+    )
 
 
 def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
@@ -289,7 +341,13 @@ def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Wri
 
 
 def _variant(
-    work: Path, graph: Graph, written: Written, target: Target, precision: str, notes: Mapping[str, Any] | None = None
+    work: Path,
+    graph: Graph,
+    written: Written,
+    target: Target,
+    precision: str,
+    notes: Mapping[str, Any] | None = None,
+    tokens: TokenGraph | None = None,
 ) -> Variant:
     return Variant(
         graph=record_file(work, written.graph),
@@ -299,4 +357,5 @@ def _variant(
         opset=graph.opset,
         inputs=tuple(value.name for value in graph.inputs),
         notes=notes or {},
+        tokens=tokens,
     )

@@ -89,6 +89,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--external-data", action="store_true", help="weights beside model.onnx also under 2 GB")
     parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="graphs of token states too, for output='tokens' and encode_spans (late chunking); a few kilobytes, as "
+        "they share the weights",
+    )
+    parser.add_argument(
         "--no-verify", dest="verify", action="store_false", help="skip the comparison with the reference"
     )
     add_hub_options(parser)
@@ -127,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         trust_remote_code=args.trust_remote_code,
         external_data=args.external_data,
         layout=args.layout,
+        tokens=args.tokens,
         show_progress=not args.quiet and sys.stderr.isatty(),
         revision=args.revision,
         token=args.token,

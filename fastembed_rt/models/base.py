@@ -8,13 +8,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, ClassVar, Self, SupportsIndex, TypeVar
 
 from .. import machine
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError
@@ -25,36 +22,24 @@ from ..run.contract import Runner, Split
 from ..run.engine import Engine
 from ..run.providers import AUTO, PROVIDERS
 from ..run.session import open_session
-from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside, once
+from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window
-from . import forks
+from . import forks, travel
 from .fixed import Chosen, Fixed
-from .opening import Opened, Source, check_task, chosen_provider, chosen_variant, of_route
+from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
 from .opening import opened as find
 from .options import check_device_ids, positive, seconds
 from .prompts import Prompts
+from .shared import Arrival, Shared
 from .stats import Counter, EncodeStats
+from .work import Work
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Work(Protocol[T_co]):
-    """One call's texts on their way through the model."""
-
-    def tokenize(self, window: Window) -> Tokenized:
-        """Token ids of some texts."""
-
-    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
-        """(rows,) tokens at the beginning of each row that are told from the rest, as the model's feeds take them."""
-
-    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
-        """What the caller gets for those texts, of results (rows, dim) or (rows,) objects."""
 
 
 class LoadedModel:
@@ -69,20 +54,29 @@ class LoadedModel:
     device_ids: Fixed[tuple[int, ...]] = Fixed("device_ids")
     max_batch_tokens: Fixed[int] = Fixed("max_batch_tokens")
     _prompts: Prompts
+    # (source, arrival, **settings): what the constructor does, with settings as `_settings_now` gives them.
+    _set_up: Callable[..., None]
+    _output: ClassVar[str] = ""  # of the graph; "": the task's
+    _own: frozenset[str] = frozenset()  # names of what an object has from this class, not from a user's below it
 
     def __init__(
-        self, source: Source, opened: Opened | None = None, *, batch_tokens: BatchTokens | None = None
+        self, source: Source, arrival: Arrival | None = None, *, batch_tokens: BatchTokens | None = None
     ) -> None:
         """Find the directory and choose what runs; `_load` loads it.
 
-        `opened` is what another model has opened, of which this is a route; `batch_tokens` gives max_batch_tokens where
-        the caller names none, instead of the provider's.
+        `arrival` is what another model has opened, of which this is a copy or a route; `batch_tokens` gives
+        max_batch_tokens where the caller names none, instead of the provider's.
 
         Raises:
             ModelNotFoundError, ModelFormatError, IntegrityError: no directory, or one that cannot be read.
             InvalidInputError: a model of another task; an option that the model cannot have.
         """
-        self._opened = find(source, self.task) if opened is None else opened
+        self._source = source
+        self._opened = find(source, self.task) if arrival is None else arrival.opened
+        self._shared = Shared() if arrival is None else arrival.shared
+        self._shared.opened = self._opened
+        self._shared.users.add(self)
+        self._longest = 1 if arrival is None or arrival.longest is None else arrival.longest
         whole, self._files = self._opened.whole, self._opened.files
         self.path = self._opened.path
         check_task(whole, self.task, str(self.path))
@@ -90,7 +84,7 @@ class LoadedModel:
         self._route = source.route
         self._choice = chosen_provider(self.manifest, source)
         self.provider = self._choice.provider
-        self.variant = chosen_variant(self.manifest, source)
+        self.variant = self._chosen(source)
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
         fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
         self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
@@ -100,8 +94,15 @@ class LoadedModel:
         self._counter = Counter()
         self._closed = False
         self._engine: Runner | None = None
-        self._starting: dict[str, Task[Runner]] = {}
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
+
+    def _complete(self) -> None:
+        """All that an object has of this class is there; what comes is a subclass's."""
+        self._own = frozenset({*vars(self), "_own"})
+
+    def _chosen(self, source: Source) -> Variant:
+        """The graph that runs."""
+        return chosen_variant(self.manifest, source)
 
     @Chosen
     def precision(self) -> str:
@@ -123,23 +124,34 @@ class LoadedModel:
 
         `longest` is what the longest text may have in tokens, where that is more than `max_length`.
         """
-        self._longest = max_length if longest is None else longest
+        self._longest = max(self._longest, max_length if longest is None else longest)
+        shared = self._shared
         # Both on threads that nothing interrupts: what fails there is the model's fault and no one's time limit.
-        checked = aside(self._check_files) if self._check_hashes else None
-        starting = aside(self._start)
-        # Both leave the interpreter lock once they have begun. Reading the tokenizer keeps it to the end.
-        time.sleep(0.001)
+        checked = aside(self._check_files) if self._check_hashes and not shared.checked else None
+        starting = shared.starting(self._start)
+        if not starting.finished:
+            # Both leave the interpreter lock once they have begun. Reading the tokenizer keeps it to the end.
+            time.sleep(0.001)
         try:
-            tokenizer = self._read_tokenizer(max_length, truncation)
+            read = partial(self._read_tokenizer, max_length, truncation)
+            tokenizer = shared.tokenizer((max_length, truncation), read)
             self._engine = starting.result()
         except FastembedRtError:
             if checked is not None:
                 checked.result()  # an altered file explains the failure better
             raise
+        finally:
+            shared.failed()
         if checked is not None:
             checked.result()
+            shared.checked = True
+        self._announce()
         forks.watch(self)
         return tokenizer
+
+    def _announce(self) -> None:
+        """Let copies of this model find what it has."""
+        travel.announce(self)
 
     def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
         name = self.manifest.tokenizer.file
@@ -197,8 +209,7 @@ class LoadedModel:
         """Give the memory and the threads back; further use is an error."""
         self._closed = True
         engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+        self._shared.leave(self, engine)
         self._callers.close()
 
     def __enter__(self) -> Self:
@@ -207,11 +218,13 @@ class LoadedModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError(
-            f"a loaded model has threads and cannot be copied or pickled; load it in each process: "
-            f"{type(self).__name__}({str(self.path)!r})"
-        )
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """A model is pickled and copied as what opens it again: its path, options, fingerprint and settings."""
+        return travel.reduced(self)
+
+    def _settings_now(self) -> dict[str, Any]:
+        """What may have been assigned since the model was loaded, and what no other model shares."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         variant = self.variant
@@ -289,6 +302,10 @@ class LoadedModel:
             if outer is None:
                 call.given_up = True  # whatever of it still waits is not begun
 
+    def _one_by_one(self, pieces: Iterator[Window], work: Work[Iterable[T]]) -> Iterator[T]:
+        for found in self._work(pieces, work, ahead=False):
+            yield from found
+
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidInputError(CLOSED)
@@ -306,9 +323,8 @@ class LoadedModel:
         engine = self._engine
         if engine is None:
             self._check_open()
-            engine = once(self._starting, "engine", self._start)
+            engine = self._shared.engine(self._start)
             self._engine = engine
-            self._starting.pop("engine", None)
             if self._closed:  # meanwhile
                 self.close()
                 self._check_open()
@@ -317,17 +333,19 @@ class LoadedModel:
     def _start(self) -> Runner:
         if len(self.device_ids) > 1:
             return self._start_devices()
+        # Nothing here holds the model: its engine may be another's too, and outlive it.
+        opening = partial(
+            open_session,
+            self._files,
+            self.variant,
+            provider=self.provider,
+            output=self._output or OUTPUTS[self.task],
+            device=0 if self.provider == "cpu" else self.device_ids[0],
+            longest=self._longest,
+            batch_tokens=self.max_batch_tokens,
+        )
         return Engine(
-            lambda threads: open_session(
-                self._files,
-                self.variant,
-                provider=self.provider,
-                threads=threads,
-                output=OUTPUTS[self.task],
-                device=0 if self.provider == "cpu" else self.device_ids[0],
-                longest=self._longest,
-                batch_tokens=self.max_batch_tokens,
-            ),
+            lambda threads: opening(threads=threads),
             threads=self.threads,
             dim=self.manifest.dim,
             pad_token_id=self.manifest.pad_token_id,
@@ -381,8 +399,9 @@ class LoadedModel:
         """Options with which a device's model takes the longest text."""
         return {"max_length": self._longest}
 
+    @staticmethod
     def _feeds(
-        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+        rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
     ) -> batching.Feeds:
         """What the graph takes for a batch."""
         return batching.feeds(rows, inputs, pad_token_id, boundaries)
@@ -396,7 +415,6 @@ class LoadedModel:
         if self._engine is not None:
             forks.never_destroy(self._engine)
         self._engine = None
-        self._starting = {}
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")
 
 

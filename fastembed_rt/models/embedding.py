@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,29 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
 from ..system.progress import progress
 from ..system.threads import Task, once
-from ..text.tokenizer import Tokenized, check_iterable, check_texts
-from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors, chunk_means
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
-from .base import MAX_BATCH_TOKENS, WithMaxLength
+from .answers import answered
+from .base import MAX_BATCH_TOKENS, LoadedModel, WithMaxLength
+from .extras import Counted, Encoded, asked
 from .fixed import Chosen
-from .opening import LoadOptions, Opened, Source, documented
+from .opening import LoadOptions, Source, documented
 from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .shared import Arrival
 from .stats import EncodeStats
+from .work import Work
 
+if TYPE_CHECKING:
+    from .token_states import TokenEncoder
+
+# max_length, prompts and default_prompt_name as the user gave them; None: what each route says itself.
+Given = tuple[int | None, Mapping[str, str] | None, str | None]
+SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 
 
@@ -66,27 +76,45 @@ class EmbeddingModel(WithMaxLength):
             **options: as for all models.
         """
         source = Source(path_or_name=path_or_name, **options, route=route)
-        self._set_up(source, None, max_length, truncate_dim, prompts, default_prompt_name, truncation)
+        self._set_up(
+            source,
+            max_length=max_length,
+            truncate_dim=truncate_dim,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            truncation=truncation,
+        )
 
     def _set_up(
         self,
         source: Source,
-        opened: Opened | None,
+        arrival: Arrival | None = None,
+        *,
         max_length: int | None,
         truncate_dim: int | None,
         prompts: Mapping[str, str] | None,
         default_prompt_name: str | None,
         truncation: str,
+        given: Given | None = None,
     ) -> None:
-        super().__init__(source, opened)
+        LoadedModel.__init__(self, source, arrival)
         described = self.manifest
         self._max_length = positive("max_length", max_length, described.max_length, described.max_positions)
         self._truncate_dim = truncate_dim if truncate_dim is None else self._dim(truncate_dim)
         self._prompts = Prompts(described, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
-        self._source = source
-        self._given = (max_length, prompts, default_prompt_name)  # None: what each route says itself
+        self._given: Given = given or (max_length, prompts, default_prompt_name)
         self._others: dict[str, Task[EmbeddingModel]] = {}
+
+    def _settings_now(self) -> dict[str, Any]:
+        return {
+            "max_length": self._max_length,
+            "truncate_dim": self._truncate_dim,
+            "prompts": self._prompts.by_name,
+            "default_prompt_name": self._prompts.default,
+            "truncation": self.truncation,
+            "given": self._given,
+        }
 
     def _limit(self, wanted: int) -> None:
         for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
@@ -132,6 +160,7 @@ class EmbeddingModel(WithMaxLength):
         """Policy for texts over max_length."""
         return self._tokenizer.truncation
 
+    @answered
     def encode(
         self,
         inputs: str | Sequence[str],
@@ -144,11 +173,14 @@ class EmbeddingModel(WithMaxLength):
         precision: str = FLOAT32,
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
-    ) -> Array:
+        on_null: str = "error",
+        return_tokens: bool = False,
+        output: str = SENTENCE,
+    ) -> Any:
         """Vectors of texts: a str gives (dim,), a list gives (n, dim), float32, in input order.
 
         Args:
-            inputs: one text or several.
+            inputs: one text or several: a sequence of str, or a column of pyarrow, pandas, polars or numpy.
             prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
             prompt: a text to put in front, instead of a named one.
             truncate_dim: length of the vectors, instead of the model's.
@@ -158,48 +190,170 @@ class EmbeddingModel(WithMaxLength):
             ranges: (2, dim), least and greatest number of each dimension, for int8 and uint8.
             calibration_embeddings: (n, dim) vectors to take the ranges from. Without either, the ranges come from this
                 call's vectors, with a warning: such vectors cannot be compared with those of another call.
+            on_null: what a row without a text (None, NaN, pandas' NA) gives: "error"; "empty", the vector of the empty
+                text; "zero", zeros.
+            return_tokens: give `Encoded`, the vectors with the tokens of each text, (n,) int64 or an int for a str: as
+                they ran, special tokens and prompt included, and without what was cut.
+            output: "sentence", or "tokens" for `TokenVectors` of each text: the encoder's states (tokens, width), which
+                are neither pooled nor normalized, with offsets (tokens, 2) in characters of the text and a mark for
+                special tokens. Of a directory that was exported with --tokens.
 
         Raises:
-            InvalidTypeError: something that is not a str.
+            InvalidTypeError: something that is not a str, such as a null under on_null="error".
             InvalidInputError: a lone surrogate, an unknown prompt, a dim that the model does not have, ranges that do
                 not fit, int8 or uint8 of a single text without ranges.
             TextTooLongError: under truncation="error".
         """
+        if output != SENTENCE:
+            foreign = {"truncate_dim": truncate_dim, "normalize": normalize, "ranges": ranges}
+            foreign |= {"precision": None if precision == FLOAT32 else precision}
+            if output != TOKENS or any(value is not None for value in foreign.values()):
+                raise InvalidInputError(_not_of_tokens(output, foreign))
+            settings = self._settings(prompt_name, prompt, None, None)
+            return self._encode_tokens(inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
-            return to_store(
-                self.encode(
-                    inputs,
-                    prompt_name=prompt_name,
-                    prompt=prompt,
-                    truncate_dim=truncate_dim,
-                    normalize=normalize,
-                    show_progress_bar=show_progress_bar,
-                )
+            made = self.encode(
+                inputs,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncate_dim=truncate_dim,
+                normalize=normalize,
+                show_progress_bar=show_progress_bar,
+                on_null=on_null,
+                return_tokens=return_tokens,
             )
-        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+            return Encoded(to_store(made.vectors), made.tokens) if return_tokens else to_store(made)
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        out = np.empty((len(texts), settings.dim), dtype=np.float32)
+        work: Work[Vectors] = _Call(self, settings)
+        counting: Counted[Vectors] | None = None
+        if return_tokens or on_null != ERROR:
+            work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
+        out = np.empty((count, settings.dim), dtype=np.float32)
         done = 0
-        with progress(len(texts), show_progress_bar) as bar:
-            for vectors in self._work(windows(iter(texts), (TEXTS,)), _Call(self, settings), ahead=True):
+        with progress(count, show_progress_bar) as bar:
+            for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
                 out[done : done + len(vectors)] = vectors
                 done += len(vectors)
                 bar.update(len(vectors))
-        return out[0] if isinstance(inputs, str) else out
+        vectors = out[0] if single else out
+        return vectors if counting is None else counting.encoded(vectors, single=single)
 
-    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    def _encode_tokens(
+        self, inputs: str | Sequence[str], settings: Settings, show: bool | None, on_null: str, *, return_tokens: bool
+    ) -> Any:
+        from .token_states import TokensCall, TokenVectors  # only here: few calls want it
+
+        encoder = self._token_encoder()
+        width = encoder.graph.dim
+        none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
+        call = TokensCall(encoder, settings)
+        return encoder._lists(inputs, call, show, on_null, lambda: TokenVectors(*none), return_tokens=return_tokens)
+
+    @answered
+    def encode_spans(
+        self,
+        inputs: str | Sequence[str],
+        spans: Sequence[Any],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        overlap: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Vectors of parts of texts out of one pass over the whole text (late chunking, arXiv:2409.04701).
+
+        (spans, dim) float32 for a str, a list of them for a list, in input order: the mean of the states of all tokens
+        that overlap a span, special ones and those of the prompt left out, cut and normalized as the model's vectors
+        are; zeros for a span without a token. Of a directory that was exported with --tokens.
+
+        Args:
+            inputs: one text or several.
+            spans: (start, stop) in characters of the text, as slices have them; for several texts, a list for each.
+            prompt_name: which of `prompts` stands in front; None takes the default prompt, if there is one.
+            prompt: a text to put in front, instead of a named one.
+            truncate_dim: length of the vectors, instead of the model's.
+            normalize: True for unit length; None leaves it to the model.
+            overlap: a text over max_length is encoded in windows of that length, each with prompt and special tokens,
+                and this is how many tokens of one the next begins with, which count in the first; None takes an eighth.
+                Under truncation="error", such a text is an error.
+            show_progress_bar: a tqdm bar over the texts on stderr.
+
+        Raises:
+            InvalidTypeError: something that is not a str, spans that are not pairs of whole numbers.
+            InvalidInputError: a span outside its text, an overlap without room, a model whose vectors are no means.
+            TextTooLongError: under truncation="error".
+            ModelFormatError: an export without --tokens.
+        """
+        from .token_states import SpansCall  # only here: few calls want it
+
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        encoder = self._token_encoder()
+        if encoder.graph.no_spans:
+            raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
+        texts = [inputs] if isinstance(inputs, str) else check_texts(inputs)
+        of_texts = [spans] if isinstance(inputs, str) else list(spans)
+        if len(of_texts) != len(texts):
+            raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")
+        repeated = self._max_length // 8 if overlap is None else overlap
+        call = SpansCall(encoder, settings, repeated, of_texts)
+        given = inputs if isinstance(inputs, str) else texts
+        return encoder._lists(given, call, show_progress_bar, ERROR, list, return_tokens=False)
+
+    def _token_encoder(self) -> TokenEncoder:
+        self._check_open()
+        found = once(self._others, TOKENS, self._of_tokens)
+        if self._closed:  # meanwhile
+            found.close()
+            self._check_open()
+        return cast("TokenEncoder", found)
+
+    def _of_tokens(self) -> EmbeddingModel:
+        """The encoder without its pooling, of the files that this model has opened."""
+        from .token_states import TokenEncoder
+
+        return self._other(TokenEncoder, TOKENS, self._source)
+
+    def _lists(
+        self,
+        inputs: str | Sequence[str],
+        call: Work[list[Any]],
+        show: bool | None,
+        on_null: str,
+        zero: Callable[[], Any],
+        *,
+        return_tokens: bool,
+    ) -> Any:
+        """Something for each text."""
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
+        work, counting = asked(call, on_null, zero, return_tokens=return_tokens)
+        out: list[Any] = []
+        with progress(count, show) as bar:
+            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+                out += found
+                bar.update(len(found))
+        made = out[0] if single else out
+        return made if counting is None else counting.encoded(made, single=single)
+
+    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
 
         A cancelled call gives up its result and disturbs no other.
         """
         return await self._aside(self.encode, inputs, **options)
 
-    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    @answered
+    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "query", when there is one and no other is asked for."""
         return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
-    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Array:
+    @answered
+    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "document", "passage" or "corpus", when there is one.
 
         Another that is asked for comes before it.
@@ -219,10 +373,21 @@ class EmbeddingModel(WithMaxLength):
 
     def _of_role(self, role: str) -> EmbeddingModel:
         """The encoder of texts in this role, of the files that this model has opened."""
-        made = EmbeddingModel.__new__(EmbeddingModel)
+        return self._other(EmbeddingModel, role, replace(self._source, route=role))
+
+    def _other(self, kind: type[EmbeddingModel], name: str, source: Source) -> EmbeddingModel:
+        made = kind.__new__(kind)
         max_length, prompts, default = self._given
-        options = (max_length, self._truncate_dim, prompts, default, self.truncation)
-        made._set_up(replace(self._source, route=role), self._opened, *options)
+        made._set_up(
+            source,
+            Arrival(self._opened, self._shared.role(name)),
+            max_length=max_length,
+            truncate_dim=self._truncate_dim,
+            prompts=prompts,
+            default_prompt_name=default,
+            truncation=self.truncation,
+        )
+        made._complete()
         return made
 
     def _loaded_others(self) -> list[EmbeddingModel]:
@@ -244,6 +409,7 @@ class EmbeddingModel(WithMaxLength):
         super().after_fork()
         self._others = {role: task for role, task in self._others.items() if task.finished}
 
+    @answered
     def embed(
         self,
         inputs: Iterable[str],
@@ -255,6 +421,7 @@ class EmbeddingModel(WithMaxLength):
         precision: str = FLOAT32,
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
+        on_null: str = "error",
     ) -> Iterator[Array]:
         """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory.
 
@@ -267,13 +434,14 @@ class EmbeddingModel(WithMaxLength):
         to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
         if to_store.needs_ranges:
             raise InvalidInputError(f"embed as {precision} needs ranges= or calibration_embeddings=")
-        vectors = self._stream(check_iterable(inputs), settings)
+        vectors = self._stream(check_iterable(inputs), settings, on_null)
         return vectors if precision == FLOAT32 else map(to_store, vectors)
 
-    def _stream(self, inputs: Iterator[str], settings: Settings) -> Iterator[Vectors]:
-        for vectors in self._work(windows(inputs, STREAM_TEXTS), _Call(self, settings), ahead=False):
-            yield from vectors
+    def _stream(self, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Vectors]:
+        work, _ = asked(_Call(self, settings), on_null, lambda: 0.0, return_tokens=False)
+        return self._one_by_one(windows(inputs, STREAM_TEXTS, nulls=on_null != ERROR), work)
 
+    @answered
     def similarity(
         self,
         left: npt.ArrayLike,
@@ -289,6 +457,7 @@ class EmbeddingModel(WithMaxLength):
         """
         return quantized.similarity(self.manifest.similarity, left, right, precision, ranges)
 
+    @answered
     def fingerprint(
         self,
         *,
@@ -312,6 +481,7 @@ class EmbeddingModel(WithMaxLength):
             chunked=self.truncation == "chunk",
         )
 
+    @answered
     def count_tokens(
         self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Any:
@@ -365,3 +535,10 @@ class _Call:
 
     def finish(self, tokenized: Tokenized, results: Vectors) -> Vectors:
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
+
+
+def _not_of_tokens(output: str, foreign: Mapping[str, Any]) -> str:
+    if output != TOKENS:
+        return f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}"
+    given = [name for name, value in foreign.items() if value is not None]
+    return f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,15 +16,18 @@ from ..manifest import LATE_INTERACTION
 from ..run import batching
 from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, check_texts
-from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, check_texts, counted
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from ..vectors.maxsim import maxsim
+from .answers import answered
 from .base import LoadedModel
+from .extras import asked
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
+from .shared import Arrival
 
 
 class LateInteractionModel(LoadedModel):
@@ -53,7 +57,25 @@ class LateInteractionModel(LoadedModel):
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
             **options: as for all models.
         """
-        super().__init__(Source(path_or_name=path_or_name, **options))
+        self._set_up(
+            Source(path_or_name=path_or_name, **options),
+            query_length=query_length,
+            document_length=document_length,
+            prompts=prompts,
+            truncation=truncation,
+        )
+
+    def _set_up(
+        self,
+        source: Source,
+        arrival: Arrival | None = None,
+        *,
+        query_length: int | None,
+        document_length: int | None,
+        prompts: Mapping[str, str] | None,
+        truncation: str,
+    ) -> None:
+        LoadedModel.__init__(self, source, arrival)
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(
                 f"truncation {truncation!r} is not for token vectors; known: {', '.join(TRUNCATIONS)}"
@@ -68,8 +90,17 @@ class LateInteractionModel(LoadedModel):
         self._documents = self._role(self._load(self._document_length, truncation, longest), queries=False)
         tokenizer = self._documents.tokenizer
         if self._query_length != self._document_length:
-            tokenizer = tokenizer.with_max_length(self._query_length)
+            read = partial(tokenizer.with_max_length, self._query_length)
+            tokenizer = self._shared.tokenizer((self._query_length, truncation), read)
         self._queries = self._role(tokenizer, queries=True)
+
+    def _settings_now(self) -> dict[str, Any]:
+        return {
+            "query_length": self._query_length,
+            "document_length": self._document_length,
+            "prompts": self._prompts.by_name,
+            "truncation": self._documents.tokenizer.truncation,
+        }
 
     def _limits(self) -> dict[str, int]:
         return {"document_length": self._longest}
@@ -120,6 +151,7 @@ class LateInteractionModel(LoadedModel):
         """What `similarity` computes: maxsim, or meanmaxsim."""
         return self._about.similarity
 
+    @answered
     def encode_query(
         self,
         inputs: str | Sequence[str],
@@ -127,6 +159,8 @@ class LateInteractionModel(LoadedModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         show_progress_bar: bool | None = None,
+        on_null: str = "error",
+        return_tokens: bool = False,
     ) -> Any:
         """Token vectors of queries: (tokens, dim) float32 for a str, a list of them for a list, in input order.
 
@@ -138,6 +172,10 @@ class LateInteractionModel(LoadedModel):
             prompt_name: which of `prompts` stands in front; None takes "query", if there is one.
             prompt: a text to put in front, instead of a named one.
             show_progress_bar: a tqdm bar over the texts on stderr.
+            on_null: what a row without a text (None, NaN, pandas' NA) gives: "error"; "empty", the vector of the empty
+                text; "zero", no token at all.
+            return_tokens: give `Encoded`, the vectors with the tokens of each text, (n,) int64 or an int for a str: as
+                they ran, special tokens, prompt and the mask tokens of queries included, and without what was cut.
 
         Raises:
             InvalidTypeError: something that is not a str.
@@ -145,8 +183,10 @@ class LateInteractionModel(LoadedModel):
             TextTooLongError: under truncation="error".
         """
         prompts = self._prompts.for_role(QUERY_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
-        return self._encode(inputs, self._call(self._queries, prompts), show_progress_bar)
+        call = self._call(self._queries, prompts)
+        return self._encode(inputs, call, show_progress_bar, on_null, return_tokens=return_tokens)
 
+    @answered
     def encode_document(
         self,
         inputs: str | Sequence[str],
@@ -154,6 +194,8 @@ class LateInteractionModel(LoadedModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         show_progress_bar: bool | None = None,
+        on_null: str = "error",
+        return_tokens: bool = False,
     ) -> Any:
         """Token vectors of documents, as `encode_query` gives those of queries.
 
@@ -161,7 +203,8 @@ class LateInteractionModel(LoadedModel):
         prompt is "document", "passage" or "corpus", if there is one.
         """
         prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
-        return self._encode(inputs, self._call(self._documents, prompts), show_progress_bar)
+        call = self._call(self._documents, prompts)
+        return self._encode(inputs, call, show_progress_bar, on_null, return_tokens=return_tokens)
 
     async def aencode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode_query` for asyncio: the event loop stays free, and calls that wait together are run together."""
@@ -171,15 +214,23 @@ class LateInteractionModel(LoadedModel):
         """`encode_document` for asyncio."""
         return await self._aside(self.encode_document, inputs, **options)
 
+    @answered
     def embed_documents(
-        self, inputs: Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+        self,
+        inputs: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        on_null: str = "error",
     ) -> Iterator[Vectors]:
         """Token vectors (tokens, dim) of any number of documents, one by one and in order, in bounded memory."""
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode_document for one text")
         prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
-        return self._stream(check_iterable(inputs), self._call(self._documents, prompts))
+        work, _ = asked(self._call(self._documents, prompts), on_null, self._nothing, return_tokens=False)
+        return self._one_by_one(windows(check_iterable(inputs), STREAM_TEXTS, nulls=on_null != ERROR), work)
 
+    @answered
     def similarity(self, queries: Vectors | Sequence[Vectors], documents: Vectors | Sequence[Vectors]) -> Vectors:
         """Scores of n queries and m documents: (n, m) float32.
 
@@ -195,6 +246,7 @@ class LateInteractionModel(LoadedModel):
         """
         return maxsim(queries, documents, self.dim, mean=self.similarity_name == "meanmaxsim")
 
+    @answered
     def rank(
         self,
         query: str,
@@ -224,6 +276,7 @@ class LateInteractionModel(LoadedModel):
         scores = self.similarity(asked, self.encode_document(texts, show_progress_bar=show_progress_bar))[0]
         return [Ranked(int(k), float(scores[k]), texts[k]) for k in np.argsort(-scores, kind="stable")[:most]]
 
+    @answered
     def count_tokens(self, inputs: str | Sequence[str], *, prompt: str = "") -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
@@ -233,18 +286,22 @@ class LateInteractionModel(LoadedModel):
     def _facts(self) -> str:
         return f"dim={self.dim}, query_length={self.query_length}, document_length={self.document_length}"
 
-    def _encode(self, inputs: str | Sequence[str], call: _Call, show: bool | None) -> Any:
-        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+    def _encode(
+        self, inputs: str | Sequence[str], call: _Call, show: bool | None, on_null: str, *, return_tokens: bool
+    ) -> Any:
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
+        work, counting = asked(call, on_null, self._nothing, return_tokens=return_tokens)
         out: list[Vectors] = []
-        with progress(len(texts), show) as bar:
-            for found in self._work(windows(iter(texts), (TEXTS,)), call, ahead=True):
+        with progress(count, show) as bar:
+            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
                 out += found
                 bar.update(len(found))
-        return out[0] if isinstance(inputs, str) else out
+        made = out[0] if single else out
+        return made if counting is None else counting.encoded(made, single=single)
 
-    def _stream(self, inputs: Iterator[str], call: _Call) -> Iterator[Vectors]:
-        for found in self._work(windows(inputs, STREAM_TEXTS), call, ahead=False):
-            yield from found
+    def _nothing(self) -> Vectors:
+        return np.empty((0, self.dim), np.float32)
 
     def _call(self, role: _Role, prompts: Mapping[str, Any]) -> _Call:
         self._check_open()
@@ -252,8 +309,9 @@ class LateInteractionModel(LoadedModel):
         about = self._about
         return _Call(role, text, about.expansion_token_id, attend=about.attend_to_expansion, dim=self.dim)
 
+    @staticmethod
     def _feeds(
-        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+        rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
     ) -> batching.Feeds:
         return feeds(rows, inputs, pad_token_id, boundaries)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import os
@@ -15,9 +14,11 @@ from .. import manifest
 from ..errors import FastembedRtError, InvalidInputError
 from ..files import ModelFiles
 from ..hub import resolve
-from ..manifest import CLASSES, ROLES, FileRecord, Manifest, Variant
+from ..manifest import CLASSES, ROLES, FileRecord, Manifest, TokenGraph, Variant
 from ..run.providers import Choice, choose
 from ..run.session import choose_variant
+from ..vectors.fingerprint import of_files
+from .answers import COMPAT, FASTEMBED, LOADING, answer
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -98,13 +99,15 @@ def documented(init: F) -> F:
 
     @functools.wraps(init)
     def checked(self: Any, *arguments: Any, **options: Any) -> None:
-        for name in options.keys() - known:
-            near = difflib.get_close_matches(name, known, n=1)
+        wrong = sorted(options.keys() - known)
+        if wrong:
+            said = "; ".join(f"{name}: {answer(name, known - {'self'}, LOADING)}" for name in wrong)
             raise TypeError(
-                f"{type(self).__name__} has no option {name!r}; "
-                + (f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known - {'self'}))}")
+                f"{type(self).__name__} has no option {', '.join(map(repr, wrong))}; {said}. "
+                f"To keep calls as they are: {COMPAT} or {FASTEMBED}"
             )
         init(self, *arguments, **options)
+        self._complete()
 
     vars(checked)["__signature__"] = own.replace(parameters=parameters)
     lines = (init.__doc__ or "").splitlines(keepends=True)
@@ -133,7 +136,10 @@ def opened(source: Source, task: str) -> Opened:
         check_task(described, task, str(source.path_or_name))  # before anything large is fetched
         found = of_route(described, source.route)
         wanted = [found] if source.route is not None else [found, *found.routes.values()]
-        return [file for encoder in wanted for file in (encoder.tokenizer, *chosen_variant(encoder, source).files)]
+        chosen = [chosen_variant(encoder, source) for encoder in wanted]
+        graphs: list[Variant | TokenGraph] = [*chosen]
+        graphs += [variant.tokens for variant in chosen if variant.tokens is not None]
+        return [*(encoder.tokenizer for encoder in wanted), *(file for graph in graphs for file in graph.files)]
 
     def names(described: Manifest) -> Iterable[str]:
         return [record.file for record in records(described)]
@@ -148,6 +154,13 @@ def opened(source: Source, task: str) -> Opened:
     ).resolve()  # once: where the process goes, and where links lead later, is nothing to this model
     whole = manifest.read(path)
     return Opened(path, whole, ModelFiles(path, records(whole)))
+
+
+def identity(whole: Manifest, source: Source) -> str:
+    """A short name of the files that run, as the fingerprint of vectors begins with it."""
+    first = of_route(whole, source.route)
+    encoders = [first] if source.route is not None else [first, *first.routes.values()]
+    return of_files([(encoder, chosen_variant(encoder, source)) for encoder in encoders])
 
 
 def chosen_variant(described: Manifest, source: Source) -> Variant:

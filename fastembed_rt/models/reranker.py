@@ -16,11 +16,14 @@ from ..manifest import ACTIVATIONS, RERANKING
 from ..run import batching
 from ..system.progress import progress
 from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized, check_iterable, check_pairs, check_texts
-from ..text.windows import CHARACTERS, TEXTS, Window
-from .base import WithMaxLength
+from ..text.windows import CHARACTERS, ERROR, TEXTS, Window
+from .answers import answered
+from .base import LoadedModel, WithMaxLength
+from .extras import asked
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import Prompts
+from .shared import Arrival
 
 Scores = npt.NDArray[np.float32]
 
@@ -60,7 +63,25 @@ class Reranker(WithMaxLength):
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
             **options: as for all models.
         """
-        super().__init__(Source(path_or_name=path_or_name, **options))
+        self._set_up(
+            Source(path_or_name=path_or_name, **options),
+            max_length=max_length,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            truncation=truncation,
+        )
+
+    def _set_up(
+        self,
+        source: Source,
+        arrival: Arrival | None = None,
+        *,
+        max_length: int | None,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        truncation: str,
+    ) -> None:
+        LoadedModel.__init__(self, source, arrival)
         if truncation not in TRUNCATIONS:
             raise InvalidInputError(f"truncation {truncation!r} is not for pairs; known: {', '.join(TRUNCATIONS)}")
         assert self.manifest.reranking is not None  # the manifest is checked at birth
@@ -68,6 +89,14 @@ class Reranker(WithMaxLength):
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
+
+    def _settings_now(self) -> dict[str, Any]:
+        return {
+            "max_length": self._max_length,
+            "prompts": self._prompts.by_name,
+            "default_prompt_name": self._prompts.default,
+            "truncation": self._tokenizer.truncation,
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,6 +108,7 @@ class Reranker(WithMaxLength):
         """What makes scores of the logits: identity or sigmoid."""
         return self._about.activation
 
+    @answered
     def predict(
         self,
         pairs: Pair | Sequence[Pair],
@@ -88,7 +118,8 @@ class Reranker(WithMaxLength):
         activation: str | None = None,
         apply_softmax: bool = False,
         show_progress_bar: bool | None = None,
-    ) -> Scores | np.float32:
+        return_tokens: bool = False,
+    ) -> Any:
         """Scores of pairs of texts, float32 in input order: (n,), or (n, labels) where there are several labels.
 
         Args:
@@ -98,6 +129,8 @@ class Reranker(WithMaxLength):
             activation: identity or sigmoid, instead of the model's.
             apply_softmax: shares of the labels, behind the activation, where there are several.
             show_progress_bar: a tqdm bar over the pairs on stderr.
+            return_tokens: give `Encoded`, the scores with the tokens of each pair, (n,) int64 or an int for one: as
+                they ran, special tokens and prompt included, and without what was cut.
 
         Raises:
             InvalidTypeError: something that is not a pair of str.
@@ -111,10 +144,11 @@ class Reranker(WithMaxLength):
             raise InvalidInputError(f"activation {function!r} is not known; known: {', '.join(ACTIVATIONS)}")
         self._check_open()
         call = _Call(self, self._prompts.text(prompt_name, prompt))
+        work, counting = asked(call, ERROR, lambda: None, return_tokens=return_tokens)
         logits = np.empty((len(wanted), len(self.labels)), dtype=np.float32)
         done = 0
         with progress(len(wanted), show_progress_bar) as bar:
-            for rows in self._work(_windows(wanted), call, ahead=True):
+            for rows in self._work(_windows(wanted), work, ahead=True):
                 logits[done : done + len(rows)] = rows
                 done += len(rows)
                 bar.update(len(rows))
@@ -124,12 +158,13 @@ class Reranker(WithMaxLength):
         elif apply_softmax:
             scores = softmax(scores)
         result: Scores | np.float32 = scores[0] if single else scores
-        return result
+        return result if counting is None else counting.encoded(result, single=single)
 
     async def apredict(self, pairs: Pair | Sequence[Pair], **options: Any) -> Scores | np.float32:
         """`predict` for asyncio: the event loop stays free, and calls that wait together are run together."""
         return await self._aside(self.predict, pairs, **options)
 
+    @answered
     def rank(
         self,
         query: str,
@@ -177,6 +212,7 @@ class Reranker(WithMaxLength):
         order = np.argsort(-np.asarray(scores), kind="stable")[:most]
         return [Ranked(int(k), float(np.asarray(scores)[k]), texts[k]) for k in order]
 
+    @answered
     def count_tokens(self, pairs: Pair | Sequence[Pair]) -> Any:
         """Tokens of pairs before any cut, special tokens included: an int for one pair, (n,) int64 for several."""
         single = isinstance(pairs, (tuple, list)) and len(pairs) > 0 and isinstance(pairs[0], str)
@@ -186,8 +222,9 @@ class Reranker(WithMaxLength):
     def _facts(self) -> str:
         return f"labels={len(self.labels)}, max_length={self.max_length}"
 
+    @staticmethod
     def _feeds(
-        self, rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+        rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
     ) -> batching.Feeds:
         return feeds(rows, inputs, pad_token_id, boundaries)
 

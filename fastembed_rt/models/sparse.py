@@ -14,13 +14,16 @@ from ..manifest import SPARSE
 from ..run import batching
 from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
-from ..text.windows import STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts, counted
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
-from .base import WithMaxLength
+from .answers import answered
+from .base import LoadedModel, WithMaxLength
+from .extras import asked
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .shared import Arrival
 
 __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
@@ -56,8 +59,31 @@ class SparseModel(WithMaxLength):
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
             **options: as for all models.
         """
-        super().__init__(
+        self._set_up(
             Source(path_or_name=path_or_name, **options),
+            max_length=max_length,
+            max_active_dims=max_active_dims,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            truncation=truncation,
+        )
+
+    def _set_up(
+        self,
+        source: Source,
+        arrival: Arrival | None = None,
+        *,
+        max_length: int | None,
+        max_active_dims: int | None,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        truncation: str,
+        every: bool = False,
+    ) -> None:
+        LoadedModel.__init__(
+            self,
+            source,
+            arrival,
             batch_tokens=lambda described: min(max(MOST_WEIGHTS // described.dim, FEWEST_TOKENS), MOST_TOKENS),
         )
         if truncation not in TRUNCATIONS:
@@ -67,9 +93,21 @@ class SparseModel(WithMaxLength):
         assert self.manifest.sparse is not None  # the manifest is checked at birth
         most = self.manifest.sparse.max_active_dims
         self._max_active_dims = most if max_active_dims is None else self._most(max_active_dims)
+        if every:  # None was assigned: all of them, whatever the model's own number is
+            self._max_active_dims = None
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
+
+    def _settings_now(self) -> dict[str, Any]:
+        return {
+            "max_length": self._max_length,
+            "max_active_dims": self._max_active_dims,
+            "every": self._max_active_dims is None,
+            "prompts": self._prompts.by_name,
+            "default_prompt_name": self._prompts.default,
+            "truncation": self._tokenizer.truncation,
+        }
 
     @property
     def max_active_dims(self) -> int | None:
@@ -85,6 +123,7 @@ class SparseModel(WithMaxLength):
         """Size of the vocabulary: indices are below it."""
         return self.manifest.dim
 
+    @answered
     def encode(
         self,
         inputs: str | Sequence[str],
@@ -93,6 +132,8 @@ class SparseModel(WithMaxLength):
         prompt: str | None = None,
         max_active_dims: int | None = None,
         show_progress_bar: bool | None = None,
+        on_null: str = "error",
+        return_tokens: bool = False,
     ) -> Any:
         """Sparse vectors of texts, in input order: a SparseVector for a str, a list of them for a list.
 
@@ -102,33 +143,43 @@ class SparseModel(WithMaxLength):
             prompt: a text to put in front, instead of a named one.
             max_active_dims: words kept of each vector, the heaviest, instead of the model's number.
             show_progress_bar: a tqdm bar over the texts on stderr.
+            on_null: what a row without a text (None, NaN, pandas' NA) gives: "error"; "empty", the vector of the empty
+                text; "zero", one without a word.
+            return_tokens: give `Encoded`, the vectors with the tokens of each text, (n,) int64 or an int for a str: as
+                they ran, special tokens and prompt included, and without what was cut.
 
         Raises:
             InvalidTypeError: something that is not a str.
             InvalidInputError: a lone surrogate, an unknown prompt, a number of words that is not possible.
             TextTooLongError: under truncation="error".
         """
-        texts = [inputs] if isinstance(inputs, str) else list(check_iterable(inputs))
+        single = isinstance(inputs, str)
+        count, texts = counted(inputs)
         call = self._call(prompt_name, prompt, max_active_dims)
+        work, counting = asked(call, on_null, lambda: SparseVector.zero(self.dim), return_tokens=return_tokens)
         out: list[SparseVector] = []
-        with progress(len(texts), show_progress_bar) as bar:
-            for vectors in self._work(windows(iter(texts), (TEXTS,)), call, ahead=True):
+        with progress(count, show_progress_bar) as bar:
+            for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
                 out += vectors
                 bar.update(len(vectors))
-        return out[0] if isinstance(inputs, str) else out
+        made = out[0] if single else out
+        return made if counting is None else counting.encoded(made, single=single)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""
         return await self._aside(self.encode, inputs, **options)
 
+    @answered
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
         return self.encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
+    @answered
     def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
         return self.encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
+    @answered
     def embed(
         self,
         inputs: Iterable[str],
@@ -136,23 +187,23 @@ class SparseModel(WithMaxLength):
         prompt_name: str | None = None,
         prompt: str | None = None,
         max_active_dims: int | None = None,
+        on_null: str = "error",
     ) -> Iterator[SparseVector]:
         """Sparse vectors of any number of texts, one by one and in order, in bounded memory; errors as for `encode`."""
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
         call = self._call(prompt_name, prompt, max_active_dims)
-        return self._stream(check_iterable(inputs), call)
+        work, _ = asked(call, on_null, lambda: SparseVector.zero(self.dim), return_tokens=False)
+        return self._one_by_one(windows(check_iterable(inputs), STREAM_TEXTS, nulls=on_null != ERROR), work)
 
-    def _stream(self, inputs: Iterator[str], call: _Call) -> Iterator[SparseVector]:
-        for vectors in self._work(windows(inputs, STREAM_TEXTS), call, ahead=False):
-            yield from vectors
-
+    @answered
     def similarity(
         self, left: SparseVector | Sequence[SparseVector], right: SparseVector | Sequence[SparseVector]
     ) -> npt.NDArray[np.float32]:
         """The model's own similarity (dot, cosine, or a negated distance) of n and m sparse vectors: (n, m) float32."""
         return similarity(self.manifest.similarity, left, right)
 
+    @answered
     def decode(self, vectors: SparseVector | Sequence[SparseVector], *, top_k: int | None = None) -> Any:
         """Words with their weights, the heaviest first: a list of (token, weight) for each vector.
 
@@ -167,6 +218,7 @@ class SparseModel(WithMaxLength):
         tokens = self._tokenizer.tokens(vectors.indices[order].tolist())
         return list(zip(tokens, vectors.values[order].tolist(), strict=True))
 
+    @answered
     def count_tokens(
         self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Any:

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
+from .columns import column, is_null
 
 Ids = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
@@ -41,6 +43,7 @@ class Tokenized:
     warning: str | None = None  # under the policy "warn"
     seen: Ids | None = None  # of queries that were filled up: tokens of each row that the others see
     first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
+    nulls: tuple[int, ...] = ()  # numbers of texts that were none
 
     @property
     def tokens(self) -> int:
@@ -167,6 +170,35 @@ class TextTokenizer:
             return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
 
+    @property
+    def side(self) -> str:
+        """Where a text over max_length loses tokens: right (its end) or left (its beginning)."""
+        return self._side
+
+    def whole(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Iterator[tuple[Ids, Ids, Mask]]:
+        """Of each text, uncut: ids (tokens,), first and last characters (tokens, 2) of prompt and text, special ones.
+
+        Raises:
+            InvalidInputError: a text has a token that the model does not know.
+        """
+        tokenizer = self._without_limit()
+        rows = [prompt + text for text in texts] if prompt else texts
+        found = tokenizer.encode_batch(rows) if self._parallel else map(tokenizer.encode, rows)
+        for k, encoding in enumerate(found):
+            if self._vocabulary is not None:
+                self._check_known([encoding], first + k)
+            ids = np.array(encoding.ids, dtype=np.int64)
+            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            yield ids, offsets, np.array(encoding.special_tokens_mask, dtype=bool)
+
+    def cut(self, texts: Sequence[str], long: list[int], prompt: str, first: int) -> str | None:
+        """The warning that texts with these numbers were cut, if the policy wants one.
+
+        Raises:
+            TextTooLongError: the policy is "error".
+        """
+        return self._warning(texts, long, prompt, first)
+
     def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0) -> Tokenized:
         """Token ids of two texts each, in one row; the longer of the two is cut first.
 
@@ -292,6 +324,8 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
     for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
+            if is_null(text):
+                hint = "; for rows without a text pass on_null='empty' (the empty text's vector) or 'zero' (zeros)"
             raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
         if not text.isascii():
             check_unicode(text, f"text {index}")
@@ -319,11 +353,13 @@ def check_pairs(inputs: object, first: int = 0) -> list[Pair]:
 
 
 def check_iterable(inputs: object) -> Iterator[Any]:
-    """An iterator over inputs that are several things in a given order.
+    """An iterator over inputs that are several things in a given order; see `columns` for those of other libraries.
 
     Raises:
         InvalidTypeError: one thing, or several without an order that vectors could keep.
     """
+    if (found := column(inputs)) is not None:
+        return found[1]
     if isinstance(inputs, (bytes, bytearray)):
         raise InvalidTypeError("inputs are bytes; decode them to str first, for example inputs.decode('utf-8')")
     if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
@@ -338,6 +374,16 @@ def check_iterable(inputs: object) -> Iterator[Any]:
         return iter(inputs)  # type: ignore[call-overload, no-any-return]
     except TypeError:  # also from arrays of no dimension, which have __iter__
         raise InvalidTypeError(f"inputs are {type(inputs).__name__}; pass a str, or a list of str") from None
+
+
+def counted(inputs: object) -> tuple[int, Iterator[Any]]:
+    """How many there are, and an iterator over them: of one text, or of inputs as for `check_iterable`."""
+    if isinstance(inputs, str):
+        return 1, iter((inputs,))
+    if (found := column(inputs)) is not None:
+        return found
+    texts = list(check_iterable(inputs))
+    return len(texts), iter(texts)
 
 
 def check_unicode(text: str, what: str) -> None:

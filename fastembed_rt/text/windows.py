@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import Any
 
+from ..errors import InvalidInputError
+from .columns import is_null
 from .tokenizer import check_texts
 
 # Texts tokenized at a time: enough for batches of like length, few enough to bound memory.
@@ -21,17 +23,28 @@ class Window:
 
     texts: list[Any]  # str, or pairs of str
     first: int
+    nulls: tuple[int, ...] = ()  # places in it where there was no text, and "" stands
 
 
-def windows(texts: Iterator[str], sizes: Sequence[int]) -> Iterator[Window]:
-    """Texts in pieces of `sizes`, whose last one repeats, or fewer when they are long.
+ERROR = "error"
+ON_NULL = (ERROR, "empty", "zero")
+
+
+def check_on_null(on_null: str) -> None:
+    """Raise InvalidInputError for what cannot be done with rows without a text."""
+    if on_null not in ON_NULL:
+        raise InvalidInputError(f"on_null {on_null!r} is not known; known: {', '.join(ON_NULL)}")
+
+
+def windows(texts: Iterator[Any], sizes: Sequence[int], *, nulls: bool = False) -> Iterator[Window]:
+    """Texts in pieces of `sizes`, whose last one repeats, or fewer when they are long; `nulls` may be among them.
 
     Raises:
         InvalidTypeError, InvalidInputError: see `check_texts`; the message has the text's number.
     """
     first = 0
     for size in chain(sizes, repeat(sizes[-1])):
-        window: list[str] = []
+        window: list[Any] = []
         characters = 0
         for text in islice(texts, size):
             window.append(text)
@@ -40,5 +53,10 @@ def windows(texts: Iterator[str], sizes: Sequence[int]) -> Iterator[Window]:
                 break
         if not window:
             return
-        yield Window(check_texts(window, first), first)
+        found: tuple[int, ...] = ()
+        if nulls:
+            found = tuple(k for k, text in enumerate(window) if not isinstance(text, str) and is_null(text))
+            for k in found:
+                window[k] = ""
+        yield Window(check_texts(window, first), first, found)
         first += len(window)

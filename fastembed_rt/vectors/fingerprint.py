@@ -8,6 +8,7 @@ unit or raw, precision (with the ranges' hash for int8 and uint8).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from ..errors import InvalidInputError
 from ..manifest import Manifest, Variant
@@ -33,11 +34,8 @@ def fingerprint(
     """
     if form.needs_ranges:
         raise InvalidInputError(f"{form.precision} vectors have no fingerprint without ranges; pass ranges=")
-    # The contents, not the checkpoint's hash: another calibration or pooling gives other vectors.
-    files = sorted(record.sha256 for record in (*variant.files, described.tokenizer))
     parts = [
-        _digest("\n".join(files).encode(), 12),
-        f"{variant.target}.{variant.precision}",
+        of_files([(described, variant)]),
         f"prompt.{_digest(prompt.encode(), 8)}" if prompt else "noprompt",
         f"len{max_length}{'chunks' if chunked else ''}",
         f"dim{form.dim}",
@@ -45,6 +43,14 @@ def fingerprint(
         form.precision if form.ranges is None else f"{form.precision}.{_digest(form.ranges.tobytes(), 8)}",
     ]
     return "-".join(parts)
+
+
+def of_files(encoders: Sequence[tuple[Manifest, Variant]]) -> str:
+    """The first two parts: what runs, by the contents of its files, of one encoder or of all that a model has."""
+    # Not the checkpoint's hash: another calibration or pooling gives other vectors.
+    files = {record.sha256 for described, variant in encoders for record in (*variant.files, described.tokenizer)}
+    variant = encoders[0][1]
+    return f"{_digest(chr(10).join(sorted(files)).encode(), 12)}-{variant.target}.{variant.precision}"
 
 
 def _digest(content: bytes, letters: int) -> str:

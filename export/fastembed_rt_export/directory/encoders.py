@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from fastembed_rt.manifest import FileRecord, Manifest
+from fastembed_rt.manifest import FileRecord, Manifest, TokenGraph, Variant
+
+T = TypeVar("T", TokenGraph, Variant)
 
 
 def prefixed(described: Manifest, folder: str) -> Manifest:
@@ -15,12 +17,15 @@ def prefixed(described: Manifest, folder: str) -> Manifest:
     def placed(record: FileRecord) -> FileRecord:
         return replace(record, file=f"{folder}/{record.file}")
 
+    def moved(graph: T) -> T:
+        return replace(graph, graph=placed(graph.graph), weights=tuple(map(placed, graph.weights)))
+
     return replace(
         described,
         tokenizer=placed(described.tokenizer),
         tool_files=tuple(map(placed, described.tool_files)),
         variants=tuple(
-            replace(variant, graph=placed(variant.graph), weights=tuple(map(placed, variant.weights)))
+            replace(moved(variant), tokens=None if variant.tokens is None else moved(variant.tokens))
             for variant in described.variants
         ),
         default_variant=f"{folder}/{described.default_variant}",

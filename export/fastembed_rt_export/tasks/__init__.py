@@ -17,7 +17,7 @@ from ..gate.parity import INT8_MIN_COSINE
 from ..gate.report import Refuse, raised
 from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
-from ..variants import Built, Quantizing
+from ..variants import Built, Quantizing, TokenStates
 from . import embedding, late_interaction, reranking, sparse
 from .task import Say, Task
 
@@ -97,6 +97,20 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """What int8 calibrates on and how it is measured."""
     return ROWS[checkpoint.task].quantizing(checkpoint)
+
+
+def token_states(checkpoint: Checkpoint) -> TokenStates:
+    """How graphs of token states are made.
+
+    Raises:
+        InvalidInputError: a task that has none.
+    """
+    row = ROWS[checkpoint.task]
+    if row.tokens is None:
+        raise InvalidInputError(
+            f"--tokens is for embedding, and {checkpoint.name} is for {checkpoint.task}; leave it out"
+        )
+    return row.tokens(checkpoint)
 
 
 def verify(

@@ -7,10 +7,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt.manifest import LATE_INTERACTION, OUTPUTS
 from fastembed_rt.text.tokenizer import TextTokenizer
 
 from .. import heads
 from ..architectures import Architecture
+from ..checkpoint.modules import Normalize, Truncate
 from ..checkpoint.read import Checkpoint, Overrides
 from ..checkpoint.read import load as load_checkpoint
 from ..errors import InvalidInputError
@@ -20,7 +22,7 @@ from ..graph.graph import FLOAT, Graph
 from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
-from ..variants import Built, Quantizing
+from ..variants import Built, Quantizing, TokenStates
 from .task import Say, Task
 
 
@@ -37,8 +39,8 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         InvalidInputError: more dimensions asked for than there are.
     """
     graph = Graph(opset)
-    first_only = checkpoint.pooling == ("cls",) and checkpoint.include_prompt
-    ops = Ops(graph, target, target.enter(graph, not checkpoint.include_prompt), first_only=first_only)
+    tokens = target.enter(graph, not checkpoint.include_prompt)
+    ops = Ops(graph, target, tokens, first_only=first_only(checkpoint))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
@@ -49,6 +51,37 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         raise InvalidInputError(f"truncate_dim {wanted} is not possible; the vectors have {dim} numbers")
     graph.output(vectors, "sentence_embedding", FLOAT, ("batch", dim))
     return Built(graph, dim, beside, states, width)
+
+
+def first_only(checkpoint: Checkpoint) -> bool:
+    """Whether the last layer computes the state of each text's first token alone."""
+    return checkpoint.pooling == ("cls",) and checkpoint.include_prompt
+
+
+def token_states(checkpoint: Checkpoint) -> TokenStates:
+    """Graphs of the encoder alone: the states of all tokens, as the pooling gets them."""
+
+    def build_states(target: Target, opset: int) -> Built:
+        graph = Graph(opset)
+        ops = Ops(graph, target, target.enter(graph, False))
+        states = checkpoint.architecture.encoder(ops, checkpoint.config, checkpoint.tensors())
+        width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+        shape = next(entry for entry in graph.inputs if entry.name == ops.tokens.input_ids).type.tensor_type.shape
+        graph.output(states, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), width))
+        return Built(graph, width, ())
+
+    int8 = "its last layer is calibrated on first tokens alone" if first_only(checkpoint) else ""
+    return TokenStates(build=build_states, no_int8=int8, no_spans=_no_spans(checkpoint))
+
+
+def _no_spans(checkpoint: Checkpoint) -> str:
+    """Why the vector of a span is not the mean of its tokens' states, cut and normalized; "" where it is."""
+    if checkpoint.pooling != ("mean",):
+        return f"the model's vectors are no means of token states (pooling {'+'.join(checkpoint.pooling)})"
+    kinds = [type(head) for head in checkpoint.heads]
+    if not set(kinds) <= {Normalize, Truncate}:
+        return f"{next(kind for kind in kinds if kind not in (Normalize, Truncate)).__name__} follows the pooling"
+    return "" if Normalize not in kinds[:-1] else "vectors are cut behind their normalization"
 
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
@@ -90,5 +123,6 @@ TASK = Task(
     facts=facts,
     quantizing=quantizing,
     verify=verify,
+    tokens=token_states,
     overrides=tuple(field.name for field in fields(Overrides)),
 )

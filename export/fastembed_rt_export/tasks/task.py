@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..checkpoint.read import Checkpoint
 from ..gate.report import Refuse
 from ..graph.target import Target
-from ..variants import Built, Quantizing
+from ..variants import Built, Quantizing, TokenStates
 
 Say = Callable[[str], None]
 
@@ -33,4 +33,5 @@ class Task:
     facts: Callable[[Checkpoint, Path], Mapping[str, Any]]  # fields of the manifest; the directory has its tokenizer
     quantizing: Callable[[Checkpoint], Quantizing]
     verify: Verify
+    tokens: Callable[[Checkpoint], TokenStates] | None = None  # graphs of token states beside those of the task
     overrides: tuple[str, ...]  # what the user may say against the checkpoint, by field of Overrides

@@ -44,9 +44,9 @@ def test_the_signature_and_the_text_have_every_option(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_misspelt_option_is_named_with_the_one_that_is_meant(kind: Any) -> None:
-    with pytest.raises(TypeError, match=f"{kind.__name__} has no option 'provder'; did you mean provider?"):
+    with pytest.raises(TypeError, match=f"{kind.__name__} has no option 'provder'; provder: did you mean provider="):
         kind("nowhere", provder="cuda")
-    with pytest.raises(TypeError, match="it has cache_dir, check_hashes, "):
+    with pytest.raises(TypeError, match="zzz: it takes cache_dir, check_hashes, "):
         kind("nowhere", zzz=1)
 
 

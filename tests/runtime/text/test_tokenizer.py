@@ -245,7 +245,7 @@ def test_any_ordered_collection_of_texts_is_taken(inputs: Any) -> None:
         ([["a", "b"]], "text 0 is list, expected str"),
         ([("a", "b")], "text 0 is tuple, expected str"),
         (np.array([["a", "b"]]), "text 0 is ndarray, expected str"),
-        (np.array([b"a"]), "text 0 is bytes_, expected str"),
+        (np.array([b"a"]), "text 0 is bytes, expected str; decode"),
         ([float("nan")], "text 0 is float, expected str"),
     ],
     ids=str,

@@ -1,0 +1,187 @@
+"""Vectors of tokens and of spans: the encoder of an embedding model without its pooling.
+
+Vectors of spans out of one pass over the whole text are late chunking (Guenther et al. 2024, arXiv:2409.04701).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError
+from ..manifest import LATE_INTERACTION, OUTPUTS, TokenGraph, Variant
+from ..run import batching
+from ..run.contract import Split
+from ..text.pieces import Pieces, pieces
+from ..text.tokenizer import Tokenized
+from ..text.windows import Window
+from ..vectors.dense import Vectors
+from .embedding import EmbeddingModel
+from .late_interaction import feeds, split
+from .opening import Source, chosen_variant
+from .options import Settings
+
+Spans = npt.NDArray[np.int64]  # (spans, 2): first character, and the one behind the last
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """The last hidden state of a text, token by token."""
+
+    vectors: Vectors  # (tokens, width of the encoder) float32, as the pooling gets them
+    offsets: npt.NDArray[np.int64]  # (tokens, 2) first character, and the one behind the last; (0, 0) of special ones
+    special: npt.NDArray[np.bool_]  # (tokens,) True for tokens of no character: special ones, and those of the prompt
+    ids: npt.NDArray[np.int64]  # (tokens,)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TokenEncoder(EmbeddingModel):
+    """The token graph of an embedding model, which makes it and holds it."""
+
+    _output = OUTPUTS[LATE_INTERACTION]
+
+    @property
+    def graph(self) -> TokenGraph:
+        """What runs."""
+        return token_graph(super()._chosen(self._source), str(self.path))
+
+    def _chosen(self, source: Source) -> Variant:
+        found = chosen_variant(self.manifest, source)
+        graph = token_graph(found, str(self.path))
+        return replace(found, graph=graph.graph, weights=graph.weights, opset=graph.opset, inputs=graph.inputs)
+
+    def _announce(self) -> None:
+        """It travels with the model whose it is."""
+
+    def _check_files(self) -> None:
+        known = {record.file for record in super()._chosen(self._source).files}  # checked with the model
+        for record in self.variant.files:
+            if record.file not in known:
+                self._files.check(record.file)
+
+    @staticmethod
+    def _feeds(
+        rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
+    ) -> batching.Feeds:
+        return feeds(rows, inputs, pad_token_id, boundaries)
+
+    def _splitter(self) -> Split | None:
+        return split
+
+
+def token_graph(variant: Variant, where: str) -> TokenGraph:
+    """A variant's.
+
+    Raises:
+        ModelFormatError: it has none.
+    """
+    if variant.tokens is None:
+        raise ModelFormatError(
+            f"{where} gives vectors of texts alone in {variant.target}/{variant.precision}; for those of tokens and "
+            "spans export it with: fastembed-rt export --tokens"
+        )
+    return variant.tokens
+
+
+class TokensCall:
+    """Texts of one call for the vectors of their tokens."""
+
+    def __init__(self, encoder: TokenEncoder, settings: Settings, overlap: int | None = None) -> None:
+        self._tokenizer = encoder._tokenizer
+        self._prompt = settings.prompt
+        self._overlap = overlap
+        self._width = encoder.graph.dim
+
+    def tokenize(self, window: Window) -> Pieces:
+        """Token ids with what tells the tokens apart."""
+        return pieces(self._tokenizer, window.texts, self._prompt, window.first, overlap=self._overlap)
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        """All tokens see each other."""
+        return np.array([len(row) for row in tokenized.ids], dtype=np.int64)
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[Any]:
+        """TokenVectors of each text, its rows' one after the other."""
+        assert isinstance(tokenized, Pieces)
+        nothing = np.empty((0, self._width), np.float32)
+        rows: list[list[int]] = [[] for _ in range(tokenized.texts)]
+        for row, text in enumerate(tokenized.owner.tolist()):
+            rows[text].append(row)
+        found = []
+        for text, of_text in enumerate(rows):
+            # A row without a single token has nothing from the graph.
+            states = [nothing if results[row] is None else results[row][tokenized.taken[row]] for row in of_text]
+            ids = [tokenized.ids[row][tokenized.taken[row]] for row in of_text]
+            vectors = states[0] if len(states) == 1 else np.concatenate(states)
+            made = TokenVectors(vectors, tokenized.offsets[text], tokenized.special[text], np.concatenate(ids))
+            found.append(self._made(made, text))
+        return found
+
+    def _made(self, tokens: TokenVectors, text: int) -> Any:
+        return tokens
+
+
+class SpansCall(TokensCall):
+    """Texts of one call for the vectors of their spans."""
+
+    def __init__(self, encoder: TokenEncoder, settings: Settings, overlap: int, spans: Sequence[Any]) -> None:
+        super().__init__(encoder, settings, overlap)
+        self._settings = replace(settings, normalized_already=False)
+        self._spans = spans
+        self._checked: list[Spans] = []
+
+    def tokenize(self, window: Window) -> Pieces:
+        """Before the texts are run, the spans are looked at."""
+        for k, text in enumerate(window.texts, window.first):
+            self._checked.append(check_spans(self._spans[k], len(text), k))
+        return super().tokenize(window)
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[Any]:
+        """Vectors (spans, dim) of each text."""
+        found = super().finish(tokenized, results)
+        del self._checked[: tokenized.texts]  # the next window's may be there already
+        return found
+
+    def _made(self, tokens: TokenVectors, text: int) -> Vectors:
+        return self._settings.finish(means(tokens, self._checked[text]))
+
+
+def means(tokens: TokenVectors, spans: Spans) -> Vectors:
+    """Means of the states of the tokens that overlap each span: (spans, width); zeros where none does."""
+    starts, ends = tokens.offsets.T
+    out = np.zeros((len(spans), tokens.vectors.shape[1]), np.float32)
+    for k, (start, stop) in enumerate(spans.tolist()):
+        inside = (starts < stop) & (ends > start) & ~tokens.special
+        if start < stop and inside.any():
+            out[k] = tokens.vectors[inside].mean(axis=0)
+    return out
+
+
+def check_spans(spans: Any, length: int, text: int) -> Spans:
+    """Spans of a text of so many characters: (spans, 2).
+
+    Raises:
+        InvalidTypeError: not pairs of whole numbers.
+        InvalidInputError: a span that is not inside the text.
+    """
+    try:
+        found = np.asarray(spans)
+    except ValueError:  # rows of several lengths
+        found = np.empty((1, 0))
+    if found.size == 0 and found.ndim <= 2 and len(found) == 0:
+        return np.empty((0, 2), np.int64)
+    if found.ndim != 2 or found.shape[1] != 2 or found.dtype.kind not in "iu":
+        raise InvalidTypeError(f"spans of text {text} are not pairs of characters, such as [(0, 12), (12, 40)]")
+    wrong = np.flatnonzero((found[:, 0] < 0) | (found[:, 0] > found[:, 1]) | (found[:, 1] > length))
+    if len(wrong):
+        start, stop = found[wrong[0]].tolist()
+        raise InvalidInputError(
+            f"span {wrong[0]} of text {text}, ({start}, {stop}), is not in a text of {length} characters"
+        )
+    return found.astype(np.int64)

@@ -1,0 +1,26 @@
+"""What a task does with the texts of one call."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..text.tokenizer import Tokenized
+from ..text.windows import Window
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Work(Protocol[T_co]):
+    """One call's texts on their way through the model."""
+
+    def tokenize(self, window: Window) -> Tokenized:
+        """Token ids of some texts."""
+
+    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
+        """(rows,) tokens at the beginning of each row that are told from the rest, as the model's feeds take them."""
+
+    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
+        """What the caller gets for those texts, of results (rows, dim) or (rows,) objects."""
