@@ -32,7 +32,8 @@ def features(model: WithMaxLength, inputs: Any, prompt: str) -> dict[str, Any]:
             types[(np.arange(ids.shape[1]) >= made.first_segments[:, None]) & (mask != 0)] = 1
         found = {"input_ids": ids, "token_type_ids": types, "attention_mask": found["attention_mask"]}
     result: dict[str, Any] = {name: tensors.like_theirs(array) for name, array in found.items()}
-    return {**result, "modality": "text"}
+    length = {"prompt_length": tokenizer.prompt_tokens(prompt)} if prompt else {}
+    return {**result, "modality": "text", **length}
 
 
 def tokenizer(model: WithMaxLength) -> Any:
