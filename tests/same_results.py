@@ -40,11 +40,13 @@ def same(ours: Any, theirs: Any, of: float = REFERENCE) -> None:
     elif isinstance(theirs, torch.Tensor):
         assert (ours.shape, ours.dtype, ours.layout) == (theirs.shape, theirs.dtype, theirs.layout)
         assert ours.device == theirs.device
-        numbers(*((side.to_dense() if side.is_sparse else side).detach().numpy() for side in (ours, theirs)), of)
+        left, right = ((side.to_dense() if side.is_sparse else side).detach().numpy() for side in (ours, theirs))
+        numbers(left, right, of)
     elif isinstance(theirs, np.ndarray):
         numbers(ours, theirs, of)
-    elif isinstance(theirs, (float, np.floating)):
-        assert abs(ours - theirs) <= of * max(1.0, abs(theirs)), (ours, theirs)
+    elif isinstance(theirs, float | np.float32):
+        near = of * max(1.0, abs(float(theirs)))
+        assert abs(ours - theirs) <= near, (ours, theirs)
     else:
         assert ours == theirs
 

@@ -26,7 +26,7 @@ EXPORTS = Path(os.environ["FASTEMBED_RT_SUITE_EXPORTS"])
 OUTCOMES: dict[str, dict[str, str]] = {}
 
 
-def exported(kind: Any, name: Any, modules: Any, options: dict[str, Any]) -> str:
+def exported(kind: Any, name: Any, modules: Any) -> str:
     """The model directory of a checkpoint in this process's cache of exports."""
     from huggingface_hub import snapshot_download
 
@@ -47,8 +47,7 @@ def exported(kind: Any, name: Any, modules: Any, options: dict[str, Any]) -> str
         digest.update(str(file.relative_to(checkpoint)).encode() + file.read_bytes())
     output = EXPORTS / f"{kind.__name__}-{digest.hexdigest()[:16]}"
     if not output.is_dir():
-        task = {"SparseEncoder": "sparse"}.get(kind.__name__)
-        export(str(checkpoint), ExportOptions(output=output, verify=False, **({"task": task} if task else {})))
+        export(str(checkpoint), ExportOptions(output=output, verify=False))
     return str(output)
 
 
@@ -57,7 +56,7 @@ def standing_for(ours: Any, theirs: Any) -> Any:
 
     class Exported(ours):  # type: ignore[misc]
         def __init__(self, model_name_or_path: Any = None, *positional: Any, modules: Any = None, **options: Any):
-            place = exported(theirs, model_name_or_path, modules, options)
+            place = exported(theirs, model_name_or_path, modules)
             super().__init__(place, *positional, **{k: v for k, v in options.items() if k != "cache_folder"})
 
     Exported.__name__ = Exported.__qualname__ = ours.__name__

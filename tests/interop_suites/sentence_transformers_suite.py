@@ -4,7 +4,7 @@
 
 The repository is a checkout or a bare clone; its files are copied into a temporary folder and none is kept. Each file
 runs twice: with its own classes on the stand-in checkpoints, and with ours. A test that fails without the real
-checkpoints is not applicable; one that passes there and fails with ours has a reason in `differences.py`, or is a fault.
+checkpoints is not applicable; one that fails with ours alone has a reason in `differences.py`, or is a fault.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import tempfile
 from io import BytesIO
 from pathlib import Path
 
-import differences
-import stand_ins
+import differences  # type: ignore[import-not-found]
+import stand_ins  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "FASTEMBED_RT_ST_TESTS"

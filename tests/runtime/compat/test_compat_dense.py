@@ -175,7 +175,7 @@ CONSTRUCTIONS: dict[str, dict[str, Any]] = {
 def test_each_argument_of_the_constructor(name: str, pair: Any) -> None:
     from sentence_transformers import SentenceTransformer
 
-    results = []
+    results: list[Any] = []
     for kind, place in ((compat.SentenceTransformer, pair.directory), (SentenceTransformer, pair.checkpoint)):
         try:
             model = kind(str(place), **CONSTRUCTIONS[name])
@@ -185,11 +185,15 @@ def test_each_argument_of_the_constructor(name: str, pair: Any) -> None:
             )
         except Exception as error:  # noqa: BLE001 - compared with the other's
             results.append(error)
-    same(*results)
+    same(results[0], results[1])
 
 
 def test_tokenizer_arguments_set_the_limit(pair: Any) -> None:
-    for options in ({"tokenizer_kwargs": {"model_max_length": 7}}, {"processor_kwargs": {"model_max_length": 7}}):
+    given: tuple[dict[str, Any], ...] = (
+        {"tokenizer_kwargs": {"model_max_length": 7}},
+        {"processor_kwargs": {"model_max_length": 7}},
+    )
+    for options in given:
         model = compat.SentenceTransformer(str(pair.directory), **options)
         assert model.max_seq_length == 7
         same(model.preprocess(TEXTS)["input_ids"].shape[1], 7)
