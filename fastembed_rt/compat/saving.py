@@ -80,7 +80,7 @@ def push(
         if folder is None:
             folder = made
             save_to(made)
-            if not replace_model_card and hub.file_exists(name, CARD, revision=revision):
+            if not replace_model_card and _has_card(hub, name, revision):
                 Path(made, CARD).unlink(missing_ok=True)
         commit = hub.upload_folder(
             repo_id=name,
@@ -90,3 +90,11 @@ def push(
             revision=revision,
         )
     return name, str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def _has_card(hub: Any, name: str, revision: str | None) -> bool:
+    """Whether a repository has a card; one that cannot be asked may have one, which nothing overwrites."""
+    try:
+        return bool(hub.file_exists(name, CARD, revision=revision))
+    except OSError:  # what huggingface_hub raises without a connection
+        return True

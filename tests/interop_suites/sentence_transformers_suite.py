@@ -109,10 +109,10 @@ def main() -> int:
             recorded[file] = {"theirs": theirs, "ours": ours}
             passed, failed, skipped = differences.sorted_out(file, theirs, ours)
             print(f"| {file.removeprefix('tests/')} | {len(passed)} | {len(failed)} | {len(skipped)} |", flush=True)
-            for test, why in failed.items():
-                print(f"  failed: {test}: {why}")
-            for why in sorted(set(skipped.values())):
-                print(f"  not applicable ({sum(reason == why for reason in skipped.values())}): {why}")
+            for label, found in (("failed", failed), ("not applicable", skipped)):
+                for why in sorted(set(found.values())):
+                    tests = [test for test, reason in found.items() if reason == why]
+                    print(f"  {label}: {len(tests)}, such as {tests[0]}: {why[:200]}")
             faults += len(failed)
         subprocess.run(["rm", "-rf", str(work)], check=False)
     if arguments.record:

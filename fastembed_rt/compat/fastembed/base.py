@@ -129,10 +129,7 @@ class FastembedModel:
     ) -> None:
         name = description.model
         if name.lower() in cls.registered:
-            raise InvalidInputError(
-                f"Model {name} is already registered in {cls.__name__}, if you still want to add this model, "
-                "please use another model name"
-            )
+            raise InvalidInputError(f"model {name} is already registered in {cls.__name__}; choose another name")
         cls.registered[name.lower()] = (description, pooling, normalization)
 
     @classmethod
@@ -158,9 +155,7 @@ class FastembedModel:
         place = Path(model_name if description is None else str(description.sources.hf))
         if not (place / manifest.MANIFEST_FILE).is_file():
             known = [entry.model for entry in cls._list_supported_models()]
-            raise NotSupportedError(
-                f"Embedding size for model {model_name} is not known. Available model names: {known}"
-            )
+            raise NotSupportedError(f"{model_name} is neither a model directory nor registered; registered: {known}")
         return manifest.read(place).dim
 
     @property

@@ -38,6 +38,7 @@ class CompatModel:
     opens: ClassVar[type[WithMaxLength]]
     model_type: ClassVar[str]
     default_prompts: ClassVar[Mapping[str, str]] = {}
+    positions: ClassVar[Sequence[str]] = ()  # parameters of `encode` behind the texts
     _model: Any
 
     def _set_up(
@@ -125,19 +126,21 @@ class CompatModel:
             return ""
         text = self.prompts.get(name)
         if text is None and prompt_name is not None:
-            raise InvalidInputError(f"prompt name {name!r} is not one of the prompts {list(self.prompts)}")
+            raise InvalidInputError(
+                f"prompt name {name!r} is not among the prompts {list(self.prompts)}; pass prompt=TEXT for another"
+            )
         return text or ""
 
     def _encode_role(
         self, role: str, names: Sequence[str], inputs: Any, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """`encode` for texts in a role: with the first of the prompts `names` that there is, if no other is given."""
-        (prompt_name, prompt), rest = (*arguments, None, None)[:2], arguments[2:]
-        prompt_name, prompt = options.pop("prompt_name", prompt_name), options.pop("prompt", prompt)
-        if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in names if name in self.prompts), None)
+        if arguments:
+            options = {**dict(zip(self.positions, arguments, strict=False)), **options}
+        if options.get("prompt_name") is None and options.get("prompt") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
         encode: Callable[..., Any] = self.encode
-        return encode(inputs, prompt_name, prompt, *rest, **options, task=role)
+        return encode(**({"inputs": inputs} if inputs is not None else {}), **options, task=role)
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Refused unless it changes nothing: pooling is in the graph.

@@ -164,7 +164,7 @@ class CrossEncoder(CompatModel):
             inputs, activation_fn = given.pop("inputs", inputs), given.pop("activation_fn", activation_fn)
             refuse_unknown("CrossEncoder.predict", {k: v for k, v in given.items() if k not in WITHOUT_EFFECT})
         if batch_size <= 0:
-            raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size}")
+            raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
         single = self.is_singular_input(inputs)
         pairs = [tuple(inputs)] if single else [_pair(entry) for entry in check_iterable(inputs)]
         text = self._resolve_prompt(prompt, prompt_name)
@@ -226,8 +226,7 @@ class CrossEncoder(CompatModel):
         """
         if self.num_labels != 1:
             raise InvalidInputError(
-                "CrossEncoder.rank() only works for models with num_labels=1. "
-                "Consider using CrossEncoder.predict() with input pairs instead."
+                f"this model gives {self.num_labels} scores a pair, so it has no order of relevance; use predict"
             )
         for name in ("convert_to_numpy", "convert_to_tensor", "apply_softmax"):
             others.pop(name, None)

@@ -18,6 +18,7 @@ from ...vectors.quantized import FLOAT32, KINDS, quantize_embeddings
 from .. import tensors
 from . import functions
 from .base import CompatModel, refuse_unknown, renamed
+from .tokens import features, token_states
 
 SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
 
@@ -28,6 +29,10 @@ class SentenceTransformer(CompatModel):
     opens = EmbeddingModel
     model_type = "SentenceTransformer"
     default_prompts = {"query": "", "document": ""}  # noqa: RUF012 - read only
+    positions = (
+        "prompt_name prompt batch_size show_progress_bar output_value precision convert_to_numpy convert_to_tensor "
+        "device normalize_embeddings truncate_dim pool chunk_size"
+    ).split()
     SUPPORTED_SIMILARITY_FN_NAMES = functions.NAMES
     _model: EmbeddingModel
 
@@ -134,10 +139,10 @@ class SentenceTransformer(CompatModel):
             inputs = renamed(others, sentences="inputs").pop("inputs", inputs)
             refuse_unknown(f"{type(self).__name__}.encode", others)
         if batch_size <= 0:
-            raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size}")
+            raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
         precision = FLOAT32 if precision is None else precision
         if precision not in KINDS:
-            raise InvalidInputError(f"precision {precision!r} is not supported, must be one of {list(KINDS)}")
+            raise InvalidInputError(f"precision {precision!r} of vectors is not known; known: {', '.join(KINDS)}")
         text = self._resolve_prompt(prompt, prompt_name)
         simple = device is None and pool is None and chunk_size is None
         model = self._model if simple else self._working(device, pool, chunk_size)
@@ -169,9 +174,27 @@ class SentenceTransformer(CompatModel):
 
     def _of_tokens(self, model: EmbeddingModel, inputs: Any, prompt: str, output_value: str | None) -> Any:
         """Vectors of tokens, or everything of each text."""
-        raise InvalidInputError(
-            f"output_value={output_value!r} is not possible: this model directory's graph gives finished vectors only"
-        )
+        if output_value not in (TOKENS, None):
+            raise InvalidInputError(f"output_value {output_value!r} is not known; known: {SENTENCE}, {TOKENS}, None")
+        single = isinstance(inputs, str)
+        texts = [inputs] if single else list(check_iterable(inputs))
+        states = [tensors.like_theirs(array) for array in token_states(model, texts, prompt)]
+        if output_value is None:
+            states = self._everything(model, texts, prompt, states)
+        return states[0] if single else states
+
+    def _everything(self, model: EmbeddingModel, texts: list[str], prompt: str, states: list[Any]) -> list[Any]:
+        """A dict for each text: its ids and mask, its tokens' vectors and its own; none is padded."""
+        if not texts:
+            return []
+        vectors = model.encode(texts, prompt=prompt)
+        found = []
+        for text, vector, tokens in zip(texts, vectors, states, strict=True):
+            own = features(model, [text], prompt)
+            own = {name: value[0] if hasattr(value, "shape") else value for name, value in own.items()}
+            finished = tensors.like_theirs(vector[: self.truncate_dim])
+            found.append({**own, TOKENS: tokens, SENTENCE: finished})
+        return found
 
     def encode_query(self, inputs: Any = None, *arguments: Any, **options: Any) -> Any:
         """`encode` with the prompt "query" when no other is asked for, by the encoder for queries if there is one."""

@@ -51,7 +51,7 @@ def similarity_name(given: Any, who: str) -> str:
     """
     name = given.value if isinstance(given, Enum) else given
     if name not in NAMES:
-        raise InvalidInputError(f"{who} only supports similarity_fn_name in {NAMES}, got {name!r}")
+        raise InvalidInputError(f"{who}: similarity {name!r} is not known; known: {', '.join(NAMES)}")
     return str(name)
 
 

@@ -44,9 +44,6 @@ def semantic_search(
     return found
 
 
-information_retrieval = semantic_search
-
-
 def paraphrase_mining(
     model: Any,
     sentences: list[str],

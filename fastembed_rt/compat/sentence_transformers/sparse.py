@@ -23,6 +23,10 @@ class SparseEncoder(CompatModel):
     opens = SparseModel
     model_type = "SparseEncoder"
     default_prompts = {"query": "", "document": ""}  # noqa: RUF012 - read only
+    positions = (
+        "prompt_name prompt batch_size show_progress_bar convert_to_tensor convert_to_sparse_tensor save_to_cpu device "
+        "max_active_dims pool chunk_size"
+    ).split()
     SUPPORTED_SIMILARITY_FN_NAMES = functions.NAMES
     splade_pooling_chunk_size = None  # ours goes through the vocabulary in pieces by itself
     _model: SparseModel
@@ -60,7 +64,7 @@ class SparseEncoder(CompatModel):
             InvalidInputError: an argument for which there is nothing here; a ValueError.
         """
         if max_active_dims is not None and (isinstance(max_active_dims, bool) or max_active_dims <= 0):
-            raise InvalidInputError(f"max_active_dims must be a positive integer, got {max_active_dims}")
+            raise InvalidInputError(f"max_active_dims {max_active_dims} is not possible; expected 1 or more")
         self._set_up(
             model_name_or_path,
             modules=modules,
@@ -128,7 +132,7 @@ class SparseEncoder(CompatModel):
             inputs = renamed(others, sentences="inputs").pop("inputs", inputs)
             refuse_unknown("SparseEncoder.encode", others)
         if batch_size <= 0:
-            raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size}")
+            raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
         single = isinstance(inputs, str)
         texts = [inputs] if single else list(check_iterable(inputs))
         most = self.max_active_dims if max_active_dims is None else max_active_dims
@@ -201,7 +205,7 @@ class SparseEncoder(CompatModel):
             InvalidInputError: `top_k` below one, or vectors of more than two dimensions.
         """
         if top_k is not None and top_k <= 0:
-            raise InvalidInputError(f"top_k must be a positive integer, got {top_k}")
+            raise InvalidInputError(f"top_k {top_k} is not possible; expected 1 or more")
         rows, single = _rows(embeddings)
         words = [self._model.decode(row, top_k=top_k) if len(row) else [] for row in rows]
         return words[0] if single else words

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 
+from ...errors import InvalidInputError
 from ...models.base import WithMaxLength
+from ...models.embedding import EmbeddingModel
 from ...run.batching import pad
 from ...text.tokenizer import check_iterable, check_texts
 from .. import tensors
+from ..tensors import Array
 
 # By model_type: families whose tokenizers give token types, as transformers' classes have it.
 TYPED = frozenset("albert bert convbert deberta deberta-v2 electra fnet funnel lxmert mobilebert xlnet".split())
@@ -34,6 +38,19 @@ def features(model: WithMaxLength, inputs: Any, prompt: str) -> dict[str, Any]:
     result: dict[str, Any] = {name: tensors.like_theirs(array) for name, array in found.items()}
     length = {"prompt_length": tokenizer.prompt_tokens(prompt)} if prompt else {}
     return {**result, "modality": "text", **length}
+
+
+def token_states(model: EmbeddingModel, texts: list[str], prompt: str) -> list[Array]:
+    """Vectors (tokens, dim) of each text's tokens, before pooling.
+
+    Raises:
+        InvalidInputError: a model directory without a graph that gives them.
+    """
+    encode: Any = model.encode
+    if "output" not in inspect.signature(encode).parameters:
+        raise InvalidInputError("vectors of tokens are not possible: this model's graph gives finished vectors only")
+    made = encode(texts, prompt=prompt, output="tokens") if texts else []
+    return [np.asarray(getattr(entry, "vectors", entry), dtype=np.float32) for entry in made]
 
 
 def tokenizer(model: WithMaxLength) -> Any:

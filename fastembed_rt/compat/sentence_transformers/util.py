@@ -17,11 +17,11 @@ OURS: dict[str, Any] = {
     "quantize_embeddings": quantize_embeddings,
     **{function.__name__: function for function in (*functions.MATRICES.values(), *functions.PAIRS.values())},
     "pytorch_cos_sim": functions.cos_sim,
+    "information_retrieval": search.semantic_search,
     **{
         function.__name__: function
         for function in (
             search.semantic_search,
-            search.information_retrieval,
             search.paraphrase_mining,
             search.paraphrase_mining_embeddings,
             search.community_detection,
