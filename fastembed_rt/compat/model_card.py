@@ -11,7 +11,9 @@ class ModelCardData:
     def __init__(self) -> None:
         self.model: Any = None
         self.model_id: str | None = None
+        self.model_name: str | None = None
         self.base_model: str | None = None
+        self.base_model_revision: str | None = None
         self.language: Any = []
         self.generate_widget_examples = False
         self.evaluations: dict[str, dict[str, float]] = {}  # by the evaluator's name

@@ -105,3 +105,53 @@ def fill(home: Path) -> None:
         (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
         snapshot.parent.mkdir(exist_ok=True)
         shutil.move(work / "checkpoint", snapshot)
+
+
+def colbert(directory: Path, dim: int = 96) -> None:
+    """Token vectors of a random encoder."""
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.base.modules.dense import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    base = plain(directory.with_name(directory.name + "-plain"), "AutoModel", seed=5, **TINY)
+    torch.manual_seed(6)
+    options = {"bias": False, "activation_function": torch.nn.Identity(), "module_input_name": "token_embeddings"}
+    modules = [
+        Transformer(str(base), query_length=32, document_length=128),
+        Dense(TINY["hidden_size"], dim, **options),
+        MultiVectorMask(skiplist_words=[".", ","]),
+        Normalize(module_input_name="token_embeddings"),
+    ]
+    prompts = {"query": "query ", "document": "document "}  # one token each, as markers are
+    MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts).save_pretrained(str(directory))
+
+
+def model_directories(place: Path) -> None:
+    """A model directory of each task in `place`: dense (MiniLM where it is there), reranker, splade, colbert."""
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    made: dict[str, Callable[[Path], object]] = {
+        "dense": lambda target: sentence_encoder(target, **{**TINY, "hidden_size": 384, "num_attention_heads": 6}),
+        "reranker": lambda target: reranker(target, 1),
+        "splade": splade,
+        "colbert": colbert,
+    }
+    source = tokenizer_files()
+    for name, make in made.items():
+        if (place / name).is_dir():
+            continue
+        checkpoint = place / "checkpoints" / name
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        whole = name == "dense" and source is not None and (source / "model.safetensors").is_file()
+        if whole:
+            checkpoint = Path(str(source))
+        else:
+            make(checkpoint)
+        export(str(checkpoint), ExportOptions(output=place / name, verify=False))
+        theirs = place / f"{name}-for-fastembed"  # with the files that fastembed asks for
+        shutil.copytree(place / name, theirs)
+        for file in (*TOKENIZER_FILES, "config.json"):
+            if (checkpoint / file).is_file():
+                shutil.copy(checkpoint / file, theirs / file)

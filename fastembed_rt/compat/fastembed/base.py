@@ -30,8 +30,9 @@ class Loaded:
 
     model: Any
 
-    def __init__(self, open_it: Callable[[], Any]) -> None:
+    def __init__(self, open_it: Callable[[], Any], *, lazy_load: bool) -> None:
         self._open_it, self._opening = open_it, threading.Lock()
+        self.lazy_load = lazy_load
 
     def get(self) -> Any:
         """The model, opened now if it was not yet."""
@@ -95,7 +96,7 @@ class FastembedModel:
             **({"cache_dir": cache} if cache else {}),
             **given,
         }
-        self.model = Loaded(self._open)
+        self.model = Loaded(self._open, lazy_load=lazy_load)
         if not lazy_load:
             self.model.get()
 
@@ -129,7 +130,7 @@ class FastembedModel:
     ) -> None:
         name = description.model
         if name.lower() in cls.registered:
-            raise InvalidInputError(f"model {name} is already registered in {cls.__name__}; choose another name")
+            raise InvalidInputError(f"Model {name} is already registered in {cls.__name__}; choose another name")
         cls.registered[name.lower()] = (description, pooling, normalization)
 
     @classmethod
@@ -172,7 +173,7 @@ class FastembedModel:
 def _restored(kind: type[FastembedModel], state: dict[str, Any]) -> FastembedModel:
     made = kind.__new__(kind)
     vars(made).update(state)
-    made.model = Loaded(made._open)
+    made.model = Loaded(made._open, lazy_load=made.lazy_load)
     return made
 
 

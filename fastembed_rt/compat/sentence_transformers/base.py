@@ -135,12 +135,12 @@ class CompatModel:
         self, role: str, names: Sequence[str], inputs: Any, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """`encode` for texts in a role: with the first of the prompts `names` that there is, if no other is given."""
-        if arguments:
-            options = {**dict(zip(self.positions, arguments, strict=False)), **options}
-        if options.get("prompt_name") is None and options.get("prompt") is None:
-            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        given = {"prompt_name": None, "prompt": None, **dict(zip(self.positions, arguments, strict=False)), **options}
+        if given["prompt_name"] is None and given["prompt"] is None:
+            given["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        # By name, as there: who overrides `encode` finds what they look for.
         encode: Callable[..., Any] = self.encode
-        return encode(**({"inputs": inputs} if inputs is not None else {}), **options, task=role)
+        return encode(inputs=given.pop("sentences", inputs), **given, task=role)
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Refused unless it changes nothing: pooling is in the graph.
@@ -398,7 +398,12 @@ class CompatModel:
     def save_to_hub(self, repo_id: str, **options: Any) -> str:
         """`push_to_hub` under its older name."""
         organization = options.pop("organization", None)
-        return self.push_to_hub(repo_id if organization is None else f"{organization}/{repo_id}", **options)
+        if organization is not None:
+            owner, _, name = repo_id.rpartition("/")
+            if owner not in ("", organization):
+                raise InvalidInputError(f"organization {organization!r} is not the owner of {repo_id!r}; leave it out")
+            repo_id = f"{organization}/{name}"
+        return self.push_to_hub(repo_id, **options)
 
     def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
         """What an evaluator of sentence-transformers finds of this model.

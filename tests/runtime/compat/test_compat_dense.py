@@ -338,7 +338,9 @@ def test_it_is_pushed_with_the_calls_of_huggingface_hub(ours: Any, monkeypatch: 
         return CommitInfo(commit_url=url, commit_message="", commit_description="", oid="0123", pr_url=pr)
 
     monkeypatch.setattr(
-        HfApi, "create_repo", lambda self, repo_id, **_: RepoUrl(f"https://huggingface.co/me/{repo_id}")
+        HfApi,
+        "create_repo",
+        lambda self, repo_id, **_: RepoUrl(f"https://huggingface.co/me/{repo_id.removeprefix('me/')}"),
     )
     monkeypatch.setattr(HfApi, "create_branch", lambda self, repo_id, branch, **_: sent.update(made=branch))
     monkeypatch.setattr(HfApi, "file_exists", lambda self, *_, **__: True)
@@ -353,6 +355,10 @@ def test_it_is_pushed_with_the_calls_of_huggingface_hub(ours: Any, monkeypatch: 
     assert (sent["made"], sent["commit_message"], sent["create_pr"]) == ("new", "Mine", True)
     assert "README.md" in sent["files"]
     assert ours.model_card_data.model_id == "me/small"
+    for repo_id in ("small", "me/small"):
+        assert ours.save_to_hub(repo_id, organization="me").endswith("/commit/0123")
+    with pytest.raises(ValueError, match="not the owner"):
+        ours.save_to_hub("you/small", organization="me")
 
 
 def test_a_routed_model_encodes_queries_and_documents_apart(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def nothing_registered() -> Iterator[None]:
         compat.LateInteractionTextEmbedding,
     )
     before = [dict(kind.registered) for kind in kinds]
+    for kind in kinds:
+        kind.registered.clear()
     yield
     for kind, names in zip(kinds, before, strict=True):
         kind.registered.clear()
