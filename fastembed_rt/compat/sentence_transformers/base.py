@@ -29,6 +29,7 @@ ABSENT = {
     **dict.fromkeys(("parameters", "named_parameters", "modules", "named_modules", "children"), MODULES),
     **dict.fromkeys(("named_children", "buffers", "state_dict", "load_state_dict", "forward", "auto_model"), MODULES),
     **dict.fromkeys(("transformers_model", "register_forward_hook", "_modules", "append", "apply", "merge"), MODULES),
+    **dict.fromkeys(("_first_module", "_last_module"), MODULES),
 }
 
 
@@ -82,7 +83,7 @@ class CompatModel:
             "cache_dir": cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
             "local_files_only": local_files_only,
         }
-        self._options = {**options, **{key: value for key, value in hub.items() if value}}
+        self._options = {**options, **{key: value for key, value in hub.items() if value is not None}}
         self._name = name
         self._open(max_length if max_length is not None else limit)
         self.prompts: dict[str, str] = {**self.default_prompts, **self._model.manifest.prompts, **(prompts or {})}
@@ -237,7 +238,7 @@ class CompatModel:
             if str(given).startswith("torch.") and given is not None:
                 return self._same_precision(str(given).removeprefix("torch."))
         device = options.get("device", device)
-        if device is None:
+        if device is None or str(device) == str(self.device):
             return self
         wanted = provider_of(device)
         here = {"provider": self._model.provider, "device_ids": list(self._model.device_ids)}
@@ -334,10 +335,10 @@ class CompatModel:
 
     def _changes(self) -> dict[str, Any]:
         """Fields of the manifest as they are now."""
-        saved = self._model.manifest.prompts
+        saved, default = self._model.manifest.prompts, self.default_prompt_name
         return {
-            "prompts": {name: text for name, text in self.prompts.items() if text or name in saved},
-            "default_prompt_name": self.default_prompt_name,
+            "prompts": {name: text for name, text in self.prompts.items() if text or name in saved or name == default},
+            "default_prompt_name": default,
             "max_length": self.max_seq_length,
         }
 
