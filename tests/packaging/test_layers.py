@@ -23,6 +23,7 @@ LAYERS = {
     hub: errors files manifest system
     run: errors files manifest native precisions system
     models: errors files hub machine manifest run system text vectors
+    compat: errors manifest models run text vectors
     __init__: errors models run
     cli: errors files hub machine manifest models native precisions run system vectors
     __main__: cli

@@ -64,8 +64,7 @@ elif change == "export":
     from fastembed_rt_export.pipeline import ExportOptions, export
     export(str(other.with_name("checkpoint")), ExportOptions(output=where, force=True, verify=False))
 elif change == "written":
-    for file in other.iterdir():
-        shutil.copyfile(file, where / file.name)
+    shutil.copytree(other, where, dirs_exist_ok=True, copy_function=shutil.copyfile)
 def say():
     try:
         found = uses[use](model)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from checkpoints import TEXTS, save_sentence_transformers
 from cross_encoders import save_classifier
-from exports import quick
+from exports import contents, quick
 from fake_hub import FakeHub
 from multi_vectors import save_multi_vector
 from routed import dense, router, save, static, transformer
@@ -269,7 +269,7 @@ def test_other_files_on_arrival_are_an_error_that_names_both(tmp_path: Path, loa
 def test_hub_names_travel_as_name_and_commit(
     hub: FakeHub, model_dir: Path, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.add("org/model", {file.name: file.read_bytes() for file in model_dir.iterdir()}, private_token=TOKEN)
+    hub.add("org/model", contents(model_dir), private_token=TOKEN)
     with EmbeddingModel("org/model", token=TOKEN) as model:
         wanted, sent = model.encode("a dog"), pickle.dumps(model)
         cached = model.path

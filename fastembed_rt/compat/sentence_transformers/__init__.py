@@ -1,0 +1,28 @@
+"""sentence-transformers' classes on model directories: `from fastembed_rt.compat.sentence_transformers import ...`.
+
+Importing this module imports neither torch nor sentence_transformers. What is not here (losses, readers, trainers) is
+handed through from sentence_transformers where that is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from ...vectors.quantized import quantize_embeddings
+from . import util
+from .cross_encoder import CrossEncoder
+from .dense import SentenceTransformer
+from .functions import SimilarityFunction
+from .sparse import SparseEncoder
+
+__all__ = ["CrossEncoder", "SentenceTransformer", "SimilarityFunction", "SparseEncoder", "quantize_embeddings", "util"]
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_") and importlib.util.find_spec("sentence_transformers") is not None:
+        import sentence_transformers
+
+        if hasattr(sentence_transformers, name):
+            return getattr(sentence_transformers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

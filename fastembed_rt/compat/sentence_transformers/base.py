@@ -1,0 +1,451 @@
+"""What SentenceTransformer, CrossEncoder and SparseEncoder share: arguments, prompts, devices, pools, saving."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ...models.base import WithMaxLength
+from .. import saving, tensors
+from ..model_card import ModelCardData
+from ..opening import load_options, provider_of, their_errors
+
+logger = logging.getLogger("fastembed_rt.compat")
+
+# What belongs to torch modules, by why it is not here.
+TRAINING = "models are not trained here: train with sentence-transformers, then export"
+MODULES = "a model directory has one finished graph and no torch modules"
+ABSENT = {
+    **dict.fromkeys(("fit", "old_fit", "train", "backward", "zero_grad", "requires_grad_", "compile"), TRAINING),
+    **dict.fromkeys(("gradient_checkpointing_enable", "smart_batching_collate"), TRAINING),
+    **dict.fromkeys(("add_adapter", "load_adapter", "set_adapter", "enable_adapters", "disable_adapters"), TRAINING),
+    **dict.fromkeys(("active_adapters", "active_adapter", "get_adapter_state_dict", "delete_adapter"), TRAINING),
+    **dict.fromkeys(("parameters", "named_parameters", "modules", "named_modules", "children"), MODULES),
+    **dict.fromkeys(("named_children", "buffers", "state_dict", "load_state_dict", "forward", "auto_model"), MODULES),
+    **dict.fromkeys(("transformers_model", "register_forward_hook", "_modules", "append", "apply", "merge"), MODULES),
+    **dict.fromkeys(("_first_module", "_last_module"), MODULES),
+}
+
+
+class CompatModel:
+    """A model of ours behind the calls of sentence-transformers' BaseModel."""
+
+    opens: ClassVar[type[WithMaxLength]]
+    model_type: ClassVar[str]
+    default_prompts: ClassVar[Mapping[str, str]] = {}
+    positions: ClassVar[Sequence[str]] = ()  # parameters of `encode` behind the texts
+    _model: Any
+
+    def _set_up(
+        self,
+        name: Any,
+        *,
+        device: Any,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        cache_folder: Any,
+        trust_remote_code: bool,
+        revision: str | None,
+        local_files_only: bool,
+        token: Any,
+        model_kwargs: Mapping[str, Any] | None,
+        processor_kwargs: Mapping[str, Any] | None,
+        config_kwargs: Mapping[str, Any] | None,
+        model_card_data: Any,
+        backend: str,
+        modules: Any,
+        ours: Mapping[str, Any],
+        max_length: int | None = None,
+    ) -> None:
+        if modules is not None or name is None:
+            raise InvalidInputError(
+                f"{type(self).__name__} opens a model directory by its path or name; modules= are torch's: save the "
+                "model with sentence-transformers and export it"
+            )
+        options, limit = load_options(
+            name,
+            device=device,
+            backend=backend,
+            model_kwargs=model_kwargs,
+            processor_kwargs=processor_kwargs,
+            config_kwargs=config_kwargs,
+            ours=ours,
+        )
+        hub = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+            "local_files_only": local_files_only,
+        }
+        self._options = {**options, **{key: value for key, value in hub.items() if value is not None}}
+        self._name = name
+        self._open(max_length if max_length is not None else limit)
+        self.prompts: dict[str, str] = {**self.default_prompts, **self._model.manifest.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or self._model.manifest.default_prompt_name
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise InvalidInputError(
+                f"default prompt name {self.default_prompt_name!r} is not one of the prompts {list(self.prompts)}"
+            )
+        self.trust_remote_code = trust_remote_code
+        self.backend = backend
+        self.model_card_data = ModelCardData() if model_card_data is None else model_card_data
+
+    def _open(self, limit: int | None) -> None:
+        """Load the model of ours."""
+        with their_errors(self._name):
+            self._model = self.opens(self._name, max_length=limit, **self._options)  # type: ignore[call-arg]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        why = ABSENT.get(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}" + (f": {why}" if why else ""))
+
+    def __getitem__(self, index: int) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} has no module {index!r}: {MODULES}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value for name, value in vars(self).items() if name != "_model"}
+        return _restored, (type(self), state, self.max_seq_length)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._model!r})"
+
+    # Prompts
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        if prompt is not None:
+            if prompt_name is not None:
+                logger.warning("prompt and prompt_name are both given; prompt_name %r is ignored", prompt_name)
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        text = self.prompts.get(name)
+        if text is None and prompt_name is not None:
+            raise InvalidInputError(
+                f"prompt name {name!r} is not among the prompts {list(self.prompts)}; pass prompt=TEXT for another"
+            )
+        return text or ""
+
+    def _encode_role(
+        self, role: str, names: Sequence[str], inputs: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """`encode` for texts in a role: with the first of the prompts `names` that there is, if no other is given."""
+        given = {"prompt_name": None, "prompt": None, **dict(zip(self.positions, arguments, strict=False)), **options}
+        if given["prompt_name"] is None and given["prompt"] is None:
+            given["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        # By name, as there: who overrides `encode` finds what they look for.
+        encode: Callable[..., Any] = self.encode
+        return encode(inputs=given.pop("sentences", inputs), **given, task=role)
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Refused unless it changes nothing: pooling is in the graph.
+
+        Raises:
+            InvalidInputError: another setting than the export's.
+        """
+        if include_prompt != self._model.manifest.include_prompt:
+            raise InvalidInputError(
+                f"include_prompt={include_prompt} is not possible: pooling is part of the graph; set it in the "
+                "checkpoint's pooling configuration and export again"
+            )
+
+    # Text
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens after which texts are cut, special tokens included. Assigned to, it holds for the calls to come."""
+        limit: int = self._model.max_length
+        return limit
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._model.max_length = value
+
+    def get_max_seq_length(self) -> int:
+        """`max_seq_length`."""
+        return self.max_seq_length
+
+    @property
+    def tokenizer(self) -> Any:
+        """transformers' fast tokenizer where transformers is installed, else the `tokenizers.Tokenizer`; a copy."""
+        from .tokens import tokenizer
+
+        return tokenizer(self._model)
+
+    @property
+    def processor(self) -> Any:
+        """`tokenizer`."""
+        return self.tokenizer
+
+    def preprocess(self, inputs: Any, prompt: str | None = None, **_: Any) -> dict[str, Any]:
+        """Padded ids of texts, or of pairs: "input_ids", "attention_mask" and what belongs to them, (n, tokens) int64.
+
+        Tensors where torch is installed, else arrays.
+        """
+        from .tokens import features
+
+        return features(self._model, inputs, prompt or "")
+
+    def tokenize(self, texts: Any, **options: Any) -> dict[str, Any]:
+        """`preprocess` under its older name."""
+        return self.preprocess(texts, **options)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What goes in: text."""
+        return ["text"]
+
+    def supports(self, modality: Any) -> bool:
+        """Whether `modality` is text."""
+        return bool(modality == "text")
+
+    def get_model_kwargs(self) -> list[str]:
+        """Keywords of the modules that `encode` passes on: none."""
+        return []
+
+    def get_backend(self) -> str:
+        """What runs the model: onnx."""
+        return "onnx"
+
+    # Devices
+
+    @property
+    def device(self) -> Any:
+        """Where the model runs: a torch.device where torch is loaded, else a str that compares like one."""
+        provider = self._model.provider
+        if provider not in ("cuda", "tensorrt"):
+            return tensors.device("cpu")
+        return tensors.device(f"cuda:{self._model.device_ids[0]}")
+
+    @property
+    def _place(self) -> str:
+        return "cpu" if self._model.provider == "cpu" else str(self.device)
+
+    def to(self, device: Any = None, *_: Any, **options: Any) -> Self:
+        """Load the model anew where it does not run on `device` yet; a dtype is for the graph's own precision alone.
+
+        Raises:
+            InvalidInputError: a device or precision that the loaded graph does not have.
+            ProviderUnavailableError: the device's provider does not run here.
+        """
+        for given in (device, options.get("dtype")):
+            if str(given).startswith("torch.") and given is not None:
+                return self._same_precision(str(given).removeprefix("torch."))
+        device = options.get("device", device)
+        if device is None or str(device) == str(self.device):
+            return self
+        wanted = provider_of(device)
+        here = {"provider": self._model.provider, "device_ids": list(self._model.device_ids)}
+        if {**here, **wanted} != here:
+            options, limit, old = self._options, self.max_seq_length, self._model
+            self._options = {**{k: v for k, v in options.items() if k not in ("target", "device_ids")}, **wanted}
+            try:
+                self._open(limit)
+            except Exception:
+                self._options = options
+                raise
+            old.close()
+        return self
+
+    def cpu(self) -> Self:
+        """`to("cpu")`."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | None = None) -> Self:
+        """`to("cuda")`, or the GPU of that number."""
+        return self.to("cuda" if device is None else f"cuda:{device}")
+
+    def eval(self) -> Self:
+        """The model itself: it is never in training."""
+        return self
+
+    @property
+    def training(self) -> bool:
+        """False."""
+        return False
+
+    def half(self) -> Self:
+        """The model itself where its graph is fp16, else an error: precision is chosen when a model loads."""
+        return self._same_precision("float16")
+
+    def bfloat16(self) -> Self:
+        """The model itself where its graph is bf16, else an error."""
+        return self._same_precision("bfloat16")
+
+    def float(self) -> Self:
+        """The model itself where its graph is fp32, else an error."""
+        return self._same_precision("float32")
+
+    def _same_precision(self, dtype: str) -> Self:
+        names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+        if names.get(dtype) != self._model.precision:
+            raise InvalidInputError(
+                f"{dtype} is not possible: the graph that runs is {self._model.precision}; load the model with "
+                f"precision={names.get(dtype, 'fp32')!r}"
+            )
+        return self
+
+    @property
+    def dtype(self) -> Any:
+        """Of the vectors: float32; torch's where torch is loaded."""
+        torch = tensors.loaded()
+        return np.dtype(np.float32) if torch is None else torch.float32
+
+    # Pools
+
+    def start_multi_process_pool(self, target_devices: list[Any] | None = None) -> dict[str, Any]:
+        """What `pool=` takes: this model, whose threads use all CPUs, or one with a process for each GPU named.
+
+        Args:
+            target_devices: such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"].
+        """
+        devices = ["cpu"] if target_devices is None else list(target_devices)
+        pool = Pool({"input": None, "output": None, "processes": [str(device) for device in devices]})
+        wanted = provider_of(devices)
+        if wanted["provider"] != "cpu":
+            with their_errors(self._name):
+                opens: Callable[..., Any] = self.opens
+                pool.model = opens(self._name, max_length=self.max_seq_length, **{**self._options, **wanted})
+        return pool
+
+    @staticmethod
+    def stop_multi_process_pool(pool: dict[str, Any]) -> None:
+        """Let the processes of a pool go, if it has some."""
+        model = getattr(pool, "model", None)
+        if model is not None:
+            model.close()
+
+    def _working(self, device: Any, pool: dict[str, Any] | None, chunk_size: int | None) -> Any:
+        """The model of ours that does a call's work."""
+        if chunk_size is not None and chunk_size <= 0:
+            raise InvalidInputError(f"chunk_size {chunk_size} is not possible; expected 1 or more")
+        if pool is not None:
+            return getattr(pool, "model", None) or self._model
+        if device is not None and not (isinstance(device, (list, tuple)) and all(str(d) == "cpu" for d in device)):
+            self.to(device)
+        return self._model
+
+    # Files
+
+    def _changes(self) -> dict[str, Any]:
+        """Fields of the manifest as they are now."""
+        saved, default = self._model.manifest.prompts, self.default_prompt_name
+        return {
+            "prompts": {name: text for name, text in self.prompts.items() if text or name in saved or name == default},
+            "default_prompt_name": default,
+            "max_length": self.max_seq_length,
+        }
+
+    def save(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Copy the model directory to `path`, with prompts, limit and similarity as they are now.
+
+        Args:
+            path: where to; made if it is not there.
+            model_name: without effect: the card keeps the export's name.
+            create_model_card: whether README.md goes along.
+            train_datasets: without effect.
+            safe_serialization: without effect: weights are in ONNX files.
+        """
+        described = self._model.manifest
+        saving.save(self._model.path, described, path, card=create_model_card, changes=self._changes())
+
+    def save_pretrained(self, path: str, *arguments: Any, **options: Any) -> None:
+        """`save`."""
+        self.save(path, *arguments, **options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the model directory; the URL of the commit, or of the pull request. Arguments as for `saving.push`."""
+        name, url = saving.push(
+            self.save,
+            repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message or f"Add new {type(self).__name__} model",
+            local_model_path=local_model_path,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card,
+            revision=revision,
+            create_pr=create_pr,
+        )
+        self.model_card_data.set_model_id(name)
+        return url
+
+    def save_to_hub(self, repo_id: str, **options: Any) -> str:
+        """`push_to_hub` under its older name."""
+        organization = options.pop("organization", None)
+        if organization is not None:
+            owner, _, name = repo_id.rpartition("/")
+            if owner not in ("", organization):
+                raise InvalidInputError(f"organization {organization!r} is not the owner of {repo_id!r}; leave it out")
+            repo_id = f"{organization}/{name}"
+        return self.push_to_hub(repo_id, **options)
+
+    def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
+        """What an evaluator of sentence-transformers finds of this model.
+
+        Args:
+            evaluator: called with the model and the path.
+            output_path: a directory for its files, made if it is not there.
+        """
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
+    def close(self) -> None:
+        """Give memory and threads back; further use is an error. Ours: sentence-transformers has no such call."""
+        self._model.close()
+
+
+class Pool(dict[str, Any]):
+    """What `start_multi_process_pool` gives."""
+
+    model: Any = None  # of ours, where the pool is not the model that made it
+
+
+def _restored(kind: type[CompatModel], state: dict[str, Any], limit: int) -> CompatModel:
+    """A copy or what was pickled: loaded again, with what had been set."""
+    made = kind.__new__(kind)
+    vars(made).update(state)
+    made._open(limit)
+    return made
+
+
+def renamed(options: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Keyword arguments with the names of today for those of earlier versions; the newer one wins."""
+    for old, new in names.items():
+        if old in options:
+            value = options.pop(old)
+            options.setdefault(new, value)
+    return options
+
+
+def refuse_unknown(who: str, options: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError, as sentence-transformers raises ValueError, for keywords that no module takes."""
+    if options:
+        raise InvalidInputError(f"{who} does not take {', '.join(sorted(options))}")

@@ -1,0 +1,153 @@
+"""Similarities of vectors, all with all and row by row, and the enumeration that names them; in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from itertools import pairwise as pairwise_of
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ...vectors.dense import Vectors, normalized, similarity
+from ...vectors.sparse import SparseVector
+from ...vectors.sparse import similarity as sparse_similarity
+from .. import tensors
+
+NAMES = ("cosine", "dot", "euclidean", "manhattan")
+
+
+class SimilarityFunction(Enum):
+    """Names of similarities, by the members that sentence-transformers has."""
+
+    COSINE = "cosine"
+    DOT_PRODUCT = "dot"
+    DOT = "dot"  # an alias there too
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+
+    @staticmethod
+    def to_similarity_fn(name: str | SimilarityFunction) -> Callable[[Any, Any], Any]:
+        """The function of all with all: (n, dim) and (m, dim) -> (n, m)."""
+        return MATRICES[similarity_name(name, "a similarity")]
+
+    @staticmethod
+    def to_similarity_pairwise_fn(name: str | SimilarityFunction) -> Callable[[Any, Any], Any]:
+        """The function row by row: (n, dim) and (n, dim) -> (n,)."""
+        return PAIRS[similarity_name(name, "a similarity")]
+
+    @staticmethod
+    def possible_values() -> list[str]:
+        """The names."""
+        return list(NAMES)
+
+
+def similarity_name(given: Any, who: str) -> str:
+    """The name of a similarity given by name or as a member of an enumeration.
+
+    Raises:
+        InvalidInputError: none of the four.
+    """
+    name = given.value if isinstance(given, Enum) else given
+    if name not in NAMES:
+        raise InvalidInputError(f"{who}: similarity {name!r} is not known; known: {', '.join(NAMES)}")
+    return str(name)
+
+
+def floats(given: Any) -> Vectors:
+    """Vectors in whatever form, dense float32 (n, dim) or (dim,)."""
+    if isinstance(given, SparseVector):
+        return given.to_dense()
+    if isinstance(given, (list, tuple)) and given and isinstance(given[0], SparseVector):
+        return np.stack([vector.to_dense() for vector in given])
+    made: Vectors = np.asarray(tensors.to_array(given), dtype=np.float32)
+    return made
+
+
+def matrix(name: str, left: Any, right: Any) -> Any:
+    """All with all: (n, dim) and (m, dim) -> (n, m) float32; a tensor where torch is installed."""
+    sides = [sparse(side) for side in (left, right)]
+    if None not in sides:
+        return tensors.like_theirs(sparse_similarity(name, *sides))  # type: ignore[arg-type]
+    return tensors.like_theirs(similarity(name, floats(left), floats(right)))
+
+
+def pairwise(name: str, left: Any, right: Any) -> Any:
+    """Row by row: (n, dim) and (n, dim) -> (n,) float32, of two vectors a number; a tensor where torch is installed."""
+    a, b = floats(left), floats(right)
+    if name == "cosine":
+        a, b = normalized(a), normalized(b)
+    if name in ("cosine", "dot"):
+        made = np.einsum("...d,...d->...", a, b)
+    elif name == "euclidean":
+        made = -np.sqrt(((a - b) ** 2).sum(axis=-1))
+    else:
+        made = -np.abs(a - b).sum(axis=-1)
+    return tensors.like_theirs(np.asarray(made, dtype=np.float32))
+
+
+def sparse(given: Any) -> list[SparseVector] | None:
+    """Sparse vectors of a list of them or of a sparse tensor (n, dim) or (dim,); None of anything dense."""
+    if isinstance(given, SparseVector):
+        return [given]
+    if isinstance(given, (list, tuple)) and given:
+        rows = [sparse(entry) for entry in given]
+        return None if None in rows else [vector for row in rows for vector in row or ()]
+    if not tensors.is_tensor(given) or not given.is_sparse:
+        return None
+    held = given.detach().coalesce().cpu()
+    places, values = held.indices().numpy(), held.values().float().numpy()
+    dim = int(held.shape[-1])
+    if held.ndim == 1:
+        return [SparseVector(places[0].astype(np.int64), values, dim)]
+    ends = np.searchsorted(places[0], np.arange(held.shape[0] + 1))
+    columns = places[1].astype(np.int64)
+    return [SparseVector(columns[a:b], values[a:b], dim) for a, b in pairwise_of(ends)]
+
+
+def cos_sim(a: Any, b: Any) -> Any:
+    """Cosine of all with all: (n, dim) and (m, dim) -> (n, m)."""
+    return matrix("cosine", a, b)
+
+
+def dot_score(a: Any, b: Any) -> Any:
+    """Dot product of all with all: (n, dim) and (m, dim) -> (n, m)."""
+    return matrix("dot", a, b)
+
+
+def euclidean_sim(a: Any, b: Any) -> Any:
+    """Negated Euclidean distance of all with all: (n, dim) and (m, dim) -> (n, m)."""
+    return matrix("euclidean", a, b)
+
+
+def manhattan_sim(a: Any, b: Any) -> Any:
+    """Negated Manhattan distance of all with all: (n, dim) and (m, dim) -> (n, m)."""
+    return matrix("manhattan", a, b)
+
+
+def pairwise_cos_sim(a: Any, b: Any) -> Any:
+    """Cosine row by row: (n, dim) and (n, dim) -> (n,)."""
+    return pairwise("cosine", a, b)
+
+
+def pairwise_dot_score(a: Any, b: Any) -> Any:
+    """Dot product row by row: (n, dim) and (n, dim) -> (n,)."""
+    return pairwise("dot", a, b)
+
+
+def pairwise_euclidean_sim(a: Any, b: Any) -> Any:
+    """Negated Euclidean distance row by row: (n, dim) and (n, dim) -> (n,)."""
+    return pairwise("euclidean", a, b)
+
+
+def pairwise_manhattan_sim(a: Any, b: Any) -> Any:
+    """Negated Manhattan distance row by row: (n, dim) and (n, dim) -> (n,)."""
+    return pairwise("manhattan", a, b)
+
+
+pytorch_cos_sim = cos_sim
+MATRICES = dict(zip(NAMES, (cos_sim, dot_score, euclidean_sim, manhattan_sim), strict=True))
+PAIRS = dict(
+    zip(NAMES, (pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim, pairwise_manhattan_sim), strict=True)
+)

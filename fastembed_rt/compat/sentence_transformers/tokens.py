@@ -1,0 +1,70 @@
+"""What tokenizers give in sentence-transformers: padded ids, and the tokenizer itself."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ...models.base import WithMaxLength
+from ...models.embedding import EmbeddingModel
+from ...run.batching import pad
+from ...text.tokenizer import check_iterable, check_texts
+from .. import tensors
+from ..tensors import Array
+
+# By model_type: families whose tokenizers give token types, as transformers' classes have it.
+TYPED = frozenset("albert bert convbert deberta deberta-v2 electra fnet funnel lxmert mobilebert xlnet".split())
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def features(model: WithMaxLength, inputs: Any, prompt: str) -> dict[str, Any]:
+    """Padded ids of texts or pairs by transformers' names: (n, tokens) int64, tensors where torch is installed."""
+    rows = list(check_iterable(inputs))
+    if not rows:
+        return {}
+    pairs = isinstance(rows[0], (list, tuple))
+    tokenizer = model._tokenizer
+    made = tokenizer.pairs([tuple(row) for row in rows], prompt) if pairs else tokenizer(check_texts(rows), prompt)
+    ids, mask = pad(made.ids, model.manifest.pad_token_id)
+    found = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    if model.manifest.source.model_type in TYPED:
+        types = np.zeros_like(ids)
+        if made.first_segments is not None:
+            types[(np.arange(ids.shape[1]) >= made.first_segments[:, None]) & (mask != 0)] = 1
+        found = {"input_ids": ids, "token_type_ids": types, "attention_mask": found["attention_mask"]}
+    result: dict[str, Any] = {name: tensors.like_theirs(array) for name, array in found.items()}
+    length = {"prompt_length": tokenizer.prompt_tokens(prompt)} if prompt else {}
+    return {**result, "modality": "text", **length}
+
+
+def token_states(model: EmbeddingModel, texts: list[str], prompt: str) -> list[Array]:
+    """Vectors (tokens, dim) of each text's tokens, before pooling.
+
+    Raises:
+        InvalidInputError: a model directory without a graph that gives them.
+    """
+    encode: Any = model.encode
+    if "output" not in inspect.signature(encode).parameters:
+        raise InvalidInputError("vectors of tokens are not possible: this model's graph gives finished vectors only")
+    made = encode(texts, prompt=prompt, output="tokens") if texts else []
+    return [np.asarray(getattr(entry, "vectors", entry), dtype=np.float32) for entry in made]
+
+
+def tokenizer(model: WithMaxLength) -> Any:
+    """transformers' tokenizer of a model directory where transformers is installed, else that of tokenizers."""
+    raw = model._tokenizer._made()
+    try:
+        import transformers
+    except ImportError:
+        return raw
+    if (model.path / TOKENIZER_CONFIG).is_file():
+        made = transformers.AutoTokenizer.from_pretrained(str(model.path))
+    else:
+        pad_token = raw.id_to_token(model.manifest.pad_token_id)
+        side = model.manifest.truncation_side
+        made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token=pad_token, truncation_side=side)
+    made.model_max_length = model.max_length
+    return made

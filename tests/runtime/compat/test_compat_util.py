@@ -1,0 +1,159 @@
+"""Search, mining and similarities in numpy beside sentence_transformers.util, and what is there without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from same_results import same
+from sentence_transformers import util
+
+from fastembed_rt.compat import sentence_transformers as compat
+from fastembed_rt.compat.sentence_transformers import search
+from fastembed_rt.compat.sentence_transformers.util import OURS
+
+RANDOM = np.random.default_rng(0)
+VECTORS = RANDOM.normal(size=(60, 12)).astype(np.float32)
+# Three heaps and some noise, so that there are communities.
+CENTRES = np.repeat(RANDOM.normal(size=(3, 12)) * 4, [20, 12, 6], axis=0)
+HEAPS = np.concatenate([CENTRES + RANDOM.normal(size=(38, 12)), RANDOM.normal(size=(10, 12))]).astype(np.float32)
+Call = Callable[[Any], Any]
+
+CALLS: dict[str, Call] = {
+    **{
+        name: (lambda u, name=name: getattr(u, name)(VECTORS[:7], VECTORS[7:]))  # type: ignore[misc]
+        for name in ("cos_sim", "dot_score", "pytorch_cos_sim", "euclidean_sim", "manhattan_sim")
+    },
+    **{
+        name: (lambda u, name=name: getattr(u, name)(VECTORS[:9], VECTORS[9:18]))  # type: ignore[misc]
+        for name in ("pairwise_cos_sim", "pairwise_dot_score", "pairwise_euclidean_sim", "pairwise_manhattan_sim")
+    },
+    "cos_sim of lists": lambda u: u.cos_sim(VECTORS[:2].tolist(), list(torch.from_numpy(VECTORS))),
+    "cos_sim of bfloat16": lambda u: u.cos_sim(*(torch.from_numpy(VECTORS).bfloat16(),) * 2),
+    "pairwise of two": lambda u: u.pairwise_dot_score(VECTORS[0], VECTORS[1]),
+    "normalize": lambda u: u.normalize_embeddings(torch.from_numpy(VECTORS)),
+    "truncate": lambda u: u.truncate_embeddings(VECTORS, 5),
+    "search": lambda u: u.semantic_search(VECTORS[:5], VECTORS),
+    "search in pieces": lambda u: u.semantic_search(VECTORS[:5], VECTORS, 2, 7, 4),
+    "search for one": lambda u: u.semantic_search(torch.from_numpy(VECTORS[0]), torch.from_numpy(VECTORS), top_k=3),
+    "search for more than there are": lambda u: u.semantic_search(VECTORS[:2], VECTORS[:3], top_k=9),
+    "search by dot": lambda u: u.semantic_search(VECTORS[:5], VECTORS, score_function=u.dot_score),
+    "older name": lambda u: u.information_retrieval(VECTORS[:2], VECTORS),
+    "mining": lambda u: u.paraphrase_mining_embeddings(torch.from_numpy(VECTORS)),
+    "mining a few": lambda u: u.paraphrase_mining_embeddings(torch.from_numpy(VECTORS), 7, 11, 20, 3),
+    "mining by dot": lambda u: u.paraphrase_mining_embeddings(
+        torch.from_numpy(VECTORS), max_pairs=30, score_function=u.dot_score
+    ),
+    "communities": lambda u: u.community_detection(HEAPS, 0.6, 4),
+    "communities in pieces": lambda u: u.community_detection(torch.from_numpy(HEAPS), 0.5, 3, 10),
+    "no communities": lambda u: u.community_detection(HEAPS, 0.999, 10),
+    "communities of nothing": lambda u: u.community_detection(torch.zeros(0, 4)),
+    "on a device": lambda u: u.batch_to_device({"a": torch.zeros(2), "b": "text"}, "cpu"),
+}
+
+
+class Ours:
+    """Our functions, whatever is installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return OURS[name]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_numpy_gives_what_torch_gives(name: str) -> None:
+    same(CALLS[name](Ours()), CALLS[name](util), 2e-5)
+
+
+def test_mining_encodes_first() -> None:
+    class Model:
+        def encode(self, sentences: list[str], convert_to_tensor: bool = False, **_: Any) -> Any:
+            found = VECTORS[[int(text) for text in sentences]]
+            return torch.from_numpy(found) if convert_to_tensor else found
+
+    texts = [str(number) for number in range(20)]
+    same(search.paraphrase_mining(Model(), texts), util.paraphrase_mining(Model(), texts), 2e-5)
+
+
+def test_the_librarys_own_functions_are_handed_through() -> None:
+    from fastembed_rt.compat.sentence_transformers.util import cos_sim, mine_hard_negatives
+
+    assert cos_sim is util.cos_sim
+    assert mine_hard_negatives is util.mine_hard_negatives
+    assert compat.InputExample(texts=["a"]).texts == ["a"]
+    for module in (compat, compat.util):
+        with pytest.raises(AttributeError, match="no_such_name"):
+            module.no_such_name  # noqa: B018 - asked for
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "sentence_transformers", "transformers"):
+    sys.modules[name] = None
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name in ("torch", "sentence_transformers") else find(name, *a)
+import numpy as np
+from fastembed_rt.compat.sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder, util
+from fastembed_rt.vectors.sparse import SparseVector
+model = SentenceTransformer(sys.argv[1])
+texts = ["a dog runs", "the house is red"]
+vectors = model.encode(texts)
+np.save(sys.argv[2], vectors)
+assert type(model.similarity(vectors, vectors)) is np.ndarray and type(util.cos_sim(vectors, vectors)) is np.ndarray
+assert model.device == "cpu" and model.device.type == "cpu" and model.device.index is None
+assert type(model.preprocess(texts)["input_ids"]) is np.ndarray
+assert model.tokenizer.encode("a dog").ids
+assert [hit["corpus_id"] for hit in util.semantic_search(vectors, vectors, top_k=1)[1]] == [1]
+try:
+    model.encode(texts, convert_to_tensor=True)
+except ImportError as error:
+    print(error)
+try:
+    util.mine_hard_negatives
+except AttributeError as error:
+    print(error)
+sparse = SparseEncoder(sys.argv[3])
+one, two = sparse.encode(texts)
+assert type(one) is SparseVector and type(sparse.encode(texts[0])) is SparseVector
+assert sparse.encode(texts, convert_to_sparse_tensor=False).shape == (2, sparse.get_embedding_dimension())
+assert sparse.similarity([one], [one, two]).shape == (1, 2) and sparse.decode(one)[0][1] >= sparse.decode(one)[1][1]
+assert sparse.sparsity([one, two])["active_dims"] == (len(one) + len(two)) / 2
+assert len(sparse.intersection(one, one)) == len(one)
+scores = CrossEncoder(sys.argv[4]).predict([("a", "b")], activation_fn=lambda column: column * 2)
+assert type(scores) is np.ndarray
+assert not any(sys.modules.get(name) for name in ("torch", "sentence_transformers", "transformers"))
+"""
+
+
+def test_everything_but_tensors_works_without_torch(pair: Any, reference: Any, run_script: Any, tmp_path: Any) -> None:
+    from cross_encoders import save_cross_encoder
+    from exports import quick
+    from sparse_encoders import save_splade
+
+    quick(save_splade(tmp_path / "splade"), tmp_path / "my-splade")
+    quick(save_cross_encoder(tmp_path / "reranker"), tmp_path / "my-reranker")
+    places = (pair.directory, tmp_path / "vectors.npy", tmp_path / "my-splade", tmp_path / "my-reranker")
+    done = run_script(WITHOUT_TORCH, *places)
+    assert done.returncode == 0, done.stderr
+    assert "pip install torch" in done.stdout
+    assert "sentence-transformers, which has more, is not installed" in done.stdout
+    same(np.load(tmp_path / "vectors.npy"), reference.encode(["a dog runs", "the house is red"]))
+
+
+def test_a_call_that_wants_no_tensor_imports_no_torch(model_dir: Any, run_script: Any) -> None:
+    code = """
+import sys
+from fastembed_rt.compat.sentence_transformers import SentenceTransformer, util
+import fastembed_rt.compat.fastembed
+assert not {"torch", "onnxruntime", "transformers", "sentence_transformers", "huggingface_hub"} & set(sys.modules)
+model = SentenceTransformer(sys.argv[1], truncate_dim=8)
+model.encode(["a dog runs"], normalize_embeddings=True, prompt_name="query")
+model.encode_query("a dog runs", precision="binary")
+assert (model.device, model.max_seq_length, model.get_embedding_dimension()) == ("cpu", 16, 8)
+assert not {"torch", "transformers", "sentence_transformers"} & set(sys.modules)
+"""
+    done = run_script(code, model_dir)
+    assert done.returncode == 0, done.stderr
