@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -221,8 +222,7 @@ def test_limits_of_a_real_graph(
 
 
 def test_the_limits_part_runs_in_a_process_of_its_own(run: Run, small: Path, tmp_path: Path) -> None:
-    for file in small.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     own = {"rt-fp32": {"precision": "fp32", "ours": "yes"}}
     code, record = run(own, "--parts", "throughput,limits", "--rounds", "1")
     assert code == 0

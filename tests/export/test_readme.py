@@ -67,6 +67,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = {"query": "query: ", "document": "passage: "}
     save_sentence_transformers(root / "my-finetuned-model", dense=DIMS, prompts=prompts)
     quick(root / "my-finetuned-model", root / "my-model", precisions=("fp32", "int8"))
+    quick(save_sentence_transformers(root / "plain"), root / "my-token-model", tokens=True)
     quick(save_classifier(root / "reranker"), root / "my-reranker")
     quick(save_splade(root / "splade"), root / "my-splade")
     quick(save_multi_vector(root / "colbert"), root / "my-colbert")
@@ -96,7 +97,11 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
     checks: dict[str, Callable[[], bool]] = {
         "README.md": lambda: names["vectors"].shape == (3, DIMS),
         "index.md": lambda: names["vectors"].shape == (3, DIMS),
-        "run.md": lambda: names["vector"].shape == names["one"].shape == names["other"].shape == (DIMS,),
+        "run.md": lambda: (
+            names["vector"].shape == names["one"].shape == names["other"].shape == (DIMS,)
+            and len(names["encoded"].tokens) == len(names["parts"]) == 2
+            and len(names["tokens"].offsets) == len(names["tokens"])
+        ),
         "prompts-and-lengths.md": lambda: (
             np.array_equal(names["question"], names["named"])
             and np.array_equal(names["question"], names["own"])
@@ -166,7 +171,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
             if not skipped:
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
-    assert done == ["export", "export", "verify", "embed", "info", "embed", "embed", "export"]
+    assert done == ["export", "export", "verify", "export", "embed", "info", "embed", "embed", "export"]
     assert np.load("vectors.npy").shape == (3, DIMS)
     codes = np.load("codes.npy")
     assert codes.shape == (3, DIMS)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from checkpoints import PROMPTS, change_json, change_tensors, save_sentence_transformers, save_transformers
+from exports import contents
 from onnx import numpy_helper
 
 from fastembed_rt import cli, manifest
@@ -328,12 +329,12 @@ def test_the_command_fails_with_exit_code_4_and_writes_nothing(
     model: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change_weight(model, QUERY, lambda array: array * 1.5)
-    before = {file.name: file.read_bytes() for file in model.iterdir()}
+    before = contents(model)
     assert cli.main(["verify", str(model), "--against", str(checkpoint), "--write"]) == 4
     said = capsys.readouterr()
     assert said.out == ""
     assert "comparisons with sentence-transformers" in said.err.splitlines()[-1]
-    assert {file.name: file.read_bytes() for file in model.iterdir()} == before
+    assert contents(model) == before
 
 
 def test_the_command_writes_the_report_when_asked(checkpoint: Path, tmp_path: Path) -> None:
