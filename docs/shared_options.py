@@ -41,7 +41,8 @@ class SharedOptions(griffe.Extension):
 
 
 def _change(made: griffe.Class, options: list[griffe.Parameter], text: str) -> None:
-    for name, function in list(made.functions.items()):
+    own = {name: function for name, function in made.functions.items() if not function.is_alias}  # not inherited ones
+    for name, function in own.items():
         decorators = {str(decorator.value) for decorator in function.decorators}
         if ATTRIBUTES in decorators:
             attribute = griffe.Attribute(
