@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def exported(kind: Any, name: Any, modules: Any) -> str:
         digest.update(str(file.relative_to(checkpoint)).encode() + file.read_bytes())
     output = EXPORTS / f"{kind.__name__}-{digest.hexdigest()[:16]}"
     if not output.is_dir():
-        export(str(checkpoint), ExportOptions(output=output, verify=False))
+        # Graphs of token states, where the export knows them: `output_value="token_embeddings"` needs one.
+        wanted = kind.__name__ == "SentenceTransformer" and "tokens" in {field.name for field in fields(ExportOptions)}
+        extra: dict[str, Any] = {"tokens": True} if wanted else {}
+        export(str(checkpoint), ExportOptions(output=output, verify=False, **extra))
     return str(output)
 
 

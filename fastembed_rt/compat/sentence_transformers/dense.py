@@ -148,11 +148,11 @@ class SentenceTransformer(CompatModel):
         model = self._model if simple else self._working(device, pool, chunk_size)
         if task in ROLES:
             model = model.for_role(task)
+        cut = self.truncate_dim if truncate_dim is None else truncate_dim
         if output_value != SENTENCE:
-            return self._of_tokens(model, inputs, text, output_value)
+            return self._of_tokens(model, inputs, text, output_value, cut)
         single = isinstance(inputs, str)
         texts = inputs if single or type(inputs) is list else list(check_iterable(inputs))
-        cut = self.truncate_dim if truncate_dim is None else truncate_dim
         vectors = model.encode(
             texts,
             prompt=text,
@@ -172,7 +172,9 @@ class SentenceTransformer(CompatModel):
         made = tensors.to_tensor(vectors, self._place)
         return made if convert_to_tensor or single else list(made)
 
-    def _of_tokens(self, model: EmbeddingModel, inputs: Any, prompt: str, output_value: str | None) -> Any:
+    def _of_tokens(
+        self, model: EmbeddingModel, inputs: Any, prompt: str, output_value: str | None, cut: int | None
+    ) -> Any:
         """Vectors of tokens, or everything of each text."""
         if output_value not in (TOKENS, None):
             raise InvalidInputError(f"output_value {output_value!r} is not known; known: {SENTENCE}, {TOKENS}, None")
@@ -180,10 +182,12 @@ class SentenceTransformer(CompatModel):
         texts = [inputs] if single else list(check_iterable(inputs))
         states = [tensors.like_theirs(array) for array in token_states(model, texts, prompt)]
         if output_value is None:
-            states = self._everything(model, texts, prompt, states)
+            states = self._everything(model, texts, prompt, states, cut)
         return states[0] if single else states
 
-    def _everything(self, model: EmbeddingModel, texts: list[str], prompt: str, states: list[Any]) -> list[Any]:
+    def _everything(
+        self, model: EmbeddingModel, texts: list[str], prompt: str, states: list[Any], cut: int | None
+    ) -> list[Any]:
         """A dict for each text: its ids and mask, its tokens' vectors and its own; none is padded."""
         if not texts:
             return []
@@ -192,7 +196,7 @@ class SentenceTransformer(CompatModel):
         for text, vector, tokens in zip(texts, vectors, states, strict=True):
             own = features(model, [text], prompt)
             own = {name: value[0] if hasattr(value, "shape") else value for name, value in own.items()}
-            finished = tensors.like_theirs(vector[: self.truncate_dim])
+            finished = tensors.like_theirs(vector[:cut])
             found.append({**own, TOKENS: tokens, SENTENCE: finished})
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -385,3 +386,35 @@ def test_a_routed_model_encodes_queries_and_documents_apart(tmp_path: Path) -> N
     ):
         same(outcome(call, ours), outcome(call, theirs))
     ours.close()
+
+
+def test_vectors_of_tokens_are_those_before_pooling(pair: Any, reference: Any, tmp_path: Path) -> None:
+    """Of an export with graphs of token states; without one they are refused."""
+    from exports import quick
+
+    from fastembed_rt_export.pipeline import ExportOptions
+
+    ours = compat.SentenceTransformer(str(pair.directory))
+    for wanted in ("token_embeddings", None):
+        with pytest.raises((errors.InvalidInputError, errors.ModelFormatError)):
+            ours.encode(TEXTS, output_value=wanted)
+    with pytest.raises(errors.InvalidInputError, match="'layers' is not known"):
+        ours.encode(TEXTS, output_value="layers")
+    if "tokens" not in {field.name for field in dataclasses.fields(ExportOptions)}:
+        return
+    quick(pair.checkpoint, tmp_path / "model", tokens=True)
+    ours = compat.SentenceTransformer(str(tmp_path / "model"))
+    for options in ({}, {"prompt_name": "query"}, {"convert_to_tensor": True, "normalize_embeddings": True}):
+        for given in (TEXTS, TEXTS[0], []):
+            same(
+                ours.encode(given, output_value="token_embeddings", **options),
+                reference.encode(given, output_value="token_embeddings", **options),
+            )
+    # There everything is padded to the longest text of a batch: one at a time, nothing is.
+    for theirs, found in zip(
+        reference.encode(TEXTS, output_value=None, batch_size=1, truncate_dim=8),
+        ours.encode(TEXTS, output_value=None, truncate_dim=8),
+        strict=True,
+    ):
+        same(_ids(found), _ids(theirs))
+    same(_ids(ours.encode(TEXTS[0], output_value=None)), _ids(reference.encode(TEXTS[0], output_value=None)))

@@ -22,15 +22,16 @@ CENTRES = np.repeat(RANDOM.normal(size=(3, 12)) * 4, [20, 12, 6], axis=0)
 HEAPS = np.concatenate([CENTRES + RANDOM.normal(size=(38, 12)), RANDOM.normal(size=(10, 12))]).astype(np.float32)
 Call = Callable[[Any], Any]
 
+
+def named(name: str, left: Any, right: Any) -> Call:
+    return lambda u: getattr(u, name)(left, right)
+
+
+ALL = ("cos_sim", "dot_score", "pytorch_cos_sim", "euclidean_sim", "manhattan_sim")
+ROW_BY_ROW = ("pairwise_cos_sim", "pairwise_dot_score", "pairwise_euclidean_sim", "pairwise_manhattan_sim")
 CALLS: dict[str, Call] = {
-    **{
-        name: (lambda u, name=name: getattr(u, name)(VECTORS[:7], VECTORS[7:]))  # type: ignore[misc]
-        for name in ("cos_sim", "dot_score", "pytorch_cos_sim", "euclidean_sim", "manhattan_sim")
-    },
-    **{
-        name: (lambda u, name=name: getattr(u, name)(VECTORS[:9], VECTORS[9:18]))  # type: ignore[misc]
-        for name in ("pairwise_cos_sim", "pairwise_dot_score", "pairwise_euclidean_sim", "pairwise_manhattan_sim")
-    },
+    **{name: named(name, VECTORS[:7], VECTORS[7:]) for name in ALL},
+    **{name: named(name, VECTORS[:9], VECTORS[9:18]) for name in ROW_BY_ROW},
     "cos_sim of lists": lambda u: u.cos_sim(VECTORS[:2].tolist(), list(torch.from_numpy(VECTORS))),
     "cos_sim of bfloat16": lambda u: u.cos_sim(*(torch.from_numpy(VECTORS).bfloat16(),) * 2),
     "pairwise of two": lambda u: u.pairwise_dot_score(VECTORS[0], VECTORS[1]),
