@@ -16,6 +16,9 @@ BACKENDS = ("torch", "onnx", "openvino")
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float": "fp32", "half": "fp16"}
 # How torch and transformers load weights and compute; nothing of it exists in a finished graph.
 WITHOUT_EFFECT = {
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "hidden_dropout_prob",
     "attn_implementation",
     "code_revision",
     "cache_dir",

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ for kind, modules in MODULES.items():
         if hasattr(importlib.import_module(module), kind):
             setattr(importlib.import_module(module), kind, getattr(compat, kind))
 fastembed.SparseEmbedding = compat.SparseEmbedding
+
+
+@pytest.fixture(autouse=True)
+def names_of_one_test() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    kinds = [getattr(compat, kind) for kind in MODULES]
+    before = [dict(kind.registered) for kind in kinds]
+    yield
+    for kind, names in zip(kinds, before, strict=True):
+        kind.registered.clear()
+        kind.registered.update(names)
 
 
 @pytest.hookimpl(hookwrapper=True)

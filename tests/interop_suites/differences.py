@@ -32,6 +32,18 @@ REASONS: dict[tuple[str, str], str] = {
     ("sentence_transformer/test_model", "load_with_model_kwargs"): TORCH,
     ("sentence_transformer/test_model", "encode_quantization[error"): WORDS,
     ("test_model", "test_prompts"): WORDS,
+    ("cross_encoder/test_model", "test_rank_multiple_labels"): WORDS,
+    ("cross_encoder/test_model", "classifier_dropout"): TORCH,
+    ("cross_encoder/test_model", "activation_fn_from_config_custom"): FILES,
+    ("cross_encoder/test_model", "from_dense_scores_module"): TORCH,
+    ("cross_encoder/test_model", "ignores_dense_without_scores"): TORCH,
+    ("cross_encoder/test_model", "without_transformer"): TORCH,
+    ("cross_encoder/test_model", "predict_batch_size_1"): TORCH,
+    ("cross_encoder/test_model", "predict_low_precision"): TORCH,
+    ("cross_encoder/test_model", "test_empty_predict"): TORCH,
+    ("cross_encoder/test_model", "num_labels_fresh_model"): CONVERT,
+    ("cross_encoder/test_model", "activation_fn_from_kwargs"): CONVERT,
+    ("cross_encoder/test_model", "test_bfloat16"): "asks for bfloat16, for which there is no graph for CPUs",
     ("test_model", "test_save_load_prompts"): WORDS,
 }
 

@@ -85,6 +85,25 @@ def difference(ours: Any, theirs: Any) -> str:  # noqa: PLR0911 - a kind of resu
     return "" if ours == theirs else f"{ours!r} for {theirs!r}"
 
 
+def nearest(text_embedding: Any, **options: Any) -> list[tuple[int, float]]:
+    """What qdrant-client's local inference finds with a class in fastembed's place: numbers of texts and scores."""
+    import qdrant_client.embed.embedder
+    import qdrant_client.fastembed_common
+    from qdrant_client import QdrantClient, models
+
+    for module in (qdrant_client.embed.embedder, qdrant_client.fastembed_common):
+        module.TextEmbedding = text_embedding
+    client = QdrantClient(":memory:")
+    client.create_collection("texts", models.VectorParams(size=384, distance=models.Distance.COSINE))
+    points = [
+        models.PointStruct(id=number, vector=models.Document(text=text, model=NAME, options=options))
+        for number, text in enumerate(TEXTS)
+    ]
+    client.upsert("texts", points)
+    query = models.Document(text="which dog is running?", model=NAME, options=options)
+    return [(point.id, point.score) for point in client.query_points("texts", query=query).points]
+
+
 def main() -> int:
     """Compare."""
     place = Path(sys.argv[1])
@@ -109,6 +128,13 @@ def main() -> int:
             found = difference(outcome(call, left), outcome(call, right))
             print(f"{'differs' if found else 'same'}: {ours.__name__}: {name} {found}")
             faults += bool(found)
+    folder = str(place / "dense-for-fastembed")
+    theirs_found = nearest(fastembed.TextEmbedding, specific_model_path=folder)
+    ours_found = nearest(compat.TextEmbedding, max_length=512)
+    alike = [number for number, _ in ours_found] == [number for number, _ in theirs_found]
+    alike = alike and np.allclose([s for _, s in ours_found], [s for _, s in theirs_found], atol=1e-5)
+    print(f"{'same' if alike else 'differs'}: qdrant-client's local inference: {ours_found}")
+    faults += not alike
     theirs_sparse = fastembed.SparseEmbedding(values=np.array([1.0, 2.0]), indices=np.array([3, 5]))
     ours_sparse = compat.SparseEmbedding(values=np.array([1.0, 2.0]), indices=np.array([3, 5]))
     for name in ("as_dict", "as_object"):

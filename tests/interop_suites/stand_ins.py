@@ -119,7 +119,9 @@ def colbert(directory: Path, dim: int = 96) -> None:
     torch.manual_seed(6)
     options = {"bias": False, "activation_function": torch.nn.Identity(), "module_input_name": "token_embeddings"}
     modules = [
-        Transformer(str(base), query_length=32, document_length=128),
+        Transformer(
+            str(base), query_length=32, document_length=128, query_expansion={"strategy": "fixed", "length": 32}
+        ),
         Dense(TINY["hidden_size"], dim, **options),
         MultiVectorMask(skiplist_words=[".", ","]),
         Normalize(module_input_name="token_embeddings"),

@@ -29,7 +29,7 @@ ABSENT = {
     **dict.fromkeys(("parameters", "named_parameters", "modules", "named_modules", "children"), MODULES),
     **dict.fromkeys(("named_children", "buffers", "state_dict", "load_state_dict", "forward", "auto_model"), MODULES),
     **dict.fromkeys(("transformers_model", "register_forward_hook", "_modules", "append", "apply", "merge"), MODULES),
-    **dict.fromkeys(("_first_module", "_last_module"), MODULES),
+    **dict.fromkeys(("_first_module", "_last_module", "model"), MODULES),
 }
 
 

@@ -12,7 +12,7 @@ from ...errors import InvalidInputError
 from ...models.reranker import Reranker, softmax
 from ...text.tokenizer import check_iterable
 from .. import tensors
-from .base import CompatModel, refuse_unknown, renamed
+from .base import CompatModel, logger, refuse_unknown, renamed
 
 OLD_POSITIONS = ("num_labels", "max_length", "activation_fn", "device")
 OLD_NAMES = {
@@ -76,7 +76,8 @@ class CrossEncoder(CompatModel):
         options = {**dict(zip(OLD_POSITIONS, positional, strict=False)), **renamed(dict(options), **OLD_NAMES)}
         name = options.pop("model_name_or_path", model_name_or_path)
         labels, activation = options.pop("num_labels", None), options.pop("activation_fn", None)
-        options.pop("keep_in_fp32_modules", None)
+        for name_without_effect in ("keep_in_fp32_modules", "classifier_dropout"):
+            options.pop(name_without_effect, None)
         named = ("device", "prompts", "default_prompt_name", "cache_folder", "revision", "token", "modules")
         more = ("model_kwargs", "processor_kwargs", "config_kwargs", "model_card_data")
         self._set_up(
@@ -92,7 +93,7 @@ class CrossEncoder(CompatModel):
             self._model.close()
             raise InvalidInputError(f"num_labels={labels} is not possible: the exported head gives {self.num_labels}")
         own = Sigmoid() if self._model.activation == "sigmoid" else Identity()
-        self.activation_fn: Callable[[Any], Any] = own if activation is None else activation
+        self._activation: Callable[[Any], Any] = own if activation is None else activation
         self.model_card_data.register_model(self)
 
     @property
@@ -116,6 +117,19 @@ class CrossEncoder(CompatModel):
     @max_length.setter
     def max_length(self, value: int) -> None:
         self.max_seq_length = value
+
+    @property
+    def activation_fn(self) -> Callable[[Any], Any]:
+        """What makes scores of logits: a module of torch where torch is loaded. Assigned to, it holds from then on."""
+        torch = tensors.loaded()
+        if torch is None or not isinstance(self._activation, Identity):
+            return self._activation
+        made: Callable[[Any], Any] = getattr(torch.nn, type(self._activation).__name__)()
+        return made
+
+    @activation_fn.setter
+    def activation_fn(self, function: Callable[[Any], Any]) -> None:
+        self._activation = function
 
     @property
     def default_activation_function(self) -> Callable[[Any], Any]:
@@ -172,7 +186,7 @@ class CrossEncoder(CompatModel):
         logits: Any = model.predict(pairs, prompt=text, activation="identity", show_progress_bar=show_progress_bar)
         if not pairs:
             return self._nothing(convert_to_numpy, convert_to_tensor)
-        scores = activated(self.activation_fn if activation_fn is None else activation_fn, logits)
+        scores = activated(self._activation if activation_fn is None else activation_fn, logits)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(tensors.to_array(scores))
         if convert_to_numpy and not convert_to_tensor:
@@ -229,7 +243,8 @@ class CrossEncoder(CompatModel):
                 f"this model gives {self.num_labels} scores a pair, so it has no order of relevance; use predict"
             )
         for name in ("convert_to_numpy", "convert_to_tensor", "apply_softmax"):
-            others.pop(name, None)
+            if others.pop(name, None) is not None:
+                logger.warning("CrossEncoder.rank: %s is without effect", name)
         texts = list(check_iterable(documents))
         scores = self.predict(
             [(query, text) for text in texts],

@@ -121,7 +121,11 @@ def test_our_activations_need_no_torch_module(both: tuple[Any, Any]) -> None:
         same(ours.predict(PAIRS, activation_fn=mine), theirs.predict(PAIRS, activation_fn=other))
         logits = torch.tensor([-800.0, 0.0, 3.0])
         same(mine(logits), other(logits))
-    assert type(ours.default_activation_function).__name__ == type(theirs.activation_fn).__name__
+    assert type(ours.default_activation_function) is type(theirs.activation_fn)
+    before, ours.activation_fn = ours.activation_fn, torch.nn.Tanh()
+    same(ours.predict(PAIRS), theirs.predict(PAIRS, activation_fn=torch.nn.Tanh()))
+    ours.activation_fn = before
+    same(ours.predict(PAIRS), theirs.predict(PAIRS))
 
 
 def test_copies_and_what_is_saved_give_the_same(both: tuple[Any, Any], tmp_path: Path) -> None:
