@@ -6,12 +6,13 @@ Knows files, hashes and facts; loads no model. The export stage writes it, the r
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -298,13 +299,19 @@ def _record(kind: type[Any], body: object, where: str) -> Any:
     if not isinstance(body, dict):
         raise ModelFormatError(f"{where} is {type(body).__name__}, expected an object; export the model again")
     values = {}
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast("Hashable", kind))
     for entry in dataclasses.fields(kind):
         if entry.name in body:
             values[entry.name] = _value(hints[entry.name], body[entry.name], f"{where}: {entry.name}")
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise ModelFormatError(f"{where} lacks the field {entry.name!r}; export the model again")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    """Annotations of a record's fields: they are parsed anew at each call otherwise, for every file of a manifest."""
+    return typing.get_type_hints(kind)
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
