@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..text.tokenizer import Tokenized
-from ..text.windows import Window, check_on_null
+from ..text.windows import Window, WindowWithNulls, check_on_null
 from .work import Work
 
 T = TypeVar("T")
@@ -49,16 +48,19 @@ class Zeroed(Generic[T]):
     def __init__(self, work: Work[T], zero: Callable[[], Any]) -> None:
         self._work, self._zero = work, zero
         self.boundaries = work.boundaries
+        self._nulls: dict[int, tuple[int, ...]] = {}  # by identity of what is tokenized: the next window is so ahead
 
     def tokenize(self, window: Window) -> Tokenized:
-        """As the work does, with the numbers of those that are none."""
+        """As the work does; which of them are none is kept until they are finished."""
+        assert isinstance(window, WindowWithNulls)
         made = self._work.tokenize(window)
-        return replace(made, nulls=window.nulls) if window.nulls else made
+        self._nulls[id(made)] = window.nulls
+        return made
 
     def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T:
         """As the work does, and `zero` for those that are none."""
         made: Any = self._work.finish(tokenized, results)
-        for k in tokenized.nulls:
+        for k in self._nulls.pop(id(tokenized)):
             made[k] = self._zero()
         return made  # type: ignore[no-any-return]
 

@@ -120,11 +120,8 @@ class TokensCall:
             ids = [tokenized.ids[row][tokenized.taken[row]] for row in of_text]
             vectors = states[0] if len(states) == 1 else np.concatenate(states)
             made = TokenVectors(vectors, tokenized.offsets[text], tokenized.special[text], np.concatenate(ids))
-            found.append(self._made(made, text))
+            found.append(made)
         return found
-
-    def _made(self, tokens: TokenVectors, text: int) -> Any:
-        return tokens
 
 
 class SpansCall(TokensCall):
@@ -134,22 +131,20 @@ class SpansCall(TokensCall):
         super().__init__(encoder, settings, overlap)
         self._settings = replace(settings, normalized_already=False)
         self._spans = spans
-        self._checked: list[Spans] = []
+        self._checked: dict[int, list[Spans]] = {}  # by identity of what is tokenized: the next window is so ahead
 
     def tokenize(self, window: Window) -> Pieces:
         """Before the texts are run, the spans are looked at."""
-        for k, text in enumerate(window.texts, window.first):
-            self._checked.append(check_spans(self._spans[k], len(text), k))
-        return super().tokenize(window)
+        checked = [check_spans(self._spans[k], len(text), k) for k, text in enumerate(window.texts, window.first)]
+        made = super().tokenize(window)
+        self._checked[id(made)] = checked
+        return made
 
     def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[Any]:
         """Vectors (spans, dim) of each text."""
+        spans = self._checked.pop(id(tokenized))
         found = super().finish(tokenized, results)
-        del self._checked[: tokenized.texts]  # the next window's may be there already
-        return found
-
-    def _made(self, tokens: TokenVectors, text: int) -> Vectors:
-        return self._settings.finish(means(tokens, self._checked[text]))
+        return [self._settings.finish(means(tokens, own)) for tokens, own in zip(found, spans, strict=True)]
 
 
 def means(tokens: TokenVectors, spans: Spans) -> Vectors:

@@ -43,7 +43,6 @@ class Tokenized:
     warning: str | None = None  # under the policy "warn"
     seen: Ids | None = None  # of queries that were filled up: tokens of each row that the others see
     first_segments: Ids | None = None  # of pairs: tokens at the beginning of each row that are of type 0
-    nulls: tuple[int, ...] = ()  # numbers of texts that were none
 
     @property
     def tokens(self) -> int:
@@ -358,6 +357,8 @@ def check_iterable(inputs: object) -> Iterator[Any]:
     Raises:
         InvalidTypeError: one thing, or several without an order that vectors could keep.
     """
+    if type(inputs) is list:  # nearly always
+        return iter(inputs)
     if (found := column(inputs)) is not None:
         return found[1]
     if isinstance(inputs, (bytes, bytearray)):
@@ -380,7 +381,7 @@ def counted(inputs: object) -> tuple[int, Iterator[Any]]:
     """How many there are, and an iterator over them: of one text, or of inputs as for `check_iterable`."""
     if isinstance(inputs, str):
         return 1, iter((inputs,))
-    if (found := column(inputs)) is not None:
+    if type(inputs) is not list and (found := column(inputs)) is not None:
         return found
     texts = list(check_iterable(inputs))
     return len(texts), iter(texts)

@@ -23,7 +23,13 @@ class Window:
 
     texts: list[Any]  # str, or pairs of str
     first: int
-    nulls: tuple[int, ...] = ()  # places in it where there was no text, and "" stands
+
+
+@dataclass(frozen=True)
+class WindowWithNulls(Window):
+    """A window in which there may have been no text in places, where "" stands now."""
+
+    nulls: tuple[int, ...]
 
 
 ERROR = "error"
@@ -53,10 +59,11 @@ def windows(texts: Iterator[Any], sizes: Sequence[int], *, nulls: bool = False) 
                 break
         if not window:
             return
-        found: tuple[int, ...] = ()
         if nulls:
             found = tuple(k for k, text in enumerate(window) if not isinstance(text, str) and is_null(text))
             for k in found:
                 window[k] = ""
-        yield Window(check_texts(window, first), first, found)
+            yield WindowWithNulls(check_texts(window, first), first, found)
+        else:
+            yield Window(check_texts(window, first), first)
         first += len(window)
