@@ -8,6 +8,7 @@ tests that fail without the real checkpoints from those that fail with our class
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import tempfile
@@ -76,9 +77,10 @@ def replace() -> None:
     for name, package in packages.items():
         kind = standing_for(getattr(compat, name), getattr(sentence_transformers, name))
         setattr(sentence_transformers, name, kind)
-        module = getattr(sentence_transformers, package)
-        if hasattr(module, name):
-            setattr(module, name, kind)
+        for module in (package, f"{package}.model"):
+            place = importlib.import_module(f"sentence_transformers.{module}")
+            if hasattr(place, name):
+                setattr(place, name, kind)
 
 
 def replace_functions() -> None:

@@ -213,8 +213,6 @@ class SparseEncoder(CompatModel):
     @staticmethod
     def sparsity(embeddings: Any) -> dict[str, float]:
         """Means over the rows: "active_dims" and "sparsity_ratio"."""
-        if tensors.installed() and not (tensors.is_tensor(embeddings) or _ours(embeddings)):
-            raise InvalidTypeError(f"embeddings are {type(embeddings).__name__}; pass what encode gives")
         rows, _ = _rows(embeddings)
         if not rows or not rows[0].dim:
             return {"active_dims": 0.0, "sparsity_ratio": 1.0}
@@ -262,8 +260,15 @@ def _ours(given: Any) -> bool:
 
 
 def _rows(given: Any) -> tuple[list[SparseVector], bool]:
-    """Sparse vectors of what `encode` gives, and whether that was one."""
+    """Sparse vectors of what `encode` gives, and whether that was one.
+
+    Raises:
+        InvalidTypeError: something else.
+        InvalidInputError: more than two dimensions.
+    """
     if not _ours(given):
+        if not (tensors.is_tensor(given) or isinstance(given, np.ndarray)):
+            raise InvalidTypeError(f"embeddings are {type(given).__name__}; pass what encode gives")
         shape = np.shape(given) if not tensors.is_tensor(given) else tuple(given.shape)
         if len(shape) not in (1, 2):
             raise InvalidInputError(f"expected vectors (dim,) or (n, dim), got {len(shape)} dimensions")

@@ -71,6 +71,7 @@ CALLS: dict[str, Call] = {
     "decode nothing": lambda m: m.decode(torch.zeros(4)),
     "decode none": lambda m: m.decode(torch.zeros(4), top_k=0),
     "decode a cube": lambda m: m.decode(torch.zeros(1, 1, 4)),
+    "decode a list": lambda m: m.decode([1, 2, 3]),
     "singular": lambda m: [m.is_singular_input(x) for x in ("a", ["a"])],
 }
 
