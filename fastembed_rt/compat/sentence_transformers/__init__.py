@@ -9,11 +9,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from ...vectors.quantized import quantize_embeddings
 from . import util
 from .cross_encoder import CrossEncoder
 from .dense import SentenceTransformer
-from .functions import SimilarityFunction
+from .functions import SimilarityFunction, quantize_embeddings
 from .sparse import SparseEncoder
 
 __all__ = ["CrossEncoder", "SentenceTransformer", "SimilarityFunction", "SparseEncoder", "quantize_embeddings", "util"]

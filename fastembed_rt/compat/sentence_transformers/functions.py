@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
+from ...vectors import quantized
 from ...vectors.dense import Vectors, normalized, similarity
 from ...vectors.sparse import SparseVector
 from ...vectors.sparse import similarity as sparse_similarity
@@ -85,6 +86,19 @@ def pairwise(name: str, left: Any, right: Any) -> Any:
     else:
         made = -np.abs(a - b).sum(axis=-1)
     return tensors.like_theirs(np.asarray(made, dtype=np.float32))
+
+
+def quantize_embeddings(embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None) -> Any:
+    """Vectors (n, dim) or (dim,) in another precision; of a list of (tokens, dim) a list, with one range for all."""
+    if isinstance(embeddings, list):
+        if not embeddings:
+            return []
+        arrays = [tensors.to_array(entry) for entry in embeddings]
+        if arrays[0].ndim == 2:
+            of_all = np.concatenate(arrays) if calibration_embeddings is None else calibration_embeddings
+            made = quantized.form(precision, arrays[0].shape[1], ranges, of_all if len(of_all) else None)
+            return [made(array) for array in arrays]
+    return quantized.quantize_embeddings(tensors.to_array(embeddings), precision, ranges, calibration_embeddings)
 
 
 def sparse(given: Any) -> list[SparseVector] | None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from ...vectors.quantized import quantize_embeddings
 from .. import tensors
 from . import functions, search
 
 OURS: dict[str, Any] = {
     "SimilarityFunction": functions.SimilarityFunction,
-    "quantize_embeddings": quantize_embeddings,
+    "quantize_embeddings": functions.quantize_embeddings,
     **{function.__name__: function for function in (*functions.MATRICES.values(), *functions.PAIRS.values())},
     "pytorch_cos_sim": functions.cos_sim,
     "information_retrieval": search.semantic_search,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from same_results import same
+from same_results import outcome, same
 from sentence_transformers import util
 
 from fastembed_rt.compat import sentence_transformers as compat
@@ -25,6 +25,10 @@ Call = Callable[[Any], Any]
 
 def named(name: str, left: Any, right: Any) -> Call:
     return lambda u: getattr(u, name)(left, right)
+
+
+def quantized(given: Any, precision: str) -> Call:
+    return lambda u: u.quantize_embeddings(given, precision)
 
 
 ALL = ("cos_sim", "dot_score", "pytorch_cos_sim", "euclidean_sim", "manhattan_sim")
@@ -52,6 +56,12 @@ CALLS: dict[str, Call] = {
     "communities in pieces": lambda u: u.community_detection(torch.from_numpy(HEAPS), 0.5, 3, 10),
     "no communities": lambda u: u.community_detection(HEAPS, 0.999, 10),
     "communities of nothing": lambda u: u.community_detection(torch.zeros(0, 4)),
+    **{f"codes, {name}": quantized(VECTORS, name) for name in ("int8", "uint8", "binary", "ubinary", "float32")},
+    "codes of tensors": quantized(list(torch.from_numpy(VECTORS)), "int8"),
+    "codes of token vectors": quantized([VECTORS[:7], VECTORS[7:9], VECTORS[:0]], "int8"),
+    "codes of nothing": quantized([], "int8"),
+    "codes of one": quantized(VECTORS[:1], "int8"),
+    "codes of codes": quantized(VECTORS.astype(np.int8).astype(np.float32), "uint8"),
     "on a device": lambda u: u.batch_to_device({"a": torch.zeros(2), "b": "text"}, "cpu"),
 }
 
@@ -65,7 +75,7 @@ class Ours:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_numpy_gives_what_torch_gives(name: str) -> None:
-    same(CALLS[name](Ours()), CALLS[name](util), 2e-5)
+    same(outcome(CALLS[name], Ours()), outcome(CALLS[name], util), 2e-5)
 
 
 def test_mining_encodes_first() -> None:
