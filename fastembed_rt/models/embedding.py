@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +12,7 @@ import numpy.typing as npt
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
 from ..system.progress import progress
-from ..system.threads import Task, once
+from ..text.columns import Texts
 from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
 from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors import quantized
@@ -22,26 +20,43 @@ from ..vectors.dense import Vectors, chunk_means
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
 from .answers import answered
-from .base import MAX_BATCH_TOKENS, LoadedModel, WithMaxLength
+from .base import MAX_BATCH_TOKENS, LoadedModel
 from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
 from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .roles import Given, WithRoles
 from .shared import Arrival
 from .stats import EncodeStats
 from .work import Work
 
-if TYPE_CHECKING:
-    from .token_states import TokenEncoder
-
-# max_length, prompts and default_prompt_name as the user gave them; None: what each route says itself.
-Given = tuple[int | None, Mapping[str, str] | None, str | None]
 SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 
 
-class EmbeddingModel(WithMaxLength):
+class EncodeOptions(TypedDict, total=False):
+    """What `encode` takes beside texts and gives an array for; its docstring says what each is."""
+
+    prompt_name: str | None
+    prompt: str | None
+    truncate_dim: int | None
+    normalize: bool | None
+    show_progress_bar: bool | None
+    precision: str
+    ranges: npt.ArrayLike | None
+    calibration_embeddings: npt.ArrayLike | None
+    on_null: str
+
+
+class OtherOptions(EncodeOptions, total=False):
+    """What makes something else of it: `Encoded`, or `TokenVectors`."""
+
+    return_tokens: bool
+    output: str
+
+
+class EmbeddingModel(WithRoles):
     """A sentence encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = EMBEDDING
@@ -104,7 +119,7 @@ class EmbeddingModel(WithMaxLength):
         self._prompts = Prompts(described, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
         self._given: Given = given or (max_length, prompts, default_prompt_name)
-        self._others: dict[str, Task[EmbeddingModel]] = {}
+        self._others = {}
 
     def _settings_now(self) -> dict[str, Any]:
         return {
@@ -115,14 +130,6 @@ class EmbeddingModel(WithMaxLength):
             "truncation": self.truncation,
             "given": self._given,
         }
-
-    def _limit(self, wanted: int) -> None:
-        for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
-            positive("max_length", wanted, other.manifest.max_length, other.manifest.max_positions)
-        super()._limit(wanted)
-        self._given = (self._max_length, *self._given[1:])
-        for other in self._loaded_others():
-            other.max_length = self._max_length
 
     @property
     def max_seq_length(self) -> int:
@@ -142,13 +149,8 @@ class EmbeddingModel(WithMaxLength):
     def truncate_dim(self, wanted: int | None) -> None:
         self._truncate_dim = wanted if wanted is None else self._dim(wanted)
         for other in self._loaded_others():
+            assert isinstance(other, EmbeddingModel)
             other.truncate_dim = wanted
-
-    def _pass_on_prompts(self) -> None:
-        prompts, default = self._prompts.by_name, self._prompts.default
-        self._given = (self._given[0], prompts, default)
-        for other in self._loaded_others():
-            other._prompts = Prompts(other.manifest, prompts, default)
 
     @property
     def dim(self) -> int:
@@ -160,10 +162,16 @@ class EmbeddingModel(WithMaxLength):
         """Policy for texts over max_length."""
         return self._tokenizer.truncation
 
+    @overload
+    def encode(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
+
+    @overload
+    def encode(self, inputs: Texts, **options: Unpack[OtherOptions]) -> Any: ...
+
     @answered
     def encode(
         self,
-        inputs: str | Sequence[str],
+        inputs: Texts,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -205,12 +213,11 @@ class EmbeddingModel(WithMaxLength):
             TextTooLongError: under truncation="error".
         """
         if output != SENTENCE:
-            foreign = {"truncate_dim": truncate_dim, "normalize": normalize, "ranges": ranges}
-            foreign |= {"precision": None if precision == FLOAT32 else precision}
-            if output != TOKENS or any(value is not None for value in foreign.values()):
-                raise InvalidInputError(_not_of_tokens(output, foreign))
+            from .token_states import encode_tokens  # only here: few calls want it
+
+            _check_output(output, precision, truncate_dim=truncate_dim, normalize=normalize, ranges=ranges)
             settings = self._settings(prompt_name, prompt, None, None)
-            return self._encode_tokens(inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
+            return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
             made = self.encode(
@@ -241,21 +248,10 @@ class EmbeddingModel(WithMaxLength):
         vectors = out[0] if single else out
         return vectors if counting is None else counting.encoded(vectors, single=single)
 
-    def _encode_tokens(
-        self, inputs: str | Sequence[str], settings: Settings, show: bool | None, on_null: str, *, return_tokens: bool
-    ) -> Any:
-        from .token_states import TokensCall, TokenVectors  # only here: few calls want it
-
-        encoder = self._token_encoder()
-        width = encoder.graph.dim
-        none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
-        call = TokensCall(encoder, settings)
-        return encoder._lists(inputs, call, show, on_null, lambda: TokenVectors(*none), return_tokens=return_tokens)
-
     @answered
     def encode_spans(
         self,
-        inputs: str | Sequence[str],
+        inputs: Texts,
         spans: Sequence[Any],
         *,
         prompt_name: str | None = None,
@@ -289,125 +285,48 @@ class EmbeddingModel(WithMaxLength):
             TextTooLongError: under truncation="error".
             ModelFormatError: an export without --tokens.
         """
-        from .token_states import SpansCall  # only here: few calls want it
+        from .token_states import encode_spans  # only here: few calls want it
 
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        encoder = self._token_encoder()
-        if encoder.graph.no_spans:
-            raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
-        texts = [inputs] if isinstance(inputs, str) else check_texts(inputs)
-        of_texts = [spans] if isinstance(inputs, str) else list(spans)
-        if len(of_texts) != len(texts):
-            raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")
-        repeated = self._max_length // 8 if overlap is None else overlap
-        call = SpansCall(encoder, settings, repeated, of_texts)
-        given = inputs if isinstance(inputs, str) else texts
-        return encoder._lists(given, call, show_progress_bar, ERROR, list, return_tokens=False)
+        return encode_spans(self, inputs, spans, settings, overlap, show_progress_bar)
 
-    def _token_encoder(self) -> TokenEncoder:
-        self._check_open()
-        found = once(self._others, TOKENS, self._of_tokens)
-        if self._closed:  # meanwhile
-            found.close()
-            self._check_open()
-        return cast("TokenEncoder", found)
+    @overload
+    async def aencode(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
 
-    def _of_tokens(self) -> EmbeddingModel:
-        """The encoder without its pooling, of the files that this model has opened."""
-        from .token_states import TokenEncoder
+    @overload
+    async def aencode(self, inputs: Texts, **options: Unpack[OtherOptions]) -> Any: ...
 
-        return self._other(TokenEncoder, TOKENS, self._source)
-
-    def _lists(
-        self,
-        inputs: str | Sequence[str],
-        call: Work[list[Any]],
-        show: bool | None,
-        on_null: str,
-        zero: Callable[[], Any],
-        *,
-        return_tokens: bool,
-    ) -> Any:
-        """Something for each text."""
-        single = isinstance(inputs, str)
-        count, texts = counted(inputs)
-        work, counting = asked(call, on_null, zero, return_tokens=return_tokens)
-        out: list[Any] = []
-        with progress(count, show) as bar:
-            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
-                out += found
-                bar.update(len(found))
-        made = out[0] if single else out
-        return made if counting is None else counting.encoded(made, single=single)
-
-    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    async def aencode(self, inputs: Texts, **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
 
         A cancelled call gives up its result and disturbs no other.
         """
         return await self._aside(self.encode, inputs, **options)
 
+    @overload
+    def encode_query(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
+
+    @overload
+    def encode_query(self, inputs: Texts, **options: Unpack[OtherOptions]) -> Any: ...
+
     @answered
-    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    def encode_query(self, inputs: Texts, **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "query", when there is one and no other is asked for."""
         return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
+    @overload
+    def encode_document(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
+
+    @overload
+    def encode_document(self, inputs: Texts, **options: Unpack[OtherOptions]) -> Any: ...
+
     @answered
-    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    def encode_document(self, inputs: Texts, **options: Any) -> Any:
         """`encode`, (dim,) or (n, dim), with the prompt "document", "passage" or "corpus", when there is one.
 
         Another that is asked for comes before it.
         """
         return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
-
-    def for_role(self, role: str) -> EmbeddingModel:
-        """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
-        if role not in self.manifest.routes:
-            return self
-        self._check_open()
-        found = once(self._others, role, partial(self._of_role, role))
-        if self._closed:  # meanwhile
-            found.close()
-            self._check_open()
-        return found
-
-    def _of_role(self, role: str) -> EmbeddingModel:
-        """The encoder of texts in this role, of the files that this model has opened."""
-        return self._other(EmbeddingModel, role, replace(self._source, route=role))
-
-    def _other(self, kind: type[EmbeddingModel], name: str, source: Source) -> EmbeddingModel:
-        made = kind.__new__(kind)
-        max_length, prompts, default = self._given
-        made._set_up(
-            source,
-            Arrival(self._opened, self._shared.role(name)),
-            max_length=max_length,
-            truncate_dim=self._truncate_dim,
-            prompts=prompts,
-            default_prompt_name=default,
-            truncation=self.truncation,
-        )
-        made._complete()
-        return made
-
-    def _loaded_others(self) -> list[EmbeddingModel]:
-        return [task.result() for task in list(self._others.values()) if task.finished and not task.failed()]
-
-    @property
-    def stats(self) -> EncodeStats:
-        """Texts, tokens and truncated texts since the model was loaded, those of all its routes."""
-        return sum((other.stats for other in self._loaded_others()), super().stats)
-
-    def close(self) -> None:
-        """Give the memory and the threads back; further use is an error."""
-        super().close()
-        for other in self._loaded_others():
-            other.close()
-
-    def after_fork(self) -> None:
-        """In a child: what was being loaded never will be."""
-        super().after_fork()
-        self._others = {role: task for role, task in self._others.items() if task.finished}
 
     @answered
     def embed(
@@ -482,9 +401,7 @@ class EmbeddingModel(WithMaxLength):
         )
 
     @answered
-    def count_tokens(
-        self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
-    ) -> Any:
+    def count_tokens(self, inputs: Texts, *, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))
@@ -537,8 +454,14 @@ class _Call:
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
 
 
-def _not_of_tokens(output: str, foreign: Mapping[str, Any]) -> str:
+def _check_output(output: str, precision: str, **options: Any) -> None:
+    """What `encode` gives where it does not give vectors of texts, which alone have some of its options."""
     if output != TOKENS:
-        return f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}"
-    given = [name for name, value in foreign.items() if value is not None]
-    return f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"
+        raise InvalidInputError(f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}")
+    given = [name for name, value in options.items() if value is not None]
+    if precision != FLOAT32:
+        given.append("precision")
+    if given:
+        raise InvalidInputError(
+            f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"
+        )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..text.tokenizer import Tokenized
-from ..text.windows import Window, WindowWithNulls, check_on_null
+from ..system.progress import progress
+from ..text.columns import Texts
+from ..text.tokenizer import Tokenized, counted
+from ..text.windows import ERROR, TEXTS, Window, WindowWithNulls, check_on_null, windows
 from .work import Work
 
 T = TypeVar("T")
@@ -78,5 +80,35 @@ def asked(
         work = Zeroed(work, zero)
     if not return_tokens:
         return work, None
-    counted = Counted(work)
-    return counted, counted
+    counting = Counted(work)
+    return counting, counting
+
+
+class Run(Protocol):
+    """A model's `_work`."""
+
+    def __call__(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+        """Finished results of each window."""
+
+
+def lists(
+    run: Run,
+    inputs: Texts,
+    call: Work[list[Any]],
+    show: bool | None,
+    on_null: str,
+    zero: Callable[[], Any],
+    *,
+    return_tokens: bool,
+) -> Any:
+    """An object for a text, or a list of one for each, in input order; `Encoded` where tokens are asked for."""
+    single = isinstance(inputs, str)
+    count, texts = counted(inputs)
+    work, counting = asked(call, on_null, zero, return_tokens=return_tokens)
+    out: list[Any] = []
+    with progress(count, show) as bar:
+        for found in run(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+            out += found
+            bar.update(len(found))
+    made = out[0] if single else out
+    return made if counting is None else counting.encoded(made, single=single)

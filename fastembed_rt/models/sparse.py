@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,13 +14,13 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import SPARSE
 from ..run import batching
 from ..run.contract import Split
-from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts, counted
-from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
+from ..text.columns import Texts
+from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
+from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .answers import answered
 from .base import LoadedModel, WithMaxLength
-from .extras import asked
+from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
@@ -126,7 +127,7 @@ class SparseModel(WithMaxLength):
     @answered
     def encode(
         self,
-        inputs: str | Sequence[str],
+        inputs: Texts,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -153,29 +154,21 @@ class SparseModel(WithMaxLength):
             InvalidInputError: a lone surrogate, an unknown prompt, a number of words that is not possible.
             TextTooLongError: under truncation="error".
         """
-        single = isinstance(inputs, str)
-        count, texts = counted(inputs)
         call = self._call(prompt_name, prompt, max_active_dims)
-        work, counting = asked(call, on_null, lambda: SparseVector.zero(self.dim), return_tokens=return_tokens)
-        out: list[SparseVector] = []
-        with progress(count, show_progress_bar) as bar:
-            for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
-                out += vectors
-                bar.update(len(vectors))
-        made = out[0] if single else out
-        return made if counting is None else counting.encoded(made, single=single)
+        zero = partial(SparseVector.zero, self.dim)
+        return lists(self._work, inputs, call, show_progress_bar, on_null, zero, return_tokens=return_tokens)
 
-    async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    async def aencode(self, inputs: Texts, **options: Any) -> Any:
         """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""
         return await self._aside(self.encode, inputs, **options)
 
     @answered
-    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    def encode_query(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
         return self.encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
     @answered
-    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> Any:
+    def encode_document(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
         return self.encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
@@ -219,9 +212,7 @@ class SparseModel(WithMaxLength):
         return list(zip(tokens, vectors.values[order].tolist(), strict=True))
 
     @answered
-    def count_tokens(
-        self, inputs: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
-    ) -> Any:
+    def count_tokens(self, inputs: Texts, *, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError
 from ..manifest import LATE_INTERACTION, OUTPUTS, TokenGraph, Variant
 from ..run import batching
 from ..run.contract import Split
+from ..text.columns import Texts
 from ..text.pieces import Pieces, pieces
-from ..text.tokenizer import Tokenized
-from ..text.windows import Window
+from ..text.tokenizer import Tokenized, check_texts
+from ..text.windows import ERROR, Window
 from ..vectors.dense import Vectors
-from .embedding import EmbeddingModel
+from .embedding import TOKENS, EmbeddingModel
+from .extras import lists
 from .late_interaction import feeds, split
 from .opening import Source, chosen_variant
 from .options import Settings
@@ -87,6 +90,51 @@ def token_graph(variant: Variant, where: str) -> TokenGraph:
             "spans export it with: fastembed-rt export --tokens"
         )
     return variant.tokens
+
+
+def token_encoder(model: EmbeddingModel) -> TokenEncoder:
+    """The encoder without its pooling, of the files that a model has opened; it is opened once and closed with it."""
+    return model._other(TokenEncoder, TOKENS, model._source)
+
+
+def encode_tokens(
+    model: EmbeddingModel,
+    inputs: Texts,
+    settings: Settings,
+    show: bool | None,
+    on_null: str,
+    *,
+    return_tokens: bool,
+) -> Any:
+    """TokenVectors of a text, or of each text: see EmbeddingModel.encode."""
+    encoder = token_encoder(model)
+    width = encoder.graph.dim
+    none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
+    call = TokensCall(encoder, settings)
+    zero = partial(TokenVectors, *none)
+    return lists(encoder._work, inputs, call, show, on_null, zero, return_tokens=return_tokens)
+
+
+def encode_spans(
+    model: EmbeddingModel,
+    inputs: Texts,
+    spans: Sequence[Any],
+    settings: Settings,
+    overlap: int | None,
+    show: bool | None,
+) -> Any:
+    """Vectors of the spans of a text, or of each text: see EmbeddingModel.encode_spans."""
+    encoder = token_encoder(model)
+    if encoder.graph.no_spans:
+        raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
+    single = isinstance(inputs, str)
+    texts = [inputs] if isinstance(inputs, str) else check_texts(inputs)
+    of_texts = [spans] if single else list(spans)
+    if len(of_texts) != len(texts):
+        raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")
+    repeated = model.max_length // 8 if overlap is None else overlap
+    call = SpansCall(encoder, settings, repeated, of_texts)
+    return lists(encoder._work, inputs if single else texts, call, show, ERROR, list, return_tokens=False)
 
 
 class TokensCall:

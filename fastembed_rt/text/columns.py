@@ -6,13 +6,37 @@ way to objects 0.01 to 0.9. So pieces go that way, and no list of a whole column
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InvalidTypeError
 
+
+class Column(Protocol):
+    """A column to type checkers: numpy, pandas, polars."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of its values."""
+
+
+class ArrowColumn(Protocol):
+    """A column to type checkers: pyarrow."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    @property
+    def type(self) -> Any:
+        """Of its values."""
+
+
+Texts = str | Sequence[str] | Column | ArrowColumn  # one text or several
 PIECE = 4096  # rows that are turned into str at a time
 
 

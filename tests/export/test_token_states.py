@@ -21,6 +21,7 @@ from sparse_encoders import save_splade
 from fastembed_rt import EmbeddingModel, native
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
 from fastembed_rt.manifest import read
+from fastembed_rt.models.token_states import token_encoder
 
 BOUND = 1e-5
 SENTENCES = (
@@ -341,6 +342,6 @@ def test_processes_of_devices_and_copies_have_them_too(directory: Path) -> None:
         tokens = model.encode("a dog runs", output="tokens")
         again = copy.deepcopy(model)
         np.testing.assert_array_equal(again.encode("a dog runs", output="tokens").vectors, tokens.vectors)
-        assert again._token_encoder()._running() is model._token_encoder()._running()
+        assert token_encoder(again)._running() is token_encoder(model)._running()
     with EmbeddingModel(directory, device_ids=[0, 1]) as several:
         np.testing.assert_allclose(several.encode("a dog runs", output="tokens").vectors, tokens.vectors, atol=1e-6)

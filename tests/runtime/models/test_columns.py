@@ -94,7 +94,7 @@ def test_nulls_of_a_column(column: Callable[[list[Any]], Any], model: EmbeddingM
 @pytest.mark.parametrize("dtype", ["U", "O", "T"])
 def test_numpy_arrays_of_each_kind_of_text(dtype: str, model: EmbeddingModel) -> None:
     array = np.array(TEXTS, dtype=dtype)
-    np.testing.assert_array_equal(model.encode(array), model.encode(TEXTS))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model.encode(array), model.encode(TEXTS))
     assert all(type(text) is str for text in columns.column(array)[1])  # type: ignore[index]
 
 

@@ -61,7 +61,7 @@ def test_what_goes_wrong_inside_keeps_its_own_words(model: EmbeddingModel) -> No
     with pytest.raises(TypeError, match="text 0 is int, expected str"):
         model.encode([1])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="truncate_dim is float, expected int"):
-        model.encode("a", truncate_dim=2.5)  # type: ignore[arg-type]
+        model.encode("a", truncate_dim=2.5)  # type: ignore[call-overload]
 
 
 def test_every_class_answers_when_it_is_loaded() -> None:
@@ -77,7 +77,7 @@ def test_asyncio_answers_too(model: EmbeddingModel) -> None:
     import asyncio
 
     with pytest.raises(TypeError, match="normalize_embeddings: normalize="):
-        asyncio.run(model.aencode("a", normalize_embeddings=True))
+        asyncio.run(model.aencode("a", normalize_embeddings=True))  # type: ignore[call-overload]
 
 
 def test_no_answer_is_a_keyword_that_is_there(model: EmbeddingModel) -> None:

@@ -1,0 +1,86 @@
+"""Models that open others of their own directory when these are first needed: encoders for roles, other graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Self, TypeVar
+
+from ..system.threads import Task, once
+from .base import WithMaxLength
+from .opening import Source
+from .options import positive
+from .prompts import Prompts
+from .shared import Arrival
+from .stats import EncodeStats
+
+# max_length, prompts and default_prompt_name as the user gave them; None: what each role says itself.
+Given = tuple[int | None, Mapping[str, str] | None, str | None]
+M = TypeVar("M", bound="WithRoles")
+
+
+class WithRoles(WithMaxLength):
+    """A model whose queries and documents may have an encoder each.
+
+    What is assigned to it holds for all of them, what they did is in its `stats`, and they close with it.
+    """
+
+    _given: Given
+    _others: dict[str, Task[WithRoles]]
+
+    def for_role(self, role: str) -> Self:
+        """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
+        if role not in self.manifest.routes:
+            return self
+        return self._other(type(self), role, replace(self._source, route=role))
+
+    def _other(self, kind: type[M], name: str, source: Source) -> M:
+        """Another model of the files that this one has opened, made when it is first asked for."""
+        self._check_open()
+        found = once(self._others, name, partial(self._made, kind, name, source))
+        if self._closed:  # meanwhile
+            found.close()
+            self._check_open()
+        return found  # type: ignore[return-value]
+
+    def _made(self, kind: type[M], name: str, source: Source) -> M:
+        made = kind.__new__(kind)
+        max_length, prompts, default = self._given
+        given = {"max_length": max_length, "prompts": prompts, "default_prompt_name": default, "given": None}
+        made._set_up(source, Arrival(self._opened, self._shared.role(name)), **{**self._settings_now(), **given})
+        made._complete()
+        return made
+
+    def _loaded_others(self) -> list[WithRoles]:
+        return [task.result() for task in list(self._others.values()) if task.finished and not task.failed()]
+
+    def _limit(self, wanted: int) -> None:
+        for other in self._loaded_others():  # first, so that what one of them refuses changes nothing
+            positive("max_length", wanted, other.manifest.max_length, other.manifest.max_positions)
+        super()._limit(wanted)
+        self._given = (self._max_length, *self._given[1:])
+        for other in self._loaded_others():
+            other.max_length = self._max_length
+
+    def _pass_on_prompts(self) -> None:
+        prompts, default = self._prompts.by_name, self._prompts.default
+        self._given = (self._given[0], prompts, default)
+        for other in self._loaded_others():
+            other._prompts = Prompts(other.manifest, prompts, default)
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens and truncated texts since the model was loaded, those of all its roles."""
+        return sum((other.stats for other in self._loaded_others()), super().stats)
+
+    def close(self) -> None:
+        """Give the memory and the threads back; further use is an error."""
+        super().close()
+        for other in self._loaded_others():
+            other.close()
+
+    def after_fork(self) -> None:
+        """In a child: what was being loaded never will be."""
+        super().after_fork()
+        self._others = {name: task for name, task in self._others.items() if task.finished}
