@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,26 @@ from .descriptions import DenseModelDescription, ModelDescription, PoolingType, 
 Registered = dict[str, Entry]
 
 
-class TextEmbedding(FastembedModel):
+class _OfTexts(FastembedModel):
+    """Encoders whose queries and passages are texts like others: fastembed puts no prompt in front."""
+
+    embed: Callable[..., Iterator[Any]]
+
+    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[Any]:
+        """`embed`: as in fastembed, without a prompt of the model's."""
+        return self.embed(query, **options)
+
+    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[Any]:
+        """`embed`: as in fastembed, without a prompt of the model's."""
+        return self.embed(texts, **options)
+
+    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
+        """Tokens of all texts together, special tokens included, each cut at the model's limit."""
+        refuse("token_count", options)
+        return _tokens(self.model.get(), texts_of(texts), batch_size)
+
+
+class TextEmbedding(_OfTexts):
     """A sentence encoder with fastembed's calls; see docs/from-fastembed.md for what differs."""
 
     opens = EmbeddingModel
@@ -86,21 +105,8 @@ class TextEmbedding(FastembedModel):
         else:
             yield from model.embed(texts, **settings)
 
-    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[Vectors]:
-        """`embed`: as in fastembed, without a prompt of the model's."""
-        return self.embed(query, **options)
 
-    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[Vectors]:
-        """`embed`: as in fastembed, without a prompt of the model's."""
-        return self.embed(texts, **options)
-
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
-        """Tokens of all texts together, special tokens included, each cut at the model's limit."""
-        refuse("token_count", options)
-        return _tokens(self.model.get(), texts_of(texts), batch_size)
-
-
-class SparseTextEmbedding(FastembedModel):
+class SparseTextEmbedding(_OfTexts):
     """A sparse encoder with fastembed's calls; see docs/from-fastembed.md for what differs."""
 
     opens = SparseModel
@@ -131,19 +137,6 @@ class SparseTextEmbedding(FastembedModel):
         refuse("embed", options)
         model: SparseModel = self.model.get()
         yield from map(SparseEmbedding.of, model.embed(texts_of(documents), prompt=""))
-
-    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[SparseEmbedding]:
-        """`embed`."""
-        return self.embed(query, **options)
-
-    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[SparseEmbedding]:
-        """`embed`."""
-        return self.embed(texts, **options)
-
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
-        """Tokens of all texts together, special tokens included, each cut at the model's limit."""
-        refuse("token_count", options)
-        return _tokens(self.model.get(), texts_of(texts), batch_size)
 
 
 class LateInteractionTextEmbedding(FastembedModel):

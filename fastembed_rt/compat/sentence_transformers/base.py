@@ -1,4 +1,4 @@
-"""What SentenceTransformer, CrossEncoder and SparseEncoder share: arguments, prompts, devices, pools, saving."""
+"""What SentenceTransformer, CrossEncoder and SparseEncoder share: arguments, prompts, texts; with devices and files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
-
-import numpy as np
+from typing import Any, ClassVar, NoReturn
 
 from ...errors import InvalidInputError
 from ...models.base import WithMaxLength
-from .. import saving, tensors
 from ..model_card import ModelCardData
-from ..opening import load_options, provider_of, their_errors
+from ..opening import load_options, their_errors
+from .devices import OnDevice
+from .files import Saved
 
 logger = logging.getLogger("fastembed_rt.compat")
 
@@ -33,7 +32,7 @@ ABSENT = {
 }
 
 
-class CompatModel:
+class CompatModel(OnDevice, Saved):
     """A model of ours behind the calls of sentence-transformers' BaseModel."""
 
     opens: ClassVar[type[WithMaxLength]]
@@ -213,199 +212,6 @@ class CompatModel:
         """What runs the model: onnx."""
         return "onnx"
 
-    # Devices
-
-    @property
-    def device(self) -> Any:
-        """Where the model runs: a torch.device where torch is loaded, else a str that compares like one."""
-        provider = self._model.provider
-        if provider not in ("cuda", "tensorrt"):
-            return tensors.device("cpu")
-        return tensors.device(f"cuda:{self._model.device_ids[0]}")
-
-    @property
-    def _place(self) -> str:
-        return "cpu" if self._model.provider == "cpu" else str(self.device)
-
-    def to(self, device: Any = None, *_: Any, **options: Any) -> Self:
-        """Load the model anew where it does not run on `device` yet; a dtype is for the graph's own precision alone.
-
-        Raises:
-            InvalidInputError: a device or precision that the loaded graph does not have.
-            ProviderUnavailableError: the device's provider does not run here.
-        """
-        for given in (device, options.get("dtype")):
-            if str(given).startswith("torch.") and given is not None:
-                return self._same_precision(str(given).removeprefix("torch."))
-        device = options.get("device", device)
-        if device is None or str(device) == str(self.device):
-            return self
-        wanted = provider_of(device)
-        here = {"provider": self._model.provider, "device_ids": list(self._model.device_ids)}
-        if {**here, **wanted} != here:
-            options, limit, old = self._options, self.max_seq_length, self._model
-            self._options = {**{k: v for k, v in options.items() if k not in ("target", "device_ids")}, **wanted}
-            try:
-                self._open(limit)
-            except Exception:
-                self._options = options
-                raise
-            old.close()
-        return self
-
-    def cpu(self) -> Self:
-        """`to("cpu")`."""
-        return self.to("cpu")
-
-    def cuda(self, device: int | None = None) -> Self:
-        """`to("cuda")`, or the GPU of that number."""
-        return self.to("cuda" if device is None else f"cuda:{device}")
-
-    def eval(self) -> Self:
-        """The model itself: it is never in training."""
-        return self
-
-    @property
-    def training(self) -> bool:
-        """False."""
-        return False
-
-    def half(self) -> Self:
-        """The model itself where its graph is fp16, else an error: precision is chosen when a model loads."""
-        return self._same_precision("float16")
-
-    def bfloat16(self) -> Self:
-        """The model itself where its graph is bf16, else an error."""
-        return self._same_precision("bfloat16")
-
-    def float(self) -> Self:
-        """The model itself where its graph is fp32, else an error."""
-        return self._same_precision("float32")
-
-    def _same_precision(self, dtype: str) -> Self:
-        names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-        if names.get(dtype) != self._model.precision:
-            raise InvalidInputError(
-                f"{dtype} is not possible: the graph that runs is {self._model.precision}; load the model with "
-                f"precision={names.get(dtype, 'fp32')!r}"
-            )
-        return self
-
-    @property
-    def dtype(self) -> Any:
-        """Of the vectors: float32; torch's where torch is loaded."""
-        torch = tensors.loaded()
-        return np.dtype(np.float32) if torch is None else torch.float32
-
-    # Pools
-
-    def start_multi_process_pool(self, target_devices: list[Any] | None = None) -> dict[str, Any]:
-        """What `pool=` takes: this model, whose threads use all CPUs, or one with a process for each GPU named.
-
-        Args:
-            target_devices: such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"].
-        """
-        devices = ["cpu"] if target_devices is None else list(target_devices)
-        pool = Pool({"input": None, "output": None, "processes": [str(device) for device in devices]})
-        wanted = provider_of(devices)
-        if wanted["provider"] != "cpu":
-            with their_errors(self._name):
-                opens: Callable[..., Any] = self.opens
-                pool.model = opens(self._name, max_length=self.max_seq_length, **{**self._options, **wanted})
-        return pool
-
-    @staticmethod
-    def stop_multi_process_pool(pool: dict[str, Any]) -> None:
-        """Let the processes of a pool go, if it has some."""
-        model = getattr(pool, "model", None)
-        if model is not None:
-            model.close()
-
-    def _working(self, device: Any, pool: dict[str, Any] | None, chunk_size: int | None) -> Any:
-        """The model of ours that does a call's work."""
-        if chunk_size is not None and chunk_size <= 0:
-            raise InvalidInputError(f"chunk_size {chunk_size} is not possible; expected 1 or more")
-        if pool is not None:
-            return getattr(pool, "model", None) or self._model
-        if device is not None and not (isinstance(device, (list, tuple)) and all(str(d) == "cpu" for d in device)):
-            self.to(device)
-        return self._model
-
-    # Files
-
-    def _changes(self) -> dict[str, Any]:
-        """Fields of the manifest as they are now."""
-        saved, default = self._model.manifest.prompts, self.default_prompt_name
-        return {
-            "prompts": {name: text for name, text in self.prompts.items() if text or name in saved or name == default},
-            "default_prompt_name": default,
-            "max_length": self.max_seq_length,
-        }
-
-    def save(
-        self,
-        path: str,
-        model_name: str | None = None,
-        create_model_card: bool = True,
-        train_datasets: list[str] | None = None,
-        safe_serialization: bool = True,
-    ) -> None:
-        """Copy the model directory to `path`, with prompts, limit and similarity as they are now.
-
-        Args:
-            path: where to; made if it is not there.
-            model_name: without effect: the card keeps the export's name.
-            create_model_card: whether README.md goes along.
-            train_datasets: without effect.
-            safe_serialization: without effect: weights are in ONNX files.
-        """
-        described = self._model.manifest
-        saving.save(self._model.path, described, path, card=create_model_card, changes=self._changes())
-
-    def save_pretrained(self, path: str, *arguments: Any, **options: Any) -> None:
-        """`save`."""
-        self.save(path, *arguments, **options)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        token: str | None = None,
-        private: bool | None = None,
-        safe_serialization: bool = True,
-        commit_message: str | None = None,
-        local_model_path: str | None = None,
-        exist_ok: bool = False,
-        replace_model_card: bool = False,
-        train_datasets: list[str] | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Upload the model directory; the URL of the commit, or of the pull request. Arguments as for `saving.push`."""
-        name, url = saving.push(
-            self.save,
-            repo_id,
-            token=token,
-            private=private,
-            commit_message=commit_message or f"Add new {type(self).__name__} model",
-            local_model_path=local_model_path,
-            exist_ok=exist_ok,
-            replace_model_card=replace_model_card,
-            revision=revision,
-            create_pr=create_pr,
-        )
-        self.model_card_data.set_model_id(name)
-        return url
-
-    def save_to_hub(self, repo_id: str, **options: Any) -> str:
-        """`push_to_hub` under its older name."""
-        organization = options.pop("organization", None)
-        if organization is not None:
-            owner, _, name = repo_id.rpartition("/")
-            if owner not in ("", organization):
-                raise InvalidInputError(f"organization {organization!r} is not the owner of {repo_id!r}; leave it out")
-            repo_id = f"{organization}/{name}"
-        return self.push_to_hub(repo_id, **options)
-
     def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
         """What an evaluator of sentence-transformers finds of this model.
 
@@ -420,12 +226,6 @@ class CompatModel:
     def close(self) -> None:
         """Give memory and threads back; further use is an error. Ours: sentence-transformers has no such call."""
         self._model.close()
-
-
-class Pool(dict[str, Any]):
-    """What `start_multi_process_pool` gives."""
-
-    model: Any = None  # of ours, where the pool is not the model that made it
 
 
 def _restored(kind: type[CompatModel], state: dict[str, Any], limit: int) -> CompatModel:
