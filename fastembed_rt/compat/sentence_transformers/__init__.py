@@ -30,8 +30,8 @@ __all__ = ["CrossEncoder", "SentenceTransformer", "SimilarityFunction", "SparseE
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    if name == "util":
-        return import_module(".util", __name__)
+    if not name.startswith("_") and importlib.util.find_spec(f".{name}", __name__) is not None:
+        return import_module(f".{name}", __name__)  # of this package, before one of theirs with its name
     if not name.startswith("_") and importlib.util.find_spec("sentence_transformers") is not None:
         import sentence_transformers
 
