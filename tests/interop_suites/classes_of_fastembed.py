@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import types
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ import pytest
 from fastembed_rt.compat import fastembed as compat
 
 PLACE = Path(os.environ["FASTEMBED_RT_SUITE_EXPORTS"])
-OUTCOMES: dict[str, dict[str, str]] = {}
 # Names that the tests ask for, and the model directory that stands in.
 DENSE = ("BAAI/bge-small-en-v1.5", "sentence-transformers/all-MiniLM-L6-v2")
 SPARSE = ("prithivida/Splade_PP_en_v1", "prithvida/Splade_PP_en_v1", "Qdrant/bm42-all-minilm-l6-v2-attentions")
@@ -63,19 +61,3 @@ def names_of_one_test() -> Iterator[None]:
     for kind, names in zip(kinds, before, strict=True):
         kind.registered.clear()
         kind.registered.update(names)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = (yield).get_result()
-    if report.when == "call" or report.outcome != "passed":
-        why = ""
-        if report.skipped:
-            why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "expected to fail"
-        elif report.failed:
-            why = str(getattr(report.longrepr, "reprcrash", None) or report.longrepr).splitlines()[0]
-        OUTCOMES[item.nodeid.partition("::")[2]] = {"outcome": report.outcome, "why": why}
-
-
-def pytest_sessionfinish() -> None:
-    Path(os.environ["FASTEMBED_RT_SUITE_RECORD"]).write_text(json.dumps(OUTCOMES), encoding="utf-8")

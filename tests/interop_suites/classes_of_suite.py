@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sentence_transformers
 
 from fastembed_rt.compat import sentence_transformers as compat
@@ -25,7 +23,6 @@ from fastembed_rt.manifest import MANIFEST_FILE
 
 SUITE = os.environ.get("FASTEMBED_RT_SUITE", "ours")
 EXPORTS = Path(os.environ["FASTEMBED_RT_SUITE_EXPORTS"])
-OUTCOMES: dict[str, dict[str, str]] = {}
 
 
 def exported(kind: Any, name: Any, modules: Any) -> str:
@@ -97,19 +94,3 @@ if SUITE != "theirs":
     replace()
 if SUITE == "numpy":
     replace_functions()
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = (yield).get_result()
-    if report.when == "call" or report.outcome != "passed":
-        why = ""
-        if report.skipped:
-            why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "expected to fail"
-        elif report.failed:
-            why = str(getattr(report.longrepr, "reprcrash", None) or report.longrepr).splitlines()[0]
-        OUTCOMES[item.nodeid.partition("::")[2]] = {"outcome": report.outcome, "why": why}
-
-
-def pytest_sessionfinish() -> None:
-    Path(os.environ["FASTEMBED_RT_SUITE_RECORD"]).write_text(json.dumps(OUTCOMES), encoding="utf-8")

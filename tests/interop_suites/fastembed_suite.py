@@ -93,7 +93,19 @@ def run(file: str, work: Path, place: Path) -> dict[str, dict[str, str]]:
         "FASTEMBED_RT_SUITE_EXPORTS": str(place),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
     }
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "classes_of_fastembed", "-p", "no:cacheprovider", file]
+    command = [
+        PYTHON,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "outcomes",
+        "-p",
+        "classes_of_fastembed",
+        "-p",
+        "no:cacheprovider",
+        file,
+    ]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=1500)
     if not record.is_file():
         return {"(the file itself)": {"outcome": "failed", "why": (done.stdout + done.stderr)[-400:]}}

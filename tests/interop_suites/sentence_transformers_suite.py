@@ -78,7 +78,18 @@ def run(file: str, suite: str, work: Path, tests: Sequence[str] = ()) -> Outcome
         "FASTEMBED_RT_SUITE_EXPORTS": str(work.parent / "exports"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export"), str(Path(__file__).parent)]),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "classes_of_suite", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "outcomes",
+        "-p",
+        "classes_of_suite",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += [f"{file}::{test}" for test in tests] or [file]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=1500)
     if not record.is_file():
