@@ -34,9 +34,11 @@ class Group:
         outliers: int = 0,
         smooth: bool = False,
         tails: bool = False,
+        dither: bool = False,
         zero: int | None = None,
     ) -> None:
         self.scale, self.zero, self.tails = np.float32(0.021), int(random.integers(0, 256)), tails
+        self.dither = dither
         self.zero = self.zero if zero is None else zero
         self.smooth = random.uniform(0.5, 2, inputs).astype(np.float32) if smooth else None
         self.channels = sorted(random.choice(inputs, outliers, replace=False).tolist())
@@ -59,16 +61,19 @@ class Group:
             f"{prefix}_smooth": int(self.smooth is not None),
         }
         found |= {f"{prefix}_outliers": self.channels} if self.channels else {}
-        return found | ({f"{prefix}_tails": 1} if self.tails else {})
+        found |= {f"{prefix}_tails": 1} if self.tails else {}
+        return found | ({f"{prefix}_dither": 1} if self.dither else {})
 
     def __call__(self, x: Array) -> Array:
         factor = np.full(x.shape[1], np.float32(1) if self.smooth is None else self.smooth, np.float32) / self.scale
         exact = np.clip(x.astype(np.float32) * factor, -1e6, 1e6)
+        own = dither(exact) if self.dither else np.zeros((len(x), 1), np.float32)
+        exact = exact + own
         steps = np.clip(np.rint(exact) + self.zero, 0, 255) - self.zero
         beyond = (exact - np.clip(exact, -self.zero, 255 - self.zero)).astype(np.float64)
         beyond[:, self.channels] = 0  # outliers have rows of their own
-        products = steps.astype(np.float64) + (beyond if self.tails else 0)
-        smoothed = x if self.smooth is None else x * self.smooth
+        products = steps.astype(np.float64) + (beyond if self.tails else 0) - own
+        smoothed = (x if self.smooth is None else x * self.smooth) + own * self.scale
         low, high = -self.zero * self.scale, (255 - self.zero) * self.scale
         excess = (smoothed - np.clip(smoothed, low, high))[:, self.channels]
         parts = [
@@ -76,6 +81,17 @@ class Group:
             for values, scales, bias, rows in zip(self.values, self.scales, self.biases, self.rows, strict=True)
         ]
         return np.concatenate(parts, axis=1)
+
+
+def dither(steps: Array) -> Array:
+    """What is added to each row of inputs in steps (rows, K): (rows, 1) in [-1/2, 1/2), a hash of 16 channels."""
+    found = np.zeros(len(steps), np.uint32)
+    with np.errstate(over="ignore"):
+        for column in np.rint(steps[:, :16] * np.float32(16)).astype(np.int32).T:
+            found = (found + column.view(np.uint32)) * np.uint32(0x9E3779B1)
+        found = (found ^ found >> 15) * np.uint32(0x85EBCA77)
+    found ^= found >> 13
+    return ((found >> 8).astype(np.float32) * np.float32(2.0**-24) - np.float32(0.5))[:, None]
 
 
 def model(op: str, feeds: Mapping[str, Array], constants: Sequence[Array], **attributes: Any) -> bytes:

@@ -78,6 +78,40 @@ def test_tails_are_added_back(
     )
 
 
+@pytest.mark.parametrize("zero", [0, 128, 255])
+@pytest.mark.parametrize("tails", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 4, (1,)), (9, 33, (17,)), (65, 48, (50, 7)), (7, 384, (9,))]
+)
+    ("rows", "inputs", "outputs"), [(1, 4, (1,)), (9, 33, (17,)), (65, 48, (50, 7)), (7, 384, (9,))]
+)
+@pytest.mark.parametrize(("outliers", "smooth"), [(0, False), (2, True)])
+def test_dither_is_subtracted_again(
+    rows: int, inputs: int, outputs: tuple[int, ...], outliers: int, smooth: bool, tails: bool, zero: int
+) -> None:
+    random = np.random.default_rng(rows)
+    group = Group(random, inputs, outputs, outliers=outliers, smooth=smooth, zero=zero, tails=tails, dither=True)
+    x = wide_tailed(random, rows, inputs)
+    found = run("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))
+    assert_close(found, group(x))
+    np.testing.assert_array_equal(found, run("QuantLinear", {"x": x}, group.tensors(), 2, **group.attributes("linear")))
+    last = run("QuantLinear", {"x": x[-1:]}, group.tensors(), **group.attributes("linear"))
+    np.testing.assert_array_equal(found[-1:], last)
+
+
+def test_errors_of_nearly_equal_rows_average_out_with_dither_alone() -> None:
+    random = np.random.default_rng(3)
+    group = Group(random, 64, (48,), zero=128)
+    x = (random.normal(0, 0.3, 64) + random.normal(0, 1e-3, (400, 64))).astype(np.float32)
+    (weights,) = (values * scales for values, scales in zip(group.values, group.scales, strict=True))
+    exact = (x.astype(np.float64) @ weights + group.biases[0]).mean(axis=0)
+    off = {}
+    for group.dither in (False, True):
+        found = run("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))
+        off[group.dither] = np.sqrt(np.square(found.mean(axis=0) - exact).mean())
+    assert off[True] < off[False] / 8
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e30, 2e9])
 def test_tails_without_end_count_as_a_million_steps(value: float) -> None:
     random = np.random.default_rng(5)

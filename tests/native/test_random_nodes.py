@@ -45,7 +45,7 @@ def sound(random: np.random.Generator) -> tuple[str, dict[str, Array], list[Arra
         inputs, outliers = int(random.integers(3, 40)), int(random.integers(0, 3))
         widths = random.integers(1, 40, random.integers(1, 4)).tolist()
         group = Group(random, inputs, widths, outliers=outliers, smooth=bool(random.integers(2)))
-        group.tails = bool(random.integers(2))
+        group.tails, group.dither = bool(random.integers(2)), bool(random.integers(2))
         x = random.normal(0, 3, (random.integers(0, 70), inputs)).astype(np.float32)
         return "QuantLinear", {"x": x}, group.tensors(), group.attributes("linear"), group(x)
     size, kv_heads = int(random.integers(1, 20)), int(random.integers(1, 3))

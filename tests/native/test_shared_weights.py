@@ -68,6 +68,7 @@ CHANGES: dict[str, Callable[[Group], Any]] = {
     "input scale": lambda group: setattr(group, "scale", np.float32(0.0211)),
     "zero point": lambda group: setattr(group, "zero", 127),
     "tails": lambda group: setattr(group, "tails", True),
+    "dither": lambda group: setattr(group, "dither", True),
     "outlier channels": lambda group: setattr(group, "channels", [0, 7] if group.channels != [0, 7] else [1, 7]),
 }
 

@@ -52,6 +52,7 @@ class GroupRecipe:
     bias_shift: tuple[Array, ...] = ()  # one (N,) a layer: the mean error over the calibration texts
     rounded: tuple[Rounded, ...] = ()  # one a layer, with the input's smoothing; none: the nearest integers
     tails: Tails | None = None  # instead of scale, zero point and outliers, where an operator can
+    dither: bool = False  # where an operator can: rounding errors of tokens that are alike average out
 
     @property
     def low(self) -> float:

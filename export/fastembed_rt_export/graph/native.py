@@ -186,6 +186,8 @@ class _Node:
         }
         if tails is not None:
             self.attributes[f"{prefix}_tails"] = 1
+        if recipe.dither and prefix != "down":  # which is quantized before its row is known
+            self.attributes[f"{prefix}_dither"] = 1
         outliers = recipe.outliers if tails is None else ()
         if outliers:
             self.attributes[f"{prefix}_outliers"] = list(outliers)

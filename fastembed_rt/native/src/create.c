@@ -107,7 +107,7 @@ OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "linear", MAY_HAVE_TAILS);
+        kernel->first = read_linear(&reader, kernel->kernels, "linear", TAILS | DITHER);
     if (!reader.error)
         read_activation(kernel, &reader);
     if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
@@ -121,9 +121,9 @@ OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const O
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "up", NO_TAILS);
+        kernel->first = read_linear(&reader, kernel->kernels, "up", DITHER);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "down", MAY_HAVE_TAILS);
+        kernel->second = read_linear(&reader, kernel->kernels, "down", TAILS);
     if (!reader.error) {
         kernel->gated = read_flag(&reader, "gated");
         size_t hidden = kernel->second->inputs;
@@ -154,9 +154,9 @@ OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, cons
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "input", NO_TAILS);
+        kernel->first = read_linear(&reader, kernel->kernels, "input", DITHER);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "output", MAY_HAVE_TAILS);
+        kernel->second = read_linear(&reader, kernel->kernels, "output", TAILS | DITHER);
     if (!reader.error) {
         size_t width = kernel->shape.heads * kernel->shape.size, kv_width = kernel->shape.kv_heads * kernel->shape.size;
         if (!width || kernel->first->outputs != width + 2 * kv_width || kernel->second->inputs != width)

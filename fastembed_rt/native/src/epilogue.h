@@ -3,6 +3,7 @@
  *     y[r, n] = scales[n] * (acc[r, n] + compensation[n]) + bias[n]
  *               + sum_j excess[r, j] * outlier_rows[j, n]            outlier channels, in float
  *               + scales[n] * sum_k tail[r, k] * w[k, n]             what the clip took from the others
+ *               - dither[r] * dither_weights[n]                      what was added before rounding
  *     h[r, n] = act(y[r, n])                                         gated: act(y[r, n]) * y[r, n + N / 2]
  *     out[r, n] = h[r, n] f32, or quantized for the layer that follows, as quantize.h has it
  *
@@ -17,31 +18,30 @@
 /* A product with its epilogue. */
 typedef struct {
     const Linear *layer;
-    const Quantized *q;     /* (rows, depth) of the input, and what was clipped from it: */
-    const float *excess;    /* (rows, outliers) */
-    const Tails *tails;     /* of a layer that has them */
+    const Input *input;     /* of the layer */
     size_t rows;
     Activation activation;
     int gated;              /* the second half of the outputs is multiplied with the activated first half */
     float *out;             /* (rows, outputs), or NULL where the result is quantized: */
-    const Linear *next;     /* for this layer */
-    Quantized *next_q;
-    float *next_excess;
-    const Tails *next_tails;
+    const Linear *next;     /* for this layer, which has no dither: the row is not known before its first channels are */
+    const Input *next_input;
 } Gemm;
 
 /* y: accumulators of a row at the outputs from `column` on -> floats. */
 INLINE Floats dequantized(const Gemm *work, Ints acc, size_t row, size_t column) {
     const Linear *layer = work->layer;
+    const Input *input = work->input;
     Floats y = to_floats(add_ints(acc, load_ints(layer->compensation + column)));
     y = fma16(y, load(layer->scales + column), load(layer->bias + column));
     for (size_t j = 0; j < layer->outliers; j++) {
-        float excess = work->excess[row * layer->outliers + j];
+        float excess = input->excess[row * layer->outliers + j];
         if (excess != 0.0f) /* nearly all are */
             y = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + column), y);
     }
-    if (layer->tails && work->tails->starts[row] < work->tails->starts[row + 1])
-        y = fma16(tail_products(layer, work->tails, row, column), load(layer->scales + column), y);
+    if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
+        y = fma16(tail_products(layer, &input->tails, row, column), load(layer->scales + column), y);
+    if (layer->dither)
+        y = fma16(broadcast(-input->dither[row]), load(layer->dither_weights + column), y);
     return y;
 }
 
@@ -49,15 +49,15 @@ INLINE Floats dequantized(const Gemm *work, Ints acc, size_t row, size_t column)
 INLINE void requantize(const Gemm *work, Floats h, size_t row, size_t column) {
     const Linear *next = work->next;
     Floats steps = in_steps(h, load(next->factor + column));
-    store_quantized(work->next_q + row * next->depth + column, steps, broadcast_int(next->zero_point));
+    store_quantized(work->next_input->q + row * next->depth + column, steps, broadcast_int(next->zero_point));
     if (next->tails)
-        find_tails(next, work->next_tails, steps, row, column);
+        find_tails(next, &work->next_input->tails, steps, row, column);
     for (size_t j = 0; j < next->outliers; j++) {
         size_t channel = (size_t)next->channels[j];
         if (channel - column < LANES) {
             float held[LANES];
             store(held, h);
-            work->next_excess[row * next->outliers + j] =
+            work->next_input->excess[row * next->outliers + j] =
                 excess_of(next, held[channel - column] * next->outlier_factor[j]);
         }
     }

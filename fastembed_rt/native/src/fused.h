@@ -25,63 +25,43 @@ static size_t block_rows(size_t rows) {
 static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
                   float *out, const Pool *pool) {
     size_t most = block_rows(rows);
-    Quantized *q = allocate(most * layer->depth * sizeof(Quantized));
-    float *excess = allocate(most * layer->outliers * sizeof(float));
-    Tails tails;
-    int fits = allocate_tails(layer, most, &tails) && q && excess;
+    Input input;
+    int fits = allocate_input(layer, most, &input);
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * layer->outputs;
-        quantize_rows(layer, x + r * layer->inputs, here, q, excess, &tails);
-        gather_tails(layer, &tails, here);
-        Gemm work = {
-            .layer = layer, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
-            .out = to,
-        };
+        quantize_rows(layer, x + r * layer->inputs, here, &input);
+        Gemm work = {.layer = layer, .input = &input, .rows = here, .activation = activation, .out = to};
         gemm(&work, pool);
         add_norm(norm, r, to, here, layer->outputs, pool);
     }
-    free(tails.gathered);
-    free(excess);
-    free(q);
+    free_input(&input);
     return fits;
 }
 
 static int feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
                         int gated, const AddNorm *norm, float *out, const Pool *pool) {
     size_t most = block_rows(rows);
-    Quantized *q = allocate(most * up->depth * sizeof(Quantized));
-    Quantized *hidden = allocate(most * down->depth * sizeof(Quantized));
-    float *excess = allocate(most * up->outliers * sizeof(float));
-    float *hidden_excess = allocate(most * down->outliers * sizeof(float));
-    Tails tails, hidden_tails;
-    int fits = allocate_tails(up, most, &tails) && q && hidden && excess && hidden_excess;
-    fits = allocate_tails(down, most, &hidden_tails) && fits;
+    Input input, hidden;
+    int fits = allocate_input(up, most, &input);
+    fits = allocate_input(down, most, &hidden) && fits;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * down->outputs;
-        quantize_rows(up, x + r * up->inputs, here, q, excess, &tails);
-        gather_tails(up, &tails, here);
+        quantize_rows(up, x + r * up->inputs, here, &input);
         Gemm first = {
-            .layer = up, .q = q, .excess = excess, .tails = &tails, .rows = here, .activation = activation,
-            .gated = gated, .next = down, .next_q = hidden, .next_excess = hidden_excess, .next_tails = &hidden_tails,
+            .layer = up, .input = &input, .rows = here, .activation = activation, .gated = gated, .next = down,
+            .next_input = &hidden,
         };
-        clear_tails(down, &hidden_tails, here);
+        clear_tails(down, &hidden.tails, here);
         gemm(&first, pool);
-        gather_tails(down, &hidden_tails, here);
-        Gemm second = {
-            .layer = down, .q = hidden, .excess = hidden_excess, .tails = &hidden_tails, .rows = here,
-            .activation = NO_ACTIVATION, .out = to,
-        };
+        gather_tails(down, &hidden.tails, here);
+        Gemm second = {.layer = down, .input = &hidden, .rows = here, .activation = NO_ACTIVATION, .out = to};
         gemm(&second, pool);
         add_norm(norm, r, to, here, down->outputs, pool);
     }
-    free(hidden_tails.gathered);
-    free(tails.gathered);
-    free(hidden_excess);
-    free(excess);
-    free(hidden);
-    free(q);
+    free_input(&hidden);
+    free_input(&input);
     return fits;
 }
 

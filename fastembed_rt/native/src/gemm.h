@@ -62,7 +62,7 @@ INLINE void gemm_columns(const Gemm *work, size_t index, Activation activation) 
     Ints acc[MR * VECTORS], other_acc[MR * VECTORS];
     for (; at.r0 < work->rows; at.r0 += MR) {
         at.rows = min_size(MR, work->rows - at.r0);
-        const Quantized *q = work->q + at.r0 * layer->depth;
+        const Quantized *q = work->input->q + at.r0 * layer->depth;
         tile_u8s8(at.rows, at.vectors, q, layer->depth, w, steps, acc);
         if (work->gated)
             tile_u8s8(at.rows, at.vectors, q, layer->depth, w + at.panels * panel_size, steps, other_acc);

@@ -19,7 +19,8 @@ typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
  * Of u = x * factor, integers from -zero_point to 255 - zero_point are multiplied with the int8 weights w. With
  * `tails`, what u has beyond is multiplied with them as well, in float: y[n] += scales[n] * sum_k t[k] * w[k, n],
  * t[k] = u - (255 - zero_point) above, u + zero_point below, 0 between. A few elements of a row should be there: each
- * costs a pass over its weights. quantize.h and epilogue.h have the whole arithmetic.
+ * costs a pass over its weights. With `dither`, a number of its own is added to each row before it is rounded, and its
+ * product with the weights subtracted. quantize.h and epilogue.h have the whole arithmetic.
  *
  * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, when it is packed. */
 typedef struct {
@@ -36,6 +37,8 @@ typedef struct {
     int tails;              /* what the clip takes from the other channels is added back, too */
     float low, high;        /* -zero_point and 255 - zero_point, between which it takes nothing */
     uint16_t *tail_channels; /* (depth / 16) a bit for each channel that may have one */
+    int dither;
+    float *dither_weights;  /* (panels * 16) what a dither of 1 has added to an output: scales[n] * sum_k w[k, n] */
     void *packed;           /* weights in the kernels' own order, see gemm.h */
     int32_t *compensation;  /* (panels * 16) -zero_point * sum_k w[k, n] */
     float *scales;          /* (panels * 16) of the accumulated products */

@@ -43,13 +43,14 @@ static const char *name_of(Group *group, const char *what) {
     return group->name;
 }
 
-static void read_group(Reader *reader, Tailing tailing, Group *group) {
+static void read_group(Reader *reader, unsigned allowed, Group *group) {
     Linear *linear = &group->linear;
     linear->scale = read_real(reader, name_of(group, "scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / it is finite */
     linear->zero_point = (int32_t)read_whole(reader, name_of(group, "zero"), 0, 255, NEEDED);
     linear->outliers =
         read_wholes(reader, name_of(group, "outliers"), linear->channels, MOST_OUTLIERS, 0, MOST_INPUTS - 1);
-    linear->tails = (int)read_whole(reader, name_of(group, "tails"), 0, tailing == MAY_HAVE_TAILS, 0);
+    linear->tails = (int)read_whole(reader, name_of(group, "tails"), 0, (allowed & TAILS) != 0, 0);
+    linear->dither = (int)read_whole(reader, name_of(group, "dither"), 0, (allowed & DITHER) != 0, 0);
     int smoothed = read_flag(reader, name_of(group, "smooth"));
     group->count = (size_t)read_whole(reader, name_of(group, "layers"), 1, MOST_LAYERS, NEEDED);
     Tensor smooth = {0};
@@ -120,6 +121,7 @@ static void free_packed(PackedLinear *packed) {
     free(linear->factor);
     free(linear->outlier_rows);
     free(linear->tail_channels);
+    free(linear->dither_weights);
     free(linear->packed);
     free(linear->compensation);
     free(linear->scales);
@@ -154,8 +156,9 @@ static PackedLinear *pack(const Group *group) {
     linear->bias = allocate_zeroed(width * sizeof(float));
     linear->outlier_rows = allocate_zeroed(linear->outliers * width * sizeof(float));
     linear->tail_channels = allocate_zeroed(linear->depth / 16 * sizeof(uint16_t));
+    linear->dither_weights = allocate_zeroed(width * sizeof(float));
     if (!linear->factor || !linear->packed || !linear->compensation || !linear->scales || !linear->bias ||
-        !linear->outlier_rows || !linear->tail_channels) {
+        !linear->outlier_rows || !linear->tail_channels || !linear->dither_weights) {
         free_packed(packed);
         return NULL;
     }
@@ -174,10 +177,15 @@ static PackedLinear *pack(const Group *group) {
         memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
         for (size_t n = 0; n < layer->columns; n++)
             linear->scales[from + n] = scale(group, layer, n);
+        for (size_t k = 0; linear->dither && k < linear->inputs; k++)
+            for (size_t n = 0; n < layer->columns; n++)
+                linear->dither_weights[from + n] += (float)layer->values[k * layer->columns + n]; /* exact */
         for (size_t j = 0; j < linear->outliers; j++)
             memcpy(linear->outlier_rows + j * width + from, layer->rows + j * layer->columns,
                    layer->columns * sizeof(float));
     }
+    for (size_t n = 0; n < width; n++)
+        linear->dither_weights[n] *= linear->scales[n];
     return packed;
 }
 
@@ -188,7 +196,7 @@ static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 static int is_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
     if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) ||
-        have->zero_point != want->zero_point || have->tails != want->tails || have->inputs != want->inputs ||
+        have->zero_point != want->zero_point || have->tails != want->tails || have->dither != want->dither || have->inputs != want->inputs ||
         have->outputs != want->outputs || have->outliers != want->outliers ||
         memcmp(have->channels, want->channels, want->outliers * sizeof want->channels[0]))
         return 0;
@@ -215,9 +223,9 @@ static int is_packed_from(const PackedLinear *packed, const Group *group) {
     return 1;
 }
 
-const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, Tailing tailing) {
+const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, unsigned allowed) {
     Group group = {.prefix = prefix, .kernels = kernels};
-    read_group(reader, tailing, &group);
+    read_group(reader, allowed, &group);
     if (reader->error)
         return NULL;
     lock_packed();

@@ -5,11 +5,12 @@
 #include "kernels.h"
 #include "reader.h"
 
-/* Whether a group may have its attribute `tails`. */
-typedef enum { NO_TAILS, MAY_HAVE_TAILS } Tailing;
+/* Attributes that not every group may have. */
+enum { TAILS = 1, DITHER = 2 };
 
-/* The layers of the group `prefix`, from the inputs that are next; NULL after an error. */
-const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, Tailing tailing);
+/* The layers of the group `prefix`, which may have what `allowed` says, from the inputs that are next; NULL after an
+ * error. */
+const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, unsigned allowed);
 void release_linear(const Linear *layer);
 
 #endif

@@ -11,7 +11,7 @@
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say. <group>_tails is for "linear" without
  * activation, "down" and "output": what is beyond the input's range counts in float, but for the outlier channels,
- * which have their own rows (see Linear).
+ * which have their own rows (see Linear). <group>_dither is for all but "down".
  */
 #include "operators.h"
 

@@ -1,9 +1,13 @@
 /* Activations -> u8 for a product, and what the rounding to u8 clips from them, kept in float.
  *
- *     u[r, k] = x[r, k] * factor[k]                                  steps of the input's scale, after smoothing
+ *     u[r, k] = x[r, k] * factor[k] + dither[r]                      steps of the input's scale, after smoothing
  *     q[r, k] = clip(round(u) + zero_point, 0, 255)                  round: half to even
- *     excess[r, j] = what the clip takes from x of outlier channel j, in units of x
+ *     excess[r, j] = what the clip takes from u of outlier channel j, in units of x
  *     tails: of the other channels, u - (255 - zero_point) above, u + zero_point below, in steps
+ *
+ * dither[r] in [-1/2, 1/2) is 0 without `dither`, else a hash of the row's own first channels: subtracted again behind
+ * the product (Roberts 1962, doi:10.1109/TIT.1962.1057702), it leaves the size of rounding errors as it is, and makes
+ * those of nearly equal rows independent, so that they average out: those of a word that a text repeats add up else.
  */
 #ifndef FASTEMBED_RT_QUANTIZE_H
 #define FASTEMBED_RT_QUANTIZE_H
@@ -29,6 +33,25 @@ INLINE void store_quantized(Quantized *p, Floats steps, Ints zero_point) {
     __m256i clipped = _mm256_max_epi16(narrow(v), _mm256_setzero_si256());
     _mm256_storeu_si256((__m256i *)p, _mm256_min_epi16(clipped, _mm256_set1_epi16(255)));
 #endif
+}
+
+/* Channels and steps that tell rows apart: finer ones would tell apart what differs by the order of a sum. */
+enum { HASHED = 16 };
+#define HASHED_STEP 0.0625f
+
+static float dither_of(const Linear *layer, const float *row) {
+    if (!layer->dither)
+        return 0.0f;
+    int32_t whole[HASHED];
+    size_t n = min_size(HASHED, layer->inputs);
+    Floats steps = maximum(in_steps(load_first(row, n), load(layer->factor)), broadcast(-MOST_STEPS));
+    store_ints(whole, round_to_ints(mul(steps, broadcast(1.0f / HASHED_STEP))));
+    uint32_t hash = 0;
+    for (size_t k = 0; k < n; k++)
+        hash = (hash + (uint32_t)whole[k]) * 0x9E3779B1u;
+    hash = (hash ^ hash >> 15) * 0x85EBCA77u;
+    hash ^= hash >> 13;
+    return (float)(hash >> 8) * 0x1p-24f - 0.5f;
 }
 
 /* What the clip takes from x, which is smoothed already. */
@@ -124,17 +147,42 @@ INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row,
     return sum;
 }
 
-/* x (rows, inputs) f32 -> q (rows, depth), zeros beyond the inputs; excess (rows, outliers); tails, to be gathered. */
-static void quantize_rows(const Linear *layer, const float *x, size_t rows, Quantized *q, float *excess,
-                          const Tails *tails) {
+/* Rows of a layer's input, quantized. */
+typedef struct {
+    Quantized *q;           /* (rows, depth), zeros beyond the inputs */
+    float *excess;          /* (rows, outliers) */
+    float *dither;          /* (rows) */
+    Tails tails;
+} Input;
+
+/* 0 where there is no memory. `free_input` frees what there is. */
+static int allocate_input(const Linear *layer, size_t rows, Input *input) {
+    input->q = allocate(rows * layer->depth * sizeof(Quantized));
+    input->excess = allocate(rows * layer->outliers * sizeof(float));
+    input->dither = allocate(rows * sizeof(float));
+    return allocate_tails(layer, rows, &input->tails) && input->q && input->excess && input->dither;
+}
+
+static void free_input(Input *input) {
+    free(input->tails.gathered);
+    free(input->dither);
+    free(input->excess);
+    free(input->q);
+}
+
+/* x (rows, inputs) f32 -> an input. */
+static void quantize_rows(const Linear *layer, const float *x, size_t rows, const Input *input) {
     Ints zero_point = broadcast_int(layer->zero_point);
+    const Tails *tails = &input->tails;
     clear_tails(layer, tails, rows);
     for (size_t r = 0; r < rows; r++) {
         const float *row = x + r * layer->inputs;
-        Quantized *to = q + r * layer->depth;
+        Quantized *to = input->q + r * layer->depth;
+        float own = dither_of(layer, row);
+        Floats dither = broadcast(own);
         size_t k = 0;
         for (; k + LANES <= layer->inputs; k += LANES) {
-            Floats steps = in_steps(load(row + k), load(layer->factor + k));
+            Floats steps = add(in_steps(load(row + k), load(layer->factor + k)), dither);
             store_quantized(to + k, steps, zero_point);
             if (layer->tails)
                 find_tails(layer, tails, steps, r, k);
@@ -142,7 +190,7 @@ static void quantize_rows(const Linear *layer, const float *x, size_t rows, Quan
         if (k < layer->inputs) {
             Quantized held[LANES];
             size_t n = layer->inputs - k;
-            Floats steps = in_steps(load_first(row + k, n), load_first(layer->factor + k, n));
+            Floats steps = add(in_steps(load_first(row + k, n), load_first(layer->factor + k, n)), dither);
             store_quantized(held, steps, zero_point);
             if (layer->tails)
                 find_tails(layer, tails, steps, r, k);
@@ -150,8 +198,11 @@ static void quantize_rows(const Linear *layer, const float *x, size_t rows, Quan
             memset(to + layer->inputs, 0, (layer->depth - layer->inputs) * sizeof(Quantized));
         }
         for (size_t j = 0; j < layer->outliers; j++)
-            excess[r * layer->outliers + j] = excess_of(layer, row[layer->channels[j]] * layer->outlier_factor[j]);
+            input->excess[r * layer->outliers + j] =
+                excess_of(layer, row[layer->channels[j]] * layer->outlier_factor[j] + own * layer->scale);
+        input->dither[r] = own;
     }
+    gather_tails(layer, tails, rows);
 }
 
 #endif

@@ -70,7 +70,7 @@ static Matrix doubles(const float *from, size_t rows, size_t columns) {
 }
 
 static ReferenceGroup group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
-                            const size_t *columns, double strength, int may_have_tails) {
+                            const size_t *columns, double strength, int may_have_tails, int may_have_dither) {
     ReferenceGroup found = {.inputs = inputs, .count = count};
     found.scale = (float)real_between(random, 0.005, 0.05);
     found.zero = (int)between(random, 0, 255);
@@ -89,6 +89,8 @@ static ReferenceGroup group(Case *made, Random *random, const char *prefix, size
     }
     if (may_have_tails && chance(random, 2))
         whole(made, prefix, "_tails", found.tails = 1);
+    if (may_have_dither && chance(random, 2))
+        whole(made, prefix, "_dither", found.dither = 1);
     if (chance(random, 3)) {
         whole(made, prefix, "_smooth", 1);
         found.smooth = floats(made, random, 1, 1, 1, inputs, 1.2, 0.1);
@@ -194,7 +196,7 @@ static void linear_case(Case *made, Random *random) {
     size_t inputs = some_width(random), rows = some_rows(random), count = (size_t)between(random, 1, 3);
     size_t columns[3] = {some_width(random), some_width(random), some_width(random)};
     Matrix x = doubles(floats(made, random, 0, 2, rows, inputs, 0, chance(random, 3) ? 6 : 1), rows, inputs);
-    ReferenceGroup layers = group(made, random, "linear", inputs, count, columns, 1, 1);
+    ReferenceGroup layers = group(made, random, "linear", inputs, count, columns, 1, 1, 1);
     Matrix y = linear_layers(&layers, &x);
     const char *activation = layers.tails ? "" : some_activation(random);
     if (*activation || chance(random, 2))
@@ -213,8 +215,8 @@ static void feed_forward_case(Case *made, Random *random) {
     if (gated && split == 1)
         columns[0] = 2 * hidden;
     Matrix x = doubles(floats(made, random, 0, 2, rows, inputs, 0, 1), rows, inputs);
-    ReferenceGroup up = group(made, random, "up", inputs, split, columns, 1, 0);
-    ReferenceGroup down = group(made, random, "down", hidden, 1, &outputs, 1, 1);
+    ReferenceGroup up = group(made, random, "up", inputs, split, columns, 1, 0, 1);
+    ReferenceGroup down = group(made, random, "down", hidden, 1, &outputs, 1, 1, 0);
     const char *activation = some_activation(random);
     text(made, "activation", activation);
     if (gated)
@@ -282,8 +284,8 @@ static void block_case(Case *made, Random *random) {
     made->info.input_count = 2;
     some_table(made, random, &shape);
     size_t columns[3] = {width, kv_width, kv_width}, outputs = some_width(random);
-    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 0);
-    ReferenceGroup second = group(made, random, "output", width, 1, &outputs, 1, 1);
+    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 0, 1);
+    ReferenceGroup second = group(made, random, "output", width, 1, &outputs, 1, 1, 1);
     Matrix projected = linear_layers(&first, &x);
     Matrix query = columns_of(&projected, 0, width), key = columns_of(&projected, width, kv_width);
     Matrix value = columns_of(&projected, width + kv_width, kv_width);

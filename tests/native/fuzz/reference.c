@@ -30,21 +30,42 @@ static double beyond(const ReferenceGroup *group, double value, size_t channel) 
     return group->tails ? value - fmin(fmax(value, -group->zero), 255 - group->zero) : 0;
 }
 
+/* Of a row whose inputs are known to the bit. */
+static double dither_of(const ReferenceGroup *group, const double *row) {
+    uint32_t hash = 0;
+    for (size_t k = 0; k < group->inputs && k < 16; k++) {
+        float factor = (group->smooth ? group->smooth[k] : 1.0f) / group->scale;
+        float steps = fmaxf(fminf((float)row[k] * factor, 1e6f), -1e6f);
+        hash = (hash + (uint32_t)(int32_t)lrintf(steps * 16)) * 0x9E3779B1u;
+    }
+    hash = (hash ^ hash >> 15) * 0x85EBCA77u;
+    hash ^= hash >> 13;
+    return (hash >> 8) / 16777216.0 - 0.5;
+}
+
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
     Matrix y = matrix(x->rows, group->outputs);
     double *steps = checked_malloc(group->inputs * 8), *off = checked_malloc(group->inputs * 8);
     double low = (double)(-group->zero) * group->scale, high = (double)(255 - group->zero) * group->scale;
     for (size_t r = 0; r < x->rows; r++) {
         const double *row = x->values + r * x->columns, *doubt = x->doubt + r * x->columns;
+        int known = 1;
+        for (size_t k = 0; k < group->inputs; k++)
+            known = known && doubt[k] == 0;
+        double dither = group->dither && known ? dither_of(group, row) : 0;
         for (size_t k = 0; k < group->inputs; k++) {
             float factor = (group->smooth ? group->smooth[k] : 1.0f) / group->scale;
             /* A product of floats is rounded before it is rounded to steps. */
             double value = doubt[k] == 0 ? (double)((float)row[k] * factor) : row[k] * factor;
+            if (group->dither)
+                value = known ? (double)((float)value + (float)dither) : value;
             double around = doubt[k] == 0 ? 0 : doubt[k] * factor + 1e-5 * (1 + fabs(value));
             double least = value - around, most = value + around;
-            steps[k] = steps_of(group, value) + beyond(group, value, k);
-            off[k] = fmax(steps_of(group, most) + beyond(group, most, k) - steps[k],
-                          steps[k] - steps_of(group, least) - beyond(group, least, k));
+            steps[k] = steps_of(group, value) + beyond(group, value, k) - dither;
+            off[k] = fmax(steps_of(group, most) + beyond(group, most, k) - dither - steps[k],
+                          steps[k] + dither - steps_of(group, least) - beyond(group, least, k));
+            if (group->dither && !known) /* whatever the dither: what it moves by itself, and by rounding */
+                off[k] += 1.5;
         }
         for (size_t part = 0, from = 0; part < group->count; from += group->columns[part++])
             for (size_t n = 0; n < group->columns[part]; n++) {
@@ -54,18 +75,20 @@ Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
                     double weight = group->values[part][k * columns + n];
                     sum += steps[k] * weight;
                     doubted += off[k] * fabs(weight);
-                    floats += fabs(beyond(group, steps[k], k) * weight);
+                    floats += fabs(beyond(group, steps[k], k) * weight) + fabs(dither * weight);
                 }
                 double bias = group->biases[part][n], total = sum * unit + bias, size = fabs(sum * unit) + fabs(bias);
                 size += floats * unit;
                 for (size_t j = 0; j < group->outliers; j++) {
                     size_t channel = (size_t)group->channels[j];
                     double smooth = group->smooth ? group->smooth[channel] : 1;
-                    double value = row[channel] * smooth, weight = group->rows[part][j * columns + n];
+                    double value = row[channel] * smooth + dither * group->scale, weight = group->rows[part][j * columns + n];
                     double excess = value < low ? value - low : value > high ? value - high : 0;
                     total += excess * weight;
                     size += (fabs(value) + fabs(excess)) * fabs(weight);
                     doubted += doubt[channel] * smooth * fabs(weight) / fabs(unit);
+                    if (group->dither && !known)
+                        doubted += 0.5 * group->scale * fabs(weight) / fabs(unit);
                 }
                 y.values[r * y.columns + from + n] = total;
                 y.doubt[r * y.columns + from + n] = doubted * fabs(unit) + 2e-6 * size + 1e-6;

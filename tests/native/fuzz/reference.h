@@ -19,7 +19,7 @@ void free_matrix(Matrix *matrix);
 typedef struct {
     size_t inputs, outputs, outliers, count, columns[3];
     float scale;
-    int zero, tails;
+    int zero, tails, dither;
     int64_t channels[16];
     const float *smooth;
     const int8_t *values[3];
