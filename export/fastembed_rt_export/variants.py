@@ -60,6 +60,7 @@ class Quantizing:
     fidelity: Callable[[Vectors, Vectors], Fidelity] = Fidelity.of  # outputs for them beside those expected
     inputs: str = "texts"  # what messages call that which is measured
     outputs: str = "vectors"  # and what comes of it
+    means: bool = False  # of states of tokens, in which errors that are not alike average out
 
 
 Build = Callable[[Target, int], Built]
@@ -256,6 +257,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
             base,
             bar.update,
             quantize.share_of(wanted.reach.per_token),
+            dither=wanted.task.means,
         )
     say(f"calibrated int8: {len(found.errors)} groups of layers")
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))

@@ -49,9 +49,9 @@ def test_ranges_are_seen_of_texts_as_long_as_the_model_reads(tmp_path: Path, mon
     lengths: list[int] = []
     true = quantize.calibrate
 
-    def calibrate(build: Any, sample: quantize.Sample, *others: Any) -> Any:
+    def calibrate(build: Any, sample: quantize.Sample, *others: Any, **options: Any) -> Any:
         lengths.extend(map(len, sample.rows))
-        return true(build, sample, *others)
+        return true(build, sample, *others, **options)
 
     monkeypatch.setattr(quantize, "calibrate", calibrate)
     file = tmp_path / "texts.txt"

@@ -235,6 +235,16 @@ def test_the_layer_that_fails_texts_goes_back_to_float_and_is_named(
     assert notes["float_groups"] == []
 
 
+@pytest.mark.parametrize(("pooling", "dithered"), [("mean", True), ("cls", False), ("max", False)])
+@pytest.mark.skipif(native.kernels() is None, reason="no graph for target native is written")
+def test_inputs_are_dithered_where_errors_of_tokens_are_averaged(tmp_path: Path, pooling: str, dithered: bool) -> None:
+    source = save_sentence_transformers(tmp_path / "bert", pooling=pooling)
+    made = quick(source, tmp_path / "made")
+    nodes = onnx.load(made / "model.native.int8.onnx", load_external_data=False).graph.node
+    found = {attribute.name for node in nodes for attribute in node.attribute if attribute.name.endswith("_dither")}
+    assert found == ({"input_dither", "output_dither", "up_dither"} if dithered else set())
+
+
 @pytest.mark.parametrize(
     ("precisions", "said"),
     [

@@ -83,8 +83,6 @@ def test_tails_are_added_back(
 @pytest.mark.parametrize(
     ("rows", "inputs", "outputs"), [(1, 4, (1,)), (9, 33, (17,)), (65, 48, (50, 7)), (7, 384, (9,))]
 )
-    ("rows", "inputs", "outputs"), [(1, 4, (1,)), (9, 33, (17,)), (65, 48, (50, 7)), (7, 384, (9,))]
-)
 @pytest.mark.parametrize(("outliers", "smooth"), [(0, False), (2, True)])
 def test_dither_is_subtracted_again(
     rows: int, inputs: int, outputs: tuple[int, ...], outliers: int, smooth: bool, tails: bool, zero: int

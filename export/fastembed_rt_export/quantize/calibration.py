@@ -30,6 +30,7 @@ from .watching import Seen, Watched, together
 CHOICE = 1024  # tokens that candidates are compared on
 LEAST_STAGE = 48 << 20  # bytes of weights: what smaller stages would save is less than what starting them costs
 STAGES = 8  # about, of a large model
+WORTH_DITHER = 0.9  # below this share of the error with a dither, the nearest integers stay
 AT_ONCE = 4  # groups, each with its inputs several times and a square of their channels in memory
 
 
@@ -52,6 +53,8 @@ def calibrate(
     base: Target = CPU,
     step: Callable[[int], None] = lambda _: None,
     share: float = 1.0,
+    *,
+    dither: bool = False,
 ) -> Calibrated:
     """Recipe for the graph's groups of layers.
 
@@ -63,6 +66,7 @@ def calibrate(
         base: target whose graph is quantized.
         step: called with the share of the work done since the last call, in thousandths.
         share: of the tokens that weights are rounded on, for large models.
+        dither: let operators that can dither inputs: for vectors that are means of token states.
     """
     groups = Groups()
     graph = build(probe(groups, base))
@@ -75,7 +79,7 @@ def calibrate(
     most = max(LEAST_STAGE, part.weight_bytes // STAGES) if base is CPU else part.weight_bytes + 1
     cut = stages(part, watched, most)
     run = Watched(sample, held_out, threads, share)
-    found = _Found(groups, len(held_out.rows), int(share * CHOICE))
+    found = _Found(groups, len(held_out.rows), int(share * CHOICE), dither=dither)
     done = 0
     for number, stage in enumerate(cut, 1):
         found.quantize(run.through(stage), threads)
@@ -99,8 +103,8 @@ class _One:
 class _Found:
     """Recipes of the groups whose inputs have been seen."""
 
-    def __init__(self, groups: Groups, texts: int, choice: int) -> None:
-        self._groups, self._texts, self._choice = groups, texts, choice
+    def __init__(self, groups: Groups, texts: int, choice: int, *, dither: bool) -> None:
+        self._groups, self._texts, self._choice, self._dither = groups, texts, choice, dither
         self._seen: dict[Value, Seen] = {}
         self._open = list(groups.reads)
         self.recipes: dict[str, GroupRecipe] = {}
@@ -149,6 +153,7 @@ class _Found:
         group = ranges.choose(inputs.every(step), outputs, free=free, tails=key in self._groups.linear)
         counts = outputs.counts(inputs.sample)
         smoothed = inputs.divided(group.smooth)
+        group = replace(group, dither=self._dither and ranges.spread(smoothed.every(step), group) >= WORTH_DITHER)
         share = counts / counts.sum()
         ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
         means = np.stack([_mean(smoothed.sample, share, way) for way in ways])

@@ -32,7 +32,6 @@ TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows 
 # Of a range that is not narrow: other texts reach a little further than those calibrated on, and what attention mixes
 # further still, since it does not average the values of tokens that are all alike.
 MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
-WORTH_DITHER = 0.9  # of a step's variance, below which the nearest integers are so near that a dither adds to it
 STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
 
 
@@ -99,11 +98,11 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> Grou
         if best is None or asked < best[0]:
             best = asked, replace(group, smooth=smooth)
     assert best is not None
-    return replace(best[1], dither=_spread(inputs.divided(best[1].smooth), best[1]) >= WORTH_DITHER)
+    return best[1]
 
 
-def _spread(seen: Inputs, group: GroupRecipe) -> float:
-    """Variance of what the nearest integers leave of (smoothed) inputs, in shares of 1 / 12: that of a dither's."""
+def spread(seen: Inputs, group: GroupRecipe) -> float:
+    """Variance of what the nearest integers leave of (smoothed) inputs, in shares of 1 / 12: that with a dither."""
     scale = group.scale if group.tails is None else group.tails.scale
     steps = seen.sample[::EVERY] * np.float32(1.0 / scale)
     return float(12.0 * np.square(steps - np.rint(steps)).mean())

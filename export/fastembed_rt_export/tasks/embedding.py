@@ -91,7 +91,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Single texts; the cosine of their vectors."""
-    return of_texts(checkpoint.architecture)
+    return replace(of_texts(checkpoint.architecture), means=checkpoint.pooling == ("mean",))
 
 
 def of_texts(row: Architecture) -> Quantizing:
