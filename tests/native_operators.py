@@ -85,7 +85,7 @@ class Group:
 
 def dither(steps: Array) -> Array:
     """What is added to each row of inputs in steps (rows, K): (rows, 1) in [-1/2, 1/2), a hash of 16 channels."""
-    found = np.zeros(len(steps), np.uint32)
+    found: Array = np.zeros(len(steps), np.uint32)
     with np.errstate(over="ignore"):
         for column in np.rint(steps[:, :16] * np.float32(16)).astype(np.int32).T:
             found = (found + column.view(np.uint32)) * np.uint32(0x9E3779B1)
