@@ -20,7 +20,7 @@ from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors, chunk_means
 from ..vectors.fingerprint import fingerprint
-from ..vectors.quantized import FLOAT32, Array
+from ..vectors.quantized import FLOAT32
 from .answers import answered
 from .base import MAX_BATCH_TOKENS, LoadedModel, WithMaxLength
 from .extras import Counted, Encoded, asked
@@ -205,10 +205,7 @@ class EmbeddingModel(WithMaxLength):
             TextTooLongError: under truncation="error".
         """
         if output != SENTENCE:
-            foreign = {"truncate_dim": truncate_dim, "normalize": normalize, "ranges": ranges}
-            foreign |= {"precision": None if precision == FLOAT32 else precision}
-            if output != TOKENS or any(value is not None for value in foreign.values()):
-                raise InvalidInputError(_not_of_tokens(output, foreign))
+            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
             settings = self._settings(prompt_name, prompt, None, None)
             return self._encode_tokens(inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
@@ -244,13 +241,18 @@ class EmbeddingModel(WithMaxLength):
     def _encode_tokens(
         self, inputs: str | Sequence[str], settings: Settings, show: bool | None, on_null: str, *, return_tokens: bool
     ) -> Any:
-        from .token_states import TokensCall, TokenVectors  # only here: few calls want it
+        from .token_states import TokensCall  # only here: few calls want it
 
         encoder = self._token_encoder()
-        width = encoder.graph.dim
-        none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
         call = TokensCall(encoder, settings)
-        return encoder._lists(inputs, call, show, on_null, lambda: TokenVectors(*none), return_tokens=return_tokens)
+        return encoder._lists(inputs, call, show, on_null, encoder.nothing, return_tokens=return_tokens)
+
+    def _stream_tokens(self, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Any]:
+        from .token_states import TokensCall
+
+        encoder = self._token_encoder()
+        work, _ = asked(TokensCall(encoder, settings), on_null, encoder.nothing, return_tokens=False)
+        return encoder._one_by_one(windows(inputs, STREAM_TEXTS, nulls=on_null != ERROR), work)
 
     @answered
     def encode_spans(
@@ -422,14 +424,18 @@ class EmbeddingModel(WithMaxLength):
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
         on_null: str = "error",
-    ) -> Iterator[Array]:
-        """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory.
+        output: str = SENTENCE,
+    ) -> Iterator[Any]:
+        """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory; or their `TokenVectors`.
 
         Arguments and errors as for `encode`; an error names the text by its number from the beginning. int8 and uint8
         need ranges or calibration_embeddings: the vectors to come are not known.
         """
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
+        if output != SENTENCE:
+            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
+            return self._stream_tokens(check_iterable(inputs), self._settings(prompt_name, prompt, None, None), on_null)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
         if to_store.needs_ranges:
@@ -537,8 +543,26 @@ class _Call:
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
 
 
-def _not_of_tokens(output: str, foreign: Mapping[str, Any]) -> str:
+def _check_output(
+    output: str,
+    truncate_dim: int | None,
+    normalize: bool | None,
+    precision: str,
+    ranges: npt.ArrayLike | None,
+    calibration_embeddings: npt.ArrayLike | None,
+) -> None:
+    """Raise InvalidInputError unless a call wants vectors of tokens, and nothing of them that they do not have."""
     if output != TOKENS:
-        return f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}"
+        raise InvalidInputError(f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}")
+    foreign = {
+        "truncate_dim": truncate_dim,
+        "normalize": normalize,
+        "ranges": ranges,
+        "calibration_embeddings": calibration_embeddings,
+        "precision": None if precision == FLOAT32 else precision,
+    }
     given = [name for name, value in foreign.items() if value is not None]
-    return f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"
+    if given:
+        raise InvalidInputError(
+            f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"
+        )

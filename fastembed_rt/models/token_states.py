@@ -51,6 +51,11 @@ class TokenEncoder(EmbeddingModel):
         """What runs."""
         return token_graph(super()._chosen(self._source), str(self.path))
 
+    def nothing(self) -> TokenVectors:
+        """Of a row without a text."""
+        vectors, offsets = np.empty((0, self.graph.dim), np.float32), np.empty((0, 2), np.int64)
+        return TokenVectors(vectors, offsets, np.empty(0, bool), np.empty(0, np.int64))
+
     def _chosen(self, source: Source) -> Variant:
         found = chosen_variant(self.manifest, source)
         graph = token_graph(found, str(self.path))

@@ -90,7 +90,7 @@ def test_a_wrong_value_says_what_is_possible(words: str, said: str, capsys: pyte
         ("--ranges none.npy --output-precision int8", "none.npy does not exist"),
         ("--ranges none.npy", "drop it"),
         ("--output-precision int8", "needs --ranges"),
-        ("-o x.feather", "does not tell its format (.npy, .jsonl, .ndjson, .parquet)"),
+        ("-o x.feather", "does not tell its format (.npy, .npz, .jsonl, .ndjson, .parquet)"),
         ("-o nowhere/x.npy", "does not exist; create it"),
         ("--append", "--append is for a file"),
     ],
