@@ -25,6 +25,8 @@ PROG = "fastembed-rt"
 COMMANDS = (
     "export",
     "embed",
+    "rerank",
+    "similar",
     "verify",
     "info",
     "bench",
@@ -67,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with every command; `run(args) -> int` is the command chosen."""
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description="Export a fine-tuned sentence encoder to ONNX and turn texts into vectors without torch.",
+        description="Export fine-tuned sentence encoders and rerankers to ONNX, and turn texts into vectors and scores "
+        "without torch.",
         epilog="exit codes: 0 done, 1 failure, 2 wrong usage or input, 3 model not found or damaged, "
         "4 vectors differ from the reference (of export: what differs is left out), 5 package or provider missing, "
         "130 interrupted",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,9 @@ from ..errors import InvalidInputError
 from ..manifest import ROLES, Manifest
 from ..vectors.quantized import FLOAT32, KINDS
 from . import provenance, readers, requests, writers
-from .arguments import add_model_arguments, device_ids, positive, text
+from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
 from .opening import open_model
+from .pairing import paired
 from .progress import Progress
 from .readers import Columns, Record
 
@@ -63,14 +63,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
-    parser.add_argument(
-        "inputs", nargs="*", default=None, metavar="INPUT", help="files in order; - or none: standard input"
-    )
+    add_input_arguments(parser)
     parser.add_argument("-o", "--output", default=writers.STDOUT, help="file to write; default: standard output")
-    parser.add_argument("--input-format", choices=list(readers.READERS), help="format of every input")
     parser.add_argument("--output-format", choices=list(writers.WRITERS))
-    parser.add_argument("--column", type=text, help="key or column with the text (default: text)")
-    parser.add_argument("--id-column", type=text, help="key or column with an id to carry into the output")
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompt-name", type=text, help="one of the model's prompts, put before every text")
     prompts.add_argument("--prompt", type=text, help="a prompt to put before every text; '' for none")
@@ -127,8 +122,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Embed the inputs; returns 0, or raises."""
-    names = args.inputs or [readers.STDIN]
-    sources = [readers.find_source(name, args.input_format) for name in names]
+    sources = readers.sources(args)
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
     stored = requests.stored_as(args)
@@ -162,38 +156,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Rows:
-    """Records and their vectors, paired again after the model took the texts ahead; counts what passes."""
+    """Records with their vectors; counts what passes."""
 
     def __init__(self, asked: Request, records: Iterator[Record], *, quiet: bool) -> None:
         self.count = 0
         self.numbers = 0
         self._asked = asked
         self._records = records
-        self._ahead: deque[Record] = deque()  # as many as the model reads ahead, which is bounded
         self._quiet = quiet
 
     def __iter__(self) -> Iterator[tuple[Record, Any]]:
         with Progress(quiet=self._quiet) as progress:
-            for vector in self._asked.embed(self._texts()):
+            for record, vectors in paired(self._records, self._asked.embed):
                 self.count += 1
-                self.numbers += self._asked.layout.size(vector)
-                yield self._ahead.popleft(), vector
+                self.numbers += self._asked.layout.size(vectors)
+                yield record, vectors
                 progress.step()
-        if self._ahead:
-            raise RuntimeError(f"the model gave {self.count} vectors and left {len(self._ahead)} texts without one")
-
-    def _texts(self) -> Iterator[str]:
-        for record in self._records:
-            self._ahead.append(record)
-            yield record.text
 
 
 def _check_columns(args: argparse.Namespace, input_formats: set[str], output_format: str) -> None:
     """An option that no file could honour is refused: ids that vanish silently are found out too late."""
-    if args.column is not None and input_formats == {"txt"}:
-        raise InvalidInputError("--column is for jsonl, csv and parquet, the input is txt; pass --input-format")
-    if args.id_column is not None and "txt" in input_formats:
-        raise InvalidInputError("txt has no ids for --id-column; use jsonl, csv or parquet, or pass --input-format")
+    readers.check_columns(args, input_formats)
     if args.id_column is not None and output_format in writers.ARRAYS:
         raise InvalidInputError(f"{output_format} holds vectors only; write jsonl or parquet, or drop --id-column")
 

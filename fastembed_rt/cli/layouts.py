@@ -201,7 +201,7 @@ class Ranking:
 
     def json(self, value: tuple[int, float]) -> str:  # noqa: D102
         _check_finite(np.array(value[1]))
-        return f'"index": {value[0]}, "score": {value[1]:.8e}'
+        return f'"index": {value[0]}, "score": {float(str(np.float32(value[1])))!r}'
 
     def fields(self, pyarrow: Any) -> list[tuple[str, Any]]:  # noqa: D102
         return [("index", pyarrow.int64()), ("score", pyarrow.float32())]

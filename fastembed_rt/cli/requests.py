@@ -42,7 +42,7 @@ class Request:
     layout: Layout
     embed: Callable[[Iterable[str]], Iterator[Any]]
     fingerprint: str
-    prompts: Mapping[str, str | None]  # prompt_name and prompt, as `embed` has them
+    prompts: Mapping[str, Any]  # prompt_name and prompt, as `embed` has them
     facts: Callable[[int, int], str]  # of so many texts and numbers, for the summary
     limit: str  # what longer texts are cut at
 
@@ -203,8 +203,8 @@ def _fingerprint(model: SparseModel | LateInteractionModel, prompts: Mapping[str
     )
 
 
-def _prompts(model: Model, args: argparse.Namespace, role: str | None = None) -> dict[str, str | None]:
-    given: dict[str, str | None] = {"prompt_name": args.prompt_name, "prompt": args.prompt}
+def _prompts(model: Model, args: argparse.Namespace, role: str | None = None) -> dict[str, Any]:
+    given = {"prompt_name": args.prompt_name, "prompt": args.prompt}
     role = args.role or role
     if role is None:
         return given
