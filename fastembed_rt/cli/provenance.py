@@ -13,12 +13,43 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InvalidInputError, OutputExistsError
+from ..manifest import Manifest, Variant
+from ..vectors.fingerprint import fingerprint
+from ..vectors.quantized import FLOAT32, form
 from . import compressed
 from .layouts import NPY_HEADER_BYTES, Dense, Layout
 from .writers import STDOUT
 
 KEY = "fingerprint"
+QUERIES, DOCUMENTS = "queries", "documents"
 BESIDE = ("npy", "jsonl")  # formats with a file beside them, and those that can grow
+
+
+def of_tokens(dense: str, width: int) -> str:
+    """Fingerprint of a dense model's token states, from that of its vectors."""
+    return f"{dense}-tokens{width}"
+
+
+def of_words(described: Manifest, variant: Variant, *, prompt: str, max_length: int, most: int | None) -> str:
+    """Fingerprint of sparse vectors, of which the `most` heaviest words are kept."""
+    return _of_raw(described, variant, prompt, max_length) + ("" if most is None else f"-top{most}")
+
+
+def of_late_interaction(described: Manifest, variant: Variant, *, prompt: str, length: int, role: str) -> str:
+    """Fingerprint of the token vectors of QUERIES or DOCUMENTS."""
+    return f"{_of_raw(described, variant, prompt, length)}-{role}"
+
+
+def _of_raw(described: Manifest, variant: Variant, prompt: str, max_length: int) -> str:
+    return fingerprint(
+        described,
+        variant,
+        form(FLOAT32, described.dim),
+        prompt=prompt,
+        normalize=described.normalize,
+        max_length=max_length,
+        chunked=False,
+    )
 
 
 def beside(target: str) -> Path:

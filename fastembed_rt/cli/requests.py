@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
-from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, KINDS, Array, form
+from . import provenance
 from .layouts import Dense, Layout, Sparse, Tokens
 from .opening import limit
 
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
     from .opening import Model
 
 # Options that change vectors of one kind alone, with what they are when nobody gives them.
-OF_DENSE = {
+OF_DENSE: Mapping[str, Any] = {
     "truncate_dim": None,
     "normalize": None,
     "output_precision": FLOAT32,
     "ranges": None,
     "calibration_embeddings": None,
 }
-OF_ENCODERS = {"route": None, "tokens": False}
-OF_SPARSE = {"max_active_dims": None}
+OF_SPARSE: Mapping[str, Any] = {"max_active_dims": None}
+OF_EMBEDDING: Mapping[str, Mapping[str, Any]] = {
+    SPARSE: {"route": None, "tokens": False},
+    LATE_INTERACTION: {"route": None},
+}
 LAYOUTS: Mapping[str, type[Layout]] = {EMBEDDING: Dense, SPARSE: Sparse, LATE_INTERACTION: Tokens}
 
 
@@ -59,8 +62,11 @@ def options(args: argparse.Namespace, described: Manifest) -> dict[str, Any]:
             f"{args.model} holds a model for reranking, which scores pairs of texts and has no vectors; "
             "use fastembed-rt rerank, or similar for one pair"
         )
-    foreign = {**(OF_DENSE if task != EMBEDDING or args.tokens else {}), **(OF_SPARSE if task != SPARSE else {})}
-    foreign |= OF_ENCODERS if task == SPARSE else {"route": None} if task == LATE_INTERACTION else {}
+    foreign = {
+        **(OF_DENSE if task != EMBEDDING or args.tokens else {}),
+        **(OF_SPARSE if task != SPARSE else {}),
+        **OF_EMBEDDING.get(task, {}),
+    }
     for name, default in foreign.items():
         if getattr(args, name) != default:
             given = ("no-" if getattr(args, name) is False else "") + name.replace("_", "-")
@@ -145,7 +151,7 @@ def _tokens(model: EmbeddingModel, args: argparse.Namespace) -> Request:
     return Request(
         layout=Tokens(dim, offsets=True),
         embed=lambda texts: model.embed(texts, output="tokens", **prompts),
-        fingerprint=f"{model.fingerprint(**prompts, normalize=None)}-tokens{dim}",
+        fingerprint=provenance.of_tokens(model.fingerprint(**prompts), dim),
         prompts=prompts,
         facts=lambda count, numbers: _token_facts(dim, numbers),
         limit=f"max_length {model.max_length}",
@@ -154,7 +160,6 @@ def _tokens(model: EmbeddingModel, args: argparse.Namespace) -> Request:
 
 def _sparse(model: SparseModel, args: argparse.Namespace) -> Request:
     prompts = _prompts(model, args)
-    most = model.max_active_dims
 
     def facts(count: int, numbers: int) -> str:
         mean = f", {numbers / 2 / count:.0f} a text" if count else ""
@@ -163,7 +168,13 @@ def _sparse(model: SparseModel, args: argparse.Namespace) -> Request:
     return Request(
         layout=Sparse(model.dim),
         embed=lambda texts: model.embed(texts, **prompts),
-        fingerprint=_fingerprint(model, prompts, model.max_length) + (f"-top{most}" if most is not None else ""),
+        fingerprint=provenance.of_words(
+            model.manifest,
+            model.variant,
+            prompt=prompt_text(model, prompts),
+            max_length=model.max_length,
+            most=model.max_active_dims,
+        ),
         prompts=prompts,
         facts=facts,
         limit=f"max_length {model.max_length}",
@@ -176,11 +187,13 @@ def _late_interaction(model: LateInteractionModel, args: argparse.Namespace) -> 
     queries = role == "query"
     embed = model.embed_queries if queries else model.embed_documents
     length = model.query_length if queries else model.document_length
-    kind = "queries" if queries else "documents"
+    kind = provenance.QUERIES if queries else provenance.DOCUMENTS
     return Request(
         layout=Tokens(model.dim),
         embed=lambda texts: embed(texts, **prompts),
-        fingerprint=f"{_fingerprint(model, prompts, length)}-{kind}",
+        fingerprint=provenance.of_late_interaction(
+            model.manifest, model.variant, prompt=prompt_text(model, prompts), length=length, role=kind
+        ),
         prompts=prompts,
         facts=lambda count, numbers: f"as {kind}, {_token_facts(model.dim, numbers)}",
         limit=f"{role}_length {length}",
@@ -189,18 +202,6 @@ def _late_interaction(model: LateInteractionModel, args: argparse.Namespace) -> 
 
 def _token_facts(dim: int, numbers: int) -> str:
     return f"dim {dim}, {numbers // dim} token vectors"
-
-
-def _fingerprint(model: SparseModel | LateInteractionModel, prompts: Mapping[str, str | None], length: int) -> str:
-    return fingerprint(
-        model.manifest,
-        model.variant,
-        form(FLOAT32, model.dim),
-        prompt=prompt_text(model, prompts),
-        normalize=model.manifest.normalize,
-        max_length=length,
-        chunked=False,
-    )
 
 
 def _prompts(model: Model, args: argparse.Namespace, role: str | None = None) -> dict[str, Any]:
