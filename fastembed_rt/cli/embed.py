@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from ..manifest import ROLES, Manifest
 from ..vectors.quantized import FLOAT32, KINDS
-from . import provenance, readers, requests, writers
+from . import readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
 from .opening import open_model
 from .pairing import paired
@@ -122,6 +122,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Embed the inputs; returns 0, or raises."""
+    from . import provenance, requests  # only here, as in _summary: other commands start without them
+
     sources = readers.sources(args)
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
@@ -182,13 +184,15 @@ def _check_columns(args: argparse.Namespace, input_formats: set[str], output_for
 
 
 def _summary(model: Model, asked: Request, rows: _Rows, seconds: float, output: str) -> str:
+    from .requests import prompt_used
+
     parts = [
         f"{rows.count} text{'' if rows.count == 1 else 's'}",
         asked.facts(rows.count, rows.numbers),
         f"{seconds:.1f} s",
         f"{rows.count / max(seconds, 1e-9):.0f} texts/s",
     ]
-    prompt = requests.prompt_used(model, asked.prompts)
+    prompt = prompt_used(model, asked.prompts)
     if prompt:
         parts.append(prompt)
     truncated = model.stats.truncated

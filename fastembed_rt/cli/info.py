@@ -20,7 +20,6 @@ from ..precisions import listed
 from ..system.sizes import readable
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, form
-from . import provenance
 from .arguments import add_model_arguments
 from .export import plain_prompt
 from .opening import find
@@ -229,6 +228,8 @@ def _fingerprint(facts: Manifest, variant: Variant) -> str | None:
     """Of the vectors that plain `encode` gives, or `encode_document` alone; scores, which nobody stores, have none."""
     if facts.reranking is not None:
         return None
+    from . import provenance  # only here: other commands start without it
+
     prompt = facts.prompts[facts.default_prompt_name] if facts.default_prompt_name is not None else ""
     if facts.sparse is not None:
         most = facts.sparse.max_active_dims

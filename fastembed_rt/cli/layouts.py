@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FastembedRtError
+from .writers import NotFiniteError
 
 if TYPE_CHECKING:
     from ..models.token_states import TokenVectors
@@ -47,10 +47,6 @@ class Layout(Protocol):
 
     def size(self, value: Any) -> int:
         """Numbers of one text, which bound what is held in memory. RuntimeError where they are not such numbers."""
-
-
-class NotFiniteError(FastembedRtError):
-    """Infinity or NaN, for which JSON has no number."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
-from . import readers, scoring, writers
+from . import readers, writers
 from .arguments import add_input_arguments, add_model_arguments, positive, text
-from .layouts import Ranking
 from .opening import limit, open_model
 from .pairing import paired
 from .progress import Progress
@@ -66,6 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Rank the texts; returns 0, or raises."""
+    from . import scoring  # only here, as in _summary: other commands start without them
+    from .layouts import Ranking
+
     sources = readers.sources(args)
     readers.check_columns(args, {source.format for source in sources})
     table = args.output == writers.STDOUT and args.output_format is None
@@ -137,6 +139,8 @@ def on_one_line(text: str) -> str:
 
 
 def _summary(model: Model, args: argparse.Namespace, count: int, seconds: float) -> str:
+    from . import scoring
+
     parts = [
         f"{count} text{'' if count == 1 else 's'} ranked by {scoring.measure(model)}",
         *scoring.prompts_used(model, args.query_prompt, args.document_prompt),

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..manifest import Manifest
-from . import readers, scoring
+from . import readers
 from .arguments import add_model_arguments, positive, text
 from .opening import limit, open_model
 from .progress import Progress
 from .readers import Columns, Record
-from .requests import prompt_used
 
 if TYPE_CHECKING:
     from .scoring import Scores
@@ -63,6 +62,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores; returns 0, or raises."""
+    from . import scoring  # only here: other commands start without it
+    from .requests import prompt_used
+
     records = _records(args)
 
     def options(described: Manifest) -> dict[str, Any]:
@@ -102,6 +104,8 @@ def _records(args: argparse.Namespace) -> Iterator[Record]:
 
 
 def _as_json(record: Record, labels: Sequence[str], scores: Scores) -> str:
-    found = {label: scoring.short(score) for label, score in zip(labels, scores, strict=True)}
+    from .scoring import short
+
+    found = {label: short(score) for label, score in zip(labels, scores, strict=True)}
     texts = {"text1": record.text, "text2": record.second}
     return json.dumps({**texts, **(found if len(found) == 1 else {"scores": found})}, ensure_ascii=False)

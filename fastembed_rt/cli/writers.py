@@ -18,14 +18,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from ..errors import FastembedRtError, InvalidInputError, OutputExistsError
 from ..precisions import listed
 from ..system import leftovers
 from . import compressed
-from .layouts import Layout, NotFiniteError
 from .readers import Record, require_parquet
+
+if TYPE_CHECKING:
+    from .layouts import Layout
 
 STDOUT = "-"
 PARQUET_ROWS = 1024  # rows held back and written as one row group, or fewer where they are large:
@@ -35,6 +37,11 @@ ENDINGS = {".npy": "npy", ".npz": "npz", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 
 ARRAYS = {"npy": "vectors of one length", "npz": "sparse vectors and token vectors"}  # formats of numpy
 FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in a Parquet file's metadata
+
+
+class NotFiniteError(FastembedRtError):
+    """Infinity or NaN, for which JSON has no number."""
+
 
 Rows: TypeAlias = Iterator[tuple[Record, Any]]  # a text, and what the layout takes for it
 
