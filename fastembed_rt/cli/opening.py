@@ -36,11 +36,14 @@ def open_model(args: argparse.Namespace, options: Callable[[Manifest], Mapping[s
         options: what the class takes beside them; given the manifest, it raises where a model is not for the command,
             before anything large is fetched or loaded.
     """
-    described = manifest.read(find(args))
-    chosen = options(described)
+    directory = find(args)
+    described = manifest.read(directory)
+    given = {**_given(args, SHARED), **options(described)}
+    if directory != Path(args.model).expanduser():  # a snapshot, named by its commit: the hub is not asked once more
+        given["revision"] = directory.name
     import fastembed_rt
 
-    opened: Model = getattr(fastembed_rt, CLASSES[described.task])(args.model, **_given(args, SHARED), **chosen)
+    opened: Model = getattr(fastembed_rt, CLASSES[described.task])(args.model, **given)
     return opened
 
 
