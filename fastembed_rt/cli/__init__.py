@@ -25,6 +25,8 @@ PROG = "fastembed-rt"
 COMMANDS = (
     "export",
     "embed",
+    "rerank",
+    "similar",
     "verify",
     "info",
     "bench",
@@ -63,11 +65,12 @@ class _CommandParser(argparse.ArgumentParser):
         return found, unknown
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command; `run(args) -> int` is the command chosen."""
+def build_parser(commands: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser with every command, or these; `run(args) -> int` is the command chosen."""
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description="Export a fine-tuned sentence encoder to ONNX and turn texts into vectors without torch.",
+        description="Export fine-tuned sentence encoders and rerankers to ONNX, and turn texts into vectors and scores "
+        "without torch.",
         epilog="exit codes: 0 done, 1 failure, 2 wrong usage or input, 3 model not found or damaged, "
         "4 vectors differ from the reference (of export: what differs is left out), 5 package or provider missing, "
         "130 interrupted",
@@ -76,12 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser)
-    for name in COMMANDS:
+    for name in COMMANDS if commands is None else commands:
         importlib.import_module(f".{name}", __name__).add_parser(subparsers)
     for command in subparsers.choices.values():
         # SUPPRESS: without it the command's own default would overwrite a --debug given before the command.
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     return parser
+
+
+def _parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser with the command that is asked for alone: a command does not wait for what others import."""
+    word = next((word for word in argv if not word.startswith("-")), None)  # no option before it takes a value
+    return build_parser([word] if word in COMMANDS else None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +104,7 @@ def _run(argv: Sequence[str] | None) -> int:
     _clean_up_on_signals()
     try:
         try:
-            args = build_parser().parse_args(argv)
+            args = _parser_for(sys.argv[1:] if argv is None else argv).parse_args(argv)
         except SystemExit as done:  # argparse has printed the help, the version or what is wrong
             code = done.code if isinstance(done.code, int) else 0
         else:

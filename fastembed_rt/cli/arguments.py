@@ -7,6 +7,7 @@ import math
 import os
 
 from ..precisions import ALL, listed, unknown
+from .readers import READERS
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", type=precision, help=f"{listed(ALL, 'or')} (default: as the model directory says)"
     )
     add_hub_options(parser)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare INPUT and the options that say how its texts are found; readers.py looks at them."""
+    parser.add_argument(
+        "inputs", nargs="*", default=None, metavar="INPUT", help="files in order; - or none: standard input"
+    )
+    parser.add_argument("--input-format", choices=list(READERS), help="format of every input")
+    parser.add_argument("--column", type=text, help="key or column with the text (default: text)")
+    parser.add_argument("--id-column", type=text, help="key or column with an id to carry into the output")
 
 
 def add_hub_options(parser: argparse.ArgumentParser) -> None:

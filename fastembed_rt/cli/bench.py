@@ -17,26 +17,29 @@ from typing import Any
 
 from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
-from ..hub.resolve import resolve_model
 from ..manifest import Manifest
 from . import readers
 from .arguments import add_model_arguments, positive
+from .opening import find
 
 MOST_TEXTS = 5000  # read from --texts
 SECONDS = 8.0  # for each precision
 DESCRIPTION = """\
 Measure a model on this machine for some seconds: load time, latency of one text a call, texts and tokens a second of
-many, and peak memory, for each precision in the directory, each in a process of its own.
+many, and peak memory, for each precision in the directory, each in a process of its own. Of rerankers, pairs of a
+query and each text; of late interaction, documents.
 
 The last column is the share of the machine's GEMM peak: the multiplications by weights in a second, as a share of what
 onnxruntime reaches here on one large product with as many threads. The time by operator, and the comparison with other
 tools, are the project's own benchmarks: python -m benchmarks.inside.limits, make bench.
 """
 EPILOG = """\
+example: fastembed-rt bench my-model --seconds 20
+
 Numbers of a machine that does other things too are low and unsteady: run it twice. A percentile that so few calls
 cannot tell is left out; --seconds gives more of them.
 """
-COLUMNS = ("precision", "tokens", "texts", "p50", "p95", "p99", "texts/s", "tokens/s", "of GEMM peak")
+COLUMNS = ("precision", "tokens", "{unit}", "p50", "p95", "p99", "{unit}/s", "tokens/s", "of GEMM peak")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,18 +77,12 @@ def run(args: argparse.Namespace) -> int:
         variants = (choose_variant(described, provider=args.provider, precision=name) for name in chosen)
         return [described.tokenizer.file, *(record.file for variant in variants for record in variant.files)]
 
-    directory = resolve_model(
-        args.model,
-        files=files,
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
-    )
+    directory = find(args, files)
     described = manifest.read(directory)
     files(described)
     job = {
         "directory": str(directory.resolve()),
+        "task": described.task,
         "provider": args.provider,
         "threads": args.threads,
         "seconds": args.seconds,
@@ -105,7 +102,8 @@ def _show(directory: Path, described: Manifest, results: Sequence[dict[str, Any]
     facts = machine.describe()
     if as_json:
         cpu = {"cpu": facts.cpu.model, "instruction_sets": sorted(facts.cpu.instruction_sets)}
-        report = {"model": str(directory), "source": described.source.checkpoint, "machine": cpu, "results": results}
+        about = {"model": str(directory), "source": described.source.checkpoint, "task": described.task}
+        report = {**about, "machine": cpu, "results": results}
         print(json.dumps(report, indent=2), flush=True)
     else:
         print("\n".join(as_text(directory, described, facts.cpu, results)), flush=True)
@@ -174,7 +172,8 @@ def as_text(directory: Path, described: Manifest, cpu: machine.Cpu, results: Seq
     """The results for people, line by line."""
     first = results[0]
     sets = ", ".join(sorted(cpu.instruction_sets)) or "instruction sets not known"
-    yield f"{directory}: {described.source.checkpoint}, dim {described.dim}, max length {described.max_length}"
+    unit = first["unit"]
+    yield f"{directory}: {described.source.checkpoint}, {_kind(described)}"
     yield f"{cpu.model} ({sets}), onnxruntime {first['onnxruntime']}, {_threads(first['threads'])}"
     for result in results:
         memory, peak = result["peak_memory_bytes"], result["gemm_peak_ops"]
@@ -183,29 +182,43 @@ def as_text(directory: Path, described: Manifest, cpu: machine.Cpu, results: Seq
             f"provider {result['provider']}",
             f"kernels {result['kernels']}",
             f"load {1e3 * result['load_seconds']:.0f} ms",
-            f"first vector {1e3 * result['first_vector_seconds']:.1f} ms",
+            f"first {'vector' if unit == 'texts' else 'score'} {1e3 * result['first_vector_seconds']:.1f} ms",
             f"peak memory {memory / 1e6:.0f} MB" if memory is not None else "",
             f"GEMM peak {peak / 1e9:.0f} GOP/s" if peak is not None else "",
         ]
         yield ", ".join(filter(None, parts))
     yield ""
-    table = [COLUMNS, *(_row(result["precision"], *entry) for result in results for entry in result["lengths"].items())]
+    table = [tuple(name.format(unit=unit) for name in COLUMNS)]
+    table += [_row(unit, result["precision"], *entry) for result in results for entry in result["lengths"].items()]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for name, *cells in table:
         rest = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         yield "  ".join([name.ljust(widths[0]), *rest])
     yield ""
-    yield "p50, p95, p99: milliseconds of one text a call; texts/s and tokens/s: many texts a call"
+    yield f"p50, p95, p99: milliseconds of one {unit[:-1]} a call; {unit}/s and tokens/s: many {unit} a call"
 
 
-def _row(precision: str, length: str, row: dict[str, Any]) -> tuple[str, ...]:
-    share = row["peak_share"]
+def _kind(described: Manifest) -> str:
+    """What the model gives, and how long its inputs may be."""
+    if described.late_interaction is not None:
+        return f"dim {described.dim} a token, document length {described.late_interaction.document_length}"
+    gives = f"dim {described.dim}"
+    if described.reranking is not None:
+        count = len(described.reranking.labels)
+        gives = f"{count} score{'' if count == 1 else 's'} a pair"
+    elif described.sparse is not None:
+        gives = f"weights of {described.dim} words"
+    return f"{gives}, max length {described.max_length}"
+
+
+def _row(unit: str, precision: str, length: str, row: dict[str, Any]) -> tuple[str, ...]:
+    share, rate = row["peak_share"], row[f"{unit}_per_second"]
     return (
         precision,
         length,
-        str(row["texts"]),
-        *(_milliseconds(row["one_text"][name]) for name in ("p50", "p95", "p99")),
-        f"{row['texts_per_second']:,.0f}" if row["texts_per_second"] >= 10 else f"{row['texts_per_second']:.1f}",
+        str(row[unit]),
+        *(_milliseconds(row[f"one_{unit[:-1]}"][name]) for name in ("p50", "p95", "p99")),
+        f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
         f"{row['tokens_per_second']:,.0f}",
         "" if share is None else f"{share:.0%}",
     )

@@ -12,16 +12,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import native
 from ..errors import FastembedRtError
+from ..manifest import CLASSES, LATE_INTERACTION, RERANKING
 from ..run import memory
 from .peak import gemm_peak, products
 
 if TYPE_CHECKING:
-    from ..models.embedding import EmbeddingModel
+    from .opening import Model
 
 BOUNDS = (16, 64, 256)  # tokens: where a bucket ends
 MOST_TEXTS = 512  # of one call
@@ -35,6 +37,7 @@ WORDS = """
     year most would world city some where between later three state such then national used made about many under part
     history river house water people night old light system company north music family group house power found early
 """.split()
+QUERY = "when did the first people come to the river"  # of a reranker's pairs
 BUILT_IN_WORDS = (5, 8, 11, 25, 40, 90, 140, 250, 350)  # of a text, so that every bucket gets some
 
 
@@ -44,9 +47,9 @@ def built_in_texts() -> list[str]:
     return [" ".join(draw.choices(WORDS, k=count)) for count in BUILT_IN_WORDS for _ in range(12)]
 
 
-def buckets(texts: Sequence[str], tokens: Sequence[int]) -> dict[str, list[tuple[str, int]]]:
-    """Texts with their number of tokens, by name of a range of tokens; no range without a text."""
-    found: dict[str, list[tuple[str, int]]] = {}
+def buckets(texts: Sequence[Any], tokens: Sequence[int]) -> dict[str, list[tuple[Any, int]]]:
+    """Texts or pairs with their number of tokens, by name of a range of tokens; no range without one."""
+    found: dict[str, list[tuple[Any, int]]] = {}
     starts = (1, *(bound + 1 for bound in BOUNDS))
     names = [*(f"{start}-{bound}" for start, bound in zip(starts, BOUNDS, strict=False)), f"{starts[-1]}+"]
     for text, count in sorted(zip(texts, tokens, strict=True), key=lambda pair: pair[1]):
@@ -77,26 +80,52 @@ def repeated(calls: Iterator[Callable[[], object]], seconds: float) -> list[floa
     return samples
 
 
-def measure_bucket(model: EmbeddingModel, texts: Sequence[tuple[str, int]], seconds: float) -> dict[str, Any]:
-    """Latency of one text a call, then texts and tokens a second of many a call."""
-    alone = itertools.cycle(text for text, _ in texts)
-    warm = [timed(lambda: model.encode(next(alone))) for _ in range(WARM)]
-    singles = repeated((partial(model.encode, text) for text in alone), SHARE_SINGLE * seconds)
-    # As many texts as several calls in the time allow: a slow model must not take minutes.
+@dataclass(frozen=True)
+class Subject:
+    """A model as it is measured, whatever its task."""
+
+    model: Model
+    encode: Callable[[Any], object]  # one input, or a list of them
+    max_length: int
+    unit: str = "texts"  # what its inputs are
+
+    @classmethod
+    def of(cls, model: Any) -> Subject:
+        """Vectors of plain texts, token vectors of documents, scores of pairs."""
+        if model.task == RERANKING:
+            return cls(model, model.predict, model.max_length, "pairs")
+        if model.task == LATE_INTERACTION:
+            return cls(model, model.encode_document, model.document_length)
+        return cls(model, model.encode, model.max_length)
+
+    def inputs(self, texts: Sequence[str]) -> list[Any]:
+        """The texts, or each with a query."""
+        return [(QUERY, text) for text in texts] if self.unit == "pairs" else list(texts)
+
+
+def measure_bucket(subject: Subject, inputs: Sequence[tuple[Any, int]], seconds: float) -> dict[str, Any]:
+    """Latency of one input a call, then inputs and tokens a second of many a call."""
+    alone = itertools.cycle(entry for entry, _ in inputs)
+    warm = [timed(lambda: subject.encode(next(alone))) for _ in range(WARM)]
+    singles = repeated((partial(subject.encode, entry) for entry in alone), SHARE_SINGLE * seconds)
+    # As many inputs as several calls in the time allow: a slow model must not take minutes.
     fitting = int((1 - SHARE_SINGLE) * seconds / 4 / min(*warm, *singles))
-    chosen = list(itertools.islice(itertools.cycle(texts), max(1, min(MOST_TEXTS, fitting))))
-    many = [text for text, _ in chosen]
-    if model.threads > 1:
-        model.encode(many)  # the session for bulk loads with the first bulk call
-    passes = repeated(itertools.repeat(partial(model.encode, many)), (1 - SHARE_SINGLE) * seconds)
+    chosen = list(itertools.islice(itertools.cycle(inputs), max(1, min(MOST_TEXTS, fitting))))
+    many = [entry for entry, _ in chosen]
+    if subject.model.threads > 1:
+        subject.encode(many)  # the session for bulk loads with the first bulk call
+    passes = repeated(itertools.repeat(partial(subject.encode, many)), (1 - SHARE_SINGLE) * seconds)
     best = len(chosen) / sorted(passes)[len(passes) // 2]
     mean_tokens = sum(count for _, count in chosen) / len(chosen)
     return {
-        "texts": len(texts),
+        subject.unit: len(inputs),
         "mean_tokens": mean_tokens,
-        "one_text": {"calls": len(singles), **{f"p{share}": percentile(singles, share) for share in PERCENTILES}},
-        "many_texts": {"calls": len(passes), "texts_a_call": len(chosen)},
-        "texts_per_second": best,
+        f"one_{subject.unit[:-1]}": {
+            "calls": len(singles),
+            **{f"p{share}": percentile(singles, share) for share in PERCENTILES},
+        },
+        f"many_{subject.unit}": {"calls": len(passes), f"{subject.unit}_a_call": len(chosen)},
+        f"{subject.unit}_per_second": best,
         "tokens_per_second": best * mean_tokens,
     }
 
@@ -108,7 +137,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         FastembedRtError: the model does not load.
     """
     start = time.perf_counter()
-    from .. import EmbeddingModel
+    import fastembed_rt
+
+    kind = getattr(fastembed_rt, CLASSES[job["task"]])
     from ..run.overflow import overflows
     from ..run.session import load_onnxruntime
 
@@ -117,14 +148,15 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     imported = time.perf_counter()
     options = {key: job[key] for key in ("provider", "precision", "threads")}
-    with EmbeddingModel(job["directory"], **options) as model:
+    with kind(job["directory"], **options) as model:
         loaded = time.perf_counter()
-        model.encode("the first text")
+        subject = Subject.of(model)
+        subject.encode(subject.inputs(["the first text"])[0])
         first = time.perf_counter()
-        texts = job["texts"] or built_in_texts()
-        tokens = [min(count, model.max_length) for count in model.count_tokens(texts).tolist()]
-        found = buckets(texts, tokens)
-        rows = {name: measure_bucket(model, part, job["seconds"] / len(found)) for name, part in found.items()}
+        inputs = subject.inputs(job["texts"] or built_in_texts())
+        tokens = [min(count, subject.max_length) for count in model.count_tokens(inputs).tolist()]
+        found = buckets(inputs, tokens)
+        rows = {name: measure_bucket(subject, part, job["seconds"] / len(found)) for name, part in found.items()}
         resident = memory.peak()  # before the peak's own matrices
         on_cpu = model.provider == "cpu"
         path, variant, threads = model.path / model.variant.graph.file, model.variant, model.threads
@@ -133,6 +165,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     for row in rows.values():
         row["peak_share"] = None if peak is None else 2 * per_token * row["tokens_per_second"] / peak
     return {
+        "unit": subject.unit,
         "precision": variant.precision,
         "graph": variant.graph.file,
         "target": variant.target,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files, manifest, native
 from ..errors import FastembedRtError, IntegrityError
-from ..hub.resolve import resolve_model
 from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..precisions import listed
@@ -23,6 +22,7 @@ from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, form
 from .arguments import add_model_arguments
 from .export import plain_prompt
+from .opening import find
 
 if TYPE_CHECKING:
     from ..run.providers import Choice
@@ -37,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare `info` and its options."""
     parser = subparsers.add_parser(
         "info",
+        epilog="example: fastembed-rt info my-model",
         help="what a model directory holds, whether it is intact, which variant loads here",
         description="Describe a model directory and check every hash in it (of a hub repository, "
         "those that the cache holds). Exit code 3 when a file is missing or altered.",
@@ -56,14 +57,7 @@ class Loading:
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts; returns 3 when a file is not what the manifest says."""
-    directory = resolve_model(
-        args.model,
-        files=lambda _: (),  # the manifest is enough: looking at a hub model must not download gigabytes
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
-    )
+    directory = find(args)  # the manifest is enough: looking at a hub model must not download gigabytes
     facts = manifest.read(directory)
     absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
     status = {record.file: file_status(directory, record, absent) for record in facts.files}
@@ -231,10 +225,21 @@ def _variants(facts: Manifest) -> Iterator[tuple[Manifest, Variant]]:
 
 
 def _fingerprint(facts: Manifest, variant: Variant) -> str | None:
-    """Of the vectors that plain `encode` gives; scores, which nobody stores, have none."""
+    """Of the vectors that plain `encode` gives, or `encode_document` alone; scores, which nobody stores, have none."""
     if facts.reranking is not None:
         return None
+    from . import provenance  # only here: other commands start without it
+
     prompt = facts.prompts[facts.default_prompt_name] if facts.default_prompt_name is not None else ""
+    if facts.sparse is not None:
+        most = facts.sparse.max_active_dims
+        return provenance.of_words(facts, variant, prompt=prompt, max_length=facts.max_length, most=most)
+    if facts.late_interaction is not None:
+        from ..models.prompts import DOCUMENT_PROMPTS  # only here: models are not needed to start
+
+        prompt = next((facts.prompts[name] for name in DOCUMENT_PROMPTS if name in facts.prompts), "")
+        length, role = facts.late_interaction.document_length, provenance.DOCUMENTS
+        return provenance.of_late_interaction(facts, variant, prompt=prompt, length=length, role=role)
     return fingerprint(
         facts,
         variant,
@@ -253,12 +258,10 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     if facts.task != manifest.EMBEDDING:
         yield "task", f"{facts.task}, opened by fastembed_rt.{manifest.CLASSES[facts.task]}"
     yield from _scores(facts.reranking) if facts.reranking is not None else _vectors(facts)
-    room = facts.max_positions
-    yield (
-        "max length",
-        f"{facts.max_length} tokens" + (f", can be raised to {room}" if room > facts.max_length else ""),
-    )
-    if facts.reranking is None:
+    yield from _lengths(facts)
+    if facts.late_interaction is not None:
+        yield "similarity", facts.late_interaction.similarity
+    elif facts.reranking is None:
         yield "similarity", facts.similarity
     for name, prompt in facts.prompts.items():
         default = " (default)" if name == facts.default_prompt_name else ""
@@ -292,8 +295,31 @@ def _int8_here(facts: Manifest) -> str:
     return f"target native: {own}; target cpu: {stock}"
 
 
+def _lengths(facts: Manifest) -> Iterator[tuple[str, str]]:
+    about, room = facts.late_interaction, facts.max_positions
+    raised = f", can be raised to {room}"
+    if about is None:
+        yield "max length", f"{facts.max_length} tokens" + (raised if room > facts.max_length else "")
+        return
+    filled = f", filled up to {about.expansion_length}" if about.expansion_length else ""
+    yield "query length", f"{about.query_length} tokens{filled}" + (raised if room > about.query_length else "")
+    yield "document length", f"{about.document_length} tokens" + (raised if room > about.document_length else "")
+    for name, skipped in (("queries", about.query_skiplist), ("documents", about.document_skiplist)):
+        if skipped:
+            yield "skipped", f"of {name}: {len(skipped)} kinds of token, which have no vector"
+
+
 def _vectors(facts: Manifest) -> Iterator[tuple[str, str]]:
-    yield "dim", str(facts.dim)
+    if facts.late_interaction is not None:
+        yield "dim", f"{facts.dim}, a vector a token"
+        yield "normalize", "yes" if facts.normalize else "no"
+        return
+    most = facts.sparse.max_active_dims if facts.sparse is not None else None
+    kept = "" if most is None else f", the {most} heaviest are kept"
+    yield "dim", f"{facts.dim} words{kept}" if facts.sparse is not None else str(facts.dim)
+    states = sorted({variant.tokens.dim for variant in facts.variants if variant.tokens is not None})
+    if states:
+        yield "token vectors", f"dim {', '.join(map(str, states))}; embed --tokens"
     yield (
         "pooling",
         ", ".join(facts.pooling) + ("" if facts.include_prompt else ", without the prompt's tokens"),

@@ -1,7 +1,7 @@
 """What `embed` knows of an output beyond its vectors: the fingerprint beside it, and whether more rows fit behind it.
 
 A .npy file has no room for metadata and a line of JSON belongs to its text, so both get a small file of JSON under
-their name with `.json` behind it. A Parquet file holds its fingerprint inside.
+their name with `.json` behind it. Parquet and .npz files hold their fingerprint inside.
 """
 
 from __future__ import annotations
@@ -9,16 +9,47 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidInputError, OutputExistsError
+from ..manifest import Manifest, Variant
+from ..vectors.fingerprint import fingerprint
+from ..vectors.quantized import FLOAT32, form
 from . import compressed
-from .writers import NPY_HEADER_BYTES, STDOUT
+from .layouts import NPY_HEADER_BYTES, Dense, Layout
+from .writers import STDOUT
 
 KEY = "fingerprint"
+QUERIES, DOCUMENTS = "queries", "documents"
 BESIDE = ("npy", "jsonl")  # formats with a file beside them, and those that can grow
+
+
+def of_tokens(dense: str, width: int) -> str:
+    """Fingerprint of a dense model's token states, from that of its vectors."""
+    return f"{dense}-tokens{width}"
+
+
+def of_words(described: Manifest, variant: Variant, *, prompt: str, max_length: int, most: int | None) -> str:
+    """Fingerprint of sparse vectors, of which the `most` heaviest words are kept."""
+    return _of_raw(described, variant, prompt, max_length) + ("" if most is None else f"-top{most}")
+
+
+def of_late_interaction(described: Manifest, variant: Variant, *, prompt: str, length: int, role: str) -> str:
+    """Fingerprint of the token vectors of QUERIES or DOCUMENTS."""
+    return f"{_of_raw(described, variant, prompt, length)}-{role}"
+
+
+def _of_raw(described: Manifest, variant: Variant, prompt: str, max_length: int) -> str:
+    return fingerprint(
+        described,
+        variant,
+        form(FLOAT32, described.dim),
+        prompt=prompt,
+        normalize=described.normalize,
+        max_length=max_length,
+        chunked=False,
+    )
 
 
 def beside(target: str) -> Path:
@@ -44,8 +75,8 @@ def check_append(target: str, output_format: str) -> str | None:
         raise InvalidInputError("--append is for a file; name one with -o")
     if output_format not in BESIDE:
         raise InvalidInputError(
-            f"{output_format} files end with an index of what is in them and cannot grow; "
-            "write another file beside it, readers take a folder of them as one table"
+            f"{output_format} files end with an index of what is in them and cannot grow; write another file beside it"
+            + (", readers take a folder of them as one table" if output_format == "parquet" else "")
         )
     if compressed.split(target)[1]:
         raise InvalidInputError(f"{target} is compressed and cannot grow; write another file beside it")
@@ -74,7 +105,7 @@ def check_same(target: str, found: str | None, wanted: str) -> None:
         raise InvalidInputError(f"{target} holds vectors of {found}, these would be {wanted}; write another file")
 
 
-def check_end(target: str, output_format: str, width: int, dtype: np.dtype[Any]) -> None:
+def check_end(target: str, output_format: str, layout: Layout) -> None:
     """Raise InvalidInputError unless the file is whole, so that a row can follow its last one."""
     with Path(target).open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -82,6 +113,7 @@ def check_end(target: str, output_format: str, width: int, dtype: np.dtype[Any])
             stream.seek(max(size - 1, 0))
             whole = size == 0 or stream.read(1) == b"\n"
         else:
+            assert isinstance(layout, Dense)
             stream.seek(0)
             try:
                 magic = np.lib.format.read_magic(stream)
@@ -89,8 +121,8 @@ def check_end(target: str, output_format: str, width: int, dtype: np.dtype[Any])
             except (ValueError, TypeError) as error:
                 raise InvalidInputError(f"{target} is not a .npy file that embed wrote ({error})") from error
             ours = magic == (1, 0) and stream.tell() == NPY_HEADER_BYTES and not fortran
-            fits = found == dtype and tuple(numbers) == (width,)
-            whole = ours and fits and size == NPY_HEADER_BYTES + rows * width * dtype.itemsize
+            fits = found == layout.dtype and tuple(numbers) == (layout.width,)
+            whole = ours and fits and size == NPY_HEADER_BYTES + rows * layout.width * layout.dtype.itemsize
     if not whole:
         raise InvalidInputError(f"{target} is not as embed wrote it, another tool changed it; write another file")
 

@@ -5,6 +5,7 @@ Knows files and formats, no model. Nothing is guessed: what cannot be read names
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import json
@@ -29,18 +30,21 @@ ENDINGS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", 
 
 
 class Record(NamedTuple):
-    """One text to embed, with the id its row carries when an id column was asked for."""
+    """One text, with the id that its row carries, and the other text of a pair, when these were asked for."""
 
     text: str
     id: str | int | None = None
+    second: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a row keeps its text and, if asked for, its id."""
+    """Where a row keeps its text and, if asked for, its id, and the other text of a pair."""
 
     text: str = "text"
     id: str | None = None
+    second: str | None = None
+    option: str = "--column"  # which names the texts, for messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,19 @@ def find_source(name: str, given_format: str | None = None) -> Source:
     if input_format == "parquet":
         require_parquet()
     return Source(name=name, format=input_format)
+
+
+def sources(args: argparse.Namespace) -> list[Source]:
+    """What `arguments.add_input_arguments` took, in order."""
+    return [find_source(name, args.input_format) for name in args.inputs or [STDIN]]
+
+
+def check_columns(args: argparse.Namespace, formats: set[str]) -> None:
+    """Raise InvalidInputError where an option asks for a column of files that have none."""
+    if args.column is not None and formats == {"txt"}:
+        raise InvalidInputError("--column is for jsonl, csv and parquet, the input is txt; pass --input-format")
+    if args.id_column is not None and "txt" in formats:
+        raise InvalidInputError("txt has no ids for --id-column; use jsonl, csv or parquet, or pass --input-format")
 
 
 def read(sources: Sequence[Source], columns: Columns) -> Iterator[Record]:
@@ -140,6 +157,8 @@ def read_txt(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
     """One text a line, without its \\n or \\r\\n; an empty line is an empty text."""
     if columns.id is not None:
         raise InvalidInputError(f"{label} is txt and has no column {columns.id!r}; ids need jsonl, csv or parquet")
+    if columns.second is not None:
+        raise InvalidInputError(f"{label} is txt and has one text a line; pairs need jsonl, csv or parquet")
     for line in _decoded_lines(stream, label):
         if line.endswith("\r\n"):
             yield Record(line[:-2])
@@ -162,11 +181,20 @@ def read_jsonl(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Recor
         if isinstance(value, str):
             if columns.id is not None:
                 raise InvalidInputError(f"{where}: a string has no {columns.id!r}; write objects, or drop --id-column")
+            if columns.second is not None:
+                raise InvalidInputError(
+                    f"{where}: a string is no pair; write objects with {columns.text!r} and {columns.second!r}"
+                )
             record = Record(_text(value, where))
         elif isinstance(value, dict):
-            text = _text(_member(value, columns.text, where, "--column"), where)
+            text = _text(_member(value, columns.text, where, columns.option), where)
             found = None if columns.id is None else _member(value, columns.id, where, "--id-column")
-            record = Record(text, None if columns.id is None else _id(found, where))
+            other = None if columns.second is None else _member(value, columns.second, where, columns.option)
+            record = Record(
+                text,
+                None if columns.id is None else _id(found, where),
+                None if columns.second is None else _text(other, where),
+            )
         else:
             raise InvalidInputError(f"{where}: {_kind(value)} where a string or an object was expected")
         yield record
@@ -180,8 +208,9 @@ def read_csv(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
         header = next(rows, None)
         if header is None:
             raise InvalidInputError(f"{label} is empty; csv starts with a header that names its columns")
-        text_at = _position(header, columns.text, label, "--column")
+        text_at = _position(header, columns.text, label, columns.option)
         id_at = None if columns.id is None else _position(header, columns.id, label, "--id-column")
+        second_at = None if columns.second is None else _position(header, columns.second, label, columns.option)
         for row in rows:
             if not row:
                 continue
@@ -190,7 +219,8 @@ def read_csv(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
                     f"{label}, line {rows.line_num}: {len(row)} fields under a header of {len(header)}; "
                     "quote the texts that hold commas"
                 )
-            yield Record(row[text_at], None if id_at is None else row[id_at])
+            given_id, other = (None if place is None else row[place] for place in (id_at, second_at))
+            yield Record(row[text_at], given_id, other)
     except csv.Error as error:
         raise InvalidInputError(f"{label}, line {rows.line_num}: not CSV ({error})") from error
 
@@ -212,23 +242,29 @@ def read_parquet(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Rec
 
 def _parquet_records(file: Any, label: str, columns: Columns, types: Any) -> Iterator[Record]:
     schema = file.schema_arrow
-    wanted = [columns.text]
-    _position(schema.names, columns.text, label, "--column")
+    texts = [name for name in (columns.text, columns.second) if name is not None]
+    for name in texts:
+        _position(schema.names, name, label, columns.option)
+        column_type = schema.field(name).type
+        value_type = column_type.value_type if types.is_dictionary(column_type) else column_type
+        if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
+            raise InvalidInputError(f"{label}: column {name!r} holds {column_type}, not strings; pass {columns.option}")
     if columns.id is not None:
         _position(schema.names, columns.id, label, "--id-column")
-        wanted.append(columns.id)
-    column_type = schema.field(columns.text).type
-    value_type = column_type.value_type if types.is_dictionary(column_type) else column_type
-    if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
-        raise InvalidInputError(f"{label}: column {columns.text!r} holds {column_type}, not strings; pass --column")
+    wanted = list(dict.fromkeys([*texts, *([] if columns.id is None else [columns.id])]))
     row = 0
     for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted):
-        texts = batch.column(columns.text).to_pylist()
-        ids = [None] * len(texts) if columns.id is None else batch.column(columns.id).to_pylist()
-        for text, found in zip(texts, ids, strict=True):
+        nothing = [None] * batch.num_rows
+        named = (columns.text, columns.id, columns.second)
+        lists = [nothing if name is None else batch.column(name).to_pylist() for name in named]
+        for text, found, other in zip(*lists, strict=True):
             row += 1
             where = f"{label}, row {row}"
-            yield Record(_text(text, where), None if columns.id is None else _id(found, where))
+            yield Record(
+                _text(text, where),
+                None if columns.id is None else _id(found, where),
+                None if columns.second is None else _text(other, where),
+            )
 
 
 def _position(names: Sequence[str], name: str, label: str, option: str) -> int:

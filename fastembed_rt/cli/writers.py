@@ -1,6 +1,7 @@
-"""Outputs of `embed`: vectors as .npy, JSON lines or Parquet, complete under their name or not there at all.
+"""Outputs of the commands: .npy, .npz, JSON lines or Parquet, complete under their name or not there at all.
 
-Knows files and formats, no model. Rows are written as they come; only their number waits for the end.
+Knows files and formats, no model; what of a vector goes into them, layouts.py says. Rows are written as they come;
+only their number waits for the end.
 """
 
 from __future__ import annotations
@@ -17,27 +18,32 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from ..errors import FastembedRtError, InvalidInputError, OutputExistsError
+from ..precisions import listed
 from ..system import leftovers
 from . import compressed
 from .readers import Record, require_parquet
 
+if TYPE_CHECKING:
+    from .layouts import Layout
+
 STDOUT = "-"
-NPY_HEADER_BYTES = 128  # room for any shape, and a multiple of 64: what the format asks for, so that a map is aligned
-PARQUET_ROWS = 1024  # rows held back and written as one row group
+PARQUET_ROWS = 1024  # rows held back and written as one row group, or fewer where they are large:
+PARQUET_NUMBERS = 4_000_000
 
-ENDINGS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+ENDINGS = {".npy": "npy", ".npz": "npz", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
-FLOAT32 = np.dtype(np.float32)
+ARRAYS = {"npy": "vectors of one length", "npz": "sparse vectors and token vectors"}  # formats of numpy
 FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in a Parquet file's metadata
 
-Vector: TypeAlias = NDArray[Any]
-Rows: TypeAlias = Iterator[tuple[Record, Vector]]
+
+class NotFiniteError(FastembedRtError):
+    """Infinity or NaN, for which JSON has no number."""
+
+
+Rows: TypeAlias = Iterator[tuple[Record, Any]]  # a text, and what the layout takes for it
 
 
 def find_format(target: str, given_format: str | None = None) -> str:
@@ -59,6 +65,15 @@ def find_format(target: str, given_format: str | None = None) -> str:
     if output_format == "parquet":
         require_parquet()
     return output_format
+
+
+def check_layout(output_format: str, layout: type[Layout] | Layout) -> None:
+    """Raise InvalidInputError where a format cannot hold what is to be written."""
+    if output_format in ARRAYS and output_format != layout.arrays_in:
+        fitting = [name for name in WRITERS if name not in ARRAYS or name == layout.arrays_in]
+        raise InvalidInputError(
+            f"{output_format} holds {ARRAYS[output_format]}; {layout.plural} go into {listed(fitting, 'or')}"
+        )
 
 
 def check_target(target: str, *, force: bool) -> None:
@@ -145,90 +160,45 @@ def _state(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def write_npy(
-    stream: BinaryIO,
-    rows: Rows,
-    dim: int,
-    with_ids: bool = False,
-    *,
-    dtype: np.dtype[Any] = FLOAT32,
-    fingerprint: str = "",
+def write_arrays(
+    stream: BinaryIO, rows: Rows, layout: Layout, with_ids: bool = False, *, fingerprint: str = ""
 ) -> None:
-    """(n, dim) in input order, n patched into the header at the end; texts and ids are left out.
-
-    A stream at the end of such a file gets more rows.
-    """
-    little = dtype.newbyteorder("<")
-    row_bytes = dim * dtype.itemsize
-    count = max(stream.tell() - NPY_HEADER_BYTES, 0) // row_bytes
-    if count == 0:
-        stream.seek(0)
-        stream.write(npy_header(0, dim, little.str))
-    for _, vector in rows:
-        stream.write(vector.astype(little, copy=False).tobytes())
-        count += 1
-    stream.seek(0)
-    stream.write(npy_header(count, dim, little.str))
-    stream.seek(0, os.SEEK_END)
+    """Numbers in input order, as numpy reads them; texts and ids are left out."""
+    layout.write_arrays(stream, (value for _, value in rows), fingerprint)
 
 
-def npy_header(count: int, dim: int, descr: str = "<f4") -> bytes:
-    """Header of a version 1.0 .npy file of (count, dim), always NPY_HEADER_BYTES long."""
-    fields = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({count}, {dim}), }}"
-    prefix = b"\x93NUMPY\x01\x00"
-    room = NPY_HEADER_BYTES - len(prefix) - 2
-    return prefix + room.to_bytes(2, "little") + fields.ljust(room - 1).encode("ascii") + b"\n"
-
-
-def write_jsonl(
-    stream: BinaryIO,
-    rows: Rows,
-    dim: int,
-    with_ids: bool = False,
-    *,
-    dtype: np.dtype[Any] = FLOAT32,
-    fingerprint: str = "",
-) -> None:
-    """An object a line: id (if asked for), text, embedding; nine digits give every float32 back exactly.
+def write_jsonl(stream: BinaryIO, rows: Rows, layout: Layout, with_ids: bool = False, *, fingerprint: str = "") -> None:
+    """An object a line: id (if asked for), text, and what the layout says.
 
     Raises:
-        FastembedRtError: a vector that is not finite, which JSON cannot say.
+        FastembedRtError: a number that is not finite, which JSON cannot say.
     """
-    # One format string for the whole vector: several times faster than json.dumps, and it never writes an
-    # integer, which would lose the sign of -0.0.
-    template = ", ".join(["%.8e" if dtype.kind == "f" else "%d"] * dim)
-    for record, vector in rows:
-        if not np.isfinite(vector).all():
+    for record, value in rows:
+        try:
+            members = layout.json(value)
+        except NotFiniteError:
             raise FastembedRtError(
-                f"the vector of {record.text[:40]!r} is not finite and JSON has no such number; "
-                "write npy to look at it, or another precision"
-            )
+                f"the result for {record.text[:40]!r} is not finite and JSON has no such number; "
+                f"write {layout.arrays_in or 'parquet'} to look at it, or take another precision"
+            ) from None
         given_id = f'"id": {dumps(record.id, ensure_ascii=False)}, ' if with_ids else ""
         text = dumps(record.text, ensure_ascii=False)
-        line = f'{{{given_id}"text": {text}, "embedding": [{template % tuple(vector.tolist())}]}}\n'
-        stream.write(line.encode("utf-8"))
+        stream.write(f'{{{given_id}"text": {text}, {members}}}\n'.encode())
         if not stream.seekable():
             stream.flush()  # whoever reads the pipe gets every vector at once; a line fills the buffer anyway
 
 
 def write_parquet(
-    stream: BinaryIO,
-    rows: Rows,
-    dim: int,
-    with_ids: bool = False,
-    *,
-    dtype: np.dtype[Any] = FLOAT32,
-    fingerprint: str = "",
+    stream: BinaryIO, rows: Rows, layout: Layout, with_ids: bool = False, *, fingerprint: str = ""
 ) -> None:
-    """Columns id (if asked for: string or int64, as the first one is), text, embedding (numbers of fixed size).
+    """Columns id (if asked for: string or int64, as the first one is), text, and those of the layout.
 
     Raises:
         InvalidInputError: ids of both kinds, or an integer beyond 64 bits.
     """
     pyarrow, parquet = require_parquet()
-    chunk = list(itertools.islice(rows, PARQUET_ROWS))
-    number = pyarrow.from_numpy_dtype(dtype)
-    fields = [("text", pyarrow.string()), ("embedding", pyarrow.list_(number, dim))]
+    chunk = _chunk(rows, layout)
+    fields = [("text", pyarrow.string()), *layout.fields(pyarrow)]
     if with_ids:
         integers = bool(chunk) and isinstance(chunk[0][0].id, int)
         fields.insert(0, ("id", pyarrow.int64() if integers else pyarrow.string()))
@@ -236,15 +206,26 @@ def write_parquet(
     # Vectors have no repeated values: dictionaries are for the other columns.
     with parquet.ParquetWriter(stream, schema, use_dictionary=["id", "text"]) as writer:
         while chunk:
-            flat = np.concatenate([vector for _, vector in chunk])
             columns = [
                 pyarrow.array([record.text for record, _ in chunk], pyarrow.string()),
-                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat, number), dim),
+                *layout.columns(pyarrow, [value for _, value in chunk]),
             ]
             if with_ids:
                 columns.insert(0, _id_column([record.id for record, _ in chunk], schema.field("id").type))
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
-            chunk = list(itertools.islice(rows, PARQUET_ROWS))
+            chunk = _chunk(rows, layout)
+
+
+def _chunk(rows: Rows, layout: Layout) -> list[tuple[Record, Any]]:
+    """The next rows for one row group, none at the end; bounded in number and in what they hold."""
+    chunk: list[tuple[Record, Any]] = []
+    numbers = 0
+    for record, value in itertools.islice(rows, PARQUET_ROWS):
+        chunk.append((record, value))
+        numbers += layout.size(value)
+        if numbers >= PARQUET_NUMBERS:
+            break
+    return chunk
 
 
 def _id_column(ids: Sequence[str | int | None], id_type: Any) -> Any:
@@ -259,23 +240,17 @@ def _id_column(ids: Sequence[str | int | None], id_type: Any) -> Any:
 
 
 class Writer(Protocol):
-    """Writes rows of `dim` numbers to a stream; `fingerprint` goes where the format has room for it."""
+    """Writes rows to a stream; `fingerprint` goes where the format has room for it."""
 
     def __call__(
-        self,
-        stream: BinaryIO,
-        rows: Rows,
-        dim: int,
-        with_ids: bool = False,
-        *,
-        dtype: np.dtype[Any] = FLOAT32,
-        fingerprint: str = "",
+        self, stream: BinaryIO, rows: Rows, layout: Layout, with_ids: bool = False, *, fingerprint: str = ""
     ) -> None:
         """Write all rows."""
 
 
 WRITERS: Mapping[str, Writer] = {
-    "npy": write_npy,
+    "npy": write_arrays,
+    "npz": write_arrays,
     "jsonl": write_jsonl,
     "parquet": write_parquet,
 }

@@ -215,7 +215,7 @@ class EmbeddingModel(WithRoles):
         if output != SENTENCE:
             from .token_states import encode_tokens  # only here: few calls want it
 
-            _check_output(output, precision, truncate_dim=truncate_dim, normalize=normalize, ranges=ranges)
+            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
             settings = self._settings(prompt_name, prompt, None, None)
             return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
@@ -341,14 +341,21 @@ class EmbeddingModel(WithRoles):
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
         on_null: str = "error",
-    ) -> Iterator[Array]:
-        """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory.
+        output: str = SENTENCE,
+    ) -> Iterator[Any]:
+        """Vectors (dim,) of any number of texts, one by one and in order, in bounded memory; or their `TokenVectors`.
 
         Arguments and errors as for `encode`; an error names the text by its number from the beginning. int8 and uint8
         need ranges or calibration_embeddings: the vectors to come are not known.
         """
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode for a single text")
+        if output != SENTENCE:
+            from .token_states import embed_tokens
+
+            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
+            settings = self._settings(prompt_name, prompt, None, None)
+            return embed_tokens(self, check_iterable(inputs), settings, on_null)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
         if to_store.needs_ranges:
@@ -454,13 +461,25 @@ class _Call:
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
 
 
-def _check_output(output: str, precision: str, **options: Any) -> None:
-    """What `encode` gives where it does not give vectors of texts, which alone have some of its options."""
+def _check_output(
+    output: str,
+    truncate_dim: int | None,
+    normalize: bool | None,
+    precision: str,
+    ranges: npt.ArrayLike | None,
+    calibration_embeddings: npt.ArrayLike | None,
+) -> None:
+    """Raise InvalidInputError unless a call wants vectors of tokens, and nothing of them that they do not have."""
     if output != TOKENS:
         raise InvalidInputError(f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}")
-    given = [name for name, value in options.items() if value is not None]
-    if precision != FLOAT32:
-        given.append("precision")
+    foreign = {
+        "truncate_dim": truncate_dim,
+        "normalize": normalize,
+        "ranges": ranges,
+        "calibration_embeddings": calibration_embeddings,
+        "precision": None if precision == FLOAT32 else precision,
+    }
+    given = [name for name, value in foreign.items() if value is not None]
     if given:
         raise InvalidInputError(
             f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"

@@ -224,10 +224,26 @@ class LateInteractionModel(LoadedModel):
         on_null: str = "error",
     ) -> Iterator[Vectors]:
         """Token vectors (tokens, dim) of any number of documents, one by one and in order, in bounded memory."""
+        prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
+        return self._stream(inputs, self._call(self._documents, prompts), on_null)
+
+    @answered
+    def embed_queries(
+        self,
+        inputs: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        on_null: str = "error",
+    ) -> Iterator[Vectors]:
+        """Token vectors (tokens, dim) of any number of queries, as `embed_documents` gives those of documents."""
+        prompts = self._prompts.for_role(QUERY_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
+        return self._stream(inputs, self._call(self._queries, prompts), on_null)
+
+    def _stream(self, inputs: Iterable[str], call: _Call, on_null: str) -> Iterator[Vectors]:
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode_document for one text")
-        prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
-        work, _ = asked(self._call(self._documents, prompts), on_null, self._nothing, return_tokens=False)
+        work, _ = asked(call, on_null, self._nothing, return_tokens=False)
         return self._one_by_one(windows(check_iterable(inputs), STREAM_TEXTS, nulls=on_null != ERROR), work)
 
     @answered

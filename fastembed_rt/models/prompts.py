@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidInputError, InvalidTypeError
@@ -12,6 +12,7 @@ from .options import checked_prompts
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
+ROLE_PROMPTS = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}
 
 
 class Prompts:
@@ -50,11 +51,16 @@ class Prompts:
         return self.by_name[name]
 
     def for_role(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        """A call's options with the first of the prompts `names` that there is, unless they have one already.
+        """A call's options with the first of the prompts `names` that there is, unless they have one already."""
+        return of_role(names, self.by_name, options)
 
-        Without such a prompt: none at all, not the default one, which is for plain `encode`.
-        """
-        if options.get("prompt_name") is not None or options.get("prompt") is not None:
-            return options
-        found = next((name for name in names if name in self.by_name), None)
-        return {**options, **({"prompt_name": found} if found else {"prompt": ""})}
+
+def of_role(names: Sequence[str], by_name: Mapping[str, str], options: dict[str, Any]) -> dict[str, Any]:
+    """A call's options with the first of the prompts `names` that there is, unless they have one already.
+
+    Without such a prompt: none at all, not the default one, which is for plain `encode`.
+    """
+    if options.get("prompt_name") is not None or options.get("prompt") is not None:
+        return options
+    found = next((name for name in names if name in by_name), None)
+    return {**options, **({"prompt_name": found} if found else {"prompt": ""})}

@@ -5,9 +5,8 @@ Vectors of spans out of one pass over the whole text are late chunking (Guenther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from ..run.contract import Split
 from ..text.columns import Texts
 from ..text.pieces import Pieces, pieces
 from ..text.tokenizer import Tokenized, check_texts
-from ..text.windows import ERROR, Window
+from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from .embedding import TOKENS, EmbeddingModel
-from .extras import lists
+from .extras import asked, lists
 from .late_interaction import feeds, split
 from .opening import Source, chosen_variant
 from .options import Settings
@@ -53,6 +52,11 @@ class TokenEncoder(EmbeddingModel):
     def graph(self) -> TokenGraph:
         """What runs."""
         return token_graph(super()._chosen(self._source), str(self.path))
+
+    def nothing(self) -> TokenVectors:
+        """Of a row without a text."""
+        vectors, offsets = np.empty((0, self.graph.dim), np.float32), np.empty((0, 2), np.int64)
+        return TokenVectors(vectors, offsets, np.empty(0, bool), np.empty(0, np.int64))
 
     def _chosen(self, source: Source) -> Variant:
         found = chosen_variant(self.manifest, source)
@@ -108,11 +112,15 @@ def encode_tokens(
 ) -> Any:
     """TokenVectors of a text, or of each text: see EmbeddingModel.encode."""
     encoder = token_encoder(model)
-    width = encoder.graph.dim
-    none = (np.empty((0, width), np.float32), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64))
     call = TokensCall(encoder, settings)
-    zero = partial(TokenVectors, *none)
-    return lists(encoder._work, inputs, call, show, on_null, zero, return_tokens=return_tokens)
+    return lists(encoder._work, inputs, call, show, on_null, encoder.nothing, return_tokens=return_tokens)
+
+
+def embed_tokens(model: EmbeddingModel, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Any]:
+    """TokenVectors of texts, one by one: see EmbeddingModel.embed."""
+    encoder = token_encoder(model)
+    work, _ = asked(TokensCall(encoder, settings), on_null, encoder.nothing, return_tokens=False)
+    return encoder._one_by_one(windows(inputs, STREAM_TEXTS, nulls=on_null != ERROR), work)
 
 
 def encode_spans(

@@ -278,6 +278,7 @@ def test_int8_on_our_own_operators_where_all_tokens_see_each_other(
 def test_streams_asyncio_and_prompts(model: LateInteractionModel, checkpoint: Path) -> None:
     documents = model.encode_document(TEXTS)
     assert_same(list(model.embed_documents(iter(TEXTS))), documents, REORDERED)
+    assert_same(list(model.embed_queries(iter(TEXTS))), model.encode_query(TEXTS), REORDERED)
     assert_same(asyncio.run(model.aencode_document(TEXTS)), documents, REORDERED)
     assert_same([asyncio.run(model.aencode_query("a cat"))], [model.encode_query("a cat")], REORDERED)
     assert_same(model.encode_query(TEXTS, prompt="a dog "), reference(checkpoint).encode_query(TEXTS, prompt="a dog "))

@@ -164,6 +164,8 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
     for name in ("my-finetuned-model", "texts.txt", "ranges.npy"):
         (tmp_path / name).symlink_to(workspace / name)
     (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
+    for name in ("my-reranker", "my-colbert"):
+        (tmp_path / name).symlink_to(workspace / name)
     done = []
     for page in ("export.md", "run.md", "stored-vectors.md", "other-heads.md"):
         for words in commands(page):
@@ -171,7 +173,17 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
             if not skipped:
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
-    assert done == ["export", "export", "verify", "export", "embed", "info", "embed", "embed", "export"]
+    assert done == [
+        *["export", "export", "verify"],
+        *["export", "embed", "embed", "rerank", "similar", "info"],
+        *["embed", "embed"],
+        *["export", "rerank", "embed", "embed"],
+    ]
+    with np.load("passages.npz") as arrays:
+        assert len(arrays["lengths"]) == 3
+        assert arrays["token_embeddings"].shape == (arrays["lengths"].sum(), 8)
+    with np.load("weights.npz") as arrays:
+        assert arrays["shape"][0] == len(arrays["indptr"]) - 1 == 3
     assert np.load("vectors.npy").shape == (3, DIMS)
     codes = np.load("codes.npy")
     assert codes.shape == (3, DIMS)

@@ -128,8 +128,13 @@ def test_neighbours_and_batches_change_nothing(directory: Path, reference: Refer
     texts = [f"{'a dog runs ' * (k % 7)}the cat {k}" for k in range(150)]
     with EmbeddingModel(directory, threads=2) as model:
         assert len(model.encode(texts, output="tokens")) == len(texts)
-        for text, found in zip(texts, model.encode(texts, output="tokens"), strict=True):
+        stream = model.embed(iter(texts), output="tokens")
+        for text, found, streamed in zip(texts, model.encode(texts, output="tokens"), stream, strict=True):
             close(found.vectors, reference.states(reference.whole(text)[0]))
+            close(streamed.vectors, found.vectors)
+            assert np.array_equal(streamed.offsets, found.offsets)
+        with pytest.raises(InvalidInputError, match="truncate_dim is for vectors of texts"):
+            model.embed(texts, output="tokens", truncate_dim=5)
         before = model.stats
         spans = model.encode_spans(texts, [sentences(text) for text in texts])
         assert model.stats.texts == before.texts + len(texts)

@@ -170,7 +170,14 @@ def test_the_worker_measures_in_this_process_too(
 ) -> None:
     """The worker runs in a process of its own, which these calls repeat where a debugger and coverage see it."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    job = {"directory": str(two_precisions), "provider": "cpu", "threads": 2, "seconds": 0.2, "texts": None}
+    job = {
+        "task": "embedding",
+        "directory": str(two_precisions),
+        "provider": "cpu",
+        "threads": 2,
+        "seconds": 0.2,
+        "texts": None,
+    }
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**job, "precision": "fp32"})))
     assert bench_worker.main() == 0
     found = json.loads(capsys.readouterr().out)

@@ -43,9 +43,10 @@ def vector_of(text: str, dim: int = DIM) -> npt.NDArray[np.float32]:
 class StandInModel:
     """Takes texts ahead in batches, as the real one does, and remembers what it was asked."""
 
+    task = "embedding"
     default_prompt_name: str | None = None
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, options: object) -> None:
         self.args = args
         self.dim = args.truncate_dim or DIM
         self.max_length = 8
@@ -75,8 +76,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[StandInModel]:
     """Every model that `embed` opens in the test."""
     opened: list[StandInModel] = []
 
-    def open_model(args: argparse.Namespace) -> StandInModel:
-        opened.append(StandInModel(args))
+    def open_model(args: argparse.Namespace, options: object) -> StandInModel:
+        opened.append(StandInModel(args, options))
         return opened[-1]
 
     monkeypatch.setattr(embed, "open_model", open_model)

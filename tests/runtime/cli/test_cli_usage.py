@@ -10,7 +10,18 @@ import pytest
 from fastembed_rt import cli
 
 NOTHING = "/nonexistent"  # a name that is never asked of the hub
-REQUIRED = {"export": 1, "embed": 1, "verify": 1, "info": 1, "bench": 1, "push": 2, "doctor": 0}
+REQUIRED = {
+    "export": 1,
+    "embed": 1,
+    "rerank": 2,
+    "similar": 1,
+    "verify": 1,
+    "info": 1,
+    "bench": 1,
+    "push": 2,
+    "doctor": 0,
+}
+MOST = {**REQUIRED, "similar": 3}  # of words that are no options
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -28,9 +39,9 @@ def test_an_unknown_option_prints_the_usage_of_its_command(name: str, capsys: py
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: --bogus"
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "embed"])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "rerank")])
 def test_a_word_too_many_does_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    err = refused(capsys, name, *[NOTHING] * REQUIRED[name], "another")
+    err = refused(capsys, name, *[NOTHING] * MOST[name], "another")
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: another"
 
 
@@ -90,7 +101,7 @@ def test_a_wrong_value_says_what_is_possible(words: str, said: str, capsys: pyte
         ("--ranges none.npy --output-precision int8", "none.npy does not exist"),
         ("--ranges none.npy", "drop it"),
         ("--output-precision int8", "needs --ranges"),
-        ("-o x.feather", "does not tell its format (.npy, .jsonl, .ndjson, .parquet)"),
+        ("-o x.feather", "does not tell its format (.npy, .npz, .jsonl, .ndjson, .parquet)"),
         ("-o nowhere/x.npy", "does not exist; create it"),
         ("--append", "--append is for a file"),
     ],

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from fastembed_rt.cli import readers, writers
+from fastembed_rt.cli import layouts, readers, writers
 from fastembed_rt.cli.readers import Columns, Record
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, MissingDependencyError, OutputExistsError
 
@@ -62,7 +62,7 @@ def parquet_bytes(**columns: Any) -> bytes:
 def write(name: str, records: Sequence[Record], matrix: Vector, *, with_ids: bool = False) -> bytes:
     stream = io.BytesIO()
     rows = zip(records, matrix, strict=True)
-    writers.WRITERS[name](stream, rows, matrix.shape[1], with_ids)
+    writers.WRITERS[name](stream, rows, layouts.Dense(matrix.shape[1]), with_ids)
     return stream.getvalue()
 
 
@@ -302,8 +302,8 @@ def test_parquet_refuses_ids_that_do_not_fit_the_first(second: str | int) -> Non
 
 @pytest.mark.parametrize(("count", "dim"), [(0, 1), (1, 384), (10**19, 10**6)])
 def test_the_npy_header_has_room_for_any_shape(count: int, dim: int) -> None:
-    header = writers.npy_header(count, dim)
-    assert len(header) == writers.NPY_HEADER_BYTES
+    header = layouts.npy_header(count, dim)
+    assert len(header) == layouts.NPY_HEADER_BYTES
     stream = io.BytesIO(header)
     assert np.lib.format.read_magic(stream) == (1, 0)
     assert np.lib.format.read_array_header_1_0(stream) == ((count, dim), False, np.dtype("<f4"))
@@ -312,11 +312,11 @@ def test_the_npy_header_has_room_for_any_shape(count: int, dim: int) -> None:
 def test_npy_maps_into_memory(tmp_path: Path) -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
     with writers.open_target(str(tmp_path / "out.npy"), "npy", force=False) as stream:
-        writers.write_npy(stream, zip(records_for(matrix), matrix, strict=True), 3)
+        writers.write_arrays(stream, zip(records_for(matrix), matrix, strict=True), layouts.Dense(3))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy", mmap_mode="r"), matrix)
 
 
-@pytest.mark.parametrize("name", list(writers.WRITERS))
+@pytest.mark.parametrize("name", ["npy", "jsonl", "parquet"])
 def test_rows_are_taken_as_they_are_written(name: str) -> None:
     taken = 0
     noise = np.random.default_rng(0).random((5000, 8), np.float32)
@@ -335,7 +335,7 @@ def test_rows_are_taken_as_they_are_written(name: str) -> None:
 
     stream: BinaryIO = Full()
     with pytest.raises(OSError, match="full"):
-        writers.WRITERS[name](stream, rows(), 8, False)
+        writers.WRITERS[name](stream, rows(), layouts.Dense(8), False)
     assert 0 < taken < 4999
 
 
