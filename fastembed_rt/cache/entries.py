@@ -64,6 +64,11 @@ class Entry:
         """The model directory."""
         return self.directory / MODEL
 
+    @property
+    def stem(self) -> str:
+        """Its name without the task."""
+        return self.directory.name.rpartition(".")[0]
+
     def named(self, name: str) -> bool:
         """Whether somebody means this entry: by its checkpoint, the checkpoint's place, or its own directory."""
         place = os.path.realpath(Path(name).expanduser())
@@ -144,21 +149,29 @@ def entries() -> list[Entry]:
     return found
 
 
+def meant(names: Sequence[str]) -> list[Entry]:
+    """Whole entries that somebody means by these names; all where there are no names.
+
+    Raises:
+        ModelNotFoundError: a name that no entry has.
+    """
+    there = entries()
+    for name in names:
+        if not any(entry.named(name) for entry in there):
+            have = ", ".join(dict.fromkeys(entry.origin.checkpoint for entry in there)) or "nothing"
+            raise ModelNotFoundError(f"{name} is not in the cache {folder()}, which has {have}")
+    return [entry for entry in there if not names or any(map(entry.named, names))]
+
+
 def clear(names: Sequence[str] = ()) -> list[Cleared]:
     """Remove entries, those that `names` mean or all, and what dead processes left; nothing that is being written.
 
     Raises:
         ModelNotFoundError: a name that no entry has.
     """
-    there = entries()
-    known = {_stem_of(entry): entry for entry in there}
-    for name in names:
-        if not any(entry.named(name) for entry in there):
-            have = ", ".join(dict.fromkeys(entry.origin.checkpoint for entry in there)) or "nothing"
-            raise ModelNotFoundError(f"{name} is not in the cache {folder()}, which has {have}")
-    meant = {_stem_of(entry) for entry in there if any(map(entry.named, names))} if names else _stems()
+    known = {entry.stem: entry for entry in meant(names)}
     done = []
-    for one in sorted(meant):
+    for one in sorted(known if names else _stems()):
         shown = known.get(one)
         name = one if shown is None else f"{shown.origin.checkpoint} ({shown.origin.precision})"
         done.append(_cleared(one, name))
@@ -224,10 +237,6 @@ def _origin(directory: Path) -> Origin | None:
         return Origin(**recalled(directory / ENTRY))
     except TypeError:  # of another version, or damaged
         return None
-
-
-def _stem_of(entry: Entry) -> str:
-    return entry.directory.name.rpartition(".")[0]
 
 
 def _stems() -> set[str]:

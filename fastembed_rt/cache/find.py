@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -58,7 +58,7 @@ def model_directory(
         wanted: what comes of the checkpoint.
         hub: how the hub is asked.
         task: of the class that opens it; None takes what the checkpoint is for.
-        export: False: what is not in the cache is an error.
+        export: False: who only looks gets what is there, whatever its options; nothing is an error.
         show_progress: lines on stderr while it is exported; None: where that is a terminal.
 
     Raises:
@@ -77,18 +77,21 @@ def model_directory(
                 "are finished; leave it out, or give the checkpoint that it is from"
             )
         return None
-    stem = _stem(checkpoint.name, checkpoint.identity, wanted)
-    found = _there(stem, task)
+    found = _exported(checkpoint.name, checkpoint.identity, wanted, task)
+    if found is None and not export:
+        found = _any(checkpoint, task)
     if found is None and not export:
         raise ModelNotFoundError(
-            f"{os.fspath(name)} is a checkpoint, and no export of it in {wanted.precision} is in the cache "
-            f"{entries.folder()}; make a model directory with: fastembed-rt export {os.fspath(name)}"
+            f"{os.fspath(name)} is a checkpoint, and no export of it is in the cache {entries.folder()}; "
+            f"make a model directory with: fastembed-rt export {os.fspath(name)}"
         )
     if found is None:
         exporting.require(name)
+        stem = _stem(checkpoint.name, checkpoint.identity, wanted)
         found = _made(checkpoint, stem, wanted, hub, task, watched() if show_progress is None else show_progress)
-    entries.touch(found)
-    checkpoint.opened()
+    if export:
+        entries.touch(found)
+        checkpoint.opened()
     return found / entries.MODEL
 
 
@@ -102,6 +105,24 @@ def _version() -> str:
         return metadata.version("fastembed-rt")
     except metadata.PackageNotFoundError:  # a copy of the sources that is not installed
         return "unknown"
+
+
+def _exported(name: str, identity: str, wanted: Wanted, task: str | None) -> Path | None:
+    """The entry of a checkpoint; one that was compared will do for those who do not ask for that."""
+    ways = [wanted] if wanted.verify else [replace(wanted, verify=True), wanted]
+    found = (_there(_stem(name, identity, way), task) for way in ways)
+    return next((place for place in found if place is not None), None)
+
+
+def _any(checkpoint: _Checkpoint, task: str | None) -> Path | None:
+    """The entry of a checkpoint that was used last, whatever its options: for those who only look."""
+    alike = [
+        entry
+        for entry in entries.entries()
+        if (entry.origin.checkpoint, entry.origin.identity) == (checkpoint.name, checkpoint.identity)
+        and task in (None, entry.task)
+    ]
+    return max(alike, key=lambda entry: entry.used).directory if alike else None
 
 
 def _there(stem: str, task: str | None) -> Path | None:
@@ -202,7 +223,7 @@ def _on_hub(name: str, wanted: Wanted, hub: Hub, task: str | None) -> _Checkpoin
         fetch=lambda: _fetched(name, hub, commit),
         opened=lambda: _note(note, commit) if files is not None else None,
     )
-    if _there(_stem(name, commit, wanted), task) is not None:
+    if _exported(name, commit, wanted, task) is not None:
         return made
     with no_directory(name):
         holds_model = repository.has(MANIFEST_FILE, commit) if files is None else MANIFEST_FILE in files

@@ -29,6 +29,7 @@ COMMANDS = (
     "info",
     "bench",
     "push",
+    "cache",
     "doctor",
 )  # modules of this package, in the order of --help
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
-from ..hub.resolve import resolve_model
 from ..manifest import Manifest
 from . import readers
 from .arguments import add_model_arguments, positive
+from .opening import model_directory
 
 MOST_TEXTS = 5000  # read from --texts
 SECONDS = 8.0  # for each precision
@@ -74,14 +74,7 @@ def run(args: argparse.Namespace) -> int:
         variants = (choose_variant(described, provider=args.provider, precision=name) for name in chosen)
         return [described.tokenizer.file, *(record.file for variant in variants for record in variant.files)]
 
-    directory = resolve_model(
-        args.model,
-        files=files,
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
-    )
+    directory = model_directory(args, files=files)
     described = manifest.read(directory)
     files(described)
     job = {

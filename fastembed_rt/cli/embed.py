@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..manifest import ROLES
 from ..vectors.quantized import FLOAT32, KINDS, Array, Form, form
-from . import provenance, readers, writers
+from . import opening, provenance, readers, writers
 from .arguments import add_model_arguments, device_ids, positive, text
 from .readers import Columns, Record
 
@@ -106,20 +106,15 @@ def open_model(args: argparse.Namespace) -> EmbeddingModel:
     """The model that the arguments name; onnxruntime loads here and not before."""
     from .. import EmbeddingModel
 
-    return EmbeddingModel(
-        args.model,
-        provider=args.provider,
-        precision=args.precision,
+    return opening.open_model(
+        args,
+        EmbeddingModel,
         threads=args.threads,
         device_ids=args.device_ids,
         max_length=args.max_length,
         truncate_dim=args.truncate_dim,
         truncation=args.truncation,
         route=args.route,
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
     )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files, manifest, native
 from ..errors import FastembedRtError, IntegrityError
-from ..hub.resolve import resolve_model
 from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..precisions import listed
@@ -23,6 +22,7 @@ from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, form
 from .arguments import add_model_arguments
 from .export import plain_prompt
+from .opening import model_directory
 
 if TYPE_CHECKING:
     from ..run.providers import Choice
@@ -56,14 +56,8 @@ class Loading:
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts; returns 3 when a file is not what the manifest says."""
-    directory = resolve_model(
-        args.model,
-        files=lambda _: (),  # the manifest is enough: looking at a hub model must not download gigabytes
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
-    )
+    # The manifest is enough, and nothing is exported: looking must not cost gigabytes or minutes.
+    directory = model_directory(args, files=lambda _: (), export=False)
     facts = manifest.read(directory)
     absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
     status = {record.file: file_status(directory, record, absent) for record in facts.files}

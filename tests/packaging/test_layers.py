@@ -28,7 +28,7 @@ LAYERS = {
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
     __init__: errors models run
-    cli: errors files hub machine manifest models native precisions run system vectors
+    cli: cache errors files hub machine manifest models native precisions run system vectors
     __main__: cli
     """,
     "fastembed_rt_export": """
