@@ -15,7 +15,7 @@ from time import time
 
 from ..errors import CheckpointError, InvalidInputError, ModelNotFoundError
 from ..hub.client import Repository
-from ..hub.resolve import Located, local_directory, located, no_directory, resolve_checkpoint
+from ..hub.resolve import ANCHORS, Located, local_directory, located, no_directory, resolve_checkpoint
 from ..manifest import MANIFEST_FILE, TASKS
 from ..system import leftovers, locks
 from ..system.paths import as_text
@@ -42,7 +42,7 @@ class _Checkpoint:
 
 def model_directory(
     name: str | os.PathLike[str],
-    wanted: Wanted,
+    choose: Callable[[], Wanted],
     hub: Hub,
     *,
     task: str | None = None,
@@ -55,7 +55,7 @@ def model_directory(
 
     Args:
         name: a directory or a hub repository.
-        wanted: what comes of the checkpoint.
+        choose: says what shall come of the checkpoint; not asked for a directory that is a model's.
         hub: how the hub is asked.
         task: of the class that opens it; None takes what the checkpoint is for.
         export: False: who only looks gets what is there, whatever its options; nothing is an error.
@@ -68,15 +68,10 @@ def model_directory(
         CheckpointError, UnsupportedCheckpointError, ParityError: see fastembed_rt_export.pipeline.export.
     """
     local = local_directory(name, hub.revision)
-    checkpoint = _in_directory(local) if local is not None else _on_hub(str(name), wanted, hub, task)
+    checkpoint = _in_directory(local) if local is not None else _on_hub(str(name), choose, hub, task)
     if checkpoint is None:
-        if wanted.changes():
-            option, value = next(iter(wanted.changes().items()))
-            raise InvalidInputError(
-                f"{option}={value!r} is for checkpoints, and {os.fspath(name)} holds a model directory, whose graphs "
-                "are finished; leave it out, or give the checkpoint that it is from"
-            )
         return None
+    wanted = choose()
     found = _exported(checkpoint.name, checkpoint.identity, wanted, task)
     if found is None and not export:
         found = _any(checkpoint, task)
@@ -188,8 +183,8 @@ def _origin(checkpoint: _Checkpoint, source: Located, wanted: Wanted) -> entries
 
 
 def _in_directory(local: Path) -> _Checkpoint | None:
-    """A checkpoint on this disk; None where the directory is a model's."""
-    if (local / MANIFEST_FILE).is_file():
+    """A checkpoint on this disk; None where the directory is a model's, or no checkpoint's either."""
+    if (local / MANIFEST_FILE).is_file() or not any((local / file).is_file() for file in ANCHORS):
         return None
     source, memory = located(local), entries.folder() / entries.HASHES
     identity = fingerprint(local, memory)
@@ -202,7 +197,7 @@ def _in_directory(local: Path) -> _Checkpoint | None:
     )
 
 
-def _on_hub(name: str, wanted: Wanted, hub: Hub, task: str | None) -> _Checkpoint | None:
+def _on_hub(name: str, choose: Callable[[], Wanted], hub: Hub, task: str | None) -> _Checkpoint | None:
     """A checkpoint of the hub at the commit that its revision is now; None where the repository holds a model.
 
     Where the hub cannot be asked, the commit that this cache or the hub's was last told.
@@ -223,11 +218,12 @@ def _on_hub(name: str, wanted: Wanted, hub: Hub, task: str | None) -> _Checkpoin
         fetch=lambda: _fetched(name, hub, commit),
         opened=lambda: _note(note, commit) if files is not None else None,
     )
-    if _exported(name, commit, wanted, task) is not None:
+    if files is not None:
+        return None if MANIFEST_FILE in files else made
+    if _exported(name, commit, choose(), task) is not None:  # without asking anybody
         return made
     with no_directory(name):
-        holds_model = repository.has(MANIFEST_FILE, commit) if files is None else MANIFEST_FILE in files
-    return None if holds_model else made
+        return None if repository.has(MANIFEST_FILE, commit) else made
 
 
 def _fetched(name: str, hub: Hub, commit: str | None = None) -> Located:

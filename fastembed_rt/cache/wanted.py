@@ -55,11 +55,6 @@ class Wanted:
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:LETTERS]
 
-    def changes(self) -> dict[str, object]:
-        """Options that change vectors and that a finished export cannot honour, with their values."""
-        given = {"pooling": self.pooling, "normalize": self.normalize, "calibration": self.calibration}
-        return {name: value for name, value in given.items() if value is not None}
-
 
 def _texts(place: Path) -> str:
     """SHA-256 of a file of texts, or of those in a directory."""

@@ -31,6 +31,7 @@ DECISIVE_FILES = (
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
 ADAPTER = "adapter_config.json"  # what it says of itself, the export says
+ANCHORS = ("modules.json", "config.json", ADAPTER)  # a checkpoint has one of them at least
 # The hub's cache: models--org--name/snapshots/commit.
 CACHED = re.compile(r".*/models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
 # Names that training scripts give to any checkpoint.

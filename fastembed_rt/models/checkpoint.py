@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import InvalidInputError
-from ..precisions import MADE_WITH, ONLY, PRECISIONS, targets_for, unknown
+from ..precisions import MADE_WITH, ONLY, PRECISIONS, listed, targets_for, unknown
 from ..run.providers import choose, provider_row
 from .answers import LOADING, answer
 from .opening import LoadOptions
@@ -54,6 +54,7 @@ class CheckpointOptions(LoadOptions, OwnOptions, ExportOptions, total=False):
 
 
 EXPORTING = (*ExportOptions.__annotations__, "show_progress")
+FINISHED = ("pooling", "normalize", "calibration")  # of these: what a model directory cannot honour any more
 HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -92,15 +93,21 @@ def find(
     from ..cache.wanted import Hub, Wanted
 
     given = {key: options[key] for key in ExportOptions.__annotations__ if key in options}
-    target, precision = _made(*(options.get(key) for key in ("provider", "target", "precision")))
-    return model_directory(
-        name,
-        Wanted(precision=precision, target=target, **given),
-        Hub(**{key: options[key] for key in HUB if key in options}),
-        task=task,
-        export=export,
-        show_progress=options.get("show_progress"),
-    )
+
+    def choose() -> Wanted:
+        target, precision = _made(*(options.get(key) for key in ("provider", "target", "precision")))
+        return Wanted(precision=precision, target=target, **given)
+
+    hub = Hub(**{key: options[key] for key in HUB if key in options})
+    shown = options.get("show_progress")
+    found = model_directory(name, choose, hub, task=task, export=export, show_progress=shown)
+    changed = [key for key in FINISHED if given.get(key) is not None]
+    if found is None and changed:
+        raise InvalidInputError(
+            f"{changed[0]}={given[changed[0]]!r} is for checkpoints, and {os.fspath(name)} is none: the graphs of a "
+            "model directory are finished; leave it out, or give the checkpoint that it is from"
+        )
+    return found
 
 
 def _made(provider: str | None, target: str | None, precision: str | None) -> tuple[str, str]:
@@ -129,8 +136,8 @@ def _made(provider: str | None, target: str | None, precision: str | None) -> tu
     if precision not in there:
         what = f"provider {runs!r}" if target is None else f"target {target!r}"
         raise InvalidInputError(
-            f"precision {precision!r} does not run with {what}, for which there are {', '.join(there)}; {precision} is "
-            f"for target {' or '.join(targets_for(precision))}"
+            f"precision {precision!r} does not run with {what}, for which there are {listed(there)}; {precision} is "
+            f"for target {listed(targets_for(precision), 'or')}"
         )
     return made, precision
 

@@ -274,7 +274,7 @@ def test_files_of_a_hub_model_that_were_never_fetched_are_no_damage(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (directory / "model.cuda.fp16.onnx").unlink()
-    monkeypatch.setattr(info, "resolve_model", lambda name, **_: directory)
+    monkeypatch.setattr(info, "model_directory", lambda args, **_: directory)
     assert cli.main(["info", "acme/encoder-rt"]) == 0
     assert "not fetched" in row_of(capsys.readouterr().out, "model.cuda.fp16.onnx")
 
