@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, TypeVar, Unpack
 
 from .. import machine
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError
@@ -27,7 +27,6 @@ from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers,
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window
 from . import forks, travel
-from .checkpoint import CheckpointOptions, from_checkpoint
 from .fixed import Chosen, Fixed
 from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
 from .opening import opened as find
@@ -36,6 +35,9 @@ from .prompts import Prompts
 from .shared import Arrival, Shared
 from .stats import Counter, EncodeStats
 from .work import Work
+
+if TYPE_CHECKING:
+    from .checkpoint import CheckpointOptions
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
@@ -128,6 +130,8 @@ class LoadedModel:
             InvalidInputError: a checkpoint of another task; an option that is not possible.
             ModelNotFoundError and others: as the constructor.
         """
+        from .checkpoint import from_checkpoint  # what is loaded from directories does without
+
         return from_checkpoint(cls, name_or_path, options)
 
     def _complete(self) -> None:

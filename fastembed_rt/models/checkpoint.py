@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from ..cache.find import model_directory
+from ..cache.wanted import Hub, Wanted
 from ..errors import InvalidInputError
 from ..precisions import MADE_WITH, ONLY, PRECISIONS, listed, targets_for, unknown
 from ..run.providers import choose, provider_row
@@ -89,9 +91,6 @@ def find(
     Raises:
         As `LoadedModel.from_checkpoint`.
     """
-    from ..cache.find import model_directory  # what is loaded from directories does without
-    from ..cache.wanted import Hub, Wanted
-
     given = {key: options[key] for key in ExportOptions.__annotations__ if key in options}
 
     def choose() -> Wanted:
