@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from time import time
 
@@ -96,10 +96,8 @@ def _stem(name: str, identity: str, wanted: Wanted) -> str:
 
 def _version() -> str:
     """Of what exports: another one may make other graphs."""
-    try:
-        return metadata.version("fastembed-rt")
-    except metadata.PackageNotFoundError:  # a copy of the sources that is not installed
-        return "unknown"
+    # The package itself stands above this room; importlib.metadata would cost half of what a hit costs.
+    return str(vars(sys.modules[__name__.partition(".")[0]])["__version__"])
 
 
 def _exported(name: str, identity: str, wanted: Wanted, task: str | None) -> Path | None:
