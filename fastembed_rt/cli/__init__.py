@@ -31,6 +31,7 @@ COMMANDS = (
     "info",
     "bench",
     "push",
+    "cache",
     "doctor",
 )  # modules of this package, in the order of --help
 

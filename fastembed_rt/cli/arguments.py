@@ -12,7 +12,11 @@ from .readers import READERS
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare MODEL and the options that say where it comes from and which variant loads."""
-    parser.add_argument("model", metavar="MODEL", help="model directory, or a hub repository that holds one")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="model directory or checkpoint, here or on the hub; a checkpoint is exported once (see cache)",
+    )
     parser.add_argument(
         "--provider",
         default="cpu",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInputError, MissingDependencyError, ParityError, UnsupportedCheckpointError
 from ..manifest import TASKS
 from ..run import memory
+from ..system.progress import Steps
 from ..system.sizes import readable
 from .arguments import add_hub_options, min_cosine, text
 
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
     )
-    done = export(args.checkpoint, options, steps(args.quiet))
+    done = export(args.checkpoint, options, Steps(show=not args.quiet))
     if not args.quiet:
         print(_summary(done))
     elif done.refused:
@@ -155,19 +155,6 @@ def _pooling(value: str) -> tuple[str, ...]:
         return parse_pooling(tuple(value.split("+")))
     except UnsupportedCheckpointError as error:  # what it is in a checkpoint
         raise InvalidInputError(f"--pooling {value}: {error}") from error
-
-
-class steps:  # noqa: N801  used like a function
-    """Says each step on stderr with the seconds since the start."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._start = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        """Print one step."""
-        if not self._quiet:
-            print(f"[{time.monotonic() - self._start:5.1f} s] {line}", file=sys.stderr, flush=True)
 
 
 def _prompts(entries: list[str]) -> dict[str, str]:

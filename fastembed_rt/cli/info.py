@@ -57,7 +57,8 @@ class Loading:
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts; returns 3 when a file is not what the manifest says."""
-    directory = find(args)  # the manifest is enough: looking at a hub model must not download gigabytes
+    # The manifest is enough, and nothing is exported: looking must not cost gigabytes or minutes.
+    directory = find(args, export=False)
     facts = manifest.read(directory)
     absent = MISSING if Path(args.model).is_dir() else NOT_FETCHED
     status = {record.file: file_status(directory, record, absent) for record in facts.files}

@@ -9,8 +9,8 @@ from .. import manifest
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from ..hub.resolve import did_you_mean
 from ..manifest import replace_text
+from ..system.progress import Steps
 from .arguments import add_hub_options, min_cosine
-from .export import steps
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         local_files_only=args.local_files_only,
     )
     name = args.against or _source(args.directory)
-    checked = check_again(args.directory, name, options, steps(args.quiet))
+    checked = check_again(args.directory, name, options, Steps(show=not args.quiet))
     if args.write:
         checked.write(args.directory)
         replace_text(args.directory / CARD_FILE, card(checked))

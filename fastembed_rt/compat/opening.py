@@ -63,6 +63,11 @@ def their_errors(name: object) -> Any:
         raise (NotADirectoryFoundError if is_file else NotFoundError)(str(error)) from error
 
 
+def is_short(name: object) -> bool:
+    """Whether a name is no directory, and has no organization of the hub."""
+    return isinstance(name, str) and "/" not in name and not name.startswith(".") and not Path(name).exists()
+
+
 def provider_of(device: object) -> dict[str, Any]:
     """Options that put a model on a device: "cpu", "cuda", "cuda:1", a torch.device, a number of a GPU, or several.
 

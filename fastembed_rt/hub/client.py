@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 
+OUT_OF_ORDER = (429, 500, 502, 503, 504)  # answers that say nothing about what was asked for
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -62,6 +64,44 @@ class Repository:
             except _connection_errors():
                 pass  # as huggingface_hub does for single files: what is cached serves
         return [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+
+    def head(self) -> tuple[str, list[str]] | None:
+        """The commit that the revision is now, and its files; None where the hub may not or cannot be asked."""
+        if self.local_files_only:
+            return None
+        hub = huggingface_hub()
+        with self.explained("its commit"):
+            try:
+                found = hub.HfApi().model_info(
+                    self.name, revision=self.revision, token=self.token, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
+                )
+            except hub.errors.HfHubHTTPError as error:
+                if error.response.status_code not in OUT_OF_ORDER:
+                    raise
+                return None
+            except hub.errors.LocalTokenNotFoundError:
+                raise
+            except _connection_errors():
+                return None
+        return str(found.sha), [str(file.rfilename) for file in found.siblings or ()]
+
+    def has(self, file: str, commit: str) -> bool | None:
+        """Whether a commit has a small file, which is fetched then; None where only the cache can be asked, in vain."""
+        try:
+            return self.fetch(file, commit) is not None
+        except ModelNotFoundError as error:
+            if isinstance(error.__cause__, huggingface_hub().errors.LocalEntryNotFoundError):
+                return None
+            raise
+
+    def cached_head(self) -> tuple[str, float] | None:
+        """The commit that the revision was when the cache was last told, and when (seconds since 1970)."""
+        folder = huggingface_hub().file_download.repo_folder_name(repo_id=self.name, repo_type=self.repo_type)
+        note = Path(self._cache, folder, "refs", self.revision or "main")
+        try:
+            return note.read_text(encoding="utf-8").strip(), note.stat().st_mtime
+        except (OSError, ValueError):
+            return None
 
     @property
     def _cache_dir(self) -> Path | None:
@@ -159,6 +199,7 @@ def huggingface_hub() -> Any:
         import huggingface_hub
         import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.file_download
     except ImportError as error:
         raise MissingDependencyError(
             f"huggingface_hub cannot be imported ({_one_line(error)}); "

@@ -31,6 +31,7 @@ DECISIVE_FILES = (
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
 ADAPTER = "adapter_config.json"  # what it says of itself, the export says
+ANCHORS = ("modules.json", "config.json", ADAPTER)  # a checkpoint has one of them at least
 # The hub's cache: models--org--name/snapshots/commit.
 CACHED = re.compile(r".*/models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
 # Names that training scripts give to any checkpoint.
@@ -71,11 +72,11 @@ def resolve_model(
         IntegrityError: the repository lacks a file that its manifest names.
         InvalidInputError: a revision of a local directory; token=True without a stored token.
     """
-    local = _local_directory(name, revision)
+    local = local_directory(name, revision)
     if local is not None:
         return local
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
-    with _no_directory(str(name)):
+    with no_directory(str(name)):
         path = repository.fetch(MANIFEST_FILE)
     if path is None:
         raise ModelNotFoundError(
@@ -115,14 +116,14 @@ def resolve_checkpoint(
         CheckpointError: the repository holds no encoder, no weights, or not all shards of them.
         InvalidInputError: a revision of a local directory; token=True without a stored token.
     """
-    local = _local_directory(name, revision)
+    local = local_directory(name, revision)
     if local is not None:
         whole = (*WEIGHTS, *(file + INDEX for file in WEIGHTS), ADAPTER)
         if (local / MANIFEST_FILE).is_file() and not any((local / file).is_file() for file in whole):
             raise CheckpointError(f"{local} is a model directory already; export takes the checkpoint that it is from")
-        return _located(local)
+        return located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
-    with _no_directory(str(name)):
+    with no_directory(str(name)):
         anchor = repository.fetch("modules.json") or repository.fetch("config.json") or repository.fetch(ADAPTER)
     if anchor is None:
         raise CheckpointError(
@@ -160,7 +161,7 @@ def resolve_checkpoint(
     return Located(path=snapshot, name=str(name), revision=snapshot.name)
 
 
-def _local_directory(name: str | os.PathLike[str], revision: str | None) -> Path | None:
+def local_directory(name: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The directory of that name; None when the name can only be a hub repository."""
     text = os.fspath(name)
     if not text.strip():
@@ -197,7 +198,7 @@ def _local_directory(name: str | os.PathLike[str], revision: str | None) -> Path
 
 
 @contextmanager
-def _no_directory(name: str) -> Iterator[None]:
+def no_directory(name: str) -> Iterator[None]:
     """Say beside the hub's answer that there is no directory of that name here: the name may be a mistyped path."""
     try:
         yield
@@ -223,7 +224,7 @@ def did_you_mean(path: Path) -> str:
     return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
-def _located(directory: Path) -> Located:
+def located(directory: Path) -> Located:
     """A local checkpoint under a name that says which it is.
 
     A snapshot of the hub's cache has its repository's name. `model` or `checkpoint-500` are told apart by the

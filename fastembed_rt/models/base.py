@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, TypeVar, Unpack
 
 from .. import machine
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError
@@ -34,6 +35,9 @@ from .prompts import Prompts
 from .shared import Arrival, Shared
 from .stats import Counter, EncodeStats
 from .work import Work
+
+if TYPE_CHECKING:
+    from .checkpoint import CheckpointOptions
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
@@ -95,6 +99,40 @@ class LoadedModel:
         self._closed = False
         self._engine: Runner | None = None
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
+
+    @classmethod
+    def from_checkpoint(cls, name_or_path: str | os.PathLike[str], **options: Unpack[CheckpointOptions]) -> Self:
+        """A model from its checkpoint: exported into the cache when that was not done before, then loaded.
+
+        A checkpoint that has changed since is exported again. A model directory, or a hub repository that holds one, is
+        loaded as it is. Processes that want the same export wait for the first; `fastembed-rt cache` lists and clears.
+
+        Args:
+            name_or_path: a checkpoint's directory or hub repository.
+            **options: of the constructor, and of the export:
+                precision: fp32, fp16, bf16 or int8, exported and loaded; None takes fp32, on GPUs fp16.
+                provider: decides with `target` what the graphs are made for.
+                pooling: instead of the checkpoint's: cls, max, mean, mean_sqrt_len, weightedmean, lasttoken, or several
+                    joined by +.
+                normalize: instead of the checkpoint's.
+                tokens: graphs of token states too, for output="tokens" and encode_spans.
+                calibration: a file or directory of texts for int8 instead of those that ship.
+                min_cosine: floor for int8 vectors, below which int8 is refused; None takes 0.98.
+                exporter: builder, optimum, or auto: trace what has no builder.
+                trust_remote_code: compare with code of the checkpoint's own, which runs then.
+                verify: compare with the reference where torch and sentence-transformers are installed.
+                show_progress: lines on stderr while it exports; None: where that is a terminal.
+
+        Raises:
+            MissingDependencyError: it has to be exported, and fastembed-rt[export] is not installed.
+            CheckpointError, UnsupportedCheckpointError: a checkpoint that cannot be exported.
+            ParityError: its vectors differ from the reference.
+            InvalidInputError: a checkpoint of another task; an option that is not possible.
+            ModelNotFoundError and others: as the constructor.
+        """
+        from .checkpoint import from_checkpoint  # what is loaded from directories does without
+
+        return from_checkpoint(cls, name_or_path, options)
 
     def _complete(self) -> None:
         """All that an object has of this class is there; what comes is a subclass's."""

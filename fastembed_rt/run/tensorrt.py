@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 from ..errors import InvalidInputError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Variant, sha256_file
+from ..system import user_cache
 from ..system.progress import progress
 from . import nvidia, session
 from .batching import Feeds
@@ -32,7 +32,6 @@ from .providers import load_onnxruntime, require_provider
 from .session import OUTPUT
 
 EDGES = (32, 128, 512, 2048, 8192)  # tokens: buckets end here, and at the longest text
-CACHE_VARIABLE = "FASTEMBED_RT_CACHE"
 SUMS = "sums.json"  # of the files of a finished cache, by name
 T = TypeVar("T")
 
@@ -67,14 +66,7 @@ def profiles(longest: int, batch_tokens: int) -> tuple[Profile, ...]:
 
 def cache_root() -> Path:
     """Where engines are kept: FASTEMBED_RT_CACHE, else the user's cache directory."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given) / "tensorrt"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fastembed-rt" / "tensorrt"
+    return user_cache.folder("tensorrt")
 
 
 def cache_key(variant: Variant, wanted: tuple[Profile, ...], versions: Mapping[str, str]) -> str:
@@ -123,7 +115,7 @@ class EngineCache:
             work = Path(tempfile.mkdtemp(prefix=name, suffix=".partial", dir=self.directory.parent))
         except OSError as error:
             raise InvalidInputError(
-                f"engines cannot be kept in {self.directory.parent} ({error.strerror}); set {CACHE_VARIABLE} to a "
+                f"engines cannot be kept in {self.directory.parent} ({error.strerror}); set {user_cache.VARIABLE} to a "
                 "directory that can be written"
             ) from error
         try:

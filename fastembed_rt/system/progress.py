@@ -1,8 +1,9 @@
-"""The progress bar, where one is asked for."""
+"""The progress bar, where one is asked for, and lines for steps."""
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 
@@ -26,3 +27,21 @@ def progress(total: int, show: bool | None, unit: str = "text", what: str = "enc
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=what)
+
+
+class Steps:
+    """Says each step on stderr with the seconds since the start, where it is to be shown."""
+
+    def __init__(self, *, show: bool) -> None:
+        self._show = show
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Print one step."""
+        if self._show and sys.stderr is not None and not sys.stderr.closed:
+            print(f"[{time.monotonic() - self._start:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+def watched() -> bool:
+    """Whether stderr is a terminal, where people are."""
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"fastembed_rt": ROOT, "fastembed_rt_export": ROOT / "export", "benchmarks": ROOT}
+EXPORTING = "fastembed_rt/cache/exporting.py"  # the runtime's one way to the export stage beside its commands
 # By distribution: a row a package or module on its first level, lower ones first, with all that it imports, also late.
 LAYERS = {
     "fastembed_rt": """
@@ -22,10 +24,11 @@ LAYERS = {
     vectors: errors manifest text
     hub: errors files manifest system
     run: errors files manifest native precisions system
-    models: errors files hub machine manifest run system text vectors
+    cache: errors hub manifest system
+    models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
     __init__: errors models run
-    cli: errors files hub machine manifest models native precisions run system vectors
+    cli: cache errors files hub machine manifest models native precisions run system vectors
     __main__: cli
     """,
     "fastembed_rt_export": """
@@ -109,11 +112,16 @@ def test_the_table_has_no_circle_and_lower_rows_first(package: str) -> None:
         seen.add(room)
 
 
-def test_the_runtime_knows_the_export_stage_in_its_commands_only() -> None:
+def test_the_runtime_knows_the_export_stage_in_its_commands_and_in_one_module_of_the_cache() -> None:
     for file in (ROOT / "fastembed_rt").rglob("*.py"):
-        named = [parts for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) for parts in _named(node, ())]
-        if any(parts[0] == "fastembed_rt_export" for parts in named):
-            assert file.parent.name == "cli", file
+        body = ast.parse(file.read_text(encoding="utf-8"))
+        if _of_export(ast.walk(body)):
+            assert file.parent.name == "cli" or file.relative_to(ROOT).as_posix() == EXPORTING, file
+            assert not _of_export(body.body), f"{file} imports it before there is something to export"
+
+
+def _of_export(nodes: Iterable[ast.AST]) -> bool:
+    return any(parts[0] == "fastembed_rt_export" for node in nodes for parts in _named(node, ()))
 
 
 def test_contributing_has_the_same_tables() -> None:

@@ -65,7 +65,7 @@ class FastembedModel:
         lazy_load: bool = False,
         **options: Any,
     ) -> None:
-        """Open a model directory, a hub repository that holds one, or what `add_custom_model` registered.
+        """Open a model directory or a checkpoint, here or on the hub, or what `add_custom_model` registered.
 
         Args:
             model_name: its path or name.
@@ -102,7 +102,7 @@ class FastembedModel:
 
     def _open(self) -> Any:
         try:
-            made = self.opens(self._place, **self._options)
+            made = self.opens.from_checkpoint(self._place, **self._options)
         except ModelNotFoundError as error:
             raise NotSupportedError(str(error)) from error
         try:
@@ -135,7 +135,7 @@ class FastembedModel:
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Models that `add_custom_model` registered, as dicts; none is converted for you."""
+        """Models that `add_custom_model` registered, as dicts; any checkpoint's name will do beside them."""
         return [asdict(description) for description in cls._list_supported_models()]
 
     @classmethod

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, ModelNotFoundError
 from ...models.base import WithMaxLength
 from ..model_card import ModelCardData
-from ..opening import load_options, their_errors
+from ..opening import is_short, load_options, their_errors
 from .devices import OnDevice
 from .files import Saved
 
@@ -37,6 +37,7 @@ class CompatModel(OnDevice, Saved):
 
     opens: ClassVar[type[WithMaxLength]]
     model_type: ClassVar[str]
+    organization: ClassVar[str]  # of the hub, whose models are known by their names alone
     default_prompts: ClassVar[Mapping[str, str]] = {}
     positions: ClassVar[Sequence[str]] = ()  # parameters of `encode` behind the texts
     _model: Any
@@ -64,8 +65,8 @@ class CompatModel(OnDevice, Saved):
     ) -> None:
         if modules is not None or name is None:
             raise InvalidInputError(
-                f"{type(self).__name__} opens a model directory by its path or name; modules= are torch's: save the "
-                "model with sentence-transformers and export it"
+                f"{type(self).__name__} opens a checkpoint or model directory by its path or name; modules= are "
+                "torch's: save the model with sentence-transformers, and give that directory"
             )
         options, limit = load_options(
             name,
@@ -84,6 +85,7 @@ class CompatModel(OnDevice, Saved):
         }
         self._options = {**options, **{key: value for key, value in hub.items() if value is not None}}
         self._name = name
+        self.trust_remote_code = trust_remote_code
         self._open(max_length if max_length is not None else limit)
         self.prompts: dict[str, str] = {**self.default_prompts, **self._model.manifest.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or self._model.manifest.default_prompt_name
@@ -91,14 +93,27 @@ class CompatModel(OnDevice, Saved):
             raise InvalidInputError(
                 f"default prompt name {self.default_prompt_name!r} is not one of the prompts {list(self.prompts)}"
             )
-        self.trust_remote_code = trust_remote_code
         self.backend = backend
         self.model_card_data = ModelCardData() if model_card_data is None else model_card_data
 
     def _open(self, limit: int | None) -> None:
         """Load the model of ours."""
+        self._model = self._opened(limit, self._options)
+
+    def _opened(self, limit: int | None, options: Mapping[str, Any]) -> Any:
+        """A model of ours with these options, a checkpoint's after it was exported."""
+        given: dict[str, Any] = {"max_length": limit, "trust_remote_code": self.trust_remote_code, **options}
         with their_errors(self._name):
-            self._model = self.opens(self._name, max_length=limit, **self._options)  # type: ignore[call-arg]
+            if not is_short(self._name):
+                return self.opens.from_checkpoint(self._name, **given)
+            full = f"{self.organization}/{self._name}"
+            try:
+                return self.opens.from_checkpoint(full, **given)
+            except ModelNotFoundError as first:
+                try:
+                    return self.opens.from_checkpoint(self._name, **given)
+                except ModelNotFoundError as error:
+                    raise ModelNotFoundError(f"{error}; as {full}: {first}") from error
 
     def __getattr__(self, name: str) -> NoReturn:
         why = ABSENT.get(name)

@@ -57,10 +57,11 @@ class CrossEncoder(CompatModel):
 
     opens = Reranker
     model_type = "CrossEncoder"
+    organization = "cross-encoder"
     _model: Reranker
 
     def __init__(self, model_name_or_path: Any = None, *positional: Any, **options: Any) -> None:
-        """Load a model directory, or a hub repository that holds one.
+        """Load a model directory, or a checkpoint, which is exported when it is first loaded; here or on the hub.
 
         Keywords as in sentence-transformers, under the names of all its versions: num_labels, max_length,
         activation_fn, device, prompts, default_prompt_name, cache_folder, trust_remote_code, revision,

@@ -28,6 +28,7 @@ class SentenceTransformer(CompatModel):
 
     opens = EmbeddingModel
     model_type = "SentenceTransformer"
+    organization = "sentence-transformers"
     default_prompts = {"query": "", "document": ""}  # noqa: RUF012 - read only
     positions = (
         "prompt_name prompt batch_size show_progress_bar output_value precision convert_to_numpy convert_to_tensor "
@@ -60,7 +61,7 @@ class SentenceTransformer(CompatModel):
         processor_kwargs: Mapping[str, Any] | None = None,
         **ours: Any,
     ) -> None:
-        """Load a model directory, or a hub repository that holds one.
+        """Load a model directory, or a checkpoint, which is exported when it is first loaded; here or on the hub.
 
         Arguments as in sentence-transformers; `**ours` are options of EmbeddingModel (precision, target, provider,
         threads, max_batch_tokens, ...), which come first.

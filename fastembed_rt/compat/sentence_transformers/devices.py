@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import InvalidInputError
 from ...models.base import WithMaxLength
 from .. import tensors
-from ..opening import provider_of, their_errors
+from ..opening import provider_of
 
 
 class OnDevice:
@@ -22,6 +22,7 @@ class OnDevice:
     _name: Any
     _options: dict[str, Any]
     _open: Callable[[int | None], None]
+    _opened: Callable[[int | None, Mapping[str, Any]], Any]
 
     @property
     def device(self) -> Any:
@@ -115,9 +116,7 @@ class OnDevice:
         pool = Pool({"input": None, "output": None, "processes": [str(device) for device in devices]})
         wanted = provider_of(devices)
         if wanted["provider"] != "cpu":
-            with their_errors(self._name):
-                opens: Callable[..., Any] = self.opens
-                pool.model = opens(self._name, max_length=self.max_seq_length, **{**self._options, **wanted})
+            pool.model = self._opened(self.max_seq_length, {**self._options, **wanted})
         return pool
 
     @staticmethod

@@ -22,6 +22,7 @@ class SparseEncoder(CompatModel):
 
     opens = SparseModel
     model_type = "SparseEncoder"
+    organization = "sparse-encoder"
     default_prompts = {"query": "", "document": ""}  # noqa: RUF012 - read only
     positions = (
         "prompt_name prompt batch_size show_progress_bar convert_to_tensor convert_to_sparse_tensor save_to_cpu device "
@@ -54,7 +55,7 @@ class SparseEncoder(CompatModel):
         backend: str = "torch",
         **ours: Any,
     ) -> None:
-        """Load a model directory, or a hub repository that holds one.
+        """Load a model directory, or a checkpoint, which is exported when it is first loaded; here or on the hub.
 
         Arguments as in sentence-transformers; `**ours` are options of SparseModel (precision, provider, threads, ...),
         which come first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,15 @@ REQUIRED = {
     "info": 1,
     "bench": 1,
     "push": 2,
+    "cache": 1,
     "doctor": 0,
 }
 MOST = {**REQUIRED, "similar": 3}  # of words that are no options
+
+
+def words(name: str, most: Mapping[str, int] = REQUIRED) -> list[str]:
+    """As many as a command needs."""
+    return ["list"] if name == "cache" else [NOTHING] * most[name]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -34,14 +41,14 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_an_unknown_option_prints_the_usage_of_its_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    err = refused(capsys, name, *[NOTHING] * REQUIRED[name], "--bogus")
+    err = refused(capsys, name, *words(name), "--bogus")
     assert err.startswith(f"usage: fastembed-rt {name} ")
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: --bogus"
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "rerank")])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "rerank", "cache")])
 def test_a_word_too_many_does_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    err = refused(capsys, name, *[NOTHING] * MOST[name], "another")
+    err = refused(capsys, name, *words(name, MOST), "another")
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: another"
 
 
@@ -55,7 +62,7 @@ def test_a_word_too_few_does_too(name: str, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_no_command_takes_abbreviations(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What is short for one option today is short for two tomorrow."""
-    assert "unrecognized arguments: --debu" in refused(capsys, name, *[NOTHING] * REQUIRED[name], "--debu")
+    assert "unrecognized arguments: --debu" in refused(capsys, name, *words(name), "--debu")
 
 
 def test_without_a_command_the_usage_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:

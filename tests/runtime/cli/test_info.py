@@ -15,7 +15,7 @@ import pytest
 
 import fastembed_rt
 from fastembed_rt import cli, manifest
-from fastembed_rt.cli import info, opening
+from fastembed_rt.cli import info
 from fastembed_rt.machine import Cpu
 from fastembed_rt.manifest import Manifest, Source, Variant
 
@@ -274,7 +274,7 @@ def test_files_of_a_hub_model_that_were_never_fetched_are_no_damage(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (directory / "model.cuda.fp16.onnx").unlink()
-    monkeypatch.setattr(opening, "resolve_model", lambda name, **_: directory)
+    monkeypatch.setattr(info, "find", lambda args, **_: directory)
     assert cli.main(["info", "acme/encoder-rt"]) == 0
     assert "not fetched" in row_of(capsys.readouterr().out, "model.cuda.fp16.onnx")
 

@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "precision": ({"model_kwargs": {"dtype": "float16"}}, "fp16"),
     "graph": ({"model_kwargs": {"file_name": "model_qint8.onnx"}}, "precision='int8'"),
     "provider": ({"model_kwargs": {"provider": "NoProvider"}}, "CUDAExecutionProvider"),
-    "modules": ({"modules": [1]}, "export it"),
+    "modules": ({"modules": [1]}, "give that directory"),
     "not a dict": ({"model_kwargs": 3}, "expected a dict"),
 }
 

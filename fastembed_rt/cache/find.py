@@ -1,0 +1,264 @@
+"""From the name of a checkpoint to a model directory: the one in the cache, or one that is exported into it now."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from time import time
+
+from ..errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from ..hub.client import Repository
+from ..hub.resolve import ANCHORS, Located, local_directory, located, no_directory, resolve_checkpoint
+from ..manifest import MANIFEST_FILE, TASKS
+from ..system import leftovers, locks
+from ..system.paths import as_text
+from ..system.progress import Steps, watched
+from ..system.user_cache import VARIABLE
+from . import entries, exporting
+from .contents import fingerprint, recalled, remember
+from .wanted import Hub, Wanted
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checkpoint:
+    """A checkpoint before it is fetched or read."""
+
+    name: str  # what a manifest calls it
+    identity: str  # of its contents: a commit, or a hash
+    path: str | None
+    fetch: Callable[[], Located]
+    changed: Callable[[], bool] = lambda: False  # since
+    opened: Callable[[], None] = lambda: None  # to be called when there is an export of it
+
+
+def model_directory(
+    name: str | os.PathLike[str],
+    choose: Callable[[], Wanted],
+    hub: Hub,
+    *,
+    task: str | None = None,
+    export: bool = True,
+    show_progress: bool | None = None,
+) -> Path | None:
+    """The model directory of a checkpoint, exported if that was not done yet; None for a name that is of none.
+
+    That is a model directory, or a hub repository that holds one: open it by its name.
+
+    Args:
+        name: a directory or a hub repository.
+        choose: says what shall come of the checkpoint; not asked for a directory that is a model's.
+        hub: how the hub is asked.
+        task: of the class that opens it; None takes what the checkpoint is for.
+        export: False: who only looks gets what is there, whatever its options; nothing is an error.
+        show_progress: lines on stderr while it is exported; None: where that is a terminal.
+
+    Raises:
+        ModelNotFoundError: nothing under that name; with `export` False, no export of it.
+        MissingDependencyError: it has to be exported, and the extra is not installed.
+        InvalidInputError: a checkpoint for another task, options that are not possible, a cache that cannot be written.
+        CheckpointError, UnsupportedCheckpointError, ParityError: see fastembed_rt_export.pipeline.export.
+    """
+    local = local_directory(name, hub.revision)
+    checkpoint = _in_directory(local) if local is not None else _on_hub(str(name), choose, hub, task)
+    if checkpoint is None:
+        return None
+    wanted = choose()
+    found = _exported(checkpoint.name, checkpoint.identity, wanted, task)
+    if found is None and not export:
+        found = _any(checkpoint, task)
+    if found is None and not export:
+        raise ModelNotFoundError(
+            f"{os.fspath(name)} is a checkpoint, and no export of it is in the cache {entries.folder()}; "
+            f"make a model directory with: fastembed-rt export {os.fspath(name)}"
+        )
+    if found is None:
+        exporting.require(name)
+        stem = _stem(checkpoint.name, checkpoint.identity, wanted)
+        found = _made(checkpoint, stem, wanted, hub, task, watched() if show_progress is None else show_progress)
+    if export:
+        entries.touch(found)
+        checkpoint.opened()
+    return found / entries.MODEL
+
+
+def _stem(name: str, identity: str, wanted: Wanted) -> str:
+    return entries.stem(name, wanted, wanted.key(f"{name} {identity}", _version()))
+
+
+def _version() -> str:
+    """Of what exports: another one may make other graphs."""
+    # The package itself stands above this room; importlib.metadata would cost half of what a hit costs.
+    return str(vars(sys.modules[__name__.partition(".")[0]])["__version__"])
+
+
+def _exported(name: str, identity: str, wanted: Wanted, task: str | None) -> Path | None:
+    """The entry of a checkpoint; one that was compared will do for those who do not ask for that."""
+    ways = [wanted] if wanted.verify else [replace(wanted, verify=True), wanted]
+    found = (_there(_stem(name, identity, way), task) for way in ways)
+    return next((place for place in found if place is not None), None)
+
+
+def _any(checkpoint: _Checkpoint, task: str | None) -> Path | None:
+    """The entry of a checkpoint that was used last, whatever its options: for those who only look."""
+    alike = [
+        entry
+        for entry in entries.entries()
+        if (entry.origin.checkpoint, entry.origin.identity) == (checkpoint.name, checkpoint.identity)
+        and task in (None, entry.task)
+    ]
+    return max(alike, key=lambda entry: entry.used).directory if alike else None
+
+
+def _there(stem: str, task: str | None) -> Path | None:
+    """The whole entry of a stem."""
+    places = [entries.folder() / f"{stem}.{name}" for name in (TASKS if task is None else (task,))]
+    return next((place for place in places if entries.whole(place) is not None), None)
+
+
+def _made(checkpoint: _Checkpoint, stem: str, wanted: Wanted, hub: Hub, task: str | None, show_progress: bool) -> Path:
+    """The entry, which this process exports if no other has done so meanwhile."""
+    say = Steps(show=show_progress)
+    try:
+        entries.folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(error) from error
+    waiting = f"waiting for another process, which exports {checkpoint.name}"
+    with locks.locked(entries.lock_of(stem), waiting=lambda: say(waiting)) as state:
+        found = _there(stem, task)
+        if found is not None:
+            return found
+        if state == locks.HELD:
+            entries.remove_unfinished(stem)
+        say(f"exporting {checkpoint.name} in {wanted.precision}, once, into {entries.folder()}")
+        source = checkpoint.fetch()
+        try:
+            with leftovers.unfinished(lambda: entries.unfinished_name(stem), lambda work: work.mkdir()) as work:
+                made = exporting.export(
+                    source, work / entries.MODEL, wanted, task, say, show_progress=show_progress, hub=hub
+                )
+                if checkpoint.changed():
+                    raise CheckpointError(
+                        f"{source.path} was changed while it was exported; load it when it is complete"
+                    )
+                destination = entries.folder() / f"{stem}.{made.task}"
+                entries.put(work, destination, _origin(checkpoint, source, wanted))
+        except PermissionError as error:
+            raise _unwritable(error) from error
+        say(f"kept in {destination}")
+        return destination
+
+
+def _unwritable(error: OSError) -> InvalidInputError:
+    return InvalidInputError(
+        f"exports cannot be kept in {entries.folder()} ({error.strerror}); set {VARIABLE} to a directory that can be "
+        "written, or export with fastembed-rt export, and give that directory"
+    )
+
+
+def _origin(checkpoint: _Checkpoint, source: Located, wanted: Wanted) -> entries.Origin:
+    plain = {entry.name: entry.default for entry in fields(wanted)}
+    beside = {key: value for key, value in asdict(wanted).items() if value != plain[key]}
+    return entries.Origin(
+        checkpoint=checkpoint.name,
+        path=checkpoint.path,
+        revision=source.revision,
+        identity=checkpoint.identity,
+        precision=beside.pop("precision"),
+        target=wanted.target,
+        options={key: value if isinstance(value, (bool, float)) else str(value) for key, value in beside.items()},
+        created_by=f"fastembed-rt {_version()}",
+        created=time(),
+    )
+
+
+def _in_directory(local: Path) -> _Checkpoint | None:
+    """A checkpoint on this disk; None where the directory is a model's, or no checkpoint's either."""
+    if (local / MANIFEST_FILE).is_file() or not any((local / file).is_file() for file in ANCHORS):
+        return None
+    source, memory = located(local), entries.folder() / entries.HASHES
+    identity = fingerprint(local, memory)
+    return _Checkpoint(
+        name=source.name,
+        identity=identity,
+        path=as_text(os.path.realpath(local)),
+        fetch=lambda: resolve_checkpoint(local),
+        changed=lambda: fingerprint(local, memory) != identity,
+    )
+
+
+def _on_hub(name: str, choose: Callable[[], Wanted], hub: Hub, task: str | None) -> _Checkpoint | None:
+    """A checkpoint of the hub at the commit that its revision is now; None where the repository holds a model.
+
+    Where the hub cannot be asked, the commit that this cache or the hub's was last told.
+    """
+    repository = Repository(name, hub.revision, hub.token, hub.cache_dir, hub.local_files_only)
+    note = entries.folder() / entries.REFS / f"{_short(f'{name}@{hub.revision}')}.json"
+    files: list[str] | None = None
+    if hub.revision is not None and COMMIT.fullmatch(hub.revision):
+        commit = hub.revision  # which never changes: nobody has to be asked
+    else:
+        with no_directory(name):
+            head = repository.head()
+        commit, files = head or (_last_known(repository, note) or str(_fetched(name, hub).revision), None)
+    made = _Checkpoint(
+        name=name,
+        identity=commit,
+        path=None,
+        fetch=lambda: _fetched(name, hub, commit),
+        opened=lambda: _note(note, commit) if files is not None else None,
+    )
+    if files is not None:
+        return None if MANIFEST_FILE in files else made
+    if _exported(name, commit, choose(), task) is not None:  # without asking anybody
+        return made
+    with no_directory(name):
+        return None if repository.has(MANIFEST_FILE, commit) else made
+
+
+def _fetched(name: str, hub: Hub, commit: str | None = None) -> Located:
+    """The checkpoint on this disk, at that commit."""
+    at = partial(
+        resolve_checkpoint,
+        name,
+        token=hub.token,
+        cache_dir=hub.cache_dir,
+        local_files_only=hub.local_files_only,
+    )
+    # By its revision first, so that the hub's cache knows the name for the time without a connection.
+    with suppress(*(() if commit is None else (ModelNotFoundError, CheckpointError))):
+        found = at(revision=hub.revision)
+        if commit in (None, found.revision):
+            return found
+    return at(revision=commit)
+
+
+def _last_known(repository: Repository, note: Path) -> str | None:
+    """The commit of the revision as this cache or the hub's was told last."""
+    told = [entry for entry in (_noted(note), repository.cached_head()) if entry is not None]
+    return max(told, key=lambda entry: entry[1])[0] if told else None
+
+
+def _noted(note: Path) -> tuple[str, float] | None:
+    commit = recalled(note).get("commit")
+    try:
+        return (commit, note.stat().st_mtime) if isinstance(commit, str) else None
+    except OSError:
+        return None
+
+
+def _note(note: Path, commit: str) -> None:
+    if recalled(note).get("commit") != commit:  # else its time is that of the change
+        remember(note, {"commit": commit})
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

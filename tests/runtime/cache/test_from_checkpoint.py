@@ -1,0 +1,313 @@
+"""A model by its checkpoint's name: exported once, with the reference's vectors, again when the checkpoint changes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+from checkpoints import TEXTS, change_json, change_tensors, reference_vectors, save_sentence_transformers
+from cross_encoders import PAIRS, reference_scores, save_classifier
+from exports import quick
+from multi_vectors import save_multi_vector
+from sparse_encoders import save_masked_lm, save_splade
+from tolerances import close
+
+from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
+from fastembed_rt.cache.wanted import Wanted
+from fastembed_rt.errors import (
+    CheckpointError,
+    IntegrityError,
+    InvalidInputError,
+    ModelNotFoundError,
+    UnsupportedCheckpointError,
+)
+from fastembed_rt.models.checkpoint import EXPORTING, CheckpointOptions, ExportOptions, OwnOptions
+from fastembed_rt.models.opening import LoadOptions
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sentence_transformers(tmp_path_factory.mktemp("made") / "mine", max_seq_length=16)
+
+
+@pytest.fixture
+def checkpoint(made: Path, tmp_path: Path) -> Path:
+    """BERT, cut at 16 tokens; a copy to change."""
+    return Path(shutil.copytree(made, tmp_path / "mine"))
+
+
+def opened(checkpoint: Path | str, **options: Any) -> EmbeddingModel:
+    return EmbeddingModel.from_checkpoint(checkpoint, **{"verify": False, **options})
+
+
+def test_vectors_are_the_references_and_the_second_time_nothing_is_exported(
+    checkpoint: Path, cache: Path, exports: list[str]
+) -> None:
+    wanted = reference_vectors(checkpoint)
+    for _ in range(2):
+        with opened(checkpoint) as model:
+            close(model.encode(TEXTS), wanted)
+            assert model.path.parent.parent == cache.resolve()
+    assert exports == ["mine"]
+
+
+def test_other_tasks_open_from_their_checkpoints(tmp_path: Path, exports: list[str]) -> None:
+    from sentence_transformers import MultiVectorEncoder, SparseEncoder
+
+    pairs = save_classifier(tmp_path / "pairs")
+    with Reranker.from_checkpoint(pairs, verify=False) as reranker:
+        np.testing.assert_allclose(reranker.predict(PAIRS), reference_scores(pairs, PAIRS), rtol=1e-5, atol=1e-5)
+    splade = save_splade(tmp_path / "splade")
+    theirs = SparseEncoder(str(splade), device="cpu", local_files_only=True)
+    with SparseModel.from_checkpoint(splade, verify=False) as sparse:
+        found = np.stack([vector.to_dense() for vector in sparse.encode(TEXTS)])
+        close(found, theirs.encode(TEXTS, convert_to_sparse_tensor=False).numpy())
+    late = save_multi_vector(tmp_path / "late")
+    reference = MultiVectorEncoder(str(late), device="cpu", local_files_only=True)
+    with LateInteractionModel.from_checkpoint(late, verify=False) as multi:
+        for vectors, others in zip(multi.encode_document(TEXTS), reference.encode_document(TEXTS), strict=True):
+            close(vectors, np.asarray(others))
+    assert exports == ["pairs", "splade", "late"]
+
+
+def test_a_masked_language_model_is_sparse_where_the_sparse_class_opens_it(tmp_path: Path) -> None:
+    plain = save_masked_lm(tmp_path / "mlm")
+    with SparseModel.from_checkpoint(plain, verify=False) as sparse, opened(plain) as dense:
+        assert sparse.path != dense.path
+        assert (sparse.manifest.task, dense.manifest.task) == ("sparse", "embedding")
+
+
+def test_a_checkpoint_for_another_class_is_refused_before_it_is_exported(tmp_path: Path, cache: Path) -> None:
+    pairs = save_classifier(tmp_path / "pairs")
+    with pytest.raises(InvalidInputError, match=r"pairs is a checkpoint for reranking; .*Reranker, not EmbeddingModel"):
+        opened(pairs)
+    assert not list(cache.glob("*.embedding"))
+
+
+def test_int8_is_compared_with_the_reference_and_has_an_entry_of_its_own(checkpoint: Path, exports: list[str]) -> None:
+    with opened(checkpoint, precision="int8", verify=True) as model, opened(checkpoint) as plain:
+        assert (model.precision, model.manifest.parity["status"]) == ("int8", "passed")
+        assert plain.precision == "fp32"
+        wanted = reference_vectors(checkpoint)
+        assert (np.sum(model.encode(TEXTS) * wanted, axis=1) > 0.98).all()
+    assert exports == ["mine", "mine"]
+    with opened(checkpoint, precision="int8"):  # compared, which is more than asked for
+        assert exports == ["mine", "mine"]
+
+
+def test_options_of_the_constructor_reach_it_and_make_no_other_export(checkpoint: Path, exports: list[str]) -> None:
+    with opened(checkpoint, max_length=9, truncate_dim=8, prompts={"a": "dog "}, default_prompt_name="a") as model:
+        assert (model.max_length, model.truncate_dim, model.default_prompt_name) == (9, 8, "a")
+        assert model.encode("a").shape == (8,)
+    opened(checkpoint, threads=1, revision=None, token="x", local_files_only=True).close()
+    assert exports == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ({"pooling": "cls"}, lambda m: m.manifest.pooling == ("cls",)),
+        ({"pooling": "cls+mean"}, lambda m: m.dim == 48),
+        ({"normalize": False}, lambda m: m.manifest.normalize is False),
+        ({"tokens": True}, lambda m: m.encode("a dog", output="tokens").vectors.shape[1] == 24),
+        ({"target": "portable"}, lambda m: m.target == "portable"),
+        ({"target": "native"}, lambda m: m.precision == "int8"),
+    ],
+)
+def test_options_of_the_export_reach_it(
+    checkpoint: Path, exports: list[str], options: dict[str, Any], fact: Any
+) -> None:
+    opened(checkpoint).close()
+    for _ in range(2):
+        with opened(checkpoint, **options) as model:
+            assert fact(model)
+    assert len(exports) == (1 if options == {"target": "portable"} else 2)
+
+
+def test_other_calibration_texts_are_another_export(checkpoint: Path, tmp_path: Path, exports: list[str]) -> None:
+    texts = tmp_path / "texts.txt"
+    for content in ("a dog runs\n" * 9, "the red house\n" * 9, "the red house\n" * 9):
+        texts.write_text(content)
+        opened(checkpoint, precision="int8", calibration=texts).close()
+    assert len(exports) == 2
+
+
+CHANGES: dict[str, Any] = {
+    "weights": lambda c: change_tensors(c, lambda t: t.update({name: 1.5 * value for name, value in t.items()})),
+    "pooling": lambda c: change_json(c / "1_Pooling" / "config.json", pooling_mode="cls"),
+    "length": lambda c: change_json(c / "sentence_bert_config.json", max_seq_length=7),
+    "tokenizer": lambda c: (c / "tokenizer.json").write_text((c / "tokenizer.json").read_text().replace("dog", "cow")),
+    "prompts": lambda c: change_json(
+        c / "config_sentence_transformers.json", prompts={"q": "a dog "}, default_prompt_name="q"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_that_changed_is_exported_again(checkpoint: Path, exports: list[str], change: str) -> None:
+    opened(checkpoint).close()
+    CHANGES[change](checkpoint)
+    for _ in range(2):
+        with opened(checkpoint) as model:
+            close(model.encode(TEXTS), reference_vectors(checkpoint))
+    assert exports == ["mine", "mine"]
+
+
+def test_a_checkpoint_changed_while_it_is_exported_leaves_no_entry(
+    checkpoint: Path, cache: Path, exports: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastembed_rt.cache import exporting
+
+    real = exporting.export
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        made = real(*arguments, **options)
+        change_json(checkpoint / "1_Pooling" / "config.json", pooling_mode="cls")
+        return made
+
+    monkeypatch.setattr(exporting, "export", changing)
+    with pytest.raises(CheckpointError, match="changed while it was exported"):
+        opened(checkpoint)
+    assert [path.suffix for path in cache.iterdir() if path.is_dir() and path.name != "hashes"] == []
+
+
+def test_a_checkpoint_that_moved_is_the_same(checkpoint: Path, tmp_path: Path, exports: list[str]) -> None:
+    opened(checkpoint).close()
+    (tmp_path / "elsewhere").mkdir()
+    with opened(shutil.move(checkpoint, tmp_path / "elsewhere" / "mine")):
+        assert exports == ["mine"]
+
+
+def test_a_model_directory_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, cache: Path) -> None:
+    quick(checkpoint, tmp_path / "model")
+    with opened(tmp_path / "model") as model:
+        assert model.path == (tmp_path / "model").resolve()
+    with pytest.raises(InvalidInputError, match="pooling='cls' is for checkpoints"):
+        opened(tmp_path / "model", pooling="cls")
+    with pytest.raises(InvalidInputError, match=r"precision 'int8' is not in this model directory"):
+        opened(tmp_path / "model", precision="int8")
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"provder": "cpu"}, TypeError, "provder: did you mean provider="),
+        ({"query_length": 4}, TypeError, "EmbeddingModel.from_checkpoint has no option 'query_length'"),
+        ({"precision": "int4"}, InvalidInputError, "'int4' is not a precision"),
+        (
+            {"precision": "fp16"},
+            InvalidInputError,
+            r"'cpu', for which there are fp32 and int8; fp16 is for target cuda",
+        ),
+        ({"target": "cuda"}, InvalidInputError, "target 'cuda' does not run with provider 'cpu'"),
+        (
+            {"target": "native", "precision": "fp32"},
+            InvalidInputError,
+            "with target 'native', for which there are int8",
+        ),
+        ({"provider": "abacus"}, InvalidInputError, "provider 'abacus' is not known"),
+        ({"pooling": "none"}, InvalidInputError, "pooling 'none' is not known"),
+        ({"calibration": "nowhere", "precision": "int8"}, InvalidInputError, "nowhere cannot be read"),
+        ({"revision": "main"}, InvalidInputError, "is a directory here"),
+    ],
+)
+def test_what_is_not_possible_is_said_and_leaves_no_entry(
+    checkpoint: Path, cache: Path, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        opened(checkpoint, **options)
+    assert not list(cache.glob("*.embedding"))
+
+
+def test_a_directory_that_holds_nothing_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"holds no manifest.json"):
+        opened(tmp_path)
+
+
+def test_what_the_export_refuses_is_refused_and_asked_again(checkpoint: Path, exports: list[str]) -> None:
+    change_json(checkpoint / "config.json", hidden_act="nothing known")
+    for _ in range(2):
+        with pytest.raises((UnsupportedCheckpointError, CheckpointError)):
+            opened(checkpoint)
+    assert len(exports) == 2
+
+
+def test_an_entry_that_lost_a_file_is_made_anew(checkpoint: Path, exports: list[str]) -> None:
+    with opened(checkpoint) as model:
+        place = model.path
+    (place / "tokenizer.json").unlink()
+    opened(checkpoint).close()
+    (place / "model.onnx").write_bytes(b"")
+    with opened(checkpoint) as model:
+        close(model.encode(TEXTS), reference_vectors(checkpoint))
+    assert len(exports) == 3
+
+
+def test_an_entry_whose_bytes_were_altered_does_not_run(checkpoint: Path) -> None:
+    with opened(checkpoint) as model:
+        place = model.path
+    graph = place / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(IntegrityError), opened(checkpoint) as model:
+        model.encode(TEXTS)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InvalidInputError, match=r"file/exports .*set FASTEMBED_RT_CACHE"):
+        opened(checkpoint)
+
+
+def test_models_from_the_cache_travel(checkpoint: Path) -> None:
+    with opened(checkpoint) as model:
+        wanted = model.encode(TEXTS)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            np.testing.assert_array_equal(other.encode(TEXTS), wanted)
+
+
+def test_a_subclass_is_made_as_it_says(checkpoint: Path) -> None:
+    class Mine(EmbeddingModel):
+        def __init__(self, path: Any, *, name: str, **options: Any) -> None:
+            super().__init__(path, **options)
+            self.name = name
+
+    with Mine.from_checkpoint(checkpoint, name="mine", verify=False) as model:  # type: ignore[call-arg]
+        assert (type(model), model.name) == (Mine, "mine")
+
+
+def test_steps_are_shown_when_asked_for_and_else_only_on_a_terminal(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(checkpoint).close()
+    assert capsys.readouterr() == ("", "")
+    opened(checkpoint, pooling="cls", show_progress=True).close()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "exporting mine in fp32, once, into " in err
+    opened(checkpoint, pooling="cls", show_progress=True).close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_names_of_options_are_everywhere_the_same() -> None:
+    hints = get_type_hints(CheckpointOptions)
+    assert set(hints) == {*get_type_hints(LoadOptions), *get_type_hints(OwnOptions), *EXPORTING}
+    assert set(get_type_hints(ExportOptions)) == set(get_type_hints(Wanted)) - {"precision", "target"}
+    text = inspect.getdoc(EmbeddingModel.from_checkpoint) or ""
+    for name in EXPORTING:
+        assert f"\n        {name}: " in text, name
+    shared = {*get_type_hints(LoadOptions), "path_or_name"}
+    own = [set(inspect.signature(kind).parameters) - shared for kind in (EmbeddingModel, Reranker, SparseModel)]
+    own.append(set(inspect.signature(LateInteractionModel).parameters) - shared)
+    assert set().union(*own) == set(get_type_hints(OwnOptions))
