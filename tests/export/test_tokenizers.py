@@ -37,6 +37,8 @@ from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tokenizer import tokenizer_json
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
     not (DATA / "tokenizers").is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is"
