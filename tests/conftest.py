@@ -41,6 +41,11 @@ LONGEST = {
     "test_travel.py",
 }
 
+# Images of containers set it to stay small. But tests start hundreds of interpreters, which would each compile the same
+# modules again, and the next run would rewrite all assertions again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Where it is ignored, as some supervisors leave it, children have no exit code: subprocess says 0 for all of them.
 if hasattr(signal, "SIGCHLD"):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -224,7 +224,7 @@ def test_limits_of_a_real_graph(
 def test_the_limits_part_runs_in_a_process_of_its_own(
     run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peaks_and_operators, "ROUNDS", 2)
+    monkeypatch.setattr(peaks_and_operators, "OPTIONS", ("--rounds", "2"))
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     own = {"rt-fp32": {"precision": "fp32", "ours": "yes"}}
     code, record = run(own, "--parts", "throughput,limits", "--rounds", "1")

@@ -27,7 +27,7 @@ def chain(tmp_path: Path) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that no test changes."""
     directory = tmp_path_factory.mktemp("checkpoint") / "mini"
-    return save_sentence_transformers(directory, prompts=PROMPTS, default_prompt_name="query")
+    return save_sentence_transformers(directory, prompts=PROMPTS, default_prompt_name="query", card=True)
 
 
 @pytest.fixture(scope="session")
