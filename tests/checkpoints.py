@@ -197,9 +197,10 @@ def save_sentence_transformers(
     prompts: dict[str, str] | None = None,
     default_prompt_name: str | None = None,
     seed: int = 0,
+    card: bool = False,
     **changes: Any,
 ) -> Path:
-    """A sentence-transformers directory, saved by sentence-transformers."""
+    """A sentence-transformers directory, saved by sentence-transformers; a card takes as long as the rest."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 
@@ -214,7 +215,7 @@ def save_sentence_transformers(
     if normalize:
         modules.append(Normalize())
     model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, default_prompt_name=default_prompt_name)
-    model.save_pretrained(str(directory))
+    model.save_pretrained(str(directory), create_model_card=card)
     return directory
 
 
@@ -242,7 +243,9 @@ def save_with_heads(
 
     transformer = Transformer(str(save_transformers(directory.with_name(directory.name + "-plain"))))
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling, include_prompt=include_prompt)
-    SentenceTransformer(modules=[transformer, pool, *heads], device="cpu").save_pretrained(str(directory))
+    SentenceTransformer(modules=[transformer, pool, *heads], device="cpu").save_pretrained(
+        str(directory), create_model_card=False
+    )
     return directory
 
 

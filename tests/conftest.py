@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -21,6 +22,29 @@ from signals import of_a_terminal
 CACHES = Path(tempfile.mkdtemp(prefix="fastembed-rt-caches-"))
 os.environ.setdefault("HF_MODULES_CACHE", str(CACHES / "modules"))
 os.environ.setdefault("FASTEMBED_RT_CACHE", str(CACHES / "engines"))
+
+# Files of half a minute each, or so. They are run first: whoever begins one of them last lets all others wait for it.
+LONGEST = {
+    "test_minilm.py",
+    "test_int8.py",
+    "test_gate.py",
+    "test_wheel.py",
+    "test_families.py",
+    "test_architectures.py",
+    "test_late_interaction.py",
+    "test_refused_precisions.py",
+    "test_replaced.py",
+    "test_bench_parts.py",
+    "test_bench_report.py",
+    "test_routes.py",
+    "test_reranking.py",
+    "test_travel.py",
+}
+
+# Images of containers set it to stay small. But tests start hundreds of interpreters, which would each compile the same
+# modules again, and the next run would rewrite all assertions again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Where it is ignored, as some supervisors leave it, children have no exit code: subprocess says 0 for all of them.
 if hasattr(signal, "SIGCHLD"):
@@ -47,12 +71,23 @@ def no_gpu() -> str:
     return str(found) if found else ""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # of pytest-xdist: files in our order, not by how many tests they have
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(CACHES, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     why = no_gpu() if marked else ""
     for item in marked if why else ():
         item.add_marker(pytest.mark.skip(reason=f"needs an NVIDIA GPU: {why}"))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection need not look at half a million objects of it, 0.2 s each time."""
+    gc.collect()
+    gc.freeze()

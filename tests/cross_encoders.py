@@ -91,7 +91,7 @@ def save_cross_encoder(
         default_prompt_name=default_prompt_name,
         activation_fn=activation,
     )
-    model.save_pretrained(str(directory))
+    model.save_pretrained(str(directory), create_model_card=False)
     return directory
 
 

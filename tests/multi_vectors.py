@@ -39,5 +39,5 @@ def save_multi_vector(
         Normalize(module_input_name="token_embeddings"),
     ]
     model = MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts, similarity_fn_name=similarity)
-    model.save_pretrained(str(directory))
+    model.save_pretrained(str(directory), create_model_card=False)
     return directory

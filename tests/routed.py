@@ -37,7 +37,9 @@ def dense(outputs: int = 8, seed: int = 0) -> Any:
 def save(directory: Path, *modules: Any, **options: Any) -> Path:
     from sentence_transformers import SentenceTransformer
 
-    SentenceTransformer(modules=list(modules), device="cpu", **options).save_pretrained(str(directory))
+    SentenceTransformer(modules=list(modules), device="cpu", **options).save_pretrained(
+        str(directory), create_model_card=False
+    )
     return directory
 
 

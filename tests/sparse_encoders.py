@@ -36,5 +36,5 @@ def save_splade(
 
     plain = save_masked_lm(directory.with_name(directory.name + "-plain"), model_type)
     modules = [Transformer(str(plain), transformer_task="fill-mask"), SpladePooling(strategy, activation)]
-    SparseEncoder(modules=modules, device="cpu", **options).save_pretrained(str(directory))
+    SparseEncoder(modules=modules, device="cpu", **options).save_pretrained(str(directory), create_model_card=False)
     return directory

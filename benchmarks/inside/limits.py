@@ -52,10 +52,10 @@ def profiled(precision: str, prefix: Path) -> Any:
     return made
 
 
-def peaks(precision: str, threads: int) -> dict[str, float]:
+def peaks(precision: str, threads: int, rounds: int = ROUNDS) -> dict[str, float]:
     """Peaks in units of 1e9 operations (2 for a multiply and an add) a second, as a record holds them."""
     rates = {"one_thread": 1, "all_threads": threads}
-    found = {name: gemm_peak(load_onnxruntime(), precision, count, ROUNDS) for name, count in rates.items()}
+    found = {name: gemm_peak(load_onnxruntime(), precision, count, rounds) for name, count in rates.items()}
     return {f"peak_gops_{name}": rate / 1e9 for name, rate in found.items() if rate is not None}
 
 
@@ -107,13 +107,17 @@ def graphs(model_dir: Path) -> dict[str, tuple[Path, Variant]]:
 
 
 def measure(
-    model_dir: Path, lengths: Mapping[str, Sequence[int]], threads: int, precision: str | None = None
+    model_dir: Path,
+    lengths: Mapping[str, Sequence[int]],
+    threads: int,
+    precision: str | None = None,
+    rounds: int = ROUNDS,
 ) -> dict[str, Any]:
     """Peaks by precision, and of each graph of the directory its work a token and its time by operator and workload."""
     found = {name: graph for name, graph in graphs(model_dir).items() if precision in (None, name)}
     most = manifest.read(model_dir).max_length
     return {
-        "peaks": {name: peaks(name, threads) for name in PEAKS if precision in (None, name)},
+        "peaks": {name: peaks(name, threads, rounds) for name in PEAKS if precision in (None, name)},
         "multiply_adds": {name: products(path) for name, (path, _) in found.items()},
         "operators": {
             name: {
@@ -132,11 +136,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", help="only this one")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="all threads are so many")
     parser.add_argument("--lengths", type=Path, help="JSON: tokens of each text by workload (default: two simple ones)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the large product (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one line with everything")
     args = parser.parse_args(words)
     lengths = json.loads(args.lengths.read_text(encoding="utf-8")) if args.lengths else SHAPES
     try:
-        found = measure(args.model, lengths, args.threads, args.precision)
+        found = measure(args.model, lengths, args.threads, args.precision, args.rounds)
     except FastembedRtError as error:
         print(json.dumps({"error": str(error)}) if args.json else f"error: {error}")
         return 2

@@ -13,7 +13,7 @@ import pytest
 from fake_runs import CHECK_CALLS, Run, word_tokenizer
 
 from benchmarks.compare.adapters import together
-from benchmarks.compare.parts import fresh, served
+from benchmarks.compare.parts import fresh, peaks_and_operators, served
 from benchmarks.compare.parts.peaks_and_operators import shares
 from benchmarks.data import lengths, workloads
 from benchmarks.errors import BenchmarkError
@@ -221,7 +221,10 @@ def test_limits_of_a_real_graph(
     assert '"error"' in capsys.readouterr().out
 
 
-def test_the_limits_part_runs_in_a_process_of_its_own(run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_limits_part_runs_in_a_process_of_its_own(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peaks_and_operators, "OPTIONS", ("--rounds", "2"))
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     own = {"rt-fp32": {"precision": "fp32", "ours": "yes"}}
     code, record = run(own, "--parts", "throughput,limits", "--rounds", "1")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import PROMPTS, save_sentence_transformers, save_transformers
+from exports import shorten_the_gate
 
 from fastembed_rt_export.pipeline import ExportOptions, export
 
@@ -26,7 +27,7 @@ def chain(tmp_path: Path) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that no test changes."""
     directory = tmp_path_factory.mktemp("checkpoint") / "mini"
-    return save_sentence_transformers(directory, prompts=PROMPTS, default_prompt_name="query")
+    return save_sentence_transformers(directory, prompts=PROMPTS, default_prompt_name="query", card=True)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,9 @@ def model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("model") / "mini-onnx"
     export(str(checkpoint), ExportOptions(output=output))
     return output
+
+
+@pytest.fixture
+def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of something else than the gate."""
+    shorten_the_gate(monkeypatch)

@@ -41,6 +41,8 @@ from fastembed_rt_export.graph.portable import PORTABLE
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 from fastembed_rt_export.tasks.embedding import build
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 Vectors = npt.NDArray[np.float32]
 MAX_LENGTH = 44
 

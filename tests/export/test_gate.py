@@ -70,6 +70,7 @@ def test_a_limit_that_was_read_wrong_does_not_pass(
     assert (f": {wrong} against " if wrong < LIMIT else f" against {LIMIT} tokens, ") in message
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_limit_of_the_tokenizer_that_was_overlooked_does_not_pass(embedding: Path, tmp_path: Path) -> None:
     limit = {"processor_kwargs": {"model_max_length": 12}}
     message = overlooked(embedding, tmp_path / "out", "sentence_bert_config.json", **limit)
@@ -78,6 +79,7 @@ def test_a_limit_of_the_tokenizer_that_was_overlooked_does_not_pass(embedding: P
 
 
 @pytest.mark.parametrize(("key", "call"), [("query_length", "encode_query"), ("document_length", "encode_document")])
+@pytest.mark.usefixtures("short_gate")
 def test_a_limit_of_one_call_that_was_overlooked_does_not_pass(
     embedding: Path, tmp_path: Path, key: str, call: str
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_prompt_that_was_read_wrong_does_not_pass(
     assert said in message
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_side_on_which_texts_are_cut_is_the_references(embedding: Path, tmp_path: Path) -> None:
     message = overlooked(embedding, tmp_path / "right", "tokenizer_config.json", truncation_side="left")
     assert message.startswith(DIFFERENTLY)
@@ -118,6 +121,7 @@ def test_the_side_on_which_texts_are_cut_is_the_references(embedding: Path, tmp_
     assert export(str(embedding), ExportOptions(output=tmp_path / "left")).manifest.truncation_side == "left"
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_users_limit_is_set_on_the_reference_too(embedding: Path, tmp_path: Path) -> None:
     options = ExportOptions(output=tmp_path / "out", overrides=Overrides(max_length=9))
     report = export(str(embedding), options).manifest.parity
@@ -126,6 +130,7 @@ def test_the_users_limit_is_set_on_the_reference_too(embedding: Path, tmp_path: 
     assert cli.main(["verify", str(tmp_path / "out"), "--against", str(embedding), "-q"]) == 0
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_users_prompts_are_set_on_the_reference_too(embedding: Path, tmp_path: Path) -> None:
     said = Overrides(prompts={"query": "the cat ", "own": "a dog "}, default_prompt_name="own", normalize=False)
     report = export(str(embedding), ExportOptions(output=tmp_path / "out", overrides=said)).manifest.parity
@@ -154,6 +159,7 @@ def test_the_report_says_which_calls_and_limits_were_compared(embedding: Path, t
         assert said in card
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_texts_beyond_the_last_position_are_reported_and_not_compared(tmp_path: Path) -> None:
     # The reference takes 50 tokens for the limit and has positions for 48.
     made = export(
@@ -224,6 +230,7 @@ def test_a_rerankers_default_prompt_that_was_read_wrong_does_not_pass(
     assert refusal(checkpoint, tmp_path / "out").startswith(DIFFERENTLY)
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_reranker_is_spoken_of_in_pairs_and_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = save_cross_encoder(tmp_path / "source", prompts={"query": "query: "}, default_prompt_name="query")
     options = ["--precision", "int8", "--min-cosine", "0.9"]
@@ -270,6 +277,7 @@ def test_the_number_of_words_of_a_sparse_encoder_is_the_references(
 
 
 @pytest.mark.parametrize(("key", "call"), [("query_length", "encode_query"), ("document_length", "encode_document")])
+@pytest.mark.usefixtures("short_gate")
 def test_a_limit_of_token_vectors_that_was_overlooked_does_not_pass(tmp_path: Path, key: str, call: str) -> None:
     checkpoint = save_multi_vector(tmp_path / "source", query_length=20)
     message = overlooked(checkpoint, tmp_path / "out", "sentence_bert_config.json", **{key: 12})

@@ -28,6 +28,8 @@ from fastembed_rt_export.errors import CheckpointError, ParityError, Unsupported
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import late_layouts
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 
 def save_pylate(directory: Path, **config: Any) -> Path:
     """What PyLate's models.ColBERT writes: markers as added tokens, settings beside the prompts."""

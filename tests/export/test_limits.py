@@ -121,6 +121,7 @@ def test_lengths_by_role_share_one_graph(cut_by_role: Path, tmp_path: Path) -> N
     assert not list((tmp_path / "out").rglob("*/*.onnx"))  # none in a folder of its own
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_parity_gate_compares_queries_and_documents_that_are_cut_elsewhere(
     cut_by_role: Path, tmp_path: Path
 ) -> None:

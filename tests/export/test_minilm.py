@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from tolerances import REORDERED, close
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.run import batching
 from fastembed_rt.text.tokenizer import TextTokenizer
-from fastembed_rt_export.gate.parity import distances, parity_texts
+from fastembed_rt_export import tasks
+from fastembed_rt_export.gate.parity import Fidelity, distances, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 Vectors = npt.NDArray[np.float32]
@@ -31,6 +33,7 @@ DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "sha
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed: no real checkpoint to compare"
 )
+SAMPLES = {"short_queries_squad_dev": 100, "medium_stsb_dev_sentences": 80, "paragraph_xquad_contexts": 30}
 needs_data = pytest.mark.skipif(
     not (DATA / "texts").is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is"
 )
@@ -46,9 +49,9 @@ def checkpoint() -> Path:
 
 @pytest.fixture(scope="module")
 def directory(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model directory, through the gate."""
+    """The model directory in both precisions."""
     output = tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2"
-    export(str(checkpoint), ExportOptions(output=output))
+    export(str(checkpoint), ExportOptions(output=output, precisions=("int8", "fp32"), verify=False))
     return output
 
 
@@ -110,16 +113,23 @@ def test_the_manifest_says_what_the_authors_published(directory: Path) -> None:
     assert described.modules == ("Transformer(bert)", "Pooling(mean)", "Normalize")
     assert described.source.model_type == "bert"
     assert described.notes == ()  # every tensor of the checkpoint has its place
-    assert described.parity["status"] == "passed"
-    for figures in described.parity["variants"].values():
-        assert figures["min_cosine"] >= MIN_COSINE
-        assert figures["max_abs_diff"] <= MAX_ABS_DIFF
+
+
+@pytest.mark.slow  # the tests below compare with the same reference, in their own way
+def test_the_gate_passes(directory: Path, checkpoint: Path) -> None:
+    report = tasks.verify(directory, tasks.load(checkpoint, PACKAGE))
+    assert report["status"] == "passed"
+    assert set(report["variants"]) == {variant.graph.file for variant in manifest.read(directory).variants}
+    for figures in report["variants"].values():
+        if figures["precision"] == "fp32":
+            assert figures["min_cosine"] >= MIN_COSINE
+            assert figures["max_abs_diff"] <= MAX_ABS_DIFF
 
 
 def test_the_parity_texts_have_the_vectors_of_sentence_transformers(
     model: EmbeddingModel, reference: Reference
 ) -> None:
-    assert_same(model, reference, [case.text for case in parity_texts()][::3])  # the gate has compared them all
+    assert_same(model, reference, [case.text for case in parity_texts()][::3])
 
 
 def test_happy_persons_are_as_similar_as_published(model: EmbeddingModel, reference: Reference) -> None:
@@ -171,6 +181,53 @@ def test_paragraphs_have_the_vectors_of_sentence_transformers(model: EmbeddingMo
 @needs_data
 def test_naughty_strings_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
     assert_same(model, reference, strings("unicode/blns.json")[::2])
+
+
+# --- int8 ------------------------------------------------------------------------------------------------------------
+
+
+@needs_data
+def test_int8_keeps_its_vectors_on_real_text(directory: Path, reference: Reference) -> None:
+    texts = []
+    for name, count in SAMPLES.items():
+        texts += random.Random(0).sample(strings(f"texts/{name}.jsonl"), count)
+    with EmbeddingModel(directory) as model:
+        fidelity = Fidelity.of(model.encode(texts), reference.encode(texts))
+    assert fidelity.mean_cosine >= 0.9985, fidelity
+    assert fidelity.p1_cosine >= 0.995, fidelity
+    assert fidelity.min_cosine >= 0.985, fidelity
+
+
+def test_int8_weighs_at_most_26_mb(directory: Path) -> None:
+    assert (directory / "model.cpu.int8.onnx").stat().st_size <= 26e6
+
+
+def test_the_first_precision_named_is_the_default(directory: Path) -> None:
+    with EmbeddingModel(directory) as model, EmbeddingModel(directory, precision="fp32") as exact:
+        assert (model.variant.precision, exact.variant.precision) == ("int8", "fp32")
+
+
+def test_the_card_shows_plain_onnxruntime_where_a_graph_for_it_is(directory: Path) -> None:
+    assert (directory / "model.onnx").exists()
+    assert 'InferenceSession("model.onnx")' in (directory / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_neighbours_order_and_threads_change_no_bit(directory: Path, precision: str, share: int) -> None:
+    texts = [case.text for case in parity_texts()][::share]
+    shuffled = random.Random(1).sample(range(len(texts)), len(texts))
+    with EmbeddingModel(directory, precision=precision, threads=2) as model:
+        together = model.encode(texts)
+        alone = np.stack([model.encode(text) for text in texts])
+        mixed = model.encode([texts[k] for k in shuffled])
+    with EmbeddingModel(directory, precision=precision, threads=1, max_batch_tokens=300) as single:
+        np.testing.assert_array_equal(single.encode(texts), together)
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(mixed, together[shuffled])
+
+
+# --- cuda ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

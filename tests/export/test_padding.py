@@ -25,6 +25,8 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tensors import Tensors
 from fastembed_rt_export.traced import padding
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 Ids = npt.NDArray[np.int64]
 VOCABULARY, LIMIT, PAD = 50, 40, 7
 TABLE = np.random.default_rng(1).normal(size=(VOCABULARY, 6)).astype(np.float32)

@@ -29,6 +29,8 @@ from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import InvalidInputError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 Vectors = npt.NDArray[np.float32]
 
 

@@ -159,6 +159,7 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
             assert options <= known | others, (page, code)
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from checkpoints import TEXTS, change_tensors, save_sentence_transformers
 from cross_encoders import save_cross_encoder
-from exports import contents, quick
+from exports import contents, quick, shorten_the_gate
 from multi_vectors import save_multi_vector
 from routed import dense, normalize, router, save, static, transformer
 from sparse_encoders import save_splade
@@ -29,6 +29,8 @@ from fastembed_rt_export.gate import parity, report
 from fastembed_rt_export.gate.parity import Bounds
 from fastembed_rt_export.gate.refusals import Refusals, left
 from fastembed_rt_export.pipeline import ExportOptions, export
+
+pytestmark = pytest.mark.usefixtures("short_gate")
 
 BOTH = ("int8", "fp32")
 BESIDE = {"manifest.json", "README.md"}
@@ -76,7 +78,10 @@ def beyond(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
 def refused(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, few: Path) -> Path:
     """An export of int8 and fp32 whose int8 is too far from fp32; no test changes it."""
     output = tmp_path_factory.mktemp("refused") / "model"
-    done = export(str(checkpoint), ExportOptions(output=output, precisions=BOTH, calibration=few, min_cosine=TOO_MUCH))
+    options = ExportOptions(output=output, precisions=BOTH, calibration=few, min_cosine=TOO_MUCH)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_the_gate(patch)
+        done = export(str(checkpoint), options)
     assert done.refused == done.manifest.refused
     return output
 

@@ -30,6 +30,8 @@ from fastembed_rt_export.errors import CheckpointError, ParityError, Unsupported
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 from fastembed_rt_export.tasks.classification import CLASSIFIERS
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 LOGITS = torch.nn.Identity()
 
 

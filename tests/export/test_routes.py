@@ -22,6 +22,8 @@ from fastembed_rt.manifest import parse, read
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 PROMPTS = {"query": "query: ", "document": "the new "}
 
 

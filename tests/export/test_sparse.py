@@ -30,6 +30,8 @@ from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import sparse as sparse_task
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 
 def reference(checkpoint: Path, texts: list[str] = TEXTS, **options: Any) -> Any:
     from sentence_transformers import SparseEncoder

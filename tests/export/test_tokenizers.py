@@ -37,6 +37,8 @@ from fastembed_rt_export.errors import CheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tokenizer import tokenizer_json
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
     not (DATA / "tokenizers").is_dir(), reason="no data folder; FASTEMBED_RT_DATA says where it is"
@@ -109,7 +111,10 @@ def test_ids_of_a_family_are_those_of_transformers(tmp_path: Path, name: str, mo
     settings = directory / "tokenizer_config.json"
     old = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     write_json(settings, {**old, "truncation_side": side})
-    assert_ids_agree(directory, data_texts(), 512 if side == "right" else 24)
+    if side == "right":
+        assert_ids_agree(directory, data_texts())
+    else:  # only the cut is another
+        assert_ids_agree(directory, data_texts()[::4], 24)
 
 
 @needs_data

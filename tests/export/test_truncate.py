@@ -20,6 +20,8 @@ from fastembed_rt_export.checkpoint import read as checkpoints
 from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 
+pytestmark = pytest.mark.usefixtures("short_gate")
+
 Vectors = npt.NDArray[np.float32]
 SETTINGS = "config_sentence_transformers.json"
 

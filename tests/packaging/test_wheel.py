@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -106,16 +107,12 @@ def test_neither_onnxruntime_is_a_hard_dependency(wheel: Path) -> None:
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Interpreter of a new environment with the wheel and its [cpu,export] extras: what production installs."""
     home = tmp_path_factory.mktemp("venv")
-    venv.create(home, with_pip=True)
+    outer = importlib.util.find_spec("pip") is not None  # which installs into other environments too
+    venv.create(home, with_pip=not outer)
     interpreter = home / "bin" / "python"
-    command = [
-        str(interpreter),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        f"fastembed-rt[cpu,export] @ {wheel.as_uri()}",
-    ]
+    pip = [sys.executable, "-m", "pip", "--python", str(interpreter)] if outer else [str(interpreter), "-m", "pip"]
+    # Of thousands of modules a few are imported, and compiled then.
+    command = [*pip, "install", "--quiet", "--no-compile", f"fastembed-rt[cpu,export] @ {wheel.as_uri()}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode and any(said in done.stderr for said in NO_INDEX):
         pytest.skip("no package index is within reach, where the wheel's requirements would come from")
@@ -124,9 +121,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COVERAGE_PROCESS_START")
-    }
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "COVERAGE_PROCESS_START")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
     command = [str(python), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=directory, env=environment, timeout=120

@@ -16,6 +16,8 @@ from ..preparation import variables
 from ..processes import Process
 from .run import Run
 
+OPTIONS: tuple[str, ...] = ()  # of benchmarks.inside.limits, whose own are those of a record
+
 
 def measure(run: Run) -> None:
     """Measure peaks and operators in a process of their own, on the contenders' CPUs; then divide."""
@@ -66,7 +68,7 @@ def _measured(run: Run) -> dict[str, Any]:
     file = run.work.scratch / "lengths.json"
     file.write_text(json.dumps(lengths), encoding="utf-8")
     command = [sys.executable, "-m", "benchmarks.inside.limits", str(preparation.model_dir), "--json"]
-    command += ["--threads", str(preparation.threads), "--lengths", str(file)]
+    command += ["--threads", str(preparation.threads), "--lengths", str(file), *OPTIONS]
     # A child inherits its parent's CPUs; the runner itself has no use for the others meanwhile.
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if before is not None and preparation.cpus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -166,8 +167,14 @@ class Fidelity:
 
 def parity_texts() -> list[Case]:
     """The texts that ship with the package."""
+    return list(_shipped())
+
+
+@cache
+def _shipped() -> tuple[Case, ...]:
+    """Read once: an export asks for them a dozen times."""
     lines = (resources.files("fastembed_rt_export") / "data" / "parity.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Case(entry["id"], entry["text"], kind=entry["kind"]) for entry in map(json.loads, lines)]
+    return tuple(Case(entry["id"], entry["text"], kind=entry["kind"]) for entry in map(json.loads, lines))
 
 
 def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
