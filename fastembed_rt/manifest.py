@@ -95,6 +95,18 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterSource:
+    """An adapter that was merged into its base at export."""
+
+    method: str  # lora
+    sha256: str  # of its weights
+    settings_sha256: str  # of its adapter_config.json
+    base: str  # hub id, or the name of a local directory
+    base_revision: str | None = None
+    base_sha256: str  # over the base's weight files' contents, in name order
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the vectors come from."""
 
@@ -104,6 +116,7 @@ class Source:
     sha256: str  # over the weight files' contents, in name order
     license: str | None = None  # as the checkpoint's card says, under the hub's name for it
     languages: tuple[str, ...] = ()
+    adapter: AdapterSource | None = None  # where the checkpoint is an adapter
 
 
 @dataclass(frozen=True, kw_only=True)

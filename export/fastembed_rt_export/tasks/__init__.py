@@ -14,6 +14,7 @@ from ..checkpoint.read import Checkpoint, Overrides
 from ..errors import InvalidInputError
 from ..files import read_json, refuse_adapter
 from ..gate.parity import INT8_MIN_COSINE
+from ..gate.reference import applied_adapter
 from ..gate.report import Refuse, raised
 from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
@@ -122,7 +123,10 @@ def verify(
     refuse: Refuse = raised,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
-    return ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    report = ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    if any(one.adapter is not None for one in (checkpoint, *checkpoint.routes.values())):
+        report = {**report, "reference": f"{report['reference']}, {applied_adapter()}"}
+    return report
 
 
 def _module_kinds(path: Path) -> list[str]:
