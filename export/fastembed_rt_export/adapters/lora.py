@@ -5,16 +5,18 @@ As peft 0.21 reads it. No peft is needed.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, read_json
 from ..settings import LORA, check
 
+T = TypeVar("T")
 METHOD = "LORA"
 _ALL_LINEAR = "all-linear"
 # Where layers_pattern says nothing: the first number with two names before it, "encoder.layer.3.".
@@ -42,12 +44,13 @@ class Lora:
 
     def rank_of(self, module: str) -> int:
         """Rank of the adapter of one module."""
-        return _by_pattern(self.ranks, module, self.rank)
+        return next(_matching(self.ranks, module), self.rank)
 
     def scale_of(self, module: str) -> float:
         """What B @ A is multiplied with."""
         rank = self.rank_of(module)
-        return _by_pattern(self.alphas, module, self.alpha) / (rank**0.5 if self.root_of_rank else rank)
+        alpha = next(_matching(self.alphas, module), self.alpha)
+        return alpha / (math.sqrt(rank) if self.root_of_rank else rank)
 
     @property
     def all_linear(self) -> bool:
@@ -82,8 +85,9 @@ def _is_any(names: str | Sequence[str], module: str) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def _by_pattern(values: Mapping[str, Any], module: str, otherwise: Any) -> Any:
-    return next((value for key, value in values.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
+def _matching(values: Mapping[str, T], module: str) -> Iterator[T]:
+    """Values of the patterns that are the end of a module's name."""
+    return (value for pattern, value in values.items() if re.match(rf"(.*\.)?({pattern})$", module))
 
 
 def read_lora(folder: Path) -> Lora:
@@ -118,6 +122,10 @@ def read_lora(folder: Path) -> Lora:
     if not made.targets:
         raise UnsupportedCheckpointError(
             f"{path} has no target_modules, which peft chooses by the model's class; name them in the file"
+        )
+    if made.layers and isinstance(made.targets, str):
+        raise CheckpointError(
+            f"{path} has layers_to_transform and a pattern for target_modules; peft takes one of both"
         )
     _check_patterns(made, path)
     return made

@@ -42,9 +42,7 @@ def weights_of(folder: Path) -> Path:
     """
     found = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
     if found is None:
-        raise CheckpointError(
-            f"{folder} has neither {' nor '.join(ADAPTER_WEIGHTS)}: the adapter's weights are missing"
-        )
+        raise CheckpointError(f"{folder} has no weights of an adapter: looked for {' and '.join(ADAPTER_WEIGHTS)}")
     return found
 
 
@@ -76,7 +74,7 @@ def merge(base: Mapping[str, Stored], folder: Path, lora: Lora, prefix: str, bes
             if is_beside(name):
                 unplaced.append(name)
                 continue
-            raise CheckpointError(_strange(file, [name], "the base has no tensor of that name"))
+            raise CheckpointError(_strange(file, [name], f"the base has no tensor of that name: {MERGE}"))
         if found is not None and tensor.shape != base[found].shape:
             raise CheckpointError(
                 f"{file.name} has {name} {tensor.shape}, the base {base[found].shape}: it is for another base, or one "
@@ -90,7 +88,7 @@ def merge(base: Mapping[str, Stored], folder: Path, lora: Lora, prefix: str, bes
         found = names.find(f"{module}.weight")
         if found is None:
             if not is_beside(f"{module}."):
-                raise CheckpointError(_strange(file, [module], "the base has no module of that name"))
+                raise CheckpointError(_strange(file, [module], f"the base has no weights of that name: {MERGE}"))
             unplaced.append(module)
             continue
         stored[found] = _added(stored[found], pieces, module, lora, file)
@@ -194,7 +192,8 @@ def _shifted(base: Stored, shift: Stored, scale: float, name: str, file: Path) -
 
     def load() -> Array:
         bias = base.load()
-        return bias + shift.load() * bias.dtype.type(scale)
+        shifted: Array = bias + shift.load() * bias.dtype.type(scale)
+        return shifted
 
     return Stored(base.shape, "F32", load)
 

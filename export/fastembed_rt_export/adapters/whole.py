@@ -24,6 +24,7 @@ from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, ADAPTER_WEIGHTS, inside, module_entries, read_json
 from ..tensors import WEIGHT_FILES, weight_files
 from .lora import read_lora
+from .merge import weights_of
 
 FOLDER = "adapter-to-merge"
 _BASE_FILE = "base.json"
@@ -65,6 +66,7 @@ def whole(located: Located, base: str | None, find: Find, say: Callable[[str], N
         return
     for folder in folders:
         read_lora(folder)  # before a base is fetched
+        weights_of(folder)
     with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
         place = Path(made)
         chained = (root / "modules.json").is_file()

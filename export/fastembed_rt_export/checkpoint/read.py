@@ -148,8 +148,8 @@ def assemble(
     """
     chained = (root / "modules.json").is_file()
     refuse_adapter(path, WEIGHT_FILES, notes)
-    config, row, stored, weight_files = (_static if static else _built)(path, exporter, notes)
-    adapter, stored = _merged(path, row, stored, weight_files, notes)
+    config, row, of_base, weight_files = (_static if static else _built)(path, exporter, notes)
+    adapter, stored = _merged(path, row, of_base, weight_files, notes)
     weight_files += () if adapter is None else (adapter.file,)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
@@ -201,6 +201,11 @@ def _merged(
         raise UnsupportedCheckpointError(f"a model that optimum traces takes no adapter here: {MERGE}")
     base = whole.base_of(path)
     made = merge(stored, folder, read_lora(folder), row.prefix, row.heads)
+    if row.prefix == "" and (shared := sorted(made.changed & {"shared.weight", "encoder.embed_tokens.weight"})):
+        raise UnsupportedCheckpointError(
+            f"the adapter changes {shared[0]}, a table that the model holds under two names, and peft only one of "
+            f"them: {MERGE}"
+        )
     notes.append(f"a LoRA merged in float32 into {base.name}: {len(made.changed)} tensors of {len(made.stored)}")
     if made.unplaced:
         notes.append(

@@ -20,6 +20,7 @@ from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.sparse import SparseModel
 from fastembed_rt.vectors.dense import Vectors
 
+from ..adapters.lora import MERGE
 from ..checkpoint.read import Checkpoint, assemble
 from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
@@ -89,13 +90,30 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         similarities=SIMILARITIES,
         output=output,
     )
-    head_of(checkpoint.model_type)
+    _check_adapter(checkpoint)
     beside = root / "config_sentence_transformers.json"
     most = (read_json(beside) if beside.is_file() else {}).get("max_active_dims")
     if most is not None and (type(most) is not int or most < 1):
         raise CheckpointError(f"{beside} has max_active_dims {most!r}, expected a number of words")
     # A SparseEncoder cuts nothing: truncate_dim is an embedding model's.
     return replace(checkpoint, task=SPARSE, heads=(), head=replace(pooling, max_active_dims=most))
+
+
+def _check_adapter(checkpoint: Checkpoint) -> None:
+    """Refuse an adapter that would change one of two tied matrices, or a part of the head that the base lacks."""
+    head, adapter = head_of(checkpoint.model_type), checkpoint.adapter
+    if adapter is None:
+        return
+    if adapter.unplaced:
+        raise CheckpointError(
+            f"the base has no weights of {', '.join(adapter.unplaced[:4])}, which the adapter changes"
+        )
+    tied = adapter.changed.intersection(head.decoder)
+    if tied and checkpoint.config.get("tie_word_embeddings", True):
+        raise UnsupportedCheckpointError(
+            f"the adapter changes {', '.join(tied)}, where one matrix is the word table and the last layer of the "
+            f"head: peft changes one of them alone until it merges: {MERGE}"
+        )
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
