@@ -138,6 +138,7 @@ class Sparse:
     """What becomes of sparse vectors."""
 
     max_active_dims: int | None = None  # the largest so many are kept; None: all that are not zero
+    table: bool = False  # a weight for each token, looked up: one graph, whatever precision the others run in
 
     def __post_init__(self) -> None:
         if self.max_active_dims is not None and self.max_active_dims < 1:
@@ -230,7 +231,7 @@ class Manifest:
 
     def _check_routes(self) -> None:
         for role, route in self.routes.items():
-            if role not in ROLES or self.task != EMBEDDING or route.routes:
+            if role not in ROLES or self.task not in (EMBEDDING, SPARSE) or route.routes:
                 raise ModelFormatError(f"a route for {role!r} is not known; known: {', '.join(ROLES)}; export again")
             if (route.dim, route.task) != (self.dim, self.task):
                 raise ModelFormatError(f"the route for {role!r} gives vectors of {route.dim} numbers, not {self.dim}")

@@ -173,6 +173,7 @@ def _make(
     refusals: Refusals,
 ) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
+    table = tasks.is_table(checkpoint)  # one graph serves all
     hub = options.layout == hub_layout.HUB
     if hub:
         hub_layout.check(checkpoint)
@@ -182,11 +183,11 @@ def _make(
         lambda target, opset: tasks.build(checkpoint, target, opset),
         work,
         variants.Wanted(
-            targets=options.targets,
-            precisions=precisions,
+            targets=("cpu",) if table else options.targets,
+            precisions=("fp32",) if table else precisions,
             opset=options.opset,
             external_data=options.external_data,
-            cpu=not checkpoint.architecture.traced,
+            cpu=not (checkpoint.architecture.traced or table),
             name=checkpoint.name,
             metadata=_metadata(checkpoint),
             max_length=checkpoint.max_length,

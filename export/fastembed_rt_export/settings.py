@@ -258,6 +258,13 @@ FILES = (
 )
 
 
+SPARSE_STATIC = File(
+    "SparseStaticEmbedding",
+    {
+        **_honoured("where the weights are", "path"),
+        **_without_effect("of training", "frozen"),
+    },
+)
 _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")
 LORA = File(
     "adapter_config.json",

@@ -19,11 +19,12 @@ from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .answers import answered
-from .base import LoadedModel, WithMaxLength
+from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .roles import Given, WithRoles
 from .shared import Arrival
 
 __all__ = ["SparseModel", "SparseVector"]
@@ -32,7 +33,7 @@ MOST_WEIGHTS = 8_000_000
 FEWEST_TOKENS, MOST_TOKENS = 64, 512
 
 
-class SparseModel(WithMaxLength):
+class SparseModel(WithRoles):
     """A sparse encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = SPARSE
@@ -47,6 +48,7 @@ class SparseModel(WithMaxLength):
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
+        route: str | None = None,
         **options: Unpack[LoadOptions],
     ) -> None:
         """Load a sparse encoder.
@@ -58,10 +60,12 @@ class SparseModel(WithMaxLength):
             prompts: texts put in front, by name, instead of the model's own.
             default_prompt_name: prompt of `encode` when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
+            route: "query" or "document" loads the encoder for such texts alone, where the model has one for each; None
+                loads the default one, and another when `encode_query` or `encode_document` first needs it.
             **options: as for all models.
         """
         self._set_up(
-            Source(path_or_name=path_or_name, **options),
+            Source(path_or_name=path_or_name, **options, route=route),
             max_length=max_length,
             max_active_dims=max_active_dims,
             prompts=prompts,
@@ -80,6 +84,7 @@ class SparseModel(WithMaxLength):
         default_prompt_name: str | None,
         truncation: str,
         every: bool = False,
+        given: Given | None = None,
     ) -> None:
         LoadedModel.__init__(
             self,
@@ -99,6 +104,8 @@ class SparseModel(WithMaxLength):
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
+        self._given = given or (max_length, prompts, default_prompt_name)
+        self._others = {}
 
     def _settings_now(self) -> dict[str, Any]:
         return {
@@ -108,6 +115,7 @@ class SparseModel(WithMaxLength):
             "prompts": self._prompts.by_name,
             "default_prompt_name": self._prompts.default,
             "truncation": self._tokenizer.truncation,
+            "given": self._given,
         }
 
     @property
@@ -118,6 +126,9 @@ class SparseModel(WithMaxLength):
     @max_active_dims.setter
     def max_active_dims(self, wanted: int | None) -> None:
         self._max_active_dims = wanted if wanted is None else self._most(wanted)
+        for other in self._loaded_others():
+            assert isinstance(other, SparseModel)
+            other.max_active_dims = wanted
 
     @property
     def dim(self) -> int:
@@ -165,12 +176,12 @@ class SparseModel(WithMaxLength):
     @answered
     def encode_query(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
+        return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
     @answered
     def encode_document(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
+        return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
     @answered
     def embed(

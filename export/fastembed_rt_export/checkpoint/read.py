@@ -35,6 +35,9 @@ SENTENCE_SETTINGS = "config_sentence_transformers.json"
 # The classes that sentence-transformers writes as model_type. Of another it makes a plain model with mean pooling.
 _CLASSES = ("SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ColBERT")
 
+# config.json, how to build it, its tensors, and their files.
+Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
+
 
 def load(root: Path, name: str, revision: str | None = None, *, exporter: str = "auto") -> Checkpoint:
     """Read the checkpoint in directory `root`; weights stay in their files.
@@ -125,6 +128,7 @@ def assemble(
     weighted: Sequence[Path] = (),
     similarities: Sequence[str] = SIMILARITIES,
     output: Output = EMBEDDINGS,
+    table: Read | None = None,
 ) -> Checkpoint:
     """The checkpoint whose transformer is in `path`, with what stands beside it.
 
@@ -142,13 +146,15 @@ def assemble(
         weighted: directories of modules with weights of their own.
         similarities: names that the task knows, its default first.
         output: what the task takes of the transformer.
+        table: what has been read in place of a transformer.
 
     Raises:
         CheckpointError, UnsupportedCheckpointError: see `load`.
     """
+    static = static or table is not None
     chained = (root / "modules.json").is_file()
     refuse_adapter(path, WEIGHT_FILES, notes)
-    config, row, of_base, weight_files = (_static if static else _built)(path, exporter, notes)
+    config, row, of_base, weight_files = table or (_static if static else _built)(path, exporter, notes)
     adapter, stored = _merged(path, row, of_base, weight_files, notes)
     weight_files += () if adapter is None else (adapter.file,)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
@@ -221,9 +227,6 @@ def _merged(
         unplaced=made.unplaced,
     )
     return adapter, made.stored
-
-
-Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
 
 
 def _built(path: Path, exporter: str, notes: list[str]) -> Read:
