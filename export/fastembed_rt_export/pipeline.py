@@ -19,7 +19,7 @@ from .adapters.whole import whole
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
-from .directory.encoders import prefixed, with_parity
+from .directory.encoders import prefixed, stored_once, with_parity
 from .directory.whole import atomic_directory, check_free
 from .errors import InvalidInputError, UnsupportedCheckpointError
 from .files import ADAPTER
@@ -151,7 +151,7 @@ def _write(
                     f"{described.dim}: they cannot be compared"
                 )
             described = replace(described, routes={**described.routes, role: made})
-        described = left(work, described, refusals)
+        described = stored_once(left(work, described, refusals), work)
         described.write(work)
         described = _verified(work, described, checkpoint, options, refusals)
         described.write(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import SPARSE
 from ..run import batching
 from ..run.contract import Split
+from ..system.threads import CURRENT, GivenUpError
 from ..text.columns import Texts
 from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
@@ -26,11 +27,13 @@ from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
+from .work import Work
 
 __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
 MOST_WEIGHTS = 8_000_000
 FEWEST_TOKENS, MOST_TOKENS = 64, 512
+T = TypeVar("T")
 
 
 class SparseModel(WithRoles):
@@ -106,6 +109,7 @@ class SparseModel(WithRoles):
         self._tokenizer = self._load(self._max_length, truncation)
         self._given = given or (max_length, prompts, default_prompt_name)
         self._others = {}
+        self._weights: npt.NDArray[np.float32] | None = None  # of a table, once they are wanted
 
     def _settings_now(self) -> dict[str, Any]:
         return {
@@ -236,6 +240,40 @@ class SparseModel(WithRoles):
 
     def _most(self, wanted: int) -> int:
         return positive("max_active_dims", wanted, self.manifest.dim, self.manifest.dim)
+
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+        """As for all models; weights of a table are looked up, since its graph gives the whole vocabulary each time."""
+        assert self.manifest.sparse is not None
+        if not self.manifest.sparse.table:
+            yield from super()._work(pieces, work, ahead=ahead)
+            return
+        call = CURRENT.get()
+        for window in pieces:
+            if call is not None and call.given_up:
+                raise GivenUpError
+            weights = self._table()
+            tokenized = work.tokenize(window)
+            work.boundaries(tokenized)
+            found = np.empty(len(tokenized.ids), object)
+            for k, ids in enumerate(tokenized.ids):
+                indices = np.unique(ids)
+                values = weights[indices]
+                there = values != 0
+                found[k] = SparseVector(indices[there], values[there], self.dim)
+            tokenized.report()
+            self._counter.add(tokenized)
+            yield work.finish(tokenized, found)
+
+    def _table(self) -> npt.NDArray[np.float32]:
+        """The weight of each token, (dim,): what the graph gives for a text that has them all."""
+        engine = self._running()
+        if self._weights is None:
+            every = [np.arange(self.dim, dtype=np.int64)]
+            (vector,) = engine.run_small(every, np.zeros(1, np.int64))
+            weights = np.zeros(self.dim, np.float32)
+            weights[vector.indices] = vector.values
+            self._weights = weights
+        return self._weights
 
     def _splitter(self) -> Split | None:
         def split(weights: npt.NDArray[np.float32], rows: Sequence[batching.Ids]) -> list[SparseVector]:

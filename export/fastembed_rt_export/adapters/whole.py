@@ -19,7 +19,6 @@ from pathlib import Path
 from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.resolve import Located
 
-from ..checkpoint.transformer import SETTINGS_FILES
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, ADAPTER_WEIGHTS, inside, module_entries, read_json
 from ..tensors import WEIGHT_FILES, weight_files
@@ -30,7 +29,7 @@ FOLDER = "adapter-to-merge"
 _BASE_FILE = "base.json"
 _CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
-_NOT_OF_TOKENIZER = (ADAPTER, "modules.json", "config_sentence_transformers.json", *SETTINGS_FILES)
+_NOT_OF_TOKENIZER = (ADAPTER, "modules.json", "config_sentence_transformers.json")
 Find = Callable[[str, str | None], Located]  # a checkpoint by its name and revision
 
 
@@ -157,7 +156,8 @@ def _link_model(source: Path, place: Path) -> None:
     files = [source / _CONFIG, *weight_files(source, with_index=True)]
     if not any((place / name).is_file() for name in _TOKENIZER_FILES):
         texts = [file for file in source.glob("*") if file.suffix in (".json", ".txt", ".model", ".jinja")]
-        files += [file for file in texts if file.name not in _NOT_OF_TOKENIZER]
+        named = [file for file in texts if file.name not in _NOT_OF_TOKENIZER]
+        files += [file for file in named if not file.name.startswith("sentence_")]  # settings of the base's modules
     files += source.glob("*.py")  # code of the base's own, which --trust-remote-code runs
     for file in files:
         _link(file, place / file.name)

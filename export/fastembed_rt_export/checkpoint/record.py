@@ -87,7 +87,7 @@ class Checkpoint:
     def modules(self) -> tuple[str, ...]:
         """The chain for people to read."""
         if self.head is not None:
-            return (f"Transformer({self.model_type})", *self.head.modules)
+            return self.head.modules if self.is_static else (f"Transformer({self.model_type})", *self.head.modules)
         if self.is_static:
             return (f"StaticEmbedding({self.config['vocab_size']} tokens)", *map(str, self.heads))
         kind = "+".join(self.pooling)

@@ -20,7 +20,7 @@ from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.sparse import SparseModel
 from fastembed_rt.vectors.dense import Vectors
 
-from .. import static, token_weights
+from .. import static
 from ..adapters.lora import MERGE
 from ..checkpoint import limits
 from ..checkpoint.read import Checkpoint, assemble
@@ -42,6 +42,7 @@ from ..masked_lm import head_of, logits
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
+from . import token_weights
 from .embedding import of_texts
 from .task import Say, Task
 

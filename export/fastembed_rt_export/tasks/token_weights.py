@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from . import settings
-from .errors import CheckpointError, UnsupportedCheckpointError
-from .files import inside, read_json
-from .graph.graph import FLOAT, Graph, Value
-from .graph.portable import enter
-from .graph.target import Target
-from .graph.weight import Array
-from .settings import SPARSE_STATIC
-from .static import STATIC
-from .tensors import FLOATS, Stored, Tensors, read
+from .. import settings
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import inside, read_json
+from ..graph.graph import FLOAT, Graph, Value
+from ..graph.portable import enter
+from ..graph.target import Target
+from ..graph.weight import Array
+from ..settings import SPARSE_STATIC
+from ..static import STATIC
+from ..tensors import FLOATS, Stored, Tensors, read
 
 MODULE, WEIGHT = "SparseStaticEmbedding", "weight"
 _IDF = "idf.json"
