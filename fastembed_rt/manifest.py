@@ -95,6 +95,18 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterSource:
+    """An adapter that was merged into its base at export."""
+
+    method: str  # lora
+    sha256: str  # of its weights
+    settings_sha256: str  # of its adapter_config.json
+    base: str  # hub id, or the name of a local directory
+    base_revision: str | None = None
+    base_sha256: str  # over the base's weight files' contents, in name order
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the vectors come from."""
 
@@ -104,6 +116,7 @@ class Source:
     sha256: str  # over the weight files' contents, in name order
     license: str | None = None  # as the checkpoint's card says, under the hub's name for it
     languages: tuple[str, ...] = ()
+    adapter: AdapterSource | None = None  # where the checkpoint is an adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +138,7 @@ class Sparse:
     """What becomes of sparse vectors."""
 
     max_active_dims: int | None = None  # the largest so many are kept; None: all that are not zero
+    table: bool = False  # a weight for each token, looked up: one graph, whatever precision the others run in
 
     def __post_init__(self) -> None:
         if self.max_active_dims is not None and self.max_active_dims < 1:
@@ -217,7 +231,7 @@ class Manifest:
 
     def _check_routes(self) -> None:
         for role, route in self.routes.items():
-            if role not in ROLES or self.task != EMBEDDING or route.routes:
+            if role not in ROLES or self.task not in (EMBEDDING, SPARSE) or route.routes:
                 raise ModelFormatError(f"a route for {role!r} is not known; known: {', '.join(ROLES)}; export again")
             if (route.dim, route.task) != (self.dim, self.task):
                 raise ModelFormatError(f"the route for {role!r} gives vectors of {route.dim} numbers, not {self.dim}")

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fastembed_rt import manifest as contract
-from fastembed_rt.hub.resolve import resolve_checkpoint
-from fastembed_rt.manifest import Manifest, Refused, Source, record_file
+from fastembed_rt.hub.resolve import Located, resolve_checkpoint
+from fastembed_rt.manifest import AdapterSource, Manifest, Refused, Source, record_file
 
 from . import quantize, tasks, variants
+from .adapters.whole import whole
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
-from .directory.encoders import prefixed, with_parity
+from .directory.encoders import prefixed, stored_once, with_parity
 from .directory.whole import atomic_directory, check_free
 from .errors import InvalidInputError, UnsupportedCheckpointError
+from .files import ADAPTER
 from .gate import verify
 from .gate.long_texts import Reach
 from .gate.parity import INT8_MIN_COSINE
@@ -53,6 +55,7 @@ class ExportOptions:
     token: str | bool | None = None
     cache_dir: str | None = None
     local_files_only: bool = False
+    base: str | None = None  # of an adapter, against what it says itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +104,36 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     output = options.output or Path(f"{_base_name(name)}-onnx")
     check_free(output, force=options.force)
     say(f"reading {name}")
-    located = resolve_checkpoint(
+    with whole(_find(name, options.revision, options), options.base, _finder(options), say) as located:
+        checkpoint = tasks.load(
+            located.path, located.name, located.revision, task=options.task, exporter=options.exporter
+        )
+        checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
+        if options.tokens:
+            tasks.token_states(checkpoint)  # here, before minutes of other work
+        described = _write(checkpoint, output, options, precisions, Refusals(say))
+    return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
+
+
+def _finder(options: ExportOptions) -> Callable[[str, str | None], Located]:
+    """How a base is found: as what is exported is."""
+    return lambda name, revision: _find(name, revision, options)
+
+
+def _find(name: str, revision: str | None, options: ExportOptions) -> Located:
+    return resolve_checkpoint(
         name,
-        revision=options.revision,
+        revision=revision,
         token=options.token,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
     )
-    checkpoint = tasks.load(located.path, located.name, located.revision, task=options.task, exporter=options.exporter)
-    checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
-    if options.tokens:
-        tasks.token_states(checkpoint)  # here, before minutes of other work
-    refusals = Refusals(say)
+
+
+def _write(
+    checkpoint: Checkpoint, output: Path, options: ExportOptions, precisions: tuple[str, ...], refusals: Refusals
+) -> Manifest:
+    """Make the directory, verified; its manifest."""
     with atomic_directory(output, force=options.force) as work:
         described = _make(checkpoint, work, options, precisions, refusals)
         for role, route in checkpoint.routes.items():
@@ -120,7 +141,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                 alike = replace(described, max_length=route.max_length, routes={})
                 described = replace(described, routes={**described.routes, role: alike})
                 continue
-            say(f"the encoder of {role} texts, route {route.route!r}")
+            refusals.say(f"the encoder of {role} texts, route {route.route!r}")
             (work / role).mkdir()
             refusals.encoder = role
             made = prefixed(_make(route, work / role, options, precisions, refusals), role)
@@ -130,12 +151,12 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                     f"{described.dim}: they cannot be compared"
                 )
             described = replace(described, routes={**described.routes, role: made})
-        described = left(work, described, refusals)
+        described = stored_once(left(work, described, refusals), work)
         described.write(work)
         described = _verified(work, described, checkpoint, options, refusals)
         described.write(work)
         (work / CARD_FILE).write_text(card(described), encoding="utf-8")
-    return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
+    return described
 
 
 def trusted(checkpoint: Checkpoint, trust: bool) -> Checkpoint:
@@ -152,6 +173,7 @@ def _make(
     refusals: Refusals,
 ) -> Manifest:
     """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
+    table = tasks.is_table(checkpoint)  # one graph serves all
     hub = options.layout == hub_layout.HUB
     if hub:
         hub_layout.check(checkpoint)
@@ -161,11 +183,11 @@ def _make(
         lambda target, opset: tasks.build(checkpoint, target, opset),
         work,
         variants.Wanted(
-            targets=options.targets,
-            precisions=precisions,
+            targets=("cpu",) if table else options.targets,
+            precisions=("fp32",) if table else precisions,
             opset=options.opset,
             external_data=options.external_data,
-            cpu=not checkpoint.architecture.traced,
+            cpu=not (checkpoint.architecture.traced or table),
             name=checkpoint.name,
             metadata=_metadata(checkpoint),
             max_length=checkpoint.max_length,
@@ -192,19 +214,14 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
         ParityError, MissingDependencyError: see verify.verify.
     """
     described = contract.read(directory)
-    located = resolve_checkpoint(
-        name,
-        revision=options.revision or (described.source.revision if name == described.source.checkpoint else None),
-        token=options.token,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
-    checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
-    said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
-    checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
-    if _fingerprint(checkpoint) != described.source.sha256:
-        say(f"note: the weights of {name} are not those that {directory} was exported from")
-    return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
+    revision = options.revision or (described.source.revision if name == described.source.checkpoint else None)
+    with whole(_find(name, revision, options), options.base, _finder(options), say) as located:
+        checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
+        said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
+        checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
+        if _fingerprint(checkpoint) != described.source.sha256:
+            say(f"note: the weights of {name} are not those that {directory} was exported from")
+        return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
 
 
 def _verified(
@@ -255,6 +272,7 @@ def _describe(
             sha256=_fingerprint(checkpoint),
             license=named,
             languages=languages,
+            adapter=_adapter(checkpoint),
         ),
         **tasks.facts(checkpoint, work),
         route=checkpoint.route,
@@ -293,8 +311,28 @@ def _base_name(name: str) -> str:
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 over the weight files, the modules' included."""
-    digest = hashlib.sha256()
     files = {*checkpoint.weight_files, *(file for route in checkpoint.routes.values() for file in route.weight_files)}
+    return _hashed(files)
+
+
+def _adapter(checkpoint: Checkpoint) -> AdapterSource | None:
+    """What the manifest tells of a merged adapter."""
+    merged = checkpoint.adapter
+    if merged is None:
+        return None
+    return AdapterSource(
+        method="lora",
+        sha256=_hashed([merged.file]),
+        settings_sha256=_hashed([merged.folder / ADAPTER]),
+        base=merged.base,
+        base_revision=merged.base_revision,
+        base_sha256=_hashed(merged.base_files),
+    )
+
+
+def _hashed(files: Iterable[Path]) -> str:
+    """SHA-256 over files' contents, in name order."""
+    digest = hashlib.sha256()
     for file in sorted(files):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

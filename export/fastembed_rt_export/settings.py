@@ -258,6 +258,50 @@ FILES = (
 )
 
 
+SPARSE_STATIC = File(
+    "SparseStaticEmbedding",
+    {
+        **_honoured("where the weights are", "path"),
+        **_without_effect("of training", "frozen"),
+    },
+)
+_INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")
+LORA = File(
+    "adapter_config.json",
+    {
+        **_honoured(
+            "merged",
+            *("peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "use_rslora", "rank_pattern"),
+            *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+            *("modules_to_save", "lora_bias"),
+        ),
+        **_refused("peft refuses it too", "bias", taken=_among("none", "all", "lora_only")),
+        **_without_effect(
+            "of training, or of what wrote the file",
+            *("lora_dropout", "inference_mode", "task_type", "auto_mapping", "peft_version", "runtime_config"),
+            *("megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+            # Of GPT-2's layers, which are stored the other way around; peft drops it where layers are plain.
+            "fan_in_fan_out",
+        ),
+        **_refused(
+            "peft changes the base's weights before it adds such an adapter; save it as a plain LoRA with "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...) of peft, or merge it there",
+            "init_lora_weights",
+            taken=_among(*_INITIAL),
+        ),
+        **_refused("DoRA scales each row of the merged weight: merge it with peft first", "use_dora", taken=_empty),
+        **_refused(
+            "it is computed otherwise than W + B A: merge it with peft first, where peft can",
+            *("use_qalora", "alora_invocation_tokens", "layer_replication", "megatron_config", "use_bdlora"),
+            *("trainable_token_indices", "target_parameters", "arrow_config", "kasa_config", "monteclora_config"),
+            *("velora_config", "ensure_weight_tying"),
+            taken=_empty,
+        ),
+    },
+    advice="it is not known what it changes; merge the adapter with peft first",
+)
+
+
 def check(file: File, given: Mapping[str, Any], where: object, notes: list[str]) -> None:
     """Refuse what is not built, and note what the reference passes over.
 

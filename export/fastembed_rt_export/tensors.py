@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,9 @@ class Tensors:
         account = self.account
         faults = []
         if account.missing:
-            faults.append(f"missing: {_some(account.missing)}")
+            faults.append(f"missing: {some(account.missing)}")
         if account.misshapen:
-            faults.append(f"misshapen: {_some(account.misshapen)}")
+            faults.append(f"misshapen: {some(account.misshapen)}")
         spaces = {name[len(self.prefix) :].split(".")[0] for name in account.used if name.startswith(self.prefix)}
         unused = [name for name in self.stored if name not in account.used]
         inside = [
@@ -97,7 +97,7 @@ class Tensors:
             and name[len(self.prefix) :].split(".")[0] in spaces
         ]
         if inside:
-            faults.append(f"unknown inside the encoder: {_some(inside)}")
+            faults.append(f"unknown inside the encoder: {some(inside)}")
         if faults:
             raise CheckpointError(
                 f"the checkpoint's tensors do not fit its config.json; {'; '.join(faults)}; "
@@ -106,7 +106,8 @@ class Tensors:
         return tuple(name for name in unused if name not in inside)
 
 
-def _some(names: list[str], most: int = 4) -> str:
+def some(names: Sequence[str], most: int = 4) -> str:
+    """A few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -119,23 +120,40 @@ def read(directory: Path, notes: list[str] | None = None) -> tuple[dict[str, Sto
         CheckpointError: no weights, a shard is missing, a file is damaged.
         MissingDependencyError: only a pickle is there, and torch is not.
     """
-    for name, reader in ((SAFETENSORS, _read_safetensors), (PICKLE, _read_pickle)):
+    files = weight_files(directory)
+    stored: dict[str, Stored] = {}
+    for file in files:
+        stored.update(read_file(file))
+    return _unwrapped({_modern(name): tensor for name, tensor in stored.items()}, directory, notes), files
+
+
+def weight_files(directory: Path, *, with_index: bool = False) -> tuple[Path, ...]:
+    """Files that hold the tensors of a directory, safetensors first; the list of shards too where it is asked for.
+
+    Raises:
+        CheckpointError: no weights, a shard is missing.
+    """
+    for name in (SAFETENSORS, PICKLE):
         index = directory / f"{name}.index.json"
         refuse_pointer(index)
         if (directory / name).is_file():
-            files: tuple[Path, ...] = (directory / name,)
-        elif index.is_file():
-            files = _shards(index)
-        else:
-            continue
-        stored: dict[str, Stored] = {}
-        for file in files:
-            refuse_pointer(file)
-            stored.update(reader(file))
-        return _unwrapped({_modern(name): tensor for name, tensor in stored.items()}, directory, notes), files
+            return (directory / name,)
+        if index.is_file():
+            return (*_shards(index), *((index,) if with_index else ()))
     raise CheckpointError(
         f"{directory} has no weights: looked for {SAFETENSORS} and {PICKLE} (or their .index.json with shards)"
     )
+
+
+def read_file(file: Path) -> dict[str, Stored]:
+    """Stored tensors of one file: safetensors by its suffix, else a torch pickle.
+
+    Raises:
+        CheckpointError: damaged, or a Git LFS pointer.
+        MissingDependencyError: a pickle, and torch is not installed.
+    """
+    refuse_pointer(file)
+    return (_read_safetensors if file.suffix == ".safetensors" else _read_pickle)(file)
 
 
 def _modern(name: str) -> str:
@@ -170,7 +188,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     files = tuple(index.parent / name for name in names)
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        raise CheckpointError(f"shards are missing beside {index}: {_some(absent)}; download the checkpoint again")
+        raise CheckpointError(f"shards are missing beside {index}: {some(absent)}; download the checkpoint again")
     return files
 
 

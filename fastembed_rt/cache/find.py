@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -15,13 +15,14 @@ from time import time
 
 from ..errors import CheckpointError, InvalidInputError, ModelNotFoundError
 from ..hub.client import Repository
-from ..hub.resolve import ANCHORS, Located, local_directory, located, no_directory, resolve_checkpoint
+from ..hub.resolve import ADAPTER, ANCHORS, Located, local_directory, located, no_directory, resolve_checkpoint
 from ..manifest import MANIFEST_FILE, TASKS
 from ..system import leftovers, locks
 from ..system.paths import as_text
 from ..system.progress import Steps, watched
 from ..system.user_cache import VARIABLE
 from . import entries, exporting
+from .bases import Base, base_of, bases
 from .contents import fingerprint, recalled, remember
 from .wanted import Hub, Wanted
 
@@ -67,8 +68,7 @@ def model_directory(
         InvalidInputError: a checkpoint for another task, options that are not possible, a cache that cannot be written.
         CheckpointError, UnsupportedCheckpointError, ParityError: see fastembed_rt_export.pipeline.export.
     """
-    local = local_directory(name, hub.revision)
-    checkpoint = _in_directory(local) if local is not None else _on_hub(str(name), choose, hub, task)
+    checkpoint = _checkpoint(name, choose, hub, task)
     if checkpoint is None:
         return None
     wanted = choose()
@@ -88,6 +88,41 @@ def model_directory(
         entries.touch(found)
         checkpoint.opened()
     return found / entries.MODEL
+
+
+def _checkpoint(
+    name: str | os.PathLike[str], choose: Callable[[], Wanted], hub: Hub, task: str | None
+) -> _Checkpoint | None:
+    local = local_directory(name, hub.revision)
+    if local is not None:
+        found, named = _in_directory(local), bases(local)
+    else:
+        found, named = _on_hub(str(name), choose, hub, task)
+    return found if found is None else _on_bases(found, named, choose, hub)
+
+
+def _on_bases(made: _Checkpoint, named: Sequence[Base], choose: Callable[[], Wanted], hub: Hub) -> _Checkpoint:
+    """A checkpoint with the adapters' bases: it is another where one of them is."""
+    parts = [made]
+    for base in named:
+        try:
+            found = _checkpoint(base.name, choose, replace(hub, revision=base.revision), None)
+        except ModelNotFoundError:  # which the export says better
+            continue
+        parts += [found] if found is not None else []
+    if len(parts) == 1:
+        return made
+
+    def opened() -> None:
+        for part in parts:
+            part.opened()
+
+    return replace(
+        made,
+        identity=hashlib.sha256(" ".join(part.identity for part in parts).encode()).hexdigest(),
+        changed=lambda: any(part.changed() for part in parts),
+        opened=opened,
+    )
 
 
 def _stem(name: str, identity: str, wanted: Wanted) -> str:
@@ -195,8 +230,10 @@ def _in_directory(local: Path) -> _Checkpoint | None:
     )
 
 
-def _on_hub(name: str, choose: Callable[[], Wanted], hub: Hub, task: str | None) -> _Checkpoint | None:
-    """A checkpoint of the hub at the commit that its revision is now; None where the repository holds a model.
+def _on_hub(
+    name: str, choose: Callable[[], Wanted], hub: Hub, task: str | None
+) -> tuple[_Checkpoint | None, list[Base]]:
+    """A checkpoint of the hub at the commit that its revision is now, and its bases; None for a model's repository.
 
     Where the hub cannot be asked, the commit that this cache or the hub's was last told.
     """
@@ -216,12 +253,28 @@ def _on_hub(name: str, choose: Callable[[], Wanted], hub: Hub, task: str | None)
         fetch=lambda: _fetched(name, hub, commit),
         opened=lambda: _note(note, commit) if files is not None else None,
     )
+    cached = Repository(name, commit, hub.token, hub.cache_dir, local_files_only=True)
     if files is not None:
-        return None if MANIFEST_FILE in files else made
+        if MANIFEST_FILE in files:
+            return None, []
+        return made, _base_on_hub(repository, commit) if ADAPTER in files else []
+    if known := _base_on_hub(cached, commit):
+        return made, known
     if _exported(name, commit, choose(), task) is not None:  # without asking anybody
-        return made
+        return made, []
     with no_directory(name):
-        return None if repository.has(MANIFEST_FILE, commit) else made
+        if repository.has(MANIFEST_FILE, commit):
+            return None, []
+        return made, _base_on_hub(repository, commit)
+
+
+def _base_on_hub(repository: Repository, commit: str) -> list[Base]:
+    """The base of an adapter that is a repository of its own; none where there is no adapter, or nobody to ask."""
+    if not repository.has(ADAPTER, commit):
+        return []
+    config = repository.fetch(ADAPTER, commit)
+    found = None if config is None else base_of(config)
+    return [] if found is None else [found]
 
 
 def _fetched(name: str, hub: Hub, commit: str | None = None) -> Located:

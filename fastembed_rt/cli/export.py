@@ -32,7 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "precision whose vectors are too far from the reference, or that cannot be made of the checkpoint, is left "
         "out: the others are there, and the exit code is 4. Where none passes, nothing is written.",
     )
-    parser.add_argument("checkpoint", help="hub id or directory")
+    parser.add_argument("checkpoint", help="hub id or directory; of a LoRA adapter too, which is merged into its base")
+    parser.add_argument(
+        "--base", metavar="CHECKPOINT", help="base of a LoRA adapter (default: as its adapter_config.json says)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")
     parser.add_argument(
@@ -139,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
         token=args.token,
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
+        base=args.base,
     )
     done = export(args.checkpoint, options, Steps(show=not args.quiet))
     if not args.quiet:

@@ -30,7 +30,8 @@ DECISIVE_FILES = (
 )
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
-ADAPTER = "adapter_config.json"  # what it says of itself, the export says
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is taken
 ANCHORS = ("modules.json", "config.json", ADAPTER)  # a checkpoint has one of them at least
 # The hub's cache: models--org--name/snapshots/commit.
 CACHED = re.compile(r".*/models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
@@ -142,9 +143,14 @@ def resolve_checkpoint(
             repository.fetch(file, snapshot.name)
     # Weights come last, the encoder's own at the very end: an interrupted snapshot shows it by lacking them.
     weights = [
-        file for directory in reversed(directories) for file in _weight_files(repository, names, snapshot, directory)
+        file
+        for directory in reversed(directories)
+        for file in (
+            *_adapter_weights(names, directory),
+            *_weight_files(repository, names, snapshot, directory),
+        )
     ]
-    if not weights and ADAPTER not in names:
+    if not weights:
         raise CheckpointError(
             f"'{name}' at {snapshot.name[:12]} has no {' and no '.join(WEIGHTS)} "
             f"among its files ({', '.join(sorted(names))}); "
@@ -252,6 +258,14 @@ def _module_directories(snapshot: Path, name: str) -> list[str]:
             f"modules.json of '{name}' is not the list of modules that sentence-transformers writes "
             f"({type(error).__name__}: {error}); repair it or export a local copy"
         ) from error
+
+
+def _adapter_weights(names: list[str], directory: str) -> list[str]:
+    """The weights of an adapter in one directory."""
+    front = f"{directory}/" if directory else ""
+    if front + ADAPTER not in names:
+        return []
+    return [file for file in (front + name for name in ADAPTER_WEIGHTS) if file in names][:1]
 
 
 def _weight_files(repository: Repository, names: list[str], snapshot: Path, directory: str) -> list[str]:

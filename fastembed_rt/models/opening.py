@@ -165,13 +165,21 @@ def identity(whole: Manifest, source: Source) -> str:
 
 def chosen_variant(described: Manifest, source: Source) -> Variant:
     """What runs of an encoder's variants."""
+    if _is_table(described):
+        return described.default
     provider = chosen_provider(described, source).provider
     return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
 
 
 def chosen_provider(described: Manifest, source: Source) -> Choice:
     """What it runs under."""
+    if _is_table(described):  # a lookup is done before a GPU would have been asked
+        return choose_provider(described, "cpu")
     return choose_provider(described, source.provider, source.precision, source.target)
+
+
+def _is_table(described: Manifest) -> bool:
+    return described.sparse is not None and described.sparse.table
 
 
 def of_route(described: Manifest, role: str | None) -> Manifest:

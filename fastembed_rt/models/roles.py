@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
 
+from ..manifest import Manifest, Variant
 from ..system.threads import Task, once
 from .base import WithMaxLength
-from .opening import Source
+from .opening import Source, chosen_variant, of_route
 from .options import positive
 from .prompts import Prompts
 from .shared import Arrival
@@ -48,9 +49,26 @@ class WithRoles(WithMaxLength):
         made = kind.__new__(kind)
         max_length, prompts, default = self._given
         given = {"max_length": max_length, "prompts": prompts, "default_prompt_name": default, "given": None}
-        made._set_up(source, Arrival(self._opened, self._shared.role(name)), **{**self._settings_now(), **given})
+        shared = self._shared if self._is_same(kind, source) else self._shared.role(name)
+        made._set_up(source, Arrival(self._opened, shared), **{**self._settings_now(), **given})
         made._complete()
         return made
+
+    def _is_same(self, kind: type[WithRoles], source: Source) -> bool:
+        """Whether the other runs the same graph on the same tokens: one engine does for both.
+
+        Not under TensorRT, whose engines are built for lengths.
+        """
+        if kind is not type(self) or self.provider == "tensorrt":
+            return False
+        route = of_route(self._opened.whole, source.route)
+
+        def run(described: Manifest, variant: Variant) -> tuple[object, ...]:
+            facts = (described.pad_token_id, described.padding, described.vocabulary, described.truncation_side)
+            prompts = (described.include_prompt, described.dim, described.task)
+            return (*variant.files, described.tokenizer, *facts, *prompts)
+
+        return run(route, chosen_variant(route, source)) == run(self.manifest, self.variant)
 
     def _loaded_others(self) -> list[WithRoles]:
         return [task.result() for task in list(self._others.values()) if task.finished and not task.failed()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +14,29 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import SPARSE
 from ..run import batching
 from ..run.contract import Split
+from ..system.threads import CURRENT, GivenUpError
 from ..text.columns import Texts
 from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .answers import answered
-from .base import LoadedModel, WithMaxLength
+from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .roles import Given, WithRoles
 from .shared import Arrival
+from .work import Work
 
 __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
 MOST_WEIGHTS = 8_000_000
 FEWEST_TOKENS, MOST_TOKENS = 64, 512
+T = TypeVar("T")
 
 
-class SparseModel(WithMaxLength):
+class SparseModel(WithRoles):
     """A sparse encoder from a model directory. Safe to use from several threads and after a fork."""
 
     task = SPARSE
@@ -47,6 +51,7 @@ class SparseModel(WithMaxLength):
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncation: str = "truncate",
+        route: str | None = None,
         **options: Unpack[LoadOptions],
     ) -> None:
         """Load a sparse encoder.
@@ -58,10 +63,12 @@ class SparseModel(WithMaxLength):
             prompts: texts put in front, by name, instead of the model's own.
             default_prompt_name: prompt of `encode` when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
+            route: "query" or "document" loads the encoder for such texts alone, where the model has one for each; None
+                loads the default one, and another when `encode_query` or `encode_document` first needs it.
             **options: as for all models.
         """
         self._set_up(
-            Source(path_or_name=path_or_name, **options),
+            Source(path_or_name=path_or_name, **options, route=route),
             max_length=max_length,
             max_active_dims=max_active_dims,
             prompts=prompts,
@@ -80,6 +87,7 @@ class SparseModel(WithMaxLength):
         default_prompt_name: str | None,
         truncation: str,
         every: bool = False,
+        given: Given | None = None,
     ) -> None:
         LoadedModel.__init__(
             self,
@@ -99,6 +107,9 @@ class SparseModel(WithMaxLength):
         self._max_length = positive("max_length", max_length, self.manifest.max_length, self.manifest.max_positions)
         self._prompts = Prompts(self.manifest, prompts, default_prompt_name)
         self._tokenizer = self._load(self._max_length, truncation)
+        self._given = given or (max_length, prompts, default_prompt_name)
+        self._others = {}
+        self._weights: npt.NDArray[np.float32] | None = None  # of a table, once they are wanted
 
     def _settings_now(self) -> dict[str, Any]:
         return {
@@ -108,6 +119,7 @@ class SparseModel(WithMaxLength):
             "prompts": self._prompts.by_name,
             "default_prompt_name": self._prompts.default,
             "truncation": self._tokenizer.truncation,
+            "given": self._given,
         }
 
     @property
@@ -118,6 +130,9 @@ class SparseModel(WithMaxLength):
     @max_active_dims.setter
     def max_active_dims(self, wanted: int | None) -> None:
         self._max_active_dims = wanted if wanted is None else self._most(wanted)
+        for other in self._loaded_others():
+            assert isinstance(other, SparseModel)
+            other.max_active_dims = wanted
 
     @property
     def dim(self) -> int:
@@ -165,12 +180,12 @@ class SparseModel(WithMaxLength):
     @answered
     def encode_query(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "query", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
+        return self.for_role("query").encode(inputs, **self._prompts.for_role(QUERY_PROMPTS, options))
 
     @answered
     def encode_document(self, inputs: Texts, **options: Any) -> Any:
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
-        return self.encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
+        return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
     @answered
     def embed(
@@ -225,6 +240,40 @@ class SparseModel(WithMaxLength):
 
     def _most(self, wanted: int) -> int:
         return positive("max_active_dims", wanted, self.manifest.dim, self.manifest.dim)
+
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+        """As for all models; weights of a table are looked up, since its graph gives the whole vocabulary each time."""
+        assert self.manifest.sparse is not None
+        if not self.manifest.sparse.table:
+            yield from super()._work(pieces, work, ahead=ahead)
+            return
+        call = CURRENT.get()
+        for window in pieces:
+            if call is not None and call.given_up:
+                raise GivenUpError
+            weights = self._table()
+            tokenized = work.tokenize(window)
+            work.boundaries(tokenized)
+            found = np.empty(len(tokenized.ids), object)
+            for k, ids in enumerate(tokenized.ids):
+                indices = np.unique(ids)
+                values = weights[indices]
+                there = values != 0
+                found[k] = SparseVector(indices[there], values[there], self.dim)
+            tokenized.report()
+            self._counter.add(tokenized)
+            yield work.finish(tokenized, found)
+
+    def _table(self) -> npt.NDArray[np.float32]:
+        """The weight of each token, (dim,): what the graph gives for a text that has them all."""
+        engine = self._running()
+        if self._weights is None:
+            every = [np.arange(self.dim, dtype=np.int64)]
+            (vector,) = engine.run_small(every, np.zeros(1, np.int64))
+            weights = np.zeros(self.dim, np.float32)
+            weights[vector.indices] = vector.values
+            self._weights = weights
+        return self._weights
 
     def _splitter(self) -> Split | None:
         def split(weights: npt.NDArray[np.float32], rows: Sequence[batching.Ids]) -> list[SparseVector]:

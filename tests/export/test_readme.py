@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import Made
 from checkpoints import save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import quick
+from inference_free import save_inference_free
 from sentence_transformers import (
     CrossEncoder,
     MultiVectorEncoder,
@@ -71,6 +73,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick(save_classifier(root / "reranker"), root / "my-reranker")
     quick(save_splade(root / "splade"), root / "my-splade")
     quick(save_multi_vector(root / "colbert"), root / "my-colbert")
+    quick(save_inference_free(root / "inference-free"), root / "my-inference-free-model")
+    lora = Made(root / "lora").queries_and_values()
+    lora.save()
+    for name in ("base", "adapter"):
+        (root / f"my-{name}").symlink_to(root / "lora" / name)
     for name in ("big.txt", "texts.txt"):
         (root / name).write_text("a dog runs\nthe house is red\n\n")
     np.save(root / "ranges.npy", SAID["ranges"])
@@ -163,7 +170,7 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
 def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
     monkeypatch.chdir(tmp_path)
-    for name in ("my-finetuned-model", "texts.txt", "ranges.npy"):
+    for name in ("my-finetuned-model", "my-base", "my-adapter", "texts.txt", "ranges.npy"):
         (tmp_path / name).symlink_to(workspace / name)
     (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
     for name in ("my-reranker", "my-colbert"):
@@ -176,7 +183,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
     assert done == [
-        *["export", "export", "verify"],
+        *["export", "export", "export", "export", "verify"],
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],
         *["export", "rerank", "embed", "embed"],
@@ -354,7 +361,8 @@ def test_the_architecture_page_has_the_tables_of_the_layers() -> None:
     for package in ("fastembed_rt", "fastembed_rt_export"):
         text = re.search(rf"^{package}:\n\n((?:    .+\n)+)", contributing, re.MULTILINE)
         assert text
-        parts = [line.strip().partition(":") for line in text[1].splitlines()]
+        rows = re.sub(r"\n {8,}", " ", text[1]).splitlines()  # a long row goes on further in
+        parts = [line.strip().partition(":") for line in rows]
         found = {name: set(others.split()) for names, _, others in parts for name in names.split()}
         said["code"].append({name: others for name, others in found.items() if not name.startswith("__")})
     assert said["pages"] == said["code"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -37,17 +38,19 @@ LAYERS = {
     files: errors settings
     tensors: errors files graph
     architectures: errors graph tensors
+    adapters: errors files graph settings tensors
     static masked_lm: architectures errors graph tensors
     traced: architectures errors graph tensors
-    checkpoint: architectures errors files graph settings static tensors traced
+    checkpoint: adapters architectures errors files graph settings static tensors traced
     tokenizer: checkpoint errors files
     heads: checkpoint errors graph
     gate: architectures checkpoint errors static
     quantize: errors gate graph
     variants: errors gate graph quantize
     directory: checkpoint errors files gate graph tokenizer variants
-    tasks: architectures checkpoint errors files gate graph heads masked_lm quantize settings tensors tokenizer variants
-    pipeline: checkpoint directory errors gate graph quantize tasks tokenizer variants
+    tasks: adapters architectures checkpoint errors files gate graph heads masked_lm quantize settings static tensors
+        tokenizer variants
+    pipeline: adapters checkpoint directory errors files gate graph quantize tasks tokenizer variants
     """,
     "benchmarks": """
     errors demo gpu
@@ -61,7 +64,7 @@ LAYERS = {
 def table(package: str) -> dict[str, set[str]]:
     """What each room may import."""
     found = {}
-    for line in LAYERS[package].strip().splitlines():
+    for line in re.sub(r"\n {8,}", " ", LAYERS[package]).strip().splitlines():  # a long row goes on further in
         rooms, _, imported = line.partition(":")
         found.update({room: set(imported.split()) for room in rooms.split()})
     return found

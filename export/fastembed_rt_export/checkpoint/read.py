@@ -14,16 +14,19 @@ from fastembed_rt.manifest import ROLES, SIMILARITIES
 
 from .. import settings
 from .. import static as static_module
+from ..adapters import whole
+from ..adapters.lora import MERGE, read_lora
+from ..adapters.merge import merge, weights_of
 from ..architectures import ARCHITECTURES, Architecture, architecture, row_name
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import read_json, refuse_adapter
 from ..static import read_static
-from ..tensors import WEIGHT_FILES, Stored, read
+from ..tensors import WEIGHT_FILES, Stored, read, some
 from ..traced import optimum_export
 from . import limits
 from .modules import POOLING_MODES, Head, Truncate, module_head, parse_pooling, pooling_of
 from .overrides import Overrides, override
-from .record import Checkpoint
+from .record import Adapter, Checkpoint
 from .routes import Chain, describe, read_routes
 from .transformer import EMBEDDINGS, Output, Transformer, read_transformer
 
@@ -31,6 +34,9 @@ __all__ = ["POOLING_MODES", "Checkpoint", "Overrides", "assemble", "load", "over
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 # The classes that sentence-transformers writes as model_type. Of another it makes a plain model with mean pooling.
 _CLASSES = ("SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ColBERT")
+
+# config.json, how to build it, its tensors, and their files.
+Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
 
 
 def load(root: Path, name: str, revision: str | None = None, *, exporter: str = "auto") -> Checkpoint:
@@ -122,6 +128,7 @@ def assemble(
     weighted: Sequence[Path] = (),
     similarities: Sequence[str] = SIMILARITIES,
     output: Output = EMBEDDINGS,
+    table: Read | None = None,
 ) -> Checkpoint:
     """The checkpoint whose transformer is in `path`, with what stands beside it.
 
@@ -139,13 +146,17 @@ def assemble(
         weighted: directories of modules with weights of their own.
         similarities: names that the task knows, its default first.
         output: what the task takes of the transformer.
+        table: what has been read in place of a transformer.
 
     Raises:
         CheckpointError, UnsupportedCheckpointError: see `load`.
     """
+    static = static or table is not None
     chained = (root / "modules.json").is_file()
     refuse_adapter(path, WEIGHT_FILES, notes)
-    config, row, stored, weight_files = (_static if static else _built)(path, exporter, notes)
+    config, row, of_base, weight_files = table or (_static if static else _built)(path, exporter, notes)
+    adapter, stored = _merged(path, row, of_base, weight_files, notes)
+    weight_files += () if adapter is None else (adapter.file,)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
     prompts, default_prompt_name, similarity, truncate_dim = _sentence_settings(root, similarities, notes, chained)
@@ -181,10 +192,41 @@ def assemble(
         default_prompt_name=default_prompt_name,
         similarity=similarity,
         notes=tuple(dict.fromkeys(notes)),
+        adapter=adapter,
     )
 
 
-Read = tuple[dict[str, Any], Architecture, dict[str, Stored], tuple[Path, ...]]
+def _merged(
+    path: Path, row: Architecture, stored: Mapping[str, Stored], files: tuple[Path, ...], notes: list[str]
+) -> tuple[Adapter | None, Mapping[str, Stored]]:
+    """The adapter that lies beside a base's weights, if any, and the tensors with it merged into them."""
+    folder = path / whole.FOLDER
+    if not folder.is_dir():
+        return None, stored
+    if row.traced:
+        raise UnsupportedCheckpointError(f"a model that optimum traces takes no adapter here: {MERGE}")
+    base = whole.base_of(path)
+    made = merge(stored, folder, read_lora(folder), row.prefix, row.heads)
+    if row.prefix == "" and (shared := sorted(made.changed & {"shared.weight", "encoder.embed_tokens.weight"})):
+        raise UnsupportedCheckpointError(
+            f"the adapter changes {shared[0]}, a table that the model holds under two names, and peft only one of "
+            f"them: {MERGE}"
+        )
+    notes.append(f"a LoRA merged in float32 into {base.name}: {len(made.changed)} tensors of {len(made.stored)}")
+    if made.unplaced:
+        notes.append(
+            f"of the adapter, what lies beside the encoder and is not in the base is left out: {some(made.unplaced)}"
+        )
+    adapter = Adapter(
+        folder=folder,
+        file=weights_of(folder),
+        base=base.name,
+        base_revision=base.revision,
+        base_files=files,
+        changed=made.changed,
+        unplaced=made.unplaced,
+    )
+    return adapter, made.stored
 
 
 def _built(path: Path, exporter: str, notes: list[str]) -> Read:

@@ -24,6 +24,19 @@ class TaskHead(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA that is merged into the weights."""
+
+    folder: Path  # of its files
+    file: Path  # with its tensors
+    base: str  # name
+    base_revision: str | None
+    base_files: tuple[Path, ...]  # with the base's tensors
+    changed: frozenset[str]  # names of tensors that it changes or brings
+    unplaced: tuple[str, ...]  # modules beside the encoder that it changes and that the base does not have
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What a checkpoint says of itself."""
 
@@ -52,6 +65,7 @@ class Checkpoint:
     markers: tuple[str, ...] = ()  # tokens in front of texts, each to be one token also in the midst of text
     route: str | None = None  # name of this encoder in the checkpoint's Router
     routes: Mapping[str, Checkpoint] = field(default_factory=dict)  # "query", "document" where they have another one
+    adapter: Adapter | None = None  # merged into `stored`
     head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property
@@ -73,7 +87,7 @@ class Checkpoint:
     def modules(self) -> tuple[str, ...]:
         """The chain for people to read."""
         if self.head is not None:
-            return (f"Transformer({self.model_type})", *self.head.modules)
+            return self.head.modules if self.is_static else (f"Transformer({self.model_type})", *self.head.modules)
         if self.is_static:
             return (f"StaticEmbedding({self.config['vocab_size']} tokens)", *map(str, self.heads))
         kind = "+".join(self.pooling)

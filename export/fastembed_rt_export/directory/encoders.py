@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastembed_rt.manifest import FileRecord, Manifest, TokenGraph, Variant
 
 T = TypeVar("T", TokenGraph, Variant)
+Contents = tuple[int, str]  # size and SHA-256
 
 
 def prefixed(described: Manifest, folder: str) -> Manifest:
@@ -30,6 +32,38 @@ def prefixed(described: Manifest, folder: str) -> Manifest:
         ),
         default_variant=f"{folder}/{described.default_variant}",
     )
+
+
+def stored_once(described: Manifest, work: Path) -> Manifest:
+    """The manifest with each graph and tokenizer that a route has in common with another encoder under one name.
+
+    Copies that nobody refers to any more are removed from `work`. A graph with weights in other files is the same only
+    if these are: their names are relative to its own folder.
+    """
+    first: dict[tuple[Contents, ...], tuple[FileRecord, ...]] = {}
+
+    def once(records: tuple[FileRecord, ...]) -> tuple[FileRecord, ...]:
+        return first.setdefault(tuple((record.size, record.sha256) for record in records), records)
+
+    def graph(found: T) -> T:
+        one, *weights = once((found.graph, *found.weights))
+        return replace(found, graph=one, weights=tuple(weights))
+
+    def encoder(one: Manifest) -> Manifest:
+        (tokenizer,) = once((one.tokenizer,))
+        variants = []
+        for variant in one.variants:
+            tokens = None if variant.tokens is None else graph(variant.tokens)
+            variants.append(replace(graph(variant), tokens=tokens))
+        names = [variant.graph.file for variant in one.variants]
+        default = variants[names.index(one.default_variant)].graph.file
+        return replace(one, tokenizer=tokenizer, variants=tuple(variants), default_variant=default)
+
+    whole = encoder(described)
+    whole = replace(whole, routes={role: encoder(route) for role, route in described.routes.items()})
+    for name in {record.file for record in described.files} - {record.file for record in whole.files}:
+        (work / name).unlink()
+    return whole
 
 
 def with_parity(described: Manifest, report: Mapping[str, Any]) -> Manifest:

@@ -58,7 +58,8 @@ def write(checkpoint: Checkpoint, work: Path, tokenizer: TokenizerFile, *, weigh
     texts[SETTINGS], texts["special_tokens_map.json"] = tokenizer_settings(checkpoint, tokenizer)
     written = []
     if checkpoint.task != EMBEDDING:
-        texts |= _as_they_are(checkpoint)
+        if checkpoint.route is None:  # else they are those of several encoders, of which this is one
+            texts |= _as_they_are(checkpoint)
     elif not checkpoint.is_static:  # sentence-transformers would look for its table
         texts["sentence_bert_config.json"] = {
             "max_seq_length": checkpoint.max_length,

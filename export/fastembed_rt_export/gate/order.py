@@ -143,7 +143,9 @@ def ask_reference(
         versions(),
     )
     wanted = [k for k in kept if not cases[k].tokens_only]
-    size = REFERENCE_BATCH if described.padding else 1  # where padding changes vectors, those of texts alone
+    # Where padding changes vectors, those of texts alone; in a table it takes a written padding token out of a text.
+    table = described.sparse is not None and described.sparse.table
+    size = REFERENCE_BATCH if described.padding and not table else 1
     with torch.inference_mode():
         expected = ask(model, [cases[k] for k in wanted], **{"batch_size": size, **options, **(given or {})})
     alone = [k for k in range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)) if len(ours[wanted[k]].ids) <= SHORT]

@@ -68,6 +68,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
             "pip install -U sentence-transformers"
         )
     model = made_by(str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True)
+    apply_adapters(model, checkpoint)
     model = model.float().eval()
     if getattr(model.tokenizer, "padding_side", "right") == "left":
         # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
@@ -81,6 +82,41 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
     if "default_prompt_name" in said:
         model.default_prompt_name = said["default_prompt_name"]
     return model
+
+
+def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:
+    """Give the base in `model` its adapters: peft's own layers, or where peft is not installed what was merged here."""
+    for encoder in {id(one.adapter): one for one in (checkpoint, *checkpoint.routes.values())}.values():
+        if encoder.adapter is None:
+            continue
+        module = model[0] if hasattr(type(model), "__getitem__") else model
+        if (routes := getattr(module, "sub_modules", None)) is not None:
+            module = routes[encoder.route][0]
+        inner = module.auto_model if hasattr(module, "auto_model") else module.model
+        if importlib.util.find_spec("peft") is not None:
+            from peft import PeftModel
+
+            PeftModel.from_pretrained(inner.float(), str(encoder.adapter.folder))  # changes `inner` in place
+        else:
+            _set_merged(inner.float(), encoder)
+
+
+def _set_merged(model: Any, encoder: Checkpoint) -> None:
+    import torch
+
+    assert encoder.adapter is not None
+    prefix, state = encoder.architecture.prefix, model.state_dict()
+    for name in encoder.adapter.changed:
+        found = next((way for way in (name, prefix + name, name.removeprefix(prefix)) if way in state), None)
+        if found is not None:  # else it lies beside the encoder
+            state[found].copy_(torch.from_numpy(encoder.stored[name].load()))
+
+
+def applied_adapter() -> str:
+    """How the reference got its adapter, for the report."""
+    if importlib.util.find_spec("peft") is not None:
+        return f"the adapter applied by peft {metadata.version('peft')}"
+    return "the adapter as merged at export, since peft is not installed"
 
 
 def set_max_length(model: Any, checkpoint: Checkpoint) -> None:

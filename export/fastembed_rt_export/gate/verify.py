@@ -99,6 +99,11 @@ def verify(
         if encoder.role is not None:
             say(f"{encoder.role} texts")
         reports.append(_compare(directory, encoder, theirs, start, say, min_cosine, refuse))
+    return joined(reports, start)
+
+
+def joined(reports: Sequence[dict[str, Any]], start: float) -> dict[str, Any]:
+    """The reports of several encoders as one."""
     whole = reports[0]
     for other in reports[1:]:
         for key in ("variants", "calls", "not_compared"):

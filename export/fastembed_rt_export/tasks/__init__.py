@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt.errors import FastembedRtError
 from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, TASKS
 
 from ..checkpoint import read as checkpoints
 from ..checkpoint.read import Checkpoint, Overrides
+from ..checkpoint.routes import ROUTERS, read_routes
 from ..errors import InvalidInputError
 from ..files import read_json, refuse_adapter
 from ..gate.parity import INT8_MIN_COSINE
+from ..gate.reference import applied_adapter
 from ..gate.report import Refuse, raised
 from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
@@ -42,7 +45,7 @@ def detect(root: Path) -> str:
     """The task of the checkpoint in `root`, told by what its author's library wrote beside the weights."""
     if (root / "modules.json").is_file():
         kinds = _module_kinds(root / "modules.json")
-        if "SpladePooling" in kinds:
+        if {"SpladePooling", "SparseStaticEmbedding"} & {*kinds, *_routed_kinds(root, kinds)}:
             return SPARSE
         if "MultiVectorMask" in kinds or any(kind.startswith("pylate.") for kind in kinds):
             return LATE_INTERACTION
@@ -94,6 +97,11 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     return ROWS[checkpoint.task].facts(checkpoint, work)
 
 
+def is_table(checkpoint: Checkpoint) -> bool:
+    """Whether its graph is a lookup, the same for all targets and precisions."""
+    return sparse.is_table(checkpoint)
+
+
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """What int8 calibrates on and how it is measured."""
     return ROWS[checkpoint.task].quantizing(checkpoint)
@@ -122,7 +130,10 @@ def verify(
     refuse: Refuse = raised,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
-    return ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    report = ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    if any(one.adapter is not None for one in (checkpoint, *checkpoint.routes.values())):
+        report = {**report, "reference": f"{report['reference']}, {applied_adapter()}"}
+    return report
 
 
 def _module_kinds(path: Path) -> list[str]:
@@ -132,6 +143,18 @@ def _module_kinds(path: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         return []  # checkpoint.load says what is wrong with it
     return [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
+
+
+def _routed_kinds(root: Path, kinds: list[str]) -> list[str]:
+    """Class names of the modules in a Router, if there is one."""
+    if not set(kinds) & set(ROUTERS):
+        return []
+    try:
+        routes = read_routes(root)
+    except FastembedRtError:
+        return []  # checkpoint.load says what is wrong with it
+    chains = [routes.default, *(chain for _, chain in (routes.others or {}).values())]
+    return [kind for chain in chains for kind, _ in chain]
 
 
 def _beside(root: Path, name: str) -> dict[str, Any]:

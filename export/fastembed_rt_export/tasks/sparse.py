@@ -20,17 +20,21 @@ from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.sparse import SparseModel
 from fastembed_rt.vectors.dense import Vectors
 
+from .. import static
+from ..adapters.lora import MERGE
+from ..checkpoint import limits
 from ..checkpoint.read import Checkpoint, assemble
-from ..checkpoint.transformer import Output
+from ..checkpoint.routes import Chain, describe, read_routes
+from ..checkpoint.transformer import TOKENIZER_SETTINGS, Output
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
-from ..files import inside, module_entries, read_json
+from ..files import read_json
 from ..gate.long_texts import Reach
 from ..gate.order import ENCODE, ROLES, Known, Prepared, ask_reference, text_cases
 from ..gate.parity import Case, Comparison, ask
 from ..gate.reference import check_facts, set_max_length, versions
 from ..gate.reference import load as load_reference
 from ..gate.report import Refuse, raised, report
-from ..gate.verify import compare_all, first_here, opened
+from ..gate.verify import compare_all, first_here, joined, opened
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
@@ -38,6 +42,7 @@ from ..masked_lm import head_of, logits
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
+from . import token_weights
 from .embedding import of_texts
 from .task import Say, Task
 
@@ -66,18 +71,56 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     """Read a sparse encoder; see checkpoint.load."""
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a sparse encoder is built from its weights, not traced; leave --exporter out")
-    notes: list[str] = []
-    path, pooling, output = root, SpladePooling(), LOGITS
-    if (root / "modules.json").is_file():
-        path, pooling, output = _modules(root)
-    else:
+    if not (root / "modules.json").is_file():
         named = read_json(root / "config.json").get("architectures") or ()
         if not any(str(architecture).endswith("ForMaskedLM") for architecture in named):
             raise CheckpointError(
                 f"config.json has architectures {list(named)}, no ...ForMaskedLM: without a masked language model's "
                 "head there are no weights of words to export"
             )
-        notes.append("no modules.json: max pooling of a masked language model, as sentence-transformers does")
+        notes = ["no modules.json: max pooling of a masked language model, as sentence-transformers does"]
+        return _masked_lm(root, root, name, revision, notes, SpladePooling(), LOGITS)
+    routes = read_routes(root)
+
+    def encoder(chain: Chain, notes: list[str], where: str) -> Checkpoint:
+        if [kind for kind, _ in chain] == [token_weights.MODULE]:
+            return _table(root, chain[0][1], name, revision, notes)
+        path, pooling, output = _modules(chain, where)
+        return _masked_lm(root, path, name, revision, notes, pooling, output)
+
+    where = "modules.json" if routes.name is None else f"route {routes.name!r}"
+    made = encoder(routes.default, list(routes.notes), where)
+    others = {
+        role: replace(encoder(chain, [], f"route {route!r}"), route=route)
+        for role, (route, chain) in (routes.others or {}).items()
+    }
+    return replace(made, route=routes.name, routes=others)
+
+
+def _table(root: Path, path: Path, name: str, revision: str | None, notes: list[str]) -> Checkpoint:
+    """A weight for each token, in place of a transformer."""
+    config, stored, files = token_weights.read_weights(path, root)
+    found = (config, static.ARCHITECTURE, stored, files)
+    checkpoint = assemble(root, path, name, revision, notes, pooling=("max",), similarities=SIMILARITIES, table=found)
+    settings = path / TOKENIZER_SETTINGS
+    said = read_json(settings) if settings.is_file() else {}
+    limit = limits.read({}, {}, {}, said, None, path).all
+    head = token_weights.TokenWeights(config["vocab_size"], _most_active(root))
+    return replace(checkpoint, task=SPARSE, heads=(), head=head, max_length=limit or static.UNLIMITED)
+
+
+def _most_active(root: Path) -> int | None:
+    """Words that are kept of each vector."""
+    beside = root / "config_sentence_transformers.json"
+    most = (read_json(beside) if beside.is_file() else {}).get("max_active_dims")
+    if most is not None and (type(most) is not int or most < 1):
+        raise CheckpointError(f"{beside} has max_active_dims {most!r}, expected a number of words")
+    return most
+
+
+def _masked_lm(
+    root: Path, path: Path, name: str, revision: str | None, notes: list[str], pooling: SpladePooling, output: Output
+) -> Checkpoint:
     checkpoint = assemble(
         root,
         path,
@@ -89,13 +132,26 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         similarities=SIMILARITIES,
         output=output,
     )
-    head_of(checkpoint.model_type)
-    beside = root / "config_sentence_transformers.json"
-    most = (read_json(beside) if beside.is_file() else {}).get("max_active_dims")
-    if most is not None and (type(most) is not int or most < 1):
-        raise CheckpointError(f"{beside} has max_active_dims {most!r}, expected a number of words")
+    _check_adapter(checkpoint)
     # A SparseEncoder cuts nothing: truncate_dim is an embedding model's.
-    return replace(checkpoint, task=SPARSE, heads=(), head=replace(pooling, max_active_dims=most))
+    return replace(checkpoint, task=SPARSE, heads=(), head=replace(pooling, max_active_dims=_most_active(root)))
+
+
+def _check_adapter(checkpoint: Checkpoint) -> None:
+    """Refuse an adapter that would change one of two tied matrices, or a part of the head that the base lacks."""
+    head, adapter = head_of(checkpoint.model_type), checkpoint.adapter
+    if adapter is None:
+        return
+    if adapter.unplaced:
+        raise CheckpointError(
+            f"the base has no weights of {', '.join(adapter.unplaced[:4])}, which the adapter changes"
+        )
+    tied = adapter.changed.intersection(head.decoder)
+    if tied and checkpoint.config.get("tie_word_embeddings", True):
+        raise UnsupportedCheckpointError(
+            f"the adapter changes {', '.join(tied)}, where one matrix is the word table and the last layer of the "
+            f"head: peft changes one of them alone until it merges: {MERGE}"
+        )
 
 
 def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
@@ -104,6 +160,12 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     Raises:
         CheckpointError: tensors that do not fit the config.
     """
+    words = int(checkpoint.config["vocab_size"])
+    if is_table(checkpoint):
+        table = checkpoint.tensors()
+        graph, vectors = token_weights.build(target, opset, words, table)
+        graph.output(vectors, OUTPUTS[SPARSE], FLOAT, ("batch", words))
+        return Built(graph, words, table.check(()))
     head = _head(checkpoint)
     graph = Graph(opset)
     ops = Ops(graph, target, target.enter(graph, False))
@@ -120,14 +182,22 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
             pieces = [ops.pool(piece, "sum") for piece in pieces]
         vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
     left = tensors.check(checkpoint.architecture.heads)
-    words = int(checkpoint.config["vocab_size"])
     graph.output(vectors, OUTPUTS[SPARSE], FLOAT, ("batch", words))
     return Built(graph, words, left)
 
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     """The manifest's fields."""
-    return {"task": SPARSE, "sparse": Sparse(max_active_dims=_head(checkpoint).max_active_dims)}
+    assert isinstance(checkpoint.head, (SpladePooling, token_weights.TokenWeights))
+    return {
+        "task": SPARSE,
+        "sparse": Sparse(max_active_dims=checkpoint.head.max_active_dims, table=is_table(checkpoint)),
+    }
+
+
+def is_table(checkpoint: Checkpoint) -> bool:
+    """Whether a weight for each token stands for a transformer."""
+    return isinstance(checkpoint.head, token_weights.TokenWeights)
 
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
@@ -146,18 +216,41 @@ def verify(
     """Parity report: all words' weights beside sentence-transformers' SparseEncoder; see verify.verify."""
     start = time.monotonic()
     described = read_manifest(directory)
-    with SparseModel(directory, **first_here(directory, described)) as model:
-        calls = [ENCODE, *(call for call, _ in ROLES.values())]
-        prepared = Prepared.of(model, text_cases(model, calls, Reach.of(checkpoint, model.max_length)))
-    say(f"reference: {prepared.compared} texts with sentence-transformers' SparseEncoder on torch")
-    known = _reference(directory, checkpoint, described, prepared)
+    encoders: list[tuple[str | None, Manifest, Prepared]] = []
+    for role, one in ((None, described), *described.routes.items()):
+        calls = [ENCODE, *(call for name, (call, _) in ROLES.items() if name not in described.routes)]
+        with SparseModel(directory, route=role, **first_here(directory, described)) as model:
+            reach = Reach.of(checkpoint if role is None else checkpoint.routes[role], model.max_length)
+            cases = text_cases(model, calls if role is None else [ROLES[role][0]], reach)
+            encoders.append((role, one, Prepared.of(model, cases)))
+    count = sum(prepared.compared for _, _, prepared in encoders)
+    say(f"reference: {count} texts with sentence-transformers' SparseEncoder on torch")
+    all_known = _reference(directory, checkpoint, [(one, prepared) for _, one, prepared in encoders])
     gc.collect()
+    reports = []
+    for (role, one, _), known in zip(encoders, all_known, strict=True):
+        if role is not None:
+            say(f"{role} texts")
+        reports.append(_report(directory, role, one, known, start, say, min_cosine, refuse))
+    return joined(reports, start)
+
+
+def _report(
+    directory: Path,
+    role: str | None,
+    described: Manifest,
+    known: Known,
+    start: float,
+    say: Say,
+    min_cosine: float,
+    refuse: Refuse,
+) -> dict[str, Any]:
     expected = np.stack([vector.numpy() for vector in known.expected]).astype(np.float32)
     if expected.shape[1] != described.dim:
         raise ParityError(f"{directory} has vectors of {described.dim} words, {versions()} gives {expected.shape[1]}")
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
-        with SparseModel(directory, **opened(variant, provider)) as model:
+        with SparseModel(directory, route=role, **opened(variant, provider)) as model:
             return compare_all(known, lambda cases: _exported(model, cases), expected)
 
     return report(described, compared, known, start, say, min_cosine, refuse)
@@ -171,29 +264,28 @@ def _exported(model: SparseModel, wanted: Sequence[Case]) -> Vectors:
     return out
 
 
-def _reference(directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared) -> Known:
-    """Vectors of SparseEncoder on torch in float32: (vocabulary,) each."""
+def _reference(directory: Path, checkpoint: Checkpoint, encoders: Sequence[tuple[Manifest, Prepared]]) -> list[Known]:
+    """Vectors of SparseEncoder on torch in float32, (vocabulary,) each, by each encoder."""
     model = load_reference("SparseEncoder", checkpoint)
     set_max_length(model, checkpoint)
-    check_facts(described, model)
-    whole = {"convert_to_sparse_tensor": False, "max_active_dims": described.dim}
-    return ask_reference(model, directory, described, prepared, {"show_progress_bar": False, **whole})
+    check_facts(encoders[0][0], model)
+    options = {"show_progress_bar": False, "convert_to_sparse_tensor": False, "max_active_dims": encoders[0][0].dim}
+    return [ask_reference(model, directory, described, prepared, options) for described, prepared in encoders]
 
 
-def _modules(root: Path) -> tuple[Path, SpladePooling, Output]:
+def _modules(chain: Chain, where: str) -> tuple[Path, SpladePooling, Output]:
     """Directory of the transformer, the pooling behind it, and what it takes of the transformer.
 
     Raises:
         UnsupportedCheckpointError: other modules; a transformer without the head of a masked language model.
     """
-    chain = module_entries(root)
     kinds = [kind for kind, _ in chain]
     if len(kinds) != 2 or kinds[0] not in TRANSFORMERS or kinds[1] != "SpladePooling":
         raise UnsupportedCheckpointError(
-            f"modules.json has {', '.join(kinds) or 'nothing'}; built are sparse encoders of a Transformer with the "
-            "head of a masked language model and SpladePooling"
+            f"{where} has {describe(chain)}; built are sparse encoders of a Transformer with the head of a masked "
+            f"language model and SpladePooling, and of a {token_weights.MODULE}"
         )
-    path, folder = (inside(root, folder) for _, folder in chain)
+    path, folder = (folder for _, folder in chain)
     # The older class is a masked language model where nothing is said.
     output = LOGITS if kinds[0] == "Transformer" else replace(LOGITS, absent=LOGITS.task)
     config = read_json(folder / "config.json")

@@ -64,10 +64,9 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
-    if checkpoint.is_static:
+    if checkpoint.is_static and checkpoint.head is None:
         # sentence-transformers reads the file alone, and asks it for no special tokens.
-        bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
-        text = piece_scores.exact(json.dumps(bare, ensure_ascii=False))
+        text = _bare(tokenizer)
         return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
     changed = False
     if path.is_file():
@@ -81,8 +80,16 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         changed = True
     if _keep_whole(tokenizer, checkpoint.markers) or changed:
         text = piece_scores.exact(tokenizer.to_str())
+    if checkpoint.is_static:  # whose tokenizer is transformers', asked for no special tokens
+        text = _bare(tokenizer)
     rows = _rows(checkpoint, tokenizer)
     return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
+
+
+def _bare(tokenizer: Tokenizer) -> str:
+    """tokenizer.json of a tokenizer that adds no special tokens."""
+    bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
+    return piece_scores.exact(json.dumps(bare, ensure_ascii=False))
 
 
 def _rows(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from adapters import Made
 from checkpoints import TEXTS, change_json, change_tensors, reference_vectors, save_sentence_transformers
 from cross_encoders import PAIRS, reference_scores, save_classifier
 from exports import quick
@@ -311,3 +312,21 @@ def test_the_names_of_options_are_everywhere_the_same() -> None:
     own = [set(inspect.signature(kind).parameters) - shared for kind in (EmbeddingModel, Reranker, SparseModel)]
     own.append(set(inspect.signature(LateInteractionModel).parameters) - shared)
     assert set().union(*own) == set(get_type_hints(OwnOptions))
+
+
+def test_an_adapter_is_another_with_another_base(tmp_path: Path, exports: list[str]) -> None:
+    lora = Made(tmp_path).queries_and_values()
+    adapter = lora.save(r=8, lora_alpha=8)
+    with opened(adapter) as model:
+        before = model.encode(TEXTS)
+    with opened(adapter) as model:
+        np.testing.assert_array_equal(model.encode(TEXTS), before)
+    assert len(exports) == 1
+
+    def double(tensors: dict[str, Any]) -> None:
+        tensors |= {name: 2 * value for name, value in tensors.items() if "attention" in name}
+
+    change_tensors(lora.base, double)
+    with opened(adapter) as model:
+        assert np.abs(model.encode(TEXTS) - before).max() > 1e-3
+    assert len(exports) == 2

@@ -128,10 +128,18 @@ def test_a_repository_that_is_no_encoder_is_refused(hub: FakeHub) -> None:
 
 
 @pytest.mark.parametrize("beside", [{}, {"config.json": "{}"}, {"modules.json": "[]"}], ids=str)
-def test_an_adapter_is_fetched_so_that_the_export_can_say_what_it_is(hub: FakeHub, beside: Files) -> None:
-    hub.add(NAME, {"adapter_config.json": "{}", "adapter_model.safetensors": b"1", **beside})
+def test_an_adapter_is_fetched_with_its_weights(hub: FakeHub, beside: Files) -> None:
+    weights = {"adapter_model.safetensors": b"1", "adapter_model.bin": b"2"}
+    hub.add(NAME, {"adapter_config.json": "{}", **weights, **beside})
     located = resolve_checkpoint(NAME)
-    assert tree(located.path) == sorted(["adapter_config.json", *beside])
+    assert tree(located.path) == sorted(["adapter_config.json", "adapter_model.safetensors", *beside])
+
+
+def test_an_adapter_without_weights_is_refused(hub: FakeHub) -> None:
+    hub.add(NAME, {"adapter_config.json": "{}"})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME)
+    says(error, "model.safetensors", "adapter_config.json")
 
 
 def test_a_chat_template_is_fetched_because_it_changes_texts(hub: FakeHub) -> None:

@@ -1,0 +1,187 @@
+"""A whole checkpoint made of an adapter and its base: links to the files of both, in a directory that goes again.
+
+The base gives config.json and the weights, and all the rest where the adapter's directory is peft's alone. Where
+sentence-transformers wrote it, its modules and settings count. Each adapter lies in a folder beside its base's weights,
+where `checkpoint.read` finds it and transformers does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
+from fastembed_rt.hub.resolve import Located
+
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import ADAPTER, ADAPTER_WEIGHTS, inside, module_entries, read_json
+from ..tensors import WEIGHT_FILES, weight_files
+from .lora import read_lora
+from .merge import weights_of
+
+FOLDER = "adapter-to-merge"
+_BASE_FILE = "base.json"
+_CONFIG = "config.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+_NOT_OF_TOKENIZER = (ADAPTER, "modules.json", "config_sentence_transformers.json")
+Find = Callable[[str, str | None], Located]  # a checkpoint by its name and revision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What an adapter is merged into, as the manifest may tell the world."""
+
+    name: str
+    revision: str | None = None
+
+
+@contextmanager
+def whole(located: Located, base: str | None, find: Find, say: Callable[[str], None]) -> Iterator[Located]:
+    """The checkpoint itself, or where it is an adapter one made of it and its base.
+
+    Args:
+        located: what is to be exported.
+        base: name of the base against what the adapter says.
+        find: gets a checkpoint.
+        say: called with a line on each base.
+
+    Raises:
+        InvalidInputError: a base for what is no adapter.
+        ModelNotFoundError: the base cannot be had.
+        CheckpointError, UnsupportedCheckpointError: the adapter is damaged, or is none that can be merged.
+    """
+    root = located.path
+    folders = _with_adapters(root)
+    if not folders:
+        if base is not None:
+            raise InvalidInputError(f"{located.name} is no adapter (no {ADAPTER}), so it has no base; leave --base out")
+        yield located
+        return
+    for folder in folders:
+        read_lora(folder)  # before a base is fetched
+        weights_of(folder)
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+        place = Path(made)
+        chained = (root / "modules.json").is_file()
+        if chained:
+            _link_all(root, place)
+        for folder in folders:
+            here = place / folder.relative_to(root)
+            if _is_model(folder):
+                _link_all(folder, here)
+                found = Base(name=located.name, revision=located.revision)
+            else:
+                other = _find_base(folder, base, find)
+                found = Base(name=other.name, revision=other.revision)
+                source = _transformer(other.path)
+                if chained:
+                    _link_model(source, here)
+                else:
+                    _link(folder / "README.md", place / "README.md")  # the adapter's own card
+                    _link_all(other.path, place)
+                    here = place / source.relative_to(other.path)
+            say(f"merging the adapter into {found.name}")
+            _set_apart(folder, here, found)
+        yield replace(located, path=place)
+
+
+def base_of(folder: Path) -> Base:
+    """What was the base of the adapter in `folder` / FOLDER."""
+    return Base(**read_json(folder / FOLDER / _BASE_FILE))
+
+
+def _with_adapters(root: Path) -> list[Path]:
+    """Folders of transformers with an adapter: the root, or modules' own."""
+    if (root / ADAPTER).is_file():
+        return [root]
+    if (root / "modules.json").is_file():
+        modules = [inside(root, folder) for _, folder in module_entries(root, own=("",)) if folder]
+        return sorted(file.parent for module in modules for file in module.rglob(ADAPTER))
+    named = sorted(file.parent.name for file in root.glob(f"*/{ADAPTER}"))
+    if named and not (root / _CONFIG).is_file():
+        raise UnsupportedCheckpointError(
+            f"{root} holds the adapters {', '.join(named)}, one in each folder, and one is merged; export its folder"
+        )
+    return []
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a whole model lies beside the adapter, to which transformers applies it."""
+    return (folder / _CONFIG).is_file() and any((folder / name).is_file() for name in WEIGHT_FILES)
+
+
+def _find_base(folder: Path, wanted: str | None, find: Find) -> Located:
+    said = read_json(folder / ADAPTER)
+    name = wanted or said.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{folder / ADAPTER} names no base model; name it with --base")
+    try:
+        revision = None if wanted is not None or Path(name).is_dir() else said.get("revision")
+        found = find(name, revision)
+    except ModelNotFoundError as error:
+        origin = "--base" if wanted else "the base that the adapter names"
+        raise ModelNotFoundError(f"{origin}, {name!r}, cannot be had: {error}; name it with --base") from error
+    if (found.path / ADAPTER).is_file():
+        raise UnsupportedCheckpointError(f"the base {name!r} is an adapter itself; merge that one first")
+    return found
+
+
+def _transformer(root: Path) -> Path:
+    """Folder of a base's transformer."""
+    if (root / _CONFIG).is_file():
+        return root
+    if (root / "modules.json").is_file():
+        kind, folder = module_entries(root, own=("",))[0]
+        if kind in ("Transformer", "MLMTransformer"):
+            return inside(root, folder)
+    raise CheckpointError(f"the base {root} has no {_CONFIG}; is it a transformers checkpoint?")
+
+
+def _link_all(source: Path, place: Path) -> None:
+    for directory, names, files in os.walk(source):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            file = Path(directory) / name
+            _link(file, place / file.relative_to(source))
+
+
+def _link_model(source: Path, place: Path) -> None:
+    """config.json and weights of a base's transformer; its tokenizer where there is none yet."""
+    files = [source / _CONFIG, *weight_files(source, with_index=True)]
+    if not any((place / name).is_file() for name in _TOKENIZER_FILES):
+        texts = [file for file in source.glob("*") if file.suffix in (".json", ".txt", ".model", ".jinja")]
+        named = [file for file in texts if file.name not in _NOT_OF_TOKENIZER]
+        files += [file for file in named if not file.name.startswith("sentence_")]  # settings of the base's modules
+    files += source.glob("*.py")  # code of the base's own, which --trust-remote-code runs
+    for file in files:
+        _link(file, place / file.name)
+
+
+def _set_apart(folder: Path, place: Path, base: Base) -> None:
+    """The adapter in a folder of its own, and nothing of it beside the base's weights."""
+    for name in (ADAPTER, *ADAPTER_WEIGHTS):
+        if (folder / name).is_file():
+            _link(folder / name, place / FOLDER / name)
+        (place / name).unlink(missing_ok=True)
+    (place / FOLDER / _BASE_FILE).write_text(json.dumps(asdict(base)), encoding="utf-8")
+
+
+def _link(file: Path, name: Path) -> None:
+    """Another name of a file, the first that comes; a copy where the file system has no links."""
+    if name.exists() or not file.exists():
+        return
+    name.parent.mkdir(parents=True, exist_ok=True)
+    real = file.resolve()
+    for way in (os.symlink, os.link):
+        try:
+            way(real, name)
+        except OSError:
+            continue
+        return
+    shutil.copyfile(real, name)
