@@ -28,6 +28,7 @@ COMMANDS = (
     "verify",
     "info",
     "bench",
+    "serve",
     "push",
     "doctor",
 )  # modules of this package, in the order of --help

@@ -33,7 +33,7 @@ from .options import check_device_ids, positive, seconds
 from .prompts import Prompts
 from .shared import Arrival, Shared
 from .stats import Counter, EncodeStats
-from .work import Work
+from .work import Prepared, Work
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
@@ -305,6 +305,9 @@ class LoadedModel:
     def _one_by_one(self, pieces: Iterator[Window], work: Work[Iterable[T]]) -> Iterator[T]:
         for found in self._work(pieces, work, ahead=False):
             yield from found
+
+    def _prepared(self, work: Work[T]) -> Prepared[T]:
+        return Prepared(work, self._running(), self._counter.add)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -30,7 +30,7 @@ from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .shared import Arrival
 from .stats import EncodeStats
-from .work import Work
+from .work import Prepared, Work
 
 if TYPE_CHECKING:
     from .token_states import TokenEncoder
@@ -339,6 +339,47 @@ class EmbeddingModel(WithMaxLength):
                 bar.update(len(found))
         made = out[0] if single else out
         return made if counting is None else counting.encoded(made, single=single)
+
+    def prepare(
+        self,
+        *,
+        role: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+        output: str = SENTENCE,
+    ) -> Prepared[Any]:
+        """What `encode` does with texts, for callers that gather those of many calls into batches: vectors (n, dim).
+
+        `role` is "query" or "document", as in `encode_query` and `encode_document`; `truncation` ("truncate", "warn",
+        "error", "chunk") and `truncation_side` ("right", "left") stand in for the model's. Other arguments and errors
+        as for `encode`; output="tokens" gives `TokenVectors` of each text.
+        """
+        if role is not None:
+            names = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}[role]
+            options = self._prompts.for_role(names, {"prompt_name": prompt_name, "prompt": prompt})
+            return self.for_role(role).prepare(
+                **options,
+                truncate_dim=truncate_dim,
+                normalize=normalize,
+                truncation=truncation,
+                truncation_side=truncation_side,
+                output=output,
+            )
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        if output == TOKENS:
+            from .token_states import TokensCall
+
+            encoder = self._token_encoder()
+            states = TokensCall(encoder, settings)
+            states._tokenizer = states._tokenizer.with_policy(truncation, truncation_side)
+            return encoder._prepared(states)
+        work = _Call(self, settings)
+        work._tokenizer = work._tokenizer.with_policy(truncation, truncation_side)
+        return self._prepared(work)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.

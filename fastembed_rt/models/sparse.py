@@ -24,6 +24,7 @@ from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .shared import Arrival
+from .work import Prepared
 
 __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
@@ -164,6 +165,24 @@ class SparseModel(WithMaxLength):
                 bar.update(len(vectors))
         made = out[0] if single else out
         return made if counting is None else counting.encoded(made, single=single)
+
+    def prepare(
+        self,
+        *,
+        role: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_active_dims: int | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+    ) -> Prepared[list[SparseVector]]:
+        """What `encode` does with texts, for callers that gather those of many calls; see EmbeddingModel.prepare."""
+        options = {"prompt_name": prompt_name, "prompt": prompt}
+        if role is not None:
+            options = self._prompts.for_role({"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}[role], options)
+        work = self._call(options.get("prompt_name"), options.get("prompt"), max_active_dims)
+        work._tokenizer = work._tokenizer.with_policy(truncation, truncation_side)
+        return self._prepared(work)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ..run.contract import Runner
 from ..text.tokenizer import Tokenized
 from ..text.windows import Window
 
@@ -24,3 +27,12 @@ class Work(Protocol[T_co]):
 
     def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> T_co:
         """What the caller gets for those texts, of results (rows, dim) or (rows,) objects."""
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[T_co]):
+    """A call's work with all options resolved, for who brings texts through the engine in an order of its own."""
+
+    work: Work[T_co]
+    runner: Runner
+    count: Callable[[Tokenized], None]  # into the model's `stats`

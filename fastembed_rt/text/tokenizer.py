@@ -5,6 +5,7 @@ Knows no batch and no session. Padding is the batcher's, so the tokenizer's own 
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import warnings
@@ -24,6 +25,7 @@ Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
+TRUNCATION_SIDES = ("right", "left")
 PACKAGE = __name__.partition(".")[0]
 logger = logging.getLogger("fastembed_rt")
 
@@ -139,6 +141,36 @@ class TextTokenizer:
             max_length=max_length,
             truncation=self.truncation,
             truncation_side=self._side,
+            parallel=self._parallel,
+            of_pairs=self._of_pairs,
+            read=self._read,
+            vocabulary=self._vocabulary,
+        )
+
+    def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
+        """The same tokenizer with another policy or side for what is too long; None leaves each as it is.
+
+        Another side needs a second tokenizer in memory, another policy does not.
+
+        Raises:
+            InvalidInputError: an unknown policy or side.
+        """
+        truncation, side = truncation or self.truncation, side or self._side
+        if truncation not in CHUNKED:
+            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
+        if side not in TRUNCATION_SIDES:
+            raise InvalidInputError(f"truncation side {side!r} is not known; known: {', '.join(TRUNCATION_SIDES)}")
+        if (truncation, side) == (self.truncation, self._side):
+            return self
+        if side == self._side and "chunk" not in (truncation, self.truncation):
+            made = copy.copy(self)
+            made.truncation = truncation
+            return made
+        return TextTokenizer(
+            self._path,
+            max_length=self.max_length,
+            truncation=truncation,
+            truncation_side=side,
             parallel=self._parallel,
             of_pairs=self._of_pairs,
             read=self._read,

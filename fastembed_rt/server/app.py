@@ -1,0 +1,166 @@
+"""The ASGI application: a request from the protocol to its route, and the answer back. Knows no dialect's bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from ..models.base import LoadedModel
+from .dialects import openai, tei
+from .errors import ApiError, answer_to
+from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
+from .limits import Admission, Limits
+from .models import Models, named_models
+from .routes import Route, Table, plain_error
+
+logger = logging.getLogger("fastembed_rt.server")
+Send = Callable[[dict[str, Any]], Any]
+
+
+class App:
+    """Models behind HTTP. Run by any ASGI server, or mounted in another application; see docs/server.md."""
+
+    def __init__(
+        self,
+        models: Models | Mapping[str, LoadedModel] | Sequence[LoadedModel] | LoadedModel,
+        *,
+        limits: Limits | None = None,
+        accept_token_ids: bool = False,
+    ) -> None:
+        """Take models that are loaded; they stay their owner's, who closes them.
+
+        Args:
+            models: one, several, or by the names under which they answer (else the names of their directories).
+            limits: what is taken on at a time.
+            accept_token_ids: inputs may be token ids of the model's own tokenizer.
+        """
+        self.models = models if isinstance(models, Models) else named_models(models, token_ids=accept_token_ids)
+        self.limits = limits or Limits()
+        self.admission = Admission(self.limits)
+        self.started = int(time.time())
+        self._table = Table([*tei.routes(), *openai.routes()], self.models)
+        self._warm = False
+        self._draining = False
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return self.models.names
+
+    def check_ready(self) -> None:
+        """Raise ApiError while the models are not warm, and once the server drains."""
+        if self._draining or not self._warm:
+            raise ApiError("Unhealthy", "the server is stopping" if self._draining else "the models are not ready")
+
+    async def warm_up(self) -> None:
+        """Have every model answer once; `/health` says 200 from then on."""
+        for served in self.models.all:
+            await served.warm_up()
+        self._warm = True
+
+    def close(self) -> None:
+        """Let the queues' threads go; what waits fails."""
+        self._draining = True
+        for served in self.models.all:
+            served.close()
+
+    def __enter__(self) -> Self:
+        """Ready for requests; for tests and programs that call the application themselves."""
+        asyncio.run(self.warm_up())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.warm_up()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(self, scope, receive)
+        route: Route | None = None
+        entered = False
+        try:
+            try:
+                route = self._table.find(exchange, scope["method"], _path(scope))
+                if route.counted:
+                    self.admission.enter()
+                    entered = True
+                response = await route.handler(exchange)
+            except (ClientGoneError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001  every request gets an answer
+                response = self._failed(exchange, route, error)
+        except ClientGoneError:
+            return
+        finally:
+            exchange.end()
+            if entered:
+                self.admission.leave()
+        await send({"type": "http.response.start", "status": response.status, "headers": _headers(exchange, response)})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+    def _failed(self, exchange: Exchange, route: Route | None, error: Exception) -> Response:
+        problem = error if isinstance(error, ApiError) else answer_to(error, self.limits.request_seconds)
+        if problem is None or problem.kind == "Backend":
+            # Its kind and place, not its words: those may hold a text.
+            logger.error("request %s: %s", exchange.request_id, _place(error))
+        if problem is None:
+            problem = ApiError("Internal", "an error of the server; its log has the request id")
+        write = plain_error if route is None else route.error
+        headers: Headers = []
+        if problem.retry_after is not None:
+            headers.append((b"retry-after", str(problem.retry_after).encode()))
+        return Response(write(problem), problem.status, headers=headers)
+
+
+def _path(scope: Scope) -> str:
+    """Below where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    return path if len(path) == 1 else path.rstrip("/") or "/"
+
+
+def _headers(exchange: Exchange, response: Response) -> Headers:
+    headers = [
+        (b"content-type", response.content_type),
+        (b"content-length", str(len(response.body)).encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        *response.headers,
+    ]
+    if exchange.jobs:
+        headers += exchange.timing()
+    return headers
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
+    return f"{type(error).__name__}{where}"
