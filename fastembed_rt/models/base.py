@@ -306,8 +306,8 @@ class LoadedModel:
         for found in self._work(pieces, work, ahead=False):
             yield from found
 
-    def _prepared(self, work: Work[T]) -> Prepared[T]:
-        return Prepared(work, self._running(), self._counter.add)
+    def _prepared(self, work: Work[T], tokenizer: TextTokenizer, prompt: str) -> Prepared[T]:
+        return Prepared(work, tokenizer, prompt, self._running(), self._counter.add)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
+from ..run.session import UNNORMALIZED
 from ..system.progress import progress
 from ..system.threads import Task, once
 from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
@@ -312,6 +313,17 @@ class EmbeddingModel(WithMaxLength):
             self._check_open()
         return cast("TokenEncoder", found)
 
+    def _unnormalized(self) -> EmbeddingModel:
+        """The encoder whose vectors have their own lengths, where the graph normalizes."""
+        from .unnormalized import UnnormalizedEncoder  # only here: few calls want it
+
+        self._check_open()
+        found = once(self._others, UNNORMALIZED, partial(self._other, UnnormalizedEncoder, UNNORMALIZED, self._source))
+        if self._closed:  # meanwhile
+            found.close()
+            self._check_open()
+        return found
+
     def _of_tokens(self) -> EmbeddingModel:
         """The encoder without its pooling, of the files that this model has opened."""
         from .token_states import TokenEncoder
@@ -369,17 +381,27 @@ class EmbeddingModel(WithMaxLength):
                 truncation_side=truncation_side,
                 output=output,
             )
+        if normalize is False and self.manifest.normalize and output == SENTENCE:
+            return self._unnormalized().prepare(
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncate_dim=truncate_dim,
+                truncation=truncation,
+                truncation_side=truncation_side,
+            )
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         if output == TOKENS:
             from .token_states import TokensCall
 
             encoder = self._token_encoder()
+            tokenizer = encoder._tokenizer.with_policy(truncation, truncation_side)
             states = TokensCall(encoder, settings)
-            states._tokenizer = states._tokenizer.with_policy(truncation, truncation_side)
-            return encoder._prepared(states)
+            states._tokenizer = tokenizer
+            return encoder._prepared(states, tokenizer, settings.prompt)
+        tokenizer = self._tokenizer.with_policy(truncation, truncation_side)
         work = _Call(self, settings)
-        work._tokenizer = work._tokenizer.with_policy(truncation, truncation_side)
-        return self._prepared(work)
+        work._tokenizer = tokenizer
+        return self._prepared(work, tokenizer, settings.prompt)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio, (dim,) or (n, dim): the event loop stays free, and calls that wait are run together.
@@ -565,7 +587,7 @@ class _Call:
 
     def __init__(self, model: EmbeddingModel, settings: Settings) -> None:
         self._tokenizer = model._tokenizer
-        self._again = model.manifest.normalize
+        self._again = settings.normalized_already
         self._settings = settings
 
     def tokenize(self, window: Window) -> Tokenized:

@@ -225,7 +225,8 @@ class LateInteractionModel(LoadedModel):
         prompts = self._prompts.for_role(QUERY_PROMPTS if queries else DOCUMENT_PROMPTS, options)
         found = self._queries if queries else self._documents
         found = replace(found, tokenizer=found.tokenizer.with_policy(truncation, truncation_side))
-        return self._prepared(self._call(found, prompts))
+        call = self._call(found, prompts)
+        return self._prepared(call, found.tokenizer, call._prompt)
 
     async def aencode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode_query` for asyncio: the event loop stays free, and calls that wait together are run together."""

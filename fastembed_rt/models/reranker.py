@@ -176,7 +176,7 @@ class Reranker(WithMaxLength):
         self._check_open()
         call = _Call(self, self._prompts.text(prompt_name, prompt))
         call._tokenizer = call._tokenizer.with_policy(truncation, truncation_side)
-        return self._prepared(call)
+        return self._prepared(call, call._tokenizer, call._prompt)
 
     async def apredict(self, pairs: Pair | Sequence[Pair], **options: Any) -> Scores | np.float32:
         """`predict` for asyncio: the event loop stays free, and calls that wait together are run together."""

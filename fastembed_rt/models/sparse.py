@@ -182,7 +182,7 @@ class SparseModel(WithMaxLength):
             options = self._prompts.for_role({"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}[role], options)
         work = self._call(options.get("prompt_name"), options.get("prompt"), max_active_dims)
         work._tokenizer = work._tokenizer.with_policy(truncation, truncation_side)
-        return self._prepared(work)
+        return self._prepared(work, work._tokenizer, work._prompt)
 
     async def aencode(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""

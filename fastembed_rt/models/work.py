@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..run.contract import Runner
-from ..text.tokenizer import Tokenized
+from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window
 
 T_co = TypeVar("T_co", covariant=True)
@@ -34,5 +34,7 @@ class Prepared(Generic[T_co]):
     """A call's work with all options resolved, for who brings texts through the engine in an order of its own."""
 
     work: Work[T_co]
+    tokenizer: TextTokenizer  # with the call's policy for texts that are too long
+    prompt: str  # in front of each text
     runner: Runner
     count: Callable[[Tokenized], None]  # into the model's `stats`

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from .. import __version__
 from ..models.base import LoadedModel
-from .dialects import openai, tei
+from .dialects import openai, others, ranking, tei
 from .errors import ApiError, answer_to
 from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
 from .limits import Admission, Limits
@@ -41,8 +42,9 @@ class App:
         self.models = models if isinstance(models, Models) else named_models(models, token_ids=accept_token_ids)
         self.limits = limits or Limits()
         self.admission = Admission(self.limits)
+        self.version = __version__
         self.started = int(time.time())
-        self._table = Table([*tei.routes(), *openai.routes()], self.models)
+        self._table = Table([*tei.routes(), *openai.routes(), *ranking.routes(), *others.routes()], self.models)
         self._warm = False
         self._draining = False
 

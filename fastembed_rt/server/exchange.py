@@ -146,6 +146,12 @@ class Exchange:
             (b"x-inference-time", b"%d" % (inference * 1000)),
         ]
 
+    def check_count(self, texts: Sequence[Any]) -> None:
+        """Raise ApiError for more inputs than a request may have."""
+        most = self.app.limits.max_client_batch_size
+        if len(texts) > most:
+            raise ApiError("Validation", f"{len(texts)} inputs, and max_client_batch_size is {most}")
+
     async def run(self, served: Served, texts: Sequence[Any], **options: Any) -> Any:
         """What a model makes of texts, in their order.
 
@@ -154,11 +160,8 @@ class Exchange:
             ClientGoneError: nobody waits any more.
         """
         limits, admission = self.app.limits, self.app.admission
-        if len(texts) > limits.max_client_batch_size:
-            raise ApiError(
-                "Validation", f"{len(texts)} inputs, and max_client_batch_size is {limits.max_client_batch_size}"
-            )
-        prepared = served.prepared(**options)
+        self.check_count(texts)
+        prepared = await served.prepared(**options)
         self.characters += characters(texts)
         tokens = sum(map(estimate, texts))
         admission.take(tokens)
@@ -224,15 +227,17 @@ def checked(kind: Body, value: Any) -> dict[str, Any]:
         ApiError: it is not what the route takes.
     """
     try:
-        return kind.check(value)
+        made: dict[str, Any] = kind.check(value)
     except WrongError as wrong:
         place = wrong.where()
         raise ApiError("Validation", f"{place or 'body'}: {wrong.message}", param=place or None) from None
+    return made
 
 
 def dumped(value: Any) -> bytes:
     """As JSON; arrays of numpy included."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    made: bytes = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return made
 
 
 async def listed(values: Sequence[Any], write: Callable[[Any], bytes] = dumped) -> bytes:

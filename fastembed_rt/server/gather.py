@@ -243,7 +243,8 @@ class Gatherer:
                 piece.rest -= tokens - before
                 lane.tokens -= tokens - before
             if stop < len(order):
-                ready.rotate(-1)  # it is the next one's turn
+                if stop > start:
+                    ready.rotate(-1)  # it is the next one's turn; who had none keeps the first place
                 break
             ready.popleft()
         return batch
@@ -330,8 +331,10 @@ class Gatherer:
 
 
 def estimate(text: Any) -> int:
-    """About how many tokens a text, or a pair of texts, has: more than most have, as nothing is cut here."""
-    return len(text) // 3 + 2 if isinstance(text, str) else sum(len(part) for part in text) // 3 + 3
+    """About how many tokens a text, a pair (a tuple) or a list of token ids has, before any cut."""
+    if isinstance(text, str):
+        return len(text) // 3 + 2
+    return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
 
 
 def _dropped(job: Job) -> bool:

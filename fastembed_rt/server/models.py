@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ..manifest import RERANKING
 from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
 from .errors import ApiError
 from .gather import Gatherer, Job, Observe
+from .token_ids import REFUSED, taking_ids
 
 MOST_PREPARED = 256  # options of requests that are kept, resolved
 ANY = "*"  # as an alias: the model that answers where a request's name is unknown
@@ -28,7 +30,7 @@ class Served:
         self.name, self.model, self.token_ids = name, model, token_ids
         self.aliases = tuple(dict.fromkeys(aliases))
         self.observe: Observe | None = None
-        self._prepared: dict[tuple[tuple[str, Any], ...], Prepared[Any]] = {}
+        self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
 
     @property
@@ -36,16 +38,61 @@ class Served:
         """Of the manifest: embedding, reranking, sparse or late_interaction."""
         return str(self.model.task)
 
-    def prepared(self, **options: Any) -> Prepared[Any]:
-        """What the model does under these options, those that are None left out; errors as its `prepare`'s."""
-        key = tuple(sorted((name, value) for name, value in options.items() if value is not None))
+    async def prepared(self, *, ids: bool = False, **options: Any) -> Prepared[Any]:
+        """What the model does under these options, those that are None left out; errors as its `prepare`'s.
+
+        `ids`: some texts are lists of token ids.
+
+        Raises:
+            ApiError: token ids are refused here.
+        """
+        key = (ids, *sorted((name, value) for name, value in options.items() if value is not None))
         found = self._prepared.get(key)
         if found is None:
-            found = self.model.prepare(**dict(key))
+            if ids and not self.token_ids:
+                raise ApiError("Validation", REFUSED)
+            # Aside: it may load a session or a tokenizer.
+            found = await asyncio.to_thread(self._prepare, options, ids)
             if len(self._prepared) >= MOST_PREPARED:
                 self._prepared.clear()
             self._prepared[key] = found
         return found
+
+    def _prepare(self, options: dict[str, Any], ids: bool) -> Prepared[Any]:
+        given = {name: value for name, value in options.items() if value is not None}
+        if self.task == RERANKING:
+            given.pop("role", None)  # a pair has both
+        found: Prepared[Any] = self.model.prepare(**given)
+        return taking_ids(found) if ids else found
+
+    def about(self) -> dict[str, Any]:
+        """What /info says of it."""
+        model, manifest = self.model, self.model.manifest
+        max_length = getattr(model, "max_length", None) or model.document_length
+        return {
+            "model_id": manifest.source.checkpoint,
+            "model_sha": manifest.source.revision,
+            "model_dtype": model.precision,
+            "served_model_name": self.name,
+            "model_type": self._type(),
+            "max_input_length": max_length,
+            "max_batch_tokens": model.max_batch_tokens,
+            "task": self.task,
+            "aliases": list(self.aliases),
+            "target": model.target,
+            "provider": model.provider,
+            "threads": model.threads,
+            "prompts": sorted(model.prompts),
+        }
+
+    def _type(self) -> dict[str, Any]:
+        """Under text-embeddings-inference's names."""
+        if self.task == RERANKING:
+            labels = dict(enumerate(self.model.labels))
+            kind = "reranker" if len(labels) == 1 else "classifier"
+            return {kind: {"id2label": {str(k): label for k, label in labels.items()}}}
+        pooling = {"sparse": "splade", "late_interaction": "none"}.get(self.task, "+".join(self.model.manifest.pooling))
+        return {"embedding": {"pooling": pooling}}
 
     def start(self, prepared: Prepared[Any], texts: Sequence[Any], tokens: int, deadline: float) -> Job:
         """Texts on their way, about so many tokens; for event loops."""
@@ -61,8 +108,8 @@ class Served:
 
     async def warm_up(self) -> None:
         """One short and one long request, so that the first client waits for no session to load."""
-        text = ("a", "a") if self.task == "reranking" else "a"
-        prepared = self.prepared()
+        text = ("a", "a") if self.task == RERANKING else "a"
+        prepared = await self.prepared()
         deadline = time.monotonic() + 3600
         for count in (1, 2 * prepared.runner.side_by_side):
             jobs = [self.start(prepared, [text], 1 if count == 1 else 2**40, deadline) for _ in range(count)]
@@ -98,12 +145,12 @@ class Models:
         return name in self._by_name
 
     def find(self, name: str | None, tasks: Sequence[str] = ()) -> Served:
-        """The model of this name, or the first of these tasks where there is no name.
+        """The model of this name; without one the first of the first of these tasks that there is a model for.
 
         Raises:
             ApiError: there is none, or it is for another task.
         """
-        fitting = [served for served in self.all if not tasks or served.task in tasks]
+        fitting = [served for task in tasks for served in self.all if served.task == task] if tasks else self.all
         if name is None:
             if not fitting:
                 raise ApiError("Validation", f"no model here is for {' or '.join(tasks)}; models: {self._listed()}")

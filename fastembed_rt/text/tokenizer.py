@@ -302,6 +302,43 @@ class TextTokenizer:
             self._uncut = free
         return self._uncut
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """Special tokens in front of every text, and those behind it."""
+        encoding = self._tokenizer.encode("a")
+        places = [k for k, special in enumerate(encoding.special_tokens_mask) if not special]
+        if not places:  # "a" has no token of its own: what there is stands in front
+            return list(encoding.ids), []
+        return list(encoding.ids[: places[0]]), list(encoding.ids[places[-1] + 1 :])
+
+    def from_ids(self, ids: Sequence[int], number: int = 0) -> tuple[Ids, bool]:
+        """A text's row out of token ids of this tokenizer, special tokens put around it where it has none, and cut.
+
+        `number` is the text's in messages; the second value is whether it lost tokens.
+
+        Raises:
+            InvalidInputError: an id that the model does not know.
+            TextTooLongError: it is too long and the policy is "error"; "chunk" cuts.
+        """
+        known = self._tokenizer.get_vocab_size() if self._vocabulary is None else self._vocabulary
+        if ids and not 0 <= min(ids) <= max(ids) < known:
+            raise InvalidInputError(f"text {number} has token ids outside 0 to {known - 1}, which the model knows")
+        front, behind = self.around()
+        row = list(ids)
+        if row[: len(front)] == front and row[len(row) - len(behind) :] == behind and len(row) >= len(front + behind):
+            row = row[len(front) : len(row) - len(behind)]
+        room = self.max_length - len(front) - len(behind)
+        long = len(row) > room
+        if long and self.truncation == "error":
+            tokens = len(row) + len(front) + len(behind)
+            raise TextTooLongError(f"text {number} has {tokens} tokens, over max_length {self.max_length}; shorten it")
+        kept = row[-room:] if self._side == "left" else row[:room]
+        return np.array([*front, *kept, *behind], dtype=np.int64), long
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids; an id that the tokenizer does not know has none."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
     def token_to_id(self, token: str) -> int | None:
         """Id of a token of the vocabulary."""
         found: int | None = self._tokenizer.token_to_id(token)

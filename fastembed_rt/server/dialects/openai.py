@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...manifest import EMBEDDING
 from ..errors import ApiError
-from ..exchange import Exchange, Response, dumped, listed
+from ..exchange import Exchange, Response, checked, dumped, listed
 from ..inputs import Inputs
 from ..routes import Route
 from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
-from .tei import vectors_of
+from .roles import INPUT_TYPE, with_role
+from .tei import posted, vectors_of
+from .tei_bodies import NUMBERS, PROMPT
 
 EMBEDDINGS = Body(
     "EmbeddingsRequest",
@@ -22,12 +26,11 @@ EMBEDDINGS = Body(
         Key("encoding_format", Choice(("float", "base64")), "float", "base64: of float32, little endian"),
         Key("dimensions", Whole(), None, "first so many numbers of each vector; 0 and null for all"),
         Key("user", Anything(), None, "not looked at"),
-        Key("prompt_name", Text(), None, "the model's prompt that stands in front of the texts"),
-        Key("input_type", Text(), None, "query or document, whose prompt stands in front of the texts"),
+        PROMPT,
+        INPUT_TYPE,
     ],
 )
-NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
-EMBEDDING: Schema = {
+EMBEDDING_ENTRY: Schema = {
     "type": "object",
     "properties": {
         "object": {"const": "embedding"},
@@ -43,50 +46,62 @@ ANSWER: Schema = {
     "type": "object",
     "properties": {
         "object": {"const": "list"},
-        "data": {"type": "array", "items": EMBEDDING},
+        "data": {"type": "array", "items": EMBEDDING_ENTRY},
         "model": {"type": "string"},
         "usage": USAGE,
     },
+    "required": ["object", "data", "model", "usage"],
 }
 
 
 def error(problem: ApiError) -> bytes:
     """OpenAI's shape, and beside it the keys that text-embeddings-inference has on these routes."""
-    code = problem.status
     about = {"message": problem.message, "type": problem.openai_type, "param": problem.param, "code": problem.kind}
-    return dumped({"error": about, "message": problem.message, "type": problem.kind, "code": code})
+    return dumped({"error": about, "message": problem.message, "type": problem.kind, "code": problem.status})
 
 
-async def embeddings(exchange: Exchange) -> Response:
+async def embeddings(exchange: Exchange, value: Any) -> bytes:
     """Vectors of texts."""
-    body = await exchange.body(EMBEDDINGS)
-    served = exchange.find(body, "embedding")
-    given = body["input"]
+    body = checked(EMBEDDINGS, value)
+    served = exchange.find(body, EMBEDDING)
     vectors = await vectors_of(
         exchange,
         served,
-        given,
+        body["input"],
         name="input",
         truncate_dim=body["dimensions"] or None,
-        **exchange.options(body),
+        **with_role(exchange, served, body),
     )
+    encoded = as_base64 if body["encoding_format"] == "base64" else list
+    return await a_list("list", "embedding", encoded, vectors, served.name, exchange)
+
+
+async def a_list(
+    kind: str,
+    entry: str,
+    encoded: Callable[[Any], Sequence[Any]],
+    values: Sequence[Any],
+    model: str,
+    exchange: Exchange,
+    key: str = "",
+) -> bytes:
+    """A list of numbered entries as OpenAI has it; `key` is the entries' own, where it is not their kind."""
     start = 0
 
-    def entries(some: np.ndarray[Any, Any]) -> bytes:
+    def entries(some: Sequence[Any]) -> bytes:
         nonlocal start
-        written = [
-            {"object": "embedding", "embedding": vector, "index": start + k} for k, vector in enumerate(encoded(some))
-        ]
+        written = [{"object": entry, key or entry: made, "index": start + k} for k, made in enumerate(encoded(some))]
         start += len(some)
         return dumped(written)
 
-    encoded = as_base64 if body["encoding_format"] == "base64" else list
-    data = await listed(vectors, entries)
-    tokens = exchange.tokens
-    usage = dumped({"prompt_tokens": tokens, "total_tokens": tokens})
-    return Response(
-        b'{"object":"list","data":' + data + b',"model":' + dumped(served.name) + b',"usage":' + usage + b"}"
-    )
+    data = await listed(values, entries)
+    used = dumped(usage(exchange))
+    return b'{"object":' + dumped(kind) + b',"data":' + data + b',"model":' + dumped(model) + b',"usage":' + used + b"}"
+
+
+def usage(exchange: Exchange) -> dict[str, int]:
+    """Tokens of a request, as they ran."""
+    return {"prompt_tokens": exchange.tokens, "total_tokens": exchange.tokens}
 
 
 def as_base64(vectors: np.ndarray[Any, Any]) -> list[str]:
@@ -96,43 +111,41 @@ def as_base64(vectors: np.ndarray[Any, Any]) -> list[str]:
 
 async def models(exchange: Exchange) -> Response:
     """What is served."""
-    made = exchange.app.started
-    data = [{"id": name, "object": "model", "created": made, "owned_by": "fastembed-rt"} for name in exchange.app.names]
-    return Response(dumped({"object": "list", "data": data}))
+    return Response(dumped({"object": "list", "data": [entry(exchange, name) for name in exchange.app.names]}))
+
+
+async def model(exchange: Exchange) -> Response:
+    """One of them."""
+    return Response(dumped(entry(exchange, exchange.app.models.find(exchange.variable).name)))
+
+
+def entry(exchange: Exchange, name: str) -> dict[str, Any]:
+    """What the list says of a model."""
+    task = exchange.app.models.find(name).task
+    return {"id": name, "object": "model", "created": exchange.app.started, "owned_by": "fastembed-rt", "task": task}
 
 
 def routes() -> list[Route]:
     """Of this dialect."""
-    group = "OpenAI"
-    return [
+    made = [
         Route(
             method="POST",
-            path="/v1/embeddings",
-            handler=embeddings,
+            path=path,
+            handler=posted(embeddings),
             body=EMBEDDINGS,
             answer=ANSWER,
             error=error,
-            group=group,
-            says="Vectors",
-        ),
-        Route(
-            method="POST",
-            path="/embeddings",
-            handler=embeddings,
-            body=EMBEDDINGS,
-            answer=ANSWER,
-            error=error,
-            group=group,
-            says="Vectors",
-        ),
-        Route(
-            method="GET",
-            path="/v1/models",
-            handler=models,
-            error=error,
-            group=group,
-            says="Models",
-            counted=False,
-        ),
-        Route(method="GET", path="/models", handler=models, error=error, group=group, says="Models", counted=False),
+            group="OpenAI",
+            says="Vectors of texts",
+        )
+        for path in ("/v1/embeddings", "/embeddings")
     ]
+    for path, handler, says in (
+        ("/v1/models", models, "What is served"),
+        ("/models", models, "What is served"),
+        ("/v1/models/{}", model, "One model"),
+    ):
+        made.append(
+            Route(method="GET", path=path, handler=handler, error=error, counted=False, group="OpenAI", says=says)
+        )
+    return made
