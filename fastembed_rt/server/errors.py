@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FastembedRtError, InvalidInputError, TextTooLongError
-from .gather import DeadlineError
+from .jobs import DeadlineError
 
 # By kind, under text-embeddings-inference's names where it has one: status, and what OpenAI calls it.
 KINDS = {

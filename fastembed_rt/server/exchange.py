@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .errors import ApiError
-from .gather import DeadlineError, Job, estimate
+from .jobs import DeadlineError, Job, estimate
 from .models import Served, joined
 from .schema import Body, WrongError
 
@@ -52,6 +52,7 @@ class Exchange:
         self.began = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.jobs: list[Job] = []
+        self.served: Served | None = None  # the first model that ran
         self.characters = 0
         self.model: str | None = None  # said by the path
         self.role: str | None = None
@@ -126,21 +127,27 @@ class Exchange:
         """Of all texts, as they ran."""
         return sum(job.tokens for job in self.jobs)
 
-    def timing(self) -> Headers:
-        """Milliseconds and counts, under text-embeddings-inference's names."""
-        total = int((time.monotonic() - self.began) * 1000)
+    def times(self) -> tuple[float, float, float]:
+        """Seconds of tokenizing, of waiting for a batch, and of the batches; of several jobs the longest."""
         tokenizing = queue = inference = 0.0
         for job in self.jobs:
-            waited = (job.started or job.ended) - job.queued
+            ended = job.ended or time.monotonic()
+            started = job.started or ended
             tokenizing = max(tokenizing, job.tokenizing)
-            queue = max(queue, waited - job.tokenizing)
-            inference = max(inference, job.ended - job.started)
+            queue = max(queue, started - job.queued - job.tokenizing, 0.0)
+            inference = max(inference, ended - started)
+        return tokenizing, queue, inference
+
+    def timing(self) -> Headers:
+        """Milliseconds and counts, under text-embeddings-inference's names."""
+        total = b"%d" % ((time.monotonic() - self.began) * 1000)
+        tokenizing, queue, inference = self.times()
         return [
-            (b"x-compute-type", b"cpu"),
-            (b"x-compute-time", b"%d" % total),
+            (b"x-compute-type", b"cpu" if self.served is None else self.served.provider),
+            (b"x-compute-time", total),
             (b"x-compute-characters", b"%d" % self.characters),
             (b"x-compute-tokens", b"%d" % self.tokens),
-            (b"x-total-time", b"%d" % total),
+            (b"x-total-time", total),
             (b"x-tokenization-time", b"%d" % (tokenizing * 1000)),
             (b"x-queue-time", b"%d" % (queue * 1000)),
             (b"x-inference-time", b"%d" % (inference * 1000)),
@@ -161,6 +168,7 @@ class Exchange:
         """
         limits, admission = self.app.limits, self.app.admission
         self.check_count(texts)
+        self.served = self.served or served
         prepared = await served.prepared(**options)
         self.characters += characters(texts)
         tokens = sum(map(estimate, texts))

@@ -8,107 +8,29 @@ turns, a batch each, and what a batch has room for is filled up from the next on
 from __future__ import annotations
 
 import _thread
-import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..models.work import Prepared
 from ..run.batching import Ids
 from ..run.contract import Runner
 from ..system.threads import CLOSED
-from ..text.tokenizer import Tokenized
-from ..text.windows import Window
+from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail
 
-WINDOW_TEXTS = 256  # of a long request, tokenized at a time
 Observe = Callable[[int, int, int, float], None]  # of a batch: texts, tokens, tokens with padding, seconds
-
-
-class DeadlineError(Exception):
-    """The seconds that a request may take are over, and it has not been answered."""
-
-
-class Job:
-    """Texts of one request, all with the same options."""
-
-    __slots__ = (
-        "count",
-        "deadline",
-        "ended",
-        "failed",
-        "future",
-        "given_up",
-        "left",
-        "loop",
-        "parts",
-        "queued",
-        "started",
-        "texts",
-        "tokenizing",
-        "tokens",
-        "work",
-    )
-
-    def __init__(self, prepared: Prepared[Any], texts: Sequence[Any], deadline: float) -> None:
-        """Made in the event loop that waits for it; at least one text; `deadline` in seconds of time.monotonic."""
-        self.work, self.count, self.texts, self.deadline = prepared.work, prepared.count, texts, deadline
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.parts: list[Any] = [None] * -(-len(texts) // WINDOW_TEXTS)
-        self.left = len(self.parts)
-        self.given_up = False  # nobody waits for it any more
-        self.failed: Exception | None = None
-        self.queued = time.monotonic()
-        self.started = self.ended = 0.0  # when its first batch did, and all of it
-        self.tokenizing = 0.0  # seconds
-        self.tokens = 0  # as they ran
-
-    def over(self) -> bool:
-        """Whether nothing more is to be done for it."""
-        return self.given_up or self.failed is not None
-
-
-class _Piece:
-    """Texts of a job that are tokenized together, and what has become of them."""
-
-    __slots__ = ("boundaries", "job", "left", "next", "number", "order", "rest", "results", "texts", "tokenized")
-
-    def __init__(self, job: Job, number: int) -> None:
-        self.job, self.number = job, number
-        start = number * WINDOW_TEXTS
-        self.texts = job.texts if len(job.parts) == 1 else job.texts[start : start + WINDOW_TEXTS]
-        self.next = 0  # in `order`: rows before it have been handed out
-        self.results: Any = None
-
-    def tokenize(self) -> None:
-        """Rows, longest first."""
-        began = time.perf_counter()
-        job = self.job
-        made: Tokenized = job.work.tokenize(Window(self.texts, self.number * WINDOW_TEXTS))  # type: ignore[arg-type]
-        self.tokenized = made
-        self.boundaries = job.work.boundaries(made)
-        lengths = [len(row) for row in made.ids]
-        self.order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True) if len(lengths) > 1 else [0]
-        self.left = len(lengths)
-        self.rest = sum(lengths)  # tokens that have not been handed out
-        job.tokens += self.rest
-        job.tokenizing += time.perf_counter() - began
-
-
-Share = tuple[_Piece, list[int]]  # rows of a piece that run in one batch
+Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
 
 
 class _Lane:
     """Jobs that wait, and the threads that work for them."""
 
     def __init__(self) -> None:
-        self.fresh: deque[_Piece] = deque()  # not tokenized
-        self.ready: deque[_Piece] = deque()
+        self.fresh: deque[Piece] = deque()  # not tokenized
+        self.ready: deque[Piece] = deque()
         self.tokens = 0  # that are ready
         self.idle: list[_thread.LockType] = []  # of threads that sleep
         self.threads = 0
@@ -141,7 +63,7 @@ class Gatherer:
         with self._lock:
             if self._closed:
                 raise InvalidInputError(CLOSED)
-            lane.fresh.append(_Piece(job, 0))
+            lane.fresh.append(Piece(job, 0))
             self._wake(lane)
 
     def waiting(self) -> tuple[int, int]:
@@ -163,8 +85,8 @@ class Gatherer:
                 while lane.idle:
                     lane.idle.pop().release()
         for job in waiting:
-            _fail(job, InvalidInputError(CLOSED))
-        _deliver(waiting)
+            fail(job, InvalidInputError(CLOSED))
+        deliver(waiting)
 
     def _wake(self, lane: _Lane) -> None:
         """A thread for what waits; the lock is held."""
@@ -200,10 +122,10 @@ class Gatherer:
                 sleep.acquire()
             del fresh, batch  # not held while the thread sleeps
 
-    def _take_fresh(self, lane: _Lane) -> list[_Piece]:
+    def _take_fresh(self, lane: _Lane) -> list[Piece]:
         """Pieces to tokenize, while less than about a batch is ready; the lock is held."""
         room = self._limits.tokens - lane.tokens
-        taken: list[_Piece] = []
+        taken: list[Piece] = []
         while lane.fresh and room > 0:
             piece = lane.fresh.popleft()
             job = piece.job
@@ -212,7 +134,7 @@ class Gatherer:
             taken.append(piece)
             room -= sum(map(estimate, piece.texts))
             if piece.number + 1 < len(job.parts):
-                lane.fresh.append(_Piece(job, piece.number + 1))
+                lane.fresh.append(Piece(job, piece.number + 1))
         return taken
 
     def _take_batch(self, lane: _Lane) -> list[Share]:
@@ -249,21 +171,21 @@ class Gatherer:
             ready.popleft()
         return batch
 
-    def _tokenize(self, lane: _Lane, pieces: list[_Piece]) -> None:
+    def _tokenize(self, lane: _Lane, pieces: list[Piece]) -> None:
         done = []
         ready = []
         for piece in pieces:
             try:
                 piece.tokenize()
             except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
-                _fail(piece.job, error)
+                fail(piece.job, error)
                 done.append(piece.job)
             else:
                 ready.append(piece)
         with self._lock:
             lane.ready.extend(ready)
             lane.tokens += sum(piece.rest for piece in ready)
-        _deliver(done)
+        deliver(done)
 
     def _run(self, batch: list[Share], *, alone: bool) -> None:
         began = time.monotonic()
@@ -272,13 +194,13 @@ class Gatherer:
                 self._run_rows(batch, alone=alone)
             except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
                 if len(batch) == 1:
-                    _fail(batch[0][0].job, error)
+                    fail(batch[0][0].job, error)
                 else:  # one request's fault must not be another's
                     for share in batch:
                         try:
                             self._run_rows([share], alone=False)
                         except Exception as own:  # noqa: BLE001
-                            _fail(share[0].job, own)
+                            fail(share[0].job, own)
             done = []
             for piece, rows in batch:
                 job = piece.job
@@ -292,7 +214,7 @@ class Gatherer:
         finally:
             with self._lock:
                 self._running -= 1
-        _deliver(done)
+        deliver(done)
 
     def _run_rows(self, batch: list[Share], *, alone: bool) -> None:
         began = time.perf_counter()
@@ -316,25 +238,18 @@ class Gatherer:
             padded = max(lengths) * len(lengths) if self._limits.padded else tokens
             self._observe(len(rows), tokens, padded, time.perf_counter() - began)
 
-    def _finish(self, piece: _Piece) -> bool:
+    def _finish(self, piece: Piece) -> bool:
         """Make of a piece's results what the request wants; whether its job is done."""
         job = piece.job
         try:
             job.parts[piece.number] = job.work.finish(piece.tokenized, piece.results)
             job.count(piece.tokenized)
         except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
-            _fail(job, error)
+            fail(job, error)
             return True
         with self._lock:
             job.left -= 1
             return job.left == 0
-
-
-def estimate(text: Any) -> int:
-    """About how many tokens a text, a pair (a tuple) or a list of token ids has, before any cut."""
-    if isinstance(text, str):
-        return len(text) // 3 + 2
-    return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
 
 
 def _dropped(job: Job) -> bool:
@@ -342,35 +257,7 @@ def _dropped(job: Job) -> bool:
     if job.over():
         return True
     if time.monotonic() > job.deadline:
-        _fail(job, DeadlineError())
-        _deliver([job])
+        fail(job, DeadlineError())
+        deliver([job])
         return True
     return False
-
-
-def _fail(job: Job, error: Exception) -> None:
-    if job.failed is None:
-        job.failed = error
-
-
-def _deliver(jobs: Sequence[Job]) -> None:
-    """Tell the event loops what is done, once for all jobs of a loop."""
-    loops = {job.loop: None for job in jobs if not job.given_up}
-    for loop in loops:
-        mine = [job for job in jobs if job.loop is loop]
-        try:
-            loop.call_soon_threadsafe(_set, mine)
-        except RuntimeError:  # it is closed, and nobody waits
-            continue
-
-
-def _set(jobs: Sequence[Job]) -> None:
-    now = time.monotonic()
-    for job in jobs:
-        job.ended = now
-        if job.future.done():
-            continue
-        if job.failed is not None:
-            job.future.set_exception(job.failed)
-        else:
-            job.future.set_result(job.parts)

@@ -15,7 +15,8 @@ from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
 from .errors import ApiError
-from .gather import Gatherer, Job, Observe
+from .gather import Gatherer, Observe
+from .jobs import Job
 from .token_ids import REFUSED, taking_ids
 
 MOST_PREPARED = 256  # options of requests that are kept, resolved
@@ -29,6 +30,7 @@ class Served:
         """`model` is loaded; `token_ids`: inputs may be ids of its own tokenizer."""
         self.name, self.model, self.token_ids = name, model, token_ids
         self.aliases = tuple(dict.fromkeys(aliases))
+        self.provider = str(model.provider).encode()
         self.observe: Observe | None = None
         self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
