@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 NOTHING: Any = object()
 
 
@@ -34,7 +36,7 @@ class Client:
     def get(self, path: str, **headers: str) -> Answer:
         return self.loop.run_until_complete(self.request("GET", path, b"", headers))
 
-    def post(self, path: str, body: Any = NOTHING, *, raw: bytes | None = None, **headers: str) -> Answer:
+    def post(self, path: str, body: Any = NOTHING, *, raw: bytes | None = None, **headers: Any) -> Answer:
         return self.loop.run_until_complete(self.request("POST", path, written(body, raw), headers))
 
     def together(self, path: str, bodies: list[Any]) -> list[Answer]:
@@ -79,6 +81,11 @@ class Client:
             return Answer(0, {}, b"")
         found = {key.decode(): value.decode() for key, value in messages[0]["headers"]}
         return Answer(messages[0]["status"], found, b"".join(message.get("body", b"") for message in messages[1:]))
+
+
+def float32(values: Any) -> Any:
+    """Numbers of JSON as what they were."""
+    return np.array(values, dtype=np.float32)
 
 
 def written(body: Any, raw: bytes | None) -> bytes:

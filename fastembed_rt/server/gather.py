@@ -21,6 +21,7 @@ from ..run.contract import Runner
 from ..system.threads import CLOSED
 from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail
 
+LONG_REQUESTS = 16  # that take turns at a time; those behind them wait
 Observe = Callable[[int, int, int, float], None]  # of a batch: texts, tokens, tokens with padding, seconds
 Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
 
@@ -28,7 +29,9 @@ Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
 class _Lane:
     """Jobs that wait, and the threads that work for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int) -> None:
+        """So many pieces are tokenized at least, where that many wait: their requests take turns."""
+        self.ahead = ahead
         self.fresh: deque[Piece] = deque()  # not tokenized
         self.ready: deque[Piece] = deque()
         self.tokens = 0  # that are ready
@@ -49,7 +52,7 @@ class Gatherer:
         self._limits = runner.limits
         self._observe = observe
         self._lock = threading.Lock()  # of a few steps that wait for nothing
-        self._short, self._long = _Lane(), _Lane()
+        self._short, self._long = _Lane(0), _Lane(LONG_REQUESTS)
         self._running = 0  # batches
         self._closed = False
 
@@ -100,12 +103,14 @@ class Gatherer:
         """A thread of a lane."""
         sleep = _thread.allocate_lock()
         sleep.acquire()
+        tokenized = False  # just now: a batch comes first
         while True:
             with self._lock:
-                fresh = self._take_fresh(lane)
+                fresh = [] if tokenized and lane.ready else self._take_fresh(lane)
                 batch = None if fresh else self._take_batch(lane)
+                tokenized = bool(fresh)
                 if fresh or batch:
-                    if lane.waits() and lane.idle:
+                    if lane.waits():
                         self._wake(lane)
                     # All threads of the engine for it, where nothing else runs or waits.
                     alone = self._running == 0 and not (self._short.waits() or self._long.waits())
@@ -123,18 +128,14 @@ class Gatherer:
             del fresh, batch  # not held while the thread sleeps
 
     def _take_fresh(self, lane: _Lane) -> list[Piece]:
-        """Pieces to tokenize, while less than about a batch is ready; the lock is held."""
+        """Pieces to tokenize: about a batch while less is ready, else one while few are ready; the lock is held."""
         room = self._limits.tokens - lane.tokens
         taken: list[Piece] = []
-        while lane.fresh and room > 0:
+        while lane.fresh and (room > 0 or (not taken and len(lane.ready) < lane.ahead)):
             piece = lane.fresh.popleft()
-            job = piece.job
-            if _dropped(job):
-                continue
-            taken.append(piece)
-            room -= sum(map(estimate, piece.texts))
-            if piece.number + 1 < len(job.parts):
-                lane.fresh.append(Piece(job, piece.number + 1))
+            if not _dropped(piece.job):
+                taken.append(piece)
+                room -= sum(map(estimate, piece.texts))
         return taken
 
     def _take_batch(self, lane: _Lane) -> list[Share]:
@@ -169,6 +170,8 @@ class Gatherer:
                     ready.rotate(-1)  # it is the next one's turn; who had none keeps the first place
                 break
             ready.popleft()
+            if piece.number + 1 < len(piece.job.parts):
+                lane.fresh.append(Piece(piece.job, piece.number + 1))
         return batch
 
     def _tokenize(self, lane: _Lane, pieces: list[Piece]) -> None:

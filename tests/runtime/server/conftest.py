@@ -42,8 +42,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
     for name, make in makers.items():
         checkpoints[name] = make(root / "checkpoints" / name)
         models[name] = root / name
-        tokens = {"tokens": True} if name == "encoder" else {}
-        export(str(checkpoints[name]), ExportOptions(output=models[name], verify=False, **tokens))
+        export(str(checkpoints[name]), ExportOptions(output=models[name], verify=False, tokens=name == "encoder"))
     return Directories(checkpoints, models)
 
 

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import numpy as np
-from asgi_client import Client
+from asgi_client import Client, float32
 
 from fastembed_rt.server.app import App
 
@@ -28,7 +28,7 @@ def test_numbers_are_those_of_float32(client: Client, loaded: Any) -> None:
     for path in ("/v1/embeddings", "/embeddings"):
         for text, vector in ((TEXTS[0], loaded.encoder.encode(TEXTS[0])), (TEXTS, loaded.encoder.encode(TEXTS))):
             data = client.post(path, {"input": text, "dimensions": 0}).json["data"]
-            np.testing.assert_array_equal(np.float32([entry["embedding"] for entry in data]), np.atleast_2d(vector))
+            np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), np.atleast_2d(vector))
 
 
 def test_many_texts_are_numbered_through(client: Client) -> None:
@@ -45,7 +45,7 @@ def test_input_type_chooses_the_prompt(client: Client, loaded: Any) -> None:
         ("red", lambda texts: loaded.encoder.encode(texts, prompt_name="red")),
     ):
         data = client.post("/v1/embeddings", {"input": TEXTS, "input_type": use}).json["data"]
-        np.testing.assert_array_equal(np.float32([entry["embedding"] for entry in data]), expected(TEXTS))
+        np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), expected(TEXTS))
 
 
 def test_token_ids_are_refused_with_the_clients_switch(client: Client) -> None:
@@ -64,9 +64,7 @@ def test_token_ids_of_the_model_are_taken_where_that_is_wanted(loaded: Any) -> N
         bare = [row[1:-1] for row in whole]
         for given in (whole, bare, [TEXTS[0], *bare[1:]]):
             data = client.post("/v1/embeddings", {"input": given}).json["data"]
-            np.testing.assert_array_equal(
-                np.float32([entry["embedding"] for entry in data]), loaded.encoder.encode(TEXTS)
-            )
+            np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), loaded.encoder.encode(TEXTS))
         long = client.post("/v1/embeddings", {"input": bare[0] * 40}).json
         assert long["usage"]["prompt_tokens"] == 40
         outside = client.post("/v1/embeddings", {"input": [5, 2**30]})

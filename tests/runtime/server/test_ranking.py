@@ -1,4 +1,4 @@
-"""Rerank and scores as Cohere, Jina, vLLM and infinity have them; Cohere's vectors, vLLM's pooling, feature extraction."""
+"""Rerank and scores as Cohere, Jina, vLLM and infinity have them; vectors as Cohere, vLLM and Hugging Face do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asgi_client import Client
+from asgi_client import Client, float32
 from cross_encoders import reference_scores
 
 QUERY = "which dog runs ?"
@@ -45,7 +45,7 @@ def test_scores_of_pairs(client: Client, loaded: Any) -> None:
         {"queries": QUERY, "documents": DOCUMENTS},
     ):
         data = client.post("/score", body).json["data"]
-        np.testing.assert_array_equal(np.float32([entry["score"] for entry in data]), expected)
+        np.testing.assert_array_equal(float32([entry["score"] for entry in data]), expected)
     assert client.post("/score", {"text_1": ["a", "b"], "text_2": DOCUMENTS}).status == 422
 
 
@@ -64,7 +64,7 @@ def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
     body = {"model": "encoder", "texts": DOCUMENTS, "input_type": "search_query"}
     answer = client.post("/v2/embed", body).json
     expected = loaded.encoder.encode_query(DOCUMENTS)
-    np.testing.assert_array_equal(np.float32(answer["embeddings"]["float"]), expected)
+    np.testing.assert_array_equal(float32(answer["embeddings"]["float"]), expected)
     assert (answer["texts"], answer["response_type"]) == (DOCUMENTS, "embeddings_by_type")
     several = client.post("/v2/embed", {**body, "embedding_types": ["base64", "ubinary", "binary"]}).json["embeddings"]
     np.testing.assert_array_equal([np.frombuffer(base64.b64decode(v), "<f4") for v in several["base64"]], expected)
@@ -78,11 +78,11 @@ def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
 
 def test_pooling_classify_and_features(client: Client, loaded: Any) -> None:
     data = client.post("/pooling", {"model": "encoder", "input": DOCUMENTS}).json["data"]
-    np.testing.assert_array_equal(np.float32([entry["data"] for entry in data]), loaded.encoder.encode(DOCUMENTS))
+    np.testing.assert_array_equal(float32([entry["data"] for entry in data]), loaded.encoder.encode(DOCUMENTS))
     pairs = [[QUERY, text] for text in DOCUMENTS]
     labels = client.post("/classify", {"model": "ranker", "input": pairs}).json["data"]
     expected = loaded.ranker.predict([tuple(pair) for pair in pairs], activation="sigmoid")
-    np.testing.assert_array_equal(np.float32([row[0]["score"] for row in labels]), expected)
+    np.testing.assert_array_equal(float32([row[0]["score"] for row in labels]), expected)
     answer = client.post("/pipeline/feature-extraction/encoder", {"inputs": DOCUMENTS[:1]}).json
-    np.testing.assert_array_equal(np.float32(answer[0][0]), loaded.encoder.encode(DOCUMENTS[0]))
+    np.testing.assert_array_equal(float32(answer[0][0]), loaded.encoder.encode(DOCUMENTS[0]))
     assert client.post("/pipeline/feature-extraction/none/such", {"inputs": DOCUMENTS}).status == 404

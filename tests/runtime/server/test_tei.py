@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asgi_client import Client
+from asgi_client import Client, float32
 from cross_encoders import reference_scores
 
 TEXTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "", "new city light: 1 2 3"]
@@ -90,7 +90,7 @@ def test_embed_sparse(client: Client, loaded: Any) -> None:
     answer = client.post("/embed_sparse", {"inputs": TEXTS})
     for found, expected in zip(answer.json, loaded.splade.encode(TEXTS), strict=True):
         assert [entry["index"] for entry in found] == expected.indices.tolist()
-        np.testing.assert_array_equal(np.float32([entry["value"] for entry in found]), expected.values)
+        np.testing.assert_array_equal(float32([entry["value"] for entry in found]), expected.values)
 
 
 def test_rerank_orders_as_the_reference_scores(client: Client, directories: Any) -> None:
@@ -118,7 +118,7 @@ def test_predict_takes_one_pair_or_several(client: Client, loaded: Any) -> None:
     pairs = [["a cat", "the cat sleeps."], ["a dog", "new city"]]
     expected = loaded.ranker.predict([tuple(pair) for pair in pairs], activation="sigmoid")
     several = client.post("/predict", {"inputs": pairs}).json
-    np.testing.assert_array_equal(np.float32([row[0]["score"] for row in several]), expected)
+    np.testing.assert_array_equal(float32([row[0]["score"] for row in several]), expected)
     one = client.post("/predict", {"inputs": pairs[0]}).json
     assert one == several[0]
     assert one[0]["label"] == loaded.ranker.labels[0]
@@ -152,7 +152,7 @@ def test_tokenize_and_decode_are_the_tokenizers(client: Client, directories: Any
 def test_vertex_holds_several_bodies(client: Client, loaded: Any) -> None:
     body = {"instances": [{"inputs": TEXTS[0]}, {"inputs": TEXTS}, {"query": "a", "texts": ["a"]}]}
     predictions = client.post("/vertex", body).json["predictions"]
-    np.testing.assert_array_equal(np.float32(predictions[1]), loaded.encoder.encode(TEXTS))
+    np.testing.assert_array_equal(float32(predictions[1]), loaded.encoder.encode(TEXTS))
     assert predictions[2][0]["index"] == 0
     assert client.post("/vertex", {"instances": [body]}).status == 422
 
