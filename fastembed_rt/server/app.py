@@ -59,8 +59,6 @@ class App:
         self._access_log = access_log
         dialects = (tei, openai, ranking, others, about)
         self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
-        for served in self.models.all:
-            served.observe = self.metrics.of_batches(served)
         self._warm = False
         self._draining = False
 

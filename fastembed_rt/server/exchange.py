@@ -61,7 +61,7 @@ class Exchange:
         self._request_id = ""
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._gone = False
+        self._gone = self._slow = False
 
     @property
     def request_id(self) -> str:
@@ -83,22 +83,37 @@ class Exchange:
         said = self.headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > limits.payload_limit:
             raise _too_large(limits.payload_limit)
-        chunks, size = [], 0
+        task = asyncio.current_task()
+        assert task is not None
+        timer = task.get_loop().call_later(limits.body_seconds, self._too_slow, task)  # asyncio.timeout takes 10 us
         try:
-            async with asyncio.timeout(limits.body_seconds):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limits.payload_limit:
-                        raise _too_large(limits.payload_limit)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
-            raise ApiError("SlowBody", f"the body was not there after {limits.body_seconds:g} seconds") from None
+            return await self._chunks(limits.payload_limit)
+        except asyncio.CancelledError:
+            if not self._slow:
+                raise
+            task.uncancel()
+            what = f"the body was not there after {limits.body_seconds:g} seconds"
+            raise ApiError("SlowBody", what) from None
+        finally:
+            timer.cancel()
+
+    def _too_slow(self, task: asyncio.Task[Any]) -> None:
+        self._slow = True
+        task.cancel()
+
+    async def _chunks(self, most: int) -> bytes:
+        chunks, size = [], 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body", False):
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
 
     async def json(self) -> Any:
         """The body, as JSON."""

@@ -15,8 +15,9 @@ from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
 from .errors import ApiError
-from .gather import Gatherer, Observe
+from .gather import Gatherer
 from .jobs import Job
+from .meters import Meters
 from .token_ids import REFUSED, taking_ids
 
 MOST_PREPARED = 256  # options of requests that are kept, resolved
@@ -31,7 +32,7 @@ class Served:
         self.name, self.model, self.token_ids = name, model, token_ids
         self.aliases = tuple(dict.fromkeys(aliases))
         self.provider = str(model.provider).encode()
-        self.observe: Observe | None = None
+        self.meters = Meters(name, model.task, model.max_batch_tokens)
         self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
 
@@ -48,7 +49,7 @@ class Served:
         Raises:
             ApiError: token ids are refused here.
         """
-        key = (ids, *sorted((name, value) for name, value in options.items() if value is not None))
+        key = (ids, *options.items())  # a route has them in one order
         found = self._prepared.get(key)
         if found is None:
             if ids and not self.token_ids:
@@ -105,7 +106,7 @@ class Served:
     def _gatherer(self, runner: Runner) -> Gatherer:
         found = self._gatherers.get(id(runner))
         if found is None:
-            found = self._gatherers.setdefault(id(runner), (runner, Gatherer(runner, self.observe)))
+            found = self._gatherers.setdefault(id(runner), (runner, Gatherer(runner, self.meters.batch)))
         return found[1]
 
     async def warm_up(self) -> None:

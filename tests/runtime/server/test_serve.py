@@ -76,7 +76,9 @@ def start() -> Iterator[Start]:
 
 def test_it_serves_until_it_is_told_to_stop_and_answers_what_runs(start: Start, directories: Any, loaded: Any) -> None:
     encoder, ranker = directories.models["encoder"], directories.models["ranker"]
-    process, port = start(encoder, f"judge={ranker}", "--access-log", "1", "--alias", "small", API_KEY="first, another-key")
+    process, port = start(
+        encoder, f"judge={ranker}", "--access-log", "1", "--alias", "small", API_KEY="first, another-key"
+    )
     key = {"authorization": "Bearer another-key"}
     assert ask(port, "POST", "/embed", {"inputs": "a"})[0] == 401
     body = {"input": TEXTS, "model": "small", "encoding_format": "base64"}
