@@ -172,7 +172,7 @@ def _path(scope: Scope) -> str:
     """Below where the application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    if root and path.startswith(root):
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :]
     return path if len(path) == 1 else path.rstrip("/") or "/"
 

@@ -24,7 +24,7 @@ LAYERS = {
     run: errors files manifest native precisions system
     models: errors files hub machine manifest run system text vectors
     compat: errors manifest models run text vectors
-    server: errors hub manifest models run system text
+    server: errors hub manifest models run system text vectors
     __init__: errors models run
     cli: errors files hub machine manifest models native precisions run server system vectors
     __main__: cli
