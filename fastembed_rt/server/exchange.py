@@ -102,7 +102,8 @@ class Exchange:
         task.cancel()
 
     async def _chunks(self, most: int) -> bytes:
-        chunks, size = [], 0
+        chunks: list[bytes] = []
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -223,7 +224,7 @@ class Exchange:
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 while (await self._receive())["type"] != "http.disconnect":
-                    pass
+                    await asyncio.sleep(WATCH_AFTER)  # servers wait here themselves; tests' stand-ins may not
         except TimeoutError:
             for job in self.jobs:
                 if not job.future.done():

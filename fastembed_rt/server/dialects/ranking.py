@@ -14,7 +14,7 @@ from ..exchange import Exchange, checked, dumped
 from ..inputs import Documents, Texts
 from ..models import Served
 from ..routes import Route
-from ..schema import Anything, Body, Flag, Key, Schema, Text, Whole
+from ..schema import Anything, Body, Flag, Key, Listed, Schema, Text, Whole
 from . import tei, tei_bodies
 from .openai import error, usage
 from .scores import best_first, shares
@@ -34,7 +34,13 @@ RERANK = Body(
 )
 EITHER = Body(
     "AnyRerankRequest",
-    [Key("query", Text()), Key("texts", Anything(), None), Key("documents", Anything(), None)],
+    [
+        Key("query", Text("What is deep learning?")),
+        Key("texts", Listed(Text()), None),
+        Key("documents", Documents(), None),
+        *(key for key in tei_bodies.RERANK.keys if key.name not in ("query", "texts")),
+        *(key for key in RERANK.keys if key.name in ("top_n", "return_documents", "max_tokens_per_doc")),
+    ],
     "with `texts` as text-embeddings-inference has it, with `documents` as Cohere, Jina, vLLM and infinity do",
 )
 RESULT: Schema = {
