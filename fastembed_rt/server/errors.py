@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import FastembedRtError, InvalidInputError, TextTooLongError
+from ..errors import FastembedRtError, InvalidInputError, TextTooLongError, UnknownTokenError
 from .jobs import DeadlineError
 
 # By kind, under text-embeddings-inference's names where it has one: status, and what OpenAI calls it.
@@ -49,6 +49,8 @@ def answer_to(error: BaseException, seconds: float) -> ApiError | None:
         return ApiError("Timeout", f"not done within the {seconds:g} seconds that a request may take; send fewer texts")
     if isinstance(error, TextTooLongError):
         return ApiError("Validation", str(error).partition(";")[0] + "; send truncate: true, or shorter texts")
+    if isinstance(error, UnknownTokenError):  # its words have the token, which is of the text
+        return ApiError("Tokenizer", "a text has a token that the model does not know; take special tokens out of it")
     if isinstance(error, InvalidInputError):
         return ApiError("Validation", str(error))
     if isinstance(error, FastembedRtError):

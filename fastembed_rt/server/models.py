@@ -65,6 +65,10 @@ class Served:
         given = {name: value for name, value in options.items() if value is not None}
         if self.task == RERANKING:
             given.pop("role", None)  # a pair has both
+        name, prompts = given.get("prompt_name"), self.model.prompts
+        if name is not None and name not in prompts:  # said without the name, which is the client's
+            known = f"it has {', '.join(sorted(prompts))}" if prompts else "it has none"
+            raise ApiError("Validation", f"the model has no prompt of this name; {known}", param="prompt_name")
         found: Prepared[Any] = self.model.prepare(**given)
         return taking_ids(found) if ids else found
 

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
+from ..errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    ModelFormatError,
+    TextTooLongError,
+    UnknownTokenError,
+    from_outside,
+)
 from .columns import column, is_null
 
 Ids = npt.NDArray[np.int64]
@@ -261,7 +268,7 @@ class TextTokenizer:
             for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
                 unknown = next((int(number) for number in row if number >= self._vocabulary), None)
                 if unknown is not None:
-                    raise InvalidInputError(
+                    raise UnknownTokenError(
                         f"text {first + k} has the token {self._tokenizer.id_to_token(unknown)!r} (id {unknown}), and "
                         f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
                         "whose word table is as large as its tokenizer"

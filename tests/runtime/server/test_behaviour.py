@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from asgi_client import Client, float32
 
-from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.errors import InvalidInputError, UnknownTokenError
 from fastembed_rt.server.app import App
+from fastembed_rt.server.errors import answer_to
 from fastembed_rt.server.limits import Limits
 from fastembed_rt.server.security import read_keys
 
@@ -190,6 +191,12 @@ def test_no_text_path_or_stack_is_in_answers_and_logs(
         ("/embed", 422, 0),
     ]
     assert told[0]["trace_id"] == "ab" * 16
+
+
+def test_a_token_that_the_model_does_not_know_is_not_repeated() -> None:
+    problem = answer_to(UnknownTokenError(f"text 0 has the token '{SECRET}' (id 351)"), 1.0)
+    assert problem is not None
+    assert (problem.status, SECRET in problem.message) == (422, False)
 
 
 def test_readiness_comes_after_the_warm_up(loaded: Any) -> None:
