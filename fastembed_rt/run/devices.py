@@ -94,7 +94,7 @@ class DeviceEngine:
             FastembedRtError: what a worker raised when it loaded the model.
             WorkerError: a worker ended meanwhile.
         """
-        self.limits = Limits(max_batch_tokens, mixed_lengths=mixed_lengths)
+        self._limits = Limits(max_batch_tokens, mixed_lengths=mixed_lengths)
         self._pool = Pool(threads, dim, objects=objects)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure = _Failure()
@@ -127,6 +127,11 @@ class DeviceEngine:
         self._finalizer()
 
     @property
+    def limits(self) -> Limits:
+        """What may be one batch."""
+        return self._limits
+
+    @property
     def side_by_side(self) -> int:
         """Two batches a process: one is on its way while the other runs."""
         return AHEAD * len(self._processes)
@@ -137,7 +142,7 @@ class DeviceEngine:
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows, each (tokens,), make a single batch."""
-        return self.limits.is_one_batch(rows)
+        return self._limits.is_one_batch(rows)
 
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
         """Results (n, dim) of a few rows, by whichever worker is free."""
@@ -147,7 +152,7 @@ class DeviceEngine:
         """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         return [
-            (batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self.limits.plan(lengths)
+            (batch, self._send([rows[k] for k in batch], left_out[batch], call)) for batch in self._limits.plan(lengths)
         ]
 
     def background(self, call: Call, function: Callable[..., T], *arguments: object) -> Task[T]:

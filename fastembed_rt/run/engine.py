@@ -60,7 +60,7 @@ class Engine:
         self._threads, self._load = threads, load
         self._pad_token_id = pad_token_id
         self._feeds, self._split = feeds, split
-        self.limits = Limits(max_batch_tokens, padded=facts.padded, mixed_lengths=mixed_lengths)
+        self._limits = Limits(max_batch_tokens, padded=facts.padded, mixed_lengths=mixed_lengths)
         self._pool = Pool(threads, dim, objects=split is not None)
         self._loading: dict[str, Task[GraphSession]] = {}
         self._bulk: GraphSession | None = self._small if threads == 1 or facts.takes_all else None
@@ -68,7 +68,7 @@ class Engine:
         # is not worth them; and who says how long calls wait for others wants them gathered.
         in_pairs = threads == 2 and facts.light and max_wait == 0
         self._turns = Turns(
-            self.limits.is_one_batch,
+            self._limits.is_one_batch,
             self._pool.check_open,
             places=2 if in_pairs else 1,
             max_wait=max_wait,
@@ -78,6 +78,11 @@ class Engine:
     def sessions(self) -> tuple[GraphSession, ...]:
         """Those that are loaded."""
         return (self._small,) if self._bulk is None or self._bulk is self._small else (self._small, self._bulk)
+
+    @property
+    def limits(self) -> Limits:
+        """What may be one batch."""
+        return self._limits
 
     @property
     def side_by_side(self) -> int:
@@ -91,15 +96,15 @@ class Engine:
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows, each (tokens,), are sooner done a batch at a time on all threads than a batch a thread."""
-        if self.limits.is_one_batch(rows):
+        if self._limits.is_one_batch(rows):
             return True
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         tokens = int(lengths.sum())
-        if self._bulk is self._small or tokens > FEW * self._threads * self.limits.tokens:
+        if self._bulk is self._small or tokens > FEW * self._threads * self._limits.tokens:
             return False
         # Each thread takes the next batch when it is done with its last.
         loads = [0] * self._threads
-        for batch in self.limits.plan(lengths):
+        for batch in self._limits.plan(lengths):
             loads[loads.index(min(loads))] += int(lengths[batch].sum())
         return max(loads) > SHARING * tokens / self._threads
 
@@ -118,7 +123,7 @@ class Engine:
         session = self._bulk_session()
         return [
             (batch, self.background(call, self._run, session, [rows[k] for k in batch], left_out[batch]))
-            for batch in self.limits.plan(lengths)
+            for batch in self._limits.plan(lengths)
         ]
 
     def background(self, call: Call, function: Callable[..., T], *arguments: object) -> Task[T]:
@@ -138,11 +143,11 @@ class Engine:
     def _run_in_turn(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
         """Batch after batch, on all threads, or on one beside another call."""
         session = self._small if alone else self._bulk_session()
-        if self.limits.is_one_batch(rows):
+        if self._limits.is_one_batch(rows):
             return self._run(session, rows, left_out)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         out = self._pool.room(len(rows))
-        for batch in self.limits.plan(lengths):
+        for batch in self._limits.plan(lengths):
             self._pool.check_open()
             out[batch] = self._run(session, [rows[k] for k in batch], left_out[batch])
         return out
