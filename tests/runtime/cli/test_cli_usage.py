@@ -10,7 +10,7 @@ import pytest
 from fastembed_rt import cli
 
 NOTHING = "/nonexistent"  # a name that is never asked of the hub
-REQUIRED = {"export": 1, "embed": 1, "verify": 1, "info": 1, "bench": 1, "push": 2, "doctor": 0}
+REQUIRED = {"export": 1, "embed": 1, "verify": 1, "info": 1, "bench": 1, "serve": 0, "push": 2, "doctor": 0}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -28,7 +28,7 @@ def test_an_unknown_option_prints_the_usage_of_its_command(name: str, capsys: py
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: --bogus"
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "embed"])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "serve")])
 def test_a_word_too_many_does_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     err = refused(capsys, name, *[NOTHING] * REQUIRED[name], "another")
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: another"
