@@ -28,6 +28,10 @@ class TextTooLongError(InvalidInputError):
     """A text is longer than max_length and the truncation policy is "error"."""
 
 
+class UnknownTokenError(InvalidInputError):
+    """A text has a token that the model does not know, though its tokenizer does."""
+
+
 class OutputExistsError(InvalidInputError):
     """The output is there already and overwriting was not asked for."""
 

@@ -30,6 +30,7 @@ COMMANDS = (
     "verify",
     "info",
     "bench",
+    "serve",
     "push",
     "cache",
     "doctor",

@@ -34,7 +34,7 @@ from .options import check_device_ids, positive, seconds
 from .prompts import Prompts
 from .shared import Arrival, Shared
 from .stats import Counter, EncodeStats
-from .work import Work
+from .work import Prepared, Work
 
 if TYPE_CHECKING:
     from .checkpoint import CheckpointOptions
@@ -343,6 +343,9 @@ class LoadedModel:
     def _one_by_one(self, pieces: Iterator[Window], work: Work[Iterable[T]]) -> Iterator[T]:
         for found in self._work(pieces, work, ahead=False):
             yield from found
+
+    def _prepared(self, work: Work[T], tokenizer: TextTokenizer, prompt: str) -> Prepared[T]:
+        return Prepared(work, tokenizer, prompt, self._running(), self._counter.add)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
+from ..run.session import UNNORMALIZED
 from ..system.progress import progress
 from ..text.columns import Texts
 from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
@@ -25,11 +26,11 @@ from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
 from .options import Settings, positive
-from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
 from .stats import EncodeStats
-from .work import Work
+from .work import Prepared, Work
 
 SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
@@ -290,6 +291,62 @@ class EmbeddingModel(WithRoles):
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         return encode_spans(self, inputs, spans, settings, overlap, show_progress_bar)
 
+    def _unnormalized(self) -> EmbeddingModel:
+        """The encoder whose vectors have their own lengths, where the graph normalizes."""
+        from .unnormalized import UnnormalizedEncoder  # only here: few calls want it
+
+        return self._other(UnnormalizedEncoder, UNNORMALIZED, self._source)
+
+    def prepare(
+        self,
+        *,
+        role: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+        output: str = SENTENCE,
+    ) -> Prepared[Any]:
+        """What `encode` does with texts, for callers that gather those of many calls into batches: vectors (n, dim).
+
+        `role` is "query" or "document", as in `encode_query` and `encode_document`; `truncation` ("truncate", "warn",
+        "error", "chunk") and `truncation_side` ("right", "left") stand in for the model's. Other arguments and errors
+        as for `encode`; output="tokens" gives `TokenVectors` of each text.
+        """
+        if role is not None:
+            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
+            return self.for_role(role).prepare(
+                **options,
+                truncate_dim=truncate_dim,
+                normalize=normalize,
+                truncation=truncation,
+                truncation_side=truncation_side,
+                output=output,
+            )
+        if normalize is False and self.manifest.normalize and output == SENTENCE:
+            return self._unnormalized().prepare(
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncate_dim=truncate_dim,
+                truncation=truncation,
+                truncation_side=truncation_side,
+            )
+        settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
+        if output == TOKENS:
+            from .token_states import TokensCall, token_encoder
+
+            encoder = token_encoder(self)
+            tokenizer = encoder._tokenizer.with_policy(truncation, truncation_side)
+            states = TokensCall(encoder, settings)
+            states._tokenizer = tokenizer
+            return encoder._prepared(states, tokenizer, settings.prompt)
+        tokenizer = self._tokenizer.with_policy(truncation, truncation_side)
+        work = _Call(self, settings)
+        work._tokenizer = tokenizer
+        return self._prepared(work, tokenizer, settings.prompt)
+
     @overload
     async def aencode(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
 
@@ -448,7 +505,7 @@ class _Call:
 
     def __init__(self, model: EmbeddingModel, settings: Settings) -> None:
         self._tokenizer = model._tokenizer
-        self._again = model.manifest.normalize
+        self._again = settings.normalized_already
         self._settings = settings
 
     def tokenize(self, window: Window) -> Tokenized:

@@ -28,6 +28,7 @@ from .options import positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
 from .shared import Arrival
+from .work import Prepared
 
 
 class LateInteractionModel(LoadedModel):
@@ -205,6 +206,27 @@ class LateInteractionModel(LoadedModel):
         prompts = self._prompts.for_role(DOCUMENT_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
         call = self._call(self._documents, prompts)
         return self._encode(inputs, call, show_progress_bar, on_null, return_tokens=return_tokens)
+
+    def prepare(
+        self,
+        *,
+        role: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+    ) -> Prepared[list[Vectors]]:
+        """What `encode_query` and `encode_document` do with texts, for callers that gather those of many calls.
+
+        See EmbeddingModel.prepare; without a role texts are documents.
+        """
+        queries = role == "query"
+        options = {"prompt_name": prompt_name, "prompt": prompt}
+        prompts = self._prompts.for_role(QUERY_PROMPTS if queries else DOCUMENT_PROMPTS, options)
+        found = self._queries if queries else self._documents
+        found = replace(found, tokenizer=found.tokenizer.with_policy(truncation, truncation_side))
+        call = self._call(found, prompts)
+        return self._prepared(call, found.tokenizer, call._prompt)
 
     async def aencode_query(self, inputs: str | Sequence[str], **options: Any) -> Any:
         """`encode_query` for asyncio: the event loop stays free, and calls that wait together are run together."""

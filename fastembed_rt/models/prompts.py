@@ -12,6 +12,7 @@ from .options import checked_prompts
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which sentence-transformers looks
+OF_ROLES = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}
 ROLE_PROMPTS = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS}
 
 

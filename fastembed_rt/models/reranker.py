@@ -24,6 +24,7 @@ from .opening import LoadOptions, Source, documented
 from .options import positive
 from .prompts import Prompts
 from .shared import Arrival
+from .work import Prepared
 
 Scores = npt.NDArray[np.float32]
 
@@ -159,6 +160,23 @@ class Reranker(WithMaxLength):
             scores = softmax(scores)
         result: Scores | np.float32 = scores[0] if single else scores
         return result if counting is None else counting.encoded(result, single=single)
+
+    def prepare(
+        self,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+    ) -> Prepared[Scores]:
+        """What `predict` does with pairs, for callers that gather those of many calls: logits (n, labels).
+
+        See EmbeddingModel.prepare.
+        """
+        self._check_open()
+        call = _Call(self, self._prompts.text(prompt_name, prompt))
+        call._tokenizer = call._tokenizer.with_policy(truncation, truncation_side)
+        return self._prepared(call, call._tokenizer, call._prompt)
 
     async def apredict(self, pairs: Pair | Sequence[Pair], **options: Any) -> Scores | np.float32:
         """`predict` for asyncio: the event loop stays free, and calls that wait together are run together."""

@@ -24,10 +24,10 @@ from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
 from .options import positive
-from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
-from .work import Work
+from .work import Prepared, Work
 
 __all__ = ["SparseModel", "SparseVector"]
 # Tokens x vocabulary of a batch, which the graph goes through in pieces, and texts x vocabulary, which it gives.
@@ -172,6 +172,29 @@ class SparseModel(WithRoles):
         call = self._call(prompt_name, prompt, max_active_dims)
         zero = partial(SparseVector.zero, self.dim)
         return lists(self._work, inputs, call, show_progress_bar, on_null, zero, return_tokens=return_tokens)
+
+    def prepare(
+        self,
+        *,
+        role: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_active_dims: int | None = None,
+        truncation: str | None = None,
+        truncation_side: str | None = None,
+    ) -> Prepared[list[SparseVector]]:
+        """What `encode` does with texts, for callers that gather those of many calls; see EmbeddingModel.prepare."""
+        if role is not None:
+            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
+            return self.for_role(role).prepare(
+                **options,
+                max_active_dims=max_active_dims,
+                truncation=truncation,
+                truncation_side=truncation_side,
+            )
+        work = self._call(prompt_name, prompt, max_active_dims)
+        work._tokenizer = work._tokenizer.with_policy(truncation, truncation_side)
+        return self._prepared(work, work._tokenizer, work._prompt)
 
     async def aencode(self, inputs: Texts, **options: Any) -> Any:
         """`encode` for asyncio: the event loop stays free, and calls that wait together are run together."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..system.threads import Call, Promise, Task
-from .batching import Feeds, Ids
+from .batching import Feeds, Ids, Limits
 
 Output = npt.NDArray[np.float32]  # of a graph: for vectors (B, dim)
 Results = npt.NDArray[Any]  # float32 (n, dim), or (n,) objects
@@ -62,6 +62,23 @@ class Runner(Protocol):
     @property
     def sessions(self) -> tuple[GraphSession, ...]:
         """Those that are loaded in this process."""
+
+    @property
+    def limits(self) -> Limits:
+        """What may be one batch."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Batches that run at a time where there are enough of them."""
+
+    def run_batch(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
+        """Results (n, dim) of one batch, for callers that see to whose turn it is themselves.
+
+        `left_out` (n,) as for `run_small`; `alone`: nothing else runs now, and all threads are free for it.
+
+        Raises:
+            InvalidInputError: the engine is closed.
+        """
 
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether `run_small` is sooner done with these rows, each (tokens,), than `submit` and `collect`."""

@@ -126,6 +126,20 @@ class DeviceEngine:
         self._fail(InvalidInputError(CLOSED))
         self._finalizer()
 
+    @property
+    def limits(self) -> Limits:
+        """What may be one batch."""
+        return self._limits
+
+    @property
+    def side_by_side(self) -> int:
+        """Two batches a process: one is on its way while the other runs."""
+        return AHEAD * len(self._processes)
+
+    def run_batch(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
+        """Results (n, dim) of one batch, by whichever worker is free."""
+        return self._send(rows, left_out).result()
+
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows, each (tokens,), make a single batch."""
         return self._limits.is_one_batch(rows)

@@ -79,6 +79,21 @@ class Engine:
         """Those that are loaded."""
         return (self._small,) if self._bulk is None or self._bulk is self._small else (self._small, self._bulk)
 
+    @property
+    def limits(self) -> Limits:
+        """What may be one batch."""
+        return self._limits
+
+    @property
+    def side_by_side(self) -> int:
+        """One batch a thread; of what fills a device two, so that one is made ready while the other runs."""
+        return 2 if self._small.facts.takes_all else self._threads
+
+    def run_batch(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
+        """Results (n, dim) of one batch, in the caller's thread: on all threads if `alone`, else on one."""
+        self._pool.check_open()
+        return self._run_in_turn(rows, left_out, alone=alone)
+
     def is_small(self, rows: Sequence[Ids]) -> bool:
         """Whether the rows, each (tokens,), are sooner done a batch at a time on all threads than a batch a thread."""
         if self._limits.is_one_batch(rows):

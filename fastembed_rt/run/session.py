@@ -28,6 +28,7 @@ from .providers import (
     require_onnxruntime,
     require_provider,
 )
+from .unnormalized import with_unnormalized
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -46,6 +47,7 @@ __all__ = [
     "tune",
 ]
 OUTPUT = "sentence_embedding"
+UNNORMALIZED = "sentence_embedding before its normalization"  # asked for as an output; see unnormalized.py
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
@@ -139,12 +141,18 @@ def load(
     place = as_utf8(path)
     options = {**row.options, **({"device_id": str(device)} if device else {}), **(settings or {})}
 
+    names = {"output": output}
+
     def start(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
+        if output == UNNORMALIZED:
+            assert isinstance(source, bytes)
+            source, names["output"] = with_unnormalized(source, OUTPUT)
         return _start(onnxruntime, source, weights, row=row, settings=options, variant=variant, threads=threads)
 
     try:
-        inference = _load_from(files, variant, onnxruntime, place, start)
-    except IntegrityError:
+        by_path = output != UNNORMALIZED
+        inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
+    except (IntegrityError, ModelFormatError):
         raise
     except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
         # so that this is no time limit of a caller
@@ -168,7 +176,9 @@ def load(
     # Our own operators fill no row up to a longer one's length, as stock attention does, and all sessions of a process
     # share the packed weights.
     own = variant.target == "native"
-    return Session(inference, output, Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own))
+    return Session(
+        inference, names["output"], Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own)
+    )
 
 
 def _start(
@@ -216,16 +226,18 @@ def _load_from(
     files: ModelFiles,
     variant: Variant,
     onnxruntime: Any,
-    place: str,
+    place: str | None,
     start: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
 ) -> onnxruntime.InferenceSession:
     """The session made of a variant's files as they were opened: by path, while `place` leads to them, else by content.
+
+    None for `place` is by content in any case.
 
     By path, onnxruntime maps weights that it would copy otherwise.
     """
     names = [record.file for record in variant.files]
     files.check_unwritten(names)
-    if files.in_place(names):
+    if place is not None and files.in_place(names):
         try:
             made = start(place, {})
         except Exception:
@@ -252,6 +264,11 @@ def open_session(
     No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
     """
     module = SPECIAL.get((provider, variant.target))
+    if module is not None and options.get("output") == UNNORMALIZED:
+        raise InvalidInputError(
+            f"target {variant.target} under provider {provider!r} gives normalized vectors alone; for vectors of any "
+            "length export the checkpoint with: fastembed-rt export --no-normalize"
+        )
     if module is None:
         return load(files, variant, provider=provider, **options)
     if provider == "tensorrt":

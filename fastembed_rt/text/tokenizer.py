@@ -5,6 +5,7 @@ Knows no batch and no session. Padding is the batcher's, so the tokenizer's own 
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import warnings
@@ -16,7 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError, from_outside
+from ..errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    ModelFormatError,
+    TextTooLongError,
+    UnknownTokenError,
+    from_outside,
+)
 from .columns import column, is_null
 
 Ids = npt.NDArray[np.int64]
@@ -24,6 +32,7 @@ Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
+TRUNCATION_SIDES = ("right", "left")
 PACKAGE = __name__.partition(".")[0]
 logger = logging.getLogger("fastembed_rt")
 
@@ -145,6 +154,36 @@ class TextTokenizer:
             vocabulary=self._vocabulary,
         )
 
+    def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
+        """The same tokenizer with another policy or side for what is too long; None leaves each as it is.
+
+        Another side needs a second tokenizer in memory, another policy does not.
+
+        Raises:
+            InvalidInputError: an unknown policy or side.
+        """
+        truncation, side = truncation or self.truncation, side or self._side
+        if truncation not in CHUNKED:
+            raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
+        if side not in TRUNCATION_SIDES:
+            raise InvalidInputError(f"truncation side {side!r} is not known; known: {', '.join(TRUNCATION_SIDES)}")
+        if (truncation, side) == (self.truncation, self._side):
+            return self
+        if side == self._side and "chunk" not in (truncation, self.truncation):
+            made = copy.copy(self)
+            made.truncation = truncation
+            return made
+        return TextTokenizer(
+            self._path,
+            max_length=self.max_length,
+            truncation=truncation,
+            truncation_side=side,
+            parallel=self._parallel,
+            of_pairs=self._of_pairs,
+            read=self._read,
+            vocabulary=self._vocabulary,
+        )
+
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
         """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
 
@@ -229,7 +268,7 @@ class TextTokenizer:
             for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
                 unknown = next((int(number) for number in row if number >= self._vocabulary), None)
                 if unknown is not None:
-                    raise InvalidInputError(
+                    raise UnknownTokenError(
                         f"text {first + k} has the token {self._tokenizer.id_to_token(unknown)!r} (id {unknown}), and "
                         f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
                         "whose word table is as large as its tokenizer"
@@ -269,6 +308,43 @@ class TextTokenizer:
             free.no_truncation()
             self._uncut = free
         return self._uncut
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Special tokens in front of every text, and those behind it."""
+        encoding = self._tokenizer.encode("a")
+        places = [k for k, special in enumerate(encoding.special_tokens_mask) if not special]
+        if not places:  # "a" has no token of its own: what there is stands in front
+            return list(encoding.ids), []
+        return list(encoding.ids[: places[0]]), list(encoding.ids[places[-1] + 1 :])
+
+    def from_ids(self, ids: Sequence[int], number: int = 0) -> tuple[Ids, bool]:
+        """A text's row out of token ids of this tokenizer, special tokens put around it where it has none, and cut.
+
+        `number` is the text's in messages; the second value is whether it lost tokens.
+
+        Raises:
+            InvalidInputError: an id that the model does not know.
+            TextTooLongError: it is too long and the policy is "error"; "chunk" cuts.
+        """
+        known = self._tokenizer.get_vocab_size() if self._vocabulary is None else self._vocabulary
+        if ids and not 0 <= min(ids) <= max(ids) < known:
+            raise InvalidInputError(f"text {number} has token ids outside 0 to {known - 1}, which the model knows")
+        front, behind = self.around()
+        row = list(ids)
+        if row[: len(front)] == front and row[len(row) - len(behind) :] == behind and len(row) >= len(front + behind):
+            row = row[len(front) : len(row) - len(behind)]
+        room = self.max_length - len(front) - len(behind)
+        long = len(row) > room
+        if long and self.truncation == "error":
+            tokens = len(row) + len(front) + len(behind)
+            raise TextTooLongError(f"text {number} has {tokens} tokens, over max_length {self.max_length}; shorten it")
+        kept = row[-room:] if self._side == "left" else row[:room]
+        return np.array([*front, *kept, *behind], dtype=np.int64), long
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids; an id that the tokenizer does not know has none."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token of the vocabulary."""

@@ -28,8 +28,9 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
+    server: errors hub manifest models run system text vectors
     __init__: errors models run
-    cli: cache errors files hub machine manifest models native precisions run system vectors
+    cli: cache errors files hub machine manifest models native precisions run server system vectors
     __main__: cli
     """,
     "fastembed_rt_export": """

@@ -17,7 +17,7 @@ EXPORT_ONLY = {
     "ml_dtypes",
     "fastembed_rt_export",
 }
-ON_DEMAND = {"huggingface_hub", "tqdm", "pyarrow"}
+ON_DEMAND = {"huggingface_hub", "tqdm", "pyarrow", "uvicorn", "orjson", "uvloop", "httptools"}
 RUNTIME = {"onnxruntime", "tokenizers"}
 WATCHED = EXPORT_ONLY | ON_DEMAND | RUNTIME | {"numpy"}
 REPORT = f"\nimport json, sys; print(json.dumps([name for name in {sorted(WATCHED)!r} if name in sys.modules]))"

@@ -19,6 +19,7 @@ REQUIRED = {
     "verify": 1,
     "info": 1,
     "bench": 1,
+    "serve": 0,
     "push": 2,
     "cache": 1,
     "doctor": 0,
@@ -46,7 +47,7 @@ def test_an_unknown_option_prints_the_usage_of_its_command(name: str, capsys: py
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: --bogus"
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "rerank", "cache")])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("embed", "rerank", "serve", "cache")])
 def test_a_word_too_many_does_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     err = refused(capsys, name, *words(name, MOST), "another")
     assert err.splitlines()[-1] == f"fastembed-rt {name}: error: unrecognized arguments: another"

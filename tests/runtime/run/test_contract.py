@@ -108,6 +108,11 @@ def test_small_and_bulk_are_asked_for_and_answered_in_order(model: EmbeddingMode
     together = engine.collect(engine.submit(rows, nothing, Call()))
     for k in (0, 17, 79):
         np.testing.assert_allclose(together[k], engine.run_small(rows[k : k + 1], nothing[:1])[0], rtol=0, atol=2e-3)
+    few = [rows[k] for k in (0, 17, 79)]
+    assert engine.limits.is_one_batch(few) and engine.side_by_side >= 1
+    for alone in (True, False):
+        batch = engine.run_batch(few, nothing[:3], alone=alone)
+        np.testing.assert_allclose(batch, together[[0, 17, 79]], rtol=0, atol=2e-3)
     assert engine.background(Call(), sum, [1, 2]).result() == 3
 
 

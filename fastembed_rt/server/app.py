@@ -1,0 +1,220 @@
+"""The ASGI application: a request from the protocol to its route, and the answer back. Knows no dialect's bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from .. import __version__
+from ..models.base import LoadedModel
+from . import openapi as about
+from .dialects import openai, others, ranking, tei
+from .errors import ApiError, answer_to
+from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
+from .limits import Admission, Limits
+from .metrics import Metrics
+from .models import Models, named_models
+from .routes import Route, Table, plain_error
+from .security import Cors, Keys
+
+logger = logging.getLogger("fastembed_rt.server")
+AccessLog = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], Any]
+
+
+class App:
+    """Models behind HTTP. Run by any ASGI server, or mounted in another application; see docs/server.md."""
+
+    def __init__(
+        self,
+        models: Models | Mapping[str, LoadedModel] | Sequence[LoadedModel] | LoadedModel,
+        *,
+        limits: Limits | None = None,
+        accept_token_ids: bool = False,
+        keys: Iterable[str] = (),
+        cors: Iterable[str] = (),
+        access_log: AccessLog | None = None,
+    ) -> None:
+        """Take models that are loaded; they stay their owner's, who closes them.
+
+        Args:
+            models: one, several, or by the names under which they answer (else the names of their directories).
+            limits: what is taken on at a time.
+            accept_token_ids: inputs may be token ids of the model's own tokenizer.
+            keys: API keys, one of which a request must have; without any, everybody may ask.
+            cors: origins whose pages may ask, such as https://example.org; "*" for all.
+            access_log: is told of every request that was answered: no text, no key, no address.
+        """
+        self.models = models if isinstance(models, Models) else named_models(models, token_ids=accept_token_ids)
+        self.limits = limits or Limits()
+        self.admission = Admission(self.limits)
+        self.version = __version__
+        self.started = int(time.time())
+        self.keys, self._cors = Keys(keys), Cors(cors)
+        self.metrics = Metrics()
+        self._access_log = access_log
+        dialects = (tei, openai, ranking, others, about)
+        self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
+        self._warm = False
+        self._draining = False
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return self.models.names
+
+    def check_ready(self) -> None:
+        """Raise ApiError while the models are not warm, and once the server drains."""
+        if self._draining or not self._warm:
+            raise ApiError("Unhealthy", "the server is stopping" if self._draining else "the models are not ready")
+
+    async def warm_up(self) -> None:
+        """Have every model answer once; `/health` says 200 from then on."""
+        for served in self.models.all:
+            await served.warm_up()
+        self._warm = True
+
+    def close(self) -> None:
+        """Let the queues' threads go; what waits fails."""
+        self._draining = True
+        for served in self.models.all:
+            served.close()
+
+    def __enter__(self) -> Self:
+        """Ready for requests; for tests and programs that call the application themselves."""
+        asyncio.run(self.warm_up())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.warm_up()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(self, scope, receive)
+        origin = exchange.headers.get(b"origin")
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+            await _send(send, Response(status=204, headers=self._cors.preflight(origin)), exchange)
+            return
+        route: Route | None = None
+        failure: str | None = None
+        entered = False
+        try:
+            try:
+                route = self.table.find(exchange, scope["method"], _path(scope))
+                if not route.public:
+                    self.keys.check(exchange)
+                if route.counted:
+                    self.admission.enter()
+                    entered = True
+                response = await route.handler(exchange)
+            except (ClientGoneError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001  every request gets an answer
+                response, failure = self._failed(exchange, route, error)
+        except ClientGoneError:
+            failure = "Gone"
+            return
+        finally:
+            exchange.end()
+            if entered:
+                self.admission.leave()
+            if route is None or route.counted:
+                self.metrics.request(exchange, failure)
+        if origin is not None:
+            response.headers += self._cors.headers(origin)
+        await _send(send, response, exchange)
+        if self._access_log is not None:
+            self._access_log(_told(exchange, route, response.status))
+
+    def _failed(self, exchange: Exchange, route: Route | None, error: Exception) -> tuple[Response, str]:
+        problem = error if isinstance(error, ApiError) else answer_to(error, self.limits.request_seconds)
+        if problem is None or problem.kind == "Backend":
+            # Its kind and place, not its words: those may hold a text.
+            logger.error("request %s: %s", exchange.request_id, _place(error))
+        if problem is None:
+            problem = ApiError("Internal", "an error of the server; its log has the request id")
+        write = plain_error if route is None else route.error
+        headers: Headers = []
+        if problem.retry_after is not None:
+            headers.append((b"retry-after", str(problem.retry_after).encode()))
+        if problem.kind == "Unauthorized":
+            headers.append((b"www-authenticate", b"Bearer"))
+        return Response(write(problem), problem.status, headers=headers), problem.kind
+
+
+def _path(scope: Scope) -> str:
+    """Below where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        path = path[len(root) :]
+    return path if len(path) == 1 else path.rstrip("/") or "/"
+
+
+async def _send(send: Send, response: Response, exchange: Exchange) -> None:
+    body = b"" if exchange.scope["method"] == "HEAD" else response.body
+    await send({"type": "http.response.start", "status": response.status, "headers": _headers(exchange, response)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _told(exchange: Exchange, route: Route | None, status: int) -> dict[str, Any]:
+    """What the access log is told: nothing that a client has sent but its ids."""
+    trace = exchange.headers.get(b"traceparent", b"").split(b"-")
+    return {
+        "time": time.time(),
+        "request_id": exchange.request_id,
+        "trace_id": trace[1].decode() if len(trace) == 4 and len(trace[1]) == 32 and trace[1].isalnum() else None,
+        "method": exchange.scope["method"],
+        "route": None if route is None else route.path,
+        "status": status,
+        "seconds": round(time.monotonic() - exchange.began, 6),
+        "model": None if exchange.served is None else exchange.served.name,
+        "texts": sum(len(job.texts) for job in exchange.jobs),
+        "tokens": exchange.tokens,
+    }
+
+
+def _headers(exchange: Exchange, response: Response) -> Headers:
+    headers = [
+        (b"content-type", response.content_type),
+        (b"content-length", str(len(response.body)).encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        *response.headers,
+    ]
+    if exchange.jobs:
+        headers += exchange.timing()
+    return headers
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
+    return f"{type(error).__name__}{where}"

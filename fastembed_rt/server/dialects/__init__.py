@@ -1,0 +1,1 @@
+"""The bodies, answers and errors of each family of clients, as routes."""

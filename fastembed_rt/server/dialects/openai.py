@@ -1,0 +1,151 @@
+"""OpenAI: /v1/embeddings and /v1/models."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...manifest import EMBEDDING
+from ..errors import ApiError
+from ..exchange import Exchange, Response, checked, dumped, listed
+from ..inputs import Inputs
+from ..routes import Route
+from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
+from .roles import INPUT_TYPE, with_role
+from .tei import posted, vectors_of
+from .tei_bodies import NUMBERS, PROMPT
+
+EMBEDDINGS = Body(
+    "EmbeddingsRequest",
+    [
+        Key("input", Inputs()),
+        Key("model", Text(), None),
+        Key("encoding_format", Choice(("float", "base64")), "float", "base64: of float32, little endian"),
+        Key("dimensions", Whole(), None, "first so many numbers of each vector; 0 and null for all"),
+        Key("user", Anything(), None, "not looked at"),
+        PROMPT,
+        INPUT_TYPE,
+    ],
+)
+EMBEDDING_ENTRY: Schema = {
+    "type": "object",
+    "properties": {
+        "object": {"const": "embedding"},
+        "embedding": {"anyOf": [NUMBERS, {"type": "string"}]},
+        "index": {"type": "integer"},
+    },
+}
+USAGE: Schema = {
+    "type": "object",
+    "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
+}
+ANSWER: Schema = {
+    "type": "object",
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": EMBEDDING_ENTRY},
+        "model": {"type": "string"},
+        "usage": USAGE,
+    },
+    "required": ["object", "data", "model", "usage"],
+}
+
+
+def error(problem: ApiError) -> bytes:
+    """OpenAI's shape, and beside it the keys that text-embeddings-inference has on these routes."""
+    about = {"message": problem.message, "type": problem.openai_type, "param": problem.param, "code": problem.kind}
+    return dumped({"error": about, "message": problem.message, "type": problem.kind, "code": problem.status})
+
+
+async def embeddings(exchange: Exchange, value: Any) -> bytes:
+    """Vectors of texts."""
+    body = checked(EMBEDDINGS, value)
+    served = exchange.find(body, EMBEDDING)
+    vectors = await vectors_of(
+        exchange,
+        served,
+        body["input"],
+        name="input",
+        truncate_dim=body["dimensions"] or None,
+        **with_role(exchange, served, body),
+    )
+    encoded = as_base64 if body["encoding_format"] == "base64" else list
+    return await a_list("list", "embedding", encoded, vectors, served.name, exchange)
+
+
+async def a_list(
+    kind: str,
+    entry: str,
+    encoded: Callable[[Any], Sequence[Any]],
+    values: Sequence[Any],
+    model: str,
+    exchange: Exchange,
+    key: str = "",
+) -> bytes:
+    """A list of numbered entries as OpenAI has it; `key` is the entries' own, where it is not their kind."""
+    start = 0
+
+    def entries(some: Sequence[Any]) -> bytes:
+        nonlocal start
+        written = [{"object": entry, key or entry: made, "index": start + k} for k, made in enumerate(encoded(some))]
+        start += len(some)
+        return dumped(written)
+
+    data = await listed(values, entries)
+    used = dumped(usage(exchange))
+    return b'{"object":' + dumped(kind) + b',"data":' + data + b',"model":' + dumped(model) + b',"usage":' + used + b"}"
+
+
+def usage(exchange: Exchange) -> dict[str, int]:
+    """Tokens of a request, as they ran."""
+    return {"prompt_tokens": exchange.tokens, "total_tokens": exchange.tokens}
+
+
+def as_base64(vectors: np.ndarray[Any, Any]) -> list[str]:
+    """Vectors (n, dim) as float32, little endian, in base64."""
+    return [base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii") for vector in vectors]
+
+
+async def models(exchange: Exchange) -> Response:
+    """What is served."""
+    return Response(dumped({"object": "list", "data": [entry(exchange, name) for name in exchange.app.names]}))
+
+
+async def model(exchange: Exchange) -> Response:
+    """One of them."""
+    return Response(dumped(entry(exchange, exchange.app.models.find(exchange.variable).name)))
+
+
+def entry(exchange: Exchange, name: str) -> dict[str, Any]:
+    """What the list says of a model."""
+    task = exchange.app.models.find(name).task
+    return {"id": name, "object": "model", "created": exchange.app.started, "owned_by": "fastembed-rt", "task": task}
+
+
+def routes() -> list[Route]:
+    """Of this dialect."""
+    made = [
+        Route(
+            method="POST",
+            path=path,
+            handler=posted(embeddings),
+            body=EMBEDDINGS,
+            answer=ANSWER,
+            error=error,
+            group="OpenAI",
+            says="Vectors of texts",
+        )
+        for path in ("/v1/embeddings", "/embeddings")
+    ]
+    for path, handler, says in (
+        ("/v1/models", models, "What is served"),
+        ("/models", models, "What is served"),
+        ("/v1/models/{}", model, "One model"),
+    ):
+        made.append(
+            Route(method="GET", path=path, handler=handler, error=error, counted=False, group="OpenAI", says=says)
+        )
+    return made

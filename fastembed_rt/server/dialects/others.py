@@ -1,0 +1,155 @@
+"""Cohere's /v2/embed, vLLM's /pooling, /classify, and the feature extraction of Hugging Face's inference API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
+from ...vectors import quantized
+from ..errors import ApiError
+from ..exchange import Exchange, Response, checked, dumped, listed
+from ..inputs import Inputs, Pairs
+from ..routes import Route
+from ..schema import Body, Choice, Flag, Key, Listed, Schema, Text, Whole
+from . import tei
+from .openai import a_list, as_base64, error, usage
+from .roles import INPUT_TYPE, with_role
+from .scores import best_first, shares
+from .tei import posted, vectors_of
+from .tei_bodies import CUTTING, MODEL, PROMPT
+
+CUTS = {"none": ("error", None), "end": ("truncate", "right"), "start": ("truncate", "left")}
+COHERE_EMBED = Body(
+    "CohereEmbedRequest",
+    [
+        Key("texts", Listed(Text())),
+        Key("model", Text(), None),
+        INPUT_TYPE,
+        Key("embedding_types", Listed(Choice(("float", "base64", "binary", "ubinary", "int8", "uint8"))), None),
+        Key("output_dimension", Whole(), None, "first so many numbers of each vector; 0 for all"),
+        Key("truncate", Choice(tuple(CUTS)), "end", "where a text that is too long loses tokens; none: an error"),
+    ],
+)
+POOLING = Body(
+    "PoolingRequest",
+    [
+        Key("input", Inputs()),
+        Key("model", Text(), None),
+        Key("encoding_format", Choice(("float", "base64")), "float"),
+        Key("dimensions", Whole(), None),
+        PROMPT,
+        INPUT_TYPE,
+    ],
+)
+CLASSIFY = Body(
+    "ClassifyRequest", [Key("input", Pairs()), Key("model", Text(), None), Key("raw_scores", Flag(), False)]
+)
+FEATURES = Body("FeatureExtractionRequest", [Key("inputs", Inputs()), *CUTTING, PROMPT, MODEL])
+FEATURE_LISTS: Schema = {"type": "array", "items": {"type": "array", "items": {"type": "array"}}}
+
+
+async def cohere_embed(exchange: Exchange, value: Any) -> bytes:
+    """Vectors of texts, by type."""
+    body = checked(COHERE_EMBED, value)
+    tei.not_empty(body["texts"], "texts")
+    served = exchange.find(body, EMBEDDING)
+    policy, side = CUTS[body["truncate"]]
+    types = list(dict.fromkeys(body["embedding_types"] or ["float"]))
+    ranged = [name for name in types if name in ("int8", "uint8")]
+    if ranged:
+        raise ApiError(
+            "Validation",
+            f"embedding_types: {ranged[0]} needs ranges of the numbers, which a single request does not have; ask for "
+            "float, base64, binary or ubinary",
+            param="embedding_types",
+        )
+    vectors = await exchange.run(
+        served,
+        body["texts"],
+        truncate_dim=body["output_dimension"] or None,
+        truncation=policy,
+        truncation_side=side,
+        **with_role(exchange, served, body),
+    )
+    width = vectors.shape[1]
+    written: dict[str, Callable[[Any], Any]] = {
+        "float": list,
+        "base64": as_base64,
+        "binary": lambda some: quantized.form("binary", width)(some).tolist(),
+        "ubinary": lambda some: quantized.form("ubinary", width)(some).tolist(),
+    }
+    made = []
+    for name in types:
+        make = written[name]
+        made.append(dumped(name) + b":" + await listed(vectors, lambda some, make=make: dumped(make(some))))  # type: ignore[misc]
+    about = dumped(
+        {
+            "id": exchange.request_id,
+            "texts": body["texts"],
+            "response_type": "embeddings_by_type",
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": exchange.tokens}},
+        }
+    )
+    return about[:-1] + b',"embeddings":{' + b",".join(made) + b"}}"
+
+
+async def pooling(exchange: Exchange, value: Any) -> bytes:
+    """Vectors of texts, or of all their tokens where late interaction compares those."""
+    body = checked(POOLING, value)
+    served = exchange.find(body, EMBEDDING, LATE_INTERACTION)
+    options = with_role(exchange, served, body)
+    if served.task == EMBEDDING:
+        options |= {"truncate_dim": body["dimensions"] or None}
+    found = await vectors_of(exchange, served, body["input"], name="input", **options)
+    encoded = as_base64 if body["encoding_format"] == "base64" else list
+    made = await a_list("list", "pooling", encoded, found, served.name, exchange, key="data")
+    return dumped({"id": exchange.request_id, "created": int(time.time())})[:-1] + b"," + made[1:]
+
+
+async def classify(exchange: Exchange, value: Any) -> bytes:
+    """Labels of pairs with their scores, the best first."""
+    body = checked(CLASSIFY, value)
+    served = exchange.find(body, RERANKING)
+    tei.not_empty(body["input"].texts, "input")
+    logits = await exchange.run(served, body["input"].texts)
+    labels = served.model.labels
+    scores: np.ndarray[Any, Any] = logits if body["raw_scores"] else shares(logits)
+    data = [[{"score": row[k], "label": labels[k]} for k in best_first(row)] for row in scores]
+    about = {"id": exchange.request_id, "object": "classify", "created": int(time.time()), "model": served.name}
+    return dumped({**about, "data": data, "usage": usage(exchange)})
+
+
+async def features(exchange: Exchange) -> Response:
+    """Each text's vector as the only row of its tokens' features."""
+    body = checked(FEATURES, await exchange.json())
+    served = exchange.app.models.find(exchange.variable, [EMBEDDING])
+    vectors = await vectors_of(exchange, served, body["inputs"], **exchange.options(body), **tei.cutting(body))
+    return Response(await listed(vectors[:, None, :]))
+
+
+def routes() -> list[Route]:
+    """Of these dialects."""
+    made = [
+        Route(method="POST", path=path, handler=posted(answer), body=body, error=error, group=group, says=says)
+        for path, answer, body, group, says in (
+            ("/v2/embed", cohere_embed, COHERE_EMBED, "Cohere", "Vectors of texts"),
+            ("/pooling", pooling, POOLING, "vLLM", "Vectors of texts or of their tokens"),
+            ("/classify", classify, CLASSIFY, "infinity", "Labels of pairs of texts"),
+        )
+    ]
+    return [
+        *made,
+        Route(
+            method="POST",
+            path="/pipeline/feature-extraction/{}",
+            handler=features,
+            body=FEATURES,
+            answer=FEATURE_LISTS,
+            group="Hugging Face",
+            says="Vectors of texts, as Semantic Kernel reads them",
+        ),
+    ]

@@ -1,0 +1,190 @@
+"""Rerank as Cohere, Jina, vLLM and infinity have it; scores of pairs as vLLM has them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+
+from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
+from ..errors import ApiError
+from ..exchange import Exchange, checked, dumped
+from ..inputs import Documents, Texts
+from ..models import Served
+from ..routes import Route
+from ..schema import Anything, Body, Flag, Key, Listed, Schema, Text, Whole
+from . import tei, tei_bodies
+from .openai import error, usage
+from .scores import best_first, shares
+from .tei import posted, scores_of
+
+RERANK = Body(
+    "RankRequest",
+    [
+        Key("query", Text("What is deep learning?")),
+        Key("documents", Documents()),
+        Key("model", Text(), None),
+        Key("top_n", Whole(), None, "only the best so many; 0 for all"),
+        Key("return_documents", Flag(), None, "the documents beside their scores"),
+        Key("raw_scores", Flag(), False, "logits instead of numbers between 0 and 1"),
+        Key("max_tokens_per_doc", Anything(), None, "not looked at: the model's length holds"),
+    ],
+)
+EITHER = Body(
+    "AnyRerankRequest",
+    [
+        Key("query", Text("What is deep learning?")),
+        Key("texts", Listed(Text()), None),
+        Key("documents", Documents(), None),
+        *(key for key in tei_bodies.RERANK.keys if key.name not in ("query", "texts")),
+        *(key for key in RERANK.keys if key.name in ("top_n", "return_documents", "max_tokens_per_doc")),
+    ],
+    "with `texts` as text-embeddings-inference has it, with `documents` as Cohere, Jina, vLLM and infinity do",
+)
+RESULT: Schema = {
+    "type": "object",
+    "properties": {
+        "index": {"type": "integer"},
+        "relevance_score": {"type": "number"},
+        "document": {"type": "object", "properties": {"text": {"type": "string"}}},
+    },
+    "required": ["index", "relevance_score"],
+}
+RANKED: Schema = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "model": {"type": "string"},
+        "results": {"type": "array", "items": RESULT},
+        "usage": {"type": "object"},
+        "meta": {"type": "object"},
+    },
+    "required": ["id", "model", "results"],
+}
+SCORE = Body(
+    "ScoreRequest",
+    [
+        Key("text_1", Texts(), None),
+        Key("text_2", Texts(), None),
+        Key("queries", Texts(), None, "instead of text_1"),
+        Key("documents", Texts(), None, "instead of text_2"),
+        Key("model", Text(), None),
+    ],
+)
+
+
+async def rerank(exchange: Exchange, value: Any) -> bytes:
+    """Documents by falling score to the query."""
+    body = checked(RERANK, value)
+    texts = [text for text, _ in body["documents"]]
+    tei.not_empty(texts, "documents")
+    served = exchange.find(body, RERANKING, LATE_INTERACTION)
+    scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"])
+    results = []
+    for k in best_first(scores)[: body["top_n"] or None]:
+        result: dict[str, Any] = {"index": k, "relevance_score": scores[k]}
+        if body["return_documents"]:
+            result["document"] = body["documents"][k][1]
+        results.append(result)
+    return dumped(
+        {
+            "id": exchange.request_id,
+            "object": "rerank",
+            "created": int(time.time()),
+            "model": served.name,
+            "results": results,
+            "usage": usage(exchange),
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+        }
+    )
+
+
+async def either(exchange: Exchange, value: Any) -> bytes:
+    """By what the body holds: texts, or documents."""
+    documents = isinstance(value, dict) and "documents" in value and "texts" not in value
+    return await (rerank if documents else tei.rerank)(exchange, value)
+
+
+async def score(exchange: Exchange, value: Any) -> bytes:
+    """Scores of pairs: of one text with each of several, or of several with as many."""
+    body = checked(SCORE, value)
+    sides = []
+    for first, second in (("text_1", "queries"), ("text_2", "documents")):
+        given = body[first] or body[second]
+        if given is None:
+            raise ApiError("Validation", f"{first}: is missing", param=first)
+        tei.not_empty(given.texts, first)
+        sides.append(given.texts)
+    left, right = sides
+    if len(left) not in (1, len(right)):
+        raise ApiError("Validation", f"text_1: {len(left)} texts for {len(right)}; send one, or as many as text_2 has")
+    left = left * len(right) if len(left) == 1 else left
+    served = exchange.find(body, RERANKING, EMBEDDING, LATE_INTERACTION)
+    scores = await _scores(exchange, served, left, right)
+    data = [{"index": k, "object": "score", "score": found} for k, found in enumerate(scores)]
+    about = {"id": exchange.request_id, "object": "list", "created": int(time.time()), "model": served.name}
+    return dumped({**about, "data": data, "usage": usage(exchange)})
+
+
+async def _scores(exchange: Exchange, served: Served, left: list[str], right: list[str]) -> list[float]:
+    """Of a reranker between 0 and 1, of an embedding model cosines, of late interaction MaxSim."""
+    if served.task == RERANKING:
+        logits = await exchange.run(served, list(zip(left, right, strict=True)))
+        if logits.shape[1] != 1:
+            raise ApiError("Validation", f"model {served.name} gives several scores a pair: POST /predict")
+        rows: list[float] = shares(logits)[:, 0].tolist()
+        return rows
+    sides = [*dict.fromkeys(left)]
+    queries, documents = await asyncio.gather(
+        exchange.run(served, sides, role="query"), exchange.run(served, right, role="document")
+    )
+    place = {text: k for k, text in enumerate(sides)}
+    if served.task == LATE_INTERACTION:
+        similarity = served.model.similarity
+        return [float(similarity(queries[place[text]], documents[k])[0, 0]) for k, text in enumerate(left)]
+    a, b = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (queries, documents))
+    cosines: list[float] = np.einsum("ij,ij->i", a[[place[text] for text in left]], b).tolist()
+    return cosines
+
+
+def routes() -> list[Route]:
+    """Of this dialect."""
+    group = "Ranking"
+    return [
+        Route(
+            method="POST",
+            path="/rerank",
+            handler=posted(either),
+            body=EITHER,
+            answer={"anyOf": [RANKED, tei_bodies.LISTED]},
+            group=group,
+            says="Texts or documents by their score to a query",
+        ),
+        *(
+            Route(
+                method="POST",
+                path=path,
+                handler=posted(rerank),
+                body=RERANK,
+                answer=RANKED,
+                error=error,
+                group=group,
+                says="Documents by their score to a query",
+            )
+            for path in ("/v1/rerank", "/v2/rerank")
+        ),
+        *(
+            Route(
+                method="POST",
+                path=path,
+                handler=posted(score),
+                body=SCORE,
+                error=error,
+                group=group,
+                says="Scores of pairs of texts",
+            )
+            for path in ("/score", "/v1/score")
+        ),
+    ]

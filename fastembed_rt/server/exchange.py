@@ -1,0 +1,282 @@
+"""One request and its answer, between the protocol and a dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from .errors import ApiError
+from .jobs import DeadlineError, Job, estimate
+from .models import Served, joined
+from .schema import Body, WrongError
+
+if TYPE_CHECKING:
+    from .app import App
+
+Scope = dict[str, Any]
+Receive = Callable[[], Any]
+Headers = list[tuple[bytes, bytes]]
+WATCH_AFTER = 0.1  # seconds of waiting after which it is looked whether the client is still there
+VECTORS_AT_ONCE = 64  # written as JSON between two looks at other connections
+JSON = b"application/json"
+_prefix = uuid.uuid4().hex[:8]
+_numbers = itertools.count(1)
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer."""
+
+
+@dataclass
+class Response:
+    """An answer."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Headers = field(default_factory=list)
+
+
+class Exchange:
+    """A request, and what is needed to answer it."""
+
+    def __init__(self, app: App, scope: Scope, receive: Receive) -> None:
+        self.app, self.scope, self._receive = app, scope, receive
+        self.began = time.monotonic()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.jobs: list[Job] = []
+        self.served: Served | None = None  # the first model that ran
+        self.characters = 0
+        self.model: str | None = None  # said by the path
+        self.role: str | None = None
+        self.prompt_name: str | None = None
+        self.variable = ""  # what stands in the path in the place of a name
+        self._request_id = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._gone = self._slow = False
+
+    @property
+    def request_id(self) -> str:
+        """The client's, or one of ours."""
+        if not self._request_id:
+            given = self.headers.get(b"x-request-id", b"").decode("latin-1")
+            sound = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
+            self._request_id = given if sound else f"{_prefix}-{next(_numbers):x}"
+        return self._request_id
+
+    async def content(self) -> bytes:
+        """The body.
+
+        Raises:
+            ApiError: it is too large, or does not come.
+            ClientGoneError: the client went away.
+        """
+        limits = self.app.limits
+        said = self.headers.get(b"content-length", b"")
+        if said.isdigit() and int(said) > limits.payload_limit:
+            raise _too_large(limits.payload_limit)
+        task = asyncio.current_task()
+        assert task is not None
+        timer = task.get_loop().call_later(limits.body_seconds, self._too_slow, task)  # asyncio.timeout takes 10 us
+        try:
+            return await self._chunks(limits.payload_limit)
+        except asyncio.CancelledError:
+            if not self._slow:
+                raise
+            task.uncancel()
+            what = f"the body was not there after {limits.body_seconds:g} seconds"
+            raise ApiError("SlowBody", what) from None
+        finally:
+            timer.cancel()
+
+    def _too_slow(self, task: asyncio.Task[Any]) -> None:
+        self._slow = True
+        task.cancel()
+
+    async def _chunks(self, most: int) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body", False):
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
+
+    async def json(self) -> Any:
+        """The body, as JSON."""
+        content = await self.content()
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise ApiError("Malformed", f"the body is no JSON in UTF-8: position {error.pos}") from None
+
+    async def body(self, kind: Body) -> dict[str, Any]:
+        """The body, checked."""
+        return checked(kind, await self.json())
+
+    def options(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Role and prompt: the body's, else those that the path has said."""
+        name = body.get("prompt_name")
+        return {"prompt_name": self.prompt_name if name is None else name, "role": self.role}
+
+    def find(self, body: dict[str, Any], *tasks: str) -> Served:
+        """The model that the body or the path names, or the first of these tasks."""
+        name = body.get("model")
+        return self.app.models.find(self.model if name is None else name, tasks)
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts, as they ran."""
+        return sum(job.tokens for job in self.jobs)
+
+    def times(self) -> tuple[float, float, float]:
+        """Seconds of tokenizing, of waiting for a batch, and of the batches; of several jobs the longest."""
+        tokenizing = queue = inference = 0.0
+        for job in self.jobs:
+            ended = job.ended or time.monotonic()
+            started = job.started or ended
+            tokenizing = max(tokenizing, job.tokenizing)
+            queue = max(queue, started - job.queued - job.tokenizing, 0.0)
+            inference = max(inference, ended - started)
+        return tokenizing, queue, inference
+
+    def timing(self) -> Headers:
+        """Milliseconds and counts, under text-embeddings-inference's names."""
+        total = b"%d" % ((time.monotonic() - self.began) * 1000)
+        tokenizing, queue, inference = self.times()
+        return [
+            (b"x-compute-type", b"cpu" if self.served is None else self.served.provider),
+            (b"x-compute-time", total),
+            (b"x-compute-characters", b"%d" % self.characters),
+            (b"x-compute-tokens", b"%d" % self.tokens),
+            (b"x-total-time", total),
+            (b"x-tokenization-time", b"%d" % (tokenizing * 1000)),
+            (b"x-queue-time", b"%d" % (queue * 1000)),
+            (b"x-inference-time", b"%d" % (inference * 1000)),
+        ]
+
+    def check_count(self, texts: Sequence[Any]) -> None:
+        """Raise ApiError for more inputs than a request may have."""
+        most = self.app.limits.max_client_batch_size
+        if len(texts) > most:
+            raise ApiError("Validation", f"{len(texts)} inputs, and max_client_batch_size is {most}")
+
+    async def run(self, served: Served, texts: Sequence[Any], **options: Any) -> Any:
+        """What a model makes of texts, in their order.
+
+        Raises:
+            ApiError: too many of them, or the queue is full.
+            ClientGoneError: nobody waits any more.
+        """
+        limits, admission = self.app.limits, self.app.admission
+        self.check_count(texts)
+        self.served = self.served or served
+        prepared = await served.prepared(**options)
+        self.characters += characters(texts)
+        tokens = sum(map(estimate, texts))
+        admission.take(tokens)
+        try:
+            job = served.start(prepared, texts, tokens, self.began + limits.request_seconds)
+            self.jobs.append(job)
+            return joined(await self._wait(job))
+        finally:
+            admission.give_back(tokens)
+
+    async def _wait(self, job: Job) -> Sequence[Any]:
+        if self._timer is None:
+            self._timer = job.loop.call_later(WATCH_AFTER, self._watch)
+        try:
+            parts: Sequence[Any] = await job.future
+        except asyncio.CancelledError:
+            job.given_up = True
+            if self._gone:
+                raise ClientGoneError from None
+            raise
+        return parts
+
+    def _watch(self) -> None:
+        """Look whether the client is still there, until the jobs are done or their time is over."""
+        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
+
+    def end(self) -> None:
+        """Nothing more is looked at."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _until_gone(self) -> None:
+        seconds = self.began + self.app.limits.request_seconds - time.monotonic()
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                while (await self._receive())["type"] != "http.disconnect":
+                    await asyncio.sleep(WATCH_AFTER)  # servers wait here themselves; tests' stand-ins may not
+        except TimeoutError:
+            for job in self.jobs:
+                if not job.future.done():
+                    job.given_up = True
+                    job.future.set_exception(DeadlineError())
+            return
+        self._gone = True
+        for job in self.jobs:
+            job.given_up = True
+            job.future.cancel()
+
+
+def characters(texts: Sequence[Any]) -> int:
+    """Of texts, pairs of texts, or token ids."""
+    return sum(
+        len(text) if isinstance(text, str) or not isinstance(text, tuple) else sum(map(len, text)) for text in texts
+    )
+
+
+def checked(kind: Body, value: Any) -> dict[str, Any]:
+    """A body that is JSON already, checked.
+
+    Raises:
+        ApiError: it is not what the route takes.
+    """
+    try:
+        made: dict[str, Any] = kind.check(value)
+    except WrongError as wrong:
+        place = wrong.where()
+        raise ApiError("Validation", f"{place or 'body'}: {wrong.message}", param=place or None) from None
+    return made
+
+
+def dumped(value: Any) -> bytes:
+    """As JSON; arrays of numpy included."""
+    made: bytes = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return made
+
+
+async def listed(values: Sequence[Any], write: Callable[[Any], bytes] = dumped) -> bytes:
+    """A list as JSON, many values in pieces between which other connections have their turn.
+
+    `write` makes JSON of a slice of the values: a list.
+    """
+    if len(values) <= VECTORS_AT_ONCE:
+        return write(values)
+    parts = []
+    for start in range(0, len(values), VECTORS_AT_ONCE):
+        parts.append(write(values[start : start + VECTORS_AT_ONCE])[1:-1])
+        await asyncio.sleep(0)
+    return b"[" + b",".join(parts) + b"]"
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError("TooLarge", f"the body is over payload_limit, {most} bytes")

@@ -1,0 +1,266 @@
+"""Texts of all connections gathered by tokens into the engine's batches. Knows no HTTP and no JSON.
+
+Two lanes, each with threads of its own: short requests, and long ones. A short one so waits for no long job: the
+system shares the cores between the lanes, which is fair by the time that tokens take. In a lane the requests take
+turns, a batch each, and what a batch has room for is filled up from the next ones.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import InvalidInputError
+from ..run.batching import Ids
+from ..run.contract import Runner
+from ..system.threads import CLOSED
+from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail
+
+LONG_REQUESTS = 16  # that take turns at a time; those behind them wait
+Observe = Callable[[int, int, int, float], None]  # of a batch: texts, tokens, tokens with padding, seconds
+Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
+
+
+class _Lane:
+    """Jobs that wait, and the threads that work for them."""
+
+    def __init__(self, ahead: int) -> None:
+        """So many pieces are tokenized at least, where that many wait: their requests take turns."""
+        self.ahead = ahead
+        self.fresh: deque[Piece] = deque()  # not tokenized
+        self.ready: deque[Piece] = deque()
+        self.tokens = 0  # that are ready
+        self.idle: list[_thread.LockType] = []  # of threads that sleep
+        self.threads = 0
+
+    def waits(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.fresh or self.ready)
+
+
+class Gatherer:
+    """What runs the jobs of one engine. `submit` is for event loops, the rest is done by threads."""
+
+    def __init__(self, runner: Runner, observe: Observe | None = None) -> None:
+        """`observe` is told of every batch, by the thread that ran it."""
+        self._runner = runner
+        self._limits = runner.limits
+        self._observe = observe
+        self._lock = threading.Lock()  # of a few steps that wait for nothing
+        self._short, self._long = _Lane(0), _Lane(LONG_REQUESTS)
+        self._running = 0  # batches
+        self._closed = False
+
+    def submit(self, job: Job, tokens: int) -> None:
+        """Have a job done, which its future then says; `tokens` is about how many it has.
+
+        Raises:
+            InvalidInputError: it is closed.
+        """
+        lane = self._short if tokens <= self._limits.tokens and len(job.parts) == 1 else self._long
+        with self._lock:
+            if self._closed:
+                raise InvalidInputError(CLOSED)
+            lane.fresh.append(Piece(job, 0))
+            self._wake(lane)
+
+    def waiting(self) -> tuple[int, int]:
+        """Requests that have texts in the queue, short and long ones."""
+        with self._lock:
+            lanes = (self._short, self._long)
+            short, long = (len({id(p.job) for p in (*lane.fresh, *lane.ready)}) for lane in lanes)
+        return short, long
+
+    def close(self) -> None:
+        """Refuse what comes, fail what waits, and let the threads go when they are done with what they do."""
+        with self._lock:
+            self._closed = True
+            waiting = [piece.job for lane in (self._short, self._long) for piece in (*lane.fresh, *lane.ready)]
+            for lane in (self._short, self._long):
+                lane.fresh.clear()
+                lane.ready.clear()
+                lane.tokens = 0
+                while lane.idle:
+                    lane.idle.pop().release()
+        for job in waiting:
+            fail(job, InvalidInputError(CLOSED))
+        deliver(waiting)
+
+    def _wake(self, lane: _Lane) -> None:
+        """A thread for what waits; the lock is held."""
+        if lane.idle:
+            lane.idle.pop().release()
+        elif lane.threads < self._runner.side_by_side:
+            lane.threads += 1
+            threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True).start()
+
+    def _work(self, lane: _Lane) -> None:
+        """A thread of a lane."""
+        sleep = _thread.allocate_lock()
+        sleep.acquire()
+        tokenized = False  # just now: a batch comes first
+        while True:
+            with self._lock:
+                fresh = [] if tokenized and lane.ready else self._take_fresh(lane)
+                batch = None if fresh else self._take_batch(lane)
+                tokenized = bool(fresh)
+                if fresh or batch:
+                    if lane.waits():
+                        self._wake(lane)
+                    # All threads of the engine for it, where nothing else runs or waits.
+                    alone = self._running == 0 and not (self._short.waits() or self._long.waits())
+                    self._running += 1 if batch else 0
+                elif self._closed:
+                    return
+                else:
+                    lane.idle.append(sleep)
+            if fresh:
+                self._tokenize(lane, fresh)
+            elif batch:
+                self._run(batch, alone=alone)
+            else:
+                sleep.acquire()
+            del fresh, batch  # not held while the thread sleeps
+
+    def _take_fresh(self, lane: _Lane) -> list[Piece]:
+        """Pieces to tokenize: about a batch while less is ready, else one while few are ready; the lock is held."""
+        room = self._limits.tokens - lane.tokens
+        taken: list[Piece] = []
+        while lane.fresh and (room > 0 or (not taken and len(lane.ready) < lane.ahead)):
+            piece = lane.fresh.popleft()
+            if not _dropped(piece.job):
+                taken.append(piece)
+                room -= sum(map(estimate, piece.texts))
+        return taken
+
+    def _take_batch(self, lane: _Lane) -> list[Share]:
+        """Rows of the pieces in turn, as many as make one batch; the lock is held."""
+        batch: list[Share] = []
+        tokens = count = longest = 0
+        padded, most, mixed = self._limits.padded, self._limits.tokens, self._limits.mixed_lengths
+        ready = lane.ready
+        while ready:
+            piece = ready[0]
+            if _dropped(piece.job):
+                ready.popleft()
+                lane.tokens -= piece.rest
+                continue
+            rows, order, start = piece.tokenized.ids, piece.order, piece.next
+            stop = start
+            before = tokens
+            while stop < len(order):
+                length = len(rows[order[stop]])
+                widest = max(longest, length)
+                new = widest * (count + 1) if padded else tokens + length
+                if count and (new > most or not (mixed or length == longest)):
+                    break
+                longest, tokens, count, stop = widest, tokens + length, count + 1, stop + 1
+            if stop > start:
+                batch.append((piece, order[start:stop]))
+                piece.next = stop
+                piece.rest -= tokens - before
+                lane.tokens -= tokens - before
+            if stop < len(order):
+                if stop > start:
+                    ready.rotate(-1)  # it is the next one's turn; who had none keeps the first place
+                break
+            ready.popleft()
+            if piece.number + 1 < len(piece.job.parts):
+                lane.fresh.append(Piece(piece.job, piece.number + 1))
+        return batch
+
+    def _tokenize(self, lane: _Lane, pieces: list[Piece]) -> None:
+        done = []
+        ready = []
+        for piece in pieces:
+            try:
+                piece.tokenize()
+            except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+                fail(piece.job, error)
+                done.append(piece.job)
+            else:
+                ready.append(piece)
+        with self._lock:
+            lane.ready.extend(ready)
+            lane.tokens += sum(piece.rest for piece in ready)
+        deliver(done)
+
+    def _run(self, batch: list[Share], *, alone: bool) -> None:
+        began = time.monotonic()
+        try:
+            try:
+                self._run_rows(batch, alone=alone)
+            except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+                if len(batch) == 1:
+                    fail(batch[0][0].job, error)
+                else:  # one request's fault must not be another's
+                    for share in batch:
+                        try:
+                            self._run_rows([share], alone=False)
+                        except Exception as own:  # noqa: BLE001
+                            fail(share[0].job, own)
+            done = []
+            for piece, rows in batch:
+                job = piece.job
+                if not job.started:
+                    job.started = began
+                with self._lock:  # its other rows may be running too
+                    piece.left -= len(rows)
+                    last = piece.left == 0
+                if job.failed is not None or (last and self._finish(piece)):
+                    done.append(job)
+        finally:
+            with self._lock:
+                self._running -= 1
+        deliver(done)
+
+    def _run_rows(self, batch: list[Share], *, alone: bool) -> None:
+        began = time.perf_counter()
+        rows: list[Ids] = [piece.tokenized.ids[k] for piece, numbers in batch for k in numbers]
+        parts = [piece.boundaries[numbers] for piece, numbers in batch]
+        results = self._runner.run_batch(rows, parts[0] if len(parts) == 1 else np.concatenate(parts), alone=alone)
+        start = 0
+        for piece, numbers in batch:
+            found = results[start : start + len(numbers)]
+            start += len(numbers)
+            if len(numbers) == len(piece.order) == 1:
+                piece.results = found
+                continue
+            with self._lock:
+                if piece.results is None:
+                    piece.results = np.empty((len(piece.order), *results.shape[1:]), results.dtype)
+            piece.results[numbers] = found
+        if self._observe is not None:
+            lengths = [len(row) for row in rows]
+            tokens = sum(lengths)
+            padded = max(lengths) * len(lengths) if self._limits.padded else tokens
+            self._observe(len(rows), tokens, padded, time.perf_counter() - began)
+
+    def _finish(self, piece: Piece) -> bool:
+        """Make of a piece's results what the request wants; whether its job is done."""
+        job = piece.job
+        try:
+            job.parts[piece.number] = job.work.finish(piece.tokenized, piece.results)
+            job.count(piece.tokenized)
+        except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+            fail(job, error)
+            return True
+        with self._lock:
+            job.left -= 1
+            return job.left == 0
+
+
+def _dropped(job: Job) -> bool:
+    """Whether nothing more is done for a job; one whose time is over fails here."""
+    if job.over():
+        return True
+    if time.monotonic() > job.deadline:
+        fail(job, DeadlineError())
+        deliver([job])
+        return True
+    return False

@@ -1,0 +1,121 @@
+"""A request's texts on their way through a model, and how the event loop that waits for them learns of the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ..models.work import Prepared
+from ..text.tokenizer import Tokenized
+from ..text.windows import Window
+
+WINDOW_TEXTS = 256  # of a long request, tokenized at a time
+
+
+class DeadlineError(Exception):
+    """The seconds that a request may take are over, and it has not been answered."""
+
+
+class Job:
+    """Texts of one request, all with the same options."""
+
+    __slots__ = (
+        "count",
+        "deadline",
+        "ended",
+        "failed",
+        "future",
+        "given_up",
+        "left",
+        "loop",
+        "parts",
+        "queued",
+        "started",
+        "texts",
+        "tokenizing",
+        "tokens",
+        "work",
+    )
+
+    def __init__(self, prepared: Prepared[Any], texts: Sequence[Any], deadline: float) -> None:
+        """Made in the event loop that waits for it; at least one text; `deadline` in seconds of time.monotonic."""
+        self.work, self.count, self.texts, self.deadline = prepared.work, prepared.count, texts, deadline
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.parts: list[Any] = [None] * -(-len(texts) // WINDOW_TEXTS)
+        self.left = len(self.parts)
+        self.given_up = False  # nobody waits for it any more
+        self.failed: Exception | None = None
+        self.queued = time.monotonic()
+        self.started = self.ended = 0.0  # when its first batch did, and all of it
+        self.tokenizing = 0.0  # seconds
+        self.tokens = 0  # as they ran
+
+    def over(self) -> bool:
+        """Whether nothing more is to be done for it."""
+        return self.given_up or self.failed is not None
+
+
+class Piece:
+    """Texts of a job that are tokenized together, and what has become of them."""
+
+    __slots__ = ("boundaries", "job", "left", "next", "number", "order", "rest", "results", "texts", "tokenized")
+
+    def __init__(self, job: Job, number: int) -> None:
+        self.job, self.number = job, number
+        start = number * WINDOW_TEXTS
+        self.texts = job.texts if len(job.parts) == 1 else job.texts[start : start + WINDOW_TEXTS]
+        self.next = 0  # in `order`: rows before it have been handed out
+        self.results: Any = None
+
+    def tokenize(self) -> None:
+        """Rows, longest first."""
+        began = time.perf_counter()
+        job = self.job
+        made: Tokenized = job.work.tokenize(Window(self.texts, self.number * WINDOW_TEXTS))  # type: ignore[arg-type]
+        self.tokenized = made
+        self.boundaries = job.work.boundaries(made)
+        lengths = [len(row) for row in made.ids]
+        self.order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True) if len(lengths) > 1 else [0]
+        self.left = len(lengths)
+        self.rest = sum(lengths)  # tokens that have not been handed out
+        job.tokens += self.rest
+        job.tokenizing += time.perf_counter() - began
+
+
+def estimate(text: Any) -> int:
+    """About how many tokens a text, a pair (a tuple) or a list of token ids has, before any cut."""
+    if isinstance(text, str):
+        return len(text) // 3 + 2
+    return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
+
+
+def fail(job: Job, error: Exception) -> None:
+    """Nothing more is done for a job; `deliver` tells why."""
+    if job.failed is None:
+        job.failed = error
+
+
+def deliver(jobs: Sequence[Job]) -> None:
+    """Tell the event loops what is done, once for all jobs of a loop."""
+    loops = {job.loop: None for job in jobs if not job.given_up}
+    for loop in loops:
+        mine = [job for job in jobs if job.loop is loop]
+        try:
+            loop.call_soon_threadsafe(_set, mine)
+        except RuntimeError:  # it is closed, and nobody waits
+            continue
+
+
+def _set(jobs: Sequence[Job]) -> None:
+    now = time.monotonic()
+    for job in jobs:
+        job.ended = now
+        if job.future.done():
+            continue
+        if job.failed is not None:
+            job.future.set_exception(job.failed)
+        else:
+            job.future.set_result(job.parts)

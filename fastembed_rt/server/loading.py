@@ -1,0 +1,68 @@
+"""Models by their paths or names: which class opens each, and under what names it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .. import manifest
+from ..hub import resolve
+from ..manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
+from ..models.base import LoadedModel
+from .models import Models, Served, own_names
+
+MODULES = {EMBEDDING: "embedding", RERANKING: "reranker", SPARSE: "sparse", LATE_INTERACTION: "late_interaction"}
+DEFAULT = "default"  # name of a prompt that was given as a text
+
+
+def load(
+    wanted: Sequence[str],
+    *,
+    aliases: Iterable[str] = (),
+    token_ids: bool = False,
+    default_prompt_name: str | None = None,
+    default_prompt: str | None = None,
+    **options: Any,
+) -> Models:
+    """Models that are loaded, `NAME=MODEL` or MODEL each.
+
+    Args:
+        wanted: which.
+        aliases: other names of the first.
+        token_ids: inputs may be ids of a model's own tokenizer.
+        default_prompt_name: of embedding models, where a request names none.
+        default_prompt: a text instead.
+        **options: as of the models' constructors.
+    """
+    found = [
+        _served(entry, [] if k else [*aliases], token_ids=token_ids, options=options) for k, entry in enumerate(wanted)
+    ]
+    for served in found:
+        if served.task != EMBEDDING:
+            continue
+        if default_prompt is not None:
+            served.model.prompts = {**served.model.prompts, DEFAULT: default_prompt}
+        name = DEFAULT if default_prompt is not None else default_prompt_name
+        if name is not None:
+            served.model.default_prompt_name = name
+    return Models(found)
+
+
+def _served(entry: str, aliases: list[str], *, token_ids: bool, options: dict[str, Any]) -> Served:
+    given, sign, source = entry.partition("=")
+    if not sign:
+        given, source = "", entry
+    hub = {key: options.get(key) for key in ("revision", "token", "cache_dir") if options.get(key) is not None}
+    path = resolve.resolve_model(source, files=_none, local_files_only=options.get("local_files_only", False), **hub)
+    task = manifest.read(path).task
+    kind = getattr(import_module(f"..models.{MODULES[task]}", __package__), CLASSES[task])
+    model: LoadedModel = kind(source, **{key: value for key, value in options.items() if value is not None})
+    name = given or (Path(source).resolve().name if Path(source).is_dir() else source)
+    return Served(name, model, aliases=[*aliases, *own_names(model)], token_ids=token_ids)
+
+
+def _none(described: manifest.Manifest) -> list[str]:
+    """Of a repository's files only the manifest is wanted yet."""
+    return []

@@ -1,0 +1,93 @@
+"""The table of routes, and how a path leads to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from .errors import ApiError
+from .exchange import Exchange, Response
+from .models import Models
+from .schema import Body, Schema
+
+Handler = Callable[[Exchange], Awaitable[Response]]
+WriteError = Callable[[ApiError], bytes]
+ROLES = ("query", "document")
+
+
+def plain_error(error: ApiError) -> bytes:
+    """As text-embeddings-inference has it, which most routes do."""
+    from .exchange import dumped
+
+    return dumped({"error": error.message, "error_type": error.kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What is done with a method and a path; `{}` at the end of the path stands for any name."""
+
+    method: str
+    path: str
+    handler: Handler
+    says: str
+    group: str
+    error: WriteError = plain_error
+    body: Body | None = None
+    answer: Schema = field(default_factory=dict)
+    answer_type: str = "application/json"
+    public: bool = False  # without a key
+    counted: bool = True  # among the requests that are limited
+
+
+class Table:
+    """All routes."""
+
+    def __init__(self, routes: Iterable[Route], models: Models) -> None:
+        self.routes = list(routes)
+        self._models = models
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._open: list[tuple[str, dict[str, Route]]] = []
+        for route in self.routes:
+            if route.path.endswith("{}"):
+                prefix = route.path.removesuffix("{}")
+                found = next((methods for known, methods in self._open if known == prefix), None)
+                if found is None:
+                    found = {}
+                    self._open.append((prefix, found))
+                found[route.method] = route
+            else:
+                self._exact.setdefault(route.path, {})[route.method] = route
+
+    def find(self, exchange: Exchange, method: str, path: str) -> Route:
+        """The route, with what the path says of model, role and prompt in the exchange.
+
+        A path may begin with a model's name, a role or the name of a prompt: /query/v1/embeddings.
+
+        Raises:
+            ApiError: no such path, or not with this method.
+        """
+        methods = self._exact.get(path)
+        if methods is None:
+            methods = self._behind(exchange, path)
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            raise ApiError("MethodNotAllowed", f"this path takes {', '.join(sorted(methods))}")
+        return route
+
+    def _behind(self, exchange: Exchange, path: str) -> dict[str, Route]:
+        for prefix, methods in self._open:
+            if path.startswith(prefix) and len(path) > len(prefix):
+                exchange.variable = path[len(prefix) :]
+                return methods
+        first, slash, rest = path[1:].partition("/")
+        if not slash:
+            raise ApiError("NotFound", "no such path; GET / lists them")
+        if self._models.known(first) and exchange.model is None:
+            exchange.model = first
+        elif first in ROLES and exchange.role is None:
+            exchange.role = first
+        elif exchange.prompt_name is None and any(first in served.model.prompts for served in self._models.all):
+            exchange.prompt_name = first
+        else:
+            raise ApiError("NotFound", "no such path; GET / lists them")
+        return self._exact.get(slash + rest) or self._behind(exchange, slash + rest)

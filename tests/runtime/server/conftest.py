@@ -1,0 +1,81 @@
+"""One application that serves a small model of every task, and a client for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgi_client import Client
+from checkpoints import save_sentence_transformers
+from cross_encoders import save_cross_encoder
+from multi_vectors import save_multi_vector
+from sparse_encoders import save_splade
+
+from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
+
+PROMPTS = {"query": "query : ", "document": "passage : ", "red": "the red "}
+
+
+@dataclass(frozen=True)
+class Directories:
+    """Of each task: checkpoint and model directory."""
+
+    checkpoints: dict[str, Path]
+    models: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    root = tmp_path_factory.mktemp("served")
+    makers: dict[str, Any] = {
+        "encoder": lambda path: save_sentence_transformers(path, prompts=PROMPTS, max_seq_length=40),
+        "ranker": save_cross_encoder,
+        "splade": save_splade,
+        "colbert": lambda path: save_multi_vector(path, query_length=20, document_length=40),
+    }
+    checkpoints, models = {}, {}
+    for name, make in makers.items():
+        checkpoints[name] = make(root / "checkpoints" / name)
+        models[name] = root / name
+        export(str(checkpoints[name]), ExportOptions(output=models[name], verify=False, tokens=name == "encoder"))
+    return Directories(checkpoints, models)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    encoder: EmbeddingModel
+    ranker: Reranker
+    splade: SparseModel
+    colbert: LateInteractionModel
+
+    def by_name(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@pytest.fixture(scope="session")
+def loaded(directories: Directories) -> Iterator[Loaded]:
+    kinds: dict[str, Any] = {
+        "encoder": EmbeddingModel,
+        "ranker": Reranker,
+        "splade": SparseModel,
+        "colbert": LateInteractionModel,
+    }
+    models = {name: kind(directories.models[name], threads=2) for name, kind in kinds.items()}
+    yield Loaded(**models)
+    for model in models.values():
+        model.close()
+
+
+@pytest.fixture(scope="session")
+def client(loaded: Loaded) -> Iterator[Client]:
+    from fastembed_rt.server.app import App
+
+    with App(loaded.by_name()) as app:
+        client = Client(app)
+        yield client
+        client.close()

@@ -1,0 +1,226 @@
+"""Requests gathered into batches: which texts run together, whose turn it is, and what is not done any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.models.work import Prepared
+from fastembed_rt.run.batching import Limits
+from fastembed_rt.server.gather import Gatherer
+from fastembed_rt.server.jobs import DeadlineError, Job
+from fastembed_rt.text.tokenizer import Tokenized
+
+MOST = 100  # tokens of a batch
+
+
+class Runner:
+    """Runs batches, one after the other where `gate` says so; a row's result is its first id."""
+
+    def __init__(self, side_by_side: int = 1, *, padded: bool = False) -> None:
+        self.limits = Limits(MOST, padded=padded)
+        self.side_by_side = side_by_side
+        self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
+        self.gate = threading.Semaphore(0)
+        self.seconds = 0.0
+        self.faulty = -1
+
+    def run_batch(self, rows: Any, left_out: Any, *, alone: bool) -> Any:
+        self.batches.append([int(row[0]) for row in rows])
+        self.alone.append(alone)
+        self.gate.acquire(timeout=10)
+        time.sleep(self.seconds)
+        if any(row[0] == self.faulty for row in rows):
+            raise RuntimeError("a fault")
+        return np.array([[row[0]] for row in rows], dtype=np.float32)
+
+    def open(self) -> None:
+        self.gate.release(10_000)
+
+
+class Work:
+    """Texts are "ID TOKENS": a row of so many tokens that begins with the id."""
+
+    def tokenize(self, window: Any) -> Tokenized:
+        rows = []
+        for text in window.texts:
+            number, tokens = map(int, text.split())
+            if tokens == 0:
+                raise InvalidInputError("no tokens")
+            rows.append(np.full(tokens, number))
+        return Tokenized(rows, np.arange(len(rows)), len(rows), 0)
+
+    def boundaries(self, tokenized: Tokenized) -> Any:
+        return np.zeros(len(tokenized.ids), np.int64)
+
+    def finish(self, tokenized: Tokenized, results: Any) -> Any:
+        return results[:, 0].tolist()
+
+
+@pytest.fixture
+def gathering() -> Iterator[Callable[..., tuple[Runner, Gatherer, Callable[..., Job]]]]:
+    made: list[tuple[Runner, Gatherer]] = []
+
+    def make(*arguments: Any, **options: Any) -> tuple[Runner, Gatherer, Callable[..., Job]]:
+        runner = Runner(*arguments, **options)
+        gatherer = Gatherer(runner)  # type: ignore[arg-type]
+        made.append((runner, gatherer))
+
+        def submit(texts: list[str], seconds: float = 60.0) -> Job:
+            prepared = Prepared(Work(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
+            job = Job(prepared, texts, time.monotonic() + seconds)
+            gatherer.submit(job, sum(int(text.split()[1]) for text in texts))
+            return job
+
+        return runner, gatherer, submit
+
+    yield make
+    for runner, gatherer in made:
+        runner.open()
+        gatherer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    pytest.fail("it did not come to that")
+
+
+def test_requests_that_wait_run_in_one_batch(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        first = submit(["1 10"])
+        await until(lambda: runner.batches == [[1]])
+        others = [submit([f"{k} 10"]) for k in range(2, 9)]
+        runner.open()
+        assert await first.future == [[1.0]]
+        assert [await job.future for job in others] == [[[float(k)]] for k in range(2, 9)]
+        assert sorted(number for batch in runner.batches[1:] for number in batch) == [*range(2, 9)]
+        assert len(runner.batches) <= 3  # the thread may have tokenized some while the first was on its way
+        assert runner.alone[0]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_batch_is_over_the_bound_and_all_results_are_in_order(gathering: Any, padded: bool) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering(2, padded=padded)
+        runner.open()
+        random = np.random.default_rng(0)
+        lengths = {k: int(random.integers(1, 60)) for k in range(900)}
+        jobs = [submit([f"{k} {lengths[k]}" for k in range(start, start + 300)]) for start in (0, 300, 600)]
+        jobs += [submit([f"{k} 120"]) for k in (900, 901)]  # longer than a batch, on their own
+        found = [await job.future for job in jobs]
+        assert [number for parts in found for part in parts for number in part] == [float(k) for k in range(902)]
+        for batch in runner.batches:
+            tokens = [lengths.get(number, 120) for number in batch]
+            assert len(batch) == 1 or (max(tokens) * len(tokens) if padded else sum(tokens)) <= MOST
+
+    asyncio.run(scenario())
+
+
+def test_a_short_request_waits_for_no_long_one(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        runner.seconds = 0.01
+        runner.open()
+        long = submit([f"{k} 50" for k in range(400)])  # 200 batches
+        await until(lambda: len(runner.batches) > 3)
+        before = len(runner.batches)
+        assert await submit(["1000 5"]).future == [[1000.0]]
+        assert len(runner.batches) - before < 12
+        assert not long.future.done()
+        long.given_up = True
+
+    asyncio.run(scenario())
+
+
+def test_long_requests_take_turns(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        jobs = [submit([f"{first + k} 50" for k in range(40)]) for first in (0, 1000, 2000)]
+        await until(lambda: len(runner.batches) == 1)
+        runner.open()
+        await asyncio.gather(*(job.future for job in jobs))
+        owners = [batch[0] // 1000 for batch in runner.batches]
+        places = [[k for k, owner in enumerate(owners) if owner == number] for number in range(3)]
+        assert max(places[0]) > min(places[2])  # the last one began before the first was done
+        assert max(len(set(owners[k : k + 3])) for k in range(10, 20)) == 3
+
+    asyncio.run(scenario())
+
+
+def test_nothing_more_is_done_for_who_has_gone(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        long = submit([f"{k} 50" for k in range(2000)])
+        await until(lambda: len(runner.batches) == 1)
+        long.given_up = True
+        runner.open()
+        assert await submit([f"{k} 50" for k in range(5000, 5004)]).future == [[5000.0, 5001.0, 5002.0, 5003.0]]
+        assert len([batch for batch in runner.batches if batch[0] < 5000]) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_request_whose_time_is_over_is_not_begun(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        first = submit(["1 10"])
+        await until(lambda: len(runner.batches) == 1)
+        late = submit(["2 10"], seconds=0.01)
+        await asyncio.sleep(0.03)
+        runner.open()
+        await first.future
+        with pytest.raises(DeadlineError):
+            await late.future
+        assert runner.batches == [[1]]
+
+    asyncio.run(scenario())
+
+
+def test_one_requests_fault_is_not_anothers(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        runner.faulty = 3
+        first = submit(["1 10"])
+        await until(lambda: len(runner.batches) == 1)
+        jobs = [submit([f"{k} 10"]) for k in (2, 3, 4)]
+        wrong = submit(["5 0"])
+        runner.open()
+        await first.future
+        assert (await jobs[0].future, await jobs[2].future) == ([[2.0]], [[4.0]])
+        with pytest.raises(RuntimeError, match="a fault"):
+            await jobs[1].future
+        with pytest.raises(InvalidInputError, match="no tokens"):
+            await wrong.future
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_fails_when_it_is_closed(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, gatherer, submit = gathering()
+        running = submit(["1 10"])
+        await until(lambda: len(runner.batches) == 1)
+        waiting = submit([f"{k} 50" for k in range(10)])
+        gatherer.close()
+        runner.open()
+        assert await running.future == [[1.0]]
+        with pytest.raises(InvalidInputError, match="closed"):
+            await waiting.future
+        with pytest.raises(InvalidInputError, match="closed"):
+            submit(["2 10"])
+
+    asyncio.run(scenario())

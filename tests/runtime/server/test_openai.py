@@ -1,0 +1,92 @@
+"""OpenAI's routes: floats and base64, dimensions, token ids, models, errors in its shape."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from asgi_client import Client, float32
+
+from fastembed_rt.server.app import App
+
+TEXTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "new city light: 1 2 3"]
+
+
+def test_base64_is_encode_to_the_bit(client: Client, loaded: Any) -> None:
+    body = {"input": TEXTS, "model": "encoder", "encoding_format": "base64", "user": "somebody"}
+    answer = client.post("/v1/embeddings", body).json
+    found = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in answer["data"]]
+    np.testing.assert_array_equal(found, loaded.encoder.encode(TEXTS))
+    tokens = int(loaded.encoder.count_tokens(TEXTS).sum())
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert [(entry["object"], entry["index"]) for entry in answer["data"]] == [("embedding", k) for k in range(3)]
+    assert (answer["object"], answer["model"]) == ("list", "encoder")
+
+
+def test_numbers_are_those_of_float32(client: Client, loaded: Any) -> None:
+    for path in ("/v1/embeddings", "/embeddings"):
+        for text, vector in ((TEXTS[0], loaded.encoder.encode(TEXTS[0])), (TEXTS, loaded.encoder.encode(TEXTS))):
+            data = client.post(path, {"input": text, "dimensions": 0}).json["data"]
+            np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), np.atleast_2d(vector))
+
+
+def test_many_texts_are_numbered_through(client: Client) -> None:
+    data = client.post("/v1/embeddings", {"input": TEXTS * 60, "encoding_format": "base64"}).json["data"]
+    assert [entry["index"] for entry in data] == [*range(180)]
+    assert data[0]["embedding"] == data[177]["embedding"]
+
+
+def test_input_type_chooses_the_prompt(client: Client, loaded: Any) -> None:
+    for use, expected in (
+        ("query", loaded.encoder.encode_query),
+        ("search_document", loaded.encoder.encode_document),
+        ("clustering", loaded.encoder.encode),
+        ("red", lambda texts: loaded.encoder.encode(texts, prompt_name="red")),
+    ):
+        data = client.post("/v1/embeddings", {"input": TEXTS, "input_type": use}).json["data"]
+        np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), expected(TEXTS))
+
+
+def test_token_ids_are_refused_with_the_clients_switch(client: Client) -> None:
+    for given in ([1, 5, 4], [[1, 5, 4], [6]], ["a", [6]]):
+        answer = client.post("/v1/embeddings", {"input": given, "model": "encoder"})
+        assert answer.status == 422
+        assert "check_embedding_ctx_length=False" in answer.json["error"]["message"]
+        assert "--accept-token-ids" in answer.json["message"]
+
+
+def test_token_ids_of_the_model_are_taken_where_that_is_wanted(loaded: Any) -> None:
+    with App({"encoder": loaded.encoder}, accept_token_ids=True) as app:
+        client = Client(app)
+        tokens = [client.post("/tokenize", {"inputs": text}).json[0] for text in TEXTS]
+        whole = [[token["id"] for token in row] for row in tokens]
+        bare = [row[1:-1] for row in whole]
+        for given in (whole, bare, [TEXTS[0], *bare[1:]]):
+            data = client.post("/v1/embeddings", {"input": given}).json["data"]
+            np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), loaded.encoder.encode(TEXTS))
+        long = client.post("/v1/embeddings", {"input": bare[0] * 40}).json
+        assert long["usage"]["prompt_tokens"] == 40
+        outside = client.post("/v1/embeddings", {"input": [5, 2**30]})
+        assert outside.status == 422
+        assert "token ids outside 0 to" in outside.json["message"]
+        prompted = client.post("/v1/embeddings", {"input": [5], "prompt_name": "red"})
+        assert "take no prompt" in prompted.json["message"]
+        client.close()
+
+
+def test_models_by_name(client: Client, loaded: Any) -> None:
+    listed = client.get("/v1/models").json
+    assert [entry["id"] for entry in listed["data"]] == ["encoder", "ranker", "splade", "colbert"]
+    assert client.get("/models").json == listed
+    assert client.get("/v1/models/splade").json == listed["data"][2]
+    unknown = client.get("/v1/models/text-embedding-3-small")
+    assert unknown.status == 404
+    assert "models: encoder (embedding)" in unknown.json["error"]["message"]
+
+
+def test_errors_have_both_shapes(client: Client) -> None:
+    answer = client.post("/v1/embeddings", {"input": ["a", 3], "model": "encoder"})
+    message = "input[1]: expected a string, got a whole number"
+    about = {"message": message, "type": "invalid_request_error", "param": "input[1]", "code": "Validation"}
+    assert answer.json == {"error": about, "message": message, "type": "Validation", "code": 422}

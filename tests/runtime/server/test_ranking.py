@@ -1,0 +1,88 @@
+"""Rerank and scores as Cohere, Jina, vLLM and infinity have them; vectors as Cohere, vLLM and Hugging Face do."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from asgi_client import Client, float32
+from cross_encoders import reference_scores
+
+QUERY = "which dog runs ?"
+DOCUMENTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "new city light: 1 2 3"]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_by_score(client: Client, directories: Any, path: str) -> None:
+    scores = reference_scores(directories.checkpoints["ranker"], [(QUERY, text) for text in DOCUMENTS])
+    order = np.argsort(-scores).tolist()
+    body = {"query": QUERY, "documents": DOCUMENTS, "model": "ranker", "max_tokens_per_doc": None}
+    answer = client.post(path, body).json
+    assert [entry["index"] for entry in answer["results"]] == order
+    np.testing.assert_allclose([e["relevance_score"] for e in answer["results"]], scores[order], atol=1e-5)
+    assert answer["model"] == "ranker"
+    assert answer["usage"]["total_tokens"] > 0
+    assert "document" not in answer["results"][0]
+    best = client.post(path, {**body, "top_n": 1, "return_documents": True}).json["results"]
+    assert [(entry["index"], entry["document"]) for entry in best] == [(order[0], {"text": DOCUMENTS[order[0]]})]
+
+
+def test_documents_may_be_objects(client: Client) -> None:
+    body = {"query": QUERY, "documents": [{"text": text, "page": 3} for text in DOCUMENTS], "return_documents": True}
+    results = client.post("/v1/rerank", body).json["results"]
+    plain = client.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS}).json["results"]
+    assert [e["relevance_score"] for e in results] == [e["relevance_score"] for e in plain]
+    assert results[0]["document"] == {"text": DOCUMENTS[results[0]["index"]], "page": 3}
+
+
+def test_scores_of_pairs(client: Client, loaded: Any) -> None:
+    expected = loaded.ranker.predict([(QUERY, text) for text in DOCUMENTS], activation="sigmoid")
+    for body in (
+        {"text_1": QUERY, "text_2": DOCUMENTS, "model": "ranker"},
+        {"text_1": [QUERY] * 3, "text_2": DOCUMENTS},
+        {"queries": QUERY, "documents": DOCUMENTS},
+    ):
+        data = client.post("/score", body).json["data"]
+        np.testing.assert_array_equal(float32([entry["score"] for entry in data]), expected)
+    assert client.post("/score", {"text_1": ["a", "b"], "text_2": DOCUMENTS}).status == 422
+
+
+def test_scores_of_encoders(client: Client, loaded: Any) -> None:
+    left = [QUERY, "the old river", QUERY]
+    data = client.post("/v1/score", {"text_1": left, "text_2": DOCUMENTS, "model": "encoder"}).json["data"]
+    cosines = (loaded.encoder.encode_query(left) * loaded.encoder.encode_document(DOCUMENTS)).sum(axis=1)
+    np.testing.assert_allclose([entry["score"] for entry in data], cosines, atol=1e-6)
+    data = client.post("/score", {"text_1": left, "text_2": DOCUMENTS, "model": "colbert"}).json["data"]
+    queries, documents = loaded.colbert.encode_query(left), loaded.colbert.encode_document(DOCUMENTS)
+    expected = loaded.colbert.similarity(queries, documents).diagonal()
+    np.testing.assert_allclose([entry["score"] for entry in data], expected, rtol=1e-6)
+
+
+def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
+    body = {"model": "encoder", "texts": DOCUMENTS, "input_type": "search_query"}
+    answer = client.post("/v2/embed", body).json
+    expected = loaded.encoder.encode_query(DOCUMENTS)
+    np.testing.assert_array_equal(float32(answer["embeddings"]["float"]), expected)
+    assert (answer["texts"], answer["response_type"]) == (DOCUMENTS, "embeddings_by_type")
+    several = client.post("/v2/embed", {**body, "embedding_types": ["base64", "ubinary", "binary"]}).json["embeddings"]
+    np.testing.assert_array_equal([np.frombuffer(base64.b64decode(v), "<f4") for v in several["base64"]], expected)
+    for name in ("binary", "ubinary"):
+        stored = loaded.encoder.encode_query(DOCUMENTS, precision=name)
+        np.testing.assert_array_equal(several[name], stored)
+    refused = client.post("/v2/embed", {**body, "embedding_types": ["int8"]})
+    assert refused.status == 422
+    assert "needs ranges" in refused.json["message"]
+
+
+def test_pooling_classify_and_features(client: Client, loaded: Any) -> None:
+    data = client.post("/pooling", {"model": "encoder", "input": DOCUMENTS}).json["data"]
+    np.testing.assert_array_equal(float32([entry["data"] for entry in data]), loaded.encoder.encode(DOCUMENTS))
+    pairs = [[QUERY, text] for text in DOCUMENTS]
+    labels = client.post("/classify", {"model": "ranker", "input": pairs}).json["data"]
+    expected = loaded.ranker.predict([tuple(pair) for pair in pairs], activation="sigmoid")
+    np.testing.assert_array_equal(float32([row[0]["score"] for row in labels]), expected)
+    answer = client.post("/pipeline/feature-extraction/encoder", {"inputs": DOCUMENTS[:1]}).json
+    np.testing.assert_array_equal(float32(answer[0][0]), loaded.encoder.encode(DOCUMENTS[0]))
+    assert client.post("/pipeline/feature-extraction/none/such", {"inputs": DOCUMENTS}).status == 404
