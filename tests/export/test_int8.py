@@ -65,6 +65,7 @@ ONE_TOKEN = ("albert", "bert", "modernbert", "mpnet")
         ),
     ],
 )
+@pytest.mark.usefixtures("short_gate")  # what is compared here are all texts
 def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: str, pooling: str) -> None:
     changes = AS_DEEP_AS_OTHERS.get(model_type, {})
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40, **changes)
