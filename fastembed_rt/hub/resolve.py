@@ -137,10 +137,15 @@ def resolve_checkpoint(
     names = repository.listing(snapshot)
     if CARD in names:  # license and languages, which the export's card repeats
         repository.fetch(CARD, snapshot.name)
-    directories = dict.fromkeys(["", *_module_directories(snapshot, str(name))])
-    for file in names:
-        if _parent(file) in directories and file.endswith(TEXT_FILES) and not file.endswith(INDEX):
-            repository.fetch(file, snapshot.name)
+    directories: list[str] = []
+    found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name))]))
+    while found:
+        for file in names:
+            if _parent(file) in found and file.endswith(TEXT_FILES) and not file.endswith(INDEX):
+                repository.fetch(file, snapshot.name)
+        directories += found
+        deeper = [place for directory in found for place in _route_directories(snapshot, directory)]
+        found = [place for place in dict.fromkeys(deeper) if place not in directories]
     # Weights come last, the encoder's own at the very end: an interrupted snapshot shows it by lacking them.
     weights = [
         file
@@ -258,6 +263,20 @@ def _module_directories(snapshot: Path, name: str) -> list[str]:
             f"modules.json of '{name}' is not the list of modules that sentence-transformers writes "
             f"({type(error).__name__}: {error}); repair it or export a local copy"
         ) from error
+
+
+def _route_directories(snapshot: Path, directory: str) -> list[str]:
+    """Sub-directories of the modules of a Router (formerly Asym) in a directory; what is wrong the export says."""
+    for name in ("router_config.json", "config.json"):
+        try:
+            structure = json.loads((snapshot / directory / name).read_bytes())["structure"]
+            modules = [module for route in structure.values() for module in route]
+            return [
+                str(PurePosixPath(directory, module)) for module in modules if ".." not in PurePosixPath(module).parts
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return []
 
 
 def _adapter_weights(names: list[str], directory: str) -> list[str]:

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 from exports import contents, quick
 from fake_hub import FakeHub
+from inference_free import save_inference_free
 from tolerances import close
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, SparseModel
 from fastembed_rt.errors import FastembedRtError, MissingDependencyError, ModelNotFoundError
 
 NAME = "acme/tiny"
@@ -190,3 +192,13 @@ def test_the_token_goes_with_every_request(hub: FakeHub, made: Path) -> None:
     hub.add(NAME, contents(made), private_token="hf_right")
     opened(token="hf_right").close()
     assert {request.token for request in hub.requests if not request.path.startswith("/large/")} == {"hf_right"}
+
+
+def test_the_folders_of_routes_come_too(hub: FakeHub, tmp_path: Path) -> None:
+    made = save_inference_free(tmp_path / "made")
+    hub.add(NAME, contents(made))
+    with SparseModel.from_checkpoint(made, verify=False) as local, SparseModel.from_checkpoint(NAME) as model:
+        for encode in ("encode_query", "encode_document"):
+            found, wanted = getattr(model, encode)("a dog runs"), getattr(local, encode)("a dog runs")
+            np.testing.assert_array_equal(found.indices, wanted.indices)
+            np.testing.assert_array_equal(found.values, wanted.values)
