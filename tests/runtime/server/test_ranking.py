@@ -29,6 +29,14 @@ def test_documents_by_score(client: Client, directories: Any, path: str) -> None
     assert [(entry["index"], entry["document"]) for entry in best] == [(order[0], {"text": DOCUMENTS[order[0]]})]
 
 
+def test_infinitys_documents_are_strings(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "return_documents": True, "model": "default/not-specified"}
+    for path, more in (("/rerank", {"raw_scores": False}), ("/infinity/rerank", {}), ("/infinity/v1/rerank", {})):
+        results = client.post(path, {**body, **more}).json["results"]
+        assert [entry["document"] for entry in results] == [DOCUMENTS[entry["index"]] for entry in results]
+    assert client.post("/infinity/infinity/rerank", body).status == 404
+
+
 def test_documents_may_be_objects(client: Client) -> None:
     body = {"query": QUERY, "documents": [{"text": text, "page": 3} for text in DOCUMENTS], "return_documents": True}
     results = client.post("/v1/rerank", body).json["results"]
@@ -74,6 +82,16 @@ def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
     refused = client.post("/v2/embed", {**body, "embedding_types": ["int8"]})
     assert refused.status == 422
     assert "needs ranges" in refused.json["message"]
+
+
+def test_coheres_first_api_has_a_list_unless_types_are_named(client: Client, loaded: Any) -> None:
+    body = {"model": "encoder", "texts": DOCUMENTS, "input_type": "search_document", "embedding_types": None}
+    answer = client.post("/v1/embed", body).json
+    np.testing.assert_array_equal(float32(answer["embeddings"]), loaded.encoder.encode_document(DOCUMENTS))
+    assert (answer["texts"], answer["response_type"]) == (DOCUMENTS, "embeddings_floats")
+    typed = client.post("/v1/embed", {**body, "embedding_types": ["float"]}).json
+    assert typed["embeddings"] == {"float": answer["embeddings"]}
+    assert typed["response_type"] == "embeddings_by_type"
 
 
 def test_pooling_classify_and_features(client: Client, loaded: Any) -> None:
