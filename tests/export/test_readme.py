@@ -4,6 +4,8 @@ command line, the calls that they set side by side give the same, and their link
 from __future__ import annotations
 
 import ast
+import asyncio
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -92,6 +94,23 @@ def test_python_is_where_it_is_looked_for() -> None:
         assert set(fences) <= {"python", "sh", ""}, page
 
 
+def answers(app: Any) -> bool:
+    """Whether the mounted application gives vectors."""
+    body = json.dumps({"input": ["a dog runs"]}).encode()
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/vectors/v1/embeddings", "query_string": b"", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    found = json.loads(b"".join(message.get("body", b"") for message in sent))
+    return len(found["data"][0]["embedding"]) == DIMS
+
+
 @pytest.mark.parametrize("page", [page for page in CONTENTS if blocks(page, "python")])
 def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the top of a page to its end, with nothing before."""
@@ -115,6 +134,7 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
             and names["model"].stats.truncated == 1
             and names["whole"].shape == (DIMS,)
         ),
+        "server.md": lambda: answers(names["app"]),
         "int8.md": lambda: (names["model"].precision, names["model"].target) == ("int8", "cpu"),
         "stored-vectors.md": lambda: (
             names["bits"].shape == (3, 32) and names["codes"].shape == (3, DIMS) and names["codes"].dtype == np.int8
