@@ -32,7 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="model directory or hub repository [MODEL_ID, joined by commas]"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="model directory, checkpoint or hub repository [MODEL_ID, joined by commas]",
     )
 
     def option(flag: str, variable: str, what: str, **settings: Any) -> None:

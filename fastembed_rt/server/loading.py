@@ -10,7 +10,9 @@ from typing import Any
 from .. import manifest
 from ..hub import resolve
 from ..manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
+from ..models import checkpoint
 from ..models.base import LoadedModel
+from ..system.progress import watched
 from .models import Models, Served, own_names
 
 MODULES = {EMBEDDING: "embedding", RERANKING: "reranker", SPARSE: "sparse", LATE_INTERACTION: "late_interaction"}
@@ -29,7 +31,7 @@ def load(
     """Models that are loaded, `NAME=MODEL` or MODEL each.
 
     Args:
-        wanted: which.
+        wanted: which: model directories, or checkpoints, exported once into the cache; or their names on the hub.
         aliases: other names of the first.
         token_ids: inputs may be ids of a model's own tokenizer.
         default_prompt_name: of embedding models, where a request names none.
@@ -54,11 +56,15 @@ def _served(entry: str, aliases: list[str], *, token_ids: bool, options: dict[st
     given, sign, source = entry.partition("=")
     if not sign:
         given, source = "", entry
-    hub = {key: options.get(key) for key in ("revision", "token", "cache_dir") if options.get(key) is not None}
-    path = resolve.resolve_model(source, files=_none, local_files_only=options.get("local_files_only", False), **hub)
+    given_options = {key: value for key, value in options.items() if value is not None}
+    hub = {key: given_options[key] for key in checkpoint.HUB if key in given_options}
+    exported = checkpoint.find(source, {**given_options, "show_progress": watched()})  # None: it is a model directory's
+    path = resolve.resolve_model(source, files=_none, **hub) if exported is None else exported
     task = manifest.read(path).task
     kind = getattr(import_module(f"..models.{MODULES[task]}", __package__), CLASSES[task])
-    model: LoadedModel = kind(source, **{key: value for key, value in options.items() if value is not None})
+    if exported is not None:
+        given_options = {key: value for key, value in given_options.items() if key not in checkpoint.HUB}
+    model: LoadedModel = kind(exported or source, **given_options)
     name = given or (Path(source).resolve().name if Path(source).is_dir() else source)
     return Served(name, model, aliases=[*aliases, *own_names(model)], token_ids=token_ids)
 
