@@ -169,3 +169,17 @@ def test_a_host_that_others_reach_without_a_key_is_warned_of(loaded: Any) -> Non
         for listening in [Listening(host=host)]
     }
     assert [case for case, said in warned.items() if said] == [("0.0.0.0", False)]
+
+
+def test_a_checkpoint_is_exported_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cross_encoders import save_classifier
+
+    from fastembed_rt.server.loading import load
+
+    monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))
+    checkpoint = save_classifier(tmp_path / "my-reranker")
+    (served,) = load([str(checkpoint)], threads=1).all
+    assert (served.name, served.task) == ("my-reranker", "reranking")
+    assert served.model.path.is_relative_to((tmp_path / "cache").resolve())
+    served.close()
+    served.model.close()
