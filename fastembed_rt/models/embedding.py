@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,10 @@ from ..manifest import EMBEDDING
 from ..run.session import UNNORMALIZED
 from ..system.progress import progress
 from ..text.columns import Texts
-from ..text.tokenizer import Tokenized, check_iterable, check_texts, counted
-from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import check_iterable, check_texts, counted
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, windows
 from ..vectors import quantized
-from ..vectors.dense import Vectors, chunk_means
+from ..vectors.dense import Vectors
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
 from .answers import answered
@@ -28,33 +28,12 @@ from .opening import LoadOptions, Source, documented
 from .options import Settings, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
+from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output
 from .shared import Arrival
 from .stats import EncodeStats
 from .work import Prepared, Work
 
-SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
-
-
-class EncodeOptions(TypedDict, total=False):
-    """What `encode` takes beside texts and gives an array for; its docstring says what each is."""
-
-    prompt_name: str | None
-    prompt: str | None
-    truncate_dim: int | None
-    normalize: bool | None
-    show_progress_bar: bool | None
-    precision: str
-    ranges: npt.ArrayLike | None
-    calibration_embeddings: npt.ArrayLike | None
-    on_null: str
-
-
-class OtherOptions(EncodeOptions, total=False):
-    """What makes something else of it: `Encoded`, or `TokenVectors`."""
-
-    return_tokens: bool
-    output: str
 
 
 class EmbeddingModel(WithRoles):
@@ -216,7 +195,7 @@ class EmbeddingModel(WithRoles):
         if output != SENTENCE:
             from .token_states import encode_tokens  # only here: few calls want it
 
-            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
+            check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
             settings = self._settings(prompt_name, prompt, None, None)
             return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
@@ -235,7 +214,7 @@ class EmbeddingModel(WithRoles):
         single = isinstance(inputs, str)
         count, texts = counted(inputs)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        work: Work[Vectors] = _Call(self, settings)
+        work: Work[Vectors] = SentencesCall(self._tokenizer, settings)
         counting: Counted[Vectors] | None = None
         if return_tokens or on_null != ERROR:
             work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
@@ -339,13 +318,9 @@ class EmbeddingModel(WithRoles):
 
             encoder = token_encoder(self)
             tokenizer = encoder._tokenizer.with_policy(truncation, truncation_side)
-            states = TokensCall(encoder, settings)
-            states._tokenizer = tokenizer
-            return encoder._prepared(states, tokenizer, settings.prompt)
+            return encoder._prepared(TokensCall(encoder, settings, tokenizer), tokenizer, settings.prompt)
         tokenizer = self._tokenizer.with_policy(truncation, truncation_side)
-        work = _Call(self, settings)
-        work._tokenizer = tokenizer
-        return self._prepared(work, tokenizer, settings.prompt)
+        return self._prepared(SentencesCall(tokenizer, settings), tokenizer, settings.prompt)
 
     @overload
     async def aencode(self, inputs: Texts, **options: Unpack[EncodeOptions]) -> Array: ...
@@ -410,7 +385,7 @@ class EmbeddingModel(WithRoles):
         if output != SENTENCE:
             from .token_states import embed_tokens
 
-            _check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
+            check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
             settings = self._settings(prompt_name, prompt, None, None)
             return embed_tokens(self, check_iterable(inputs), settings, on_null)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
@@ -421,7 +396,7 @@ class EmbeddingModel(WithRoles):
         return vectors if precision == FLOAT32 else map(to_store, vectors)
 
     def _stream(self, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Vectors]:
-        work, _ = asked(_Call(self, settings), on_null, lambda: 0.0, return_tokens=False)
+        work, _ = asked(SentencesCall(self._tokenizer, settings), on_null, lambda: 0.0, return_tokens=False)
         return self._one_by_one(windows(inputs, STREAM_TEXTS, nulls=on_null != ERROR), work)
 
     @answered
@@ -498,46 +473,3 @@ class EmbeddingModel(WithRoles):
 
     def _dim(self, wanted: int) -> int:
         return positive("truncate_dim", wanted, self.manifest.dim, self.manifest.dim)
-
-
-class _Call:
-    """Texts of one call to an embedding model."""
-
-    def __init__(self, model: EmbeddingModel, settings: Settings) -> None:
-        self._tokenizer = model._tokenizer
-        self._again = settings.normalized_already
-        self._settings = settings
-
-    def tokenize(self, window: Window) -> Tokenized:
-        return self._tokenizer(window.texts, self._settings.prompt, window.first)
-
-    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
-        return tokenized.left_out(self._settings.prompt_tokens)
-
-    def finish(self, tokenized: Tokenized, results: Vectors) -> Vectors:
-        return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=self._again))
-
-
-def _check_output(
-    output: str,
-    truncate_dim: int | None,
-    normalize: bool | None,
-    precision: str,
-    ranges: npt.ArrayLike | None,
-    calibration_embeddings: npt.ArrayLike | None,
-) -> None:
-    """Raise InvalidInputError unless a call wants vectors of tokens, and nothing of them that they do not have."""
-    if output != TOKENS:
-        raise InvalidInputError(f"output {output!r} is not known; known: {SENTENCE}, {TOKENS}")
-    foreign = {
-        "truncate_dim": truncate_dim,
-        "normalize": normalize,
-        "ranges": ranges,
-        "calibration_embeddings": calibration_embeddings,
-        "precision": None if precision == FLOAT32 else precision,
-    }
-    given = [name for name, value in foreign.items() if value is not None]
-    if given:
-        raise InvalidInputError(
-            f"{given[0]} is for vectors of texts; output={TOKENS!r} gives the encoder's states as they are"
-        )

@@ -18,14 +18,15 @@ from ..run import batching
 from ..run.contract import Split
 from ..text.columns import Texts
 from ..text.pieces import Pieces, pieces
-from ..text.tokenizer import Tokenized, check_texts
+from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.dense import Vectors
-from .embedding import TOKENS, EmbeddingModel
+from .embedding import EmbeddingModel
 from .extras import asked, lists
 from .late_interaction import feeds, split
 from .opening import Source, chosen_variant
 from .options import Settings
+from .sentences import TOKENS
 
 Spans = npt.NDArray[np.int64]  # (spans, 2): first character, and the one behind the last
 
@@ -148,8 +149,14 @@ def encode_spans(
 class TokensCall:
     """Texts of one call for the vectors of their tokens."""
 
-    def __init__(self, encoder: TokenEncoder, settings: Settings, overlap: int | None = None) -> None:
-        self._tokenizer = encoder._tokenizer
+    def __init__(
+        self,
+        encoder: TokenEncoder,
+        settings: Settings,
+        tokenizer: TextTokenizer | None = None,
+        overlap: int | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer or encoder._tokenizer
         self._prompt = settings.prompt
         self._overlap = overlap
         self._width = encoder.graph.dim
@@ -184,7 +191,7 @@ class SpansCall(TokensCall):
     """Texts of one call for the vectors of their spans."""
 
     def __init__(self, encoder: TokenEncoder, settings: Settings, overlap: int, spans: Sequence[Any]) -> None:
-        super().__init__(encoder, settings, overlap)
+        super().__init__(encoder, settings, overlap=overlap)
         self._settings = replace(settings, normalized_already=False)
         self._spans = spans
         self._checked: dict[int, list[Spans]] = {}  # by identity of what is tokenized: the next window is so ahead
