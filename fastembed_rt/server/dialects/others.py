@@ -1,4 +1,4 @@
-"""Cohere's /v2/embed, vLLM's /pooling, /classify, and the feature extraction of Hugging Face's inference API."""
+"""Cohere's /v2/embed and /v1/embed, vLLM's /pooling, /classify, and the feature extraction of Hugging Face's inference API."""
 
 from __future__ import annotations
 
@@ -54,7 +54,15 @@ FEATURE_LISTS: Schema = {"type": "array", "items": {"type": "array", "items": {"
 
 async def cohere_embed(exchange: Exchange, value: Any) -> bytes:
     """Vectors of texts, by type."""
-    body = checked(COHERE_EMBED, value)
+    return await _cohere_embed(exchange, checked(COHERE_EMBED, value), "2")
+
+
+async def cohere_embed_v1(exchange: Exchange, value: Any) -> bytes:
+    """Vectors of texts: by type where types are named, else a list."""
+    return await _cohere_embed(exchange, checked(COHERE_EMBED, value), "1")
+
+
+async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) -> bytes:
     tei.not_empty(body["texts"], "texts")
     served = exchange.find(body, EMBEDDING)
     policy, side = CUTS[body["truncate"]]
@@ -82,19 +90,20 @@ async def cohere_embed(exchange: Exchange, value: Any) -> bytes:
         "binary": lambda some: quantized.form("binary", width)(some).tolist(),
         "ubinary": lambda some: quantized.form("ubinary", width)(some).tolist(),
     }
+    about = {
+        "id": exchange.request_id,
+        "texts": body["texts"],
+        "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": exchange.tokens}},
+    }
+    if version == "1" and not body["embedding_types"]:
+        about["response_type"] = "embeddings_floats"
+        return dumped(about)[:-1] + b',"embeddings":' + await listed(vectors) + b"}"
     made = []
     for name in types:
         make = written[name]
         made.append(dumped(name) + b":" + await listed(vectors, lambda some, make=make: dumped(make(some))))  # type: ignore[misc]
-    about = dumped(
-        {
-            "id": exchange.request_id,
-            "texts": body["texts"],
-            "response_type": "embeddings_by_type",
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": exchange.tokens}},
-        }
-    )
-    return about[:-1] + b',"embeddings":{' + b",".join(made) + b"}}"
+    about["response_type"] = "embeddings_by_type"
+    return dumped(about)[:-1] + b',"embeddings":{' + b",".join(made) + b"}}"
 
 
 async def pooling(exchange: Exchange, value: Any) -> bytes:
@@ -137,6 +146,7 @@ def routes() -> list[Route]:
         Route(method="POST", path=path, handler=posted(answer), body=body, error=error, group=group, says=says)
         for path, answer, body, group, says in (
             ("/v2/embed", cohere_embed, COHERE_EMBED, "Cohere", "Vectors of texts"),
+            ("/v1/embed", cohere_embed_v1, COHERE_EMBED, "Cohere", "Vectors of texts, as its first API has them"),
             ("/pooling", pooling, POOLING, "vLLM", "Vectors of texts or of their tokens"),
             ("/classify", classify, CLASSIFY, "infinity", "Labels of pairs of texts"),
         )

@@ -76,6 +76,16 @@ def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
     assert "needs ranges" in refused.json["message"]
 
 
+def test_coheres_first_api_has_a_list_unless_types_are_named(client: Client, loaded: Any) -> None:
+    body = {"model": "encoder", "texts": DOCUMENTS, "input_type": "search_document", "embedding_types": None}
+    answer = client.post("/v1/embed", body).json
+    np.testing.assert_array_equal(float32(answer["embeddings"]), loaded.encoder.encode_document(DOCUMENTS))
+    assert (answer["texts"], answer["response_type"]) == (DOCUMENTS, "embeddings_floats")
+    typed = client.post("/v1/embed", {**body, "embedding_types": ["float"]}).json
+    assert typed["embeddings"] == {"float": answer["embeddings"]}
+    assert typed["response_type"] == "embeddings_by_type"
+
+
 def test_pooling_classify_and_features(client: Client, loaded: Any) -> None:
     data = client.post("/pooling", {"model": "encoder", "input": DOCUMENTS}).json["data"]
     np.testing.assert_array_equal(float32([entry["data"] for entry in data]), loaded.encoder.encode(DOCUMENTS))
