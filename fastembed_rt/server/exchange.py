@@ -25,6 +25,7 @@ Receive = Callable[[], Any]
 Headers = list[tuple[bytes, bytes]]
 WATCH_AFTER = 0.1  # seconds of waiting after which it is looked whether the client is still there
 VECTORS_AT_ONCE = 64  # written as JSON between two looks at other connections
+UNNAMED = ("", "default/not-specified")  # models of clients that were told none; the latter is infinity's
 JSON = b"application/json"
 _prefix = uuid.uuid4().hex[:8]
 _numbers = itertools.count(1)
@@ -57,6 +58,7 @@ class Exchange:
         self.model: str | None = None  # said by the path
         self.role: str | None = None
         self.prompt_name: str | None = None
+        self.infinity = False  # the path asks for answers as infinity has them
         self.variable = ""  # what stands in the path in the place of a name
         self._request_id = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -136,6 +138,8 @@ class Exchange:
     def find(self, body: dict[str, Any], *tasks: str) -> Served:
         """The model that the body or the path names, or the first of these tasks."""
         name = body.get("model")
+        if name in UNNAMED:
+            name = None
         return self.app.models.find(self.model if name is None else name, tasks)
 
     @property

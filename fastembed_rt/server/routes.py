@@ -13,6 +13,7 @@ from .schema import Body, Schema
 Handler = Callable[[Exchange], Awaitable[Response]]
 WriteError = Callable[[ApiError], bytes]
 ROLES = ("query", "document")
+INFINITY = "infinity"  # in front of a path: answers as that server has them, where others' differ
 
 
 def plain_error(error: ApiError) -> bytes:
@@ -61,7 +62,8 @@ class Table:
     def find(self, exchange: Exchange, method: str, path: str) -> Route:
         """The route, with what the path says of model, role and prompt in the exchange.
 
-        A path may begin with a model's name, a role or the name of a prompt: /query/v1/embeddings.
+        A path may begin with a model's name, a role, the name of a prompt or a dialect: /query/v1/embeddings.
+        One of these alone stands for / behind it, as of an endpoint of Hugging Face.
 
         Raises:
             ApiError: no such path, or not with this method.
@@ -79,15 +81,15 @@ class Table:
             if path.startswith(prefix) and len(path) > len(prefix):
                 exchange.variable = path[len(prefix) :]
                 return methods
-        first, slash, rest = path[1:].partition("/")
-        if not slash:
-            raise ApiError("NotFound", "no such path; GET / lists them")
+        first, _, rest = path[1:].partition("/")
         if self._models.known(first) and exchange.model is None:
             exchange.model = first
         elif first in ROLES and exchange.role is None:
             exchange.role = first
+        elif first == INFINITY and not exchange.infinity:
+            exchange.infinity = True
         elif exchange.prompt_name is None and any(first in served.model.prompts for served in self._models.all):
             exchange.prompt_name = first
         else:
-            raise ApiError("NotFound", "no such path; GET / lists them")
-        return self._exact.get(slash + rest) or self._behind(exchange, slash + rest)
+            raise ApiError("NotFound", "no such path; GET /openapi.json lists them")
+        return self._exact.get(f"/{rest}") or self._behind(exchange, f"/{rest}")

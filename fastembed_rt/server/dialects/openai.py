@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...manifest import EMBEDDING
+from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ..errors import ApiError
 from ..exchange import Exchange, Response, checked, dumped, listed
 from ..inputs import Inputs
@@ -54,10 +54,14 @@ ANSWER: Schema = {
 }
 
 
+CAPABILITIES = {EMBEDDING: ["embed"], RERANKING: ["rerank", "classify"], SPARSE: [], LATE_INTERACTION: ["rerank"]}
+
+
 def error(problem: ApiError) -> bytes:
-    """OpenAI's shape, and beside it the keys that text-embeddings-inference has on these routes."""
+    """OpenAI's shape; beside it text-embeddings-inference's keys on these routes, and Jina's and infinity's `detail`."""
     about = {"message": problem.message, "type": problem.openai_type, "param": problem.param, "code": problem.kind}
-    return dumped({"error": about, "message": problem.message, "type": problem.kind, "code": problem.status})
+    beside = {"message": problem.message, "type": problem.kind, "code": problem.status, "detail": problem.message}
+    return dumped({"error": about, **beside})
 
 
 async def embeddings(exchange: Exchange, value: Any) -> bytes:
@@ -114,6 +118,16 @@ async def models(exchange: Exchange) -> Response:
     return Response(dumped({"object": "list", "data": [entry(exchange, name) for name in exchange.app.names]}))
 
 
+async def infinity_models(exchange: Exchange) -> Response:
+    """The same for infinity's client, which refuses an entry without `stats` and another owner."""
+    data = []
+    for name in exchange.app.names:
+        served = exchange.app.models.find(name)
+        about = {"owned_by": "infinity", "backend": served.model.target, "capabilities": CAPABILITIES[served.task]}
+        data.append({**entry(exchange, name), **about, "stats": {}})
+    return Response(dumped({"object": "list", "data": data}))
+
+
 async def model(exchange: Exchange) -> Response:
     """One of them."""
     return Response(dumped(entry(exchange, exchange.app.models.find(exchange.variable).name)))
@@ -142,7 +156,7 @@ def routes() -> list[Route]:
     ]
     for path, handler, says in (
         ("/v1/models", models, "What is served"),
-        ("/models", models, "What is served"),
+        ("/models", infinity_models, "What is served, as infinity says it"),
         ("/v1/models/{}", model, "One model"),
     ):
         made.append(

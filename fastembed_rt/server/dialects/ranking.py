@@ -48,7 +48,7 @@ RESULT: Schema = {
     "properties": {
         "index": {"type": "integer"},
         "relevance_score": {"type": "number"},
-        "document": {"type": "object", "properties": {"text": {"type": "string"}}},
+        "document": {"anyOf": [{"type": "object", "properties": {"text": {"type": "string"}}}, {"type": "string"}]},
     },
     "required": ["index", "relevance_score"],
 }
@@ -82,11 +82,14 @@ async def rerank(exchange: Exchange, value: Any) -> bytes:
     tei.not_empty(texts, "documents")
     served = exchange.find(body, RERANKING, LATE_INTERACTION)
     scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"])
+    # infinity's are strings where others' are objects; of the clients that send documents only its own has raw_scores.
+    plain = exchange.infinity or "raw_scores" in value
     results = []
     for k in best_first(scores)[: body["top_n"] or None]:
         result: dict[str, Any] = {"index": k, "relevance_score": scores[k]}
         if body["return_documents"]:
-            result["document"] = body["documents"][k][1]
+            text, document = body["documents"][k]
+            result["document"] = text if plain else document
         results.append(result)
     return dumped(
         {

@@ -78,7 +78,11 @@ def test_token_ids_of_the_model_are_taken_where_that_is_wanted(loaded: Any) -> N
 def test_models_by_name(client: Client, loaded: Any) -> None:
     listed = client.get("/v1/models").json
     assert [entry["id"] for entry in listed["data"]] == ["encoder", "ranker", "splade", "colbert"]
-    assert client.get("/models").json == listed
+    infinitys = client.get("/models").json["data"]  # its client wants `stats` and this owner
+    assert [(entry["id"], entry["owned_by"], entry["stats"]) for entry in infinitys] == [
+        (entry["id"], "infinity", {}) for entry in listed["data"]
+    ]
+    assert [entry["capabilities"] for entry in infinitys] == [["embed"], ["rerank", "classify"], [], ["rerank"]]
     assert client.get("/v1/models/splade").json == listed["data"][2]
     unknown = client.get("/v1/models/text-embedding-3-small")
     assert unknown.status == 404
@@ -89,4 +93,5 @@ def test_errors_have_both_shapes(client: Client) -> None:
     answer = client.post("/v1/embeddings", {"input": ["a", 3], "model": "encoder"})
     message = "input[1]: expected a string, got a whole number"
     about = {"message": message, "type": "invalid_request_error", "param": "input[1]", "code": "Validation"}
-    assert answer.json == {"error": about, "message": message, "type": "Validation", "code": 422}
+    beside = {"message": message, "type": "Validation", "code": 422, "detail": message}
+    assert answer.json == {"error": about, **beside}

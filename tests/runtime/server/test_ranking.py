@@ -29,6 +29,14 @@ def test_documents_by_score(client: Client, directories: Any, path: str) -> None
     assert [(entry["index"], entry["document"]) for entry in best] == [(order[0], {"text": DOCUMENTS[order[0]]})]
 
 
+def test_infinitys_documents_are_strings(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "return_documents": True, "model": "default/not-specified"}
+    for path, more in (("/rerank", {"raw_scores": False}), ("/infinity/rerank", {}), ("/infinity/v1/rerank", {})):
+        results = client.post(path, {**body, **more}).json["results"]
+        assert [entry["document"] for entry in results] == [DOCUMENTS[entry["index"]] for entry in results]
+    assert client.post("/infinity/infinity/rerank", body).status == 404
+
+
 def test_documents_may_be_objects(client: Client) -> None:
     body = {"query": QUERY, "documents": [{"text": text, "page": 3} for text in DOCUMENTS], "return_documents": True}
     results = client.post("/v1/rerank", body).json["results"]
