@@ -97,7 +97,8 @@ class Served:
         if self.task == RERANKING:
             labels = dict(enumerate(self.model.labels))
             kind = "reranker" if len(labels) == 1 else "classifier"
-            return {kind: {"id2label": {str(k): label for k, label in labels.items()}}}
+            numbers = {label: k for k, label in labels.items()}
+            return {kind: {"id2label": {str(k): label for k, label in labels.items()}, "label2id": numbers}}
         pooling = {"sparse": "splade", "late_interaction": "none"}.get(self.task, "+".join(self.model.manifest.pooling))
         return {"embedding": {"pooling": pooling}}
 

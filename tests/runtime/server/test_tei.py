@@ -157,10 +157,10 @@ def test_vertex_holds_several_bodies(client: Client, loaded: Any) -> None:
     assert client.post("/vertex", {"instances": [body]}).status == 422
 
 
-@pytest.mark.parametrize("path", ["/", "/invocations"])
+@pytest.mark.parametrize("path", ["/", "/invocations", "/encoder", "/encoder/"])
 def test_the_route_of_the_task(client: Client, loaded: Any, path: str) -> None:
     np.testing.assert_array_equal(vectors(client.post(path, {"inputs": TEXTS})), loaded.encoder.encode(TEXTS))
-    sparse = client.post(path, {"inputs": TEXTS, "model": "splade"})
+    sparse = client.post(path.replace("encoder", "splade"), {"inputs": TEXTS, "model": "splade"})
     assert {"index", "value"} == set(sparse.json[0][0])
 
 
@@ -169,7 +169,8 @@ def test_info_says_what_runs(client: Client, loaded: Any) -> None:
     assert about["model_type"] == {"embedding": {"pooling": "mean"}}
     assert (about["max_input_length"], about["max_batch_tokens"]) == (40, loaded.encoder.max_batch_tokens)
     assert [entry["task"] for entry in about["models"]] == ["embedding", "reranking", "sparse", "late_interaction"]
-    assert about["models"][1]["model_type"] == {"reranker": {"id2label": {"0": loaded.ranker.labels[0]}}}
+    label = loaded.ranker.labels[0]
+    assert about["models"][1]["model_type"] == {"reranker": {"id2label": {"0": label}, "label2id": {label: 0}}}
 
 
 def test_answers_carry_counts_and_times(client: Client, loaded: Any) -> None:
