@@ -26,6 +26,7 @@ help:
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
+	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
 	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
@@ -104,6 +105,35 @@ $(INTEROP)/.ready: Makefile
 	$(INTEROP)/onnxruntime/bin/pip install --quiet onnxruntime tokenizers
 	cd $(INTEROP)/node && npm init --yes >npm.log && \
 		npm install --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.2 >>npm.log
+	@touch $@
+
+# Other projects' clients against `fastembed-rt serve` on loopback, each in an environment of its own under build/clients
+# (2.5 gigabytes, and Node 20). With FASTEMBED_RT_REAL, a folder that has minilm, that checkpoint is served too.
+# CLIENTS_ONLY adds arguments, such as CLIENTS_ONLY='-k litellm'.
+.PHONY: clients
+CLIENTS := build/clients
+clients: $(TEST)/.ready $(CLIENTS)/.ready
+	FASTEMBED_RT_CLIENTS=$(CURDIR)/$(CLIENTS) $(TEST)/bin/pytest -m clients tests/clients $(CLIENTS_ONLY)
+
+# langchain-cohere takes cohere 5, the newest is 7. Versions of docs/clients.md.
+$(CLIENTS)/.ready: Makefile
+	mkdir -p $(CLIENTS)/node
+	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis; do \
+		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
+	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1
+	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1
+	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.6.0 \
+		llama-index-embeddings-text-embeddings-inference==0.6.0 llama-index-postprocessor-jinaai-rerank==0.6.0 \
+		llama-index-postprocessor-tei-rerank==0.6.0
+	$(CLIENTS)/haystack/bin/pip install --quiet haystack-ai==3.4.1 huggingface-api-haystack==3.1.0 \
+		cohere-haystack==11.0.0 huggingface_hub==2.4.0
+	$(CLIENTS)/cohere/bin/pip install --quiet cohere==7.3.1
+	$(CLIENTS)/infinity/bin/pip install --quiet infinity-client==0.0.78
+	$(CLIENTS)/chroma/bin/pip install --quiet chromadb==1.5.9 openai==3.57.0
+	$(CLIENTS)/schemathesis/bin/pip install --quiet schemathesis==4.32.5
+	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
+		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @langchain/openai@1.5.8 \
+		@langchain/core@1.4.0 cohere-ai@8.1.0 @huggingface/inference@4.13.30 >>npm.log
 	@touch $@
 
 # Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.

@@ -38,6 +38,7 @@ class Expected:
     shorter: Any
     scores: Any  # (n,) of the reranker
     ubinary: Any
+    sparse: Any  # vectors of the sparse model
 
 
 def vectors(kind: str = "encoded", count: int | None = None, times: int = 1) -> Check:
@@ -46,6 +47,19 @@ def vectors(kind: str = "encoded", count: int | None = None, times: int = 1) -> 
     def check(gave: Any, expected: Expected) -> None:
         wanted = np.concatenate([getattr(expected, kind)[:count]] * times)
         np.testing.assert_array_equal(np.array(gave, dtype=np.float32), wanted)
+
+    return check
+
+
+def sparse(count: int | None = None) -> Check:
+    """Exactly the model's indices and values, `count` first of the vectors."""
+
+    def check(gave: Any, expected: Expected) -> None:
+        wanted = expected.sparse[:count]
+        assert len(gave) == len(wanted)
+        for (indices, values), vector in zip(gave, wanted, strict=True):
+            assert indices == vector.indices.tolist()
+            np.testing.assert_array_equal(np.array(values, dtype=np.float32), vector.values)
 
     return check
 
@@ -151,7 +165,6 @@ class Client:
         offline = {
             "ANONYMIZED_TELEMETRY": "false",
             "HAYSTACK_TELEMETRY_ENABLED": "false",
-            "HF_HUB_OFFLINE": "1",
             "LITELLM_LOCAL_MODEL_COST_MAP": "true",
             "NO_PROXY": "127.0.0.1",
         }
@@ -267,12 +280,6 @@ CLIENTS = (
         },
     ),
     Client(
-        "langchain-huggingface",
-        "langchain",
-        "langchain_huggingface_endpoint.py",
-        {"vectors": vectors(), "one": FIRST, "wrong_key": Raises("HfHubHTTPError", 401)},
-    ),
-    Client(
         "cohere",
         "cohere",
         "cohere_python.py",
@@ -311,10 +318,13 @@ CLIENTS = (
             **dict.fromkeys(("openai_documents", "tei_documents"), vectors()),
             **dict.fromkeys(("openai_text", "tei_text"), FIRST),
             "tei_documents_as_by_default": unnormalized,
-            "ranker": ranked(2),
+            "sparse_documents": sparse(),
+            "sparse_text": sparse(1),
+            "cohere_text": vectors("queries", 1),
+            **dict.fromkeys(("ranker", "cohere_ranker"), ranked(2)),
             "ranker_raw": order,
             "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
-            "wrong_key": Raises("HTTPStatusError", 401),
+            "wrong_key": Raises("RuntimeError", None, KEYS),
         },
     ),
     Client(
@@ -351,7 +361,7 @@ CLIENTS = (
         "infinity",
         "infinity_python.py",
         {
-            **dict.fromkeys(("vectors", "as_it_is_written"), vectors()),
+            **dict.fromkeys(("vectors", "without_a_model"), vectors()),
             "ranked": ranked(),
             "ranked_documents": texts_in_order,
             "listed": model_names,

@@ -20,7 +20,7 @@ from sparse_encoders import save_splade
 
 from clients.clients import CLIENTS, Client, Expected, check
 from clients.served import serving
-from fastembed_rt import EmbeddingModel, Reranker
+from fastembed_rt import EmbeddingModel, Reranker, SparseModel
 
 REAL = Path(os.environ.get("FASTEMBED_RT_REAL", "."))
 ENCODERS = ["tiny", *(["minilm"] if (REAL / "minilm" / "config.json").is_file() else [])]
@@ -51,7 +51,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     quick(checkpoint, models["encoder"])
     quick(save_cross_encoder(work / "tiny-ranker"), models["ranker"])
     quick(save_splade(work / "tiny-splade"), models["splade"])
-    with EmbeddingModel(models["encoder"], threads=2) as encoder, Reranker(models["ranker"], threads=2) as ranker:
+    with (
+        EmbeddingModel(models["encoder"], threads=2) as encoder,
+        Reranker(models["ranker"], threads=2) as ranker,
+        SparseModel(models["splade"], threads=2) as splade,
+    ):
         dimensions = encoder.dim // 3
         expected = Expected(
             texts=TEXTS,
@@ -64,6 +68,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             shorter=encoder.encode(TEXTS, truncate_dim=dimensions),
             scores=ranker.predict([(QUERY, text) for text in TEXTS], activation="sigmoid"),
             ubinary=encoder.encode(TEXTS, precision="ubinary"),
+            sparse=splade.encode(TEXTS),
         )
     limits = ["--max-client-batch-size", str(MANY), "--payload-limit", str(LARGE)]
     keys = work / "keys"

@@ -2,14 +2,17 @@
 
 from calls import CASE, KEY, QUERY, TEXTS, URL, call, told
 from haystack import Document
-from haystack.components.embedders import (
+from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
+from haystack.utils import Secret
+from haystack_integrations.components.embedders.cohere import CohereTextEmbedder
+from haystack_integrations.components.embedders.huggingface_api import (
     HuggingFaceAPIDocumentEmbedder,
     HuggingFaceAPITextEmbedder,
-    OpenAIDocumentEmbedder,
-    OpenAITextEmbedder,
+    HuggingFaceTEISparseDocumentEmbedder,
+    HuggingFaceTEISparseTextEmbedder,
 )
-from haystack.components.rankers import HuggingFaceTEIRanker
-from haystack.utils import Secret
+from haystack_integrations.components.rankers.cohere import CohereRanker
+from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
 
 key = Secret.from_token(KEY)
 openai = {"model": CASE["embedding"], "api_base_url": f"{URL}/v1", "max_retries": 0}
@@ -46,6 +49,31 @@ def tei_documents():
 @call
 def tei_text():
     return [HuggingFaceAPITextEmbedder(normalize=True, **tei).run(TEXTS[0])["embedding"]]
+
+
+@call
+def sparse_documents():
+    embedder = HuggingFaceTEISparseDocumentEmbedder(api_base_url=URL, token=key, progress_bar=False)
+    found = [document.sparse_embedding for document in embedder.run(documents())["documents"]]
+    return [[vector.indices, vector.values] for vector in found]
+
+
+@call
+def sparse_text():
+    vector = HuggingFaceTEISparseTextEmbedder(api_base_url=URL, token=key).run(TEXTS[0])["sparse_embedding"]
+    return [[vector.indices, vector.values]]
+
+
+@call
+def cohere_text():
+    embedder = CohereTextEmbedder(model=CASE["embedding"], api_key=key, api_base_url=URL, input_type="search_query")
+    return [embedder.run(TEXTS[0])["embedding"]]
+
+
+@call
+def cohere_ranker():
+    found = CohereRanker(model=CASE["reranker"], api_key=key, api_base_url=URL, top_k=2)
+    return [[TEXTS.index(d.content), d.score] for d in found.run(query=QUERY, documents=documents())["documents"]]
 
 
 @call

@@ -23,12 +23,6 @@ def vectors():
 
 
 @call
-def as_it_is_written():
-    body = OpenAIEmbeddingInputText(input_=TEXTS, model=CASE["embedding"])
-    return vectors_of(embeddings.sync_detailed(client=client, body=body))
-
-
-@call
 def ranked():
     body = RerankInput(query=QUERY, documents=TEXTS, model=CASE["reranker"])
     found = rerank.sync(client=client, body=body)
@@ -39,6 +33,12 @@ def ranked():
 def ranked_documents():
     body = RerankInput(query=QUERY, documents=TEXTS, model=CASE["reranker"], return_documents=True)
     return [result.document for result in rerank.sync(client=client, body=body).results]
+
+
+@call
+def without_a_model():
+    # It then sends default/not-specified.
+    return vectors_of(embeddings.sync_detailed(client=client, body=OpenAIEmbeddingInputText(input_=TEXTS)))
 
 
 @call

@@ -38,7 +38,8 @@ def openai_float():
 
 @call
 def openai_shorter():
-    return embedding("openai", f"{URL}/v1", dimensions=CASE["dimensions"])
+    allowed = {"allowed_openai_params": ["dimensions"]}
+    return embedding("openai", f"{URL}/v1", dimensions=CASE["dimensions"], **allowed)
 
 
 @call
@@ -63,7 +64,7 @@ def cohere():
 
 @call
 def huggingface():
-    return embedding("huggingface", f"{URL}/embed")
+    return embedding("huggingface", f"{URL}/embed", input_type="embed")  # else it asks the hub what the model is for
 
 
 @call
@@ -83,12 +84,12 @@ def cohere_rerank():
 
 @call
 def infinity_rerank():
-    return ranked(rerank("infinity", URL))
+    return ranked(rerank("infinity", URL, return_documents=False))
 
 
 @call
 def infinity_rerank_documents():
-    answer = rerank("infinity", URL, return_documents=True)
+    answer = rerank("infinity", f"{URL}/infinity", return_documents=True)
     return [result["document"]["text"] for result in answer.results]
 
 

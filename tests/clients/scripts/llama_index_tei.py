@@ -5,7 +5,7 @@ from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInfer
 
 
 def embedding(key=KEY, base=URL):
-    return TextEmbeddingsInference(model_name=CASE["embedding"], base_url=base, auth_token=f"Bearer {key}")
+    return TextEmbeddingsInference(model_name=CASE["embedding"], base_url=base, auth_token=key)
 
 
 @call
