@@ -58,7 +58,7 @@ CAPABILITIES = {EMBEDDING: ["embed"], RERANKING: ["rerank", "classify"], SPARSE:
 
 
 def error(problem: ApiError) -> bytes:
-    """OpenAI's shape; beside it text-embeddings-inference's keys on these routes, and Jina's and infinity's `detail`."""
+    """OpenAI's shape, and beside it text-embeddings-inference's keys on these routes, and Jina's `detail`."""
     about = {"message": problem.message, "type": problem.openai_type, "param": problem.param, "code": problem.kind}
     beside = {"message": problem.message, "type": problem.kind, "code": problem.status, "detail": problem.message}
     return dumped({"error": about, **beside})

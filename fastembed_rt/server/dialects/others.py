@@ -1,4 +1,4 @@
-"""Cohere's /v2/embed and /v1/embed, vLLM's /pooling, /classify, and the feature extraction of Hugging Face's inference API."""
+"""Cohere's embed routes, vLLM's /pooling, /classify, and the feature extraction of Hugging Face's inference API."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def routes() -> list[Route]:
             path="/rerank",
             handler=posted(either),
             body=EITHER,
-            answer={"anyOf": [RANKED, tei_bodies.LISTED]},
+            answer={"anyOf": [RANKED, tei_bodies.RANKS]},
             group=group,
             says="Texts or documents by their score to a query",
         ),

@@ -22,6 +22,12 @@ PREDICTION: Schema = {
 }
 ROW: Schema = {"type": "array", "items": PREDICTION}
 PREDICTIONS: Schema = {"anyOf": [ROW, {"type": "array", "items": ROW}]}
+RANK: Schema = {
+    "type": "object",
+    "properties": {"index": {"type": "integer"}, "score": {"type": "number"}, "text": {"type": "string"}},
+    "required": ["index", "score"],
+}
+RANKS: Schema = {"type": "array", "items": RANK}
 
 CUTTING = [
     Key("truncate", Flag(), None, "true cuts texts over the model's length, false makes them an error"),
