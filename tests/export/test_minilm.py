@@ -102,6 +102,12 @@ def strings(name: str, most: int | None = None) -> list[str]:
     return list(found)
 
 
+def test_shortened_vectors_are_those_that_text_embeddings_inference_recorded(model: EmbeddingModel) -> None:
+    """The first of 128 numbers of "test", from a snapshot of its router's tests; it asks for 4e-3."""
+    recorded = [0.020964134, 0.04565805, -0.066505864, 0.10739273, -0.013054413, -0.07467599, 0.13989426, 0.06780755]
+    np.testing.assert_allclose(model.encode("test", truncate_dim=128)[:8], recorded, rtol=0, atol=4e-4)
+
+
 def test_the_manifest_says_what_the_authors_published(directory: Path) -> None:
     described = manifest.read(directory)
     assert described.dim == 384
