@@ -18,7 +18,8 @@ from cross_encoders import save_cross_encoder
 from exports import quick
 from sparse_encoders import save_splade
 
-from clients.clients import CLIENTS, Client, Expected, check
+from clients.checks import Expected
+from clients.clients import CLIENTS, Client, check
 from clients.served import serving
 from fastembed_rt import EmbeddingModel, Reranker, SparseModel
 
