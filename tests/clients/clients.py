@@ -108,6 +108,18 @@ def check(client: Client, told: Mapping[str, Any], expected: Expected) -> None:
 
 
 FIRST = vectors(count=1)
+COHERE: Mapping[str, Check | Raises] = {
+    "documents": vectors("documents"),
+    "query": vectors("queries"),
+    "without_a_prompt": vectors(),
+    "shorter": vectors("shorter"),
+    "binary": ubinary,
+    **dict.fromkeys(("rerank", "asynchronous"), ranked()),
+    "rerank_best": ranked(2),
+    "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
+    "too_many": Raises("UnprocessableEntityError", 422, MANY),
+    "wrong_key": Raises("UnauthorizedError", 401, KEYS),
+}
 CLIENTS = (
     Client(
         "openai",
@@ -185,23 +197,8 @@ CLIENTS = (
             "wrong_key": Raises("UnauthorizedError", 401, KEYS),
         },
     ),
-    Client(
-        "cohere",
-        "cohere",
-        "cohere_python.py",
-        {
-            "documents": vectors("documents"),
-            "query": vectors("queries"),
-            "without_a_prompt": vectors(),
-            "shorter": vectors("shorter"),
-            "binary": ubinary,
-            **dict.fromkeys(("rerank", "asynchronous"), ranked()),
-            "rerank_best": ranked(2),
-            "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
-            "too_many": Raises("UnprocessableEntityError", 422, MANY),
-            "wrong_key": Raises("UnauthorizedError", 401, KEYS),
-        },
-    ),
+    Client("cohere", "cohere", "cohere_python.py", COHERE),
+    Client("cohere 5", "langchain", "cohere_python.py", COHERE),
     Client(
         "huggingface_hub",
         "haystack",

@@ -30,7 +30,6 @@ QUERY, KEY, MANY, LARGE = "which dog runs ?", "a-key-of-the-tests", 64, 100_000
 PROMPTS = {"query": "query : ", "document": "passage : "}
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.clients,
     pytest.mark.skipif("FASTEMBED_RT_CLIENTS" not in os.environ, reason="FASTEMBED_RT_CLIENTS is unset: make clients"),
 ]
