@@ -9,131 +9,37 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+from clients.checks import (
+    IDS,
+    KEYS,
+    MANY,
+    UNKNOWN,
+    Check,
+    Expected,
+    Raises,
+    cosines,
+    equals,
+    model_names,
+    order,
+    ranked,
+    second_text,
+    sparse,
+    texts_in_order,
+    ubinary,
+    unnormalized,
+    vectors,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).with_name("scripts")
 ENVIRONMENTS = Path(os.environ.get("FASTEMBED_RT_CLIENTS", ROOT / "build" / "clients"))
-SCORE_TOLERANCE = 1e-6  # of scores in float32 between batches of other shapes
-Check = Callable[[Any, "Expected"], None]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The case, and what the models themselves make of it."""
-
-    texts: list[str]
-    names: list[str]  # of the models
-    dimensions: int
-    encoded: Any  # (n, dim) float32
-    queries: Any
-    documents: Any
-    unnormalized: Any  # near
-    shorter: Any
-    scores: Any  # (n,) of the reranker
-    ubinary: Any
-    sparse: Any  # vectors of the sparse model
-
-
-def vectors(kind: str = "encoded", count: int | None = None, times: int = 1) -> Check:
-    """Exactly the model's, `count` first of them; numbers of JSON are those of float32."""
-
-    def check(gave: Any, expected: Expected) -> None:
-        wanted = np.concatenate([getattr(expected, kind)[:count]] * times)
-        np.testing.assert_array_equal(np.array(gave, dtype=np.float32), wanted)
-
-    return check
-
-
-def sparse(count: int | None = None) -> Check:
-    """Exactly the model's indices and values, `count` first of the vectors."""
-
-    def check(gave: Any, expected: Expected) -> None:
-        wanted = expected.sparse[:count]
-        assert len(gave) == len(wanted)
-        for (indices, values), vector in zip(gave, wanted, strict=True):
-            assert indices == vector.indices.tolist()
-            np.testing.assert_array_equal(np.array(values, dtype=np.float32), vector.values)
-
-    return check
-
-
-def ubinary(gave: Any, expected: Expected) -> None:
-    np.testing.assert_array_equal(gave, expected.ubinary)
-
-
-def unnormalized(gave: Any, expected: Expected) -> None:
-    """As the checkpoint has them, near a reference in torch."""
-    np.testing.assert_allclose(gave, expected.unnormalized, rtol=0, atol=2e-5)
-    assert np.abs(np.linalg.norm(gave, axis=1) - 1).min() > 0.1
-
-
-def cosines(gave: Any, expected: Expected) -> None:
-    wanted = expected.encoded[1:] @ expected.encoded[0]
-    np.testing.assert_allclose(gave, wanted, rtol=0, atol=1e-6)
-
-
-def ranked(count: int | None = None) -> Check:
-    """Places by falling score, the best `count`, with the reranker's scores."""
-
-    def check(gave: Any, expected: Expected) -> None:
-        order = np.argsort(-expected.scores, kind="stable")[:count]
-        assert [place for place, _ in gave] == order.tolist()
-        np.testing.assert_allclose([score for _, score in gave], expected.scores[order], rtol=0, atol=SCORE_TOLERANCE)
-
-    return check
-
-
-def order(gave: Any, expected: Expected) -> None:
-    assert gave == np.argsort(-expected.scores, kind="stable").tolist()
-
-
-def texts_in_order(gave: Any, expected: Expected) -> None:
-    assert gave == [expected.texts[k] for k in np.argsort(-expected.scores, kind="stable")]
-
-
-def second_text(gave: Any, expected: Expected) -> None:
-    assert gave == [expected.texts[1]]
-
-
-def model_names(gave: Any, expected: Expected) -> None:
-    assert gave == expected.names
-
-
-def equals(wanted: Any) -> Check:
-    def check(gave: Any, expected: Expected) -> None:
-        assert gave == wanted
-
-    return check
-
-
-@dataclass(frozen=True)
-class Raises:
-    """A class of the client's, the status, words of the server in what it says."""
-
-    kind: str
-    status: int | None
-    said: str = ""
-
-    def check(self, told: Mapping[str, Any]) -> None:
-        assert "raised" in told, f"gave {str(told.get('gave'))[:200]}"
-        assert self.kind in told["raised"], told
-        assert told["status"] == self.status, told
-        assert self.said in told["said"], told
-
-
-UNKNOWN, MANY, KEYS, IDS = (
-    "no model has this name",
-    "max_client_batch_size is",
-    "one of the server's keys",
-    "check_embedding_ctx_length",
-)
 
 
 @dataclass(frozen=True)
@@ -202,6 +108,18 @@ def check(client: Client, told: Mapping[str, Any], expected: Expected) -> None:
 
 
 FIRST = vectors(count=1)
+COHERE: Mapping[str, Check | Raises] = {
+    "documents": vectors("documents"),
+    "query": vectors("queries"),
+    "without_a_prompt": vectors(),
+    "shorter": vectors("shorter"),
+    "binary": ubinary,
+    **dict.fromkeys(("rerank", "asynchronous"), ranked()),
+    "rerank_best": ranked(2),
+    "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
+    "too_many": Raises("UnprocessableEntityError", 422, MANY),
+    "wrong_key": Raises("UnauthorizedError", 401, KEYS),
+}
 CLIENTS = (
     Client(
         "openai",
@@ -279,23 +197,8 @@ CLIENTS = (
             "wrong_key": Raises("UnauthorizedError", 401, KEYS),
         },
     ),
-    Client(
-        "cohere",
-        "cohere",
-        "cohere_python.py",
-        {
-            "documents": vectors("documents"),
-            "query": vectors("queries"),
-            "without_a_prompt": vectors(),
-            "shorter": vectors("shorter"),
-            "binary": ubinary,
-            **dict.fromkeys(("rerank", "asynchronous"), ranked()),
-            "rerank_best": ranked(2),
-            "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
-            "too_many": Raises("UnprocessableEntityError", 422, MANY),
-            "wrong_key": Raises("UnauthorizedError", 401, KEYS),
-        },
-    ),
+    Client("cohere", "cohere", "cohere_python.py", COHERE),
+    Client("cohere 5", "langchain", "cohere_python.py", COHERE),
     Client(
         "huggingface_hub",
         "haystack",

@@ -18,7 +18,8 @@ from cross_encoders import save_cross_encoder
 from exports import quick
 from sparse_encoders import save_splade
 
-from clients.clients import CLIENTS, Client, Expected, check
+from clients.checks import Expected
+from clients.clients import CLIENTS, Client, check
 from clients.served import serving
 from fastembed_rt import EmbeddingModel, Reranker, SparseModel
 
@@ -29,7 +30,6 @@ QUERY, KEY, MANY, LARGE = "which dog runs ?", "a-key-of-the-tests", 64, 100_000
 PROMPTS = {"query": "query : ", "document": "passage : "}
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.clients,
     pytest.mark.skipif("FASTEMBED_RT_CLIENTS" not in os.environ, reason="FASTEMBED_RT_CLIENTS is unset: make clients"),
 ]

@@ -31,7 +31,6 @@ CHECKS = (
 )
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.clients,
     pytest.mark.skipif("FASTEMBED_RT_CLIENTS" not in os.environ, reason="FASTEMBED_RT_CLIENTS is unset: make clients"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -144,7 +145,7 @@ async def similarities(exchange: Exchange, value: Any) -> bytes:
 
 
 async def tokenize(exchange: Exchange, value: Any) -> bytes:
-    """Tokens of texts with their places, uncut."""
+    """Tokens of texts, uncut, with the places in UTF-8 where they begin and end."""
     body = checked(bodies.TOKENIZE, value)
     given: Given = body["inputs"]
     not_empty(given.texts, "inputs")
@@ -157,11 +158,12 @@ async def tokenize(exchange: Exchange, value: Any) -> bytes:
         found = []
         for text, (ids, offsets, special) in zip(given.texts, tokenizer.whole(given.texts, prompt), strict=True):
             whole, words = prompt + text, tokenizer.tokens(ids.tolist())
+            places = _in_utf8(whole)
             rows = zip(ids.tolist(), offsets.tolist(), special.tolist(), words, strict=True)
             made = []
             for number, (start, stop), is_special, word in rows:
                 if not is_special:
-                    place = {"text": whole[start:stop], "special": False, "start": start, "stop": stop}
+                    place = {"text": whole[start:stop], "special": False, "start": places[start], "stop": places[stop]}
                     made.append({"id": number, **place})
                 elif body["add_special_tokens"]:
                     made.append({"id": number, "text": word, "special": True, "start": None, "stop": None})
@@ -169,6 +171,13 @@ async def tokenize(exchange: Exchange, value: Any) -> bytes:
         return dumped(found)
 
     return await asyncio.to_thread(tokens)
+
+
+def _in_utf8(text: str) -> Sequence[int]:
+    """Where each character begins, and the last one ends, in bytes."""
+    if text.isascii():
+        return range(len(text) + 1)
+    return [0, *itertools.accumulate(len(letter.encode()) for letter in text)]
 
 
 async def decode(exchange: Exchange, value: Any) -> bytes:

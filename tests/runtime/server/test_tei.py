@@ -149,6 +149,16 @@ def test_tokenize_and_decode_are_the_tokenizers(client: Client, directories: Any
     assert whole == [reference.decode(ids, skip_special_tokens=False)]
 
 
+def test_places_of_tokens_are_bytes(client: Client) -> None:
+    """As text-embeddings-inference counts: its tokens' texts are these bytes of the input."""
+    for prompt, text in ((None, "über die Bäume — 猫 the cat 🐈 sleeps."), ("red", "é a dog"), (None, "the cat")):
+        content = (("the red " if prompt else "") + text).encode()
+        (tokens,) = client.post("/tokenize", {"inputs": text, "prompt_name": prompt}).json
+        placed = [token for token in tokens if not token["special"]]
+        assert len(placed) >= 2
+        assert [content[token["start"] : token["stop"]].decode() for token in placed] == [t["text"] for t in placed]
+
+
 def test_vertex_holds_several_bodies(client: Client, loaded: Any) -> None:
     body = {"instances": [{"inputs": TEXTS[0]}, {"inputs": TEXTS}, {"query": "a", "texts": ["a"]}]}
     predictions = client.post("/vertex", body).json["predictions"]
