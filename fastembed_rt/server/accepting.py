@@ -62,9 +62,8 @@ class Acceptor:
             return
         for listener in self.sockets:
             self._loop.remove_reader(listener)
-            if self._board is None:  # else it is for the others, who listen on
-                while self._accept(listener):
-                    pass
+            while self._accept(listener):
+                pass
         self.close()
 
     def close(self) -> None:

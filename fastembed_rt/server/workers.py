@@ -90,6 +90,8 @@ class Supervisor:
         return [worker.process.pid for worker in self._workers if worker.process is not None]
 
     async def _end(self, keepers: Sequence[asyncio.Task[Any]]) -> None:
+        for listener in self._sockets:  # the last worker takes what waits, and then nobody can connect any more
+            listener.close()
         for worker in self._workers:
             _signal(worker, signal.SIGTERM)
         _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + SPARE_SECONDS)
