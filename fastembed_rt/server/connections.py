@@ -39,6 +39,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         self._head = self._lines = 0
         self._pending = 0  # bytes of a head that is not complete
         self._inside = False  # a request whose end has not come
+        self._running: Any = None  # of pipelined requests the one that is answered
 
     def connection_made(self, transport: Any) -> None:
         """Time begins for the first request."""
@@ -48,6 +49,9 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for."""
         super().connection_lost(exc)
+        if self._running is not None:  # of pipelined requests uvicorn tells the last alone
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
         self._unset_keepalive_if_required()
         self._stop_clock()
         if self._stalled is not None:
@@ -99,8 +103,13 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
     def on_response_complete(self) -> None:
         """The answer is written."""
         super().on_response_complete()
-        if self._inside and not self.transport.is_closing():  # refused before its body was there
+        over = self.cycle is not None and self.cycle.response_complete
+        if self._inside and over and not self.transport.is_closing():  # refused before its body was there
             self._start_clock(self._patience.rest_seconds)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         """The client does not read."""

@@ -8,6 +8,7 @@ import functools
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,12 +39,13 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         board: Board | None = None,
         slot: int = 0,
         channel: Channel | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        """`board`, `slot` and `channel` are of a worker among others."""
+        """`board`, `slot` and `channel` are of a worker among others; `patience` is with single clients."""
         self._acceptor: Acceptor | None = None
         config = uvicorn.Config(
             app,
-            http=functools.partial(Connection, patience=Patience(head_seconds=listening.head_seconds)),
+            http=functools.partial(Connection, patience=patience or Patience(head_seconds=listening.head_seconds)),
             ws="none",
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.certificate_key,
@@ -83,7 +85,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         if self._channel is not None:
             await self._channel.open(self)
-        elif hasattr(signal, "SIGHUP"):
+        elif hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
