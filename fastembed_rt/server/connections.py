@@ -7,6 +7,7 @@ The body's time while the application reads it is the exchange's; see limits.
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +167,8 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         return self.cycle is not None and self.cycle.scope is self.scope
 
     def _unread(self) -> int:
-        return int(self.transport.get_write_buffer_size())
+        """Bytes that the client has not taken: here, and in the kernel, whose buffers hold megabytes."""
+        return int(self.transport.get_write_buffer_size()) + _in_kernel(self.transport.get_extra_info("socket"))
 
     def _look(self, before: int) -> None:
         """Give up a client that has read nothing since; one that is slow but reads may go on."""
@@ -176,3 +178,14 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             self.transport.abort()
         else:
             self._stalled = self.loop.call_later(self._patience.stalled_seconds, self._look, now)
+
+
+def _in_kernel(connection: Any) -> int:
+    """Bytes that are sent and not acknowledged; 0 where the system does not say."""
+    try:
+        import fcntl
+        import termios
+
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (ImportError, AttributeError, OSError):
+        return 0

@@ -238,6 +238,7 @@ def test_a_client_that_does_not_read_is_given_up(run: Run) -> None:
             for _ in range(8):  # more than the kernel's buffers take
                 made.sendall(request(body))
         state = connect.server.server_state  # type: ignore[attr-defined]
+        assert slow.recv(1)  # both are there: their requests run
         until = time.monotonic() + 30
         while len(state.connections) > 1:  # one that is slow, but reads, may go on
             assert slow.recv(4096)
