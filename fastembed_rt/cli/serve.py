@@ -6,7 +6,6 @@ import argparse
 import os
 from typing import Any
 
-from ..errors import InvalidInputError, MissingDependencyError
 from .arguments import add_hub_options, positive, precision
 
 EPILOG = """\
@@ -61,6 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     option("--provider", "PROVIDER", "execution provider; auto takes cuda where it runs (default: cpu)", default="cpu")
     option("--precision", "DTYPE", "of the graphs (default: as the directories say)", type=_precision)
     option("--threads", "THREADS", "threads of each model (default: what the process may use)", type=positive)
+    option(
+        "--workers",
+        "WORKERS",
+        "processes that share the port, each with its share of the threads, on GPUs of the devices (default: 1)",
+        type=positive,
+        default=1,
+    )
     option("--max-batch-tokens", "MAX_BATCH_TOKENS", "tokens of a batch (default: what suits provider)", type=positive)
     for name, kind, default, what in (
         ("max-concurrent-requests", positive, 512, "requests at a time; over it 429"),
@@ -70,6 +76,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("request-seconds", _seconds, 120.0, "seconds of a request; over it 504"),
         ("drain-seconds", positive, 30, "seconds for what runs when the server is told to stop"),
         ("keep-alive-seconds", positive, 30, "seconds that a connection is kept without a request"),
+        ("head-seconds", _seconds, 10.0, "seconds for a request's header lines"),
+        ("max-connections", positive, 4096, "connections of a process; those beyond it wait"),
+        ("cache-mb", _megabytes, 0.0, "megabytes of memory for vectors of texts that came before"),
     ):
         variable = name.upper().replace("-", "_")
         option(f"--{name}", variable, f"{what} (default: {default})", type=kind, default=default, metavar="N")
@@ -80,70 +89,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=_share,
         metavar="SHARE",
     )
+    option("--otlp-endpoint", "OTLP_ENDPOINT", "collector that OpenTelemetry spans are sent to", metavar="URL")
+    option("--otlp-service-name", "OTLP_SERVICE_NAME", "their service (default: fastembed-rt)", default="fastembed-rt")
     add_hub_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
-    try:
-        from ..server import running
-        from ..server.app import App
-        from ..server.limits import Limits
-        from ..server.loading import load
-        from ..server.security import read_keys
-    except ImportError as error:
-        raise MissingDependencyError(f"serve needs {error.name}; install fastembed-rt[server]") from error
-    wanted = args.models or _listed(os.environ.get("MODEL_ID"))
-    if not wanted:
-        raise InvalidInputError("no model to serve; give a model directory or hub repository")
-    keys = _listed(args.api_key) + (read_keys(args.api_key_file) if args.api_key_file else [])
-    listening = running.Listening(
-        host=args.host,
-        port=args.port,
-        uds=args.uds,
-        certificate=args.ssl_certfile,
-        certificate_key=args.ssl_keyfile,
-        root_path=args.root_path,
-        keep_alive_seconds=args.keep_alive_seconds,
-        drain_seconds=args.drain_seconds,
-    )
-    models = load(
-        wanted,
-        aliases=_listed(args.alias),
-        token_ids=args.accept_token_ids,
-        default_prompt_name=args.default_prompt_name,
-        default_prompt=args.default_prompt,
-        provider=args.provider,
-        precision=args.precision,
-        threads=args.threads,
-        max_batch_tokens=args.max_batch_tokens,
-        truncation="truncate" if args.auto_truncate else "error",
-        revision=args.revision,
-        token=args.token,
-        cache_dir=args.cache_dir,
-        local_files_only=args.local_files_only,
-    )
-    app = App(
-        models,
-        limits=Limits(
-            max_concurrent_requests=args.max_concurrent_requests,
-            max_queue_tokens=args.max_queue_tokens,
-            max_client_batch_size=args.max_client_batch_size,
-            payload_limit=args.payload_limit,
-            request_seconds=args.request_seconds,
-        ),
-        keys=keys,
-        cors=_listed(args.cors_allow_origin),
-        access_log=None if args.access_log is None else running.json_lines(args.access_log),
-    )
-    running.say(running.start_lines(app, listening))
-    running.run(app, listening)
-    return 0
+    from .served import serve
 
-
-def _listed(value: str | None) -> list[str]:
-    return [part.strip() for part in (value or "").split(",") if part.strip()]
+    return serve(args)
 
 
 def _switch(default: bool) -> dict[str, Any]:
@@ -176,3 +132,7 @@ def _share(value: str) -> float:
 
 def _seconds(value: str) -> float:
     return _number(value, 0.001, 86_400, "a number of seconds up to a day")
+
+
+def _megabytes(value: str) -> float:
+    return _number(value, 0, 1e6, "a number of megabytes up to a terabyte")

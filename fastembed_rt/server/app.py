@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from .. import __version__
 from ..models.base import LoadedModel
+from . import administration
 from . import openapi as about
+from .cache import VectorCache
 from .dialects import openai, others, ranking, tei
 from .errors import ApiError, answer_to
 from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
 from .limits import Admission, Limits
 from .metrics import Metrics
-from .models import Models, named_models
+from .models import Models, Served, named_models
+from .reloading import Generation, Load, Reloader, ReloadError
 from .routes import Route, Table, plain_error
 from .security import Cors, Keys
 
 logger = logging.getLogger("fastembed_rt.server")
-AccessLog = Callable[[dict[str, Any]], None]
+Told = Callable[[dict[str, Any]], None]
+Traced = Callable[[Exchange, str | None, int], None]
 Send = Callable[[dict[str, Any]], Any]
 
 
@@ -37,9 +41,12 @@ class App:
         accept_token_ids: bool = False,
         keys: Iterable[str] = (),
         cors: Iterable[str] = (),
-        access_log: AccessLog | None = None,
+        access_log: Told | None = None,
+        cache: VectorCache | None = None,
+        tracer: Traced | None = None,
+        load: Load | None = None,
     ) -> None:
-        """Take models that are loaded; they stay their owner's, who closes them.
+        """Take models that are loaded; they stay their owner's, who closes them, unless `load` is given.
 
         Args:
             models: one, several, or by the names under which they answer (else the names of their directories).
@@ -48,6 +55,9 @@ class App:
             keys: API keys, one of which a request must have; without any, everybody may ask.
             cors: origins whose pages may ask, such as https://example.org; "*" for all.
             access_log: is told of every request that was answered: no text, no key, no address.
+            cache: where vectors of texts are kept that may come again.
+            tracer: is told of every request that was answered, for spans; see tracing.
+            load: what has loaded the models; called again for a reload, after which the old ones are closed.
         """
         self.models = models if isinstance(models, Models) else named_models(models, token_ids=accept_token_ids)
         self.limits = limits or Limits()
@@ -56,8 +66,12 @@ class App:
         self.started = int(time.time())
         self.keys, self._cors = Keys(keys), Cors(cors)
         self.metrics = Metrics()
-        self._access_log = access_log
-        dialects = (tei, openai, ranking, others, about)
+        self.access_log, self._tracer, self.cache = access_log, tracer, cache
+        self.all_metrics: Callable[[], Awaitable[str]] | None = None  # of all workers, where there are several
+        self.reload_all: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+        self._reloader = None if load is None else Reloader(self, load)
+        self._generation = Generation()
+        dialects = (tei, openai, ranking, others, administration, about)
         self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
         self._warm = False
         self._draining = False
@@ -78,11 +92,38 @@ class App:
             await served.warm_up()
         self._warm = True
 
+    def drain(self) -> None:
+        """Stop soon: `/health` says 503, and every answer closes its connection."""
+        self._draining = True
+
+    async def reload(self) -> list[dict[str, Any]]:
+        """Load the models again, and answer with the new ones from then on; each with its old and new identity.
+
+        Raises:
+            ReloadError: that failed, and nothing is changed.
+        """
+        if self._reloader is None:
+            raise ReloadError("the models were not loaded by the server")
+        return await self._reloader()
+
+    def identities(self) -> dict[str, str]:
+        """What runs under each name."""
+        return {served.name: served.identity for served in self.models.all}
+
+    def replace(self, fresh: Models) -> tuple[list[Served], Generation]:
+        """Answer with other models from now on; those that were there, and the requests that may still hold them."""
+        old, generation = self.models.all, self._generation
+        self.models.take(fresh)
+        self._generation = Generation()
+        return old, generation
+
     def close(self) -> None:
         """Let the queues' threads go; what waits fails."""
         self._draining = True
         for served in self.models.all:
             served.close()
+        for told in (self.access_log, self._tracer):
+            getattr(told, "close", lambda: None)()
 
     def __enter__(self) -> Self:
         """Ready for requests; for tests and programs that call the application themselves."""
@@ -124,6 +165,8 @@ class App:
         route: Route | None = None
         failure: str | None = None
         entered = False
+        generation = self._generation
+        generation.count += 1
         try:
             try:
                 route = self.table.find(exchange, scope["method"], _path(scope))
@@ -141,6 +184,7 @@ class App:
             failure = "Gone"
             return
         finally:
+            generation.leave()
             exchange.end()
             if entered:
                 self.admission.leave()
@@ -148,9 +192,16 @@ class App:
                 self.metrics.request(exchange, failure)
         if origin is not None:
             response.headers += self._cors.headers(origin)
+        if self._draining:
+            response.headers.append((b"connection", b"close"))
         await _send(send, response, exchange)
-        if self._access_log is not None:
-            self._access_log(_told(exchange, route, response.status))
+        self._tell(exchange, route, response.status)
+
+    def _tell(self, exchange: Exchange, route: Route | None, status: int) -> None:
+        if self.access_log is not None:
+            self.access_log(_told(exchange, route, status))
+        if self._tracer is not None:
+            self._tracer(exchange, None if route is None else route.path, status)
 
     def _failed(self, exchange: Exchange, route: Route | None, error: Exception) -> tuple[Response, str]:
         problem = error if isinstance(error, ApiError) else answer_to(error, self.limits.request_seconds)
@@ -195,7 +246,7 @@ def _told(exchange: Exchange, route: Route | None, status: int) -> dict[str, Any
         "status": status,
         "seconds": round(time.monotonic() - exchange.began, 6),
         "model": None if exchange.served is None else exchange.served.name,
-        "texts": sum(len(job.texts) for job in exchange.jobs),
+        "texts": exchange.texts,
         "tokens": exchange.tokens,
     }
 

@@ -10,8 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
+from ..manifest import EMBEDDING
+from ..models.work import Prepared
+from .cache import Key, VectorCache
 from .errors import ApiError
 from .jobs import DeadlineError, Job, estimate
 from .models import Served, joined
@@ -55,6 +60,7 @@ class Exchange:
         self.jobs: list[Job] = []
         self.served: Served | None = None  # the first model that ran
         self.characters = 0
+        self.cached_texts = self.cached_tokens = 0  # that the cache had
         self.model: str | None = None  # said by the path
         self.role: str | None = None
         self.prompt_name: str | None = None
@@ -145,7 +151,12 @@ class Exchange:
     @property
     def tokens(self) -> int:
         """Of all texts, as they ran."""
-        return sum(job.tokens for job in self.jobs)
+        return sum(job.tokens for job in self.jobs) + self.cached_tokens
+
+    @property
+    def texts(self) -> int:
+        """That were given to models."""
+        return sum(len(job.texts) for job in self.jobs) + self.cached_texts
 
     def times(self) -> tuple[float, float, float]:
         """Seconds of tokenizing, of waiting for a batch, and of the batches; of several jobs the longest."""
@@ -186,19 +197,54 @@ class Exchange:
             ApiError: too many of them, or the queue is full.
             ClientGoneError: nobody waits any more.
         """
-        limits, admission = self.app.limits, self.app.admission
         self.check_count(texts)
         self.served = self.served or served
         prepared = await served.prepared(**options)
         self.characters += characters(texts)
+        cache = self.app.cache
+        if cache is not None and served.task == EMBEDDING and not options.get("ids") and "output" not in options:
+            about = (served.identity, *sorted(options.items()))
+            return await self._run_cached(cache, cache.keys(about, texts), served, prepared, texts)
+        return joined(await self._run(served, prepared, texts))
+
+    async def _run(
+        self, served: Served, prepared: Prepared[Any], texts: Sequence[Any], lengths: list[int] | None = None
+    ) -> Sequence[Any]:
+        """Parts of the result; `lengths` is given the tokens of each text."""
+        limits, admission = self.app.limits, self.app.admission
         tokens = sum(map(estimate, texts))
         admission.take(tokens)
         try:
-            job = served.start(prepared, texts, tokens, self.began + limits.request_seconds)
+            job = served.start(prepared, texts, tokens, self.began + limits.request_seconds, lengths)
             self.jobs.append(job)
-            return joined(await self._wait(job))
+            return await self._wait(job)
         finally:
             admission.give_back(tokens)
+
+    async def _run_cached(
+        self, cache: VectorCache, keys: Sequence[Key], served: Served, prepared: Prepared[Any], texts: Sequence[str]
+    ) -> npt.NDArray[Any]:
+        """Vectors (n, dim), only those of unknown texts by the model."""
+        found = cache.find(keys)
+        missing = [k for k, entry in enumerate(found) if entry is None]
+        if not missing:
+            made = None
+        else:
+            lengths = [0] * len(missing)
+            made = joined(await self._run(served, prepared, [texts[k] for k in missing], lengths))
+            cache.put([keys[k] for k in missing], made, lengths)
+            if len(missing) == len(texts):
+                return made  # type: ignore[no-any-return]
+        known = [entry for entry in found if entry is not None]
+        self.cached_texts += len(known)
+        self.cached_tokens += sum(count for _, count in known)
+        vectors = np.empty((len(texts), len(known[0][0])), known[0][0].dtype)
+        for k, entry in enumerate(found):
+            if entry is not None:
+                vectors[k] = entry[0]
+        if made is not None:
+            vectors[missing] = made
+        return vectors
 
     async def _wait(self, job: Job) -> Sequence[Any]:
         if self._timer is None:

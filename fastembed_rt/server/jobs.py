@@ -29,6 +29,7 @@ class Job:
         "future",
         "given_up",
         "left",
+        "lengths",
         "loop",
         "parts",
         "queued",
@@ -52,6 +53,7 @@ class Job:
         self.started = self.ended = 0.0  # when its first batch did, and all of it
         self.tokenizing = 0.0  # seconds
         self.tokens = 0  # as they ran
+        self.lengths: list[int] | None = None  # tokens of each text, where somebody wants to know
 
     def over(self) -> bool:
         """Whether nothing more is to be done for it."""
@@ -82,6 +84,9 @@ class Piece:
         self.left = len(lengths)
         self.rest = sum(lengths)  # tokens that have not been handed out
         job.tokens += self.rest
+        if job.lengths is not None:
+            for owner, length in zip(made.owner.tolist(), lengths, strict=True):
+                job.lengths[self.number * WINDOW_TEXTS + owner] += length
         job.tokenizing += time.perf_counter() - began
 
 

@@ -33,7 +33,7 @@ class Metrics:
             labels = (("err", failure.lower()), *(() if served is None else (("model", served.name),)))
             self._failures[labels] = self._failures.get(labels, 0) + 1
         if served is not None:
-            texts = sum(len(job.texts) for job in exchange.jobs)
+            texts = exchange.texts
             total = time.monotonic() - exchange.began
             served.meters.request(texts, exchange.tokens, total, exchange.times(), done=failure is None)
 
@@ -102,6 +102,15 @@ def gauges(app: App) -> Iterator[Sample]:
         told = {"version": __version__, **{key: str(about[key]) for key in ("task", "target", "provider", "threads")}}
         told |= {"precision": about["model_dtype"], "checkpoint": about["model_id"]}
         yield "fastembed_rt_info", (*model, *told.items()), 1
+    if app.cache is not None:
+        yield "fastembed_rt_cache_hits_total", (), app.cache.hits
+        yield "fastembed_rt_cache_misses_total", (), app.cache.misses
+        yield "fastembed_rt_cache_dropped_total", (), app.cache.dropped
+        yield "fastembed_rt_cache_bytes", (), app.cache.bytes
+        yield "fastembed_rt_cache_vectors", (), len(app.cache)
+    dropped = getattr(app.access_log, "dropped", None)
+    if dropped is not None:
+        yield "fastembed_rt_access_log_dropped_total", (), dropped
     yield "process_cpu_seconds_total", (), time.process_time()
     yield "process_start_time_seconds", (), app.started
     memory = resident()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from ..manifest import RERANKING
 from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
+from ..vectors.fingerprint import of_files
 from .errors import ApiError
 from .gather import Gatherer
 from .jobs import Job
@@ -35,6 +38,15 @@ class Served:
         self.meters = Meters(name, model.task, model.max_batch_tokens)
         self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
+
+    @cached_property
+    def identity(self) -> str:
+        """What decides its answers: files, variant, prompts, lengths; a short name."""
+        model = self.model
+        settings = [sorted(model.prompts.items()), getattr(model, "default_prompt_name", None)]
+        settings += [getattr(model, name, None) for name in ("max_length", "query_length", "document_length")]
+        digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+        return f"{of_files([(model.manifest, model.variant)])}-{digest}"
 
     @property
     def task(self) -> str:
@@ -102,9 +114,17 @@ class Served:
         pooling = {"sparse": "splade", "late_interaction": "none"}.get(self.task, "+".join(self.model.manifest.pooling))
         return {"embedding": {"pooling": pooling}}
 
-    def start(self, prepared: Prepared[Any], texts: Sequence[Any], tokens: int, deadline: float) -> Job:
-        """Texts on their way, about so many tokens; for event loops."""
+    def start(
+        self,
+        prepared: Prepared[Any],
+        texts: Sequence[Any],
+        tokens: int,
+        deadline: float,
+        lengths: list[int] | None = None,
+    ) -> Job:
+        """Texts on their way, about so many tokens; for event loops. `lengths` is given the tokens of each text."""
         job = Job(prepared, texts, deadline)
+        job.lengths = lengths
         self._gatherer(prepared.runner).submit(job, tokens)
         return job
 
@@ -142,6 +162,10 @@ class Models:
         for served in self.all:
             for alias in served.aliases:
                 self._by_name.setdefault(alias, served)
+
+    def take(self, others: Models) -> None:
+        """Become what the others are; those who have been found stay with who has them."""
+        self.all, self._by_name = others.all, others._by_name
 
     @property
     def names(self) -> list[str]:

@@ -85,7 +85,8 @@ async def metrics(exchange: Exchange) -> Response:
     from .metrics import CONTENT_TYPE
 
     app = exchange.app
-    return Response(app.metrics.text(app).encode(), content_type=CONTENT_TYPE)
+    text = app.metrics.text(app) if app.all_metrics is None else await app.all_metrics()
+    return Response(text.encode(), content_type=CONTENT_TYPE)
 
 
 def routes() -> list[Route]:

@@ -25,7 +25,12 @@ peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'f
 
 # transformers 5 takes their checkpoints' layers apart and calls them otherwise, and so do adapters made with it.
 RENAMED = ("nomic_bert", "gte")
-FAMILIES = [name for name in ARCHITECTURES if name not in (*OWN_CODE, *RENAMED)]
+QUICK = ("bert", "distilbert", "t5", "qwen3")  # of layers and names that differ most; the others are slow together
+FAMILIES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in ARCHITECTURES
+    if name not in (*OWN_CODE, *RENAMED)
+]
 
 
 def find(name: str, revision: str | None) -> Located:

@@ -160,7 +160,8 @@ def test_default_prompts_are_those_of_the_options(directories: Any, loaded: Any)
 
 def test_a_host_that_others_reach_without_a_key_is_warned_of(loaded: Any) -> None:
     from fastembed_rt.server.app import App
-    from fastembed_rt.server.running import Listening, start_lines
+    from fastembed_rt.server.listening import Listening
+    from fastembed_rt.server.running import start_lines
 
     warned = {
         (host, bool(keys)): any("warning" in line for line in start_lines(App(loaded.encoder, keys=keys), listening))

@@ -1,0 +1,43 @@
+"""Where the server listens, how long it waits for clients, and how many processes it is."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from . import sockets
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Options of what is not the application's."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: str | None = None  # a Unix socket instead
+    certificate: str | None = None  # files of TLS
+    certificate_key: str | None = None
+    root_path: str = ""  # that a proxy in front takes away
+    keep_alive_seconds: int = 30  # of a connection without a request
+    head_seconds: float = 10.0  # for a request's header lines
+    max_connections: int = 4096  # at a time in each process; those beyond it wait
+    drain_seconds: int = 30  # for requests that run when the server is told to stop
+    workers: int = 1
+
+    @property
+    def address(self) -> str:
+        """For people."""
+        if self.uds is not None:
+            return f"unix:{self.uds}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self.certificate is None else 'https'}://{host}:{self.port}"
+
+    def bind(self) -> list[socket.socket]:
+        """Sockets that listen.
+
+        Raises:
+            InvalidInputError: that cannot be.
+        """
+        return sockets.bind(self.host, self.port) if self.uds is None else [sockets.bind_unix(self.uds)]

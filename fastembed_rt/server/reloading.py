@@ -1,0 +1,92 @@
+"""Models that are replaced while requests run: new ones beside the old, a switch, and the old when nobody has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FastembedRtError
+from .models import Models, Served
+
+if TYPE_CHECKING:
+    from .app import App
+
+Load = Callable[[], Models]
+
+
+class ReloadError(FastembedRtError):
+    """What should have been loaded cannot be; what was there goes on."""
+
+
+class Generation:
+    """Requests that may hold the models which were there when they came."""
+
+    __slots__ = ("_empty", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._empty: asyncio.Event | None = None
+
+    def leave(self) -> None:
+        """A request less."""
+        self.count -= 1
+        if self._empty is not None and self.count == 0:
+            self._empty.set()
+
+    async def over(self) -> None:
+        """Until all of them are answered; after the last one came."""
+        self._empty = asyncio.Event()
+        if self.count:
+            await self._empty.wait()
+
+
+class Reloader:
+    """Of one application, one at a time."""
+
+    def __init__(self, app: App, load: Load) -> None:
+        self._app, self._load = app, load
+        self._lock = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def __call__(self) -> list[dict[str, Any]]:
+        """Load what the same names and paths now stand for; each model with its old and new identity.
+
+        Raises:
+            ReloadError: that failed, and nothing is changed.
+        """
+        app = self._app
+        async with self._lock:
+            before = app.identities()
+            fresh = await asyncio.to_thread(self._loaded)
+            try:
+                meters = {served.name: served.meters for served in app.models.all}
+                for served in fresh.all:
+                    served.meters = meters.get(served.name, served.meters)  # counters go on
+                    await served.warm_up()
+            except Exception as error:
+                _close(fresh.all)
+                raise ReloadError(f"the new model does not answer: {type(error).__name__}") from error
+            old, generation = app.replace(fresh)
+            task = asyncio.get_running_loop().create_task(_retire(old, generation))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            after = app.identities()
+        return [{"name": name, "before": before.get(name), "now": now} for name, now in after.items()]
+
+    def _loaded(self) -> Models:
+        try:
+            return self._load()
+        except FastembedRtError as error:
+            raise ReloadError(f"{type(error).__name__}: {error}") from error
+
+
+async def _retire(old: Sequence[Served], generation: Generation) -> None:
+    await generation.over()
+    await asyncio.to_thread(_close, old)
+
+
+def _close(models: Sequence[Served]) -> None:
+    for served in models:
+        served.close()
+        served.model.close()

@@ -1,0 +1,141 @@
+"""The application under uvicorn: sockets, the end without a lost request, and reloads by signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+
+from .accepting import Acceptor
+from .app import App
+from .connections import Connection, Patience
+from .listening import Listening
+from .sockets import Board
+from .worker import Channel
+
+logger = logging.getLogger("fastembed_rt.server")
+IDLE_SECONDS = 0.5  # at the end, for requests that are on their way over connections that are open
+SPARE_FILES = 64  # descriptors that are not for connections
+
+
+class Server(uvicorn.Server):  # type: ignore[misc]
+    """One process that answers."""
+
+    def __init__(
+        self,
+        app: App,
+        listening: Listening,
+        sockets: Sequence[socket.socket],
+        *,
+        board: Board | None = None,
+        slot: int = 0,
+        channel: Channel | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """`board`, `slot` and `channel` are of a worker among others; `patience` is with single clients."""
+        self._acceptor: Acceptor | None = None
+        config = uvicorn.Config(
+            app,
+            http=functools.partial(Connection, patience=patience or Patience(head_seconds=listening.head_seconds)),
+            ws="none",
+            ssl_certfile=listening.certificate,
+            ssl_keyfile=listening.certificate_key,
+            root_path=listening.root_path,
+            timeout_keep_alive=listening.keep_alive_seconds,
+            timeout_graceful_shutdown=listening.drain_seconds,
+            access_log=False,
+            log_level="warning",
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,
+        )
+        super().__init__(config)
+        self.app, self._listening, self._sockets = app, listening, sockets
+        self._board, self._slot, self._channel = board, slot, channel
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Warm up, then accept."""
+        await super().startup(sockets=[])
+        config = self.config
+
+        def protocol() -> Any:
+            return config.http_protocol_class(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, acceptor=self._acceptor
+            )
+
+        self._acceptor = Acceptor(
+            self._sockets,
+            protocol,
+            most=most_connections(self._listening.max_connections),
+            tls=config.ssl,
+            board=self._board,
+            slot=self._slot,
+        )
+        self.servers = [self._acceptor]
+        loop = asyncio.get_running_loop()
+        if self._channel is not None:
+            await self._channel.open(self)
+        elif hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer all that has come, then end, within the seconds for it."""
+        began = time.monotonic()
+        self.app.drain()  # each answer now closes its connection
+        if self._acceptor is not None:
+            self._acceptor.drain()
+        # A connection that is idle may have a request on its way: closing it at once would lose that.
+        grace = min(IDLE_SECONDS, self._listening.drain_seconds)
+        while self.server_state.connections and time.monotonic() - began < grace and not self.force_exit:
+            await asyncio.sleep(0.02)
+        left = self._listening.drain_seconds - (time.monotonic() - began)
+        self.config.timeout_graceful_shutdown = max(left, 0.1)
+        await super().shutdown(sockets)
+        if self._channel is not None:
+            await self._channel.end()
+
+    def _reload(self) -> None:
+        async def reload() -> None:
+            try:
+                await self.app.reload()
+            except Exception as error:  # noqa: BLE001  it goes on with what it has
+                logger.error("reload: %s", error)
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+def most_connections(wanted: int) -> int:
+    """As many as wanted, or as the process may have files open: the limit is raised as far as it can be."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    want = wanted + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < want:
+        soft = want if hard == resource.RLIM_INFINITY else min(want, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - SPARE_FILES), 1)
+
+
+def serve(server: Server, told: Callable[[], None] = lambda: None) -> None:
+    """Until SIGTERM or SIGINT."""
+    told()
+    # uvicorn raises again what ended it, when it is done: that was no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run()

@@ -1,0 +1,250 @@
+"""Several processes that answer on the same sockets, and the one that starts them, watches them and ends them.
+
+The one that watches loads no model and takes no connection: it has nothing that could fail. Workers are fresh
+processes, not forks, so they may use GPUs; graphs that are mapped from files are in memory once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidInputError
+from .sockets import GONE, Board
+from .totals import Totals
+from .worker import MOST_BYTES
+
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fastembed_rt.cli.served import work; work()"
+SOUND_SECONDS = 10.0  # after which a worker that ends has not failed at its start
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds before a worker is started again that failed at its start
+METRICS_SECONDS = 2.0  # for a worker to tell its metrics: one that is busy is left with what it said last
+SPARE_SECONDS = 5.0  # after the time for draining, until workers are killed
+Say = Callable[[Iterable[str]], None]
+
+
+@dataclass
+class _Worker:
+    """A place that is always filled, and who has it now."""
+
+    slot: int
+    process: asyncio.subprocess.Process | None = None
+    writer: asyncio.StreamWriter | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    began: float = 0.0
+    identities: dict[str, str] = field(default_factory=dict)
+    text: str = ""  # metrics, as told last
+
+
+class Supervisor:
+    """Of all workers."""
+
+    def __init__(
+        self, settings: dict[str, Any], sockets: Sequence[socket.socket], count: int, *, drain_seconds: float, say: Say
+    ) -> None:
+        """`settings` is what each worker is told to do, as JSON; environments of its slots are in `environment`."""
+        self._settings, self._sockets, self._drain_seconds, self._say = settings, sockets, drain_seconds, say
+        self._board = Board(count)
+        self._workers = [_Worker(slot) for slot in range(count)]
+        self._totals = Totals()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[tuple[int, int], asyncio.Future[Any]] = {}  # by slot and number
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reloading = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._failed: int | None = None  # exit code of a first start
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT; an exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload_and_say()))
+        keepers = []
+        for worker in self._workers:  # one after the other: the first says what is wrong, and reads the files
+            keeper = self._start(self._keep(worker))
+            keepers.append(keeper)
+            ready = asyncio.create_task(worker.ready.wait())
+            stop = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait([ready, stop, keeper], return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            stop.cancel()
+            if not worker.ready.is_set():
+                break
+        else:
+            self._say([f"  {len(self._workers)} workers: {', '.join(str(number) for number in self._pids())}"])
+        await self._stopping.wait()
+        await self._end(keepers)
+        return self._failed or 0
+
+    def _pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers if worker.process is not None]
+
+    async def _end(self, keepers: Sequence[asyncio.Task[Any]]) -> None:
+        for listener in self._sockets:  # the last worker takes what waits, and then nobody can connect any more
+            listener.close()
+        for worker in self._workers:
+            _signal(worker, signal.SIGTERM)
+        _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + SPARE_SECONDS)
+        if late:
+            for worker in self._workers:
+                _signal(worker, signal.SIGKILL)
+            await asyncio.wait(late)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Have the place filled until the end."""
+        wait, sound = FIRST_WAIT, False
+        while not self._stopping.is_set():
+            code = await self._one(worker)
+            sound = sound or worker.ready.is_set()
+            worker.ready.clear()
+            self._board.set(worker.slot, GONE)
+            if self._stopping.is_set():
+                return
+            if not sound:  # at its first start: nothing that trying again would change
+                self._failed = code if code > 0 else 1
+                self._stopping.set()
+                return
+            lived = time.monotonic() - worker.began
+            wait = FIRST_WAIT if lived > SOUND_SECONDS else min(wait * 2, LONGEST_WAIT)
+            self._say([f"worker {worker.slot} ended with code {code} after {lived:.0f} s; started again"])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+
+    async def _one(self, worker: _Worker) -> int:
+        """A process from its start to its end; its exit code."""
+        ours, theirs = socket.socketpair()
+        descriptors = [theirs.fileno(), self._board.descriptor, *(listener.fileno() for listener in self._sockets)]
+        told = {**self._settings, "slot": worker.slot, "workers": len(self._workers)}
+        told |= {"channel": descriptors[0], "board": descriptors[1], "sockets": descriptors[2:]}
+        environment = {**os.environ, **self._settings["environment"][worker.slot]}
+        worker.began, worker.text = time.monotonic(), ""
+        worker.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", BOOT, json.dumps(sys.path)),
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=descriptors,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which tells the workers
+        )
+        theirs.close()
+        reader, worker.writer = await asyncio.open_connection(sock=ours, limit=MOST_BYTES)
+        assert worker.process.stdin is not None
+        with contextlib.suppress(ConnectionError):  # it ended at once
+            worker.process.stdin.write(json.dumps(told).encode() + b"\n")  # not as arguments: those are for all to see
+            await worker.process.stdin.drain()
+        await self._read(worker, reader)
+        code = await worker.process.wait()
+        worker.writer.close()
+        worker.process = worker.writer = None
+        self._totals.ended(worker.text)
+        worker.text = ""
+        for key, future in list(self._waiting.items()):
+            if key[0] == worker.slot and not future.done():
+                future.set_result({"error": f"worker {worker.slot} ended"})
+        return code
+
+    async def _read(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError, ValueError):
+            while line := await reader.readline():
+                message = json.loads(line)
+                if "ready" in message:
+                    self._is_ready(worker, message)
+                elif "ask" in message:
+                    self._start(self._answer(worker, message))
+                elif "metrics" in message:
+                    worker.text = message["text"]
+                    self._told(worker, message["metrics"], message)
+                elif "reloaded" in message:
+                    worker.identities = message.get("identities", worker.identities)
+                    self._told(worker, message["reloaded"], message)
+
+    def _is_ready(self, worker: _Worker, message: dict[str, Any]) -> None:
+        worker.identities = message["models"]
+        if worker.slot == 0 and not any(other.ready.is_set() for other in self._workers):
+            self._say(message["ready"])
+        worker.ready.set()
+        others = [other for other in self._workers if other is not worker and other.ready.is_set()]
+        if any(other.identities != worker.identities for other in others) and not self._reloading.locked():
+            self._say([f"worker {worker.slot} came back with other model files; the others load them too"])
+            self._start(self._reload_and_say())
+
+    def _told(self, worker: _Worker, number: int, message: dict[str, Any]) -> None:
+        future = self._waiting.pop((worker.slot, number), None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    async def _answer(self, worker: _Worker, message: dict[str, Any]) -> None:
+        answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload()
+        if worker.writer is not None:
+            worker.writer.write(json.dumps({"answer": message["number"], **answer}).encode() + b"\n")
+
+    async def _ask(self, worker: _Worker, what: str, seconds: float) -> dict[str, Any]:
+        if worker.writer is None or not worker.ready.is_set():
+            return {"error": f"worker {worker.slot} is not there"}
+        key = (worker.slot, next(self._numbers))
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = future
+        worker.writer.write(json.dumps({"do": what, "number": key[1]}).encode() + b"\n")
+        try:
+            return await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            return {"error": f"worker {worker.slot} did not answer in {seconds:g} s"}
+        finally:
+            self._waiting.pop(key, None)
+
+    async def _metrics(self) -> str:
+        await asyncio.gather(*(self._ask(worker, "metrics", METRICS_SECONDS) for worker in self._workers))
+        alive = sum(worker.ready.is_set() for worker in self._workers)
+        own = f"# TYPE fastembed_rt_workers gauge\nfastembed_rt_workers {alive}\n"
+        return self._totals.text([own, *(worker.text for worker in self._workers)])
+
+    async def _reload(self) -> dict[str, Any]:
+        """All workers, one after the other: memory for one model more, and the others answer meanwhile."""
+        async with self._reloading:
+            found: list[dict[str, Any]] = []
+            for worker in self._workers:
+                if not worker.ready.is_set():
+                    continue  # it loads what is there now
+                answer = await self._ask(worker, "reload", 3600.0)
+                if "error" in answer:
+                    return {"error": answer["error"]}
+                found = found or answer["models"]
+            return {"models": found}
+
+    async def _reload_and_say(self) -> None:
+        answer = await self._reload()
+        self._say([f"reload: {answer['error']}" if "error" in answer else "reloaded in all workers"])
+
+    def _start(self, coroutine: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def environments(count: int, *, gpus: Sequence[str] | None) -> list[dict[str, str]]:
+    """What is different in each worker's environment: on GPUs, one device.
+
+    Raises:
+        InvalidInputError: more workers than devices.
+    """
+    if gpus is None:
+        return [{} for _ in range(count)]
+    if count > len(gpus):
+        raise InvalidInputError(f"{count} workers, and {len(gpus)} GPUs: one process a device")
+    return [{"CUDA_VISIBLE_DEVICES": gpus[slot]} for slot in range(count)]
+
+
+def _signal(worker: _Worker, number: int) -> None:
+    if worker.process is not None and worker.process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.send_signal(number)

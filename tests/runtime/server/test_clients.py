@@ -1,0 +1,378 @@
+"""Clients that are slow, go away, send too much or nothing sensible: each costs itself alone, and is told why."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.server import sockets
+from fastembed_rt.server.app import App
+from fastembed_rt.server.limits import Limits
+from fastembed_rt.server.listening import Listening
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests' sockets are those of Unix")
+Connect = Callable[[], socket.socket]
+Run = Callable[..., Connect]
+EMBED = b'{"inputs":"the cat"}'
+
+
+@pytest.fixture
+def run(loaded: Any) -> Iterator[Run]:
+    """Serves in a thread of this process; gives what connects to it."""
+    from fastembed_rt.server.connections import Patience
+    from fastembed_rt.server.serving import Server
+
+    ends: list[Callable[[], None]] = []
+
+    def start(
+        *, limits: Limits | None = None, patience: dict[str, Any] | None = None, app: App | None = None, **options: Any
+    ) -> Connect:
+        app = app or App({"encoder": loaded.encoder}, limits=limits)
+        listening = Listening(**{"port": 0, "drain_seconds": 2, **options})
+        listeners = listening.bind()
+        server = Server(app, listening, listeners, patience=Patience(**patience) if patience else None)
+        address = listeners[0].getsockname()
+        family = listeners[0].family
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+        ends.append(end)
+
+        def connect() -> socket.socket:
+            made = socket.socket(family)
+            made.settimeout(20)
+            made.connect(address)
+            return made
+
+        connect.server = server  # type: ignore[attr-defined]
+        until = time.monotonic() + 30
+        while not server.started and time.monotonic() < until:
+            time.sleep(0.01)
+        return connect
+
+    yield start
+    for end in ends:
+        end()
+
+
+def request(body: bytes = EMBED, *lines: str, length: int | None = None) -> bytes:
+    head = ["POST /embed HTTP/1.1", "host: x", f"content-length: {len(body) if length is None else length}", *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def answer(connection: socket.socket) -> tuple[int, Any, bool]:
+    """Status, JSON, and whether the connection stays open."""
+    found = http.client.HTTPResponse(connection)
+    found.begin()
+    content = found.read()
+    return found.status, json.loads(content) if content else None, not found.will_close
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server closes, in the seconds that the socket waits."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def asks(connect: Connect) -> int:
+    with connect() as connection:
+        connection.sendall(request())
+        return answer(connection)[0]
+
+
+def test_many_slow_clients_keep_nobody_out_and_are_let_go(run: Run) -> None:
+    connect = run(patience={"head_seconds": 1.0})
+    slow = [connect() for _ in range(100)]
+    for k, connection in enumerate(slow):  # a third says nothing, a third a part of a line, a third a line at a time
+        connection.sendall((b"", b"POST /em", b"POST /embed HTTP/1.1\r\nhost: x\r\n")[k % 3])
+    assert asks(connect) == 200
+    for _ in range(4):
+        time.sleep(0.2)
+        for connection in slow[2::3]:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x-a: b\r\n")
+    assert asks(connect) == 200
+    time.sleep(0.5)
+    statuses = []
+    for k, connection in enumerate(slow):
+        if k % 3:
+            statuses.append(answer(connection)[:2])
+        assert ended(connection)
+        connection.close()
+    assert {status for status, _ in statuses} == {408}
+    assert statuses[0][1]["error_type"] == "SlowBody"
+    assert connect.server.server_state.connections == set()  # type: ignore[attr-defined]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(run: Run) -> None:
+    connect = run(limits=Limits(body_seconds=0.3), patience={"rest_seconds": 0.3})
+    with connect() as connection:
+        connection.sendall(request(b'{"inp', length=1000))
+        status, body, _ = answer(connection)
+        assert (status, body["error_type"]) == (408, "SlowBody")
+        assert ended(connection)
+    assert asks(connect) == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"x: " + b"a" * 100_000 + b"\r\n",  # a long line
+        b"".join(b"x-%d: y\r\n" % k for k in range(200)),  # many
+        b"x: " + b"a" * 100_000,  # one that never ends
+        b"a" * 100_000,
+    ],
+)
+def test_header_lines_have_limits(run: Run, head: bytes) -> None:
+    connect = run()
+    with connect() as connection:
+        connection.sendall(b"POST /embed HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
+        status, body, _ = answer(connection)
+        assert (status, body["error_type"]) == (431, "TooLarge")
+        assert ended(connection)
+    with connect() as connection:
+        connection.sendall(b"POST /" + b"a" * 100_000)
+        assert answer(connection)[0] == 431
+    assert asks(connect) == 200
+
+
+def test_what_is_no_http_is_refused(run: Run) -> None:
+    connect = run()
+    for content in (b"\x16\x03\x01\x02\x00\x01\x00\x01", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        with connect() as connection:
+            connection.sendall(content)
+            status, body, keep = answer(connection)
+            assert (status, body["error_type"], keep) == (400, "Malformed", False)
+    assert asks(connect) == 200
+
+
+def test_a_hundred_megabytes_are_refused_before_they_are_sent(run: Run) -> None:
+    from fastembed_rt.server.metrics import resident
+
+    connect = run()
+    huge = 100_000_000
+    with connect() as connection:  # waits for the server's word, as curl does
+        connection.sendall(request(b"", "expect: 100-continue", length=huge))
+        status, body, _ = answer(connection)
+        assert (status, body["error_type"], "payload_limit" in body["error"]) == (413, "TooLarge", True)
+    before = resident()
+    with connect() as connection:  # sends it all the same, and reads the answer then
+        connection.sendall(request(b"", length=huge))
+        chunk = b"x" * 1_000_000
+        for _ in range(100):
+            connection.sendall(chunk)
+        assert answer(connection)[0] == 413
+        connection.sendall(request())  # the connection is sound
+        assert answer(connection)[0] == 200
+    with connect() as connection:  # does not say how much it is
+        connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                connection.sendall(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
+        assert answer(connection)[0] == 413
+    after = resident()
+    assert before is None or after is None or after - before < 60_000_000  # the limit is 16 MB
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"inputs":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        b'{"inputs":"\xff\xfe"}',
+        b'{"inputs":"\xc3"}',
+        b'{"inputs":"\\ud800"}',
+        b"\xef\xbb\xbf{}",
+        b"{",
+        b"",
+        b"\x00" * 1000,
+    ],
+)
+def test_bodies_that_are_no_json_are_refused(run: Run, body: bytes) -> None:
+    connect = run()
+    with connect() as connection:
+        connection.sendall(request(body))
+        status, told, keep = answer(connection)
+        assert (status, told["error_type"], keep) == (400, "Malformed", True)
+        connection.sendall(request())
+        assert answer(connection)[0] == 200
+
+
+def test_a_client_that_does_not_read_is_given_up(run: Run) -> None:
+    connect = run(patience={"stalled_seconds": 0.5})
+    body = json.dumps({"inputs": ["the cat"] * 4000}).encode()
+    deaf, slow = socket.socket(), socket.socket()
+    for made in (deaf, slow):
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with connect() as probe:
+        address = probe.getpeername()
+    with deaf, slow:
+        for made in (deaf, slow):
+            made.settimeout(20)
+            made.connect(address)
+            for _ in range(8):  # more than the kernel's buffers take
+                made.sendall(request(body))
+        state = connect.server.server_state  # type: ignore[attr-defined]
+        assert slow.recv(1)  # both are there: their requests run
+        until = time.monotonic() + 30
+        while len(state.connections) > 1:  # one that is slow, but reads, may go on
+            assert slow.recv(4096)
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        for _ in range(200):
+            assert slow.recv(4096)
+            time.sleep(0.005)
+        assert len(state.connections) == 1
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            for _ in range(8):
+                answer(deaf)
+    assert asks(connect) == 200
+
+
+def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder})
+    connect = run(app=app)
+    body = json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()
+    before = loaded.encoder.stats.texts
+    gone = [connect() for _ in range(5)]
+    for connection in gone:
+        connection.sendall(request(body))
+    time.sleep(0.2)
+    for k, connection in enumerate(gone):
+        if k % 2:  # a reset instead of an end
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        connection.close()
+    until = time.monotonic() + 10
+    while app.admission.requests and time.monotonic() < until:
+        time.sleep(0.05)
+    assert app.admission.requests == app.admission.tokens == 0
+    assert loaded.encoder.stats.texts - before < 5 * 4000
+    assert asks(connect) == 200
+
+
+def test_pipelined_requests_of_a_client_that_goes_away_are_not_made(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder})
+    connect = run(app=app)
+    with connect() as connection:
+        connection.sendall(request() + request(b'{"inputs":"a dog"}'))  # answered in order
+        first, second = (answer(connection)[1] for _ in range(2))
+        assert (first != second, len(first)) == (True, 1)
+    before = loaded.encoder.stats.texts
+    body = json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()
+    with connect() as connection:
+        connection.sendall(request(body) + request(body))
+        time.sleep(0.2)
+    until = time.monotonic() + 10
+    while app.admission.requests and time.monotonic() < until:
+        time.sleep(0.05)
+    assert app.admission.requests == 0
+    assert loaded.encoder.stats.texts - before <= 4000  # nothing of the second
+
+
+def test_connections_beyond_the_limit_wait_for_their_turn(run: Run) -> None:
+    connect = run(max_connections=3, keep_alive_seconds=1)
+    first = [connect() for _ in range(3)]
+    for connection in first:
+        connection.sendall(request())
+        assert answer(connection)[0] == 200
+    began = time.monotonic()
+    with connect() as waiting:
+        waiting.sendall(request())
+        assert answer(waiting)[0] == 200  # when one of the first was idle for a second
+    assert time.monotonic() - began > 0.5
+    for connection in first:
+        connection.close()
+
+
+def test_a_unix_socket(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    connect = run(uds=str(path))
+    assert asks(connect) == 200
+    assert stat.S_IMODE(path.stat().st_mode) == sockets.UDS_MODE
+    with pytest.raises(InvalidInputError, match="listens on this Unix socket already"):
+        sockets.bind_unix(str(path))
+    assert asks(connect) == 200
+    left = tmp_path / "left"
+    sockets.bind_unix(str(left)).close()  # a server that was killed leaves the file
+    sockets.bind_unix(str(left)).close()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(InvalidInputError, match="no socket"):
+        sockets.bind_unix(str(file))
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_tls_by_certificate_files(run: Run, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    connect = run(certificate=str(certificate), certificate_key=str(key))
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    with trusted.wrap_socket(connect(), server_hostname="127.0.0.1") as secure:
+        for _ in range(2):
+            secure.sendall(request())
+            assert answer(secure)[0] == 200
+    with connect() as plain:  # no TLS: an end, not a hang
+        plain.sendall(request())
+        assert b"200" not in plain.recv(100)
+    with trusted.wrap_socket(connect(), server_hostname="127.0.0.1") as secure:
+        secure.sendall(request())
+        assert answer(secure)[0] == 200
+
+
+def test_addresses_that_cannot_be_are_said() -> None:
+    (taken, *_) = sockets.bind("127.0.0.1", 0)
+    with pytest.raises(InvalidInputError, match=r"cannot listen on 127\.0\.0\.1 port"):
+        sockets.bind("127.0.0.1", taken.getsockname()[1])
+    taken.close()
+    with pytest.raises(InvalidInputError, match="not known here"):
+        sockets.bind("no.such.host.invalid", 0)
+
+
+def test_who_has_fewer_connections_takes_the_next(tmp_path: Path) -> None:
+    board = sockets.Board(3)
+    other = sockets.Board(3, os.dup(board.descriptor))  # of another process
+    for slot, count in enumerate((2, 5, sockets.GONE)):
+        board.set(slot, count)
+    assert [other.get(slot) for slot in range(3)] == [2, 5, sockets.GONE]
+    assert [other.others_have_fewer(slot) for slot in (0, 1)] == [False, True]
+    board.set(0, sockets.GONE)
+    assert not other.others_have_fewer(1)

@@ -1,0 +1,209 @@
+"""Several workers on one port: killed, drained, reloaded and counted, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_sentence_transformers
+from loopback import Load, Started
+
+from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.machine import available_threads
+from fastembed_rt.server.workers import environments
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+TEXT = "the cat sleeps."
+BODY = json.dumps({"inputs": TEXT}).encode()
+
+
+@pytest.fixture(scope="module")
+def pair(directories: Any) -> Iterator[Started]:
+    """Two workers."""
+    with Started(directories.models["encoder"], "--workers", 2, "--api-key", "k") as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        yield started
+
+
+def wait_for(true: Any, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.05)
+
+
+def under_load(port: int, connections: int, seconds: float, during: Any = None, **headers: str) -> Load:
+    load = Load(port, BODY)
+
+    async def both() -> None:
+        task = asyncio.create_task(load.run(connections, seconds))
+        if during is not None:
+            await asyncio.sleep(seconds / 3)
+            await asyncio.to_thread(during)
+        await task
+
+    asyncio.run(both())
+    return load
+
+
+def test_workers_answer_alike_and_are_counted_together(directories: Any, loaded: Any) -> None:
+    with Started(directories.models["encoder"], "--workers", 2) as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        load = Load(started.port, BODY)
+        asyncio.run(load.run(8, requests=200))
+        assert (load.answers, load.lost, load.refused) == ({200: 200}, [], 0)
+        (body,) = load.bodies
+        np.testing.assert_array_equal(np.array(json.loads(body)[0], np.float32), loaded.encoder.encode(TEXT))
+        counted = 'te_request_count{method="single",model="encoder"}'
+        assert started.metrics()[counted] == 200
+        assert started.ask("GET", "/info")[2]["threads"] == max(available_threads() // 2, 1)
+        assert len(started.children()) == 2
+        os.kill(started.children()[0], signal.SIGKILL)
+        wait_for(lambda: len(started.children()) == 2 and started.metrics()["fastembed_rt_workers"] == 2)
+        assert started.metrics()[counted] == 200  # what the dead one had counted is not forgotten
+        began = time.monotonic()
+        code, said = started.end(signal.SIGTERM)
+        assert (code, "ended with code -9" in said) == (0, True), said
+        assert time.monotonic() - began < 20
+
+
+def test_a_worker_that_is_killed_costs_its_own_requests_alone(directories: Any) -> None:
+    with Started(directories.models["encoder"], "--workers", 2) as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        killed: list[int] = []
+
+        def kill() -> None:
+            killed.append(started.children()[1])
+            os.kill(killed[0], signal.SIGKILL)
+
+        load = under_load(started.port, 8, 2.0, kill)
+        assert set(load.answers) == {200}
+        assert load.refused == 0  # the socket is everybody's
+        assert 0 < len(load.lost) <= 8, load.lost  # what it was at, a connection each
+        wait_for(lambda: len(started.children()) == 2)
+        assert killed[0] not in started.children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_drain_under_load_loses_nothing(directories: Any, workers: int) -> None:
+    with Started(directories.models["encoder"], "--workers", workers) as started:
+        load = under_load(started.port, 16, 1.5, lambda: started.process.send_signal(signal.SIGTERM))
+        assert started.end()[0] == 0
+        assert set(load.answers) == {200}
+        assert load.lost == []
+        assert load.refused > 0  # it is gone
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_under_load_loses_nothing_and_swaps_the_model(directories: Any, tmp_path: Path, workers: int) -> None:
+    from fastembed_rt import EmbeddingModel
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    place = tmp_path / "model"
+    shutil.copytree(directories.models["encoder"], place)
+    other = tmp_path / "other"
+    export(
+        str(save_sentence_transformers(tmp_path / "checkpoint", max_seq_length=8)),
+        ExportOptions(output=other, verify=False),
+    )
+    long = "the cat sleeps under the old tree and the dog runs . " * 3
+    with EmbeddingModel(place) as old, EmbeddingModel(other) as new:
+        expected = {"old": old.encode(long), "new": new.encode(long)}
+    assert not np.array_equal(expected["old"], expected["new"])
+    with Started(f"m={place}", "--workers", workers, "--api-key", "k") as started:
+        key = {"authorization": "Bearer k"}
+
+        def vector() -> Any:
+            return np.array(started.ask("POST", "/embed", {"inputs": long}, **key)[2][0], np.float32)
+
+        np.testing.assert_array_equal(vector(), expected["old"])
+
+        def swap() -> None:
+            place.rename(tmp_path / "gone")
+            other.rename(place)
+            status, _, answer = started.ask("POST", "/admin/reload", {}, **key)
+            assert status == 200, answer
+            (model,) = answer["models"]
+            assert (model["name"], model["before"] != model["now"]) == ("m", True)
+
+        load = Load(started.port, json.dumps({"inputs": long}).encode(), key="k")
+
+        async def both() -> None:
+            task = asyncio.create_task(load.run(8, 2.5))
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(swap)
+            await task
+
+        asyncio.run(both())
+        assert (set(load.answers), load.lost, load.refused) == ({200}, [], 0)
+        answered = {np.array(json.loads(body)[0], np.float32).tobytes() for body in load.bodies}
+        assert answered == {vector.tobytes() for vector in expected.values()}  # each of them whole
+        for _ in range(6):
+            np.testing.assert_array_equal(vector(), expected["new"])
+        shutil.rmtree(place)  # a reload that fails changes nothing
+        status, _, answer = started.ask("POST", "/admin/reload", {}, **key)
+        assert (status, answer["error_type"], str(tmp_path) in json.dumps(answer)) == (424, "Backend", False)
+        np.testing.assert_array_equal(vector(), expected["new"])
+
+
+def test_a_reload_needs_a_key(pair: Started, directories: Any) -> None:
+    assert pair.ask("POST", "/admin/reload", {})[0] == 401
+    assert pair.ask("POST", "/admin/reload", {}, authorization="Bearer k")[0] == 200
+    before = pair.metrics()
+    pair.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert pair.ask("POST", "/embed", {"inputs": TEXT}, authorization="Bearer k")[0] == 200
+    after = pair.metrics()
+    assert all(
+        after[name] >= value for name, value in before.items() if name.endswith(("_count", "_total", "_success"))
+    )
+
+
+def test_what_cannot_start_is_said_once_and_ends(directories: Any, tmp_path: Path) -> None:
+    started = Started(tmp_path / "missing", "--workers", 2)
+    code, said = started.end()
+    assert code != 0
+    assert said.count("error:") == 1, said
+
+    broken = tmp_path / "broken"
+    shutil.copytree(directories.models["encoder"], broken)
+    (broken / "tokenizer.json").write_text("{}")
+    began = time.monotonic()
+    started = Started(broken, "--workers", 2)
+    code, said = started.end()
+    assert (code != 0, said.count("error:")) == (True, 1), said
+    assert time.monotonic() - began < 60
+
+    with Started(directories.models["encoder"]) as first:
+        command = [sys.executable, "-m", "fastembed_rt", "serve", str(directories.models["encoder"])]
+        for more in ([], ["--workers", "2"]):
+            done = subprocess.run(
+                [*command, "--port", str(first.port), *more], capture_output=True, text=True, timeout=60, check=False
+            )
+            assert (done.returncode, "cannot listen on 127.0.0.1 port" in done.stderr) == (2, True), done.stderr
+
+
+def test_workers_end_with_the_process_that_started_them(directories: Any) -> None:
+    with Started(directories.models["encoder"], "--workers", 2) as started:
+        wait_for(lambda: len(started.children()) == 2)
+        workers = started.children()
+        started.process.kill()
+        wait_for(lambda: not any(Path(f"/proc/{number}/cmdline").exists() for number in workers))
+
+
+def test_a_gpu_for_each_worker() -> None:
+    assert environments(2, gpus=None) == [{}, {}]
+    assert environments(2, gpus=["3", "1"]) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    with pytest.raises(InvalidInputError, match="3 workers, and 2 GPUs"):
+        environments(3, gpus=["0", "1"])
