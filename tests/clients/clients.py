@@ -209,7 +209,7 @@ CLIENTS = (
             "prompt": vectors("queries"),
             "similarity": cosines,
             "too_many": Raises("HfHubHTTPError", 422, MANY),
-            "unknown_prompt": Raises("HfHubHTTPError", 422, "nobody"),
+            "unknown_prompt": Raises("HfHubHTTPError", 422, "no prompt of this name"),
             "wrong_key": Raises("HfHubHTTPError", 401),
         },
     ),
