@@ -40,10 +40,12 @@ def stored_once(described: Manifest, work: Path) -> Manifest:
     Copies that nobody refers to any more are removed from `work`. A graph with weights in other files is the same only
     if these are: their names are relative to its own folder.
     """
-    first: dict[tuple[Contents, ...], tuple[FileRecord, ...]] = {}
+    first: dict[tuple[Contents, ...], tuple[FileRecord, ...]] = {}  # of the encoders before
+    own: list[tuple[FileRecord, ...]] = []  # of this one, whose graphs for several targets keep their names
 
     def once(records: tuple[FileRecord, ...]) -> tuple[FileRecord, ...]:
-        return first.setdefault(tuple((record.size, record.sha256) for record in records), records)
+        own.append(records)
+        return first.get(_contents(records), records)
 
     def graph(found: T) -> T:
         one, *weights = once((found.graph, *found.weights))
@@ -57,6 +59,9 @@ def stored_once(described: Manifest, work: Path) -> Manifest:
             variants.append(replace(graph(variant), tokens=tokens))
         names = [variant.graph.file for variant in one.variants]
         default = variants[names.index(one.default_variant)].graph.file
+        while own:
+            records = own.pop()
+            first.setdefault(_contents(records), records)
         return replace(one, tokenizer=tokenizer, variants=tuple(variants), default_variant=default)
 
     whole = encoder(described)
@@ -64,6 +69,10 @@ def stored_once(described: Manifest, work: Path) -> Manifest:
     for name in {record.file for record in described.files} - {record.file for record in whole.files}:
         (work / name).unlink()
     return whole
+
+
+def _contents(records: tuple[FileRecord, ...]) -> tuple[Contents, ...]:
+    return tuple((record.size, record.sha256) for record in records)
 
 
 def with_parity(described: Manifest, report: Mapping[str, Any]) -> Manifest:
