@@ -25,14 +25,14 @@ class Request(BaseModel):
     model: str = ""
 
 
-@app.post("/embeddings")
+@app.post("/embeddings")  # type: ignore[untyped-decorator]
 def embeddings(request: Request) -> dict[str, object]:
     """Vectors of texts."""
     vectors = model.encode(request.input, normalize_embeddings=True, show_progress_bar=False)
     return {"data": [{"index": k, "embedding": vector} for k, vector in enumerate(vectors.tolist())]}
 
 
-@app.get("/health")
+@app.get("/health")  # type: ignore[untyped-decorator]
 def health() -> dict[str, str]:
     """That it runs."""
     return {"status": "ok"}

@@ -58,6 +58,7 @@ LAYERS = {
     data report inside: errors
     precision: data errors report
     compare: data errors report
+    load: compare data errors
     """,
 }
 
