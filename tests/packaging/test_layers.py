@@ -52,6 +52,7 @@ LAYERS = {
     data report inside: errors
     precision: data errors report
     compare: data errors report
+    load: compare data errors
     """,
 }
 
