@@ -35,6 +35,7 @@ help:
 	@echo "            them in FASTEMBED_RT_ST_TESTS, FASTEMBED_RT_FASTEMBED_TESTS, FASTEMBED_RT_QDRANT_TESTS (what is not there is skipped)"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (41 minutes on two cores); bench-smoke: a minute or two"
+	@echo "            bench-load: the server's requests/s beside other servers (ten minutes on a quiet machine)"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
 	@echo "            bench-real: INT8 of the real checkpoints in FASTEMBED_RT_REAL, by cosine and by task (half an hour and more)"
 
@@ -217,6 +218,16 @@ bench-smoke: $(BENCH_MODEL)/manifest.json
 
 $(BENCH_MODEL)/manifest.json: $(DEMO)/.ready
 	$(DEMO)/bin/fastembed-rt export $(BENCH_CHECKPOINT) -o $(BENCH_MODEL) --force $(BENCH_EXPORT)
+
+# The server beside infinity, FastAPI with sentence-transformers, and encode itself: requests a second over loopback. A quiet
+# machine; the first run makes environments under .venv-bench (gigabytes). LOAD adds arguments, such as LOAD='--rounds 3'.
+.PHONY: bench-load
+LOAD_HUB := $(basename $(BENCH_MODEL))-hub
+bench-load: $(BENCH_MODEL)/manifest.json $(LOAD_HUB)/manifest.json
+	$(DEMO)/bin/python -m benchmarks.load $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT) --hub-dir $(LOAD_HUB) $(LOAD)
+
+$(LOAD_HUB)/manifest.json: $(DEMO)/.ready
+	$(DEMO)/bin/fastembed-rt export $(BENCH_CHECKPOINT) -o $(LOAD_HUB) --force --layout hub --precision fp32
 
 # INT8 on real checkpoints, in the folder that FASTEMBED_RT_REAL names: cosines and task scores beside full precision and
 # dynamic quantization, into the record that docs/models.md and docs/int8.md are made of. REAL adds arguments.

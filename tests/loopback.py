@@ -108,6 +108,8 @@ class Load:
     lost: list[str] = field(default_factory=list)  # sent, and not answered
     refused: int = 0  # connections
     bodies: set[bytes] = field(default_factory=set)
+    pause: float = 0.0  # seconds before the next request after one that was refused
+    refusals: list[float] = field(default_factory=list)  # seconds until a 429 was there
     stop: bool = False
 
     async def run(self, connections: int, seconds: float | None = None, requests: int | None = None) -> None:
@@ -134,6 +136,7 @@ class Load:
                 await asyncio.sleep(0.01)
                 continue
             try:
+                sent = time.perf_counter()
                 writer.write(head + self.content)
                 status, keep, body = await _answer(reader)
             except (OSError, asyncio.IncompleteReadError, ValueError) as error:
@@ -144,6 +147,9 @@ class Load:
             self.answers[status] += 1
             if status == 200 and len(self.bodies) < 4:
                 self.bodies.add(body)
+            if status == 429:
+                self.refusals.append(time.perf_counter() - sent)
+                await asyncio.sleep(self.pause)
             if not keep:
                 writer.close()
                 writer = None

@@ -30,7 +30,7 @@ from ..compare import conditions, environments
 from ..compare.environments import PROJECT
 from ..data import workloads
 from ..errors import BenchmarkError, ContenderError
-from . import shown
+from . import load_tables
 from .servers import ENVIRONMENTS, SERVERS, Place, Server, named
 
 START_SECONDS = 180.0
@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(shown.render(record))
+    print(load_tables.render(record))
     return 0
 
 
