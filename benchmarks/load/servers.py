@@ -49,7 +49,7 @@ def _infinity(engine: str) -> Callable[[Place], list[str]]:
         source = place.hub_dir if engine == "optimum" else place.checkpoint
         words = ["-c", "from infinity_emb.cli import cli; cli()", "v2", "--model-id", source, "--engine", engine]
         words += ["--served-model-name", "model", "--device", "cpu", "--port", str(place.port), "--host", "127.0.0.1"]
-        return [*words, "--log-level", "error", "--no-bettertransformer", "--no-model-warmup"]
+        return [*words, "--log-level", "error", "--no-model-warmup"]
 
     return command
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 from ..errors import MissingDependencyError
 from .exchange import Exchange
+
+CLOSE_SECONDS = 3.0
 
 
 class Tracer:
@@ -66,8 +69,10 @@ class Tracer:
         span.end()
 
     def close(self) -> None:
-        """Send what waits."""
-        self._provider.shutdown()
+        """Send what waits, for a moment: a collector that does not answer is no reason to stay."""
+        sender = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sender.start()
+        sender.join(CLOSE_SECONDS)
 
 
 def exporting(endpoint: str, service: str) -> Tracer:

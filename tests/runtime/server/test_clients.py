@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastembed_rt.errors import InvalidInputError
@@ -280,18 +281,25 @@ def test_pipelined_requests_of_a_client_that_goes_away_are_not_made(run: Run, lo
     connect = run(app=app)
     with connect() as connection:
         connection.sendall(request() + request(b'{"inputs":"a dog"}'))  # answered in order
-        first, second = (answer(connection)[1] for _ in range(2))
-        assert (first != second, len(first)) == (True, 1)
+        content = b""
+        while content.count(b"]]") < 2:
+            more = connection.recv(65536)
+            assert more
+            content += more
+        bodies = [json.loads(part.partition(b"\r\n\r\n")[2]) for part in content.split(b"HTTP/1.1 200 OK")[1:]]
+        expected = loaded.encoder.encode(["the cat", "a dog"])
+        np.testing.assert_array_equal(np.array(bodies, np.float32)[:, 0], expected)
     before = loaded.encoder.stats.texts
-    body = json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()
+    body = json.dumps({"inputs": ["the old dog runs " * 9] * 1000}).encode()
     with connect() as connection:
         connection.sendall(request(body) + request(body))
         time.sleep(0.2)
-    until = time.monotonic() + 10
+    # Reading is paused behind a second request, so that the first is still made: its end is seen when that is done.
+    until = time.monotonic() + 60
     while app.admission.requests and time.monotonic() < until:
         time.sleep(0.05)
     assert app.admission.requests == 0
-    assert loaded.encoder.stats.texts - before <= 4000  # nothing of the second
+    assert loaded.encoder.stats.texts - before <= 1000  # nothing of the second
 
 
 def test_connections_beyond_the_limit_wait_for_their_turn(run: Run) -> None:
