@@ -111,24 +111,15 @@ class Load:
     pause: float = 0.0  # seconds before the next request after one that was refused
     refusals: list[float] = field(default_factory=list)  # seconds until a 429 was there
     stop: bool = False
-    stood_still: float = 0.0  # seconds, the longest time in which this process did nothing that it should have
 
     async def run(self, connections: int, seconds: float | None = None, requests: int | None = None) -> None:
         """For so long, or until so many are answered."""
         self._left = requests
         tasks = [asyncio.create_task(self._client()) for _ in range(connections)]
-        watching = asyncio.create_task(self._watch())
         if seconds is not None:
             await asyncio.sleep(seconds)
             self.stop = True
         await asyncio.gather(*tasks)
-        watching.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(0.02)
-            self.stood_still = max(self.stood_still, time.perf_counter() - began - 0.02)
 
     async def _client(self) -> None:
         lines = [f"POST {self.path} HTTP/1.1", "host: x", f"content-length: {len(self.content)}"]

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .sockets import GONE, Board
+from .sockets import GONE, Board, let_nobody_in
 
 AT_ONCE = 64  # accepted in a row by who serves alone
 LEFT_SECONDS = 0.002  # that a connection is left to a worker with fewer
@@ -62,6 +62,8 @@ class Acceptor:
             return
         for listener in self.sockets:
             self._loop.remove_reader(listener)
+            if self._board is None:  # else others may go on, and who ends them all sees to it
+                let_nobody_in(listener)
             while self._accept(listener):
                 pass
         self.close()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import socket
 import stat
+import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +17,21 @@ from ..errors import InvalidInputError
 
 BACKLOG = 2048  # connections that wait to be accepted; the kernel may allow fewer
 UDS_MODE = 0o660  # owner and group: whoever may write may ask
+ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # a classic BPF program: return 0
 GONE = -1  # on the board: a worker that accepts nothing
+
+
+def let_nobody_in(listener: socket.socket) -> None:
+    """Drop connections that come from now on, in all processes that share the socket; those that wait can be accepted.
+
+    Without it a client may be let in by the kernel between the last accept and the close, and is then reset. It asks
+    again after a second and is refused. Where the system has no such filter, that gap stays.
+    """
+    if sys.platform == "linux" and listener.family != socket.AF_UNIX:
+        program = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

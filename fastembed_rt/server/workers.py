@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidInputError
-from .sockets import GONE, Board
+from .sockets import GONE, Board, let_nobody_in
 from .totals import Totals
 from .worker import MOST_BYTES
 
@@ -90,7 +90,8 @@ class Supervisor:
         return [worker.process.pid for worker in self._workers if worker.process is not None]
 
     async def _end(self, keepers: Sequence[asyncio.Task[Any]]) -> None:
-        for listener in self._sockets:  # the last worker takes what waits, and then nobody can connect any more
+        for listener in self._sockets:  # the last worker takes what waits
+            let_nobody_in(listener)
             listener.close()
         for worker in self._workers:
             _signal(worker, signal.SIGTERM)
