@@ -113,6 +113,18 @@ TABLE = (
         ours=True,
     ),
     Server(
+        name="bare-int8",
+        title="encode in uvicorn, INT8, no queue",
+        environment="serve",
+        command=lambda place: ["-m", "benchmarks.load.bare_app"],
+        variables=lambda place: {
+            "THREADS": str(place.threads),
+            "MODEL": place.model_dir,
+            "PRECISION": "int8",
+            "PORT": str(place.port),
+        },
+    ),
+    Server(
         name="infinity-torch",
         title="infinity, torch",
         environment="infinity",

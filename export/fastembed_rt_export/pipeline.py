@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,8 @@ from .files import ADAPTER
 from .gate import verify
 from .gate.long_texts import Reach
 from .gate.parity import INT8_MIN_COSINE
-from .gate.refusals import Refusals, left
+from .gate.refusals import Key, Refusals, left
+from .graph.common import Common
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from .tokenizer import tokenizer_json
 
@@ -134,8 +136,11 @@ def _write(
     checkpoint: Checkpoint, output: Path, options: ExportOptions, precisions: tuple[str, ...], refusals: Refusals
 ) -> Manifest:
     """Make the directory, verified; its manifest."""
+    # Graphs under the names that tools look for each stand alone.
+    sharing = bool(checkpoint.routes) and options.layout == hub_layout.PLAIN
+    common = defaultdict[Key, Common](Common) if sharing else None
     with atomic_directory(output, force=options.force) as work:
-        described = _make(checkpoint, work, options, precisions, refusals)
+        described = _make(checkpoint, Place(work, work, common=common), options, precisions, refusals)
         for role, route in checkpoint.routes.items():
             if route.stored is checkpoint.stored:  # the same encoder, which cuts texts elsewhere
                 alike = replace(described, max_length=route.max_length, routes={})
@@ -144,7 +149,9 @@ def _write(
             refusals.say(f"the encoder of {role} texts, route {route.route!r}")
             (work / role).mkdir()
             refusals.encoder = role
-            made = prefixed(_make(route, work / role, options, precisions, refusals), role)
+            beside = common is not None and _share_weights(checkpoint, route)
+            place = Place(work / role, work, f"{role}.", common) if beside else Place(work / role, work / role)
+            made = prefixed(_make(route, place, options, precisions, refusals), role, graphs=not beside)
             if made.dim != described.dim:
                 raise UnsupportedCheckpointError(
                     f"route {route.route!r} gives vectors of {made.dim} numbers, route {checkpoint.route!r} of "
@@ -165,14 +172,25 @@ def trusted(checkpoint: Checkpoint, trust: bool) -> Checkpoint:
     return replace(checkpoint, trusted=trust, routes=routes)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an encoder's files go."""
+
+    work: Path  # tokenizer and settings
+    graphs: Path
+    prefix: str = ""  # of the graphs' names
+    common: Mapping[Key, Common] | None = None  # what they share with other encoders' graphs
+
+
 def _make(
     checkpoint: Checkpoint,
-    work: Path,
+    place: Place,
     options: ExportOptions,
     precisions: tuple[str, ...],
     refusals: Refusals,
 ) -> Manifest:
-    """Write tokenizer and graphs of one encoder into `work`; its manifest, not yet compared."""
+    """Write tokenizer and graphs of one encoder; its manifest, not yet compared."""
+    work = place.work
     table = tasks.is_table(checkpoint)  # one graph serves all
     hub = options.layout == hub_layout.HUB
     if hub:
@@ -181,7 +199,7 @@ def _make(
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
     made = variants.make(
         lambda target, opset: tasks.build(checkpoint, target, opset),
-        work,
+        place.graphs,
         variants.Wanted(
             targets=("cpu",) if table else options.targets,
             precisions=("fp32",) if table else precisions,
@@ -197,6 +215,9 @@ def _make(
             reach=Reach.of(checkpoint, checkpoint.max_length),
             tokens=tasks.token_states(checkpoint) if options.tokens else None,
             show_progress=options.show_progress,
+            tokenizer=work / contract.TOKENIZER_FILE,
+            prefix=place.prefix,
+            common=place.common,
             **({"finish": hub_layout.with_states} if hub else {}),
         ),
         refusals,
@@ -313,6 +334,12 @@ def _fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 over the weight files, the modules' included."""
     files = {*checkpoint.weight_files, *(file for route in checkpoint.routes.values() for file in route.weight_files)}
     return _hashed(files)
+
+
+def _share_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether some file of weights is in both, such as that of a transformer behind different heads."""
+    mine, theirs = ({_hashed([file]) for file in encoder.weight_files} for encoder in (one, other))
+    return not mine.isdisjoint(theirs)
 
 
 def _adapter(checkpoint: Checkpoint) -> AdapterSource | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastembed_rt import native
 from fastembed_rt.machine import available_threads
-from fastembed_rt.manifest import TOKENIZER_FILE, TokenGraph, Variant, record_file
+from fastembed_rt.manifest import TokenGraph, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
 from fastembed_rt.system.progress import progress
 from fastembed_rt.system.sizes import readable
@@ -28,6 +28,7 @@ from .gate.parity import Fidelity, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
 from .graph import cuda, int8, tensorrt
 from .graph import native as native_int8
+from .graph.common import Common, Place
 from .graph.cpu import CPU
 from .graph.graph import Graph
 from .graph.portable import DEFAULT_OPSET, PORTABLE
@@ -36,7 +37,7 @@ from .graph.writer import Written, write
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
-PLAINEST = ("cpu", "fp32")
+PLAINEST, INT8 = ("cpu", "fp32"), ("cpu", "int8")
 # Of the texts that int8 is measured on, tokens of those that all are, and one in how many of the longer ones is.
 SHORT, LONGER = 64, 3
 
@@ -94,6 +95,9 @@ class Wanted:
     reach: Reach  # how long the texts are that the gate compares
     finish: Callable[[Built], Built] = lambda built: built  # what the layout adds to model.onnx
     tokens: TokenStates | None = None  # None: no graphs of token states
+    tokenizer: Path  # tokenizer.json
+    prefix: str = ""  # of the files' names, where a directory has graphs of several encoders
+    common: Mapping[Key, Common] | None = None  # what graphs of several encoders share; None: there is one
     show_progress: bool = False
 
     def texts(self, tokenizer: TextTokenizer) -> list[str]:
@@ -112,6 +116,21 @@ class Wanted:
             *(case.text for case in [*all_of, *longer[:: round(LONGER / share)]]),
             filled(self.reach.longest, count),
         ]
+
+    def write(
+        self, key: Key, graph: Graph, work: Path, file: str, shared: Mapping[str, Place] | None = None
+    ) -> Written:
+        """A graph into `work`; `shared`: weights that lie there already. One that refers to some has none beside it."""
+        return write(
+            graph,
+            work,
+            f"{self.prefix}{file}",
+            name=self.name,
+            metadata=self.metadata,
+            external=self.external_data and shared is None,
+            shared=shared,
+            common=None if self.common is None else self.common[key],
+        )
 
     @property
     def keys(self) -> list[Key]:
@@ -164,7 +183,7 @@ def check(targets: Sequence[str], precisions: Sequence[str]) -> None:
 
 
 def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
-    """Write the graphs of all targets and precisions into `work`, which has its tokenizer.json already.
+    """Write the graphs of all targets and precisions into `work`.
 
     What does not pass goes to `refusals`, and what is there is not made.
 
@@ -214,20 +233,20 @@ def _gpu(
             "target cuda runs encoders with attention, and this is a table of token vectors, which a CPU looks up "
             "faster than a GPU is asked; leave --target out"
         )
-    written = _write(built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
+    written = _write((target_name, precision), built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
     return built, [_variant(work, built.graph, written, target, precision)]
 
 
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     portable = wanted.finish(build(PORTABLE, wanted.opset))
-    written = _write(portable.graph, work, MODEL_FILE, wanted, say)
+    written = _write(PLAINEST, portable.graph, work, MODEL_FILE, wanted, say)
     states = _token_graph(PORTABLE, wanted.opset, work, MODEL_FILE, written, wanted)
     found = [_variant(work, portable.graph, written, PORTABLE, "fp32", tokens=states)]
     if wanted.cpu:
         graph = build(CPU, CPU.opset or DEFAULT_OPSET).graph
         file = "model.cpu.fp32.onnx"
         # The same weights under the same names: they are read where model.onnx has them.
-        again = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
+        again = wanted.write(PLAINEST, graph, work, file, written.offsets)
         states = _token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
         found.insert(0, _variant(work, graph, again, CPU, "fp32", tokens=states))
     return portable, found
@@ -235,7 +254,7 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
-    tokenizer = TextTokenizer(work / TOKENIZER_FILE, max_length=wanted.max_length)
+    tokenizer = TextTokenizer(wanted.tokenizer, max_length=wanted.max_length)
     texts = quantize.chosen_texts(
         wanted.calibration,
         wanted.max_length,
@@ -284,11 +303,11 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     fitting = quantize.Fitting(held_out, work, wanted.min_cosine, wanted.task.fidelity, wanted.task.outputs, say)
     recipe, figures = fitting.passing(found, lambda tried: stock(tried).graph, "of stock operators")
     built = stock(recipe)
-    written = _write(built.graph, work, "model.cpu.int8.onnx", wanted, say)
+    written = _write(INT8, built.graph, work, "model.cpu.int8.onnx", wanted, say)
     target, alone = int8.target(recipe, base), None
     if states is not None:
         of_stock = stock(recipe, states.build)
-        alone = _write_tokens(of_stock, work, "model.cpu.int8.onnx", written.offsets, wanted)
+        alone = _write_tokens(INT8, of_stock, work, "model.cpu.int8.onnx", written.offsets, wanted)
     made = [_variant(work, built.graph, written, target, "int8", {**figures, **notes}, alone)]
     if not wanted.cpu:
         return built, made
@@ -303,11 +322,11 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         return built, made
     graph, file = ours(recipe), "model.native.int8.onnx"
     say(f"writing {file}: {len(graph.nodes)} nodes")
-    shared = write(graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=written.offsets)
+    shared = wanted.write(INT8, graph, work, file, written.offsets)
     target = native_int8.target(recipe)
     if states is not None:
         of_ours = states.build(target, target.opset or DEFAULT_OPSET)
-        alone = _write_tokens(of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
+        alone = _write_tokens(INT8, of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
     made.insert(0, _variant(work, graph, shared, target, "int8", {**figures, **notes}, alone))
     return built, made
 
@@ -318,15 +337,15 @@ def _token_graph(
     """The encoder alone, on the weights of the graph `beside`; None where nobody asked for it."""
     if wanted.tokens is None:
         return None
-    return _write_tokens(wanted.tokens.build(target, opset), work, beside, written.offsets, wanted)
+    return _write_tokens(PLAINEST, wanted.tokens.build(target, opset), work, beside, written.offsets, wanted)
 
 
 def _write_tokens(
-    built: Built, work: Path, beside: str, offsets: Mapping[str, tuple[str, int, int]], wanted: Wanted
+    key: Key, built: Built, work: Path, beside: str, offsets: Mapping[str, Place], wanted: Wanted
 ) -> TokenGraph:
     assert wanted.tokens is not None
     file = f"{beside.removesuffix('.onnx')}.tokens.onnx"
-    written = write(built.graph, work, file, name=wanted.name, metadata=wanted.metadata, shared=offsets)
+    written = wanted.write(key, built.graph, work, file, offsets)
     return TokenGraph(
         graph=record_file(work, written.graph),
         weights=tuple(record_file(work, name) for name in written.weights),
@@ -337,9 +356,9 @@ def _write_tokens(
     )
 
 
-def _write(graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
+def _write(key: Key, graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
     say(f"writing {file}: {len(graph.nodes)} nodes, {readable(graph.weight_bytes)}")
-    return write(graph, work, file, name=wanted.name, metadata=wanted.metadata, external=wanted.external_data)
+    return wanted.write(key, graph, work, file)
 
 
 def _variant(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from checkpoints import (
@@ -21,7 +20,7 @@ from fastembed_rt import cli
 from fastembed_rt.errors import CheckpointError, OutputExistsError, ParityError
 from fastembed_rt_export.directory.whole import atomic_directory
 from fastembed_rt_export.gate import parity
-from fastembed_rt_export.graph import writer
+from fastembed_rt_export.graph.weight import Weight
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 # --- where the directory goes ----------------------------------------------------------------------------------------
@@ -110,15 +109,15 @@ def miss_the_parity(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_the_middle(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Raise while weights are written, after a few."""
     calls = []
-    real = writer._bytes
+    real = Weight.contents
 
-    def failing(weight: Any) -> Any:
+    def failing(weight: Weight) -> memoryview:
         calls.append(weight)
         if len(calls) == 12:
             raise error
         return real(weight)
 
-    monkeypatch.setattr(writer, "_bytes", failing)
+    monkeypatch.setattr(Weight, "contents", failing)
 
 
 def interrupt(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from checkpoints import TEXTS, change_json, save_sentence_transformers
 from exports import contents, quick
-from routed import dense, router, save, transformer
+from routed import dense, normalize, router, save, transformer
+from safetensors.numpy import load_file
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel
@@ -76,7 +79,7 @@ def test_lengths_of_their_own_share_a_graph(tmp_path: Path) -> None:
 
 
 def test_other_graphs_stay_apart(tmp_path: Path) -> None:
-    chains = [transformer(tmp_path / f"plain-{k}") for k in range(2)]
+    chains = [transformer(tmp_path / name, name) for name in ("bert", "mpnet")]
     made = save(tmp_path / "model", router([*chains[0], dense(seed=1)], [*chains[1], dense(seed=2)]))
     quick(made, tmp_path / "onnx")
     assert {"model.onnx", "query/model.onnx"} <= {
@@ -87,6 +90,45 @@ def test_other_graphs_stay_apart(tmp_path: Path) -> None:
         assert routes[0]._running() is not routes[1]._running()
         for call in ("encode_query", "encode_document"):
             close(getattr(model, call)(TEXTS), vectors(made, call))
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One transformer behind two heads."""
+    folder = tmp_path_factory.mktemp("heads")
+    body = transformer(folder / "plain")
+    return save(
+        folder / "model",
+        router([*body, dense(seed=1), normalize()], [*body, dense(seed=2), normalize()], default_route="document"),
+    )
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_one_transformer_behind_two_heads_lies_there_once(heads: Path, tmp_path: Path, external: bool) -> None:
+    out = tmp_path / "onnx"
+    made = quick(heads, out, precisions=("fp32", "int8"), min_cosine=0.5, external_data=external)
+    (file,) = [file for file in heads.rglob("*.safetensors") if "Dense" not in str(file)]
+    words = load_file(file)["embeddings.word_embeddings.weight"].tobytes()
+    assert sum(data.count(words) for data in contents(out).values()) == 1
+    (query,) = made.routes.values()
+    for variant in query.variants:
+        files = {record.file for record in variant.files}
+        assert any(name.startswith("query.") for name in files)
+        assert any(name.startswith("model.") for name in files)
+    for precision in ("fp32", "int8"):
+        with EmbeddingModel(out, precision=precision) as model:
+            for call in ("encode", "encode_query", "encode_document"):
+                found, expected = getattr(model, call)(TEXTS), vectors(heads, call)
+                if precision == "fp32":
+                    close(found, expected)
+                else:
+                    assert np.sum(np.asarray(found) * expected, axis=1).min() > 0.9
+
+
+def test_graphs_under_the_names_of_other_tools_stand_alone(heads: Path, tmp_path: Path) -> None:
+    quick(heads, tmp_path / "onnx", layout="hub")
+    model = onnx.load(str(tmp_path / "onnx" / "query" / "model.onnx"), load_external_data=False)
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.external_data]
 
 
 def test_the_gate_compares_both(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Manifests of directories with several encoders: files of each in a folder, what a report says of each."""
+"""Manifests of directories with several encoders: where the files of each lie, what a report says of each."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ T = TypeVar("T", TokenGraph, Variant)
 Contents = tuple[int, str]  # size and SHA-256
 
 
-def prefixed(described: Manifest, folder: str) -> Manifest:
-    """The manifest of an encoder whose files lie in a folder of the model directory."""
+def prefixed(described: Manifest, folder: str, *, graphs: bool = True) -> Manifest:
+    """The manifest of an encoder whose files lie in a folder of the model directory, all or all but the graphs."""
 
     def placed(record: FileRecord) -> FileRecord:
         return replace(record, file=f"{folder}/{record.file}")
 
     def moved(graph: T) -> T:
+        if not graphs:
+            return graph
         return replace(graph, graph=placed(graph.graph), weights=tuple(map(placed, graph.weights)))
 
     return replace(
@@ -30,7 +32,7 @@ def prefixed(described: Manifest, folder: str) -> Manifest:
             replace(moved(variant), tokens=None if variant.tokens is None else moved(variant.tokens))
             for variant in described.variants
         ),
-        default_variant=f"{folder}/{described.default_variant}",
+        default_variant=f"{folder}/{described.default_variant}" if graphs else described.default_variant,
     )
 
 

@@ -34,6 +34,14 @@ class Weight:
         """Size in the file."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def contents(self) -> memoryview:
+        """Its values as they lie in a file."""
+        array = np.ascontiguousarray(self.load(), dtype=self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"weight {self.name} came as {array.shape}, {self.shape} was announced")
+        view: memoryview = array.reshape(-1).view(np.uint8).data
+        return view
+
     @property
     def transposed(self) -> Weight:
         """(out, in) as checkpoints store linear layers -> (in, out) as MatMul takes them."""

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from .common import Common, Place, digest_of, digests_of
 from .graph import Graph
 from .weight import Weight
 
@@ -33,7 +33,7 @@ class Written:
 
     graph: str
     weights: tuple[str, ...]  # external data files
-    offsets: Mapping[str, tuple[str, int, int]]  # weight -> file, offset, length in bytes
+    offsets: Mapping[str, Place]  # weight -> file, offset, length in bytes
 
 
 def write(
@@ -44,7 +44,8 @@ def write(
     name: str,
     metadata: Mapping[str, str],
     external: bool = False,
-    shared: Mapping[str, tuple[str, int, int]] | None = None,
+    shared: Mapping[str, Place] | None = None,
+    common: Common | None = None,
     checked: bool = True,
 ) -> Written:
     """Write `graph` as `directory/file`, checked by onnx.checker before any weight is written.
@@ -58,9 +59,34 @@ def write(
         external: put weights into `file`.data also when they would fit; beyond 2 GiB they always go there.
         shared: weights that lie in another file of the directory already, as an earlier `Written.offsets` says; they
             are referred to there, not written again.
+        common: what the directory's graphs have been written to before and this one may have in common with them. A
+            graph that is among them is not written again, and `Written` is about that one.
         checked: False for a part of a graph, whose inputs have no known shape.
     """
     shared = {key: place for key, place in (shared or {}).items() if key in graph.weights}
+    if common is not None:
+        digests = digests_of(graph.weights)
+        skeleton, _ = _skeleton(graph, name, metadata, "", {})
+        digest = digest_of(graph, skeleton.SerializeToString(deterministic=True), digests)
+        found = common.graph(digest)
+        if found is None:
+            shared = common.places(graph.weights, digests) | shared
+            found = _written(graph, directory, file, name, metadata, external, shared, checked)
+            common.add(digest, found, digests)
+        return found
+    return _written(graph, directory, file, name, metadata, external, shared, checked)
+
+
+def _written(
+    graph: Graph,
+    directory: Path,
+    file: str,
+    name: str,
+    metadata: Mapping[str, str],
+    external: bool,
+    shared: Mapping[str, Place],
+    checked: bool,
+) -> Written:
     own = sum(weight.nbytes for key, weight in graph.weights.items() if key not in shared)
     external = external or own > PROTOBUF_LIMIT
     weights_file = f"{file}.data" if external else ""
@@ -77,7 +103,7 @@ def write(
             for tensor in references:
                 entries = {entry.key: entry.value for entry in tensor.external_data}
                 stream.seek(int(entries["offset"]))
-                data = _bytes(graph.weights[tensor.name])
+                data = graph.weights[tensor.name].contents()
                 offsets[tensor.name] = (weights_file, stream.tell(), len(data))
                 stream.write(data)
         model.graph.initializer.extend(references)
@@ -94,7 +120,7 @@ def write(
         stream.write(_field(_MODEL_GRAPH, total))
         stream.write(body)
         for tensor in references:
-            data = _bytes(graph.weights[tensor.name])
+            data = graph.weights[tensor.name].contents()
             stream.write(_field(_GRAPH_INITIALIZER, sizes[tensor.name]))
             stream.write(_tensor_head(tensor))
             stream.write(_field(_TENSOR_RAW_DATA, len(data)))
@@ -118,7 +144,7 @@ def _skeleton(
     name: str,
     metadata: Mapping[str, str],
     location: str,
-    shared: Mapping[str, tuple[str, int, int]],
+    shared: Mapping[str, Place],
 ) -> tuple[ModelProto, list[TensorProto]]:
     """The model without its weights, and the weights as references into `location`."""
     proto = GraphProto(name=name, node=graph.nodes, input=graph.inputs, output=graph.outputs)
@@ -134,7 +160,7 @@ def _skeleton(
     return model, list(_references(graph, location, shared))
 
 
-def _references(graph: Graph, location: str, shared: Mapping[str, tuple[str, int, int]]) -> Iterator[TensorProto]:
+def _references(graph: Graph, location: str, shared: Mapping[str, Place]) -> Iterator[TensorProto]:
     offset = 0
     for weight in graph.weights.values():
         length = weight.nbytes
@@ -150,14 +176,6 @@ def _references(graph: Graph, location: str, shared: Mapping[str, tuple[str, int
         if weight.name in shared:
             continue
         offset += -(-length // 4096) * 4096  # page-aligned, so that a runtime can map it
-
-
-def _bytes(weight: Weight) -> bytes | memoryview:
-    array = np.ascontiguousarray(weight.load(), dtype=weight.dtype)
-    if array.shape != weight.shape:
-        raise ValueError(f"weight {weight.name} came as {array.shape}, {weight.shape} was announced")
-    view: memoryview = array.reshape(-1).view(np.uint8).data
-    return view
 
 
 def _tensor_head(tensor: TensorProto) -> bytes:
