@@ -31,7 +31,7 @@ from .sentences import TOKENS
 Spans = npt.NDArray[np.int64]  # (spans, 2): first character, and the one behind the last
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are compared by whoever knows how closely
 class TokenVectors:
     """The last hidden state of a text, token by token."""
 
