@@ -32,7 +32,7 @@ pytestmark = [
 def figures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Exported at default gates and measured."""
     data = data_folder(None)
-    args = argparse.Namespace(task=None, no_verify=True)
+    args = argparse.Namespace(task=None, no_verify=True, keep_dynamic=False)
     texts, odd = int8.real_texts(data, TEXTS), int8.degenerate_texts(data)
     wanted, _ = tasks.find(data, ["en"], [])
     work = tmp_path_factory.mktemp("real")
