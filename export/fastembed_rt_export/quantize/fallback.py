@@ -14,7 +14,7 @@ from .calibration import Calibrated
 from .sample import Sample
 
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
-WORST = 8  # texts that groups are tried on, of those that fail
+WORST = 8  # texts that groups are tried on: what helps one that fails must not cost one that just passes
 # Groups tried a round, by their own error; the one that helps most goes back. An error that later layers amplify may
 # be small where it arises: where none of them brings the worst text this share of the way to the bound, all are tried.
 TRIED, HELPS = 4, 0.25
@@ -46,12 +46,12 @@ def passing(
         given = _texts(held_out, vectors(recipe, held_out))
         measured = _of(fidelity, held_out, given, exact)
         say(f"fidelity to fp32 on {len(exact)} texts: {measured}")
-        failing = _failing(given, exact, measured, bound)
-        if not failing or not recipe.groups:
+        if measured.passes(bound) or not recipe.groups:
             return recipe, measured
-        few, wanted = held_out.only(failing), [exact[k] for k in failing]
-        least = _least(fidelity, few, [given[k] for k in failing], wanted)
-        order, all_tried = _worst(found.by_text, recipe.groups, failing), False
+        worst, failing = _worst_texts(given, exact, bound)
+        few, wanted = held_out.only(worst), [exact[k] for k in worst]
+        least = _least(fidelity, few, [given[k] for k in worst], wanted)
+        order, all_tried = _ordered(found.by_text, recipe.groups, failing), False
         while len(found.errors) - len(recipe.groups) < most:
             tried: dict[str, float] = {}
             for key in order:
@@ -63,7 +63,7 @@ def passing(
             order = _next(order, tried, least)
             key = order.pop(0)
             recipe, least = _without(recipe, key), tried[key]
-            say(f"{key} stays float: {len(failing)} texts at {least:.5f} or more")
+            say(f"{key} stays float: {len(worst)} texts at {least:.5f} or more")
             if least >= bound:
                 break
         else:
@@ -98,13 +98,15 @@ def _least(fidelity: Measure, sample: Sample, given: Sequence[Floats], exact: Se
     return float(np.nan_to_num(_of(fidelity, sample, given, exact).min_cosine, nan=-1.0))
 
 
-def _failing(given: Sequence[Floats], exact: Sequence[Floats], measured: Fidelity, bound: float) -> list[int]:
-    """Numbers of the texts farthest below the bound; all texts where outputs are only measured together."""
-    if measured.passes(bound):
-        return []
+def _worst_texts(given: Sequence[Floats], exact: Sequence[Floats], bound: float) -> tuple[list[int], list[int]]:
+    """Numbers of the worst texts, and of those among them below the bound.
+
+    All texts are both where outputs are only measured together.
+    """
     near = {k: _near(given[k], exact[k]) for k in range(len(exact)) if exact[k].size > 1}
-    found = sorted((k for k in near if near[k] < bound), key=lambda k: near[k])[:WORST]
-    return sorted(found) or list(range(len(exact)))
+    worst = sorted(sorted(near, key=lambda k: near[k])[:WORST])
+    failing = [k for k in worst if near[k] < bound]
+    return (worst, failing) if failing else (list(range(len(exact))),) * 2
 
 
 def _near(given: Floats, exact: Floats) -> float:
@@ -112,6 +114,6 @@ def _near(given: Floats, exact: Floats) -> float:
     return float(np.nan_to_num(cosine, nan=-1.0))
 
 
-def _worst(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: list[int]) -> list[str]:
+def _ordered(by_text: Mapping[str, Floats], groups: Mapping[str, object], failing: list[int]) -> list[str]:
     """Groups that are still int8, the largest error on the failing texts first."""
     return sorted(groups, key=lambda key: -float(by_text[key][failing].sum()))
