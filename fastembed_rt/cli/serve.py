@@ -77,6 +77,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("drain-seconds", positive, 30, "seconds for what runs when the server is told to stop"),
         ("keep-alive-seconds", positive, 30, "seconds that a connection is kept without a request"),
         ("head-seconds", _seconds, 10.0, "seconds for a request's header lines"),
+        ("body-seconds", _seconds, 30.0, "seconds for a request's body; over it 408"),
+        ("worker-timeout", _seconds_or_never, 60.0, "seconds of silence, then one of several workers is killed; 0: no"),
         ("max-connections", positive, 4096, "connections of a process; those beyond it wait"),
         ("cache-mb", _megabytes, 0.0, "megabytes of memory for vectors of texts that came before"),
     ):
@@ -132,6 +134,10 @@ def _share(value: str) -> float:
 
 def _seconds(value: str) -> float:
     return _number(value, 0.001, 86_400, "a number of seconds up to a day")
+
+
+def _seconds_or_never(value: str) -> float:
+    return _number(value, 0, 86_400, "a number of seconds up to a day")
 
 
 def _megabytes(value: str) -> float:

@@ -59,6 +59,7 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
         sockets,
         args.workers,
         drain_seconds=args.drain_seconds,
+        worker_timeout=args.worker_timeout,
         say=running.say,
     )
     return asyncio.run(supervisor.run())
@@ -159,6 +160,7 @@ def _app(args: argparse.Namespace, share: int = 1) -> App:
             max_client_batch_size=args.max_client_batch_size,
             payload_limit=args.payload_limit,
             request_seconds=args.request_seconds,
+            body_seconds=args.body_seconds,
         ),
         keys=keys(args),
         cors=listed(args.cors_allow_origin),

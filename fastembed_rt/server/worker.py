@@ -56,6 +56,8 @@ class Channel:
                     waiting.set_result(message)
             elif message.get("do") == "metrics":
                 self._send({"metrics": message["number"], "text": self._app.metrics.text(self._app)})
+            elif message.get("do") == "ping":
+                self._send({"pong": message["number"]})
             elif message.get("do") == "reload":
                 self._start(self._reload(message["number"]))
         self._server.should_exit = True  # whoever started this is gone

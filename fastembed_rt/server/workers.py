@@ -28,6 +28,7 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fastembed_
 SOUND_SECONDS = 10.0  # after which a worker that ends has not failed at its start
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds before a worker is started again that failed at its start
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics: one that is busy is left with what it said last
+SILENT = 2  # questions in a row that a worker has not answered: one may be due to a machine that stood still
 SPARE_SECONDS = 5.0  # after the time for draining, until workers are killed
 Say = Callable[[Iterable[str]], None]
 
@@ -49,10 +50,21 @@ class Supervisor:
     """Of all workers."""
 
     def __init__(
-        self, settings: dict[str, Any], sockets: Sequence[socket.socket], count: int, *, drain_seconds: float, say: Say
+        self,
+        settings: dict[str, Any],
+        sockets: Sequence[socket.socket],
+        count: int,
+        *,
+        drain_seconds: float,
+        worker_timeout: float,
+        say: Say,
     ) -> None:
-        """`settings` is what each worker is told to do, as JSON; environments of its slots are in `environment`."""
+        """`settings` is what each worker is told to do, as JSON; environments of its slots are in `environment`.
+
+        A worker that says nothing for `worker_timeout` seconds is killed; 0: none is.
+        """
         self._settings, self._sockets, self._drain_seconds, self._say = settings, sockets, drain_seconds, say
+        self._ask_seconds = worker_timeout / SILENT
         self._board = Board(count)
         self._workers = [_Worker(slot) for slot in range(count)]
         self._totals = Totals()
@@ -82,6 +94,9 @@ class Supervisor:
                 break
         else:
             self._say([f"  {len(self._workers)} workers: {', '.join(str(number) for number in self._pids())}"])
+        if self._ask_seconds:
+            for worker in self._workers:
+                self._start(self._watch(worker))
         await self._stopping.wait()
         await self._end(keepers)
         return self._failed or 0
@@ -120,6 +135,24 @@ class Supervisor:
             self._say([f"worker {worker.slot} ended with code {code} after {lived:.0f} s; started again"])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Kill who has the place if its event loop answers no more; it is started again like one that died."""
+        silent = 0
+        while not self._stopping.is_set():
+            process = worker.process
+            if process is None or not worker.ready.is_set():
+                silent = 0
+                await asyncio.sleep(self._ask_seconds)
+                continue
+            began = time.monotonic()
+            answer = await self._ask(worker, "ping", self._ask_seconds)
+            silent = silent + 1 if "error" in answer and worker.process is process else 0
+            if silent >= SILENT and not self._stopping.is_set():
+                self._say([f"worker {worker.slot} has not answered for {SILENT * self._ask_seconds:g} s; killed"])
+                _signal(worker, signal.SIGKILL)
+                silent = 0
+            await asyncio.sleep(max(self._ask_seconds - (time.monotonic() - began), 0))
 
     async def _one(self, worker: _Worker) -> int:
         """A process from its start to its end; its exit code."""
@@ -164,6 +197,8 @@ class Supervisor:
                 elif "metrics" in message:
                     worker.text = message["text"]
                     self._told(worker, message["metrics"], message)
+                elif "pong" in message:
+                    self._told(worker, message["pong"], message)
                 elif "reloaded" in message:
                     worker.identities = message.get("identities", worker.identities)
                     self._told(worker, message["reloaded"], message)

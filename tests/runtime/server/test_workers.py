@@ -96,6 +96,21 @@ def test_a_worker_that_is_killed_costs_its_own_requests_alone(directories: Any) 
         assert killed[0] not in started.children()
 
 
+def test_a_worker_that_hangs_is_killed_and_one_that_pauses_is_not(directories: Any) -> None:
+    with Started(directories.models["encoder"], "--workers", 2, "--worker-timeout", 2) as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        pausing, hanging = started.children()
+        os.kill(pausing, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(pausing, signal.SIGCONT)
+        os.kill(hanging, signal.SIGSTOP)
+        wait_for(lambda: hanging not in started.children() and len(started.children()) == 2)
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        assert pausing in started.children()
+        _, said = started.end(signal.SIGTERM)
+        assert "has not answered for 2 s; killed" in said
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_drain_under_load_loses_nothing(directories: Any, workers: int) -> None:
     with Started(directories.models["encoder"], "--workers", workers) as started:
