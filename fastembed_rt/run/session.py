@@ -17,6 +17,7 @@ from ..precisions import lacking
 from ..system.paths import as_utf8
 from .batching import Feeds
 from .contract import Facts, GraphSession, Output
+from .memory import release_mapped
 from .overflow import overflows
 from .providers import (
     PROVIDERS,
@@ -246,6 +247,8 @@ def _load_from(
         else:
             if files.in_place(names):  # and so they were between
                 files.check_unwritten(names)
+                if variant.target == "native":
+                    release_mapped((files.directory / record.file).resolve() for record in variant.weights)
                 return made
     if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
         raise IntegrityError(
