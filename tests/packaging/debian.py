@@ -1,7 +1,7 @@
 """A wheel in a Debian that has nothing else: installed from PyPI's packages, vectors compared with those made here.
 
-    python tests/packaging/debian.py WHEEL MODEL_DIRECTORY [--suites trixie,bookworm] [--roots DIR] [--mirror URL]
-                                     [--python /usr/bin/python3]
+    PYTHONPATH=.:tests python tests/packaging/debian.py WHEEL MODEL_DIRECTORY [--suites trixie,bookworm]
+        [--roots DIR] [--mirror URL] [--python /usr/bin/python3]
 
 Needs root and debootstrap; a root that is there already is used again. `--python` names another interpreter inside the
 root, for a Debian whose own is older than 3.11. Prints a line a suite; exit code 1 where target native does not run
@@ -15,11 +15,11 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-PACKAGES = "python3,python3-venv,ca-certificates"
+from debian_roots import prepared, run
+
 CODE = """
 import hashlib, json, platform, sys
 from fastembed_rt import EmbeddingModel, native
@@ -33,27 +33,6 @@ print(json.dumps({
     "libc": " ".join(platform.libc_ver()), "onnxruntime": onnxruntime.__version__, "numpy": numpy.__version__,
 }))
 """
-
-
-def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """What a command prints.
-
-    Raises:
-        SystemExit: it failed; with its last words.
-    """
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-3000:]}")
-    return done.stdout
-
-
-def prepared(suite: str, root: Path, mirror: str) -> None:
-    """A Debian in `root`, with this machine's names and certificates, and Python."""
-    if not (root / "usr" / "bin" / "python3").exists():
-        run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), mirror])
-    for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
-        if (Path("/") / name).exists():
-            shutil.copyfile(Path("/") / name, root / name)
 
 
 def encoded(root: Path, wheel: Path, model: Path, python: str) -> dict[str, object]:

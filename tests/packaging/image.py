@@ -1,6 +1,7 @@
 """deploy/Dockerfile without a builder: its steps in a Debian root, its server started as its user, a model mounted.
 
-    python tests/packaging/image.py MODEL_DIRECTORY [--suite bookworm] [--roots DIR] [--mirror URL] [--port 18080]
+    PYTHONPATH=.:tests python tests/packaging/image.py MODEL_DIRECTORY [--suite bookworm] [--roots DIR] [--mirror URL]
+        [--port 18080]
 
 Needs root and debootstrap; a root that is there already is used again. What is not shown: the base image (Debian's own
 Python stands for it), layers, and the stage that exports a checkpoint. Exit code 1 where a step fails, the health check
@@ -27,12 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from debian_roots import prepared, run
 
 PROJECT = Path(__file__).parents[2]
-sys.path.insert(0, str(PROJECT / "tests" / "packaging"))
-
-from debian import prepared, run  # noqa: E402
-
 STAGES = ("install", "with-nothing")  # what the default image is made of
 TEXTS = ["The cat sits on the mat.", "Grüße aus Köln 🙂", "word " * 300]
 START_SECONDS = 120.0
