@@ -120,10 +120,9 @@ def compiled(
         BuildError: as for `build`.
     """
     compiler = _compiler(target)
-    neon = _is_arm(target)
-    sources = [SOURCES / f"{name}.c" for name in (*MODULES, "neon_processor" if neon else "processor")] + list(others)
-    if kernels is None:
-        kernels = NEON_KERNELS if neon else KERNELS
+    processor = "neon_processor" if _is_arm(target) else "processor"
+    sources = [SOURCES / f"{name}.c" for name in (*MODULES, processor)] + list(others)
+    kernels = kernels_of(target) if kernels is None else kernels
     jobs = [
         (name, SOURCES / "kernels.c", (*(plain or extra), *_spelled(flags, target), f"-DKERNELS={name}"))
         for name, flags in kernels.items()
@@ -151,9 +150,9 @@ def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), targe
     _run([*_compiler(target), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
 
 
-def kernels_here() -> Mapping[str, Sequence[str]]:
-    """The flags of each instruction set of this machine's processor."""
-    return NEON_KERNELS if _is_arm(None) else KERNELS
+def kernels_of(target: Target | None = None) -> Mapping[str, Sequence[str]]:
+    """The flags of each instruction set of a target's processor, or of this machine's."""
+    return NEON_KERNELS if _is_arm(target) else KERNELS
 
 
 def _is_arm(target: Target | None) -> bool:
