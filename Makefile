@@ -23,6 +23,7 @@ help:
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make coverage  the unit tests, and the lines that they reach (90 % at least)"
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
+	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (a minute)"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
@@ -158,7 +159,7 @@ $(COMPAT_ENV)/.ready: pyproject.toml
 	@touch $@
 
 # One machine makes them all: ziglang is a C compiler with the C libraries of each system. ONLY=linux-x86_64 makes that one.
-.PHONY: wheels wheels-check
+.PHONY: wheels wheels-check neon
 ONLY ?=
 wheels: $(WHEELS)/.ready
 	@PATH="$(CURDIR)/$(WHEELS)/bin:$$PATH" PYTHONPATH=.:tests $(WHEELS)/bin/python tests/packaging/wheels.py \
@@ -167,6 +168,10 @@ wheels: $(WHEELS)/.ready
 WHEEL ?=
 wheels-check: $(TEST)/.ready
 	@PYTHONPATH=.:export:tests $(TEST)/bin/python tests/packaging/wheel_library.py $(WHEEL)
+
+# The Arm kernels, compiled by ziglang and run by qemu-aarch64 (Debian: qemu-user) as three processors.
+neon: $(TEST)/.ready $(WHEELS)/.ready
+	FASTEMBED_RT_ZIG=$(CURDIR)/$(WHEELS)/bin/python $(TEST)/bin/pytest tests/native/test_neon.py
 
 $(WHEELS)/.ready: Makefile
 	$(PYTHON) -m venv $(WHEELS)

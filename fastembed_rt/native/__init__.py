@@ -15,7 +15,7 @@ from pathlib import Path
 LIBRARY = "fastembed_rt_operators.so"  # as build.py names it, which stands alone
 SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors; as build.py has them
 NAMES = {**SYSTEMS, "win32": "Windows"}
-MACHINES = ("x86_64", "AMD64")
+MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 DOMAIN = "fastembed_rt"
 COMPILE = (
     "install a C compiler (gcc or clang) and then: "
@@ -30,7 +30,10 @@ def library() -> Path:
 
 
 def kernels() -> str | None:
-    """Which kernels run on this processor: avx512vnni, avxvnni or avx2; None where none do."""
+    """Which kernels run on this processor, None where none do.
+
+    avx512vnni, avxvnni or avx2 on x86-64; neoni8mm, neondotprod or neon on Arm.
+    """
     return _examined(library())[0]
 
 

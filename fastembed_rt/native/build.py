@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 SOURCES = HERE / "src"
 LIBRARY = "fastembed_rt_operators.so"
 SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors
-MACHINES = ("x86_64", "AMD64")
+MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 
 # No contraction: a product and a sum are one operation where the source says so and nowhere else, so that every
 # instruction set gives the same bits.
@@ -41,7 +42,12 @@ KERNELS = {
     "kernels_avxvnni": (*AVX2, "-mavxvnni"),
     "kernels_avx2": AVX2,
 }
-MODULES = ("reader", "layers", "create", "run", "processor", "selfcheck", "operators")
+NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
+    "kernels_neoni8mm": ("-march=armv8.2-a+dotprod+i8mm",),
+    "kernels_neondotprod": ("-march=armv8.2-a+dotprod",),
+    "kernels_neon": ("-march=armv8-a",),
+}
+MODULES = ("reader", "layers", "create", "run", "selfcheck", "operators")
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
@@ -59,10 +65,10 @@ class Target(NamedTuple):
 TARGETS = {
     "linux-x86_64": Target("manylinux2014_x86_64.manylinux_2_17_x86_64", "x86_64-linux-gnu.2.17"),
     "linux-x86_64-musl": Target("musllinux_1_2_x86_64", "x86_64-linux-musl"),
-    "linux-aarch64": Target("manylinux2014_aarch64.manylinux_2_17_aarch64"),
-    "linux-aarch64-musl": Target("musllinux_1_2_aarch64"),
+    "linux-aarch64": Target("manylinux2014_aarch64.manylinux_2_17_aarch64", "aarch64-linux-gnu.2.17"),
+    "linux-aarch64-musl": Target("musllinux_1_2_aarch64", "aarch64-linux-musl"),
     "macos-x86_64": Target("macosx_11_0_x86_64", "x86_64-macos.11.0", ()),
-    "macos-arm64": Target("macosx_11_0_arm64"),
+    "macos-arm64": Target("macosx_11_0_arm64", "aarch64-macos.11.0", ()),
     "windows-x86_64": Target("win_amd64"),
 }
 
@@ -73,14 +79,14 @@ class BuildError(Exception):
 
 def build(
     output: Path | None = None,
-    kernels: Mapping[str, Sequence[str]] = KERNELS,
+    kernels: Mapping[str, Sequence[str]] | None = None,
     extra: Sequence[str] = (),
     target: Target | None = None,
 ) -> Path:
     """Compile the library, beside this file unless `output` says where; its path.
 
-    `kernels` are the flags of each instruction set, `extra` those of everything, linking included. `target` is what to
-    compile for with zig, instead of this machine with its compiler.
+    `kernels` are the flags of each instruction set, if not those that the processor's own have; `extra` those of
+    everything, linking included. `target` is what to compile for with zig, instead of this machine with its compiler.
 
     Raises:
         BuildError: a system or processor without kernels, no compiler, or one that fails.
@@ -100,7 +106,7 @@ def build(
 
 def compiled(
     directory: Path,
-    kernels: Mapping[str, Sequence[str]] = KERNELS,
+    kernels: Mapping[str, Sequence[str]] | None = None,
     extra: Sequence[str] = (),
     others: Sequence[Path] = (),
     plain: Sequence[str] = (),
@@ -114,9 +120,11 @@ def compiled(
         BuildError: as for `build`.
     """
     compiler = _compiler(target)
-    sources = [SOURCES / f"{name}.c" for name in MODULES] + list(others)
+    processor = "neon_processor" if _is_arm(target) else "processor"
+    sources = [SOURCES / f"{name}.c" for name in (*MODULES, processor)] + list(others)
+    kernels = kernels_of(target) if kernels is None else kernels
     jobs = [
-        (name, SOURCES / "kernels.c", (*(plain or extra), *flags, f"-DKERNELS={name}"))
+        (name, SOURCES / "kernels.c", (*(plain or extra), *_spelled(flags, target), f"-DKERNELS={name}"))
         for name, flags in kernels.items()
     ]
     jobs += [(source.stem, source, (f"-I{SOURCES}", *extra)) for source in sources]
@@ -142,6 +150,23 @@ def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), targe
     _run([*_compiler(target), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
 
 
+def kernels_of(target: Target | None = None) -> Mapping[str, Sequence[str]]:
+    """The flags of each instruction set of a target's processor, or of this machine's."""
+    return NEON_KERNELS if _is_arm(target) else KERNELS
+
+
+def _is_arm(target: Target | None) -> bool:
+    machine = platform.machine() if target is None else target.zig.partition("-")[0]
+    return machine in ("aarch64", "arm64")
+
+
+def _spelled(flags: Sequence[str], target: Target | None) -> list[str]:
+    """Flags as the compiler has them: zig knows no -march of Arm's."""
+    if target is None:
+        return list(flags)
+    return [re.sub(r"^-march=armv8(\.\d)?-a", "-mcpu=generic", flag) for flag in flags]
+
+
 def _compiler(target: Target | None) -> list[str]:
     if target is not None:
         if not target.zig:
@@ -149,7 +174,8 @@ def _compiler(target: Target | None) -> list[str]:
         return [sys.executable, "-m", "ziglang", "cc", "-target", target.zig]
     if sys.platform not in SYSTEMS or platform.machine() not in MACHINES:
         systems = " and ".join(SYSTEMS.values())
-        raise BuildError(f"the operators are for {systems} on x86-64, this is {sys.platform} on {platform.machine()}")
+        here = f"{sys.platform} on {platform.machine()}"
+        raise BuildError(f"the operators are for {systems} on x86-64 and Arm of 64 bits, this is {here}")
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")

@@ -18,6 +18,7 @@ from fastembed_rt.native import build
 
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 Array = npt.NDArray[Any]
+OLDEST = list(build.kernels_of())[-1].removeprefix("kernels_")  # kernels that every processor runs
 
 
 def test_the_library_is_called_what_the_build_calls_it() -> None:
@@ -236,7 +237,7 @@ def bits(kernels: str, library: Path, out: Path) -> Array:
 
 def test_every_instruction_set_gives_the_same_bits(tmp_path: Path) -> None:
     best = bits("", LIBRARY, tmp_path / "best.npy")
-    np.testing.assert_array_equal(bits("avx2", LIBRARY, tmp_path / "avx2.npy"), best)
+    np.testing.assert_array_equal(bits(OLDEST, LIBRARY, tmp_path / "oldest.npy"), best)
 
 
 @pytest.mark.skipif(native.kernels() != "avx512vnni", reason="this processor has no instructions to stand in for them")

@@ -21,15 +21,27 @@ runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not ru
 
 # Included before everything: instructions that do something else, under the names that the kernels use.
 WRONG_PRODUCTS = """
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define vmlal_laneq_s16(sum, a, b, lane) vmlsl_laneq_s16(sum, a, b, lane)
+#define vdotq_laneq_s32(sum, a, b, lane) vsubq_s32(sum, vdotq_laneq_s32(vdupq_n_s32(0), a, b, lane))
+#define vusmmlaq_s32(sum, a, b) vmmlaq_s32(sum, vreinterpretq_s8_u8(a), b)
+#else
 #include <immintrin.h>
 #define _mm256_madd_epi16(a, b) _mm256_mullo_epi16(a, b)
 #define _mm256_dpbusd_avx_epi32(sum, a, b) _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b))
 #define _mm512_dpbusd_epi32(sum, a, b) _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b))
+#endif
 """
 WRONG_DIFFERENCES = """
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define vsubq_f32(a, b) vaddq_f32(a, b)
+#else
 #include <immintrin.h>
 #define _mm256_sub_ps(a, b) _mm256_add_ps(a, b)
 #define _mm512_sub_ps(a, b) _mm512_add_ps(a, b)
+#endif
 """
 
 
@@ -40,7 +52,7 @@ def test_wrong_kernels_step_aside_with_the_reason(
 ) -> None:
     header = tmp_path / "instructions.h"
     header.write_text(instructions, encoding="utf-8")
-    wrong = {name: (*flags, "-O1", "-include", str(header)) for name, flags in build.KERNELS.items()}
+    wrong = {name: (*flags, "-O1", "-include", str(header)) for name, flags in build.kernels_of().items()}
     library = build.build(tmp_path / "wrong.so", wrong)
     best = native.kernels()
     monkeypatch.setattr(native, "library", lambda: library)
@@ -57,7 +69,7 @@ def test_every_set_of_kernels_that_runs_here_finds_itself_right(monkeypatch: pyt
     names, selfcheck = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
     names.restype = selfcheck.restype = ctypes.c_char_p
     found = set()
-    for name in ("avx512vnni", "avxvnni", "avx2"):
+    for name in (kernels.removeprefix("kernels_") for kernels in build.kernels_of()):
         monkeypatch.setenv(native.SWITCH, name)
         if names():
             found.add(names().decode())
@@ -80,8 +92,12 @@ def test_it_takes_less_than_a_millisecond() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list the processor's instruction sets")
 def test_the_kernels_are_those_that_the_system_says_the_processor_has() -> None:
     cpu = describe().cpu
-    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split())
-    best = "avx2"
+    listed = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    word = "Features" if "\nFeatures" in listed else "flags"
+    flags = set(listed.partition(word)[2].partition("\n")[0].split())
+    best = "neon" if "asimd" in flags else "avx2"
+    if "asimddp" in flags:
+        best = "neoni8mm" if "i8mm" in flags else "neondotprod"
     if "avx_vnni" in cpu:
         best = "avxvnni"
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
@@ -111,8 +127,9 @@ def test_what_is_no_library_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("system", "machine", "reason"),
     [
         ("linux", "x86_64", "they were not compiled with this installation"),
-        ("linux", "aarch64", "there are no kernels for Linux on aarch64 yet"),
-        ("darwin", "arm64", "there are no kernels for macOS on arm64 yet"),
+        ("linux", "aarch64", "they were not compiled with this installation"),
+        ("darwin", "arm64", "they were not compiled with this installation"),
+        ("linux", "riscv64", "there are no kernels for Linux on riscv64 yet"),
         ("win32", "AMD64", "there are no kernels for Windows on AMD64 yet"),
     ],
 )

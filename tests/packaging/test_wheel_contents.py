@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,8 @@ GLIBC = Library(
 )
 MUSL = replace(GLIBC, needed=frozenset({"libc.so"}), versions=frozenset())
 MACOS = Library(form="mach-o", machine="x86_64", needed=frozenset({"/usr/lib/libSystem.B.dylib"}), system=(11, 0))
+ARM_GLIBC = replace(GLIBC, machine="aarch64", versions=frozenset({"GLIBC_2.17"}))
+ARM_MACOS = replace(MACOS, machine="arm64")
 
 
 @pytest.mark.parametrize("name", build.TARGETS)
@@ -52,7 +55,15 @@ def test_there_is_a_library_where_the_runtime_says_that_there_are_kernels(name: 
 
 
 @pytest.mark.parametrize(
-    ("tags", "found"), [("linux-x86_64", GLIBC), ("linux-x86_64-musl", MUSL), ("macos-x86_64", MACOS)]
+    ("tags", "found"),
+    [
+        ("linux-x86_64", GLIBC),
+        ("linux-x86_64-musl", MUSL),
+        ("macos-x86_64", MACOS),
+        ("linux-aarch64", ARM_GLIBC),
+        ("linux-aarch64-musl", replace(MUSL, machine="aarch64")),
+        ("macos-arm64", ARM_MACOS),
+    ],
 )
 def test_a_library_that_fits_has_no_complaints(tags: str, found: Library) -> None:
     assert list(library_complaints(found, build.TARGETS[tags].tags)) == []
@@ -62,6 +73,9 @@ def test_a_library_that_fits_has_no_complaints(tags: str, found: Library) -> Non
     ("name", "found", "complaint"),
     [
         ("linux-x86_64", replace(GLIBC, machine="aarch64"), "its processor is aarch64"),
+        ("linux-aarch64", GLIBC, "its processor is x86_64"),
+        ("macos-arm64", MACOS, "its processor is x86_64"),
+        ("linux-aarch64", replace(ARM_GLIBC, versions=frozenset({"GLIBC_2.18"})), "it needs GLIBC_2.18"),
         ("linux-x86_64", replace(GLIBC, needed=frozenset({"libgcc_s.so.1"})), "it needs libgcc_s.so.1"),
         ("linux-x86_64", replace(GLIBC, versions=frozenset({"GLIBC_2.18"})), "it needs GLIBC_2.18"),
         ("linux-x86_64", replace(GLIBC, versions=frozenset({"GLIBC_2.2.5", "GLIBC_3.0"})), "it needs GLIBC_3.0"),
@@ -102,7 +116,7 @@ def test_libraries_are_read_as_binutils_read_them() -> None:
     named = (line.split("Name: ")[1].split()[0] for line in versions.splitlines() if "Name: GLIBC" in line)
     assert found.versions == set(named)
     assert found.kept == ("NODELETE" in dynamic)
-    assert found.machine == "x86_64"
+    assert found.machine == platform.machine()
     assert not found.executable_stack
 
 

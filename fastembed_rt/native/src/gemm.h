@@ -1,6 +1,6 @@
 /* Products of quantized rows with packed weights: acc[r, n] = sum_k q[r, k] * w[k, n], each tile with its epilogue.
  *
- *     q (rows, K) u8, row by row         w (K, N) s8 in panels: [N / LANES][K / KR][LANES][KR]         acc s32, exact
+ *     q (rows, K) u8 (less OFFSET, see tiles), row by row         w (K, N) s8 in panels: [N / LANES][K / KR][LANES][KR]         acc s32, exact
  *
  * K is `depth` and N is `panels` * LANES, both rounded up; what was added is zeros.
  */
@@ -26,7 +26,7 @@ static void pack(Linear *layer, const int8_t *weight, size_t columns, size_t fro
         for (size_t n = 0; n < columns; n++) {
             int8_t value = weight[k * columns + n];
             packed[packed_index(k, from + n, steps)] = value;
-            layer->compensation[from + n] -= layer->zero_point * value;
+            layer->compensation[from + n] -= (layer->zero_point - OFFSET) * value;
         }
     }
 }

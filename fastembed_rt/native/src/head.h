@@ -25,14 +25,14 @@ typedef struct {
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
     int16_t *q;             /* [MR][depth] */
     int16_t *p;             /* [MR][keys that are seen] */
-    int16_t *staged;        /* [2][depth] rows on their way into panels */
+    int16_t *staged;        /* [KR_S16][depth] rows on their way into panels */
     float *scores;          /* [MR][keys that are seen] */
     float *p_units;         /* [MR][blocks] what a step of each block's p is worth in the row */
     int written[MR];        /* whether a row of the output holds something already */
 } Head;
 
 static size_t head_bytes(size_t keys, size_t depth, size_t blocks) {
-    return (keys * depth * 2 + MR * (depth + keys) + depth * 2) * sizeof(int16_t) + 64 * 4 +
+    return (keys * depth * 2 + MR * (depth + keys) + depth * KR_S16) * sizeof(int16_t) + 64 * 4 +
            MR * (keys + blocks) * sizeof(float);
 }
 
@@ -87,32 +87,25 @@ NOINLINE void pack_keys(const Head *head, const float *key, size_t stride, float
         quantize_s16(key + k * stride, size, factor, staged);
         for (size_t d = 0; d < depth; d += LANES, panel += LANES * LANES)
             for (size_t step = 0; step < LANES / KR_S16; step++)
-                memcpy(panel + step * LANES * KR_S16, staged + d + step * KR_S16, STEP_BYTES);
+                memcpy(panel + step * LANES * KR_S16, staged + d + step * KR_S16, KR_S16 * sizeof(int16_t));
     }
 }
 
-/* value (length, stride) f32 -> v_panels: a channel is a column, and K the keys of a block, two a step. */
+/* value (length, stride) f32 -> v_panels: a channel is a column, and K the keys of a block, KR_S16 a step. */
 NOINLINE void pack_values(const Head *head, float factor) {
     size_t depth = head->depth, size = head->size, length = head->length, stride = head->value_stride;
     const float *value = head->value;
     int16_t *staged = head->staged;
     for (size_t k = 0; k < head->keys; k += KR_S16) {
         size_t first = k / KEY_BLOCK * KEY_BLOCK, width = min_size(KEY_BLOCK, head->keys - first);
-        int32_t *panel = (int32_t *)(head->v_panels + first * depth) + (k - first) / KR_S16 * LANES;
-        if (k >= length) {
-            for (size_t d = 0; d < depth; d += LANES)
-                store_ints(panel + d * width / KR_S16, broadcast_int(0));
-            continue;
-        }
-        quantize_s16(value + k * stride, size, factor, staged);
-        if (k + 1 < length)
-            quantize_s16(value + (k + 1) * stride, size, factor, staged + depth);
-        else
-            memset(staged + depth, 0, depth * sizeof(int16_t));
-        for (size_t d = 0; d < depth; d += LANES) {
-            Ints low = and_ints(load_shorts(staged + d), broadcast_int(0xFFFF));
-            store_ints(panel + d * width / KR_S16, or_ints(low, shift_left(load_shorts(staged + depth + d), 16)));
-        }
+        int16_t *panel = head->v_panels + first * depth + (k - first) * LANES;
+        for (size_t j = 0; j < KR_S16; j++)
+            if (k + j < length)
+                quantize_s16(value + (k + j) * stride, size, factor, staged + j * depth);
+            else
+                memset(staged + j * depth, 0, depth * sizeof(int16_t));
+        for (size_t d = 0; d < depth; d += LANES)
+            store_step_s16(panel + d * width, staged + d, depth);
     }
 }
 

@@ -96,5 +96,6 @@ typedef struct {
 } Kernels;
 
 extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;
+extern const Kernels kernels_neon, kernels_neondotprod, kernels_neoni8mm;
 
 #endif

@@ -30,9 +30,15 @@ const Kernels *choose_kernels(void) {
     const char *wanted = getenv("FASTEMBED_RT_KERNELS");
     const unsigned sets = processor_sets();
     const struct { const Kernels *kernels; unsigned runs; } rows[] = {
+#if defined(__aarch64__)
+        {&kernels_neoni8mm, sets & HAS_NEONI8MM},
+        {&kernels_neondotprod, sets & HAS_NEONDOTPROD},
+        {&kernels_neon, sets & HAS_NEON},
+#else
         {&kernels_avx512vnni, sets & HAS_AVX512VNNI},
         {&kernels_avxvnni, sets & HAS_AVXVNNI},
         {&kernels_avx2, sets & HAS_AVX2},
+#endif
     };
     for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++)
         if (rows[k].runs && (!wanted || !*wanted || !strcmp(wanted, rows[k].kernels->name)))

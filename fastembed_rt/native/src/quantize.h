@@ -25,7 +25,9 @@ INLINE Floats in_steps(Floats x, Floats factor) { return minimum(mul(x, factor),
 /* q of 16 channels. */
 INLINE void store_quantized(Quantized *p, Floats steps, Ints zero_point) {
     Ints v = add_ints(round_to_ints(steps), zero_point);
-#if defined(__AVX512VNNI__)
+#if defined(__aarch64__)
+    store_clipped(p, v);
+#elif defined(__AVX512VNNI__)
     store_bytes(p, minimum_ints(maximum_ints(v, broadcast_int(0)), broadcast_int(255)));
 #elif defined(__AVXVNNI__)
     store_bytes(p, v); /* clips, too */
@@ -140,8 +142,7 @@ INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row,
     const Tail *last = tails->gathered + tails->starts[row + 1];
     Floats sum = broadcast(0.0f);
     for (const Tail *tail = tails->gathered + tails->starts[row]; tail < last; tail++) {
-        Ints step = load_ints((const int32_t *)(panel + tail->step));
-        Ints weights = dot_u8s8(broadcast_int(0), broadcast_step(tail->ones), step);
+        Ints weights = channel_weights(panel + tail->step, tail->ones);
         sum = fma16(broadcast(tail->beyond), to_floats(weights), sum);
     }
     return sum;

@@ -7,10 +7,14 @@
  * broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
  *
  * VNNI multiplies bytes and adds four products a lane. Without it, bytes are widened to 16 bits, two products a lane:
- * the instruction that multiplies bytes saturates and would give wrong sums.
+ * the instruction that multiplies bytes saturates and would give wrong sums. neon_tiles.h has the tiles of Arm.
  */
 #ifndef FASTEMBED_RT_TILES_H
 #define FASTEMBED_RT_TILES_H
+
+#if defined(__aarch64__)
+#include "neon_tiles.h"
+#else
 
 #include "vectors.h"
 
@@ -33,7 +37,7 @@ enum { KR = 2, MR = 4, VECTORS = 1 };
 #endif
 
 enum {
-    NR = VECTORS * LANES,
+    OFFSET = 0,     /* that Quantized lacks */
     KR_S16 = 2,     /* of products of int16 */
     STEP_BYTES = 4  /* of a row, in a step of any type: KR * sizeof(Quantized), KR_S16 * sizeof(int16_t) */
 };
@@ -73,6 +77,17 @@ INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
 }
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return dot_s16(acc, a, b); }
 #endif
+
+/* w[n] of the channel whose place among the KR of a step is 1 in `ones`, 0 elsewhere, for the step's 16 outputs n. */
+INLINE Ints channel_weights(const PackedWeight *step, const Quantized ones[KR]) {
+    return dot_u8s8(broadcast_int(0), broadcast_step(ones), load_ints((const int32_t *)step));
+}
+
+/* KR_S16 rows of 16 int16, `stride` apart -> a step of a panel: both of a column side by side. */
+INLINE void store_step_s16(int16_t *step, const int16_t *rows, size_t stride) {
+    Ints low = and_ints(load_shorts(rows), broadcast_int(0xFFFF));
+    store_ints((int32_t *)step, or_ints(low, shift_left(load_shorts(rows + stride), 16)));
+}
 
 typedef enum { U8S8, S16 } Operands;
 
@@ -128,6 +143,10 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
 #else
 #define TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1)
 #endif
+
+#endif
+
+enum { NR = VECTORS * LANES };
 
 typedef void Tile(const void *a, size_t lda, const void *b, size_t steps, Ints *out);
 

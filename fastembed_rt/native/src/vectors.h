@@ -1,6 +1,11 @@
-/* Sixteen lanes of float or int32, as one AVX-512 register or two AVX2 ones, with the same bits either way. */
+/* Sixteen lanes of float or int32, as one AVX-512 register, two AVX2 ones or four of NEON (neon_vectors.h), with the same
+ * bits on all of them. */
 #ifndef FASTEMBED_RT_VECTORS_H
 #define FASTEMBED_RT_VECTORS_H
+
+#if defined(__aarch64__)
+#include "neon_vectors.h"
+#else
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -177,6 +182,8 @@ INLINE float reduce_max(Floats v) {
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+
+#endif
 
 INLINE Floats absolute(Floats v) { return as_floats(and_ints(as_ints(v), broadcast_int(0x7FFFFFFF))); }
 

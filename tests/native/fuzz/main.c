@@ -1,4 +1,5 @@
-/* fuzz FIRST COUNT [THREADS]: runs cases FIRST to FIRST + COUNT - 1, on THREADS threads at once; 1 after a wrong one.
+/* fuzz FIRST COUNT [THREADS [FILE]]: runs cases FIRST to FIRST + COUNT - 1, on THREADS threads at once; 1 after a wrong
+ * one. FILE gets a line for each sound one, its number, operator and a hash of its output's bits: processors have to agree.
  *
  * Of every case: made twice, so that the second takes the packed weights of the first; run twice, with memory and
  * outputs that held other bytes before and tasks in another order, to the same bits, every element written. A sound
@@ -108,6 +109,18 @@ static int ran(const Case *tried, const OrtCustomOp *op, void *kernel, int fill,
     return !error;
 }
 
+static uint64_t first_case, case_count;
+static FILE *hashes;
+
+/* FNV-1a, of 32 bits at a time. */
+static void write_hash(const Case *tried, const OrtKernelContext *context) {
+    const uint32_t *x = context->output.data;
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (size_t k = 0; k < context->output.bytes / 4; k++)
+        hash = (hash ^ x[k]) * 0x100000001B3u;
+    fprintf(hashes, "%llu %s %016llx\n", (unsigned long long)current, tried->info.op, (unsigned long long)hash);
+}
+
 static void run_case(uint64_t number, Tally *tally) {
     Case tried;
     current = number;
@@ -129,6 +142,8 @@ static void run_case(uint64_t number, Tally *tally) {
             compare_runs(&a, &b);
             if (tried.sound)
                 compare_expected(&tried, &a);
+            if (tried.sound && hashes)
+                write_hash(&tried, &a);
             *(tried.sound ? &tally->sound : &tally->other) += 1;
             if (tried.fails) {
                 OrtKernelContext c = {.info = &tried.info, .canary = 0x7FC0A5A5};
@@ -145,8 +160,6 @@ static void run_case(uint64_t number, Tally *tally) {
     free_case(&tried);
 }
 
-static uint64_t first_case, case_count;
-
 static void *work(void *argument) {
     Tally *tally = argument;
     for (uint64_t k = 0; k < case_count; k++)
@@ -154,14 +167,24 @@ static void *work(void *argument) {
     return NULL;
 }
 
+/* Exported by operators.c. */
+const char *fastembed_rt_kernels(void);
+const char *fastembed_rt_selfcheck(void);
+
 int main(int count, char **arguments) {
     if (count < 3) {
-        fprintf(stderr, "usage: fuzz FIRST COUNT [THREADS]\n");
+        fprintf(stderr, "usage: fuzz FIRST COUNT [THREADS [FILE]]\n");
         return 2;
     }
     first_case = strtoull(arguments[1], NULL, 10);
     case_count = strtoull(arguments[2], NULL, 10);
     size_t threads = count > 3 ? strtoul(arguments[3], NULL, 10) : 1;
+    if (count > 4 && !(hashes = fopen(arguments[4], "w")))
+        return 2;
+    if (*fastembed_rt_selfcheck()) {
+        fprintf(stderr, "the self-check finds %s wrong\n", fastembed_rt_selfcheck());
+        return 1;
+    }
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_set_death_callback(say_which);
 #endif
@@ -182,8 +205,11 @@ int main(int count, char **arguments) {
         all.without_memory += tallies[k].without_memory;
         all.other += tallies[k].other;
     }
-    printf("%llu cases from %llu on %zu threads: %zu sound ones as expected, %zu spoiled ones ran, refused %zu at load "
-           "and %zu at a call, %zu without memory\n", (unsigned long long)case_count, (unsigned long long)first_case,
-           threads, all.sound, all.other, all.refused, all.at_call, all.without_memory);
+    if (hashes && fclose(hashes))
+        return 2;
+    printf("%llu cases from %llu on %zu threads of %s kernels: %zu sound ones as expected, %zu spoiled ones ran, refused "
+           "%zu at load and %zu at a call, %zu without memory\n", (unsigned long long)case_count,
+           (unsigned long long)first_case, threads, fastembed_rt_kernels(), all.sound, all.other, all.refused,
+           all.at_call, all.without_memory);
     return 0;
 }
