@@ -25,16 +25,31 @@ WRONG_PRODUCTS = """
 #define _mm256_madd_epi16(a, b) _mm256_mullo_epi16(a, b)
 #define _mm256_dpbusd_avx_epi32(sum, a, b) _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b))
 #define _mm512_dpbusd_epi32(sum, a, b) _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b))
+#undef _tile_dpbusd
+#define _tile_dpbusd(sum, a, b)
 """
-WRONG_DIFFERENCES = """
+WRONG_BF16_PRODUCTS = """
 #include <immintrin.h>
-#define _mm256_sub_ps(a, b) _mm256_add_ps(a, b)
-#define _mm512_sub_ps(a, b) _mm512_add_ps(a, b)
+#define _mm256_slli_epi32(a, bits) _mm256_srli_epi32(a, bits)
+#define _mm512_slli_epi32(a, bits) _mm512_srli_epi32(a, bits)
+#define _mm512_dpbf16_ps(sum, a, b) sum
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps(sum, a, b)
 """
+WRONG_MAXIMA = """
+#include <immintrin.h>
+#define _mm_max_ss(a, b) _mm_min_ss(a, b)
+"""
+
+WRONG = [
+    (WRONG_PRODUCTS, "a product"),
+    (WRONG_BF16_PRODUCTS, "a bfloat16 product"),
+    (WRONG_MAXIMA, "an attention"),
+]
 
 
 @runs
-@pytest.mark.parametrize(("instructions", "what"), [(WRONG_PRODUCTS, "a product"), (WRONG_DIFFERENCES, "an attention")])
+@pytest.mark.parametrize(("instructions", "what"), WRONG)
 def test_wrong_kernels_step_aside_with_the_reason(
     instructions: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +72,7 @@ def test_every_set_of_kernels_that_runs_here_finds_itself_right(monkeypatch: pyt
     names, selfcheck = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
     names.restype = selfcheck.restype = ctypes.c_char_p
     found = set()
-    for name in ("avx512vnni", "avxvnni", "avx2"):
+    for name in ("amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2"):
         monkeypatch.setenv(native.SWITCH, name)
         if names():
             found.add(names().decode())
@@ -86,6 +101,8 @@ def test_the_kernels_are_those_that_the_system_says_the_processor_has() -> None:
         best = "avxvnni"
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
         best = "avx512vnni"
+        if "avx512_bf16" in flags:
+            best = "amx" if {"amx_tile", "amx_int8", "amx_bf16"} <= flags else "avx512bf16"
     assert native.kernels() == best
 
 
