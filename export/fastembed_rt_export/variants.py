@@ -2,8 +2,8 @@
 
 For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the
 weights inside model.onnx; bf16 gives model.native.bf16.onnx for our own operators, with its weights beside it; int8
-gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and tensorrt give one graph a
-precision, with weights of its own.
+gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and
+tensorrt give one graph a precision, with weights of its own.
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
             if target != "cpu":
                 made, variants = _gpu(build, work, wanted, refusals.say, target, precision)
             else:
-                made, variants = ON_CPUS[precision](build, work, wanted, refusals.say)
+                maker = {"fp32": _fp32, "bf16": _bf16, "int8": _int8}[precision]
+                made, variants = maker(build, work, wanted, refusals.say)
         except REFUSES as error:
             # The plainest graph that there is: what it lacks, all lack.
             if len(keys) == 1 or (isinstance(error, UnsupportedCheckpointError) and (target, precision) == PLAINEST):
@@ -331,9 +332,6 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         alone = _write_tokens(of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
     made.insert(0, _variant(work, graph, shared, target, "int8", {**figures, **notes}, alone))
     return built, made
-
-
-ON_CPUS = {"fp32": _fp32, "bf16": _bf16, "int8": _int8}  # what makes a precision of target cpu
 
 
 def _token_graph(

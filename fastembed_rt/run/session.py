@@ -64,7 +64,7 @@ def choose_variant(
     Raises:
         InvalidInputError: the directory has no such precision.
         ModelFormatError: it has the precision, for other providers only.
-        ProviderUnavailableError: `target` is "native", or the precision is there for it alone, and it does not run here.
+        ProviderUnavailableError: `target` is "native", or the only one that has the precision, and does not run here.
     """
     row = provider_row(provider)
     if target == "native" and (reason := native.why_not()) is not None:

@@ -1,6 +1,8 @@
 """`make sanitize`: the operators under the sanitizers of gcc or clang, from the tests and from random nodes.
 
-    python tests/native/sanitize.py [--cases 20000] [--first 0] [--threads 4] [--only tests|fuzz|tiles|races] [--keep DIR]
+    python tests/native/sanitize.py [--cases 20000] [--first 0] [--threads 4] [--only PART] [--keep DIR]
+
+Its parts, one after another:
 
 tests   tests/native in Python, with a library that watches addresses and undefined behaviour (ASan, UBSan);
 fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too;
@@ -20,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import instructions_in_c
 
@@ -61,9 +65,9 @@ def run_fuzz(directory: Path, first: int, cases: int, *, tiles: bool = False) ->
     """Cases side by side in as many processes as this process may use processors; `tiles`: with AMX in plain C."""
     program = directory / "fuzz"
     kernels = instructions_in_c.kernels("TILES_IN_C") if tiles else build.KERNELS
-    aliases = instructions_in_c.ALIASES if tiles else ()
+    alone = instructions_in_c.alone("kernels_avx2") if tiles else ()
     objects = build.compiled(directory, kernels, extra=WATCHED, others=FUZZ)
-    build.link(program, objects, (*WATCHED, *WRAPPED, *aliases))
+    build.link(program, objects, (*WATCHED, *WRAPPED, *alone))
     processes = min(len(os.sched_getaffinity(0)), cases)
     edges = [first + cases * k // processes for k in range(processes + 1)]
     # A freed block is kept from being used again for a while; a small while, for speed.

@@ -27,16 +27,12 @@ class Bounds:
 FP32 = Bounds(0.99999, 1e-5)
 # Half precision: 11 and 8 bits in every product and state, accumulated in float32.
 HALF = {"fp16": Bounds(0.9995), "bf16": Bounds(0.995)}
-# bf16 in our own operators: only what products read is rounded, states are float32.
-NATIVE_BF16 = Bounds(0.9995)
 # int8: the worst text of the parity set; the mean is far above it.
 INT8_MIN_COSINE = 0.98
 
 
-def bounds(precision: str, int8_min_cosine: float = INT8_MIN_COSINE, target: str = "") -> Bounds:
-    """Bounds of a precision, in graphs of a target."""
-    if (precision, target) == ("bf16", "native"):
-        return NATIVE_BF16
+def bounds(precision: str, int8_min_cosine: float = INT8_MIN_COSINE) -> Bounds:
+    """Bounds of a precision."""
     return FP32 if precision == "fp32" else HALF.get(precision, Bounds(int8_min_cosine))
 
 

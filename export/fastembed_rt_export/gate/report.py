@@ -61,7 +61,7 @@ def report(
 
     def figures(variant: Variant, provider: str) -> dict[str, Any]:
         compared = compared_of(variant, provider)
-        bound = bounds(variant.precision, min_cosine, variant.target)
+        bound = bounds(variant.precision, min_cosine)
         failed = [entry for entry in compared if not entry.within(bound)]
         if failed:
             worst = "; ".join(map(str, sorted(failed, key=lambda e: (e.cosine, -e.max_abs_diff))[:5]))

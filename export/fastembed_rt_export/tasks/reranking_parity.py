@@ -78,7 +78,7 @@ def verify(
             single = [ask(model, [case], activation="identity")[0] for case in alone]
             activated = _rows(ask(model, known.cases))
         ours = _rows([*found, *single])
-        compared = _compare(variant.precision, ours, theirs, bounds(variant.precision, min_cosine, variant.target), file)
+        compared = _compare(variant.precision, ours, theirs, bounds(variant.precision, min_cosine), file)
         off = float(np.abs(activated - scores).max())
         if variant.precision == "fp32" and off > SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max())):
             raise ParityError(f"{file}: scores differ by {off:.2g} where logits do not: not the activation")

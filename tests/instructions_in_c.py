@@ -7,9 +7,11 @@ from pathlib import Path
 from fastembed_rt.native import build
 
 HEADER = Path(__file__).with_suffix(".h")
-OTHERS = [name for name in build.KERNELS if name != "kernels_avx2"]
-# The one set of kernels stands in for all others: whatever the processor, it is the one that runs.
-ALIASES = tuple(f"-Wl,--defsym={name}=kernels_avx2" for name in OTHERS)
+
+
+def alone(name: str) -> tuple[str, ...]:
+    """Flags of the linker with which the kernels `name` stand in for all others: they are the ones that run."""
+    return tuple(f"-Wl,--defsym={other}={name}" for other in build.KERNELS if other != name)
 
 
 def kernels(macro: str) -> dict[str, tuple[str, ...]]:
@@ -19,4 +21,4 @@ def kernels(macro: str) -> dict[str, tuple[str, ...]]:
 
 def library(directory: Path, macro: str) -> Path:
     """The operators with those kernels."""
-    return build.build(directory / f"{macro.lower()}.so", kernels(macro), ALIASES)
+    return build.build(directory / f"{macro.lower()}.so", kernels(macro), alone("kernels_avx2"))
