@@ -1,8 +1,9 @@
 """The graphs of a model directory: which are made for the precisions asked for, and how they share their weights.
 
 For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the
-weights inside model.onnx; int8 gives model.cpu.int8.onnx, which stands alone. cuda and tensorrt give one graph a
-precision, with weights of its own.
+weights inside model.onnx; bf16 gives model.native.bf16.onnx for our own operators, with its weights beside it; int8
+gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and
+tensorrt give one graph a precision, with weights of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .errors import InvalidInputError, UnsupportedCheckpointError
 from .gate.long_texts import REPEATED, Reach, between, filled
 from .gate.parity import Fidelity, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
-from .graph import cuda, int8, tensorrt
+from .graph import bf16, cuda, int8, tensorrt
 from .graph import native as native_int8
 from .graph.common import Common, Place
 from .graph.cpu import CPU
@@ -199,7 +200,7 @@ def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
             if target != "cpu":
                 made, variants = _gpu(build, work, wanted, refusals.say, target, precision)
             else:
-                maker = _fp32 if precision == "fp32" else _int8
+                maker = {"fp32": _fp32, "bf16": _bf16, "int8": _int8}[precision]
                 made, variants = maker(build, work, wanted, refusals.say)
         except REFUSES as error:
             # The plainest graph that there is: what it lacks, all lack.
@@ -250,6 +251,27 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         states = _token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
         found.insert(0, _variant(work, graph, again, CPU, "fp32", tokens=states))
     return portable, found
+
+
+def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
+    """The graph with our own operators: stock ones have no bfloat16 products on CPUs."""
+    if not wanted.cpu:
+        raise UnsupportedCheckpointError(
+            "bf16 graphs for CPUs are built from weights and this model_type has no builder; take fp32 or int8"
+        )
+    target, file = bf16.target(), "model.native.bf16.onnx"
+    opset = target.opset or DEFAULT_OPSET
+    try:
+        built = build(target, opset)
+    except native_int8.NotNativeError as error:
+        raise UnsupportedCheckpointError(
+            f"bf16 on CPUs is computed by our own operators, which lack what this encoder needs: {error}; take fp32"
+        ) from error
+    say(f"writing {file}: {len(built.graph.nodes)} nodes, {readable(built.graph.weight_bytes)}")
+    # Beside the graph, where a runtime maps the weights that it would copy otherwise.
+    written = write(built.graph, work, file, name=wanted.name, metadata=wanted.metadata, external=True)
+    states = _token_graph(target, opset, work, file, written, wanted)
+    return built, [_variant(work, built.graph, written, target, "bf16", tokens=states)]
 
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:

@@ -142,7 +142,9 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
     slower = 'compare precision "fp32" and "int8" on this machine before choosing'
     yield Finding(level="ok" if full else "note", check="int8", what=what, fix="" if full else slower)
     if facts.kernels:
-        yield Finding(level="ok", check="operators", what=f"our own run, with {facts.kernels} kernels (target native)")
+        products = f"; bf16 with {facts.bf16_products}" if facts.bf16_products else ""
+        own = f"our own run, with {facts.kernels} kernels (target native){products}"
+        yield Finding(level="ok", check="operators", what=own)
     elif facts.no_kernels:
         yield Finding(
             level="note",

@@ -56,6 +56,7 @@ class Facts:
     gpus: tuple[str, ...] = ()
     nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
     kernels: str = ""  # of our own operators, those that run here
+    bf16_products: str = ""  # what they multiply bfloat16 numbers with
     no_kernels: str = ""  # why none do, "" if some do
     kernel_remedy: str = ""  # what would help, "" where nothing does
 
@@ -88,6 +89,7 @@ def gather() -> Facts:
         gpus=gpus,
         nvidia_smi=nvidia_smi,
         kernels=native.kernels() or "",
+        bf16_products=native.bf16_products(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
     )

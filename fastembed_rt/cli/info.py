@@ -289,7 +289,7 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
 def _int8_here(facts: Manifest) -> str:
     """Which instructions INT8 runs on: those of our own operators where a graph has them, and onnxruntime's."""
     stock = int8_kernels(cpu_features())[1]
-    if not any(variant.target == "native" for variant in facts.variants):
+    if not any((variant.target, variant.precision) == ("native", "int8") for variant in facts.variants):
         return stock
     kernels = native.kernels()
     own = f"{kernels} kernels" if kernels else f"not here: {native.why_not()}"

@@ -43,14 +43,15 @@ PROBES = {
 # The operators that multiply in a precision; the fastest is the peak.
 OPERATORS = {"fp32": ("MatMul",), "int8": ("MatMulIntegerToFloat", "QuantLinear")}
 PRODUCTS = (b"Gemm", b"MatMul", b"MatMulIntegerToFloat")  # weights are input 1
-OWN_PRODUCTS = (b"QuantLinear", b"QuantFeedForward", b"QuantAttention")  # weights are all inputs of int8
+# Weights are all inputs of int8 or bfloat16.
+OWN_PRODUCTS = tuple(kind + what for kind in (b"Quant", b"Bf16") for what in (b"Linear", b"FeedForward", b"Attention"))
 
 # Field numbers in onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 NODE_INPUT, NODE_OPERATOR = 1, 4
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
-INT8 = 3  # a TENSOR_TYPE
+NARROW = (3, 16)  # of TENSOR_TYPE: int8, bfloat16
 
 
 def gemm_peak(onnxruntime: Any, precision: str, threads: int, rounds: int = ROUNDS) -> float | None:
@@ -96,7 +97,7 @@ def products(path: Path) -> int:
 
 def _products(graph: Any) -> int:
     sizes: dict[bytes, int] = {}
-    integers: set[bytes] = set()
+    narrow: set[bytes] = set()
     weights: list[bytes] = []
     own: list[bytes] = []
     for number, value in _fields(graph):
@@ -105,8 +106,8 @@ def _products(graph: Any) -> int:
             dims = [dim for key, field in tensor if key == TENSOR_DIMS for dim in _numbers(field)]
             name = _bytes(tensor, TENSOR_NAME)[0]
             sizes[name] = math.prod(dims)
-            if (TENSOR_TYPE, INT8) in tensor:
-                integers.add(name)
+            if any((TENSOR_TYPE, kind) in tensor for kind in NARROW):
+                narrow.add(name)
         elif number == GRAPH_NODE:
             node = list(_fields(value))
             operator = _bytes(node, NODE_OPERATOR)[0]
@@ -114,7 +115,7 @@ def _products(graph: Any) -> int:
                 weights.append(_bytes(node, NODE_INPUT)[1])
             elif operator in OWN_PRODUCTS:
                 own += _bytes(node, NODE_INPUT)
-    return sum(sizes.get(name, 0) for name in weights) + sum(sizes[name] for name in own if name in integers)
+    return sum(sizes.get(name, 0) for name in weights) + sum(sizes[name] for name in own if name in narrow)
 
 
 def _bytes(fields: list[tuple[int, Any]], wanted: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Our own operators for onnxruntime's CPU provider: INT8 layers and attention in C, see src/.
+"""Our own operators for onnxruntime's CPU provider: INT8 and bfloat16 layers and attention in C, see src/.
 
 They are compiled when the package is built, for the systems that build.py names; elsewhere graphs made of stock
 operators run.
@@ -21,6 +21,7 @@ COMPILE = (
     "install a C compiler (gcc or clang) and then: "
     "pip install --force-reinstall --no-deps --no-binary fastembed-rt fastembed-rt"
 )
+BF16 = {"amx": "AMX", "avx512bf16": "AVX512-BF16"}  # kernels -> their instructions for products of bfloat16 numbers
 SWITCH = "FASTEMBED_RT_KERNELS"  # environment: name of the kernels to take instead of the best ones
 
 
@@ -32,9 +33,15 @@ def library() -> Path:
 def kernels() -> str | None:
     """Which kernels run on this processor, None where none do.
 
-    avx512vnni, avxvnni or avx2 on x86-64; neoni8mm, neondotprod or neon on Arm.
+    amx, avx512bf16, avx512vnni, avxvnni or avx2 on x86-64; neoni8mm, neondotprod or neon on Arm.
     """
     return _examined(library())[0]
+
+
+def bf16_products() -> str:
+    """What bfloat16 numbers are multiplied with here; "" where our operators do not run."""
+    name = kernels()
+    return "" if name is None else BF16.get(name, "float32 products")
 
 
 def why_not() -> str | None:

@@ -37,8 +37,11 @@ FLAGS = (
     "-Wextra",
 )
 AVX2 = ("-mavx2", "-mfma")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
 KERNELS = {
-    "kernels_avx512vnni": (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+    "kernels_avx512vnni": AVX512,
+    "kernels_avx512bf16": (*AVX512, "-mavx512bf16"),
+    "kernels_amx": (*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     "kernels_avxvnni": (*AVX2, "-mavxvnni"),
     "kernels_avx2": AVX2,
 }

@@ -13,7 +13,7 @@ from .. import native
 from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
-from ..precisions import lacking
+from ..precisions import lacking, listed
 from ..system.paths import as_utf8
 from .batching import Feeds
 from .contract import Facts, GraphSession, Output
@@ -65,7 +65,7 @@ def choose_variant(
     Raises:
         InvalidInputError: the directory has no such precision.
         ModelFormatError: it has the precision, for other providers only.
-        ProviderUnavailableError: `target` is "native", which does not run here.
+        ProviderUnavailableError: `target` is "native", or the only one that has the precision, and does not run here.
     """
     row = provider_row(provider)
     if target == "native" and (reason := native.why_not()) is not None:
@@ -77,6 +77,12 @@ def choose_variant(
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
+        ours = [v for v in manifest.variants if v.precision == wanted and v.target == "native"]
+        if ours and "native" in row.targets and target is None and (reason := native.why_not()) is not None:
+            raise ProviderUnavailableError(
+                f"precision {wanted!r} is computed by our own operators, which do not run here: {reason}; take another "
+                f"precision ({listed(dict.fromkeys(v.precision for v in manifest.variants))} are there)"
+            )
         if target is None:
             raise ModelFormatError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
         targets = sorted({v.target for v in manifest.variants if v.precision == wanted})

@@ -1,9 +1,12 @@
 """`make sanitize`: the operators under the sanitizers of gcc or clang, from the tests and from random nodes.
 
-    python tests/native/sanitize.py [--cases 20000] [--first 0] [--threads 4] [--only tests|fuzz|races] [--keep DIR]
+    python tests/native/sanitize.py [--cases 20000] [--first 0] [--threads 4] [--only PART] [--keep DIR]
+
+Its parts, one after another:
 
 tests   tests/native in Python, with a library that watches addresses and undefined behaviour (ASan, UBSan);
 fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too;
+tiles   a tenth as many of them through the kernels for AMX, whose instructions are plain C here;
 races   the same on several threads at once, watched for races (TSan): sessions that load and release shared weights.
 
 A case is a number: `--first NUMBER --cases 1 --only fuzz` runs a single one again. Exit code 1 after the first fault.
@@ -19,6 +22,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import instructions_in_c
 
 from fastembed_rt.native import build
 
@@ -54,10 +61,13 @@ def run_tests(directory: Path) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def run_fuzz(directory: Path, first: int, cases: int) -> int:
-    """Cases side by side in as many processes as this process may use processors."""
+def run_fuzz(directory: Path, first: int, cases: int, *, tiles: bool = False) -> int:
+    """Cases side by side in as many processes as this process may use processors; `tiles`: with AMX in plain C."""
     program = directory / "fuzz"
-    build.link(program, build.compiled(directory, extra=WATCHED, others=FUZZ), (*WATCHED, *WRAPPED))
+    kernels = instructions_in_c.kernels("TILES_IN_C") if tiles else build.KERNELS
+    alone = instructions_in_c.alone("kernels_avx2") if tiles else ()
+    objects = build.compiled(directory, kernels, extra=WATCHED, others=FUZZ)
+    build.link(program, objects, (*WATCHED, *WRAPPED, *alone))
     processes = min(len(os.sched_getaffinity(0)), cases)
     edges = [first + cases * k // processes for k in range(processes + 1)]
     # A freed block is kept from being used again for a while; a small while, for speed.
@@ -86,7 +96,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--only", choices=("tests", "fuzz", "races"))
+    parser.add_argument("--only", choices=("tests", "fuzz", "tiles", "races"))
     parser.add_argument("--keep", type=Path, help="directory for what is compiled")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
@@ -94,6 +104,7 @@ def main() -> int:
         directory.mkdir(parents=True, exist_ok=True)
         parts = {
             "fuzz": lambda: run_fuzz(directory, args.first, args.cases),
+            "tiles": lambda: run_fuzz(directory, args.first, max(1, args.cases // 10), tiles=True),
             "races": lambda: run_races(directory, args.first, max(1, args.cases // 20), args.threads),
             "tests": lambda: run_tests(directory),
         }

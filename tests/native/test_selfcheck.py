@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from instructions_in_c import alone
 
 from fastembed_rt import native
 from fastembed_rt.cli.doctor import check_cpu
@@ -31,30 +32,52 @@ WRONG_PRODUCTS = """
 #define _mm256_madd_epi16(a, b) _mm256_mullo_epi16(a, b)
 #define _mm256_dpbusd_avx_epi32(sum, a, b) _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b))
 #define _mm512_dpbusd_epi32(sum, a, b) _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b))
+#undef _tile_dpbusd
+#define _tile_dpbusd(sum, a, b)
 #endif
 """
-WRONG_DIFFERENCES = """
+WRONG_BF16_PRODUCTS = """
 #if defined(__aarch64__)
 #include <arm_neon.h>
-#define vsubq_f32(a, b) vaddq_f32(a, b)
+#define vshlq_n_s32(a, bits) vshrq_n_s32(a, bits)
 #else
 #include <immintrin.h>
-#define _mm256_sub_ps(a, b) _mm256_add_ps(a, b)
-#define _mm512_sub_ps(a, b) _mm512_add_ps(a, b)
+#define _mm256_slli_epi32(a, bits) _mm256_srli_epi32(a, bits)
+#define _mm512_slli_epi32(a, bits) _mm512_srli_epi32(a, bits)
+#define _mm512_dpbf16_ps(sum, a, b) sum
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps(sum, a, b)
 #endif
 """
+WRONG_MAXIMA = """
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define vqmovn_s32(a) vmovn_s32(vnegq_s32(a))
+#else
+#include <immintrin.h>
+#define _mm_max_ss(a, b) _mm_min_ss(a, b)
+#endif
+"""
+
+WRONG = [
+    (WRONG_PRODUCTS, "a product"),
+    (WRONG_BF16_PRODUCTS, "a bfloat16 product"),
+    (WRONG_MAXIMA, "an attention"),
+]
 
 
 @runs
-@pytest.mark.parametrize(("instructions", "what"), [(WRONG_PRODUCTS, "a product"), (WRONG_DIFFERENCES, "an attention")])
+@pytest.mark.parametrize(("instructions", "what"), WRONG)
 def test_wrong_kernels_step_aside_with_the_reason(
     instructions: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = tmp_path / "instructions.h"
     header.write_text(instructions, encoding="utf-8")
-    wrong = {name: (*flags, "-O1", "-include", str(header)) for name, flags in build.kernels_of().items()}
-    library = build.build(tmp_path / "wrong.so", wrong)
     best = native.kernels()
+    kernels = build.kernels_of()
+    names = list(kernels) if sys.platform == "darwin" else [f"kernels_{best}"]  # whose linker has no aliases
+    wrong = {name: (*kernels[name], "-O1", "-include", str(header)) for name in names}
+    library = build.build(tmp_path / "wrong.so", wrong, alone(names[0]) if len(names) == 1 else ())
     monkeypatch.setattr(native, "library", lambda: library)
     assert native.kernels() is None
     reason = f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
@@ -102,6 +125,8 @@ def test_the_kernels_are_those_that_the_system_says_the_processor_has() -> None:
         best = "avxvnni"
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
         best = "avx512vnni"
+        if "avx512_bf16" in flags:
+            best = "amx" if {"amx_tile", "amx_int8", "amx_bf16"} <= flags else "avx512bf16"
     assert native.kernels() == best
 
 

@@ -93,13 +93,13 @@ def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """Average of the token states."""
     if _native(tokens).own_pooling_mask is not None:  # tokens that do not count
         return CPU.pools["mean"](graph, padded(graph, tokens), states)
-    return graph.node("PackedMean", states, _starts(tokens), domain=DOMAIN, name="mean")
+    return graph.node("PackedMean", states, starts_of(tokens), domain=DOMAIN, name="mean")
 
 
 def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """(T, H) -> (B, H): the first token of each text."""
     ends = (graph.constant([0]), graph.constant([-1]))
-    places = graph.node("Slice", _starts(tokens), *ends, name="first")
+    places = graph.node("Slice", starts_of(tokens), *ends, name="first")
     return graph.node("Gather", states, places, name="first")
 
 
@@ -131,8 +131,8 @@ def target(recipe: Recipe) -> Target:
         first, second = recipe.groups.get(group_key(layers)), recipe.groups.get(group_key(output))
         if first is None or second is None:
             return None
-        shape_inputs, shape = _shape(graph, heads, projections.query.out_features // heads.queries, bias)
-        node = _Node(graph, "QuantAttention", [states, _starts(tokens), *shape_inputs], shape)
+        shape_inputs, shape = attention_shape(graph, heads, projections.query.out_features // heads.queries, bias)
+        node = _Node(graph, "QuantAttention", [states, starts_of(tokens), *shape_inputs], shape)
         node.group("input", layers, first)
         node.group("output", output, second)
         return node.finish(then)
@@ -169,11 +169,26 @@ def target(recipe: Recipe) -> Target:
     )
 
 
-class _Node:
+class OwnNode:
     """An operator under construction: inputs and attributes in the order of fastembed_rt/native/src/operators.c."""
 
     def __init__(self, graph: Graph, op: str, inputs: list[Value], attributes: dict[str, Any]) -> None:
         self.graph, self.op, self.inputs, self.attributes = graph, op, inputs, attributes
+
+    def finish(self, then: Residual | None = None) -> Value:
+        """Append the node."""
+        if then is not None:
+            norm = then.norm
+            self.inputs += [then.states, self.graph.weight(norm.weight)]
+            self.attributes |= {"residual": 1, "norm": 1, "epsilon": norm.epsilon, "rms": int(norm.rms)}
+            if norm.bias is not None:
+                self.attributes["norm_bias"] = 1
+                self.inputs.append(self.graph.weight(norm.bias))
+        return self.graph.node(self.op, *self.inputs, domain=DOMAIN, name=self.op, **self.attributes)
+
+
+class _Node(OwnNode):
+    """An operator with groups of quantized layers."""
 
     def group(self, prefix: str, layers: Sequence[Linear], recipe: GroupRecipe, only: int | None = None) -> None:
         """Layers that share an input; `only` one of them."""
@@ -196,21 +211,10 @@ class _Node:
             self.inputs.append(self.graph.weight(smoothing(layers, recipe)))
         for index, layer in chosen:
             values, scales, bias = quantized_weights(layers, recipe, index, tails=tails is not None)
-            bias = bias or _zeros(f"{layer.weight.name}.no_bias", layer.out_features)
+            bias = bias or zeros(f"{layer.weight.name}.no_bias", layer.out_features)
             self.inputs += [self.graph.weight(weight) for weight in (values, scales, bias)]
             if outliers:
                 self.inputs.append(self.graph.weight(outlier_rows(layers, recipe, index)))
-
-    def finish(self, then: Residual | None = None) -> Value:
-        """Append the node."""
-        if then is not None:
-            norm = then.norm
-            self.inputs += [then.states, self.graph.weight(norm.weight)]
-            self.attributes |= {"residual": 1, "norm": 1, "epsilon": norm.epsilon, "rms": int(norm.rms)}
-            if norm.bias is not None:
-                self.attributes["norm_bias"] = 1
-                self.inputs.append(self.graph.weight(norm.bias))
-        return self.graph.node(self.op, *self.inputs, domain=DOMAIN, name=self.op, **self.attributes)
 
 
 def _linear(graph: Graph, states: Value, layers: Sequence[Linear], index: int, group: GroupRecipe) -> Value:
@@ -224,13 +228,14 @@ def _native(tokens: Tokens) -> NativeTokens:
     return tokens
 
 
-def _starts(tokens: Tokens) -> Value:
+def starts_of(tokens: Tokens) -> Value:
+    """Where texts begin among the tokens: (B + 1,)."""
     if tokens.unseen:
         raise NotNativeError("tokens that see others and are not seen by them")
     return _native(tokens).starts
 
 
-def _shape(graph: Graph, heads: Heads, size: int, bias: ScoreBias) -> tuple[list[Value], dict[str, Any]]:
+def attention_shape(graph: Graph, heads: Heads, size: int, bias: ScoreBias) -> tuple[list[Value], dict[str, Any]]:
     """Inputs and attributes that tell an operator what attention is; `size`: D, 0 for the width by the heads."""
     if bias.tensor is not None:
         raise NotNativeError("attention adds to its scores what the operator does not know")
@@ -265,10 +270,10 @@ def _attention(
     first_only: bool,
 ) -> Value:
     """(T, N * D), or (B, N * D) for first tokens."""
-    inputs, shape = _shape(graph, heads, 0, bias)
+    inputs, shape = attention_shape(graph, heads, 0, bias)
     return graph.node(
         "PackedAttention",
-        *(query, key, value, _starts(tokens), *inputs),
+        *(query, key, value, starts_of(tokens), *inputs),
         domain=DOMAIN,
         name="attention",
         first_only=int(first_only),
@@ -276,7 +281,8 @@ def _attention(
     )
 
 
-def _zeros(name: str, width: int) -> Weight:
+def zeros(name: str, width: int) -> Weight:
+    """The bias of a layer that has none."""
     return Weight(name, (width,), _nothing(width))
 
 

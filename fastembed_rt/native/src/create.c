@@ -103,11 +103,12 @@ static void read_shape(Kernel *kernel, Reader *reader) {
     shape->by_distance = kernel->by_distance = copy(reader, table);
 }
 
-OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, unsigned group,
+                             void **out) {
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "linear", TAILS | DITHER);
+        kernel->first = read_linear(&reader, kernel->kernels, "linear", group);
     if (!reader.error)
         read_activation(kernel, &reader);
     if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
@@ -117,13 +118,22 @@ OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     return end_kernel(kernel, &reader, out);
 }
 
-OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_linear(op, api, info, TAILS | DITHER, out);
+}
+
+OrtStatus *create_bf16_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_linear(op, api, info, BF16_GROUP, out);
+}
+
+static OrtStatus *new_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, unsigned first,
+                                   unsigned second, void **out) {
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "up", DITHER);
+        kernel->first = read_linear(&reader, kernel->kernels, "up", first);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "down", TAILS);
+        kernel->second = read_linear(&reader, kernel->kernels, "down", second);
     if (!reader.error) {
         kernel->gated = read_flag(&reader, "gated");
         size_t hidden = kernel->second->inputs;
@@ -138,6 +148,14 @@ OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const O
     return end_kernel(kernel, &reader, out);
 }
 
+OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_feed_forward(op, api, info, DITHER, TAILS, out);
+}
+
+OrtStatus *create_bf16_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_feed_forward(op, api, info, BF16_GROUP, BF16_GROUP, out);
+}
+
 OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
     Reader reader = {.info = info, .next = 4};
     Kernel *kernel = begin_kernel(op, api, &reader);
@@ -146,7 +164,8 @@ OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, con
     return end_kernel(kernel, &reader, out);
 }
 
-OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                                      unsigned first, unsigned second, void **out) {
     Reader reader = {.info = info, .next = 2};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
@@ -154,9 +173,9 @@ OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, cons
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error)
-        kernel->first = read_linear(&reader, kernel->kernels, "input", DITHER);
+        kernel->first = read_linear(&reader, kernel->kernels, "input", first);
     if (!reader.error)
-        kernel->second = read_linear(&reader, kernel->kernels, "output", TAILS | DITHER);
+        kernel->second = read_linear(&reader, kernel->kernels, "output", second);
     if (!reader.error) {
         size_t width = kernel->shape.heads * kernel->shape.size, kv_width = kernel->shape.kv_heads * kernel->shape.size;
         if (!width || kernel->first->outputs != width + 2 * kv_width || kernel->second->inputs != width)
@@ -168,8 +187,22 @@ OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, cons
     return end_kernel(kernel, &reader, out);
 }
 
+OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_attention_block(op, api, info, DITHER, TAILS | DITHER, out);
+}
+
+OrtStatus *create_bf16_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                                       void **out) {
+    return new_attention_block(op, api, info, BF16_GROUP, BF16_GROUP, out);
+}
+
 OrtStatus *create_embedding(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
     Reader reader = {.info = info, .next = 3};
+    return end_kernel(begin_kernel(op, api, &reader), &reader, out);
+}
+
+OrtStatus *create_bf16_embedding(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 2};
     return end_kernel(begin_kernel(op, api, &reader), &reader, out);
 }
 

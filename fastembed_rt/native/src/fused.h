@@ -12,27 +12,27 @@
 
 #include "add_norm.h"
 #include "attention.h"
-#include "gemm.h"
+#include "product.h"
 
 enum { BLOCK = 64 }; /* rows, at most, but for attention of longer texts */
 
 /* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
 static size_t block_rows(size_t rows) {
     size_t blocks = (rows + BLOCK - 1) / BLOCK;
-    return blocks ? round_up((rows + blocks - 1) / blocks, MR) : 1;
+    return blocks ? round_up((rows + blocks - 1) / blocks, ROW_UNIT) : 1;
 }
 
 static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
                   float *out, const Pool *pool) {
     size_t most = block_rows(rows);
     Input input;
-    int fits = allocate_input(layer, most, &input);
+    int fits = allocate_rows(layer, most, &input);
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * layer->outputs;
-        quantize_rows(layer, x + r * layer->inputs, here, &input);
+        prepare_rows(layer, x + r * layer->inputs, here, &input);
         Gemm work = {.layer = layer, .input = &input, .rows = here, .activation = activation, .out = to};
-        gemm(&work, pool);
+        product(&work, pool);
         add_norm(norm, r, to, here, layer->outputs, pool);
     }
     free_input(&input);
@@ -43,21 +43,21 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
                         int gated, const AddNorm *norm, float *out, const Pool *pool) {
     size_t most = block_rows(rows);
     Input input, hidden;
-    int fits = allocate_input(up, most, &input);
-    fits = allocate_input(down, most, &hidden) && fits;
+    int fits = allocate_rows(up, most, &input);
+    fits = allocate_rows(down, most, &hidden) && fits;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * down->outputs;
-        quantize_rows(up, x + r * up->inputs, here, &input);
+        prepare_rows(up, x + r * up->inputs, here, &input);
         Gemm first = {
             .layer = up, .input = &input, .rows = here, .activation = activation, .gated = gated, .next = down,
             .next_input = &hidden,
         };
         clear_tails(down, &hidden.tails, here);
-        gemm(&first, pool);
+        product(&first, pool);
         gather_tails(down, &hidden.tails, here);
         Gemm second = {.layer = down, .input = &hidden, .rows = here, .activation = NO_ACTIVATION, .out = to};
-        gemm(&second, pool);
+        product(&second, pool);
         add_norm(norm, r, to, here, down->outputs, pool);
     }
     free_input(&hidden);

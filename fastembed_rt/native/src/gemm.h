@@ -47,6 +47,7 @@ static int is_packed(const Linear *layer, const int8_t *weight, size_t columns, 
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
+#if !TILE_PRODUCTS
 /* A task: all rows by NR outputs, and as many of the second half where it is gated. The panels stay in the first cache
  * while the rows pass. */
 INLINE void gemm_columns(const Gemm *work, size_t index, Activation activation) {
@@ -86,5 +87,6 @@ static void gemm(const Gemm *work, const Pool *pool) {
     size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
     pool->run(pool, gemm_task, (void *)work, (panels + VECTORS - 1) / VECTORS);
 }
+#endif
 
 #endif

@@ -6,6 +6,9 @@
  *     quantize.h     activations -> u8, and what is clipped from them
  *     epilogue.h     accumulators -> activated floats, or u8 for the next layer
  *     gemm.h         packed weights, and products of them
+ *     bf16.h         the same of bfloat16 weights, with inputs rounded to it
+ *     amx.h          products of both in AMX tiles, where the set has them
+ *     product.h      which of those it is
  *     add_norm.h     residual and normalization
  *     head.h         query, key and value of a head -> int16 panels
  *     attention.h    scores, softmax, values
@@ -18,9 +21,13 @@
 
 const Kernels KERNELS = {
     .name = SET_NAME,
+    .depth_unit = DEPTH_UNIT,
     .packed_size = packed_size,
     .pack = pack,
     .is_packed = is_packed,
+    .bf16_packed_size = bf16_packed_size,
+    .bf16_pack = bf16_pack,
+    .bf16_is_packed = bf16_is_packed,
     .linear = linear,
     .feed_forward = feed_forward,
     .attention = attention,

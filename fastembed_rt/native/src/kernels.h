@@ -14,6 +14,8 @@ enum { MOST_OUTLIERS = 16 };
 
 typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
 
+typedef enum { INT8_WEIGHTS, BF16_WEIGHTS } Weights;
+
 /* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ w + bias.
  *
  * Of u = x * factor, integers from -zero_point to 255 - zero_point are multiplied with the int8 weights w. With
@@ -22,10 +24,12 @@ typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
  * costs a pass over its weights. With `dither`, a number of its own is added to each row before it is rounded, and its
  * product with the weights subtracted. quantize.h and epilogue.h have the whole arithmetic.
  *
- * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, when it is packed. */
+ * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, when it is packed.
+ * Of layers with bfloat16 weights there are sizes, packed weights and bias only, y = rounded(x) @ w + bias: see bf16.h. */
 typedef struct {
+    Weights weights;
     size_t inputs, outputs; /* K, N */
-    size_t depth;           /* K rounded up to whole vectors of 16, which may be written blindly */
+    size_t depth;           /* K rounded up to the kernels' depth_unit: whole vectors of 16, which may be written blindly */
     size_t panels;          /* of 16 outputs */
     float scale;            /* of the input, and its */
     int32_t zero_point;     /* in 0..255 */
@@ -77,11 +81,16 @@ typedef struct Pool {
 
 typedef struct {
     const char *name;
+    size_t depth_unit;      /* a layer's depth is a multiple of it */
     /* Bytes of `packed`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
     size_t (*packed_size)(const Linear *layer);
     void (*pack)(Linear *layer, const int8_t *weight, size_t columns, size_t from);
     /* Whether that is what `pack` wrote there. */
     int (*is_packed)(const Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    /* The same for bfloat16 weights, at any address. */
+    size_t (*bf16_packed_size)(const Linear *layer);
+    void (*bf16_pack)(Linear *layer, const void *weight, size_t columns, size_t from);
+    int (*bf16_is_packed)(const Linear *layer, const void *weight, size_t columns, size_t from);
     /* What follows returns 0 where there was not enough memory. */
     /* out (rows, outputs) = add_norm(activation(linear(x))), x (rows, inputs). */
     int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
@@ -95,7 +104,7 @@ typedef struct {
                            const AddNorm *norm, float *out, const Pool *pool);
 } Kernels;
 
-extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni, kernels_avx512bf16, kernels_amx;
 extern const Kernels kernels_neon, kernels_neondotprod, kernels_neoni8mm;
 
 #endif

@@ -11,7 +11,7 @@ enum { MOST_LAYERS = 3 };
 /* ---- a group as the graph has it --------------------------------------------------------------------------------- */
 
 typedef struct {
-    const int8_t *values;   /* (inputs, columns) */
+    const void *values;     /* (inputs, columns) int8, or bfloat16 */
     const float *scales, *bias, *rows; /* (columns), (columns), (outliers, columns) */
     size_t columns;
 } Layer;
@@ -43,8 +43,38 @@ static const char *name_of(Group *group, const char *what) {
     return group->name;
 }
 
+/* The values of the layer `index`, which are next; the first one's say how many inputs the group has. */
+static void read_values(Reader *reader, Group *group, size_t index, int type) {
+    Linear *linear = &group->linear;
+    Layer *layer = group->layers + index;
+    Tensor values =
+        read_constant(reader, &(Form){name_of(group, "values"), type, 2, index ? (int64_t)linear->inputs : ANY, ANY});
+    if (values.rows > MOST_INPUTS || values.columns > MOST_OUTPUTS)
+        refuse(reader, "%s are %zu by %zu and may be %d by %d", group->name, values.rows, values.columns, MOST_INPUTS,
+               MOST_OUTPUTS);
+    layer->values = values.data;
+    layer->columns = values.columns;
+    linear->inputs = values.rows;
+    linear->outputs += values.columns;
+}
+
+static void read_bf16_group(Reader *reader, Group *group) {
+    group->linear.weights = BF16_WEIGHTS;
+    group->count = (size_t)read_whole(reader, name_of(group, "layers"), 1, MOST_LAYERS, NEEDED);
+    for (size_t index = 0; index < group->count && !reader->error; index++) {
+        Layer *layer = group->layers + index;
+        read_values(reader, group, index, BF16_TYPE);
+        Form form = {name_of(group, "biases"), FLOAT_TYPE, 1, 1, (int64_t)layer->columns};
+        layer->bias = read_constant(reader, &form).data;
+    }
+}
+
 static void read_group(Reader *reader, unsigned allowed, Group *group) {
     Linear *linear = &group->linear;
+    if (allowed & BF16_GROUP) {
+        read_bf16_group(reader, group);
+        return;
+    }
     linear->scale = read_real(reader, name_of(group, "scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / it is finite */
     linear->zero_point = (int32_t)read_whole(reader, name_of(group, "zero"), 0, 255, NEEDED);
     linear->outliers =
@@ -59,22 +89,14 @@ static void read_group(Reader *reader, unsigned allowed, Group *group) {
     group->smooth = smooth.data;
     for (size_t index = 0; index < group->count && !reader->error; index++) {
         Layer *layer = group->layers + index;
-        Tensor values = read_constant(
-            reader, &(Form){name_of(group, "values"), INT8_TYPE, 2, index ? (int64_t)linear->inputs : ANY, ANY});
-        if (values.rows > MOST_INPUTS || values.columns > MOST_OUTPUTS)
-            refuse(reader, "%s are %zu by %zu and may be %d by %d", group->name, values.rows, values.columns,
-                   MOST_INPUTS, MOST_OUTPUTS);
-        int64_t columns = (int64_t)values.columns;
-        layer->values = values.data;
-        layer->columns = values.columns;
+        read_values(reader, group, index, INT8_TYPE);
+        int64_t columns = (int64_t)layer->columns;
         layer->scales = read_constant(reader, &(Form){name_of(group, "scales"), FLOAT_TYPE, 1, 1, columns}).data;
         layer->bias = read_constant(reader, &(Form){name_of(group, "biases"), FLOAT_TYPE, 1, 1, columns}).data;
         if (linear->outliers) {
             Form form = {name_of(group, "outlier_rows"), FLOAT_TYPE, 2, (int64_t)linear->outliers, columns};
             layer->rows = read_constant(reader, &form).data;
         }
-        linear->inputs = values.rows;
-        linear->outputs += values.columns;
     }
     if (reader->error)
         return;
@@ -136,6 +158,18 @@ static void *allocate_zeroed(size_t bytes) {
     return found ? memset(found, 0, whole) : NULL;
 }
 
+static void pack_bf16(const Group *group, Linear *linear) {
+    linear->packed = allocate_zeroed(group->kernels->bf16_packed_size(linear));
+    linear->bias = allocate_zeroed(linear->panels * 16 * sizeof(float));
+    if (!linear->packed || !linear->bias)
+        return;
+    size_t from = 0;
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
+        group->kernels->bf16_pack(linear, layer->values, layer->columns, from);
+        memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
+    }
+}
+
 /* NULL without memory. */
 static PackedLinear *pack(const Group *group) {
     PackedLinear *packed = calloc(1, sizeof *packed);
@@ -144,10 +178,18 @@ static PackedLinear *pack(const Group *group) {
     packed->kernels = group->kernels;
     packed->linear = group->linear;
     Linear *linear = &packed->linear;
+    size_t unit = group->kernels->depth_unit;
+    linear->depth = (linear->inputs + unit - 1) / unit * unit;
+    linear->panels = (linear->outputs + 15) / 16;
+    if (linear->weights == BF16_WEIGHTS) {
+        pack_bf16(group, linear);
+        if (linear->packed && linear->bias)
+            return packed;
+        free_packed(packed);
+        return NULL;
+    }
     linear->low = (float)(0 - linear->zero_point);
     linear->high = (float)(255 - linear->zero_point);
-    linear->depth = (linear->inputs + 15) / 16 * 16;
-    linear->panels = (linear->outputs + 15) / 16;
     size_t width = linear->panels * 16;
     linear->factor = allocate_zeroed((linear->depth + 16) * sizeof(float));
     linear->packed = allocate_zeroed(group->kernels->packed_size(linear));
@@ -173,13 +215,14 @@ static PackedLinear *pack(const Group *group) {
     }
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
-        group->kernels->pack(linear, layer->values, layer->columns, from);
+        const int8_t *values = layer->values;
+        group->kernels->pack(linear, values, layer->columns, from);
         memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
         for (size_t n = 0; n < layer->columns; n++)
             linear->scales[from + n] = scale(group, layer, n);
         for (size_t k = 0; linear->dither && k < linear->inputs; k++)
             for (size_t n = 0; n < layer->columns; n++)
-                linear->dither_weights[from + n] += (float)layer->values[k * layer->columns + n]; /* exact */
+                linear->dither_weights[from + n] += (float)values[k * layer->columns + n]; /* exact */
         for (size_t j = 0; j < linear->outliers; j++)
             memcpy(linear->outlier_rows + j * width + from, layer->rows + j * layer->columns,
                    layer->columns * sizeof(float));
@@ -191,10 +234,26 @@ static PackedLinear *pack(const Group *group) {
 
 static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 
+static int is_bf16_packed_from(const PackedLinear *packed, const Group *group) {
+    const Linear *have = &packed->linear, *want = &group->linear;
+    if (packed->kernels != group->kernels || have->inputs != want->inputs || have->outputs != want->outputs)
+        return 0;
+    size_t from = 0;
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
+        if (memcmp(have->bias + from, layer->bias, layer->columns * sizeof(float)) ||
+            !group->kernels->bf16_is_packed(have, layer->values, layer->columns, from))
+            return 0;
+    return 1;
+}
+
 /* Whether packing the group would give this. Everything is compared, so that no model gets the weights of another;
  * layers that differ do so in their scale, nearly always, which comes first. */
 static int is_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
+    if (have->weights != want->weights)
+        return 0;
+    if (want->weights == BF16_WEIGHTS)
+        return is_bf16_packed_from(packed, group);
     if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) ||
         have->zero_point != want->zero_point || have->tails != want->tails || have->dither != want->dither || have->inputs != want->inputs ||
         have->outputs != want->outputs || have->outliers != want->outliers ||

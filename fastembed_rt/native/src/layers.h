@@ -1,12 +1,12 @@
-/* Quantized layers read from a kernel's constant inputs, packed once a process however many sessions hold them. */
+/* Layers read from a kernel's constant inputs, packed once a process however many sessions hold them. */
 #ifndef FASTEMBED_RT_LAYERS_H
 #define FASTEMBED_RT_LAYERS_H
 
 #include "kernels.h"
 #include "reader.h"
 
-/* Attributes that not every group may have. */
-enum { TAILS = 1, DITHER = 2 };
+/* Attributes that not every group may have; of one with bfloat16 weights there are none but the number of layers. */
+enum { TAILS = 1, DITHER = 2, BF16_GROUP = 4 };
 
 /* The layers of the group `prefix`, which may have what `allowed` says, from the inputs that are next; NULL after an
  * error. */

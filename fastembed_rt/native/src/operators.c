@@ -5,13 +5,16 @@
  * PackedAttention   query, key, value, starts, [by_distance]       -> mixed
  * QuantAttention    x, starts, [by_distance], groups "input" and "output", add-norm -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
+ * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
+ * Bf16Embedding     ids, values bfloat16 (rows, width)             -> (tokens, width): values[id]
  * PackedMean        x, starts                                      -> (texts, width), 0 for a text without tokens
  *
  * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say. <group>_tails is for "linear" without
  * activation, "down" and "output": what is beyond the input's range counts in float, but for the outlier channels,
- * which have their own rows (see Linear). <group>_dither is for all but "down".
+ * which have their own rows (see Linear). <group>_dither is for all but "down". A group with bfloat16 weights is, for
+ * each of <group>_layers, values bfloat16 and bias.
  */
 #include "operators.h"
 
@@ -35,6 +38,8 @@ const Kernels *choose_kernels(void) {
         {&kernels_neondotprod, sets & HAS_NEONDOTPROD},
         {&kernels_neon, sets & HAS_NEON},
 #else
+        {&kernels_amx, sets & HAS_AMX},
+        {&kernels_avx512bf16, sets & HAS_AVX512BF16},
         {&kernels_avx512vnni, sets & HAS_AVX512VNNI},
         {&kernels_avxvnni, sets & HAS_AVXVNNI},
         {&kernels_avx2, sets & HAS_AVX2},
@@ -97,6 +102,10 @@ static const Operator operators[] = {
     OPERATOR("QuantAttention", create_attention_block, run_attention_block),
     OPERATOR("QuantEmbedding", create_embedding, run_embedding),
     OPERATOR("PackedMean", create_mean, run_mean),
+    OPERATOR("Bf16Linear", create_bf16_linear, run_linear),
+    OPERATOR("Bf16FeedForward", create_bf16_feed_forward, run_feed_forward),
+    OPERATOR("Bf16Attention", create_bf16_attention_block, run_attention_block),
+    OPERATOR("Bf16Embedding", create_bf16_embedding, run_bf16_embedding),
 };
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {

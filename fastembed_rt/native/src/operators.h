@@ -23,11 +23,12 @@ const Kernels *choose_kernels(void);
 typedef OrtStatus *Create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out);
 Create create_linear, create_feed_forward, create_packed_attention, create_attention_block;
 Create create_embedding, create_mean;
+Create create_bf16_linear, create_bf16_feed_forward, create_bf16_attention_block, create_bf16_embedding;
 
 /* For OrtCustomOp.run: one call of a Kernel. */
 typedef OrtStatus *Run(void *self, OrtKernelContext *context);
 Run run_linear, run_feed_forward, run_packed_attention, run_attention_block;
-Run run_embedding, run_mean;
+Run run_embedding, run_bf16_embedding, run_mean;
 
 /* For OrtCustomOp.destroy. */
 void destroy_kernel(void *self);

@@ -2,6 +2,10 @@
 
 #include <cpuid.h>
 #include <stdint.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 enum { ASKED = 1 << 8 };
 
@@ -23,8 +27,19 @@ static uint32_t saved_registers(void) {
     return low;
 }
 
+/* Linux gives tiles to a process that asks, for all its threads: 8 KB more are saved of each that uses them. It refuses
+ * where a thread has a stack for signals that is too small for those. */
+static int may_use_tiles(void) {
+#if defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM of Linux 5.16 */
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
+}
+
 static unsigned ask(void) {
-    enum { YMM = 0x06, ZMM = 0xE6 }; /* with all that they consist of */
+    enum { YMM = 0x06, ZMM = 0xE6, TILES = 0x60000 }; /* with all that they consist of */
     Leaf basic = leaf(1, 0), extended = leaf(7, 0);
     Leaf more = extended.eax >= 1 ? leaf(7, 1) : (Leaf){0}; /* eax: the last part that there is */
     uint32_t saved = bit(basic.ecx, 27) ? saved_registers() : 0;
@@ -38,6 +53,11 @@ static unsigned ask(void) {
     int f = bit(extended.ebx, 16), dq = bit(extended.ebx, 17), bw = bit(extended.ebx, 30), vl = bit(extended.ebx, 31);
     if (f && dq && bw && vl && bit(extended.ecx, 11) && (saved & ZMM) == ZMM)
         sets |= HAS_AVX512VNNI;
+    if (sets & HAS_AVX512VNNI && bit(more.eax, 5))
+        sets |= HAS_AVX512BF16;
+    int tiles = bit(extended.edx, 24), int8 = bit(extended.edx, 25), bf16 = bit(extended.edx, 22);
+    if (sets & HAS_AVX512BF16 && tiles && int8 && bf16 && (saved & TILES) == TILES && may_use_tiles())
+        sets |= HAS_AMX;
     return sets;
 }
 

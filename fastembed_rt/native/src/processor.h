@@ -6,7 +6,7 @@
 #ifndef FASTEMBED_RT_PROCESSOR_H
 #define FASTEMBED_RT_PROCESSOR_H
 
-enum { HAS_AVX2 = 1, HAS_AVXVNNI = 2, HAS_AVX512VNNI = 4 };
+enum { HAS_AVX2 = 1, HAS_AVXVNNI = 2, HAS_AVX512VNNI = 4, HAS_AVX512BF16 = 8, HAS_AMX = 16 };
 enum { HAS_NEON = 1, HAS_NEONDOTPROD = 2, HAS_NEONI8MM = 4 };
 
 /* A bit for each, where all that its kernels use is there. */

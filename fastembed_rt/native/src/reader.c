@@ -59,14 +59,14 @@ void refuse(Reader *reader, const char *format, ...) {
 static const char *type_name(int type) {
     static const char *const names[] = {
         "of no type", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
-        "float64", "uint32", "uint64",
+        "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
     };
     return type >= 0 && (size_t)type < sizeof names / sizeof names[0] ? names[type] : "of another type";
 }
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-static size_t bytes_of(int type) { return type == INT64_TYPE ? 8 : type == FLOAT_TYPE ? 4 : 1; }
+static size_t bytes_of(int type) { return type == INT64_TYPE ? 8 : type == FLOAT_TYPE ? 4 : type == BF16_TYPE ? 2 : 1; }
 
 /* "int8 (16, 3)" of what came, "float32 (any, 3)" of what has to. */
 static const char *written(char *text, size_t room, int type, size_t rank, int64_t rows, int64_t columns) {
@@ -132,6 +132,23 @@ static int all_finite(const float *values, size_t count) {
     return !found;
 }
 
+static int all_finite_bf16(const void *values, size_t count) {
+    int found = 0;
+    for (size_t k = 0; k < count; k++) {
+        uint16_t value;
+        memcpy(&value, (const char *)values + k * sizeof value, sizeof value);
+        found |= (value & 0x7F80) == 0x7F80;
+    }
+    return !found;
+}
+
+static int has_only_finite(const Tensor *tensor, int type) {
+    size_t count = tensor->rows * tensor->columns;
+    if (type == BF16_TYPE)
+        return all_finite_bf16(tensor->data, count);
+    return type != FLOAT_TYPE || all_finite(tensor->data, count);
+}
+
 Tensor read_constant(Reader *reader, const Form *form) {
     const OrtValue *value = NULL;
     Tensor found = {0};
@@ -146,7 +163,7 @@ Tensor read_constant(Reader *reader, const Form *form) {
         reader->error = examine(&reader->node, value, form, &found);
     if (!reader->error && (!found.rows || !found.columns))
         refuse(reader, "%s is empty", form->name);
-    if (!reader->error && form->type == FLOAT_TYPE && !all_finite(found.data, found.rows * found.columns))
+    if (!reader->error && !has_only_finite(&found, form->type))
         refuse(reader, "%s has elements that are not finite", form->name);
     return reader->error ? (Tensor){0} : found;
 }

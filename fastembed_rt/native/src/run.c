@@ -179,7 +179,7 @@ OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
 }
 
 typedef struct {
-    const int8_t *table;
+    const void *table;      /* int8, or bfloat16 without scales */
     const float *scales;
     size_t width;
     const int64_t *ids;
@@ -194,20 +194,47 @@ static void embed_rows(void *argument, size_t index) {
     size_t width = work->width, last = (index + 1) * EMBEDDED_ROWS;
     for (size_t r = index * EMBEDDED_ROWS; r < last && r < work->rows; r++) {
         size_t id = (size_t)work->ids[r];
-        const int8_t *row = work->table + id * width;
-        float scale = float_at(work->scales, id), *to = work->out + r * width;
+        float *to = work->out + r * width;
+        if (!work->scales) {
+            const char *row = (const char *)work->table + id * width * sizeof(uint16_t); /* at any address */
+            for (size_t k = 0; k < width; k++) {
+                uint16_t half;
+                memcpy(&half, row + k * sizeof half, sizeof half);
+                uint32_t whole = (uint32_t)half << 16;
+                memcpy(to + k, &whole, sizeof whole);
+            }
+            continue;
+        }
+        const int8_t *row = (const int8_t *)work->table + id * width;
+        float scale = float_at(work->scales, id);
         for (size_t k = 0; k < width; k++)
             to[k] = (float)row[k] * scale;
     }
 }
 
+/* Rows of `table` for the ids of input 0 -> the output. `scales` of the rows, or NULL. */
+static OrtStatus *embed(const Kernel *kernel, OrtKernelContext *context, const Tensor *ids, const Tensor *table,
+                        const float *scales) {
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running);
+    float *out;
+    for (size_t k = 0; k < ids->columns; k++) {
+        int64_t id = ((const int64_t *)ids->data)[k];
+        if (id < 0 || id >= (int64_t)table->rows)
+            return refusal(&kernel->node, "token id %lld is not in the vocabulary of %zu", (long long)id, table->rows);
+    }
+    OrtStatus *error = get_output(&kernel->node, context, ids->columns, table->columns, &out);
+    if (error || !ids->columns)
+        return error;
+    Embedding work = {table->data, scales, table->columns, ids->data, ids->columns, out};
+    run_parallel(&pool, embed_rows, &work, (ids->columns + EMBEDDED_ROWS - 1) / EMBEDDED_ROWS);
+    return running.error;
+}
+
 OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
     static const Form ids_form = {"ids", INT64_TYPE, 1, 1, ANY}, table_form = {"values", INT8_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
-    Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
     Tensor ids, table, scales;
-    float *out;
     OrtStatus *error = get_input(&kernel->node, context, 0, &ids_form, 0, &ids);
     if (!error)
         error = get_input(&kernel->node, context, 1, &table_form, 0, &table);
@@ -215,18 +242,17 @@ OrtStatus *run_embedding(void *self, OrtKernelContext *context) {
         return error;
     const Form scales_form = {"scales", FLOAT_TYPE, 2, (int64_t)table.rows, 1};
     error = get_input(&kernel->node, context, 2, &scales_form, 1, &scales); /* mapped from a file, at any address */
-    for (size_t k = 0; !error && k < ids.columns; k++) {
-        int64_t id = ((const int64_t *)ids.data)[k];
-        if (id < 0 || id >= (int64_t)table.rows)
-            error = refusal(&kernel->node, "token id %lld is not in the vocabulary of %zu", (long long)id, table.rows);
-    }
+    return error ? error : embed(kernel, context, &ids, &table, scales.data);
+}
+
+OrtStatus *run_bf16_embedding(void *self, OrtKernelContext *context) {
+    static const Form ids_form = {"ids", INT64_TYPE, 1, 1, ANY}, table_form = {"values", BF16_TYPE, 2, ANY, ANY};
+    const Kernel *kernel = self;
+    Tensor ids, table;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &ids_form, 0, &ids);
     if (!error)
-        error = get_output(&kernel->node, context, ids.columns, table.columns, &out);
-    if (error || !ids.columns)
-        return error;
-    Embedding work = {table.data, scales.data, table.columns, ids.data, ids.columns, out};
-    run_parallel(&pool, embed_rows, &work, (ids.columns + EMBEDDED_ROWS - 1) / EMBEDDED_ROWS);
-    return running.error;
+        error = get_input(&kernel->node, context, 1, &table_form, 1, &table);
+    return error ? error : embed(kernel, context, &ids, &table, NULL);
 }
 
 typedef struct {

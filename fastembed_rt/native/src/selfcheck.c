@@ -1,9 +1,11 @@
-/* A product and an attention against plain loops, once a process, before anything is believed that kernels compute.
+/* Products and an attention against plain loops, once a process, before anything is believed that kernels compute.
  *
  * Numbers are chosen so that the loops are exact. What a wrong compiler, emulator or processor does to the kernels is
  * seen here; how near they are to float64 is the tests' matter.
  */
 #include "selfcheck.h"
+
+#include <string.h>
 
 /* Runs tasks one after another. */
 static void run_serial(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
@@ -25,7 +27,7 @@ static int next_whole(uint32_t *state, int low, int high) {
  * Rows, inputs and outputs are no multiples of any tile, and row 0 with columns 0 and 1 reaches the largest sums, where
  * products of bytes would saturate. */
 static int product_is_right(const Kernels *kernels) {
-    enum { ROWS = 9, INPUTS = 37, DEPTH = 48, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = PANELS * 16 * DEPTH };
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = PANELS * 16 * DEPTH };
     _Alignas(64) int16_t packed[MOST_PACKED] = {0};
     float x[ROWS * INPUTS], y[ROWS * OUTPUTS], factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
     int32_t compensation[PANELS * 16] = {0};
@@ -69,6 +71,50 @@ static int product_is_right(const Kernels *kernels) {
             if (!(y[r * OUTPUTS + n] == 0.5f * (float)sums[n] + bias[n]))
                 return 0;
     }
+    return 1;
+}
+
+/* y[r, n] = sum_k x[r, k] * w[k, n] + bias[n] with bfloat16 weights, of whole numbers up to 256 and halves of them that
+ * tell where a number is rounded: without rounding of a sum, in whatever order it is made. */
+static int bf16_product_is_right(const Kernels *kernels) {
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5 };
+    _Alignas(64) uint16_t packed[PANELS * 16 * DEPTH] = {0};
+    uint16_t weight[INPUTS * OUTPUTS];
+    float x[ROWS * INPUTS], y[ROWS * OUTPUTS], bias[PANELS * 16];
+    int whole_x[ROWS * INPUTS], whole_weight[INPUTS * OUTPUTS];
+    uint32_t state = 3;
+    for (size_t n = 0; n < PANELS * 16; n++)
+        bias[n] = (float)next_whole(&state, -1000, 1000);
+    for (size_t i = 0; i < INPUTS * OUTPUTS; i++) {
+        float value = (float)(whole_weight[i] = next_whole(&state, -256, 256));
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        weight[i] = (uint16_t)(bits >> 16);
+    }
+    for (size_t i = 0; i < ROWS * INPUTS; i++) {
+        int half = next_whole(&state, 128, 254); /* halfway between it and the next: to the even one */
+        int halfway = next_whole(&state, 0, 1);
+        whole_x[i] = half + (halfway && half % 2);
+        x[i] = (float)half + 0.5f * (float)halfway;
+    }
+    Linear layer = {
+        .weights = BF16_WEIGHTS, .inputs = INPUTS, .outputs = OUTPUTS, .depth = DEPTH, .panels = PANELS,
+        .packed = packed, .bias = bias,
+    };
+    const AddNorm nothing = {0};
+    if (kernels->bf16_packed_size(&layer) > sizeof packed)
+        return 0;
+    kernels->bf16_pack(&layer, weight, OUTPUTS, 0);
+    if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
+        return 0;
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t n = 0; n < OUTPUTS; n++) {
+            int sum = (int)bias[n];
+            for (size_t k = 0; k < INPUTS; k++)
+                sum += whole_x[r * INPUTS + k] * whole_weight[k * OUTPUTS + n];
+            if (!(y[r * OUTPUTS + n] == (float)sum))
+                return 0;
+        }
     return 1;
 }
 
@@ -120,5 +166,7 @@ static int attention_is_right(const Kernels *kernels) {
 const char *selfcheck(const Kernels *kernels) {
     if (!product_is_right(kernels))
         return "a product";
+    if (!bf16_product_is_right(kernels))
+        return "a bfloat16 product";
     return attention_is_right(kernels) ? "" : "an attention";
 }

@@ -18,6 +18,13 @@
 
 #include "vectors.h"
 
+/* Whether products are made in AMX tiles, see amx.h; what is here is for attention then. */
+#if defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#define TILE_PRODUCTS 1
+#else
+#define TILE_PRODUCTS 0
+#endif
+
 /* Quantized: an activation in 0..255. PackedWeight: a weight in -128..127. */
 #if defined(__AVX512VNNI__)
 #define SET_NAME "avx512vnni"
@@ -34,6 +41,10 @@ enum { KR = 4, MR = 6, VECTORS = 1 };
 typedef int16_t Quantized;
 typedef int16_t PackedWeight;
 enum { KR = 2, MR = 4, VECTORS = 1 };
+#endif
+#if TILE_PRODUCTS || defined(__AVX512BF16__)
+#undef SET_NAME
+#define SET_NAME (TILE_PRODUCTS ? "amx" : "avx512bf16")
 #endif
 
 enum {

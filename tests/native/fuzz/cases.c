@@ -69,8 +69,33 @@ static Matrix doubles(const float *from, size_t rows, size_t columns) {
     return made;
 }
 
+static const uint16_t *bf16_values(Case *made, Random *random, size_t rows, size_t columns) {
+    OrtValue *value = input(made, BF16_TYPE, 1, 2, (int64_t)rows, (int64_t)columns);
+    uint16_t *data = value->data;
+    for (size_t k = 0; k < rows * columns; k++)
+        data[k] = to_bf16((float)(0.1 * normal(random)));
+    return data;
+}
+
+static ReferenceGroup bf16_group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
+                                 const size_t *columns, double strength) {
+    ReferenceGroup found = {.inputs = inputs, .count = count};
+    whole(made, prefix, "_layers", (int64_t)count);
+    for (size_t part = 0; part < count; part++) {
+        found.bf16[part] = bf16_values(made, random, inputs, columns[part]);
+        found.biases[part] = floats(made, random, 1, 1, 1, columns[part], 0, strength);
+        found.columns[part] = columns[part];
+        found.outputs += columns[part];
+    }
+    return found;
+}
+
+static int is_bf16(const Case *made) { return !strncmp(made->info.op, "Bf16", 4); }
+
 static ReferenceGroup group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
                             const size_t *columns, double strength, int may_have_tails, int may_have_dither) {
+    if (is_bf16(made))
+        return bf16_group(made, random, prefix, inputs, count, columns, strength);
     ReferenceGroup found = {.inputs = inputs, .count = count};
     found.scale = (float)real_between(random, 0.005, 0.05);
     found.zero = (int)between(random, 0, 255);
@@ -304,6 +329,15 @@ static void embedding_case(Case *made, Random *random) {
     OrtValue *ids = input(made, INT64_TYPE, 0, 1, 1, (int64_t)tokens);
     for (size_t k = 0; k < tokens; k++)
         ((int64_t *)ids->data)[k] = between(random, 0, (int64_t)words - 1);
+    if (is_bf16(made)) {
+        const uint16_t *table = bf16_values(made, random, words, width);
+        Matrix y = matrix(tokens, width); /* exact */
+        for (size_t r = 0; r < tokens; r++)
+            for (size_t k = 0; k < width; k++)
+                y.values[r * width + k] = from_bf16(table[(size_t)((int64_t *)ids->data)[r] * width + k]);
+        expect(made, y);
+        return;
+    }
     OrtValue *values = input(made, INT8_TYPE, 1, 2, (int64_t)words, (int64_t)width);
     for (size_t k = 0; k < values->bytes; k++)
         ((int8_t *)values->data)[k] = (int8_t)between(random, -128, 127);
@@ -342,9 +376,11 @@ void make_case(Case *made, uint64_t number) {
     static const struct { const char *op; void (*make)(Case *, Random *); } rows[] = {
         {"QuantLinear", linear_case}, {"QuantFeedForward", feed_forward_case}, {"PackedAttention", attention_case},
         {"QuantAttention", block_case}, {"QuantEmbedding", embedding_case}, {"PackedMean", mean_case},
+        {"Bf16Linear", linear_case}, {"Bf16FeedForward", feed_forward_case}, {"Bf16Attention", block_case},
+        {"Bf16Embedding", embedding_case},
     };
     Random random = {number * 0xD1342543DE82EF95u + 1};
-    size_t op = (size_t)between(&random, 0, 5);
+    size_t op = (size_t)between(&random, 0, sizeof rows / sizeof rows[0] - 1);
     memset(made, 0, sizeof *made);
     made->info.op = rows[op].op;
     made->sound = 1;

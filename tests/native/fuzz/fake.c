@@ -73,7 +73,7 @@ const char *status_text(const OrtStatus *status) { return status->text; }
 void release_status(OrtStatus *status) { free(status); }
 
 size_t bytes_of_type(int type) {
-    static const uint8_t sizes[] = {0, 4, 1, 1, 2, 2, 4, 8, 8, 1, 2, 8, 4, 8};
+    static const uint8_t sizes[] = {0, 4, 1, 1, 2, 2, 4, 8, 8, 1, 2, 8, 4, 8, 8, 16, 2};
     return type >= 0 && (size_t)type < sizeof sizes ? sizes[type] : 1;
 }
 

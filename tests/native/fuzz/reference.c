@@ -43,7 +43,44 @@ static double dither_of(const ReferenceGroup *group, const double *row) {
     return (hash >> 8) / 16777216.0 - 0.5;
 }
 
+double from_bf16(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+uint16_t to_bf16(float value) { /* half to even: an odd upper half goes up at half, an even one behind it */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t up = bits >> 16, low = bits & 0xFFFF;
+    return (uint16_t)(low > 0x8000 || (low == 0x8000 && up % 2) ? up + 1 : up);
+}
+
+static Matrix bf16_layers(const ReferenceGroup *group, const Matrix *x) {
+    Matrix y = matrix(x->rows, group->outputs);
+    for (size_t r = 0; r < x->rows; r++)
+        for (size_t part = 0, from = 0; part < group->count; from += group->columns[part++])
+            for (size_t n = 0; n < group->columns[part]; n++) {
+                double sum = group->biases[part][n], size = fabs(sum), doubted = 0;
+                for (size_t k = 0; k < group->inputs; k++) {
+                    double value = x->values[r * x->columns + k], doubt = x->doubt[r * x->columns + k];
+                    double weight = from_bf16(group->bf16[part][k * group->columns[part] + n]);
+                    double used = from_bf16(to_bf16((float)value));
+                    if (doubt > 0) /* it may be rounded the other way, by a step of its last bit */
+                        doubted += (doubt + (fabs(value) + doubt) / 128) * fabs(weight);
+                    sum += used * weight;
+                    size += fabs(used * weight);
+                }
+                y.values[r * y.columns + from + n] = sum;
+                y.doubt[r * y.columns + from + n] = doubted + 2e-6 * size + 1e-6;
+            }
+    return y;
+}
+
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
+    if (group->bf16[0])
+        return bf16_layers(group, x);
     Matrix y = matrix(x->rows, group->outputs);
     double *steps = checked_malloc(group->inputs * 8), *off = checked_malloc(group->inputs * 8);
     double low = (double)(-group->zero) * group->scale, high = (double)(255 - group->zero) * group->scale;

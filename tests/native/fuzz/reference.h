@@ -23,6 +23,7 @@ typedef struct {
     int64_t channels[16];
     const float *smooth;
     const int8_t *values[3];
+    const uint16_t *bf16[3]; /* values instead of all that is above, in a group with bfloat16 weights */
     const float *scales[3], *biases[3], *rows[3];
 } ReferenceGroup;
 
@@ -34,6 +35,10 @@ typedef struct {
     const float *table; /* (heads, columns) */
     size_t table_columns;
 } ReferenceAttention;
+
+/* A bfloat16 number, and the one nearest to a float. */
+double from_bf16(uint16_t bits);
+uint16_t to_bf16(float value);
 
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x);
 void activate(Matrix *x, const char *activation);

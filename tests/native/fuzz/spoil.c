@@ -119,6 +119,11 @@ static void spoil_content(Case *made, Random *random, OrtValue *value) {
         if (value->constant && !value->fed && !finite_one && strcmp(made->info.op, "QuantEmbedding"))
             made->refused = 1;
         note(made, "floats", "");
+    } else if (value->type == BF16_TYPE) {
+        ((uint16_t *)value->data)[place] = chance(random, 2) ? 0x7F80 : 0xFFC1; /* infinite, or no number */
+        if (value->constant && !value->fed && strcmp(made->info.op, "Bf16Embedding"))
+            made->refused = 1;
+        note(made, "bfloat16 numbers", "");
     } else if (value->type == INT64_TYPE) {
         int64_t *data = value->data;
         data[place] = ONE_OF(hostile_wholes);

@@ -1,0 +1,292 @@
+/* Layers with bfloat16 weights: products of bfloat16 numbers, summed in float.
+ *
+ *     y[r, n] = bias[n] + sum_k round(x[r, k]) * w[k, n]             round: to bfloat16, half to even
+ *     h[r, n] = act(y[r, n])                                         gated: act(y[r, n]) * y[r, n + N / 2]
+ *     out[r, n] = h[r, n] f32, or rounded for the layer that follows
+ *
+ * The sum is that of VDPBF16PS, two k a step, each product exact and added with one rounding:
+ *
+ *     acc = fma(a[2s + 1], b[2s + 1], acc), then acc = fma(a[2s], b[2s], acc)
+ *
+ * Without that instruction the numbers are widened to float, for two fused multiply-adds: the same bits, in twice the
+ * time. Tiles (amx.h) add in another order. The instruction takes subnormals as 0, which a fused multiply-add does not,
+ * but there are none: what is rounded, inputs and weights, is a multiple of 2^-63, so that products and their sums are
+ * multiples of 2^-126.
+ *
+ * Weights lie in the panels of gemm.h with two k a step, inputs row by row, as bfloat16 or as float where they are
+ * multiplied so. What is 2^112 or more, or no number, makes its row NaN.
+ */
+#ifndef FASTEMBED_RT_BF16_H
+#define FASTEMBED_RT_BF16_H
+
+#include "epilogue.h"
+
+enum { KR_BF16 = 2 };   /* of a step */
+
+#if defined(__AVX512BF16__) || defined(BF16_DOT_IN_C)
+#define BF16_DOT 1
+typedef uint16_t Rounded;
+#else
+#define BF16_DOT 0
+typedef float Rounded;
+#endif
+
+/* Rows and panels of a tile: 24 accumulators of 32 registers, 12 of 16. */
+#if defined(__AVX512F__)
+enum { BF16_MR = 8, BF16_VECTORS = 3 };
+#define BF16_TILES(X)                                                                                                  \
+    X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)                                                    \
+    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)                                                    \
+    X(1, 3) X(2, 3) X(3, 3) X(4, 3) X(5, 3) X(6, 3) X(7, 3) X(8, 3)
+#else
+enum { BF16_MR = 6, BF16_VECTORS = 1 };
+#define BF16_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
+#endif
+
+/* ---- rounding --------------------------------------------------------------------------------------------------- */
+
+/* x as the nearest bfloat16, half to even, in a float; below 2^-56 as a multiple of 2^-63.
+ *
+ * 3 * 2^15 times its power of two added, the sum has no bits below those that stay, and an even multiple of the last
+ * of them was added: its rounding is the one wanted. */
+INLINE Floats rounded(Floats x) {
+    Floats power = as_floats(and_ints(as_ints(x), broadcast_int(0x7F800000)));
+    Floats shift = mul(maximum(power, broadcast(0x1p-56f)), broadcast(0x1.8p16f));
+    return sub(add(x, shift), shift);
+}
+
+INLINE float rounded_one(float x) {
+    float held[LANES];
+    store(held, rounded(broadcast(x)));
+    return held[0];
+}
+
+INLINE float widened(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE uint16_t narrowed(float x) { /* of one that is rounded */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+#if BF16_DOT
+#if defined(__AVX512F__)
+INLINE Ints upper_halves(Floats x) { return _mm512_srai_epi32(as_ints(x), 16); }
+#else
+INLINE Ints upper_halves(Floats x) {
+    return pair_ints(_mm256_srai_epi32(as_ints(x).a, 16), _mm256_srai_epi32(as_ints(x).b, 16));
+}
+#endif
+INLINE void store_rounded(Rounded *p, Floats x) { store_shorts((int16_t *)p, upper_halves(rounded(x))); }
+#else
+INLINE void store_rounded(Rounded *p, Floats x) { store(p, rounded(x)); }
+#endif
+
+/* 0 where there is no memory. The columns beyond the inputs, which nobody writes, are 0: a weight of 0 times what is no
+ * number would be none. */
+static int bf16_allocate_input(const Linear *layer, size_t rows, Input *input) {
+    size_t bytes = rows * layer->depth * sizeof(Rounded);
+    *input = (Input){.rounded = allocate(bytes)};
+    if (input->rounded && layer->depth > round_up(layer->inputs, LANES))
+        memset(input->rounded, 0, bytes);
+    return input->rounded != NULL;
+}
+
+/* x (rows, inputs) f32 -> an input. */
+static void bf16_round_rows(const Linear *layer, const float *x, size_t rows, const Input *input) {
+    size_t inputs = layer->inputs;
+    for (size_t r = 0; r < rows; r++) {
+        const float *row = x + r * inputs;
+        Rounded *to = (Rounded *)input->rounded + r * layer->depth;
+        size_t k = 0;
+        for (; k + LANES <= inputs; k += LANES)
+            store_rounded(to + k, load(row + k));
+        if (k < inputs)
+            store_rounded(to + k, load_first(row + k, inputs - k));
+    }
+}
+
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
+
+static size_t bf16_packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(uint16_t); }
+
+/* Element `index` of weights at any address, as it is packed: nearly all as they are. */
+INLINE uint16_t bf16_weight(const void *weights, size_t index) {
+    uint16_t value;
+    memcpy(&value, (const char *)weights + index * sizeof value, sizeof value);
+    int power = (value >> 7 & 0xFF) - 127;
+    return power >= -56 && power < 112 ? value : narrowed(rounded_one(widened(value)));
+}
+
+/* Where w[k, n] lies. */
+INLINE size_t bf16_index(const Linear *layer, size_t k, size_t n) {
+    size_t steps = layer->depth / KR_BF16;
+    return ((n / LANES * steps + k / KR_BF16) * LANES + n % LANES) * KR_BF16 + k % KR_BF16;
+}
+
+/* weight (inputs, columns) bf16 -> the panels' columns from `from` on. */
+static void bf16_pack(Linear *layer, const void *weight, size_t columns, size_t from) {
+    uint16_t *packed = layer->packed;
+    for (size_t k = 0; k < layer->inputs; k++)
+        for (size_t n = 0; n < columns; n++)
+            packed[bf16_index(layer, k, from + n)] = bf16_weight(weight, k * columns + n);
+}
+
+/* Whether `bf16_pack` with the same arguments would change nothing. */
+static int bf16_is_packed(const Linear *layer, const void *weight, size_t columns, size_t from) {
+    const uint16_t *packed = layer->packed;
+    for (size_t k = 0; k < layer->inputs; k++)
+        for (size_t n = 0; n < columns; n++)
+            if (packed[bf16_index(layer, k, from + n)] != bf16_weight(weight, k * columns + n))
+                return 0;
+    return 1;
+}
+
+/* ---- epilogue --------------------------------------------------------------------------------------------------- */
+
+/* Sums of a row at the 16 outputs from `column` on -> out or next; `other`, where it is gated, likewise of the layer's
+ * second half. */
+INLINE void bf16_epilogue(const Gemm *work, Activation activation, size_t row, size_t column, Floats acc,
+                          Floats other) {
+    const Linear *layer = work->layer;
+    Floats h = activated(add(acc, load(layer->bias + column)), activation);
+    size_t outputs = layer->outputs;
+    if (work->gated) {
+        outputs /= 2;
+        h = mul(h, add(other, load(layer->bias + layer->panels / 2 * LANES + column)));
+    }
+    if (work->next)
+        store_rounded((Rounded *)work->next_input->rounded + row * work->next->depth + column, h);
+    else
+        store_first(work->out + row * outputs + column, h, outputs - column);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+#if !TILE_PRODUCTS
+#if BF16_DOT && !defined(BF16_DOT_IN_C)
+INLINE Floats dot_bf16(Floats acc, Step a, Ints b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+#elif BF16_DOT
+INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
+    float sums[LANES];
+    uint32_t left[8], right[LANES]; /* a step has the same two numbers in every lane */
+    store(sums, acc);
+    memcpy(left, &a, sizeof left);
+    store_ints((int32_t *)right, b);
+    for (size_t n = 0; n < LANES; n++)
+        sums[n] = vdpbf16ps_in_c(sums[n], left[0], right[n]);
+    return load(sums);
+}
+#endif
+
+/* out[r, v] = sums of row r and panel v, for mr <= BF16_MR rows `lda` elements apart and `vectors` <= BF16_VECTORS
+ * panels that follow one another, `steps` steps each; see `tile` in tiles.h. */
+INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, const uint16_t *b, size_t steps,
+                      Floats *out) {
+    size_t panel_size = steps * LANES * KR_BF16, ahead = vectors * panel_size;
+    Floats acc[BF16_MR][BF16_VECTORS];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            acc[r][v] = broadcast(0.0f);
+    for (size_t s = 0; s < steps; s++, a += KR_BF16, b += LANES * KR_BF16) {
+        Ints right[BF16_VECTORS];
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++) {
+            right[v] = load_ints((const int32_t *)(b + v * panel_size));
+            __builtin_prefetch(b + v * panel_size + ahead);
+        }
+#if BF16_DOT
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++) {
+            Step left = broadcast_step(a + r * lda);
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                acc[r][v] = dot_bf16(acc[r][v], left, right[v]);
+        }
+#else
+        Floats wide[BF16_VECTORS];
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            wide[v] = as_floats(and_ints(right[v], broadcast_int((int32_t)0xFFFF0000)));
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                acc[r][v] = fma16(broadcast(a[r * lda + 1]), wide[v], acc[r][v]);
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            wide[v] = as_floats(shift_left(right[v], 16));
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                acc[r][v] = fma16(broadcast(a[r * lda]), wide[v], acc[r][v]);
+#endif
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            out[r * BF16_VECTORS + v] = acc[r][v];
+}
+
+typedef void Bf16Tile(const Rounded *a, size_t lda, const uint16_t *b, size_t steps, Floats *out);
+
+#define DEFINE_BF16_TILE(mr, vectors)                                                                                  \
+    static void bf16_##mr##x##vectors(const Rounded *a, size_t lda, const uint16_t *b, size_t steps, Floats *out) {    \
+        bf16_tile(mr, vectors, a, lda, b, steps, out);                                                                 \
+    }
+#define BF16_ENTRY(mr, vectors) [mr - 1][vectors - 1] = bf16_##mr##x##vectors,
+
+BF16_TILES(DEFINE_BF16_TILE)
+
+static Bf16Tile *const bf16_tiles[BF16_MR][BF16_VECTORS] = {BF16_TILES(BF16_ENTRY)};
+
+/* A task: all rows by BF16_VECTORS panels, and as many of the second half where it is gated. */
+INLINE void bf16_columns(const Gemm *work, size_t index, Activation activation) {
+    const Linear *layer = work->layer;
+    size_t steps = layer->depth / KR_BF16, panel_size = steps * LANES * KR_BF16;
+    size_t panels = work->gated ? layer->panels / 2 : layer->panels, p0 = index * BF16_VECTORS;
+    size_t vectors = min_size(BF16_VECTORS, panels - p0);
+    const uint16_t *w = (const uint16_t *)layer->packed + p0 * panel_size;
+    Floats acc[BF16_MR * BF16_VECTORS], other[BF16_MR * BF16_VECTORS];
+    for (size_t r0 = 0; r0 < work->rows; r0 += BF16_MR) {
+        size_t rows = min_size(BF16_MR, work->rows - r0);
+        const Rounded *a = (const Rounded *)work->input->rounded + r0 * layer->depth;
+        Bf16Tile *tile = bf16_tiles[rows - 1][vectors - 1];
+        tile(a, layer->depth, w, steps, acc);
+        if (work->gated)
+            tile(a, layer->depth, w + panels * panel_size, steps, other);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t v = 0; v < vectors; v++)
+                bf16_epilogue(work, activation, r0 + r, (p0 + v) * LANES, acc[r * BF16_VECTORS + v],
+                              other[r * BF16_VECTORS + v]);
+    }
+}
+
+static void bf16_task(void *argument, size_t index) {
+    const Gemm *work = argument;
+    switch (work->activation) { /* so that each loop has its activation inlined */
+    case GELU: bf16_columns(work, index, GELU); break;
+    case GELU_TANH: bf16_columns(work, index, GELU_TANH); break;
+    case SILU: bf16_columns(work, index, SILU); break;
+    case RELU: bf16_columns(work, index, RELU); break;
+    case TANH: bf16_columns(work, index, TANH); break;
+    default: bf16_columns(work, index, NO_ACTIVATION); break;
+    }
+}
+
+static void bf16_gemm(const Gemm *work, const Pool *pool) {
+    size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
+    pool->run(pool, bf16_task, (void *)work, (panels + BF16_VECTORS - 1) / BF16_VECTORS);
+}
+#endif
+
+#endif
