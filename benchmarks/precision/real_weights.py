@@ -112,7 +112,10 @@ def of_checkpoint(
     )
     manifest = export(checkpoint, options).manifest
     seconds = time.perf_counter() - started
-    rows = {"fp32": int8.encoder(work / "made", "fp32"), **int8.quantized(work / "made", None if args.keep_dynamic else work)}
+    rows = {
+        "fp32": int8.encoder(work / "made", "fp32"),
+        **int8.quantized(work / "made", None if args.keep_dynamic else work),
+    }
     both, exact = [*texts, *odd], rows["fp32"]([*texts, *odd])
     cosines, scores = {}, {}
     for name, encode in rows.items():
