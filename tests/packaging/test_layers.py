@@ -28,6 +28,7 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
+    integrations: compat errors manifest models text
     search: errors models system text
     server: errors hub manifest models run system text vectors
     __init__: errors models run
