@@ -84,7 +84,13 @@ class Index:
         self._stored.close()
 
     def search(
-        self, question: str, top_k: int = 5, *, reranker: Ranks | None = None, candidates: int = 50
+        self,
+        question: str,
+        top_k: int = 5,
+        *,
+        reranker: Ranks | None = None,
+        candidates: int = 50,
+        highlight: bool = True,
     ) -> list[Hit]:
         """The best chunks for a question, the best first; all chunks are looked at.
 
@@ -93,6 +99,7 @@ class Index:
             top_k: how many.
             reranker: orders the best `candidates` again, and its scores are the hits'.
             candidates: how many it gets.
+            highlight: find the nearest sentence of each hit, which is encoded for it; else it is the whole chunk.
 
         Raises:
             InvalidInputError: numbers below 1; InvalidTypeError: a question that is no str.
@@ -103,13 +110,21 @@ class Index:
         found = scores(self._codes, self._scales, vector)
         numbers = best(found, top_k if reranker is None else max(candidates, top_k))
         hits = [
-            Hit(float(found[n]), row["file"], row["line"], row["start"], row["stop"], row["text"], (0, 0))
+            Hit(
+                float(found[n]),
+                row["file"],
+                row["line"],
+                row["start"],
+                row["stop"],
+                row["text"],
+                (row["start"], row["stop"]),
+            )
             for n, row in zip(numbers.tolist(), self._stored.chunks(numbers.tolist()), strict=True)
         ]
         if reranker is not None and hits:
             order = reranker.rank(question, [hit.text for hit in hits], top_k=min(top_k, len(hits)))
             hits = [replace(hits[entry.index], score=float(entry.score)) for entry in order]
-        return self._highlighted(hits, vector)
+        return self._highlighted(hits, vector) if highlight else hits
 
     def is_stale(self, file: str) -> bool:
         """Whether a file is no longer as the index has it."""

@@ -1,7 +1,7 @@
 """Frameworks, each with its environment and suite; the models that the suites are run with.
 
-`make integrations-frameworks` makes the environments. A suite is a file of tests for a framework's own pytest, run there
-with the models of a case; suites/conftest.py has what it compares with.
+`make integrations-frameworks` makes the environments. A suite is a file of tests for a framework's own pytest, run
+there with the models of a case; suites/conftest.py has what it compares with.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 from chromadb import K, Knn, Schema, Search, SparseVectorIndexConfig
 from chromadb.utils.embedding_functions import known_embedding_functions, sparse_known_embedding_functions
 from stores_case import StoresCase as Case
-from stores_case import case, same
+from stores_case import case, run_page, same
 
 from fastembed_rt.integrations.chroma import FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction
 
@@ -162,3 +162,12 @@ def test_a_schema_takes_the_sparse_function(case: Case, tmp_path: Path) -> None:
     again = Schema.deserialize_from_json(told)
     assert again.serialize_to_json() == told
     Search().rank(Knn(query=case.query, key="words"))
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    names = run_page("chroma.md", case, tmp_path)
+    assert len(names["found"]["documents"][0]) == 1
+    near(
+        names["collection"].get(ids=["1"], include=["embeddings"])["embeddings"][0],
+        case.model.encode_document("a dog runs"),
+    )

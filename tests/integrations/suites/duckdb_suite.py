@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pytest
 from stores_case import StoresCase as Case
-from stores_case import case, same
+from stores_case import case, run_page, same
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.integrations.duckdb import register
@@ -89,3 +89,9 @@ def test_stored_vectors_are_there_in_another_connection(case: Case, tmp_path: Pa
         same(vectors(second.sql("SELECT vector FROM kept")), case.documents)
         with pytest.raises(duckdb.CatalogException, match="embed"):  # functions are a connection's: register again
             second.sql("SELECT embed('a')")
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    found = run_page("duckdb.md", case, tmp_path)["found"]
+    scores = case.model.encode_document(["a dog runs", "the house is red"]) @ case.model.encode_query("which dog runs?")
+    np.testing.assert_allclose([score for _, score in found], sorted(scores, reverse=True), rtol=0, atol=1e-5)

@@ -24,7 +24,7 @@ from haystack_integrations.components.embedders.fastembed_rt import (
 )
 from haystack_integrations.components.rankers.fastembed_rt import FastEmbedRtLateInteractionRanker, FastEmbedRtRanker
 from stores_case import StoresCase as Case
-from stores_case import case, same
+from stores_case import case, run_page, same
 
 OPTIONS: dict[str, Any] = {"model_kwargs": {"threads": 1}}
 
@@ -271,3 +271,9 @@ def test_a_saved_pipeline_runs_in_a_fresh_process(case: Case, tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     same(np.load(tmp_path / "out.npy"), case.queried)
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    found = run_page("haystack.md", case, tmp_path)["found"]
+    scores = case.model.encode_document(["a dog runs", "the house is red"]) @ case.model.encode_query("which dog runs?")
+    np.testing.assert_allclose([one.score for one in found], sorted(scores, reverse=True), rtol=0, atol=1e-5)

@@ -16,7 +16,7 @@ from lancedb.embeddings import get_registry
 from lancedb.index import FTS
 from lancedb.pydantic import LanceModel, Vector
 from stores_case import StoresCase as Case
-from stores_case import case, same
+from stores_case import case, run_page, same
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.integrations.lancedb import FastEmbedRtEmbeddings, FastEmbedRtReranker
@@ -164,3 +164,11 @@ def test_the_reranker_says_what_it_cannot_do(case: Case, tmp_path: Path) -> None
     empty = table.search(case.query).where("text = 'nobody'").to_arrow()
     assert len(FastEmbedRtReranker(case.reranker).rerank_vector(case.query, empty)) == 0
     assert str(reranker) == f"FastEmbedRtReranker(model={case.reranker})"
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    names = run_page("lancedb.md", case, tmp_path)
+    assert [set(row) for row in names["found"]] == [{"text", "vector", "_relevance_score"}] * 2
+    same(
+        names["table"].to_arrow()["vector"].to_pylist(), case.model.encode_document(["a dog runs", "the house is red"])
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from stores_case import StoresCase as Case
-from stores_case import case, same
+from stores_case import case, run_page, same
 
 from fastembed_rt.integrations.qdrant import TextEmbedding, distance, register
 
@@ -190,3 +190,16 @@ def test_what_cannot_be_registered_is_said(case: Case) -> None:
     with pytest.raises(ValueError, match="nobody"):
         client.upsert("x", [models.PointStruct(id=1, vector=models.Document(text="a", model="nobody"))])
     assert [one["model"] for one in TextEmbedding.list_supported_models()] == [DENSE]
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from stores_case import StoresCase, run_page\n"
+        "names = run_page('qdrant.md', StoresCase(Path(sys.argv[2])), Path(sys.argv[3]))\n"
+        "print(len(names['found']))"
+    )
+    words = [sys.executable, "-c", script, str(Path(__file__).parent), str(Path(case.dense).parent), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)  # names are registered once a process
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2"

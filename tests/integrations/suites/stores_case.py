@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from conftest import NEAR, Case, same
 
 from fastembed_rt import LateInteractionModel
 
-__all__ = ["StoresCase", "case", "same"]
+__all__ = ["StoresCase", "case", "run_page", "same"]
+PAGES = Path(__file__).parents[3] / "docs" / "integrations"
 
 
 class StoresCase(Case):
@@ -37,6 +41,25 @@ class StoresCase(Case):
         made = self.late_model.similarity(self.late_model.encode_query(self.query), self.late_documents)[0]
         np.testing.assert_allclose(made, self.late_reference, rtol=0, atol=10 * NEAR)
         return made
+
+
+def run_page(name: str, case: StoresCase, place: Path, change: Callable[[str], str] = str) -> dict[str, Any]:
+    """Run the Python of a page of docs/integrations from its top to its end, in a folder with the models it names."""
+    for model, directory in {
+        "my-model": case.dense,
+        "my-splade": case.sparse,
+        "my-reranker": case.reranker,
+        "my-colbert": case.late,
+    }.items():
+        (place / model).symlink_to(directory)
+    text = (PAGES / name).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    with contextlib.chdir(place):
+        for block in blocks:
+            exec(compile(change(block), name, "exec", dont_inherit=True), names)
+    return names
 
 
 @pytest.fixture(scope="session")
