@@ -153,7 +153,7 @@ $(INTEGRATIONS)/.stores: Makefile
 			pytest pytest-asyncio || exit 1; done
 	$(INTEGRATIONS)/stores-haystack/bin/pip install --quiet haystack-ai==3.4.1
 	$(INTEGRATIONS)/stores-databases/bin/pip install --quiet chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 \
-		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0
+		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0 pypdf==7.1.1
 	@touch $@
 
 # Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.

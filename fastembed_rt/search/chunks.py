@@ -11,6 +11,7 @@ from ..text.tokenizer import TextTokenizer
 
 Place = tuple[int, int]  # first character, and the one behind the last
 SECTION = 200_000  # characters tokenized at a time: bounds memory
+PAGES = re.compile(r"[^\f]*\f|[^\f]+")  # no chunk is on two of them
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*|\f\s*")
 # An end of a sentence: a mark, closing quotes and brackets, white space; marks of Chinese and Japanese need none.
 SENTENCE = re.compile(r"[.!?…][\"'”’»)\]]*\s+|[。！？]\s*")
@@ -101,12 +102,16 @@ def _is_wrapped(text: str, line_end: re.Match[str]) -> bool:
 
 
 def _sections(text: str) -> Iterator[Place]:
+    """Parts that are cut on their own: pages, and of long ones pieces."""
     start = 0
-    while len(text) - start > SECTION:
-        end = _break(text, start + SECTION // 2, start + SECTION, code=False)
-        yield start, end
-        start = end
-    yield start, len(text)
+    for page in PAGES.finditer(text):
+        stop = page.end()
+        while stop - start > SECTION:
+            end = _break(text, start + SECTION // 2, start + SECTION, code=False)
+            yield start, end
+            start = end
+        yield start, stop
+        start = stop
 
 
 def _break(text: str, lowest: int, highest: int, *, code: bool) -> int:

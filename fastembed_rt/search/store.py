@@ -156,10 +156,15 @@ class Stored:
         self.path = path
         try:
             self._file = pa.parquet.ParquetFile(path, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        try:
             about = json.loads((self._file.schema_arrow.metadata or {})[KEY])
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        except (KeyError, ValueError) as error:
+            self.close()
             raise self._damaged(error) from error
         if about.get("format") != FORMAT:
+            self.close()
             raise ModelFormatError(
                 f"{path} has format {about.get('format')}, this version reads {FORMAT}; build it again with --rebuild"
             )

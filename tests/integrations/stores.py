@@ -20,6 +20,7 @@ STORES = (
     Framework("Qdrant", "stores-databases", "qdrant_suite.py"),
     Framework("DuckDB", "stores-databases", "duckdb_suite.py"),
     Framework("Servers", "stores-databases", "servers_suite.py"),
+    Framework("pypdf", "stores-databases", "pdf_suite.py"),
 )
 
 

@@ -90,6 +90,10 @@ def test_long_texts_are_read_in_sections(
     check(" " * 500 + "a dog" + " " * 500, chunker, tokenizer)
 
 
+def test_no_chunk_is_on_two_pages(chunker: Chunker, tokenizer: TextTokenizer) -> None:
+    assert check("a dog\fa cat\f\f the house\n", chunker, tokenizer) == ["a dog", "a cat", "the house"]
+
+
 def test_a_limit_without_room_is_refused(tokenizer: TextTokenizer) -> None:
     around = int(tokenizer.count([""], PROMPT)[0])
     with pytest.raises(InvalidInputError, match=f"chunks of {around} tokens have no room"):
