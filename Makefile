@@ -28,6 +28,7 @@ help:
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
+	@echo "make integrations  LangChain, Haystack, Chroma, Qdrant, ... with our modules for them, each in its environment (gigabytes, minutes)"
 	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
@@ -136,6 +137,24 @@ $(CLIENTS)/.ready: Makefile
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
 		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @langchain/openai@1.5.8 \
 		@langchain/core@1.4.0 cohere-ai@8.1.0 @huggingface/inference@4.13.30 >>npm.log
+	@touch $@
+
+# Haystack and stores, each with our module for it: make integrations-stores.
+.PHONY: integrations integrations-stores
+integrations: integrations-stores
+INTEGRATIONS := build/integrations
+integrations-stores: $(TEST)/.ready $(INTEGRATIONS)/.stores
+	FASTEMBED_RT_INTEGRATIONS=$(CURDIR)/$(INTEGRATIONS) $(TEST)/bin/pytest -m integrations tests/integrations/test_stores.py
+
+# Versions of docs/integrations.
+$(INTEGRATIONS)/.stores: Makefile
+	mkdir -p $(INTEGRATIONS)
+	for name in stores-haystack stores-databases; do \
+		$(PYTHON) -m venv $(INTEGRATIONS)/$$name && $(INTEGRATIONS)/$$name/bin/pip install --quiet -e '.[cpu]' \
+			pytest pytest-asyncio || exit 1; done
+	$(INTEGRATIONS)/stores-haystack/bin/pip install --quiet haystack-ai==3.4.1
+	$(INTEGRATIONS)/stores-databases/bin/pip install --quiet chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 \
+		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0 pypdf==7.1.1
 	@touch $@
 
 # Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.

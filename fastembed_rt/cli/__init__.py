@@ -27,6 +27,8 @@ COMMANDS = (
     "embed",
     "rerank",
     "similar",
+    "index",
+    "search",
     "verify",
     "info",
     "bench",

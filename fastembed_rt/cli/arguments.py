@@ -17,6 +17,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="model directory or checkpoint, here or on the hub; a checkpoint is exported once (see cache)",
     )
+    add_variant_options(parser)
+
+
+def add_variant_options(parser: argparse.ArgumentParser) -> None:
+    """The options of those that say where a model comes from and which variant loads."""
     parser.add_argument(
         "--provider",
         default="cpu",

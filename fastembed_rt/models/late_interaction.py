@@ -314,6 +314,10 @@ class LateInteractionModel(LoadedModel):
         scores = self.similarity(asked, self.encode_document(texts, show_progress_bar=show_progress_bar))[0]
         return [Ranked(int(k), float(scores[k]), texts[k]) for k in np.argsort(-scores, kind="stable")[:most]]
 
+    async def arank(self, query: str, documents: Sequence[str], **options: Any) -> list[Ranked]:
+        """`rank` for asyncio."""
+        return await self._aside(self.rank, query, documents, **options)
+
     @answered
     def count_tokens(self, inputs: str | Sequence[str], *, prompt: str = "") -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""

@@ -149,6 +149,7 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
         ),
         "from-fastembed.md": lambda: len(names["vectors"]) == 2 and callable(names["use_in_qdrant"]),
         "gpu.md": lambda: not names,
+        "search.md": lambda: [hit.file for hit in names["hits"]] == ["walks.md"],
         "deployment.md": lambda: names["model"].threads == 1 and callable(names["post_fork"]),
     }
     assert checks[page]()

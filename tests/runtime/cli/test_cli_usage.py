@@ -16,6 +16,8 @@ REQUIRED = {
     "embed": 1,
     "rerank": 2,
     "similar": 1,
+    "index": 2,
+    "search": 1,
     "verify": 1,
     "info": 1,
     "bench": 1,
@@ -29,7 +31,8 @@ MOST = {**REQUIRED, "similar": 3}  # of words that are no options
 
 def words(name: str, most: Mapping[str, int] = REQUIRED) -> list[str]:
     """As many as a command needs."""
-    return ["list"] if name == "cache" else [NOTHING] * most[name]
+    first = {"cache": ["list"], "index": ["info"]}.get(name, [])
+    return [*first, *[NOTHING] * (most[name] - len(first))]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -1,0 +1,255 @@
+"""An index built or brought up to date: what changed is encoded, what did not keeps its vectors, what is gone goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..models.embedding import EmbeddingModel
+from ..models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, of_role
+from ..system.locks import BUSY, locked
+from . import files, store
+from .chunks import Chunker
+from .codes import coded
+from .store import Contents, Settings
+
+CHUNK_TOKENS = 256  # where the model takes as many: longer chunks are found worse and show less of where
+TOGETHER = 2048  # chunks that are encoded in one call
+COMMIT = 60.0  # seconds of work after which what there is is written: who is interrupted goes on from there
+SIMILARITIES = ("cosine", "dot")
+Rows = Any  # pyarrow.Table of one file's chunks
+
+
+@dataclass
+class Built:
+    """What a build did: files by name."""
+
+    path: Path
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    kept: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)  # why
+    chunks: int = 0  # of the whole index
+    encoded: int = 0  # of those in this build
+
+
+def build(
+    folder: Path,
+    model: EmbeddingModel,
+    *,
+    opened_from: str,
+    chunk_tokens: int | None = None,
+    rebuild: bool = False,
+    step: Callable[[], object] = lambda: None,
+) -> Built:
+    """Make the index of a folder, or bring it up to date.
+
+    Args:
+        folder: whose files are read; see `files.KINDS`.
+        model: encodes the chunks, as documents.
+        opened_from: the directory or name that `search` opens it from again.
+        chunk_tokens: most tokens of a chunk, special tokens and prompt included; None takes what the index has, else
+            256 or what the model takes.
+        rebuild: as if there were no index yet.
+        step: called for each file that was encoded.
+
+    Raises:
+        InvalidInputError: no folder, a model that is not the index's, a build that is going on, a limit without room.
+        ModelFormatError: an index that cannot be read.
+        MissingDependencyError: no pyarrow.
+    """
+    store.pyarrow()
+    found = files.find(folder)
+    path = store.place(folder)
+    path.parent.mkdir(exist_ok=True)
+    with locked(path.with_name(store.LOCK), wait=False) as state:
+        if state == BUSY:
+            raise InvalidInputError(f"another process is building the index of {folder}; wait for it")
+        old = None if rebuild or not path.is_file() else _contents(path)
+        settings = settings_of(model, opened_from, chunk_tokens, None if old is None else old.settings)
+        if old is not None:
+            check_same(path, old.settings, settings)
+        return _Build(model, settings, old, path, step)(found)
+
+
+def _contents(path: Path) -> Contents:
+    stored = store.Stored(path)
+    try:
+        return stored.contents()
+    finally:
+        stored.close()
+
+
+def settings_of(
+    model: EmbeddingModel, opened_from: str, chunk_tokens: int | None = None, old: Settings | None = None
+) -> Settings:
+    """What an index by this model is.
+
+    Raises:
+        InvalidInputError: a model that compares vectors otherwise; more tokens than it takes.
+    """
+    similarity = model.manifest.similarity
+    if similarity not in SIMILARITIES:
+        raise InvalidInputError(
+            f"an index is searched by {' or '.join(SIMILARITIES)}, and this model's similarity is {similarity}"
+        )
+    most = model.for_role("document").max_length
+    if chunk_tokens is None:
+        chunk_tokens = min(CHUNK_TOKENS, most) if old is None else old.chunk_tokens
+    if chunk_tokens > most:
+        raise InvalidInputError(f"chunks of {chunk_tokens} tokens are longer than what the model takes, {most}")
+    return Settings(
+        model=opened_from,
+        checkpoint=model.manifest.source.checkpoint,
+        precision=model.precision,
+        documents=_fingerprint(model, "document"),
+        questions=_fingerprint(model, "query"),
+        chunk_tokens=chunk_tokens,
+        dim=model.dim,
+        similarity=similarity,
+    )
+
+
+def normalize_of(settings: Settings) -> bool | None:
+    """How vectors of an index are encoded: of unit length where their cosine is looked for."""
+    return True if settings.similarity == "cosine" else None
+
+
+def _fingerprint(model: EmbeddingModel, role: str) -> str:
+    names = {"document": DOCUMENT_PROMPTS, "query": QUERY_PROMPTS}[role]
+    normalize = True if model.manifest.similarity == "cosine" else None
+    return model.for_role(role).fingerprint(**of_role(names, model.prompts, {}), normalize=normalize)
+
+
+def check_same(path: Path, old: Settings, new: Settings) -> None:
+    """Raise InvalidInputError, with both names, unless vectors by the one belong beside those of the other."""
+    for name in ("documents", "questions"):
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            raise InvalidInputError(
+                f"{path} has vectors of {old.checkpoint} ({before}), this model is {new.checkpoint} ({now}); "
+                "take the model of the index, or build it again with --rebuild"
+            )
+    if old.chunk_tokens != new.chunk_tokens:
+        raise InvalidInputError(
+            f"{path} has chunks of {old.chunk_tokens} tokens, not {new.chunk_tokens}; build it again with --rebuild"
+        )
+
+
+class _Build:
+    """One build: the files of the folder against those of the index that is there."""
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        settings: Settings,
+        old: Contents | None,
+        path: Path,
+        step: Callable[[], object],
+    ) -> None:
+        self._model, self._settings, self._path, self._step = model, settings, path, step
+        self._old = old
+        self._before: dict[str, str] = dict(old.files) if old is not None else {}
+        self._hashes: dict[str, str] = {}  # what is in the index, as far as it is
+        self._tables: dict[str, Rows] = {}
+        self._done = Built(path)
+        prepared = model.prepare(role="document")
+        self._chunker = Chunker(prepared.tokenizer, prepared.prompt, settings.chunk_tokens)
+
+    def __call__(self, found: Mapping[str, Path]) -> Built:
+        rows = dict(_by_file(self._old))
+        self._hashes, self._tables = dict(self._before), dict(rows)
+        same = {(sha256, Path(name).suffix.lower()): name for name, sha256 in self._before.items()}
+        waiting: list[tuple[str, str, Any]] = []
+        for name in self._before.keys() - found.keys():
+            del self._hashes[name], self._tables[name]
+            self._done.removed.append(name)
+        self._done.removed.sort()
+        last, count, written = time.monotonic(), 0, False
+        for name, path in found.items():
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                self._skip(name, error.strerror or type(error).__name__)
+                continue
+            sha256 = files.digest(content)
+            if self._before.get(name) == sha256:
+                self._done.kept += 1
+                continue
+            moved = same.get((sha256, path.suffix.lower()))
+            if moved is not None:
+                self._tables[name] = _renamed(rows[moved], name)
+                self._put(name, sha256)
+                continue
+            try:
+                text = files.text_of(path, content)
+            except files.UnreadableError as error:
+                self._skip(name, str(error))
+                continue
+            places = self._chunker(text, code=path.suffix.lower() in files.CODE)
+            chunks = [(a, b, " ".join(map(str, files.line_of(name, text, a))), text[a:b]) for a, b in places]
+            waiting.append((name, sha256, chunks))
+            count += len(chunks)
+            if count >= TOGETHER:
+                self._encode(waiting)
+                waiting, count = [], 0
+                if time.monotonic() - last > COMMIT:
+                    self._write()
+                    last, written = time.monotonic(), True
+        self._encode(waiting)
+        done = self._done
+        if done.added or done.changed or done.removed or self._old is None or written:
+            self._write()
+        done.chunks = sum(len(table) for table in self._tables.values())
+        return done
+
+    def _skip(self, name: str, why: str) -> None:
+        """A file without a text is not in the index; what it had there goes too."""
+        self._done.skipped[name] = why
+        if self._hashes.pop(name, None) is not None:
+            del self._tables[name]
+            self._done.removed.append(name)
+
+    def _put(self, name: str, sha256: str) -> None:
+        (self._done.changed if name in self._before else self._done.added).append(name)
+        self._hashes[name] = sha256
+        self._step()
+
+    def _encode(self, waiting: list[tuple[str, str, Any]]) -> None:
+        texts = [text for _, _, chunks in waiting for _, _, _, text in chunks]
+        codes, scales = coded(self._model.encode_document(texts, normalize=normalize_of(self._settings)))
+        start = 0
+        for name, sha256, chunks in waiting:
+            stop = start + len(chunks)
+            self._tables[name] = store.rows(name, chunks, codes[start:stop], scales[start:stop])
+            self._put(name, sha256)
+            start = stop
+        self._done.encoded += len(texts)
+
+    def _write(self) -> None:
+        pa = store.pyarrow()
+        tables = [self._tables[name] for name in sorted(self._tables)]
+        table = pa.concat_tables([store.schema(self._settings.dim).empty_table(), *tables])
+        store.write(self._path, Contents(self._settings, dict(sorted(self._hashes.items())), table))
+
+
+def _by_file(old: Contents | None) -> Iterator[tuple[str, Rows]]:
+    """The rows of each file, which stand together."""
+    if old is None:
+        return
+    names = old.table.column("file").to_pylist()
+    begin: Mapping[str, int] = {name: k for k, name in reversed(list(enumerate(names)))}
+    ends: Mapping[str, int] = {name: k + 1 for k, name in enumerate(names)}
+    for name in old.files:
+        start = begin.get(name, 0)
+        yield name, old.table.slice(start, ends.get(name, 0) - start)
+
+
+def _renamed(table: Rows, name: str) -> Rows:
+    pa = store.pyarrow()
+    return table.set_column(0, "file", pa.array([name] * len(table), pa.string()))

@@ -1,0 +1,135 @@
+"""The files of a folder as texts: which are read, and what their text is. Knows no model and no index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+from ..errors import InvalidInputError
+from ..system.paths import as_text
+
+PAGE = "\f"  # between the pages of a PDF
+CODE = (".py",)  # a line is a sentence there
+
+
+class UnreadableError(InvalidInputError):
+    """A file whose text cannot be had; the message says why, without its name."""
+
+
+def find(folder: Path) -> dict[str, Path]:
+    """Files whose kind is read, by name from the folder on, in order; nothing hidden, no link to a directory followed.
+
+    Raises:
+        InvalidInputError: no such folder.
+    """
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder} is not a directory")
+    found = {}
+    for place, directories, names in os.walk(folder):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith(".") and path.suffix.lower() in KINDS and path.is_file():
+                found[as_text(path.relative_to(folder).as_posix())] = path
+    return dict(sorted(found.items()))
+
+
+def text_of(path: Path, content: bytes) -> str:
+    """The text that is searched; places in it are characters of it.
+
+    Plain files: as they are, so that a place is one of the file. HTML and PDF: the text a reader sees.
+
+    Raises:
+        UnreadableError: not UTF-8, not a PDF, or no package that reads one.
+    """
+    return KINDS[path.suffix.lower()](content)
+
+
+def digest(content: bytes) -> str:
+    """What tells contents apart."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"not UTF-8 (byte {error.start})") from error
+
+
+class _Reader(HTMLParser):
+    """Visible text: a line for each block, none of what a browser does not show."""
+
+    HIDDEN = frozenset({"script", "style", "template", "noscript"})
+    INLINE = frozenset(
+        "a abbr b bdi bdo br cite code data em font i kbd mark q s samp small span strong sub sup u".split()
+    )
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        """A block begins on a line of its own."""
+        self._hidden += tag in self.HIDDEN
+        if tag == "br":
+            self.parts.append("\n")
+        elif tag not in self.INLINE:
+            self.parts.append("\n\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        """And ends its line."""
+        self._hidden = max(self._hidden - (tag in self.HIDDEN), 0)
+        if tag not in self.INLINE:
+            self.parts.append("\n\n")
+
+    def handle_data(self, data: str) -> None:
+        """Text, in which white space says nothing."""
+        if not self._hidden:
+            self.parts.append(re.sub(r"\s+", " ", data))
+
+
+def _html(content: bytes) -> str:
+    reader = _Reader()
+    reader.feed(_plain(content))
+    reader.close()
+    text = re.sub(r" *\n *", "\n", "".join(reader.parts))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _pdf(content: bytes) -> str:
+    try:
+        import pypdf
+    except ImportError as error:
+        raise UnreadableError("PDF needs the package pypdf: pip install 'fastembed-rt[pdf]'") from error
+    import io
+
+    try:
+        return PAGE.join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages)
+    except Exception as error:  # what damaged files raise there is anything
+        raise UnreadableError(f"not a PDF that pypdf reads ({type(error).__name__})") from error
+
+
+KINDS: Mapping[str, Callable[[bytes], str]] = {
+    ".txt": _plain,
+    ".md": _plain,
+    ".py": _plain,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+}
+
+
+def line_of(name: str, text: str, place: int) -> tuple[str, int]:
+    """Where a character stands, as people count: ("line", n) or ("page", n) from 1 on, ("character", place) of HTML."""
+    kind = Path(name).suffix.lower()
+    if kind == ".pdf":
+        return "page", text.count(PAGE, 0, place) + 1
+    if kind in (".html", ".htm"):
+        return "character", place
+    return "line", text.count("\n", 0, place) + 1

@@ -1,0 +1,173 @@
+"""Chroma: collections that embed with our functions, stored and opened again in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb import K, Knn, Schema, Search, SparseVectorIndexConfig
+from chromadb.utils.embedding_functions import known_embedding_functions, sparse_known_embedding_functions
+from stores_case import StoresCase as Case
+from stores_case import case, run_page, same
+
+from fastembed_rt.integrations.chroma import FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction
+
+OPEN_AGAIN = """
+import json, sys
+import chromadb
+import fastembed_rt.integrations.chroma
+collection = chromadb.PersistentClient(sys.argv[1]).get_collection("texts")
+found = collection.query(query_texts=[sys.argv[2]], n_results=3, include=["documents", "distances", "embeddings"])
+collection.add(ids=["new"], documents=["a new house"])
+added = collection.get(ids=["new"], include=["embeddings"])["embeddings"][0]
+print(json.dumps({
+    "documents": found["documents"][0],
+    "distances": found["distances"][0],
+    "embeddings": [row.tolist() for row in found["embeddings"][0]],
+    "added": added.tolist(),
+}))
+"""
+
+
+def near(found: Any, wanted: Any) -> None:
+    """Chroma divides vectors of a cosine space by their length once more."""
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7)
+
+
+def ids(case: Case) -> list[str]:
+    return [str(k) for k in range(len(case.texts))]
+
+
+def test_both_are_registered_by_name() -> None:
+    assert known_embedding_functions["fastembed_rt"] is FastEmbedRtEmbeddingFunction
+    assert sparse_known_embedding_functions["fastembed_rt_sparse"] is FastEmbedRtSparseEmbeddingFunction
+
+
+def test_documents_and_queries_have_their_prompts(case: Case) -> None:
+    function = FastEmbedRtEmbeddingFunction(case.dense)
+    same(function(case.texts), case.documents)
+    same(function.embed_query([case.query]), [case.queried])
+    assert all(vector.dtype == np.float32 for vector in function(case.texts))
+    shorter = FastEmbedRtEmbeddingFunction(case.dense, {"threads": 1}, {"truncate_dim": 7, "prompt": ""})
+    same(shorter(case.texts), case.model.encode(case.texts, prompt="", truncate_dim=7))
+
+
+def test_configurations_come_back_and_wrong_ones_are_refused(case: Case) -> None:
+    function = FastEmbedRtEmbeddingFunction(case.dense, {"threads": 1}, {"truncate_dim": 7})
+    config = function.get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert FastEmbedRtEmbeddingFunction.build_from_config(config).get_config() == config
+    assert not function.is_legacy()
+    assert function.default_space() == "cosine"
+    assert FastEmbedRtEmbeddingFunction.build_from_config(config).client is function.client  # opened once
+    for wrong in ({}, {"model": 1}, {"model": "x", "device": "cuda"}):
+        with pytest.raises(ValueError, match="is not one of fastembed-rt"):
+            FastEmbedRtEmbeddingFunction.build_from_config(wrong)
+
+
+def test_a_collection_holds_the_models_vectors_and_finds_the_nearest(case: Case) -> None:
+    client = chromadb.EphemeralClient()
+    collection = client.create_collection("held", embedding_function=FastEmbedRtEmbeddingFunction(case.dense))
+    assert collection.configuration["hnsw"]["space"] == "cosine"
+    collection.add(ids=ids(case), documents=case.texts)
+    near(collection.get(include=["embeddings"])["embeddings"], case.documents)
+    found: Any = collection.query(query_texts=[case.query], n_results=len(case.texts))
+    cosines = case.documents @ case.queried
+    order = np.argsort(-cosines, kind="stable")
+    assert found["documents"][0] == [case.texts[k] for k in order]
+    np.testing.assert_allclose(found["distances"][0], 1 - cosines[order], rtol=0, atol=1e-5)
+    collection.upsert(ids=["0"], documents=[case.texts[1]])
+    near(collection.get(ids=["0"], include=["embeddings"])["embeddings"][0], case.documents[1])
+
+
+@pytest.mark.parametrize("space", ["ip", "l2"])
+def test_spaces_that_do_not_normalize_hold_them_to_the_bit(case: Case, space: str) -> None:
+    function = FastEmbedRtEmbeddingFunction(case.dense)
+    client = chromadb.EphemeralClient()
+    collection = client.create_collection(
+        f"of-{space}", embedding_function=function, configuration={"hnsw": {"space": space}}
+    )
+    collection.add(ids=ids(case), documents=case.texts)
+    same(collection.get(include=["embeddings"])["embeddings"], case.documents)
+    found: Any = collection.query(query_texts=[case.query], n_results=len(case.texts))
+    order = np.argsort(-(case.documents @ case.queried), kind="stable")
+    assert found["documents"][0] == [case.texts[k] for k in order]
+
+
+def test_a_thousand_documents_go_in_one_call(case: Case) -> None:
+    collection = chromadb.EphemeralClient().create_collection(
+        "many",
+        embedding_function=FastEmbedRtEmbeddingFunction(case.dense),
+        configuration={"hnsw": {"space": "ip"}},
+    )
+    texts = [f"{text} {k}" for k in range(125) for text in case.texts]
+    collection.add(ids=[str(k) for k in range(len(texts))], documents=texts)
+    same(collection.get(include=["embeddings"])["embeddings"], case.model.encode_document(texts))
+
+
+def test_a_stored_collection_opens_in_a_fresh_process(case: Case, tmp_path: Path) -> None:
+    client = chromadb.PersistentClient(str(tmp_path))
+    collection = client.create_collection("texts", embedding_function=FastEmbedRtEmbeddingFunction(case.dense))
+    collection.add(ids=ids(case), documents=case.texts)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_AGAIN, str(tmp_path), case.query], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    order = np.argsort(-(case.documents @ case.queried), kind="stable")[:3]
+    assert told["documents"] == [case.texts[k] for k in order]
+    near(told["embeddings"], case.documents[order])
+    near(told["added"], case.model.encode_document("a new house"))
+
+
+def test_another_function_for_a_stored_collection_is_refused(case: Case, tmp_path: Path) -> None:
+    client = chromadb.PersistentClient(str(tmp_path))
+    client.create_collection("texts", embedding_function=FastEmbedRtEmbeddingFunction(case.dense))
+
+    class Other(FastEmbedRtEmbeddingFunction):
+        @staticmethod
+        def name() -> str:
+            return "another"
+
+    with pytest.raises(ValueError, match="another"):
+        client.get_collection("texts", embedding_function=Other(case.dense))
+
+
+def test_sparse_vectors_are_the_models(case: Case) -> None:
+    function = FastEmbedRtSparseEmbeddingFunction(case.sparse)
+    for found, wanted in (
+        (function(case.texts), case.weights),
+        (function.embed_query([case.query]), [case.query_weights]),
+    ):
+        for vector, one in zip(found, wanted, strict=True):
+            assert vector.indices == one.indices.tolist()
+            same(vector.values, one.values)
+    config = function.get_config()
+    assert FastEmbedRtSparseEmbeddingFunction.build_from_config(config).get_config() == config
+
+
+def test_a_schema_takes_the_sparse_function(case: Case, tmp_path: Path) -> None:
+    """Local Chroma stores sparse vectors with the schema but does not search them, which its server does."""
+    schema = Schema()
+    function = FastEmbedRtSparseEmbeddingFunction(case.sparse)
+    schema.create_index(config=SparseVectorIndexConfig(source_key=K.DOCUMENT, embedding_function=function), key="words")
+    told = schema.serialize_to_json()
+    assert json.dumps(function.get_config(), sort_keys=True) in json.dumps(told, sort_keys=True)
+    again = Schema.deserialize_from_json(told)
+    assert again.serialize_to_json() == told
+    Search().rank(Knn(query=case.query, key="words"))
+
+
+def test_the_page_runs(case: Case, tmp_path: Path) -> None:
+    names = run_page("chroma.md", case, tmp_path)
+    assert len(names["found"]["documents"][0]) == 1
+    near(
+        names["collection"].get(ids=["1"], include=["embeddings"])["embeddings"][0],
+        case.model.encode_document("a dog runs"),
+    )
