@@ -79,9 +79,17 @@ class SkipLayerNormalization(OpRun):  # type: ignore[misc]
     op_domain = "com.microsoft"
 
     def _run(
-        self, left: Array, right: Array, gamma: Array, beta: Array | None = None, epsilon: float | None = None
+        self,
+        left: Array,
+        right: Array,
+        gamma: Array,
+        beta: Array | None = None,
+        bias: Array | None = None,
+        epsilon: float | None = None,
     ) -> tuple[Array]:
         total = left.astype(np.float32) + right.astype(np.float32)
+        if bias is not None:
+            total = total + bias.astype(np.float32)
         centred = total - total.mean(axis=-1, keepdims=True)
         unit = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
         normed = unit * gamma.astype(np.float32) + (0 if beta is None else beta.astype(np.float32))

@@ -68,8 +68,7 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Fe
 
 def load(files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> CudaSession:
     """A graph of the cuda target on one GPU; options and errors as for `session.load`."""
-    settings = {"device_id": str(device), **SETTINGS}
-    return CudaSession(session.load(files, variant, device=device, settings=settings, **options), device)
+    return CudaSession(session.load(files, variant, device=device, settings=SETTINGS, **options), device)
 
 
 class CudaSession:

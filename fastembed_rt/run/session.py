@@ -5,7 +5,8 @@ The provider asked for runs (providers.py has the table), or an error says what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,8 @@ def load(
     onnxruntime = require_provider(provider)
     path = files.directory / variant.graph.file
     place = as_utf8(path)
+    # Without a device_id where it is the first: asked for one, onnxruntime looks for a plugin before the provider that
+    # it has, and warns at every session that there is none.
     options = {**row.options, **({"device_id": str(device)} if device else {}), **(settings or {})}
 
     names = {"output": output}
@@ -206,13 +209,28 @@ def _start(
     if weights:
         lengths = [len(content) for content in weights.values()]
         options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
-    return onnxruntime.InferenceSession(
-        source,
-        sess_options=options,
-        providers=[(row.onnxruntime_name, dict(settings))],
-        enable_fallback=False,
-        disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
-    )
+    with without_plugin_warning(onnxruntime) if "device_id" in settings else nullcontext():
+        return onnxruntime.InferenceSession(
+            source,
+            sess_options=options,
+            providers=[(row.onnxruntime_name, dict(settings))],
+            enable_fallback=False,
+            disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
+        )
+
+
+@contextmanager
+def without_plugin_warning(onnxruntime: Any) -> Iterator[None]:
+    """Keep onnxruntime from warning that a device has no plugin: see `load`.
+
+    Its default logger says it, whatever the session's is told. That one goes back to warnings, which is where
+    onnxruntime has it; what it was set to cannot be asked.
+    """
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
 
 
 # Graphs that run in ways of their own: by provider and target the module whose `load` makes the session, when used.

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
+from pretended import pretended_gpus
 from tolerances import REORDERED, close
 
 from fastembed_rt import EmbeddingModel
@@ -21,6 +22,7 @@ from fastembed_rt_export import pipeline
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
 
+__all__ = ["pretended_gpus"]
 ROOT = Path(__file__).parents[3]
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 
@@ -99,6 +101,28 @@ def test_token_types_of_pairs_are_filled_up_too() -> None:
     assert filled["cumulative_sequence_length"].tolist() == [0, 7, 10, 11, 12]
 
 
+@pytest.mark.usefixtures("pretended_gpus")
+@pytest.mark.parametrize("device", [0, 3])
+def test_a_device_is_named_where_it_is_not_the_first(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, device: int
+) -> None:
+    """Named, it has onnxruntime warn at every session; its default logger is told to keep quiet then, and no longer."""
+    import onnxruntime
+
+    said: list[Any] = []
+    make = onnxruntime.InferenceSession
+
+    def making(*arguments: Any, **options: Any) -> Any:
+        said.append(options["providers"][0][1].get("device_id"))
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", making)
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", said.append)
+    with EmbeddingModel(directory, provider="cuda", precision="fp32", device_ids=[device]) as model:
+        model.encode("the cat")
+    assert said == ([3, "3", 2] if device else [None])
+
+
 # With CUDA pretended
 
 
@@ -133,6 +157,7 @@ def test_sessions_bind_capture_and_replay_as_onnxruntime_wants_it(directory: Pat
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        assert "plugin EP" not in done.stderr
         *said, automatic, refused = done.stdout.splitlines()
         assert said == ["(24,) (2, 24)", "(3540, 24)", "CudaSession (1, 16) True"]
         assert automatic == "auto took cuda (the first choice)"
