@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +99,14 @@ class CudaSession:
                 place[...] = vectors[: len(place)]
 
 
+class SessionOptions(onnxruntime.SessionOptions):  # type: ignore[misc]
+    """Takes the operators for CUDA: evaluated in numpy, they need no library."""
+
+    def register_custom_ops_library(self, path: str) -> None:
+        if "cuda" not in Path(path).name:
+            super().register_custom_ops_library(path)
+
+
 class Shapes:
     """What a session tells of a graph's inputs and outputs, read from the file: the CPU has no kernels for it."""
 
@@ -139,13 +148,15 @@ def session(source: Any, sess_options: Any = None, providers: Any = (), **option
 @pytest.fixture
 def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """onnxruntime with CUDA and TensorRT, for one test."""
-    from fastembed_rt.run import nvidia
+    from fastembed_rt.native import cuda
+    from fastembed_rt.run import cuda_operators, nvidia
 
     fake = ModuleType("onnxruntime")
     fake.__dict__.update({name: value for name, value in vars(onnxruntime).items() if name != "InferenceSession"})
     fake.__dict__.update(
         InferenceSession=session,
         OrtValue=Value,
+        SessionOptions=SessionOptions,
         cuda_version="13.0",
         get_available_providers=lambda: [TENSORRT, CUDA, CPU],
     )
@@ -153,4 +164,7 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "find", lambda *_: None)
     monkeypatch.setattr(nvidia, "preload", lambda _: None)
     monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
+    monkeypatch.setattr(cuda_operators, "why_not", lambda precision, device=0: cuda.why_not_on(90, precision))
+    monkeypatch.setattr(cuda_operators, "opened", cuda.library)
+    monkeypatch.setattr(cuda_operators, "remembered", lambda _: nullcontext())
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))

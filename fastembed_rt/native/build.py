@@ -1,4 +1,4 @@
-"""Compiling the operators: the C sources of this package -> one shared library beside this file.
+"""Compiling the operators: the C sources of this package -> shared libraries beside this file, for CPUs and for CUDA.
 
 Run by the build hook of the wheel (hatch_build.py); `python -m fastembed_rt.native.build` does it in a source tree.
 For this machine with its C compiler, or for one of TARGETS with that of zig (PyPI's ziglang), which has the C libraries
@@ -42,6 +42,11 @@ KERNELS = {
     "kernels_avx2": AVX2,
 }
 MODULES = ("reader", "layers", "create", "run", "processor", "selfcheck", "operators")
+
+# The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
+CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"
+CUDA_MODULES = ("reader", "cuda/libraries", "cuda/product", "cuda/device_kernels", "cuda/cuda_operators")
+PTX = SOURCES / "cuda" / "kernels.ptx"
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
@@ -142,6 +147,36 @@ def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), targe
     _run([*_compiler(target), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
 
 
+def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Target | None = None) -> Path:
+    """Compile the library of the operators for CUDA, as `build` does the other; no part of CUDA is needed for it.
+
+    Raises:
+        BuildError: another system than Linux, no compiler, or one that fails.
+    """
+    if (sys.platform != "linux") if target is None else ("linux" not in target.zig):
+        raise BuildError("the operators for CUDA are for Linux")
+    output = output or HERE / CUDA_LIBRARY
+    compiler = _any_compiler() if target is None else _compiler(target)
+    with tempfile.TemporaryDirectory() as work:
+        (Path(work) / "kernels_ptx.h").write_text(_as_c_string("kernels_ptx", PTX.read_text(encoding="ascii")))
+        made = Path(work) / CUDA_LIBRARY
+        sources = [str(SOURCES / f"{name}.c") for name in CUDA_MODULES]
+        linking = (*ELF, *(() if target is None else ("-s",)))
+        _run(
+            [*compiler, *FLAGS, f"-I{work}", *extra, "-shared", *linking, "-o", str(made), *sources]
+            + ["-ldl", "-lpthread"]
+        )
+        beside = output.with_name(f".{output.name}.{os.getpid()}")
+        shutil.copyfile(made, beside)
+        beside.replace(output)
+    return output
+
+
+def _as_c_string(name: str, text: str) -> str:
+    lines = [line.replace("\\", "\\\\").replace('"', '\\"') for line in text.splitlines()]
+    return f"static const char {name}[] =\n" + "\n".join(f'"{line}\\n"' for line in lines) + ";\n"
+
+
 def _compiler(target: Target | None) -> list[str]:
     if target is not None:
         if not target.zig:
@@ -150,6 +185,10 @@ def _compiler(target: Target | None) -> list[str]:
     if sys.platform not in SYSTEMS or platform.machine() not in MACHINES:
         systems = " and ".join(SYSTEMS.values())
         raise BuildError(f"the operators are for {systems} on x86-64, this is {sys.platform} on {platform.machine()}")
+    return _any_compiler()
+
+
+def _any_compiler() -> list[str]:
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")
@@ -165,5 +204,7 @@ def _run(command: list[str]) -> None:
 if __name__ == "__main__":
     try:
         print(build())
+        if sys.platform == "linux":
+            print(build_cuda())
     except BuildError as error:
         sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-"""Running graphs of the cuda target: small batches replay captured CUDA graphs, large ones go through pinned buffers.
+"""Running graphs for CUDA: small batches replay captured CUDA graphs, large ones go through pinned buffers.
 
 A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its device
 buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of page-locked host
@@ -12,6 +12,7 @@ import ctypes
 import queue
 import sys
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,9 @@ import numpy.typing as npt
 
 from ..files import ModelFiles
 from ..manifest import Variant
+from ..native.cuda import TARGET
 from ..system.threads import Task, Workers
-from . import batching, session
+from . import batching, cuda_operators, session
 from .batching import Feeds
 from .contract import Output
 from .providers import load_onnxruntime
@@ -67,8 +69,10 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Fe
 
 
 def load(files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> CudaSession:
-    """A graph of the cuda target on one GPU; options and errors as for `session.load`."""
-    return CudaSession(session.load(files, variant, device=device, settings=SETTINGS, **options), device)
+    """A graph of the cuda or cuda-native target on one GPU; options and errors as for `session.load`."""
+    with cuda_operators.remembered(device) if variant.target == TARGET else nullcontext():
+        graph = session.load(files, variant, device=device, settings=SETTINGS, **options)
+    return CudaSession(graph, device)
 
 
 class CudaSession:

@@ -14,8 +14,10 @@ from .. import native
 from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
+from ..native import cuda as native_cuda
 from ..precisions import lacking
 from ..system.paths import as_utf8
+from . import cuda_operators
 from .batching import Feeds
 from .contract import Facts, GraphSession, Output
 from .memory import release_mapped
@@ -52,6 +54,11 @@ OUTPUT = "sentence_embedding"
 UNNORMALIZED = "sentence_embedding before its normalization"  # asked for as an output; see unnormalized.py
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
+# Targets with operators of our own -> why they do not run here, None where they do: precision -> reason.
+OWN: dict[str, Callable[[str], str | None]] = {
+    "native": lambda _: native.why_not(),
+    native_cuda.TARGET: lambda precision: cuda_operators.why_not(precision),
+}
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
 
@@ -60,21 +67,23 @@ def choose_variant(
 ) -> Variant:
     """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
 
-    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` is not among
-    the targets; asking for it is an error.
+    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` and
+    `cuda-native` are not among the targets; asking for them is an error.
 
     Raises:
         InvalidInputError: the directory has no such precision.
         ModelFormatError: it has the precision, for other providers only.
-        ProviderUnavailableError: `target` is "native", which does not run here.
+        ProviderUnavailableError: `target` has operators of our own that do not run here.
     """
     row = provider_row(provider)
-    if target == "native" and (reason := native.why_not()) is not None:
-        raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
     wanted = manifest.default.precision if precision is None else precision
+    there = {variant.target for variant in manifest.variants if variant.precision == wanted}
+    missing = {name: why(wanted) for name, why in OWN.items() if name in row.targets and (name in there or name == target)}
+    if target is not None and (reason := missing.get(target)) is not None:
+        raise ProviderUnavailableError(f"the operators of target {target!r} do not run here: {reason}; leave target out")
     if all(variant.precision != wanted for variant in manifest.variants):
         raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
-    runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
+    runs = tuple(name for name in row.targets if missing.get(name) is None)
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
@@ -202,7 +211,9 @@ def _start(
         tune(options, onnxruntime, variant.precision)
     if variant.target == "native":
         options.register_custom_ops_library(as_utf8(native.library()))
-    if not on_cpu and variant.target == row.targets[0] != "portable":
+    if variant.target == native_cuda.TARGET:
+        options.register_custom_ops_library(as_utf8(cuda_operators.opened()))
+    if not on_cpu and variant.target != "portable":
         # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
         # kernels for, such as the integer ArgMax of CLS pooling.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -236,6 +247,7 @@ def without_plugin_warning(onnxruntime: Any) -> Iterator[None]:
 # Graphs that run in ways of their own: by provider and target the module whose `load` makes the session, when used.
 SPECIAL = {
     ("cuda", "cuda"): "cuda",
+    ("cuda", native_cuda.TARGET): "cuda",
     ("tensorrt", "tensorrt"): "tensorrt",
     ("tensorrt", "portable"): "tensorrt",  # shapes of a graph for anything must be told as well
 }

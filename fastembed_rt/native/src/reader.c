@@ -59,14 +59,21 @@ void refuse(Reader *reader, const char *format, ...) {
 static const char *type_name(int type) {
     static const char *const names[] = {
         "of no type", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
-        "float64", "uint32", "uint64",
+        "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
     };
     return type >= 0 && (size_t)type < sizeof names / sizeof names[0] ? names[type] : "of another type";
 }
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-static size_t bytes_of(int type) { return type == INT64_TYPE ? 8 : type == FLOAT_TYPE ? 4 : 1; }
+static size_t bytes_of(int type) {
+    switch (type) {
+    case INT64_TYPE: return 8;
+    case FLOAT_TYPE: case INT32_TYPE: return 4;
+    case FLOAT16_TYPE: case BFLOAT16_TYPE: return 2;
+    default: return 1;
+    }
+}
 
 /* "int8 (16, 3)" of what came, "float32 (any, 3)" of what has to. */
 static const char *written(char *text, size_t room, int type, size_t rank, int64_t rows, int64_t columns) {
