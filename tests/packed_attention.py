@@ -1,8 +1,8 @@
 """The operators that cuda graphs are made of, in numpy, for the ONNX reference evaluator.
 
-Those of com.microsoft are written from the operators' documentation (onnxruntime, ContribOperators.md), our own from the
-head of cuda_operators.c, neither from the graphs: inputs of 16 bits are computed in float32 and rounded once, as the
-kernels accumulate.
+Those of com.microsoft are written from the operators' documentation (onnxruntime, ContribOperators.md), our own from
+the head of cuda_operators.c, neither from the graphs: inputs of 16 bits are computed in float32 and rounded once, as
+the kernels accumulate.
 """
 
 from __future__ import annotations

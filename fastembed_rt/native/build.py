@@ -162,10 +162,8 @@ def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Ta
         made = Path(work) / CUDA_LIBRARY
         sources = [str(SOURCES / f"{name}.c") for name in CUDA_MODULES]
         linking = (*ELF, *(() if target is None else ("-s",)))
-        _run(
-            [*compiler, *FLAGS, f"-I{work}", *extra, "-shared", *linking, "-o", str(made), *sources]
-            + ["-ldl", "-lpthread"]
-        )
+        flags = [*FLAGS, f"-I{work}", *extra, "-shared", *linking]
+        _run([*compiler, *flags, "-o", str(made), *sources, "-ldl", "-lpthread"])
         beside = output.with_name(f".{output.name}.{os.getpid()}")
         shutil.copyfile(made, beside)
         beside.replace(output)

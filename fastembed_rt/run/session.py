@@ -57,7 +57,7 @@ SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 # Targets with operators of our own -> why they do not run here, None where they do: precision -> reason.
 OWN: dict[str, Callable[[str], str | None]] = {
     "native": lambda _: native.why_not(),
-    native_cuda.TARGET: lambda precision: cuda_operators.why_not(precision),
+    native_cuda.TARGET: lambda precision: cuda_operators.why_not(precision, 0),
 }
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
@@ -78,9 +78,13 @@ def choose_variant(
     row = provider_row(provider)
     wanted = manifest.default.precision if precision is None else precision
     there = {variant.target for variant in manifest.variants if variant.precision == wanted}
-    missing = {name: why(wanted) for name, why in OWN.items() if name in row.targets and (name in there or name == target)}
+    missing = {
+        name: why(wanted) for name, why in OWN.items() if name in row.targets and (name in there or name == target)
+    }
     if target is not None and (reason := missing.get(target)) is not None:
-        raise ProviderUnavailableError(f"the operators of target {target!r} do not run here: {reason}; leave target out")
+        raise ProviderUnavailableError(
+            f"the operators of target {target!r} do not run here: {reason}; leave target out"
+        )
     if all(variant.precision != wanted for variant in manifest.variants):
         raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
     runs = tuple(name for name in row.targets if missing.get(name) is None)

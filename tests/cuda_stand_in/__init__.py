@@ -1,4 +1,4 @@
-"""cuBLASLt and the CUDA driver in one library that computes on the host, so that the operators for CUDA run without one.
+"""cuBLASLt and the CUDA driver in one library that computes on the host: the operators for CUDA run without a card.
 
 Products are plain loops with algorithms that add up in different orders; kernels are those of kernels.cu, compiled by
 g++ (on_host.h). The operators belong to the CPU's provider then.
@@ -7,8 +7,11 @@ g++ (on_host.h). The operators belong to the CPU's provider then.
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from pathlib import Path
+
+from fastembed_rt.native import build as build_module
 
 HERE = Path(__file__).parent
 NAME = "stand_in.so"
@@ -27,6 +30,14 @@ def build(into: Path, kernels: Path) -> Path:
     subprocess.run(["g++", "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)
     subprocess.run(["g++", "-shared", "-o", str(library), str(c), str(cpp), "-lm"], check=True)
     return library
+
+
+def names(table: str) -> list[str]:
+    """The functions that the operators look for: of lt_names or cuda_names in libraries.c."""
+    text = (build_module.SOURCES / "cuda" / "libraries.c").read_text(encoding="utf-8")
+    found = re.search(rf"{table}\[\] = \{{(.*?)\}};", text, re.DOTALL)
+    assert found is not None
+    return re.findall(r'"(\w+)"', found[1])
 
 
 def functions(library: Path) -> ctypes.CDLL:

@@ -27,6 +27,7 @@ from checkpoints import (
     save_sentence_transformers,
     save_transformers,
 )
+from cuda_graphs import BOUNDS, BY_DISTANCE, SUPPORTED, expected, loaded, rows_of
 from packed_attention import evaluate
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tolerances import REORDERED, close
@@ -36,7 +37,7 @@ from fastembed_rt.models.reranker import feeds as pair_feeds
 from fastembed_rt.run import batching
 from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint import read as checkpoints
-from fastembed_rt_export.checkpoint.read import POOLING_MODES, Checkpoint, Overrides
+from fastembed_rt_export.checkpoint.read import POOLING_MODES, Checkpoint
 from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda
@@ -47,22 +48,8 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks.embedding import build
 
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
-BOUNDS = {"fp16": 0.9995, "bf16": 0.995}
-LENGTHS = (20, 1, 7, 2, 19)
 FILE = "graph.onnx"
-BY_DISTANCE = ("deberta", "deberta-v2")  # scores of each text's own: refused
-SUPPORTED = sorted(set(CONFIGS) - set(BY_DISTANCE))
 Array = npt.NDArray[Any]
-
-
-def rows_of(lengths: tuple[int, ...] = LENGTHS) -> list[Array]:
-    random = np.random.default_rng(0)
-    return [random.integers(5, 100, length) for length in lengths]
-
-
-def loaded(directory: Path, model_type: str, pooling: tuple[str, ...] = ("mean",), **changes: Any) -> Checkpoint:
-    found = checkpoints.load(save_transformers(directory / model_type, model_type, **changes), model_type)
-    return checkpoints.override(found, Overrides(pooling=pooling))
 
 
 def written(directory: Path, checkpoint: Checkpoint, precision: str) -> Graph:
@@ -74,19 +61,6 @@ def written(directory: Path, checkpoint: Checkpoint, precision: str) -> Graph:
 def vectors(directory: Path, rows: list[Array], **options: int) -> Array:
     names = [entry.name for entry in onnx.load(str(directory / FILE)).graph.input]
     return evaluate(directory / FILE, batching.packed_for_cuda(rows, names, **options))
-
-
-def expected(model: Any, pooling: tuple[str, ...], rows: list[Array]) -> Array:
-    """transformers' states of each text alone through sentence-transformers' pooling."""
-    pool = Pooling(model.config.hidden_size, pooling_mode=pooling)
-    found = []
-    with torch.no_grad():
-        for row in rows:
-            mask = torch.ones(1, len(row), dtype=torch.long)
-            states = model(input_ids=torch.tensor(row[None]), attention_mask=mask).last_hidden_state
-            features = pool({"token_embeddings": states, "attention_mask": mask})
-            found.append(features["sentence_embedding"].numpy()[0])
-    return np.stack(found)
 
 
 @pytest.mark.parametrize("model_type", SUPPORTED)

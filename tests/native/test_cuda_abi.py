@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cuda_stand_in import names
 
 from fastembed_rt.native import build
 
@@ -61,14 +62,6 @@ def compiled(directory: Path, same: dict[str, str], includes: list[str], body: s
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return program
-
-
-def names(table: str) -> list[str]:
-    """The functions that libraries.c looks for."""
-    text = (build.SOURCES / "cuda" / "libraries.c").read_text(encoding="utf-8")
-    found = re.search(rf"{table}\[\] = \{{(.*?)\}};", text, re.DOTALL)
-    assert found is not None
-    return re.findall(r'"(\w+)"', found[1])
 
 
 def test_values_of_the_driver_are_those_of_its_header(tmp_path: Path) -> None:

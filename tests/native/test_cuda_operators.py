@@ -1,5 +1,8 @@
-"""The operators for CUDA on stand-ins that compute on the host (tests/cuda_stand_in): numbers beside numpy, one algorithm
-for all row counts, what is refused; and the kernels' source beside what is made of it."""
+"""The operators for CUDA on stand-ins that compute on the host: tests/cuda_stand_in.
+
+Numbers beside numpy, one algorithm for all row counts, what is refused; and the kernels' source beside what is made of
+it.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,15 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cuda_stand_in
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import packed_attention as reference
 import pytest
-from onnx import helper, numpy_helper
+from cuda_stand_in.sessions import TYPES, StandIn, fed, model, run
 
 from fastembed_rt.native import build, cuda, ptx
 
@@ -28,76 +28,14 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not (shutil.which("gcc") and shutil.which("g++")), reason="needs gcc and g++ on Linux"
 )
 Array = npt.NDArray[Any]
-TYPES = {"Float16": np.dtype(np.float16), "BFloat16": np.dtype(ml_dtypes.bfloat16)}
 # Half a step of the last place of results, and what another order of a float32 sum may add to it.
 BOUND = {"Float16": 1e-3, "BFloat16": 8e-3}
 FORWARD, BACKWARD, BY_EIGHT, SPLIT = 1, 2, 3, 4  # algorithms of the stand-in
 
 
-class StandIn:
-    """A copy of the operators with stand-ins open: the installed one may have the real libraries in this process."""
-
-    def __init__(self, directory: Path) -> None:
-        self.file = build.build_cuda(directory / "operators.so")
-        standing_in = str(cuda_stand_in.build(directory, ptx.SOURCE))
-        self.host = cuda_stand_in.functions(Path(standing_in))
-        assert cuda.open_libraries(self.file, standing_in, standing_in, stand_ins=True) is None
-
-    def session(self, graph: bytes) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.register_custom_ops_library(str(self.file))
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
-    return StandIn(tmp_path_factory.mktemp("cuda"))
-
-
-def model(op: str, feeds: dict[str, Array], constants: Sequence[Array], **attributes: Any) -> bytes:
-    names = [f"c{k}" for k in range(len(constants))]
-    node = helper.make_node(op, [*feeds, *names], ["y"], domain=cuda.DOMAIN, **attributes)
-    kind = helper.np_dtype_to_tensor_dtype
-    own = TYPES["BFloat16" if op.endswith("BFloat16") else "Float16"]
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [helper.make_tensor_value_info(name, kind(a.dtype), [None] * a.ndim) for name, a in feeds.items()],
-        [helper.make_tensor_value_info("y", 1 if op.startswith("Mean") else kind(own), None)],
-        [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in zip(names, constants, strict=True)],
-    )
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(cuda.DOMAIN, 1)]
-    made: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-    return made
-
-
-def run(stand_in: StandIn, op: str, feeds: dict[str, Array], constants: Sequence[Array], **attributes: Any) -> Array:
-    return fed(stand_in.session(model(op, feeds, constants, **attributes)), feeds)
-
-
-def fed(session: onnxruntime.InferenceSession, feeds: dict[str, Array]) -> Array:
-    """What a session of one node gives; bfloat16 goes in and out by OrtValues, which numpy has not."""
-    binding = session.io_binding()
-    held = []
-    for name, array in feeds.items():
-        array = np.ascontiguousarray(array)
-        if array.dtype == TYPES["BFloat16"]:
-            value = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), 16)
-        else:
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        held.append((array, value))
-        binding.bind_ortvalue_input(name, value)
-    binding.bind_output("y", "cpu")
-    session.run_with_iobinding(binding)
-    (value,) = binding.get_outputs()
-    if value.data_type() != "tensor(bfloat16)":
-        found: Array = value.numpy().copy()
-        return found
-    import ctypes
-
-    raw = (ctypes.c_char * (2 * int(np.prod(value.shape())))).from_address(value.data_ptr())
-    return np.frombuffer(raw, TYPES["BFloat16"]).reshape(value.shape()).copy()
+    return StandIn.built(tmp_path_factory.mktemp("cuda"))
 
 
 def numbers(random: np.random.Generator, kind: str, *shape: int, scale: float = 1.0) -> Array:
@@ -122,7 +60,12 @@ def test_a_product_ends_in_its_bias_and_activation(stand_in: StandIn, kind: str,
     random = np.random.default_rng(0)
     weight, own = numbers(random, kind, 48, 40, scale=0.15), numbers(random, kind, 40)
     constants = [weight, own][: 1 + bias]
-    attributes = {"in_features": 48, "out_features": 40, "bias": bias, **({"activation": activation} if activation else {})}
+    attributes = {
+        "in_features": 48,
+        "out_features": 40,
+        "bias": bias,
+        **({"activation": activation} if activation else {}),
+    }
     x = numbers(random, kind, 1, 48)
     session = stand_in.session(model(f"Linear{kind}", {"x": x}, constants, **attributes))
     for rows in (1, 7, 65, 0):
@@ -145,9 +88,7 @@ def test_a_residual_a_bias_and_a_normalization_are_one(
     options = {name: int(name in given.split()) for name in ("beta", "bias", "rms")}
     constants = [numbers(random, kind, width)]
     constants += [numbers(random, kind, width) for name in ("beta", "bias") if options[name]]
-    found = run(
-        stand_in, f"AddNorm{kind}", {"x": x, "skip": skip}, constants, width=width, epsilon=1e-5, **options
-    )
+    found = run(stand_in, f"AddNorm{kind}", {"x": x, "skip": skip}, constants, width=width, epsilon=1e-5, **options)
     near(found, reference.add_norm(x, skip, constants, epsilon=1e-5, **options), kind)
 
 
@@ -237,30 +178,27 @@ CHOOSING = """
 import sys, numpy as np
 sys.path[:0] = sys.argv[3].split(":")
 from pathlib import Path
-import test_cuda_operators as t, cuda_stand_in
+from cuda_stand_in.sessions import StandIn, fed, model
 from fastembed_rt.native import cuda
-file, standing_in = Path(sys.argv[1]), sys.argv[2]
-assert cuda.open_libraries(file, standing_in, standing_in, stand_ins=True) is None
-host = cuda_stand_in.functions(Path(standing_in))
-class Here:
-    session = t.StandIn.session
-here = Here(); here.file = file; here.host = host
-x, weight = np.ones((2, 16), np.float16), np.ones((16, 8), np.float16)
+here = StandIn(Path(sys.argv[1]), Path(sys.argv[2]))
+file, host = here.file, here.host
+random = np.random.default_rng(0)
+x, weight = random.standard_normal((2, 256)).astype(np.float16), random.standard_normal((256, 8)).astype(np.float16)
 def products():
     return [host.stand_in_products(order) for order in range(5)]
 def load():
-    return here.session(t.model("LinearFloat16", {"x": x}, [weight], in_features=16, out_features=8))
+    return here.session(model("LinearFloat16", {"x": x}, [weight], in_features=256, out_features=8))
 def taken(session):
-    before = products(); t.fed(session, {"x": x}); after = products()
+    before = products(); fed(session, {"x": x}); after = products()
     return [b - a for a, b in zip(before, after)].index(1)
 """
 
 
 def chosen(stand_in: StandIn, code: str) -> list[str]:
     """What a process of its own prints: algorithms are chosen once a process."""
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", CHOOSING + code, str(stand_in.file), stand_in.host._name, paths],
+        [sys.executable, "-c", CHOOSING + code, str(stand_in.file), str(stand_in.standing_in), paths],
         capture_output=True,
         text=True,
         check=False,
@@ -268,6 +206,12 @@ def chosen(stand_in: StandIn, code: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.split()
+
+
+def test_algorithms_differ_in_their_bits(stand_in: StandIn) -> None:
+    """Or the tests below and above could not fail."""
+    code = "host.stand_in_set_cost({}, 0.1); print(fed(load(), {{'x': x}}).tobytes().hex())"
+    assert len({chosen(stand_in, code.format(order))[0] for order in (FORWARD, BACKWARD, BY_EIGHT)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -293,7 +237,9 @@ def test_without_memory_to_time_with_the_first_is_taken(stand_in: StandIn) -> No
 
 def test_a_later_process_takes_what_an_earlier_one_chose(stand_in: StandIn) -> None:
     said = chosen(
-        stand_in, "host.stand_in_set_cost(2, 0.5); load(); print(cuda.choices(file, 0).hex(), cuda.choices(file, 1).hex() or 'none')"
+        stand_in,
+        "host.stand_in_set_cost(2, 0.5); load()\n"
+        "print(cuda.choices(file, 0).hex(), cuda.choices(file, 1).hex() or 'none')",
     )
     assert said[1] == "none"
     learn = f"cuda.learn(file, 0, bytes.fromhex('{said[0]}'))\n"
@@ -311,7 +257,7 @@ def test_a_thread_without_a_device_leaves_the_choice_to_the_first_call(stand_in:
     """Nothing is chosen while a session is made where no device is current; a call then has one, or says so."""
     code = (
         "host.stand_in_set_device(-1)\n"
-        "try: session = load(); t.fed(session, {'x': x}); print('ran')\n"
+        "try: session = load(); fed(session, {'x': x}); print('ran')\n"
         "except Exception as error: print(str(error).split('fastembed_rt: ')[-1].replace(' ', '_'))"
     )
     (said,) = chosen(stand_in, code)
@@ -346,19 +292,97 @@ def test_many_threads_share_a_session(stand_in: StandIn) -> None:
 
 HALF = np.zeros((4, 16), np.float16)
 REFUSED: dict[str, tuple[str, dict[str, Array], list[Array], dict[str, Any], str]] = {
-    "odd width": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 12), np.float16)], {"in_features": 16, "out_features": 12}, "out_features is 12 and has to be a multiple of 8"),
-    "no width": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 8), np.float16)], {"out_features": 8}, "attribute in_features is missing"),
-    "another weight": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 16), np.float16)], {"in_features": 16, "out_features": 8}, r"w is float16 \(16, 16\) and has to be float16 \(16, 8\)"),
-    "another x": ("LinearFloat16", {"x": HALF[:, :8].copy()}, [np.zeros((16, 8), np.float16)], {"in_features": 16, "out_features": 8}, r"x is float16 \(4, 8\)"),
-    "another type": ("LinearFloat16", {"x": HALF.astype(np.float32)}, [np.zeros((16, 8), np.float16)], {"in_features": 16, "out_features": 8}, r"x is float32 \(4, 16\) and has to be float16"),
-    "an activation": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 8), np.float16)], {"in_features": 16, "out_features": 8, "activation": "gelu"}, "activation is 'gelu'"),
-    "no bias": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 8), np.float16)], {"in_features": 16, "out_features": 8, "bias": 1}, "the node has 2 inputs and describes 3"),
-    "an input more": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 8), np.float16), np.zeros(8, np.float16)], {"in_features": 16, "out_features": 8}, "the node has 3 inputs and describes 2"),
-    "a short bias": ("LinearFloat16", {"x": HALF}, [np.zeros((16, 8), np.float16), np.zeros(4, np.float16)], {"in_features": 16, "out_features": 8, "bias": 1}, r"bias is float16 \(4\)"),
-    "a wide row": ("AddNormFloat16", {"x": HALF, "skip": HALF}, [np.zeros(16, np.float16)], {"width": 8200, "epsilon": 1e-5}, "width is 8200 and has to be from 8 to 8192"),
-    "rows": ("AddNormFloat16", {"x": HALF, "skip": HALF[:2].copy()}, [np.zeros(16, np.float16)], {"width": 16, "epsilon": 1e-5}, r"skip is float16 \(2, 16\)"),
-    "epsilon": ("AddNormFloat16", {"x": HALF, "skip": HALF}, [np.zeros(16, np.float16)], {"width": 16, "epsilon": -1.0}, "epsilon is -1"),
-    "int32 ids": ("EmbedNormFloat16", {"x": np.zeros(4, np.int32)}, [HALF, np.zeros(16, np.float16)], {"width": 16, "epsilon": 1e-5}, "ids is int32"),
+    "odd width": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 12), np.float16)],
+        {"in_features": 16, "out_features": 12},
+        "out_features is 12 and has to be a multiple of 8",
+    ),
+    "no width": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 8), np.float16)],
+        {"out_features": 8},
+        "attribute in_features is missing",
+    ),
+    "another weight": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 16), np.float16)],
+        {"in_features": 16, "out_features": 8},
+        r"w is float16 \(16, 16\) and has to be float16 \(16, 8\)",
+    ),
+    "another x": (
+        "LinearFloat16",
+        {"x": HALF[:, :8].copy()},
+        [np.zeros((16, 8), np.float16)],
+        {"in_features": 16, "out_features": 8},
+        r"x is float16 \(4, 8\)",
+    ),
+    "another type": (
+        "LinearFloat16",
+        {"x": HALF.astype(np.float32)},
+        [np.zeros((16, 8), np.float16)],
+        {"in_features": 16, "out_features": 8},
+        r"x is float32 \(4, 16\) and has to be float16",
+    ),
+    "an activation": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 8), np.float16)],
+        {"in_features": 16, "out_features": 8, "activation": "gelu"},
+        "activation is 'gelu'",
+    ),
+    "no bias": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 8), np.float16)],
+        {"in_features": 16, "out_features": 8, "bias": 1},
+        "the node has 2 inputs and describes 3",
+    ),
+    "an input more": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 8), np.float16), np.zeros(8, np.float16)],
+        {"in_features": 16, "out_features": 8},
+        "the node has 3 inputs and describes 2",
+    ),
+    "a short bias": (
+        "LinearFloat16",
+        {"x": HALF},
+        [np.zeros((16, 8), np.float16), np.zeros(4, np.float16)],
+        {"in_features": 16, "out_features": 8, "bias": 1},
+        r"bias is float16 \(4\)",
+    ),
+    "a wide row": (
+        "AddNormFloat16",
+        {"x": HALF, "skip": HALF},
+        [np.zeros(16, np.float16)],
+        {"width": 8200, "epsilon": 1e-5},
+        "width is 8200 and has to be from 8 to 8192",
+    ),
+    "rows": (
+        "AddNormFloat16",
+        {"x": HALF, "skip": HALF[:2].copy()},
+        [np.zeros(16, np.float16)],
+        {"width": 16, "epsilon": 1e-5},
+        r"skip is float16 \(2, 16\)",
+    ),
+    "epsilon": (
+        "AddNormFloat16",
+        {"x": HALF, "skip": HALF},
+        [np.zeros(16, np.float16)],
+        {"width": 16, "epsilon": -1.0},
+        "epsilon is -1",
+    ),
+    "int32 ids": (
+        "EmbedNormFloat16",
+        {"x": np.zeros(4, np.int32)},
+        [HALF, np.zeros(16, np.float16)],
+        {"width": 16, "epsilon": 1e-5},
+        "ids is int32",
+    ),
     "no starts": ("MeanFloat16", {"x": HALF, "starts": np.zeros(0, np.int32)}, [], {"width": 16}, "starts is empty"),
     "int64 starts": ("MeanFloat16", {"x": HALF, "starts": np.zeros(2, np.int64)}, [], {"width": 16}, "starts is int64"),
 }
@@ -392,7 +416,12 @@ def test_libraries_that_are_missing_or_of_another_kind_are_named(stand_in: Stand
     assert "is not compiled" not in str(cuda.open_libraries(tmp_path / "none.so", "x"))
     (tmp_path / "other.so").write_bytes(b"no library")
     assert "does not load" in str(cuda.open_libraries(tmp_path / "other.so", "x"))
-    assert "of another version" in str(cuda.open_libraries(Path(shutil.copy(build.HERE / build.LIBRARY, tmp_path / "cpu.so")), "x")) if (build.HERE / build.LIBRARY).is_file() else True
+    assert (
+        "of another version"
+        in str(cuda.open_libraries(Path(shutil.copy(build.HERE / build.LIBRARY, tmp_path / "cpu.so")), "x"))
+        if (build.HERE / build.LIBRARY).is_file()
+        else True
+    )
 
 
 def test_cards_are_told_by_their_capability(stand_in: StandIn) -> None:

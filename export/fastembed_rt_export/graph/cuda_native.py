@@ -5,8 +5,8 @@ onnxruntime's. A product is one kernel with its bias and activation, its algorit
 embeddings with their sum and normalization are one, as are a residual, a bias and a normalization, and the mean. A
 row's bits do not depend on its batch.
 
-GELU is the tanh form whatever the checkpoint says: the one that cuBLASLt has. One operator differs by up to 3e-4 from the
-exact form, vectors of all-MiniLM-L6-v2 by a cosine of 3e-6 at most.
+GELU is the tanh form whatever the checkpoint says: the one that cuBLASLt has. One operator differs by up to 3e-4 from
+the exact form, vectors of all-MiniLM-L6-v2 by a cosine of 3e-6 at most.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from .weight import Linear, Norm, Weight
 LANES = 8  # numbers that go at once; widths are multiples of it
 WIDEST = 8192  # row of a normalization or mean
 TYPES = {"fp16": "Float16", "bf16": "BFloat16"}
-ACTIVATIONS = {
-    **dict.fromkeys(("gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"), "gelu_tanh"),
-    "relu": "relu",
-}
+ACTIVATIONS = {**dict.fromkeys(cuda.FUSED, "gelu_tanh"), "relu": "relu"}
 
 
 def uses_them(graph: Graph) -> bool:
