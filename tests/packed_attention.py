@@ -154,8 +154,13 @@ def linear(x: Array, weight: Array, bias: Array | None, activation: str | None) 
     """y = act(x w + bias), with a sum that is rounded once."""
     y = x.astype(np.float32) @ weight.astype(np.float32)
     y = y if bias is None else y + bias.astype(np.float32)
-    made: Array = {"": lambda v: v, "gelu_tanh": tanh_gelu, "relu": lambda v: np.maximum(v, 0)}[activation or ""](y)
-    return made.astype(x.dtype)
+    if activation == "gelu_tanh":
+        y = tanh_gelu(y)
+    elif activation == "relu":
+        y = np.maximum(y, 0)
+    else:
+        assert not activation
+    return y.astype(x.dtype)
 
 
 def norm_of(total: Array, gamma: Array, beta: Array | None, epsilon: float, rms: int | None) -> Array:

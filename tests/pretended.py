@@ -10,7 +10,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,26 @@ class Value:
         self.array = array
 
     @staticmethod
-    def ortvalue_from_numpy(array: Array, device: str, number: int) -> Value:
-        return Value(array.copy())
-
-    @staticmethod
     def ortvalue_from_shape_and_type(shape: tuple[int, ...], dtype: Any, device: str, number: int) -> Value:
-        return Value(np.full(shape, np.nan, dtype))
+        spare = np.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize + 256, np.uint8)
+        start = -spare.ctypes.data % 256  # where CUDA puts it
+        array = spare[start : len(spare) - 256 + start].view(dtype).reshape(shape)
+        array[...] = np.nan if np.dtype(dtype).kind == "f" else 0xEE
+        return Value(array)
+
+    copies: ClassVar[list[str]] = []  # between host and device, of all values
 
     def update_inplace(self, array: Array) -> None:
         assert (array.shape, array.dtype) == (self.array.shape, self.array.dtype), "a captured graph has fixed shapes"
+        self.copies.append("in")
         self.array[...] = array
 
     def numpy(self) -> Array:
+        self.copies.append("out")
         return self.array.copy()
+
+    def data_ptr(self) -> int:
+        return self.array.ctypes.data
 
 
 class Binding:
@@ -51,13 +58,12 @@ class Binding:
         self.inputs: dict[str, Array] = {}
         self.outputs: dict[str, Array | None] = {}
 
-    def bind_ortvalue_input(self, name: str, value: Value) -> None:
-        self.inputs[name] = value.array
-
     def bind_ortvalue_output(self, name: str, value: Value) -> None:
         self.outputs[name] = value.array
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
+        assert device == "cuda", "copied by onnxruntime, each by itself"
+        assert address % 256 == 0
         self.inputs[name] = at(address, dtype, shape)
 
     def bind_output(
@@ -149,7 +155,7 @@ def session(source: Any, sess_options: Any = None, providers: Any = (), **option
 def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """onnxruntime with CUDA and TensorRT, for one test."""
     from fastembed_rt.native import cuda
-    from fastembed_rt.run import cuda_operators, nvidia
+    from fastembed_rt.run import cuda_operators, nvidia, staging
 
     fake = ModuleType("onnxruntime")
     fake.__dict__.update({name: value for name, value in vars(onnxruntime).items() if name != "InferenceSession"})
@@ -165,6 +171,7 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "preload", lambda _: None)
     monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
     monkeypatch.setattr(cuda_operators, "why_not", lambda precision, device=0: cuda.why_not_on(90, precision))
+    monkeypatch.setattr(staging, "_cuda_runtime", lambda: None)  # a toolkit may be here
     monkeypatch.setattr(cuda_operators, "opened", cuda.library)
     monkeypatch.setattr(cuda_operators, "remembered", lambda _: nullcontext())
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))

@@ -147,13 +147,18 @@ def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), targe
     _run([*_compiler(target), *flags, "-o", str(output), *map(str, objects), "-lm", "-lpthread"])
 
 
+def for_cuda(target: Target | None = None) -> bool:
+    """Whether there are operators for CUDA for a target, or for this machine: on Linux, whatever the processor."""
+    return sys.platform == "linux" if target is None else "linux" in target.zig
+
+
 def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Target | None = None) -> Path:
     """Compile the library of the operators for CUDA, as `build` does the other; no part of CUDA is needed for it.
 
     Raises:
         BuildError: another system than Linux, no compiler, or one that fails.
     """
-    if (sys.platform != "linux") if target is None else ("linux" not in target.zig):
+    if not for_cuda(target):
         raise BuildError("the operators for CUDA are for Linux")
     output = output or HERE / CUDA_LIBRARY
     compiler = _any_compiler() if target is None else _compiler(target)
@@ -202,7 +207,7 @@ def _run(command: list[str]) -> None:
 if __name__ == "__main__":
     try:
         print(build())
-        if sys.platform == "linux":
+        if for_cuda():
             print(build_cuda())
     except BuildError as error:
         sys.exit(f"error: {error}")

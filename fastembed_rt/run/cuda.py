@@ -1,23 +1,18 @@
 """Running graphs for CUDA: small batches replay captured CUDA graphs, large ones go through pinned buffers.
 
-A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its device
-buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of page-locked host
-buffers, so that its copies are asynchronous and, with tokenization, go on while another batch computes; onnxruntime
-gives every run a stream. Nothing here is loaded for other providers.
+A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its
+buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of buffers, so that
+its copies and, with them, tokenization go on while another batch computes; onnxruntime gives every run a stream. Either
+way all inputs go to the device in one copy (staging.py). Nothing here is loaded for other providers.
 """
 
 from __future__ import annotations
 
-import ctypes
 import queue
-import sys
-import weakref
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..files import ModelFiles
 from ..manifest import Variant
@@ -28,6 +23,7 @@ from .batching import Feeds
 from .contract import Output
 from .providers import load_onnxruntime
 from .session import Session
+from .staging import Buffer, PinnedMemory, Staging
 
 # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
 SETTINGS = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
@@ -35,7 +31,6 @@ TEXTS = (1, 4, 16)  # of captured shapes
 TOKENS = (16, 32, 64, 128, 256, 512)
 MOST_TOKENS = 2048  # in all, filling included; above it launches are no longer what takes the time
 SLOTS = 2  # batches in flight: one computes while another is copied
-PORTABLE = 1  # cudaHostRegisterPortable
 
 
 def shape_for(texts: int, longest: int) -> tuple[int, int] | None:
@@ -90,8 +85,13 @@ class CudaSession:
         host = PinnedMemory(device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS):
-            self._slots.put(_Slot(graph, host))
-        self.pinned = host.works
+            self._slots.put(_Slot(graph, host, device))
+        self._host = host
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its host buffers are page-locked."""
+        return self._host.works
 
     def run(self, feeds: Feeds) -> Output:
         """The output for one batch, for vectors (B, dim)."""
@@ -119,7 +119,7 @@ class CudaSession:
         slots = [self._slots.get() for _ in range(SLOTS)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
-            captured = _Captured(self._graph, self._device, feeds, shape[0], number)
+            captured = _Captured(self._graph, self._host, self._device, feeds, shape[0], number)
             vectors = captured.run(feeds)
         finally:
             for slot in slots:
@@ -144,109 +144,55 @@ def _width(graph: Session) -> int | None:
 
 
 class _Captured:
-    """A CUDA graph of one shape with its device buffers; used by one thread."""
+    """A CUDA graph of one shape with its buffers; used by one thread."""
 
-    def __init__(self, graph: Session, device: int, feeds: Feeds, texts: int, number: int) -> None:
-        onnxruntime = load_onnxruntime()
-        self._inference = graph.inference
+    def __init__(self, graph: Session, host: PinnedMemory, device: int, feeds: Feeds, texts: int, number: int) -> None:
+        self._inference, self._host = graph.inference, host
         self._binding = self._inference.io_binding()
-        self._inputs = {}
-        for name, array in feeds.items():
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", device)
-            self._binding.bind_ortvalue_input(name, value)
-            self._inputs[name] = value
+        self._staging = Staging(host, device)
+        self._layout = self._staging.bind(self._binding, feeds)
         width = _width(graph)
         assert width is not None, "outputs of cuda graphs have one row a text"
-        self._vectors = onnxruntime.OrtValue.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
+        values = load_onnxruntime().OrtValue
+        self._vectors = values.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
         self._binding.bind_ortvalue_output(graph.output, self._vectors)
+        self._back = host.allocate(4 * texts * width)
         self._options = _run_options(number)
 
     def run(self, feeds: Feeds) -> Output:
         """The first run captures, the others replay."""
-        for name, array in feeds.items():
-            self._inputs[name].update_inplace(np.ascontiguousarray(array))
+        self._staging.send(self._layout, feeds)
         self._inference.run_with_iobinding(self._binding, self._options)
-        vectors: Output = self._vectors.numpy()
-        return vectors
+        return self._host.fetch(self._vectors, self._back)
 
 
 class _Slot:
-    """Page-locked buffers of one batch in flight, which grow with what comes."""
+    """The buffers of one batch in flight, which grow with what comes."""
 
-    def __init__(self, graph: Session, host: PinnedMemory) -> None:
+    def __init__(self, graph: Session, host: PinnedMemory, device: int) -> None:
         self._inference, self._output, self._host = graph.inference, graph.output, host
         self._width = _width(graph)
-        self._buffers: dict[str, _Buffer] = {}
+        self._staging = Staging(host, device)
+        self._back: Buffer | None = None
         self._options = _run_options(-1)  # neither captured nor replayed
 
     def run(self, feeds: Feeds, count: int) -> Output:
         """The output of `count` texts."""
         binding = self._inference.io_binding()
-        for name, array in feeds.items():
-            buffer = self._buffer(name, array.nbytes)
-            place = buffer.array[: array.nbytes].view(array.dtype).reshape(array.shape)
-            place[...] = array
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, place.ctypes.data)
+        self._staging.send(self._staging.bind(binding, feeds), feeds)
         if self._width is None:
             binding.bind_output(self._output, "cpu")
             self._inference.run_with_iobinding(binding, self._options)
             (found,) = binding.copy_outputs_to_cpu()
             return np.asarray(found)
-        shape = (count, self._width)
-        vectors = self._buffer(self._output, 4 * count * self._width).array[: 4 * count * self._width]
+        shape, size = (count, self._width), 4 * count * self._width
+        if self._back is None or len(self._back.array) < size:
+            self._back = self._host.allocate(max(size, 2 * len(self._back.array) if self._back else 0))
+        vectors = self._back.array[:size]
         binding.bind_output(self._output, "cpu", 0, np.float32, shape, vectors.ctypes.data)
         self._inference.run_with_iobinding(binding, self._options)
         made: Output = vectors.view(np.float32).reshape(shape).copy()
         return made
-
-    def _buffer(self, name: str, size: int) -> _Buffer:
-        buffer = self._buffers.get(name)
-        if buffer is None or len(buffer.array) < size:
-            buffer = self._buffers[name] = self._host.allocate(max(size, 2 * len(buffer.array) if buffer else 0))
-        return buffer
-
-
-@dataclass(eq=False)
-class _Buffer:
-    """Bytes of host memory."""
-
-    array: npt.NDArray[np.uint8]
-
-
-class PinnedMemory:
-    """Host memory that the GPU copies from and to by itself; `works` is False where CUDA's runtime is not found."""
-
-    def __init__(self, device: int) -> None:
-        self._device = device
-        self._runtime = _cuda_runtime()
-        self.works = self._runtime is not None
-
-    def allocate(self, size: int) -> _Buffer:
-        """A buffer, page-locked for as long as it lives; ordinary memory, only slower to copy, where that fails."""
-        buffer = _Buffer(np.empty(size, np.uint8))
-        if self._runtime is not None:
-            address = ctypes.c_void_p(buffer.array.ctypes.data)
-            self._runtime.cudaSetDevice(self._device)
-            if self._runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
-                # The array is held until it is unlocked, whoever drops the buffer first.
-                weakref.finalize(buffer, _unlock, self._runtime, buffer.array)
-            else:
-                self.works = False
-        return buffer
-
-
-def _unlock(runtime: Any, array: npt.NDArray[np.uint8]) -> None:
-    runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
-
-
-def _cuda_runtime() -> Any:
-    """CUDA's runtime library, which onnxruntime has loaded; None where its name is not known."""
-    major = (getattr(load_onnxruntime(), "cuda_version", "") or "").partition(".")[0]
-    name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
 
 
 def _run_options(graph: int) -> Any:

@@ -161,15 +161,17 @@ static float dot(const void *A, const Layout *a, const void *B, const Layout *b,
     const uint64_t K = b->rows;
     float sum = 0, parts[8] = {0};
 #define TERM(k) (get(A, a->type, (k) * (uint64_t)a->ld + i) * get(B, b->type, j * (uint64_t)b->ld + (k)))
+    /* All but the first round as they go, so that another order is seen in a result of 16 bits. */
+#define ROUNDED(value) stand_in_from_half(stand_in_to_half(value))
     for (uint64_t k = 0; k < K; k++) {
         if (order == FORWARD)
             sum += TERM(k);
         else if (order == BACKWARD)
-            sum += TERM(K - 1 - k);
+            sum = ROUNDED(sum + TERM(K - 1 - k));
         else if (order == BY_EIGHT)
-            parts[k % 8] += TERM(k);
+            parts[k % 8] = ROUNDED(parts[k % 8] + TERM(k));
         else
-            parts[k * 4 / K] += TERM(k);
+            parts[k * 4 / K] = ROUNDED(parts[k * 4 / K] + TERM(k));
     }
     for (int k = 0; k < 8; k++)
         sum += parts[k];

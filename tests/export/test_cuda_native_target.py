@@ -28,7 +28,7 @@ from fastembed_rt.run import batching, cuda_operators
 from fastembed_rt.run.session import choose_variant
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda, cuda_native
-from fastembed_rt_export.graph.graph import Graph
+from fastembed_rt_export.graph.graph import INT64, Graph
 from fastembed_rt_export.graph.ops import Ops
 from fastembed_rt_export.graph.weight import Norm, Weight
 from fastembed_rt_export.graph.writer import write
@@ -96,7 +96,7 @@ def test_token_types_of_pairs_join_the_embeddings(tmp_path: Path) -> None:
 
     target = cuda_native.target("fp16")
     tokens = target.enter(graph, False)
-    tokens = replace(tokens, token_type_ids=graph.input("token_type_ids", cuda.INT64, ("tokens",)))
+    tokens = replace(tokens, token_type_ids=graph.input("token_type_ids", INT64, ("tokens",)))
     ops = Ops(graph.typed(np.dtype(np.float32)), target, tokens)
     states = ops.add_token_types(ops.embed(weight("words", 9, 16)), weight("types", 2, 16))
     states = ops.add_positions(states, weight("positions", 5, 16))
@@ -116,7 +116,7 @@ def test_the_activation_is_the_tanh_form(tmp_path: Path) -> None:
 
 def test_odd_widths_stay_with_onnxruntime(tmp_path: Path) -> None:
     """Vectors of 8 do not cut a width of 20; nothing else is left that would be ours."""
-    changes = {"hidden_size": 20, "num_attention_heads": 2, "intermediate_size": 44}
+    changes: dict[str, Any] = {"hidden_size": 20, "num_attention_heads": 2, "intermediate_size": 44}
     graph = written(tmp_path, "bert", "fp16", **changes)
     assert not cuda_native.uses_them(graph)
 
@@ -148,7 +148,7 @@ def test_the_operators_take_what_the_graph_gives_them(
 
         return type(kind, (OpRun,), {"op_domain": DOMAIN, "_run": _run})
 
-    plain = [op for op in packed_attention.OPERATORS if op.op_domain != DOMAIN]
+    plain = [op for op in packed_attention.OPERATORS if getattr(op, "op_domain", "") != DOMAIN]
     ours = [through(f"{name}{cuda_native.TYPES[precision]}") for name in ("Linear", "AddNorm", "EmbedNorm", "Mean")]
     written(tmp_path, "bert", precision)
     wanted = vectors(tmp_path)

@@ -46,7 +46,12 @@ def build(python: str, into: Path) -> Path:
     # Which our own operators call.
     wanted["libcublasLt.so.13"] |= set(cuda_stand_in.names("lt_names"))
     wanted["libcuda.so.1"] |= {*cuda_stand_in.names("cuda_names"), "cuDeviceGetName"}
-    wanted["libcudart.so.13"] |= {"cudaHostRegister", "cudaHostUnregister"}  # which this package calls
+    wanted["libcudart.so.13"] |= {
+        "cudaHostRegister",
+        "cudaHostUnregister",
+        "cudaMemcpy",
+        "cudaSetDevice",
+    }  # which this package calls
     for library in {*ALWAYS, *wanted}:
         code = head + "".join(written.get(name, f"int {name}(void){{return 0;}}\n") for name in wanted[library])
         (into / "library.c").write_text(code)

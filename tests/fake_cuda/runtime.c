@@ -46,6 +46,7 @@ const char* cublasGetStatusString(int e){return "fake";}
 const char* cublasLtGetStatusString(int e){return "fake";}
 int cudaStreamEndCapture(void*s,void**g){*g=malloc(8);return 0;}
 int cudaGraphInstantiate(void**e,void*g,unsigned long long f){*e=malloc(8);return 0;}
+int cudaSetDevice(int d){return d;}
 int cudaHostRegister(void*p,size_t n,unsigned f){return 0;}
 int cudaHostUnregister(void*p){return 0;}
 const char* cudnnGetErrorString(int e){return "fake";}

@@ -78,8 +78,8 @@ def test_a_product_ends_in_its_bias_and_activation(stand_in: StandIn, kind: str,
 
 
 @pytest.mark.parametrize("kind", list(TYPES))
-@pytest.mark.parametrize(("width", "rows"), [(8, 1), (24, 5), (256, 3), (264, 9), (768, 6), (2056, 2), (8192, 2)])
-@pytest.mark.parametrize("given", ["", "beta", "bias", "beta bias", "beta bias rms"])
+@pytest.mark.parametrize(("width", "rows"), [(8, 1), (264, 9), (768, 6), (8192, 2)])
+@pytest.mark.parametrize("given", ["", "beta bias", "bias rms"])
 def test_a_residual_a_bias_and_a_normalization_are_one(
     stand_in: StandIn, kind: str, width: int, rows: int, given: str
 ) -> None:
