@@ -171,6 +171,7 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "preload", lambda _: None)
     monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
     monkeypatch.setattr(cuda_operators, "why_not", lambda precision, device=0: cuda.why_not_on(90, precision))
+    monkeypatch.setenv("FASTEMBED_RT_CALIBRATE", "0")  # numpy is no card to measure
     monkeypatch.setattr(staging, "_cuda_runtime", lambda: None)  # a toolkit may be here
     monkeypatch.setattr(cuda_operators, "opened", cuda.library)
     monkeypatch.setattr(cuda_operators, "remembered", lambda _: nullcontext())

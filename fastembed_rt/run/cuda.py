@@ -1,7 +1,7 @@
 """Running graphs for CUDA: small batches replay captured CUDA graphs, large ones go through pinned buffers.
 
 A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its
-buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of buffers, so that
+buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of a few sets of buffers, so that
 its copies and, with them, tokenization go on while another batch computes; onnxruntime gives every run a stream. Either
 way all inputs go to the device in one copy (staging.py). Nothing here is loaded for other providers.
 """
@@ -9,7 +9,11 @@ way all inputs go to the device in one copy (staging.py). Nothing here is loaded
 from __future__ import annotations
 
 import queue
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,10 @@ from ..files import ModelFiles
 from ..manifest import Variant
 from ..native.cuda import TARGET
 from ..system.threads import Task, Workers
-from . import batching, cuda_operators, session
+from . import batching, calibration, cuda_operators, session
 from .batching import Feeds
-from .contract import Output
+from .calibration import Plan
+from .contract import Facts, Output
 from .providers import load_onnxruntime
 from .session import Session
 from .staging import Buffer, PinnedMemory, Staging
@@ -29,17 +34,19 @@ from .staging import Buffer, PinnedMemory, Staging
 SETTINGS = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
 TEXTS = (1, 4, 16)  # of captured shapes
 TOKENS = (16, 32, 64, 128, 256, 512)
-MOST_TOKENS = 2048  # in all, filling included; above it launches are no longer what takes the time
-SLOTS = 2  # batches in flight: one computes while another is copied
+TIMES = 3  # a measurement is the least of so many
 
 
-def shape_for(texts: int, longest: int) -> tuple[int, int] | None:
-    """The smallest captured shape (texts, tokens a text) that a batch fits into, if one does."""
+def shape_for(texts: int, longest: int, most: int = Plan.captured_tokens) -> tuple[int, int] | None:
+    """The smallest captured shape (texts, tokens a text) that a batch fits into, if one does.
+
+    `most`: tokens in all, filling included; above it launches are no longer what takes the time.
+    """
     fitting = [
         (count, tokens)
         for count in TEXTS
         for tokens in TOKENS
-        if texts <= count and longest <= tokens and count * tokens <= MOST_TOKENS
+        if texts <= count and longest <= tokens and count * tokens <= most
     ]
     return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
 
@@ -63,28 +70,51 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Fe
     return {name: made[name] for name in inputs}
 
 
-def load(files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> CudaSession:
-    """A graph of the cuda or cuda-native target on one GPU; options and errors as for `session.load`."""
+def load(files: ModelFiles, variant: Variant, *, device: int = 0, longest: int = 512, **options: Any) -> CudaSession:
+    """A graph of the cuda or cuda-native target on one GPU, calibrated for texts of up to `longest` tokens.
+
+    Other options and errors as for `session.load`.
+    """
     with cuda_operators.remembered(device) if variant.target == TARGET else nullcontext():
         graph = session.load(files, variant, device=device, settings=SETTINGS, **options)
-    return CudaSession(graph, device)
+    if not calibration.wanted():
+        return CudaSession(graph, device)
+    file = calibration.place(variant, device, longest)
+    plan = calibration.read(file)
+    if plan is not None:
+        return CudaSession(graph, device, plan)
+    if _width(graph) is None:  # such graphs are not captured, nor are made-up texts like theirs
+        return CudaSession(graph, device)
+    made = CudaSession(graph, device, calibration.MOST)
+    made.settle(calibrated(made, file, longest))
+    return made
+
+
+def calibrated(session: CudaSession, file: Path, longest: int) -> Plan:
+    """What is measured of a session that has the most of everything, kept in a file."""
+    try:
+        plan = calibration.choose(_Timed(session), longest)
+    except Exception:  # noqa: BLE001  memory may not do for the largest, and smaller batches run all the same
+        return Plan()
+    calibration.write(file, plan)
+    return plan
 
 
 class CudaSession:
-    """A loaded graph of the cuda target, run by replays and through slots: a GraphSession around another."""
+    """A loaded graph for CUDA, run by replays and through slots: a GraphSession around another."""
 
-    def __init__(self, graph: Session, device: int) -> None:
+    def __init__(self, graph: Session, device: int, plan: Plan = Plan()) -> None:  # noqa: B008  it is frozen
         """`device` is the GPU's number."""
-        self._graph, self._device = graph, device
-        self.facts, self.handles = graph.facts, graph.handles
+        self._graph, self._device, self._plan = graph, device, plan
+        self.handles = graph.handles
         # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
         # session alone, so that no caller that is interrupted keeps one.
         self._capturer = Workers(1, "fastembed_rt_cuda")
-        self._copiers = Workers(SLOTS, "fastembed_rt_cuda_slot")
+        self._copiers = Workers(plan.flights, "fastembed_rt_cuda_slot")
         self._captured: dict[tuple[int, int], _Captured] = {}
         host = PinnedMemory(device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        for _ in range(SLOTS):
+        for _ in range(plan.flights):
             self._slots.put(_Slot(graph, host, device))
         self._host = host
 
@@ -97,12 +127,29 @@ class CudaSession:
         """The output for one batch, for vectors (B, dim)."""
         boundaries = feeds["cumulative_sequence_length"]
         count = len(boundaries) - 1
-        shape = shape_for(count, int(np.diff(boundaries).max()))
-        if shape is not None:
-            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.facts.inputs, *shape))).result()[
-                :count
-            ]
+        shape = shape_for(count, int(np.diff(boundaries).max()), self._plan.captured_tokens)
+        if shape is None:
+            return self.run_plain(feeds, count)
+        return self.run_captured(shape, filled(feeds, self.facts.inputs, *shape))[:count]
+
+    def run_plain(self, feeds: Feeds, count: int) -> Output:
+        """The output for one batch of `count` texts, through a slot."""
         return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.facts.inputs}, count)).result()
+
+    def run_captured(self, shape: tuple[int, int], feeds: Feeds) -> Output:
+        """The output for one batch that was filled up to a shape (texts, tokens a text): captured, then replayed."""
+        return self._capturer.start(Task(self._replay, shape, feeds)).result()
+
+    @property
+    def facts(self) -> Facts:
+        """Those of the graph, with the tokens that a batch should have."""
+        return replace(self._graph.facts, batch_tokens=self._plan.batch_tokens)
+
+    def settle(self, plan: Plan) -> None:
+        """Take a plan of no more than there is; before anybody else runs the session."""
+        for _ in range(plan.flights, self._plan.flights):
+            self._slots.get()
+        self._plan = plan
 
     def _copy(self, feeds: Feeds, count: int) -> Output:
         slot = self._slots.get()
@@ -116,7 +163,7 @@ class CudaSession:
         if captured is not None:
             return captured.run(feeds)
         # What another thread allocates while a graph is captured would spoil it: the slots wait.
-        slots = [self._slots.get() for _ in range(SLOTS)]
+        slots = [self._slots.get() for _ in range(self._plan.flights)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
             captured = _Captured(self._graph, self._host, self._device, feeds, shape[0], number)
@@ -135,6 +182,57 @@ class CudaSession:
     def captured_shapes(self) -> list[tuple[int, int]]:
         """(texts, tokens a text) of the shapes captured so far."""
         return sorted(self._captured)
+
+
+class _Timed:
+    """A session as a calibration's Card."""
+
+    def __init__(self, session: CudaSession) -> None:
+        self._session = session
+
+    def plain(self, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        return _least(lambda: self._session.run_plain(feeds, texts))
+
+    def replayed(self, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        return _least(lambda: self._session.run_captured((texts, tokens), feeds))
+
+    def side_by_side(self, flights: int, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        callers, each = Workers(flights, "fastembed_rt_calibration"), 2
+
+        def runs() -> None:
+            for _ in range(each):
+                self._session.run_plain(feeds, texts)
+
+        def together() -> None:
+            for task in [callers.start(Task(runs)) for _ in range(flights)]:
+                task.result()
+
+        try:
+            return _least(together) / (flights * each)
+        finally:
+            callers.close()
+
+
+def _least(work: Callable[[], object]) -> float:
+    """Seconds of one call, the least of TIMES after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(TIMES):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def made_up(inputs: tuple[str, ...], texts: int, tokens: int) -> Feeds:
+    """Feeds of so many texts with so many tokens each, all of one id."""
+    made = batching.packed_for_cuda([np.ones(tokens, np.int64)] * texts, inputs, texts * tokens, tokens)
+    made["pooling_mask"] = made["attention_mask"]
+    made["token_type_ids"] = np.zeros(texts * tokens, np.int64)
+    return {name: made[name] for name in inputs}
 
 
 def _width(graph: Session) -> int | None:

@@ -298,7 +298,7 @@ def open_session(
 ) -> GraphSession:
     """The session for a variant under a provider; options and errors as for `load`.
 
-    No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
+    No text has more than `longest` tokens, no batch more than `batch_tokens`: GPUs want to know.
     """
     module = SPECIAL.get((provider, variant.target))
     if module is not None and options.get("output") == UNNORMALIZED:
@@ -308,8 +308,9 @@ def open_session(
         )
     if module is None:
         return load(files, variant, provider=provider, **options)
+    options["longest"] = longest
     if provider == "tensorrt":
-        options |= {"longest": longest, "batch_tokens": batch_tokens}
+        options["batch_tokens"] = batch_tokens
     made: GraphSession = import_module(f".{module}", __package__).load(files, variant, provider=provider, **options)
     return made
 
