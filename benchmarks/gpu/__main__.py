@@ -133,7 +133,7 @@ def one_shape(
     say(f"{shape.name}: timing {', '.join(encoders) or 'nobody'}")
     return {
         "fidelity": fidelity,
-        "bits": checks.bits(shape, encoders, plan),
+        "bits": checks.bits(shape, encoders, plan, count=checks.ALONE if device == "cuda" else 8),
         "engines": engines.measure(shape, list(encoders), work / "model", plan.rounds),
         "callers": checks.callers(shape, encoders, plan, seconds=checks.SECONDS if device == "cuda" else 0.2),
         "throughput": timing.throughput(shape, encoders, plan),

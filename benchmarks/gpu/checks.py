@@ -41,9 +41,9 @@ def tests() -> dict[str, Any]:
     return {"exit_code": done.returncode, "said": lines[-1] if lines else done.stderr[-500:], "failed": failed}
 
 
-def bits(shape: Shape, encoders: Mapping[str, Encode], plan: Plan) -> dict[str, dict[str, int]]:
+def bits(shape: Shape, encoders: Mapping[str, Encode], plan: Plan, count: int = ALONE) -> dict[str, dict[str, int]]:
     """Of texts of mixed lengths, how many have alone the very bits that they have in a batch."""
-    work = texts(shape, mixed_lengths(plan.lengths, ALONE - 2), seed=1)
+    work = texts(shape, mixed_lengths(plan.lengths, count - 2), seed=1)
     longest = max(plan.lengths)
     found = {}
     for name, encode in encoders.items():

@@ -150,7 +150,7 @@ class LoadedModel:
 
     @Chosen
     def target(self) -> str:
-        """Of the graph that runs: native, cpu, portable, cuda or tensorrt."""
+        """Of the graph that runs: native, cpu, portable, cuda-native, cuda or tensorrt."""
         return self.variant.target
 
     @property

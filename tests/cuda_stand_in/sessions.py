@@ -80,4 +80,5 @@ def fed(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> Ar
         found: Array = value.numpy().copy()
         return found
     raw = (ctypes.c_char * (2 * int(np.prod(value.shape())))).from_address(value.data_ptr())
-    return np.array(raw).view(TYPES["BFloat16"]).reshape(value.shape())
+    bits: Array = np.array(raw).view(TYPES["BFloat16"]).reshape(value.shape())
+    return bits

@@ -78,6 +78,7 @@ def test_a_plan_is_read_as_it_was_written_and_no_other(tmp_path: Path) -> None:
     calibration.write(file, plan)
     assert calibration.read(file) == plan
     whole = json.loads(file.read_text())
+    spoilt: object
     for spoilt in ({**whole, "flights": 0}, {**whole, "batch_tokens": 1 << 40}, {**whole, "more": 1}, [], None):
         file.write_text(json.dumps(spoilt))
         assert calibration.read(file) is None
