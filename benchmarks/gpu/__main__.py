@@ -52,7 +52,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dry-run", action="store_true", help="the same code with a tiny shape on CPUs: does it run at all?"
     )
+    parser.add_argument("--quick", action="store_true", help="a tiny shape on the card: does everything run there?")
     args = parser.parse_args(arguments)
+    if args.quick:
+        args.shapes, args.lengths, args.batches = "tiny", "16,64", "1,8"
+        args.rounds, args.tokens, args.calls, args.no_tests = 1, 1024, 5, True
     if args.dry_run:
         args.shapes, args.contenders = "tiny", ",".join(ON_CPU)
         args.lengths, args.batches, args.rounds, args.tokens, args.calls = "8,32", "1,4", 2, 128, 12

@@ -241,9 +241,7 @@ def _gpu(
     return built, made
 
 
-def _with_own_operators(
-    key: Key, build: Build, work: Path, wanted: Wanted, say: Say, beside: Written
-) -> list[Variant]:
+def _with_own_operators(key: Key, build: Build, work: Path, wanted: Wanted, say: Say, beside: Written) -> list[Variant]:
     """The graph for CUDA with our own operators, on the weights of the one beside it; none where it has none."""
     target, precision = cuda_native.target(key[1]), key[1]
     graph = build(target, target.opset or DEFAULT_OPSET).graph

@@ -122,5 +122,4 @@ def test_centring_takes_away_what_all_vectors_share() -> None:
 
 @pytest.mark.gpu
 def test_the_smallest_real_run(tmp_path: Path) -> None:
-    small = ["--shapes", "tiny", "--lengths", "16,64", "--batches", "1,8", "--rounds", "1", "--calls", "5"]
-    assert command.main([*small, "--tokens", "1024", "--out", str(tmp_path)]) == 0
+    assert command.main(["--quick", "--out", str(tmp_path)]) == 0
