@@ -65,7 +65,10 @@ class TokenGraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One graph: made for a target (portable, cpu, cuda, tensorrt) in a precision (fp32, fp16, bf16, int8)."""
+    """One graph: made for a target in a precision (fp32, fp16, bf16, int8).
+
+    Targets: portable, cpu, native, cuda, cuda-native, tensorrt.
+    """
 
     graph: FileRecord
     weights: tuple[FileRecord, ...] = ()  # external data, when the graph does not hold its weights

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from .manifest import Refused, Variant
 
-# By target of an export. What --target cpu makes has two more names in a manifest, see MADE_WITH.
+# By target of an export. What --target cpu and cuda make has more names in a manifest, see MADE_WITH.
 PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32"), "tensorrt": ("fp16", "fp32")}
 ALL = ("fp32", "fp16", "bf16", "int8")
-MADE_WITH = {"portable": "cpu", "native": "cpu"}  # a graph's target -> the export's
-ONLY = {"portable": ("fp32",), "cpu": ("fp32", "int8"), "native": ("bf16", "int8")}
+MADE_WITH = {"portable": "cpu", "native": "cpu", "cuda-native": "cuda"}  # a graph's target -> the export's
+ONLY = {"portable": ("fp32",), "cpu": ("fp32", "int8"), "native": ("bf16", "int8"), "cuda-native": ("fp16", "bf16")}
 
 
 def listed(names: Iterable[str], joint: str = "and") -> str:

@@ -1,11 +1,13 @@
-"""The operators of com.microsoft that cuda graphs are made of, in numpy, for the ONNX reference evaluator.
+"""The operators that cuda graphs are made of, in numpy, for the ONNX reference evaluator.
 
-Written from the operators' documentation (onnxruntime, ContribOperators.md), not from the graphs: float16 inputs are
-computed in float32 and rounded once, as the CUDA kernels accumulate.
+Those of com.microsoft are written from the operators' documentation (onnxruntime, ContribOperators.md), our own from
+the head of cuda_operators.c, neither from the graphs: inputs of 16 bits are computed in float32 and rounded once, as
+the kernels accumulate.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +81,17 @@ class SkipLayerNormalization(OpRun):  # type: ignore[misc]
     op_domain = "com.microsoft"
 
     def _run(
-        self, left: Array, right: Array, gamma: Array, beta: Array | None = None, epsilon: float | None = None
+        self,
+        left: Array,
+        right: Array,
+        gamma: Array,
+        beta: Array | None = None,
+        bias: Array | None = None,
+        epsilon: float | None = None,
     ) -> tuple[Array]:
         total = left.astype(np.float32) + right.astype(np.float32)
+        if bias is not None:
+            total = total + bias.astype(np.float32)
         centred = total - total.mean(axis=-1, keepdims=True)
         unit = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
         normed = unit * gamma.astype(np.float32) + (0 if beta is None else beta.astype(np.float32))
@@ -135,7 +145,125 @@ class Gemm(OpRun):  # type: ignore[misc]
         return ((product if bias is None else product + bias.astype(np.float32)).astype(left.dtype),)
 
 
-OPERATORS = [PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul, Gemm]
+def tanh_gelu(wide: Array) -> Array:
+    made: Array = 0.5 * wide * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (wide + 0.044715 * wide**3)))
+    return made
+
+
+def linear(x: Array, weight: Array, bias: Array | None, activation: str | None) -> Array:
+    """y = act(x w + bias), with a sum that is rounded once."""
+    y = x.astype(np.float32) @ weight.astype(np.float32)
+    y = y if bias is None else y + bias.astype(np.float32)
+    if activation == "gelu_tanh":
+        y = tanh_gelu(y)
+    elif activation == "relu":
+        y = np.maximum(y, 0)
+    else:
+        assert not activation
+    return y.astype(x.dtype)
+
+
+def norm_of(total: Array, gamma: Array, beta: Array | None, epsilon: float, rms: int | None) -> Array:
+    centred = total if rms else total - total.mean(axis=-1, keepdims=True)
+    unit = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+    made: Array = unit * gamma.astype(np.float32) + (0 if beta is None else beta.astype(np.float32))
+    return made
+
+
+def add_norm(x: Array, skip: Array, parameters: list[Array], **options: Any) -> Array:
+    """parameters: gamma, and beta and bias where options["beta"] and options["bias"] say so."""
+    gamma, *others = parameters
+    beta = others.pop(0) if options.get("beta") else None
+    total = x.astype(np.float32) + skip.astype(np.float32)
+    if options.get("bias"):
+        total = total + others.pop(0).astype(np.float32)
+    assert not others
+    return norm_of(total, gamma, beta, options["epsilon"], options.get("rms")).astype(x.dtype)
+
+
+def embed_norm(ids: Array, words: Array, others: list[Array], **options: Any) -> Array:
+    """others: indices and a table each where options["positions"], options["types"] say so; gamma; beta likewise."""
+    others = list(others)
+    total = words[ids].astype(np.float32)
+    for _ in range((options.get("positions") or 0) + (options.get("types") or 0)):
+        index, table = others.pop(0), others.pop(0)
+        total = total + table[index].astype(np.float32)
+    gamma, *rest = others
+    beta = rest.pop(0) if options.get("beta") else None
+    assert not rest
+    return norm_of(total, gamma, beta, options["epsilon"], options.get("rms")).astype(words.dtype)
+
+
+def packed_mean(x: Array, starts: Array) -> Array:
+    """Of the rows of each text, in float32; 0 for a text without any."""
+    made = [x[a:b].astype(np.float32).mean(axis=0) if b > a else np.zeros(x.shape[1]) for a, b in pairwise(starts)]
+    return np.stack(made).astype(np.float32)
+
+
+def _own(name: str, run: Any) -> list[type]:
+    """The operator for both types."""
+    made = []
+    for suffix in ("Float16", "BFloat16"):
+        body = {"op_domain": "fastembed_rt.cuda", "_run": run, "__module__": __name__}
+        made.append(type(f"{name}{suffix}", (OpRun,), body))
+    return made
+
+
+def _linear(
+    self: Any,
+    x: Array,
+    weight: Array,
+    given: Array | None = None,
+    in_features: int | None = None,
+    out_features: int | None = None,
+    bias: int | None = None,
+    activation: str | None = None,
+) -> tuple[Array]:
+    assert (x.shape[1], *weight.shape) == (in_features, in_features, out_features)
+    assert bool(bias) == (given is not None)
+    return (linear(x, weight, given, activation),)
+
+
+def _add_norm(
+    self: Any,
+    x: Array,
+    skip: Array,
+    *parameters: Array,
+    width: int | None = None,
+    epsilon: float | None = None,
+    rms: int | None = None,
+    beta: int | None = None,
+    bias: int | None = None,
+) -> tuple[Array]:
+    assert x.shape == skip.shape == (len(x), width)
+    return (add_norm(x, skip, [*parameters], epsilon=epsilon, rms=rms, beta=beta, bias=bias),)
+
+
+def _embed_norm(
+    self: Any,
+    ids: Array,
+    words: Array,
+    *others: Array,
+    width: int | None = None,
+    epsilon: float | None = None,
+    rms: int | None = None,
+    beta: int | None = None,
+    positions: int | None = None,
+    types: int | None = None,
+) -> tuple[Array]:
+    assert words.shape[1] == width
+    return (embed_norm(ids, words, [*others], epsilon=epsilon, rms=rms, beta=beta, positions=positions, types=types),)
+
+
+def _mean(self: Any, x: Array, starts: Array, width: int | None = None) -> tuple[Array]:
+    assert x.shape[1] == width
+    return (packed_mean(x, starts),)
+
+
+OPERATORS = [
+    *(PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul, Gemm),
+    *(*_own("Linear", _linear), *_own("AddNorm", _add_norm), *_own("EmbedNorm", _embed_norm), *_own("Mean", _mean)),
+]
 
 
 def evaluate(file: Path, feeds: dict[str, Array]) -> Array:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,19 +29,26 @@ class Value:
         self.array = array
 
     @staticmethod
-    def ortvalue_from_numpy(array: Array, device: str, number: int) -> Value:
-        return Value(array.copy())
-
-    @staticmethod
     def ortvalue_from_shape_and_type(shape: tuple[int, ...], dtype: Any, device: str, number: int) -> Value:
-        return Value(np.full(shape, np.nan, dtype))
+        spare = np.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize + 256, np.uint8)
+        start = -spare.ctypes.data % 256  # where CUDA puts it
+        array = spare[start : len(spare) - 256 + start].view(dtype).reshape(shape)
+        array[...] = np.nan if np.dtype(dtype).kind == "f" else 0xEE
+        return Value(array)
+
+    copies: ClassVar[list[str]] = []  # between host and device, of all values
 
     def update_inplace(self, array: Array) -> None:
         assert (array.shape, array.dtype) == (self.array.shape, self.array.dtype), "a captured graph has fixed shapes"
+        self.copies.append("in")
         self.array[...] = array
 
     def numpy(self) -> Array:
+        self.copies.append("out")
         return self.array.copy()
+
+    def data_ptr(self) -> int:
+        return self.array.ctypes.data
 
 
 class Binding:
@@ -50,13 +58,12 @@ class Binding:
         self.inputs: dict[str, Array] = {}
         self.outputs: dict[str, Array | None] = {}
 
-    def bind_ortvalue_input(self, name: str, value: Value) -> None:
-        self.inputs[name] = value.array
-
     def bind_ortvalue_output(self, name: str, value: Value) -> None:
         self.outputs[name] = value.array
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
+        assert device == "cuda", "copied by onnxruntime, each by itself"
+        assert address % 256 == 0
         self.inputs[name] = at(address, dtype, shape)
 
     def bind_output(
@@ -96,6 +103,14 @@ class CudaSession:
                 binding.outputs[name] = vectors
             else:
                 place[...] = vectors[: len(place)]
+
+
+class SessionOptions(onnxruntime.SessionOptions):  # type: ignore[misc]
+    """Takes the operators for CUDA: evaluated in numpy, they need no library."""
+
+    def register_custom_ops_library(self, path: str) -> None:
+        if "cuda" not in Path(path).name:
+            super().register_custom_ops_library(path)
 
 
 class Shapes:
@@ -139,13 +154,15 @@ def session(source: Any, sess_options: Any = None, providers: Any = (), **option
 @pytest.fixture
 def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """onnxruntime with CUDA and TensorRT, for one test."""
-    from fastembed_rt.run import nvidia
+    from fastembed_rt.native import cuda
+    from fastembed_rt.run import cuda_operators, nvidia, staging
 
     fake = ModuleType("onnxruntime")
     fake.__dict__.update({name: value for name, value in vars(onnxruntime).items() if name != "InferenceSession"})
     fake.__dict__.update(
         InferenceSession=session,
         OrtValue=Value,
+        SessionOptions=SessionOptions,
         cuda_version="13.0",
         get_available_providers=lambda: [TENSORRT, CUDA, CPU],
     )
@@ -153,4 +170,9 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "find", lambda *_: None)
     monkeypatch.setattr(nvidia, "preload", lambda _: None)
     monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
+    monkeypatch.setattr(cuda_operators, "why_not", lambda precision, device=0: cuda.why_not_on(90, precision))
+    monkeypatch.setenv("FASTEMBED_RT_CALIBRATE", "0")  # numpy is no card to measure
+    monkeypatch.setattr(staging, "_cuda_runtime", lambda: None)  # a toolkit may be here
+    monkeypatch.setattr(cuda_operators, "opened", cuda.library)
+    monkeypatch.setattr(cuda_operators, "remembered", lambda _: nullcontext())
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))

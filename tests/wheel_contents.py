@@ -15,9 +15,13 @@ from fastembed_rt.native import build
 
 ROOT = Path(__file__).parents[1]
 EXPORTED = {"RegisterCustomOps", "fastembed_rt_kernels", "fastembed_rt_selfcheck"}
+EXPORTED_FOR_CUDA = {
+    "RegisterCustomOps",
+    *(f"fastembed_rt_cuda_{name}" for name in ("capability", "choices", "learn", "open", "version")),
+}
 # Libraries that every system of a tag has, and nothing beside them.
 ALLOWED = {
-    "manylinux": {"libc.so.6", "libm.so.6", "libpthread.so.0"},
+    "manylinux": {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"},
     "musllinux": {"libc.so"},
     "macosx": {"/usr/lib/libSystem.B.dylib"},
 }
@@ -37,10 +41,10 @@ def complaints(wheel: Path, target: build.Target) -> list[str]:
     return list(_complaints(wheel, target))
 
 
-def library(wheel: Path) -> bytes | None:
-    """The compiled operators in a wheel, if they are."""
+def library(wheel: Path, file: str = build.LIBRARY) -> bytes | None:
+    """The compiled operators in a wheel, if they are: those for CPUs, or another library's."""
     with zipfile.ZipFile(wheel) as archive:
-        name = f"fastembed_rt/native/{build.LIBRARY}"
+        name = f"fastembed_rt/native/{file}"
         return archive.read(name) if name in archive.namelist() else None
 
 
@@ -58,14 +62,18 @@ def _complaints(wheel: Path, target: build.Target) -> Iterator[str]:
         yield f"its tags are {sorted(tags)}"
     if "Root-Is-Purelib: false" not in lines:
         yield "it says that it is for any system"
-    if compiled != ([f"fastembed_rt/native/{build.LIBRARY}"] if target.zig else []):
+    libraries = {build.LIBRARY: EXPORTED} if target.zig else {}
+    if build.for_cuda(target):
+        libraries[build.CUDA_LIBRARY] = EXPORTED_FOR_CUDA
+    if sorted(compiled) != sorted(f"fastembed_rt/native/{file}" for file in libraries):
         yield f"its compiled files are {compiled}"
-    data = library(wheel)
-    if data is not None and target.zig:
-        yield from library_complaints(shared_libraries.read(data), target.tags)
+    for file, exported in libraries.items():
+        data = library(wheel, file)
+        if data is not None:
+            yield from library_complaints(shared_libraries.read(data), target.tags, exported)
 
 
-def library_complaints(found: shared_libraries.Library, tags: str) -> Iterator[str]:
+def library_complaints(found: shared_libraries.Library, tags: str, exported: set[str] = EXPORTED) -> Iterator[str]:
     """What of a library does not fit the platforms of a wheel."""
     platform = tags.partition("_")[0].rstrip("0123456789")
     if not tags.endswith(f"_{found.machine}"):
@@ -74,7 +82,7 @@ def library_complaints(found: shared_libraries.Library, tags: str) -> Iterator[s
         yield f"its format is {found.form}"
     if stray := found.needed - ALLOWED[platform]:
         yield f"it needs {', '.join(sorted(stray))}"
-    if found.form == "elf" and found.exported != EXPORTED:
+    if found.form == "elf" and found.exported != exported:
         yield f"it exports {', '.join(sorted(found.exported))}"
     if not found.kept:
         yield "it can be unloaded, while the system still calls it for forks"

@@ -1,4 +1,8 @@
-"""`python -m benchmarks.gpu`: checkpoints made on the spot, vectors checked, then everything timed into a record."""
+"""`python -m benchmarks.gpu`: everything that a card can say of this package, into one record.
+
+The tests that need a card and the doctor first; then checkpoints made on the spot, vectors beside torch, bits alone
+beside bits in a batch; then engines alone, rates, waits and callers side by side.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from typing import Any
 
 from fastembed_rt.errors import FastembedRtError
 
-from . import peaks, rates, timing
+from . import checks, engines, peaks, rates, timing
 from .candidates import BOUND, BOUNDS, EXPORTS, ON_CPU, ON_GPU, Contender, Encode, torch_model
 from .shapes import POSITIONS, SHAPES, Shape, make, texts
 from .timing import Plan
@@ -33,17 +37,26 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--shapes", default="minilm,base,large", help="of tiny, minilm, base, large")
-    parser.add_argument("--contenders", default="rt-cuda-fp16,st-fp16", help=f"of {', '.join(ON_GPU)}")
+    parser.add_argument(
+        "--contenders",
+        default="rt-cuda-fp16,rt-cuda-plain-fp16,st-fp16,st-fp16-compiled",
+        help=f"of {', '.join(ON_GPU)}",
+    )
     parser.add_argument("--lengths", default="16,64,128,256,512", help="tokens of a text")
     parser.add_argument("--batches", default="1,8,32,128", help="texts that go together")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=262144, help="tokens in one throughput sample")
     parser.add_argument("--calls", type=int, default=300, help="single texts of each length")
+    parser.add_argument("--no-tests", action="store_true", help="leave pytest -m gpu out")
     parser.add_argument("--out", type=Path, help="folder of record.json and report.md (default: in benchmarks/gpu)")
     parser.add_argument(
         "--dry-run", action="store_true", help="the same code with a tiny shape on CPUs: does it run at all?"
     )
+    parser.add_argument("--quick", action="store_true", help="a tiny shape on the card: does everything run there?")
     args = parser.parse_args(arguments)
+    if args.quick:
+        args.shapes, args.lengths, args.batches = "tiny", "16,64", "1,8"
+        args.rounds, args.tokens, args.calls, args.no_tests = 1, 1024, 5, True
     if args.dry_run:
         args.shapes, args.contenders = "tiny", ",".join(ON_CPU)
         args.lengths, args.batches, args.rounds, args.tokens, args.calls = "8,32", "1,4", 2, 128, 12
@@ -74,6 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             name: {"title": row.title, "ours": row.ours, "bytes_per_weight": row.bytes_per_weight}
             for name, row in contenders.items()
         },
+        "doctor": checks.doctor(),
+        "tests": None if args.dry_run or args.no_tests else run_tests(),
         "peaks": peaks.measure(device),
         "shapes": {},
         "failures": [],
@@ -122,9 +137,18 @@ def one_shape(
     say(f"{shape.name}: timing {', '.join(encoders) or 'nobody'}")
     return {
         "fidelity": fidelity,
+        "bits": checks.bits(shape, encoders, plan, count=checks.ALONE if device == "cuda" else 8),
+        "engines": engines.measure(shape, list(encoders), work / "model", plan.rounds),
+        "callers": checks.callers(shape, encoders, plan, seconds=checks.SECONDS if device == "cuda" else 0.2),
         "throughput": timing.throughput(shape, encoders, plan),
         "latency": timing.latency(shape, encoders, plan),
     }
+
+
+def run_tests() -> dict[str, Any]:
+    """The tests that need a card."""
+    say("running the tests that need a card")
+    return checks.tests()
 
 
 def describe(device: str) -> dict[str, Any]:

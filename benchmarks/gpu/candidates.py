@@ -38,9 +38,11 @@ def torch_model(checkpoint: Path, device: str, dtype: str) -> Any:
     return model.to(dtype=getattr(torch, dtype)).eval()
 
 
-def _torch(device: str, dtype: str) -> Callable[[Path, Path], Encode]:
+def _torch(device: str, dtype: str, *, compiled: bool = False) -> Callable[[Path, Path], Encode]:
     def open_it(checkpoint: Path, _: Path) -> Encode:
         model = torch_model(checkpoint, device, dtype)
+        if compiled:
+            model.compile(dynamic=True)
 
         def encode(texts: list[str], batch: int, length: int) -> Vectors:
             made = model.encode(texts, batch_size=batch, show_progress_bar=False)
@@ -51,7 +53,7 @@ def _torch(device: str, dtype: str) -> Callable[[Path, Path], Encode]:
     return open_it
 
 
-def _own(provider: str, precision: str) -> Callable[[Path, Path], Encode]:
+def _own(name: str) -> Callable[[Path, Path], Encode]:
     def open_it(_: Path, directory: Path) -> Encode:
         from fastembed_rt import EmbeddingModel
 
@@ -63,9 +65,7 @@ def _own(provider: str, precision: str) -> Callable[[Path, Path], Encode]:
                 for model in models.values():
                     model.close()
                 models.clear()
-                models[tokens] = EmbeddingModel(
-                    directory, provider=provider, precision=precision, max_batch_tokens=tokens
-                )
+                models[tokens] = EmbeddingModel(directory, max_batch_tokens=tokens, **ENGINES[name])
             made: Vectors = models[tokens].encode(texts)
             return made
 
@@ -75,18 +75,35 @@ def _own(provider: str, precision: str) -> Callable[[Path, Path], Encode]:
 
 
 REFERENCE = "st-fp16"
+# Options of this package's models.
+ENGINES: dict[str, Any] = {
+    "rt-cuda-fp16": {"provider": "cuda", "precision": "fp16"},
+    "rt-cuda-plain-fp16": {"provider": "cuda", "precision": "fp16", "target": "cuda"},
+    "rt-cuda-bf16": {"provider": "cuda", "precision": "bf16"},
+    "rt-tensorrt-fp16": {"provider": "tensorrt", "precision": "fp16"},
+    "rt-cpu-fp32": {"provider": "cpu", "precision": "fp32"},
+}
 ON_GPU = {
-    "rt-cuda-fp16": Contender("rt-cuda-fp16", "fastembed-rt, CUDA fp16", 2, _own("cuda", "fp16"), ours=True),
-    "rt-cuda-bf16": Contender("rt-cuda-bf16", "fastembed-rt, CUDA bf16", 2, _own("cuda", "bf16"), ours=True),
-    "rt-tensorrt-fp16": Contender("rt-tensorrt-fp16", "fastembed-rt, TensorRT", 2, _own("tensorrt", "fp16"), ours=True),
+    "rt-cuda-fp16": Contender("rt-cuda-fp16", "fastembed-rt, CUDA fp16", 2, _own("rt-cuda-fp16"), ours=True),
+    "rt-cuda-plain-fp16": Contender(
+        "rt-cuda-plain-fp16", "fastembed-rt, CUDA fp16, stock operators", 2, _own("rt-cuda-plain-fp16"), ours=True
+    ),
+    "rt-cuda-bf16": Contender("rt-cuda-bf16", "fastembed-rt, CUDA bf16", 2, _own("rt-cuda-bf16"), ours=True),
+    "rt-tensorrt-fp16": Contender("rt-tensorrt-fp16", "fastembed-rt, TensorRT", 2, _own("rt-tensorrt-fp16"), ours=True),
     "st-fp16": Contender("st-fp16", "sentence-transformers, torch fp16 SDPA", 2, _torch("cuda", "float16"), ours=False),
+    "st-fp16-compiled": Contender(
+        *("st-fp16-compiled", "sentence-transformers, torch.compile'd fp16", 2),
+        _torch("cuda", "float16", compiled=True),
+        ours=False,
+    ),
 }
 ON_CPU = {  # for --dry-run: the same code on any machine
-    "rt-cpu-fp32": Contender("rt-cpu-fp32", "fastembed-rt, CPU fp32", 4, _own("cpu", "fp32"), ours=True),
+    "rt-cpu-fp32": Contender("rt-cpu-fp32", "fastembed-rt, CPU fp32", 4, _own("rt-cpu-fp32"), ours=True),
     "st-fp32": Contender("st-fp32", "sentence-transformers, torch fp32", 4, _torch("cpu", "float32"), ours=False),
 }
 EXPORTS = {  # targets and precisions that a contender needs
     "rt-cuda-fp16": ("cuda", "fp16"),
+    "rt-cuda-plain-fp16": ("cuda", "fp16"),
     "rt-cuda-bf16": ("cuda", "bf16"),
     "rt-tensorrt-fp16": ("tensorrt", "fp16"),
     "rt-cpu-fp32": ("cpu", "fp32"),

@@ -14,9 +14,10 @@ from .shapes import SHAPES
 Record = dict[str, Any]
 # Shape, length, what, and how it stands to the reference or the card: aims of the project, not promises.
 AIMS = (
-    ("base", 128, "texts/s to sentence-transformers fp16", 1.5),
+    ("base", 128, "texts/s to sentence-transformers fp16", 3.0),
     ("base", 128, "one text, p50, to sentence-transformers fp16", 0.35),
-    ("large", 512, "share of the matrix peak", 0.45),
+    ("base", 128, "share of the matrix peak", 0.68),
+    ("large", 512, "share of the matrix peak", 0.71),
 )
 
 
@@ -31,6 +32,8 @@ def summarize(record: Record) -> None:
             row["texts_per_second"] = rate
             row["tokens_per_second"] = rate * row["length"]
             row["matrix_share"] = rate * shape.operations(row["length"]) / peak
+        for row in found.get("engines", ()):
+            row["matrix_share"] = row["operations_per_second"] / peak
         for row in found["latency"]:
             row["p50"], row["p99"] = (float(value) for value in np.percentile(row["seconds"], [50, 99]))
             read = shape.weights * record["contenders"][row["contender"]]["bytes_per_weight"]
@@ -55,7 +58,10 @@ def aims(record: Record) -> Iterator[dict[str, Any]]:
             continue
         best = max(ours, key=lambda row: row["texts_per_second"])
         other = max(row["texts_per_second"] for row in theirs)
-        value = best["matrix_share"] if "peak" in what else best["texts_per_second"] / other
+        value = best["texts_per_second"] / other
+        if "peak" in what:  # of the engine alone, where that was measured
+            alone = [row["matrix_share"] for row in found.get("engines", ()) if row["length"] == length]
+            value = max([best["matrix_share"], *alone])
         yield {"shape": name, "length": length, "what": what, "aim": aim, "value": value, "met": value >= aim}
 
 
@@ -69,6 +75,11 @@ def markdown(record: Record) -> Iterator[str]:
         yield ""
     yield ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
     yield ""
+    for entry in record.get("doctor", ()):
+        yield f"- doctor, {entry['level']}: {entry['check']}: {entry['what']}"
+    if record.get("tests"):
+        yield f"- pytest -m gpu: {record['tests']['said']}"
+        yield from (f"  - {line}" for line in record["tests"]["failed"])
     for kind, entry in record["peaks"]["matrix"].items():
         yield f"- matrix products, {kind}: {entry['operations_per_second'] / 1e12:.1f} TFLOP/s"
     yield f"- copying memory: {record['peaks']['copy']['bytes_per_second'] / 1e9:.0f} GB/s"
@@ -82,6 +93,25 @@ def markdown(record: Record) -> Iterator[str]:
             (
                 (contender, f"{c['mean']:.6f}", f"{c['min']:.6f}", f"{c['centred_min']:.6f}")
                 for contender, c in found["fidelity"].items()
+            ),
+        )
+        yield from _table(
+            ("engine alone", "target", "batch", "ms", "TFLOP/s", "of the matrix peak"),
+            (
+                (
+                    *(row["contender"], row["target"], f"{row['texts']} x {row['length']}"),
+                    f"{median(row['seconds']) * 1e3:.2f}",
+                    f"{row['operations_per_second'] / 1e12:.1f}",
+                    f"{row['matrix_share']:.1%}",
+                )
+                for row in found.get("engines", ())
+            ),
+        )
+        yield from _table(
+            ("", "texts with the same bits alone and in a batch", "short texts/s of 16 callers"),
+            (
+                (contender, f"{entry['equal']} of {entry['of']}", f"{found['callers'][contender]:,.0f}")
+                for contender, entry in found.get("bits", {}).items()
             ),
         )
         yield from _table(

@@ -3,7 +3,8 @@
 For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the
 weights inside model.onnx; bf16 gives model.native.bf16.onnx for our own operators, with its weights beside it; int8
 gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and
-tensorrt give one graph a precision, with weights of its own.
+tensorrt give one graph a precision, with weights of its own; fp16 and bf16 for cuda also one with our own operators,
+which refers to them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .errors import InvalidInputError, UnsupportedCheckpointError
 from .gate.long_texts import REPEATED, Reach, between, filled
 from .gate.parity import Fidelity, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
-from .graph import bf16, cuda, int8, tensorrt
+from .graph import bf16, cuda, cuda_native, int8, tensorrt
 from .graph import native as native_int8
 from .graph.common import Common, Place
 from .graph.cpu import CPU
@@ -234,8 +235,24 @@ def _gpu(
             "target cuda runs encoders with attention, and this is a table of token vectors, which a CPU looks up "
             "faster than a GPU is asked; leave --target out"
         )
-    written = _write((target_name, precision), built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
-    return built, [_variant(work, built.graph, written, target, precision)]
+    key = (target_name, precision)
+    written = _write(key, built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
+    made = [_variant(work, built.graph, written, target, precision)]
+    if target_name == "cuda" and precision in cuda_native.TYPES:
+        made = [*_with_own_operators(key, build, work, wanted, say, written), *made]
+    return built, made
+
+
+def _with_own_operators(key: Key, build: Build, work: Path, wanted: Wanted, say: Say, beside: Written) -> list[Variant]:
+    """The graph for CUDA with our own operators, on the weights of the one beside it; none where it has none."""
+    target, precision = cuda_native.target(key[1]), key[1]
+    graph = build(target, target.opset or DEFAULT_OPSET).graph
+    if not cuda_native.uses_them(graph):
+        return []
+    file = f"model.{target.name}.{precision}.onnx"
+    say(f"writing {file}: {len(graph.nodes)} nodes")
+    written = wanted.write(key, graph, work, file, beside.offsets)
+    return [_variant(work, graph, written, target, precision)]
 
 
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:

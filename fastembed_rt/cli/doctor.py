@@ -225,6 +225,14 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
     )
     for library, failure in facts.libraries.items():
         yield _library("cuda library", library, failure, facts, "problem" if facts.gpus else "note")
+    if facts.cuda_operators:
+        yield Finding(
+            level="note",
+            check="cuda operators",
+            what=f"our own do not run: {facts.cuda_operators}; the plain graphs do (target cuda)",
+        )
+    elif facts.cuda_operators is not None:
+        yield Finding(level="ok", check="cuda operators", what="our own run (target cuda-native)")
 
 
 def check_tensorrt(facts: Facts) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .. import native
@@ -20,6 +21,7 @@ from ..machine import Machine, describe
 from ..run import nvidia
 
 TENSORRT = "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 TRIAL_SECONDS = 120  # a first import from a cold network disk is slow
 
 IMPORT_TRIAL = """
@@ -33,6 +35,13 @@ import json, runpy, sys, onnxruntime
 look = runpy.run_path(sys.argv[1], run_name="missing")
 look["preload"](onnxruntime)
 print(json.dumps(look["failures"](sys.argv[2:])))
+"""
+# sys.argv: where this package is.
+OPERATORS_TRIAL = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from fastembed_rt.run import cuda_operators
+print(json.dumps({"why": cuda_operators.why_not("fp16", 0)}))
 """
 
 
@@ -59,6 +68,7 @@ class Facts:
     bf16_products: str = ""  # what they multiply bfloat16 numbers with
     no_kernels: str = ""  # why none do, "" if some do
     kernel_remedy: str = ""  # what would help, "" where nothing does
+    cuda_operators: str | None = None  # why our own for CUDA do not run, "" if they do; None without the provider
 
 
 def gather() -> Facts:
@@ -92,7 +102,13 @@ def gather() -> Facts:
         bf16_products=native.bf16_products(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
+        cuda_operators=_cuda_operators() if CUDA in providers else None,
     )
+
+
+def _cuda_operators() -> str:
+    found, error = _try([sys.executable, "-P", "-c", OPERATORS_TRIAL, str(Path(nvidia.__file__).parents[2])])
+    return str(found.get("why") or "") if found else error
 
 
 def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:

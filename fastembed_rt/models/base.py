@@ -92,6 +92,7 @@ class LoadedModel:
         self.threads = positive("threads", source.threads, machine.available_threads(), MOST_THREADS)
         fitting = PROVIDERS[self.provider].batch_tokens if batch_tokens is None else batch_tokens(self.manifest)
         self.max_batch_tokens = positive("max_batch_tokens", source.max_batch_tokens, fitting)
+        self._measured = source.max_batch_tokens is None and batch_tokens is None
         self._max_wait = seconds("max_wait", source.max_wait)
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
@@ -149,7 +150,7 @@ class LoadedModel:
 
     @Chosen
     def target(self) -> str:
-        """Of the graph that runs: native, cpu, portable, cuda or tensorrt."""
+        """Of the graph that runs: native, cpu, portable, cuda-native, cuda or tensorrt."""
         return self.variant.target
 
     @property
@@ -395,6 +396,7 @@ class LoadedModel:
             feeds=self._feeds,
             split=self._splitter(),
             mixed_lengths=self.manifest.padding,
+            measured=self._measured,
         )
 
     def _start_devices(self) -> Runner:

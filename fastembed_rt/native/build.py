@@ -1,4 +1,4 @@
-"""Compiling the operators: the C sources of this package -> one shared library beside this file.
+"""Compiling the operators: the C sources of this package -> shared libraries beside this file, for CPUs and for CUDA.
 
 Run by the build hook of the wheel (hatch_build.py); `python -m fastembed_rt.native.build` does it in a source tree.
 For this machine with its C compiler, or for one of TARGETS with that of zig (PyPI's ziglang), which has the C libraries
@@ -51,6 +51,11 @@ NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
     "kernels_neon": ("-march=armv8-a",),
 }
 MODULES = ("reader", "layers", "create", "run", "selfcheck", "operators")
+
+# The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
+CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"
+CUDA_MODULES = ("reader", "cuda/libraries", "cuda/product", "cuda/device_kernels", "cuda/cuda_operators")
+PTX = SOURCES / "cuda" / "kernels.ptx"
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
@@ -170,6 +175,39 @@ def _spelled(flags: Sequence[str], target: Target | None) -> list[str]:
     return [re.sub(r"^-march=armv8(\.\d)?-a", "-mcpu=generic", flag) for flag in flags]
 
 
+def for_cuda(target: Target | None = None) -> bool:
+    """Whether there are operators for CUDA for a target, or for this machine: on Linux, whatever the processor."""
+    return sys.platform == "linux" if target is None else "linux" in target.zig
+
+
+def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Target | None = None) -> Path:
+    """Compile the library of the operators for CUDA, as `build` does the other; no part of CUDA is needed for it.
+
+    Raises:
+        BuildError: another system than Linux, no compiler, or one that fails.
+    """
+    if not for_cuda(target):
+        raise BuildError("the operators for CUDA are for Linux")
+    output = output or HERE / CUDA_LIBRARY
+    compiler = _any_compiler() if target is None else _compiler(target)
+    with tempfile.TemporaryDirectory() as work:
+        (Path(work) / "kernels_ptx.h").write_text(_as_c_string("kernels_ptx", PTX.read_text(encoding="ascii")))
+        made = Path(work) / CUDA_LIBRARY
+        sources = [str(SOURCES / f"{name}.c") for name in CUDA_MODULES]
+        linking = (*ELF, *(() if target is None else ("-s",)))
+        flags = [*FLAGS, f"-I{work}", *extra, "-shared", *linking]
+        _run([*compiler, *flags, "-o", str(made), *sources, "-ldl", "-lpthread"])
+        beside = output.with_name(f".{output.name}.{os.getpid()}")
+        shutil.copyfile(made, beside)
+        beside.replace(output)
+    return output
+
+
+def _as_c_string(name: str, text: str) -> str:
+    lines = [line.replace("\\", "\\\\").replace('"', '\\"') for line in text.splitlines()]
+    return f"static const char {name}[] =\n" + "\n".join(f'"{line}\\n"' for line in lines) + ";\n"
+
+
 def _compiler(target: Target | None) -> list[str]:
     if target is not None:
         if not target.zig:
@@ -179,6 +217,10 @@ def _compiler(target: Target | None) -> list[str]:
         systems = " and ".join(SYSTEMS.values())
         here = f"{sys.platform} on {platform.machine()}"
         raise BuildError(f"the operators are for {systems} on x86-64 and Arm of 64 bits, this is {here}")
+    return _any_compiler()
+
+
+def _any_compiler() -> list[str]:
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")
@@ -194,5 +236,7 @@ def _run(command: list[str]) -> None:
 if __name__ == "__main__":
     try:
         print(build())
+        if for_cuda():
+            print(build_cuda())
     except BuildError as error:
         sys.exit(f"error: {error}")

@@ -39,21 +39,32 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[misc]
             return
         # Only an editable installation writes into the source tree, which may belong to somebody else.
         self.work = None if version == "editable" else tempfile.TemporaryDirectory()
+        folder = None if self.work is None else Path(self.work.name)
         try:
-            made = build.build(None if self.work is None else Path(self.work.name) / build.LIBRARY, target=target)
+            self._add(build.build(folder and folder / build.LIBRARY, target=target), build_data)
         except build.BuildError as error:
             if wanted == "1" or target is not None:
                 raise
             self.app.display_warning(f"without operators of its own, INT8 will run on stock ones: {error}")
+        if not build.for_cuda(target):
             return
+        try:
+            self._add(build.build_cuda(folder and folder / build.CUDA_LIBRARY, target=target), build_data)
+        except build.BuildError as error:
+            if wanted == "1" or target is not None:
+                raise
+            self.app.display_warning(f"without operators of its own, CUDA will run stock ones: {error}")
+
+    def _add(self, made: Path, build_data: dict[str, Any]) -> None:
+        """Put a library into the wheel."""
         if self.work is None:
             build_data["artifacts"].append(str(made.relative_to(self.root)))
-        else:
-            build_data["force_include"][str(made)] = f"fastembed_rt/native/{made.name}"
-            build_data["pure_python"] = False
-            # No Python interface in it: one library for all versions of Python.
-            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-            build_data.setdefault("tag", f"py3-none-{platform}")
+            return
+        build_data["force_include"][str(made)] = f"fastembed_rt/native/{made.name}"
+        build_data["pure_python"] = False
+        # No Python interface in it: one library for all versions of Python.
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data.setdefault("tag", f"py3-none-{platform}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel has its copy."""

@@ -31,6 +31,7 @@ class Facts:
     inputs: tuple[str, ...]  # names of what `run` takes
     padded: bool = True  # a batch costs as much as if each of its rows were as long as the longest
     takes_all: bool = False  # bulk and small calls take one session: a batch fills the device, threads only feed it
+    batch_tokens: int | None = None  # in a batch, as measured; fewer than the caller's bound, where that is a default
     light: bool = False  # another session of the same graph takes the same packed weights
 
 

@@ -1,48 +1,52 @@
-"""Running graphs of the cuda target: small batches replay captured CUDA graphs, large ones go through pinned buffers.
+"""Running graphs for CUDA: small batches replay captured CUDA graphs, large ones go through pinned buffers.
 
-A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its device
-buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of SLOTS sets of page-locked host
-buffers, so that its copies are asynchronous and, with tokenization, go on while another batch computes; onnxruntime
-gives every run a stream. Nothing here is loaded for other providers.
+A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its
+buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of a few sets of buffers, so that
+its copies and, with them, tokenization go on while another batch computes; onnxruntime gives every run a stream. Either
+way all inputs go to the device in one copy (staging.py). Nothing here is loaded for other providers.
 """
 
 from __future__ import annotations
 
-import ctypes
 import queue
-import sys
-import weakref
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..files import ModelFiles
 from ..manifest import Variant
+from ..native.cuda import TARGET
 from ..system.threads import Task, Workers
-from . import batching, session
+from . import batching, calibration, cuda_operators, session
 from .batching import Feeds
-from .contract import Output
+from .calibration import Plan
+from .contract import Facts, Output
 from .providers import load_onnxruntime
 from .session import Session
+from .staging import Buffer, PinnedMemory, Staging
 
 # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
 SETTINGS = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
 TEXTS = (1, 4, 16)  # of captured shapes
 TOKENS = (16, 32, 64, 128, 256, 512)
-MOST_TOKENS = 2048  # in all, filling included; above it launches are no longer what takes the time
-SLOTS = 2  # batches in flight: one computes while another is copied
-PORTABLE = 1  # cudaHostRegisterPortable
+TIMES = 3  # a measurement is the least of so many
 
 
-def shape_for(texts: int, longest: int) -> tuple[int, int] | None:
-    """The smallest captured shape (texts, tokens a text) that a batch fits into, if one does."""
+def shape_for(texts: int, longest: int, most: int = Plan.captured_tokens) -> tuple[int, int] | None:
+    """The smallest captured shape (texts, tokens a text) that a batch fits into, if one does.
+
+    `most`: tokens in all, filling included; above it launches are no longer what takes the time.
+    """
     fitting = [
         (count, tokens)
         for count in TEXTS
         for tokens in TOKENS
-        if texts <= count and longest <= tokens and count * tokens <= MOST_TOKENS
+        if texts <= count and longest <= tokens and count * tokens <= most
     ]
     return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
 
@@ -66,40 +70,86 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Fe
     return {name: made[name] for name in inputs}
 
 
-def load(files: ModelFiles, variant: Variant, *, device: int = 0, **options: Any) -> CudaSession:
-    """A graph of the cuda target on one GPU; options and errors as for `session.load`."""
-    settings = {"device_id": str(device), **SETTINGS}
-    return CudaSession(session.load(files, variant, device=device, settings=settings, **options), device)
+def load(files: ModelFiles, variant: Variant, *, device: int = 0, longest: int = 512, **options: Any) -> CudaSession:
+    """A graph of the cuda or cuda-native target on one GPU, calibrated for texts of up to `longest` tokens.
+
+    Other options and errors as for `session.load`.
+    """
+    with cuda_operators.remembered(device) if variant.target == TARGET else nullcontext():
+        graph = session.load(files, variant, device=device, settings=SETTINGS, **options)
+    if not calibration.wanted():
+        return CudaSession(graph, device)
+    file = calibration.place(variant, device, longest)
+    plan = calibration.read(file)
+    if plan is not None:
+        return CudaSession(graph, device, plan)
+    if _width(graph) is None:  # such graphs are not captured, nor are made-up texts like theirs
+        return CudaSession(graph, device)
+    made = CudaSession(graph, device, calibration.MOST)
+    made.settle(calibrated(made, file, longest))
+    return made
+
+
+def calibrated(session: CudaSession, file: Path, longest: int) -> Plan:
+    """What is measured of a session that has the most of everything, kept in a file."""
+    try:
+        plan = calibration.choose(_Timed(session), longest)
+    except Exception:  # noqa: BLE001  memory may not do for the largest, and smaller batches run all the same
+        return Plan()
+    calibration.write(file, plan)
+    return plan
 
 
 class CudaSession:
-    """A loaded graph of the cuda target, run by replays and through slots: a GraphSession around another."""
+    """A loaded graph for CUDA, run by replays and through slots: a GraphSession around another."""
 
-    def __init__(self, graph: Session, device: int) -> None:
+    def __init__(self, graph: Session, device: int, plan: Plan = Plan()) -> None:  # noqa: B008  it is frozen
         """`device` is the GPU's number."""
-        self._graph, self._device = graph, device
-        self.facts, self.handles = graph.facts, graph.handles
+        self._graph, self._device, self._plan = graph, device, plan
+        self.handles = graph.handles
         # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
         # session alone, so that no caller that is interrupted keeps one.
         self._capturer = Workers(1, "fastembed_rt_cuda")
-        self._copiers = Workers(SLOTS, "fastembed_rt_cuda_slot")
+        self._copiers = Workers(plan.flights, "fastembed_rt_cuda_slot")
         self._captured: dict[tuple[int, int], _Captured] = {}
         host = PinnedMemory(device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        for _ in range(SLOTS):
-            self._slots.put(_Slot(graph, host))
-        self.pinned = host.works
+        for _ in range(plan.flights):
+            self._slots.put(_Slot(graph, host, device))
+        self._host = host
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its host buffers are page-locked."""
+        return self._host.works
 
     def run(self, feeds: Feeds) -> Output:
         """The output for one batch, for vectors (B, dim)."""
         boundaries = feeds["cumulative_sequence_length"]
         count = len(boundaries) - 1
-        shape = shape_for(count, int(np.diff(boundaries).max()))
-        if shape is not None:
-            return self._capturer.start(Task(self._replay, shape, filled(feeds, self.facts.inputs, *shape))).result()[
-                :count
-            ]
+        shape = shape_for(count, int(np.diff(boundaries).max()), self._plan.captured_tokens)
+        if shape is None:
+            return self.run_plain(feeds, count)
+        return self.run_captured(shape, filled(feeds, self.facts.inputs, *shape))[:count]
+
+    def run_plain(self, feeds: Feeds, count: int) -> Output:
+        """The output for one batch of `count` texts, through a slot."""
         return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.facts.inputs}, count)).result()
+
+    def run_captured(self, shape: tuple[int, int], feeds: Feeds) -> Output:
+        """The output for one batch that was filled up to a shape (texts, tokens a text): captured, then replayed."""
+        return self._capturer.start(Task(self._replay, shape, feeds)).result()
+
+    @property
+    def facts(self) -> Facts:
+        """Those of the graph, with the tokens that a batch should have."""
+        return replace(self._graph.facts, batch_tokens=self._plan.batch_tokens)
+
+    def settle(self, plan: Plan) -> None:
+        """Take a plan of no more than there is; before anybody else runs the session."""
+        for _ in range(plan.flights, self._plan.flights):
+            self._slots.get()
+        self._plan = plan
 
     def _copy(self, feeds: Feeds, count: int) -> Output:
         slot = self._slots.get()
@@ -113,10 +163,10 @@ class CudaSession:
         if captured is not None:
             return captured.run(feeds)
         # What another thread allocates while a graph is captured would spoil it: the slots wait.
-        slots = [self._slots.get() for _ in range(SLOTS)]
+        slots = [self._slots.get() for _ in range(self._plan.flights)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
-            captured = _Captured(self._graph, self._device, feeds, shape[0], number)
+            captured = _Captured(self._graph, self._host, self._device, feeds, shape[0], number)
             vectors = captured.run(feeds)
         finally:
             for slot in slots:
@@ -134,6 +184,57 @@ class CudaSession:
         return sorted(self._captured)
 
 
+class _Timed:
+    """A session as a calibration's Card."""
+
+    def __init__(self, session: CudaSession) -> None:
+        self._session = session
+
+    def plain(self, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        return _least(lambda: self._session.run_plain(feeds, texts))
+
+    def replayed(self, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        return _least(lambda: self._session.run_captured((texts, tokens), feeds))
+
+    def side_by_side(self, flights: int, texts: int, tokens: int) -> float:
+        feeds = made_up(self._session.facts.inputs, texts, tokens)
+        callers, each = Workers(flights, "fastembed_rt_calibration"), 2
+
+        def runs() -> None:
+            for _ in range(each):
+                self._session.run_plain(feeds, texts)
+
+        def together() -> None:
+            for task in [callers.start(Task(runs)) for _ in range(flights)]:
+                task.result()
+
+        try:
+            return _least(together) / (flights * each)
+        finally:
+            callers.close()
+
+
+def _least(work: Callable[[], object]) -> float:
+    """Seconds of one call, the least of TIMES after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(TIMES):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def made_up(inputs: tuple[str, ...], texts: int, tokens: int) -> Feeds:
+    """Feeds of so many texts with so many tokens each, all of one id."""
+    made = batching.packed_for_cuda([np.ones(tokens, np.int64)] * texts, inputs, texts * tokens, tokens)
+    made["pooling_mask"] = made["attention_mask"]
+    made["token_type_ids"] = np.zeros(texts * tokens, np.int64)
+    return {name: made[name] for name in inputs}
+
+
 def _width(graph: Session) -> int | None:
     """Numbers in a row of the output; None where a text has more than one row, or they vary."""
     (found,) = [entry.shape for entry in graph.inference.get_outputs() if entry.name == graph.output]
@@ -141,109 +242,55 @@ def _width(graph: Session) -> int | None:
 
 
 class _Captured:
-    """A CUDA graph of one shape with its device buffers; used by one thread."""
+    """A CUDA graph of one shape with its buffers; used by one thread."""
 
-    def __init__(self, graph: Session, device: int, feeds: Feeds, texts: int, number: int) -> None:
-        onnxruntime = load_onnxruntime()
-        self._inference = graph.inference
+    def __init__(self, graph: Session, host: PinnedMemory, device: int, feeds: Feeds, texts: int, number: int) -> None:
+        self._inference, self._host = graph.inference, host
         self._binding = self._inference.io_binding()
-        self._inputs = {}
-        for name, array in feeds.items():
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", device)
-            self._binding.bind_ortvalue_input(name, value)
-            self._inputs[name] = value
+        self._staging = Staging(host, device)
+        self._layout = self._staging.bind(self._binding, feeds)
         width = _width(graph)
         assert width is not None, "outputs of cuda graphs have one row a text"
-        self._vectors = onnxruntime.OrtValue.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
+        values = load_onnxruntime().OrtValue
+        self._vectors = values.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
         self._binding.bind_ortvalue_output(graph.output, self._vectors)
+        self._back = host.allocate(4 * texts * width)
         self._options = _run_options(number)
 
     def run(self, feeds: Feeds) -> Output:
         """The first run captures, the others replay."""
-        for name, array in feeds.items():
-            self._inputs[name].update_inplace(np.ascontiguousarray(array))
+        self._staging.send(self._layout, feeds)
         self._inference.run_with_iobinding(self._binding, self._options)
-        vectors: Output = self._vectors.numpy()
-        return vectors
+        return self._host.fetch(self._vectors, self._back)
 
 
 class _Slot:
-    """Page-locked buffers of one batch in flight, which grow with what comes."""
+    """The buffers of one batch in flight, which grow with what comes."""
 
-    def __init__(self, graph: Session, host: PinnedMemory) -> None:
+    def __init__(self, graph: Session, host: PinnedMemory, device: int) -> None:
         self._inference, self._output, self._host = graph.inference, graph.output, host
         self._width = _width(graph)
-        self._buffers: dict[str, _Buffer] = {}
+        self._staging = Staging(host, device)
+        self._back: Buffer | None = None
         self._options = _run_options(-1)  # neither captured nor replayed
 
     def run(self, feeds: Feeds, count: int) -> Output:
         """The output of `count` texts."""
         binding = self._inference.io_binding()
-        for name, array in feeds.items():
-            buffer = self._buffer(name, array.nbytes)
-            place = buffer.array[: array.nbytes].view(array.dtype).reshape(array.shape)
-            place[...] = array
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, place.ctypes.data)
+        self._staging.send(self._staging.bind(binding, feeds), feeds)
         if self._width is None:
             binding.bind_output(self._output, "cpu")
             self._inference.run_with_iobinding(binding, self._options)
             (found,) = binding.copy_outputs_to_cpu()
             return np.asarray(found)
-        shape = (count, self._width)
-        vectors = self._buffer(self._output, 4 * count * self._width).array[: 4 * count * self._width]
+        shape, size = (count, self._width), 4 * count * self._width
+        if self._back is None or len(self._back.array) < size:
+            self._back = self._host.allocate(max(size, 2 * len(self._back.array) if self._back else 0))
+        vectors = self._back.array[:size]
         binding.bind_output(self._output, "cpu", 0, np.float32, shape, vectors.ctypes.data)
         self._inference.run_with_iobinding(binding, self._options)
         made: Output = vectors.view(np.float32).reshape(shape).copy()
         return made
-
-    def _buffer(self, name: str, size: int) -> _Buffer:
-        buffer = self._buffers.get(name)
-        if buffer is None or len(buffer.array) < size:
-            buffer = self._buffers[name] = self._host.allocate(max(size, 2 * len(buffer.array) if buffer else 0))
-        return buffer
-
-
-@dataclass(eq=False)
-class _Buffer:
-    """Bytes of host memory."""
-
-    array: npt.NDArray[np.uint8]
-
-
-class PinnedMemory:
-    """Host memory that the GPU copies from and to by itself; `works` is False where CUDA's runtime is not found."""
-
-    def __init__(self, device: int) -> None:
-        self._device = device
-        self._runtime = _cuda_runtime()
-        self.works = self._runtime is not None
-
-    def allocate(self, size: int) -> _Buffer:
-        """A buffer, page-locked for as long as it lives; ordinary memory, only slower to copy, where that fails."""
-        buffer = _Buffer(np.empty(size, np.uint8))
-        if self._runtime is not None:
-            address = ctypes.c_void_p(buffer.array.ctypes.data)
-            self._runtime.cudaSetDevice(self._device)
-            if self._runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
-                # The array is held until it is unlocked, whoever drops the buffer first.
-                weakref.finalize(buffer, _unlock, self._runtime, buffer.array)
-            else:
-                self.works = False
-        return buffer
-
-
-def _unlock(runtime: Any, array: npt.NDArray[np.uint8]) -> None:
-    runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
-
-
-def _cuda_runtime() -> Any:
-    """CUDA's runtime library, which onnxruntime has loaded; None where its name is not known."""
-    major = (getattr(load_onnxruntime(), "cuda_version", "") or "").partition(".")[0]
-    name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
 
 
 def _run_options(graph: int) -> Any:

@@ -41,6 +41,7 @@ class Engine:
         feeds: Feeder = batching.feeds,
         split: Split | None = None,
         mixed_lengths: bool = True,
+        measured: bool = False,
     ) -> None:
         """Load the session for small calls; the one for bulk comes with the first bulk call.
 
@@ -54,12 +55,15 @@ class Engine:
             feeds: what a graph takes for a batch.
             split: an object for each row of a batch, made of the graph's output; None takes the output's rows.
             mixed_lengths: False where padding changes the output: all rows of a batch have one length.
+            measured: take fewer tokens a batch where the session measured that fewer do as well.
         """
         self._small = load(threads)
         facts = self._small.facts
         self._threads, self._load = threads, load
         self._pad_token_id = pad_token_id
         self._feeds, self._split = feeds, split
+        if measured and facts.batch_tokens is not None:
+            max_batch_tokens = min(max_batch_tokens, facts.batch_tokens)
         self._limits = Limits(max_batch_tokens, padded=facts.padded, mixed_lengths=mixed_lengths)
         self._pool = Pool(threads, dim, objects=split is not None)
         self._loading: dict[str, Task[GraphSession]] = {}

@@ -40,7 +40,7 @@ PROVIDERS = {
     "cpu": Provider(onnxruntime_name="CPUExecutionProvider", targets=("native", "cpu", "portable"), extra="cpu"),
     "cuda": Provider(
         onnxruntime_name="CUDAExecutionProvider",
-        targets=("cuda", "portable"),
+        targets=("cuda-native", "cuda", "portable"),
         extra="gpu",
         # float32 means float32: TF32 would round what pooling and fp32 graphs multiply to 10 bits. Strict mode
         # accumulates SkipLayerNormalization in float32, whatever its input is.

@@ -5,7 +5,8 @@ The provider asked for runs (providers.py has the table), or an error says what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from .. import native
 from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
+from ..native import cuda as native_cuda
 from ..precisions import lacking, listed
 from ..system.paths import as_utf8
+from . import cuda_operators
 from .batching import Feeds
 from .contract import Facts, GraphSession, Output
 from .memory import release_mapped
@@ -51,6 +54,11 @@ OUTPUT = "sentence_embedding"
 UNNORMALIZED = "sentence_embedding before its normalization"  # asked for as an output; see unnormalized.py
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
+# Targets with operators of our own -> why they do not run here, None where they do: precision -> reason.
+OWN: dict[str, Callable[[str], str | None]] = {
+    "native": lambda _: native.why_not(),
+    native_cuda.TARGET: lambda precision: cuda_operators.why_not(precision, 0),
+}
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
 
@@ -59,21 +67,28 @@ def choose_variant(
 ) -> Variant:
     """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
 
-    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` is not among
-    the targets; asking for it is an error.
+    `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` and
+    `cuda-native` are not among the targets; asking for them is an error.
 
     Raises:
         InvalidInputError: the directory has no such precision.
         ModelFormatError: it has the precision, for other providers only.
-        ProviderUnavailableError: `target` is "native", or the only one that has the precision, and does not run here.
+        ProviderUnavailableError: `target` has operators of our own, or is the only one that has the precision, and they
+            do not run here.
     """
     row = provider_row(provider)
-    if target == "native" and (reason := native.why_not()) is not None:
-        raise ProviderUnavailableError(f"the operators of target 'native' do not run here: {reason}; leave target out")
     wanted = manifest.default.precision if precision is None else precision
+    there = {variant.target for variant in manifest.variants if variant.precision == wanted}
+    missing = {
+        name: why(wanted) for name, why in OWN.items() if name in row.targets and (name in there or name == target)
+    }
+    if target is not None and (reason := missing.get(target)) is not None:
+        raise ProviderUnavailableError(
+            f"the operators of target {target!r} do not run here: {reason}; leave target out"
+        )
     if all(variant.precision != wanted for variant in manifest.variants):
         raise InvalidInputError(lacking(wanted, provider, row.targets, manifest.variants, manifest.refused))
-    runs = tuple(name for name in row.targets if name != "native" or native.kernels() is not None)
+    runs = tuple(name for name in row.targets if missing.get(name) is None)
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
@@ -146,6 +161,8 @@ def load(
     onnxruntime = require_provider(provider)
     path = files.directory / variant.graph.file
     place = as_utf8(path)
+    # Without a device_id where it is the first: asked for one, onnxruntime looks for a plugin before the provider that
+    # it has, and warns at every session that there is none.
     options = {**row.options, **({"device_id": str(device)} if device else {}), **(settings or {})}
 
     names = {"output": output}
@@ -205,25 +222,43 @@ def _start(
         tune(options, onnxruntime, variant.precision)
     if variant.target == "native":
         options.register_custom_ops_library(as_utf8(native.library()))
-    if not on_cpu and variant.target == row.targets[0] != "portable":
+    if variant.target == native_cuda.TARGET:
+        options.register_custom_ops_library(as_utf8(cuda_operators.opened()))
+    if not on_cpu and variant.target != "portable":
         # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
         # kernels for, such as the integer ArgMax of CLS pooling.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if weights:
         lengths = [len(content) for content in weights.values()]
         options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
-    return onnxruntime.InferenceSession(
-        source,
-        sess_options=options,
-        providers=[(row.onnxruntime_name, dict(settings))],
-        enable_fallback=False,
-        disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
-    )
+    with without_plugin_warning(onnxruntime) if "device_id" in settings else nullcontext():
+        return onnxruntime.InferenceSession(
+            source,
+            sess_options=options,
+            providers=[(row.onnxruntime_name, dict(settings))],
+            enable_fallback=False,
+            disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
+        )
+
+
+@contextmanager
+def without_plugin_warning(onnxruntime: Any) -> Iterator[None]:
+    """Keep onnxruntime from warning that a device has no plugin: see `load`.
+
+    Its default logger says it, whatever the session's is told. That one goes back to warnings, which is where
+    onnxruntime has it; what it was set to cannot be asked.
+    """
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
 
 
 # Graphs that run in ways of their own: by provider and target the module whose `load` makes the session, when used.
 SPECIAL = {
     ("cuda", "cuda"): "cuda",
+    ("cuda", native_cuda.TARGET): "cuda",
     ("tensorrt", "tensorrt"): "tensorrt",
     ("tensorrt", "portable"): "tensorrt",  # shapes of a graph for anything must be told as well
 }
@@ -270,7 +305,7 @@ def open_session(
 ) -> GraphSession:
     """The session for a variant under a provider; options and errors as for `load`.
 
-    No text has more than `longest` tokens, no batch more than `batch_tokens`: TensorRT wants to know.
+    No text has more than `longest` tokens, no batch more than `batch_tokens`: GPUs want to know.
     """
     module = SPECIAL.get((provider, variant.target))
     if module is not None and options.get("output") == UNNORMALIZED:
@@ -280,8 +315,9 @@ def open_session(
         )
     if module is None:
         return load(files, variant, provider=provider, **options)
+    options["longest"] = longest
     if provider == "tensorrt":
-        options |= {"longest": longest, "batch_tokens": batch_tokens}
+        options["batch_tokens"] = batch_tokens
     made: GraphSession = import_module(f".{module}", __package__).load(files, variant, provider=provider, **options)
     return made
 

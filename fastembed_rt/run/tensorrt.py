@@ -198,14 +198,13 @@ def open_engine(
     files: ModelFiles, variant: Variant, profile: Profile, cache: Path, options: Mapping[str, Any]
 ) -> GraphSession:
     """The session of one engine; options as for `session.load`."""
-    settings = engine_settings(variant, profile, cache, options["device"])
+    settings = engine_settings(variant, profile, cache)
     return session.load(files, variant, settings=settings, **options)
 
 
-def engine_settings(variant: Variant, profile: Profile, cache: Path, device: int) -> dict[str, str]:
+def engine_settings(variant: Variant, profile: Profile, cache: Path) -> dict[str, str]:
     """Options of the provider for one engine, which is kept in `cache`."""
     return {
-        "device_id": str(device),
         "trt_fp16_enable": "1" if variant.precision == "fp16" else "0",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(cache),

@@ -38,6 +38,12 @@ def test_a_dry_run_goes_all_the_way_and_says_that_it_is_one(dry: dict[str, Any])
     assert all(len(row["seconds"]) == 12 and row["p50"] <= row["p99"] for row in found["latency"])
     assert found["fidelity"]["rt-cpu-fp32"]["centred_min"] > 0.999
     assert found["fidelity"]["rt-cpu-fp32"]["between_texts"] < 0.999  # the check can tell texts apart
+    assert [(row["contender"], row["texts"], row["length"]) for row in found["engines"]] == [("rt-cpu-fp32", 4, 8)]
+    assert set(found["bits"]) == set(found["callers"]) == {"rt-cpu-fp32", "st-fp32"}
+    assert all(0 <= entry["equal"] <= entry["of"] == 8 for entry in found["bits"].values())
+    assert min(found["callers"].values()) > 0
+    assert dry["tests"] is None
+    assert all({"level", "check", "what"} <= set(entry) for entry in dry["doctor"])
 
 
 def test_wrong_vectors_are_not_timed_and_end_with_their_exit_code(
@@ -84,6 +90,7 @@ def test_shares_and_aims_follow_from_the_samples() -> None:
         },
         "shapes": {
             "base": {
+                "engines": [{"length": 128, "operations_per_second": 0.7 * 200 * shape.operations(128) / 0.5}],
                 "throughput": [
                     {"contender": name, "length": 128, "batch": 8, "texts": count, "seconds": [seconds]}
                     for name, count, seconds in rows
@@ -99,8 +106,9 @@ def test_shares_and_aims_follow_from_the_samples() -> None:
     assert record["shapes"]["base"]["throughput"][0]["matrix_share"] == pytest.approx(0.5)
     assert record["shapes"]["base"]["latency"][0]["bandwidth_share"] == pytest.approx(2 * shape.weights / 1e-3 / 1e12)
     assert [(aim["what"].split(",")[0], aim["value"], aim["met"]) for aim in record["aims"]] == [
-        ("texts/s to sentence-transformers fp16", pytest.approx(2.0), True),
+        ("texts/s to sentence-transformers fp16", pytest.approx(2.0), False),
         ("one text", pytest.approx(0.5), False),
+        ("share of the matrix peak", pytest.approx(0.7), True),  # of the engine alone
     ]
 
 
@@ -114,5 +122,4 @@ def test_centring_takes_away_what_all_vectors_share() -> None:
 
 @pytest.mark.gpu
 def test_the_smallest_real_run(tmp_path: Path) -> None:
-    small = ["--shapes", "tiny", "--lengths", "16,64", "--batches", "1,8", "--rounds", "1", "--calls", "5"]
-    assert command.main([*small, "--tokens", "1024", "--out", str(tmp_path)]) == 0
+    assert command.main(["--quick", "--out", str(tmp_path)]) == 0

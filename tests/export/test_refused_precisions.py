@@ -251,6 +251,7 @@ def test_weights_that_half_precision_does_not_hold_leave_it_out(tmp_path: Path) 
     assert [(one.precision, one.target) for one in made.refused] == [("fp16", "cuda")]
     assert "float16 does not hold" in made.refused[0].why
     assert [(variant.target, variant.precision) for variant in described.variants] == [
+        ("cuda-native", "bf16"),
         ("cuda", "bf16"),
         ("native", "bf16"),
         ("cuda", "fp32"),

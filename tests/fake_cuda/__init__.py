@@ -10,6 +10,8 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 
+import cuda_stand_in
+
 SOURCE = Path(__file__).parent / "runtime.c"
 PROVIDER = "libonnxruntime_providers_cuda.so"
 UNVERSIONED = ("libcuda.so.1", "libcudnn.so.9")
@@ -41,7 +43,15 @@ def build(python: str, into: Path) -> Path:
     written["cuInit"] = "int cuInit(unsigned f){return 0;}\n"
     written["cuDeviceGetCount"] = "int cuDeviceGetCount(int*n){*n=1;return 0;}\n"
     wanted["libcuda.so.1"] |= {"cuInit", "cuDeviceGetCount"}
-    wanted["libcudart.so.13"] |= {"cudaHostRegister", "cudaHostUnregister"}  # which this package calls
+    # Which our own operators call.
+    wanted["libcublasLt.so.13"] |= set(cuda_stand_in.names("lt_names"))
+    wanted["libcuda.so.1"] |= {*cuda_stand_in.names("cuda_names"), "cuDeviceGetName"}
+    wanted["libcudart.so.13"] |= {
+        "cudaHostRegister",
+        "cudaHostUnregister",
+        "cudaMemcpy",
+        "cudaSetDevice",
+    }  # which this package calls
     for library in {*ALWAYS, *wanted}:
         code = head + "".join(written.get(name, f"int {name}(void){{return 0;}}\n") for name in wanted[library])
         (into / "library.c").write_text(code)

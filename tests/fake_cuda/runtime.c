@@ -34,10 +34,19 @@ int cudaGetDeviceProperties(char*p,int d){memset(p,0,1008);strcpy(p,"fake GPU");
  *(size_t*)(p+312)=2147483647;*(int*)(p+320)=1024;*(int*)(p+324)=1024;*(int*)(p+328)=1024;*(int*)(p+332)=64;*(int*)(p+336)=2147483647;*(int*)(p+340)=65535;*(int*)(p+344)=65535;*(size_t*)(p+352)=65536;*(int*)(p+360)=9;*(int*)(p+364)=0;*(int*)(p+384)=132;return 0;}
 int cublasCreate_v2(void**h){*h=malloc(8);return 0;}
 int cublasLtCreate(void**h){*h=malloc(8);return 0;}
+size_t cublasLtGetVersion(void){return 130000;}
+int cublasLtMatmulAlgoGetHeuristic(void*h,void*o,void*a,void*b,void*c,void*d,void*p,int asked,void*r,int*n){memset(r,0,96);*n=1;return 0;}
+int cuCtxGetDevice(int*d){*d=0;return 0;}
+int cuDeviceGetName(char*p,int n,int d){strncpy(p,"fake GPU",n);return 0;}
+int cuDeviceGet(int*d,int n){*d=n;return n>0;}
+int cuDeviceGetAttribute(int*v,int a,int d){*v= a==75?9:0;return 0;}
+int cuMemAlloc_v2(void**p,size_t n){*p=malloc(n);return 0;}
+int cuMemFree_v2(void*p){free(p);return 0;}
 const char* cublasGetStatusString(int e){return "fake";}
 const char* cublasLtGetStatusString(int e){return "fake";}
 int cudaStreamEndCapture(void*s,void**g){*g=malloc(8);return 0;}
 int cudaGraphInstantiate(void**e,void*g,unsigned long long f){*e=malloc(8);return 0;}
+int cudaSetDevice(int d){return d;}
 int cudaHostRegister(void*p,size_t n,unsigned f){return 0;}
 int cudaHostUnregister(void*p){return 0;}
 const char* cudnnGetErrorString(int e){return "fake";}

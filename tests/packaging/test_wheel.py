@@ -16,6 +16,7 @@ import pytest
 from wheel_contents import built
 
 from fastembed_rt import native
+from fastembed_rt.native import build
 
 ROOT = Path(__file__).parents[2]
 # What pip says where it reaches no index. A requirement that an index does not have is said otherwise, and fails.
@@ -90,6 +91,7 @@ def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:
         assert wanted in names
     assert not any(name.startswith(("tests/", "benchmarks/", "export/")) for name in names)
     assert native.kernels() is None or f"fastembed_rt/native/{native.LIBRARY}" in names
+    assert native.kernels() is None or (f"fastembed_rt/native/{build.CUDA_LIBRARY}" in names) == build.for_cuda()
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastembed_rt import native
 from fastembed_rt.manifest import LATE_INTERACTION, SPARSE, Manifest, Variant
-from fastembed_rt.run.providers import PROVIDERS, obstacle
+from fastembed_rt.precisions import MADE_WITH
+from fastembed_rt.run.providers import obstacle
+from fastembed_rt.run.session import OWN
 
 from ..errors import ParityError
 from .order import Known
@@ -33,10 +34,10 @@ def runs_here(described: Manifest) -> tuple[list[tuple[Variant, str]], dict[str,
     """Variants that run on this machine, each with the provider it was made for; files of the others, and why not."""
     runs, others = [], {}
     for variant in described.variants:
-        provider = variant.target if variant.target in PROVIDERS else "cpu"
+        provider = MADE_WITH.get(variant.target, variant.target)
         why, what = None if provider == "cpu" else obstacle(provider), f"provider {provider!r}"
-        if variant.target == "native":
-            why, what = native.why_not(), "target 'native'"
+        if why is None and variant.target in OWN:
+            why, what = OWN[variant.target](variant.precision), f"target {variant.target!r}"
         if why is None:
             runs.append((variant, provider))
         else:

@@ -100,11 +100,17 @@ def norm(graph: Graph, states: Value, layer: Norm) -> Value:
     return PORTABLE.norm(graph, states, layer)
 
 
-def add_norm(graph: Graph, left: Value, right: Value, layer: Norm) -> Value:
-    """Sum and normalization in one pass over the states; the runtime asks for float32 statistics (strict mode)."""
+def add_norm(graph: Graph, left: Value, right: Value, layer: Norm, *, bias: Weight | None = None) -> Value:
+    """Sum and normalization in one pass over the states; the runtime asks for float32 statistics (strict mode).
+
+    The bias costs nothing here. In the product before it, onnxruntime would copy it over the whole output first.
+    """
     if layer.rms:
+        assert bias is None
         return norm(graph, graph.node("Add", left, right, name="add"), layer)
-    parameters = [graph.weight(weight) for weight in (layer.weight, layer.bias) if weight is not None]
+    parameters = ["" if weight is None else graph.weight(weight) for weight in (layer.weight, layer.bias, bias)]
+    while not parameters[-1]:
+        parameters.pop()
     return graph.node(
         "SkipLayerNormalization", left, right, *parameters, domain=MICROSOFT, epsilon=layer.epsilon, name="norm"
     )

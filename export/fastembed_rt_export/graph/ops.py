@@ -83,10 +83,11 @@ class Ops:
         """Layer normalization over the last dimension."""
         return self.target.norm(self.token_graph, states, norm)
 
-    def add_norm(self, left: Value, right: Value, norm: Norm) -> Value:
-        """Layer normalization of a sum."""
+    def add_norm(self, left: Value, right: Value, norm: Norm, *, bias: Weight | None = None) -> Value:
+        """Layer normalization of a sum; a `bias` (H,) is for targets that have `add_norm`."""
         if self.target.add_norm is not None:
-            return self.target.add_norm(self.token_graph, left, right, norm)
+            return self.target.add_norm(self.token_graph, left, right, norm, bias=bias)
+        assert bias is None
         return self.norm(self.add(left, right), norm)
 
     def add(self, left: Value, right: Value) -> Value:
@@ -139,7 +140,8 @@ class Ops:
         """
         attention = self._folded(attention)
         if queries is not None:
-            return self._followed(self._attended_by_first(states, queries, attention, bias), then)
+            attention, late = self._without_output_bias(attention, then)
+            return self._followed(self._attended_by_first(states, queries, attention, bias), then, late)
         if self.target.attention_block is not None and not attention.turned:
             block = self.target.attention_block(
                 *(self.token_graph, self.tokens, states),
@@ -150,10 +152,22 @@ class Ops:
             )
             if block is not None:
                 return block
-        return self._followed(self._attended(states, attention, bias), then)
+        attention, late = self._without_output_bias(attention, then)
+        return self._followed(self._attended(states, attention, bias), then, late)
 
-    def _followed(self, states: Value, then: Residual | None) -> Value:
-        return states if then is None else self.add_norm(then.states, states, then.norm)
+    def _followed(self, states: Value, then: Residual | None, bias: Weight | None) -> Value:
+        return states if then is None else self.add_norm(then.states, states, then.norm, bias=bias)
+
+    def _parted(self, layer: Linear, then: Residual | None) -> tuple[Linear, Weight | None]:
+        """A layer without its bias, and the bias, where the normalization behind it adds one in the same pass."""
+        if then is None or then.norm.rms or self.target.add_norm is None:
+            return layer, None
+        return Linear(layer.weight), layer.bias
+
+    def _without_output_bias(self, attention: Attention, then: Residual | None) -> tuple[Attention, Weight | None]:
+        """`_parted` of the output projection."""
+        output, bias = self._parted(attention.projections.output, then)
+        return replace(attention, projections=replace(attention.projections, output=output)), bias
 
     def _folded(self, attention: Attention) -> Attention:
         """The same attention with the savings of this module's first lines in its weights; scores have scale 1."""
@@ -255,7 +269,8 @@ class Ops:
             block = self.target.feed_forward_block(self.token_graph, states, layers=layers, then=then)
             if block is not None:
                 return block
-        return self._followed(self.linear(self._wide(states, layers), layers.down), then)
+        down, late = self._parted(layers.down, then)
+        return self._followed(self.linear(self._wide(states, layers), down), then, late)
 
     def _wide(self, states: Value, layers: FeedForward) -> Value:
         """What the down projection reads."""

@@ -84,9 +84,11 @@ class Normalize(Protocol):
 
 
 class AddNorm(Protocol):
-    """The normalized sum of two states."""
+    """The normalized sum of two states and, where `bias` (H,) is one, of a bias; no bias comes with a norm by RMS."""
 
-    def __call__(self, graph: Graph, left: Value, right: Value, layer: Norm, /) -> Value: ...
+    def __call__(
+        self, graph: Graph, left: Value, right: Value, layer: Norm, /, *, bias: Weight | None = None
+    ) -> Value: ...
 
 
 class Activation(Protocol):

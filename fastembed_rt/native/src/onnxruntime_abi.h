@@ -26,7 +26,8 @@ typedef struct {
     const char *(*version)(void);
 } OrtApiBase;
 
-enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT64_TYPE = 7, BF16_TYPE = 16 }; /* ONNXTensorElementDataType */
+enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT32_TYPE = 6, INT64_TYPE = 7, FLOAT16_TYPE = 10, BF16_TYPE = 16 };
+/* ONNXTensorElementDataType */
 enum { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 enum { FAILED = 1, INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
 

@@ -66,7 +66,14 @@ static const char *type_name(int type) {
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-static size_t bytes_of(int type) { return type == INT64_TYPE ? 8 : type == FLOAT_TYPE ? 4 : type == BF16_TYPE ? 2 : 1; }
+static size_t bytes_of(int type) {
+    switch (type) {
+    case INT64_TYPE: return 8;
+    case FLOAT_TYPE: case INT32_TYPE: return 4;
+    case FLOAT16_TYPE: case BF16_TYPE: return 2;
+    default: return 1;
+    }
+}
 
 /* "int8 (16, 3)" of what came, "float32 (any, 3)" of what has to. */
 static const char *written(char *text, size_t room, int type, size_t rank, int64_t rows, int64_t columns) {

@@ -462,6 +462,16 @@ def test_without_nvidia_smi_that_is_what_is_said(installation: Path) -> None:
     assert gather().nvidia_smi == "is not installed"
 
 
+def test_operators_for_cuda_run_or_the_plain_graphs_do() -> None:
+    gpu = dataclasses.replace(HEALTHY, providers=("CUDAExecutionProvider",), gpus=("a card",))
+    assert all(finding.check != "cuda operators" for finding in diagnose(gpu))
+    runs = row(dataclasses.replace(gpu, cuda_operators=""), "cuda operators")
+    assert (runs.level, runs.what) == ("ok", "our own run (target cuda-native)")
+    fails = row(dataclasses.replace(gpu, cuda_operators="libcublasLt.so.13 does not load"), "cuda operators")
+    assert fails.level == "note"
+    assert fails.what.startswith("our own do not run: libcublasLt.so.13 does not load; the plain graphs do")
+
+
 def test_the_doctor_imports_nothing_heavy() -> None:
     code = (
         "import sys; from fastembed_rt.cli import doctor; doctor.diagnose(doctor.gather());"

@@ -25,12 +25,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "cpu": {"provider": "cpu"},
     "one thread": {"provider": "cpu", "threads": 1},
     "cuda": {"provider": "cuda"},
-    "cuda fp16": {"provider": "cuda", "precision": "fp16"},
+    "cuda fp16": {"provider": "cuda", "precision": "fp16", "target": "cuda"},
+    "cuda-native": {"provider": "cuda", "precision": "fp16"},
     "tensorrt": {"provider": "tensorrt"},
     "tensorrt portable": {"provider": "tensorrt", "target": "portable"},
     "devices": {"provider": "cpu", "device_ids": [0, 1]},
 }
-LOOSE = {"cuda fp16": 2e-3}
+LOOSE = {"cuda fp16": 2e-3, "cuda-native": 2e-3}
 MANY = [f"{text} {k}" for k in range(12) for text in TEXTS]
 
 

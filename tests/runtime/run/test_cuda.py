@@ -13,14 +13,17 @@ import numpy as np
 import onnx
 import pytest
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
+from pretended import pretended_gpus
 from tolerances import REORDERED, close
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.run import batching, cuda
+from fastembed_rt.errors import ProviderUnavailableError
+from fastembed_rt.run import batching, cuda, staging
 from fastembed_rt_export import pipeline
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.pipeline import ExportOptions
 
+__all__ = ["pretended_gpus"]
 ROOT = Path(__file__).parents[3]
 GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 
@@ -99,6 +102,95 @@ def test_token_types_of_pairs_are_filled_up_too() -> None:
     assert filled["cumulative_sequence_length"].tolist() == [0, 7, 10, 11, 12]
 
 
+@pytest.mark.usefixtures("pretended_gpus")
+@pytest.mark.parametrize("device", [0, 3])
+def test_a_device_is_named_where_it_is_not_the_first(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, device: int
+) -> None:
+    """Named, it has onnxruntime warn at every session; its default logger is told to keep quiet then, and no longer."""
+    import onnxruntime
+
+    said: list[Any] = []
+    make = onnxruntime.InferenceSession
+
+    def making(*arguments: Any, **options: Any) -> Any:
+        said.append(options["providers"][0][1].get("device_id"))
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", making)
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", said.append)
+    with EmbeddingModel(directory, provider="cuda", precision="fp32", device_ids=[device]) as model:
+        model.encode("the cat")
+    assert said == ([3, "3", 2] if device else [None])
+
+
+@pytest.mark.usefixtures("pretended_gpus")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_all_inputs_of_a_batch_go_in_one_copy_and_the_vectors_come_in_one(directory: Path, precision: str) -> None:
+    from pretended import Value
+
+    with EmbeddingModel(directory, provider="cuda", precision=precision) as model:
+        model.encode("the cat sleeps")  # captures
+        Value.copies.clear()
+        model.encode("a dog")
+        assert Value.copies == ["in", "out"]
+        many = [f"the cat sleeps {k}" for k in range(60)]
+        model.encode(many)
+        Value.copies.clear()
+        model.encode(many)
+        assert Value.copies == ["in"]  # onnxruntime writes the output to the host itself
+        assert len(model.variant.inputs) > 3
+
+
+def test_inputs_lie_one_after_the_other_where_any_kernel_can_read_them() -> None:
+    feeds: batching.Feeds = {
+        "a": np.arange(7),
+        "b": np.arange(12, dtype=np.int32).reshape(3, 4),
+        "c": np.zeros(0, np.int64),
+        "d": np.array([[True, False]]),
+    }
+    layout = staging.Layout.of(feeds)
+    assert {name: place[0] for name, place in layout.places.items()} == {"a": 0, "b": 256, "c": 512, "d": 512}
+    assert layout.size == 768
+    buffer = np.full(layout.size, 0xEE, np.uint8)
+    layout.put(feeds, buffer)
+    for name, (start, dtype, shape) in layout.places.items():
+        found = buffer[start : start + feeds[name].nbytes].view(dtype).reshape(shape)
+        np.testing.assert_array_equal(found, feeds[name])
+
+
+def test_a_copy_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Runtime:
+        cudaSetDevice = cudaHostRegister = cudaHostUnregister = staticmethod(lambda *_: 0)  # noqa: N815
+        cudaMemcpy = staticmethod(lambda *_: 700)  # noqa: N815  an illegal address
+
+    monkeypatch.setattr(staging, "_cuda_runtime", Runtime)
+    memory = staging.PinnedMemory(3)
+    value = type("Value", (), {"data_ptr": lambda self: 256, "shape": lambda self: [2, 2]})()
+    with pytest.raises(ProviderUnavailableError, match="does not copy a batch to or from device 3: 700"):
+        memory.send(memory.allocate(16).array, value, 16)
+    with pytest.raises(ProviderUnavailableError, match="700"):
+        memory.fetch(value, memory.allocate(16))
+
+
+def test_where_nothing_can_be_locked_onnxruntime_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with CUDA's libraries and no driver for them."""
+    from pretended import Value
+
+    class Runtime:
+        cudaSetDevice = staticmethod(lambda *_: 0)  # noqa: N815
+        cudaHostRegister = staticmethod(lambda *_: 35)  # noqa: N815  the driver is too old
+
+    monkeypatch.setattr(staging, "_cuda_runtime", Runtime)
+    memory = staging.PinnedMemory(0)
+    before, buffer = memory.works, memory.allocate(16)
+    assert (before, memory.works) == (True, False)
+    value = Value.ortvalue_from_shape_and_type((16,), np.uint8, "cuda", 0)
+    buffer.array[:] = np.arange(16)
+    memory.send(buffer.array, value, 4)
+    np.testing.assert_array_equal(value.array, np.arange(16))
+
+
 # With CUDA pretended
 
 
@@ -133,6 +225,7 @@ def test_sessions_bind_capture_and_replay_as_onnxruntime_wants_it(directory: Pat
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        assert "plugin EP" not in done.stderr
         *said, automatic, refused = done.stdout.splitlines()
         assert said == ["(24,) (2, 24)", "(3540, 24)", "CudaSession (1, 16) True"]
         assert automatic == "auto took cuda (the first choice)"

@@ -95,10 +95,9 @@ def test_the_provider_is_told_smallest_usual_and_largest_shapes() -> None:
 
 def test_an_engine_asks_for_its_precision_and_its_cache(directory: Path, tmp_path: Path) -> None:
     for variant in manifest.read(directory).variants:
-        settings = tensorrt.engine_settings(variant, Profile(1, 32, 8), tmp_path, 3)
+        settings = tensorrt.engine_settings(variant, Profile(1, 32, 8), tmp_path)
         assert settings["trt_fp16_enable"] == ("1" if variant.precision == "fp16" else "0")
         assert settings["trt_engine_cache_path"] == settings["trt_timing_cache_path"] == str(tmp_path)
-        assert settings["device_id"] == "3"
 
 
 def test_batches_go_to_the_engine_of_their_length_in_parts_that_fit(

@@ -1,0 +1,175 @@
+"""The cuda target with our own operators (fastembed_rt/native/src/cuda): products that end in their bias and GELU.
+
+The same weights as the stock cuda graph, whose file they are read from, and the same packed tokens; attention is
+onnxruntime's. A product is one kernel with its bias and activation, its algorithm the same for any number of rows;
+embeddings with their sum and normalization are one, as are a residual, a bias and a normalization, and the mean. A
+row's bits do not depend on its batch.
+
+GELU is the tanh form whatever the checkpoint says: the one that cuBLASLt has. One operator differs by up to 3e-4 from
+the exact form, vectors of all-MiniLM-L6-v2 by a cosine of 3e-6 at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from fastembed_rt.native.cuda import DOMAIN, TARGET
+
+from . import cpu, cuda
+from .graph import Graph, Value
+from .target import Target, Tokens
+from .weight import Linear, Norm, Weight
+
+LANES = 8  # numbers that go at once; widths are multiples of it
+WIDEST = 8192  # row of a normalization or mean
+TYPES = {"fp16": "Float16", "bf16": "BFloat16"}
+ACTIVATIONS = {**dict.fromkeys(cuda.FUSED, "gelu_tanh"), "relu": "relu"}
+
+
+def uses_them(graph: Graph) -> bool:
+    """Whether a graph has any of the operators: one of odd widths has none, and needs no other than target cuda's."""
+    return any(node.domain == DOMAIN for node in graph.nodes)
+
+
+def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
+    """A product with its bias each."""
+    return [_linear(graph, states, layer, "") for layer in layers]
+
+
+def activated(graph: Graph, states: Value, layer: Linear, *, activation: str) -> Value | None:
+    """A product, its bias and its activation; None for activations that no product ends in."""
+    known = ACTIVATIONS.get(activation)
+    return _linear(graph, states, layer, known) if known and _fits(graph, layer) else None
+
+
+def add_norm(graph: Graph, left: Value, right: Value, layer: Norm, *, bias: Weight | None = None) -> Value:
+    """Sum and normalization in one pass."""
+    if not _normalized(graph, layer):
+        return cuda.add_norm(graph, left, right, layer, bias=bias)
+    inputs = [left, right, *_parameters(graph, layer), *([] if bias is None else [graph.weight(bias)])]
+    return _node(graph, "AddNorm", inputs, "norm", **_attributes(layer), bias=int(bias is not None))
+
+
+def norm(graph: Graph, states: Value, layer: Norm) -> Value:
+    """A normalization; with the rows of tables whose sum it normalizes, where that is what it does."""
+    rows = _taken_rows(graph, states) if _normalized(graph, layer) else None
+    if rows is None:
+        return cuda.norm(graph, states, layer)
+    (table, ids), *others = sorted(rows, key=lambda row: row[1] != "input_ids")
+    kinds = [index == "token_type_ids" for _, index in others]
+    inputs = [ids, table, *(value for row in sorted(others, key=_of_types) for value in row[::-1])]
+    return _node(
+        *(graph, "EmbedNorm", [*inputs, *_parameters(graph, layer)], "norm"),
+        **_attributes(layer),
+        positions=kinds.count(False),
+        types=kinds.count(True),
+    )
+
+
+def target(precision: str) -> Target:
+    """The target in fp16 or bf16."""
+    base = cuda.target(precision)
+
+    def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
+        assert isinstance(tokens, cuda.CudaTokens)
+        width = _width(graph, states)
+        if tokens.own_pooling_mask is not None or width is None:
+            return base.pools["mean"](graph, tokens, states)
+        return _node(graph, "Mean", [states, cuda.needed(graph, cuda.BOUNDARIES)], "mean", width=width)
+
+    return replace(
+        base,
+        name=TARGET,
+        linears=linears,
+        norm=norm,
+        add_norm=add_norm,
+        activated=activated,
+        project=lambda graph, _, states, layers: linears(graph, states, layers),
+        collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
+        pools={**base.pools, "mean": pool_mean},
+    )
+
+
+def _node(graph: Graph, op: str, inputs: list[Value], name: str, **attributes: Any) -> Value:
+    (suffix,) = (TYPES[key] for key, dtype in cuda.DTYPES.items() if dtype == graph.float_type)
+    return graph.node(f"{op}{suffix}", *inputs, domain=DOMAIN, name=name, **attributes)
+
+
+def _fits(graph: Graph, layer: Linear) -> bool:
+    """Behind a pooling everything is float32, which is not ours."""
+    return graph.float_type != np.float32 and layer.in_features % LANES == 0 and layer.out_features % LANES == 0
+
+
+def _normalized(graph: Graph, layer: Norm) -> bool:
+    width = layer.weight.shape[0]
+    return graph.float_type != np.float32 and width % LANES == 0 and width <= WIDEST
+
+
+def _linear(graph: Graph, states: Value, layer: Linear, activation: str) -> Value:
+    if not _fits(graph, layer):
+        return cpu.linears(graph, states, [layer])[0]
+    inputs = [states, graph.weight(layer.weight.transposed)]
+    if layer.bias is not None:
+        inputs.append(graph.weight(layer.bias))
+    attributes: dict[str, Any] = {"in_features": layer.in_features, "out_features": layer.out_features}
+    attributes["bias"] = int(layer.bias is not None)
+    if activation:
+        attributes["activation"] = activation
+    return _node(graph, "Linear", inputs, "linear", **attributes)
+
+
+def _parameters(graph: Graph, layer: Norm) -> list[Value]:
+    return [graph.weight(weight) for weight in (layer.weight, layer.bias) if weight is not None]
+
+
+def _attributes(layer: Norm) -> dict[str, Any]:
+    width = layer.weight.shape[0]
+    return {"width": width, "epsilon": layer.epsilon, "rms": int(layer.rms), "beta": int(layer.bias is not None)}
+
+
+def _of_types(row: tuple[Value, Value]) -> bool:
+    return row[1] == "token_type_ids"
+
+
+def _taken_rows(graph: Graph, states: Value) -> list[tuple[Value, Value]] | None:
+    """Tables and the inputs that say which of their rows `states` is the sum of; None: it is something else.
+
+    The nodes that took and added them are taken out of the graph: they were its last, and nobody else reads them.
+    """
+    made_by: dict[Value, NodeProto] = {output: node for node in graph.nodes for output in node.output}
+    inputs = {entry.name for entry in graph.inputs}
+    rows: list[tuple[Value, Value]] = []
+    nodes: list[NodeProto] = []
+    waiting = [states]
+    while waiting:
+        node = made_by.get(waiting.pop())
+        if node is None or node.op_type not in ("Add", "Gather") or len(node.attribute) > 0:
+            return None
+        nodes.append(node)
+        if node.op_type == "Add":
+            waiting += node.input
+        elif node.input[0] in graph.weights and node.input[1] in inputs:
+            rows.append((node.input[0], node.input[1]))
+        else:
+            return None
+    words = [row for row in rows if row[1] == "input_ids"]
+    types = [row for row in rows if _of_types(row)]
+    last = {id(node) for node in graph.nodes[-len(nodes) :]}
+    if len(words) != 1 or len(types) > 1 or len(rows) - len(types) > 2 or {id(node) for node in nodes} != last:
+        return None
+    del graph.nodes[-len(nodes) :]
+    return rows
+
+
+def _width(graph: Graph, states: Value) -> int | None:
+    """Numbers in a row of what a normalization of ours made; None: something else made it."""
+    for node in reversed(graph.nodes):
+        if states in node.output:
+            found = [entry.i for entry in node.attribute if entry.name == "width"]
+            return found[0] if found else None
+    return None

@@ -1,0 +1,226 @@
+/* What the operators of target cuda-native do beside products: embeddings, normalizations, means; one pass each.
+ *
+ * PTX of this file is in kernels_ptx.h; `python -m fastembed_rt.native.ptx` makes it. The tests run the same source on
+ * the host (tests/cuda_stand_in). States are float16 or bfloat16, everything is added up in float32. What is computed of
+ * a row, or of a text, is the same operations in the same order wherever it lies and whatever lies beside it: the same
+ * bits in any batch.
+ */
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#else
+#include "on_host.h"
+#endif
+
+#define WARP 32
+#define LANES 0xffffffffu
+#define DEVICE static __device__ inline
+
+/* Eight numbers of 16 bits: what a thread loads and stores at once. */
+struct alignas(16) Vector {
+    unsigned pair[4];
+};
+
+struct Float16 {
+    static __device__ inline float wide(unsigned bits) { return __half2float(__ushort_as_half((unsigned short)bits)); }
+    static __device__ inline unsigned narrow(float value) { return __half_as_ushort(__float2half_rn(value)); }
+};
+
+struct BFloat16 {
+    static __device__ inline float wide(unsigned bits) { return __uint_as_float(bits << 16); }
+    /* To the nearest, ties to even; by integers, since cards before sm_80 have no instruction for it. */
+    static __device__ inline unsigned narrow(float value) {
+        unsigned bits = __float_as_uint(value);
+        return value != value ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    }
+};
+
+template <class Number>
+DEVICE void add(float *sum, Vector vector) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        sum[2 * k] += Number::wide(vector.pair[k] & 0xffffu);
+        sum[2 * k + 1] += Number::wide(vector.pair[k] >> 16);
+    }
+}
+
+template <class Number>
+DEVICE Vector narrowed(const float *from) {
+    Vector made;
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        made.pair[k] = Number::narrow(from[2 * k]) | Number::narrow(from[2 * k + 1]) << 16;
+    return made;
+}
+
+DEVICE float sum_of_warp(float value) {
+#pragma unroll
+    for (int distance = WARP / 2; distance; distance /= 2)
+        value += __shfl_xor_sync(LANES, value, distance);
+    return value;
+}
+
+/* ---- normalization ------------------------------------------------------------------------------------------------ */
+
+/* A warp has a row: lane l has vectors l, l + 32, ... of it, as floats in shared memory, which no other lane reads. Number
+ * j of a lane's vector k lies at (8 k + j) 32 + l: no two lanes meet in a bank. */
+struct Row {
+    float *own;
+    int lane, vectors; /* of 8 numbers, in the row */
+
+    __device__ inline float &at(int vector, int number) { return own[(vector / WARP * 8 + number) * WARP]; }
+};
+
+DEVICE Row row_of_warp(int vectors) {
+    extern __shared__ float scratch[];
+    Row row;
+    row.lane = (int)threadIdx.x;
+    row.vectors = vectors;
+    row.own = scratch + threadIdx.y * ((vectors + WARP - 1) / WARP * 8 * WARP) + row.lane;
+    return row;
+}
+
+/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta of the row; rms: x / sqrt(mean of squares + epsilon) * gamma.
+ * beta may be NULL. */
+template <class Number>
+DEVICE void normalize(Row row, float sum, const Vector *gamma, const Vector *beta, Vector *y, float epsilon, int rms) {
+    float count = 8.0f * (float)row.vectors, mean = rms ? 0.0f : sum_of_warp(sum) / count, squares = 0.0f;
+#pragma unroll 1
+    for (int v = row.lane; v < row.vectors; v += WARP)
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            float away = row.at(v, j) - mean;
+            squares += away * away;
+        }
+    float scale = 1.0f / sqrtf(sum_of_warp(squares) / count + epsilon);
+#pragma unroll 1
+    for (int v = row.lane; v < row.vectors; v += WARP) {
+        float weight[8] = {}, made[8] = {};
+        add<Number>(weight, gamma[v]);
+        if (beta)
+            add<Number>(made, beta[v]);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            made[j] += (row.at(v, j) - mean) * scale * weight[j];
+        y[v] = narrowed<Number>(made);
+    }
+}
+
+/* Keeps eight sums in the row; adds them up. */
+DEVICE float keep(Row row, int vector, const float *sum) {
+    float total = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        row.at(vector, j) = sum[j];
+        total += sum[j];
+    }
+    return total;
+}
+
+/* y = norm(x + skip + bias): x, skip, y (rows, 8 vectors); bias may be NULL. Blocks of 32 x threadIdx.y, a row a warp. */
+template <class Number>
+DEVICE void add_norm(const Vector *x, const Vector *skip, const Vector *bias, const Vector *gamma, const Vector *beta,
+                     Vector *y, long long rows, int vectors, float epsilon, int rms) {
+    long long place = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+    if (place >= rows)
+        return;
+    Row row = row_of_warp(vectors);
+    float sum = 0.0f;
+    x += place * vectors;
+    skip += place * vectors;
+#pragma unroll 1
+    for (int v = row.lane; v < vectors; v += WARP) {
+        float total[8] = {};
+        add<Number>(total, x[v]);
+        add<Number>(total, skip[v]);
+        if (bias)
+            add<Number>(total, bias[v]);
+        sum += keep(row, v, total);
+    }
+    normalize<Number>(row, sum, gamma, beta, y + place * vectors, epsilon, rms);
+}
+
+/* y = norm(words[id] + positions[place] + types[type]): ids, places, kinds (rows); a row that a table has not adds
+ * nothing; places with positions and kinds with types may be NULL. */
+template <class Number>
+DEVICE void embed_norm(const long long *ids, const Vector *words, long long words_rows, const long long *places,
+                       const Vector *positions, long long positions_rows, const long long *kinds, const Vector *types,
+                       long long types_rows, const Vector *gamma, const Vector *beta, Vector *y, long long rows,
+                       int vectors, float epsilon, int rms) {
+    long long token = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+    if (token >= rows)
+        return;
+    const Vector *from[3] = {};
+    const long long *index[3] = {ids, places, kinds};
+    const Vector *table[3] = {words, positions, types};
+    const long long in_table[3] = {words_rows, positions_rows, types_rows};
+#pragma unroll
+    for (int k = 0; k < 3; k++)
+        if (index[k] && index[k][token] >= 0 && index[k][token] < in_table[k])
+            from[k] = table[k] + index[k][token] * vectors;
+    Row row = row_of_warp(vectors);
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int v = row.lane; v < vectors; v += WARP) {
+        float total[8] = {};
+#pragma unroll
+        for (int k = 0; k < 3; k++)
+            if (from[k])
+                add<Number>(total, from[k][v]);
+        sum += keep(row, v, total);
+    }
+    normalize<Number>(row, sum, gamma, beta, y + token * vectors, epsilon, rms);
+}
+
+/* ---- mean --------------------------------------------------------------------------------------------------------- */
+
+enum { SIDE = 8, DEEP = 32 }; /* vectors of a row, and tokens, that a block of SIDE x DEEP takes at a time */
+
+/* y[text] = mean of the rows from starts[text] to before starts[text + 1], 0 where there are none; x (rows, 8 vectors), y
+ * (texts, 8 vectors) float. A block has SIDE vectors of one text. */
+template <class Number>
+DEVICE void mean(const Vector *x, const int *starts, float *y, int rows, int vectors) {
+    __shared__ float part[DEEP][SIDE][9]; /* one more than 8: lanes side by side meet in no bank */
+    int vector = (int)(blockIdx.y * SIDE + threadIdx.x), start = starts[blockIdx.x], stop = starts[blockIdx.x + 1];
+    start = start < 0 ? 0 : start;
+    stop = stop > rows ? rows : stop;
+    float sum[8] = {};
+    if (vector < vectors)
+        for (int token = start + (int)threadIdx.y; token < stop; token += DEEP)
+            add<Number>(sum, x[(long long)token * vectors + vector]);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        part[threadIdx.y][threadIdx.x][j] = sum[j];
+    __syncthreads();
+    if (threadIdx.y >= 8 || vector >= vectors)
+        return;
+    /* Thread (vector, number) adds up what the DEEP threads have. */
+    float total = 0.0f;
+#pragma unroll 1
+    for (int k = 0; k < DEEP; k++)
+        total += part[k][threadIdx.x][threadIdx.y];
+    y[((long long)blockIdx.x * vectors + vector) * 8 + threadIdx.y] = stop > start ? total / (float)(stop - start) : 0.0f;
+}
+
+/* ---- by their names ----------------------------------------------------------------------------------------------- */
+
+#define KERNELS(Number, suffix)                                                                                        \
+    extern "C" __global__ void fastembed_rt_add_norm_##suffix(                                                         \
+        const Vector *x, const Vector *skip, const Vector *bias, const Vector *gamma, const Vector *beta, Vector *y,   \
+        long long rows, int vectors, float epsilon, int rms) {                                                         \
+        add_norm<Number>(x, skip, bias, gamma, beta, y, rows, vectors, epsilon, rms);                                  \
+    }                                                                                                                  \
+    extern "C" __global__ void fastembed_rt_embed_norm_##suffix(                                                       \
+        const long long *ids, const Vector *words, long long words_rows, const long long *places,                      \
+        const Vector *positions, long long positions_rows, const long long *kinds, const Vector *types,                \
+        long long types_rows, const Vector *gamma, const Vector *beta, Vector *y, long long rows, int vectors,         \
+        float epsilon, int rms) {                                                                                      \
+        embed_norm<Number>(ids, words, words_rows, places, positions, positions_rows, kinds, types, types_rows, gamma, \
+                           beta, y, rows, vectors, epsilon, rms);                                                      \
+    }                                                                                                                  \
+    extern "C" __global__ void fastembed_rt_mean_##suffix(const Vector *x, const int *starts, float *y, int rows,      \
+                                                          int vectors) {                                               \
+        mean<Number>(x, starts, y, rows, vectors);                                                                     \
+    }
+
+KERNELS(Float16, float16)
+KERNELS(BFloat16, bfloat16)

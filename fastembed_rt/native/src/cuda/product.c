@@ -1,0 +1,318 @@
+#include "product.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+
+enum { KNOWN = 1024, TURNS = 3, TIMES = 8, PATTERN = 1 << 20 };
+static const float NEAR = 0.97f; /* an algorithm that is not 3 % faster is not preferred: clocks differ from run to run */
+static const float ONE = 1.0f, ZERO = 0.0f;
+
+/* ---- what is known already ---------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Shape shape;
+    LtAlgorithm algorithm;
+} Choice;
+
+static struct {
+    int device;
+    Choice choice;
+} known[KNOWN];
+static size_t known_count;
+static pthread_mutex_t knowing = PTHREAD_MUTEX_INITIALIZER;
+
+/* Under the lock. */
+static LtAlgorithm *find(int device, const Shape *shape) {
+    for (size_t k = 0; k < known_count; k++)
+        if (known[k].device == device && !memcmp(&known[k].choice.shape, shape, sizeof *shape))
+            return &known[k].choice.algorithm;
+    return NULL;
+}
+
+/* Under the lock: what is known first stays, so that all of a process's sessions have one algorithm. */
+static void learn(int device, const Choice *choice) {
+    if (find(device, &choice->shape) || known_count == KNOWN)
+        return;
+    known[known_count].device = device;
+    known[known_count++].choice = *choice;
+}
+
+/* Bytes of the choices for a device, as many as there is room for; how many there are. */
+EXPORTED size_t fastembed_rt_cuda_choices(int device, unsigned char *out, size_t room) {
+    size_t size = 0;
+    pthread_mutex_lock(&knowing);
+    for (size_t k = 0; k < known_count; k++) {
+        if (known[k].device != device)
+            continue;
+        if (size + sizeof(Choice) <= room)
+            memcpy(out + size, &known[k].choice, sizeof(Choice));
+        size += sizeof(Choice);
+    }
+    pthread_mutex_unlock(&knowing);
+    return size;
+}
+
+/* Takes such bytes for a device, of the same cuBLASLt on the same model; each is checked before it is used. */
+EXPORTED void fastembed_rt_cuda_learn(int device, const unsigned char *choices, size_t size) {
+    pthread_mutex_lock(&knowing);
+    for (size_t at = 0; at + sizeof(Choice) <= size; at += sizeof(Choice)) {
+        Choice choice;
+        memcpy(&choice, choices + at, sizeof choice);
+        learn(device, &choice);
+    }
+    pthread_mutex_unlock(&knowing);
+}
+
+/* ---- choosing ----------------------------------------------------------------------------------------------------- */
+
+/* What a choice is made with: layouts for ROWS rows and, where there is memory for it, numbers to compute with. */
+typedef struct {
+    void *x, *y;      /* layouts */
+    uint64_t memory;  /* x, w, bias, y one after the other; 0: none */
+    uint64_t at[4];
+    void *stream, *from, *to;
+} Trial;
+
+static size_t rounded(size_t size) { return (size + 255) / 256 * 256; }
+
+/* Random numbers between 0.5 and 2: those that are all alike would draw less power, and run at other clocks. */
+static int fill(uint64_t to, size_t size, int type, void *stream) {
+    uint16_t *pattern = malloc(PATTERN);
+    if (!pattern)
+        return 1;
+    uint32_t state = 1;
+    for (size_t k = 0; k < PATTERN / sizeof *pattern; k++) {
+        state = state * 1664525u + 1013904223u;
+        uint32_t high = state >> 16;
+        pattern[k] = (uint16_t)(type == LT_R_16F ? (0x3800u + (high & 0x7ffu)) | (high & 0x8000u)
+                                                 : (0x3f00u + (high & 0xffu)) | (high & 0x8000u));
+    }
+    int failed = 0;
+    for (size_t done = 0; !failed && done < size; done += PATTERN)
+        failed = driver()->copy_in(to + done, pattern, size - done < PATTERN ? size - done : PATTERN, stream);
+    failed = driver()->stream_wait(stream) || failed;
+    free(pattern);
+    return failed;
+}
+
+/* Whether candidates can be timed. Without memory, or a clock, they are not: cuBLASLt's own order decides. */
+static int prepare(Trial *trial, const Shape *shape) {
+    const Driver *cuda = driver();
+    const size_t K = (size_t)shape->inputs, N = (size_t)shape->outputs;
+    const size_t sizes[4] = {rounded(2 * ROWS * K), rounded(2 * K * N), rounded(2 * N), rounded(2 * ROWS * N)};
+    if (cuda->stream_create(&trial->stream, CU_NON_BLOCKING) || cuda->event_create(&trial->from, 0) ||
+        cuda->event_create(&trial->to, 0) ||
+        cuda->allocate(&trial->memory, sizes[0] + sizes[1] + sizes[2] + sizes[3]))
+        return 0;
+    trial->at[0] = trial->memory;
+    for (int k = 1; k < 4; k++)
+        trial->at[k] = trial->at[k - 1] + sizes[k - 1];
+    return !fill(trial->memory, sizes[0] + sizes[1] + sizes[2], shape->type, trial->stream);
+}
+
+static void clear(Trial *trial) {
+    const Driver *cuda = driver();
+    if (trial->stream) {
+        cuda->stream_wait(trial->stream);
+        cuda->stream_destroy(trial->stream);
+    }
+    if (trial->from)
+        cuda->event_destroy(trial->from);
+    if (trial->to)
+        cuda->event_destroy(trial->to);
+    if (trial->memory)
+        cuda->release(trial->memory);
+}
+
+static void *address(uint64_t from) { return (void *)(uintptr_t)from; }
+
+/* Milliseconds of TIMES products with an algorithm, the least of TURNS; negative where it does not run. */
+static float timed(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
+    const Driver *cuda = driver();
+    float best = -1.0f;
+    for (int turn = 0; turn < TURNS; turn++) {
+        float took = 0.0f;
+        int failed = cuda->event_record(trial->from, trial->stream);
+        for (int k = 0; !failed && k < TIMES; k++)
+            failed = cublaslt()->matmul(product->handle, product->desc, &ONE, address(trial->at[1]), product->weight,
+                                        address(trial->at[0]), trial->x, &ZERO, address(trial->at[3]), trial->y,
+                                        address(trial->at[3]), trial->y, algorithm, NULL, 0, trial->stream);
+        if (failed || cuda->event_record(trial->to, trial->stream) || cuda->event_wait(trial->to) ||
+            cuda->event_elapsed(&took, trial->from, trial->to))
+            return -1.0f;
+        best = best < 0.0f || took < best ? took : best;
+    }
+    return best;
+}
+
+/* Whether an algorithm splits K, though it was asked for none that does. */
+static int splits(const LtAlgorithm *algorithm) {
+    int32_t parts = 0;
+    size_t written = 0;
+    return !cublaslt()->config_get(algorithm, LT_ALGORITHM_SPLIT_K, &parts, sizeof parts, &written) &&
+           written == sizeof parts && parts > 1;
+}
+
+/* Candidates of cuBLASLt that may be taken: no workspace, no split of K, inputs at any multiple of ALIGNED. */
+static int candidates(const Product *product, const Trial *trial, LtResult *results) {
+    const Lt *lt = cublaslt();
+    const size_t workspace = 0;
+    const uint32_t reductions = 0, aligned = ALIGNED;
+    void *pref = NULL;
+    int found = 0, kept = 0;
+    int failed = lt->pref_create(&pref) || lt->pref_set(pref, LT_PREF_WORKSPACE, &workspace, sizeof workspace) ||
+                 lt->pref_set(pref, LT_PREF_REDUCTIONS, &reductions, sizeof reductions);
+    for (int k = 0; !failed && k < 4; k++)
+        failed = lt->pref_set(pref, LT_PREF_ALIGNMENT + k, &aligned, sizeof aligned);
+    failed = failed || lt->heuristic(product->handle, product->desc, product->weight, trial->x, trial->y, trial->y, pref,
+                                     CANDIDATES, results, &found);
+    if (pref)
+        lt->pref_destroy(pref);
+    for (int k = 0; !failed && k < found && k < CANDIDATES; k++)
+        if (!results[k].state && !results[k].workspace && !splits(&results[k].algorithm))
+            results[kept++] = results[k];
+    return kept;
+}
+
+/* Which algorithm the product takes; 0 where there is none. */
+static int choose(Product *product, Trial *trial) {
+    LtResult results[CANDIDATES] = {0};
+    const int timing = prepare(trial, &product->shape);
+    const void *bias = address(trial->at[2]);
+    if (timing && product->shape.epilogue & LT_EPILOGUE_BIAS &&
+        cublaslt()->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))
+        return 0;
+    const int count = candidates(product, trial, results);
+    int best = 0;
+    float least = -1.0f;
+    for (int k = 0; timing && count > 1 && k < count; k++) {
+        float took = timed(product, trial, &results[k].algorithm);
+        if (took >= 0.0f && (least < 0.0f || took < least * NEAR)) {
+            least = took;
+            best = k;
+        }
+    }
+    product->algorithm = results[best].algorithm;
+    return count > 0;
+}
+
+/* Whether an algorithm of an earlier process runs here. */
+static int runs(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
+    LtResult result = {0};
+    return !cublaslt()->check(product->handle, product->desc, product->weight, trial->x, trial->y, trial->y, algorithm,
+                              &result) &&
+           !result.state && !result.workspace;
+}
+
+static int make(Product *product, Trial *trial) {
+    const Lt *lt = cublaslt();
+    const Shape *shape = &product->shape;
+    const int32_t type = shape->type;
+    const uint32_t epilogue = (uint32_t)shape->epilogue;
+    const void *bias = (const void *)(uintptr_t)256; /* some address: it is not read before a product runs */
+    /* In rows, y = x w; cuBLASLt has columns: y' = w' x'. */
+    if (lt->desc_create(&product->desc, LT_COMPUTE_32F, LT_R_32F) ||
+        lt->desc_set(product->desc, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue) ||
+        (shape->epilogue & LT_EPILOGUE_BIAS &&
+         (lt->desc_set(product->desc, LT_DESC_BIAS_DATA_TYPE, &type, sizeof type) ||
+          lt->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))) ||
+        lt->layout_create(&product->weight, type, (uint64_t)shape->outputs, (uint64_t)shape->inputs, shape->outputs) ||
+        lt->layout_create(&trial->x, type, (uint64_t)shape->inputs, ROWS, shape->inputs) ||
+        lt->layout_create(&trial->y, type, (uint64_t)shape->outputs, ROWS, shape->outputs))
+        return 0;
+    return 1;
+}
+
+OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
+    Trial trial = {0};
+    const int device = current_device();
+    out->shape = shape;
+    out->handle = device < 0 ? NULL : handle_of(device);
+    if (!out->handle)
+        return refusal(node, "cuBLASLt does not start on this device");
+    /* Another session of this process may be capturing, which forbids others what is done here. */
+    int mode = CU_CAPTURE_RELAXED;
+    const int exchanged = !driver()->capture_mode(&mode);
+    int found = make(out, &trial);
+    if (found) {
+        pthread_mutex_lock(&knowing); /* one that times at a time */
+        LtAlgorithm *earlier = find(device, &shape);
+        if (earlier && runs(out, &trial, earlier)) {
+            out->algorithm = *earlier;
+        } else {
+            found = choose(out, &trial);
+            const Choice choice = {shape, out->algorithm};
+            if (found && earlier)
+                *earlier = choice.algorithm;
+            else if (found)
+                learn(device, &choice);
+        }
+        pthread_mutex_unlock(&knowing);
+    }
+    clear(&trial);
+    if (exchanged)
+        driver()->capture_mode(&mode);
+    if (trial.x)
+        cublaslt()->layout_destroy(trial.x);
+    if (trial.y)
+        cublaslt()->layout_destroy(trial.y);
+    if (found)
+        return NULL;
+    destroy_product(out);
+    return refusal(node, "cuBLASLt %zu has no product of %lld inputs and %lld outputs in type %d, epilogue %d, for this "
+                         "device", cublaslt()->version(), (long long)shape.inputs, (long long)shape.outputs,
+                   (int)shape.type, (int)shape.epilogue);
+}
+
+void destroy_product(Product *product) {
+    if (product->desc)
+        cublaslt()->desc_destroy(product->desc);
+    if (product->weight)
+        cublaslt()->layout_destroy(product->weight);
+    product->desc = product->weight = NULL;
+}
+
+/* Tells desc where the bias lies; once, since calls side by side read it. */
+static OrtStatus *take_bias(const Node *node, Product *product, const void *bias) {
+    static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
+    OrtStatus *error = NULL;
+    if (__atomic_load_n(&product->bias, __ATOMIC_ACQUIRE) == bias)
+        return NULL;
+    pthread_mutex_lock(&taking);
+    if (product->bias == bias)
+        ; /* another call was first */
+    else if (product->bias)
+        error = refusal(node, "the bias lies elsewhere than in the call before, and has to be a constant");
+    else if (cublaslt()->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))
+        error = refusal(node, "cuBLASLt does not take the bias");
+    else
+        __atomic_store_n(&product->bias, bias, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&taking);
+    return error;
+}
+
+OrtStatus *run_product(const Node *node, Product *product, const void *x, const void *w, const void *bias, void *y,
+                       int64_t rows, void *stream) {
+    const Lt *lt = cublaslt();
+    const Shape *shape = &product->shape;
+    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)bias | (uintptr_t)y) % ALIGNED)
+        return refusal(node, "a tensor does not lie at a multiple of %d bytes", ALIGNED);
+    OrtStatus *error = bias ? take_bias(node, product, bias) : NULL;
+    if (error)
+        return error;
+    void *in = NULL, *out = NULL;
+    int status = lt->layout_create(&in, shape->type, (uint64_t)shape->inputs, (uint64_t)rows, shape->inputs);
+    if (!status)
+        status = lt->layout_create(&out, shape->type, (uint64_t)shape->outputs, (uint64_t)rows, shape->outputs);
+    if (!status)
+        status = lt->matmul(product->handle, product->desc, &ONE, w, product->weight, x, in, &ZERO, y, out, y, out,
+                            &product->algorithm, NULL, 0, stream);
+    if (in)
+        lt->layout_destroy(in);
+    if (out)
+        lt->layout_destroy(out);
+    return status ? refusal(node, "cuBLASLt fails with status %d for %lld rows", status, (long long)rows) : NULL;
+}

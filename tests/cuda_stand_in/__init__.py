@@ -1,0 +1,48 @@
+"""cuBLASLt and the CUDA driver in one library that computes on the host: the operators for CUDA run without a card.
+
+Products are plain loops with algorithms that add up in different orders; kernels are those of kernels.cu, compiled by
+g++ (on_host.h). The operators belong to the CPU's provider then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+from fastembed_rt.native import build as build_module
+
+HERE = Path(__file__).parent
+NAME = "stand_in.so"
+
+
+def build(into: Path, kernels: Path) -> Path:
+    """Compile the library into a directory, with the kernels of this source; its path."""
+    source = kernels.read_text(encoding="utf-8")
+    # Dynamic shared memory is of a size that only a launch knows.
+    unsized = "extern __shared__ float scratch[];"
+    assert unsized in source
+    (into / "kernels_on_host.inc").write_text(source.replace(unsized, "float *scratch = dynamic_shared;"))
+    flags = ["-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{into}", f"-I{HERE}"]
+    c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
+    subprocess.run(["gcc", "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
+    subprocess.run(["g++", "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)
+    subprocess.run(["g++", "-shared", "-o", str(library), str(c), str(cpp), "-lm"], check=True)
+    return library
+
+
+def names(table: str) -> list[str]:
+    """The functions that the operators look for: of lt_names or cuda_names in libraries.c."""
+    text = (build_module.SOURCES / "cuda" / "libraries.c").read_text(encoding="utf-8")
+    found = re.search(rf"{table}\[\] = \{{(.*?)\}};", text, re.DOTALL)
+    assert found is not None
+    return re.findall(r'"(\w+)"', found[1])
+
+
+def functions(library: Path) -> ctypes.CDLL:
+    """What tests set and ask: stand_in_*; the same object that the operators have open."""
+    found = ctypes.CDLL(str(library))
+    found.stand_in_set_cost.argtypes = [ctypes.c_int, ctypes.c_double]
+    found.stand_in_products.restype = ctypes.c_long
+    return found

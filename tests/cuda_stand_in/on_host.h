@@ -1,0 +1,42 @@
+/* As much of CUDA C++ as kernels.cu uses, for g++: a block's threads are contexts that take turns, and change at shuffles
+ * and barriers. */
+#ifndef ON_HOST_H
+#define ON_HOST_H
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __device__
+#define __global__
+/* Memory of a block: all blocks run one after the other on one system thread. */
+#define __shared__ static thread_local
+
+struct Index {
+    unsigned x, y, z;
+};
+extern thread_local Index threadIdx, blockIdx, blockDim;
+extern thread_local float *dynamic_shared;
+
+extern "C" float stand_in_from_half(uint16_t bits);
+extern "C" uint16_t stand_in_to_half(float value);
+float shuffled(float value, unsigned lanes, int mask);
+void barrier();
+
+typedef uint16_t __half_bits;
+static inline uint16_t __ushort_as_half(unsigned short bits) { return bits; }
+static inline unsigned __half_as_ushort(uint16_t half) { return half; }
+static inline float __half2float(uint16_t half) { return stand_in_from_half(half); }
+static inline uint16_t __float2half_rn(float value) { return stand_in_to_half(value); }
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+static inline float __shfl_xor_sync(unsigned lanes, float value, int mask) { return shuffled(value, lanes, mask); }
+static inline void __syncthreads() { barrier(); }
+#endif
