@@ -51,6 +51,7 @@ class Plan:
     on_null: str
     lists: str | None
     find: Find | None
+    files: tuple[str, ...]  # of the directory that the model reads
 
 
 def plan(
@@ -72,13 +73,12 @@ def plan(
                 f"{', '.join(sorted(options))}: the model is open already; give these options to its constructor, "
                 "or name its directory instead of the model"
             )
-        ticket, whole = travel.ticket(model), model._opened.whole
+        ticket, found = travel.ticket(model), model._opened
     else:
         kind, given = _class_of(model, options)
         ticket, found = travel.unloaded(kind, model, **given)
-        whole = found.whole
     source = Source(path_or_name=ticket.path, **ticket.options)
-    facts = of_route(whole, source.route)
+    facts = of_route(found.whole, source.route)
     if role not in METHODS[facts.task]:
         known = "none" if facts.task == RERANKING else ", ".join(ROLES)
         raise InvalidInputError(f"role {role!r} is not one of a model for {facts.task}; known: {known}")
@@ -105,6 +105,7 @@ def plan(
         on_null=on_null,
         lists=lists,
         find=find,
+        files=(manifest.MANIFEST_FILE, *found.files.names),
     )
 
 
