@@ -28,6 +28,7 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
+    scale: errors hub machine manifest models system text vectors
     server: errors hub manifest models run system text vectors
     __init__: errors models run
     cli: cache errors files hub machine manifest models native precisions run server system vectors
@@ -55,6 +56,7 @@ LAYERS = {
     """,
     "benchmarks": """
     errors demo gpu
+    nodes: errors
     data report inside: errors
     precision: data errors report
     compare: data errors report

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -22,6 +22,7 @@ from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseM
 from fastembed_rt.errors import IntegrityError, InvalidInputError, InvalidTypeError, ModelNotFoundError
 from fastembed_rt.models import base, shared
 from fastembed_rt.scale import Embed, granted
+from fastembed_rt.scale.outputs import MOST, Dense, Sparse
 
 TEXTS = ["a dog runs quickly under the old tree!", "the house is red", "", "a cat sleeps. the river, the light", "new"]
 IDS = [3, 1, 4, 1, 5]
@@ -107,7 +108,7 @@ def test_what_was_there_is_passed_on_and_numbers_are_not_copied(dense: Path) -> 
     assert embed(frame).index.tolist() == frame.index.tolist()
     vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
     for fixed in (True, False):
-        found = embed._plan.output.__class__(4).column(pa, vectors, fixed=fixed)
+        found = Dense(4).column(pa, vectors, fixed=fixed)
         assert found.flatten().buffers()[1].address == vectors.ctypes.data
         assert found.to_pylist() == vectors.tolist()
     views = embed(BATCHES["lists"]())["embedding"]
@@ -183,7 +184,7 @@ def test_roles_options_and_forms_of_the_vectors(dense: Path) -> None:
             (Embed(model, encode={"precision": "ubinary"}), model.encode(TEXTS, precision="ubinary")),
         ]
         given = model.encode(TEXTS)
-        options = {"precision": "int8", "calibration_embeddings": given}
+        options: dict[str, Any] = {"precision": "int8", "calibration_embeddings": given}
         pairs.append((Embed(model, encode=options), model.encode(TEXTS, **options)))
         for embed, wanted in pairs:
             made = pickle.loads(pickle.dumps(embed))(table)["embedding"]
@@ -282,6 +283,17 @@ def test_what_cannot_be_is_said_where_it_is_made(dense: Path, tmp_path: Path) ->
         Embed(model, threads=1)
     with pytest.raises(InvalidTypeError, match="model is int"):
         Embed(3)  # type: ignore[arg-type]
+
+
+def test_more_numbers_than_an_array_of_arrow_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert np.iinfo(np.int32).max == MOST
+    from fastembed_rt.scale import outputs
+
+    monkeypatch.setattr(outputs, "MOST", 11)
+    with pytest.raises(InvalidInputError, match="a batch of 3 rows gives 12 numbers, and an Arrow list array holds 11"):
+        Dense(4).column(pa, np.zeros((3, 4), np.float32), fixed=False)
+    assert len(Dense(4).column(pa, np.zeros((3, 4), np.float32), fixed=True)) == 3
+    assert len(Sparse().column(pa, [], fixed=False)) == 0
 
 
 # --- travel -----------------------------------------------------------------------------------------------------------
@@ -404,6 +416,17 @@ def test_threads_of_the_model_are_asked_for_or_granted(
     assert Embed(dense, threads=2).model.threads == 2
     assert Embed(dense).replaced(threads=1).model.threads == 1
     assert opened == [3, 2, 1]
+
+
+def test_the_page_begins_with_a_block_that_runs(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is below runs in tests/scale."""
+    page = (Path(__file__).parents[3] / "docs/scale.md").read_text(encoding="utf-8")
+    (tmp_path / "my-model").symlink_to(dense)
+    monkeypatch.chdir(tmp_path)
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    assert capsys.readouterr().out.startswith("fixed_size_list<")
 
 
 def test_no_engine_is_imported(run_script: Any) -> None:
