@@ -53,7 +53,9 @@ class EmbedHandler(base.ModelHandler):  # type: ignore[misc]
         if isinstance(batch[0], str):
             columns: list[list[Any]] = [list(batch)]
         else:
-            columns = [[element[name] for element in batch] for name in model.columns]
+            columns = [
+                [element[name] for element in batch] for name in self._embed.columns
+            ]  # a shared model is a proxy with methods alone
         results = model.results(*columns)
         return [base.PredictionResult(*pair, "fastembed_rt") for pair in zip(batch, results, strict=True)]
 

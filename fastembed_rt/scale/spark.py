@@ -42,7 +42,7 @@ def apply(frame: Any, embed: Embed, *, profile: Any = None) -> Any:
     process with its own model. Rows a batch: spark.sql.execution.arrow.maxRecordsPerBatch.
 
     Args:
-        frame: of Spark or Spark Connect, with the columns of texts.
+        frame: with the columns of texts.
         embed: what to add. Its lists are plain ones: Spark has no others.
         profile: a ResourceProfile, for a stage with other CPUs or with GPUs.
     """
