@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ def send(session: Any, embed: Embed) -> Embed:
     """Have Spark bring the model's files to its executors (`addArtifacts`), where no path or hub does."""
     archive = packed(embed)
     name = f"fastembed-rt-{archive.key}"
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-") as scratch:
-        file = Path(scratch) / f"{name}.tar"
-        file.write_bytes(archive.content)
-        session.addArtifacts(f"{file}#{name}", archive=True)
+    # The driver hands it out as long as it lives: executors may join late.
+    scratch = tempfile.TemporaryDirectory(prefix="fastembed-rt-", ignore_cleanup_errors=True)
+    atexit.register(scratch.cleanup)
+    file = Path(scratch.name) / f"{name}.tar"
+    file.write_bytes(archive.content)
+    session.addArtifacts(f"{file}#{name}", archive=True)
     return embed.replaced(find=Artifact(name))
 
 
