@@ -149,8 +149,10 @@ class Plan:
             raise InvalidInputError(f"{label}: its columns are not of the first input's types ({error})") from error
 
 
-def infer(rows: Iterable[Mapping[str, Any]], label: str) -> Any:
+def infer(rows: Iterable[Mapping[str, Any]], label: str, text: str = "") -> Any:
     """The schema of a sample of objects: columns in the order in which they are met.
+
+    A column `text` that has any string is one of strings: other values there are faults of their rows.
 
     Raises:
         InvalidInputError: a column with values of several types.
@@ -161,8 +163,11 @@ def infer(rows: Iterable[Mapping[str, Any]], label: str) -> Any:
     fields = []
     for name in names:
         values = [row.get(name) for row in sample]
+        if name == text and any(isinstance(value, str) for value in values):
+            fields.append((name, pyarrow.string()))
+            continue
         try:
-            kind = pyarrow.array(values).type
+            kind = pyarrow.array([value for value in values if not _has_half_pair(value)]).type
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
             kinds = sorted({type(value).__name__ for value in values if value is not None})
             raise InvalidInputError(
@@ -171,6 +176,11 @@ def infer(rows: Iterable[Mapping[str, Any]], label: str) -> Any:
             ) from error
         fields.append((name, _known_type(kind)))
     return pyarrow.schema(fields)
+
+
+def _has_half_pair(value: Any) -> bool:
+    """Whether a string has no UTF-8: that is a fault of its row."""
+    return isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _known_type(kind: Any) -> Any:

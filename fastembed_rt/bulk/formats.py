@@ -29,14 +29,13 @@ class Layout(Protocol):
 def with_vectors(table: Any, layout: Layout, values: Sequence[Any], absent: Sequence[bool], fingerprint: str) -> Any:
     """The table with the vectors' columns behind its own; null where `absent`, whose values stand in `values` too."""
     pyarrow = arrow()
-    names = [name for name, _ in layout.fields(pyarrow)]
-    columns = layout.columns(pyarrow, values) if len(values) else [pyarrow.array([], kind) for _, kind in layout.fields(pyarrow)]
+    fields = layout.fields(pyarrow)
+    columns = layout.columns(pyarrow, values) if len(values) else [pyarrow.array([], kind) for _, kind in fields]
     if any(absent):
         keep = pyarrow.array([None if gone else k for k, gone in enumerate(absent)], pyarrow.int64())
         columns = [column.take(keep) for column in columns]
-    for name, column in zip(names, columns, strict=True):
-        table = table.append_column(name, column)
-    return table.replace_schema_metadata({FINGERPRINT_KEY: fingerprint})
+    schema = pyarrow.schema([*table.schema, *fields], metadata={FINGERPRINT_KEY: fingerprint})
+    return pyarrow.Table.from_arrays([*table.columns, *columns], schema=schema)
 
 
 def check_names(columns: Sequence[str], layout: Layout) -> None:

@@ -56,8 +56,9 @@ class _Growing:
         """The part."""
         # A copy: slices share buffers with their neighbours, whose bytes an Arrow file would have at its ends.
         pyarrow = arrow()
-        table = pyarrow.concat_tables(self.tables).take(pyarrow.array(range(len(self.texts)), pyarrow.int64()))
-        table = table.combine_chunks()
+        table = pyarrow.concat_tables(self.tables)
+        if table.num_columns:
+            table = table.take(pyarrow.array(range(len(self.texts)), pyarrow.int64())).combine_chunks()
         stop = self.start + len(self.texts)
         return Part(self.number, self.start, stop, table, self.texts, self.faults, self.origins)
 

@@ -45,28 +45,33 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
         InvalidInputError: see `Plan.of`, or an input that cannot be read.
     """
     check_encoding(dialect)
-    first = sources[0]
-    if first.format in DATABASES:
-        schema, sampled = queries.schema(first, dialect.sql, SAMPLE)
-    elif first.format in COLUMNAR:
-        schema, sampled = _columnar_schema(first), False
-    else:
-        piece = Piece(source=first, start=0, stop=first.size)
-        with contents(piece, Meter()) as stream:
-            if first.format in ("csv", "tsv"):
-                names = _header(csv_rows(stream, piece, dialect), first.name)
-                schema, sampled = arrow().schema([(name, arrow().string()) for name in names]), False
-            elif first.format == "txt":
-                schema, sampled = arrow().schema([(template.names[0], arrow().string())]), False
-            else:
-                rows = OBJECTS[first.format](stream, piece, dialect, template.names[0])
-                sample = (row for row in itertools.islice(rows, SAMPLE) if not isinstance(row, Fault))
-                schema, sampled = infer(sample, first.name), True
-    if first.format == "txt" and chosen is not None and set(chosen) - set(schema.names):
+    if sources[0].format == "txt" and chosen is not None and set(chosen) - set(template.names):
         raise InvalidInputError("txt has one text a line and no columns for --columns; use jsonl, csv or parquet")
-    if not schema.names:
-        raise InvalidInputError(f"{first.name} has no rows, so that its columns are not known; leave it out")
-    return Plan.of(schema, template, chosen, sampled=sampled, label=first.name)
+    for source in sources:
+        schema, sampled = _schema(source, template, dialect)
+        if schema.names:
+            return Plan.of(schema, template, chosen, sampled=sampled, label=source.name)
+    nothing = arrow().schema([(name, arrow().string()) for name in template.names])  # no file has a row
+    return Plan.of(nothing, template, None, sampled=False, label=sources[0].name)
+
+
+def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, bool]:
+    """Columns of a file, and whether its first rows decided them; none where there is no row to tell."""
+    pyarrow = arrow()
+    if source.format in DATABASES:
+        return queries.schema(source, dialect.sql, SAMPLE)
+    if source.format in COLUMNAR:
+        return _columnar_schema(source), False
+    piece = Piece(source=source, start=0, stop=source.size)
+    with contents(piece, Meter()) as stream:
+        if source.format in ("csv", "tsv"):
+            names = _header(csv_rows(stream, piece, dialect), source.name)
+            return pyarrow.schema([(name, pyarrow.string()) for name in names]), False
+        if source.format == "txt":
+            return pyarrow.schema([(template.names[0], pyarrow.string())]), False
+        rows = OBJECTS[source.format](stream, piece, dialect, template.names[0])
+        sample = (row for row in itertools.islice(rows, SAMPLE) if not isinstance(row, Fault))
+        return infer(sample, source.name, template.pattern if template.plain else ""), True
 
 
 def read(pieces: Sequence[Piece], wanted: Plan, dialect: Dialect, skip: Skip, meter: Meter) -> Iterator[Block]:

@@ -265,7 +265,7 @@ class Run:
             found[k] = vector
         (left_out if options.on_error == SKIP else absent).update(faults)
         rows = [k for k in range(len(found)) if k not in left_out]
-        table = part.table if not left_out else part.table.take(rows)
+        table = part.table.take(rows) if left_out and part.table.num_columns else part.table
         self.watch.counts.rows += len(part.texts)
         self.watch.counts.rejected += len(faults)
         rejects = [self._reject(part, k, faults[k]) for k in sorted(faults)]

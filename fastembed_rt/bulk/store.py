@@ -77,12 +77,19 @@ class Store(Protocol):
 
 
 def open_store(root: str) -> Store:
-    """The store under a path or a URL."""
+    """The store under a path or a URL.
+
+    Raises:
+        InvalidInputError: a path that leads to a file.
+        MissingDependencyError: a URL whose package is missing.
+    """
     if is_url(root):
         system, path = filesystem(root)
         if "file" not in _protocols(system):
             return ObjectStore(system, path, root)
         root = path
+    if Path(root).exists() and not Path(root).is_dir():
+        raise InvalidInputError(f"{root} is not a directory; name one for the parts")
     return Directory(Path(root))
 
 
@@ -137,8 +144,6 @@ class Directory:
                 return sorted(entry.name for entry in entries if entry.is_file() == files)
         except FileNotFoundError:
             return []
-        except NotADirectoryError:
-            raise InvalidInputError(f"{self.root} is not a directory; name one") from None
 
     def remove(self, name: str) -> None:  # noqa: D102
         path = self.path / name
