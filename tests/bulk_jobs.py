@@ -39,7 +39,7 @@ class Counting:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, texts: list[str]) -> tuple[Sequence[Any], Sequence[int]]:
+    def __call__(self, texts: list[str]) -> tuple[Any, Sequence[int]]:
         for k, text in enumerate(texts):
             if text == BAD:
                 raise InvalidInputError(f"text {k} is {BAD}")
@@ -91,10 +91,10 @@ def table(directory: Path) -> Any:
     import pyarrow
     from pyarrow import parquet
 
-    found = []
-    for path in sorted(directory.glob("part-*")):
-        found.append(parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.ipc.open_file(path).read_all())
-    return pyarrow.concat_tables(found)
+    def read(path: Path) -> Any:
+        return parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.ipc.open_file(path).read_all()
+
+    return pyarrow.concat_tables([read(path) for path in sorted(directory.glob("part-*"))])
 
 
 def vectors(directory: Path) -> npt.NDArray[np.float32]:

@@ -42,11 +42,15 @@ class Cache:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT)")
-            self._database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
+            )
             self._database.execute("INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (fingerprint,))
             (found,) = self._database.execute("SELECT fingerprint FROM about").fetchone()
         except (OSError, sqlite3.Error) as error:
-            raise InvalidInputError(f"--cache {folder}: {error}; name another directory, or remove {path.name}") from error
+            raise InvalidInputError(
+                f"--cache {folder}: {error}; name another directory, or remove {path.name}"
+            ) from error
         if found != fingerprint:
             raise InvalidInputError(f"--cache: {path} holds vectors of {found}, these would be {fingerprint}")
 

@@ -23,14 +23,27 @@ GAP = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
 # Normalizers that change no more than a letter and what is joined to it.
-LOCAL = {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Precompiled", "Nmt", "Prepend"}
+LOCAL = {
+    "BertNormalizer",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Lowercase",
+    "StripAccents",
+    "Strip",
+    "Precompiled",
+    "Nmt",
+    "Prepend",
+}
 # Pre-tokenizers that split at white space, so that no token has letters of two words.
 SPLITTING = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"}
 # Regular expressions of GPT-2 and its successors: a word takes the space before it and nothing of the word before that.
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+_WORD, _REST = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+WORDS = tuple(_WORD + digits + _REST for digits in (r"\p{N}{1,3}", r"\p{N}"))
 
 
 def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | None:

@@ -19,7 +19,7 @@ REMEMBERED = 48 << 20  # bytes of vectors of texts that may come again
 class Encoder:
     """A model's side of a job."""
 
-    encode: Callable[[list[str]], tuple[Sequence[Any], Sequence[int]]]  # vectors, and the tokens of each text
+    encode: Callable[[list[str]], tuple[Any, Sequence[int]]]  # vectors, and the tokens of each text
     layout: Layout
     fingerprint: str
     width: int = 0  # numbers of a vector; 0 where texts have several
@@ -176,7 +176,7 @@ class Encoding:
             return left[0] + right[0], refused, left[2] + right[2]
         refused = {}
         made = list(vectors)
-        if self.encoder.width and np.dtype(self.encoder.dtype).kind == "f" and len(made):
+        if self.encoder.width and np.dtype(self.encoder.dtype).kind == "f" and made:
             for k in np.flatnonzero(~np.isfinite(np.asarray(vectors)).all(axis=1)).tolist():
                 refused[k] = "its vector is not finite; take another precision"
                 made[k] = None

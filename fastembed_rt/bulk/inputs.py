@@ -97,7 +97,7 @@ def _expanded(name: str, given_format: str | None) -> Iterator[Source]:
     elif path.exists():
         yield _source(name, given_format, path.stat().st_size)
     elif glob.has_magic(name):
-        matched = sorted(match for match in glob.glob(name, recursive=True) if Path(match).is_file())
+        matched = sorted(found for found in glob.glob(name, recursive=True) if Path(found).is_file())  # noqa: PTH207
         if not matched:
             raise InvalidInputError(f"no file matches {name}")
         for match in matched:
@@ -132,7 +132,9 @@ def _in_directory(path: Path, given_format: str | None) -> Iterator[Source]:
         yield from _dataset(path)
         return
     found = sorted(
-        str(entry) for entry in path.rglob("*") if entry.is_file() and _known(str(entry.relative_to(path)), given_format)
+        str(entry)
+        for entry in path.rglob("*")
+        if entry.is_file() and _known(str(entry.relative_to(path)), given_format)
     )
     if not found:
         raise InvalidInputError(f"the directory {path} has no file with one of {', '.join(ENDINGS)}")
@@ -191,12 +193,12 @@ def identities(sources: list[Source]) -> list[dict[str, Any]]:
 
 def _told_by(source: Source, *, whole: bool) -> dict[str, Any]:
     if is_url(source.name):
-        system, path = filesystem(source.name)
+        system, place = filesystem(source.name)
         if not whole:
-            info = system.info(path)
+            info = system.info(place)
             said = {key: str(info[key]) for key in ("ETag", "etag", "VersionId", "md5Hash", "mtime") if key in info}
             return said or {"modified": str(info.get("LastModified") or info.get("created"))}
-        with system.open(path, "rb") as stream:
+        with system.open(place, "rb") as stream:
             return {"sha256": hashlib.sha256(stream.read()).hexdigest()}
     path = Path(source.name)
     with path.open("rb") as stream:

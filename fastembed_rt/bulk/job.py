@@ -255,7 +255,9 @@ def clear(store: Store, rank: int, world: int) -> None:
 
 def reject_lines(rejects: list[dict[str, Any]]) -> bytes:
     """Rows without a vector, one a line."""
-    return b"".join(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" for entry in rejects)
+    return b"".join(
+        json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" for entry in rejects
+    )
 
 
 def rank_folders(store: Store) -> Iterator[tuple[int, int]]:

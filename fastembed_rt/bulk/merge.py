@@ -32,7 +32,9 @@ def merge(stores: Sequence[Store], target: Store | None = None) -> tuple[list[Jo
     for store in stores:
         for rank, made, records in _ranks(store):
             if rank in found:
-                raise InvalidInputError(f"rank {rank} is in {found[rank][0].root} and in {store.root}; name one of them")
+                raise InvalidInputError(
+                    f"rank {rank} is in {found[rank][0].root} and in {store.root}; name one of them"
+                )
             found[rank] = (store, made, records)
     if not found:
         raise InvalidInputError(f"{', '.join(store.root for store in stores)}: there is no job; see embed --shards")
@@ -68,7 +70,7 @@ def _ranks(store: Store) -> list[tuple[int, Job, list[PartRecord]]]:
         for number in range(done):
             if not progressed.is_sound(records[number]):
                 raise InvalidInputError(
-                    f"{records[number].file} in {store.root} is damaged; run rank {rank} with --resume, which makes it anew"
+                    f"{records[number].file} in {store.root} is damaged; resume rank {rank}, which makes it anew"
                 )
         made.append((rank, begun, [records[number] for number in range(done)]))
     return made
@@ -78,7 +80,9 @@ def _check_sound(store: Store, complete: job.Complete) -> None:
     for made in complete.jobs:
         if damaged := complete.damaged(store, made.rank):
             name = complete.parts[made.rank][damaged[0]].file
-            raise InvalidInputError(f"{name} in {store.root} is damaged; run the job with --resume, which makes it anew")
+            raise InvalidInputError(
+                f"{name} in {store.root} is damaged; run the job with --resume, which makes it anew"
+            )
 
 
 def _bring(ranks: Sequence[tuple[Store, Job, list[PartRecord]]], target: Store) -> None:

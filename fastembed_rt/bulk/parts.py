@@ -26,7 +26,9 @@ class Part:
     table: Any  # pyarrow.Table
     texts: list[str | None]
     faults: dict[int, str] = field(default_factory=dict)  # why rows could not be read, by place
-    origins: list[tuple[int, str, int]] = field(default_factory=list)  # from which place on: the file, and its row there
+    origins: list[tuple[int, str, int]] = field(
+        default_factory=list
+    )  # from which place on: the file, and its row there
 
     def origin(self, place: int) -> tuple[str, int]:
         """The file of a row, and its number there, from 1."""

@@ -124,7 +124,13 @@ class Telling:
     """Tells of a watch until its block ends."""
 
     def __init__(
-        self, watch: Watch, *, quiet: bool = False, every: float = EVERY, file: Path | None = None, out: TextIO | None = None
+        self,
+        watch: Watch,
+        *,
+        quiet: bool = False,
+        every: float = EVERY,
+        file: Path | None = None,
+        out: TextIO | None = None,
     ) -> None:
         self._watch, self._every, self._file = watch, every, file
         self._out = sys.stderr if out is None else out

@@ -31,7 +31,9 @@ def check(source: Source, sql: str | None) -> str:
     if sql is None:
         raise InvalidInputError(f"{source.name} is a database; pass --sql 'SELECT ... ORDER BY ...'")
     if not re.search(r"\border\s+by\b", sql, re.IGNORECASE):
-        raise InvalidInputError("--sql has no ORDER BY, so that its rows may come in another order the next time; add it")
+        raise InvalidInputError(
+            "--sql has no ORDER BY, so that its rows may come in another order the next time; add it"
+        )
     return sql
 
 
@@ -44,7 +46,9 @@ def schema(source: Source, sql: str | None, sample: int) -> tuple[Any, bool]:
     with _sqlite(source) as connection, _asked(source):
         cursor = connection.execute(query)
         names = _names(cursor, source)
-        return infer((dict(zip(names, row, strict=True)) for row in itertools.islice(cursor, sample)), source.name), True
+        return infer(
+            (dict(zip(names, row, strict=True)) for row in itertools.islice(cursor, sample)), source.name
+        ), True
 
 
 def blocks(source: Source, sql: str | None, wanted: Plan, skip: Skip) -> Iterator[Block]:

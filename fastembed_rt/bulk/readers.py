@@ -1,4 +1,4 @@
-"""Rows of files, block by block: what a format has no types for is as its first rows are; a bad row is a fault of its own.
+"""Rows of files, block by block; a bad row is a fault of its own, and leaves the others as they are.
 
 Parquet and Arrow are pyarrow's to read. Lines of JSON and CSV are read here one by one, since pyarrow's readers give up
 a whole file for one bad line.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import InvalidInputError
-from . import queries
+from . import json_array, queries
 from .columns import SAMPLE, Plan, Template, infer, table_of
 from .extras import arrow, required
 from .inputs import COLUMNAR, DATABASES, Piece, Source
@@ -23,7 +23,7 @@ from .rows import BLOCK_ROWS, Block, Fault, Skip
 from .streams import UTF8_BOM, Meter, contents, lines, raw
 
 CSV_FIELD_LIMIT = 2**31 - 1  # the largest that every platform takes; csv's own 128 KB is less than a long document
-JSON_PIECE = 1 << 20
+WIDE_PIECE = 1 << 20  # bytes
 Row = Mapping[str, Any] | Fault
 
 
@@ -155,59 +155,9 @@ def jsonl_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> I
 
 
 def json_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> Iterator[Row]:
-    """Strings or objects of one array, as they come; the array itself is never in memory.
-
-    Raises:
-        InvalidInputError: no array, or one that is damaged: what follows cannot be found then.
-    """
-    decode = codecs.getincrementaldecoder(dialect.encoding)(dialect.decode_errors).decode
-    parse = json.JSONDecoder().raw_decode
-    text, at, ended, opened, last = "", 0, False, False, False
-
-    def more() -> bool:
-        nonlocal text, at, ended
-        if ended:
-            return False
-        # As much as is waiting already: an element of any length is parsed a few times only.
-        found = stream.read(max(JSON_PIECE, len(text) - at))
-        ended = not found
-        try:
-            text, at = text[at:] + decode(found, ended), 0
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(f"{piece.source.name} is not {dialect.encoding} ({error.reason})") from error
-        return True
-
-    while True:
-        while at < len(text) and text[at] in " \t\r\n\ufeff":
-            at += 1
-        if at == len(text):
-            if more():
-                continue
-            if opened:
-                raise InvalidInputError(f"{piece.source.name} ends within its array")
-            return
-        letter = text[at]
-        if not opened:
-            if letter != "[":
-                raise InvalidInputError(
-                    f"{piece.source.name} holds no JSON array; for one object a line pass --input-format jsonl"
-                )
-            opened, at = True, at + 1
-        elif letter == "]":
-            return
-        elif letter == "," and last:
-            at, last = at + 1, False
-        else:
-            try:
-                value, end = parse(text, at)
-            except (ValueError, RecursionError) as error:
-                if more():
-                    continue
-                raise InvalidInputError(f"{piece.source.name} is not JSON ({error})") from error
-            if end == len(text) and more():  # a number may go on
-                continue
-            at, last = end, True
-            yield _object(value, name)
+    """Strings or objects of one array."""
+    for value in json_array.elements(stream, piece.source.name, dialect.encoding, dialect.decode_errors):
+        yield _object(value, name)
 
 
 def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple[int, list[str] | Fault]]:
@@ -225,7 +175,7 @@ def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
                 yield line
 
     quoting = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
-    rows = csv.reader(good(), strict=True, delimiter=delimiter, **quoting)  # type: ignore[arg-type]
+    rows = csv.reader(good(), strict=True, delimiter=delimiter, **quoting)
     while True:
         try:
             fields = next(rows)
@@ -286,7 +236,9 @@ def _decoded(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
     encoding = codecs.lookup(dialect.encoding).name
     if "\n".encode(encoding) != b"\n":  # UTF-16 and the like: a line's end is not a byte
         if not piece.whole:
-            raise InvalidInputError(f"{piece.source.name} is {encoding} and cannot be shared; compress it, or use utf-8")
+            raise InvalidInputError(
+                f"{piece.source.name} is {encoding} and cannot be shared; compress it, or use utf-8"
+            )
         yield from enumerate(_wide(stream, piece, dialect), start=1)
         return
     for number, raw_line in enumerate(lines(stream, piece), start=1):
@@ -307,7 +259,7 @@ def _wide(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[str]:
     rest, ended = "", False
     try:
         while not ended:
-            found = stream.read(JSON_PIECE)
+            found = stream.read(WIDE_PIECE)
             ended = not found
             *whole, rest = (rest + decode(found, ended)).split("\n")
             yield from (line + "\n" for line in whole)
@@ -366,7 +318,8 @@ def _columnar(piece: Piece, wanted: Plan, skip: Skip, meter: Meter) -> Iterator[
 def _parquet_batches(stream: BinaryIO, start: int, stop: int, wanted: Plan) -> Iterator[Any]:
     file = required("pyarrow.parquet", "Parquet").ParquetFile(stream)
     names = None if wanted.every else [name for name in file.schema_arrow.names if name in wanted.schema.names]
-    groups, first, at = [], 0, 0
+    groups: list[int] = []
+    first = at = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if at + rows > start and at < stop:
@@ -379,9 +332,7 @@ def _parquet_batches(stream: BinaryIO, start: int, stop: int, wanted: Plan) -> I
 
 
 def _arrow_batches(stream: BinaryIO, start: int, stop: int, wanted: Plan) -> Iterator[Any]:
-    small = (
-        batch.slice(at, BLOCK_ROWS) for batch in _ipc(stream)[1] for at in range(0, batch.num_rows, BLOCK_ROWS)
-    )
+    small = (batch.slice(at, BLOCK_ROWS) for batch in _ipc(stream)[1] for at in range(0, batch.num_rows, BLOCK_ROWS))
     yield from _cut(small, start, stop)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
 from .encoder import Encoder, Encoding, Vectors
@@ -98,7 +98,9 @@ def prepare(sources: list[inputs.Source], options: Options) -> Prepared:
     plan = readers.plan(sources, options.template, options.chosen, options.dialect)
     if options.format == "npy":
         if options.on_error == SKIP or options.on_null in (SKIP, NULL):
-            raise InvalidInputError("npy holds vectors alone, so that a row left out would move all others; write parquet")
+            raise InvalidInputError(
+                "npy holds vectors alone, so that a row left out would move all others; write parquet"
+            )
         if options.on_error == NULL:
             raise InvalidInputError("npy has no null; write parquet, or take --on-null zero")
     stamps = inputs.stamps(sources)
@@ -124,13 +126,9 @@ def begin(store: Store, wanted: Job, *, resume: bool, force: bool) -> Progressed
         there = ranks.get(wanted.rank, complete.jobs[0])
     others = [found for found in job.rank_folders(store) if found[1] != wanted.world]
     if others and there is None:
-        raise InvalidInputError(
-            f"{store.root} holds a job of {others[0][1]} ranks, not {wanted.world}; {job.CHANGED}"
-        )
+        raise InvalidInputError(f"{store.root} holds a job of {others[0][1]} ranks, not {wanted.world}; {job.CHANGED}")
     if there is not None and not resume:
-        raise job.OutputExistsError(
-            f"{store.root} holds a job already; --resume goes on with it, --force begins again"
-        )
+        raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
     if there is not None:
         there.check_same(wanted)
     beginning = f"part-{wanted.rank:05d}-"
@@ -275,9 +273,7 @@ class Run:
         if faults and self._options.on_error == FAIL:
             place = min(faults)
             label, row = part.origin(place)
-            raise Refused(
-                f"{label}, row {row}: {faults[place]}; --on-error skip or null goes on without such rows"
-            )
+            raise Refused(f"{label}, row {row}: {faults[place]}; --on-error skip or null goes on without such rows")
 
     def _reject(self, part: Part, place: int, reason: str) -> dict[str, Any]:
         label, row = part.origin(place)

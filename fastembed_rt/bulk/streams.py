@@ -56,7 +56,7 @@ def raw(source: Source) -> Iterator[BinaryIO]:
     if is_url(source.name):
         system, path = filesystem(source.name)
         with system.open(path, "rb") as stream:
-            yield io.BufferedReader(stream, BUFFER)  # type: ignore[misc]
+            yield io.BufferedReader(stream, BUFFER)
     else:
         with Path(source.name).open("rb", buffering=BUFFER) as stream:
             yield stream

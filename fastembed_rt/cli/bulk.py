@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, Manifest
 from .arguments import positive
-from .readers import READERS
 from .opening import open_model
+from .readers import READERS
 
 if TYPE_CHECKING:
     from ..bulk.encoder import Encoder
@@ -221,13 +221,13 @@ def _encoder(model: Model, args: argparse.Namespace, request: Request) -> Encode
 
     if model.task != EMBEDDING or args.tokens:
 
-        def several(texts: list[str]) -> tuple[Sequence[Any], Sequence[int]]:
+        def several(texts: list[str]) -> tuple[Any, Sequence[int]]:
             return list(request.embed(texts)), [0] * len(texts)
 
         return Encoder(encode=several, layout=request.layout, fingerprint=request.fingerprint)
     dense = cast("EmbeddingModel", model)
 
-    def encode(texts: list[str]) -> tuple[Sequence[Any], Sequence[int]]:
+    def encode(texts: list[str]) -> tuple[Any, Sequence[int]]:
         found = request.encode(texts)
         return found.vectors, found.tokens.tolist()
 
@@ -283,7 +283,9 @@ def _cache(args: argparse.Namespace, encoder: Encoder) -> Any:
 def _summary(figures: dict[str, float], rows: int, args: argparse.Namespace) -> str:
     from ..bulk.progress import line
 
-    return f"{rows} rows in {args.shards}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(", 00:00 left")
+    return f"{rows} rows in {args.shards}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(
+        ", 00:00 left"
+    )
 
 
 def _whole(value: str) -> int:

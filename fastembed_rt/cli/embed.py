@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .opening import Model
     from .requests import Request
 
-EPILOG = """\
+EPILOG = (
+    """\
 example: fastembed-rt embed my-model texts.txt -o vectors.npy
 
 formats by file name ending; standard input is txt, standard output jsonl, unless an option says otherwise
@@ -51,7 +52,9 @@ OUTPUT.json beside npy and jsonl; --append adds rows where it is the same
 --output-precision int8 and uint8 need ranges: --ranges holds the least and the greatest number of each dimension,
 --calibration-embeddings the float vectors of typical texts; binary and ubinary pack 8 numbers into a byte
 
-""" + bulk.EPILOG
+"""
+    + bulk.EPILOG
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -29,8 +29,9 @@ LAYERS = {
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
     server: errors hub manifest models run system text vectors
+    bulk: errors system
     __init__: errors models run
-    cli: cache errors files hub machine manifest models native precisions run server system vectors
+    cli: bulk cache errors files hub machine manifest models native precisions run server system text vectors
     __main__: cli
     """,
     "fastembed_rt_export": """

@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bulk_jobs import BAD, Counting, execute, write_jsonl
@@ -85,17 +86,16 @@ class Unclean(Failing):
     """One whose run cannot tidy up, because it is gone."""
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        before = {path for path in self.path.rglob("*.unfinished")} if self.path.exists() else set()
         try:
             super().write(name, content)
         except Killed:
             target = self.path / name
-            if target.parent.is_dir() and before is not None:  # what `write` has removed on its way out is put back
+            if target.parent.is_dir():  # what `write` has removed on its way out is put back
                 (target.parent / f".{target.name}.0123abcd.unfinished").write_bytes(b"half")
             raise
 
 
-def settings(part_format: str) -> dict[str, str]:
+def settings(part_format: str) -> dict[str, Any]:
     return {} if part_format == "npy" else {"on_error": "null"}
 
 
@@ -120,7 +120,9 @@ def full_disk() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-def steps(tmp_path: Path, kind: type[Failing], part_format: str, failure: Callable[[], BaseException]) -> Iterator[Failing]:
+def steps(
+    tmp_path: Path, kind: type[Failing], part_format: str, failure: Callable[[], BaseException]
+) -> Iterator[Failing]:
     """A job that ended at its first step, at its second, ..., until it did not end any more."""
     for at in itertools.count():
         store = kind(tmp_path / f"stopped-{at}", at, failure)
