@@ -106,6 +106,11 @@ class Plan:
         """Names and types of what is carried."""
         return [[name, str(self.schema.field(name).type)] for name in self.carried]
 
+    @property
+    def carried_schema(self) -> Any:
+        """Of what is carried."""
+        return arrow().schema([self.schema.field(name) for name in self.carried])
+
     @classmethod
     def of(cls, schema: Any, template: Template, chosen: Sequence[str] | None, *, sampled: bool, label: str) -> Plan:
         """Take what a job wants out of all that its first input has; `chosen` None carries everything.

@@ -38,6 +38,12 @@ def with_vectors(table: Any, layout: Layout, values: Sequence[Any], absent: Sequ
     return pyarrow.Table.from_arrays([*table.columns, *columns], schema=schema)
 
 
+def schema(carried: Any, layout: Layout) -> Any:
+    """Of a part's rows."""
+    pyarrow = arrow()
+    return pyarrow.schema([*carried, *layout.fields(pyarrow)])
+
+
 def check_names(columns: Sequence[str], layout: Layout) -> None:
     """Raise InvalidInputError where a column of the input has the name of one with vectors."""
     for name, _ in layout.fields(arrow()):

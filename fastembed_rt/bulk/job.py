@@ -15,6 +15,7 @@ Names that begin with `_` or `.` are no data for readers of Parquet folders (Spa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -42,6 +43,12 @@ class Job:
     columns: list[list[str]]  # names and types of those carried along
     rank: int = 0
     world: int = 1
+
+    @property
+    def name(self) -> str:
+        """A short name of the job, whatever rank this is."""
+        body = {**asdict(self), "rank": 0}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
     def check_same(self, other: Job) -> None:
         """Raise InvalidInputError, with the names of what differs, unless a run of `other` would go on with this."""
@@ -78,7 +85,7 @@ class PartRecord:
     """A part that is there: rows [start, stop) of its rank's input, and what its files hold."""
 
     number: int
-    file: str
+    file: str  # "" where the rows went into a database
     start: int
     stop: int
     rows: int  # in the file; fewer than were read where some were skipped
@@ -91,6 +98,10 @@ class PartRecord:
     def digest(self) -> Digest:
         """Of the part's file."""
         return Digest(self.size, self.sha256)
+
+    def has_file(self, store: Store) -> bool:
+        """Whether a part's file is what was written; rows that went into a database have none."""
+        return not self.file or store.digest(self.file) == self.digest
 
     def has_rejects(self, content: bytes | None) -> bool:
         """Whether these are its rows without a vector."""
@@ -141,7 +152,7 @@ class Progressed:
     def is_sound(self, record: PartRecord) -> bool:
         """Whether a part's files are what was written."""
         rejects = self.store.read(self.rejects_name(record.number)) if record.rejected else b""
-        return self.store.digest(record.file) == record.digest and record.has_rejects(rejects)
+        return record.has_file(self.store) and record.has_rejects(rejects)
 
     def write_done(self, parts: int) -> None:
         """All parts of the rank are there."""
@@ -190,7 +201,7 @@ class Complete:
         return [
             record.number
             for record in self.parts[rank]
-            if store.digest(record.file) != record.digest or not record.has_rejects(rejects.get(record.number))
+            if not (record.has_file(store) and record.has_rejects(rejects.get(record.number)))
         ]
 
     def rejects_by_part(self, store: Store, rank: int) -> dict[int, bytes]:

@@ -6,6 +6,7 @@ third thread and compared with their hashes, while the missing ones are made; a 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from .parts import ROWS, Part, parts
 from .progress import Watch
 from .readers import Dialect
 from .rows import Skip
+from .sinks import Sink
 from .store import Store, digest
 
 FAIL, SKIP, NULL, EMPTY, ZERO = "fail", "skip", "null", "empty", "zero"
@@ -153,7 +155,7 @@ class Run:
         dedupe: bool = True,
         cache: Vectors | None = None,
         watch: Watch | None = None,
-        sink: Callable[[Part, Any], None] | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self.watch = watch or Watch()
         self._prepared, self._encoder, self._progressed = prepared, encoder, progressed
@@ -292,12 +294,14 @@ class Run:
 
     def _write(self, part: Part, table: Any, rejects: list[dict[str, Any]], made: dict[int, PartRecord]) -> None:
         """In this order: the part, its rejects, the record that says that both are there."""
-        dump = formats.FORMATS[self._options.format].dump
-        content = formats.npy(table) if dump is None else dump(table, self._encoder.layout)
-        name = f"part-{self._options.rank:05d}-{part.number:06d}.{self._ending}"
+        name, content = "", memoryview(b"")
         if self._sink is not None:
-            self._sink(part, table)
-        self._store.write(name, content)
+            self._sink.write(part.number, table)
+        else:
+            dump = formats.FORMATS[self._options.format].dump
+            content = formats.npy(table) if dump is None else dump(table, self._encoder.layout)
+            name = f"part-{self._options.rank:05d}-{part.number:06d}.{self._ending}"
+            self._store.write(name, content)
         rejected = b""
         if rejects:
             rejected = job.reject_lines(rejects)
@@ -364,7 +368,7 @@ def execute(
     dedupe: bool = True,
     cache: Vectors | None = None,
     watch: Watch | None = None,
-    sink: Callable[[Part, Any], None] | None = None,
+    sink: Callable[[Job, Any], Sink] | None = None,
 ) -> dict[int, PartRecord]:
     """One rank's job from its beginning, or from where it was left, to its end; that of a single rank is then finished.
 
@@ -386,7 +390,12 @@ def execute(
             complete.reopen(store)
             for number in damaged:
                 progressed.remove_record(number)
-        made = Run(prepared, encoder, progressed, dedupe=dedupe, cache=cache, watch=watch, sink=sink)()
+        with contextlib.ExitStack() as stack:
+            opened = None
+            if sink is not None:
+                opened = sink(wanted, formats.schema(prepared.plan.carried_schema, encoder.layout))
+                stack.callback(opened.close)
+            made = Run(prepared, encoder, progressed, dedupe=dedupe, cache=cache, watch=watch, sink=opened)()
         if wanted.world == 1:
             job.finish(store, [wanted], [[made[number] for number in sorted(made)]])
         return made

@@ -27,6 +27,7 @@ MERGE = "merge"
 INVARIANT = ("native", "cpu")  # targets on CPUs whose vectors depend on nothing but their text
 # Options of jobs in parts, with what they are when nobody gives them; without --shards they are refused by name.
 OF_JOBS: dict[str, Any] = {
+    "to": None,
     "shard_format": "parquet",
     "part_rows": None,
     "resume": False,
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of jobs in parts."""
     group = parser.add_argument_group("long jobs")
     group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
+    group.add_argument(
+        "--to",
+        metavar="URL",
+        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
+        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
+    )
     group.add_argument("--shard-format", choices=["parquet", "arrow", "npy"], default=OF_JOBS["shard_format"])
     group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
     group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
@@ -109,7 +116,7 @@ def asked(args: argparse.Namespace) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Run one rank of a job; returns 0, or raises."""
-    from ..bulk import inputs, progress, run, store
+    from ..bulk import inputs, progress, run, sinks, store
     from ..bulk.extras import arrow
     from . import requests
 
@@ -128,6 +135,11 @@ def run(args: argparse.Namespace) -> int:
     with open_model(args, options) as model:
         request = requests.request(model, args, stored)
         encoder = _encoder(model, args, request)
+        if args.to is not None and not encoder.width:
+            raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
+        more = {"truncation": args.truncation, "provider": model.provider}
+        if args.to is not None:
+            more |= {"to": sinks.without_secrets(args.to), "id_column": args.id_column}
         watch = progress.Watch(live=lambda: (model.stats.texts, model.stats.tokens))
         file = None if args.metrics_file is None else Path(args.metrics_file)
         every = float(args.log_every or progress.EVERY)
@@ -137,12 +149,13 @@ def run(args: argparse.Namespace) -> int:
                 target,
                 prepared,
                 encoder,
-                {"truncation": args.truncation, "provider": model.provider},
+                more,
                 resume=args.resume,
                 force=args.force,
                 dedupe=args.dedupe,
                 cache=cache,
                 watch=watch,
+                sink=None if args.to is None else _sink(args),
             )
         if not args.quiet:
             print(_summary(watch.figures(), sum(record.rows for record in made.values()), args), file=sys.stderr)
@@ -169,6 +182,8 @@ def merge(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.output != "-" or args.output_format is not None:
         raise InvalidInputError("--shards is instead of -o and --output-format; pass --shard-format")
+    if args.to is not None and args.shard_format != "parquet":
+        raise InvalidInputError("--shard-format is for parts; with --to the rows go into a database")
     if args.append:
         raise InvalidInputError("--append is for one file; a job in parts goes on with --resume")
     if args.resume and args.force:
@@ -280,12 +295,29 @@ def _cache(args: argparse.Namespace, encoder: Encoder) -> Any:
     return Cache(Path(args.cache), encoder.fingerprint, encoder.width, encoder.dtype)
 
 
+def _sink(args: argparse.Namespace) -> Any:
+    """What opens the database of --to, given the job and the schema of its rows."""
+    from ..bulk import sinks
+
+    def opened(job: Any, schema: Any) -> sinks.Sink:
+        about = {"job": job.name, "rank": job.rank, "fingerprint": job.fingerprint, "schema": schema}
+        nulls = "null" in (args.on_error, args.on_null)
+        return sinks.open_sink(
+            args.to,
+            lambda scheme: sinks.About(
+                scheme=scheme, vectors=schema.names[-1], id_column=args.id_column, nulls=nulls, **about
+            ),
+        )
+
+    return opened
+
+
 def _summary(figures: dict[str, float], rows: int, args: argparse.Namespace) -> str:
+    from ..bulk import sinks
     from ..bulk.progress import line
 
-    return f"{rows} rows in {args.shards}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(
-        ", 00:00 left"
-    )
+    where = args.shards if args.to is None else sinks.without_secrets(args.to)
+    return f"{rows} rows in {where}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(", 00:00 left")
 
 
 def _whole(value: str) -> int:
