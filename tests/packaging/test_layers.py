@@ -60,6 +60,7 @@ LAYERS = {
     precision: data errors report
     compare: data errors report
     load: compare data errors
+    bulk: compare data errors
     """,
 }
 

@@ -1,4 +1,4 @@
-"""Rows into a table of LanceDB. One commit is one part, whose rows carry its mark, so that it is seen whether it came."""
+"""Rows into a table of LanceDB. One commit is a part, whose rows carry its mark, so that it is seen whether it came."""
 
 from __future__ import annotations
 
