@@ -297,7 +297,10 @@ def _json(store: Store, name: str) -> Any:
 
 
 def _bytes(body: Any) -> bytes:
-    return (json.dumps(body, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogateescape")
+    try:
+        return (json.dumps(body, ensure_ascii=False, indent=1) + "\n").encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: escapes give it back
+        return (json.dumps(body, indent=1) + "\n").encode()
 
 
 def _said(value: Any) -> str:

@@ -110,35 +110,38 @@ def prepare(sources: list[inputs.Source], options: Options) -> Prepared:
     return Prepared(options, sources, pieces, plan, inputs.identities(sources), stamps)
 
 
-def begin(store: Store, wanted: Job, *, resume: bool, force: bool) -> Progressed:
-    """The rank's folder, with the job written into it; what a dead run left unfinished is gone. To be called locked.
+def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:
+    """Raise unless a run may begin or go on in this store; changes nothing.
 
     Raises:
-        OutputExistsError: the directory has something else, or a job while neither resume nor force was asked for.
+        OutputExistsError: the store has something else, or a job while neither resume nor force was asked for.
         InvalidInputError: another job than the one that is there.
     """
+    if not force:
+        job.check_no_strangers(store)
+        there = Progressed(store, wanted.rank, wanted.world).read_job()
+        complete = job.Complete.read(store)
+        if complete is not None:
+            ranks = {found.rank: found for found in complete.jobs}
+            there = ranks.get(wanted.rank, complete.jobs[0])
+        others = [world for _, world in job.rank_folders(store) if world != wanted.world]
+        if others and there is None:
+            raise InvalidInputError(f"{store.root} holds a job of {others[0]} ranks, not {wanted.world}; {job.CHANGED}")
+        if there is not None and not resume:
+            raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
+        if there is not None:
+            there.check_same(wanted)
+
+
+def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
+    """The rank's folder, with the job written into it; what a dead run left unfinished is gone. To be called locked."""
     progressed = Progressed(store, wanted.rank, wanted.world)
     if force:
         job.clear(store, wanted.rank, wanted.world)
-    job.check_no_strangers(store)
-    complete = job.Complete.read(store)
-    there = progressed.read_job()
-    if complete is not None:
-        ranks = {found.rank: found for found in complete.jobs}
-        there = ranks.get(wanted.rank, complete.jobs[0])
-    others = [found for found in job.rank_folders(store) if found[1] != wanted.world]
-    if others and there is None:
-        raise InvalidInputError(f"{store.root} holds a job of {others[0][1]} ranks, not {wanted.world}; {job.CHANGED}")
-    if there is not None and not resume:
-        raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
-    if there is not None:
-        there.check_same(wanted)
-    beginning = f"part-{wanted.rank:05d}-"
-    store.remove_unfinished("", beginning)
+        job.check_no_strangers(store)
+    store.remove_unfinished("", "" if wanted.world == 1 else f"part-{wanted.rank:05d}-")
     store.remove_unfinished(progressed.folder)
-    if wanted.world == 1:
-        store.remove_unfinished("")
-    if there is None:
+    if progressed.read_job() is None and job.Complete.read(store) is None:
         progressed.write_job(wanted)
     return progressed
 
@@ -207,7 +210,7 @@ class Run:
             return made
         self._store.remove(self._progressed.name(job.DONE))
         reader = Ahead(lambda: self._read(first, start))
-        writer = Behind()
+        writer = Behind(depth=1)
         last = first
         try:
             for part in reader:
@@ -373,14 +376,16 @@ def execute(
     """One rank's job from its beginning, or from where it was left, to its end; that of a single rank is then finished.
 
     Raises:
-        OutputExistsError, InvalidInputError: see `begin` and `Run`; or another process works on the same rank.
+        OutputExistsError, InvalidInputError: see `check` and `Run`; or another process works on the same rank.
     """
     wanted = prepared.job(encoder.fingerprint, more)
     progressed = Progressed(store, wanted.rank, wanted.world)
+    check(store, wanted, resume=resume, force=force)  # what is refused leaves no lock behind
     with store.lock(progressed.name(job.LOCK)) as held:
         if not held:
             raise InvalidInputError(f"another process works on rank {wanted.rank} in {store.root}; wait for it")
-        begin(store, wanted, resume=resume, force=force)
+        check(store, wanted, resume=resume, force=force)
+        begin(store, wanted, force=force)
         complete = job.Complete.read(store)
         if complete is not None:
             damaged = complete.damaged(store, wanted.rank)

@@ -122,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
     arrow()  # told before a model loads
     _check(args)
+    _check_apart(args)
     prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), _options(args))
     target = store.open_store(args.shards)
     stored = requests.stored_as(args)
@@ -196,6 +197,14 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidInputError(f"--delimiter {args.delimiter!r} is not one character")
     if len(args.quote) > 1:
         raise InvalidInputError(f"--quote {args.quote!r} is not one character")
+
+
+def _check_apart(args: argparse.Namespace) -> None:
+    """Raise InvalidInputError where parts would be among the inputs of the next run."""
+    target = Path(args.shards).resolve()
+    for name in args.inputs or []:
+        if Path(name).is_dir() and target.is_relative_to(Path(name).resolve()):
+            raise InvalidInputError(f"--shards {args.shards} is inside the input {name}; name another directory")
 
 
 def _options(args: argparse.Namespace) -> Any:

@@ -134,6 +134,12 @@ def test_options_that_do_not_fit_are_refused_by_name(run_task: Run, words: list[
     assert not Path("out").exists()
 
 
+def test_parts_do_not_lie_among_the_inputs(run_task: Run) -> None:
+    code, _, said = run_task("embed", "dense", ".", "--shards", "out/parts")
+    assert code == 2
+    assert "--shards out/parts is inside the input ." in said
+
+
 def test_a_job_reads_no_standard_input_and_npy_no_sparse_vectors(run_task: Run) -> None:
     assert "name files" in run_task("embed", "dense", "--shards", "out")[2]
     code, _, said = run_task("embed", "splade", "texts.jsonl", "--shards", "out", "--shard-format", "npy")
