@@ -32,6 +32,7 @@ help:
 	@echo "make integrations  LangChain, Haystack, Chroma, Qdrant, ... with our modules for them, each in its environment (gigabytes, minutes)"
 	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make scale    a model in Ray, Spark, Dask, Daft, datasets, polars, Beam, Flink: 20,000 rows each, workers killed (gigabytes)"
+	@echo "make sinks   jobs in parts into LanceDB, Qdrant, DuckDB, PostgreSQL and S3 of this machine, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
 	@echo "make docs   the pages under docs/ as a site, in site/; links and names that lead nowhere are errors"
@@ -184,6 +185,17 @@ $(SCALE)/.ready: Makefile
 	$(SCALE)/flink/bin/pip install --quiet -e '.[cpu]' apache-flink==2.3.0
 	@touch $@
 
+# Stores that `embed --to` writes into, and where its inputs may lie.
+.PHONY: sinks
+SINKS := .venv-sinks
+sinks: $(TEST)/.ready $(SINKS)/.ready
+	FASTEMBED_RT_SINKS=$(CURDIR)/$(SINKS)/bin/python $(TEST)/bin/pytest -m sinks tests/sinks
+
+$(SINKS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SINKS)
+	$(SINKS)/bin/pip install --quiet -e '.[cpu,bulk]' duckdb lancedb qdrant-client 'psycopg[binary]' s3fs 'moto[server]' datasets
+	@touch $@
+
 # Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.
 compat: $(TEST)/.ready $(COMPAT_ENV)/.ready
 	PYTHONPATH=.:export $(TEST)/bin/python tests/interop_suites/sentence_transformers_suite.py $(COMPAT)
@@ -234,7 +246,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) $(COMPAT_ENV) .venv-bench site dist build .pytest_cache .mypy_cache \
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) $(SINKS) $(COMPAT_ENV) .venv-bench site dist build .pytest_cache .mypy_cache \
 		.ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).

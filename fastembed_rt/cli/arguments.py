@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Iterable
 
 from ..precisions import ALL, listed, unknown
 from .readers import READERS
@@ -34,12 +35,12 @@ def add_variant_options(parser: argparse.ArgumentParser) -> None:
     add_hub_options(parser)
 
 
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+def add_input_arguments(parser: argparse.ArgumentParser, formats: Iterable[str] = READERS) -> None:
     """Declare INPUT and the options that say how its texts are found; readers.py looks at them."""
     parser.add_argument(
         "inputs", nargs="*", default=None, metavar="INPUT", help="files in order; - or none: standard input"
     )
-    parser.add_argument("--input-format", choices=list(READERS), help="format of every input")
+    parser.add_argument("--input-format", choices=list(formats), help="format of every input")
     parser.add_argument("--column", type=text, help="key or column with the text (default: text)")
     parser.add_argument("--id-column", type=text, help="key or column with an id to carry into the output")
 

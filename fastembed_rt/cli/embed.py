@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..bulk.inputs import FORMATS
 from ..errors import InvalidInputError
 from ..manifest import ROLES, Manifest
 from ..vectors.quantized import FLOAT32, KINDS
-from . import readers, writers
+from . import bulk, readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
 from .opening import open_model
 from .pairing import paired
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from .opening import Model
     from .requests import Request
 
-EPILOG = """\
+EPILOG = (
+    """\
 example: fastembed-rt embed my-model texts.txt -o vectors.npy
 
 formats by file name ending; standard input is txt, standard output jsonl, unless an option says otherwise
@@ -49,7 +51,10 @@ OUTPUT.json beside npy and jsonl; --append adds rows where it is the same
 
 --output-precision int8 and uint8 need ranges: --ranges holds the least and the greatest number of each dimension,
 --calibration-embeddings the float vectors of typical texts; binary and ubinary pack 8 numbers into a byte
+
 """
+    + bulk.EPILOG
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
-    add_input_arguments(parser)
+    add_input_arguments(parser, FORMATS)
     parser.add_argument("-o", "--output", default=writers.STDOUT, help="file to write; default: standard output")
     parser.add_argument("--output-format", choices=list(writers.WRITERS))
     prompts = parser.add_mutually_exclusive_group()
@@ -117,11 +122,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--append", action="store_true", help="add rows to a npy or jsonl output of the same fingerprint, or begin it"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    bulk.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Embed the inputs; returns 0, or raises."""
+    if args.model == bulk.MERGE:
+        return bulk.merge(args)
+    if bulk.asked(args):
+        return bulk.run(args)
     from . import provenance, requests  # only here, as in _summary: other commands start without them
 
     sources = readers.sources(args)

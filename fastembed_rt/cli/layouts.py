@@ -63,6 +63,11 @@ class Dense:
         # One format string for the whole vector: several times faster than json.dumps.
         object.__setattr__(self, "_template", _template(self.width, self.dtype))
 
+    @property
+    def shape(self) -> tuple[int, np.dtype[Any]]:
+        """Numbers of a vector, and their type."""
+        return self.width, self.dtype
+
     def json(self, value: Array) -> str:  # noqa: D102
         _check_finite(value)
         return f'"embedding": [{self._template % tuple(value.tolist())}]'

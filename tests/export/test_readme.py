@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import shlex
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("big.txt", "texts.txt"):
         (root / name).write_text("a dog runs\nthe house is red\n\n")
     np.save(root / "ranges.npy", SAID["ranges"])
+    (root / "corpus").mkdir()
+    rows = [{"id": f"row {k}", "title": "a title", "text": text} for k, text in enumerate(SAID["texts"])]
+    (root / "corpus" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with sqlite3.connect(root / "notes.db") as connection:
+        connection.execute("CREATE TABLE notes (id INTEGER, body TEXT)")
+        connection.executemany("INSERT INTO notes VALUES (?, ?)", enumerate(SAID["texts"]))
+    connection.close()
+    words = ["embed", str(root / "my-model"), str(root / "corpus"), "--shards", str(root / "vectors"), "-q"]
+    assert cli.main(words) == 0
     return root
 
 
@@ -153,6 +163,7 @@ def test_every_block_of_python_runs_as_written(page: str, workspace: Path, monke
         "from-fastembed.md": lambda: len(names["vectors"]) == 2 and callable(names["use_in_qdrant"]),
         "gpu.md": lambda: not names,
         "search.md": lambda: [hit.file for hit in names["hits"]] == ["walks.md"],
+        "bulk.md": lambda: names["vectors"].shape == (3, DIMS),
         "deployment.md": lambda: names["model"].threads == 1 and callable(names["post_fork"]),
     }
     assert checks[page]()
@@ -195,15 +206,15 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
 def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
     monkeypatch.chdir(tmp_path)
-    for name in ("my-finetuned-model", "my-base", "my-adapter", "texts.txt", "ranges.npy"):
+    for name in ("my-finetuned-model", "my-base", "my-adapter", "texts.txt", "ranges.npy", "corpus", "notes.db"):
         (tmp_path / name).symlink_to(workspace / name)
     (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
     for name in ("my-reranker", "my-colbert"):
         (tmp_path / name).symlink_to(workspace / name)
     done = []
-    for page in ("export.md", "run.md", "stored-vectors.md", "other-heads.md"):
+    for page in ("export.md", "run.md", "stored-vectors.md", "other-heads.md", "bulk.md"):
         for words in commands(page):
-            skipped = words[0] in ("bench", "doctor") or "--target" in words or NETWORK in words[1]
+            skipped = words[0] in ("bench", "doctor") or "--target" in words or NETWORK in words[1] or "--to" in words
             if not skipped:
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
@@ -212,6 +223,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],
         *["export", "rerank", "embed", "embed"],
+        *["embed"] * 6,  # long jobs
     ]
     with np.load("passages.npz") as arrays:
         assert len(arrays["lengths"]) == 3

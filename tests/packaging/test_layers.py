@@ -32,8 +32,9 @@ LAYERS = {
     search: errors models system text
     scale: errors hub machine manifest models system text vectors
     server: errors hub manifest models run system text vectors
+    bulk: errors system
     __init__: errors models run
-    cli: cache errors files hub machine manifest models native precisions run search server system vectors
+    cli: bulk cache errors files hub machine manifest models native precisions run search server system text vectors
     __main__: cli
     """,
     "fastembed_rt_export": """
@@ -63,6 +64,7 @@ LAYERS = {
     precision: data errors report
     compare: data errors report
     load: compare data errors
+    bulk: compare data errors
     """,
 }
 

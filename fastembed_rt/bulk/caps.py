@@ -1,0 +1,103 @@
+"""Long texts are cut before they are tokenized, where the rest could not change a token that is kept.
+
+A model reads the first max_length tokens of a text. Those are the tokens of the text's beginning too, if
+
+- the tokenizer works within words: its first step splits at white space (or its regular expression is one that is
+  known never to reach over the gap between two words), and what it does before that changes no more than a letter and
+  what is joined to it;
+- the cut is where one space stands between two ASCII letters or digits, which no step joins with anything;
+- the beginning has max_length tokens by itself. That is looked at after the fact (see `encoder.Encoding`).
+
+Tokenizers and texts for which this is not sure are left whole. tests/runtime/bulk/test_caps.py compares ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
+GAP = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
+SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
+
+# Normalizers that change no more than a letter and what is joined to it.
+LOCAL = {
+    "BertNormalizer",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Lowercase",
+    "StripAccents",
+    "Strip",
+    "Precompiled",
+    "Nmt",
+    "Prepend",
+}
+# Pre-tokenizers that split at white space, so that no token has letters of two words.
+SPLITTING = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"}
+# Regular expressions of GPT-2 and its successors: a word takes the space before it and nothing of the word before that.
+_WORD, _REST = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+WORDS = tuple(_WORD + digits + _REST for digits in (r"\p{N}{1,3}", r"\p{N}"))
+
+
+def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | None:
+    """A function that gives a text's beginning, or the text itself; None for a tokenizer of which it is not sure."""
+    try:
+        settings = json.loads(tokenizer_json)
+    except ValueError:
+        return None
+    if not works_within_words(settings):
+        return None
+    most = LETTERS_A_TOKEN * max_length
+
+    def shorten(text: str) -> str:
+        if len(text) <= most + SEARCHED:
+            return text
+        gap = GAP.search(text, most, most + SEARCHED)
+        return text if gap is None else text[: gap.start()]
+
+    return shorten
+
+
+def works_within_words(settings: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json says so: see the top of this module."""
+    added = (token["content"] for token in settings.get("added_tokens") or ())
+    if any(letter.isspace() for content in added for letter in content):  # may stand across a gap
+        return False
+    normalizers = _steps(settings.get("normalizer"), "normalizers")
+    if not all(_is_local(step) for step in normalizers):
+        return False
+    # Unigram, BPE and WordPiece see one piece after the other; what splits stands before them.
+    return any(_splits(step) for step in _steps(settings.get("pre_tokenizer"), "pretokenizers"))
+
+
+def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
+    if not step:
+        return []
+    if step.get("type") == "Sequence":
+        return [found for each in step[inner] for found in _steps(each, inner)]
+    return [step]
+
+
+def _is_local(step: Mapping[str, Any]) -> bool:
+    if step["type"] == "Replace":
+        pattern = step["pattern"]
+        # One letter for another, or several spaces for one: nothing that looks beyond a gap.
+        return len(pattern.get("String", "xx")) == 1 or pattern.get("Regex") in (" {2,}", r"\s+", "[ ]{2,}")
+    return step["type"] in LOCAL
+
+
+def _splits(step: Mapping[str, Any]) -> bool:
+    if step["type"] == "Metaspace":
+        return bool(step.get("split", True))
+    if step["type"] == "ByteLevel":
+        return bool(step.get("use_regex", True))
+    if step["type"] == "Split":
+        return step["pattern"].get("Regex") in WORDS and step.get("behavior") == "Isolated" and not step.get("invert")
+    return step["type"] in SPLITTING

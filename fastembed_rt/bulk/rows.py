@@ -1,0 +1,51 @@
+"""Rows on their way from a file to a part, and what is known of those that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+BLOCK_ROWS = 1024  # that are read together
+
+
+class Fault(NamedTuple):
+    """Why a row has no text; `reason` says the line where the row's number does not."""
+
+    reason: str
+
+
+@dataclass
+class Block:
+    """Rows that were read together: all of the columns that a job wants, and `faults` by place, null in the columns."""
+
+    table: Any  # pyarrow.Table
+    label: str  # the file
+    first: int  # number of the first row in its piece, from 1
+    faults: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+
+class Skip:
+    """Rows that are there already and are passed over, in the cheapest way that a format has."""
+
+    def __init__(self, rows: int) -> None:
+        self.left = rows
+
+    def take(self, rows: int) -> int:
+        """How many of so many rows are passed over."""
+        taken = min(self.left, rows)
+        self.left -= taken
+        return taken
+
+    def over(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """What remains of an iterator; each of its things is a row."""
+        while self.left:
+            try:
+                next(rows)
+            except StopIteration:
+                return
+            self.left -= 1
+        yield from rows

@@ -1,0 +1,98 @@
+"""Where a job's rows go instead of files: a table of stores by the scheme of a URL, which other packages add to.
+
+A package names its function in the entry points `fastembed_rt.sinks`, under the scheme:
+
+    [project.entry-points."fastembed_rt.sinks"]
+    mystore = "my_package:open_sink"
+
+It is called with the rest of the URL and an `About`, and gives a `Sink`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from ...errors import InvalidInputError, MissingDependencyError
+
+GROUP = "fastembed_rt.sinks"
+OWN = {
+    "lancedb": "lance",
+    "qdrant": "qdrant",
+    "qdrant+https": "qdrant",
+    "duckdb": "duck",
+    "pgvector": "postgres",
+    "postgresql": "postgres",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a store is told before the first row."""
+
+    scheme: str
+    job: str  # a name of the job that no other has, the same for its ranks and when it is resumed
+    rank: int
+    fingerprint: str
+    schema: Any  # pyarrow.Schema of the rows: what is carried along, then the vectors
+    vectors: str  # the column with them, FixedSizeList
+    id_column: str | None  # the column whose values tell rows from each other, if the caller has named one
+    nulls: bool  # whether vectors may be null
+
+    def mark(self, part: int) -> str:
+        """A name of one part of one rank."""
+        return f"{self.job}-{self.rank}-{part}"
+
+
+class Sink(Protocol):
+    """A store that takes rows. All its methods are called in one thread."""
+
+    def write(self, part: int, table: Any) -> None:
+        """Bring in all rows of a part (pyarrow.Table), or none; a part that is there already stays there once."""
+
+    def close(self) -> None:
+        """No more rows come."""
+
+
+def open_sink(url: str, about: Callable[[str], About]) -> Sink:
+    """The store of a URL; `about` is given its scheme.
+
+    Raises:
+        InvalidInputError: a scheme that is not known, or what the store itself refuses.
+        MissingDependencyError: the package of the store does not import.
+    """
+    scheme, found, rest = url.partition("://")
+    others = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    if not found or (scheme not in OWN and scheme not in others):
+        known = ", ".join(f"{name}://" for name in sorted({*OWN, *others}))
+        raise InvalidInputError(f"--to {url} is of no known store; known: {known}")
+    if scheme in others:
+        try:
+            function: Callable[[str, About], Sink] = others[scheme].load()
+        except ImportError as error:
+            raise MissingDependencyError(f"--to {scheme}:// does not import here ({error})") from error
+    else:
+        function = importlib.import_module(f".{OWN[scheme]}", __name__).open_sink
+    return function(rest, about(scheme))
+
+
+def database_and_table(rest: str, scheme: str) -> tuple[str, str]:
+    """The rest of a URL, cut at its last `/`.
+
+    Raises:
+        InvalidInputError: one of the two is missing.
+    """
+    database, _, table = rest.rpartition("/")
+    if not database or not table:
+        raise InvalidInputError(f"--to {scheme}://{rest} names no table; write {scheme}://DATABASE/TABLE")
+    return database, table
+
+
+def without_secrets(url: str) -> str:
+    """A URL for files and messages: no user, no password, no query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,44 @@
+"""Rows into a table of LanceDB. One commit is a part, whose rows carry its mark, so that it is seen whether it came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import InvalidInputError
+from ..extras import arrow, required
+from . import About, database_and_table
+
+MARK = "fastembed_rt_part"
+
+
+class LanceSink:
+    """One table; several ranks may write to it."""
+
+    def __init__(self, table: Any, about: About) -> None:
+        self._table, self._about = table, about
+
+    def write(self, part: int, table: Any) -> None:  # noqa: D102
+        mark = self._about.mark(part)
+        if table.num_rows and not self._table.count_rows(f"{MARK} = '{mark}'"):
+            pyarrow = arrow()
+            marks = pyarrow.array([mark] * table.num_rows, pyarrow.string())
+            self._table.add(table.append_column(MARK, marks))
+
+    def close(self) -> None:  # noqa: D102
+        self._table = None
+
+
+def open_sink(rest: str, about: About) -> LanceSink:
+    """`lancedb://DIRECTORY/TABLE`; the directory may be a URL of an object store."""
+    lancedb = required("lancedb", "--to lancedb://", "lancedb")
+    place, name = database_and_table(rest, about.scheme)
+    pyarrow = arrow()
+    schema = about.schema.append(pyarrow.field(MARK, pyarrow.string())).remove_metadata()
+    try:
+        database = lancedb.connect(place)
+        table = database.create_table(name, schema=schema, exist_ok=True)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InvalidInputError(f"--to lancedb://{rest}: {error}") from error
+    if missing := sorted(set(schema.names) - set(table.schema.names)):
+        raise InvalidInputError(f"--to lancedb://{rest}: the table has no column {missing[0]!r}; name another table")
+    return LanceSink(table, about)

@@ -1,0 +1,335 @@
+"""`embed` in parts: the options of long jobs, and what they become; `embed merge`.
+
+The work is done by fastembed_rt.bulk; a model's side of it is made here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import InvalidInputError
+from ..manifest import EMBEDDING, Manifest
+from .arguments import positive
+from .opening import open_model
+from .readers import READERS
+
+if TYPE_CHECKING:
+    from ..bulk.encoder import Encoder
+    from ..models.embedding import EmbeddingModel
+    from .opening import Model
+    from .requests import Request
+
+MERGE = "merge"
+INVARIANT = ("native", "cpu")  # targets on CPUs whose vectors depend on nothing but their text
+# Options of jobs in parts, with what they are when nobody gives them; without --shards they are refused by name.
+OF_JOBS: dict[str, Any] = {
+    "to": None,
+    "shard_format": "parquet",
+    "part_rows": None,
+    "resume": False,
+    "rank": None,
+    "world": None,
+    "template": None,
+    "columns": None,
+    "encoding": "utf-8",
+    "decode_errors": "strict",
+    "delimiter": None,
+    "quote": '"',
+    "sql": None,
+    "on_error": "fail",
+    "on_null": "error",
+    "dedupe": True,
+    "cache": None,
+    "log_every": None,
+    "metrics_file": None,
+}
+
+EPILOG = """\
+long jobs: --shards DIR writes parts that appear whole, and --resume goes on after any end
+  inputs are files, directories, patterns and URLs (s3://...): txt, jsonl, json, csv, tsv, parquet, arrow, datasets
+  saved to disk, SQLite and DuckDB with --sql; .gz, .bz2, .xz and .zst
+  fastembed-rt embed merge DIR... [-o DIR] joins the ranks of --rank and --world
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of jobs in parts."""
+    group = parser.add_argument_group("long jobs")
+    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
+    group.add_argument(
+        "--to",
+        metavar="URL",
+        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
+        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
+    )
+    group.add_argument("--shard-format", choices=["parquet", "arrow", "npy"], default=OF_JOBS["shard_format"])
+    group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
+    group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
+    group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
+    group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
+    group.add_argument("--template", metavar="TEXT", help="text of several columns, such as '{title}\\n{body}'")
+    group.add_argument("--columns", metavar="A,B", help="columns to carry along, or none (default: all)")
+    group.add_argument("--encoding", default=OF_JOBS["encoding"], help="of text files (default: utf-8)")
+    group.add_argument("--decode-errors", choices=["strict", "replace"], default=OF_JOBS["decode_errors"])
+    group.add_argument("--delimiter", help="of csv and tsv (default: comma, tab)")
+    group.add_argument("--quote", default=OF_JOBS["quote"], help="of csv and tsv; '' for none (default: \")")
+    group.add_argument("--sql", metavar="QUERY", help="what to read of a database, with ORDER BY")
+    group.add_argument(
+        "--on-error",
+        choices=["fail", "skip", "null"],
+        default=OF_JOBS["on_error"],
+        help="rows that cannot be read or encoded: end the run, leave them out, or write null; the last two note them "
+        "in DIR/_rejects.jsonl",
+    )
+    group.add_argument(
+        "--on-null",
+        choices=["error", "empty", "zero", "null", "skip"],
+        default=OF_JOBS["on_null"],
+        help="rows without a text: as --on-error says, the empty text's vector, zeros, null, or leave them out",
+    )
+    group.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="encode equal texts again")
+    group.add_argument("--cache", metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint")
+    group.add_argument("--log-every", type=positive, metavar="SECONDS", help="without a terminal (default: 30)")
+    group.add_argument("--metrics-file", metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom")
+
+
+def asked(args: argparse.Namespace) -> bool:
+    """Whether the arguments are for a job in parts.
+
+    Raises:
+        InvalidInputError: options of such jobs without --shards.
+    """
+    if args.shards is not None:
+        return True
+    for name, default in OF_JOBS.items():
+        if getattr(args, name) != default:
+            option = "no-dedupe" if name == "dedupe" else name.replace("_", "-")
+            raise InvalidInputError(f"--{option} is for jobs in parts; pass --shards DIR")
+    if args.input_format is not None and args.input_format not in READERS:
+        raise InvalidInputError(f"{args.input_format} is read by jobs in parts; pass --shards DIR")
+    return False
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one rank of a job; returns 0, or raises."""
+    from ..bulk import inputs, progress, run, sinks, store
+    from ..bulk.extras import arrow
+    from . import requests
+
+    arrow()  # told before a model loads
+    _check(args)
+    _check_apart(args)
+    prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), _options(args))
+    target = store.open_store(args.shards)
+    stored = requests.stored_as(args)
+
+    def options(described: Manifest) -> dict[str, Any]:
+        made = requests.options(args, described)
+        if args.shard_format == "npy" and requests.layout_of(args, described).arrays_in != "npy":
+            raise InvalidInputError("npy holds vectors of one length; take --shard-format parquet")
+        return made
+
+    with open_model(args, options) as model:
+        request = requests.request(model, args, stored)
+        encoder = _encoder(model, args, request)
+        if args.to is not None and not encoder.width:
+            raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
+        more = {"truncation": args.truncation, "provider": model.provider}
+        if args.to is not None:
+            more |= {"to": sinks.without_secrets(args.to), "id_column": args.id_column}
+        watch = progress.Watch(live=lambda: (model.stats.texts, model.stats.tokens))
+        file = None if args.metrics_file is None else Path(args.metrics_file)
+        every = float(args.log_every or progress.EVERY)
+        cache = _cache(args, encoder)
+        with progress.Telling(watch, quiet=args.quiet, every=every, file=file):
+            made = run.execute(
+                target,
+                prepared,
+                encoder,
+                more,
+                resume=args.resume,
+                force=args.force,
+                dedupe=args.dedupe,
+                cache=cache,
+                watch=watch,
+                sink=None if args.to is None else _sink(args),
+            )
+        if not args.quiet:
+            print(_summary(watch.figures(), sum(record.rows for record in made.values()), args), file=sys.stderr)
+    return 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Join the ranks of a job; returns 0, or raises."""
+    from ..bulk import merge, store
+
+    if not args.inputs:
+        raise InvalidInputError("embed merge needs the directories of a job; for a model of that name, write ./merge")
+    target = None if args.output == "-" else store.open_store(args.output)
+    _, parts = merge.merge([store.open_store(name) for name in args.inputs], target)
+    records = [record for rank in parts for record in rank]
+    if not args.quiet:
+        rejected = sum(record.rejected for record in records)
+        more = f", {rejected} rejected" if rejected else ""
+        where = args.inputs[0] if target is None else args.output
+        print(f"{sum(record.rows for record in records)} rows in {len(records)} parts{more}, {where}", file=sys.stderr)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.output != "-" or args.output_format is not None:
+        raise InvalidInputError("--shards is instead of -o and --output-format; pass --shard-format")
+    if args.to is not None and args.shard_format != "parquet":
+        raise InvalidInputError("--shard-format is for parts; with --to the rows go into a database")
+    if args.append:
+        raise InvalidInputError("--append is for one file; a job in parts goes on with --resume")
+    if args.resume and args.force:
+        raise InvalidInputError("--resume goes on and --force begins again; pass one of them")
+    if (args.rank is None) != (args.world is None):
+        raise InvalidInputError("--rank and --world belong together")
+    if args.template is not None and args.column is not None:
+        raise InvalidInputError("--template and --column both say what the text is; pass one of them")
+    if args.delimiter is not None and len(args.delimiter) != 1:
+        raise InvalidInputError(f"--delimiter {args.delimiter!r} is not one character")
+    if len(args.quote) > 1:
+        raise InvalidInputError(f"--quote {args.quote!r} is not one character")
+
+
+def _check_apart(args: argparse.Namespace) -> None:
+    """Raise InvalidInputError where parts would be among the inputs of the next run."""
+    target = Path(args.shards).resolve()
+    for name in args.inputs or []:
+        if Path(name).is_dir() and target.is_relative_to(Path(name).resolve()):
+            raise InvalidInputError(f"--shards {args.shards} is inside the input {name}; name another directory")
+
+
+def _options(args: argparse.Namespace) -> Any:
+    from ..bulk.columns import Template
+    from ..bulk.parts import ROWS
+    from ..bulk.readers import Dialect
+    from ..bulk.run import Options
+
+    plain = args.template is None
+    template = Template(args.column or "text" if plain else args.template, plain)
+    chosen = None if args.columns is None else tuple(name for name in args.columns.split(",") if name)
+    if args.columns == "none" or args.shard_format == "npy":
+        chosen = ()
+    if args.id_column is not None and args.id_column not in (chosen or ()):
+        chosen = None if chosen is None else (args.id_column, *chosen)
+    return Options(
+        template=template,
+        chosen=chosen,
+        dialect=Dialect(
+            encoding=args.encoding,
+            decode_errors=args.decode_errors,
+            delimiter=args.delimiter,
+            quote=args.quote,
+            sql=args.sql,
+        ),
+        format=args.shard_format,
+        part_rows=args.part_rows or ROWS,
+        on_error=args.on_error,
+        on_null=args.on_null,
+        rank=args.rank or 0,
+        world=args.world or 1,
+    )
+
+
+def _encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder:
+    """The model's side of the job."""
+    from ..bulk.encoder import Encoder
+
+    if model.task != EMBEDDING or args.tokens:
+
+        def several(texts: list[str]) -> tuple[Any, Sequence[int]]:
+            return list(request.embed(texts)), [0] * len(texts)
+
+        return Encoder(encode=several, layout=request.layout, fingerprint=request.fingerprint)
+    dense = cast("EmbeddingModel", model)
+
+    def encode(texts: list[str]) -> tuple[Any, Sequence[int]]:
+        found = request.encode(texts)
+        return found.vectors, found.tokens.tolist()
+
+    width, dtype = request.layout.shape  # type: ignore[attr-defined]
+    return Encoder(
+        encode=encode,
+        layout=request.layout,
+        fingerprint=request.fingerprint,
+        width=width,
+        dtype=dtype,
+        invariant=dense.provider == "cpu" and dense.variant.target in INVARIANT and len(dense.device_ids) == 1,
+        max_length=dense.max_length,
+        shorten=_shorten(dense),
+        padded=_padded(dense),
+    )
+
+
+def _shorten(model: EmbeddingModel) -> Any:
+    from ..bulk.caps import cutter
+
+    if model.truncation != "truncate" or model.manifest.truncation_side != "right":
+        return None
+    return cutter((model.path / model.manifest.tokenizer.file).read_bytes(), model.max_length)
+
+
+def _padded(model: EmbeddingModel) -> Any:
+    """Tokens that run for texts of such lengths: `encode` makes its batches of so many texts at a time."""
+    import numpy as np
+
+    from ..text.windows import TEXTS
+
+    limits = model._running().limits
+    if not limits.padded:
+        return None
+
+    def padded(lengths: Sequence[int]) -> int:
+        windows = (np.array(lengths[at : at + TEXTS], np.int64) for at in range(0, len(lengths), TEXTS))
+        return sum(len(batch) * int(window[batch].max()) for window in windows for batch in limits.plan(window))
+
+    return padded
+
+
+def _cache(args: argparse.Namespace, encoder: Encoder) -> Any:
+    if args.cache is None:
+        return None
+    from ..bulk.cache import Cache
+
+    if not encoder.width:
+        raise InvalidInputError("--cache keeps vectors of one length; drop it for sparse vectors and token vectors")
+    return Cache(Path(args.cache), encoder.fingerprint, encoder.width, encoder.dtype)
+
+
+def _sink(args: argparse.Namespace) -> Any:
+    """What opens the database of --to, given the job and the schema of its rows."""
+    from ..bulk import sinks
+
+    def opened(job: Any, schema: Any) -> sinks.Sink:
+        about = {"job": job.name, "rank": job.rank, "fingerprint": job.fingerprint, "schema": schema}
+        nulls = "null" in (args.on_error, args.on_null)
+        return sinks.open_sink(
+            args.to,
+            lambda scheme: sinks.About(
+                scheme=scheme, vectors=schema.names[-1], id_column=args.id_column, nulls=nulls, **about
+            ),
+        )
+
+    return opened
+
+
+def _summary(figures: dict[str, float], rows: int, args: argparse.Namespace) -> str:
+    from ..bulk import sinks
+    from ..bulk.progress import line
+
+    where = args.shards if args.to is None else sinks.without_secrets(args.to)
+    return f"{rows} rows in {where}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(", 00:00 left")
+
+
+def _whole(value: str) -> int:
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number")
+    return int(value)

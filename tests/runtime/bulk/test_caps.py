@@ -1,0 +1,187 @@
+"""Where a long text may be cut: the tokens of its beginning are the first tokens of all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import WORDS
+from tokenizer_texts import DATA, nasty_texts, some_texts
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.bulk import caps
+
+REAL = Path(os.environ.get("FASTEMBED_RT_REAL", "."))
+PIECES = 400
+
+
+def made(model: Any, trainer: Any, splits: Any, normalizer: Any = None) -> Tokenizer:
+    """A tokenizer trained on some words, numbers and signs."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = splits
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    chance = random.Random(1)
+    words = [*WORDS, "don't", "1999", "12", "über", "naïve", "a.b", "猫", "x"]
+    tokenizer.train_from_iterator([" ".join(chance.choices(words, k=12)) for _ in range(300)], trainer)
+    return tokenizer
+
+
+def byte_level() -> Any:
+    return trainers.BpeTrainer(
+        vocab_size=PIECES, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+
+
+def split(pattern: str) -> Any:
+    pieces = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+TRAINED: dict[str, Callable[[], Tokenizer]] = {
+    "BERT": lambda: made(
+        models.WordPiece(unk_token="[UNK]"),
+        trainers.WordPieceTrainer(vocab_size=PIECES, special_tokens=["[UNK]"], show_progress=False),
+        pre_tokenizers.BertPreTokenizer(),
+        normalizers.BertNormalizer(),
+    ),
+    "GPT-2": lambda: made(models.BPE(), byte_level(), pre_tokenizers.ByteLevel()),
+    "GPT-4": lambda: made(models.BPE(), byte_level(), split(caps.WORDS[0])),
+    "Qwen 2": lambda: made(models.BPE(), byte_level(), split(caps.WORDS[1]), normalizers.NFC()),
+    "sentencepiece": lambda: made(
+        models.Unigram(),
+        trainers.UnigramTrainer(vocab_size=PIECES, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False),
+        pre_tokenizers.Metaspace(),
+        normalizers.NFKC(),
+    ),
+    "words": lambda: made(
+        models.BPE(unk_token="<unk>"),
+        trainers.BpeTrainer(vocab_size=PIECES, special_tokens=["<unk>"], show_progress=False),
+        pre_tokenizers.Whitespace(),
+        normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()]),
+    ),
+}
+FILES = [*sorted(DATA.glob("tokenizers/*/tokenizer.json")), *sorted(REAL.glob("*/tokenizer.json"))]
+UNSAFE = {"phi-2"}  # added tokens of several spaces
+
+
+@cache
+def texts() -> list[str]:
+    """Long ones of everything that is hard, joined by all kinds of gaps."""
+    chance = random.Random(2)
+    hard = nasty_texts() + (some_texts()[::7] if (DATA / "texts").is_dir() else [])
+    rows = []
+    for _ in range(60):
+        parts = [chance.choice(hard if chance.random() < 0.7 else WORDS) for _ in range(40)]
+        rows.append("".join(part + chance.choice([" ", " ", "  ", "\n", "", " 7 ", " a "]) for part in parts))
+    return rows
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return found
+
+
+def differences(tokenizer: Tokenizer) -> tuple[int, list[str]]:
+    """How many cuts were looked at, and those behind which the beginning has other tokens."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    chance = random.Random(3)
+    looked, wrong = 0, []
+    for text in texts():
+        whole = ids(tokenizer, text)
+        gaps = [match.start() for match in caps.GAP.finditer(text)]
+        for at in chance.sample(gaps, min(len(gaps), 6)):
+            beginning = ids(tokenizer, text[:at])
+            looked += 1
+            if whole[: len(beginning)] != beginning:
+                wrong.append(text[max(at - 30, 0) : at + 30])
+    return looked, wrong
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_cut_between_two_words_changes_no_token_before_it(name: str) -> None:
+    tokenizer = TRAINED[name]()
+    assert caps.works_within_words(json.loads(tokenizer.to_str()))
+    looked, wrong = differences(tokenizer)
+    assert looked > 200
+    assert wrong == []
+
+
+@pytest.mark.skipif(not FILES, reason="no tokenizers in FASTEMBED_RT_DATA or FASTEMBED_RT_REAL")
+@pytest.mark.parametrize("path", FILES, ids=[path.parent.name for path in FILES])
+def test_real_tokenizers_may_be_cut_or_are_known_not_to(path: Path) -> None:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    assert caps.works_within_words(settings) == (path.parent.name not in UNSAFE)
+    if path.parent.name not in UNSAFE:
+        looked, wrong = differences(Tokenizer.from_file(str(path)))
+        assert looked > 200
+        assert wrong == []
+
+
+def test_tokenizers_that_reach_over_words_are_left_alone() -> None:
+    """One of whole texts has pieces of several words, so that a cut changes what stands before it."""
+    tokenizer = made(
+        models.BPE(unk_token="<unk>"),
+        trainers.BpeTrainer(vocab_size=PIECES, special_tokens=["<unk>"], show_progress=False),
+        pre_tokenizers.Split("\n", "isolated"),
+    )
+    assert not caps.works_within_words(json.loads(tokenizer.to_str()))
+    assert differences(tokenizer)[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": None},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}},
+        {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": ".*"}, "behavior": "Isolated", "invert": False}},
+        {"pre_tokenizer": {"type": "UnicodeScripts"}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "a b"}, "content": "c"}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": "a b"}, "content": "c"}},
+        {"normalizer": {"type": "SomethingNew"}},
+        {"added_tokens": [{"content": "New York"}]},
+    ],
+)
+def test_what_is_not_known_to_be_local_is_left_alone(change: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"pre_tokenizer": {"type": "BertPreTokenizer"}, "normalizer": None, "added_tokens": []}
+    assert caps.works_within_words(settings)
+    assert not caps.works_within_words({**settings, **change})
+
+
+def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
+    shorten = caps.cutter(b'{"pre_tokenizer": {"type": "Whitespace"}}', 4)
+    assert shorten is not None
+    most = 4 * caps.LETTERS_A_TOKEN
+    text = "ab " * 5000
+    cut = shorten(text)
+    assert most <= len(cut) <= most + 3
+    assert text.startswith(cut + " ")
+    assert cut.endswith("b")
+    for whole in ("a" * 10_000, "猫 犬 " * 5000, "a, " * 5000, "ab " * 100, ""):
+        assert shorten(whole) is whole
+    assert caps.cutter(b"no json", 4) is None
+
+
+def test_millions_of_characters_cost_what_their_first_tokens_cost(model: EmbeddingModel) -> None:
+    tokenizer = (model.path / model.manifest.tokenizer.file).read_bytes()
+    shorten = caps.cutter(tokenizer, model.max_length)
+    assert shorten is not None
+    text = " ".join(random.Random(4).choices(WORDS, k=500_000))
+    assert len(text) > 2_000_000
+    began = time.perf_counter()
+    vector = model.encode(shorten(text))
+    short = time.perf_counter() - began
+    began = time.perf_counter()
+    whole = model.encode(text)
+    assert vector.tobytes() == whole.tobytes()
+    assert short < (time.perf_counter() - began) / 5

@@ -1,0 +1,378 @@
+"""Inputs of jobs in parts: every format gives the same rows, wherever they lie and however ranks share them."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from bulk_jobs import execute, expected, table, vectors, write_jsonl
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from fastembed_rt.bulk import inputs, json_array, readers, run
+from fastembed_rt.bulk.columns import Template
+from fastembed_rt.bulk.readers import Dialect
+from fastembed_rt.bulk.rows import Skip
+from fastembed_rt.bulk.streams import Meter
+from fastembed_rt.errors import InvalidInputError
+
+TEXTS = ["a dog", "", 'says "no", then', "über 猫 🐈", " two  spaces ", "line\nbreak", "x" * 3000]
+LINES = [text for text in TEXTS if "\n" not in text]
+TEXT = Template("text", plain=True)
+
+
+def rows_of(
+    files: Sequence[Path | str], *, rank: int = 0, world: int = 1, skip: int = 0, chosen: Any = None, **dialect: Any
+) -> list[Any]:
+    """All rows as objects, faults as their reasons."""
+    sources = inputs.find(map(str, files))
+    plan = readers.plan(sources, TEXT, chosen, Dialect(**dialect))
+    found: list[Any] = []
+    pieces = inputs.share(sources, rank, world)
+    for block in readers.read(pieces, plan, Dialect(**dialect), Skip(skip), Meter()):
+        rows = block.table.to_pylist()
+        for k, reason in block.faults.items():
+            rows[k] = reason
+        found += rows
+    return found
+
+
+def texts_of(*files: Path | str, **options: Any) -> list[str]:
+    return [row["text"] for row in rows_of(files, **options)]
+
+
+def write(path: Path, texts: Sequence[str]) -> Path:
+    """A file of the format that its name says, with an id for each text where the format has room."""
+    rows = [{"id": k, "text": text} for k, text in enumerate(texts)]
+    kind = path.suffix
+    content = io.BytesIO()
+    if kind == ".txt":
+        content.write("".join(text + "\n" for text in texts).encode())
+    elif kind == ".jsonl":
+        content.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    elif kind == ".json":
+        content.write(json.dumps(rows, indent=2).encode())
+    elif kind in (".csv", ".tsv"):
+        sheet = io.StringIO(newline="")
+        writer = csv.DictWriter(sheet, ["id", "text"], delimiter="," if kind == ".csv" else "\t")
+        writer.writeheader()
+        writer.writerows(rows)
+        content.write(sheet.getvalue().encode())
+    elif kind == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), content, row_group_size=2)
+    elif kind == ".arrow":
+        made = pyarrow.Table.from_pylist(rows)
+        with pyarrow.ipc.new_file(content, made.schema) as writer:
+            writer.write_table(made, max_chunksize=3)
+    path.write_bytes(content.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.csv", "in.tsv", "in.parquet", "in.arrow", "in.txt"])
+@pytest.mark.parametrize("skip", [0, 1, 4, 7, 9])
+def test_every_format_gives_its_texts_and_passes_over_those_that_are_there(
+    tmp_path: Path, name: str, skip: int
+) -> None:
+    given_texts = LINES if name == "in.txt" else TEXTS
+    assert texts_of(write(tmp_path / name, given_texts), skip=skip) == given_texts[skip:]
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pyarrow.compress(content, "zstd", asbytes=True))
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstd,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+@pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.json", "in.csv"])
+def test_compressed_files_are_read_and_cut_ones_are_refused(tmp_path: Path, name: str, ending: str) -> None:
+    given_texts = LINES * 200
+    whole = COMPRESSORS[ending](write(tmp_path / name, given_texts).read_bytes())
+    packed = tmp_path / f"{name}{ending}"
+    packed.write_bytes(whole)
+    assert texts_of(packed) == given_texts
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidInputError, match="in\\."):
+        texts_of(packed)
+
+
+def test_gzip_members_one_behind_the_other_are_one_file(tmp_path: Path) -> None:
+    (tmp_path / "in.txt.gz").write_bytes(gzip.compress(b"a\nb\n") + gzip.compress(b"c\n"))
+    (tmp_path / "in.txt.zst").write_bytes(zstd(b"a\nb\n") + zstd(b"c\n"))
+    assert texts_of(tmp_path / "in.txt.gz") == texts_of(tmp_path / "in.txt.zst") == ["a", "b", "c"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=12), max_size=30),
+    st.integers(1, 7),
+    st.sampled_from(["in.txt", "in.jsonl", "in.parquet", "in.arrow", "in.csv"]),
+)
+def test_ranks_share_all_rows_in_order_and_none_twice(tmp_path: Path, texts: list[str], world: int, name: str) -> None:
+    first, second = write(tmp_path / name, [*texts, "last"]), write(tmp_path / f"b-{name}", ["one", *texts])
+    wanted = texts_of(first, second)
+    assert wanted == [*texts, "last", "one", *texts]
+    assert [text for rank in range(world) for text in texts_of(first, second, rank=rank, world=world)] == wanted
+
+
+def test_a_large_file_is_really_divided(tmp_path: Path) -> None:
+    for name in ("in.txt", "in.parquet", "in.arrow", "in.jsonl"):
+        source = write(tmp_path / name, [f"text {k:05d}" for k in range(1000)])
+        shares = [len(texts_of(source, rank=rank, world=4)) for rank in range(4)]
+        assert all(225 <= count <= 275 for count in shares), (name, shares)
+
+
+def test_directories_patterns_and_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    for k, name in enumerate(["b.txt", "a.txt", "deeper/c.txt", ".hidden.txt", "_SUCCESS.txt"]):
+        (tmp_path / "in" / name).write_text(f"{name}\n{k}\n")
+    (tmp_path / "in" / "notes.md").write_text("no input")
+    assert texts_of(tmp_path / "in") == ["a.txt", "1", "b.txt", "0", "deeper/c.txt", "2"]
+    assert texts_of(tmp_path / "in" / "[ab].txt") == ["a.txt", "1", "b.txt", "0"]
+    assert texts_of(tmp_path / "in" / "**" / "c.txt") == ["deeper/c.txt", "2"]
+    with pytest.raises(InvalidInputError, match="no file matches"):
+        texts_of(tmp_path / "*.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInputError, match="has no file with one of"):
+        texts_of(tmp_path / "empty")
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        texts_of(tmp_path / "none.txt")
+    with pytest.raises(InvalidInputError, match="standard input cannot be read again"):
+        texts_of("-")
+
+
+def test_a_dataset_on_disk_is_read_in_the_order_of_its_state(tmp_path: Path) -> None:
+    """As datasets.Dataset.save_to_disk writes it: Arrow streams, named by state.json."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k, texts in enumerate((["a", "b"], ["c"])):
+        made = pyarrow.table({"text": texts})
+        with (
+            pyarrow.OSFile(str(folder / f"data-{k}.arrow"), "wb") as file,
+            pyarrow.ipc.new_stream(file, made.schema) as out,
+        ):
+            out.write_table(made)
+    state = {"_data_files": [{"filename": "data-1.arrow"}, {"filename": "data-0.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    assert texts_of(folder) == ["c", "a", "b"]
+    (folder / "state.json").write_text(json.dumps({**state, "_indices_data_files": [{"filename": "i.arrow"}]}))
+    with pytest.raises(InvalidInputError, match="flatten_indices"):
+        texts_of(folder)
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    with pytest.raises(InvalidInputError, match="the splits train, test"):
+        texts_of(tmp_path)
+
+
+def test_a_query_on_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "a b.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE notes (key BLOB, body TEXT, n INTEGER, x REAL)")
+        connection.executemany(
+            "INSERT INTO notes VALUES (?, ?, ?, ?)", [(bytes([k]), f"t{k}", k, k / 2) for k in range(9)]
+        )
+    connection.close()
+    sql = "SELECT key, body AS text, n, x FROM notes WHERE n > 0 ORDER BY n DESC"
+    found = rows_of([path], sql=sql, skip=2)
+    assert found[0] == {"key": b"\x06", "text": "t6", "n": 6, "x": 3.0}
+    assert len(found) == 6
+    with pytest.raises(InvalidInputError, match="ORDER BY"):
+        rows_of([path], sql="SELECT body AS text FROM notes")
+    with pytest.raises(InvalidInputError, match="pass --sql"):
+        rows_of([path])
+    with pytest.raises(InvalidInputError, match="no such table"):
+        rows_of([path], sql="SELECT text FROM none ORDER BY 1")
+    with pytest.raises(InvalidInputError, match=r"readonly|read-only|attempt to write"):
+        rows_of([path], sql="DELETE FROM notes WHERE n IN (SELECT n FROM notes ORDER BY n)")
+
+
+def test_delimiters_and_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("id;text\n1;'a;b'\n2;plain\n\n3;'it''s'\n")
+    assert texts_of(path, delimiter=";", quote="'") == ["a;b", "plain", "it's"]
+    path.write_text('id|text\n1|"as it is\n')
+    assert texts_of(path, delimiter="|", quote="") == ['"as it is']
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["in.txt", "in.csv", "in.json"])
+def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
+    given_texts = ["süß", "plain", "naïve"]
+    path = write(tmp_path / name, given_texts)
+    content = path.read_bytes().decode("utf-8")
+    path.write_bytes(
+        (json.dumps(json.loads(content), ensure_ascii=False) if name == "in.json" else content).encode(encoding)
+    )
+    assert texts_of(path, encoding=encoding) == given_texts
+
+
+def test_an_encoding_that_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="'utf-9' is not known"):
+        texts_of(write(tmp_path / "in.txt", ["a"]), encoding="utf-9")
+
+
+# Columns.
+
+
+def test_templates_join_columns(tmp_path: Path) -> None:
+    rows = [
+        {"title": "A", "body": "b", "year": 1999, "key": "x"},
+        {"title": "C", "body": None, "year": 2001, "key": "y"},
+    ]
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    template = Template(r"{title} ({year})\n{body}{{}}")
+    execute([path], tmp_path / "out", template=template, on_null="skip")
+    found = table(tmp_path / "out")
+    assert found.column("key").to_pylist() == ["x"]
+    assert vectors(tmp_path / "out").tolist() == expected(["A (1999)\nb{}"]).tolist()
+    assert found.column_names == ["title", "body", "year", "key", "embedding"]
+    for pattern, said in (
+        ("{}", "a column's name"),
+        ("{a!r}", "a column's name"),
+        ("{a", "cannot be read"),
+        ("a", "no column"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            execute([path], tmp_path / "no", template=Template(pattern))
+    with pytest.raises(InvalidInputError, match="no column 'none'; it has 'title', 'body'"):
+        execute([path], tmp_path / "no", template=Template("{none}"))
+
+
+def test_columns_of_any_type_are_carried_along(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    columns = {
+        "text": pyarrow.array(["a", "b"]).dictionary_encode(),
+        "uuid": pyarrow.array([b"\x00" * 16, b"\xff" * 16], pyarrow.binary(16)),
+        "when": pyarrow.array([datetime.datetime(2020, 1, 1), None], pyarrow.timestamp("ns")),
+        "price": pyarrow.array([decimal.Decimal("1.10"), decimal.Decimal("2.20")]),
+        "tags": pyarrow.array([["x"], []]),
+        "meta": pyarrow.array([{"a": 1}, {"a": None}]),
+    }
+    given_table = pyarrow.table(columns)
+    parquet.write_table(given_table, tmp_path / "in.parquet")
+    execute([tmp_path / "in.parquet"], tmp_path / "out")
+    found = table(tmp_path / "out").drop_columns(["embedding"])
+    assert found.to_pylist() == given_table.to_pylist()
+    for chosen in (("uuid", "price"), ()):
+        execute([tmp_path / "in.parquet"], tmp_path / f"out-{len(chosen)}", chosen=chosen)
+        assert table(tmp_path / f"out-{len(chosen)}").column_names == [*chosen, "embedding"]
+
+
+def test_the_first_rows_of_json_decide_the_columns_for_all_ranks(tmp_path: Path) -> None:
+    rows = [{"id": k, "text": f"t{k}", "late": None if k < 1500 else "x"} for k in range(2000)]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rows_of([path], rank=3, world=4)[-1] == rows[-1]
+    path.write_text(
+        path.read_text() + json.dumps({"id": "seven", "text": "a"}) + "\n" + json.dumps({"text": "b", "new": 1})
+    )
+    *_, wrong, more = rows_of([path])
+    assert wrong == "'id' is str, and int64 in the rows before"
+    assert more == "it has 'new', which no row of the first 1000 has; choose columns with --columns"
+    assert rows_of([path], chosen=("late",))[-1] == {"text": "b", "late": None}
+    path.write_text('{"id": 1, "text": "a"}\n{"id": "b", "text": "b"}\n')
+    with pytest.raises(InvalidInputError, match="column 'id' holds int, str in the first 2 rows"):
+        rows_of([path])
+
+
+def test_files_of_other_columns_than_the_first_are_refused_by_name(tmp_path: Path) -> None:
+    for name, columns in (
+        ("a", {"text": ["x"]}),
+        ("b", {"text": ["x"], "id": [1]}),
+        ("c", {"other": ["x"]}),
+        ("d", {"text": [1.5]}),
+    ):
+        parquet.write_table(pyarrow.table(columns), tmp_path / f"{name}.parquet")
+    with pytest.raises(InvalidInputError, match=r"b\.parquet has a column 'id', which the first input lacks"):
+        rows_of([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    assert len(rows_of([tmp_path / "a.parquet", tmp_path / "b.parquet"], chosen=())) == 2
+    with pytest.raises(InvalidInputError, match=r"c\.parquet has no column 'text'"):
+        rows_of([tmp_path / "a.parquet", tmp_path / "c.parquet"])
+    with pytest.raises(
+        InvalidInputError, match=r"column 'text' holds double, not strings; pass --column, or --template"
+    ):
+        rows_of([tmp_path / "d.parquet"])
+    with pytest.raises(InvalidInputError, match="is the name of the vectors'"):
+        parquet.write_table(pyarrow.table({"text": ["a"], "embedding": [1]}), tmp_path / "e.parquet")
+        execute([tmp_path / "e.parquet"], tmp_path / "out")
+
+
+# Bad rows.
+
+
+def test_bad_lines_are_faults_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": \n\n[1]\n{"text": "\xff"}\n{"text": "\\ud800"}\n"plain"\n{"text": 7}\n')
+    assert rows_of([path]) == [
+        {"text": "a"},
+        "line 2 is not JSON (Expecting value: line 2 column 1 (char 10))",
+        "a list where a string or an object was expected",
+        "line 5: byte 0xff is not utf-8 (invalid start byte)",
+        "'text' holds half a surrogate pair ('\\ud800')",
+        {"text": "plain"},
+        "'text' is int, and string in the rows before",
+    ]
+    path = tmp_path / "in.csv"
+    path.write_bytes(b'id,text\n1,a\n2\n3,"a"b\n4,\xff\n5,e\n')
+    assert rows_of([path]) == [
+        {"id": "1", "text": "a"},
+        "line 3 has 1 fields under a header of 2",
+        "line 4 is not CSV (',' expected after '\"')",
+        "line 5: byte 0xff is not utf-8 (invalid start byte)",
+        {"id": "5", "text": "e"},
+    ]
+    assert rows_of([path], decode_errors="replace")[3] == {"id": "4", "text": "\ufffd"}
+
+
+def test_a_json_array_is_read_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_array, "PIECE", 7)  # every token is cut somewhere
+    path = tmp_path / "in.json"
+    path.write_text('\n[ "a", {"text": "b", "n": 12.5e3} ,\n{"text":"c\\u00fc"}]  ')
+    assert [row["text"] for row in rows_of([path], chosen=())] == ["a", "b", "cü"]
+    for content, said in (
+        ('{"text": 1}', "no JSON array"),
+        ('["a"', "ends within"),
+        ('["a" "b"]', "no comma"),
+        ('["a",', "ends within"),
+        ('["a",]', "not JSON"),
+        ('["a", nul]', "not JSON"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InvalidInputError, match=said):
+            rows_of([path], chosen=())
+    path.write_text("[]")
+    assert rows_of([path], chosen=()) == []
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.parquet").write_bytes(b"PAR1nothingPAR1")
+    with pytest.raises(InvalidInputError, match=r"in\.parquet is not readable as parquet"):
+        rows_of([tmp_path / "in.parquet"])
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", "b"])
+    prepared = run.prepare(inputs.find([str(source)]), run.Options(template=TEXT))
+    assert prepared.stamps == inputs.stamps(prepared.sources)
+    write_jsonl(source, ["a", "c"])
+    assert prepared.stamps != inputs.stamps(prepared.sources)
