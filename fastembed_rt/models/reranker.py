@@ -230,6 +230,10 @@ class Reranker(WithMaxLength):
         order = np.argsort(-np.asarray(scores), kind="stable")[:most]
         return [Ranked(int(k), float(np.asarray(scores)[k]), texts[k]) for k in order]
 
+    async def arank(self, query: str, documents: Sequence[str], **options: Any) -> list[Ranked]:
+        """`rank` for asyncio; see `apredict`."""
+        return await self._aside(self.rank, query, documents, **options)
+
     @answered
     def count_tokens(self, pairs: Pair | Sequence[Pair]) -> Any:
         """Tokens of pairs before any cut, special tokens included: an int for one pair, (n,) int64 for several."""

@@ -210,6 +210,14 @@ class SparseModel(WithRoles):
         """`encode` with the prompt "document", "passage" or "corpus", when there is one and no other is asked for."""
         return self.for_role("document").encode(inputs, **self._prompts.for_role(DOCUMENT_PROMPTS, options))
 
+    async def aencode_query(self, inputs: Texts, **options: Any) -> Any:
+        """`encode_query` for asyncio; see `aencode`."""
+        return await self._aside(self.encode_query, inputs, **options)
+
+    async def aencode_document(self, inputs: Texts, **options: Any) -> Any:
+        """`encode_document` for asyncio; see `aencode`."""
+        return await self._aside(self.encode_document, inputs, **options)
+
     @answered
     def embed(
         self,

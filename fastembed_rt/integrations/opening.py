@@ -1,0 +1,52 @@
+"""What the integrations share: a model that is named or open already, and the framework that a module needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
+from ..models.base import LoadedModel
+
+M = TypeVar("M", bound=LoadedModel)
+
+
+def open_model(kind: type[M], model: str | os.PathLike[str] | M, options: Mapping[str, Any] | None = None) -> M:
+    """The model that an integration was given.
+
+    Args:
+        kind: the class for its task.
+        model: a model directory, a checkpoint or a hub repository, opened with `kind.from_checkpoint`; or a model of
+            that class, taken as it is, which stays its owner's.
+        options: of `from_checkpoint`.
+
+    Raises:
+        InvalidInputError: options beside an open model, a model of another task.
+        InvalidTypeError: something that is neither a name nor such a model.
+        ModelNotFoundError and others: as `from_checkpoint`.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return kind.from_checkpoint(model, **(options or {}))
+    if not isinstance(model, kind):
+        raise InvalidTypeError(f"model is {type(model).__name__}, expected a name or an open {kind.__name__}")
+    if options:
+        raise InvalidInputError(
+            f"{', '.join(options)} is for a model that is to be opened, and this one is open: pass it where "
+            f"{kind.__name__} is made"
+        )
+    return model
+
+
+@contextmanager
+def needs(distribution: str, extra: str) -> Iterator[None]:
+    """Imports of a framework; where it is not installed, MissingDependencyError names the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] == "fastembed_rt":
+            raise
+        raise MissingDependencyError(
+            f"{error.name} is not installed; pip install 'fastembed-rt[{extra}]', or {distribution}"
+        ) from error
