@@ -83,3 +83,8 @@ def case() -> Iterator[Case]:
 def same(found: Any, wanted: Any) -> None:
     """Numbers that are exactly float32's."""
     np.testing.assert_array_equal(np.asarray(found, dtype=np.float32), wanted)
+
+
+def close(found: Any, wanted: Any) -> None:
+    """The same vectors out of other batches: sums of floats in another order."""
+    np.testing.assert_allclose(np.asarray(found, dtype=np.float32), wanted, rtol=0, atol=1e-6)

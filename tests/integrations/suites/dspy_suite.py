@@ -11,7 +11,7 @@ import cloudpickle
 import dspy
 import numpy as np
 import pytest
-from conftest import Case, same
+from conftest import Case, close, same
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError
@@ -73,7 +73,7 @@ async def test_async_gives_the_same_and_leaves_the_loop_free(case: Case) -> None
     done.set()
     await counting
     for vectors in found:
-        same(vectors[:8], case.documents)
+        close(vectors[:8], case.documents)
     assert turns > 5
 
 
@@ -87,7 +87,7 @@ def test_the_cache_tells_models_apart(case: Case, calls: list[int]) -> None:
     for _ in range(2):
         same(first(case.texts), wanted)
         same(second(case.texts), shorter)
-        same(first(case.texts, truncate_dim=8), wanted[:, :8] / np.linalg.norm(wanted[:, :8], axis=1, keepdims=True))
+        close(first(case.texts, truncate_dim=8), wanted[:, :8] / np.linalg.norm(wanted[:, :8], axis=1, keepdims=True))
     assert calls == [8, 8, 8]
     same(FastEmbedRtEmbedder(case.model, role="query", caching=True)(case.query), case.queried)
     same(FastEmbedRtEmbedder(case.model, role="document", caching=True)(case.texts), case.documents)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Case, same
+from conftest import Case, close, same
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
@@ -82,9 +82,9 @@ async def test_async_gives_the_same_and_leaves_the_loop_free(case: Case, embeddi
     many, one = await asyncio.gather(embeddings.aembed_documents(case.texts * 300), embeddings.aembed_query(case.query))
     done.set()
     await counting
-    same(many[: len(case.texts)], case.documents)
-    same(many[-len(case.texts) :], case.documents)
-    same(one, case.queried)
+    close(many[: len(case.texts)], case.documents)
+    close(many[-len(case.texts) :], case.documents)
+    close(one, case.queried)
     assert turns > 5
 
 
@@ -204,7 +204,7 @@ def test_qdrant_retrieves_by_dense_sparse_and_both(case: Case, embeddings: Any, 
 async def test_many_queries_at_once_are_run_together(case: Case, embeddings: Any) -> None:
     start = time.perf_counter()
     found = await asyncio.gather(*(embeddings.aembed_query(case.query) for _ in range(200)))
-    same(found, np.tile(case.queried, (200, 1)))
+    close(found, np.tile(case.queried, (200, 1)))
     assert time.perf_counter() - start < 30
 
 

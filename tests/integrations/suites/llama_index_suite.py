@@ -16,7 +16,7 @@ from typing import Any
 import llama_index.core.instrumentation as instrument
 import numpy as np
 import pytest
-from conftest import Case, same
+from conftest import Case, close, same
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
@@ -78,7 +78,7 @@ def nodes(case: Case) -> list[NodeWithScore]:
 def test_nodes_and_questions_have_their_prompts(case: Case, embedding: FastEmbedRtEmbedding) -> None:
     same(embedding.get_text_embedding_batch(case.texts), case.documents)
     same(embedding.get_query_embedding(case.query), case.queried)
-    same(embedding.get_text_embedding(case.texts[0]), case.documents[0])
+    close(embedding.get_text_embedding(case.texts[0]), case.documents[0])
     same(embedding.get_agg_embedding_from_queries([case.query]), case.queried)
     found = embedding([entry.node for entry in nodes(case)])
     same([node.embedding for node in found], case.documents)
@@ -89,7 +89,7 @@ def test_a_thousand_nodes_are_one_call(case: Case, embedding: FastEmbedRtEmbeddi
     index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=embedding)
     assert calls == [1000]
     stored = index.vector_store.data.embedding_dict
-    same([stored[identity] for identity in index.index_struct.nodes_dict.values()], case.documents[np.arange(1000) % 8])
+    close([stored[identity] for identity in index.index_struct.nodes_dict.values()], case.documents[np.arange(1000) % 8])
     assert FastEmbedRtEmbedding(case.dense, embed_batch_size=10).embed_batch_size == 10
 
 
@@ -110,9 +110,9 @@ async def test_async_is_the_models_own(case: Case, embedding: FastEmbedRtEmbeddi
     )
     done.set()
     await counting
-    same(many[-8:], case.documents)
-    same(one, case.documents[1])
-    same(query, case.queried)
+    close(many[-8:], case.documents)
+    close(one, case.documents[1])
+    close(query, case.queried)
     assert turns > 5
     found = await ranker.apostprocess_nodes(nodes(case), query_str=case.query)
     assert [entry.node_id for entry in found] == [f"n{k}" for k in case.order[:3]]
@@ -194,7 +194,7 @@ def test_a_pipeline_and_its_cache(case: Case, embedding: FastEmbedRtEmbedding, c
 def test_a_pipeline_in_processes(case: Case, embedding: FastEmbedRtEmbedding) -> None:
     documents = [Document(text=text, id_=f"d{k}") for k, text in enumerate(case.texts)]
     made = IngestionPipeline(transformations=[embedding]).run(documents=documents, num_workers=2)
-    same([node.embedding for node in made], case.documents)
+    close([node.embedding for node in made], case.documents)
 
 
 def test_vectors_are_kept_where_a_store_is_given(case: Case, calls: list[int]) -> None:
