@@ -109,7 +109,8 @@ def test_an_external_function(case: Case) -> None:
 
 
 def test_sparse_vectors(case: Case) -> None:
-    index = Embeddings(scoring={"method": "sparse", "path": case.sparse, "vectormethod": SPARSE, "vectors": {"threads": 1}})
+    scoring = {"method": "sparse", "path": case.sparse, "vectormethod": SPARSE, "vectors": {"threads": 1}}
+    index = Embeddings(scoring=scoring, defaults=False)
     index.index(case.texts)
     scores = SparseModel(case.sparse).similarity(case.query_weights, case.weights)[0]
     assert [place for place, _ in index.search(case.query, 3)] == [place for place, _ in best(scores)]
