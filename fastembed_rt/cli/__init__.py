@@ -31,6 +31,7 @@ COMMANDS = (
     "info",
     "bench",
     "serve",
+    "mcp",
     "push",
     "cache",
     "doctor",
