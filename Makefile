@@ -27,6 +27,7 @@ help:
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
+	@echo "make integrations  LangChain, Haystack, Chroma, Qdrant, ... with our modules for them, each in its environment (gigabytes, minutes)"
 	@echo "make travel   models in the engines that pickle them: Ray, Spark, datasets, DSPy, in an environment of their own (minutes)"
 	@echo "make wheels  wheels for Linux, macOS and Windows and the source archive, into dist/, each looked into (docs/wheels.md)"
 	@echo "            wheels-check: the tests of the operators with the library of this machine's wheel"
@@ -145,6 +146,31 @@ travel: $(TEST)/.ready $(TRAVEL)/.ready
 $(TRAVEL)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TRAVEL)
 	$(TRAVEL)/bin/pip install --quiet -e '.[cpu]' ray pandas polars pyarrow pyspark datasets dspy cloudpickle
+	@touch $@
+
+# Frameworks, each with our module for it, in an environment of its own under build/integrations (gigabytes). MTEB's tasks
+# want FASTEMBED_RT_REAL, a folder that has minilm, and FASTEMBED_RT_DATA. FRAMEWORKS adds arguments: FRAMEWORKS='-k MCP'.
+.PHONY: integrations integrations-frameworks
+integrations: integrations-frameworks
+INTEGRATIONS := build/integrations
+integrations-frameworks: $(TEST)/.ready $(INTEGRATIONS)/.frameworks
+	FASTEMBED_RT_INTEGRATIONS=$(CURDIR)/$(INTEGRATIONS) $(TEST)/bin/pytest -m integrations \
+		tests/integrations/test_frameworks.py $(FRAMEWORKS)
+
+# Versions of docs/integrations. langchain-core 1.8.3: see docs/integrations/langchain.md.
+$(INTEGRATIONS)/.frameworks: Makefile
+	mkdir -p $(INTEGRATIONS)
+	for name in langchain llama-index dspy spacy txtai mteb mcp; do \
+		$(PYTHON) -m venv $(INTEGRATIONS)/$$name && $(INTEGRATIONS)/$$name/bin/pip install --quiet -e '.[cpu]' \
+			pytest pytest-asyncio || exit 1; done
+	$(INTEGRATIONS)/langchain/bin/pip install --quiet langchain-core==1.8.3 langchain-tests==1.1.9 langchain-qdrant==1.1.0
+	$(INTEGRATIONS)/llama-index/bin/pip install --quiet llama-index-core==0.14.25
+	$(INTEGRATIONS)/dspy/bin/pip install --quiet dspy==3.4.1 cloudpickle
+	$(INTEGRATIONS)/spacy/bin/pip install --quiet spacy==3.8.18
+	for name in txtai mteb; do $(INTEGRATIONS)/$$name/bin/pip install --quiet '$(TORCH)' || exit 1; done
+	$(INTEGRATIONS)/txtai/bin/pip install --quiet '$(TORCH)' txtai==9.14.0 scipy scikit-learn
+	$(INTEGRATIONS)/mteb/bin/pip install --quiet '$(TORCH)' mteb==2.26.24 sentence-transformers==6.2.0
+	$(INTEGRATIONS)/mcp/bin/pip install --quiet mcp==2.3.0
 	@touch $@
 
 # Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.

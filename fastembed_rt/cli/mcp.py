@@ -16,7 +16,7 @@ EPILOG = """\
 tools: embed, similarity, rerank, and with --folder search; what they take is bounded, and no tool takes a path
 
 in a client's configuration, which starts the command itself:
-  {"mcpServers": {"fastembed-rt": {"command": "fastembed-rt", "args": ["mcp", "/path/to/my-model", "--folder", "/path/to/notes"]}}}
+  {"mcpServers": {"texts": {"command": "fastembed-rt", "args": ["mcp", "/path/to/my-model", "--folder", "/my/notes"]}}}
 
 needs fastembed-rt[mcp]
 """
@@ -32,7 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
-    parser.add_argument("--reranker", metavar="MODEL", help="for rerank and search; without: by the vectors' similarity")
+    parser.add_argument(
+        "--reranker", metavar="MODEL", help="for rerank and search; without: by the vectors' similarity"
+    )
     parser.add_argument("--folder", metavar="DIR", help="whose text files search finds; read at the first search")
     parser.add_argument("--transport", choices=("stdio", "http"), default="stdio", help="(default: stdio)")
     parser.add_argument("--host", default="127.0.0.1", help="of http, on this machine (default: 127.0.0.1)")

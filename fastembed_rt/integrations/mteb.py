@@ -1,4 +1,4 @@
-"""MTEB: models of ours as its encoders and cross-encoders, with prompts by task. Needs mteb alone, which brings torch."""
+"""MTEB: models of ours as its encoders and cross-encoders, with prompts by task. Needs mteb, which brings torch."""
 
 from __future__ import annotations
 

@@ -52,9 +52,7 @@ def embed(
     return pd.Series(out, index=texts.index, name=texts.name)
 
 
-def similarity(
-    vectors: pd.Series[Any], query: npt.ArrayLike, model: EmbeddingModel | None = None
-) -> pd.Series[Any]:
+def similarity(vectors: pd.Series[Any], query: npt.ArrayLike, model: EmbeddingModel | None = None) -> pd.Series[Any]:
     """Similarity of each vector to one vector (dim,): float32 with the same index, NaN where there is no vector.
 
     `model` says which similarity: its own; without it, the cosine.

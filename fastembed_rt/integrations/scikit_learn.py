@@ -83,7 +83,8 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
             raise InvalidTypeError("X is one text; pass a list of them")
         if getattr(X, "ndim", 1) != 1:
             raise InvalidTypeError(
-                f"X has {X.ndim} dimensions, and texts have one: in a ColumnTransformer, name the column 'text', not ['text']"
+                f"X has {X.ndim} dimensions, and texts have one: in a ColumnTransformer, name the column 'text', "
+                "not ['text']"
             )
         if not hasattr(self, "model_"):
             self.fit()

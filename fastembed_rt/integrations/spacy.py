@@ -88,7 +88,9 @@ def attach(doc: Doc) -> Doc:
     """Let `doc.vector` be `doc._.embedding` again: a Doc that was saved, or came from another process, lost the first."""
     vector = doc._.get(EXTENSION)
     if vector is None:
-        raise InvalidInputError(f"the Doc has no doc._.{EXTENSION}: no component {NAME!r} saw it, or it was saved without")
+        raise InvalidInputError(
+            f"the Doc has no doc._.{EXTENSION}: no component {NAME!r} saw it, or it was saved without its user data"
+        )
     doc.vector = np.asarray(vector)
     doc.user_hooks["has_vector"] = _yes
     doc.user_hooks["similarity"] = _cosine

@@ -78,7 +78,8 @@ class FastEmbedRtSparseVectors(SparseVectors):
 
 def _encoder(vectors: Any, category: str | None) -> Callable[..., Any]:
     ways = {QUERY: vectors.model.encode_query, DATA: vectors.model.encode_document}
-    return ways.get(category or "", vectors.model.encode)
+    found: Callable[..., Any] = ways.get(category or "", vectors.model.encode)
+    return found
 
 
 def _options(vectors: Any) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def transform(
     model_kwargs: Mapping[str, Any] | None = None,
     **encode_kwargs: Any,
 ) -> Callable[[list[str]], Vectors]:
-    """A function for `Embeddings(method="external", transform=...)`, which does not say what is a query and what is not.
+    """A function for `Embeddings(method="external", transform=...)`, which does not say what is a query.
 
     Texts have no prompt, or that of encode_kwargs.
     """
@@ -116,9 +117,7 @@ class FastEmbedRtSimilarity:
         if len(self.client.labels) != 1:
             raise InvalidInputError(f"this model gives {len(self.client.labels)} scores a pair, and similarity is one")
 
-    def __call__(
-        self, query: str | list[str], texts: list[str], multilabel: bool | None = True, **_: Any
-    ) -> list[Any]:
+    def __call__(self, query: str | list[str], texts: list[str], multilabel: bool | None = True, **_: Any) -> list[Any]:
         """(index, score) of each text, best first; for a list of queries a list of those.
 
         `multilabel` as in txtai: True gives scores from 0 to 1 (a sigmoid), None the model's logits, False shares of

@@ -28,9 +28,10 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
+    integrations: errors models vectors
     server: errors hub manifest models run system text vectors
     __init__: errors models run
-    cli: cache errors files hub machine manifest models native precisions run server system vectors
+    cli: cache errors files hub integrations machine manifest models native precisions run server system vectors
     __main__: cli
     """,
     "fastembed_rt_export": """

@@ -47,9 +47,7 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def _fitting(
-    text: str, spans: Sequence[tuple[int, int]], limit: int, count: Count
-) -> Iterator[tuple[int, int, int]]:
+def _fitting(text: str, spans: Sequence[tuple[int, int]], limit: int, count: Count) -> Iterator[tuple[int, int, int]]:
     """(begin, end, tokens) of spans, halved until each fits; blank ones are left out."""
     filled = [span for span in spans if text[slice(*span)].strip()]
     counted = count([text[slice(*span)] for span in filled])

@@ -1,4 +1,4 @@
-"""LangChain's own tests of embeddings, and what is beyond them: prompts, async, documents, hybrid retrieval, pickles."""
+"""LangChain's own tests of embeddings, and what is beyond them: prompts, async, hybrid retrieval, pickles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastembed_rt.errors import InvalidInputError, InvalidTypeError, ModelNotFou
 # The distribution langchain-fastembed-rt is tried with the same tests.
 ours: Any = import_module(os.environ.get("FASTEMBED_RT_MODULE", "fastembed_rt.integrations.langchain"))
 sparse: Any = import_module(os.environ.get("FASTEMBED_RT_MODULE", "fastembed_rt.integrations.langchain_qdrant"))
-DENSE = os.path.join(os.environ["FASTEMBED_RT_CASE"], "dense-onnx")
+DENSE = f"{os.environ['FASTEMBED_RT_CASE']}/dense-onnx"
 
 
 class TestUnit(EmbeddingsUnitTests):

@@ -41,7 +41,7 @@ def ranker(case: Case) -> FastEmbedRtRerank:
 
 
 class Events(BaseEventHandler):
-    seen: list[BaseEvent] = []
+    seen: list[BaseEvent]
 
     def handle(self, event: BaseEvent, **_: Any) -> None:
         self.seen.append(event)
@@ -89,7 +89,9 @@ def test_a_thousand_nodes_are_one_call(case: Case, embedding: FastEmbedRtEmbeddi
     index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=embedding)
     assert calls == [1000]
     stored = index.vector_store.data.embedding_dict
-    close([stored[identity] for identity in index.index_struct.nodes_dict.values()], case.documents[np.arange(1000) % 8])
+    close(
+        [stored[identity] for identity in index.index_struct.nodes_dict.values()], case.documents[np.arange(1000) % 8]
+    )
     assert FastEmbedRtEmbedding(case.dense, embed_batch_size=10).embed_batch_size == 10
 
 
@@ -140,7 +142,9 @@ def test_events_are_theirs(
         "model_name": case.dense,
         "embed_batch_size": 2048,
     }
-    start, end = (next(event for event in events if event.class_name() == f"ReRank{when}Event") for when in ("Start", "End"))
+    start, end = (
+        next(event for event in events if event.class_name() == f"ReRank{when}Event") for when in ("Start", "End")
+    )
     assert (start.model_name, start.top_n, len(start.nodes), len(end.nodes)) == (case.reranker, 3, 8, 3)
 
 

@@ -1,4 +1,4 @@
-"""The MCP server by the protocol's own client: in process, over stdio and over HTTP, in both versions of the handshake."""
+"""The MCP server by the protocol's own client: in process, over stdio and HTTP, by both handshakes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     return str(result.content[0].text)
 
 
-@pytest.mark.parametrize(("way", "mode"), [("in process", "auto"), ("stdio", "auto"), ("stdio", "legacy"), ("http", "auto")])
+@pytest.mark.parametrize(
+    ("way", "mode"), [("in process", "auto"), ("stdio", "auto"), ("stdio", "legacy"), ("http", "auto")]
+)
 async def test_the_tools(case: Case, notes: Path, way: str, mode: str) -> None:
     async with over(way, case, notes, **({} if way == "in process" else {"mode": mode})) as client:
         listed = (await client.list_tools()).tools
@@ -149,7 +151,7 @@ async def test_inputs_are_bounded(case: Case, notes: Path) -> None:
         assert "100" in await refused(client, "rerank", query="a", documents=["a"], top_k=101)
         assert "truncate_dim" in await refused(client, "embed", texts=["a"], truncate_dim=5000)
         assert "role" in await refused(client, "embed", texts=["a"], role="passage")
-        assert "surrogate" in await refused(client, "embed", texts=["\ud800"])
+        assert "unicode" in await refused(client, "embed", texts=["\ud800"])
         await call(client, "embed", texts=["a"] * 256)
         schema = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
         assert schema["embed"]["properties"]["texts"]["maxItems"] == 256

@@ -147,7 +147,8 @@ def test_prompts_are_chosen_as_for_sentence_transformers(
     for task in (Similarity, Questions):
         options = {"task_metadata": task.metadata, "hf_split": "test", "hf_subset": "default", "batch_size": 2}
         wanted, found = (
-            side.encode(loader(case.texts, task.metadata), prompt_type=prompt_type, **options) for side in (theirs, ours)
+            side.encode(loader(case.texts, task.metadata), prompt_type=prompt_type, **options)
+            for side in (theirs, ours)
         )
         np.testing.assert_allclose(found, wanted, rtol=0, atol=NEAR)
     np.testing.assert_allclose(ours.similarity(found, found), theirs.similarity(wanted, wanted), rtol=0, atol=1e-4)

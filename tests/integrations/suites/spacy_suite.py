@@ -96,7 +96,7 @@ def test_saved_docs_keep_their_vectors(case: Case, nlp: Any) -> None:
     for doc, again in zip(docs, loaded, strict=True):
         same(attach(again).vector, doc.vector)
         same(attach(Doc(nlp.vocab).from_bytes(doc.to_bytes())).vector, doc.vector)
-    with pytest.raises(InvalidInputError, match="no doc._.embedding"):
+    with pytest.raises(InvalidInputError, match=r"no doc\._\.embedding"):
         attach(spacy.blank("en")("a dog"))
 
 

@@ -117,7 +117,7 @@ def test_wrong_arguments_are_named(model_dir: Path, vectorizer: FastEmbedRtVecto
 
 
 def test_the_checks_of_scikit_learn_that_are_for_text_vectorizers(model: EmbeddingModel) -> None:
-    # check_estimator itself runs nothing on what takes texts, and says so; these are those of its checks that need no table.
+    # check_estimator itself runs nothing on what takes texts, and says so. These are its checks that need no table.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipTestWarning)
         estimator_checks.check_estimator(FastEmbedRtVectorizer(model))
