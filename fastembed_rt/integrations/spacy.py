@@ -85,7 +85,7 @@ class FastEmbedRtVectors:
 
 
 def attach(doc: Doc) -> Doc:
-    """Let `doc.vector` be `doc._.embedding` again: a Doc that was saved, or came from another process, lost the first."""
+    """Let `doc.vector` be `doc._.embedding` again: a Doc that was saved or came from another process lost it."""
     vector = doc._.get(EXTENSION)
     if vector is None:
         raise InvalidInputError(

@@ -11,7 +11,7 @@ import cloudpickle
 import dspy
 import numpy as np
 import pytest
-from conftest import Case, close, same
+from conftest import Case, close, run_page, same
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError
@@ -135,3 +135,8 @@ def test_a_program_uses_it(case: Case) -> None:
     program = Search()
     for each in (program, program.deepcopy()):
         assert each(question=case.query).passage == case.texts[best]
+
+
+def test_the_page_runs_as_written(case: Case, tmp_path: Path) -> None:
+    names = run_page("dspy.md", case, tmp_path)
+    close(names["vectors"], case.model.encode_query(["which dog runs?"]))

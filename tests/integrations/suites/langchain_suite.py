@@ -8,11 +8,12 @@ import os
 import pickle
 import time
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Case, close, same
+from conftest import Case, close, run_page, same
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
@@ -213,3 +214,10 @@ def test_nothing_heavy_is_imported() -> None:
     import sys
 
     assert not {"torch", "transformers", "sentence_transformers"} & set(sys.modules)
+
+
+def test_the_page_runs_as_written(case: Case, tmp_path: Path) -> None:
+    names = run_page("langchain.md", case, tmp_path)
+    assert len(names["best"]) == len(names["found"]) == 1
+    text = names["best"][0].page_content
+    same(names["best"][0].metadata["relevance_score"], names["ranker"].client.predict(("which dog runs?", text)))

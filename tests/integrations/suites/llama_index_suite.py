@@ -11,12 +11,13 @@ import json
 import pickle
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import llama_index.core.instrumentation as instrument
 import numpy as np
 import pytest
-from conftest import Case, close, same
+from conftest import Case, close, run_page, same
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
@@ -261,3 +262,8 @@ def test_wrong_arguments_are_named(case: Case) -> None:
         FastEmbedRtEmbedding(case.dense, embed_batch_size=5000)
     with pytest.raises(TypeError, match="treads"):
         FastEmbedRtEmbedding(case.dense, model_kwargs={"treads": 1})
+
+
+def test_the_page_runs_as_written(case: Case, tmp_path: Path) -> None:
+    names = run_page("llama-index.md", case, tmp_path)
+    assert len(names["found"]) == 2 and names["best"][0].text in ("a dog runs", "the house is red")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spacy
-from conftest import Case, close, same
+from conftest import Case, close, run_page, same
 from spacy.tokens import Doc, DocBin
 from thinc.config import ConfigValidationError
 
@@ -115,3 +115,8 @@ def test_wrong_arguments_are_named(case: Case) -> None:
     ):
         with pytest.raises(error):
             spacy.blank("en").add_pipe("fastembed_rt", config=config)
+
+
+def test_the_page_runs_as_written(case: Case, tmp_path: Path) -> None:
+    names = run_page("spacy.md", case, tmp_path)
+    close(names["first"].vector, case.model.encode("a dog runs"))

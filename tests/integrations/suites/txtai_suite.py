@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Case, close, same
+from conftest import Case, close, run_page, same
 from txtai import Embeddings
 from txtai.pipeline import Reranker
 
@@ -145,3 +145,9 @@ def test_their_reranker_with_our_scores(case: Case, index: Any) -> None:
     with pytest.raises(InvalidInputError, match="3 scores"):
         FastEmbedRtSimilarity(str(Path(case.dense).with_name("labels-onnx")))
     assert fastembed_rt.__version__
+
+
+def test_the_page_runs_as_written(case: Case, tmp_path: Path) -> None:
+    names = run_page("txtai.md", case, tmp_path)
+    assert len(names["found"]) == len(names["ranked"]) == 1
+    close(names["external"].transform("a dog"), case.model.encode("a dog"))
