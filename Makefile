@@ -196,6 +196,30 @@ $(SINKS)/.ready: pyproject.toml
 	$(SINKS)/bin/pip install --quiet -e '.[cpu,bulk]' duckdb lancedb qdrant-client 'psycopg[binary]' s3fs 'moto[server]' datasets
 	@touch $@
 
+# Frameworks, each with our module for it, in an environment of its own under build/integrations (gigabytes). MTEB's tasks
+# want FASTEMBED_RT_REAL, a folder that has minilm, and FASTEMBED_RT_DATA. FRAMEWORKS adds arguments: FRAMEWORKS='-k MCP'.
+.PHONY: integrations integrations-frameworks
+integrations: integrations-frameworks
+integrations-frameworks: $(TEST)/.ready $(INTEGRATIONS)/.frameworks
+	FASTEMBED_RT_INTEGRATIONS=$(CURDIR)/$(INTEGRATIONS) $(TEST)/bin/pytest -m integrations \
+		tests/integrations/test_frameworks.py $(FRAMEWORKS)
+
+# Versions of docs/integrations. langchain-core 1.8.3: see docs/integrations/langchain.md.
+$(INTEGRATIONS)/.frameworks: Makefile
+	mkdir -p $(INTEGRATIONS)
+	for name in langchain llama-index dspy spacy txtai mteb mcp; do \
+		$(PYTHON) -m venv $(INTEGRATIONS)/$$name && $(INTEGRATIONS)/$$name/bin/pip install --quiet -e '.[cpu]' \
+			pytest pytest-asyncio || exit 1; done
+	$(INTEGRATIONS)/langchain/bin/pip install --quiet langchain-core==1.8.3 langchain-tests==1.1.9 langchain-qdrant==1.1.0
+	$(INTEGRATIONS)/llama-index/bin/pip install --quiet llama-index-core==0.14.25
+	$(INTEGRATIONS)/dspy/bin/pip install --quiet dspy==3.4.1 cloudpickle
+	$(INTEGRATIONS)/spacy/bin/pip install --quiet spacy==3.8.18
+	for name in txtai mteb; do $(INTEGRATIONS)/$$name/bin/pip install --quiet '$(TORCH)' || exit 1; done
+	$(INTEGRATIONS)/txtai/bin/pip install --quiet '$(TORCH)' txtai==9.14.0 scipy scikit-learn
+	$(INTEGRATIONS)/mteb/bin/pip install --quiet '$(TORCH)' mteb==2.26.24 sentence-transformers==6.2.0
+	$(INTEGRATIONS)/mcp/bin/pip install --quiet mcp==2.3.0
+	@touch $@
+
 # Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.
 compat: $(TEST)/.ready $(COMPAT_ENV)/.ready
 	PYTHONPATH=.:export $(TEST)/bin/python tests/interop_suites/sentence_transformers_suite.py $(COMPAT)

@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "bench",
     "serve",
+    "mcp",
     "push",
     "cache",
     "doctor",

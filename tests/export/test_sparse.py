@@ -182,6 +182,8 @@ def test_streams_and_asyncio_give_the_same(model: SparseModel) -> None:
     wanted = dense(model.encode(TEXTS))
     close(dense(list(model.embed(iter(TEXTS)))), wanted, REORDERED)
     close(dense(asyncio.run(model.aencode(TEXTS))), wanted, REORDERED)
+    close(dense(asyncio.run(model.aencode_query(TEXTS))), dense(model.encode_query(TEXTS)), REORDERED)
+    close(dense(asyncio.run(model.aencode_document(TEXTS))), dense(model.encode_document(TEXTS)), REORDERED)
     assert model.encode([]) == []
 
 

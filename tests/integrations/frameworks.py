@@ -1,6 +1,6 @@
 """Frameworks, each with its environment and suite; the models that the suites are run with.
 
-`make integrations-frameworks` makes the environments. A suite is a file of tests for a framework's own pytest, run
+`make integrations-frameworks` makes the environments. A suite is a file of tests for the environment's own pytest, run
 there with the models of a case; suites/conftest.py has what it compares with.
 """
 
@@ -77,7 +77,15 @@ class Framework:
 
 FRAMEWORKS = (
     Framework("LangChain", "langchain", "langchain_suite.py"),
+    Framework(
+        "langchain-fastembed-rt", "langchain", "langchain_suite.py", {"FASTEMBED_RT_MODULE": "langchain_fastembed_rt"}
+    ),
     Framework("LlamaIndex", "llama-index", "llama_index_suite.py"),
+    Framework("DSPy", "dspy", "dspy_suite.py"),
+    Framework("spaCy", "spacy", "spacy_suite.py"),
+    Framework("txtai", "txtai", "txtai_suite.py"),
+    Framework("MTEB", "mteb", "mteb_suite.py"),
+    Framework("MCP", "mcp", "mcp_suite.py"),
 )
 
 

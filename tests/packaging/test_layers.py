@@ -28,13 +28,13 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
-    integrations: compat errors manifest models text
+    integrations: compat errors manifest models text vectors
     search: errors models system text
     scale: errors hub machine manifest models system text vectors
     server: errors hub manifest models run system text vectors
     bulk: errors system
     __init__: errors models run
-    cli: bulk cache errors files hub machine manifest models native precisions run search server system text vectors
+    cli: bulk cache errors files hub integrations machine manifest models native precisions run search server system text vectors
     __main__: cli
     """,
     "fastembed_rt_export": """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from fastembed_rt import EmbeddingModel, Reranker, SparseModel
 
+PAGES = Path(__file__).parents[3] / "docs" / "integrations"
 NEAR = 2e-5  # of a reference in torch, as the export's own check has it
 
 
@@ -85,3 +88,22 @@ def case() -> Iterator[Case]:
 def same(found: Any, wanted: Any) -> None:
     """Numbers that are exactly float32's."""
     np.testing.assert_array_equal(np.asarray(found, dtype=np.float32), wanted)
+
+
+def close(found: Any, wanted: Any) -> None:
+    """The same vectors out of other batches: sums of floats in another order."""
+    np.testing.assert_allclose(np.asarray(found, dtype=np.float32), wanted, rtol=0, atol=1e-6)
+
+
+def run_page(name: str, case: Case, place: Path) -> dict[str, Any]:
+    """The names that the Python of a page of docs/integrations leaves, run in a folder with the models it speaks of."""
+    for model in ("dense", "splade", "reranker"):
+        (place / f"my-{'model' if model == 'dense' else model}").symlink_to(Path(case.dense).with_name(f"{model}-onnx"))
+    text = (PAGES / name).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    with contextlib.chdir(place):
+        for block in blocks:
+            exec(compile(block, name, "exec", dont_inherit=True), names)
+    return names

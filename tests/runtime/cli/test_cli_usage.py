@@ -22,6 +22,7 @@ REQUIRED = {
     "info": 1,
     "bench": 1,
     "serve": 0,
+    "mcp": 1,
     "push": 2,
     "cache": 1,
     "doctor": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,8 @@ def test_prompts_are_those_of_sentence_transformers(
 
 def test_queries_and_documents_have_their_prompts(model: EmbeddingModel, reference: Any) -> None:
     queries, documents = model.encode_query(SOME), model.encode_document(SOME)
+    np.testing.assert_array_equal(asyncio.run(model.aencode_query(SOME)), queries)
+    np.testing.assert_array_equal(asyncio.run(model.aencode_document(SOME)), documents)
     assert_same(queries, reference.encode_query(SOME))
     assert_same(documents, reference.encode_document(SOME))
     assert np.abs(queries - documents).max() > 0.01

@@ -393,6 +393,8 @@ def test_asyncio_gets_the_same_scores(model: Reranker) -> None:
     *alone, together = asyncio.run(ask())
     np.testing.assert_array_equal(together, model.predict(PAIRS))
     np.testing.assert_array_equal(alone, together)
+    texts = [right for _, right in PAIRS]
+    assert asyncio.run(model.arank(PAIRS[0][0], texts, top_k=2)) == model.rank(PAIRS[0][0], texts, top_k=2)
 
 
 # --- the object ------------------------------------------------------------------------------------------------------

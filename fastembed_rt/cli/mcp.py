@@ -1,0 +1,70 @@
+"""`fastembed-rt mcp`: a model as tools for LLMs, over the Model Context Protocol."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..manifest import CLASSES, EMBEDDING, RERANKING, Manifest
+from .arguments import add_model_arguments, positive
+from .opening import open_model
+
+EPILOG = """\
+tools: embed, similarity, rerank, and with --folder search; what they take is bounded, and no tool takes a path
+
+in a client's configuration, which starts the command itself:
+  {"mcpServers": {"texts": {"command": "fastembed-rt", "args": ["mcp", "/path/to/my-model", "--folder", "/my/notes"]}}}
+
+needs fastembed-rt[mcp]
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `mcp` and its options."""
+    parser = subparsers.add_parser(
+        "mcp",
+        help="tools for LLMs: embed, similarity, rerank, search in a folder (Model Context Protocol)",
+        description="Answer the calls of an MCP client over standard input and output, or over HTTP on this machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--reranker", metavar="MODEL", help="for rerank and search; without: by the vectors' similarity"
+    )
+    parser.add_argument("--folder", metavar="DIR", help="whose text files search finds; read at the first search")
+    parser.add_argument("--transport", choices=("stdio", "http"), default="stdio", help="(default: stdio)")
+    parser.add_argument("--host", default="127.0.0.1", help="of http, on this machine (default: 127.0.0.1)")
+    parser.add_argument("--port", type=positive, default=8090, help="of http, whose path is /mcp (default: 8090)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until the client leaves or a signal comes; returns 0, or raises."""
+    from ..integrations.mcp import server  # only here: other commands start without the SDK
+    from ..integrations.mcp.folder import Folder
+
+    if args.transport == "http" and not server.is_loopback(args.host):
+        raise InvalidInputError(f"--host {args.host!r} is not an address of this machine alone; pass 127.0.0.1")
+    model: Any = open_model(args, lambda described: _only(described, EMBEDDING))
+    reranker: Any = None
+    if args.reranker is not None:
+        second = copy.copy(args)
+        second.model = args.reranker
+        reranker = open_model(second, lambda described: _only(described, RERANKING))
+    folder = None if args.folder is None else Folder(args.folder, model, reranker)
+    made = server.make_server(model, reranker=reranker, folder=folder)
+    server.serve(made, transport=args.transport, host=args.host, port=args.port)
+    return 0
+
+
+def _only(described: Manifest, task: str) -> Mapping[str, Any]:
+    if described.task != task:
+        raise InvalidInputError(
+            f"this is a model for {described.task}, and it takes one for {task}: fastembed_rt.{CLASSES[task]}"
+        )
+    return {}

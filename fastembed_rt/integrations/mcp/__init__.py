@@ -1,0 +1,1 @@
+"""A server of the Model Context Protocol: embed, similarity, rerank and search over one folder, as tools for LLMs."""
