@@ -1,6 +1,6 @@
 """Our own kernels, one instruction set after another on this machine: whether their bits are alike, and their speed.
 
-    python -m benchmarks.inside.kernels [--threads 1,16] [--shapes 384x1536,1024x4096] [--rows 64] [--seconds 1] [--json]
+    python -m benchmarks.inside.kernels [--threads 1,16] [--shapes 384x1536] [--rows 64] [--seconds 1] [--json]
 
 Each set that runs here computes the same nodes in a process of its own. INT8 has to have the same bits in all of them.
 bf16 has to have them in all but AMX, which adds in another order: that one is compared with the kernels for AMX whose
@@ -14,6 +14,7 @@ multiplications and additions a second, of all threads together.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -131,16 +132,14 @@ def rate(library: Path, precision: str, width: int, hidden: int, rows: int, thre
 def child(args: argparse.Namespace) -> int:
     """What one set of kernels gives: arrays into a file, rates to print."""
     library = Path(args.library)
-    np.savez(args.child, **outputs(library))
-    rates = {
-        f"{precision} {shape} {threads}": rate(
-            library, precision, *map(int, shape.split("x")), args.rows, int(threads), args.seconds
-        )
-        for precision in PRECISIONS
-        for shape in args.shapes.split(",")
-        for threads in args.threads.split(",")
-        if args.seconds
-    }
+    made: dict[str, Any] = outputs(library)
+    np.savez(args.child, **made)
+    rates = {}
+    for precision, shape, threads in itertools.product(PRECISIONS, args.shapes.split(","), args.threads.split(",")):
+        width, hidden = map(int, shape.split("x"))
+        if args.seconds:
+            found = rate(library, precision, width, hidden, args.rows, int(threads), args.seconds)
+            rates[f"{precision} {shape} {threads}"] = found
     print(json.dumps(rates))
     return 0
 
