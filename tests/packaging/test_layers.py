@@ -34,7 +34,8 @@ LAYERS = {
     server: errors hub manifest models run system text vectors
     bulk: errors system
     __init__: errors models run
-    cli: bulk cache errors files hub integrations machine manifest models native precisions run search server system text vectors
+    cli: bulk cache errors files hub integrations machine manifest models native precisions run search server system
+        text vectors
     __main__: cli
     """,
     "fastembed_rt_export": """

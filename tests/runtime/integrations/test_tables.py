@@ -30,7 +30,7 @@ def test_an_expression_of_polars_gives_vectors(model: EmbeddingModel, wanted: An
     assert made.schema["vector"] == pl.Array(pl.Float32, model.dim)
     assert made["vector"].is_null().to_list() == [text is None for text in TEXTS]
     np.testing.assert_array_equal(made["vector"].drop_nulls().to_numpy(), wanted)
-    namespace: Any = pl.col("text").fastembed_rt  # type: ignore[attr-defined]
+    namespace: Any = pl.col("text").fastembed_rt
     lazy = frame.lazy().with_columns(vector=namespace.embed(model, role="document"))
     assert lazy.collect_schema()["vector"] == pl.Array(pl.Float32, model.dim)
     assert lazy.collect().equals(made)
@@ -67,7 +67,7 @@ def test_similarities_are_the_models_or_the_cosine(model: EmbeddingModel, wanted
     scores = model.similarity(wanted, query[None])[:, 0]
     given = model if own else None
     texts = pl.DataFrame({"text": TEXTS}).select(of_polars.embed("text", model, role="document").alias("vector"))
-    namespace: Any = pl.col("vector").fastembed_rt  # type: ignore[attr-defined]
+    namespace: Any = pl.col("vector").fastembed_rt
     of_vectors = texts.select(namespace.similarity(query, given))["vector"]
     assert of_vectors.is_null().to_list() == [text is None for text in TEXTS]
     np.testing.assert_allclose(of_vectors.drop_nulls().to_numpy(), scores, rtol=0, atol=1e-6)
