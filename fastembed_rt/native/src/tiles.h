@@ -3,8 +3,8 @@
  *     acc[r, n] = sum_k a[r, k] * b[k, n]       a (MR, K) u8 or s16, b (K, NR) s8 or s16, acc (MR, NR) s32, exact
  *
  * a lies row by row, K rounded up to a multiple of KR. b lies in packed panels of LANES columns, and a panel step by
- * step: [K / KR][LANES][KR], so that a step of a panel is one vector, and a step of a row of a is 4 bytes, which are
- * broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
+ * step: [K / KR][LANES][KR], so that a step of a panel is one vector (or half of one that is widened), and a step of a
+ * row of a is 4 bytes, which are broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
  *
  * VNNI multiplies bytes and adds four products a lane. Without it, bytes are widened to 16 bits, two products a lane:
  * the instruction that multiplies bytes saturates and would give wrong sums. neon_tiles.h has the tiles of Arm.
@@ -39,7 +39,7 @@ enum { KR = 4, MR = 6, VECTORS = 1 };
 #else
 #define SET_NAME "avx2"
 typedef int16_t Quantized;
-typedef int16_t PackedWeight;
+typedef int8_t PackedWeight; /* widened when it is loaded: half the memory, of which few rows use much */
 enum { KR = 2, MR = 4, VECTORS = 1 };
 #endif
 #if TILE_PRODUCTS || defined(__AVX512BF16__)
@@ -89,9 +89,19 @@ INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return dot_s16(acc, a, b); }
 #endif
 
+/* A step of a panel of weights, as dot_u8s8 takes it. */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+INLINE Ints load_weights(const PackedWeight *p) { return load_ints((const int32_t *)p); }
+#else
+INLINE Ints load_weights(const PackedWeight *p) {
+    return pair_ints(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
+                     _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + LANES))));
+}
+#endif
+
 /* w[n] of the channel whose place among the KR of a step is 1 in `ones`, 0 elsewhere, for the step's 16 outputs n. */
 INLINE Ints channel_weights(const PackedWeight *step, const Quantized ones[KR]) {
-    return dot_u8s8(broadcast_int(0), broadcast_step(ones), load_ints((const int32_t *)step));
+    return dot_u8s8(broadcast_int(0), broadcast_step(ones), load_weights(step));
 }
 
 /* KR_S16 rows of 16 int16, `stride` apart -> a step of a panel: both of a column side by side. */
@@ -114,17 +124,19 @@ INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
 INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, size_t lda, const void *b, size_t steps,
                  Ints *out) {
     const char *row = a, *panel = b;
-    size_t panel_bytes = steps * LANES * STEP_BYTES, ahead = vectors * panel_bytes;
+    const size_t step_bytes = operands == U8S8 ? LANES * KR * sizeof(PackedWeight) : LANES * STEP_BYTES;
+    size_t panel_bytes = steps * step_bytes, ahead = vectors * panel_bytes;
     Ints acc[MR][VECTORS], right[VECTORS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
             acc[r][v] = broadcast_int(0);
-    for (size_t s = 0; s < steps; s++, row += STEP_BYTES, panel += LANES * STEP_BYTES) {
+    for (size_t s = 0; s < steps; s++, row += STEP_BYTES, panel += step_bytes) {
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++) {
-            right[v] = load_ints((const int32_t *)(panel + v * panel_bytes));
+            const char *from = panel + v * panel_bytes;
+            right[v] = operands == U8S8 ? load_weights((const PackedWeight *)from) : load_ints((const int32_t *)from);
             _mm_prefetch(panel + v * panel_bytes + ahead, _MM_HINT_T0);
         }
 #pragma GCC unroll 8
