@@ -389,7 +389,7 @@ def test_the_architecture_page_has_the_tables_of_the_layers() -> None:
     """As tests/packaging/test_layers.py has them; the program's entry points are no rows."""
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     said: dict[str, list[dict[str, set[str]]]] = {"pages": [], "code": []}
-    for table in re.findall(r"(?:^\|.*\|\n)+", CONTENTS["architecture.md"], re.MULTILINE):
+    for table in re.findall(r"^\| package \|.*\n(?:^\|.*\|\n)+", CONTENTS["architecture.md"], re.MULTILINE):
         found = {}
         for line in table.splitlines()[2:]:
             names, imported, _ = line[1:-1].split("|")
