@@ -58,8 +58,8 @@ INLINE Floats minimum(Floats x, Floats y) {
 INLINE Floats to_floats(Ints v) {
     return four(vcvtq_f32_s32(v.a), vcvtq_f32_s32(v.b), vcvtq_f32_s32(v.c), vcvtq_f32_s32(v.d));
 }
-/* Half to even. What no int32 holds differs from x86, which gives the least of all for it: only what is below that
- * comes here, see in_steps of quantize.h, and there the two agree. */
+/* Half to even. Of what no int32 holds x86 makes the least of all. Here that is so of what lies below; more and NaN, which
+ * activations are not (in_steps of quantize.h), end as the largest and as 0. */
 INLINE Ints round_to_ints(Floats v) {
     return four_ints(vcvtnq_s32_f32(v.a), vcvtnq_s32_f32(v.b), vcvtnq_s32_f32(v.c), vcvtnq_s32_f32(v.d));
 }
