@@ -289,6 +289,7 @@ def test_the_command_makes_graphs_for_both_and_says_what_was_not_compared(tmp_pa
         "model.onnx",
         "model.cuda.fp32.onnx",
         "model.tensorrt.fp32.onnx",
+        "model.cuda-native.fp16.onnx",
         "model.cuda.fp16.onnx",
         "model.tensorrt.fp16.onnx",
     ]
@@ -305,7 +306,10 @@ def test_a_directory_for_gpus_alone_is_fp16_and_not_verified_where_there_is_none
         pytest.skip("this onnxruntime has GPUs")
     source = save_sentence_transformers(tmp_path / "c")
     made = export(str(source), ExportOptions(output=tmp_path / "m", targets=("cuda",))).manifest
-    assert [variant.graph.file for variant in made.variants] == ["model.cuda.fp16.onnx"]
+    assert [variant.graph.file for variant in made.variants] == [
+        "model.cuda-native.fp16.onnx",
+        "model.cuda.fp16.onnx",
+    ]
     assert made.parity["status"] == "not verified"
     assert made.parity["reason"].startswith("provider 'cuda': not in this onnxruntime")
     assert 'EmbeddingModel("path/to/this/directory", provider="cuda")' in (tmp_path / "m/README.md").read_text()
@@ -317,7 +321,7 @@ def test_a_directory_for_gpus_alone_is_fp16_and_not_verified_where_there_is_none
         (("gpu",), None, "target 'gpu' is not possible; choose from cpu, cuda, tensorrt"),
         (("cuda", "cuda"), None, "each once"),
         (("cuda",), ("int8",), "precision 'int8' is not possible for target cuda; choose from fp16, bf16, fp32"),
-        (("cpu",), ("fp16",), "choose from fp32, int8"),
+        (("cpu",), ("fp16",), "choose from fp32, bf16, int8"),
         (("cpu", "tensorrt"), ("int8",), "target 'tensorrt' has fp16, fp32, not int8"),
     ],
 )

@@ -146,7 +146,11 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
         (["--opset", "25"], 2, "17 to 24"),
         (["--target", "gpu"], 2, "target 'gpu' is not possible; choose from cpu, cuda, tensorrt"),
         (["--precision", "int4"], 2, "'int4' is not a precision; there are fp32, fp16, bf16 and int8"),
-        (["--precision", "fp16"], 2, "for target cpu; choose from fp32, int8, each once, or add --target cuda or tens"),
+        (
+            ["--precision", "fp16"],
+            2,
+            "for target cpu; choose from fp32, bf16, int8, each once, or add --target cuda or tens",
+        ),
         (["--truncate-dim", "0"], 2, "truncate_dim 0"),
         (["--truncate-dim", "25"], 2, "the vectors have 24 numbers"),
         (["--min-cosine", "7"], 2, "'7' is not a cosine"),

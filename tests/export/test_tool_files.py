@@ -189,7 +189,7 @@ def test_a_graph_that_does_not_pass_leaves_under_its_second_name_too(tmp_path: P
     refusals.add(("cpu", "fp32"), ParityError("differs"))
     rest = left(tmp_path / "out", described, refusals)
     rest.write(tmp_path / "out")
-    assert {variant.target for variant in rest.variants} == {"cuda"}
+    assert {variant.target for variant in rest.variants} == {"cuda", "cuda-native"}
     assert not (tmp_path / "out" / "onnx").exists()
     assert_named(tmp_path / "out")
 

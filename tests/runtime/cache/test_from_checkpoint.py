@@ -118,7 +118,7 @@ def test_options_of_the_constructor_reach_it_and_make_no_other_export(checkpoint
         ({"normalize": False}, lambda m: m.manifest.normalize is False),
         ({"tokens": True}, lambda m: m.encode("a dog", output="tokens").vectors.shape[1] == 24),
         ({"target": "portable"}, lambda m: m.target == "portable"),
-        ({"target": "native"}, lambda m: m.precision == "int8"),
+        ({"target": "native"}, lambda m: m.precision == "bf16"),
     ],
 )
 def test_options_of_the_export_reach_it(
@@ -205,13 +205,13 @@ def test_a_model_directory_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, 
         (
             {"precision": "fp16"},
             InvalidInputError,
-            r"'cpu', for which there are fp32 and int8; fp16 is for target cuda",
+            r"'cpu', for which there are fp32, bf16 and int8; fp16 is for target cuda",
         ),
         ({"target": "cuda"}, InvalidInputError, "target 'cuda' does not run with provider 'cpu'"),
         (
             {"target": "native", "precision": "fp32"},
             InvalidInputError,
-            "with target 'native', for which there are int8",
+            "with target 'native', for which there are bf16 and int8",
         ),
         ({"provider": "abacus"}, InvalidInputError, "provider 'abacus' is not known"),
         ({"pooling": "none"}, InvalidInputError, "pooling 'none' is not known"),

@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_measured_is_one_line(
     assert "manifest.json" in line
     code, line = refused(capsys, str(two_precisions), "--precision", "fp16")
     assert code == 2
-    assert "precision 'fp16' does not run with provider 'cpu', for which there are fp32 and int8" in line
+    assert "precision 'fp16' does not run with provider 'cpu', for which there are fp32, bf16 and int8" in line
     code, line = refused(capsys, str(two_precisions), "--provider", "gpu")
     assert code == 2
     assert "provider 'gpu' is not known" in line

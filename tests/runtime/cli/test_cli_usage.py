@@ -100,7 +100,7 @@ def test_a_wrong_value_says_what_is_possible(words: str, said: str, capsys: pyte
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--precision fp16", "does not run with provider 'cpu', for which there are fp32 and int8"),
+        ("--precision fp16", "does not run with provider 'cpu', for which there are fp32, bf16 and int8"),
         (
             "--precision int8",
             "this model directory has fp32 (cpu); take one of those, or export again with --target cpu",
