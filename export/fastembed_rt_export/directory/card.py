@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
+from fastembed_rt.precisions import made_for
 from fastembed_rt.run.nvidia import NVIDIA
 from fastembed_rt.system.sizes import readable
 
@@ -140,7 +141,7 @@ def prompts_line(manifest: Manifest) -> str:
 
 def _provider(manifest: Manifest) -> str:
     """The argument that a directory without graphs for CPUs needs."""
-    targets = [variant.target for variant in manifest.variants]
+    targets = [made_for(variant)[0] for variant in manifest.variants]
     return f', provider="{targets[0]}"' if set(targets) <= set(NVIDIA) else ""
 
 
