@@ -2,8 +2,9 @@
 
 python -m benchmarks.load.llama_server CHECKPOINT MODEL_DIR FOLDER --port N --threads N [--precision q8_0]
 
-The binary is the one that LLAMA_SERVER names, or `llama-server` on the PATH. No Python package brings it; it is compiled
-from llama.cpp: `cmake -B build -DGGML_NATIVE=ON -DLLAMA_USE_PREBUILT_UI=OFF && cmake --build build --target llama-server`.
+The binary is the one that LLAMA_SERVER names, or `llama-server` on the PATH. No Python package brings it; a checkout
+of llama.cpp makes it: `cmake -B build -DGGML_NATIVE=ON -DLLAMA_USE_PREBUILT_UI=OFF`, then
+`cmake --build build --target llama-server`. It does not cut texts: one of more than max_length tokens is an error 500.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def words(file: Path, *, port: int, threads: int, max_length: int) -> list[str]:
         "--batch-size": max_length,
         "--ubatch-size": max_length,
     }
-    return ["--embedding", *(str(word) for option in options.items() for word in option)]
+    return ["--embedding", "--log-disable", *(str(word) for option in options.items() for word in option)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

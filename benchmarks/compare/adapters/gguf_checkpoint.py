@@ -7,7 +7,7 @@ type 0 only and lowercases texts; what is not like that in a checkpoint is refus
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ Config = Mapping[str, Any]
 
 # Quantized or halved are the matrices of products and the word table; these are added as they are.
 KEPT_IN_FLOAT = ("position_embd.weight", "token_types.weight")
+SPECIAL = {  # llama.cpp puts bos in front of a text and sep behind it
+    "bos": "[CLS]",
+    "sep": "[SEP]",
+    "unk": "[UNK]",
+    "pad": "[PAD]",
+    "mask": "[MASK]",
+}
 BEGINS_A_WORD = "\u2581"  # in front of a word's first piece, where WordPiece has ## in front of all others
 
 
@@ -104,8 +111,8 @@ def read_safetensors(file: Path) -> Iterator[tuple[str, Array]]:
             yield name, np.ascontiguousarray(values.reshape(about["shape"]))
 
 
-def word_pieces(tokenizer: Config) -> tuple[list[str], list[int]]:
-    """A WordPiece tokenizer.json's vocabulary as llama.cpp's `bert` tokenizer has it: pieces by id, and their types.
+def word_pieces(tokenizer: Config, size: int) -> tuple[list[str], list[int]]:
+    """A WordPiece tokenizer.json's vocabulary as llama.cpp's `bert` tokenizer has it: `size` pieces, and their types.
 
     Raises:
         ValueError: it is another tokenizer, or one that keeps upper case or accents.
@@ -113,9 +120,11 @@ def word_pieces(tokenizer: Config) -> tuple[list[str], list[int]]:
     import gguf
 
     model, normalizer = tokenizer["model"], tokenizer.get("normalizer") or {}
-    if model["type"] != "WordPiece" or normalizer.get("type") != "BertNormalizer" or not normalizer["lowercase"]:
+    plain = normalizer.get("type") == "BertNormalizer" and normalizer["lowercase"]
+    if model["type"] != "WordPiece" or not plain or normalizer.get("strip_accents") is False:  # None: as lowercase says
         raise ValueError("llama.cpp's `bert` tokenizer is WordPiece over lowercase text without accents")
     special = {row["id"] for row in tokenizer["added_tokens"] if row["special"]}
+    special |= {model["vocab"][name] for name in SPECIAL.values() if name in model["vocab"]}
     pieces, kinds = [], []
     for number, (piece, place) in enumerate(sorted(model["vocab"].items(), key=lambda row: row[1])):
         if number != place:
@@ -124,7 +133,8 @@ def word_pieces(tokenizer: Config) -> tuple[list[str], list[int]]:
         shown = piece if control else piece.removeprefix("##") if piece.startswith("##") else BEGINS_A_WORD + piece
         pieces.append(shown)
         kinds.append(int(gguf.TokenType.CONTROL if control else gguf.TokenType.NORMAL))
-    return pieces, kinds
+    unused = range(len(pieces), size)  # rows of the word table without a piece
+    return [*pieces, *(f"[PAD{number}]" for number in unused)], [*kinds, *(int(gguf.TokenType.UNUSED) for _ in unused)]
 
 
 def _check_bert(config: Config) -> None:
@@ -139,18 +149,16 @@ def _bert_keys(writer: Any, config: Config) -> None:
 
 
 def _bert_vocabulary(writer: Any, config: Config, tokenizer: Config) -> None:
-    pieces, kinds = word_pieces(tokenizer)
-    ids = {row["content"]: row["id"] for row in tokenizer["added_tokens"]}
+    pieces, kinds = word_pieces(tokenizer, config["vocab_size"])
+    ids = tokenizer["model"]["vocab"]
     writer.add_token_type_count(config.get("type_vocab_size", 1))
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(pieces)
     writer.add_token_types(kinds)
-    writer.add_bos_token_id(ids["[CLS]"])  # llama.cpp puts this one first ...
-    writer.add_sep_token_id(ids["[SEP]"])  # ... and this one last
-    writer.add_unk_token_id(ids["[UNK]"])
-    writer.add_pad_token_id(ids["[PAD]"])
-    writer.add_mask_token_id(ids["[MASK]"])
+    for kind, name in SPECIAL.items():
+        if name in ids:
+            getattr(writer, f"add_{kind}_token_id")(ids[name])
 
 
 def _check_qwen3(config: Config) -> None:
@@ -195,4 +203,4 @@ ARCHITECTURES = {
     "qwen3": Architecture(name="qwen3", check=_check_qwen3, add_keys=_qwen3_keys, add_vocabulary=_ids_only),
 }
 POOLINGS: Mapping[str, str] = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
-NUMPY: Mapping[str, Sequence[Any] | str] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
+NUMPY: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}

@@ -24,6 +24,7 @@ FILE = "model.gguf"
 BATCH_TOKENS = 64  # of an encoder: beyond, masked products cost more than larger ones of weights bring
 DECODER_TOKENS = 512  # its weights are many times a cache's size, and read once a batch
 BATCH_TEXTS = 32
+CALLBACKS: list[Any] = []  # llama.cpp calls them for as long as it lives
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -45,7 +46,8 @@ def load(options: Options) -> Loaded:
     import llama_cpp
     import numpy as np
 
-    llama_cpp.llama_log_set(SILENT, None)
+    CALLBACKS.append(llama_cpp.llama_log_callback(lambda level, text, data: None))  # else hundreds of lines at load
+    llama_cpp.llama_log_set(CALLBACKS[-1], None)
     llama_cpp.llama_backend_init()
     file = Path(options.prepared, FILE)
     model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
@@ -201,11 +203,6 @@ class Context:
         for number, place in enumerate(places):
             vector = self._vector(self._context, number)
             ctypes.memmove(out.ctypes.data + place * out.strides[0], vector, 4 * self._dim)
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def SILENT(level: int, text: bytes, data: Any) -> None:  # noqa: N802  a constant, made by a decorator
-    """Takes what llama.cpp logs: hundreds of lines at load."""
 
 
 if __name__ == "__main__":
