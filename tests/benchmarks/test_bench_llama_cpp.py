@@ -17,6 +17,7 @@ from benchmarks.compare import environments
 from benchmarks.compare.adapters import gguf_checkpoint, llama_cpp
 from benchmarks.compare.contenders import CONTENDERS
 from benchmarks.compare.preparation import Preparation, sources
+from benchmarks.data import decoder
 from benchmarks.errors import ContenderError
 from benchmarks.load import llama_server
 
@@ -180,6 +181,20 @@ def test_bfloat16_is_read_without_a_package_for_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], values.to(kind).float().numpy())
 
 
+def test_the_decoder_of_the_comparison_is_what_its_page_says(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "vocab_size": 400, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    folder = decoder.write(tmp_path / "decoder", ["some words", "other words"], small | heads)
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
+    assert model[1].pooling_mode == "lasttoken"
+    assert model.max_seq_length == decoder.MAX_LENGTH
+    assert np.linalg.norm(model.encode(["words"]), axis=1) == pytest.approx(1, abs=1e-5)
+    assert decoder.main([str(folder)]) == 2
+
+
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may() -> None:
     lengths = [3, 70, 5, 8, 13, 2, 64, 1] * 20
     made = list(llama_cpp.batches(lengths, 64, 2))
@@ -222,11 +237,18 @@ def test_the_server_that_is_not_there_is_a_row_that_says_so(monkeypatch: pytest.
     reason="no environment of llama.cpp: make bench-smoke BENCH='--contenders llama-cpp-q8' compiles it",
 )
 @pytest.mark.parametrize(("name", "least"), [("llama-cpp-f16", 0.9999), ("llama-cpp-q8", 0.999)])
-def test_llama_cpp_gives_the_reference_vectors(checkpoint: Path, tmp_path: Path, name: str, least: float) -> None:
+@pytest.mark.parametrize("causal", [False, True])
+def test_llama_cpp_gives_the_reference_vectors(
+    checkpoint: Path, tmp_path: Path, name: str, least: float, causal: bool
+) -> None:
+    pooling = "lasttoken" if causal else "mean"
+    if causal:
+        sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 32}
+        checkpoint = save_sentence_transformers(tmp_path / "decoder", "qwen3", pooling=pooling, **sizes)
     model_dir = tmp_path / "model"
     model_dir.mkdir()
     (model_dir / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
-    facts = {"dim": 64, "pooling": ["mean"], "normalize": True}
+    facts = {"dim": 64, "pooling": [pooling], "normalize": True}
     (model_dir / "manifest.json").write_text(json.dumps(facts))
     texts = [text for text in TEXTS if text] * 3
     (tmp_path / "texts.json").write_text(json.dumps(texts))
