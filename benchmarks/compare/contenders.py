@@ -90,7 +90,7 @@ ENVIRONMENTS = {
             name="embed-anything",
             steps=(("embed_anything==0.7.1", "tokenizers==0.23.3", "safetensors==0.8.0", "numpy==2.4.6"),),
         ),
-        # Compiled for the CPU that it runs on, without what it has for images: ten minutes on two quiet cores.
+        # Compiled for the CPU that it runs on, without what it has for images: 13 minutes on two busy cores.
         Environment(
             name="llama-cpp",
             steps=(
