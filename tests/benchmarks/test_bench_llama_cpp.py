@@ -17,9 +17,9 @@ from benchmarks.compare import environments
 from benchmarks.compare.adapters import gguf_checkpoint, llama_cpp
 from benchmarks.compare.contenders import CONTENDERS
 from benchmarks.compare.preparation import Preparation, sources
-from benchmarks.data import decoder
 from benchmarks.errors import ContenderError
 from benchmarks.load import llama_server
+from benchmarks.precision import decoder
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96}
 # llama.cpp's names, as its loader asks for them.

@@ -1,6 +1,6 @@
 """A checkpoint of Qwen3-Embedding-0.6B's shape for the comparison: random weights, last-token pooling, normalized.
 
-python -m benchmarks.data.decoder FOLDER [--data DIR]
+python -m benchmarks.precision.decoder FOLDER [--data DIR]
 
 make bench BENCH_CHECKPOINT=FOLDER BENCH_MODEL=FOLDER-onnx \\
     BENCH='--contenders st-torch,st-torch-bf16,st-openvino,llama-cpp-q8,rt-fp32,rt-int8'
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.workloads import data_folder
 from ..errors import BenchmarkError
-from ..precision.export_cost import random_decoder
-from ..precision.int8 import real_texts
-from .workloads import data_folder
+from .export_cost import random_decoder
+from .int8 import real_texts
 
 MAX_LENGTH = 512
 MODULES = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
