@@ -90,6 +90,14 @@ ENVIRONMENTS = {
             name="embed-anything",
             steps=(("embed_anything==0.7.1", "tokenizers==0.23.3", "safetensors==0.8.0", "numpy==2.4.6"),),
         ),
+        # Compiled for the CPU that it runs on, without what it has for images: 13 minutes on two busy cores.
+        Environment(
+            name="llama-cpp",
+            steps=(
+                ("numpy==2.4.6", "tokenizers==0.23.3", "gguf==0.19.0"),
+                ("--config-settings=cmake.args=-DGGML_NATIVE=ON;-DLLAVA_BUILD=OFF", "llama-cpp-python==0.3.36"),
+            ),
+        ),
         Environment(
             name="fastembed-rt",
             steps=(("numpy==2.4.6", "onnxruntime==1.32.0", "tokenizers==0.23.3"), ("--editable", "{project}[cpu]")),
@@ -170,6 +178,22 @@ TABLE = (
         environment="embed-anything",
         adapter="embed_anything",
         no_cold_start="not timed: it asks the hub before its own cache, and offline it retries for ten seconds",
+    ),
+    Contender(
+        name="llama-cpp-f16",
+        title="llama.cpp, GGUF f16",
+        environment="llama-cpp",
+        adapter="llama_cpp",
+        options={"precision": "f16"},
+        arithmetic="fp16",
+    ),
+    Contender(
+        name="llama-cpp-q8",
+        title="llama.cpp, GGUF q8_0",
+        environment="llama-cpp",
+        adapter="llama_cpp",
+        options={"precision": "q8_0"},
+        arithmetic="int8",
     ),
     Contender(
         name="rt-fp32",

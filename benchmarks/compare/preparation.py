@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 # onnxruntime's wheels may report what they run; this project turns that off by itself, so nobody shall have it on.
 TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ADAPTERS = Path(__file__).parent / "adapters"
+IMPORTS = re.compile(r"^ *from benchmarks\.compare\.adapters\.(\w+) import ", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class Preparation:
         if contender.precision is not None:  # it takes the graph too
             digest.update(self._graph_digest.encode())
         digest.update(json.dumps([*ENVIRONMENTS[preparing(contender)].steps, dict(contender.options)]).encode())
-        for source in (contender.adapter, "plain_tokenizer"):
-            digest.update((ADAPTERS / f"{source}.py").read_bytes())
+        for source in sources(contender.adapter):
+            digest.update(source.read_bytes())
         return self.root / "models" / f"{contender.name}-{digest.hexdigest()[:16]}"
 
     def prepare(self, contender: Contender) -> None:
@@ -108,6 +110,21 @@ class Preparation:
         """Of the model directory's graphs and weights."""
         files = [path for path in sorted(self.model_dir.iterdir()) if path.is_file() and path.suffix != ".md"]
         return json.dumps([_sha256(path) for path in files if path.suffix != ".json"])
+
+
+def sources(adapter: str, folder: Path = ADAPTERS) -> list[Path]:
+    """Files that a conversion is written in: the adapter's, and those beside it that it imports.
+
+    `server` is not among them: it calls conversions and is no part of any.
+    """
+    found = {"server": Path(), adapter: folder / f"{adapter}.py"}
+    pending = [adapter]
+    while pending:
+        for name in IMPORTS.findall(found[pending.pop()].read_text(encoding="utf-8")):
+            if name not in found:
+                found[name] = folder / f"{name}.py"
+                pending.append(name)
+    return [found[name] for name in sorted(found.keys() - {"server"})]
 
 
 def variables(threads: int) -> dict[str, str]:

@@ -187,6 +187,8 @@ def _serving(
 ) -> Iterator[tuple[Server, int, subprocess.Popen[bytes]]]:
     if server.name == "infinity-optimum" and args.hub_dir is None:
         raise ContenderError("needs --hub-dir")
+    if lacking := server.missing():
+        raise ContenderError(lacking)
     if threads < server.least_threads:
         raise ContenderError(f"needs {server.least_threads} CPUs")
     with socket.socket() as found:
@@ -198,6 +200,7 @@ def _serving(
         hub_dir=str(args.hub_dir.resolve()) if args.hub_dir else "",
         threads=threads,
         port=port,
+        scratch=str(scratch),
     )
     log = scratch / f"{server.name}.log"
     with log.open("wb") as said:

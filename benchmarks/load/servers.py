@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..compare import contenders
 from ..compare.contenders import TORCH, Environment
 from ..errors import BenchmarkError
+from . import llama_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,7 @@ class Place:
     hub_dir: str  # the same exported with --layout hub, for optimum; "": none
     threads: int
     port: int
+    scratch: str = ""  # folder for what a server is to have converted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Server:
     base64: bool = True
     ours: bool = False
     least_threads: int = 1
+    missing: Callable[[], str | None] = lambda: None  # why it cannot be started here, before anything is installed
 
 
 def _ours(precision: str, workers: int = 1) -> Callable[[Place], list[str]]:
@@ -68,6 +72,7 @@ def _threads(place: Place) -> dict[str, str]:
 ENVIRONMENTS = {
     row.name: row
     for row in (
+        contenders.ENVIRONMENTS["llama-cpp"],
         Environment(
             name="serve",
             steps=(
@@ -150,6 +155,17 @@ TABLE = (
             "PORT": str(place.port),
         },
         base64=False,
+    ),
+    Server(
+        name="llama-server",
+        title="llama.cpp's llama-server, q8_0",
+        environment="llama-cpp",
+        command=lambda place: [
+            *("-m", "benchmarks.load.llama_server", place.checkpoint, place.model_dir, place.scratch),
+            *("--port", str(place.port), "--threads", str(place.threads)),
+        ],
+        path="/v1/embeddings",
+        missing=llama_server.missing,
     ),
 )
 SERVERS = {row.name: row for row in TABLE}
