@@ -56,7 +56,7 @@ $(DEMO)/.ready: pyproject.toml
 
 # Both at once: the types take as long as one CPU needs, and the tests leave some.
 test: $(TEST)/.ready
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check unit
+	@$(MAKE) --no-print-directory --jobs=2 check unit
 
 check: $(TEST)/.ready
 	$(TEST)/bin/ruff check .

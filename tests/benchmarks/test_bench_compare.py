@@ -117,6 +117,7 @@ def test_a_faster_time_is_faster(old: Made) -> None:
     } == {("rt-fp32", group) for group in ("p50", "p95", "p99")}
 
 
+@pytest.mark.slow
 def test_the_exit_code_says_whether_ours_got_slower(
     old: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_checkpoints_are_exported_measured_and_recorded(
     assert set(entry["scores"]) == {"fp32", "int8, native", "int8, cpu", "dynamic"}
 
 
+@pytest.mark.slow
 def test_what_an_export_costs_is_read_from_the_command(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

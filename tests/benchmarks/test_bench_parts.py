@@ -24,6 +24,7 @@ from benchmarks.report.records import REFERENCE
 BATCH_CALLS = sum(1 + -(-256 // batch) for batch in served.BATCHES)  # with warm-up
 
 
+@pytest.mark.slow
 def test_texts_of_one_length_are_timed_by_that_length(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, record = run(
         {"miscounts": {"behaviour": "miscounts"}, "a": {}},

@@ -164,6 +164,7 @@ def test_a_record_of_the_first_format_says_what_is_left_out(tmp_path: Path) -> N
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count('class="missing"') == len(absent)
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes(record: dict[str, Any], html: str, tmp_path: Path) -> None:
     folder = tmp_path / "result"
     folder.mkdir()

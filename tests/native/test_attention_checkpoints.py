@@ -54,6 +54,7 @@ def check(found: dict[int, float]) -> None:
     assert found[max(found)] > min(found[16], found[128]) - 2e-4, found
 
 
+@pytest.mark.slow
 def test_texts_up_to_2048_tokens_are_as_near_to_torch_as_short_ones(tmp_path: Path) -> None:
     check(cosines("modernbert", 2_048, tmp_path))
 
