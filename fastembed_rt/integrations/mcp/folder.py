@@ -16,12 +16,22 @@ import numpy as np
 
 from ... import EmbeddingModel, Reranker
 from ...errors import InvalidInputError
+from ...search.chunks import Chunker
+from ...search.files import CODE
 from ...vectors.dense import Vectors
-from .chunks import Chunk, chunks
 
 SUFFIXES = (".md", ".txt", ".rst", ".adoc", ".org", ".tex", ".html", ".csv", ".json", ".toml", ".yaml", ".yml", ".py")
 MOST_FILES, MOST_BYTES, MOST_CHUNKS = 5_000, 2_000_000, 100_000
 CANDIDATES = 50  # of the vectors, which a reranker puts in order
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a text."""
+
+    text: str
+    first_line: int  # from 1
+    last_line: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +75,8 @@ class Folder:
         if not self._root.is_dir():
             raise InvalidInputError(f"{root} is no folder")
         self._model, self._reranker = model, reranker
-        prompts = [text for name, text in model.prompts.items() if name != "query"]
-        longest = max((model.count_tokens("", prompt=prompt) for prompt in prompts), default=model.count_tokens(""))
-        self._limit = max(model.max_length - int(longest), 8)
+        prepared = model.prepare(role="document")
+        self._cut = Chunker(prepared.tokenizer, prepared.prompt, model.for_role("document").max_length)
         self._files: dict[str, _File] = {}
         self._places: list[tuple[str, Chunk]] = []
         self._matrix: Vectors = np.empty((0, model.dim), np.float32)
@@ -136,13 +145,8 @@ class Folder:
     def _read(self, path: Path, size: int) -> list[Chunk]:
         if size > MOST_BYTES:
             raise _TooLargeError
-        return chunks(path.read_text(encoding="utf-8"), self._limit, self._count)
-
-    def _count(self, texts: list[str]) -> list[int]:
-        """Tokens of each text without special ones and prompts."""
-        own = self._model.count_tokens("", prompt="")
-        counted: list[int] = (self._model.count_tokens(texts, prompt="") - own).tolist() if texts else []
-        return counted
+        text = path.read_text(encoding="utf-8")
+        return [_chunk(text, *place) for place in self._cut(text, code=path.suffix.lower() in CODE)]
 
     def _paths(self) -> Iterator[Path]:
         """Text files in order of their names, none of them hidden or outside."""
@@ -153,6 +157,11 @@ class Folder:
                 inside = not path.is_symlink() or path.resolve().is_relative_to(self._root)
                 if not name.startswith(".") and path.suffix.lower() in SUFFIXES and inside and path.is_file():
                     yield path
+
+
+def _chunk(text: str, start: int, stop: int) -> Chunk:
+    first, kept = text.count("\n", 0, start) + 1, text[start:stop]
+    return Chunk(kept, first, first + kept.count("\n"))
 
 
 class _TooLargeError(Exception):

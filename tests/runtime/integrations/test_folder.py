@@ -5,46 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.integrations.mcp.chunks import chunks
 from fastembed_rt.integrations.mcp.folder import Folder
 
 
-def words(texts: list[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
-
-
-def test_paragraphs_are_packed_and_keep_their_lines() -> None:
-    text = "one two\n\nthree\nfour five\n  \n\n\nsix seven eight nine\n\nten"
-    found = chunks(text, 5, words)
-    assert [(part.text, part.first_line, part.last_line) for part in found] == [
-        ("one two\n\nthree\nfour five", 1, 4),
-        ("six seven eight nine\n\nten", 8, 10),
-    ]
-    lines = text.split("\n")
-    assert all(part.text == "\n".join(lines[part.first_line - 1 : part.last_line]) for part in found)
-
-
-@pytest.mark.parametrize("text", ["", " \n\n \n", "\n"])
-def test_blank_texts_have_no_chunks(text: str) -> None:
-    assert chunks(text, 5, words) == []
-
-
-@pytest.mark.parametrize("limit", [1, 3, 8])
-def test_what_is_too_long_is_cut_and_nothing_is_lost(limit: int) -> None:
-    sentences = [f"word{k} goes with{k} the rest{k}." for k in range(40)]
-    text = " ".join(sentences[:20]) + "\n" + "\n".join(sentences[20:])
-    found = chunks(text, limit, words)
-    assert all(count <= limit for count in words([part.text for part in found]))
-    assert " ".join(" ".join(part.text.split()) for part in found) == " ".join(text.split())
-    assert [part.first_line for part in found] == sorted(part.first_line for part in found)
-
-
-def test_one_long_word_is_cut_too() -> None:
-    found = chunks("x" * 100, 10, lambda texts: [len(text) for text in texts])
-    assert all(len(part.text) <= 10 for part in found) and "".join(part.text for part in found) == "x" * 100
+def test_a_chunk_says_its_lines(model: EmbeddingModel, tmp_path: Path) -> None:
+    text = "\n\n".join(f"the dog runs to the house {k}.\nthe cat sleeps." for k in range(30))
+    (tmp_path / "long.md").write_text(f"\n{text}\n", encoding="utf-8")
+    (tmp_path / "blank.md").write_text(" \n\n \n", encoding="utf-8")
+    lines = f"\n{text}\n".split("\n")
+    found = Folder(tmp_path, model).search("a dog", 100)
+    assert found.files == 2
+    assert len(found.hits) > 5
+    for hit in found.hits:
+        assert hit.text in "\n".join(lines[hit.first_line - 1 : hit.last_line])
+        assert hit.text.split("\n")[0] in lines[hit.first_line - 1]
+        assert hit.text.split("\n")[-1] in lines[hit.last_line - 1]
 
 
 def test_chunks_are_whole_for_the_model(model: EmbeddingModel, tmp_path: Path) -> None:
