@@ -109,7 +109,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "cpus": theirs,
             "driver_cpus": mine,
         },
-        "servers": {server.name: {"title": server.title, "ours": server.ours} for server in servers},
+        "servers": {
+            server.name: {"title": server.title, "ours": server.ours, "floor": server.floor} for server in servers
+        },
         "samples": [],
         "encode": [],
         "loads": [],

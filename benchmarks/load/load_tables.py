@@ -90,7 +90,7 @@ def render(record: Record) -> str:
     for name, about in record["servers"].items():
         if about["ours"] and "failed" not in about:
             lines += [f"- {about['title']}: {', '.join(_claims(record, name, scenarios))}"]
-        elif name == "bare-int8" and (over := over_encode(record, name)) is not None:
+        elif about.get("floor") and (over := over_encode(record, name)) is not None:
             lines += [f"- {about['title']}: one connection {over:+.2f} ms to encode, which is what HTTP takes here"]
     return "\n".join(lines)
 
@@ -120,7 +120,7 @@ def _claims(record: Record, name: str, scenarios: list[str]) -> list[str]:
     if slower is not None:
         said.append(f"p99 x {slower:.2f} under a long job")
     for other, about in record["servers"].items():
-        faster = None if about["ours"] else ratio(record, (name, "32"), (other, "32"), rate)
+        faster = None if about["ours"] or about.get("floor") else ratio(record, (name, "32"), (other, "32"), rate)
         if faster is not None:
             said.append(f"{faster:.1f} x {about['title']}")
     return said

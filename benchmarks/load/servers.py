@@ -35,6 +35,7 @@ class Server:
     path: str = "/embeddings"
     base64: bool = True
     ours: bool = False
+    floor: bool = False  # the least that HTTP takes, no contender
     least_threads: int = 1
     missing: Callable[[], str | None] = lambda: None  # why it cannot be started here, before anything is installed
 
@@ -128,6 +129,7 @@ TABLE = (
             "PRECISION": "int8",
             "PORT": str(place.port),
         },
+        floor=True,
     ),
     Server(
         name="infinity-torch",

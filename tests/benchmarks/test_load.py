@@ -85,6 +85,7 @@ def record() -> dict[str, Any]:
     for number, factor in enumerate((1, 2, 4)):  # a machine that changes its speed: ratios stay
         samples += [
             sample("rt-int8", "one", number, 100, [0.003 * factor] * 9),
+            sample("bare-int8", "one", number, 100, [0.0025 * factor] * 9),
             sample("rt-int8", "32", number, 1600 // factor, [0.01 * factor] * 100),
             sample("infinity-torch", "32", number, 200 // factor, [0.1 * factor] * 100),
             sample("rt-int8", "eight", number, 100, [0.01 * factor] * 100),
@@ -94,6 +95,7 @@ def record() -> dict[str, Any]:
         "settings": {"threads": 1, "driver_cpus": [1], "rounds": 3, "seconds": 2.0},
         "servers": {
             "rt-int8": {"title": "ours", "ours": True},
+            "bare-int8": {"title": "bare", "ours": False, "floor": True},
             "infinity-torch": {"title": "theirs", "ours": False},
             "fastapi-st": {"title": "broken", "ours": False, "failed": "it does not start"},
         },
@@ -114,6 +116,8 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert "| ours | 50 (6.00 / 6.00) | 400 (20.00 / 20.00) |" in text
     assert "one connection +2.00 ms to encode, 32 connections 80 % of encode's rate" in text
     assert "p99 x 2.00 under a long job, 8.0 x theirs" in text
+    assert "- bare: one connection +1.00 ms to encode" in text
+    assert "x bare" not in text
     assert "it does not start" in text
     assert "busy for 25 % of a CPU" in text
 
