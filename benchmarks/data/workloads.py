@@ -92,6 +92,7 @@ TABLE = (
             Part(files=PARAGRAPHS, count=2, longer_than=1500),
         ),
     ),
+    Workload(name="mixed-96", title="96 texts, mixed as above, for models of half a billion weights", parts=mixed(96)),
     *map(of_length, LENGTHS),
     Workload(
         name="mixed-small",

@@ -47,6 +47,13 @@ DECODER: dict[str, Any] = {
     "torch_dtype": "bfloat16",
     "tie_word_embeddings": True,
 }
+NORMS = {
+    "qwen3": ("input_layernorm", "post_attention_layernorm"),
+    "gemma3_text": tuple(
+        f"{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")
+    ),
+}
+GAIN_FROM_ONE = ("gemma3_text",)  # what is stored is the gain less 1
 PIECES = 16_000  # of the tokenizer; ids above stay unused
 SPREAD = 0.03  # standard deviation of the random weights
 LINE = re.compile(r"^\[ *([0-9.]+) s\] (calibrating|calibrated) int8")
@@ -119,12 +126,13 @@ def random_decoder(directory: Path, texts: Sequence[str], config: dict[str, Any]
     tokenizer.save(str(directory / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<|endoftext|>", "model_max_length": 512}
     (directory / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
-    _write_random(directory / "model.safetensors", dict(_shapes(settings)))
+    gain = 0 if settings["model_type"] in GAIN_FROM_ONE else 1
+    write_random(directory / "model.safetensors", dict(_shapes(settings)), gain=gain)
     return directory
 
 
-def _write_random(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Tensors of bfloat16 as safetensors has them: the header's length, the header, the values."""
+def write_random(file: Path, shapes: dict[str, tuple[int, ...]], *, gain: float = 1) -> None:
+    """Tensors of bfloat16 as safetensors has them: the header's length, the header, the values; vectors are `gain`."""
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * math.prod(shape)
@@ -134,14 +142,14 @@ def _write_random(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     with file.open("wb") as stream:
         stream.write(len(described).to_bytes(8, "little") + described)
         for shape in shapes.values():
-            values = np.ones(shape, np.float32)
+            values = np.full(shape, gain, np.float32)
             if len(shape) > 1:
                 values = random.standard_normal(shape, dtype=np.float32) * np.float32(SPREAD)
             stream.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())  # the upper half of a float32
 
 
 def _shapes(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The tensors of Qwen3Model."""
+    """The tensors of Qwen3Model and of Gemma3TextModel, which normalizes behind its halves too."""
     width, inner, head = settings["hidden_size"], settings["intermediate_size"], settings["head_dim"]
     queries, keys = settings["num_attention_heads"] * head, settings["num_key_value_heads"] * head
     yield "embed_tokens.weight", (settings["vocab_size"], width)
@@ -158,7 +166,7 @@ def _shapes(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"layers.{k}.{name}.weight", (rows, columns)
         for name, size in (("self_attn.q_norm", head), ("self_attn.k_norm", head)):
             yield f"layers.{k}.{name}.weight", (size,)
-        for name in ("input_layernorm", "post_attention_layernorm"):
+        for name in NORMS[settings["model_type"]]:
             yield f"layers.{k}.{name}.weight", (width,)
     yield "norm.weight", (width,)
 

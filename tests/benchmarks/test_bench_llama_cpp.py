@@ -22,6 +22,16 @@ from benchmarks.load import llama_server
 from benchmarks.precision import decoder
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96}
+SMALL_GEMMA: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+    "intermediate_size": 96,
+    "num_attention_heads": 2,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "vocab_size": 400,
+}
 # llama.cpp's names, as its loader asks for them.
 ONCE = {
     "token_embd.weight": "embeddings.word_embeddings.weight",
@@ -138,7 +148,7 @@ def test_word_pieces_are_marked_where_a_word_begins(write: Write, checkpoint: Pa
 @pytest.mark.parametrize(
     ("config", "normalizer", "says"),
     [
-        ({"model_type": "mpnet"}, {}, "llama.cpp, as it is driven here, has no mpnet; it has bert, qwen3"),
+        ({"model_type": "mpnet"}, {}, "llama.cpp, as it is driven here, has no mpnet; it has bert, qwen3, gemma3_text"),
         ({"hidden_act": "relu"}, {}, "GELU and absolute positions, not relu"),
         ({"position_embedding_type": "relative_key"}, {}, "absolute positions, not gelu, relative_key"),
         ({}, {"lowercase": False}, "lowercase text without accents"),
@@ -195,6 +205,23 @@ def test_the_decoder_of_the_comparison_is_what_its_page_says(tmp_path: Path) -> 
     assert decoder.main([str(folder)]) == 2
 
 
+def test_gemmas_gains_and_dense_layers_are_in_the_file(write: Write, tmp_path: Path) -> None:
+    source = decoder.write(
+        tmp_path / "gemma", ["some words", "other words"], SMALL_GEMMA, shape="embeddinggemma-300m", dense=(96, 64)
+    )
+    reader = write(source=source)
+    keys = {"dense_2_feat_out": 96, "dense_3_feat_in": 96, "pooling_type": 1, "attention.sliding_window": 512}
+    assert {key: value(reader, f"gemma-embedding.{key}") for key in keys} == keys
+    assert value(reader, "gemma-embedding.rope.freq_base_swa") == 10_000
+    found = tensors(reader)
+    np.testing.assert_array_equal(found["blk.5.post_ffw_norm.weight"], np.ones(64, np.float32))  # 0 in the checkpoint
+    last = dict(gguf_checkpoint.read_safetensors(source / "3_Dense" / "model.safetensors"))
+    np.testing.assert_array_equal(found["dense_3.weight"], last["linear.weight"])
+    change_json(source / "config.json", use_bidirectional_attention=False)
+    with pytest.raises(ValueError, match="attends in both directions"):
+        gguf_checkpoint.write(source, source / "tokenizer.json", tmp_path / "x.gguf", precision="f32", pooling="mean")
+
+
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may() -> None:
     lengths = [3, 70, 5, 8, 13, 2, 64, 1] * 20
     made = list(llama_cpp.batches(lengths, 64, 2))
@@ -237,14 +264,18 @@ def test_the_server_that_is_not_there_is_a_row_that_says_so(monkeypatch: pytest.
     reason="no environment of llama.cpp: make bench-smoke BENCH='--contenders llama-cpp-q8' compiles it",
 )
 @pytest.mark.parametrize(("name", "least"), [("llama-cpp-f16", 0.9999), ("llama-cpp-q8", 0.999)])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "qwen3", "gemma3_text"])
 def test_llama_cpp_gives_the_reference_vectors(
-    checkpoint: Path, tmp_path: Path, name: str, least: float, causal: bool
+    checkpoint: Path, tmp_path: Path, name: str, least: float, kind: str
 ) -> None:
-    pooling = "lasttoken" if causal else "mean"
-    if causal:
+    pooling = "lasttoken" if kind == "qwen3" else "mean"
+    if kind == "qwen3":
         sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 32}
         checkpoint = save_sentence_transformers(tmp_path / "decoder", "qwen3", pooling=pooling, **sizes)
+    if kind == "gemma3_text":
+        checkpoint = decoder.write(
+            tmp_path / "gemma", TEXTS, SMALL_GEMMA, shape="embeddinggemma-300m", dense=(96, SIZES["hidden_size"])
+        )
     model_dir = tmp_path / "model"
     model_dir.mkdir()
     (model_dir / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
@@ -279,5 +310,13 @@ def test_llama_cpp_gives_the_reference_vectors(
         raise
     finally:
         process.kill()
-    found, wanted = np.load(tmp_path / "found.npy"), reference_vectors(checkpoint, texts)
+    found = np.load(tmp_path / "found.npy")
+    if kind == "gemma3_text":  # its weights are bfloat16, which torch would compute in
+        from sentence_transformers import SentenceTransformer
+
+        reference = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"})
+        reference.max_seq_length = place.max_length
+        wanted = np.asarray(reference.encode(texts))
+    else:
+        wanted = reference_vectors(checkpoint, texts)
     assert (found * wanted).sum(1).min() >= least

@@ -73,10 +73,15 @@ def write(
     writer.add_file_type(gguf.LlamaFileType[files[precision]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.add_keys(writer, config)
+    for name, values in dense_layers(checkpoint):
+        writer.add_dense_features_dims(name.removesuffix(".weight"), values.shape[1], values.shape[0])
     architecture.add_vocabulary(writer, config, json.loads(tokenizer_file.read_text(encoding="utf-8")))
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name.upper()], config["num_hidden_layers"])
-    for source, values in read_safetensors(checkpoint / "model.safetensors"):
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH[architecture.name.upper().replace("-", "_")], config["num_hidden_layers"]
+    )
+    for source, read in (*read_safetensors(checkpoint / "model.safetensors"), *dense_layers(checkpoint)):
+        values = read + 1 if architecture.gain_from_one and source.endswith("norm.weight") else read
         if source.endswith(architecture.left_out):
             continue
         name = names.get_name(source, (".weight", ".bias")) or names.get_name(f"model.{source}", (".weight", ".bias"))
@@ -109,6 +114,16 @@ def read_safetensors(file: Path) -> Iterator[tuple[str, Array]]:
                 values = np.frombuffer(raw, NUMPY[about["dtype"]])
                 values = values.astype(np.float32) if about["dtype"] in ("F16", "F64") else values
             yield name, np.ascontiguousarray(values.reshape(about["shape"]))
+
+
+def dense_layers(checkpoint: Path) -> list[tuple[str, Array]]:
+    """Weights of the Dense modules behind the pooling, as EmbeddingGemma has them, by llama.cpp's names."""
+    return [
+        (f"dense_{number}.weight", values)
+        for number, file in enumerate(sorted(checkpoint.glob("*_Dense/model.safetensors")), 2)
+        for name, values in read_safetensors(file)
+        if name == "linear.weight"
+    ]
 
 
 def word_pieces(tokenizer: Config, size: int) -> tuple[list[str], list[int]]:
@@ -171,9 +186,25 @@ def _qwen3_keys(writer: Any, config: Config) -> None:
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
+    ropes = config.get("rope_parameters", {})
+    theta = config.get("rope_theta") or ropes.get("full_attention", ropes)["rope_theta"]
     writer.add_rope_freq_base(theta)
     writer.add_vocab_size(config["vocab_size"])
+
+
+def _check_gemma(config: Config) -> None:
+    kinds = config["layer_types"]
+    sixth = [number for number, kind in enumerate(kinds) if kind == "full_attention"] == list(range(5, len(kinds), 6))
+    plain = config["hidden_activation"] == "gelu_pytorch_tanh" and config["query_pre_attn_scalar"] == config["head_dim"]
+    if not (plain and sixth and config["use_bidirectional_attention"]):
+        raise ValueError("llama.cpp's gemma-embedding attends in both directions, to all tokens in each sixth layer")
+
+
+def _gemma_keys(writer: Any, config: Config) -> None:
+    _qwen3_keys(writer, config)
+    writer.add_sliding_window(config["sliding_window"])
+    local = config.get("rope_local_base_freq") or config["rope_parameters"]["sliding_attention"]["rope_theta"]
+    writer.add_rope_freq_base_swa(local)
 
 
 def _ids_only(writer: Any, config: Config, tokenizer: Config) -> None:
@@ -189,6 +220,7 @@ class Architecture:
     check: Callable[[Config], None]  # raises ValueError where llama.cpp computes something else
     add_keys: Callable[[Any, Config], None]
     add_vocabulary: Callable[[Any, Config, Config], None]
+    gain_from_one: bool = False  # the checkpoint stores the norms' gains less 1
     left_out: tuple[str, ...] = ()  # ends of the names of tensors that no embedding needs
 
 
@@ -201,6 +233,13 @@ ARCHITECTURES = {
         left_out=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
     ),
     "qwen3": Architecture(name="qwen3", check=_check_qwen3, add_keys=_qwen3_keys, add_vocabulary=_ids_only),
+    "gemma3_text": Architecture(
+        name="gemma-embedding",
+        check=_check_gemma,
+        add_keys=_gemma_keys,
+        add_vocabulary=_ids_only,
+        gain_from_one=True,
+    ),
 }
 POOLINGS: Mapping[str, str] = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
 NUMPY: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
