@@ -150,7 +150,7 @@ class _Found:
         outputs = Outputs(sketch, weights.largest(), weights.some())
         step = max(len(inputs.sample) // self._choice, 1)
         free = key in self._groups.free
-        group = ranges.choose(inputs.every(step), outputs, free=free, tails=key in self._groups.linear)
+        group = ranges.choose(inputs.every(step), outputs, free=free, tails=self._groups.tails(key))
         counts = outputs.counts(inputs.sample)
         smoothed = inputs.divided(group.smooth)
         group = replace(group, dither=self._dither and ranges.spread(smoothed.every(step), group) >= WORTH_DITHER)

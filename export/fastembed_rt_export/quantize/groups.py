@@ -28,7 +28,12 @@ class Groups:
     layers: dict[str, Sequence[Linear]] = field(default_factory=dict)
     free: set[str] = field(default_factory=set)  # groups whose smoothing folds into an earlier layer
     folds_into: dict[str, str] = field(default_factory=dict)  # that layer's weight -> the group
-    linear: set[str] = field(default_factory=set)  # groups whose outputs go through no activation (graph/native.py)
+    activated: set[str] = field(default_factory=set)  # groups whose outputs stay inside an operator
+    blocks: bool = False  # there are operators for whole blocks, and for layers that stand alone
+
+    def tails(self, key: str) -> bool:
+        """Whether an operator adds back what lies beyond a narrow range of this group's inputs (graph/native.py)."""
+        return self.blocks and key not in self.activated
 
     @property
     def values(self) -> list[Value]:
@@ -60,13 +65,14 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         bias: ScoreBias,
         then: Residual | None,
     ) -> None:
-        groups.linear.add(group_key([projections.output]))
+        groups.activated.add(group_key([projections.query, projections.key, projections.value]))
 
     def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> None:
-        groups.linear.add(group_key([layers.down]))
+        groups.activated.add(group_key(layers.first))
 
     if base is not CPU:
         return replace(base, linears=linears)
+    groups.blocks = True
     return replace(
         with_linears(CPU, linears),
         balance=balance,
