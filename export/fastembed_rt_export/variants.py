@@ -9,6 +9,7 @@ which refers to them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -302,6 +303,8 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     )
     sample = wanted.task.sample(tokenizer, texts)
     held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
+    words = json.loads(wanted.tokenizer.read_text(encoding="utf-8"))["model"].get("vocab", ())
+    rare = quantize.rare_texts((word if isinstance(word, str) else word[0] for word in words), wanted.reach.per_token)
     tokens = int(sample.lengths.sum())
     say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
     base = CPU if wanted.cpu else PORTABLE
@@ -316,6 +319,7 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
             bar.update,
             quantize.share_of(wanted.reach.per_token),
             dither=wanted.task.means,
+            rare=wanted.task.sample(tokenizer, rare) if rare else None,
         )
     say(f"calibrated int8: {len(found.errors)} groups of layers")
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))

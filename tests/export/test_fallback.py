@@ -148,3 +148,19 @@ def test_where_every_layer_makes_it_worse_half_of_them_still_go_back() -> None:
     stays, measured, _ = model.passing(dict.fromkeys(keys(10), 1.0), 0.9999)
     assert 0 < len(stays) <= 5
     assert measured.min_cosine > -1
+
+
+def test_one_group_more_goes_back_where_it_alone_makes_room_for_worse_texts() -> None:
+    angles = {key: [0.0001] * 50 for key in keys(20)}
+    angles["layer.7"][1] = 0.134  # a cosine of 0.991, and the goal is 0.9925
+    model = Model(angles)
+    stays, measured, said = model.passing(dict.fromkeys(keys(20), 0.1) | {"layer.7": 0.3})
+    assert stays == ["layer.7"]
+    assert measured.min_cosine > 0.999
+    assert "layer.7 stays float, for texts that may be worse" in said[-1]
+
+
+def test_none_goes_back_for_room_where_one_is_not_enough() -> None:
+    model = Model({key: [0.0068, 0.0] for key in keys(20)})
+    assert model.passing(dict.fromkeys(keys(20), 0.1))[0] == []
+    assert len(model.asked) == 2 + fallback.TRIED

@@ -11,6 +11,7 @@ from .texts import (
     chosen_texts,
     degenerate_texts,
     long_texts,
+    rare_texts,
     share_of,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "chosen_texts",
     "degenerate_texts",
     "long_texts",
+    "rare_texts",
     "share_of",
 ]

@@ -28,7 +28,7 @@ from .stages import stages
 from .watching import Seen, Watched, together
 
 CHOICE = 1024  # tokens that candidates are compared on
-LEAST_STAGE = 48 << 20  # bytes of weights: what smaller stages would save is less than what starting them costs
+LEAST_STAGE = 6 << 20  # bytes of weights: starting smaller ones costs more than what they hold is worth
 STAGES = 8  # about, of a large model
 WORTH_DITHER = 0.9  # below this share of the error with a dither, the nearest integers stay
 AT_ONCE = 4  # groups, each with its inputs several times and a square of their channels in memory
@@ -55,6 +55,7 @@ def calibrate(
     share: float = 1.0,
     *,
     dither: bool = False,
+    rare: Sample | None = None,
 ) -> Calibrated:
     """Recipe for the graph's groups of layers.
 
@@ -67,6 +68,7 @@ def calibrate(
         step: called with the share of the work done since the last call, in thousandths.
         share: of the tokens that weights are rounded on, for large models.
         dither: let operators that can dither inputs: for vectors that are means of token states.
+        rare: texts that widen ranges and are no other part of the sample.
     """
     groups = Groups()
     graph = build(probe(groups, base))
@@ -78,7 +80,7 @@ def calibrate(
     part = graph.ending_in([held_out.output], watched)
     most = max(LEAST_STAGE, part.weight_bytes // STAGES) if base is CPU else part.weight_bytes + 1
     cut = stages(part, watched, most)
-    run = Watched(sample, held_out, threads, share)
+    run = Watched(sample, held_out, threads, share, rare)
     found = _Found(groups, len(held_out.rows), int(share * CHOICE), dither=dither)
     done = 0
     for number, stage in enumerate(cut, 1):

@@ -28,6 +28,9 @@ TOKENS = 8_192  # of the given texts: every one costs a run of the float graph
 # Multiply-adds of these tokens: a model of more than 130 million weights has fewer of all kinds, down to a quarter.
 WORK, LEAST = 1.1e12, 0.25
 SEED = 0
+# Multiply-adds of words of the vocabulary, and how many tokens these are at most. Less than the least says little.
+RARE_WORK, MOST_RARE, LEAST_RARE = 1e10, 8_192, 2_048
+RARE_WORDS = 8  # a text
 REPEATED = ("yes", "of the", "run", "1", ";", "two words", "мир", "水")
 OFTEN = 400  # times that some of them are repeated
 # Special tokens as they are written: where a text has them, its own are not the only ones. Those of RoBERTa's kind
@@ -131,6 +134,21 @@ def chosen_texts(
     texts, share = calibration_texts(source), share_of(per_token)
     chosen = within([min(int(tokens), max_length) for tokens in count(texts)], int(share * TOKENS), SEED)
     return [*(texts[k] for k in chosen), *degenerate_texts(share), *long_texts(texts, max_length, share)]
+
+
+def rare_texts(vocabulary: Iterable[str], per_token: float) -> list[str]:
+    """Words of the vocabulary, a few a text: a small model has channels that answer to one word alone.
+
+    Args:
+        vocabulary: its tokens, as the tokenizer's file has them.
+        per_token: multiply-adds of one. Larger models spread words over their channels, and get none of these.
+    """
+    most = min(int(RARE_WORK / max(per_token, 1.0)), MOST_RARE)
+    if most < LEAST_RARE or not per_token:
+        return []
+    words = sorted({word for token in vocabulary if len(word := token.lstrip("\u2581\u0120")) > 2 and word.isalpha()})
+    chosen = [words[k] for k in np.random.default_rng(SEED).permutation(len(words))[:most]]
+    return [" ".join(chosen[k : k + RARE_WORDS]) for k in range(0, len(chosen), RARE_WORDS)]
 
 
 def within(lengths: Sequence[int], most: int, seed: int) -> list[int]:

@@ -37,8 +37,10 @@ class Seen:
 class Watched:
     """The batches of all texts, and what leads from one stage to the next."""
 
-    def __init__(self, sample: Sample, held_out: Sample, threads: int, share: float = 1.0) -> None:
-        """Of the tokens that are looked at, a share is."""
+    def __init__(
+        self, sample: Sample, held_out: Sample, threads: int, share: float = 1.0, rare: Sample | None = None
+    ) -> None:
+        """Of the tokens that are looked at, a share is; of `rare` texts ranges alone are."""
         self._threads, self._held_out = threads, held_out
         self._out: list[Any] = [None] * len(held_out.rows)
         # Of each batch: the texts, their numbers, the places of the tokens looked at, what has been made so far.
@@ -46,6 +48,8 @@ class Watched:
         for texts, tokens in ((sample, int(share * SAMPLE)), (held_out, int(share * HELD))):
             places = some_tokens([len(row) for row in texts.rows], tokens, SEED)
             self._batches += [(texts, batch, [places[k] for k in batch], {}) for batch in texts.batches()]
+        if rare is not None:
+            self._batches += [(rare, batch, [], {}) for batch in rare.batches()]
 
     def through(self, stage: Stage) -> dict[Value, Seen]:
         """Run a stage over all batches."""
@@ -65,7 +69,8 @@ class Watched:
                         low, high = states.min(axis=0), states.max(axis=0)
                         before = ranges.get(value, (low, high))
                         ranges[value] = np.minimum(before[0], low), np.maximum(before[1], high)
-                    kept[value].append((texts is self._held_out, *_looked_at(states, texts, batch, places)))
+                    if places:
+                        kept[value].append((texts is self._held_out, *_looked_at(states, texts, batch, places)))
                 if self._held_out.output in given and texts is self._held_out:
                     for k, piece in zip(batch, texts.split(batch, given[self._held_out.output]), strict=True):
                         self._out[k] = piece
