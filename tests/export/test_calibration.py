@@ -65,7 +65,15 @@ def test_ranges_are_seen_of_texts_as_long_as_the_model_reads(tmp_path: Path, mon
 
 
 def test_words_of_the_vocabulary_are_tried_on_small_models_alone() -> None:
-    vocabulary = ["[CLS]", "##ing", "7", "\u2581election", "\u0120elections", "to", *(f"word{'x' * k}" for k in range(30))]
+    vocabulary = [
+        "[CLS]",
+        "##ing",
+        "7",
+        "\u2581election",
+        "\u0120elections",
+        "to",
+        *(f"word{'x' * k}" for k in range(30)),
+    ]
     texts = quantize.rare_texts(vocabulary, 1e5)
     assert sorted(" ".join(texts).split()) == sorted(["election", "elections", *vocabulary[6:]])
     assert max(len(text.split()) for text in texts) == 8

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -102,6 +103,14 @@ def test_int8_of_a_vocabulary_in_pieces_is_that_of_the_whole(
         found, wanted = (dense(model.encode(TEXTS, max_active_dims=300)) for model in (one, other))
     np.testing.assert_allclose(found, wanted, atol=0.02)  # each piece's inputs have the range that suits it best
     assert read(pieces).default.notes["fidelity"]["min_cosine"] > 0.98
+
+
+@pytest.mark.skipif(native.kernels() is None, reason="no graph for target native is written")
+def test_inputs_of_the_vocabularys_head_may_lie_beyond_their_range(directory: Path) -> None:
+    nodes = onnx.load(directory / "model.native.int8.onnx", load_external_data=False).graph.node
+    heads = [{attribute.name for attribute in node.attribute} for node in nodes if node.op_type == "QuantLinear"]
+    assert len(heads) >= 2, "the transform and the vocabulary"
+    assert all("linear_tails" in attributes for attributes in heads)
 
 
 def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_a_small_graph_is_one_stage(tmp_path: Path) -> None:
     assert [entry.name for entry in only.graph.outputs] == ["sentence_embedding"]
 
 
+def test_a_stage_ends_where_one_value_leads_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LARGE", 1)
+    graph = graph_of(save_sentence_transformers(tmp_path / "source", num_hidden_layers=4))
+    cut = stages.stages(graph, [], graph.weight_bytes // 12)
+    assert len(cut) >= 4
+    assert [len(stage.gives) for stage in cut] == [1] * (len(cut) - 1) + [0], "a residual, and no wide states beside it"
+
+
 def test_tokens_looked_at_are_the_first_the_last_and_some_between() -> None:
     lengths = [1, 2, 3, 40, 400]
     places = sample.some_tokens(lengths, 60, seed=0)

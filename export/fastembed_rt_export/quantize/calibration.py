@@ -29,7 +29,7 @@ from .watching import Seen, Watched, together
 
 CHOICE = 1024  # tokens that candidates are compared on
 LEAST_STAGE = 6 << 20  # bytes of weights: starting smaller ones costs more than what they hold is worth
-STAGES = 8  # about, of a large model
+STAGES = 16  # about, of a large model
 WORTH_DITHER = 0.9  # below this share of the error with a dither, the nearest integers stay
 AT_ONCE = 4  # groups, each with its inputs several times and a square of their channels in memory
 

@@ -15,6 +15,7 @@ from ..graph.graph import FLOAT, Graph, Value
 
 LARGE = 1 << 20  # bytes of a weight whose node is not run again in each stage
 MOST_KEPT = 5  # values that lead over a cut: a residual, and rotary angles of two kinds of layers
+PATIENCE = 2.0  # times its size that a stage may have, to end where the fewest lead over
 # Operators whose result is float whatever they read, and those whose result is what they read first: what leads over a
 # cut is declared as float.
 STATES = frozenset(
@@ -39,29 +40,42 @@ class Stage:
 
 
 def stages(graph: Graph, watched: Collection[Value], most: int) -> list[Stage]:
-    """Cut where little leads over, once the weights of a stage reach `most` bytes."""
+    """Cut once the weights of a stage reach `most` bytes, where the fewest values lead over or it gets far larger."""
     again = _again(graph, watched)
     made_by = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
     last_use: dict[Value, int] = {}
     for index, node in enumerate(graph.nodes):
         if index not in again:
             last_use |= {name: index for name in node.input if made_by.get(name, -1) >= 0}
+    cuts = _cuts(graph, again, made_by, last_use)
+    fewest = min(map(len, cuts.values()), default=0)
     found: list[Stage] = []
-    begin, size, kept = 0, 0, frozenset[Value]()
+    begin, size = 0, 0
     seen: set[Value] = set()
     for index, node in enumerate(graph.nodes):
         fresh = {name for name in node.input if name in graph.weights} - seen
         seen |= fresh
         size += sum(graph.weights[name].nbytes for name in fresh)
+        if index in cuts and size >= (most if len(cuts[index]) == fewest else PATIENCE * most):
+            found.append(_stage(graph, again, range(begin, index + 1), sorted(cuts[index]), watched))
+            begin, size = index + 1, 0
+    found.append(_stage(graph, again, range(begin, len(graph.nodes)), [], watched))
+    return found
+
+
+def _cuts(
+    graph: Graph, again: Collection[int], made_by: Mapping[Value, int], last_use: Mapping[Value, int]
+) -> dict[int, frozenset[Value]]:
+    """Nodes behind which a stage may end, and the values that lead over: few, and all of them float."""
+    found: dict[int, frozenset[Value]] = {}
+    kept = frozenset[Value]()
+    for index, node in enumerate(graph.nodes):
         if index in again:
             continue
         here = (kept | set(node.output)) & {name for name, use in last_use.items() if use > index}
         kept = frozenset(name for name in here if made_by[name] not in again)
-        ends = len(kept) <= MOST_KEPT and all(_is_float(graph, made_by, name) for name in kept)
-        if size >= most and ends and kept:
-            found.append(_stage(graph, again, range(begin, index + 1), sorted(kept), watched))
-            begin, size = index + 1, 0
-    found.append(_stage(graph, again, range(begin, len(graph.nodes)), [], watched))
+        if 0 < len(kept) <= MOST_KEPT and all(_is_float(graph, made_by, name) for name in kept):
+            found[index] = kept
     return found
 
 
