@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .checkpoint.activations import activate
 from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate
-from .errors import CheckpointError
-from .graph.graph import Graph, Value
+from .errors import CheckpointError, UnsupportedCheckpointError
+from .graph.graph import FLOAT, Graph, Value
 from .graph.ops import Ops
 from .graph.portable import norm
 from .graph.weight import Linear, Norm, Weight
@@ -81,22 +81,29 @@ def of_tokens(ops: Ops, states: Value, dim: int, heads: tuple[Head, ...]) -> tup
         with ops.scope(f"head.{index}"):
             if isinstance(head, Normalize):
                 return _units(ops, states, dim, heads[index + 1 :]), dim
-            if not isinstance(head, Dense) or head.residual or activation_name(head) != "linear":
+            if not isinstance(head, Dense) or head.activation != "Identity":
                 raise UnsupportedCheckpointError(f"target {ops.target.name} has no {head} of tokens; export it for cpu")
             if head.inputs != dim:
                 raise CheckpointError(f"module {index + 2}, {head}, takes {head.inputs} channels and gets {dim}")
             weight = _own(head.tensors.get("linear.weight", (head.outputs, head.inputs)), index)
             bias = _own(head.tensors.get("linear.bias", (head.outputs,)), index) if head.bias else None
+            made = ops.linear(states, Linear(weight, bias))
+            if head.residual:
+                if head.inputs != head.outputs:
+                    projection = head.tensors.get("residual.weight", (head.outputs, head.inputs))
+                    states = ops.linear(states, Linear(_own(projection, index)))
+                made = ops.add(made, states)
             head.tensors.check(())
-            states, dim = ops.linear(states, Linear(weight, bias)), head.outputs
+            states, dim = made, head.outputs
     return ops.graph.node("Cast", states, to=FLOAT, name="float"), dim
 
 
 def _units(ops: Ops, states: Value, dim: int, rest: tuple[Head, ...]) -> Value:
     if rest:
         raise UnsupportedCheckpointError(f"target {ops.target.name} has nothing behind a normalization of tokens")
-    if ops.target.unit is not None:
-        return ops.target.unit(ops.token_graph, states, width=dim)
+    made = None if ops.target.unit is None else ops.target.unit(ops.token_graph, states, width=dim)
+    if made is not None:
+        return made
     return normalize(ops.graph, ops.graph.node("Cast", states, to=FLOAT, name="float"))
 
 

@@ -116,9 +116,9 @@ class Dense(Protocol):
 
 
 class Unit(Protocol):
-    """Token states of `width` numbers -> float32, each divided by its L2 norm."""
+    """Token states of `width` numbers -> float32, each divided by its L2 norm; None: not of this width."""
 
-    def __call__(self, graph: Graph, states: Value, *, width: int) -> Value: ...
+    def __call__(self, graph: Graph, states: Value, *, width: int) -> Value | None: ...
 
 
 class WordWeights(Protocol):
