@@ -351,6 +351,43 @@ def _unit(self: Any, x: Array, width: int | None = None) -> tuple[Array]:
     return (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12),)
 
 
+def _attention(
+    self: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    starts: Array,
+    places: Array,
+    table: Array | None = None,
+    heads: int | None = None,
+    key_heads: int | None = None,
+    size: int | None = None,
+    before: int | None = None,
+    after: int | None = None,
+    bias: int | None = None,
+) -> tuple[Array]:
+    assert heads
+    assert bool(bias) == (table is not None)
+    served = heads // (key_heads or heads)
+    out = np.zeros((len(query), heads * (size or 0)), np.float32)
+    for a, b in pairwise(starts):
+        q, k, v = (
+            part[a:b].astype(np.float32).reshape(b - a, -1, size).transpose(1, 0, 2) for part in (query, key, value)
+        )
+        k, v = (np.repeat(part, served, axis=0) for part in (k, v))
+        scores = q @ k.transpose(0, 2, 1)
+        away = np.arange(b - a)[None] - np.arange(b - a)[:, None]
+        assert b - a <= len(places)
+        if table is not None:
+            scores = scores + table.astype(np.float32)[away + len(table) // 2].transpose(2, 0, 1)
+        hidden = (away < -(before if before is not None else b)) | (away > (after if after is not None else b))
+        scores = np.where(hidden, -np.inf, scores)
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = (shares / shares.sum(axis=-1, keepdims=True)) @ v
+        out[a:b] = mixed.transpose(1, 0, 2).reshape(b - a, -1)
+    return (out.astype(query.dtype),)
+
+
 class Dense(OpRun):  # type: ignore[misc]
     op_domain = "fastembed_rt.cuda"
 
@@ -373,7 +410,7 @@ class Dense(OpRun):  # type: ignore[misc]
 OPERATORS = [
     Dense,
     *(*_own("Norm", _norm), *_own("SumNorm", _sum_norm), *_own("Gated", _gated), *_own("Turn", _turn)),
-    *(*_own("WordWeights", _word_weights), *_own("Unit", _unit)),
+    *(*_own("WordWeights", _word_weights), *_own("Unit", _unit), *_own("Attention", _attention)),
     *(PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul, Gemm),
     *(*_own("Linear", _linear), *_own("AddNorm", _add_norm), *_own("EmbedNorm", _embed_norm), *_own("Mean", _mean)),
 ]

@@ -1,7 +1,7 @@
 """cuBLASLt and the CUDA driver in one library that computes on the host: the operators for CUDA run without a card.
 
-Products are plain loops with algorithms that add up in different orders; kernels are those of the .cu files, compiled by
-g++ (on_host.h). The operators belong to the CPU's provider then.
+Products are plain loops with algorithms that add up in different orders; kernels are those of the .cu files, compiled
+by g++ (on_host.h). The operators belong to the CPU's provider then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ NAME = "stand_in.so"
 
 def build(into: Path) -> Path:
     """Compile the library into a directory, with the kernels' own sources; its path."""
-    flags = ["-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{HERE}", f"-I{build_module.SOURCES}/cuda"]
+    flags = [
+        "-O2",
+        "-fPIC",
+        "-Wall",
+        "-Wno-unknown-pragmas",
+        "-ffp-contract=off",
+        f"-I{HERE}",
+        f"-I{build_module.SOURCES}/cuda",
+    ]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
     subprocess.run(["gcc", "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
     subprocess.run(["g++", "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)

@@ -50,6 +50,7 @@ def model(op: str, feeds: Mapping[str, Array], constants: Sequence[Array], **att
     node = helper.make_node(op, [*feeds, *names], outputs, domain=cuda.DOMAIN, **attributes)
     kind = helper.np_dtype_to_tensor_dtype
     own = TYPES["BFloat16" if op.endswith("BFloat16") else "Float16"]
+    made_of = 1 if op.startswith(FLOAT_OUTPUT) else kind(own)
     graph = helper.make_graph(
         [node],
         "g",
@@ -67,7 +68,7 @@ def run(stand_in: StandIn, op: str, feeds: Mapping[str, Array], constants: Seque
 
 
 def fed(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], output: str = "y") -> Array:
-    """What a session of one node gives as one of its outputs; bfloat16 goes in and out by OrtValues, which numpy has not."""
+        [helper.make_tensor_value_info(y, made_of, None) for y in outputs],
     binding = session.io_binding()
     held = []
     for name, given in feeds.items():

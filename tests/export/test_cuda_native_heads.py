@@ -39,7 +39,19 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 __all__ = ["pretended_gpus"]
 Array = npt.NDArray[Any]
 FILE = "graph.onnx"
-OURS = ("Linear", "AddNorm", "EmbedNorm", "Mean", "Norm", "SumNorm", "Gated", "Turn", "WordWeights", "Unit")
+OURS = (
+    "Linear",
+    "AddNorm",
+    "EmbedNorm",
+    "Mean",
+    "Norm",
+    "SumNorm",
+    "Gated",
+    "Turn",
+    "WordWeights",
+    "Unit",
+    "Attention",
+)
 
 
 def written(directory: Path, checkpoint: Any, target: Any) -> Graph:
@@ -217,7 +229,6 @@ def test_token_vectors_run_through_the_operators(
     source = save_multi_vector(tmp_path / "c", query_expansion=FIXED)
     checkpoint = tasks.load(source, "c")
     graph = written(tmp_path, checkpoint, cuda_native.target("fp16"))
-    (last,) = (node for node in graph.nodes if node.op_type == "UnitFloat16")
     assert [node.op_type for node in graph.nodes if node.name.startswith("head.")][-4:] == [
         *("LinearFloat16", "LinearFloat16", "Add", "UnitFloat16")
     ]
@@ -229,3 +240,37 @@ def test_token_vectors_run_through_the_operators(
     found = evaluate(tmp_path / FILE, feeds)
     assert ran[-1] == "UnitFloat16"
     np.testing.assert_allclose(found, wanted, atol=4e-3)
+
+
+# Our own attention
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("bert", {"hidden_size": 64, "num_attention_heads": 2}),
+        ("mpnet", {"hidden_size": 64, "num_attention_heads": 2}),
+        ("modernbert", {"hidden_size": 64, "num_attention_heads": 2, "local_attention": 8}),
+        ("qwen3", {"head_dim": 32}),
+    ],
+)
+def test_graphs_with_our_own_attention_give_the_vectors_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: StandIn, model_type: str, changes: dict[str, Any]
+) -> None:
+    checkpoint = loaded(tmp_path, model_type, **changes)
+    graph = tasks.build(checkpoint, cuda_native.target("bf16", own_attention=True), cuda.OPSET).graph
+    graph = graph.ending_in([entry.name for entry in graph.outputs])
+    write(graph, tmp_path, FILE, name="test", metadata={})
+    assert any(node.op_type == "AttentionBFloat16" for node in graph.nodes)
+    assert not any(node.op_type in ("PackedMultiHeadAttention", "Cast") for node in graph.nodes)
+    ran: list[str] = []
+    monkeypatch.setattr(packed_attention, "OPERATORS", through(stand_in, ran))
+    found = evaluate(tmp_path / FILE, batching.packed_for_cuda(rows_of(), inputs_of(graph)))
+    assert "AttentionBFloat16" in ran
+    cosine, _ = distances(found, expected(random_model(model_type, **changes), ("mean",), rows_of()))
+    assert cosine.min() >= BOUNDS["bf16"]
+
+
+def test_other_sizes_of_heads_stay_with_onnxruntime(tmp_path: Path) -> None:
+    graph = tasks.build(loaded(tmp_path, "bert"), cuda_native.target("fp16", own_attention=True), cuda.OPSET).graph
+    assert any(node.op_type == "PackedMultiHeadAttention" for node in graph.nodes)

@@ -56,9 +56,7 @@ def states(kind: str, heads: tuple[int, int], size: int, rows: int) -> list[Arra
     random = np.random.default_rng(0)
     widths = (heads[0] * size, heads[1] * size, heads[1] * size)
     scales = (2 / np.sqrt(size), 1, 1)
-    return [
-        (random.standard_normal((rows, w)) * s).astype(TYPES[kind]) for w, s in zip(widths, scales, strict=True)
-    ]
+    return [(random.standard_normal((rows, w)) * s).astype(TYPES[kind]) for w, s in zip(widths, scales, strict=True)]
 
 
 def feeds_of(parts: list[Array], starts: Array, longest: int) -> dict[str, Array]:
@@ -77,7 +75,9 @@ def test_each_text_attends_to_itself(stand_in: StandIn, kind: str, size: int) ->
 
 
 @pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("given", [{"before": 40, "after": 40}, {"after": 0}, {"before": 3, "after": 0}, {"before": 70}])
+@pytest.mark.parametrize(
+    "given", [{"before": 40, "after": 40}, {"after": 0}, {"before": 3, "after": 0}, {"before": 70}]
+)
 def test_windows_and_causal_masks_hide_keys(stand_in: StandIn, size: int, given: dict[str, int]) -> None:
     """With heads of keys that serve two of queries."""
     starts = np.cumsum([0, 200, 1, 70]).astype(np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_words_weigh_what_their_logits_say(stand_in: StandIn, kind: str, times: 
     weights = torch.relu(wide(x))
     for _ in range(times):
         weights = torch.log1p(weights)
-    parts = [weights[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [weights[a:b] for a, b in pairwise(starts)]
     wanted = [(p.sum(0) if added else p.max(0).values) if len(p) else torch.zeros(72) for p in parts]
     near(found, torch.stack(wanted), 2e-6)
     assert not found[:, 5].any()

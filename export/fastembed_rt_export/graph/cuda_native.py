@@ -19,13 +19,15 @@ import numpy as np
 from onnx import NodeProto
 
 from fastembed_rt.native.cuda import DOMAIN, TARGET
+from fastembed_rt.run import batching
 
-from . import cpu, cuda
+from . import cpu, cuda, distances
 from .graph import Graph, Value
-from .layers import Angles
+from .layers import Angles, Heads, ScoreBias
 from .target import Target, Tokens
 from .weight import Linear, Norm, Weight
 
+HEAD_SIZES = (32, 64, 128)  # of our attention
 LANES = 8  # numbers that go at once; widths are multiples of it
 WIDEST = 8192  # row of a normalization or mean
 TYPES = {"fp16": "Float16", "bf16": "BFloat16"}
@@ -81,12 +83,12 @@ def rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
     *_, split, normed, joined = graph.nodes
     kinds = [node.op_type for node in (split, normed, joined)]
     gamma = graph.weights.get(normed.input[1]) if len(normed.input) > 1 else None
-    if kinds == ["Reshape", "RMSNormalization", "Reshape"] and joined.output[0] == states and gamma is not None:
-        if gamma.shape == (options["size"],):
-            del graph.nodes[-3:]
-            states, parameters = split.input[0], [normed.input[1]]
-            (epsilon,) = (entry.f for entry in normed.attribute if entry.name == "epsilon")
-            options |= {"norm": 1, "epsilon": epsilon}
+    made = kinds == ["Reshape", "RMSNormalization", "Reshape"] and joined.output[0] == states
+    if made and gamma is not None and gamma.shape == (options["size"],):
+        del graph.nodes[-3:]
+        states, parameters = split.input[0], [normed.input[1]]
+        (epsilon,) = (entry.f for entry in normed.attribute if entry.name == "epsilon")
+        options |= {"norm": 1, "epsilon": epsilon}
     inputs = [states, cuda.needed(graph, "position_ids"), angles.cosine, angles.sine, *parameters]
     return _node(graph, "Turn", inputs, "turned", **options)
 
@@ -134,7 +136,7 @@ def add_norm(graph: Graph, left: Value, right: Value, layer: Norm, *, bias: Weig
 
 
 def norm(graph: Graph, states: Value, layer: Norm) -> Value:
-    """A normalization; with the rows of tables, or the two states, whose sum it normalizes, where that is what it does."""
+    """A normalization; with the rows of tables, or the two states, whose sum it normalizes, where it does."""
     if not _normalized(graph, layer):
         return cuda.norm(graph, states, layer)
     rows = _taken_rows(graph, states)
@@ -153,9 +155,31 @@ def norm(graph: Graph, states: Value, layer: Norm) -> Value:
     )
 
 
-def target(precision: str) -> Target:
-    """The target in fp16 or bf16."""
+def attention(
+    graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
+) -> Value:
+    """Our own on packed tokens, for heads of HEAD_SIZES numbers; onnxruntime's for others, and where tokens hide."""
+    made_by = {output: node for node in graph.nodes for output in node.output}
+    sizes = {entry.name: entry.i for entry in made_by[query].attribute} if query in made_by else {}
+    size = sizes.get("size", sizes.get("out_features", 0) // heads.queries)
+    if tokens.unseen or size not in HEAD_SIZES:
+        return cuda.attention(graph, tokens, query=query, key=key, value=value, heads=heads, bias=bias)
+    inputs = [query, key, value, cuda.needed(graph, cuda.BOUNDARIES), cuda.needed(graph, "places")]
+    options: dict[str, Any] = {"heads": heads.queries, "key_heads": heads.keys, "size": size}
+    if bias.by_distance is not None:
+        # The runtime rounds the places up; no text reaches the last of them.
+        inputs.append(graph.weight(distances.reaching(bias.by_distance, batching.LANES)))
+        options["bias"] = 1
+    reach = {"before": bias.before, "after": bias.after}
+    options |= {name: tokens_seen for name, tokens_seen in reach.items() if tokens_seen is not None}
+    return _node(graph, "Attention", inputs, "attention", **options)
+
+
+def target(precision: str, *, own_attention: bool = False) -> Target:
+    """The target in fp16 or bf16; `own_attention`: ours instead of onnxruntime's."""
     base = cuda.target(precision)
+    if own_attention:
+        base = replace(base, attention=attention)
 
     def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
         assert isinstance(tokens, cuda.CudaTokens)

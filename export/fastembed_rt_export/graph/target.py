@@ -104,7 +104,7 @@ class Activated(Protocol):
 
 
 class Gated(Protocol):
-    """activation(gate) * up of two projections of `width` numbers; None: not for this width, not for this activation."""
+    """activation(gate) * up of two projections `width` wide; None: not for this width or activation."""
 
     def __call__(self, graph: Graph, gate: Value, up: Value, *, width: int, activation: str) -> Value | None: ...
 
@@ -122,7 +122,7 @@ class Unit(Protocol):
 
 
 class WordWeights(Protocol):
-    """Logits of `width` words of each token -> (B, width) float32: log(1 + max(x, 0)), `times` times, pooled over a text.
+    """Logits of `width` words -> (B, width) float32: log(1 + max(x, 0)), `times` times over, pooled over a text.
 
     `added`: their sum, else the largest.
     """
