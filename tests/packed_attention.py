@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from scipy.special import erf
+from scipy.special import erf, expit
 
 Array = npt.NDArray[Any]
 
@@ -260,7 +260,157 @@ def _mean(self: Any, x: Array, starts: Array, width: int | None = None) -> tuple
     return (packed_mean(x, starts),)
 
 
+def gate_of(wide: Array, activation: str | None) -> Array:
+    functions = {
+        "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2.0))),
+        "gelu_tanh": tanh_gelu,
+        "silu": lambda x: x * expit(x),
+        "relu": lambda x: np.maximum(x, 0),
+        "sigmoid": expit,
+        "tanh": np.tanh,
+    }
+    made: Array = functions[activation](wide) if activation else wide
+    return made
+
+
+def _norm(
+    self: Any,
+    x: Array,
+    *parameters: Array,
+    width: int | None = None,
+    epsilon: float | None = None,
+    rms: int | None = None,
+    beta: int | None = None,
+) -> tuple[Array]:
+    assert x.shape[1] == width
+    return (add_norm(x, np.zeros_like(x), [*parameters], epsilon=epsilon, rms=rms, beta=beta),)
+
+
+def _sum_norm(
+    self: Any,
+    x: Array,
+    skip: Array,
+    *parameters: Array,
+    width: int | None = None,
+    epsilon: float | None = None,
+    rms: int | None = None,
+    beta: int | None = None,
+) -> tuple[Array, Array]:
+    assert x.shape == skip.shape == (len(x), width)
+    total = (x.astype(np.float32) + skip.astype(np.float32)).astype(x.dtype)
+    return total, add_norm(x, skip, [*parameters], epsilon=epsilon, rms=rms, beta=beta)
+
+
+def _gated(self: Any, gate: Array, up: Array, width: int | None = None, activation: str | None = None) -> tuple[Array]:
+    assert gate.shape == up.shape == (len(gate), width)
+    return ((gate_of(gate.astype(np.float32), activation) * up.astype(np.float32)).astype(gate.dtype),)
+
+
+def _turn(
+    self: Any,
+    x: Array,
+    places: Array,
+    cosine: Array,
+    sine: Array,
+    gamma: Array | None = None,
+    heads: int | None = None,
+    size: int | None = None,
+    at: int | None = None,
+    norm: int | None = None,
+    epsilon: float | None = None,
+) -> tuple[Array]:
+    assert heads
+    assert size
+    assert cosine.dtype == sine.dtype == np.float32
+    assert bool(norm) == (gamma is not None)
+    start = at or 0
+    states = x[:, start : start + heads * size].astype(np.float32).reshape(len(x), heads, size)
+    if gamma is not None:
+        assert epsilon is not None
+        states = norm_of(states, gamma, None, epsilon, 1)
+    c, s = (table[places][:, None] for table in (cosine, sine))
+    first, second = states[..., : size // 2], states[..., size // 2 :]
+    turned = np.concatenate([first * c - second * s, second * c + first * s], axis=-1)
+    return (turned.reshape(len(x), -1).astype(x.dtype),)
+
+
+def _word_weights(
+    self: Any, x: Array, starts: Array, width: int | None = None, times: int | None = None, added: int | None = None
+) -> tuple[Array]:
+    assert x.shape[1] == width
+    assert times
+    weights = np.maximum(x.astype(np.float32), 0)
+    for _ in range(times):
+        weights = np.log1p(weights)
+    pooled = [weights[a:b].sum(axis=0) if added else weights[a:b].max(axis=0, initial=0) for a, b in pairwise(starts)]
+    return (np.stack(pooled).astype(np.float32),)
+
+
+def _unit(self: Any, x: Array, width: int | None = None) -> tuple[Array]:
+    wide = x.astype(np.float32)
+    return (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12),)
+
+
+def _attention(
+    self: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    starts: Array,
+    places: Array,
+    table: Array | None = None,
+    heads: int | None = None,
+    key_heads: int | None = None,
+    size: int | None = None,
+    before: int | None = None,
+    after: int | None = None,
+    bias: int | None = None,
+) -> tuple[Array]:
+    assert heads
+    assert bool(bias) == (table is not None)
+    served = heads // (key_heads or heads)
+    out = np.zeros((len(query), heads * (size or 0)), np.float32)
+    for a, b in pairwise(starts):
+        q, k, v = (
+            part[a:b].astype(np.float32).reshape(b - a, -1, size).transpose(1, 0, 2) for part in (query, key, value)
+        )
+        k, v = (np.repeat(part, served, axis=0) for part in (k, v))
+        scores = q @ k.transpose(0, 2, 1)
+        away = np.arange(b - a)[None] - np.arange(b - a)[:, None]
+        assert b - a <= len(places)
+        if table is not None:
+            scores = scores + table.astype(np.float32)[away + len(table) // 2].transpose(2, 0, 1)
+        hidden = (away < -(before if before is not None else b)) | (away > (after if after is not None else b))
+        scores = np.where(hidden, -np.inf, scores)
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = (shares / shares.sum(axis=-1, keepdims=True)) @ v
+        out[a:b] = mixed.transpose(1, 0, 2).reshape(b - a, -1)
+    return (out.astype(query.dtype),)
+
+
+class Dense(OpRun):  # type: ignore[misc]
+    op_domain = "fastembed_rt.cuda"
+
+    def _run(
+        self,
+        x: Array,
+        weight: Array,
+        given: Array | None = None,
+        in_features: int | None = None,
+        out_features: int | None = None,
+        bias: int | None = None,
+        activation: str | None = None,
+    ) -> tuple[Array]:
+        assert x.dtype == weight.dtype == np.float32
+        assert (x.shape[1], *weight.shape) == (in_features, in_features, out_features)
+        assert bool(bias) == (given is not None)
+        return (gate_of(x @ weight if given is None else x @ weight + given, activation),)
+
+
 OPERATORS = [
+    Dense,
+    *(*_own("Norm", _norm), *_own("SumNorm", _sum_norm), *_own("Gated", _gated), *_own("Turn", _turn)),
+    *(*_own("WordWeights", _word_weights), *_own("Unit", _unit), *_own("Attention", _attention)),
     *(PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul, Gemm),
     *(*_own("Linear", _linear), *_own("AddNorm", _add_norm), *_own("EmbedNorm", _embed_norm), *_own("Mean", _mean)),
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .checkpoint.activations import activate
 from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate
-from .errors import CheckpointError
-from .graph.graph import Graph, Value
+from .errors import CheckpointError, UnsupportedCheckpointError
+from .graph.graph import FLOAT, Graph, Value
 from .graph.ops import Ops
 from .graph.portable import norm
 from .graph.weight import Linear, Norm, Weight
@@ -58,9 +58,9 @@ def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[
     residual = vectors
     if head.residual and head.inputs != head.outputs:
         projection = head.tensors.get("residual.weight", (head.outputs, head.inputs))
-        residual = _linear(ops.graph, vectors, Linear(_own(projection, index)))
+        residual = linear(ops, vectors, Linear(_own(projection, index)))
     head.tensors.check(())
-    dense = _linear(ops.graph, vectors, Linear(_own(weight, index), _own(bias, index) if bias else None))
+    dense = linear(ops, vectors, Linear(_own(weight, index), _own(bias, index) if bias else None))
     dense = activate(ops, dense, head.activation)
     return ops.graph.node("Add", dense, residual, name="residual") if head.residual else dense, head.outputs
 
@@ -70,7 +70,48 @@ def _own(weight: Weight, index: int) -> Weight:
     return Weight(f"head.{index}.{weight.name}", weight.shape, weight.load)
 
 
-def _linear(graph: Graph, vectors: Value, layer: Linear) -> Value:
+def of_tokens(ops: Ops, states: Value, dim: int, heads: tuple[Head, ...]) -> tuple[Value, int]:
+    """`apply` for token states of a narrower type than float32, such as those on a GPU: their vectors, and the width.
+
+    Raises:
+        CheckpointError: see `sentence_embedding`.
+        UnsupportedCheckpointError: heads that are no plain layers.
+    """
+    for index, head in enumerate(heads):
+        with ops.scope(f"head.{index}"):
+            if isinstance(head, Normalize):
+                return _units(ops, states, dim, heads[index + 1 :]), dim
+            if not isinstance(head, Dense) or head.activation != "Identity":
+                raise UnsupportedCheckpointError(f"target {ops.target.name} has no {head} of tokens; export it for cpu")
+            if head.inputs != dim:
+                raise CheckpointError(f"module {index + 2}, {head}, takes {head.inputs} channels and gets {dim}")
+            weight = _own(head.tensors.get("linear.weight", (head.outputs, head.inputs)), index)
+            bias = _own(head.tensors.get("linear.bias", (head.outputs,)), index) if head.bias else None
+            made = ops.linear(states, Linear(weight, bias))
+            if head.residual:
+                if head.inputs != head.outputs:
+                    projection = head.tensors.get("residual.weight", (head.outputs, head.inputs))
+                    states = ops.linear(states, Linear(_own(projection, index)))
+                made = ops.add(made, states)
+            head.tensors.check(())
+            states, dim = made, head.outputs
+    return ops.graph.node("Cast", states, to=FLOAT, name="float"), dim
+
+
+def _units(ops: Ops, states: Value, dim: int, rest: tuple[Head, ...]) -> Value:
+    if rest:
+        raise UnsupportedCheckpointError(f"target {ops.target.name} has nothing behind a normalization of tokens")
+    made = None if ops.target.unit is None else ops.target.unit(ops.token_graph, states, width=dim)
+    if made is not None:
+        return made
+    return normalize(ops.graph, ops.graph.node("Cast", states, to=FLOAT, name="float"))
+
+
+def linear(ops: Ops, vectors: Value, layer: Linear) -> Value:
+    """A layer behind the pooling, in float32."""
+    graph = ops.graph
+    if ops.target.dense is not None:
+        return ops.target.dense(graph, vectors, layer)
     product = graph.node("MatMul", vectors, graph.weight(layer.weight.transposed), name="linear")
     return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from .architectures.blocks import Config, flag, layer_norm, linear, setting
 from .architectures.distilbert import EPSILON as DISTILBERT_EPSILON
 from .errors import UnsupportedCheckpointError
 from .graph.graph import Value
 from .graph.ops import Ops
-from .graph.weight import Linear, Weight
+from .graph.weight import Array, Linear, Weight
 from .tensors import Tensors
 
 PIECE = 8192  # rows of the vocabulary in one product: 256 tokens of it are 8 MB, which stay in the caches
@@ -120,15 +122,21 @@ def head_of(model_type: str) -> MaskedLM:
 def logits(ops: Ops, row: MaskedLM, config: Config, tensors: Tensors, states: Value) -> Iterator[Value]:
     """Token states -> logits for PIECE words of the vocabulary after another; `tensors` are the whole checkpoint's."""
     hidden, width = setting(config, row.hidden, int), setting(config, row.width, int, 128)
-    states = ops.linear(states, linear(tensors, row.dense, hidden, width, bias=row.dense_bias(config)))
-    states = ops.activation(states, row.activation(config))
+    dense = linear(tensors, row.dense, hidden, width, bias=row.dense_bias(config))
+    states = ops.activated(states, dense, row.activation(config))
     states = ops.norm(states, layer_norm(tensors, row.norm, width, row.epsilon(config), bias=row.norm_bias(config)))
     words = setting(config, "vocab_size", int)
     # A decoder stored beside a word table that it is tied to is the same matrix, or was trained on its own.
     tied = flag(config, "tie_word_embeddings", True)
     matrix = tensors.get(_stored(tensors, row.decoder if tied else row.decoder[:1]), (words, width))
     bias = tensors.get(_stored(tensors, row.bias), (words,)) if row.decoder_bias(config) else None
-    yield from ops.linears(states, [_piece(matrix, bias, start, words) for start in range(0, words, PIECE)])
+    pieces = [_piece(matrix, bias, start, words) for start in range(0, words, PIECE)]
+    yield from ops.linears(states, [_filled(piece, ops.target.lanes) for piece in pieces])
+
+
+def widths(words: int, lanes: int) -> list[int]:
+    """Of the pieces, whose last is filled up to a multiple of `lanes`."""
+    return [-(-min(PIECE, words - start) // lanes) * lanes for start in range(0, words, PIECE)]
 
 
 def _piece(matrix: Weight, bias: Weight | None, start: int, words: int) -> Linear:
@@ -136,6 +144,22 @@ def _piece(matrix: Weight, bias: Weight | None, start: int, words: int) -> Linea
         return Linear(matrix, bias)
     stop = min(start + PIECE, words)
     return Linear(matrix.rows(start, stop), bias.rows(start, stop) if bias else None)
+
+
+def _filled(piece: Linear, lanes: int) -> Linear:
+    """The layer with outputs of zero behind its own, up to a multiple of `lanes`."""
+    more = -piece.out_features % lanes
+    if not more:
+        return piece
+
+    def filled(weight: Weight) -> Weight:
+        def load() -> Array:
+            made = weight.load()
+            return np.concatenate([made, np.zeros((more, *made.shape[1:]), made.dtype)])
+
+        return Weight(f"{weight.name}.filled", (weight.shape[0] + more, *weight.shape[1:]), load)
+
+    return Linear(filled(piece.weight), filled(piece.bias) if piece.bias else None)
 
 
 def _stored(tensors: Tensors, names: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ which refers to them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,10 @@ GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorr
 PLAINEST, INT8 = ("cpu", "fp32"), ("cpu", "int8")
 # Of the texts that int8 is measured on, tokens of those that all are, and one in how many of the longer ones is.
 SHORT, LONGER = 64, 3
+
+
+# "1": graphs of target cuda-native have our own attention, which no card has run yet, instead of onnxruntime's.
+OWN_ATTENTION = "FASTEMBED_RT_CUDA_ATTENTION"
 
 
 @dataclass(frozen=True)
@@ -246,8 +251,11 @@ def _gpu(
 
 def _with_own_operators(key: Key, build: Build, work: Path, wanted: Wanted, say: Say, beside: Written) -> list[Variant]:
     """The graph for CUDA with our own operators, on the weights of the one beside it; none where it has none."""
-    target, precision = cuda_native.target(key[1]), key[1]
+    own_attention = os.environ.get(OWN_ATTENTION) == "1"
+    target, precision = cuda_native.target(key[1], own_attention=own_attention), key[1]
     graph = build(target, target.opset or DEFAULT_OPSET).graph
+    if own_attention:  # without what onnxruntime's would have been given
+        graph = graph.ending_in([entry.name for entry in graph.outputs])
     if not cuda_native.uses_them(graph):
         return []
     file = f"model.{target.name}.{precision}.onnx"

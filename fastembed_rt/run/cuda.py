@@ -60,6 +60,9 @@ def filled(feeds: Feeds, inputs: tuple[str, ...], texts: int, tokens: int) -> Fe
     rows = np.split(feeds["input_ids"][: boundaries[-1]], boundaries[1:-1])
     rows += [np.zeros(1, np.int64)] * (texts - len(rows))
     made = batching.packed_for_cuda(rows, inputs, texts * tokens, tokens)
+    if "attention_mask" in feeds:  # it may hide tokens of a text from the others
+        given = feeds["attention_mask"][:, :tokens]
+        made["attention_mask"][: len(given), : given.shape[1]] = given
     if "pooling_mask" in inputs:
         made["pooling_mask"] = np.zeros((texts, tokens), np.int64)
         given = feeds["pooling_mask"][:, :tokens]
@@ -106,6 +109,7 @@ class CudaSession:
     def __init__(self, graph: Session, device: int, plan: Plan = Plan()) -> None:  # noqa: B008  it is frozen
         """`device` is the GPU's number."""
         self._graph, self._device, self._plan = graph, device, plan
+        self._by_token = _gives_tokens(graph)
         self.handles = graph.handles
         # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
         # session alone, so that no caller that is interrupted keeps one.
@@ -124,16 +128,17 @@ class CudaSession:
         return self._host.works
 
     def run(self, feeds: Feeds) -> Output:
-        """The output for one batch, for vectors (B, dim)."""
+        """The output for one batch: (B, dim), or (T, dim) for vectors of tokens."""
         boundaries = feeds["cumulative_sequence_length"]
-        count = len(boundaries) - 1
-        shape = shape_for(count, int(np.diff(boundaries).max()), self._plan.captured_tokens)
+        texts = len(boundaries) - 1
+        count = int(boundaries[-1]) if self._by_token else texts
+        shape = shape_for(texts, int(np.diff(boundaries).max()), self._plan.captured_tokens)
         if shape is None:
             return self.run_plain(feeds, count)
         return self.run_captured(shape, filled(feeds, self.facts.inputs, *shape))[:count]
 
     def run_plain(self, feeds: Feeds, count: int) -> Output:
-        """The output for one batch of `count` texts, through a slot."""
+        """The output for one batch, `count` rows of it, through a slot."""
         return self._copiers.start(Task(self._copy, {name: feeds[name] for name in self.facts.inputs}, count)).result()
 
     def run_captured(self, shape: tuple[int, int], feeds: Feeds) -> Output:
@@ -166,7 +171,8 @@ class CudaSession:
         slots = [self._slots.get() for _ in range(self._plan.flights)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
-            captured = _Captured(self._graph, self._host, self._device, feeds, shape[0], number)
+            rows = shape[0] * shape[1] if self._by_token else shape[0]
+            captured = _Captured(self._graph, self._host, self._device, feeds, rows, number)
             vectors = captured.run(feeds)
         finally:
             for slot in slots:
@@ -192,7 +198,8 @@ class _Timed:
 
     def plain(self, texts: int, tokens: int) -> float:
         feeds = made_up(self._session.facts.inputs, texts, tokens)
-        return _least(lambda: self._session.run_plain(feeds, texts))
+        rows = texts * tokens if self._session._by_token else texts
+        return _least(lambda: self._session.run_plain(feeds, rows))
 
     def replayed(self, texts: int, tokens: int) -> float:
         feeds = made_up(self._session.facts.inputs, texts, tokens)
@@ -200,11 +207,12 @@ class _Timed:
 
     def side_by_side(self, flights: int, texts: int, tokens: int) -> float:
         feeds = made_up(self._session.facts.inputs, texts, tokens)
+        rows = texts * tokens if self._session._by_token else texts
         callers, each = Workers(flights, "fastembed_rt_calibration"), 2
 
         def runs() -> None:
             for _ in range(each):
-                self._session.run_plain(feeds, texts)
+                self._session.run_plain(feeds, rows)
 
         def together() -> None:
             for task in [callers.start(Task(runs)) for _ in range(flights)]:
@@ -236,25 +244,31 @@ def made_up(inputs: tuple[str, ...], texts: int, tokens: int) -> Feeds:
 
 
 def _width(graph: Session) -> int | None:
-    """Numbers in a row of the output; None where a text has more than one row, or they vary."""
+    """Numbers in a row of the output; None where they vary."""
     (found,) = [entry.shape for entry in graph.inference.get_outputs() if entry.name == graph.output]
     return found[1] if len(found) == 2 and isinstance(found[1], int) else None
+
+
+def _gives_tokens(graph: Session) -> bool:
+    """Whether the output has a row for each token, instead of one for each text."""
+    (found,) = [entry.shape for entry in graph.inference.get_outputs() if entry.name == graph.output]
+    return bool(found[0] == "tokens")
 
 
 class _Captured:
     """A CUDA graph of one shape with its buffers; used by one thread."""
 
-    def __init__(self, graph: Session, host: PinnedMemory, device: int, feeds: Feeds, texts: int, number: int) -> None:
+    def __init__(self, graph: Session, host: PinnedMemory, device: int, feeds: Feeds, rows: int, number: int) -> None:
         self._inference, self._host = graph.inference, host
         self._binding = self._inference.io_binding()
         self._staging = Staging(host, device)
         self._layout = self._staging.bind(self._binding, feeds)
         width = _width(graph)
-        assert width is not None, "outputs of cuda graphs have one row a text"
+        assert width is not None, "outputs of cuda graphs have rows of one width"
         values = load_onnxruntime().OrtValue
-        self._vectors = values.ortvalue_from_shape_and_type((texts, width), np.float32, "cuda", device)
+        self._vectors = values.ortvalue_from_shape_and_type((rows, width), np.float32, "cuda", device)
         self._binding.bind_ortvalue_output(graph.output, self._vectors)
-        self._back = host.allocate(4 * texts * width)
+        self._back = host.allocate(4 * rows * width)
         self._options = _run_options(number)
 
     def run(self, feeds: Feeds) -> Output:
@@ -275,7 +289,7 @@ class _Slot:
         self._options = _run_options(-1)  # neither captured nor replayed
 
     def run(self, feeds: Feeds, count: int) -> Output:
-        """The output of `count` texts."""
+        """`count` rows of the output."""
         binding = self._inference.io_binding()
         self._staging.send(self._staging.bind(binding, feeds), feeds)
         if self._width is None:

@@ -1,7 +1,7 @@
 """cuBLASLt and the CUDA driver in one library that computes on the host: the operators for CUDA run without a card.
 
-Products are plain loops with algorithms that add up in different orders; kernels are those of kernels.cu, compiled by
-g++ (on_host.h). The operators belong to the CPU's provider then.
+Products are plain loops with algorithms that add up in different orders; kernels are those of the .cu files, compiled
+by g++ (on_host.h). The operators belong to the CPU's provider then.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ HERE = Path(__file__).parent
 NAME = "stand_in.so"
 
 
-def build(into: Path, kernels: Path) -> Path:
-    """Compile the library into a directory, with the kernels of this source; its path."""
-    source = kernels.read_text(encoding="utf-8")
-    # Dynamic shared memory is of a size that only a launch knows.
-    unsized = "extern __shared__ float scratch[];"
-    assert unsized in source
-    (into / "kernels_on_host.inc").write_text(source.replace(unsized, "float *scratch = dynamic_shared;"))
-    flags = ["-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{into}", f"-I{HERE}"]
+def build(into: Path) -> Path:
+    """Compile the library into a directory, with the kernels' own sources; its path."""
+    flags = [
+        "-O2",
+        "-fPIC",
+        "-Wall",
+        "-Wno-unknown-pragmas",
+        "-ffp-contract=off",
+        f"-I{HERE}",
+        f"-I{build_module.SOURCES}/cuda",
+    ]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
     subprocess.run(["gcc", "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
     subprocess.run(["g++", "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)

@@ -1,9 +1,10 @@
 /* The CUDA driver on the host: memory is the host's, streams run at once, time is what products say they take, and the
- * kernels are those of kernels.cu, compiled for this processor. */
+ * kernels are those of the .cu files, compiled for this processor. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -13,8 +14,28 @@
 
 thread_local Index threadIdx, blockIdx, blockDim;
 thread_local float *dynamic_shared;
-#define EXTERN_SHARED
-#include "kernels_on_host.inc"
+#include "device.cuh"
+/* Each in a space of its own, as each is compiled by itself for a card. */
+namespace of_kernels {
+#include "kernels.cu"
+}
+#undef KERNELS
+namespace of_gated {
+#include "gated.cu"
+}
+#undef KERNELS
+namespace of_heads {
+#include "heads.cu"
+}
+#undef KERNELS
+namespace of_attention {
+#include "attention.cu"
+}
+#undef KERNEL
+using namespace of_kernels;
+using namespace of_gated;
+using namespace of_heads;
+using namespace of_attention;
 
 /* ---- threads of a block ------------------------------------------------------------------------------------------- */
 
@@ -26,9 +47,16 @@ struct Thread {
     ucontext_t context;
     std::vector<char> stack;
     Index place;
-    float given[2] = {}; /* to shuffles, by turns: a thread may be one ahead of another */
-    unsigned shuffles = 0;
+    uint64_t given[2][6] = {}; /* to the warp, by turns: a thread may be one ahead of another */
+    unsigned turns = 0;
     bool done = false;
+    struct Copy {
+        Vector *to;
+        Vector bytes;
+        unsigned group;
+    };
+    std::vector<Copy> copies; /* that have not arrived */
+    unsigned groups = 0;
 };
 
 thread_local std::vector<Thread> threads;
@@ -49,7 +77,8 @@ void run_block() {
     size_t left = threads.size();
     for (Thread &thread : threads) {
         thread.done = false;
-        thread.shuffles = 0;
+        thread.turns = thread.groups = 0;
+        thread.copies.clear();
         getcontext(&thread.context);
         thread.context.uc_stack.ss_sp = thread.stack.data();
         thread.context.uc_stack.ss_size = thread.stack.size();
@@ -68,17 +97,77 @@ void run_block() {
 
 } // namespace
 
+/* Gives the warp some words; then a lane can be asked for its own. */
+static void give(const uint64_t *words, int count) {
+    Thread &own = threads[running];
+    memcpy(own.given[own.turns++ & 1], words, sizeof *words * (size_t)count);
+    leave();
+}
+static const uint64_t *given_by(size_t lane) {
+    Thread &own = threads[running], &other = threads[running / 32 * 32 + lane];
+    if (other.turns < own.turns) /* it does not take part: on a card, undefined */
+        abort();
+    return other.given[(own.turns - 1) & 1];
+}
+
 float shuffled(float value, unsigned lanes, int mask) {
     if (lanes != 0xffffffffu)
         abort();
-    const size_t own = running, warp = own / 32 * 32;
-    const unsigned turn = threads[own].shuffles++ & 1;
-    threads[own].given[turn] = value;
-    leave();
-    Thread &other = threads[warp + ((own - warp) ^ (size_t)mask)];
-    if (other.shuffles < threads[own].shuffles) /* it does not take part: on a card, undefined */
+    uint64_t word = 0;
+    memcpy(&word, &value, sizeof value);
+    give(&word, 1);
+    memcpy(&value, given_by((running % 32) ^ (size_t)mask), sizeof value);
+    return value;
+}
+
+void copy_later(Vector *to, const Vector *from, int there) {
+    if (((uintptr_t)to | (uintptr_t)from) % 16)
         abort();
-    return other.given[turn];
+    Thread &own = threads[running];
+    own.copies.push_back({to, there ? *from : Vector{}, own.groups});
+}
+void end_of_group() { threads[running].groups++; }
+void wait_for(int but) {
+    Thread &own = threads[running];
+    size_t left = 0;
+    for (const Thread::Copy &copy : own.copies)
+        if (copy.group + (unsigned)but < own.groups)
+            *copy.to = copy.bytes;
+        else
+            own.copies[left++] = copy;
+    own.copies.resize(left);
+}
+
+static unsigned number_at(const uint64_t *row, unsigned index) {
+    return ((const uint16_t *)(uintptr_t)row[0])[index];
+}
+void load_matrices(unsigned *out, const Vector *row) {
+    const uint64_t place = (uintptr_t)row;
+    give(&place, 1);
+    const unsigned g = (unsigned)(running % 32) / 4, t = (unsigned)running % 4;
+    for (unsigned k = 0; k < 4; k++)
+        out[k] = number_at(given_by(8 * k + g), 2 * t) | number_at(given_by(8 * k + g), 2 * t + 1) << 16;
+}
+void load_transposed(unsigned *out, const Vector *row) {
+    const uint64_t place = (uintptr_t)row;
+    give(&place, 1);
+    const unsigned g = (unsigned)(running % 32) / 4, t = (unsigned)running % 4;
+    for (unsigned k = 0; k < 4; k++)
+        out[k] = number_at(given_by(8 * k + 2 * t), g) | number_at(given_by(8 * k + 2 * t + 1), g) << 16;
+}
+void add_product_of(float *sum, const unsigned *a, const unsigned *b, float (*wide)(unsigned bits)) {
+    const uint64_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    give(words, 6);
+    const unsigned g = (unsigned)(running % 32) / 4, t = (unsigned)running % 4;
+    for (unsigned k = 0; k < 16; k++) {
+        const unsigned lane = k % 8 / 2, high = k / 8, shift = k % 2 * 16;
+        for (unsigned n = 0; n < 4; n++) {
+            const unsigned column = 2 * t + n % 2;
+            const unsigned left = (unsigned)given_by(4 * g + lane)[n / 2 + 2 * high] >> shift & 0xffff;
+            const unsigned right = (unsigned)given_by(4 * column + lane)[4 + high] >> shift & 0xffff;
+            sum[n] += wide(left) * wide(right);
+        }
+    }
 }
 
 void barrier() { leave(); }
@@ -104,13 +193,22 @@ static const Kernel kernels[] = {
     KERNEL(fastembed_rt_add_norm_float16),   KERNEL(fastembed_rt_add_norm_bfloat16),
     KERNEL(fastembed_rt_embed_norm_float16), KERNEL(fastembed_rt_embed_norm_bfloat16),
     KERNEL(fastembed_rt_mean_float16),       KERNEL(fastembed_rt_mean_bfloat16),
+    KERNEL(fastembed_rt_sum_norm_float16),   KERNEL(fastembed_rt_sum_norm_bfloat16),
+    KERNEL(fastembed_rt_gated_float16),      KERNEL(fastembed_rt_gated_bfloat16),
+    KERNEL(fastembed_rt_turn_float16),       KERNEL(fastembed_rt_turn_bfloat16),
+    KERNEL(fastembed_rt_word_weights_float16), KERNEL(fastembed_rt_word_weights_bfloat16),
+    KERNEL(fastembed_rt_unit_float16),       KERNEL(fastembed_rt_unit_bfloat16),
+    KERNEL(fastembed_rt_dense),
+    KERNEL(fastembed_rt_attention_32_float16), KERNEL(fastembed_rt_attention_32_bfloat16),
+    KERNEL(fastembed_rt_attention_64_float16), KERNEL(fastembed_rt_attention_64_bfloat16),
+    KERNEL(fastembed_rt_attention_128_float16), KERNEL(fastembed_rt_attention_128_bfloat16),
 };
 
 /* ---- the driver --------------------------------------------------------------------------------------------------- */
 
 static int device, allocated, launched, capability = 90, out_of_memory;
 extern "C" double stand_in_milliseconds; /* cublaslt.c */
-static std::string image;
+static std::vector<std::string *> images;
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
@@ -162,12 +260,14 @@ API cuThreadExchangeStreamCaptureMode(int *mode) {
     return 0;
 }
 API cuModuleLoadData(void **module, const void *text) {
-    image = (const char *)text;
-    *module = &image;
-    return image.compare(0, 3, "// ") != 0;
+    std::string *image = new std::string((const char *)text); /* as long as the process, as modules are */
+    images.push_back(image);
+    *module = image;
+    return image->compare(0, 3, "// ") != 0;
 }
 API cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (module != &image || image.find(".visible .entry " + std::string(name) + "(") == std::string::npos)
+    const auto found = std::find(images.begin(), images.end(), module);
+    if (found == images.end() || (*found)->find(".visible .entry " + std::string(name) + "(") == std::string::npos)
         return 500;
     for (const Kernel &kernel : kernels)
         if (!strcmp(kernel.name, name)) {
@@ -181,8 +281,9 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     if (!grid_x || grid_y > 65535 || grid_z != 1 || block_x * block_y * block_z > 1024 || !block_x || !block_y ||
         block_z != 1 || shared > 48 << 10 || extra)
         return 1;
-    std::vector<float> memory(shared / sizeof(float) + 1);
-    dynamic_shared = memory.data();
+    std::vector<Vector> memory(shared / sizeof(Vector) + 1); /* what is in it before is nobody's: not a number here */
+    memset(memory.data(), 0xff, memory.size() * sizeof(Vector));
+    dynamic_shared = (float *)memory.data();
     body = ((const Kernel *)function)->invoke;
     body_arguments = arguments;
     blockDim = {block_x, block_y, block_z};

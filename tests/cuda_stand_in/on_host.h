@@ -1,4 +1,4 @@
-/* As much of CUDA C++ as kernels.cu uses, for g++: a block's threads are contexts that take turns, and change at shuffles
+/* As much of CUDA C++ as the kernels use, for g++: a block's threads are contexts that take turns, and change at shuffles
  * and barriers. */
 #ifndef ON_HOST_H
 #define ON_HOST_H
@@ -10,6 +10,8 @@
 #define __global__
 /* Memory of a block: all blocks run one after the other on one system thread. */
 #define __shared__ static thread_local
+#define DYNAMIC_SHARED(type, name) type *name = (type *)dynamic_shared
+#define LAUNCHED_BY(threads, blocks)
 
 struct Index {
     unsigned x, y, z;
@@ -39,4 +41,27 @@ static inline unsigned __float_as_uint(float value) {
 }
 static inline float __shfl_xor_sync(unsigned lanes, float value, int mask) { return shuffled(value, lanes, mask); }
 static inline void __syncthreads() { barrier(); }
+
+/* ---- instructions of sm_80, as attention.cu uses them --------------------------------------------------------------- */
+
+struct Vector; /* device.cuh: 16 bytes */
+struct Float16;
+struct BFloat16;
+
+/* Copies arrive when they are waited for, not before: what is read too early is not there yet. */
+void copy_later(Vector *to, const Vector *from, int there);
+void end_of_group();
+void wait_for(int but);
+template <int but> void wait_for_groups() { wait_for(but); }
+
+void load_matrices(unsigned *out, const Vector *row);
+void load_transposed(unsigned *out, const Vector *row);
+/* sum += a b, fragments as attention.cu describes them; products in the order of the inner index, each added by itself. */
+void add_product_of(float *sum, const unsigned *a, const unsigned *b, float (*wide)(unsigned bits));
+
+template <class Number> struct Matrix {
+    static void add_product(float *sum, const unsigned *a, const unsigned *b) { add_product_of(sum, a, b, Number::wide); }
+    static unsigned word(float low, float high) { return Number::narrow(low) | Number::narrow(high) << 16; }
+};
+static inline float power_of_two(float exponent) { return exp2f(exponent); }
 #endif

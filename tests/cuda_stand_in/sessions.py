@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 import cuda_stand_in
-from fastembed_rt.native import build, cuda, ptx
+from fastembed_rt.native import build, cuda
 
 Array = npt.NDArray[Any]
 TYPES = {"Float16": np.dtype(np.float16), "BFloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -31,7 +31,7 @@ class StandIn:
     @classmethod
     def built(cls, directory: Path) -> StandIn:
         """Compiled into a directory."""
-        return cls(build.build_cuda(directory / "operators.so"), cuda_stand_in.build(directory, ptx.SOURCE))
+        return cls(build.build_cuda(directory / "operators.so"), cuda_stand_in.build(directory))
 
     def session(self, graph: bytes) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -40,16 +40,21 @@ class StandIn:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
+FLOAT_OUTPUT = ("Mean", "WordWeights", "Unit", "Dense")
+
+
 def model(op: str, feeds: Mapping[str, Array], constants: Sequence[Array], **attributes: Any) -> bytes:
+    """One node; the last of its outputs is "y"."""
     names = [f"c{k}" for k in range(len(constants))]
-    node = helper.make_node(op, [*feeds, *names], ["y"], domain=cuda.DOMAIN, **attributes)
+    outputs = ["sum", "y"] if op.startswith("SumNorm") else ["y"]
+    node = helper.make_node(op, [*feeds, *names], outputs, domain=cuda.DOMAIN, **attributes)
     kind = helper.np_dtype_to_tensor_dtype
     own = TYPES["BFloat16" if op.endswith("BFloat16") else "Float16"]
     graph = helper.make_graph(
         [node],
         "g",
         [helper.make_tensor_value_info(name, kind(a.dtype), [None] * a.ndim) for name, a in feeds.items()],
-        [helper.make_tensor_value_info("y", 1 if op.startswith("Mean") else kind(own), None)],
+        [helper.make_tensor_value_info(y, 1 if op.startswith(FLOAT_OUTPUT) else kind(own), None) for y in outputs],
         [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in zip(names, constants, strict=True)],
     )
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid(cuda.DOMAIN, 1)]
@@ -61,8 +66,8 @@ def run(stand_in: StandIn, op: str, feeds: Mapping[str, Array], constants: Seque
     return fed(stand_in.session(model(op, feeds, constants, **attributes)), feeds)
 
 
-def fed(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> Array:
-    """What a session of one node gives; bfloat16 goes in and out by OrtValues, which numpy has not."""
+def fed(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], output: str = "y") -> Array:
+    """What a session of one node gives as one output; bfloat16 goes by OrtValues, which numpy has not."""
     binding = session.io_binding()
     held = []
     for name, given in feeds.items():
@@ -73,7 +78,7 @@ def fed(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> Ar
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         held.append((array, value))
         binding.bind_ortvalue_input(name, value)
-    binding.bind_output("y", "cpu")
+    binding.bind_output(output, "cpu")
     session.run_with_iobinding(binding)
     (value,) = binding.get_outputs()
     if value.data_type() != "tensor(bfloat16)":

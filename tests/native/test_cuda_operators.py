@@ -437,25 +437,37 @@ def test_cards_are_told_by_their_capability(stand_in: StandIn) -> None:
 # The kernels' text
 
 
-def test_the_kernels_that_are_checked_in_are_those_of_their_source() -> None:
-    first = ptx.OUTPUT.read_text(encoding="ascii").splitlines()[0]
-    assert ptx.source_hash() in first, "run python -m fastembed_rt.native.ptx, which needs nvcc"
+@pytest.mark.parametrize("name", list(ptx.SOURCES))
+def test_the_kernels_that_are_checked_in_are_those_of_their_source(name: str) -> None:
+    first = ptx.output(name).read_text(encoding="ascii").splitlines()[0]
+    assert ptx.source_hash(name) in first, "run python -m fastembed_rt.native.ptx, which needs nvcc"
 
 
 @pytest.mark.skipif(not (shutil.which("nvcc") and shutil.which("ptxas")), reason="needs nvcc and ptxas")
 @pytest.mark.slow
-def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it() -> None:
-    assert ptx.make() == ptx.OUTPUT.read_text(encoding="ascii")
+@pytest.mark.parametrize("name", list(ptx.SOURCES))
+def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it(name: str) -> None:
+    assert ptx.make(name) == ptx.output(name).read_text(encoding="ascii")
 
 
 def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
     """By number and size, from the text that the driver reads."""
-    text = ptx.OUTPUT.read_text(encoding="ascii")
-    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text))
+    texts = {name: ptx.output(name).read_text(encoding="ascii") for name in ptx.SOURCES}
+    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", "".join(texts.values())))
     sizes = {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
     for suffix in ("float16", "bfloat16"):
         assert sizes[f"fastembed_rt_add_norm_{suffix}"] == [*["u64"] * 7, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_embed_norm_{suffix}"] == [*["u64"] * 13, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_mean_{suffix}"] == [*["u64"] * 3, "u32", "u32"]
-    assert len(entries) == 6
-    assert text.count("ld.global.v4.u32") > 20, "rows are read eight numbers at a time"
+        assert sizes[f"fastembed_rt_sum_norm_{suffix}"] == [*["u64"] * 7, "u32", "f32", "u32"]
+        assert sizes[f"fastembed_rt_gated_{suffix}"] == [*["u64"] * 4, "u32"]
+        assert sizes[f"fastembed_rt_turn_{suffix}"] == [*["u64"] * 9, "u32", "u32", "f32"]
+        assert sizes[f"fastembed_rt_word_weights_{suffix}"] == [*["u64"] * 3, *["u32"] * 4]
+        assert sizes[f"fastembed_rt_unit_{suffix}"] == [*["u64"] * 3, "u32"]
+        for head in (32, 64, 128):
+            assert sizes[f"fastembed_rt_attention_{head}_{suffix}"] == [*["u64"] * 10, *["u32"] * 7]
+    assert sizes["fastembed_rt_dense"] == [*["u64"] * 4, *["u32"] * 4]
+    assert len(entries) == 6 + 6 + 5 + 6
+    assert texts["kernels"].count("ld.global.v4.u32") > 20, "rows are read eight numbers at a time"
+    for instruction in ("mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async.cg"):
+        assert instruction in texts["attention"]

@@ -56,7 +56,7 @@ def final_norm(ops: Ops, states: Value, norm: Norm) -> Value:
 
 def _joined(ops: Ops, states: Value, given: Value, norms: Norms) -> Value:
     """What came in with what a part made of it."""
-    joined = _normed(ops, ops.add(states, given), norms.after)
+    joined = ops.add(states, given) if norms.after is None else ops.add_norm(states, given, norms.after)
     return joined if norms.again is None else ops.norm(ops.add(states, joined), norms.again)
 
 

@@ -25,13 +25,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from fastembed_rt.run.batching import LANES, POSITIONS_AFTER_PAD
 
 from ..errors import UnsupportedCheckpointError
 from . import cpu, distances
-from .graph import FLOAT, FLOAT32, INT32, INT64, Graph, Value
+from .graph import BOOL, FLOAT, FLOAT32, INT32, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, ScoreBias
 from .portable import PORTABLE
 from .target import MaskedTokens, OfStates, Target, Tokens
@@ -132,12 +132,26 @@ FUSED = {
 
 
 def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value | None:
-    """(1, N, S, S) for a bias by distance; nothing for the mask, which the texts' boundaries are."""
+    """(1, N, S, S) for a bias by distance, (B, 1, S, S) for tokens that hide; the texts' boundaries are the mask."""
+    hidden = _hidden(graph) if tokens.unseen else None
     if by_distance is None:
-        return None
+        return hidden
     # The runtime rounds S up, so places beyond the last position exist; no text reaches them.
     by_head = distances.bias(graph, _distance(graph), distances.reaching(by_distance, LANES))
-    return _as_attended(graph, graph.node("Unsqueeze", by_head, graph.constant([0]), name="bias"))
+    bias = _as_attended(graph, graph.node("Unsqueeze", by_head, graph.constant([0]), name="bias"))
+    return bias if hidden is None else graph.node("Add", bias, hidden, name="bias")
+
+
+def _hidden(graph: Graph) -> Value:
+    """(B, 1, S, S): MASKED for keys that the mask leaves out, from wherever they are asked; they ask themselves."""
+    kind = FLOAT32 if graph.float_type == FLOAT32 else DTYPES["fp16"]
+    seen = graph.node("Cast", needed(graph, "attention_mask"), to=BOOL, name="seen")
+    row = graph.node("Where", seen, graph.constant(0.0, kind), graph.constant(MASKED, kind), name="hidden")
+    row = graph.node("Unsqueeze", row, graph.constant([1, 2]), name="hidden")
+    # One for each query, whose number no operator may ask for: a shape would be computed on the CPU.
+    none = graph.node("Mul", needed(graph, "places"), graph.constant(0), name="none")
+    column = graph.node("Cast", none, to=helper.np_dtype_to_tensor_dtype(kind), name="none")
+    return graph.node("Add", row, graph.node("Unsqueeze", column, graph.constant([1]), name="none"), name="hidden")
 
 
 def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
@@ -157,10 +171,6 @@ def attention(
     graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
     """From (T, N * D) to (T, K * D) each; the scale is in the query weights."""
-    if tokens.unseen:
-        raise UnsupportedCheckpointError(
-            "target cuda has no attention that hides some of a text's tokens from the others; export it for cpu"
-        )
     if heads.grouped:
         key, value = (_repeated(graph, states, heads) for states in (key, value))
     parts = [_as_attended(graph, part) for part in (query, key, value)]
@@ -258,6 +268,7 @@ def target(precision: str) -> Target:
     return replace(
         PORTABLE,
         name="cuda",
+        lanes=8,
         opset=OPSET,
         state_type=DTYPES[precision],
         enter=enter,

@@ -36,6 +36,7 @@ class Graph:
     outputs: list[ValueInfoProto] = field(default_factory=list)
     _scopes: list[str] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
+    _spare: dict[Value, list[NodeProto]] = field(default_factory=dict)
     _float_type: np.dtype[Any] = FLOAT32
 
     @property
@@ -78,10 +79,17 @@ class Graph:
         self, op: str, *inputs: Value, count: int, name: str = "", domain: str = "", **attributes: Any
     ) -> list[Value]:
         """Append a node with `count` outputs and return them."""
+        for value in set(inputs) & set(self._spare):
+            self.nodes += self._spare.pop(value)
         base = self._name(name or op)
         outputs = [base] if count == 1 else [f"{base}.{index}" for index in range(count)]
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=base, domain=domain, **attributes))
         return outputs
+
+    def spare(self, value: Value, count: int) -> None:
+        """Take out the last `count` nodes, which make `value` alone; whoever asks for it later has them back."""
+        self._spare[value] = self.nodes[-count:]
+        del self.nodes[-count:]
 
     def weight(self, weight: Weight) -> Value:
         """Weight as an initializer under its own name; the same name is the same tensor."""

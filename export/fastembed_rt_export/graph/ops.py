@@ -276,12 +276,21 @@ class Ops:
         """What the down projection reads."""
         if layers.gate is not None:
             gated, up = self.linears(states, layers.first)
+            if self.target.gated is not None:
+                width = layers.up.out_features
+                made = self.target.gated(self.token_graph, gated, up, width=width, activation=layers.activation)
+                if made is not None:
+                    return made
             return self.token_graph.node("Mul", self.activation(gated, layers.activation), up, name="gated")
+        return self.activated(states, layers.up, layers.activation)
+
+    def activated(self, states: Value, layer: Linear, activation: str) -> Value:
+        """A layer and its activation, at once where the target can."""
         if self.target.activated is not None:
-            wide = self.target.activated(self.token_graph, states, layers.up, activation=layers.activation)
+            wide = self.target.activated(self.token_graph, states, layer, activation=activation)
             if wide is not None:
                 return wide
-        return self.activation(self.linear(states, layers.up), layers.activation)
+        return self.activation(self.linear(states, layer), activation)
 
     def pool(self, states: Value, mode: str) -> Value:
         """Token states -> (B, H)."""

@@ -103,6 +103,33 @@ class Activated(Protocol):
     def __call__(self, graph: Graph, states: Value, layer: Linear, *, activation: str) -> Value | None: ...
 
 
+class Gated(Protocol):
+    """activation(gate) * up of two projections `width` wide; None: not for this width or activation."""
+
+    def __call__(self, graph: Graph, gate: Value, up: Value, *, width: int, activation: str) -> Value | None: ...
+
+
+class Dense(Protocol):
+    """A layer behind the pooling, float32: (B, inputs) -> (B, outputs)."""
+
+    def __call__(self, graph: Graph, vectors: Value, layer: Linear, /) -> Value: ...
+
+
+class Unit(Protocol):
+    """Token states of `width` numbers -> float32, each divided by its L2 norm; None: not of this width."""
+
+    def __call__(self, graph: Graph, states: Value, *, width: int) -> Value | None: ...
+
+
+class WordWeights(Protocol):
+    """Logits of `width` words -> (B, width) float32: log(1 + max(x, 0)), `times` times over, pooled over a text.
+
+    `added`: their sum, else the largest.
+    """
+
+    def __call__(self, graph: Graph, logits: Value, *, width: int, times: int, added: bool) -> Value: ...
+
+
 class AttentionBias(Protocol):
     """Tensor of the mask and of a bias by distance (2P - 1, N); None: attention adds no such tensor."""
 
@@ -233,3 +260,8 @@ class Target:
     # Operators that do two things in one pass; None: the target has no such.
     add_norm: AddNorm | None = None
     activated: Activated | None = None
+    gated: Gated | None = None
+    dense: Dense | None = None
+    unit: Unit | None = None  # None: the target has no vectors of tokens, or makes them of stock operators
+    word_weights: WordWeights | None = None
+    lanes: int = 1  # what the widths of products should be multiples of

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from ..architectures.blocks import Config, flag, layer_norm, setting
 from ..errors import UnsupportedCheckpointError
-from ..graph.graph import Graph, Value
+from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..graph.portable import norm
 from ..graph.weight import Linear
+from ..heads import linear
 from ..tensors import Tensors
 
 
@@ -41,16 +42,11 @@ class Classifier:
             outputs = labels if layer is self.layers[-1] else width
             weight = tensors.get(f"{layer.name}.weight", (outputs, width))
             bias = tensors.get(f"{layer.name}.bias", (outputs,)) if layer.bias else None
-            state = ops.activation(_linear(ops.graph, state, Linear(weight, bias)), layer.activation)
+            state = ops.activation(linear(ops, state, Linear(weight, bias)), layer.activation)
             if layer.norm is not None:
                 scales = layer_norm(tensors, layer.norm, width, layer.epsilon, bias=layer.norm_bias)
                 state = norm(ops.graph, state, scales)
         return state
-
-
-def _linear(graph: Graph, state: Value, layer: Linear) -> Value:
-    product = graph.node("MatMul", state, graph.weight(layer.weight.transposed), name="linear")
-    return graph.node("Add", product, graph.weight(layer.bias), name="bias") if layer.bias else product
 
 
 def _fixed(*layers: Layer) -> Callable[[Config], Classifier]:

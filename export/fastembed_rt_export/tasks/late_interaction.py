@@ -26,10 +26,10 @@ from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import FLOAT, Graph
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..heads import apply
+from ..heads import apply, of_tokens
 from ..quantize import Sample
 from ..tokenizer.tokenizer_json import Vocabulary, special_token
-from ..variants import GPU_TARGETS, Built, Quantizing
+from ..variants import Built, Quantizing
 from .late_layouts import PROJECTION, Expansion, Layout, read_layout
 from .late_parity import QUERY_WORDS, verify
 from .task import Task
@@ -96,7 +96,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     Raises:
         CheckpointError: tensors that do not fit the config, a head that takes another width than it gets.
     """
-    if target.name in GPU_TARGETS:
+    if target.name == "tensorrt":
         raise UnsupportedCheckpointError(
             f"target {target.name} gives one vector a text, and a late interaction model has one for each token; "
             "leave --target out"
@@ -110,7 +110,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     left = tensors.check(checkpoint.architecture.heads)
     width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
-    vectors, dim = apply(ops, states, width, checkpoint.heads)
+    vectors, dim = (of_tokens if target.name.startswith("cuda") else apply)(ops, states, width, checkpoint.heads)
     shape = next(entry for entry in graph.inputs if entry.name == ops.tokens.input_ids).type.tensor_type.shape
     graph.output(vectors, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), dim))
     return Built(graph, dim, tuple(name for name in left if name != PROJECTION))

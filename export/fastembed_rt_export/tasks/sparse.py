@@ -38,7 +38,8 @@ from ..gate.verify import compare_all, first_here, joined, opened
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
-from ..masked_lm import head_of, logits
+from ..heads import truncate
+from ..masked_lm import head_of, logits, widths
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
@@ -174,13 +175,20 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     whole = Tensors(tensors.stored, "", tensors.account)
     with ops.scope("head"):
         pieces = list(logits(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states))
+        one_pass, times = target.word_weights, ACTIVATIONS[head.activation]
+        if one_pass is not None:
+            made = zip(pieces, widths(words, target.lanes), strict=True)
+            added = head.strategy == "sum"
+            pieces = [one_pass(ops.token_graph, piece, width=n, times=times, added=added) for piece, n in made]
         # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
-        if head.strategy == "max":
+        elif head.strategy == "max":
             pieces = [_weights(graph, ops.pool(piece, "max"), head.activation) for piece in pieces]
         else:
             pieces = [_weights(ops.token_graph, piece, head.activation) for piece in pieces]
             pieces = [ops.pool(piece, "sum") for piece in pieces]
         vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
+        if words % target.lanes:
+            vectors = truncate(graph, vectors, words)
     left = tensors.check(checkpoint.architecture.heads)
     graph.output(vectors, OUTPUTS[SPARSE], FLOAT, ("batch", words))
     return Built(graph, words, left)

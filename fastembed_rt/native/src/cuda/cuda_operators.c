@@ -6,9 +6,23 @@
  *                                                                -> y = norm(words[id] + positions[place] + types[kind])
  * Mean       x (tokens, width), starts (texts + 1) int32                      -> y (texts, width) float32
  *
- * each as <name>Float16 and <name>BFloat16, the type of everything that names none. Attributes say what is there:
- * in_features, out_features, activation ("", "gelu_tanh", "relu"), bias of Linear; width, epsilon, rms, beta, bias, positions, types of the
- * others. Widths are multiples of 8. What a row, or a text, becomes does not depend on what lies beside it.
+ * Norm       x (tokens, width), gamma, [beta]                                 -> y = norm(x)
+ * SumNorm    x, skip (tokens, width), gamma, [beta]                           -> x + skip, norm(x + skip)
+ * Gated      gate, up (tokens, width)                                         -> y = activation(gate) up
+ * Turn       x (tokens, ...), places (tokens) int64, cosine, sine (positions, size / 2) float32, [gamma (size)]
+ *                -> y (tokens, heads size): the columns of x from `at` on, each head [normalized by RMS and] turned
+ * Attention  query, key, value (tokens, ...), starts, places (longest) int64, [seen (texts) int32],
+ *            [bias (2 P - 1, heads)]      -> y (tokens, heads size): softmax(query key' + bias) value, of each text
+ * WordWeights  x (tokens, width), starts -> y (texts, width) float32: the largest (added: the sum) of log(1 + relu(x))
+ * Unit       x (tokens, width)                                                -> y (tokens, width) float32, x / |x|
+ * Dense      x, w (in_features, out_features), [bias], all float32            -> y = activation(x w + bias) float32
+ *
+ * each but Dense as <name>Float16 and <name>BFloat16, the type of everything that names none. Attributes say what is
+ * there: in_features, out_features, activation ("", "gelu_tanh", "relu"; of Gated and Dense also "gelu", "silu", "sigmoid",
+ * "tanh"), bias of Linear and Dense; heads, key_heads, size, query_at, key_at, value_at (the first column of each), before,
+ * after (how far a token sees; -1: all), seen, bias of Attention; times of WordWeights; width, epsilon, rms, beta, bias,
+ * positions, types, norm of the others. Widths are multiples of 8, but Dense's. What a row, or a text, becomes does not
+ * depend on what lies beside it.
  */
 #include <float.h>
 #include <pthread.h>
@@ -36,7 +50,8 @@ typedef struct {
     Number number;
     Shape shape;
     DeviceKernel which;
-    int64_t width;
+    int64_t width, outputs, heads, key_heads, size, before, after, at[3];
+    int activation, times, added, has_skip, has_norm, has_seen;
     int has_beta, has_bias, has_positions, has_types, rms;
     float epsilon;
     pthread_mutex_t lock;
@@ -217,14 +232,14 @@ static const void *row(Call *call, const char *name, int there, int64_t width) {
     return found;
 }
 
-static void *output(Call *call, size_t rows, int64_t columns) {
+static void *output_at(Call *call, size_t index, size_t rows, int64_t columns) {
     const int64_t dims[2] = {(int64_t)rows, columns};
     const Node *node = &call->kernel->node;
     OrtValue *value = NULL;
     void *data = NULL;
     if (call->error)
         return NULL;
-    call->error = CALL(node->api, GetOutput, GET_OUTPUT)(call->context, 0, dims, 2, &value);
+    call->error = CALL(node->api, GetOutput, GET_OUTPUT)(call->context, index, dims, 2, &value);
     if (!call->error && !value)
         call->error = refusal(node, "nobody takes the output");
     if (!call->error)
@@ -233,6 +248,8 @@ static void *output(Call *call, size_t rows, int64_t columns) {
         call->error = refusal(node, "the output does not lie at a multiple of %d bytes", ALIGNED);
     return data;
 }
+
+static void *output(Call *call, size_t rows, int64_t columns) { return output_at(call, 0, rows, columns); }
 
 static OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     Call call = begin_call(self, context);
@@ -312,6 +329,10 @@ static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
     return launch_texts(&kernel->node, kernel->function, texts, (size_t)kernel->width, call.stream, arguments);
 }
 
+#include "row_operators.h"
+
+#include "attention_operator.h"
+
 /* ---- how onnxruntime sees them ------------------------------------------------------------------------------------ */
 
 static const char *name_of(const OrtCustomOp *op) { return ((const Operator *)op)->name; }
@@ -323,32 +344,43 @@ static int any_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index
 static int own_type(const OrtCustomOp *op, size_t index) { (void)index; return element[((const Operator *)op)->number]; }
 static int float_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return FLOAT_TYPE; }
 static size_t one(const OrtCustomOp *op) { (void)op; return 1; }
+static size_t two(const OrtCustomOp *op) { (void)op; return 2; }
 static int variadic(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return VARIADIC; }
 static int required(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return REQUIRED; }
 static int default_memory(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return 0; }
 static int at_least_one(const OrtCustomOp *op) { (void)op; return 1; }
 static int no(const OrtCustomOp *op) { (void)op; return 0; }
 
-/* Every operator takes any inputs and gives one output; create and run look at what came. */
-#define OPERATOR(name_, number_, type_, create_, run_)                                                                 \
+/* Every operator takes any inputs and gives one output, or two; create and run look at what came. */
+#define OPERATOR(name_, number_, type_, count_, create_, run_)                                                               \
     {                                                                                                                  \
         .name = name_, .number = number_,                                                                              \
         .op = {                                                                                                        \
             .version = API_VERSION, .name = name_of, .provider = provider, .input_type = any_type, .input_count = one, \
-            .output_type = type_, .output_count = one, .destroy = destroy, .input_characteristic = variadic,           \
+            .output_type = type_, .output_count = count_, .destroy = destroy, .input_characteristic = variadic,           \
             .output_characteristic = required, .input_memory = default_memory, .variadic_input_least = at_least_one,   \
             .variadic_input_homogeneous = no, .variadic_output_least = at_least_one,                                   \
             .variadic_output_homogeneous = no, .create = create_, .run = run_,                                         \
         },                                                                                                             \
     }
-#define BOTH(name, type, create, run)                                                                                  \
-    OPERATOR(name "Float16", FLOAT16, type, create, run), OPERATOR(name "BFloat16", BFLOAT16, type, create, run)
+#define BOTH_OF(name, type, count, create, run)                                                                        \
+    OPERATOR(name "Float16", FLOAT16, type, count, create, run),                                                       \
+        OPERATOR(name "BFloat16", BFLOAT16, type, count, create, run)
+#define BOTH(name, type, create, run) BOTH_OF(name, type, one, create, run)
 
 static const Operator operators[] = {
     BOTH("Linear", own_type, create_linear, run_linear),
     BOTH("AddNorm", own_type, create_add_norm, run_add_norm),
     BOTH("EmbedNorm", own_type, create_embed_norm, run_embed_norm),
     BOTH("Mean", float_type, create_mean, run_mean),
+    BOTH("Norm", own_type, create_norm, run_sum_norm),
+    BOTH_OF("SumNorm", own_type, two, create_sum_norm, run_sum_norm),
+    BOTH("Gated", own_type, create_gated, run_gated),
+    BOTH("Turn", own_type, create_turn, run_turn),
+    BOTH("Attention", own_type, create_attention, run_attention),
+    BOTH("WordWeights", float_type, create_word_weights, run_word_weights),
+    BOTH("Unit", float_type, create_unit, run_unit),
+    OPERATOR("Dense", FLOAT16, float_type, one, create_dense, run_dense),
 };
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
