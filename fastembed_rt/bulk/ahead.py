@@ -77,6 +77,7 @@ class Behind:
                     task()
                 except BaseException as error:  # noqa: BLE001 - whoever hands over the next task gets it
                     self._error = error
+            del task  # and what it holds, before the next one comes
 
     def put(self, task: Callable[[], object]) -> None:
         """Hand over a task; waits where too many do."""

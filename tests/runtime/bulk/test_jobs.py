@@ -458,7 +458,8 @@ def test_texts_are_shortened_and_encoded_whole_where_that_was_too_short() -> Non
     counting = Counting()
     made = encoder(counting, shorten=lambda text: text if len(text) < 9 else text[:8], max_length=3)
     encoding = Encoding(made)
-    found, faults = encoding.vectors(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])
+    found: list[Any] = [None] * 3
+    faults = encoding.vectors(dict(enumerate(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])), found)
     assert counting.texts == ["a b c d ", "short", "aaaaaaaa", "aaaaaaaaaaaa bb"]
     assert [vector.tolist() for vector in found] == expected(["a b c d ", "short", "aaaaaaaaaaaa bb"]).tolist()
     assert not faults
@@ -485,7 +486,7 @@ def test_figures_and_files_of_them(tmp_path: Path, source: Path) -> None:
 def test_padding_is_counted_with_the_batches_that_run() -> None:
     made = encoder(padded=lambda lengths: max(lengths) * len(lengths))
     encoding = Encoding(made)
-    encoding.vectors(["one", "one two three"])
+    encoding.vectors({0: "one", 1: "one two three"}, [None, None])
     assert (encoding.counts.tokens, encoding.counts.slots) == (4, 6)
     watch = progress.Watch(counts=encoding.counts)
     assert watch.figures()["padding_share"] == pytest.approx(1 / 3)
