@@ -175,7 +175,8 @@ def ray_sentence_transformers(given: dict[str, Any]) -> dict[str, Any]:
     """Ray Data's map_batches with one actor a CPU, each with a SentenceTransformer; written as Parquet."""
     import ray
 
-    ray.init(num_cpus=given["threads"], include_dashboard=False, log_to_driver=False)
+    # One more, for the reading of files: actors that hold all CPUs would wait for rows for ever.
+    ray.init(num_cpus=given["threads"] + 1, include_dashboard=False, log_to_driver=False)
 
     class Embedder:
         def __init__(self, checkpoint: str) -> None:

@@ -18,7 +18,6 @@ from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
 from .encoder import Arrays, Encoder, Encoding, Vectors
-from .extras import arrow
 from .job import Job, PartRecord, Progressed
 from .parts import ROWS, Part, parts
 from .progress import Watch
@@ -131,7 +130,7 @@ def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:
         if there is not None and not resume:
             raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
         if there is not None:
-            there.check_same(wanted)
+            there.check_same(wanted, resumed=True)
 
 
 def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
@@ -142,7 +141,7 @@ def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
         job.check_no_strangers(store)
     store.remove_unfinished("", "" if wanted.world == 1 else f"part-{wanted.rank:05d}-")
     store.remove_unfinished(progressed.folder)
-    if progressed.read_job() is None and job.Complete.read(store) is None:
+    if progressed.read_job() != wanted and job.Complete.read(store) is None:
         progressed.write_job(wanted)
     return progressed
 
@@ -342,7 +341,6 @@ class Run:
         made[part.number] = record
         self.watch.bytes_written += there.size
         self.watch.parts += 1
-        arrow().default_memory_pool().release_unused()  # what stays with the allocator differs from part to part
 
 
 class _Checking:

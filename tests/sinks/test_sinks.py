@@ -166,7 +166,7 @@ def test_a_job_killed_at_random_moments_brings_every_row_once(
     command = [PYTHON, "-m", "fastembed_rt", "embed", directory, source, "--shards", tmp_path / "job", "--to", url]
     command += ["--resume", "--part-rows", "50", "--threads", "1", "-q"]
     chance = random.Random(store)
-    seen = []
+    seen: list[int] = []
     for k in range(5):
         process = subprocess.Popen([*map(str, command)], env={**os.environ, "PYTHONPATH": str(ROOT)})
         records = tmp_path / "job" / "_embed" / "00000-of-00001"
