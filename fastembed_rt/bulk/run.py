@@ -18,6 +18,7 @@ from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
 from .encoder import Arrays, Encoder, Encoding, Vectors
+from .extras import arrow
 from .job import Job, PartRecord, Progressed
 from .parts import ROWS, Part, parts
 from .progress import Watch
@@ -341,6 +342,7 @@ class Run:
         made[part.number] = record
         self.watch.bytes_written += there.size
         self.watch.parts += 1
+        arrow().default_memory_pool().release_unused()  # what stays with the allocator differs from part to part
 
 
 class _Checking:

@@ -160,9 +160,9 @@ def test_a_run_that_ended_at_a_bad_row_goes_on_without_it(tmp_path: Path, on_err
     assert counting.texts == [*TEXTS[28:], "end"]
     execute([source], tmp_path / "whole", on_error=on_error, on_null="zero")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    for back in ({"on_error": "fail", "on_null": "zero"}, {"on_error": on_error, "on_null": "empty"}):
-        with pytest.raises(InvalidInputError, match="--on-(error|null) changed: it was '"):
-            execute([source], tmp_path / "out", **back)
+    for then, null in (("fail", "zero"), (on_error, "empty")):
+        with pytest.raises(InvalidInputError, match=r"--on-(error|null) changed: it was '"):
+            execute([source], tmp_path / "out", on_error=then, on_null=null)
 
 
 def test_other_inputs_are_refused_by_name(tmp_path: Path, source: Path) -> None:
