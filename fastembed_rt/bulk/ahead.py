@@ -77,6 +77,7 @@ class Behind:
                     task()
                 except BaseException as error:  # noqa: BLE001 - whoever hands over the next task gets it
                     self._error = error
+            del task  # and what it holds, before the next one comes
 
     def put(self, task: Callable[[], object]) -> None:
         """Hand over a task; waits where too many do."""
@@ -90,10 +91,7 @@ class Behind:
         self._check()
 
     def stop(self) -> None:
-        """Give up what has not begun, and wait for what has."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
+        """Wait until all tasks are done, and leave their errors alone: the caller has one of its own."""
         self._queue.put(None)
         self._thread.join()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,6 +77,29 @@ class Remembered:
         self._places[key] = place
 
 
+class Arrays:
+    """Room for the vectors of a part, used again when the part is written.
+
+    Memory that is given back and taken anew for each part would let a process swing by the size of several.
+    """
+
+    def __init__(self, width: int, dtype: Any) -> None:
+        self._width, self._dtype = width, dtype
+        self._free: list[Any] = []
+
+    def take(self, rows: int) -> Any:
+        """(rows, width), filled with anything."""
+        while self._free:
+            base = self._free.pop()
+            if len(base) >= rows:
+                return base[:rows]
+        return np.empty((rows, self._width), self._dtype)
+
+    def give_back(self, array: Any) -> None:
+        """Nobody looks at it any more."""
+        self._free.append(array if array.base is None else array.base)
+
+
 @dataclass
 class Encoding:
     """Texts to vectors with all that saves work; `faults` are those that the model refused."""
@@ -92,54 +115,61 @@ class Encoding:
         if self.dedupe and self.encoder.width and self.encoder.invariant:
             self._remembered = Remembered(self.encoder.width, self.encoder.dtype)
 
-    def vectors(self, texts: list[str]) -> tuple[list[Any], dict[int, str]]:
-        """A vector for each text, None where the model refused it, and why."""
-        first: dict[str, int] = {}
-        unique: list[str] = []
-        of_row: list[int] = []
-        for text in texts:
-            place = first.setdefault(text, len(unique)) if self.dedupe else len(unique)
-            if place == len(unique):
-                unique.append(text)
-            of_row.append(place)
-        made, refused = self._unique(unique)
-        self.counts.duplicates += len(texts) - len(unique)
-        faults = {k: refused[place] for k, place in enumerate(of_row) if place in refused} if refused else {}
-        return [made[place] for place in of_row], faults
+    def vectors(self, texts: Mapping[int, str], into: Any) -> dict[int, str]:
+        """Put the vector of each text into its place of `into`, a list or (n, width); those that are refused, and why.
 
-    def _unique(self, texts: list[str]) -> tuple[list[Any], dict[int, str]]:
-        made: list[Any] = [None] * len(texts)
-        missing = list(range(len(texts)))
-        keys: list[bytes] = []
+        Their places stay as they are.
+        """
+        first: dict[str, int] = {}
+        equal: dict[int, int] = {}  # to the text in which place
+        if self.dedupe:
+            for k, text in texts.items():
+                if (place := first.setdefault(text, k)) != k:
+                    equal[k] = place
+        refused = self._different({k: text for k, text in texts.items() if k not in equal} if equal else texts, into)
+        for k, place in equal.items():
+            if place in refused:
+                refused[k] = refused[place]
+            else:
+                into[k] = into[place]
+        self.counts.duplicates += len(equal)
+        return refused
+
+    def _different(self, texts: Mapping[int, str], into: Any) -> dict[int, str]:
+        missing = list(texts)
+        keys: dict[int, bytes] = {}
         if self._remembered is not None:
-            keys = [key_of(text) for text in texts]
-            for k in missing:
-                found = self._remembered.get(keys[k])
-                if found is not None:
-                    made[k] = found.copy()
-            missing = [k for k in missing if made[k] is None]
+            keys = {k: key_of(text) for k, text in texts.items()}
+            missing = []
+            for k, key in keys.items():
+                found = self._remembered.get(key)
+                if found is None:
+                    missing.append(k)
+                else:
+                    into[k] = found
             self.counts.duplicates += len(texts) - len(missing)
         if self.cache is not None and missing:
             kept = self.cache.get([texts[k] for k in missing])
-            for k in missing:
-                made[k] = kept.get(texts[k])
-            still = [k for k in missing if made[k] is None]
-            self.counts.cached += len(missing) - len(still)
-            self._remember(keys, made, [k for k in missing if made[k] is not None])
-            missing = still
+            there = [k for k in missing if texts[k] in kept]
+            for k in there:
+                into[k] = kept[texts[k]]
+            self.counts.cached += len(there)
+            self._remember(keys, into, there)
+            missing = [k for k in missing if texts[k] not in kept]
         refused: dict[int, str] = {}
         if missing:
-            found, bad = self._encode([texts[k] for k in missing])
-            for k, vector in zip(missing, found, strict=True):
-                made[k] = vector
+            made, bad = self._encode([texts[k] for k in missing])
             refused = {missing[k]: reason for k, reason in bad.items()}
+            for k, vector in zip(missing, made, strict=True):
+                if k not in refused:
+                    into[k] = vector
             good = [k for k in missing if k not in refused]
-            self._remember(keys, made, good)
+            self._remember(keys, into, good)
             if self.cache is not None and good:
-                self.cache.put([texts[k] for k in good], [made[k] for k in good])
-        return made, refused
+                self.cache.put([texts[k] for k in good], [into[k] for k in good])
+        return refused
 
-    def _remember(self, keys: list[bytes], made: list[Any], places: list[int]) -> None:
+    def _remember(self, keys: dict[int, bytes], made: Any, places: list[int]) -> None:
         if self._remembered is not None:
             for k in places:
                 self._remembered.put(keys[k], made[k])

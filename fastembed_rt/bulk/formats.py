@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -53,24 +52,25 @@ def check_names(columns: Sequence[str], layout: Layout) -> None:
             )
 
 
-def parquet(table: Any, layout: Layout) -> memoryview:
+def parquet(table: Any, layout: Layout, stream: BinaryIO) -> None:
     """A Parquet file; vectors have no repeated values, so that dictionaries are for the other columns."""
-    pyarrow = arrow()
     writer = required("pyarrow.parquet", "Parquet")
-    vectors = {name for name, _ in layout.fields(pyarrow)}
-    sink = pyarrow.BufferOutputStream()
+    vectors = {name for name, _ in layout.fields(arrow())}
     plain = [name for name in table.column_names if name not in vectors]
-    writer.write_table(table, sink, row_group_size=ROW_GROUP, use_dictionary=plain)
-    return memoryview(sink.getvalue())
+    writer.write_table(table, stream, row_group_size=ROW_GROUP, use_dictionary=plain)
 
 
-def ipc(table: Any, layout: Layout) -> memoryview:
+def ipc(table: Any, layout: Layout, stream: BinaryIO) -> None:
     """An Arrow IPC file, uncompressed: read by mapping it."""
-    pyarrow = arrow()
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_file(sink, table.schema) as writer:
+    with arrow().ipc.new_file(stream, table.schema) as writer:
         writer.write_table(table, max_chunksize=ROW_GROUP)
-    return memoryview(sink.getvalue())
+
+
+def npy(values: Any, layout: Layout, stream: BinaryIO) -> None:
+    """(n, width) as a .npy file, which numpy maps."""
+    values = np.ascontiguousarray(values)
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(values))
+    stream.write(values.data.cast("B") if values.size else b"")
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,12 @@ class Format:
     """One format of parts."""
 
     ending: str
-    dump: Callable[[Any, Layout], memoryview] | None  # a table; None: vectors alone, as an array
+    write: Callable[[Any, Layout, BinaryIO], None]
+    arrays: bool = False  # of vectors alone, where the others are of tables
 
 
 FORMATS: Mapping[str, Format] = {
     "parquet": Format("parquet", parquet),
     "arrow": Format("arrow", ipc),
-    "npy": Format("npy", None),
+    "npy": Format("npy", npy, arrays=True),
 }
-
-
-def npy(values: Any) -> memoryview:
-    """(n, width) as a .npy file, which numpy maps."""
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
-    return stream.getbuffer()

@@ -30,6 +30,8 @@ WORK = "_embed"
 MANIFEST, SUCCESS, REJECTS = "_manifest.json", "_SUCCESS", "_rejects.jsonl"
 JOB, DONE, LOCK = "job.json", "done.json", "lock"
 PART = re.compile(r"part-(\d{5})-\d{6}\.(parquet|arrow|npy)")
+# Under these values a run has met no such row as long as it goes on, so that others may follow when it is resumed.
+STRICT = {"on_error": "fail", "on_null": "error"}
 CHANGED = "begin again with --force, or name another directory"
 
 
@@ -46,12 +48,16 @@ class Job:
 
     @property
     def name(self) -> str:
-        """A short name of the job, whatever rank this is."""
-        body = {**asdict(self), "rank": 0}
+        """A short name of the job, whatever rank this is, and however it takes bad rows."""
+        options = {key: value for key, value in self.options.items() if key not in STRICT}
+        body = {**asdict(self), "rank": 0, "options": options}
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
-    def check_same(self, other: Job) -> None:
-        """Raise InvalidInputError, with the names of what differs, unless a run of `other` would go on with this."""
+    def check_same(self, other: Job, *, resumed: bool = False) -> None:
+        """Raise InvalidInputError, with the names of what differs, unless a run of `other` would go on with this.
+
+        A run that is `resumed` may take bad rows where the one before ended at the first.
+        """
         if (self.rank, self.world) != (other.rank, other.world):
             raise InvalidInputError(f"the job is rank {self.rank} of {self.world}, not {other.rank} of {other.world}")
         if self.fingerprint != other.fingerprint:
@@ -61,7 +67,7 @@ class Job:
             )
         for name in sorted({*self.options, *other.options}):
             old, new = self.options.get(name), other.options.get(name)
-            if old != new:
+            if old != new and not (resumed and name in STRICT and old == STRICT[name]):
                 option = "--" + name.replace("_", "-")
                 raise InvalidInputError(f"{option} changed: it was {_said(old)}, now it is {_said(new)}; {CHANGED}")
         self._check_inputs(other)

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
-from .encoder import Encoder, Encoding, Vectors
+from .encoder import Arrays, Encoder, Encoding, Vectors
 from .extras import arrow
 from .job import Job, PartRecord, Progressed
 from .parts import ROWS, Part, parts
@@ -131,7 +131,7 @@ def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:
         if there is not None and not resume:
             raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
         if there is not None:
-            there.check_same(wanted)
+            there.check_same(wanted, resumed=True)
 
 
 def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
@@ -142,7 +142,7 @@ def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
         job.check_no_strangers(store)
     store.remove_unfinished("", "" if wanted.world == 1 else f"part-{wanted.rank:05d}-")
     store.remove_unfinished(progressed.folder)
-    if progressed.read_job() is None and job.Complete.read(store) is None:
+    if progressed.read_job() != wanted and job.Complete.read(store) is None:
         progressed.write_job(wanted)
     return progressed
 
@@ -168,7 +168,9 @@ class Run:
         self._sink = sink
         self._encoding = Encoding(encoder, dedupe, cache, self.watch.counts)
         formats.check_names(prepared.plan.carried, encoder.layout)
-        self._ending = formats.FORMATS[self._options.format].ending
+        self._format = formats.FORMATS[self._options.format]
+        # A store of somebody else's may keep the rows that it was given.
+        self._arrays = Arrays(encoder.width, encoder.dtype) if encoder.width and sink is None else None
         self.watch.total_bytes = sum(piece.stop - piece.start for piece in prepared.pieces)
         self.watch.total_rows = readers.total_rows(prepared.pieces)
 
@@ -224,9 +226,9 @@ class Run:
                             f"{part.start} to {part.stop}; {job.CHANGED}"
                         )
                     continue
-                table, rejects = self._encoded(part)
-                writer.put(lambda part=part, table=table, rejects=rejects: self._write(part, table, rejects, made))  # type: ignore[misc]
+                writer.put(self._encoded(part, made))
                 self.watch.step(len(part.texts))
+                del part, there
             writer.finish()
         finally:
             reader.stop()
@@ -242,8 +244,8 @@ class Run:
             self.watch.rows_read = part.stop
             yield part
 
-    def _encoded(self, part: Part) -> tuple[Any, list[dict[str, Any]]]:
-        """What a part's file holds, and the rows that have no vector."""
+    def _encoded(self, part: Part, made: dict[int, PartRecord]) -> Callable[[], None]:
+        """What writes a part, whose rows have their vectors."""
         options = self._options
         faults = dict(part.faults)
         zero: set[int] = set()
@@ -260,20 +262,39 @@ class Run:
                 left_out.add(k)
         self._refuse(part, faults)
         without = {*faults, *zero, *absent, *left_out}
-        places = [k for k in range(len(part.texts)) if k not in without]
-        vectors, refused = self._encoding.vectors([part.texts[k] or "" for k in places])
-        faults.update({places[k]: reason for k, reason in refused.items()})
+        found = self._room(len(part.texts))
+        texts = {k: text or "" for k, text in enumerate(part.texts) if k not in without}
+        faults.update(self._encoding.vectors(texts, found))
         self._refuse(part, faults)
-        found: list[Any] = [None] * len(part.texts)
-        for k, vector in zip(places, vectors, strict=True):
-            found[k] = vector
         (left_out if options.on_error == SKIP else absent).update(faults)
-        rows = [k for k in range(len(found)) if k not in left_out]
-        table = part.table.take(rows) if left_out and part.table.num_columns else part.table
+        if self._encoder.width:
+            for k in {*zero, *absent}:
+                found[k] = 0
+        rows = [k for k in range(len(part.texts)) if k not in left_out]
+        table, vectors = part.table, found
+        if left_out:
+            table = table.take(rows) if table.num_columns else table
+            vectors = found[rows] if self._encoder.width else [found[k] for k in rows]
         self.watch.counts.rows += len(part.texts)
         self.watch.counts.rejected += len(faults)
         rejects = [self._reject(part, k, faults[k]) for k in sorted(faults)]
-        return self._table(table, [found[k] for k in rows], [k in absent for k in rows]), rejects
+        content = self._content(table, vectors, [k in absent for k in rows])
+
+        def write() -> None:
+            try:
+                self._write(part, content, rejects, made)
+            finally:
+                if self._arrays is not None:
+                    self._arrays.give_back(found)
+
+        return write
+
+    def _room(self, rows: int) -> Any:
+        """For the vectors of so many rows."""
+        if self._arrays is not None:
+            return self._arrays.take(rows)
+        width = self._encoder.width
+        return np.empty((rows, width), self._encoder.dtype) if width else [None] * rows
 
     def _refuse(self, part: Part, faults: dict[int, str]) -> None:
         if faults and self._options.on_error == FAIL:
@@ -285,38 +306,33 @@ class Run:
         label, row = part.origin(place)
         return {"input": label, "row": row, "reason": reason}
 
-    def _table(self, table: Any, vectors: list[Any], absent: Sequence[bool]) -> Any:
+    def _content(self, table: Any, vectors: Any, absent: Sequence[bool]) -> Any:
+        """What a part's file holds: a table, or vectors alone."""
         encoder = self._encoder
-        if encoder.width:
-            zero = np.zeros(encoder.width, encoder.dtype)
-            vectors = [zero if vector is None else vector for vector in vectors]
-        elif any(vector is None for vector in vectors):
+        if not encoder.width and any(vector is None for vector in vectors):
             raise InvalidInputError("rows without a vector are for models with one vector a text; take --on-error skip")
-        if formats.FORMATS[self._options.format].dump is None:
-            return np.stack(vectors) if vectors else np.empty((0, encoder.width), encoder.dtype)
+        if self._format.arrays:
+            return vectors
         return formats.with_vectors(table, encoder.layout, vectors, absent, encoder.fingerprint)
 
-    def _write(self, part: Part, table: Any, rejects: list[dict[str, Any]], made: dict[int, PartRecord]) -> None:
+    def _write(self, part: Part, content: Any, rejects: list[dict[str, Any]], made: dict[int, PartRecord]) -> None:
         """In this order: the part, its rejects, the record that says that both are there."""
-        name, content = "", memoryview(b"")
+        name, there = "", digest(b"")
         if self._sink is not None:
-            self._sink.write(part.number, table)
+            self._sink.write(part.number, content)
         else:
-            dump = formats.FORMATS[self._options.format].dump
-            content = formats.npy(table) if dump is None else dump(table, self._encoder.layout)
-            name = f"part-{self._options.rank:05d}-{part.number:06d}.{self._ending}"
-            self._store.write(name, content)
+            name = f"part-{self._options.rank:05d}-{part.number:06d}.{self._format.ending}"
+            there = self._store.write(name, lambda stream: self._format.write(content, self._encoder.layout, stream))
         rejected = b""
         if rejects:
             rejected = job.reject_lines(rejects)
             self._store.write(self._progressed.rejects_name(part.number), rejected)
-        there = digest(content)
         record = PartRecord(
             number=part.number,
             file=name,
             start=part.start,
             stop=part.stop,
-            rows=len(table),
+            rows=len(content),
             size=there.size,
             sha256=there.sha256,
             rejected=len(rejects),
@@ -326,7 +342,6 @@ class Run:
         made[part.number] = record
         self.watch.bytes_written += there.size
         self.watch.parts += 1
-        del table, content
         arrow().default_memory_pool().release_unused()  # what stays with the allocator differs from part to part
 
 

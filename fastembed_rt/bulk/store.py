@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from ..errors import InvalidInputError
 from ..system import locks
@@ -43,12 +44,53 @@ def digest(content: bytes | memoryview) -> Digest:
     return Digest(len(content), hashlib.sha256(content).hexdigest())
 
 
+Content = bytes | memoryview | Callable[[BinaryIO], object]  # or what writes it, piece by piece
+
+
+class Hashing(io.RawIOBase):
+    """A stream that passes on what is written into it, and knows its digest."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._hash, self._size = stream, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """All of it."""
+        piece = memoryview(content).cast("B")
+        self._stream.write(piece)
+        self._hash.update(piece)
+        self._size += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    @property
+    def digest(self) -> Digest:
+        """Of all that was written."""
+        return Digest(self._size, self._hash.hexdigest())
+
+
+def put(content: Content, stream: BinaryIO) -> Digest:
+    """Write contents into a stream."""
+    hashing = Hashing(stream)
+    if callable(content):
+        content(cast("BinaryIO", hashing))
+    else:
+        hashing.write(content)
+    return hashing.digest
+
+
 class Store(Protocol):
     """Files by names relative to a root; `/` parts folders."""
 
     root: str
 
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: Content) -> Digest:
         """Let the name lead to these bytes, and to nothing else before; on return they outlive the machine."""
 
     def read(self, name: str) -> bytes | None:
@@ -100,18 +142,19 @@ class Directory:
         self.path = path
         self.root = str(path)
 
-    def write(self, name: str, content: bytes | memoryview) -> None:  # noqa: D102
+    def write(self, name: str, content: Content) -> Digest:  # noqa: D102
         target = self.path / name
         self._make_folder(target.parent)
         unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
         try:
-            self._fill(unfinished, content)
+            made = self._fill(unfinished, content)
             self._rename(unfinished, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
         self._sync_folder(target.parent)
+        return made
 
     def read(self, name: str) -> bytes | None:  # noqa: D102
         with contextlib.suppress(FileNotFoundError):
@@ -184,11 +227,12 @@ class Directory:
             each.mkdir(exist_ok=True)
             self._sync_folder(each.parent)
 
-    def _fill(self, path: Path, content: bytes | memoryview) -> None:
-        with path.open("xb") as stream:
-            stream.write(content)
+    def _fill(self, path: Path, content: Content) -> Digest:
+        with path.open("xb", buffering=PIECE) as stream:
+            made = put(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
+        return made
 
     def _rename(self, unfinished: Path, target: Path) -> None:
         unfinished.replace(target)
@@ -216,19 +260,23 @@ class ObjectStore:
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}" if name else self._path
 
-    def write(self, name: str, content: bytes | memoryview) -> None:  # noqa: D102
+    def write(self, name: str, content: Content) -> Digest:  # noqa: D102
         target = self._at(name)
         self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        stream = io.BytesIO()
+        made = put(content, stream)
+        body = stream.getvalue()
         if self._whole:
-            self._system.pipe_file(target, bytes(content))
+            self._system.pipe_file(target, body)
         else:
             folder, _, last = target.rpartition("/")
             unfinished = f"{folder}/.{last}.{secrets.token_hex(4)}.unfinished"
-            self._system.pipe_file(unfinished, bytes(content))
+            self._system.pipe_file(unfinished, body)
             self._system.mv(unfinished, target)
         self._system.invalidate_cache()
-        if (found := self._system.size(target)) != len(content):
-            raise OSError(f"{self.root}/{name} has {found} bytes after {len(content)} were written")
+        if (found := self._system.size(target)) != made.size:
+            raise OSError(f"{self.root}/{name} has {found} bytes after {made.size} were written")
+        return made
 
     def read(self, name: str) -> bytes | None:  # noqa: D102
         with contextlib.suppress(FileNotFoundError):

@@ -75,8 +75,9 @@ class Dense:
     def fields(self, pyarrow: Any) -> list[tuple[str, Any]]:  # noqa: D102
         return [("embedding", pyarrow.list_(pyarrow.from_numpy_dtype(self.dtype), self.width))]
 
-    def columns(self, pyarrow: Any, values: Sequence[Array]) -> list[Any]:  # noqa: D102
-        flat = pyarrow.array(np.concatenate(values), pyarrow.from_numpy_dtype(self.dtype))
+    def columns(self, pyarrow: Any, values: Sequence[Array] | Array) -> list[Any]:  # noqa: D102
+        joined = values.reshape(-1) if isinstance(values, np.ndarray) else np.concatenate(values)
+        flat = pyarrow.array(joined, pyarrow.from_numpy_dtype(self.dtype))
         return [pyarrow.FixedSizeListArray.from_arrays(flat, self.width)]
 
     def write_arrays(self, stream: BinaryIO, values: Iterable[Array], fingerprint: str) -> None:

