@@ -4,8 +4,8 @@
  *     p[i, j] = exp(s[i, j] - max_j s[i, j]) / sum_j exp(s[i, j] - max_j s[i, j])
  *     output[i, d] = sum_j p[i, j] * value[j, d]
  *
- * Both products are tiles of int16 (tiles.h): a query has its own scale, keys and values have the head's, so that sums of
- * D products fit into int32. Keys are taken in blocks of KEY_BLOCK, and a block's p are int16 steps that add up to 2^15
+ * Both products are tiles of int16 (tiles.h): a query has its own scale, keys and values have the head's, so that sums
+ * of D products fit into int32. Keys are taken in blocks of KEY_BLOCK, a block's p are int16 steps that add up to 2^15
  * or 2^16: their sum of products fits, too. A block of queries passes a block of keys after another; what the blocks
  * before have added is kept in float, relative to the largest score so far (softmax.h). Nothing depends on other texts,
  * and memory beside keys and values is of one size.
@@ -24,7 +24,7 @@
 #include "softmax.h"
 
 enum {
-    TASK_QUERIES = 12 * QUERY_BLOCK, /* at most: a long text's are many tasks, each of which packs the keys for itself */
+    TASK_QUERIES = 12 * QUERY_BLOCK, /* at most: a long text is many tasks, each of which packs the keys for itself */
     ON_STACK = 32768                 /* bytes, at most, where other threads' stacks may be small */
 };
 
@@ -84,7 +84,7 @@ static MixTile *const mix_tiles[MR][VECTORS] = {TILES(MIX_ENTRY)};
 
 /* ---- a tile of queries and a block of keys ---------------------------------------------------------------------- */
 
-/* Scores of rows from r0 on and the keys `part`; most[r] is at least the largest of row r, and it where all are seen. */
+/* Scores of rows from r0 on and the keys `part`; most[r]: the largest of row r, of keys that it does not see, too. */
 static void score_block(const Head *head, size_t r0, size_t rows, Span part, Floats *most) {
     size_t depth = head->depth;
     for (size_t r = 0; r < rows; r++)

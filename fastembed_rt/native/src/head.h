@@ -34,9 +34,10 @@ typedef struct {
     int16_t *staged;        /* [KR_S16][depth] rows on their way into panels */
     float *scores;          /* [MR][KEY_BLOCK] */
     float *mixed;           /* [rows][depth] */
-    float *units;           /* [rows] what a product of q and k adds to a score, */
+    /* [rows], each with LANES behind them that may be read: */
+    float *units;           /* what a product of q and k adds to a score, */
     float *tops;            /* the largest score so far, */
-    float *wholes;          /* and the sum of all shares so far; each with LANES behind them that may be read and written */
+    float *wholes;          /* and the sum of all shares so far */
 } Head;
 
 enum { ROW_FLOATS = QUERY_BLOCK + LANES };

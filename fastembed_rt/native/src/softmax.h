@@ -85,7 +85,7 @@ typedef struct {
     _Alignas(64) float decay[LANES], weight[LANES];
 } Shares;
 
-/* scores -> p of the keys `part`, for `rows` rows from row `r0` of the query block on, whose largest scores are `most`. */
+/* scores -> p of the keys `part`, for rows from r0 on of the block of queries; the largest scores are `most`. */
 NOINLINE void softmax_block(const Head *head, size_t r0, size_t rows, Span part, const float *most, Shares *shares) {
     size_t keys = part.last - part.first, block = part.first / KEY_BLOCK * KEY_BLOCK;
     float nearly_all = nearly_all_of(min_size(KEY_BLOCK, head->keys - block));
