@@ -198,6 +198,71 @@ def test_the_largest_values_and_most_steps_stay_within_32_bits() -> None:
         np.testing.assert_allclose(attend([(query, query, value)], [0, length]), -7.5, rtol=BOUND)
 
 
+@pytest.mark.parametrize("size", [1, 17, 32, 65])
+def test_texts_of_every_length_with_every_mask_beside_one_another(size: int) -> None:
+    """Lengths at the edges of vectors, of blocks of 128 keys and of 48 queries; each row against float64."""
+    random = np.random.default_rng(size)
+    lengths = [1, 0, 2, 15, 16, 17, 47, 48, 49, 127, 128, 129, 144, 145, 255, 257, 300]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    reach = max(lengths)
+    table = random.normal(0, 2, (2, 2 * reach - 1)).astype(np.float32)
+    query, key, value = (random.normal(0.3, 1.5, (starts[-1], 2 * size)).astype(np.float32) for _ in range(3))
+    query *= np.float32(size**-0.5)
+    feeds = {"query": query, "key": key, "value": value, "starts": starts}
+    for before, after, bias in ((-1, -1, False), (0, 0, False), (-1, 0, True), (70, 3, False), (5, -1, True)):
+        given = table if bias else None
+        found = run(feeds, heads=2, kv_heads=2, table=given, before=before, after=after).reshape(-1, 2, size)
+        for start, length in zip(starts, lengths, strict=False):
+            here, rows = slice(start, start + length), np.arange(length)
+            distance = rows - rows[:, None]
+            hidden = ((before >= 0) & (-distance > before)) | ((after >= 0) & (distance > after))
+            for head in range(2):
+                q, k, v = (x.reshape(-1, 2, size)[here, head] for x in (query, key, value))
+                scores = np.where(hidden, -np.inf, table[head][distance + reach - 1] if bias else 0.0)
+                exact = expected(q, k, v, rows, scores) if length else v
+                error = np.abs(found[here, head] - exact).max(initial=0)
+                assert error <= BOUND * np.abs(v).max(initial=0), (length, before, after)
+
+
+@pytest.mark.parametrize("power", [-149, -140, -127, -126, -120, -112, -100, -60, 60, 100, 120])
+def test_the_smallest_and_largest_numbers(power: int) -> None:
+    """Heads whose largest number is a power of two: nothing overflows on the way, whatever the instruction set."""
+    query, key, value = random_head(200, 4)
+    rows = rows_of(200)
+    exact = expected(query, key, value, rows)
+    small, large = np.float32(2.0**power), np.float32(2.0 ** min(-power, 120))
+    tiny = BOUND * np.abs(value).max()
+    # Values: what is below 2^-127 counts as 0.
+    found = attend([(query, key, np.ldexp(value, power).astype(np.float32))], [0, 200])[rows, 0]
+    atol = np.ldexp(tiny, power) + 2.0**-126
+    np.testing.assert_allclose(found.astype(np.float64), np.ldexp(exact, power), rtol=0, atol=atol)
+    pairs = [(query * small, key * large), (query * large, key * small)] if abs(power) <= 112 else []
+    if power < 0:  # scores of next to nothing
+        pairs += [(query * small, key), (query, key * small)]
+    for q, k in pairs:
+        check(attend([(q, k, value)], [0, 200])[rows, 0], expected(q, k, value, rows), value, relative=2 * RELATIVE)
+
+
+def test_scores_far_apart_and_far_below_nothing() -> None:
+    """A block of keys may be anything below another one, in either order, and all scores may be far below 0."""
+    query, key, value = random_head(400, 1)
+    query[:, 0] = 30.0
+    rows = rows_of(400)
+    for offsets in ((0, -5, 2, 1), (-40, 0, -1, -80), (-400, -300, -301, -299), (-300, 0, -400, -1)):
+        key[:, 0] = np.repeat(offsets, 128)[:400] / 30.0
+        exact = expected(query, key, value, rows)
+        error = attend([(query, key, value)], [0, 400])[rows, 0] - exact
+        # A step of such a key is worth up to 0.05 in a score, where the others of the head are around 1.
+        assert np.linalg.norm(error) <= 0.05 * np.linalg.norm(exact), offsets
+
+
+def test_the_first_query_alone_has_the_bits_that_it_has_among_all() -> None:
+    query, key, value = random_head(300, 4)
+    query[200] *= 50
+    alone = attend([(query[:1], key, value)], [0, 300], first_only=1)
+    np.testing.assert_array_equal(alone[0], attend([(query, key, value)], [0, 300])[0])
+
+
 def test_neither_neighbours_nor_threads_change_a_bit_of_a_long_text() -> None:
     heads = [with_sinks(700, 0.97, (0, 300), 0.05), random_head(700, 4)]
     alone = attend(heads, [0, 700])

@@ -1,6 +1,7 @@
 /* A head of attention in int16: its arrays, and query, key and value on their way into them.
  *
- *     q[i, d] = round(query[i, d] * qk_limit / max |query|)       key likewise; value with V_LIMIT; round: half to even
+ *     q[i, d] = round(query[i, d] * qk_limit / max_d |query[i, d]|)       round: half to even
+ *     k[j, d] = round(key[j, d] * qk_limit / max |key|)                   value likewise with V_LIMIT
  *
  * Scores are q @ k_panels and the output p @ v_panels, tiles of int16 (tiles.h): what is a column there is a key or a
  * channel here.
@@ -11,45 +12,58 @@
 #include "support.h"
 #include "tiles.h"
 
-enum { KEY_BLOCK = 128 }; /* keys; texts up to that length have one block */
+enum {
+    KEY_BLOCK = 128,  /* keys; texts up to that length have one block */
+    QUERY_BLOCK = 48  /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
+};
 static const float V_LIMIT = 32767.0f;
+static const float SMALLEST_MAX = 0x1p-112f; /* what is divided by: 32767 / it is still a number */
 
-/* A head of a text under work. q, p and scores have the rows of a tile, p and scores the keys that those see. */
+/* A head of a text under work. Rows are queries: `q`, `mixed` and what is known of each row have QUERY_BLOCK of them,
+ * scores and p those of a tile. */
 typedef struct {
     size_t length, size;    /* keys, channels (D); */
     size_t keys, depth;     /* and both rounded up to whole vectors */
-    size_t blocks;          /* of keys */
     const float *value;     /* (length, value_stride) */
     size_t value_stride;
+    float k_unit, v_unit;   /* what a step of k and of v is worth */
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
-    int16_t *q;             /* [MR][depth] */
-    int16_t *p;             /* [MR][keys that are seen] */
+    int16_t *q;             /* [rows][depth] */
+    int16_t *p;             /* [MR][KEY_BLOCK] */
     int16_t *staged;        /* [KR_S16][depth] rows on their way into panels */
-    float *scores;          /* [MR][keys that are seen] */
-    float *p_units;         /* [MR][blocks] what a step of each block's p is worth in the row */
-    int written[MR];        /* whether a row of the output holds something already */
+    float *scores;          /* [MR][KEY_BLOCK] */
+    float *mixed;           /* [rows][depth] */
+    /* [rows], each with LANES behind them that may be read: */
+    float *units;           /* what a product of q and k adds to a score, */
+    float *tops;            /* the largest score so far, */
+    float *wholes;          /* and the sum of all shares so far */
 } Head;
 
-static size_t head_bytes(size_t keys, size_t depth, size_t blocks) {
-    return (keys * depth * 2 + MR * (depth + keys) + depth * KR_S16) * sizeof(int16_t) + 64 * 4 +
-           MR * (keys + blocks) * sizeof(float);
+enum { ROW_FLOATS = QUERY_BLOCK + LANES };
+
+static size_t head_bytes(size_t keys, size_t depth) {
+    return (keys * depth * 2 + QUERY_BLOCK * depth + MR * KEY_BLOCK + KR_S16 * depth) * sizeof(int16_t) +
+           (MR * KEY_BLOCK + QUERY_BLOCK * depth + 3 * ROW_FLOATS) * sizeof(float);
 }
 
-/* Lays a head's arrays out in `memory` of head_bytes, those of floats at a multiple of 64. */
-static void lay_out(Head *head, int16_t *memory) {
-    head->k_panels = memory;
+/* Lays a head's arrays out in `memory` of head_bytes, at a multiple of 64 as are all of them but `staged`, the last. */
+static void lay_out(Head *head, void *memory) {
+    head->scores = memory;
+    head->mixed = head->scores + MR * KEY_BLOCK;
+    head->units = head->mixed + QUERY_BLOCK * head->depth;
+    head->tops = head->units + ROW_FLOATS;
+    head->wholes = head->tops + ROW_FLOATS;
+    head->k_panels = (int16_t *)(head->wholes + ROW_FLOATS);
     head->v_panels = head->k_panels + head->keys * head->depth;
-    head->q = head->v_panels + head->keys * head->depth;
-    head->p = head->q + MR * head->depth;
-    head->staged = head->p + MR * head->keys;
-    head->scores = (float *)(((uintptr_t)(head->staged + 2 * head->depth) + 63) / 64 * 64);
-    head->p_units = head->scores + MR * head->keys;
+    head->p = head->v_panels + head->keys * head->depth;
+    head->q = head->p + MR * KEY_BLOCK;
+    head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 
-/* max |x| of x (rows, size), rows `stride` apart. */
+/* max |x| of x (rows, size), rows `stride` apart; SMALLEST_MAX at least. */
 static float absolute_max(const float *x, size_t stride, size_t rows, size_t size) {
-    Floats most = broadcast(0.0f);
+    Floats most = broadcast(SMALLEST_MAX);
     for (size_t r = 0; r < rows; r++) {
         const float *row = x + r * stride;
         size_t k = 0;
@@ -74,6 +88,20 @@ INLINE void quantize_s16(const float *x, size_t size, float factor, int16_t *to)
         store_shorts(to + k, round_to_ints(mul(load(x + k), broadcast(factor))));
     if (k < size)
         store_shorts(to + k, round_to_ints(mul(load_first(x + k, size - k), broadcast(factor))));
+}
+
+/* Rows of queries f32 -> q, and what is known of each before the first key. `scale` is that of the scores, which are
+ * logarithms to base 2 here. */
+NOINLINE void begin_rows(const Head *head, const float *query, size_t stride, size_t rows, float scale, float lowest) {
+    float limit = qk_limit(head->size), unit = head->k_unit * scale;
+    for (size_t r = 0; r < rows; r++) {
+        float most = absolute_max(query + r * stride, 0, 1, head->size);
+        quantize_s16(query + r * stride, head->size, limit / most, head->q + r * head->depth);
+        head->units[r] = most / limit * unit;
+        head->tops[r] = lowest;
+        head->wholes[r] = 0.0f;
+    }
+    memset(head->mixed, 0, rows * head->depth * sizeof(float));
 }
 
 /* key (length, stride) f32 -> k_panels: a key is a column, and K its channels. */

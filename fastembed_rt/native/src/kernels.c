@@ -11,7 +11,8 @@
  *     product.h      which of those it is
  *     add_norm.h     residual and normalization
  *     head.h         query, key and value of a head -> int16 panels
- *     attention.h    scores, softmax, values
+ *     softmax.h      scores of a block of keys -> int16 shares
+ *     attention.h    scores, softmax, values, a block of queries and of keys at a time
  *     fused.h        linear, feed-forward and attention blocks out of those
  *
  * Headers, not sources: one translation unit, so that everything inlines and no name has the set in it.

@@ -176,25 +176,15 @@ typedef void Tile(const void *a, size_t lda, const void *b, size_t steps, Ints *
 #define DEFINE_TILE(mr, vectors)                                                                                       \
     static void u8s8_##mr##x##vectors(const void *a, size_t lda, const void *b, size_t steps, Ints *out) {             \
         tile(U8S8, mr, vectors, a, lda, b, steps, out);                                                                \
-    }                                                                                                                  \
-    static void s16_##mr##x##vectors(const void *a, size_t lda, const void *b, size_t steps, Ints *out) {              \
-        tile(S16, mr, vectors, a, lda, b, steps, out);                                                                 \
     }
 #define U8S8_ENTRY(mr, vectors) [mr - 1][vectors - 1] = u8s8_##mr##x##vectors,
-#define S16_ENTRY(mr, vectors) [mr - 1][vectors - 1] = s16_##mr##x##vectors,
 
 TILES(DEFINE_TILE)
 
-/* The tile of (mr, vectors), as `tile` has it; lda in elements. out [mr][VECTORS]. */
+/* The tile of (mr, vectors), as `tile` has it; lda in elements. out [mr][VECTORS]. Those of int16 are in attention.h. */
 INLINE void tile_u8s8(size_t mr, size_t vectors, const Quantized *a, size_t lda, const PackedWeight *b, size_t steps,
                       Ints *out) {
     static Tile *const table[MR][VECTORS] = {TILES(U8S8_ENTRY)};
-    table[mr - 1][vectors - 1](a, lda * sizeof *a, b, steps, out);
-}
-
-INLINE void tile_s16(size_t mr, size_t vectors, const int16_t *a, size_t lda, const int16_t *b, size_t steps,
-                     Ints *out) {
-    static Tile *const table[MR][VECTORS] = {TILES(S16_ENTRY)};
     table[mr - 1][vectors - 1](a, lda * sizeof *a, b, steps, out);
 }
 
