@@ -187,7 +187,11 @@ class Turns:
         if getattr(mine, "apart", False):  # which only calls have that have waited
             return group
         leading = list(self._leading.values())
+        # A fair part: with all of them, a call that comes back would be ahead of them again and again meanwhile.
+        most = max(2, -(-(len(self._queue) + 1) // len(self._places))) if len(self._places) > 1 else sys.maxsize
         for call in self._waiting():
+            if len(group) >= most:
+                break
             if call.apart or any(call.frame is other for other in leading):
                 continue
             rows += call.rows
