@@ -10,8 +10,7 @@ from typing import Any, Literal, cast
 
 from .. import EmbeddingModel, SparseModel
 from ..errors import InvalidInputError
-from .opening import needs
-from .shared import shared_model
+from .opening import needs, shared_model
 
 with needs("chromadb", "chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space, SparseEmbeddingFunction

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from haystack import Document, default_from_dict, default_to_dict
 
-from fastembed_rt.integrations.shared import shared_model
+from fastembed_rt.integrations.opening import shared_model
 
 
 class Embedder:

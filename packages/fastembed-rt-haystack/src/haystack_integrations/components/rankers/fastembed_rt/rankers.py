@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from fastembed_rt import LateInteractionModel, Reranker
-from fastembed_rt.integrations.shared import shared_model
+from fastembed_rt.integrations.opening import shared_model
 
 
 class _Ranker:
