@@ -122,6 +122,8 @@ class _Ranker:
         return most
 
     def _asked(self, query: str, documents: list[Document]) -> tuple[str, list[str]]:
+        if not isinstance(query, str):
+            raise TypeError(f"{type(self).__name__} expects a str as its query, not {type(query).__name__}")
         return self.query_prefix + query, [self.document_prefix + self._text(document) for document in documents]
 
     def _text(self, document: Document) -> str:
