@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -63,6 +63,13 @@ def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
         if found is None or found._closed:
             found = _models[key] = kind.from_checkpoint(name, **options)
     return cast(M, found)
+
+
+def several(texts: Iterable[str]) -> list[str]:
+    """Texts as a list; one text is refused, whose letters would be taken for texts."""
+    if isinstance(texts, str):
+        raise InvalidTypeError("the texts are one str; pass a list of them")
+    return list(texts)
 
 
 @contextmanager

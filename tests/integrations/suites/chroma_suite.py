@@ -84,6 +84,9 @@ def test_documents_and_queries_have_their_prompts(case: Case) -> None:
     same(function(case.texts), case.documents)
     same(function.embed_query([case.query]), [case.queried])
     assert all(vector.dtype == np.float32 for vector in function(case.texts))
+    for one in (function, FastEmbedRtSparseEmbeddingFunction(case.sparse)):
+        with pytest.raises(TypeError, match="one str; pass a list"):
+            one("abc")  # not three texts
     shorter = FastEmbedRtEmbeddingFunction(case.dense, {"threads": 1}, {"truncate_dim": 7, "prompt": ""})
     same(shorter(case.texts), case.model.encode(case.texts, prompt="", truncate_dim=7))
 
