@@ -124,12 +124,13 @@ CLIENTS := build/clients
 clients: $(TEST)/.ready $(CLIENTS)/.ready
 	FASTEMBED_RT_CLIENTS=$(CURDIR)/$(CLIENTS) $(TEST)/bin/pytest -m clients tests/clients $(CLIENTS_ONLY)
 
-# langchain-cohere takes cohere 5, the newest is 7. Versions of docs/clients.md.
+# langchain-cohere takes cohere 5, the newest is 7; DSPy's embedder wants numpy, which dspy does not bring. Versions of
+# docs/clients.md.
 $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
 	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
-	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1
+	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1
 	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.6.0 \
 		llama-index-embeddings-text-embeddings-inference==0.6.0 llama-index-postprocessor-jinaai-rerank==0.6.0 \

@@ -26,9 +26,10 @@ EPILOG = """\
 example: fastembed-rt search "how do I renew my passport?" --folder notes --reranker my-reranker
 
 every chunk is compared with the question, on its int8 vector; the sentence of each hit that is nearest to the question
-is marked: in colour on a terminal, else with ** around it
+is marked: in colour on a terminal, else with ** around it; what stands around it is shown too (--whole: all the chunk)
 """
 BOLD, PLAIN = "\x1b[1;33m", "\x1b[0m"
+AROUND = 160  # letters that are shown before and behind what is marked
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--candidates", type=positive, default=50, metavar="N", help="chunks that a reranker gets (default: 50)"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
+    parser.add_argument("--whole", action="store_true", help="the text of each chunk, not what is around its sentence")
     parser.add_argument("--json", action="store_true", help="an object a hit, with places in characters")
     parser.add_argument("-q", "--quiet", action="store_true", help="hits alone: no summary")
     parser.set_defaults(run=run)
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({**asdict(hit), "stale": hit.file in stale}, ensure_ascii=False))
             else:
-                print("\n".join(_shown(hit, stale=hit.file in stale)))
+                print("\n".join(_shown(hit, stale=hit.file in stale, whole=args.whole)))
         if not args.quiet:
             sys.stdout.flush()
             of = f"{len(index)} chunks of {len(index.files)} files"
@@ -95,12 +97,23 @@ def _ranks(described: Manifest) -> dict[str, Any]:
     return {}
 
 
-def _shown(hit: Hit, *, stale: bool) -> Iterator[str]:
-    """Score and place, then the text around what answers, on one line."""
+def _shown(hit: Hit, *, stale: bool, whole: bool) -> Iterator[str]:
+    """Score and place, then what answers with the text around it, on one line."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     place = f"{hit.score:.3f}  {on_one_line(hit.file)}, {hit.line}"
     yield place + (" (the file has changed since)" if stale else "")
     begin, end = (place - hit.start for place in hit.highlight)
     before, marked, after = (on_one_line(part) for part in (hit.text[:begin], hit.text[begin:end], hit.text[end:]))
+    if not whole:
+        before, after = _end_of(before), _start_of(after)
     marks = (BOLD, PLAIN) if colour else ("**", "**")
     yield " ".join(filter(None, ("   ", before, f"{marks[0]}{marked}{marks[1]}", after)))
+
+
+def _start_of(text: str) -> str:
+    """The first letters of a text, up to the end of a word."""
+    return text if len(text) <= AROUND else text[: AROUND + 1].rpartition(" ")[0] + " ..."
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= AROUND else "... " + text[-AROUND - 1 :].partition(" ")[2]

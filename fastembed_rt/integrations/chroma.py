@@ -10,8 +10,7 @@ from typing import Any, Literal, cast
 
 from .. import EmbeddingModel, SparseModel
 from ..errors import InvalidInputError
-from .opening import needs
-from .shared import shared_model
+from .opening import needs, several, shared_model
 
 with needs("chromadb", "chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space, SparseEmbeddingFunction
@@ -67,11 +66,11 @@ class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002 - Chroma's name
         """Vectors (dim,) float32 of documents, all in one call."""
-        return cast(Embeddings, list(self._opened().encode_document(list(input), **self.encode_kwargs)))
+        return cast(Embeddings, list(self._opened().encode_document(several(input), **self.encode_kwargs)))
 
     def embed_query(self, input: Documents) -> Embeddings:  # noqa: A002 - Chroma's name
         """Vectors (dim,) float32 of queries."""
-        return cast(Embeddings, list(self._opened().encode_query(list(input), **self.encode_kwargs)))
+        return cast(Embeddings, list(self._opened().encode_query(several(input), **self.encode_kwargs)))
 
     @staticmethod
     def name() -> str:
@@ -131,5 +130,5 @@ class FastEmbedRtSparseEmbeddingFunction(_Configured, SparseEmbeddingFunction[Do
 
     def _made(self, call: Literal["encode_document", "encode_query"], texts: Documents) -> list[ChromaSparseVector]:
         self._held = self.client
-        found = getattr(self._held, call)(list(texts), **self.encode_kwargs)
+        found = getattr(self._held, call)(several(texts), **self.encode_kwargs)
         return [ChromaSparseVector(indices=one.indices.tolist(), values=one.values.tolist()) for one in found]

@@ -14,8 +14,7 @@ import numpy as np
 
 from .. import EmbeddingModel, LateInteractionModel, Reranker
 from ..errors import InvalidInputError
-from .opening import needs
-from .shared import shared_model
+from .opening import needs, shared_model
 
 with needs("lancedb", "lancedb"):
     import lancedb.rerankers

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import EmbeddingModel, Reranker
 from ..models.reranker import Ranked
-from .opening import needs, open_model
+from .opening import needs, open_model, several
 
 with needs("langchain-core", "langchain"):
     from langchain_core.callbacks import Callbacks
@@ -61,7 +61,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Vectors (n, dim) of texts to search in, as lists of numbers that are float32's."""
-        found: list[list[float]] = self._model.encode_document(list(texts), **self._of_documents).tolist()
+        found: list[list[float]] = self._model.encode_document(several(texts), **self._of_documents).tolist()
         return found
 
     def embed_query(self, text: str) -> list[float]:
@@ -71,7 +71,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` for asyncio: the event loop stays free, and calls that wait together are run together."""
-        found: list[list[float]] = (await self._model.aencode_document(list(texts), **self._of_documents)).tolist()
+        found: list[list[float]] = (await self._model.aencode_document(several(texts), **self._of_documents)).tolist()
         return found
 
     async def aembed_query(self, text: str) -> list[float]:

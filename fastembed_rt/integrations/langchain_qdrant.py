@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .. import SparseModel
-from .opening import needs, open_model
+from .opening import needs, open_model, several
 
 with needs("langchain-qdrant", "langchain-qdrant"):
     from langchain_qdrant import SparseEmbeddings, SparseVector
@@ -42,7 +42,7 @@ class FastEmbedRtSparseEmbeddings(SparseEmbeddings):
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
         """Weights of words of each text, by token id."""
-        return [_as_theirs(vector) for vector in self.client.encode_document(list(texts), **self._of_documents)]
+        return [_as_theirs(vector) for vector in self.client.encode_document(several(texts), **self._of_documents)]
 
     def embed_query(self, text: str) -> SparseVector:
         """Weights of words of a question, by token id."""
@@ -50,7 +50,9 @@ class FastEmbedRtSparseEmbeddings(SparseEmbeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
         """`embed_documents` for asyncio: the event loop stays free."""
-        return [_as_theirs(vector) for vector in await self.client.aencode_document(list(texts), **self._of_documents)]
+        return [
+            _as_theirs(vector) for vector in await self.client.aencode_document(several(texts), **self._of_documents)
+        ]
 
     async def aembed_query(self, text: str) -> SparseVector:
         """`embed_query` for asyncio."""

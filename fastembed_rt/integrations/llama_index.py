@@ -34,6 +34,14 @@ class _Written(BaseModel):
         default_factory=dict, description="Options of from_checkpoint, such as precision, threads, prompts."
     )
 
+    def __init__(self, **fields: Any) -> None:
+        unknown = fields.keys() - type(self).model_fields.keys() - {"class_name"}  # which `to_dict` adds
+        if unknown:  # LlamaIndex would drop them without a word
+            raise InvalidInputError(
+                f"{type(self).__name__} has no {', '.join(sorted(unknown))}; options of the model go into model_kwargs"
+            )
+        super().__init__(**fields)
+
     @field_serializer("model_kwargs")
     def _without_secrets(self, value: dict[str, Any]) -> dict[str, Any]:
         return {name: entry for name, entry in value.items() if name not in SECRETS}

@@ -1,16 +1,20 @@
-"""What the integrations share: a model that is named or open already, and the framework that a module needs."""
+"""How integrations come by a model, named or open already, their own or shared; the framework that each needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
 
 M = TypeVar("M", bound=LoadedModel)
+_models: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
 
 
 def open_model(kind: type[M], model: str | os.PathLike[str] | M, options: Mapping[str, Any] | None = None) -> M:
@@ -37,6 +41,35 @@ def open_model(kind: type[M], model: str | os.PathLike[str] | M, options: Mappin
             f"{kind.__name__} is made"
         )
     return model
+
+
+def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
+    """The model of a name and options, opened once in a process and closed with the last object that has it.
+
+    For objects that a framework makes of their configuration, any number of them, and which nobody closes. Others may
+    have the model too: it is not to be closed, nor assigned to.
+
+    Args:
+        kind: the class for its task.
+        name: a model directory, a checkpoint or a hub repository.
+        options: of `kind.from_checkpoint`, as a configuration file could hold them.
+
+    Raises:
+        ModelNotFoundError and others: as `from_checkpoint`.
+    """
+    key = repr((kind.__name__, name, sorted(options.items())))
+    with _opening:
+        found = _models.get(key)
+        if found is None or found._closed:
+            found = _models[key] = kind.from_checkpoint(name, **options)
+    return cast(M, found)
+
+
+def several(texts: Iterable[str]) -> list[str]:
+    """Texts as a list; one text is refused, whose letters would be taken for texts."""
+    if isinstance(texts, str):
+        raise InvalidTypeError("the texts are one str; pass a list of them")
+    return list(texts)
 
 
 @contextmanager

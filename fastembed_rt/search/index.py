@@ -31,7 +31,7 @@ class Hit:
 
     score: float
     file: str  # from the folder on
-    line: str  # "line 12", of a PDF "page 3", of HTML "character 400"
+    line: str  # where the highlight begins: "line 12", of a PDF "page 3", of HTML "character 400"
     start: int  # characters of the file's text
     stop: int
     text: str
@@ -142,6 +142,13 @@ class Index:
         done, first = [], 0
         for hit, places in zip(hits, parts, strict=True):
             start, stop = places[int(np.argmax(near[first : first + len(places)]))]
-            done.append(replace(hit, highlight=(hit.start + start, hit.start + stop)))
+            done.append(replace(hit, line=_line(hit, start), highlight=(hit.start + start, hit.start + stop)))
             first += len(places)
         return done
+
+
+def _line(hit: Hit, offset: int) -> str:
+    """Where a character of a hit's chunk stands; `hit.line` is where the chunk begins. No chunk is on two pages."""
+    kind, _, number = hit.line.partition(" ")
+    steps = {"line": hit.text.count("\n", 0, offset), "character": offset}
+    return f"{kind} {int(number) + steps.get(kind, 0)}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,9 @@ OPEN_AGAIN = """
 import json, sys
 import chromadb
 import fastembed_rt.integrations.chroma
-collection = chromadb.PersistentClient(sys.argv[1]).get_collection("texts")
+place = sys.argv[1]
+client = chromadb.HttpClient(port=int(place)) if place.isdecimal() else chromadb.PersistentClient(place)
+collection = client.get_collection("texts")
 found = collection.query(query_texts=[sys.argv[2]], n_results=3, include=["documents", "distances", "embeddings"])
 collection.add(ids=["new"], documents=["a new house"])
 added = collection.get(ids=["new"], include=["embeddings"])["embeddings"][0]
@@ -33,6 +39,30 @@ print(json.dumps({
     "added": added.tolist(),
 }))
 """
+
+
+@contextmanager
+def chroma_run(folder: Path) -> Iterator[int]:
+    """Chroma's own server on a folder: its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder), "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            for _ in range(1200):
+                assert process.poll() is None, (folder / "log").read_text()
+                with socket.socket() as trying:
+                    if trying.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            else:
+                raise AssertionError("it does not listen")
+            yield port
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def near(found: Any, wanted: Any) -> None:
@@ -54,6 +84,9 @@ def test_documents_and_queries_have_their_prompts(case: Case) -> None:
     same(function(case.texts), case.documents)
     same(function.embed_query([case.query]), [case.queried])
     assert all(vector.dtype == np.float32 for vector in function(case.texts))
+    for one in (function, FastEmbedRtSparseEmbeddingFunction(case.sparse)):
+        with pytest.raises(TypeError, match="one str; pass a list"):
+            one("abc")  # not three texts
     shorter = FastEmbedRtEmbeddingFunction(case.dense, {"threads": 1}, {"truncate_dim": 7, "prompt": ""})
     same(shorter(case.texts), case.model.encode(case.texts, prompt="", truncate_dim=7))
 
@@ -115,8 +148,13 @@ def test_a_stored_collection_opens_in_a_fresh_process(case: Case, tmp_path: Path
     client = chromadb.PersistentClient(str(tmp_path))
     collection = client.create_collection("texts", embedding_function=FastEmbedRtEmbeddingFunction(case.dense))
     collection.add(ids=ids(case), documents=case.texts)
+    check_opened_again(case, str(tmp_path))
+
+
+def check_opened_again(case: Case, place: str) -> None:
+    """A fresh process opens the collection at a path or a port, asks it and adds to it."""
     done = subprocess.run(
-        [sys.executable, "-c", OPEN_AGAIN, str(tmp_path), case.query], capture_output=True, text=True, check=False
+        [sys.executable, "-c", OPEN_AGAIN, place, case.query], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
@@ -124,6 +162,26 @@ def test_a_stored_collection_opens_in_a_fresh_process(case: Case, tmp_path: Path
     assert told["documents"] == [case.texts[k] for k in order]
     near(told["embeddings"], case.documents[order])
     near(told["added"], case.model.encode_document("a new house"))
+
+
+def test_a_collection_of_a_server_opens_in_a_fresh_process_after_it_started_again(case: Case, tmp_path: Path) -> None:
+    with chroma_run(tmp_path) as port:
+        client = chromadb.HttpClient(port=port)
+        collection = client.create_collection("texts", embedding_function=FastEmbedRtEmbeddingFunction(case.dense))
+        collection.add(ids=ids(case), documents=case.texts)
+    with chroma_run(tmp_path) as port:
+        check_opened_again(case, str(port))
+
+
+async def test_the_asynchronous_client_of_a_server_embeds_too(case: Case, tmp_path: Path) -> None:
+    with chroma_run(tmp_path) as port:
+        client = await chromadb.AsyncHttpClient(port=port)
+        function = FastEmbedRtEmbeddingFunction(case.dense)
+        collection = await client.create_collection("texts", embedding_function=function)
+        await collection.add(ids=ids(case), documents=case.texts)
+        found: Any = await collection.query(query_texts=[case.query], n_results=3)
+    order = np.argsort(-(case.documents @ case.queried), kind="stable")[:3]
+    assert found["documents"][0] == [case.texts[k] for k in order]
 
 
 def test_another_function_for_a_stored_collection_is_refused(case: Case, tmp_path: Path) -> None:

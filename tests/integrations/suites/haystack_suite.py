@@ -171,6 +171,8 @@ def test_what_is_no_text_is_refused(case: Case) -> None:
     for wrong in ("a", ["a"]):
         with pytest.raises(TypeError, match="FastEmbedRtDocumentEmbedder expects a list of Document"):
             FastEmbedRtDocumentEmbedder(model=case.dense).run(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="FastEmbedRtRanker expects a str as its query, not NoneType"):
+        FastEmbedRtRanker(model=case.reranker).run(None, documents(case))  # type: ignore[arg-type]
     for top_k in (0, -1):
         with pytest.raises(ValueError, match=f"top_k is {top_k}, expected 1 or more"):
             FastEmbedRtRanker(model=case.reranker, top_k=top_k)

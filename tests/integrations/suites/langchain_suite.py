@@ -118,6 +118,9 @@ def test_wrong_arguments_are_named(case: Case) -> None:
         ours.FastEmbedRtEmbeddings(model=case.reranker)
     with pytest.raises(InvalidTypeError, match="int"):
         ours.FastEmbedRtEmbeddings(model=case.dense).embed_documents(["a", 3])
+    for made in (ours.FastEmbedRtEmbeddings(model=case.dense), sparse.FastEmbedRtSparseEmbeddings(case.sparse)):
+        with pytest.raises(InvalidTypeError, match="one str; pass a list"):
+            made.embed_documents("abc")  # not three texts
 
 
 def test_pickles_and_copies_share_the_engine(case: Case, embeddings: Any, ranker: Any) -> None:

@@ -260,6 +260,9 @@ def test_wrong_arguments_are_named(case: Case) -> None:
         FastEmbedRtEmbedding(case.reranker)
     with pytest.raises(ValueError, match="2048"):
         FastEmbedRtEmbedding(case.dense, embed_batch_size=5000)
+    for made in (FastEmbedRtEmbedding, FastEmbedRtSparseEmbedding, FastEmbedRtRerank):
+        with pytest.raises(InvalidInputError, match="has no precision; options of the model go into model_kwargs"):
+            made(case.dense, precision="int8")
     with pytest.raises(TypeError, match="treads"):
         FastEmbedRtEmbedding(case.dense, model_kwargs={"treads": 1})
 

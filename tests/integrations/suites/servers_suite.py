@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from stand_in import standing_in
 from stores_case import StoresCase as Case
 from stores_case import case, run_page, same
+from weaviate_stand_in import Weaviate, weaviate_server
 
 from fastembed_rt import EmbeddingModel, SparseModel
 
@@ -87,36 +89,63 @@ def test_opensearch_is_sent_the_models_vectors(case: Case) -> None:
     same(asked["query"]["knn"]["vector"]["vector"], case.queried)
 
 
-def as_weaviate(method: str, path: str, body: Any) -> Any:
-    if path == "/v1/meta":
-        return {"hostname": "http://[::]:8080", "modules": {}, "version": "1.34.0"}
-    if method == "GET" and path == "/v1/schema":
-        return {"classes": []}
-    return body if method == "POST" and path in ("/v1/schema", "/v1/objects") else None
-
-
-def test_weaviate_is_sent_the_models_vectors(case: Case) -> None:
-    """By REST: the schema and single objects. Batches and queries are gRPC, for which there is no stand-in."""
+def connected(server: Weaviate) -> Any:
+    """As people connect, with its health checked."""
     import weaviate
-    from weaviate.classes.config import Configure, DataType, Property
 
-    model, texts = EmbeddingModel(case.dense), case.texts
-    with standing_in(as_weaviate) as (port, sent):
-        client = weaviate.connect_to_local(port=port, grpc_port=port - 1, skip_init_checks=True)
-        try:
-            found = client.collections.create(
-                "Texts",
-                properties=[Property(name="text", data_type=DataType.TEXT)],
-                vector_config=Configure.Vectors.self_provided(),
-            )
-            for text, vector in zip(texts, model.encode_document(texts).tolist(), strict=True):
-                found.data.insert({"text": text}, vector=vector)
-        finally:
-            client.close()
-    objects = [body for method, path, body in sent if (method, path) == ("POST", "/v1/objects")]
-    assert [one["properties"]["text"] for one in objects] == case.texts
-    vectors = [one.get("vector") or one["vectors"]["default"] for one in objects]
-    same(vectors, case.documents)
+    return weaviate.connect_to_local(port=server.port, grpc_port=server.grpc_port)
+
+
+def test_weaviate_keeps_the_models_vectors_and_finds_the_nearest(case: Case) -> None:
+    """Single objects by REST, a batch and queries by gRPC."""
+    from weaviate.classes.config import Configure, DataType, Property
+    from weaviate.classes.query import MetadataQuery
+
+    texts, half = case.texts, len(case.texts) // 2
+    vectors = case.model.encode_document(texts).tolist()
+    with weaviate_server() as server, connected(server) as client:
+        texts_of_case = client.collections.create(
+            "Texts",
+            properties=[Property(name="text", data_type=DataType.TEXT)],
+            vector_config=Configure.Vectors.self_provided(),
+        )
+        for text, vector in zip(texts[:half], vectors[:half], strict=True):
+            texts_of_case.data.insert({"text": text}, vector=vector)
+        with texts_of_case.batch.fixed_size(100) as batch:
+            for text, vector in zip(texts[half:], vectors[half:], strict=True):
+                batch.add_object({"text": text}, vector=vector)
+        assert texts_of_case.batch.failed_objects == []
+        assert server.batches == [len(texts) - half]
+        kept = {properties["text"]: vector for properties, vector in server.objects["Texts"].values()}
+        same([kept[text] for text in texts], case.documents)
+        query = case.model.encode_query(case.query).tolist()
+        found = texts_of_case.query.near_vector(
+            query, limit=5, include_vector=True, return_metadata=MetadataQuery(distance=True)
+        ).objects
+        same(server.queries[0], case.queried)
+    cosines = case.documents @ case.queried
+    order = np.argsort(-cosines, kind="stable")[:5]
+    assert [one.properties["text"] for one in found] == [texts[k] for k in order]
+    same([one.vector["default"] for one in found], case.documents[order])
+    np.testing.assert_allclose([one.metadata.distance for one in found], 1 - cosines[order], rtol=0, atol=1e-6)
+
+
+async def test_weaviates_asynchronous_client_does_so_too(case: Case) -> None:
+    import weaviate
+    from weaviate.classes.config import Configure
+
+    with weaviate_server() as server:
+        async with weaviate.use_async_with_local(port=server.port, grpc_port=server.grpc_port) as client:
+            found = await client.collections.create("Texts", vector_config=Configure.Vectors.self_provided())
+            vectors = await case.model.aencode_document(case.texts)
+            rows = [
+                weaviate.classes.data.DataObject(properties={"text": text}, vector=vector)
+                for text, vector in zip(case.texts, vectors.tolist(), strict=True)
+            ]
+            assert not (await found.data.insert_many(rows)).has_errors
+            asked = (await case.model.aencode_query(case.query)).tolist()
+            (best,) = (await found.query.near_vector(asked, limit=1)).objects
+    assert best.properties["text"] == case.texts[int(np.argmax(case.documents @ case.queried))]
 
 
 def test_the_page_of_search_engines_runs(case: Case, tmp_path: Path) -> None:
@@ -129,15 +158,13 @@ def test_the_page_of_search_engines_runs(case: Case, tmp_path: Path) -> None:
         same([row["vector"] for row in rows], case.model.encode_document(texts))
 
 
-def test_the_page_of_weaviate_runs_but_for_its_query(case: Case, tmp_path: Path) -> None:
-    def change(block: str) -> str:
-        assert "near_vector" in block
-        lines = [line for line in block.splitlines() if "near_vector" not in line]
-        here = f"connect_to_local(port={port}, grpc_port={port - 1}, skip_init_checks=True)"
-        return "\n".join(lines).replace("connect_to_local()", here)
-
-    with standing_in(as_weaviate) as (port, sent):
-        run_page("weaviate.md", case, tmp_path, change)
-    objects = [body for method, path, body in sent if (method, path) == ("POST", "/v1/objects")]
-    wanted = case.model.encode_document(["a dog runs", "the house is red"])
-    same([one.get("vector") or one["vectors"]["default"] for one in objects], wanted)
+def test_the_page_of_weaviate_runs(case: Case, tmp_path: Path) -> None:
+    with weaviate_server() as server:
+        here = f"connect_to_local(port={server.port}, grpc_port={server.grpc_port})"
+        names = run_page("weaviate.md", case, tmp_path, lambda block: block.replace("connect_to_local()", here))
+    texts = ["a dog runs", "the house is red"]
+    wanted = case.model.encode_document(texts)
+    kept = {properties["text"]: vector for properties, vector in server.objects["Texts"].values()}
+    same([kept[text] for text in texts], wanted)
+    best = int(np.argmax(wanted @ case.model.encode_query("which dog runs?")))
+    assert names["found"].objects[0].properties["text"] == texts[best]

@@ -13,7 +13,7 @@ import pytest
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError
-from fastembed_rt.integrations.shared import shared_model
+from fastembed_rt.integrations.opening import shared_model
 
 MODULES = {"chroma": "chromadb", "lancedb": "lancedb", "qdrant": "qdrant_client", "duckdb": "duckdb"}
 

@@ -14,6 +14,7 @@ from exports import quick
 
 from fastembed_rt import EmbeddingModel, cli
 from fastembed_rt.search import Index
+from fastembed_rt.search.chunks import sentences
 
 QUESTION = "which dog runs ?"
 Run = Callable[..., tuple[int, str, str]]
@@ -62,6 +63,21 @@ def test_from_a_folder_to_a_hit(run: Run, model_dir: Path, model: EmbeddingModel
     assert "(the file has changed since)" in run("search", QUESTION, "--folder", "notes", "-k", 1)[1]
     done = json.loads(run("index", "build", "notes", "--json")[1])  # by the model of the index
     assert (done["changed"], done["kept"]) == ([wanted[0].file], 1)
+
+
+def test_what_is_shown_is_around_the_sentence_and_all_of_it_when_asked(
+    run: Run, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastembed_rt.cli.search.AROUND", 7)
+    monkeypatch.setattr("fastembed_rt.search.index.sentences", lambda text: sentences(text)[1:2])
+    Path("notes", "houses.md").unlink()
+    text = "the tree . a dog . the river"
+    Path("notes", "dogs.txt").write_text(text, encoding="utf-8")
+    run("index", "build", "notes", "--model", model_dir)
+    words = ("search", QUESTION, "--folder", "notes", "-k", 1, "-q")
+    assert run(*words)[1].splitlines()[1] == "    ... tree . **a dog .** the ..."
+    whole = run(*words, "--whole")[1].splitlines()[1]
+    assert whole == "    the tree . **a dog .** the river"
 
 
 def test_the_folder_is_this_one_unless_another_is_named(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from haystack import Document, default_from_dict, default_to_dict
 
-from fastembed_rt.integrations.shared import shared_model
+from fastembed_rt.integrations.opening import shared_model
 
 
 class Embedder:
@@ -17,12 +17,23 @@ class Embedder:
     def __init__(
         self,
         model: str,
-        prefix: str,
-        suffix: str,
-        model_kwargs: dict[str, Any] | None,
-        encode_kwargs: dict[str, Any] | None,
-        progress_bar: bool,
+        prefix: str = "",
+        suffix: str = "",
+        model_kwargs: dict[str, Any] | None = None,
+        encode_kwargs: dict[str, Any] | None = None,
+        progress_bar: bool = False,
     ) -> None:
+        """Say which model; it is opened by `warm_up`, or with the first text.
+
+        Args:
+            model: a model directory, a checkpoint or a hub repository.
+            prefix: put before each text, behind the model's own prompt.
+            suffix: put behind each text.
+            model_kwargs: options of the class's `from_checkpoint`, such as precision, threads, prompts.
+            encode_kwargs: options of its `encode`, such as prompt_name, prompt, and of vectors normalize,
+                truncate_dim, of words max_active_dims.
+            progress_bar: on stderr.
+        """
         self.model = model
         self.prefix = prefix
         self.suffix = suffix
@@ -68,8 +79,31 @@ class Embedder:
 class OfDocuments(Embedder):
     """An embedder of documents."""
 
-    def __init__(self, meta_fields_to_embed: list[str] | None, embedding_separator: str, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        model: str,
+        prefix: str = "",
+        suffix: str = "",
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        model_kwargs: dict[str, Any] | None = None,
+        encode_kwargs: dict[str, Any] | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Say which model; it is opened by `warm_up`, or with the first documents.
+
+        Args:
+            model: a model directory, a checkpoint or a hub repository.
+            prefix: put before each text, behind the model's own prompt.
+            suffix: put behind each text.
+            meta_fields_to_embed: fields of `meta` that stand before a document's content.
+            embedding_separator: between those fields and the content.
+            model_kwargs: options of the class's `from_checkpoint`, such as precision, threads, prompts.
+            encode_kwargs: options of its `encode`; see the embedder of texts.
+            progress_bar: on stderr.
+        """
+        # Not super(): the decorator `component` makes another class of what derives from this one.
+        Embedder.__init__(self, model, prefix, suffix, model_kwargs, encode_kwargs, progress_bar)
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
 

@@ -25,28 +25,6 @@ class FastEmbedRtSparseTextEmbedder(Embedder):
 
     kind = SparseModel
 
-    def __init__(
-        self,
-        model: str,
-        prefix: str = "",
-        suffix: str = "",
-        model_kwargs: dict[str, Any] | None = None,
-        encode_kwargs: dict[str, Any] | None = None,
-        progress_bar: bool = False,
-    ) -> None:
-        """Say which model; it is opened by `warm_up`, or with the first text.
-
-        Args:
-            model: a model directory, a checkpoint or a hub repository.
-            prefix: put before each text, behind the model's own prompt.
-            suffix: put behind each text.
-            model_kwargs: options of `SparseModel.from_checkpoint`, such as precision, threads, prompts.
-            encode_kwargs: options of `encode`, such as prompt_name, prompt, max_active_dims.
-            progress_bar: on stderr.
-        """
-        # Not super(): the decorator makes another class of this one.
-        Embedder.__init__(self, model, prefix, suffix, model_kwargs, encode_kwargs, progress_bar)
-
     @component.output_types(sparse_embedding=SparseEmbedding)
     def run(self, text: str) -> dict[str, Any]:
         """`sparse_embedding`: the token ids and weights of a text.
@@ -75,41 +53,6 @@ class FastEmbedRtSparseDocumentEmbedder(OfDocuments):
     """
 
     kind = SparseModel
-
-    def __init__(
-        self,
-        model: str,
-        prefix: str = "",
-        suffix: str = "",
-        meta_fields_to_embed: list[str] | None = None,
-        embedding_separator: str = "\n",
-        model_kwargs: dict[str, Any] | None = None,
-        encode_kwargs: dict[str, Any] | None = None,
-        progress_bar: bool = True,
-    ) -> None:
-        """Say which model; it is opened by `warm_up`, or with the first documents.
-
-        Args:
-            model: a model directory, a checkpoint or a hub repository.
-            prefix: put before each text, behind the model's own prompt.
-            suffix: put behind each text.
-            meta_fields_to_embed: fields of `meta` that stand before a document's content.
-            embedding_separator: between those fields and the content.
-            model_kwargs: options of `SparseModel.from_checkpoint`, such as precision, threads, prompts.
-            encode_kwargs: options of `encode`, such as prompt_name, prompt, max_active_dims.
-            progress_bar: on stderr.
-        """
-        OfDocuments.__init__(
-            self,
-            meta_fields_to_embed,
-            embedding_separator,
-            model=model,
-            prefix=prefix,
-            suffix=suffix,
-            model_kwargs=model_kwargs,
-            encode_kwargs=encode_kwargs,
-            progress_bar=progress_bar,
-        )
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:

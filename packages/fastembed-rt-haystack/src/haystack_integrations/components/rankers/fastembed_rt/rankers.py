@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from fastembed_rt import LateInteractionModel, Reranker
-from fastembed_rt.integrations.shared import shared_model
+from fastembed_rt.integrations.opening import shared_model
 
 
 class _Ranker:
@@ -122,6 +122,8 @@ class _Ranker:
         return most
 
     def _asked(self, query: str, documents: list[Document]) -> tuple[str, list[str]]:
+        if not isinstance(query, str):
+            raise TypeError(f"{type(self).__name__} expects a str as its query, not {type(query).__name__}")
         return self.query_prefix + query, [self.document_prefix + self._text(document) for document in documents]
 
     def _text(self, document: Document) -> str:
