@@ -367,9 +367,10 @@ def _attention(
     bias: int | None = None,
 ) -> tuple[Array]:
     assert heads
+    assert size
     assert bool(bias) == (table is not None)
     served = heads // (key_heads or heads)
-    out = np.zeros((len(query), heads * (size or 0)), np.float32)
+    out = np.zeros((len(query), heads * size), np.float32)
     for a, b in pairwise(starts):
         q, k, v = (
             part[a:b].astype(np.float32).reshape(b - a, -1, size).transpose(1, 0, 2) for part in (query, key, value)

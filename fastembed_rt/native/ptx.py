@@ -69,7 +69,7 @@ def make(name: str, said: Callable[[str], object] = lambda _: None) -> str:
         file.write_text(text, encoding="ascii")
         for capability in CHECKED:
             if int(capability) >= int(kind.oldest):
-                command = ["ptxas", "-v", f"-arch=sm_{capability}", "-o", "/dev/null", file]
+                command = ["ptxas", "-v", f"-arch=sm_{capability}", "-o", "/dev/null", str(file)]
                 said(subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True).stderr)
     return f"// Made of {name}.cu (sha256 {source_hash(name)}) by python -m fastembed_rt.native.ptx\n{text}"
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +96,6 @@ def test_scores_that_distances_meet_are_refused_by_name(tmp_path: Path, model_ty
     with pytest.raises(UnsupportedCheckpointError, match=r"target cuda has no attention whose .* for cpu or tensorrt"):
         export(str(source), options)
     assert not (tmp_path / "m").exists()
-
-
-def test_tokens_hidden_from_the_others_are_refused() -> None:
-    graph = Graph(cuda.OPSET)
-    tokens = replace(cuda.target("fp16").enter(graph, False), unseen=True)
-    with pytest.raises(UnsupportedCheckpointError, match=r"hides some of a text's tokens .* export it for cpu"):
-        cuda.attention(graph, tokens, query="q", key="k", value="v", heads=Heads.of(3), bias=ScoreBias())
 
 
 def test_grouped_heads_are_written_for_every_head_they_serve() -> None:

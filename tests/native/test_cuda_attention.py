@@ -26,9 +26,9 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     return StandIn.built(tmp_path_factory.mktemp("cuda"))
 
 
-def wanted(query: Array, key: Array, value: Array, heads: tuple[int, int], starts: Array, **given: Any) -> Array:
+def wanted(parts: list[Array], heads: tuple[int, int], starts: Array, **given: Any) -> Array:
     """softmax(q k' + bias) v of each text, by torch."""
-    made, (many, few) = [], heads
+    (query, key, value), made, (many, few) = parts, [], heads
     for text, (a, b) in enumerate(pairwise(starts)):
         q, k, v = (
             torch.tensor(part[a:b].astype(np.float64)).reshape(b - a, count, -1).transpose(0, 1)
@@ -70,7 +70,7 @@ def test_each_text_attends_to_itself(stand_in: StandIn, kind: str, size: int) ->
     starts = np.cumsum([0, *LENGTHS]).astype(np.int32)
     parts = states(kind, (2, 2), size, int(starts[-1]) + 3)  # rows of no text
     found = run(stand_in, f"Attention{kind}", feeds_of(parts, starts, 144), [], heads=2, size=size)
-    expected = wanted(*parts, (2, 2), starts)
+    expected = wanted(parts, (2, 2), starts)
     np.testing.assert_allclose(found[: starts[-1]].astype(np.float64), expected, atol=BOUND[kind], rtol=BOUND[kind])
 
 
@@ -78,14 +78,14 @@ def test_each_text_attends_to_itself(stand_in: StandIn, kind: str, size: int) ->
 @pytest.mark.parametrize(
     "given", [{"before": 40, "after": 40}, {"after": 0}, {"before": 3, "after": 0}, {"before": 70}]
 )
-def test_windows_and_causal_masks_hide_keys(stand_in: StandIn, size: int, given: dict[str, int]) -> None:
+def test_windows_and_causal_masks_hide_keys(stand_in: StandIn, size: int, given: dict[str, Any]) -> None:
     """With heads of keys that serve two of queries."""
     starts = np.cumsum([0, 200, 1, 70]).astype(np.int32)
     parts = states("Float16", (2, 1), size, int(starts[-1]))
     found = run(
         stand_in, "AttentionFloat16", feeds_of(parts, starts, 208), [], heads=2, key_heads=1, size=size, **given
     )
-    expected = wanted(*parts, (2, 1), starts, **given)
+    expected = wanted(parts, (2, 1), starts, **given)
     np.testing.assert_allclose(found.astype(np.float64), expected, atol=2e-3, rtol=2e-3)
 
 
@@ -94,7 +94,7 @@ def test_tokens_that_fill_a_query_up_see_and_are_not_seen(stand_in: StandIn) -> 
     parts = states("Float16", (1, 1), 32, 112)
     feeds = {**feeds_of(parts, starts, 80), "seen": seen}
     found = run(stand_in, "AttentionFloat16", feeds, [], heads=1, size=32, seen=1)
-    expected = wanted(*parts, (1, 1), starts, seen=seen)
+    expected = wanted(parts, (1, 1), starts, seen=seen)
     np.testing.assert_allclose(found.astype(np.float64), expected, atol=2e-3, rtol=2e-3)
 
 
@@ -104,7 +104,7 @@ def test_distances_add_to_the_scores(stand_in: StandIn, kind: str) -> None:
     parts = states(kind, (2, 2), 32, 100)
     table = np.random.default_rng(1).standard_normal((2 * 96 - 1, 2)).astype(TYPES[kind])
     found = run(stand_in, f"Attention{kind}", feeds_of(parts, starts, 96), [table], heads=2, size=32, bias=1)
-    expected = wanted(*parts, (2, 2), starts, table=table)
+    expected = wanted(parts, (2, 2), starts, table=table)
     np.testing.assert_allclose(found.astype(np.float64), expected, atol=BOUND[kind], rtol=BOUND[kind])
 
 
@@ -112,8 +112,8 @@ def test_one_product_of_queries_keys_and_values_is_read_by_strides(stand_in: Sta
     starts = np.array([0, 66, 70], np.int32)
     parts = states("Float16", (2, 1), 32, 70)
     packed = np.concatenate(parts, axis=1)
-    at = {"query_at": 0, "key_at": 64, "value_at": 96}
-    options = {"heads": 2, "key_heads": 1, "size": 32}
+    at: dict[str, Any] = {"query_at": 0, "key_at": 64, "value_at": 96}
+    options: dict[str, Any] = {"heads": 2, "key_heads": 1, "size": 32}
     found = run(stand_in, "AttentionFloat16", feeds_of([packed] * 3, starts, 80), [], **options, **at)
     apart = run(stand_in, "AttentionFloat16", feeds_of(parts, starts, 80), [], **options)
     assert found.tobytes() == apart.tobytes()
@@ -128,7 +128,7 @@ def test_a_text_has_the_same_bits_in_any_batch(stand_in: StandIn, size: int) -> 
         own, longest = [part[a:b] for part in parts], -(-(b - a) // 16) * 16
         alone = run(
             *(stand_in, "AttentionFloat16", feeds_of(own, np.array([0, b - a], np.int32), longest), []),
-            **{"heads": 1, "size": size},
+            **dict[str, Any](heads=1, size=size),
         )
         assert alone.tobytes() == whole[a:b].tobytes()
 
@@ -138,7 +138,7 @@ def test_large_scores_do_not_overflow(stand_in: StandIn) -> None:
     query, key, value = states("Float16", (1, 1), 32, 70)
     parts = [(query * 60).astype(np.float16), (key * 20).astype(np.float16), value]
     found = run(stand_in, "AttentionFloat16", feeds_of(parts, starts, 80), [], heads=1, size=32)
-    np.testing.assert_allclose(found.astype(np.float64), wanted(*parts, (1, 1), starts), atol=5e-3, rtol=5e-3)
+    np.testing.assert_allclose(found.astype(np.float64), wanted(parts, (1, 1), starts), atol=5e-3, rtol=5e-3)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_words_weigh_what_their_logits_say(stand_in: StandIn, kind: str, times: 
     assert not found[:, 5].any()
     alone = run(
         *(stand_in, f"WordWeights{kind}", {"x": x[1:41], "starts": np.array([0, 40], np.int32)}, []),
-        **{"width": 72, "times": times, "added": added},
+        **dict[str, Any](width=72, times=times, added=added),
     )
     assert alone[0].tobytes() == found[1].tobytes()
 
