@@ -55,7 +55,7 @@ MODULES = ("reader", "layers", "create", "run", "selfcheck", "operators")
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
 CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"
 CUDA_MODULES = ("reader", "cuda/libraries", "cuda/product", "cuda/device_kernels", "cuda/cuda_operators")
-PTX = SOURCES / "cuda" / "kernels.ptx"
+PTX = tuple(SOURCES / "cuda" / f"{name}.ptx" for name in ("kernels", "fp8"))
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
@@ -191,7 +191,9 @@ def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Ta
     output = output or HERE / CUDA_LIBRARY
     compiler = _any_compiler() if target is None else _compiler(target)
     with tempfile.TemporaryDirectory() as work:
-        (Path(work) / "kernels_ptx.h").write_text(_as_c_string("kernels_ptx", PTX.read_text(encoding="ascii")))
+        for file in PTX:
+            name = f"{file.stem}_ptx"
+            (Path(work) / f"{name}.h").write_text(_as_c_string(name, file.read_text(encoding="ascii")))
         made = Path(work) / CUDA_LIBRARY
         sources = [str(SOURCES / f"{name}.c") for name in CUDA_MODULES]
         linking = (*ELF, *(() if target is None else ("-s",)))

@@ -1,4 +1,4 @@
-"""`python -m fastembed_rt.native.ptx`: kernels.cu -> kernels.ptx, with nvcc; both are checked in.
+"""`python -m fastembed_rt.native.ptx`: the .cu files of src/cuda -> .ptx beside them, with nvcc; both are checked in.
 
 PTX for the oldest card, which the driver of every later one turns into its own code. Its version is set back to the
 oldest that has all that is used, so that drivers older than the nvcc at hand read it; ptxas says whether it has.
@@ -12,40 +12,66 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-SOURCE = Path(__file__).parent / "src" / "cuda" / "kernels.cu"
-OUTPUT = SOURCE.with_suffix(".ptx")
-OLDEST = "75"  # compute capability: Turing
-VERSION = "6.3"  # of PTX: the first with sm_75
+FOLDER = Path(__file__).parent / "src" / "cuda"
 CHECKED = ("75", "80", "86", "89", "90", "100", "120")  # what ptxas makes code for
 
 
-def source_hash() -> str:
-    """What the first line of kernels.ptx has to say."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+class Kind(NamedTuple):
+    """What the kernels of a file need."""
+
+    oldest: str = "75"  # compute capability: Turing
+    version: str = "6.3"  # of PTX: the first with sm_75
+    includes: tuple[str, ...] = ()  # files of the same folder
 
 
-def make() -> str:
-    """The text of kernels.ptx.
+SOURCES = {  # by the name of the file
+    "kernels": Kind(),
+    "fp8": Kind("89", "8.1", ("kernels.cu",)),  # e4m3, which Hopper has from PTX 7.8 on and Ada from 8.1
+}
+
+
+def source(name: str) -> Path:
+    """The file that is compiled."""
+    return FOLDER / f"{name}.cu"
+
+
+def output(name: str) -> Path:
+    """What is made of it."""
+    return FOLDER / f"{name}.ptx"
+
+
+def source_hash(name: str) -> str:
+    """What the first line of the PTX has to say."""
+    files = [source(name), *(FOLDER / file for file in SOURCES[name].includes)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def make(name: str) -> str:
+    """The text of a file's PTX.
 
     Raises:
         subprocess.CalledProcessError, FileNotFoundError: nvcc or ptxas fails, or is not there.
     """
+    kind = SOURCES[name]
     with tempfile.TemporaryDirectory() as work:
-        file = Path(work) / "kernels.ptx"
-        subprocess.run(["nvcc", "-ptx", f"-arch=compute_{OLDEST}", "-O3", "-o", file, SOURCE], check=True)
-        text = re.sub(r"(?m)^\.version .*$", f".version {VERSION}", file.read_text(encoding="ascii"))
+        file = Path(work) / f"{name}.ptx"
+        subprocess.run(["nvcc", "-ptx", f"-arch=compute_{kind.oldest}", "-O3", "-o", file, source(name)], check=True)
+        text = re.sub(r"(?m)^\.version .*$", f".version {kind.version}", file.read_text(encoding="ascii"))
         # nvcc names what is static by a hash of the file's path.
         text = re.sub(r"_INTERNAL_[0-9a-f]{8}_", "_INTERNAL_", text)
-        text = re.sub(r"_kernels_cu_[0-9a-f]{8}", "_kernels_cu", text)
+        text = re.sub(rf"_{name}_cu_[0-9a-f]{{8}}", f"_{name}_cu", text)
         lines = [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
         text = "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
         file.write_text(text, encoding="ascii")
         for capability in CHECKED:
-            subprocess.run(["ptxas", f"-arch=sm_{capability}", "-o", "/dev/null", file], check=True)
-    return f"// Made of kernels.cu (sha256 {source_hash()}) by python -m fastembed_rt.native.ptx\n{text}"
+            if int(capability) >= int(kind.oldest):
+                subprocess.run(["ptxas", f"-arch=sm_{capability}", "-o", "/dev/null", file], check=True)
+    return f"// Made of {name}.cu (sha256 {source_hash(name)}) by python -m fastembed_rt.native.ptx\n{text}"
 
 
 if __name__ == "__main__":
-    OUTPUT.write_text(make(), encoding="ascii")
-    print(OUTPUT, f"{OUTPUT.stat().st_size} bytes, code for sm_{', sm_'.join(CHECKED)}", file=sys.stderr)
+    for name in SOURCES:
+        output(name).write_text(make(name), encoding="ascii")
+        print(output(name), f"{output(name).stat().st_size} bytes", file=sys.stderr)

@@ -1,7 +1,7 @@
 """cuBLASLt and the CUDA driver in one library that computes on the host: the operators for CUDA run without a card.
 
-Products are plain loops with algorithms that add up in different orders; kernels are those of kernels.cu, compiled by
-g++ (on_host.h). The operators belong to the CPU's provider then.
+Products are plain loops with algorithms that add up in different orders; kernels are those of kernels.cu and fp8.cu,
+compiled by g++ (on_host.h). The operators belong to the CPU's provider then.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ import subprocess
 from pathlib import Path
 
 from fastembed_rt.native import build as build_module
+from fastembed_rt.native import ptx
 
 HERE = Path(__file__).parent
 NAME = "stand_in.so"
 
 
-def build(into: Path, kernels: Path) -> Path:
-    """Compile the library into a directory, with the kernels of this source; its path."""
-    source = kernels.read_text(encoding="utf-8")
+def build(into: Path) -> Path:
+    """Compile the library into a directory; its path."""
+    source = ptx.source("kernels").read_text(encoding="utf-8")
     # Dynamic shared memory is of a size that only a launch knows.
     unsized = "extern __shared__ float scratch[];"
     assert unsized in source
     (into / "kernels_on_host.inc").write_text(source.replace(unsized, "float *scratch = dynamic_shared;"))
+    included = '#define KERNELS_OF_ANOTHER_FILE', '#include "kernels.cu"'
+    fp8 = ptx.source("fp8").read_text(encoding="utf-8").splitlines()
+    assert set(included) < set(fp8)
+    (into / "fp8_on_host.inc").write_text("\n".join(line for line in fp8 if line not in included) + "\n")
     flags = ["-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{into}", f"-I{HERE}"]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
     subprocess.run(["gcc", "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
@@ -45,4 +50,5 @@ def functions(library: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(library))
     found.stand_in_set_cost.argtypes = [ctypes.c_int, ctypes.c_double]
     found.stand_in_products.restype = ctypes.c_long
+    found.stand_in_fp8_products.restype = ctypes.c_long
     return found

@@ -1,5 +1,5 @@
 /* The CUDA driver on the host: memory is the host's, streams run at once, time is what products say they take, and the
- * kernels are those of kernels.cu, compiled for this processor. */
+ * kernels are those of kernels.cu and fp8.cu, compiled for this processor. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
@@ -15,6 +15,7 @@ thread_local Index threadIdx, blockIdx, blockDim;
 thread_local float *dynamic_shared;
 #define EXTERN_SHARED
 #include "kernels_on_host.inc"
+#include "fp8_on_host.inc"
 
 /* ---- threads of a block ------------------------------------------------------------------------------------------- */
 
@@ -103,6 +104,8 @@ struct Kernel {
 static const Kernel kernels[] = {
     KERNEL(fastembed_rt_add_norm_float16),   KERNEL(fastembed_rt_add_norm_bfloat16),
     KERNEL(fastembed_rt_embed_norm_float16), KERNEL(fastembed_rt_embed_norm_bfloat16),
+    KERNEL(fastembed_rt_add_norm_fp8),       KERNEL(fastembed_rt_embed_norm_fp8),
+    KERNEL(fastembed_rt_quantize_fp8),
     KERNEL(fastembed_rt_mean_float16),       KERNEL(fastembed_rt_mean_bfloat16),
 };
 
@@ -110,7 +113,6 @@ static const Kernel kernels[] = {
 
 static int device, allocated, launched, capability = 90, out_of_memory;
 extern "C" double stand_in_milliseconds; /* cublaslt.c */
-static std::string image;
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
@@ -162,12 +164,12 @@ API cuThreadExchangeStreamCaptureMode(int *mode) {
     return 0;
 }
 API cuModuleLoadData(void **module, const void *text) {
-    image = (const char *)text;
-    *module = &image;
-    return image.compare(0, 3, "// ") != 0;
+    std::string *image = new std::string((const char *)text);
+    *module = image;
+    return image->compare(0, 3, "// ") != 0;
 }
 API cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (module != &image || image.find(".visible .entry " + std::string(name) + "(") == std::string::npos)
+    if (((std::string *)module)->find(".visible .entry " + std::string(name) + "(") == std::string::npos)
         return 500;
     for (const Kernel &kernel : kernels)
         if (!strcmp(kernel.name, name)) {

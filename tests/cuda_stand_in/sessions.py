@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 import cuda_stand_in
-from fastembed_rt.native import build, cuda, ptx
+from fastembed_rt.native import build, cuda
 
 Array = npt.NDArray[Any]
 TYPES = {"Float16": np.dtype(np.float16), "BFloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -31,7 +31,7 @@ class StandIn:
     @classmethod
     def built(cls, directory: Path) -> StandIn:
         """Compiled into a directory."""
-        return cls(build.build_cuda(directory / "operators.so"), cuda_stand_in.build(directory, ptx.SOURCE))
+        return cls(build.build_cuda(directory / "operators.so"), cuda_stand_in.build(directory))
 
     def session(self, graph: bytes) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()

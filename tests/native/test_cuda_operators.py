@@ -248,9 +248,9 @@ def test_a_later_process_takes_what_an_earlier_one_chose(stand_in: StandIn) -> N
     # One that no longer runs is chosen anew, and so is one of no sense.
     code = f"{learn}host.stand_in_refuse(2); print(taken(load()), host.stand_in_heuristics())"
     assert chosen(stand_in, code) == [str(FORWARD), "1"]
-    spoilt = said[0][:48] + "ff" * 64
+    spoilt = said[0][:64] + "ff" * 64
     code = f"cuda.learn(file, 0, bytes.fromhex('{spoilt}'))\nprint(taken(load()), len(cuda.choices(file, 0)))"
-    assert chosen(stand_in, code) == [str(FORWARD), "88"]
+    assert chosen(stand_in, code) == [str(FORWARD), "96"]
 
 
 def test_a_thread_without_a_device_leaves_the_choice_to_the_first_call(stand_in: StandIn) -> None:
@@ -431,31 +431,50 @@ def test_cards_are_told_by_their_capability(stand_in: StandIn) -> None:
     assert cuda.why_not_on(75, "bf16") == "bf16 wants compute capability 8.0, this card has 7.5"
     assert cuda.why_not_on(70, "fp16") == "fp16 wants compute capability 7.5, this card has 7.0"
     assert cuda.why_not_on(-1, "fp16") == "fp16 wants compute capability 7.5, the card tells none"
-    assert cuda.why_not_on(90, "fp32") == "they are for fp16 and bf16, not fp32"
+    assert cuda.why_not_on(90, "fp32") == "they are for fp16, bf16 and fp8, not fp32"
+    assert cuda.why_not_on(89, "fp8") is None
+    assert cuda.why_not_on(86, "fp8") == "fp8 wants compute capability 8.9, this card has 8.6"
 
 
 # The kernels' text
 
 
-def test_the_kernels_that_are_checked_in_are_those_of_their_source() -> None:
-    first = ptx.OUTPUT.read_text(encoding="ascii").splitlines()[0]
-    assert ptx.source_hash() in first, "run python -m fastembed_rt.native.ptx, which needs nvcc"
+@pytest.mark.parametrize("name", list(ptx.SOURCES))
+def test_the_kernels_that_are_checked_in_are_those_of_their_source(name: str) -> None:
+    first = ptx.output(name).read_text(encoding="ascii").splitlines()[0]
+    assert ptx.source_hash(name) in first, "run python -m fastembed_rt.native.ptx, which needs nvcc"
 
 
 @pytest.mark.skipif(not (shutil.which("nvcc") and shutil.which("ptxas")), reason="needs nvcc and ptxas")
 @pytest.mark.slow
-def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it() -> None:
-    assert ptx.make() == ptx.OUTPUT.read_text(encoding="ascii")
+@pytest.mark.parametrize("name", list(ptx.SOURCES))
+def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it(name: str) -> None:
+    assert ptx.make(name) == ptx.output(name).read_text(encoding="ascii")
+
+
+def parameters(text: str) -> dict[str, list[str]]:
+    """Kinds of each kernel's parameters."""
+    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text))
+    return {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
 
 
 def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
     """By number and size, from the text that the driver reads."""
-    text = ptx.OUTPUT.read_text(encoding="ascii")
-    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text))
-    sizes = {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
+    text = ptx.output("kernels").read_text(encoding="ascii")
+    sizes = parameters(text)
     for suffix in ("float16", "bfloat16"):
         assert sizes[f"fastembed_rt_add_norm_{suffix}"] == [*["u64"] * 7, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_embed_norm_{suffix}"] == [*["u64"] * 13, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_mean_{suffix}"] == [*["u64"] * 3, "u32", "u32"]
-    assert len(entries) == 6
+    assert len(sizes) == 6
     assert text.count("ld.global.v4.u32") > 20, "rows are read eight numbers at a time"
+
+
+def test_kernels_for_fp8_do_too_and_round_by_the_instruction() -> None:
+    text = ptx.output("fp8").read_text(encoding="ascii")
+    assert parameters(text) == {
+        "fastembed_rt_add_norm_fp8": [*["u64"] * 10, "u32", "f32", "u32"],
+        "fastembed_rt_embed_norm_fp8": [*["u64"] * 16, "u32", "f32", "u32"],
+        "fastembed_rt_quantize_fp8": [*["u64"] * 5, "u32"],
+    }
+    assert text.count("cvt.rn.satfinite.e4m3x2.f32") == 12, "eight numbers in each"

@@ -1,10 +1,10 @@
-/* The kernels of kernels.cu on a device: their PTX is loaded once a device, its driver turns it into code. */
+/* The kernels of kernels.cu and fp8.cu on a device: their PTX is loaded once a device, its driver turns it into code. */
 #ifndef FASTEMBED_RT_DEVICE_KERNELS_H
 #define FASTEMBED_RT_DEVICE_KERNELS_H
 
 #include "../reader.h"
 
-typedef enum { ADD_NORM, EMBED_NORM, MEAN, KERNELS } DeviceKernel;
+typedef enum { ADD_NORM, EMBED_NORM, MEAN, ADD_NORM_FP8, EMBED_NORM_FP8, QUANTIZE_FP8, KERNELS } DeviceKernel;
 typedef enum { FLOAT16, BFLOAT16, NUMBERS } Number;
 
 enum { VECTOR = 8, MOST_WIDTH = 8192 }; /* numbers that go at once; and in a row: a warp's part of 48 KB */
