@@ -55,7 +55,7 @@ MODULES = ("reader", "layers", "create", "run", "selfcheck", "operators")
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
 CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"
 CUDA_MODULES = ("reader", "cuda/libraries", "cuda/product", "cuda/device_kernels", "cuda/cuda_operators")
-PTX = tuple(SOURCES / "cuda" / f"{name}.ptx" for name in ("kernels", "gated", "heads", "attention"))
+PTX = tuple(SOURCES / "cuda" / f"{name}.ptx" for name in ("kernels", "gated", "heads", "attention", "fp8"))
 
 # Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")

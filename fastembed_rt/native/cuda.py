@@ -17,7 +17,7 @@ LIBRARY = "fastembed_rt_cuda_operators.so"  # as build.py names it, which stands
 DOMAIN = "fastembed_rt.cuda"
 TARGET = "cuda-native"  # of graphs that they are in
 DRIVER = "libcuda.so.1"
-OLDEST = {"fp16": 75, "bf16": 80}  # compute capability that has products of a precision
+OLDEST = {"fp16": 75, "bf16": 80, "fp8": 89}  # compute capability that has products of a precision
 
 
 def library() -> Path:
@@ -78,7 +78,8 @@ def why_not_on(capability: int, precision: str) -> str | None:
     """Why the operators do not run on a card of this compute capability; None where they do."""
     oldest = OLDEST.get(precision)
     if oldest is None:
-        return f"they are for {' and '.join(OLDEST)}, not {precision}"
+        *others, last = OLDEST
+        return f"they are for {', '.join(others)} and {last}, not {precision}"
     if capability < oldest:
         has = f"this card has {capability // 10}.{capability % 10}" if capability >= 0 else "the card tells none"
         return f"{precision} wants compute capability {oldest // 10}.{oldest % 10}, {has}"

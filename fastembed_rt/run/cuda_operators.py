@@ -24,7 +24,7 @@ from .providers import available_providers, load_onnxruntime
 
 FOLDER = "cuda"
 PROVIDER = "CUDAExecutionProvider"
-MARK = b"fastembed_rt algorithms 1\n"  # of the file's first line; its second is the sha256 of what follows
+MARK = b"fastembed_rt algorithms 2\n"  # of the file's first line; its second is the sha256 of what follows
 
 
 def why_not(precision: str, device: int = 0) -> str | None:

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from fastembed_rt.native import build as build_module
+from fastembed_rt.native import ptx
 
 HERE = Path(__file__).parent
 NAME = "stand_in.so"
@@ -48,4 +49,5 @@ def functions(library: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(library))
     found.stand_in_set_cost.argtypes = [ctypes.c_int, ctypes.c_double]
     found.stand_in_products.restype = ctypes.c_long
+    found.stand_in_fp8_products.restype = ctypes.c_long
     return found

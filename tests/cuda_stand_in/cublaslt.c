@@ -10,11 +10,11 @@
 
 #define API __attribute__((visibility("default")))
 enum { OK, BAD = 7, UNSUPPORTED = 15 };
-enum { F32 = 0, F16 = 2, BF16 = 14 };
+enum { F32 = 0, F16 = 2, BF16 = 14, E4M3 = 28 };
 enum { FORWARD = 1, BACKWARD = 2, BY_EIGHT = 3, SPLIT = 4, ORDERS = 5 };
 enum { MAGIC = 0x1717 };
 
-typedef struct { int epilogue, bias_type; const void *bias; } Desc;
+typedef struct { int epilogue, bias_type, transposed; int8_t fast; const void *bias; const float *scale; } Desc;
 typedef struct { int type; uint64_t rows, columns; int64_t ld; } Layout;
 typedef struct { size_t workspace; uint32_t reductions, alignment[4]; } Preference;
 typedef struct { uint64_t data[8]; } Algorithm; /* MAGIC, order, device-independent */
@@ -23,12 +23,13 @@ typedef struct { Algorithm algorithm; size_t workspace; int state; float waves; 
 double stand_in_milliseconds; /* what all products took so far */
 static double cost[ORDERS] = {0, 1, 1, 1, 1};
 static int heuristics, refused; /* refused: an order that `check` and `matmul` do not take */
-static long products[ORDERS];
+static long products[ORDERS], fp8_products;
 
 API void stand_in_set_cost(int order, double milliseconds) { cost[order] = milliseconds; }
 API void stand_in_refuse(int order) { refused = order; }
 API int stand_in_heuristics(void) { return heuristics; }
 API long stand_in_products(int order) { return products[order]; }
+API long stand_in_fp8_products(void) { return fp8_products; }
 
 /* ---- numbers ------------------------------------------------------------------------------------------------------ */
 
@@ -43,7 +44,33 @@ API uint16_t stand_in_to_half(float value) {
     memcpy(&bits, &half, 2);
     return bits;
 }
+/* e4m3: a sign, four bits of exponent (bias 7), three of mantissa; no infinities, 0x7f is NaN. */
+API float stand_in_from_e4m3(unsigned bits) {
+    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+    float size = exponent ? ldexpf(8 + mantissa, exponent - 10) : ldexpf(mantissa, -9);
+    if ((bits & 0x7f) == 0x7f)
+        size = NAN;
+    return bits & 0x80 ? -size : size;
+}
+/* The nearest, of two the even one; 448 for what is beyond it. */
+API unsigned stand_in_to_e4m3(float value) {
+    const unsigned sign = signbit(value) ? 0x80 : 0;
+    float size = fabsf(value);
+    int exponent;
+    if (isnan(value))
+        return 0x7f | sign;
+    if (size == 0)
+        return sign;
+    if (size >= 448)
+        return 0x7e | sign;
+    frexpf(size, &exponent);                                  /* size = 0.5 .. 1 times 2^exponent */
+    const int step = (exponent > -5 ? exponent : -5) - 4;     /* of the eight numbers from there on, or of the smallest */
+    const unsigned steps = (unsigned)rintf(ldexpf(size, -step)); /* up to 16: then it is the first of the next eight */
+    return sign | (steps + (unsigned)(step + 9) * 8);
+}
 static float get(const void *from, int type, uint64_t index) {
+    if (type == E4M3)
+        return stand_in_from_e4m3(((const uint8_t *)from)[index]);
     uint16_t bits = ((const uint16_t *)from)[index];
     if (type == F16)
         return stand_in_from_half(bits);
@@ -52,12 +79,14 @@ static float get(const void *from, int type, uint64_t index) {
     memcpy(&value, &wide, 4);
     return value;
 }
-static uint16_t put(int type, float value) {
-    if (type == F16)
-        return stand_in_to_half(value);
+static void put(void *to, int type, uint64_t index, float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    if (type == E4M3)
+        ((uint8_t *)to)[index] = (uint8_t)stand_in_to_e4m3(value);
+    else
+        ((uint16_t *)to)[index] =
+            type == F16 ? stand_in_to_half(value) : (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 /* ---- descriptions ------------------------------------------------------------------------------------------------- */
@@ -74,8 +103,11 @@ API int cublasLtMatmulDescDestroy(void *desc) { return free(desc), OK; }
 API int cublasLtMatmulDescSetAttribute(void *to, int attribute, const void *value, size_t size) {
     Desc *desc = to;
     switch (attribute) {
+    case 3: return size == 4 ? memcpy(&desc->transposed, value, 4), OK : BAD;
     case 7: return size == 4 ? memcpy(&desc->epilogue, value, 4), OK : BAD;
     case 8: return size == 8 ? memcpy(&desc->bias, value, 8), OK : BAD;
+    case 20: return size == 8 ? memcpy(&desc->scale, value, 8), OK : BAD;
+    case 25: return size == 1 ? memcpy(&desc->fast, value, 1), OK : BAD;
     case 26: return size == 4 ? memcpy(&desc->bias_type, value, 4), OK : BAD;
     default: return BAD;
     }
@@ -84,7 +116,7 @@ API int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint6
     Layout *made = calloc(1, sizeof *made);
     *made = (Layout){type, rows, columns, ld};
     *layout = made;
-    return (type == F16 || type == BF16) && rows && columns && ld >= (int64_t)rows ? OK : BAD;
+    return (type == F16 || type == BF16 || type == E4M3) && rows && columns && ld >= (int64_t)rows ? OK : BAD;
 }
 API int cublasLtMatrixLayoutDestroy(void *layout) { return free(layout), OK; }
 API int cublasLtMatmulPreferenceCreate(void **pref) {
@@ -109,11 +141,21 @@ API int cublasLtMatmulPreferenceSetAttribute(void *to, int attribute, const void
 
 static Algorithm algorithm_of(int order) { return (Algorithm){{MAGIC, (uint64_t)order}}; }
 
+/* FP8 comes transposed, in multiples of 16, with a float16 c and bias, whatever d is; nothing else is transposed. */
+static int types_match(const Desc *desc, const Layout *a, const Layout *b, const Layout *c, const Layout *d) {
+    if (a->type != E4M3)
+        return a->type == b->type && b->type == d->type && c->type == d->type && !desc->transposed && !desc->scale &&
+               (!(desc->epilogue & 4) || desc->bias_type == d->type);
+    return b->type == E4M3 && c->type == F16 && (d->type == F16 || d->type == E4M3) && desc->transposed == 1 &&
+           a->rows % 16 == 0 && a->columns % 16 == 0 && (d->type == E4M3) == (desc->scale != NULL) &&
+           (!(desc->epilogue & 4) || desc->bias_type == F16);
+}
+
 static int matches(const Desc *desc, const Layout *a, const Layout *b, const Layout *c, const Layout *d) {
-    return a->rows == d->rows && a->columns == b->rows && b->columns == d->columns && c->rows == d->rows &&
-           c->columns == d->columns && a->type == b->type && b->type == d->type && c->type == d->type &&
-           (desc->epilogue & ~(1 | 2 | 4 | 32)) == 0 &&
-           (!(desc->epilogue & 4) || (desc->bias && desc->bias_type == d->type));
+    const uint64_t outputs = desc->transposed ? a->columns : a->rows, inputs = desc->transposed ? a->rows : a->columns;
+    return outputs == d->rows && inputs == b->rows && b->columns == d->columns && c->rows == d->rows &&
+           c->columns == d->columns && types_match(desc, a, b, c, d) && (desc->epilogue & ~(1 | 2 | 4 | 32)) == 0 &&
+           (!(desc->epilogue & 4) || desc->bias);
 }
 
 API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *pref, int asked,
@@ -157,10 +199,12 @@ API int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm *algorithm, int att
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
-static float dot(const void *A, const Layout *a, const void *B, const Layout *b, uint64_t i, uint64_t j, int order) {
+static float dot(const void *A, const Layout *a, int transposed, const void *B, const Layout *b, uint64_t i, uint64_t j,
+                 int order) {
     const uint64_t K = b->rows;
     float sum = 0, parts[8] = {0};
-#define TERM(k) (get(A, a->type, (k) * (uint64_t)a->ld + i) * get(B, b->type, j * (uint64_t)b->ld + (k)))
+    const uint64_t across = transposed ? 1 : (uint64_t)a->ld, from = transposed ? i * (uint64_t)a->ld : i;
+#define TERM(k) (get(A, a->type, (k) * across + from) * get(B, b->type, j * (uint64_t)b->ld + (k)))
     /* All but the first round as they go, so that another order is seen in a result of 16 bits. */
 #define ROUNDED(value) stand_in_from_half(stand_in_to_half(value))
     for (uint64_t k = 0; k < K; k++) {
@@ -184,25 +228,26 @@ API int cublasLtMatmul(void *handle, void *desc_, const void *alpha, const void 
     const Desc *desc = desc_;
     const Layout *a = a_, *b = b_, *c = c_, *d = d_;
     (void)stream;
-    if (!handle || !matches(desc, a, b, c, d) || C != D || workspace || workspace_size || *(const float *)alpha != 1 ||
-        *(const float *)beta != 0 || algorithm->data[0] != MAGIC)
+    if (!handle || !matches(desc, a, b, c, d) || C != (a->type == E4M3 ? NULL : D) || workspace ||
+        workspace_size || (a->type != E4M3 && *(const float *)alpha != 1) || *(const float *)beta != 0 || algorithm->data[0] != MAGIC)
         return BAD;
     const int order = (int)algorithm->data[1];
     if (order == refused)
         return UNSUPPORTED;
     products[order]++;
+    fp8_products += a->type == E4M3;
     stand_in_milliseconds += cost[order];
     const uint64_t columns = d->columns == 16384 ? 1 : d->columns; /* what is timed is not read */
     for (uint64_t j = 0; j < columns; j++)
         for (uint64_t i = 0; i < d->rows; i++) {
-            float y = dot(A, a, B, b, i, j, order);
+            float y = *(const float *)alpha * dot(A, a, desc->transposed, B, b, i, j, order);
             if (desc->epilogue & 4)
                 y += get(desc->bias, desc->bias_type, i);
             if (desc->epilogue & 32)
                 y = 0.5f * y * (1 + tanhf(0.7978845608f * (y + 0.044715f * y * y * y)));
             if (desc->epilogue & 2)
                 y = y > 0 ? y : 0;
-            ((uint16_t *)D)[j * (uint64_t)d->ld + i] = put(d->type, y);
+            put(D, d->type, j * (uint64_t)d->ld + i, d->type == E4M3 ? y * *desc->scale : y);
         }
     return OK;
 }

@@ -32,10 +32,14 @@ namespace of_attention {
 #include "attention.cu"
 }
 #undef KERNEL
+namespace of_fp8 { /* which includes kernels.cu for what it shares with it */
+#include "fp8.cu"
+}
 using namespace of_kernels;
 using namespace of_gated;
 using namespace of_heads;
 using namespace of_attention;
+using namespace of_fp8;
 
 /* ---- threads of a block ------------------------------------------------------------------------------------------- */
 
@@ -192,6 +196,8 @@ struct Kernel {
 static const Kernel kernels[] = {
     KERNEL(fastembed_rt_add_norm_float16),   KERNEL(fastembed_rt_add_norm_bfloat16),
     KERNEL(fastembed_rt_embed_norm_float16), KERNEL(fastembed_rt_embed_norm_bfloat16),
+    KERNEL(fastembed_rt_add_norm_fp8),       KERNEL(fastembed_rt_embed_norm_fp8),
+    KERNEL(fastembed_rt_quantize_fp8),
     KERNEL(fastembed_rt_mean_float16),       KERNEL(fastembed_rt_mean_bfloat16),
     KERNEL(fastembed_rt_sum_norm_float16),   KERNEL(fastembed_rt_sum_norm_bfloat16),
     KERNEL(fastembed_rt_gated_float16),      KERNEL(fastembed_rt_gated_bfloat16),

@@ -39,6 +39,16 @@ static inline unsigned __float_as_uint(float value) {
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+/* Of cuda_fp8.h: two numbers as e4m3, the first in the low byte. */
+extern "C" unsigned stand_in_to_e4m3(float value);
+struct float2 {
+    float x, y;
+};
+enum { __NV_SATFINITE, __NV_E4M3 };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline unsigned __nv_cvt_float2_to_fp8x2(float2 from, int, int) {
+    return stand_in_to_e4m3(from.x) | stand_in_to_e4m3(from.y) << 8;
+}
 static inline float __shfl_xor_sync(unsigned lanes, float value, int mask) { return shuffled(value, lanes, mask); }
 static inline void __syncthreads() { barrier(); }
 

@@ -222,7 +222,7 @@ def test_choices_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         cuda_operators.write(file, choices)
         assert cuda_operators.read(file) == choices
     content = file.read_bytes()
-    for spoilt in (content[:-1], content[1:], b"", b"\n" * 3, content.replace(b"algorithms 1", b"algorithms 2")):
+    for spoilt in (content[:-1], content[1:], b"", b"\n" * 3, content.replace(b"algorithms 2", b"algorithms 1")):
         file.write_bytes(spoilt)
         assert cuda_operators.read(file) == b""
     assert [entry.name for entry in file.parent.iterdir()] == ["x.algorithms"]

@@ -248,9 +248,9 @@ def test_a_later_process_takes_what_an_earlier_one_chose(stand_in: StandIn) -> N
     # One that no longer runs is chosen anew, and so is one of no sense.
     code = f"{learn}host.stand_in_refuse(2); print(taken(load()), host.stand_in_heuristics())"
     assert chosen(stand_in, code) == [str(FORWARD), "1"]
-    spoilt = said[0][:48] + "ff" * 64
+    spoilt = said[0][:64] + "ff" * 64
     code = f"cuda.learn(file, 0, bytes.fromhex('{spoilt}'))\nprint(taken(load()), len(cuda.choices(file, 0)))"
-    assert chosen(stand_in, code) == [str(FORWARD), "88"]
+    assert chosen(stand_in, code) == [str(FORWARD), "96"]
 
 
 def test_a_thread_without_a_device_leaves_the_choice_to_the_first_call(stand_in: StandIn) -> None:
@@ -431,7 +431,9 @@ def test_cards_are_told_by_their_capability(stand_in: StandIn) -> None:
     assert cuda.why_not_on(75, "bf16") == "bf16 wants compute capability 8.0, this card has 7.5"
     assert cuda.why_not_on(70, "fp16") == "fp16 wants compute capability 7.5, this card has 7.0"
     assert cuda.why_not_on(-1, "fp16") == "fp16 wants compute capability 7.5, the card tells none"
-    assert cuda.why_not_on(90, "fp32") == "they are for fp16 and bf16, not fp32"
+    assert cuda.why_not_on(90, "fp32") == "they are for fp16, bf16 and fp8, not fp32"
+    assert cuda.why_not_on(89, "fp8") is None
+    assert cuda.why_not_on(86, "fp8") == "fp8 wants compute capability 8.9, this card has 8.6"
 
 
 # The kernels' text
@@ -450,11 +452,16 @@ def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it(nam
     assert ptx.make(name) == ptx.output(name).read_text(encoding="ascii")
 
 
+def parameters(text: str) -> dict[str, list[str]]:
+    """Kinds of each kernel's parameters."""
+    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text))
+    return {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
+
+
 def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
     """By number and size, from the text that the driver reads."""
-    texts = {name: ptx.output(name).read_text(encoding="ascii") for name in ptx.SOURCES}
-    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", "".join(texts.values())))
-    sizes = {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
+    texts = {name: ptx.output(name).read_text(encoding="ascii") for name in ptx.SOURCES if name != "fp8"}
+    sizes = parameters("".join(texts.values()))
     for suffix in ("float16", "bfloat16"):
         assert sizes[f"fastembed_rt_add_norm_{suffix}"] == [*["u64"] * 7, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_embed_norm_{suffix}"] == [*["u64"] * 13, "u32", "f32", "u32"]
@@ -467,7 +474,17 @@ def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
         for head in (32, 64, 128):
             assert sizes[f"fastembed_rt_attention_{head}_{suffix}"] == [*["u64"] * 10, *["u32"] * 7]
     assert sizes["fastembed_rt_dense"] == [*["u64"] * 4, *["u32"] * 4]
-    assert len(entries) == 6 + 6 + 5 + 6
+    assert len(sizes) == 6 + 6 + 5 + 6
     assert texts["kernels"].count("ld.global.v4.u32") > 20, "rows are read eight numbers at a time"
     for instruction in ("mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async.cg"):
         assert instruction in texts["attention"]
+
+
+def test_kernels_for_fp8_do_too_and_round_by_the_instruction() -> None:
+    text = ptx.output("fp8").read_text(encoding="ascii")
+    assert parameters(text) == {
+        "fastembed_rt_add_norm_fp8": [*["u64"] * 10, "u32", "f32", "u32"],
+        "fastembed_rt_embed_norm_fp8": [*["u64"] * 16, "u32", "f32", "u32"],
+        "fastembed_rt_quantize_fp8": [*["u64"] * 5, "u32"],
+    }
+    assert text.count("cvt.rn.satfinite.e4m3x2.f32") == 12, "eight numbers in each"

@@ -7,6 +7,8 @@ al. 2023, arXiv:2309.01885). It starts from the nearest integers and every step 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,7 +39,22 @@ def second_moments(inputs: Floats, weights: Floats) -> tuple[Floats, Floats]:
 
 def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
     """(K, N) float and (N,) scales -> (K, N) integers in [-127, 127], for inputs of that covariance (K, K)."""
-    values = np.clip(np.rint(weight / scale), -127, 127).astype(np.float32)
+    integers: Integers = descended(weight, scale, covariance, to_integers).astype(np.int8)
+    return integers
+
+
+def to_integers(values: Floats) -> None:
+    """The nearest in [-127, 127], in place."""
+    np.rint(values, out=values)
+    np.minimum(np.maximum(values, -127, out=values), 127, out=values)
+
+
+def descended(
+    weight: Floats, scale: Floats | np.float32, covariance: Floats, nearest: Callable[[Floats], None]
+) -> Floats:
+    """The same for numbers of another kind, which `nearest` rounds to in place: (K, N), as floats."""
+    values: Floats = (weight / scale).astype(np.float32)
+    nearest(values)
     error = values * scale - weight
     inputs = len(weight)
     steps = np.diag(covariance)[:, None] * scale
@@ -51,8 +68,7 @@ def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
                 before = error[first:last].copy()
                 for k in range(first, last):
                     better = values[k] - slope[k - begin] / steps[k]
-                    np.rint(better, out=better)
-                    np.minimum(np.maximum(better, -127, out=better), 127, out=better)
+                    nearest(better)
                     moved = better - values[k]
                     count = int(np.count_nonzero(moved))
                     if count:
@@ -65,5 +81,4 @@ def rounded(weight: Floats, scale: Floats, covariance: Floats) -> Integers:
                     slope[last - begin :] += covariance[last:end, first:last] @ (error[first:last] - before)
         if changed <= STILL * values.size:
             break
-    integers: Integers = values.astype(np.int8)
-    return integers
+    return values

@@ -26,8 +26,8 @@ typedef struct {
     const char *(*version)(void);
 } OrtApiBase;
 
-enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT32_TYPE = 6, INT64_TYPE = 7, FLOAT16_TYPE = 10, BF16_TYPE = 16 };
-/* ONNXTensorElementDataType */
+enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT32_TYPE = 6, INT64_TYPE = 7, FLOAT16_TYPE = 10, BF16_TYPE = 16,
+       E4M3_TYPE = 17 }; /* ONNXTensorElementDataType */
 enum { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 enum { FAILED = 1, INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
 

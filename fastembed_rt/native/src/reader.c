@@ -59,7 +59,7 @@ void refuse(Reader *reader, const char *format, ...) {
 static const char *type_name(int type) {
     static const char *const names[] = {
         "of no type", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
-        "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
+        "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8e4m3fn",
     };
     return type >= 0 && (size_t)type < sizeof names / sizeof names[0] ? names[type] : "of another type";
 }

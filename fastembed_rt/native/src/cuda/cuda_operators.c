@@ -17,12 +17,19 @@
  * Unit       x (tokens, width)                                                -> y (tokens, width) float32, x / |x|
  * Dense      x, w (in_features, out_features), [bias], all float32            -> y = activation(x w + bias) float32
  *
- * each but Dense as <name>Float16 and <name>BFloat16, the type of everything that names none. Attributes say what is
- * there: in_features, out_features, activation ("", "gelu_tanh", "relu"; of Gated and Dense also "gelu", "silu", "sigmoid",
- * "tanh"), bias of Linear and Dense; heads, key_heads, size, query_at, key_at, value_at (the first column of each), before,
- * after (how far a token sees; -1: all), seen, bias of Attention; times of WordWeights; width, epsilon, rms, beta, bias,
- * positions, types, norm of the others. Widths are multiples of 8, but Dense's. What a row, or a text, becomes does not
- * depend on what lies beside it.
+ * and with e4m3 numbers of 8 bits, each scaled so that products read them as they are:
+ *
+ * Fp8Linear     x (tokens, inputs) e4m3, w (outputs, inputs) e4m3, [bias (outputs)]      -> y = act(scale x w' + bias)
+ * Fp8LinearFp8  the same and out_scale (1) float32              -> e4m3 of y out_scale; what is beyond 448 becomes 448
+ * Fp8AddNorm, Fp8EmbedNorm  inputs of the others, weights, shifts (width)  -> y; e4m3 of it with those for gamma and beta
+ * Fp8Quantize   x, weights, shifts (width)                                               -> e4m3 of x weights + shifts
+ *
+ * Those without Fp8, but for Dense, are there as <name>Float16 and <name>BFloat16, the type of everything that names none;
+ * it is float16 in those with Fp8. Attributes say what is there: in_features, out_features, activation ("", "gelu_tanh",
+ * "relu"; of Gated and Dense also "gelu", "silu", "sigmoid", "tanh"), bias of Linear and Dense; scale of Linear with Fp8;
+ * heads, key_heads, size, query_at, key_at, value_at (the first column of each), before, after (how far a token sees;
+ * -1: all), seen, bias of Attention; times of WordWeights; width, epsilon, rms, beta, bias, positions, types, norm of the
+ * others. Widths are multiples of 8, but Dense's. What a row, or a text, becomes does not depend on what lies beside it.
  */
 #include <float.h>
 #include <pthread.h>
@@ -52,7 +59,7 @@ typedef struct {
     DeviceKernel which;
     int64_t width, outputs, heads, key_heads, size, before, after, at[3];
     int activation, times, added, has_skip, has_norm, has_seen;
-    int has_beta, has_bias, has_positions, has_types, rms;
+    int has_beta, has_bias, has_positions, has_types, rms, fp8; /* fp8: weights and shifts, a second result */
     float epsilon;
     pthread_mutex_t lock;
     int ready;
@@ -123,23 +130,43 @@ static int64_t read_width(Reader *reader, const char *name, int64_t most) {
     return reader->error ? 0 : found;
 }
 
-static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+static OrtStatus *create_product_of(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, int32_t type,
+                                    int32_t result, void **out) {
     static const char *const names[] = {"", "gelu_tanh", "relu"};
     static const int epilogues[] = {0, LT_EPILOGUE_GELU, LT_EPILOGUE_RELU};
     Reader reader = {.info = info, .next = 2};
     Kernel *kernel = begin(op, api, &reader);
     Shape shape = {.inputs = read_width(&reader, "in_features", MOST_INPUTS),
                    .outputs = read_width(&reader, "out_features", MOST_OUTPUTS)};
+    if (!reader.error && type == LT_R_8F_E4M3 && (shape.inputs % FP8_MULTIPLE || shape.outputs % FP8_MULTIPLE))
+        refuse(&reader, "FP8 products have multiples of %d inputs and outputs, not %lld and %lld", FP8_MULTIPLE,
+               (long long)shape.inputs, (long long)shape.outputs);
     const size_t activation = read_choice(&reader, "activation", names, sizeof names / sizeof names[0]);
     if (!reader.error) {
         kernel->has_bias = read_flag(&reader, "bias");
         reader.next += (size_t)kernel->has_bias;
-        shape.type = kernel->number == FLOAT16 ? LT_R_16F : LT_R_16BF;
+        reader.next += result == LT_R_8F_E4M3; /* out_scale */
+        kernel->product.alpha = type == LT_R_8F_E4M3 ? read_real(&reader, "scale", FLT_MIN, FLT_MAX) : 1.0f;
+        shape.type = type;
+        shape.out = result;
         shape.epilogue = epilogues[activation] | (kernel->has_bias ? LT_EPILOGUE_BIAS : 0);
         shape.epilogue = shape.epilogue ? shape.epilogue : LT_EPILOGUE_NONE;
         kernel->shape = shape;
     }
     return end(kernel, &reader, out);
+}
+
+static OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    const int32_t type = ((const Operator *)op)->number == FLOAT16 ? LT_R_16F : LT_R_16BF;
+    return create_product_of(op, api, info, type, type, out);
+}
+
+static OrtStatus *create_fp8_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_product_of(op, api, info, LT_R_8F_E4M3, LT_R_16F, out);
+}
+
+static OrtStatus *create_fp8_linear_fp8(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_product_of(op, api, info, LT_R_8F_E4M3, LT_R_8F_E4M3, out);
 }
 
 static void read_norm(Kernel *kernel, Reader *reader) {
@@ -155,29 +182,59 @@ static void read_norm(Kernel *kernel, Reader *reader) {
     reader->next += 1 + (size_t)beta;
 }
 
-static OrtStatus *create_add_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+static OrtStatus *create_an_add_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, int fp8,
+                                     void **out) {
     Reader reader = {.info = info, .next = 2};
     Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         read_norm(kernel, &reader);
     if (!reader.error) {
-        kernel->which = ADD_NORM;
+        kernel->which = fp8 ? ADD_NORM_FP8 : ADD_NORM;
+        kernel->fp8 = fp8;
         kernel->has_bias = read_flag(&reader, "bias");
-        reader.next += (size_t)kernel->has_bias;
+        reader.next += (size_t)(kernel->has_bias + 2 * fp8);
     }
     return end(kernel, &reader, out);
 }
 
-static OrtStatus *create_embed_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+static OrtStatus *create_an_embed_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, int fp8,
+                                       void **out) {
     Reader reader = {.info = info, .next = 2};
     Kernel *kernel = begin(op, api, &reader);
     if (!reader.error)
         read_norm(kernel, &reader);
     if (!reader.error) {
-        kernel->which = EMBED_NORM;
+        kernel->which = fp8 ? EMBED_NORM_FP8 : EMBED_NORM;
+        kernel->fp8 = fp8;
         kernel->has_positions = read_flag(&reader, "positions");
         kernel->has_types = read_flag(&reader, "types");
-        reader.next += 2 * (size_t)(kernel->has_positions + kernel->has_types);
+        reader.next += 2 * (size_t)(kernel->has_positions + kernel->has_types + fp8);
+    }
+    return end(kernel, &reader, out);
+}
+
+static OrtStatus *create_add_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_an_add_norm(op, api, info, 0, out);
+}
+
+static OrtStatus *create_embed_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_an_embed_norm(op, api, info, 0, out);
+}
+
+static OrtStatus *create_fp8_add_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_an_add_norm(op, api, info, 1, out);
+}
+
+static OrtStatus *create_fp8_embed_norm(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return create_an_embed_norm(op, api, info, 1, out);
+}
+
+static OrtStatus *create_fp8_quantize(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    Reader reader = {.info = info, .next = 3};
+    Kernel *kernel = begin(op, api, &reader);
+    if (!reader.error) {
+        kernel->which = QUANTIZE_FP8;
+        kernel->width = read_width(&reader, "width", MOST_INPUTS);
     }
     return end(kernel, &reader, out);
 }
@@ -201,6 +258,7 @@ typedef struct {
     size_t next;
     OrtStatus *error;
     void *stream;
+    size_t outputs; /* that have been asked for */
 } Call;
 
 static Call begin_call(void *self, OrtKernelContext *context) {
@@ -232,6 +290,14 @@ static const void *row(Call *call, const char *name, int there, int64_t width) {
     return found;
 }
 
+/* One float, which products read on the device. */
+static const void *scalar(Call *call, const char *name) {
+    const void *found = input(call, name, FLOAT_TYPE, 1, 1, 1).data;
+    if (!call->error && (uintptr_t)found % ALIGNED)
+        call->error = refusal(&call->kernel->node, "%s does not lie at a multiple of %d bytes", name, ALIGNED);
+    return found;
+}
+
 static void *output_at(Call *call, size_t index, size_t rows, int64_t columns) {
     const int64_t dims[2] = {(int64_t)rows, columns};
     const Node *node = &call->kernel->node;
@@ -249,20 +315,22 @@ static void *output_at(Call *call, size_t index, size_t rows, int64_t columns) {
     return data;
 }
 
-static void *output(Call *call, size_t rows, int64_t columns) { return output_at(call, 0, rows, columns); }
+/* The next one. */
+static void *output(Call *call, size_t rows, int64_t columns) { return output_at(call, call->outputs++, rows, columns); }
 
 static OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     Call call = begin_call(self, context);
     Kernel *kernel = self;
-    const int type = element[kernel->number];
     const Shape *shape = &kernel->shape;
+    const int fp8 = shape->type == LT_R_8F_E4M3, type = fp8 ? E4M3_TYPE : element[kernel->number];
     Tensor x = input(&call, "x", type, 2, ANY, shape->inputs);
-    Tensor w = input(&call, "w", type, 2, shape->inputs, shape->outputs);
+    Tensor w = input(&call, "w", type, 2, fp8 ? shape->outputs : shape->inputs, fp8 ? shape->inputs : shape->outputs);
     const void *bias = row(&call, "bias", kernel->has_bias, shape->outputs);
+    const void *scale = shape->out == LT_R_8F_E4M3 ? scalar(&call, "out_scale") : NULL;
     void *y = output(&call, x.rows, shape->outputs);
     if (call.error || !x.rows)
         return call.error;
-    return run_product(&kernel->node, &kernel->product, x.data, w.data, bias, y, (int64_t)x.rows, call.stream);
+    return run_product(&kernel->node, &kernel->product, x.data, w.data, bias, scale, y, (int64_t)x.rows, call.stream);
 }
 
 static OrtStatus *run_add_norm(void *self, OrtKernelContext *context) {
@@ -274,13 +342,17 @@ static OrtStatus *run_add_norm(void *self, OrtKernelContext *context) {
     Tensor skip = input(&call, "skip", type, 2, (int64_t)x.rows, width);
     const void *gamma = row(&call, "gamma", 1, width), *beta = row(&call, "beta", kernel->has_beta, width);
     const void *bias = row(&call, "bias", kernel->has_bias, width);
-    void *y = output(&call, x.rows, width);
+    const void *weights = row(&call, "weights", kernel->fp8, width), *shifts = row(&call, "shifts", kernel->fp8, width);
+    void *y = output(&call, x.rows, width), *bytes = kernel->fp8 ? output(&call, x.rows, width) : NULL;
     if (call.error || !x.rows)
         return call.error;
     long long rows = (long long)x.rows;
     int vectors = (int)(width / VECTOR);
-    void *arguments[] = {&x.data, &skip.data, &bias,    &gamma,           &beta,
-                         &y,      &rows,      &vectors, &kernel->epsilon, &kernel->rms};
+    void *of_both[] = {&x.data, &skip.data, &bias, &gamma,   &beta,            &weights,    &shifts,
+                       &y,      &bytes,     &rows, &vectors, &kernel->epsilon, &kernel->rms};
+    void *of_one[] = {&x.data, &skip.data, &bias,    &gamma,           &beta,
+                      &y,      &rows,      &vectors, &kernel->epsilon, &kernel->rms};
+    void **arguments = kernel->fp8 ? of_both : of_one;
     return launch_rows(&kernel->node, kernel->function, x.rows, (size_t)width, call.stream, arguments);
 }
 
@@ -299,18 +371,38 @@ static OrtStatus *run_embed_norm(void *self, OrtKernelContext *context) {
         table[k] = input(&call, names[k][1], type, 2, ANY, width);
     }
     const void *gamma = row(&call, "gamma", 1, width), *beta = row(&call, "beta", kernel->has_beta, width);
+    const void *weights = row(&call, "weights", kernel->fp8, width), *shifts = row(&call, "shifts", kernel->fp8, width);
     void *y = output(&call, index[0].columns, width);
+    void *bytes = kernel->fp8 ? output(&call, index[0].columns, width) : NULL;
     if (call.error || !index[0].columns)
         return call.error;
     long long rows = (long long)index[0].columns, in_table[3];
     for (int k = 0; k < 3; k++)
         in_table[k] = (long long)table[k].rows;
     int vectors = (int)(width / VECTOR);
-    void *arguments[] = {&index[0].data, &table[0].data, &in_table[0], &index[1].data, &table[1].data,
-                         &in_table[1],   &index[2].data, &table[2].data, &in_table[2], &gamma,
-                         &beta,          &y,             &rows,          &vectors,     &kernel->epsilon,
-                         &kernel->rms};
+    void *of_one[] = {&index[0].data, &table[0].data, &in_table[0], &index[1].data, &table[1].data,   &in_table[1],
+                      &index[2].data, &table[2].data, &in_table[2], &gamma,         &beta,            &y,
+                      &rows,          &vectors,       &kernel->epsilon, &kernel->rms};
+    void *of_both[] = {&index[0].data, &table[0].data, &in_table[0], &index[1].data, &table[1].data,
+                       &in_table[1],   &index[2].data, &table[2].data, &in_table[2], &gamma,
+                       &beta,          &weights,       &shifts,        &y,           &bytes,
+                       &rows,          &vectors,       &kernel->epsilon, &kernel->rms};
+    void **arguments = kernel->fp8 ? of_both : of_one;
     return launch_rows(&kernel->node, kernel->function, (size_t)rows, (size_t)width, call.stream, arguments);
+}
+
+static OrtStatus *run_fp8_quantize(void *self, OrtKernelContext *context) {
+    Call call = begin_call(self, context);
+    Kernel *kernel = self;
+    Tensor x = input(&call, "x", FLOAT16_TYPE, 2, ANY, kernel->width);
+    const void *weights = row(&call, "weights", 1, kernel->width), *shifts = row(&call, "shifts", 1, kernel->width);
+    void *y = output(&call, x.rows, kernel->width);
+    if (call.error || !x.rows)
+        return call.error;
+    long long rows = (long long)x.rows;
+    int vectors = (int)(kernel->width / VECTOR);
+    void *arguments[] = {&x.data, &weights, &shifts, &y, &rows, &vectors};
+    return launch_rows(&kernel->node, kernel->function, x.rows, 0, call.stream, arguments);
 }
 
 static OrtStatus *run_mean(void *self, OrtKernelContext *context) {
@@ -343,6 +435,8 @@ static const char *provider(const OrtCustomOp *op) {
 static int any_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return ANY_TYPE; }
 static int own_type(const OrtCustomOp *op, size_t index) { (void)index; return element[((const Operator *)op)->number]; }
 static int float_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return FLOAT_TYPE; }
+static int e4m3_type(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return E4M3_TYPE; }
+static int e4m3_second(const OrtCustomOp *op, size_t index) { (void)op; return index ? E4M3_TYPE : FLOAT16_TYPE; }
 static size_t one(const OrtCustomOp *op) { (void)op; return 1; }
 static size_t two(const OrtCustomOp *op) { (void)op; return 2; }
 static int variadic(const OrtCustomOp *op, size_t index) { (void)op; (void)index; return VARIADIC; }
@@ -381,6 +475,11 @@ static const Operator operators[] = {
     BOTH("WordWeights", float_type, create_word_weights, run_word_weights),
     BOTH("Unit", float_type, create_unit, run_unit),
     OPERATOR("Dense", FLOAT16, float_type, one, create_dense, run_dense),
+    OPERATOR("Fp8Linear", FLOAT16, own_type, one, create_fp8_linear, run_linear),
+    OPERATOR("Fp8LinearFp8", FLOAT16, e4m3_type, one, create_fp8_linear_fp8, run_linear),
+    OPERATOR("Fp8AddNorm", FLOAT16, e4m3_second, two, create_fp8_add_norm, run_add_norm),
+    OPERATOR("Fp8EmbedNorm", FLOAT16, e4m3_second, two, create_fp8_embed_norm, run_embed_norm),
+    OPERATOR("Fp8Quantize", FLOAT16, e4m3_type, one, create_fp8_quantize, run_fp8_quantize),
 };
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {

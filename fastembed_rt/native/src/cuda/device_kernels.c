@@ -4,19 +4,20 @@
 
 /* Made by build.py of the .ptx files: each has the text of one. */
 #include "attention_ptx.h"
+#include "fp8_ptx.h"
 #include "gated_ptx.h"
 #include "heads_ptx.h"
 #include "kernels_ptx.h"
 #include "nvidia.h"
 
 enum { WARP = 32, MOST_WARPS = 4, SHARED = 48 << 10, SIDE = 8, DEEP = 32, MOST_BLOCKS = 0x7fffffff, MOST_DOWN = 65535 };
-enum { OF_KERNELS, OF_GATED, OF_HEADS, OF_ATTENTION, FILES };
+enum { OF_KERNELS, OF_GATED, OF_HEADS, OF_ATTENTION, OF_FP8, FILES };
 
-static const char *const texts_of[FILES] = {kernels_ptx, gated_ptx, heads_ptx, attention_ptx};
+static const char *const texts_of[FILES] = {kernels_ptx, gated_ptx, heads_ptx, attention_ptx, fp8_ptx};
 #define BOTH(name) {"fastembed_rt_" name "_float16", "fastembed_rt_" name "_bfloat16"}
 static const struct {
     int file;
-    const char *names[NUMBERS];
+    const char *names[NUMBERS]; /* with FP8 beside them, states are float16 */
 } kernels[KERNELS] = {
     [ADD_NORM] = {OF_KERNELS, BOTH("add_norm")},
     [EMBED_NORM] = {OF_KERNELS, BOTH("embed_norm")},
@@ -30,6 +31,9 @@ static const struct {
     [ATTENTION_32] = {OF_ATTENTION, BOTH("attention_32")},
     [ATTENTION_64] = {OF_ATTENTION, BOTH("attention_64")},
     [ATTENTION_128] = {OF_ATTENTION, BOTH("attention_128")},
+    [ADD_NORM_FP8] = {OF_FP8, {"fastembed_rt_add_norm_fp8"}},
+    [EMBED_NORM_FP8] = {OF_FP8, {"fastembed_rt_embed_norm_fp8"}},
+    [QUANTIZE_FP8] = {OF_FP8, {"fastembed_rt_quantize_fp8"}},
 };
 
 OrtStatus *load_kernel(const Node *node, DeviceKernel kernel, Number number, void **out) {

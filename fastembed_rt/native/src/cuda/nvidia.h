@@ -19,9 +19,11 @@ typedef struct {                                  /* cublasLtMatmulHeuristicResu
 } LtResult;
 _Static_assert(sizeof(LtResult) == 96, "as in cublasLt.h");
 
-enum { LT_R_32F = 0, LT_R_16F = 2, LT_R_16BF = 14 }; /* cudaDataType_t */
+enum { LT_R_32F = 0, LT_R_16F = 2, LT_R_16BF = 14, LT_R_8F_E4M3 = 28 }; /* cudaDataType_t */
 enum { LT_COMPUTE_32F = 68 };                        /* cublasComputeType_t */
-enum { LT_DESC_EPILOGUE = 7, LT_DESC_BIAS_POINTER = 8, LT_DESC_BIAS_DATA_TYPE = 26 };
+enum { LT_DESC_TRANSPOSE_A = 3, LT_DESC_EPILOGUE = 7, LT_DESC_BIAS_POINTER = 8, LT_DESC_D_SCALE_POINTER = 20,
+       LT_DESC_FAST_ACCUMULATION = 25, LT_DESC_BIAS_DATA_TYPE = 26 };
+enum { LT_TRANSPOSED = 1 };                          /* cublasOperation_t */
 enum { LT_EPILOGUE_NONE = 1, LT_EPILOGUE_RELU = 2, LT_EPILOGUE_BIAS = 4, LT_EPILOGUE_GELU = 32 }; /* BIAS and one: | */
 enum { LT_PREF_WORKSPACE = 1, LT_PREF_REDUCTIONS = 3, LT_PREF_ALIGNMENT = 5 /* of A; B, C, D behind it */ };
 enum { LT_ALGORITHM_SPLIT_K = 2 };

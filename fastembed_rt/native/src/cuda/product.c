@@ -8,7 +8,7 @@
 
 enum { KNOWN = 1024, TURNS = 3, TIMES = 8, PATTERN = 1 << 20 };
 static const float NEAR = 0.97f; /* an algorithm that is not 3 % faster is not preferred: clocks differ from run to run */
-static const float ONE = 1.0f, ZERO = 0.0f;
+static const float ZERO = 0.0f;
 
 /* ---- what is known already ---------------------------------------------------------------------------------------- */
 
@@ -70,15 +70,20 @@ EXPORTED void fastembed_rt_cuda_learn(int device, const unsigned char *choices, 
 
 /* What a choice is made with: layouts for ROWS rows and, where there is memory for it, numbers to compute with. */
 typedef struct {
-    void *x, *y;      /* layouts */
+    void *x, *c, *y;  /* layouts */
     uint64_t memory;  /* x, w, bias, y one after the other; 0: none */
     uint64_t at[4];
     void *stream, *from, *to;
 } Trial;
 
+static int is_fp8(const Shape *shape) { return shape->type == LT_R_8F_E4M3; }
+static size_t bytes_of(int32_t type) { return type == LT_R_8F_E4M3 ? 1 : 2; }
+/* Of c, of which FP8 results take none of their own type. */
+static int32_t of_c(const Shape *shape) { return is_fp8(shape) ? LT_R_16F : shape->out; }
 static size_t rounded(size_t size) { return (size + 255) / 256 * 256; }
 
-/* Random numbers between 0.5 and 2: those that are all alike would draw less power, and run at other clocks. */
+/* Random numbers between 0.5 and 2: those that are all alike would draw less power, and run at other clocks. Two of FP8
+ * are one of float16 as well, which is what their bias is. */
 static int fill(uint64_t to, size_t size, int type, void *stream) {
     uint16_t *pattern = malloc(PATTERN);
     if (!pattern)
@@ -87,8 +92,9 @@ static int fill(uint64_t to, size_t size, int type, void *stream) {
     for (size_t k = 0; k < PATTERN / sizeof *pattern; k++) {
         state = state * 1664525u + 1013904223u;
         uint32_t high = state >> 16;
-        pattern[k] = (uint16_t)(type == LT_R_16F ? (0x3800u + (high & 0x7ffu)) | (high & 0x8000u)
-                                                 : (0x3f00u + (high & 0xffu)) | (high & 0x8000u));
+        pattern[k] = (uint16_t)(type == LT_R_16F    ? (0x3800u + (high & 0x7ffu)) | (high & 0x8000u)
+                                : type == LT_R_16BF ? (0x3f00u + (high & 0xffu)) | (high & 0x8000u)
+                                                    : (0x3030u + (high & 0x0f0fu)) | (high & 0x8080u));
     }
     int failed = 0;
     for (size_t done = 0; !failed && done < size; done += PATTERN)
@@ -102,7 +108,8 @@ static int fill(uint64_t to, size_t size, int type, void *stream) {
 static int prepare(Trial *trial, const Shape *shape) {
     const Driver *cuda = driver();
     const size_t K = (size_t)shape->inputs, N = (size_t)shape->outputs;
-    const size_t sizes[4] = {rounded(2 * ROWS * K), rounded(2 * K * N), rounded(2 * N), rounded(2 * ROWS * N)};
+    const size_t sizes[4] = {rounded(bytes_of(shape->type) * ROWS * K), rounded(bytes_of(shape->type) * K * N),
+                             rounded(2 * N), rounded(bytes_of(shape->out) * ROWS * N)};
     if (cuda->stream_create(&trial->stream, CU_NON_BLOCKING) || cuda->event_create(&trial->from, 0) ||
         cuda->event_create(&trial->to, 0) ||
         cuda->allocate(&trial->memory, sizes[0] + sizes[1] + sizes[2] + sizes[3]))
@@ -129,6 +136,13 @@ static void clear(Trial *trial) {
 
 static void *address(uint64_t from) { return (void *)(uintptr_t)from; }
 
+/* y = act(alpha x w + bias); there is no c to be added, but its layout: FP8 products take no pointer to one either. */
+static int multiply(const Product *product, const void *x, void *of_x, const void *w, void *of_c, void *y, void *of_y,
+                    const LtAlgorithm *algorithm, void *stream) {
+    return cublaslt()->matmul(product->handle, product->desc, &product->alpha, w, product->weight, x, of_x, &ZERO,
+                              is_fp8(&product->shape) ? NULL : y, of_c, y, of_y, algorithm, NULL, 0, stream);
+}
+
 /* Milliseconds of TIMES products with an algorithm, the least of TURNS; negative where it does not run. */
 static float timed(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
     const Driver *cuda = driver();
@@ -137,9 +151,8 @@ static float timed(const Product *product, const Trial *trial, const LtAlgorithm
         float took = 0.0f;
         int failed = cuda->event_record(trial->from, trial->stream);
         for (int k = 0; !failed && k < TIMES; k++)
-            failed = cublaslt()->matmul(product->handle, product->desc, &ONE, address(trial->at[1]), product->weight,
-                                        address(trial->at[0]), trial->x, &ZERO, address(trial->at[3]), trial->y,
-                                        address(trial->at[3]), trial->y, algorithm, NULL, 0, trial->stream);
+            failed = multiply(product, address(trial->at[0]), trial->x, address(trial->at[1]), trial->c,
+                              address(trial->at[3]), trial->y, algorithm, trial->stream);
         if (failed || cuda->event_record(trial->to, trial->stream) || cuda->event_wait(trial->to) ||
             cuda->event_elapsed(&took, trial->from, trial->to))
             return -1.0f;
@@ -167,7 +180,7 @@ static int candidates(const Product *product, const Trial *trial, LtResult *resu
                  lt->pref_set(pref, LT_PREF_REDUCTIONS, &reductions, sizeof reductions);
     for (int k = 0; !failed && k < 4; k++)
         failed = lt->pref_set(pref, LT_PREF_ALIGNMENT + k, &aligned, sizeof aligned);
-    failed = failed || lt->heuristic(product->handle, product->desc, product->weight, trial->x, trial->y, trial->y, pref,
+    failed = failed || lt->heuristic(product->handle, product->desc, product->weight, trial->x, trial->c, trial->y, pref,
                                      CANDIDATES, results, &found);
     if (pref)
         lt->pref_destroy(pref);
@@ -181,9 +194,11 @@ static int candidates(const Product *product, const Trial *trial, LtResult *resu
 static int choose(Product *product, Trial *trial) {
     LtResult results[CANDIDATES] = {0};
     const int timing = prepare(trial, &product->shape);
-    const void *bias = address(trial->at[2]);
-    if (timing && product->shape.epilogue & LT_EPILOGUE_BIAS &&
-        cublaslt()->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))
+    const void *bias = address(trial->at[2]); /* some numbers; and one of them for the scale */
+    if (timing && ((product->shape.epilogue & LT_EPILOGUE_BIAS &&
+                    cublaslt()->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias)) ||
+                   (product->shape.out == LT_R_8F_E4M3 &&
+                    cublaslt()->desc_set(product->desc, LT_DESC_D_SCALE_POINTER, &bias, sizeof bias))))
         return 0;
     const int count = candidates(product, trial, results);
     int best = 0;
@@ -202,26 +217,43 @@ static int choose(Product *product, Trial *trial) {
 /* Whether an algorithm of an earlier process runs here. */
 static int runs(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
     LtResult result = {0};
-    return !cublaslt()->check(product->handle, product->desc, product->weight, trial->x, trial->y, trial->y, algorithm,
+    return !cublaslt()->check(product->handle, product->desc, product->weight, trial->x, trial->c, trial->y, algorithm,
                               &result) &&
            !result.state && !result.workspace;
 }
 
-static int make(Product *product, Trial *trial) {
+/* The layout of `rows` rows of numbers, for which cuBLASLt has columns. */
+static int lay_out(void **out, int32_t type, int64_t numbers, int64_t rows) {
+    return cublaslt()->layout_create(out, type, (uint64_t)numbers, (uint64_t)rows, numbers);
+}
+
+static int describe(Product *product) {
     const Lt *lt = cublaslt();
     const Shape *shape = &product->shape;
-    const int32_t type = shape->type;
+    const int32_t of_bias = is_fp8(shape) ? LT_R_16F : shape->type, transposed = LT_TRANSPOSED;
     const uint32_t epilogue = (uint32_t)shape->epilogue;
-    const void *bias = (const void *)(uintptr_t)256; /* some address: it is not read before a product runs */
-    /* In rows, y = x w; cuBLASLt has columns: y' = w' x'. */
-    if (lt->desc_create(&product->desc, LT_COMPUTE_32F, LT_R_32F) ||
-        lt->desc_set(product->desc, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue) ||
-        (shape->epilogue & LT_EPILOGUE_BIAS &&
-         (lt->desc_set(product->desc, LT_DESC_BIAS_DATA_TYPE, &type, sizeof type) ||
-          lt->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))) ||
-        lt->layout_create(&product->weight, type, (uint64_t)shape->outputs, (uint64_t)shape->inputs, shape->outputs) ||
-        lt->layout_create(&trial->x, type, (uint64_t)shape->inputs, ROWS, shape->inputs) ||
-        lt->layout_create(&trial->y, type, (uint64_t)shape->outputs, ROWS, shape->outputs))
+    const void *somewhere = (const void *)(uintptr_t)256; /* nothing is read before a product runs */
+    const int8_t fast = 1; /* sums of FP8 products in the tensor cores alone: their 14 bits are more than the inputs' 4 */
+    return lt->desc_create(&product->desc, LT_COMPUTE_32F, LT_R_32F) ||
+           lt->desc_set(product->desc, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue) ||
+           (shape->epilogue & LT_EPILOGUE_BIAS &&
+            (lt->desc_set(product->desc, LT_DESC_BIAS_DATA_TYPE, &of_bias, sizeof of_bias) ||
+             lt->desc_set(product->desc, LT_DESC_BIAS_POINTER, &somewhere, sizeof somewhere))) ||
+           (is_fp8(shape) &&
+            (lt->desc_set(product->desc, LT_DESC_TRANSPOSE_A, &transposed, sizeof transposed) ||
+             lt->desc_set(product->desc, LT_DESC_FAST_ACCUMULATION, &fast, sizeof fast))) ||
+           (shape->out == LT_R_8F_E4M3 &&
+            lt->desc_set(product->desc, LT_DESC_D_SCALE_POINTER, &somewhere, sizeof somewhere));
+}
+
+/* In rows, y = x w; cuBLASLt has columns: y' = w' x'. */
+static int make(Product *product, Trial *trial) {
+    const Shape *shape = &product->shape;
+    const int64_t K = shape->inputs, N = shape->outputs;
+    if (describe(product) ||
+        (is_fp8(shape) ? lay_out(&product->weight, shape->type, K, N) : lay_out(&product->weight, shape->type, N, K)) ||
+        lay_out(&trial->x, shape->type, K, ROWS) || lay_out(&trial->y, shape->out, N, ROWS) ||
+        lay_out(&trial->c, of_c(shape), N, ROWS))
         return 0;
     return 1;
 }
@@ -257,14 +289,16 @@ OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
         driver()->capture_mode(&mode);
     if (trial.x)
         cublaslt()->layout_destroy(trial.x);
+    if (trial.c)
+        cublaslt()->layout_destroy(trial.c);
     if (trial.y)
         cublaslt()->layout_destroy(trial.y);
     if (found)
         return NULL;
     destroy_product(out);
-    return refusal(node, "cuBLASLt %zu has no product of %lld inputs and %lld outputs in type %d, epilogue %d, for this "
-                         "device", cublaslt()->version(), (long long)shape.inputs, (long long)shape.outputs,
-                   (int)shape.type, (int)shape.epilogue);
+    return refusal(node, "cuBLASLt %zu has no product of %lld inputs and %lld outputs from type %d to %d, epilogue %d, "
+                         "for this device", cublaslt()->version(), (long long)shape.inputs, (long long)shape.outputs,
+                   (int)shape.type, (int)shape.out, (int)shape.epilogue);
 }
 
 void destroy_product(Product *product) {
@@ -275,44 +309,50 @@ void destroy_product(Product *product) {
     product->desc = product->weight = NULL;
 }
 
-/* Tells desc where the bias lies; once, since calls side by side read it. */
-static OrtStatus *take_bias(const Node *node, Product *product, const void *bias) {
+/* Tells desc where a constant lies, if it does not know; once, since calls side by side read it. */
+static OrtStatus *take(const Node *node, Product *product, const char *name, int attribute, const void **known,
+                       const void *given) {
     static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
     OrtStatus *error = NULL;
-    if (__atomic_load_n(&product->bias, __ATOMIC_ACQUIRE) == bias)
+    if (!given || __atomic_load_n(known, __ATOMIC_ACQUIRE) == given)
         return NULL;
     pthread_mutex_lock(&taking);
-    if (product->bias == bias)
+    if (*known == given)
         ; /* another call was first */
-    else if (product->bias)
-        error = refusal(node, "the bias lies elsewhere than in the call before, and has to be a constant");
-    else if (cublaslt()->desc_set(product->desc, LT_DESC_BIAS_POINTER, &bias, sizeof bias))
-        error = refusal(node, "cuBLASLt does not take the bias");
+    else if (*known)
+        error = refusal(node, "the %s lies elsewhere than in the call before, and has to be a constant", name);
+    else if (cublaslt()->desc_set(product->desc, attribute, &given, sizeof given))
+        error = refusal(node, "cuBLASLt does not take the %s", name);
     else
-        __atomic_store_n(&product->bias, bias, __ATOMIC_RELEASE);
+        __atomic_store_n(known, given, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&taking);
     return error;
 }
 
-OrtStatus *run_product(const Node *node, Product *product, const void *x, const void *w, const void *bias, void *y,
-                       int64_t rows, void *stream) {
+OrtStatus *run_product(const Node *node, Product *product, const void *x, const void *w, const void *bias,
+                       const void *scale, void *y, int64_t rows, void *stream) {
     const Lt *lt = cublaslt();
     const Shape *shape = &product->shape;
-    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)bias | (uintptr_t)y) % ALIGNED)
+    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)bias | (uintptr_t)scale | (uintptr_t)y) % ALIGNED)
         return refusal(node, "a tensor does not lie at a multiple of %d bytes", ALIGNED);
-    OrtStatus *error = bias ? take_bias(node, product, bias) : NULL;
+    OrtStatus *error = take(node, product, "bias", LT_DESC_BIAS_POINTER, &product->bias, bias);
+    if (!error)
+        error = take(node, product, "scale", LT_DESC_D_SCALE_POINTER, &product->scale, scale);
     if (error)
         return error;
-    void *in = NULL, *out = NULL;
-    int status = lt->layout_create(&in, shape->type, (uint64_t)shape->inputs, (uint64_t)rows, shape->inputs);
+    void *in = NULL, *out = NULL, *c = NULL;
+    int status = lay_out(&in, shape->type, shape->inputs, rows);
     if (!status)
-        status = lt->layout_create(&out, shape->type, (uint64_t)shape->outputs, (uint64_t)rows, shape->outputs);
+        status = lay_out(&out, shape->out, shape->outputs, rows);
+    if (!status && of_c(shape) != shape->out)
+        status = lay_out(&c, of_c(shape), shape->outputs, rows);
     if (!status)
-        status = lt->matmul(product->handle, product->desc, &ONE, w, product->weight, x, in, &ZERO, y, out, y, out,
-                            &product->algorithm, NULL, 0, stream);
+        status = multiply(product, x, in, w, c ? c : out, y, out, &product->algorithm, stream);
     if (in)
         lt->layout_destroy(in);
     if (out)
         lt->layout_destroy(out);
+    if (c)
+        lt->layout_destroy(c);
     return status ? refusal(node, "cuBLASLt fails with status %d for %lld rows", status, (long long)rows) : NULL;
 }
