@@ -192,7 +192,15 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
     parser = cli.build_parser()
     choices = next(action for action in parser._actions if action.dest == "command").choices or {}
     known = {option for command in dict(choices).values() for option in command._option_string_actions}
-    others = {"--dry-run", "--cpus", "--texts", "--dynamic", "--measure", "--quick"}  # of other programs
+    others = {
+        "--dry-run",
+        "--cpus",
+        "--texts",
+        "--dynamic",
+        "--measure",
+        "--quick",
+        "--contenders",
+    }  # of other programs
     for page, text in CONTENTS.items():
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
         for code in re.findall(r"`([^`\n]+)`", prose):

