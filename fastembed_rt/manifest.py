@@ -65,7 +65,7 @@ class TokenGraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One graph: made for a target in a precision (fp32, fp16, bf16, int8).
+    """One graph: made for a target in a precision (fp32, fp16, bf16, fp8, int8).
 
     Targets: portable, cpu, native, cuda, cuda-native, tensorrt.
     """

@@ -7,10 +7,16 @@ from collections.abc import Iterable, Sequence
 from .manifest import Refused, Variant
 
 # By target of an export. What --target cpu and cuda make has more names in a manifest, see MADE_WITH.
-PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32"), "tensorrt": ("fp16", "fp32")}
-ALL = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "fp8"), "tensorrt": ("fp16", "fp32")}
+ALL = ("fp32", "fp16", "bf16", "fp8", "int8")
 MADE_WITH = {"portable": "cpu", "native": "cpu", "cuda-native": "cuda"}  # a graph's target -> the export's
-ONLY = {"portable": ("fp32",), "cpu": ("fp32", "int8"), "native": ("bf16", "int8"), "cuda-native": ("fp16", "bf16")}
+ONLY = {
+    "portable": ("fp32",),
+    "cpu": ("fp32", "int8"),
+    "native": ("bf16", "int8"),
+    "cuda": ("fp16", "bf16", "fp32"),
+    "cuda-native": ("fp16", "bf16", "fp8"),
+}
 
 
 def listed(names: Iterable[str], joint: str = "and") -> str:

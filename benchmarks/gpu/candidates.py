@@ -80,6 +80,7 @@ ENGINES: dict[str, Any] = {
     "rt-cuda-fp16": {"provider": "cuda", "precision": "fp16"},
     "rt-cuda-plain-fp16": {"provider": "cuda", "precision": "fp16", "target": "cuda"},
     "rt-cuda-bf16": {"provider": "cuda", "precision": "bf16"},
+    "rt-cuda-fp8": {"provider": "cuda", "precision": "fp8"},
     "rt-tensorrt-fp16": {"provider": "tensorrt", "precision": "fp16"},
     "rt-cpu-fp32": {"provider": "cpu", "precision": "fp32"},
 }
@@ -89,6 +90,7 @@ ON_GPU = {
         "rt-cuda-plain-fp16", "fastembed-rt, CUDA fp16, stock operators", 2, _own("rt-cuda-plain-fp16"), ours=True
     ),
     "rt-cuda-bf16": Contender("rt-cuda-bf16", "fastembed-rt, CUDA bf16", 2, _own("rt-cuda-bf16"), ours=True),
+    "rt-cuda-fp8": Contender("rt-cuda-fp8", "fastembed-rt, CUDA fp8", 2, _own("rt-cuda-fp8"), ours=True),
     "rt-tensorrt-fp16": Contender("rt-tensorrt-fp16", "fastembed-rt, TensorRT", 2, _own("rt-tensorrt-fp16"), ours=True),
     "st-fp16": Contender("st-fp16", "sentence-transformers, torch fp16 SDPA", 2, _torch("cuda", "float16"), ours=False),
     "st-fp16-compiled": Contender(
@@ -105,9 +107,10 @@ EXPORTS = {  # targets and precisions that a contender needs
     "rt-cuda-fp16": ("cuda", "fp16"),
     "rt-cuda-plain-fp16": ("cuda", "fp16"),
     "rt-cuda-bf16": ("cuda", "bf16"),
+    "rt-cuda-fp8": ("cuda", "fp8"),
     "rt-tensorrt-fp16": ("tensorrt", "fp16"),
     "rt-cpu-fp32": ("cpu", "fp32"),
 }
 # Cosines to torch in float32 that a contender must reach before it is timed; of vectors as they are.
-BOUNDS = {"rt-cuda-bf16": 0.995, "rt-cpu-fp32": 0.99999, "st-fp32": 0.99999}
+BOUNDS = {"rt-cuda-bf16": 0.995, "rt-cuda-fp8": 0.99, "rt-cpu-fp32": 0.99999, "st-fp32": 0.99999}
 BOUND = 0.9995

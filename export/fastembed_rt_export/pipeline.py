@@ -45,7 +45,7 @@ class ExportOptions:
     exporter: str = "auto"  # builder | optimum | auto
     targets: tuple[str, ...] = ("cpu",)  # cpu (with model.onnx, for any runtime) | cuda | tensorrt
     precisions: tuple[str, ...] | None = None  # the first is the directory's default; None: fp32, for GPUs alone fp16
-    calibration: Path | None = None  # texts for int8 instead of those that ship
+    calibration: Path | None = None  # texts for int8 and fp8 instead of those that ship
     min_cosine: float = INT8_MIN_COSINE  # int8 is left out where a vector is below it
     verify: bool = True
     trust_remote_code: bool = False  # code of the checkpoint's own may be run, to compare with
@@ -98,9 +98,9 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     variants.check(options.targets, precisions)
     hub_layout.check_options(options.layout, options.targets, precisions)
     if options.calibration is not None:
-        if "int8" not in precisions:
+        if not {"int8", "fp8"} & set(precisions):
             raise InvalidInputError(
-                "calibration texts are for precision int8, which is not asked for; add it or drop them"
+                "calibration texts are for precision int8 and fp8, which are not asked for; add one or drop them"
             )
         quantize.calibration_texts(options.calibration)  # here, before minutes of other work
     output = options.output or Path(f"{_base_name(name)}-onnx")

@@ -4,7 +4,7 @@ For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx,
 weights inside model.onnx; bf16 gives model.native.bf16.onnx for our own operators, with its weights beside it; int8
 gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and
 tensorrt give one graph a precision, with weights of its own; fp16 and bf16 for cuda also one with our own operators,
-which refers to them.
+which refers to them; fp8 has that one alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .errors import InvalidInputError, UnsupportedCheckpointError
 from .gate.long_texts import REPEATED, Reach, between, filled
 from .gate.parity import Fidelity, parity_texts
 from .gate.refusals import REFUSES, Key, Refusals, new_files
-from .graph import bf16, cuda, cuda_native, int8, tensorrt
+from .graph import bf16, cuda, cuda_native, fp8, int8, tensorrt
 from .graph import native as native_int8
 from .graph.common import Common, Place
 from .graph.cpu import CPU
@@ -204,7 +204,9 @@ def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
     for target, precision in keys:
         before = list(work.iterdir())
         try:
-            if target != "cpu":
+            if precision == "fp8":
+                made, variants = _fp8(build, work, wanted, refusals.say)
+            elif target != "cpu":
                 made, variants = _gpu(build, work, wanted, refusals.say, target, precision)
             else:
                 maker = {"fp32": _fp32, "bf16": _bf16, "int8": _int8}[precision]
@@ -302,19 +304,7 @@ def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
 
 def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
-    tokenizer = TextTokenizer(wanted.tokenizer, max_length=wanted.max_length)
-    texts = quantize.chosen_texts(
-        wanted.calibration,
-        wanted.max_length,
-        lambda given: tokenizer.count(given).tolist(),
-        wanted.reach.per_token,
-    )
-    sample = wanted.task.sample(tokenizer, texts)
-    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
-    words = json.loads(wanted.tokenizer.read_text(encoding="utf-8"))["model"].get("vocab", ())
-    rare = quantize.rare_texts((word if isinstance(word, str) else word[0] for word in words), wanted.reach.per_token)
-    tokens = int(sample.lengths.sum())
-    say(f"calibrating int8 on {len(texts)} texts, {tokens} tokens")
+    sample, held_out, rare = _samples(wanted, "int8", say)
     base = CPU if wanted.cpu else PORTABLE
     opset = base.opset or wanted.opset
     with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:
@@ -327,12 +317,12 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
             bar.update,
             quantize.share_of(wanted.reach.per_token),
             dither=wanted.task.means,
-            rare=wanted.task.sample(tokenizer, rare) if rare else None,
+            rare=rare,
         )
     say(f"calibrated int8: {len(found.errors)} groups of layers")
     found = replace(found, recipe=replace(found.recipe, embedding=wanted.cpu))
     notes = {
-        "calibration": {"texts": len(texts), "tokens": tokens, "seed": quantize.SEED},
+        "calibration": _calibrated_on(sample),
         "embedding": "int8" if wanted.cpu else "fp32",
         "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
     }
@@ -380,6 +370,63 @@ def _int8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         alone = _write_tokens(INT8, of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
     made.insert(0, _variant(work, graph, shared, target, "int8", {**figures, **notes}, alone))
     return built, made
+
+
+def _samples(
+    wanted: Wanted, precision: str, say: Say
+) -> tuple[quantize.Sample, quantize.Sample, quantize.Sample | None]:
+    """Texts to calibrate on, to measure on, and to widen ranges alone, if the model is small."""
+    tokenizer = TextTokenizer(wanted.tokenizer, max_length=wanted.max_length)
+    texts = quantize.chosen_texts(
+        wanted.calibration,
+        wanted.max_length,
+        lambda given: tokenizer.count(given).tolist(),
+        wanted.reach.per_token,
+    )
+    sample = wanted.task.sample(tokenizer, texts)
+    say(f"calibrating {precision} on {len(texts)} texts, {int(sample.lengths.sum())} tokens")
+    words = json.loads(wanted.tokenizer.read_text(encoding="utf-8"))["model"].get("vocab", ())
+    rare = quantize.rare_texts((word if isinstance(word, str) else word[0] for word in words), wanted.reach.per_token)
+    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
+    return sample, held_out, wanted.task.sample(tokenizer, rare) if rare else None
+
+
+def _calibrated_on(sample: quantize.Sample) -> dict[str, int]:
+    return {"texts": len(sample.rows), "tokens": int(sample.lengths.sum()), "seed": quantize.SEED}
+
+
+def _fp8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
+    """The graph for CUDA with our own operators, measured in a graph of floats that computes what the card will."""
+    if not wanted.cpu:
+        raise UnsupportedCheckpointError(
+            "fp8 graphs are built from weights and this model_type has no builder; leave fp8 out"
+        )
+    if wanted.tokens is not None:
+        say("no token states in fp8: they are made for cpu")
+    sample, held_out, _ = _samples(wanted, "fp8", say)
+    opset = CPU.opset or DEFAULT_OPSET
+    share = quantize.share_of(wanted.reach.per_token)
+    found = quantize.fp8.calibrate(
+        lambda target: build(target, target.opset or opset).graph, sample, held_out, available_threads(), share
+    )
+    say(f"calibrated fp8: {len(found.errors)} groups of layers")
+
+    def fidelity(vectors: Vectors, expected: Vectors) -> Fidelity:
+        return quantize.fp8.Near(**vars(wanted.task.fidelity(vectors, expected)))
+
+    fitting = quantize.Fitting(held_out, work, quantize.fp8.WORST, fidelity, wanted.task.outputs, say, quantize.fp8.ADVICE)
+    recipe, figures = fitting.passing(
+        found, lambda tried: build(fp8.simulated(tried), opset).graph, "as simulated on the CPU", "fp8"
+    )
+    target, key = fp8.target(recipe), ("cuda", "fp8")
+    built = build(target, target.opset or DEFAULT_OPSET)
+    written = _write(key, built.graph, work, f"model.{target.name}.fp8.onnx", wanted, say)
+    notes = {
+        **figures,
+        "calibration": _calibrated_on(sample),
+        "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
+    }
+    return built, [_variant(work, built.graph, written, target, "fp8", notes)]
 
 
 def _token_graph(

@@ -232,7 +232,8 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
             what=f"our own do not run: {facts.cuda_operators}; the plain graphs do (target cuda)",
         )
     elif facts.cuda_operators is not None:
-        yield Finding(level="ok", check="cuda operators", what="our own run (target cuda-native)")
+        fp8 = f"fp8 does not: {facts.cuda_fp8}" if facts.cuda_fp8 else "fp8 too"
+        yield Finding(level="ok", check="cuda operators", what=f"our own run (target cuda-native); {fp8}")
 
 
 def check_tensorrt(facts: Facts) -> Iterator[Finding]:

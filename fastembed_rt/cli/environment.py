@@ -41,7 +41,7 @@ OPERATORS_TRIAL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from fastembed_rt.run import cuda_operators
-print(json.dumps({"why": cuda_operators.why_not("fp16", 0)}))
+print(json.dumps({precision: cuda_operators.why_not(precision, 0) for precision in ("fp16", "fp8")}))
 """
 
 
@@ -69,6 +69,7 @@ class Facts:
     no_kernels: str = ""  # why none do, "" if some do
     kernel_remedy: str = ""  # what would help, "" where nothing does
     cuda_operators: str | None = None  # why our own for CUDA do not run, "" if they do; None without the provider
+    cuda_fp8: str = ""  # why those do not run in fp8, where they run
 
 
 def gather() -> Facts:
@@ -81,6 +82,7 @@ def gather() -> Facts:
     gpus, nvidia_smi = _gpus()
     cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
     needed = nvidia.libraries("cuda", cuda)
+    why = _cuda_operators() if CUDA in providers else {}
     libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
     return Facts(
         python=f"{platform.python_version()} ({platform.python_implementation()})",
@@ -102,13 +104,15 @@ def gather() -> Facts:
         bf16_products=native.bf16_products(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
-        cuda_operators=_cuda_operators() if CUDA in providers else None,
+        cuda_operators=why.get("fp16", "") if CUDA in providers else None,
+        cuda_fp8=why.get("fp8", ""),
     )
 
 
-def _cuda_operators() -> str:
+def _cuda_operators() -> dict[str, str]:
+    """Why our own for CUDA do not run, by precision; "" where they do."""
     found, error = _try([sys.executable, "-P", "-c", OPERATORS_TRIAL, str(Path(nvidia.__file__).parents[2])])
-    return str(found.get("why") or "") if found else error
+    return {precision: why or "" for precision, why in found.items()} if found else {"fp16": error}
 
 
 def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:

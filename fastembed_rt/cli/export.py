@@ -62,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--precision",
-        help="fp32, bf16 and int8 for cpu; fp16, bf16 and fp32 for cuda; fp16 and fp32 for tensorrt; several joined by "
+        help="fp32, bf16 and int8 for cpu; fp16, bf16, fp8 and fp32 for cuda; fp16 and fp32 for tensorrt; several joined by "
         "commas, the first is the directory's default (default: fp32; for GPUs alone fp16)",
     )
     parser.add_argument(

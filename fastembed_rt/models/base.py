@@ -111,7 +111,7 @@ class LoadedModel:
         Args:
             name_or_path: a checkpoint's directory or hub repository.
             **options: of the constructor, and of the export:
-                precision: fp32, fp16, bf16 or int8, exported and loaded; None takes fp32, on GPUs fp16.
+                precision: fp32, fp16, bf16, fp8 or int8, exported and loaded; None takes fp32, on GPUs fp16.
                 provider: decides with `target` what the graphs are made for.
                 pooling: instead of the checkpoint's: cls, max, mean, mean_sqrt_len, weightedmean, lasttoken, or several
                     joined by +.
@@ -145,7 +145,7 @@ class LoadedModel:
 
     @Chosen
     def precision(self) -> str:
-        """Of the graph that runs: fp32, fp16, bf16 or int8."""
+        """Of the graph that runs: fp32, fp16, bf16, fp8 or int8."""
         return self.variant.precision
 
     @Chosen

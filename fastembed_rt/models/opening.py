@@ -64,7 +64,7 @@ class Source:
 ARGUMENTS = """\
             provider: cpu, cuda, tensorrt, openvino, coreml or directml. It runs, or an error says why not: there is no
                 fallback. "auto" takes cuda where it runs, else cpu, and says so in `provider_choice`.
-            precision: fp32, fp16, bf16 or int8; None takes the directory's default variant.
+            precision: fp32, fp16, bf16, fp8 or int8; None takes the directory's default variant.
             target: which of the precision's graphs; None takes the one that is fastest under the provider.
             threads: None takes what the process may use: affinity and container quota, not the host's cores.
             device_ids: numbers of the GPUs that work, one process each; None takes the first. With provider="cpu", as

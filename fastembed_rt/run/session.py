@@ -92,8 +92,8 @@ def choose_variant(
     suited = runs if target is None else tuple({target} & set(runs))
     fitting = [v for v in manifest.variants if v.precision == wanted and v.target in suited]
     if not fitting:
-        ours = [v for v in manifest.variants if v.precision == wanted and v.target == "native"]
-        if ours and "native" in row.targets and target is None and (reason := native.why_not()) is not None:
+        reason = next((missing[name] for name in row.targets if name in there and missing.get(name)), None)
+        if reason is not None and target is None:
             raise ProviderUnavailableError(
                 f"precision {wanted!r} is computed by our own operators, which do not run here: {reason}; take another "
                 f"precision ({listed(dict.fromkeys(v.precision for v in manifest.variants))} are there)"

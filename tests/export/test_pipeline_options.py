@@ -145,7 +145,7 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
         (["--opset", "16"], 2, "17 to 24"),
         (["--opset", "25"], 2, "17 to 24"),
         (["--target", "gpu"], 2, "target 'gpu' is not possible; choose from cpu, cuda, tensorrt"),
-        (["--precision", "int4"], 2, "'int4' is not a precision; there are fp32, fp16, bf16 and int8"),
+        (["--precision", "int4"], 2, "'int4' is not a precision; there are fp32, fp16, bf16, fp8 and int8"),
         (
             ["--precision", "fp16"],
             2,

@@ -27,13 +27,14 @@ class Bounds:
 FP32 = Bounds(0.99999, 1e-5)
 # Half precision: 11 and 8 bits in every product and state, accumulated in float32.
 HALF = {"fp16": Bounds(0.9995), "bf16": Bounds(0.995)}
+FP8 = Bounds(0.99)  # four bits in every product's inputs; the mean is asked for by quantize/fp8.py
 # int8: the worst text of the parity set; the mean is far above it.
 INT8_MIN_COSINE = 0.98
 
 
 def bounds(precision: str, int8_min_cosine: float = INT8_MIN_COSINE) -> Bounds:
     """Bounds of a precision."""
-    return FP32 if precision == "fp32" else HALF.get(precision, Bounds(int8_min_cosine))
+    return {"fp32": FP32, "fp8": FP8, **HALF}.get(precision, Bounds(int8_min_cosine))
 
 
 NO_PROMPT = ""  # as a prompt's name: none at all, also where there is a default one

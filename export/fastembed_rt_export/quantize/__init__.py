@@ -1,5 +1,6 @@
 """Static INT8: what each layer's input looks like on real text, and the integers that lose least."""
 
+from . import fp8
 from .calibration import Calibrated, calibrate
 from .fit import Fitting
 from .sample import Sample
@@ -25,6 +26,7 @@ __all__ = [
     "calibrate",
     "calibration_texts",
     "chosen_texts",
+    "fp8",
     "degenerate_texts",
     "long_texts",
     "rare_texts",

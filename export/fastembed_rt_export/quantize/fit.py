@@ -12,12 +12,10 @@ from fastembed_rt.machine import available_threads
 
 from ..errors import ParityError
 from ..graph.graph import Graph
-from ..graph.int8 import Recipe
 from ..graph.weight import Floats
 from ..graph.writer import write
 from . import fallback
-from .calibration import Calibrated
-from .fallback import Measure
+from .fallback import Found, Measure, Recipe
 from .sample import Sample, vectors
 
 
@@ -31,8 +29,11 @@ class Fitting:
     fidelity: Measure
     outputs: str  # what messages call what comes out
     say: Callable[[str], None]
+    advice: str = "lower --min-cosine if that will do, or export fp32"
 
-    def passing(self, found: Calibrated, make: Callable[[Recipe], Graph], named: str) -> tuple[Recipe, dict[str, Any]]:
+    def passing(
+        self, found: Found, make: Callable[[Recipe], Graph], named: str, precision: str = "int8"
+    ) -> tuple[Recipe, dict[str, Any]]:
         """The recipe with which the graphs that `make` makes pass, and what the manifest says of it.
 
         Raises:
@@ -45,13 +46,13 @@ class Fitting:
                 return vectors(Path(folder) / "tried.onnx", of, available_threads())
 
         def say(line: str) -> None:
-            self.say(f"int8 {named}: {line}")
+            self.say(f"{precision} {named}: {line}")
 
         recipe, fidelity = fallback.passing(found, self.held_out, outputs, self.fidelity, self.bound, say)
         if not fidelity.passes(self.bound):
             raise ParityError(
-                f"int8 {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} or more; lower "
-                "--min-cosine if that will do, or export fp32"
+                f"{precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} or more; "
+                f"{self.advice}"
             )
         left = sorted(set(found.errors) - set(recipe.groups))
-        return recipe, {"fidelity": fidelity.as_dict(), "int8_groups": len(recipe.groups), "float_groups": left}
+        return recipe, {"fidelity": fidelity.as_dict(), f"{precision}_groups": len(recipe.groups), "float_groups": left}

@@ -78,8 +78,8 @@ def test_without_a_command_the_usage_is_the_programs(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("embed M --precision int4", "'int4' is not a precision; there are fp32, fp16, bf16 and int8"),
-        ("info M --precision float16", "'float16' is not a precision; there are fp32, fp16, bf16 and int8"),
+        ("embed M --precision int4", "'int4' is not a precision; there are fp32, fp16, bf16, fp8 and int8"),
+        ("info M --precision float16", "'float16' is not a precision; there are fp32, fp16, bf16, fp8 and int8"),
         ("bench M --precision FP32", "'FP32' is not a precision"),
         ("embed M --threads 0", "'0' is not a positive integer"),
         ("embed M --device-ids 0,a", "'0,a' is not numbers joined by commas"),
