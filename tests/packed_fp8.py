@@ -79,8 +79,8 @@ class Fp8AddNorm(OpRun):  # type: ignore[misc]
         *own, weights, shifts = given
         assert x.shape[1] == width == len(weights) == len(shifts)
         again = [weights, shifts, *([own[-1]] if options.get("bias") else [])]
-        wide = [states.astype(np.float32) for states in (x, skip)]
-        return add_norm(x, skip, own, **options), e4m3(add_norm(*wide, again, **{**options, "beta": 1}))
+        wide = add_norm(x.astype(np.float32), skip.astype(np.float32), again, **{**options, "beta": 1})
+        return add_norm(x, skip, own, **options), e4m3(wide)
 
 
 class Fp8EmbedNorm(OpRun):  # type: ignore[misc]

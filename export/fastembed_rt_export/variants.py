@@ -414,9 +414,15 @@ def _fp8(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, lis
     def fidelity(vectors: Vectors, expected: Vectors) -> Fidelity:
         return quantize.fp8.Near(**vars(wanted.task.fidelity(vectors, expected)))
 
-    fitting = quantize.Fitting(held_out, work, quantize.fp8.WORST, fidelity, wanted.task.outputs, say, quantize.fp8.ADVICE)
+    fitting = quantize.Fitting(
+        held_out, work, quantize.fp8.WORST, fidelity, wanted.task.outputs, say, quantize.fp8.ADVICE
+    )
     recipe, figures = fitting.passing(
-        found, lambda tried: build(fp8.simulated(tried), opset).graph, "as simulated on the CPU", "fp8"
+        found,
+        lambda tried: build(fp8.simulated(tried), opset).graph,
+        "as simulated on the CPU",
+        "fp8",
+        quantize.fp8.passing,
     )
     target, key = fp8.target(recipe), ("cuda", "fp8")
     built = build(target, target.opset or DEFAULT_OPSET)

@@ -62,11 +62,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--precision",
-        help="fp32, bf16 and int8 for cpu; fp16, bf16, fp8 and fp32 for cuda; fp16 and fp32 for tensorrt; several joined by "
-        "commas, the first is the directory's default (default: fp32; for GPUs alone fp16)",
+        help="fp32, bf16 and int8 for cpu; fp16, bf16, fp8 and fp32 for cuda; fp16 and fp32 for tensorrt; several "
+        "joined by commas, the first is the directory's default (default: fp32; for GPUs alone fp16)",
     )
     parser.add_argument(
-        "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 instead of those that ship"
+        "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 and fp8 instead of those that ship"
     )
     parser.add_argument(
         "--min-cosine", type=min_cosine, help="floor for int8 vectors, below which int8 is left out (default: 0.98)"

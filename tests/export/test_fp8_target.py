@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import packed_attention
@@ -77,9 +76,7 @@ def test_a_layer_has_its_products_in_fp8(directory: Path) -> None:
     assert sorted(shapes) == sorted(2 * [(64, 64)] * 3 + 2 * [(128, 64), (64, 128)])
 
 
-def test_its_vectors_in_numpy_are_near_those_of_transformers(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_vectors_in_numpy_are_near_those_of_transformers(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_attention, "OPERATORS", [*packed_attention.OPERATORS, *packed_fp8.OPERATORS])
     near(vectors(directory))
 
@@ -87,9 +84,7 @@ def test_its_vectors_in_numpy_are_near_those_of_transformers(
 @pytest.mark.skipif(
     sys.platform != "linux" or not (shutil.which("gcc") and shutil.which("g++")), reason="needs gcc and g++ on Linux"
 )
-def test_and_through_the_operators_themselves(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_and_through_the_operators_themselves(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = StandIn.built(tmp_path)
     ran: list[str] = []
 
@@ -112,7 +107,15 @@ def test_and_through_the_operators_themselves(
         return type(kind, (OpRun,), {"op_domain": DOMAIN, "_run": _run})
 
     plain = [op for op in packed_attention.OPERATORS if getattr(op, "op_domain", "") != DOMAIN]
-    names = ("LinearFloat16", "AddNormFloat16", "MeanFloat16", "Fp8Linear", "Fp8LinearFp8", "Fp8AddNorm", "Fp8EmbedNorm")
+    names = (
+        "LinearFloat16",
+        "AddNormFloat16",
+        "MeanFloat16",
+        "Fp8Linear",
+        "Fp8LinearFp8",
+        "Fp8AddNorm",
+        "Fp8EmbedNorm",
+    )
     monkeypatch.setattr(packed_attention, "OPERATORS", [*plain, *map(through, names)])
     near(vectors(directory))
     assert len(ran) == 2 + 2 * 8
@@ -138,7 +141,7 @@ def test_cards_without_fp8_refuse_it_by_their_capability(directory: Path, monkey
 
 
 def test_no_other_provider_has_it(directory: Path) -> None:
-    with pytest.raises(ModelFormatError, match="'fp8' does not run with provider 'cpu'.* fp8 is for provider cuda"):
+    with pytest.raises(ModelFormatError, match=r"'fp8' does not run with provider 'cpu'.* fp8 is for provider cuda"):
         choose_variant(manifest.read(directory), provider="cpu", precision="fp8")
 
 

@@ -195,7 +195,7 @@ def test_inputs_are_dithered_where_errors_of_tokens_are_averaged(tmp_path: Path,
     [
         (
             ("int4",),
-            "'int4' is not a precision; there are fp32, fp16, bf16, fp8 and int8, of which target cpu has fp32, bf16 and",
+            "there are fp32, fp16, bf16, fp8 and int8, of which target cpu has fp32, bf16 and",
         ),
         (("fp32", "fp32"), "choose from fp32, bf16, int8, each once"),
         (("fp16",), "choose from fp32, bf16, int8, each once, or add --target cuda or tensorrt for fp16"),

@@ -156,7 +156,7 @@ def test_the_command_hands_every_option_on(tmp_path: Path, capsys: pytest.Captur
         (["--min-cosine", "7"], 2, "'7' is not a cosine"),
         (["--min-cosine", "nan"], 2, "'nan' is not a cosine"),
         (["--precision", "int8", "--calibration", "nowhere.txt"], 2, "nowhere.txt cannot be read"),
-        (["--calibration", "nowhere.txt"], 2, "for precision int8, which is not asked for"),
+        (["--calibration", "nowhere.txt"], 2, "for precision int8 and fp8, which are not asked for"),
         (["--revision", "main"], 2, "is a directory here"),
         (["--max-len", "16"], 2, "unrecognized arguments: --max-len 16"),
     ],

@@ -23,6 +23,11 @@ SAME = {
     "LT_R_32F": "CUDA_R_32F",
     "LT_R_16F": "CUDA_R_16F",
     "LT_R_16BF": "CUDA_R_16BF",
+    "LT_R_8F_E4M3": "CUDA_R_8F_E4M3",
+    "LT_TRANSPOSED": "CUBLAS_OP_T",
+    "LT_DESC_TRANSPOSE_A": "CUBLASLT_MATMUL_DESC_TRANSA",
+    "LT_DESC_D_SCALE_POINTER": "CUBLASLT_MATMUL_DESC_D_SCALE_POINTER",
+    "LT_DESC_FAST_ACCUMULATION": "CUBLASLT_MATMUL_DESC_FAST_ACCUM",
     "LT_COMPUTE_32F": "CUBLAS_COMPUTE_32F",
     "LT_DESC_EPILOGUE": "CUBLASLT_MATMUL_DESC_EPILOGUE",
     "LT_DESC_BIAS_POINTER": "CUBLASLT_MATMUL_DESC_BIAS_POINTER",
@@ -99,6 +104,12 @@ def test_values_and_calls_are_those_of_cublaslt(place: Path, tmp_path: Path) -> 
         if (pref_set(pref, LT_PREF_REDUCTIONS, &none, sizeof none)) return 9;
         for (int k = 0; k < 4; k++) if (pref_set(pref, LT_PREF_ALIGNMENT + k, &aligned, sizeof aligned)) return 10;
         if (layout(&made, LT_R_16F, 1024, 16384, 1024)) return 11;
+        int transposed = LT_TRANSPOSED;
+        int8_t fast = 1;
+        if (desc_set(desc, LT_DESC_TRANSPOSE_A, &transposed, sizeof transposed)) return 12;
+        if (desc_set(desc, LT_DESC_FAST_ACCUMULATION, &fast, sizeof fast)) return 13;
+        if (desc_set(desc, LT_DESC_D_SCALE_POINTER, &bias, sizeof bias)) return 14;
+        if (layout(&made, LT_R_8F_E4M3, 1024, 16384, 1024)) return 15;
     """
     includes = ["dlfcn.h", "stddef.h", "cublasLt.h"]
     program = compiled(tmp_path, SAME, includes, body, f"-I{place}/include", "-ldl", "-pthread")

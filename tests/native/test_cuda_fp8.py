@@ -1,4 +1,4 @@
-"""The FP8 operators for CUDA on stand-ins that compute on the host: numbers beside numpy's float8_e4m3fn of ml_dtypes."""
+"""The FP8 operators for CUDA on stand-ins that compute on the host, beside numpy with float8_e4m3fn of ml_dtypes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ def e4m3(values: Array) -> Array:
     return np.clip(values, -448, 448).astype(E4M3)
 
 
+def halves(random: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:
+    return (random.standard_normal(shape) * scale).astype(np.float16)
+
+
 def close(found: Array, wanted: Array, share: float = 0.02) -> None:
-    """E4m3 numbers that are those wanted, but for a share at the middle of two, of which another sum takes the other."""
+    """E4m3 numbers that are those wanted, but for a share at the middle of two: another sum takes the other."""
     a, b = found.astype(np.float32), wanted.astype(np.float32)
     assert a.shape == b.shape
     assert np.mean(a != b) <= share
@@ -69,7 +73,7 @@ def test_a_product_of_fp8_ends_in_its_bias_and_activation(
         given["bias"] = random.standard_normal(32).astype(np.float16)
     if narrow:
         given["out_scale"] = np.array([37.5], np.float32)
-    attributes = {"in_features": 64, "out_features": 32, "bias": bias, "scale": scale}
+    attributes: dict[str, Any] = {"in_features": 64, "out_features": 32, "bias": bias, "scale": scale}
     if activation:
         attributes["activation"] = activation
     kind = TensorProto.FLOAT8E4M3FN if narrow else TensorProto.FLOAT16
@@ -98,11 +102,14 @@ def test_a_row_has_the_same_bits_in_any_number_of_rows(stand_in: StandIn) -> Non
 @pytest.mark.parametrize(("width", "rows"), [(16, 1), (264, 9), (8192, 2)])
 def test_a_normalization_writes_its_rows_twice(stand_in: StandIn, given: str, width: int, rows: int) -> None:
     random = np.random.default_rng(width)
-    half = lambda *shape, scale=1.0: (random.standard_normal(shape) * scale).astype(np.float16)  # noqa: E731
     options = {name: int(name in given.split()) for name in ("beta", "bias", "rms")}
-    inputs = {"x": half(rows, width, scale=3), "skip": half(rows, width), "gamma": half(width)}
-    inputs |= {name: half(width) for name in ("beta", "bias") if options[name]}
-    inputs |= {"weights": half(width, scale=30), "shifts": half(width, scale=20)}
+    inputs = {
+        "x": halves(random, rows, width, scale=3),
+        "skip": halves(random, rows, width),
+        "gamma": halves(random, width),
+    }
+    inputs |= {name: halves(random, width) for name in ("beta", "bias") if options[name]}
+    inputs |= {"weights": halves(random, width, scale=30), "shifts": halves(random, width, scale=20)}
     own = [inputs[name] for name in inputs if name not in ("x", "skip", "weights", "shifts")]
     kinds = [TensorProto.FLOAT16, TensorProto.FLOAT8E4M3FN]
     plain, narrow = run(stand_in, "Fp8AddNorm", inputs, kinds, width=width, epsilon=1e-5, **options)
@@ -111,10 +118,10 @@ def test_a_normalization_writes_its_rows_twice(stand_in: StandIn, given: str, wi
     without = {name: array for name, array in inputs.items() if name not in ("weights", "shifts")}
     (alone,) = run(stand_in, "AddNormFloat16", without, kinds[:1], width=width, epsilon=1e-5, **options)
     assert alone.tobytes() == plain.tobytes(), "the first result is that of the operator without FP8"
-    wide = [inputs[name].astype(np.float32) for name in ("x", "skip")]
-    bias = [inputs["bias"]] if options["bias"] else []
-    parameters = [inputs["weights"], inputs["shifts"], *bias]
-    wanted = reference.add_norm(*wide, parameters, epsilon=1e-5, **{**options, "beta": 1})
+    x, skip = (inputs[name].astype(np.float32) for name in ("x", "skip"))
+    parameters = [inputs["weights"], inputs["shifts"], *([inputs["bias"]] if options["bias"] else [])]
+    again: dict[str, Any] = {**options, "beta": 1, "epsilon": 1e-5}
+    wanted = reference.add_norm(x, skip, parameters, **again)
     close(narrow, e4m3(wanted))
 
 
@@ -122,20 +129,17 @@ def test_a_normalization_writes_its_rows_twice(stand_in: StandIn, given: str, wi
 def test_embeddings_are_written_twice_too(stand_in: StandIn, given: str) -> None:
     random = np.random.default_rng(0)
     width, rows = 80, 13
-    half = lambda *shape, scale=1.0: (random.standard_normal(shape) * scale).astype(np.float16)  # noqa: E731
     options = {name: int(name in given.split()) for name in ("positions", "types", "beta", "rms")}
-    inputs: dict[str, Array] = {"ids": random.integers(0, 50, rows), "words": half(50, width)}
+    inputs: dict[str, Array] = {"ids": random.integers(0, 50, rows), "words": halves(random, 50, width)}
     for name, size in (("positions", 20), ("types", 2)):
         if options[name]:
-            inputs |= {f"{name}.index": random.integers(0, size, rows), name: half(size, width)}
+            inputs |= {f"{name}.index": random.integers(0, size, rows), name: halves(random, size, width)}
     tables = [*inputs.values()][2:]
-    own = {"gamma": half(width)} | ({"beta": half(width)} if options["beta"] else {})
-    inputs |= own | {"weights": half(width, scale=30), "shifts": half(width, scale=20)}
+    own = {"gamma": halves(random, width)} | ({"beta": halves(random, width)} if options["beta"] else {})
+    inputs |= own | {"weights": halves(random, width, scale=30), "shifts": halves(random, width, scale=20)}
     kinds = [TensorProto.FLOAT16, TensorProto.FLOAT8E4M3FN]
     plain, narrow = run(stand_in, "Fp8EmbedNorm", inputs, kinds, width=width, epsilon=1e-5, **options)
-    wanted = reference.embed_norm(
-        inputs["ids"], inputs["words"], [*tables, *own.values()], epsilon=1e-5, **options
-    )
+    wanted = reference.embed_norm(inputs["ids"], inputs["words"], [*tables, *own.values()], epsilon=1e-5, **options)
     np.testing.assert_allclose(plain.astype(np.float32), wanted.astype(np.float32), atol=4e-3)
     words = inputs["words"].astype(np.float32)
     again = [*tables, inputs["weights"], inputs["shifts"]]

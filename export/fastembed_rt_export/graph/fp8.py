@@ -2,7 +2,7 @@
 
 A weight has e4m3 numbers with one scale, and so has the input of a group of layers, both static: a vector does not
 depend on its batch. e4m3 keeps four bits of every number whatever its size, so that a scale a channel changes nothing
-(docs/fp8.md has figures); what helps is to take off the mean of a channel first, which is for nothing where a
+(docs/gpu.md has figures); what helps is to take off the mean of a channel first, which is for nothing where a
 normalization writes the input, and to round weights by what their inputs are (quantize/fp8.py). The mean comes back
 through the bias.
 
@@ -14,7 +14,7 @@ gives costs about what half the bytes of so small a product save.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -66,10 +66,11 @@ class Recipe:
 
 @dataclass
 class Groups:
-    """The groups of a graph that may be quantized, and those of them that read what an activation gives."""
+    """The groups of a graph that may be quantized."""
 
-    found: set[str]
-    activated: set[str]
+    found: set[str] = field(default_factory=set)
+    activated: set[str] = field(default_factory=set)  # of them, those that read what an activation gives
+    attended: set[str] = field(default_factory=set)  # and queries, keys and values
 
 
 def nearest(values: Array) -> None:
@@ -93,7 +94,9 @@ def simulated(recipe: Recipe) -> Target:
             states = graph.node("Sub", states, graph.weight(_center(layers, group.center)), name="centered")
         narrow = graph.node("QuantizeLinear", states, scale, zero, name="narrow")
         states = graph.node("DequantizeLinear", narrow, scale, name="wide")
-        return base.linears(graph, states, [_as_floats(layer, own) for layer, own in zip(layers, group.layers, strict=True)])
+        return base.linears(
+            graph, states, [_as_floats(layer, own) for layer, own in zip(layers, group.layers, strict=True)]
+        )
 
     return with_linears(base, linears)
 
@@ -120,12 +123,11 @@ def probe(groups: Groups) -> Target:
             activated_values.add(made)
         return made
 
-    return replace(
-        base,
-        linears=linears,
-        activated=activated,
-        project=lambda graph, _, states, layers: linears(graph, states, layers),
-    )
+    def project(graph: Graph, _: Tokens, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        groups.attended.add(group_key(layers))
+        return linears(graph, states, layers)
+
+    return replace(base, linears=linears, activated=activated, project=project)
 
 
 def target(recipe: Recipe) -> Target:
@@ -180,7 +182,7 @@ def _narrowed(graph: Graph, states: Value, layers: Sequence[Linear], group: Grou
     width, key = layers[0].in_features, group_key(layers)
     if made_by is not None and made_by.op_type == LINEAR and group.center is None:
         made_by.op_type = LINEAR_TO_FP8
-        made_by.input.append(graph.constant([1.0 / group.scale], np.float32))
+        made_by.input.append(graph.constant(np.array([1.0 / group.scale]), np.float32))
         return states
     center = np.zeros(width, np.float32) if group.center is None else group.center
     if made_by is not None and made_by.op_type in TWICE:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
 from ..gate.parity import Fidelity, distances
+from ..graph.int8 import Recipe
 from ..graph.weight import Floats
+from .calibration import Calibrated
 from .sample import Sample
 
 MOST_FLOAT = 0.5  # of the groups of layers may go back to float before int8 is given up
@@ -22,31 +23,10 @@ TRIED, HELPS = 4, 0.25
 ROOM = 0.25
 
 Measure = Callable[[Floats, Floats], Fidelity]
-Recipe = Any  # of graph/int8.py or graph/fp8.py: a record with `groups`
-
-
-class Found(Protocol):
-    """What calibration found, of either kind."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """Of all groups."""
-
-    @property
-    def errors(self) -> Mapping[str, float]:
-        """By group."""
-
-    @property
-    def by_text(self) -> Mapping[str, Floats]:
-        """Squared, by group: (texts,)."""
-
-    @property
-    def exact(self) -> Floats:
-        """Float outputs of the texts held out."""
 
 
 def passing(
-    found: Found,
+    found: Calibrated,
     held_out: Sample,
     vectors: Callable[[Recipe, Sample], Floats],
     fidelity: Measure,

@@ -11,12 +11,18 @@ from typing import Any
 from fastembed_rt.machine import available_threads
 
 from ..errors import ParityError
+from ..gate.parity import Fidelity
 from ..graph.graph import Graph
 from ..graph.weight import Floats
 from ..graph.writer import write
 from . import fallback
-from .fallback import Found, Measure, Recipe
+from .fallback import Measure
 from .sample import Sample, vectors
+
+Recipe = Any  # of graph/int8.py or graph/fp8.py
+FallBack = Callable[
+    [Any, Sample, Callable[[Recipe, Sample], Floats], Measure, float, Callable[[str], None]], tuple[Recipe, Fidelity]
+]
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,12 @@ class Fitting:
     advice: str = "lower --min-cosine if that will do, or export fp32"
 
     def passing(
-        self, found: Found, make: Callable[[Recipe], Graph], named: str, precision: str = "int8"
+        self,
+        found: Any,
+        make: Callable[[Recipe], Graph],
+        named: str,
+        precision: str = "int8",
+        fall_back: FallBack = fallback.passing,
     ) -> tuple[Recipe, dict[str, Any]]:
         """The recipe with which the graphs that `make` makes pass, and what the manifest says of it.
 
@@ -48,11 +59,11 @@ class Fitting:
         def say(line: str) -> None:
             self.say(f"{precision} {named}: {line}")
 
-        recipe, fidelity = fallback.passing(found, self.held_out, outputs, self.fidelity, self.bound, say)
+        recipe, fidelity = fall_back(found, self.held_out, outputs, self.fidelity, self.bound, say)
         if not fidelity.passes(self.bound):
             raise ParityError(
-                f"{precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} or more; "
-                f"{self.advice}"
+                f"{precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} "
+                f"or more; {self.advice}"
             )
         left = sorted(set(found.errors) - set(recipe.groups))
         return recipe, {"fidelity": fidelity.as_dict(), f"{precision}_groups": len(recipe.groups), "float_groups": left}

@@ -466,7 +466,9 @@ def test_operators_for_cuda_run_or_the_plain_graphs_do() -> None:
     gpu = dataclasses.replace(HEALTHY, providers=("CUDAExecutionProvider",), gpus=("a card",))
     assert all(finding.check != "cuda operators" for finding in diagnose(gpu))
     runs = row(dataclasses.replace(gpu, cuda_operators=""), "cuda operators")
-    assert (runs.level, runs.what) == ("ok", "our own run (target cuda-native)")
+    assert (runs.level, runs.what) == ("ok", "our own run (target cuda-native); fp8 too")
+    old = row(dataclasses.replace(gpu, cuda_operators="", cuda_fp8="fp8 wants 8.9"), "cuda operators")
+    assert old.what == "our own run (target cuda-native); fp8 does not: fp8 wants 8.9"
     fails = row(dataclasses.replace(gpu, cuda_operators="libcublasLt.so.13 does not load"), "cuda operators")
     assert fails.level == "note"
     assert fails.what.startswith("our own do not run: libcublasLt.so.13 does not load; the plain graphs do")

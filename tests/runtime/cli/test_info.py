@@ -178,7 +178,9 @@ def test_a_default_prompt_is_said_with_its_text(shown: Any) -> None:
 def test_a_precision_that_does_not_exist_is_wrong_usage(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", str(directory), "--precision", "int4"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("error: argument --precision: 'int4' is not a precision; there are fp32, fp16, bf16, fp8 and int8")
+    assert last.endswith(
+        "error: argument --precision: 'int4' is not a precision; there are fp32, fp16, bf16, fp8 and int8"
+    )
 
 
 def test_a_precision_asked_for_is_the_one_marked(shown: Any) -> None:

@@ -215,7 +215,9 @@ def test_no_precision_means_that_of_the_default_variant(described: Manifest) -> 
 
 @pytest.mark.parametrize("precision", ["fp64", "FP32", "", 32])
 def test_a_precision_that_is_not_there_names_those_that_are(described: Manifest, precision: Any) -> None:
-    with pytest.raises(InvalidInputError, match="is not a precision; there are fp32, fp16, bf16, fp8 and int8;") as error:
+    with pytest.raises(
+        InvalidInputError, match="is not a precision; there are fp32, fp16, bf16, fp8 and int8;"
+    ) as error:
         choose_variant(with_variants(described, *ALL), precision=precision)
     assert str(error.value).endswith("this model directory has fp32 (cpu), int8 (cpu) and fp16 (cuda, tensorrt)")
 
