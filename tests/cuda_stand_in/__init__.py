@@ -12,7 +12,6 @@ import subprocess
 from pathlib import Path
 
 from fastembed_rt.native import build as build_module
-from fastembed_rt.native import ptx
 
 HERE = Path(__file__).parent
 NAME = "stand_in.so"

@@ -225,7 +225,7 @@ def test_a_precision_that_is_not_there_names_those_that_are(described: Manifest,
 @pytest.mark.parametrize(
     ("provider", "precision", "runs", "others"),
     [
-        ("cuda", "int8", "fp32, fp16 and bf16", "cpu"),
+        ("cuda", "int8", "fp32, fp16, bf16 and fp8", "cpu"),
         ("cpu", "fp16", "fp32, bf16 and int8", "cuda or tensorrt"),
         ("tensorrt", "int8", "fp32 and fp16", "cpu"),
         ("openvino", "bf16", "fp32", "cpu or cuda"),
