@@ -25,7 +25,6 @@ class Kind(NamedTuple):
 
     oldest: str = "75"  # compute capability: Turing
     version: str = "6.3"  # of PTX: the first with sm_75
-    includes: tuple[str, ...] = ()  # files of the same folder
 
 
 SOURCES = {  # by the name of the file
@@ -33,7 +32,7 @@ SOURCES = {  # by the name of the file
     "gated": Kind(),
     "heads": Kind(),
     "attention": Kind("80", "7.0"),  # products of 16 x 8 x 16, copies that go on
-    "fp8": Kind("89", "8.1", ("kernels.cu",)),  # e4m3, which Hopper has from PTX 7.8 on and Ada from 8.1
+    "fp8": Kind("89", "8.1"),  # rounding to e4m3, which Hopper has from PTX 7.8 on and Ada from 8.1
 }
 
 
@@ -49,8 +48,7 @@ def output(name: str) -> Path:
 
 def source_hash(name: str) -> str:
     """What the first line of the PTX has to say."""
-    files = (source(name), SHARED, *(FOLDER / file for file in SOURCES[name].includes))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256(source(name).read_bytes() + SHARED.read_bytes()).hexdigest()
 
 
 def make(name: str, said: Callable[[str], object] = lambda _: None) -> str:

@@ -32,7 +32,7 @@ namespace of_attention {
 #include "attention.cu"
 }
 #undef KERNEL
-namespace of_fp8 { /* which includes kernels.cu for what it shares with it */
+namespace of_fp8 {
 #include "fp8.cu"
 }
 using namespace of_kernels;
@@ -196,8 +196,6 @@ struct Kernel {
 static const Kernel kernels[] = {
     KERNEL(fastembed_rt_add_norm_float16),   KERNEL(fastembed_rt_add_norm_bfloat16),
     KERNEL(fastembed_rt_embed_norm_float16), KERNEL(fastembed_rt_embed_norm_bfloat16),
-    KERNEL(fastembed_rt_add_norm_fp8),       KERNEL(fastembed_rt_embed_norm_fp8),
-    KERNEL(fastembed_rt_quantize_fp8),
     KERNEL(fastembed_rt_mean_float16),       KERNEL(fastembed_rt_mean_bfloat16),
     KERNEL(fastembed_rt_sum_norm_float16),   KERNEL(fastembed_rt_sum_norm_bfloat16),
     KERNEL(fastembed_rt_gated_float16),      KERNEL(fastembed_rt_gated_bfloat16),
@@ -205,6 +203,8 @@ static const Kernel kernels[] = {
     KERNEL(fastembed_rt_word_weights_float16), KERNEL(fastembed_rt_word_weights_bfloat16),
     KERNEL(fastembed_rt_unit_float16),       KERNEL(fastembed_rt_unit_bfloat16),
     KERNEL(fastembed_rt_dense),
+    KERNEL(fastembed_rt_add_norm_fp8),       KERNEL(fastembed_rt_embed_norm_fp8),
+    KERNEL(fastembed_rt_quantize_fp8),
     KERNEL(fastembed_rt_attention_32_float16), KERNEL(fastembed_rt_attention_32_bfloat16),
     KERNEL(fastembed_rt_attention_64_float16), KERNEL(fastembed_rt_attention_64_bfloat16),
     KERNEL(fastembed_rt_attention_128_float16), KERNEL(fastembed_rt_attention_128_bfloat16),

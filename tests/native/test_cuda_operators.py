@@ -452,16 +452,11 @@ def test_the_command_makes_what_is_checked_in_and_every_card_has_code_for_it(nam
     assert ptx.make(name) == ptx.output(name).read_text(encoding="ascii")
 
 
-def parameters(text: str) -> dict[str, list[str]]:
-    """Kinds of each kernel's parameters."""
-    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text))
-    return {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
-
-
 def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
     """By number and size, from the text that the driver reads."""
-    texts = {name: ptx.output(name).read_text(encoding="ascii") for name in ptx.SOURCES if name != "fp8"}
-    sizes = parameters("".join(texts.values()))
+    texts = {name: ptx.output(name).read_text(encoding="ascii") for name in ptx.SOURCES}
+    entries = dict(re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", "".join(texts.values())))
+    sizes = {name: re.findall(r"\.param \.([a-z]\d+)", body) for name, body in entries.items()}
     for suffix in ("float16", "bfloat16"):
         assert sizes[f"fastembed_rt_add_norm_{suffix}"] == [*["u64"] * 7, "u32", "f32", "u32"]
         assert sizes[f"fastembed_rt_embed_norm_{suffix}"] == [*["u64"] * 13, "u32", "f32", "u32"]
@@ -474,17 +469,11 @@ def test_kernels_take_the_arguments_that_the_operators_pass() -> None:
         for head in (32, 64, 128):
             assert sizes[f"fastembed_rt_attention_{head}_{suffix}"] == [*["u64"] * 10, *["u32"] * 7]
     assert sizes["fastembed_rt_dense"] == [*["u64"] * 4, *["u32"] * 4]
-    assert len(sizes) == 6 + 6 + 5 + 6
+    assert sizes["fastembed_rt_add_norm_fp8"] == [*["u64"] * 10, "u32", "f32", "u32"]
+    assert sizes["fastembed_rt_embed_norm_fp8"] == [*["u64"] * 16, "u32", "f32", "u32"]
+    assert sizes["fastembed_rt_quantize_fp8"] == [*["u64"] * 5, "u32"]
+    assert len(entries) == 6 + 6 + 5 + 6 + 3
+    assert texts["fp8"].count("cvt.rn.satfinite.e4m3x2.f32") == 12, "eight numbers in each"
     assert texts["kernels"].count("ld.global.v4.u32") > 20, "rows are read eight numbers at a time"
     for instruction in ("mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async.cg"):
         assert instruction in texts["attention"]
-
-
-def test_kernels_for_fp8_do_too_and_round_by_the_instruction() -> None:
-    text = ptx.output("fp8").read_text(encoding="ascii")
-    assert parameters(text) == {
-        "fastembed_rt_add_norm_fp8": [*["u64"] * 10, "u32", "f32", "u32"],
-        "fastembed_rt_embed_norm_fp8": [*["u64"] * 16, "u32", "f32", "u32"],
-        "fastembed_rt_quantize_fp8": [*["u64"] * 5, "u32"],
-    }
-    assert text.count("cvt.rn.satfinite.e4m3x2.f32") == 12, "eight numbers in each"

@@ -17,19 +17,19 @@
  * Unit       x (tokens, width)                                                -> y (tokens, width) float32, x / |x|
  * Dense      x, w (in_features, out_features), [bias], all float32            -> y = activation(x w + bias) float32
  *
- * and with e4m3 numbers of 8 bits, each scaled so that products read them as they are:
+ * and with e4m3 numbers of 8 bits, each scaled so that products read them as they are; all else float16:
  *
  * Fp8Linear     x (tokens, inputs) e4m3, w (outputs, inputs) e4m3, [bias (outputs)]      -> y = act(scale x w' + bias)
  * Fp8LinearFp8  the same and out_scale (1) float32              -> e4m3 of y out_scale; what is beyond 448 becomes 448
  * Fp8AddNorm, Fp8EmbedNorm  inputs of the others, weights, shifts (width)  -> y; e4m3 of it with those for gamma and beta
  * Fp8Quantize   x, weights, shifts (width)                                               -> e4m3 of x weights + shifts
  *
- * Those without Fp8, but for Dense, are there as <name>Float16 and <name>BFloat16, the type of everything that names none;
- * it is float16 in those with Fp8. Attributes say what is there: in_features, out_features, activation ("", "gelu_tanh",
- * "relu"; of Gated and Dense also "gelu", "silu", "sigmoid", "tanh"), bias of Linear and Dense; scale of Linear with Fp8;
- * heads, key_heads, size, query_at, key_at, value_at (the first column of each), before, after (how far a token sees;
- * -1: all), seen, bias of Attention; times of WordWeights; width, epsilon, rms, beta, bias, positions, types, norm of the
- * others. Widths are multiples of 8, but Dense's. What a row, or a text, becomes does not depend on what lies beside it.
+ * The others, each but Dense, as <name>Float16 and <name>BFloat16, the type of everything that names none. Attributes
+ * say what is there: in_features, out_features, activation ("", "gelu_tanh", "relu"; of Gated and Dense also "gelu",
+ * "silu", "sigmoid", "tanh"), bias of Linear and Dense; scale of Linear with Fp8; heads, key_heads, size, query_at, key_at,
+ * value_at (the first column of each), before, after (how far a token sees; -1: all), seen, bias of Attention; times of
+ * WordWeights; width, epsilon, rms, beta, bias, positions, types, norm of the others. Widths are multiples of 8, but
+ * Dense's. What a row, or a text, becomes does not depend on what lies beside it.
  */
 #include <float.h>
 #include <pthread.h>
@@ -258,7 +258,6 @@ typedef struct {
     size_t next;
     OrtStatus *error;
     void *stream;
-    size_t outputs; /* that have been asked for */
 } Call;
 
 static Call begin_call(void *self, OrtKernelContext *context) {
@@ -315,8 +314,7 @@ static void *output_at(Call *call, size_t index, size_t rows, int64_t columns) {
     return data;
 }
 
-/* The next one. */
-static void *output(Call *call, size_t rows, int64_t columns) { return output_at(call, call->outputs++, rows, columns); }
+static void *output(Call *call, size_t rows, int64_t columns) { return output_at(call, 0, rows, columns); }
 
 static OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     Call call = begin_call(self, context);
@@ -343,7 +341,7 @@ static OrtStatus *run_add_norm(void *self, OrtKernelContext *context) {
     const void *gamma = row(&call, "gamma", 1, width), *beta = row(&call, "beta", kernel->has_beta, width);
     const void *bias = row(&call, "bias", kernel->has_bias, width);
     const void *weights = row(&call, "weights", kernel->fp8, width), *shifts = row(&call, "shifts", kernel->fp8, width);
-    void *y = output(&call, x.rows, width), *bytes = kernel->fp8 ? output(&call, x.rows, width) : NULL;
+    void *y = output(&call, x.rows, width), *bytes = kernel->fp8 ? output_at(&call, 1, x.rows, width) : NULL;
     if (call.error || !x.rows)
         return call.error;
     long long rows = (long long)x.rows;
@@ -373,7 +371,7 @@ static OrtStatus *run_embed_norm(void *self, OrtKernelContext *context) {
     const void *gamma = row(&call, "gamma", 1, width), *beta = row(&call, "beta", kernel->has_beta, width);
     const void *weights = row(&call, "weights", kernel->fp8, width), *shifts = row(&call, "shifts", kernel->fp8, width);
     void *y = output(&call, index[0].columns, width);
-    void *bytes = kernel->fp8 ? output(&call, index[0].columns, width) : NULL;
+    void *bytes = kernel->fp8 ? output_at(&call, 1, index[0].columns, width) : NULL;
     if (call.error || !index[0].columns)
         return call.error;
     long long rows = (long long)index[0].columns, in_table[3];

@@ -17,7 +17,7 @@ static const char *const texts_of[FILES] = {kernels_ptx, gated_ptx, heads_ptx, a
 #define BOTH(name) {"fastembed_rt_" name "_float16", "fastembed_rt_" name "_bfloat16"}
 static const struct {
     int file;
-    const char *names[NUMBERS]; /* with FP8 beside them, states are float16 */
+    const char *names[NUMBERS];
 } kernels[KERNELS] = {
     [ADD_NORM] = {OF_KERNELS, BOTH("add_norm")},
     [EMBED_NORM] = {OF_KERNELS, BOTH("embed_norm")},
@@ -31,7 +31,7 @@ static const struct {
     [ATTENTION_32] = {OF_ATTENTION, BOTH("attention_32")},
     [ATTENTION_64] = {OF_ATTENTION, BOTH("attention_64")},
     [ATTENTION_128] = {OF_ATTENTION, BOTH("attention_128")},
-    [ADD_NORM_FP8] = {OF_FP8, {"fastembed_rt_add_norm_fp8"}},
+    [ADD_NORM_FP8] = {OF_FP8, {"fastembed_rt_add_norm_fp8"}}, /* with FP8 beside them, states are float16 */
     [EMBED_NORM_FP8] = {OF_FP8, {"fastembed_rt_embed_norm_fp8"}},
     [QUANTIZE_FP8] = {OF_FP8, {"fastembed_rt_quantize_fp8"}},
 };

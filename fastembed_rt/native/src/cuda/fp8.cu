@@ -3,11 +3,10 @@
  *
  * The 16-bit result is what the kernels of kernels.cu write, bit for bit. PTX of this file is in fp8.ptx.
  */
-#define KERNELS_OF_ANOTHER_FILE
+#include "device.cuh"
 #ifdef __CUDACC__
 #include <cuda_fp8.h>
 #endif
-#include "kernels.cu"
 
 /* Eight numbers of e4m3. */
 struct alignas(8) Bytes {

@@ -94,7 +94,6 @@ DEVICE void mean(const Vector *x, const int *starts, float *y, int rows, int vec
     y[((long long)blockIdx.x * vectors + vector) * 8 + threadIdx.y] = stop > start ? total / (float)(stop - start) : 0.0f;
 }
 
-#ifndef KERNELS_OF_ANOTHER_FILE
 /* ---- by their names ----------------------------------------------------------------------------------------------- */
 
 #define KERNELS(Number, suffix)                                                                                        \
@@ -118,4 +117,3 @@ DEVICE void mean(const Vector *x, const int *starts, float *y, int rows, int vec
 
 KERNELS(Float16, float16)
 KERNELS(BFloat16, bfloat16)
-#endif
