@@ -312,7 +312,7 @@ def test_a_directory_for_gpus_alone_is_fp16_and_not_verified_where_there_is_none
     [
         (("gpu",), None, "target 'gpu' is not possible; choose from cpu, cuda, tensorrt"),
         (("cuda", "cuda"), None, "each once"),
-        (("cuda",), ("int8",), "precision 'int8' is not possible for target cuda; choose from fp16, bf16, fp32"),
+        (("cuda",), ("int8",), "precision 'int8' is not possible for target cuda; choose from fp16, bf16, fp32, fp8"),
         (("cpu",), ("fp16",), "choose from fp32, bf16, int8"),
         (("cpu", "tensorrt"), ("int8",), "target 'tensorrt' has fp16, fp32, not int8"),
     ],

@@ -3,7 +3,9 @@ stand-ins, beside transformers in float32; what is refused, and where."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,7 @@ Array = npt.NDArray[Any]
 FILE = "model.cuda-native.fp8.onnx"
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 2}
 MEAN, WORST = 0.998, 0.99
+GPU_WHEEL = os.environ.get("FASTEMBED_RT_GPU_WHEEL", "")
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,28 @@ def test_what_is_too_far_is_refused_and_the_others_stay(tmp_path: Path, monkeypa
     described = manifest.read(tmp_path / "m")
     assert [variant.precision for variant in described.variants] == ["fp16", "fp16"]
     assert [(one.target, one.precision) for one in described.refused] == [("cuda", "fp8")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_WHEEL, reason="FASTEMBED_RT_GPU_WHEEL names no Python with onnxruntime-gpu")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+def test_onnxruntime_takes_numbers_of_8_bits_on_its_cuda_provider(directory: Path, tmp_path: Path) -> None:
+    """With CUDA pretended: sessions load, capture and replay; nothing is computed."""
+    import fake_cuda
+
+    code = (
+        "import sys, fastembed_rt\n"
+        "model = fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', precision='fp8')\n"
+        "print(model.variant.precision, model.encode(['the cat sleeps ' * n for n in range(1, 60)] * 60).shape)\n"
+    )
+    (tmp_path / "lib").mkdir()
+    env = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(fake_cuda.build(GPU_WHEEL, tmp_path / "lib")),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "FASTEMBED_RT_CACHE": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [GPU_WHEEL, "-c", code, str(directory)], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout.splitlines() == ["fp8 (3540, 64)"], done.stderr[-2000:]
