@@ -12,64 +12,109 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.workloads import data_folder
 from ..errors import BenchmarkError
-from .export_cost import DECODER, random_decoder, write_random
 from .int8 import real_texts
 
 MAX_LENGTH = 512
-GEMMA: Mapping[str, Any] = {
-    "model_type": "gemma3_text",
-    "architectures": ["Gemma3TextModel"],
-    "hidden_size": 768,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 1,
-    "head_dim": 256,
-    "query_pre_attn_scalar": 256,
-    "intermediate_size": 1152,
-    "vocab_size": 262_144,
-    "max_position_embeddings": 2048,
-    "sliding_window": 512,
-    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4,
-    "rope_theta": 1_000_000,
-    "rope_local_base_freq": 10_000,
-    "use_bidirectional_attention": True,
-    "hidden_activation": "gelu_pytorch_tanh",
-}
-SHAPES: Mapping[str, Mapping[str, Any]] = {"qwen3-embedding-0.6b": DECODER, "embeddinggemma-300m": GEMMA}
-DENSE = {"embeddinggemma-300m": (3072, 768)}  # layers behind the pooling: their widths
+PIECES = 16_000  # of the tokenizer; ids above stay unused
+SPREAD = 0.03  # standard deviation of the random weights
 
 
-def write(
-    folder: Path,
-    texts: Sequence[str],
-    config: dict[str, Any] | None = None,
-    shape: str = "qwen3-embedding-0.6b",
-    dense: Sequence[int] | None = None,
-) -> Path:
-    """Write the checkpoint with what sentence-transformers reads; `config` and `dense` change some of its sizes."""
-    random_decoder(folder, texts, {**SHAPES[shape], **(config or {})})
-    width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    decoder = SHAPES[shape] is DECODER  # last token; the other attends in both directions and takes the mean
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a checkpoint is made of, but for its numbers."""
+
+    config: Mapping[str, Any]
+    norms: tuple[str, ...]  # of a layer, beside those of queries and keys
+    pooling: str
+    gain: float = 1.0  # as the norms have it in the checkpoint
+    dense: tuple[int, ...] = ()  # widths of the layers behind the pooling
+
+
+QWEN3 = Shape(
+    config={
+        "model_type": "qwen3",
+        "architectures": ["Qwen3Model"],
+        "hidden_size": 1024,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+        "vocab_size": 151_669,
+        "max_position_embeddings": 32_768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000,
+        "hidden_act": "silu",
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+    },
+    norms=("input_layernorm", "post_attention_layernorm"),
+    pooling="lasttoken",
+)
+GEMMA = Shape(
+    config={
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3TextModel"],
+        "hidden_size": 768,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "intermediate_size": 1152,
+        "vocab_size": 262_144,
+        "max_position_embeddings": 2048,
+        "sliding_window": 512,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000,
+        "rope_local_base_freq": 10_000,
+        "use_bidirectional_attention": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+    },
+    norms=tuple(f"{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")),
+    pooling="mean",
+    gain=0.0,  # Gemma adds 1 to it
+    dense=(3072, 768),
+)
+SHAPES: Mapping[str, Shape] = {"qwen3-embedding-0.6b": QWEN3, "embeddinggemma-300m": GEMMA}
+
+
+def write(folder: Path, texts: Sequence[str], shape: Shape = QWEN3) -> Path:
+    """Write the checkpoint as sentence-transformers reads it; the tokenizer is trained on the texts."""
+    _write_transformer(folder, texts, shape)
+    width = shape.config["hidden_size"]
     files: dict[str, Any] = {
         "sentence_bert_config.json": {"max_seq_length": MAX_LENGTH, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": width,
-            "pooling_mode_lasttoken": decoder,
+            "pooling_mode_lasttoken": shape.pooling == "lasttoken",
             "pooling_mode_cls_token": False,
-            "pooling_mode_mean_tokens": not decoder,
+            "pooling_mode_mean_tokens": shape.pooling == "mean",
         },
     }
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    ends = [width, *(DENSE.get(shape, ()) if dense is None else dense)]
-    for inputs, outputs in pairwise(ends):
+    for inputs, outputs in pairwise((width, *shape.dense)):
         path = f"{len(modules)}_Dense"
         modules.append((path, "Dense"))
         files[f"{path}/config.json"] = {
@@ -89,8 +134,75 @@ def write(
         (folder / name).write_text(json.dumps(body), encoding="utf-8")
         if "out_features" in body:
             weights = (folder / name).parent / "model.safetensors"
-            write_random(weights, {"linear.weight": (body["out_features"], body["in_features"])})
+            _write_random(weights, {"linear.weight": (body["out_features"], body["in_features"])}, gain=1)
     return folder
+
+
+def _write_transformer(folder: Path, texts: Sequence[str], shape: Shape) -> None:
+    """What transformers reads alone."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(dict(shape.config)), encoding="utf-8")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=min(PIECES, shape.config["vocab_size"]),
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": MAX_LENGTH,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    _write_random(folder / "model.safetensors", dict(_tensors(shape)), gain=shape.gain)
+
+
+def _write_random(file: Path, shapes: Mapping[str, tuple[int, ...]], *, gain: float) -> None:
+    """Tensors of bfloat16 as safetensors has them: the header's length, the header, the values; vectors are `gain`."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (begin, end)}
+    described = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    random = np.random.default_rng(0)
+    with file.open("wb") as stream:
+        stream.write(len(described).to_bytes(8, "little") + described)
+        for shape in shapes.values():
+            values = np.full(shape, gain, np.float32)
+            if len(shape) > 1:
+                values = random.standard_normal(shape, dtype=np.float32) * np.float32(SPREAD)
+            stream.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())  # the upper half of a float32
+
+
+def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a Qwen3Model's and a Gemma3TextModel's."""
+    config = shape.config
+    width, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    yield "embed_tokens.weight", (config["vocab_size"], width)
+    for k in range(config["num_hidden_layers"]):
+        for name, rows, columns in (
+            ("self_attn.q_proj", queries, width),
+            ("self_attn.k_proj", keys, width),
+            ("self_attn.v_proj", keys, width),
+            ("self_attn.o_proj", width, queries),
+            ("mlp.gate_proj", inner, width),
+            ("mlp.up_proj", inner, width),
+            ("mlp.down_proj", width, inner),
+        ):
+            yield f"layers.{k}.{name}.weight", (rows, columns)
+        for name in ("self_attn.q_norm", "self_attn.k_norm"):
+            yield f"layers.{k}.{name}.weight", (head,)
+        for name in shape.norms:
+            yield f"layers.{k}.{name}.weight", (width,)
+    yield "norm.weight", (width,)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -103,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if args.folder.exists():
             raise BenchmarkError(f"{args.folder} exists")
-        write(args.folder, real_texts(data_folder(args.data), 2000), shape=args.shape)
+        write(args.folder, real_texts(data_folder(args.data), 2000), SHAPES[args.shape])
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

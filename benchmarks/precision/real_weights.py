@@ -157,13 +157,13 @@ def _parity(manifest: Manifest) -> dict[str, Any]:
 
 def cosine_table(found: Mapping[str, Any]) -> str:
     """A row a checkpoint and graph."""
-    head = ["cosine to fp32", "", "texts: mean", "p1", "min", "degenerate: mean", "min", "stays float"]
+    head = ["cosine to fp32", "", "texts: mean", "p1", "min", "degenerate: mean", "min", "layers in float"]
     body = []
     for name, entry in found.items():
         for graph, cosine in entry["cosines"].items():
             stays = entry["float_groups"].get(graph.removeprefix("int8, "))
             cells = int8.texts_of([cosine[key] for key in COSINES])
-            body.append([name, graph, *cells, "" if stays is None else f"{len(stays)} layers"])
+            body.append([name, graph, *cells, "" if stays is None else str(len(stays))])
     return table(head, body)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,16 @@ from benchmarks.load import llama_server
 from benchmarks.precision import decoder
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96}
-SMALL_GEMMA: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 6,
-    "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
-    "intermediate_size": 96,
-    "num_attention_heads": 2,
-    "head_dim": 32,
-    "query_pre_attn_scalar": 32,
-    "vocab_size": 400,
-}
+SMALL_GEMMA = replace(
+    decoder.GEMMA,
+    config={
+        **decoder.GEMMA.config,
+        **{"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "vocab_size": 400},
+        **{"head_dim": 32, "query_pre_attn_scalar": 32},
+        **{"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]},
+    },
+    dense=(96, 64),
+)
 # llama.cpp's names, as its loader asks for them.
 ONCE = {
     "token_embd.weight": "embeddings.word_embeddings.weight",
@@ -196,7 +197,8 @@ def test_the_decoder_of_the_comparison_is_what_its_page_says(tmp_path: Path) -> 
 
     small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "vocab_size": 400, "head_dim": 16}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    folder = decoder.write(tmp_path / "decoder", ["some words", "other words"], small | heads)
+    shape = replace(decoder.QWEN3, config={**decoder.QWEN3.config, **small, **heads})
+    folder = decoder.write(tmp_path / "decoder", ["some words", "other words"], shape)
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
     assert model[1].pooling_mode == "lasttoken"
@@ -206,9 +208,7 @@ def test_the_decoder_of_the_comparison_is_what_its_page_says(tmp_path: Path) -> 
 
 
 def test_gemmas_gains_and_dense_layers_are_in_the_file(write: Write, tmp_path: Path) -> None:
-    source = decoder.write(
-        tmp_path / "gemma", ["some words", "other words"], SMALL_GEMMA, shape="embeddinggemma-300m", dense=(96, 64)
-    )
+    source = decoder.write(tmp_path / "gemma", ["some words", "other words"], SMALL_GEMMA)
     reader = write(source=source)
     keys = {"dense_2_feat_out": 96, "dense_3_feat_in": 96, "pooling_type": 1, "attention.sliding_window": 512}
     assert {key: value(reader, f"gemma-embedding.{key}") for key in keys} == keys
@@ -217,9 +217,17 @@ def test_gemmas_gains_and_dense_layers_are_in_the_file(write: Write, tmp_path: P
     np.testing.assert_array_equal(found["blk.5.post_ffw_norm.weight"], np.ones(64, np.float32))  # 0 in the checkpoint
     last = dict(gguf_checkpoint.read_safetensors(source / "3_Dense" / "model.safetensors"))
     np.testing.assert_array_equal(found["dense_3.weight"], last["linear.weight"])
-    change_json(source / "config.json", use_bidirectional_attention=False)
-    with pytest.raises(ValueError, match="attends in both directions"):
-        gguf_checkpoint.write(source, source / "tokenizer.json", tmp_path / "x.gguf", precision="f32", pooling="mean")
+    for file, changed, says in (
+        (
+            "2_Dense/config.json",
+            {"activation_function": "torch.nn.modules.activation.Tanh"},
+            "without bias or activation",
+        ),
+        ("config.json", {"use_bidirectional_attention": False}, "attends in both directions"),
+    ):
+        change_json(source / file, **changed)
+        with pytest.raises(ValueError, match=says):
+            gguf_checkpoint.write(source, source / "tokenizer.json", tmp_path / "x", precision="f32", pooling="mean")
 
 
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may() -> None:
@@ -273,9 +281,7 @@ def test_llama_cpp_gives_the_reference_vectors(
         sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 32}
         checkpoint = save_sentence_transformers(tmp_path / "decoder", "qwen3", pooling=pooling, **sizes)
     if kind == "gemma3_text":
-        checkpoint = decoder.write(
-            tmp_path / "gemma", TEXTS, SMALL_GEMMA, shape="embeddinggemma-300m", dense=(96, SIZES["hidden_size"])
-        )
+        checkpoint = decoder.write(tmp_path / "gemma", TEXTS, SMALL_GEMMA)
     model_dir = tmp_path / "model"
     model_dir.mkdir()
     (model_dir / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,15 @@ def write(
     writer.add_file_type(gguf.LlamaFileType[files[precision]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.add_keys(writer, config)
-    for name, values in dense_layers(checkpoint):
+    dense = dense_layers(checkpoint)
+    for name, values in dense:
         writer.add_dense_features_dims(name.removesuffix(".weight"), values.shape[1], values.shape[0])
     architecture.add_vocabulary(writer, config, json.loads(tokenizer_file.read_text(encoding="utf-8")))
 
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH[architecture.name.upper().replace("-", "_")], config["num_hidden_layers"]
     )
-    for source, read in (*read_safetensors(checkpoint / "model.safetensors"), *dense_layers(checkpoint)):
+    for source, read in chain(read_safetensors(checkpoint / "model.safetensors"), dense):
         values = read + 1 if architecture.gain_from_one and source.endswith("norm.weight") else read
         if source.endswith(architecture.left_out):
             continue
@@ -117,13 +119,19 @@ def read_safetensors(file: Path) -> Iterator[tuple[str, Array]]:
 
 
 def dense_layers(checkpoint: Path) -> list[tuple[str, Array]]:
-    """Weights of the Dense modules behind the pooling, as EmbeddingGemma has them, by llama.cpp's names."""
-    return [
-        (f"dense_{number}.weight", values)
-        for number, file in enumerate(sorted(checkpoint.glob("*_Dense/model.safetensors")), 2)
-        for name, values in read_safetensors(file)
-        if name == "linear.weight"
-    ]
+    """Weights of the Dense modules behind the pooling, as EmbeddingGemma has them, by llama.cpp's names.
+
+    Raises:
+        ValueError: one has a bias or an activation, which llama.cpp leaves out.
+    """
+    found = []
+    for number, folder in enumerate(sorted(checkpoint.glob("*_Dense")), 2):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("bias", True) or not config["activation_function"].endswith(".Identity"):
+            raise ValueError("llama.cpp's dense layers are without bias or activation")
+        weights = dict(read_safetensors(folder / "model.safetensors"))
+        found.append((f"dense_{number}.weight", weights["linear.weight"]))
+    return found
 
 
 def word_pieces(tokenizer: Config, size: int) -> tuple[list[str], list[int]]:
@@ -181,7 +189,7 @@ def _check_qwen3(config: Config) -> None:
         raise ValueError("llama.cpp's qwen3 has SiLU and attention to all that comes before")
 
 
-def _qwen3_keys(writer: Any, config: Config) -> None:
+def _decoder_keys(writer: Any, config: Config) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
@@ -201,7 +209,7 @@ def _check_gemma(config: Config) -> None:
 
 
 def _gemma_keys(writer: Any, config: Config) -> None:
-    _qwen3_keys(writer, config)
+    _decoder_keys(writer, config)
     writer.add_sliding_window(config["sliding_window"])
     local = config.get("rope_local_base_freq") or config["rope_parameters"]["sliding_attention"]["rope_theta"]
     writer.add_rope_freq_base_swa(local)
@@ -232,7 +240,7 @@ ARCHITECTURES = {
         add_vocabulary=_bert_vocabulary,
         left_out=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
     ),
-    "qwen3": Architecture(name="qwen3", check=_check_qwen3, add_keys=_qwen3_keys, add_vocabulary=_ids_only),
+    "qwen3": Architecture(name="qwen3", check=_check_qwen3, add_keys=_decoder_keys, add_vocabulary=_ids_only),
     "gemma3_text": Architecture(
         name="gemma-embedding",
         check=_check_gemma,

@@ -22,8 +22,7 @@ from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
 FILE = "model.gguf"
 BATCH_TOKENS = 64  # of an encoder: beyond, masked products cost more than larger ones of weights bring
-LARGE_TOKENS = 512  # of a model whose weights are many times a cache's size, and read once a batch
-LARGE = 250_000_000  # bytes
+DECODER_TOKENS = 512  # its weights are many times a cache's size, and read once a batch
 BATCH_TEXTS = 32
 CALLBACKS: list[Any] = []  # llama.cpp calls them for as long as it lives
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
@@ -60,7 +59,7 @@ def load(options: Options) -> Loaded:
         tokenizer = plain(Path(options.model_dir, "tokenizer.json"), options.max_length)
         tokenize = ids_of(tokenizer)
     wide = Context(model, threads=options.threads, tokens=options.max_length, texts=1)
-    most = LARGE_TOKENS if wide.causal or file.stat().st_size > LARGE else BATCH_TOKENS
+    most = DECODER_TOKENS if wide.causal else BATCH_TOKENS
     narrow: queue.SimpleQueue[Context] = queue.SimpleQueue()
     for _ in range(options.threads):
         narrow.put(Context(model, threads=1, tokens=max(most, options.max_length), texts=BATCH_TEXTS))
