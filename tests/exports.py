@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from fastembed_rt import manifest
-from fastembed_rt_export import variants
 from fastembed_rt_export.gate import order
 from fastembed_rt_export.gate.parity import parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import late_parity, reranking_parity
+from fastembed_rt_export.variants import wanted
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -26,5 +26,5 @@ def quick(checkpoint: Path, output: Path, **options: Any) -> manifest.Manifest:
 def shorten_the_gate(monkeypatch: pytest.MonkeyPatch, share: int = 8) -> None:
     """Gates compare one of so many of their texts, of all kinds, and those at each limit that they make themselves."""
     few = parity_texts()[::share]
-    for module in (order, variants, late_parity, reranking_parity):
+    for module in (order, wanted, late_parity, reranking_parity):
         monkeypatch.setattr(module, "parity_texts", lambda: list(few))

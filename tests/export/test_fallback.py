@@ -40,9 +40,10 @@ class Model:
         """Float groups, what is measured in the end, the lines said."""
         said: list[str] = []
         sample = Sample.of([np.asarray([k], np.int64) for k in range(self.texts)])
-        found, measured = fallback.passing(
-            self.calibrated(errors), sample, self.vectors, Fidelity.of, bound, said.append
+        trial = fallback.Trial(
+            held_out=sample, vectors=self.vectors, fidelity=Fidelity.of, bound=bound, say=said.append
         )
+        found, measured = fallback.passing(self.calibrated(errors), trial)
         return [key for key in self.angles if key not in found.groups], measured, said
 
 

@@ -23,12 +23,13 @@ from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.files import check_file
 from fastembed_rt.manifest import Manifest, Refused, Variant
 from fastembed_rt.precisions import made_for
-from fastembed_rt_export import tasks, variants
+from fastembed_rt_export import tasks
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.gate import parity, report
 from fastembed_rt_export.gate.parity import Bounds
 from fastembed_rt_export.gate.refusals import Refusals, left
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.variants import calibrated, making
 
 pytestmark = pytest.mark.usefixtures("short_gate")
 
@@ -236,7 +237,7 @@ def test_a_damaged_checkpoint_is_no_matter_of_precision(
     def broken(*_: Any) -> Any:
         raise CheckpointError("torn")
 
-    monkeypatch.setattr(variants, "_int8", broken)
+    monkeypatch.setattr(making, "int8_graphs", broken)
     with pytest.raises(CheckpointError, match=r"^torn$"):
         quick(checkpoint, tmp_path / "out", precisions=BOTH, calibration=few)
     assert not (tmp_path / "out").exists()
@@ -328,7 +329,7 @@ def asymmetric(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_precision_that_one_route_lacks_is_left_out_of_all(
     asymmetric: Path, tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    true, calls = variants._int8, []
+    true, calls = calibrated.int8_graphs, []
 
     def int8(*args: Any) -> Any:
         calls.append(1)
@@ -337,7 +338,7 @@ def test_a_precision_that_one_route_lacks_is_left_out_of_all(
             raise ParityError("this one is too far")
         return made
 
-    monkeypatch.setattr(variants, "_int8", int8)
+    monkeypatch.setattr(making, "int8_graphs", int8)
     options = ExportOptions(output=tmp_path / "out", precisions=BOTH, calibration=few, min_cosine=0.5, verify=False)
     made = export(str(asymmetric), options)
     assert made.refused == (

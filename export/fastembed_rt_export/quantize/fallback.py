@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,25 +26,21 @@ ROOM = 0.25
 Measure = Callable[[Floats, Floats], Fidelity]
 
 
-def passing(
-    found: Calibrated,
-    held_out: Sample,
-    vectors: Callable[[Recipe, Sample], Floats],
-    fidelity: Measure,
-    bound: float,
-    say: Callable[[str], None],
-) -> tuple[Recipe, Fidelity]:
-    """The recipe with as few float groups as it takes for every text to pass, or as many as are allowed.
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What recipes are tried on, and how."""
 
-    Args:
-        found: by calibration.
-        held_out: the texts measured on.
-        vectors: outputs of a graph made by a recipe, for texts.
-        fidelity: of such outputs to the float ones.
-        bound: least fidelity of the worst text.
-        say: called with a line a round.
-    """
-    recipe, measured = _passing(found, held_out, vectors, fidelity, bound, say)
+    held_out: Sample  # the texts measured on
+    vectors: Callable[[Any, Sample], Floats]  # outputs of a graph made by a recipe, for texts
+    fidelity: Measure  # of such outputs to the float ones
+    bound: float  # least fidelity of the worst text
+    say: Callable[[str], None]  # called with a line a round
+
+
+def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
+    """The recipe with as few float groups as it takes for every text to pass, or as many as are allowed."""
+    recipe, measured = _passing(found, trial)
+    held_out, vectors, fidelity, bound = trial.held_out, trial.vectors, trial.fidelity, trial.bound
     goal = bound + ROOM * (1.0 - bound)
     if not measured.passes(bound) or measured.passes(goal) or not _may_lose(found, recipe):
         return recipe, measured
@@ -57,7 +54,7 @@ def passing(
             continue
         whole = _of(fidelity, held_out, _texts(held_out, vectors(tried, held_out)), exact)
         if whole.passes(goal):
-            say(f"{key} stays float, for texts that may be worse: {whole}")
+            trial.say(f"{key} stays float, for texts that may be worse: {whole}")
             return tried, whole
     return recipe, measured
 
@@ -66,19 +63,14 @@ def _may_lose(found: Calibrated, recipe: Recipe) -> bool:
     return len(found.errors) - len(recipe.groups) < int(len(found.errors) * MOST_FLOAT)
 
 
-def _passing(
-    found: Calibrated,
-    held_out: Sample,
-    vectors: Callable[[Recipe, Sample], Floats],
-    fidelity: Measure,
-    bound: float,
-    say: Callable[[str], None],
-) -> tuple[Recipe, Fidelity]:
+def _passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
+    """The same, without room for texts that were not measured."""
+    held_out, vectors, fidelity, bound = trial.held_out, trial.vectors, trial.fidelity, trial.bound
     recipe, exact = found.recipe, _texts(held_out, found.exact)
     while True:
         given = _texts(held_out, vectors(recipe, held_out))
         measured = _of(fidelity, held_out, given, exact)
-        say(f"fidelity to fp32 on {len(exact)} texts: {measured}")
+        trial.say(f"fidelity to fp32 on {len(exact)} texts: {measured}")
         if measured.passes(bound) or not recipe.groups:
             return recipe, measured
         worst, failing = _worst_texts(given, exact, bound)
@@ -96,7 +88,7 @@ def _passing(
             order = _next(order, tried, least)
             key = order.pop(0)
             recipe, least = _without(recipe, key), tried[key]
-            say(f"{key} stays float: {len(worst)} texts at {least:.5f} or more")
+            trial.say(f"{key} stays float: {len(worst)} texts at {least:.5f} or more")
             if least >= bound:
                 break
         else:

@@ -16,16 +16,13 @@ from ..graph.graph import Graph
 from ..graph.weight import Floats
 from ..graph.writer import write
 from . import fallback
-from .fallback import Measure
+from .fallback import Measure, Trial
 from .sample import Sample, vectors
 
 Recipe = Any  # of graph/int8.py or graph/fp8.py
-FallBack = Callable[
-    [Any, Sample, Callable[[Recipe, Sample], Floats], Measure, float, Callable[[str], None]], tuple[Recipe, Fidelity]
-]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fitting:
     """Measuring on texts that took no part in calibration, but for a few of no or one token."""
 
@@ -35,16 +32,11 @@ class Fitting:
     fidelity: Measure
     outputs: str  # what messages call what comes out
     say: Callable[[str], None]
+    precision: str = "int8"
+    fall_back: Callable[[Any, Trial], tuple[Recipe, Fidelity]] = fallback.passing  # groups in full width, one by one
     advice: str = "lower --min-cosine if that will do, or export fp32"
 
-    def passing(
-        self,
-        found: Any,
-        make: Callable[[Recipe], Graph],
-        named: str,
-        precision: str = "int8",
-        fall_back: FallBack = fallback.passing,
-    ) -> tuple[Recipe, dict[str, Any]]:
+    def passing(self, found: Any, make: Callable[[Recipe], Graph], named: str) -> tuple[Recipe, dict[str, Any]]:
         """The recipe with which the graphs that `make` makes pass, and what the manifest says of it.
 
         Raises:
@@ -57,13 +49,18 @@ class Fitting:
                 return vectors(Path(folder) / "tried.onnx", of, available_threads())
 
         def say(line: str) -> None:
-            self.say(f"{precision} {named}: {line}")
+            self.say(f"{self.precision} {named}: {line}")
 
-        recipe, fidelity = fall_back(found, self.held_out, outputs, self.fidelity, self.bound, say)
+        trial = Trial(held_out=self.held_out, vectors=outputs, fidelity=self.fidelity, bound=self.bound, say=say)
+        recipe, fidelity = self.fall_back(found, trial)
         if not fidelity.passes(self.bound):
             raise ParityError(
-                f"{precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} "
+                f"{self.precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} "
                 f"or more; {self.advice}"
             )
         left = sorted(set(found.errors) - set(recipe.groups))
-        return recipe, {"fidelity": fidelity.as_dict(), f"{precision}_groups": len(recipe.groups), "float_groups": left}
+        return recipe, {
+            "fidelity": fidelity.as_dict(),
+            f"{self.precision}_groups": len(recipe.groups),
+            "float_groups": left,
+        }

@@ -22,7 +22,7 @@ from ..graph.int8 import group_key
 from ..graph.target import Target
 from ..graph.weight import Floats, Linear
 from . import calibration, fallback, rounding
-from .fallback import Measure
+from .fallback import Trial
 from .groups import Groups, Weights
 from .ranges import MARGIN, Outputs
 from .sample import Sample
@@ -54,7 +54,12 @@ class Calibrated:
 
 
 def calibrate(
-    build: Callable[[Target], Graph], sample: Sample, held_out: Sample, threads: int, share: float = 1.0
+    build: Callable[[Target], Graph],
+    sample: Sample,
+    held_out: Sample,
+    threads: int,
+    share: float = 1.0,
+    rare: Sample | None = None,
 ) -> Calibrated:
     """Recipe for the graph's groups of layers; see calibration.calibrate.
 
@@ -71,7 +76,7 @@ def calibrate(
         )
     watched = groups.values
     part = graph.ending_in([held_out.output], watched)
-    run = Watched(sample, held_out, threads, share)
+    run = Watched(sample, held_out, threads, share, rare)
     seen: dict[Value, Seen] = {}
     found, errors, by_text = dict[str, fp8.GroupRecipe](), dict[str, float](), dict[str, Floats]()
     left = list(groups.reads)
@@ -92,15 +97,8 @@ def calibrate(
     return Calibrated(Recipe(groups=found), errors, by_text, run.exact(), frozenset(allowed.attended))
 
 
-def passing(
-    found: Calibrated,
-    held_out: Sample,
-    vectors: Callable[[Recipe, Sample], Floats],
-    fidelity: Measure,
-    bound: float,
-    say: Callable[[str], None],
-) -> tuple[Recipe, Fidelity]:
-    """The recipe with as few groups in 16 bits as it takes, or as many as are allowed; arguments as in fallback.py.
+def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
+    """The recipe with as few groups in 16 bits as it takes, or as many as are allowed.
 
     What attention reads goes back first: it is a quarter of the multiplications, and on real models its error costs
     most. Behind it, the largest error first. How many is found by halving.
@@ -110,19 +108,19 @@ def passing(
     def tried(count: int) -> tuple[Recipe, Fidelity]:
         groups = {key: group for key, group in found.recipe.groups.items() if key not in order[:count]}
         recipe = Recipe(groups=groups)
-        measured = fidelity(vectors(recipe, held_out), found.exact)
-        say(f"fidelity to fp32 on {len(held_out.rows)} texts with {count} groups in 16 bits: {measured}")
+        measured = trial.fidelity(trial.vectors(recipe, trial.held_out), found.exact)
+        trial.say(f"fidelity to fp32 on {len(trial.held_out.rows)} texts with {count} groups in 16 bits: {measured}")
         return recipe, measured
 
     enough, few = int(len(order) * fallback.MOST_FLOAT), 0
     best = tried(0)
-    if best[1].passes(bound) or not enough:
+    if best[1].passes(trial.bound) or not enough:
         return best
     best = tried(enough)
-    while best[1].passes(bound) and enough - few > 1:
+    while best[1].passes(trial.bound) and enough - few > 1:
         middle = (few + enough) // 2
         given = tried(middle)
-        if given[1].passes(bound):
+        if given[1].passes(trial.bound):
             best, enough = given, middle
         else:
             few = middle
