@@ -111,9 +111,15 @@ def _shown(hit: Hit, *, stale: bool, whole: bool) -> Iterator[str]:
 
 
 def _start_of(text: str) -> str:
-    """The first letters of a text, up to the end of a word."""
-    return text if len(text) <= AROUND else text[: AROUND + 1].rpartition(" ")[0] + " ..."
+    """The first letters of a text, up to the end of a word where words are apart."""
+    if len(text) <= AROUND:
+        return text
+    words, blank, _ = text[: AROUND + 1].rpartition(" ")
+    return (words if blank else text[:AROUND]) + " ..."
 
 
 def _end_of(text: str) -> str:
-    return text if len(text) <= AROUND else "... " + text[-AROUND - 1 :].partition(" ")[2]
+    if len(text) <= AROUND:
+        return text
+    _, blank, words = text[-AROUND - 1 :].partition(" ")
+    return "... " + (words if blank else text[-AROUND:])

@@ -131,11 +131,15 @@ class CudaSession:
         """The output for one batch: (B, dim), or (T, dim) for vectors of tokens."""
         boundaries = feeds["cumulative_sequence_length"]
         texts = len(boundaries) - 1
-        count = int(boundaries[-1]) if self._by_token else texts
+        count = self.rows_of(texts, int(boundaries[-1]))
         shape = shape_for(texts, int(np.diff(boundaries).max()), self._plan.captured_tokens)
         if shape is None:
             return self.run_plain(feeds, count)
         return self.run_captured(shape, filled(feeds, self.facts.inputs, *shape))[:count]
+
+    def rows_of(self, texts: int, tokens: int) -> int:
+        """Rows of the output for so many texts, which have so many tokens together."""
+        return tokens if self._by_token else texts
 
     def run_plain(self, feeds: Feeds, count: int) -> Output:
         """The output for one batch, `count` rows of it, through a slot."""
@@ -171,7 +175,7 @@ class CudaSession:
         slots = [self._slots.get() for _ in range(self._plan.flights)]
         try:
             number = len(self._captured) + 1  # 0 is the number of runs that name none
-            rows = shape[0] * shape[1] if self._by_token else shape[0]
+            rows = self.rows_of(shape[0], shape[0] * shape[1])
             captured = _Captured(self._graph, self._host, self._device, feeds, rows, number)
             vectors = captured.run(feeds)
         finally:
@@ -198,7 +202,7 @@ class _Timed:
 
     def plain(self, texts: int, tokens: int) -> float:
         feeds = made_up(self._session.facts.inputs, texts, tokens)
-        rows = texts * tokens if self._session._by_token else texts
+        rows = self._session.rows_of(texts, texts * tokens)
         return _least(lambda: self._session.run_plain(feeds, rows))
 
     def replayed(self, texts: int, tokens: int) -> float:
@@ -207,7 +211,7 @@ class _Timed:
 
     def side_by_side(self, flights: int, texts: int, tokens: int) -> float:
         feeds = made_up(self._session.facts.inputs, texts, tokens)
-        rows = texts * tokens if self._session._by_token else texts
+        rows = self._session.rows_of(texts, texts * tokens)
         callers, each = Workers(flights, "fastembed_rt_calibration"), 2
 
         def runs() -> None:

@@ -188,7 +188,7 @@ class Turns:
             return group
         leading = list(self._leading.values())
         # A fair part: with all of them, a call that comes back would be ahead of them again and again meanwhile.
-        most = max(2, -(-(len(self._queue) + 1) // len(self._places))) if len(self._places) > 1 else sys.maxsize
+        most = max(2, -(-(len(self._queue) + 1) // len(self._places)))
         for call in self._waiting():
             if len(group) >= most:
                 break

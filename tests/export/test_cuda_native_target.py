@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -245,17 +244,7 @@ def test_onnxruntime_runs_them_on_its_cuda_provider(directory: Path, tmp_path: P
         "    print(model.variant.target, model.encode(['a cat', 'a dog ' * 9]).shape, end=' ')\n"
         "    print(model.encode(['the cat sleeps ' * n for n in range(1, 60)] * 60).shape, flush=True)\n"
     )
-    libraries = tmp_path / "lib"
-    libraries.mkdir()
-    env = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(fake_cuda.build(GPU_WHEEL, libraries)),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "FASTEMBED_RT_CACHE": str(tmp_path / "cache"),
-    }
-    done = subprocess.run(
-        [GPU_WHEEL, "-c", code, str(directory)], env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.stdout.splitlines() == ["cuda-native (2, 24) (3540, 24)"] * 2, done.stderr[-2000:]
+    said, complained = fake_cuda.run(GPU_WHEEL, code, [directory], tmp_path)
+    assert said.splitlines() == ["cuda-native (2, 24) (3540, 24)"] * 2, complained[-2000:]
     kept = sorted(file.name.partition(".")[2] for file in (tmp_path / "cache" / "cuda").iterdir())
     assert kept == ["algorithms", "plan.json", "plan.json"]

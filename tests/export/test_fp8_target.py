@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -172,14 +171,5 @@ def test_onnxruntime_takes_numbers_of_8_bits_on_its_cuda_provider(directory: Pat
         "model = fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', precision='fp8')\n"
         "print(model.variant.precision, model.encode(['the cat sleeps ' * n for n in range(1, 60)] * 60).shape)\n"
     )
-    (tmp_path / "lib").mkdir()
-    env = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(fake_cuda.build(GPU_WHEEL, tmp_path / "lib")),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "FASTEMBED_RT_CACHE": str(tmp_path / "cache"),
-    }
-    done = subprocess.run(
-        [GPU_WHEEL, "-c", code, str(directory)], env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.stdout.splitlines() == ["fp8 (3540, 64)"], done.stderr[-2000:]
+    said, complained = fake_cuda.run(GPU_WHEEL, code, [directory], tmp_path)
+    assert said.splitlines() == ["fp8 (3540, 64)"], complained[-2000:]

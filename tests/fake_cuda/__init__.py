@@ -5,13 +5,16 @@ gcc and nm make them of runtime.c and of the symbols that the provider's library
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import cuda_stand_in
 
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).parent / "runtime.c"
 PROVIDER = "libonnxruntime_providers_cuda.so"
 UNVERSIONED = ("libcuda.so.1", "libcudnn.so.9")
@@ -60,3 +63,23 @@ def build(python: str, into: Path) -> Path:
         versions = [] if library in UNVERSIONED else [f"-Wl,--version-script={into / 'library.map'}"]
         subprocess.run([*command, str(into / "library.c"), *versions], check=True)
     return into
+
+
+def run(python: str, code: str, arguments: Sequence[object], work: Path, *, timeout: float = 300) -> tuple[str, str]:
+    """What code says on stdout and stderr, run by a Python with such libraries; its caches are `work` / "cache".
+
+    Raises:
+        AssertionError: it ended with an error.
+    """
+    libraries = work / "lib"
+    libraries.mkdir(exist_ok=True)
+    env = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(build(python, libraries)),
+        "PYTHONPATH": str(ROOT),
+        "FASTEMBED_RT_CACHE": str(work / "cache"),
+    }
+    command = [python, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, done.stderr

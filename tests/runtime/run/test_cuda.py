@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -214,19 +213,10 @@ def test_sessions_bind_capture_and_replay_as_onnxruntime_wants_it(directory: Pat
         "try: fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', device_ids=[1])\n"
         "except fastembed_rt.FastembedRtError as error: print(error, flush=True)"
     )
-    env = {**os.environ, "LD_LIBRARY_PATH": str(fake_cuda.build(GPU_WHEEL, tmp_path)), "PYTHONPATH": str(ROOT)}
     for precision in ("fp16", "fp32"):
-        done = subprocess.run(
-            [GPU_WHEEL, "-c", code, str(directory), precision],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "plugin EP" not in done.stderr
-        *said, automatic, refused = done.stdout.splitlines()
+        printed, complained = fake_cuda.run(GPU_WHEEL, code, [directory, precision], tmp_path, timeout=120)
+        assert "plugin EP" not in complained
+        *said, automatic, refused = printed.splitlines()
         assert said == ["(24,) (2, 24)", "(3540, 24)", "CudaSession (1, 16) True"]
         assert automatic == "auto took cuda (the first choice)"
         assert refused.startswith("provider 'cuda' did not start (no GPU 1: the driver shows 1, counted from 0;")

@@ -65,19 +65,25 @@ def test_from_a_folder_to_a_hit(run: Run, model_dir: Path, model: EmbeddingModel
     assert (done["changed"], done["kept"]) == ([wanted[0].file], 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "letters", "around", "everything"),
+    [
+        ("the tree . a dog . the river", 7, "... tree . **a dog .** the ...", "the tree . **a dog .** the river"),
+        ("東京。犬。川川川", 2, "... 京。 **犬。** 川川 ...", "東京。 **犬。** 川川川"),
+    ],
+    ids=["words", "no blanks"],
+)
 def test_what_is_shown_is_around_the_sentence_and_all_of_it_when_asked(
-    run: Run, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, model_dir: Path, monkeypatch: pytest.MonkeyPatch, text: str, letters: int, around: str, everything: str
 ) -> None:
-    monkeypatch.setattr("fastembed_rt.cli.search.AROUND", 7)
+    monkeypatch.setattr("fastembed_rt.cli.search.AROUND", letters)
     monkeypatch.setattr("fastembed_rt.search.index.sentences", lambda text: sentences(text)[1:2])
     Path("notes", "houses.md").unlink()
-    text = "the tree . a dog . the river"
     Path("notes", "dogs.txt").write_text(text, encoding="utf-8")
     run("index", "build", "notes", "--model", model_dir)
     words = ("search", QUESTION, "--folder", "notes", "-k", 1, "-q")
-    assert run(*words)[1].splitlines()[1] == "    ... tree . **a dog .** the ..."
-    whole = run(*words, "--whole")[1].splitlines()[1]
-    assert whole == "    the tree . **a dog .** the river"
+    shown, whole = (run(*words, *more)[1].splitlines()[1].strip() for more in ((), ("--whole",)))
+    assert (shown, whole) == (around, everything)
 
 
 def test_the_folder_is_this_one_unless_another_is_named(
