@@ -106,10 +106,13 @@ DEVICE Row row_of_warp(int vectors) {
     return row;
 }
 
-/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta of the row; rms: x / sqrt(mean of squares + epsilon) * gamma.
- * beta may be NULL. */
-template <class Number>
-DEVICE void normalize(Row row, float sum, const Vector *gamma, const Vector *beta, Vector *y, float epsilon, int rms) {
+/* What a row is normalized by: (x - mean) scale, with scale 1 / sqrt(variance + epsilon); rms: x scale, with the mean of
+ * squares for the variance. */
+struct Moments {
+    float mean, scale;
+};
+
+DEVICE Moments moments_of(Row row, float sum, float epsilon, int rms) {
     float count = 8.0f * (float)row.vectors, mean = rms ? 0.0f : sum_of_warp(sum) / count, squares = 0.0f;
 #pragma unroll 1
     for (int v = row.lane; v < row.vectors; v += WARP)
@@ -118,16 +121,33 @@ DEVICE void normalize(Row row, float sum, const Vector *gamma, const Vector *bet
             float away = row.at(v, j) - mean;
             squares += away * away;
         }
-    float scale = 1.0f / sqrtf(sum_of_warp(squares) / count + epsilon);
+    return {mean, 1.0f / sqrtf(sum_of_warp(squares) / count + epsilon)};
+}
+
+/* Eight numbers of the row, normalized, times gamma, plus beta, which may be NULL. */
+template <class Number>
+DEVICE void scaled(float *made, Row row, int vector, Moments moments, const Vector *gamma, const Vector *beta) {
+    float weight[8] = {};
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        made[j] = 0.0f;
+    add<Number>(weight, gamma[vector]);
+    if (beta)
+        add<Number>(made, beta[vector]);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        made[j] += (row.at(vector, j) - moments.mean) * moments.scale * weight[j];
+}
+
+/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta of the row; rms: x / sqrt(mean of squares + epsilon) * gamma.
+ * beta may be NULL. */
+template <class Number>
+DEVICE void normalize(Row row, float sum, const Vector *gamma, const Vector *beta, Vector *y, float epsilon, int rms) {
+    Moments moments = moments_of(row, sum, epsilon, rms);
 #pragma unroll 1
     for (int v = row.lane; v < row.vectors; v += WARP) {
-        float weight[8] = {}, made[8] = {};
-        add<Number>(weight, gamma[v]);
-        if (beta)
-            add<Number>(made, beta[v]);
-#pragma unroll
-        for (int j = 0; j < 8; j++)
-            made[j] += (row.at(v, j) - mean) * scale * weight[j];
+        float made[8];
+        scaled<Number>(made, row, v, moments, gamma, beta);
         y[v] = narrowed<Number>(made);
     }
 }
@@ -141,6 +161,49 @@ DEVICE float keep(Row row, int vector, const float *sum) {
         total += sum[j];
     }
     return total;
+}
+
+/* The row x + skip + bias, and its sum; bias may be NULL. */
+template <class Number>
+DEVICE float added(Row row, const Vector *x, const Vector *skip, const Vector *bias) {
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int v = row.lane; v < row.vectors; v += WARP) {
+        float total[8] = {};
+        add<Number>(total, x[v]);
+        add<Number>(total, skip[v]);
+        if (bias)
+            add<Number>(total, bias[v]);
+        sum += keep(row, v, total);
+    }
+    return sum;
+}
+
+/* The row of a token, words[id] + positions[place] + types[type], and its sum; a row that a table has not adds nothing,
+ * places with positions and kinds with types may be NULL. */
+template <class Number>
+DEVICE float embedded(Row row, long long token, const long long *ids, const Vector *words, long long words_rows,
+                      const long long *places, const Vector *positions, long long positions_rows, const long long *kinds,
+                      const Vector *types, long long types_rows) {
+    const Vector *from[3] = {};
+    const long long *index[3] = {ids, places, kinds};
+    const Vector *table[3] = {words, positions, types};
+    const long long in_table[3] = {words_rows, positions_rows, types_rows};
+#pragma unroll
+    for (int k = 0; k < 3; k++)
+        if (index[k] && index[k][token] >= 0 && index[k][token] < in_table[k])
+            from[k] = table[k] + index[k][token] * row.vectors;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int v = row.lane; v < row.vectors; v += WARP) {
+        float total[8] = {};
+#pragma unroll
+        for (int k = 0; k < 3; k++)
+            if (from[k])
+                add<Number>(total, from[k][v]);
+        sum += keep(row, v, total);
+    }
+    return sum;
 }
 
 #endif

@@ -25,38 +25,6 @@ DEVICE Bytes rounded(const float *from) {
     return made;
 }
 
-/* What a row is normalized by: (x - mean) scale, with scale 1 / sqrt(variance + epsilon); rms: x scale, with the mean of
- * squares for the variance. */
-struct Moments {
-    float mean, scale;
-};
-
-DEVICE Moments moments_of(Row row, float sum, float epsilon, int rms) {
-    float count = 8.0f * (float)row.vectors, mean = rms ? 0.0f : sum_of_warp(sum) / count, squares = 0.0f;
-#pragma unroll 1
-    for (int v = row.lane; v < row.vectors; v += WARP)
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            float away = row.at(v, j) - mean;
-            squares += away * away;
-        }
-    return {mean, 1.0f / sqrtf(sum_of_warp(squares) / count + epsilon)};
-}
-
-/* Eight numbers of the row, normalized, times gamma, plus beta, which may be NULL. */
-DEVICE void scaled(float *made, Row row, int vector, Moments moments, const Vector *gamma, const Vector *beta) {
-    float weight[8] = {};
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        made[j] = 0.0f;
-    add<Float16>(weight, gamma[vector]);
-    if (beta)
-        add<Float16>(made, beta[vector]);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        made[j] += (row.at(vector, j) - moments.mean) * moments.scale * weight[j];
-}
-
 /* The row normalized twice: with gamma and beta into y, with weights and shifts into bytes. */
 DEVICE void normalize_both(Row row, float sum, const Vector *gamma, const Vector *beta, const Vector *weights,
                            const Vector *shifts, Vector *y, Bytes *bytes, float epsilon, int rms) {
@@ -64,26 +32,11 @@ DEVICE void normalize_both(Row row, float sum, const Vector *gamma, const Vector
 #pragma unroll 1
     for (int v = row.lane; v < row.vectors; v += WARP) {
         float made[8];
-        scaled(made, row, v, moments, gamma, beta);
+        scaled<Float16>(made, row, v, moments, gamma, beta);
         y[v] = narrowed<Float16>(made);
-        scaled(made, row, v, moments, weights, shifts);
+        scaled<Float16>(made, row, v, moments, weights, shifts);
         bytes[v] = rounded(made);
     }
-}
-
-/* The row x + skip + bias, and its sum; bias may be NULL. */
-DEVICE float added(Row row, const Vector *x, const Vector *skip, const Vector *bias) {
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int v = row.lane; v < row.vectors; v += WARP) {
-        float total[8] = {};
-        add<Float16>(total, x[v]);
-        add<Float16>(total, skip[v]);
-        if (bias)
-            add<Float16>(total, bias[v]);
-        sum += keep(row, v, total);
-    }
-    return sum;
 }
 
 extern "C" __global__ void fastembed_rt_add_norm_fp8(const Vector *x, const Vector *skip, const Vector *bias,
@@ -94,33 +47,8 @@ extern "C" __global__ void fastembed_rt_add_norm_fp8(const Vector *x, const Vect
     if (place >= rows)
         return;
     Row row = row_of_warp(vectors);
-    float sum = added(row, x + place * vectors, skip + place * vectors, bias);
+    float sum = added<Float16>(row, x + place * vectors, skip + place * vectors, bias);
     normalize_both(row, sum, gamma, beta, weights, shifts, y + place * vectors, bytes + place * vectors, epsilon, rms);
-}
-
-/* The row of a token, words[id] + positions[place] + types[type], and its sum. */
-DEVICE float embedded(Row row, long long token, const long long *ids, const Vector *words, long long words_rows,
-                      const long long *places, const Vector *positions, long long positions_rows, const long long *kinds,
-                      const Vector *types, long long types_rows) {
-    const Vector *from[3] = {};
-    const long long *index[3] = {ids, places, kinds};
-    const Vector *table[3] = {words, positions, types};
-    const long long in_table[3] = {words_rows, positions_rows, types_rows};
-#pragma unroll
-    for (int k = 0; k < 3; k++)
-        if (index[k] && index[k][token] >= 0 && index[k][token] < in_table[k])
-            from[k] = table[k] + index[k][token] * row.vectors;
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int v = row.lane; v < row.vectors; v += WARP) {
-        float total[8] = {};
-#pragma unroll
-        for (int k = 0; k < 3; k++)
-            if (from[k])
-                add<Float16>(total, from[k][v]);
-        sum += keep(row, v, total);
-    }
-    return sum;
 }
 
 extern "C" __global__ void fastembed_rt_embed_norm_fp8(
@@ -132,7 +60,7 @@ extern "C" __global__ void fastembed_rt_embed_norm_fp8(
     if (token >= rows)
         return;
     Row row = row_of_warp(vectors);
-    float sum = embedded(row, token, ids, words, words_rows, places, positions, positions_rows, kinds, types, types_rows);
+    float sum = embedded<Float16>(row, token, ids, words, words_rows, places, positions, positions_rows, kinds, types, types_rows);
     normalize_both(row, sum, gamma, beta, weights, shifts, y + token * vectors, bytes + token * vectors, epsilon, rms);
 }
 

@@ -17,23 +17,11 @@ DEVICE void add_norm(const Vector *x, const Vector *skip, const Vector *bias, co
     if (place >= rows)
         return;
     Row row = row_of_warp(vectors);
-    float sum = 0.0f;
-    x += place * vectors;
-    skip += place * vectors;
-#pragma unroll 1
-    for (int v = row.lane; v < vectors; v += WARP) {
-        float total[8] = {};
-        add<Number>(total, x[v]);
-        add<Number>(total, skip[v]);
-        if (bias)
-            add<Number>(total, bias[v]);
-        sum += keep(row, v, total);
-    }
+    float sum = added<Number>(row, x + place * vectors, skip + place * vectors, bias);
     normalize<Number>(row, sum, gamma, beta, y + place * vectors, epsilon, rms);
 }
 
-/* y = norm(words[id] + positions[place] + types[type]): ids, places, kinds (rows); a row that a table has not adds
- * nothing; places with positions and kinds with types may be NULL. */
+/* y = norm(words[id] + positions[place] + types[type]): ids, places, kinds (rows). */
 template <class Number>
 DEVICE void embed_norm(const long long *ids, const Vector *words, long long words_rows, const long long *places,
                        const Vector *positions, long long positions_rows, const long long *kinds, const Vector *types,
@@ -42,25 +30,9 @@ DEVICE void embed_norm(const long long *ids, const Vector *words, long long word
     long long token = (long long)blockIdx.x * blockDim.y + threadIdx.y;
     if (token >= rows)
         return;
-    const Vector *from[3] = {};
-    const long long *index[3] = {ids, places, kinds};
-    const Vector *table[3] = {words, positions, types};
-    const long long in_table[3] = {words_rows, positions_rows, types_rows};
-#pragma unroll
-    for (int k = 0; k < 3; k++)
-        if (index[k] && index[k][token] >= 0 && index[k][token] < in_table[k])
-            from[k] = table[k] + index[k][token] * vectors;
     Row row = row_of_warp(vectors);
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int v = row.lane; v < vectors; v += WARP) {
-        float total[8] = {};
-#pragma unroll
-        for (int k = 0; k < 3; k++)
-            if (from[k])
-                add<Number>(total, from[k][v]);
-        sum += keep(row, v, total);
-    }
+    float sum = embedded<Number>(row, token, ids, words, words_rows, places, positions, positions_rows, kinds, types,
+                                 types_rows);
     normalize<Number>(row, sum, gamma, beta, y + token * vectors, epsilon, rms);
 }
 
