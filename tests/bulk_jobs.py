@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt.bulk import inputs, job, run
+from fastembed_rt.bulk import inputs, run
 from fastembed_rt.bulk.columns import Template
 from fastembed_rt.bulk.encoder import Encoder
 from fastembed_rt.bulk.job import PartRecord
@@ -22,7 +22,6 @@ from fastembed_rt.cli.layouts import Dense
 from fastembed_rt.errors import InvalidInputError
 
 WIDTH = 4
-TEXTS = [f"text {k % 7} {k}" for k in range(30)]
 BAD, ODD = "refused by the model", "not finite"
 
 
@@ -117,8 +116,3 @@ def write_jsonl(path: Path, texts: Sequence[Any], **columns: Sequence[Any]) -> P
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def rejects(directory: Path) -> list[dict[str, Any]]:
-    """What was left out, as it was noted."""
-    return [json.loads(line) for line in (directory / job.REJECTS).read_text(encoding="utf-8").splitlines()]
