@@ -35,6 +35,15 @@ def test_bad_rows_are_left_out_and_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part_format", ["parquet", "arrow"])
+def test_a_part_may_have_no_row_left(tmp_path: Path, part_format: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", "b", "c", "d", *[None] * 4, "e"])
+    records = execute([source], tmp_path / "out", on_error="skip", format=part_format)
+    assert [(record.rows, record.rejected) for record in records.values()] == [(4, 0), (0, 4), (1, 0)]
+    assert table(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 8]
+    assert vectors(tmp_path / "out").tobytes() == expected(["a", "b", "c", "d", "e"]).tobytes()
+
+
+@pytest.mark.parametrize("part_format", ["parquet", "arrow"])
 def test_bad_rows_are_null_and_noted(tmp_path: Path, part_format: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", ROWS)
     execute([source], tmp_path / "out", on_error="null", format=part_format)
@@ -106,3 +115,12 @@ def test_a_run_that_ended_at_a_bad_row_goes_on_without_it(tmp_path: Path, on_err
     for then, null in (("fail", "zero"), (on_error, "empty")):
         with pytest.raises(InvalidInputError, match=r"--on-(error|null) changed: it was '"):
             execute([source], tmp_path / "out", on_error=then, on_null=null)
+
+
+def test_what_decided_over_a_row_that_is_there_cannot_change(tmp_path: Path) -> None:
+    """A row without a text was left out as a bad one: others of its kind cannot get zeros in the same job."""
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", None, "b", "c", BAD, None])
+    execute([source], tmp_path / "out", on_error="skip")
+    (tmp_path / "out" / "part-00000-000001.parquet").unlink()
+    with pytest.raises(InvalidInputError, match="--on-null changed: it was 'error', now it is 'zero'"):
+        execute([source], tmp_path / "out", on_error="skip", on_null="zero")

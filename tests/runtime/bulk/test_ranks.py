@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bulk_jobs import BAD, TEXTS, encoder, execute, expected, rejects, table, vectors, write_jsonl
+from exports import contents
 
 from fastembed_rt.bulk import job
 from fastembed_rt.bulk.merge import merge
@@ -62,3 +63,36 @@ def test_merging_refuses_what_is_missing_damaged_or_of_another_job(tmp_path: Pat
     execute([source], out, rank=0, world=2)
     merge([store])
     assert vectors(out).tobytes() == expected(TEXTS).tobytes()
+
+
+@pytest.mark.parametrize("bad_rank", [0, 1])
+def test_a_rank_without_a_bad_row_goes_with_one_that_was_resumed_without_it(tmp_path: Path, bad_rank: int) -> None:
+    """As the message at the bad row says; which of the ranks met it makes no difference."""
+    texts = [*TEXTS, BAD] if bad_rank else [BAD, *TEXTS]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    execute([source], tmp_path / "out", rank=1 - bad_rank, world=2)
+    with pytest.raises(InvalidInputError, match="--on-error skip or null"):
+        execute([source], tmp_path / "out", rank=bad_rank, world=2)
+    execute([source], tmp_path / "out", rank=bad_rank, world=2, on_error="skip")
+    merge([open_store(str(tmp_path / "out"))])
+    for rank in range(2):
+        execute([source], tmp_path / "whole", rank=rank, world=2, on_error="skip")
+    merge([open_store(str(tmp_path / "whole"))])
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"on_error": "skip"}, {"on_error": "null"}, "--on-error changed"),
+        ({"on_error": "skip"}, {"on_null": "zero"}, "--on-null changed"),
+        ({"on_null": "zero"}, {"on_null": "empty"}, "--on-null changed"),
+    ],
+)
+def test_ranks_that_took_rows_differently_are_not_merged(
+    tmp_path: Path, source: Path, first: dict[str, str], second: dict[str, str], said: str
+) -> None:
+    for rank, taken in enumerate((first, second)):
+        execute([source], tmp_path / "out", rank=rank, world=2, **taken)
+    with pytest.raises(InvalidInputError, match=said):
+        merge([open_store(str(tmp_path / "out"))])
