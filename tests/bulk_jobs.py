@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastembed_rt.bulk import inputs, run
+from fastembed_rt.bulk import inputs, job, run
 from fastembed_rt.bulk.columns import Template
 from fastembed_rt.bulk.encoder import Encoder
 from fastembed_rt.bulk.job import PartRecord
@@ -22,6 +22,7 @@ from fastembed_rt.cli.layouts import Dense
 from fastembed_rt.errors import InvalidInputError
 
 WIDTH = 4
+TEXTS = [f"text {k % 7} {k}" for k in range(30)]
 BAD, ODD = "refused by the model", "not finite"
 
 
@@ -95,6 +96,11 @@ def table(directory: Path) -> Any:
         return parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.ipc.open_file(path).read_all()
 
     return pyarrow.concat_tables([read(path) for path in sorted(directory.glob("part-*"))])
+
+
+def rejects(directory: Path) -> list[dict[str, Any]]:
+    """What is said of the rows without a vector."""
+    return [json.loads(line) for line in (directory / job.REJECTS).read_text(encoding="utf-8").splitlines()]
 
 
 def vectors(directory: Path) -> npt.NDArray[np.float32]:

@@ -100,6 +100,7 @@ class Plan:
     carried: list[str]  # columns that go into the parts
     sampled: bool = False  # the columns are those of a sample: rows may have others
     every: bool = True  # all columns are carried, so that one beyond the schema would be lost
+    beside_csv: bool = False  # some of the inputs are csv, others not: whole numbers are strings, as they are there
 
     @property
     def described(self) -> list[list[str]]:
@@ -112,7 +113,16 @@ class Plan:
         return arrow().schema([self.schema.field(name) for name in self.carried])
 
     @classmethod
-    def of(cls, schema: Any, template: Template, chosen: Sequence[str] | None, *, sampled: bool, label: str) -> Plan:
+    def of(
+        cls,
+        schema: Any,
+        template: Template,
+        chosen: Sequence[str] | None,
+        *,
+        sampled: bool,
+        label: str,
+        beside_csv: bool = False,
+    ) -> Plan:
         """Take what a job wants out of all that its first input has; `chosen` None carries everything.
 
         Raises:
@@ -132,9 +142,13 @@ class Plan:
                 f"pass --column, or --template '{{{template.pattern}}}' to write its values as texts"
             )
         taken = [name for name in names if name in wanted]
-        made = arrow().schema([schema.field(name).remove_metadata() for name in taken])
+        pyarrow = arrow()
+        fields = [schema.field(name).remove_metadata() for name in taken]
+        if beside_csv:
+            whole = pyarrow.types.is_integer
+            fields = [field.with_type(pyarrow.string()) if whole(field.type) else field for field in fields]
         carried = taken if chosen is None else list(dict.fromkeys(chosen))
-        return cls(made, template, carried, sampled, chosen is None)
+        return cls(pyarrow.schema(fields), template, carried, sampled, chosen is None, beside_csv)
 
     def fit(self, table: Any, label: str) -> Any:
         """A table of a file with the job's columns and types.
@@ -214,6 +228,8 @@ def table_of(rows: Sequence[Mapping[str, Any] | Fault], plan: Plan) -> tuple[Any
     columns: dict[str, list[Any]] = {}
     for field in plan.schema:
         values = [None if isinstance(row, Fault) else row.get(field.name) for row in rows]
+        if plan.beside_csv and _is_text(field.type):
+            values = [str(value) if type(value) is int else value for value in values]  # bool is no number here
         try:
             columns[field.name] = pyarrow.array(values, field.type)
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):

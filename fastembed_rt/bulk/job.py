@@ -30,7 +30,7 @@ WORK = "_embed"
 MANIFEST, SUCCESS, REJECTS = "_manifest.json", "_SUCCESS", "_rejects.jsonl"
 JOB, DONE, LOCK = "job.json", "done.json", "lock"
 PART = re.compile(r"part-(\d{5})-\d{6}\.(parquet|arrow|npy)")
-# Under these values a run has met no such row as long as it goes on, so that others may follow when it is resumed.
+# How bad rows are taken. Under these values a run ends at the first, so that no part that is there was made by them.
 STRICT = {"on_error": "fail", "on_null": "error"}
 CHANGED = "begin again with --force, or name another directory"
 
@@ -53,11 +53,15 @@ class Job:
         body = {**asdict(self), "rank": 0, "options": options}
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
-    def check_same(self, other: Job, *, resumed: bool = False) -> None:
-        """Raise InvalidInputError, with the names of what differs, unless a run of `other` would go on with this.
+    @property
+    def undecided(self) -> frozenset[str]:
+        """Options that no part was made by: bad rows, which would have ended the run, may be taken otherwise now."""
+        if self.options.get("on_error") != STRICT["on_error"]:
+            return frozenset()  # a row without a text was one of the bad rows then
+        return frozenset(name for name, value in STRICT.items() if self.options.get(name) == value)
 
-        A run that is `resumed` may take bad rows where the one before ended at the first.
-        """
+    def check_same(self, other: Job) -> None:
+        """Raise InvalidInputError, with the names of what differs, unless a run of `other` may go on with this."""
         if (self.rank, self.world) != (other.rank, other.world):
             raise InvalidInputError(f"the job is rank {self.rank} of {self.world}, not {other.rank} of {other.world}")
         if self.fingerprint != other.fingerprint:
@@ -67,7 +71,7 @@ class Job:
             )
         for name in sorted({*self.options, *other.options}):
             old, new = self.options.get(name), other.options.get(name)
-            if old != new and not (resumed and name in STRICT and old == STRICT[name]):
+            if old != new and name not in self.undecided:
                 option = "--" + name.replace("_", "-")
                 raise InvalidInputError(f"{option} changed: it was {_said(old)}, now it is {_said(new)}; {CHANGED}")
         self._check_inputs(other)

@@ -6,6 +6,7 @@ Ranks that wrote into one directory are joined there; those of several directori
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import InvalidInputError
 from . import job
@@ -38,19 +39,22 @@ def merge(stores: Sequence[Store], target: Store | None = None) -> tuple[list[Jo
             found[rank] = (store, made, records)
     if not found:
         raise InvalidInputError(f"{', '.join(store.root for store in stores)}: there is no job; see embed --shards")
-    first = found[min(found)][1]
+    ordered = [found[rank] for rank in sorted(found)]
+    first = ordered[0][1]
     if missing := [rank for rank in range(first.world) if rank not in found]:
         said = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
         raise InvalidInputError(f"rank {said} of {first.world} is not there")
-    for rank, (store, made, _) in found.items():
+    # Some ranks may have been resumed without their bad rows: theirs is the job of those that met none, too.
+    most_decided = min((made for _, made, _ in ordered), key=lambda made: len(made.undecided))
+    jobs = [replace(most_decided, rank=made.rank) for _, made, _ in ordered]
+    for (store, made, _), whole in zip(ordered, jobs, strict=True):
         try:
-            Job(**{**vars(first), "rank": rank}).check_same(made)
+            made.check_same(whole)
         except InvalidInputError as error:
-            raise InvalidInputError(f"rank {rank} in {store.root} is of another job: {error}") from error
-    ordered = [found[rank] for rank in sorted(found)]
+            raise InvalidInputError(f"rank {made.rank} in {store.root} is of another job: {error}") from error
     if target is not None:
         _bring(ordered, target)
-    jobs, parts = [made for _, made, _ in ordered], [records for _, _, records in ordered]
+    parts = [records for _, _, records in ordered]
     job.finish(where, jobs, parts)
     return jobs, parts
 

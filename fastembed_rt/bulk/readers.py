@@ -47,10 +47,11 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
     check_encoding(dialect)
     if sources[0].format == "txt" and chosen is not None and set(chosen) - set(template.names):
         raise InvalidInputError("txt has one text a line and no columns for --columns; use jsonl, csv or parquet")
+    beside_csv = len({source.format in ("csv", "tsv") for source in sources}) > 1
     for source in sources:
         schema, sampled = _schema(source, template, dialect)
         if schema.names:
-            return Plan.of(schema, template, chosen, sampled=sampled, label=source.name)
+            return Plan.of(schema, template, chosen, sampled=sampled, label=source.name, beside_csv=beside_csv)
     nothing = arrow().schema([(name, arrow().string()) for name in template.names])  # no file has a row
     return Plan.of(nothing, template, None, sampled=False, label=sources[0].name)
 

@@ -131,7 +131,7 @@ def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:
         if there is not None and not resume:
             raise OutputExistsError(f"{store.root} holds a job already; --resume goes on with it, --force begins again")
         if there is not None:
-            there.check_same(wanted, resumed=True)
+            there.check_same(wanted)
 
 
 def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
@@ -273,7 +273,7 @@ class Run:
         rows = [k for k in range(len(part.texts)) if k not in left_out]
         table, vectors = part.table, found
         if left_out:
-            table = table.take(rows) if table.num_columns else table
+            table = table.take(arrow().array(rows, arrow().int64())) if table.num_columns else table
             vectors = found[rows] if self._encoder.width else [found[k] for k in rows]
         self.watch.counts.rows += len(part.texts)
         self.watch.counts.rejected += len(faults)

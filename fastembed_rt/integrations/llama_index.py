@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
@@ -51,32 +51,63 @@ class _Written(BaseModel):
         BaseModel.__setstate__(self, state)
 
 
-class FastEmbedRtEmbedding(_Written, BaseEmbedding):
-    """Vectors of nodes with the model's document prompt, and of questions with its query prompt.
+class _Embedding(_Written):
+    """The six ways in which LlamaIndex asks for vectors, of a model of `kind`; a subclass gives them its own form."""
 
-    Up to 2,048 texts are one call of the model (`embed_batch_size`), which makes its own batches. `to_dict` writes the
-    model's name and options, without a hub token; `from_dict` opens it again. Pickles and copies share the engine.
-    """
-
+    kind: ClassVar[type[EmbeddingModel | SparseModel]]
     embed_batch_size: int = Field(default=LARGEST, gt=0, le=LARGEST, description="Texts of one call of the model.")
     encode_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Options of each call's encode, such as normalize, truncate_dim."
+        default_factory=dict,
+        description="Options of each call's encode, such as normalize, truncate_dim, max_active_dims.",
     )
-    _model: EmbeddingModel = PrivateAttr()
+    _model: Any = PrivateAttr()
 
     def __init__(self, model_name: str, **fields: Any) -> None:
         """Open the model.
 
         Args:
             model_name: a model directory, a checkpoint or a hub repository.
-            **fields: model_kwargs, options of `EmbeddingModel.from_checkpoint`; encode_kwargs, of each call;
-                embed_batch_size, callback_manager, num_workers, embeddings_cache as BaseEmbedding has them.
+            **fields: model_kwargs, options of the class's `from_checkpoint`; encode_kwargs, of each call;
+                embed_batch_size, callback_manager, num_workers, embeddings_cache as LlamaIndex has them.
 
         Raises:
-            ModelNotFoundError, ModelFormatError and others: as `EmbeddingModel.from_checkpoint`.
+            ModelNotFoundError, ModelFormatError and others: as `from_checkpoint`.
         """
         super().__init__(model_name=str(model_name), **fields)
-        self._model = open_model(EmbeddingModel, self.model_name, self.model_kwargs)
+        self._model = open_model(self.kind, str(model_name), self.model_kwargs)
+
+    @staticmethod
+    def _as_theirs(vector: Any) -> Any:
+        """A vector in LlamaIndex's form."""
+        raise NotImplementedError
+
+    def _get_query_embedding(self, query: str) -> Any:
+        return self._as_theirs(self._model.encode_query(query, **self.encode_kwargs))
+
+    def _get_text_embedding(self, text: str) -> Any:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Any]:
+        return [self._as_theirs(vector) for vector in self._model.encode_document(texts, **self.encode_kwargs)]
+
+    async def _aget_query_embedding(self, query: str) -> Any:
+        return self._as_theirs(await self._model.aencode_query(query, **self.encode_kwargs))
+
+    async def _aget_text_embedding(self, text: str) -> Any:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Any]:
+        return [self._as_theirs(vector) for vector in await self._model.aencode_document(texts, **self.encode_kwargs)]
+
+
+class FastEmbedRtEmbedding(_Embedding, BaseEmbedding):
+    """Vectors of nodes with the model's document prompt, and of questions with its query prompt.
+
+    Up to 2,048 texts are one call of the model (`embed_batch_size`), which makes its own batches. `to_dict` writes the
+    model's name and options, without a hub token; `from_dict` opens it again. Pickles and copies share the engine.
+    """
+
+    kind = EmbeddingModel
 
     @classmethod
     def class_name(cls) -> str:
@@ -86,44 +117,19 @@ class FastEmbedRtEmbedding(_Written, BaseEmbedding):
     @property
     def client(self) -> EmbeddingModel:
         """The model itself."""
-        return self._model
+        model: EmbeddingModel = self._model
+        return model
 
-    def _get_query_embedding(self, query: str) -> list[float]:
-        found: list[float] = self._model.encode_query(query, **self.encode_kwargs).tolist()
-        return found
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embeddings([text])[0]
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = self._model.encode_document(texts, **self.encode_kwargs).tolist()
-        return found
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        found: list[float] = (await self._model.aencode_query(query, **self.encode_kwargs)).tolist()
-        return found
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aget_text_embeddings([text]))[0]
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = (await self._model.aencode_document(texts, **self.encode_kwargs)).tolist()
-        return found
+    @staticmethod
+    def _as_theirs(vector: Any) -> list[float]:
+        numbers: list[float] = vector.tolist()
+        return numbers
 
 
-class FastEmbedRtSparseEmbedding(_Written, BaseSparseEmbedding):
+class FastEmbedRtSparseEmbedding(_Embedding, BaseSparseEmbedding):
     """Weights of words by token id, of nodes and questions with their prompts."""
 
-    embed_batch_size: int = Field(default=LARGEST, gt=0, le=LARGEST, description="Texts of one call of the model.")
-    encode_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Options of each call's encode, such as max_active_dims."
-    )
-    _model: SparseModel = PrivateAttr()
-
-    def __init__(self, model_name: str, **fields: Any) -> None:
-        """Open the model, a SparseModel; as for FastEmbedRtEmbedding."""
-        super().__init__(model_name=str(model_name), **fields)
-        self._model = open_model(SparseModel, self.model_name, self.model_kwargs)
+    kind = SparseModel
 
     @classmethod
     def class_name(cls) -> str:
@@ -133,27 +139,13 @@ class FastEmbedRtSparseEmbedding(_Written, BaseSparseEmbedding):
     @property
     def client(self) -> SparseModel:
         """The model itself."""
-        return self._model
+        model: SparseModel = self._model
+        return model
 
-    def _get_query_embedding(self, query: str) -> dict[int, float]:
-        found: dict[int, float] = self._model.encode_query(query, **self.encode_kwargs).as_dict()
-        return found
-
-    def _get_text_embedding(self, text: str) -> dict[int, float]:
-        return self._get_text_embeddings([text])[0]
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return [vector.as_dict() for vector in self._model.encode_document(texts, **self.encode_kwargs)]
-
-    async def _aget_query_embedding(self, query: str) -> dict[int, float]:
-        found: dict[int, float] = (await self._model.aencode_query(query, **self.encode_kwargs)).as_dict()
-        return found
-
-    async def _aget_text_embedding(self, text: str) -> dict[int, float]:
-        return (await self._aget_text_embeddings([text]))[0]
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return [vector.as_dict() for vector in await self._model.aencode_document(texts, **self.encode_kwargs)]
+    @staticmethod
+    def _as_theirs(vector: Any) -> dict[int, float]:
+        weights: dict[int, float] = vector.as_dict()
+        return weights
 
 
 class FastEmbedRtRerank(_Written, BaseNodePostprocessor):

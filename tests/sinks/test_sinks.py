@@ -156,6 +156,20 @@ def test_every_row_is_in_the_store_once_however_often_a_part_comes(
     assert found["kind"] == kinds[store]
 
 
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "qdrant", "postgresql", "pgvector"])
+def test_a_part_may_have_no_row_left(
+    store: str, directory: Path, wanted: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS[:4], *[None] * 4, *TEXTS[8:10]])
+    url, place = places(store, tmp_path, request, "left")
+    words = ["--part-rows", "4", "--on-null", "skip", "--id-column", "id"]
+    embed(directory, source, "--shards", tmp_path / "job", "--to", url, *words)
+    found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))
+    rows = dict(found["rows"])
+    assert sorted(rows) == [0, 1, 2, 3, 8, 9]
+    np.testing.assert_allclose([rows[k] for k in sorted(rows)], wanted[sorted(rows)], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("store", ["duckdb", "lancedb", "pgvector"])
 def test_a_job_killed_at_random_moments_brings_every_row_once(
     store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -30,7 +30,8 @@ class QdrantSink:
         names = [name for name in about.schema.names if name != about.vectors]
         payloads = table.select(names).to_pylist() if names else [{}] * table.num_rows
         column = table.column(about.vectors).combine_chunks()
-        vectors = np.asarray(column.flatten()).reshape(table.num_rows, -1).astype(np.float32, copy=False)
+        shape = table.num_rows, column.type.list_size
+        vectors = np.asarray(column.flatten()).reshape(shape).astype(np.float32, copy=False)
         for at in range(0, table.num_rows, POINTS):
             stop = min(at + POINTS, table.num_rows)
             numbers = [self._number(payloads[k], f"{about.mark(part)}-{k}") for k in range(at, stop)]

@@ -22,6 +22,7 @@ from stores_case import case, run_page, same
 
 from fastembed_rt.integrations.chroma import FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction
 
+LONG = "a dog " * 200_000  # a megabyte
 OPEN_AGAIN = """
 import json, sys
 import chromadb
@@ -89,6 +90,22 @@ def test_documents_and_queries_have_their_prompts(case: Case) -> None:
             one("abc")  # not three texts
     shorter = FastEmbedRtEmbeddingFunction(case.dense, {"threads": 1}, {"truncate_dim": 7, "prompt": ""})
     same(shorter(case.texts), case.model.encode(case.texts, prompt="", truncate_dim=7))
+
+
+def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
+    function, sparse = FastEmbedRtEmbeddingFunction(case.dense), FastEmbedRtSparseEmbeddingFunction(case.sparse)
+    collection = chromadb.EphemeralClient().create_collection("odd", embedding_function=function)
+    for wrong in (None, float("nan")):
+        for one in (function, function.embed_query, sparse, sparse.embed_query):
+            with pytest.raises(TypeError, match=r"text 1 is (NoneType|float), expected str"):
+                one(["a", wrong])  # type: ignore[list-item]
+        with pytest.raises(ValueError, match="Expected document to be a str"):
+            collection.add(ids=["0", "1"], documents=["a", wrong])  # type: ignore[list-item]
+    assert collection.count() == 0
+    same(function(["", LONG]), case.model.encode_document(["", LONG]))
+    same(function.embed_query(["", LONG]), case.model.encode_query(["", LONG]))
+    collection.add(ids=["empty", "long"], documents=["", LONG])
+    near(collection.get(include=["embeddings"])["embeddings"], case.model.encode_document(["", LONG]))
 
 
 def test_configurations_come_back_and_wrong_ones_are_refused(case: Case) -> None:

@@ -51,6 +51,19 @@ def test_vectors_by_role(case: Case) -> None:
         FastEmbedRtEmbedder(case.model)(["a", 3])
 
 
+@pytest.mark.parametrize("caching", [False, True])
+def test_texts_that_are_none_empty_or_very_long(case: Case, caching: bool) -> None:
+    embedder = FastEmbedRtEmbedder(case.model, role="document", caching=caching)
+    for wrong in (None, float("nan")):
+        with pytest.raises(ValueError, match="strings"):
+            embedder(["a", wrong])  # type: ignore[list-item]
+        with pytest.raises(ValueError, match="strings"):
+            FastEmbedRtRetriever(["a", wrong], case.model)  # type: ignore[list-item]
+    for text in ("", "a dog " * 200_000):
+        same(embedder(text), case.model.encode_document(text))
+        same(embedder([text]), [case.model.encode_document(text)])
+
+
 def test_many_texts_are_few_calls(case: Case, calls: list[int]) -> None:
     embedder = FastEmbedRtEmbedder(case.model)
     embedder(case.texts * 125)

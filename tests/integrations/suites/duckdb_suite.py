@@ -59,6 +59,16 @@ def test_null_gives_null_and_empty_does_not(case: Case, connection: Any) -> None
     same(rows[-2][0], case.model.encode_document(""))
     assert connection.sql("SELECT embed(NULL)").fetchall() == [(None,)]
     assert connection.sql("SELECT embed(text) FROM texts WHERE number > 1000").fetchall() == []
+    assert connection.sql("SELECT embed(text) FROM texts WHERE text IS NULL").fetchall() == [(None,), (None,)]
+
+
+def test_a_text_of_a_megabyte_and_what_is_none(case: Case, connection: Any) -> None:
+    register(connection, case.dense)
+    wanted = case.model.encode_document("a dog " * 200_000)
+    same(vectors(connection.sql("SELECT embed(repeat('a dog ', 200000))")), [wanted])
+    for value in ("1", "'nan'::DOUBLE"):
+        with pytest.raises(duckdb.BinderException, match=r"embed\(VARCHAR\)"):
+            connection.sql(f"SELECT embed({value})")
 
 
 def test_a_table_of_many_rows(case: Case, connection: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from haystack_integrations.components.embedders.fastembed_rt import (
 from haystack_integrations.components.rankers.fastembed_rt import FastEmbedRtLateInteractionRanker, FastEmbedRtRanker
 from stores_case import StoresCase as Case
 from stores_case import case, run_page, same
+
+from fastembed_rt.integrations.opening import shared_model
 
 OPTIONS: dict[str, Any] = {"model_kwargs": {"threads": 1}}
 
@@ -80,6 +83,7 @@ def test_the_distribution_is_the_one_that_was_built() -> None:
     found = distribution("fastembed-rt-haystack")
     assert Path(str(found.locate_file(""))) in Path(module.__file__).parents
     assert {str(file) for file in found.files or ()} >= {
+        "haystack_integrations/common/fastembed_rt/__init__.py",
         "haystack_integrations/components/embedders/fastembed_rt/__init__.py",
         "haystack_integrations/components/rankers/fastembed_rt/__init__.py",
     }
@@ -100,6 +104,24 @@ def test_a_component_gives_the_models_vectors(kind: str, case: Case) -> None:
     made.close()
     assert made._model is None
     check(kind, made.run(**given), case)  # and opens it again
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_is_not_open_opens_beside_the_event_loop(
+    kind: str, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, given = of_case(case)[kind]
+    threads = []
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return shared_model(*arguments)
+
+    monkeypatch.setattr("haystack_integrations.common.fastembed_rt.components.shared_model", noted)
+    for _ in range(2):
+        check(kind, asyncio.run(made.run_async(**given)), case)
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 @pytest.mark.parametrize("kind", KINDS)

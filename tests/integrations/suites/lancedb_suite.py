@@ -88,6 +88,54 @@ def test_a_row_without_a_text_has_no_vector(case: Case) -> None:
     assert second is None
     same([first, third], case.documents[:2])
     assert function.compute_source_embeddings([None]) == [None]
+    with pytest.raises(TypeError, match="text 1 is float, expected str"):
+        function.compute_source_embeddings(["a", float("nan")])  # of columns, Arrow makes it null
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [("error", None), ("drop", ["a", ""]), ("null", ["a", None, ""]), ("fill", ["a", None, ""])]
+)
+def test_a_table_takes_rows_without_a_text_as_it_is_told(
+    case: Case, tmp_path: Path, option: str, kept: list[str | None] | None
+) -> None:
+    function = FastEmbedRtEmbeddings.create(name=case.dense)
+
+    class Row(LanceModel):
+        text: str | None = function.SourceField()
+        vector: Vector(function.ndims()) | None = function.VectorField()  # type: ignore[valid-type]
+
+    table = lancedb.connect(tmp_path).create_table("texts", schema=Row)
+    rows = [{"text": "a"}, {"text": None}, {"text": ""}]
+    if kept is None:
+        with pytest.raises(RuntimeError, match="Set on_bad_vectors="):
+            table.add(rows, on_bad_vectors=option)
+        assert table.count_rows() == 0
+        return
+    table.add(rows, on_bad_vectors=option)
+    stored = table.to_arrow().to_pylist()
+    assert [row["text"] for row in stored] == kept
+    zero = None if option == "null" else [0.0] * case.model.dim
+    for row in stored:
+        if row["text"] is None:
+            assert row["vector"] == zero
+        else:
+            same(row["vector"], case.model.encode_document(row["text"]))
+
+
+def test_empty_and_very_long_texts(case: Case) -> None:
+    function = FastEmbedRtEmbeddings.create(name=case.dense)
+    texts = ["", "a dog " * 200_000]
+    same(function.compute_source_embeddings(texts), case.model.encode_document(texts))
+    for text in texts:
+        same(function.compute_query_embeddings(text), [case.model.encode_query(text)])
+    assert function.compute_source_embeddings([]) == []
+    found = FastEmbedRtReranker(case.reranker).rerank_vector(case.query, pa.table({"text": [None, *texts]}))
+    from fastembed_rt import Reranker
+
+    with Reranker(case.reranker) as model:
+        scores = dict(zip(texts, model.predict([(case.query, text) for text in texts]).tolist(), strict=True))
+    for row in found.to_pylist():
+        assert row["_relevance_score"] == pytest.approx(scores[row["text"] or ""], abs=1e-6)
 
 
 def test_a_thousand_rows_go_in_one_call(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,20 @@ def test_points_are_sent_to_a_server_to_the_bit(case: Case) -> None:
     same(query, case.queried)
 
 
+def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
+    for wrong in (None, float("nan")):
+        with pytest.raises(ValueError, match="valid string"):  # pydantic's
+            models.Document(text=wrong, model=DENSE)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"text 1 is (NoneType|float), expected str"):
+            list(TextEmbedding(DENSE).embed(["a", wrong]))  # type: ignore[list-item]
+    client = QdrantClient(":memory:")
+    for text in ("", "a dog " * 200_000):
+        (made,) = client._embed_models(models.Document(text=text, model=DENSE), is_query=False)
+        same(made, case.model.encode_document(text))
+        (made,) = client._embed_models(models.Document(text=text, model=DENSE), is_query=True)
+        same(made, case.model.encode_query(text))
+
+
 @pytest.mark.parametrize("kind", ["dense", "words", "late"])
 def test_the_nearest_are_the_models(case: Case, kind: str) -> None:
     client = filled(case, QdrantClient(":memory:"))

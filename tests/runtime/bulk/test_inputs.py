@@ -295,6 +295,27 @@ def test_the_first_rows_of_json_decide_the_columns_for_all_ranks(tmp_path: Path)
         rows_of([path])
 
 
+@pytest.mark.parametrize("csv_first", [True, False])
+@pytest.mark.parametrize("other", ["in.jsonl", "in.json", "in.parquet", "in.arrow"])
+def test_beside_csv_ids_are_strings_as_there(tmp_path: Path, other: str, csv_first: bool) -> None:
+    (tmp_path / "in.csv").write_text("id,text\n007,c\n")
+    of_csv, of_other = [{"id": "007", "text": "c"}], [{"id": "0", "text": "a"}, {"id": "1", "text": "b"}]
+    files = [tmp_path / "in.csv", write(tmp_path / other, ["a", "b"])]
+    assert rows_of(files if csv_first else files[::-1]) == (of_csv + of_other if csv_first else of_other + of_csv)
+    assert [row["id"] for row in rows_of(files[1:])] == [0, 1]  # alone they stay numbers
+
+
+def test_beside_csv_what_is_no_whole_number_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "b.jsonl").write_text('{"id": 1.5, "text": "b"}\n{"id": true, "text": "c"}\n{"id": null, "text": "d"}')
+    assert rows_of([tmp_path / "a.csv", tmp_path / "b.jsonl"]) == [
+        {"id": "1", "text": "a"},
+        "'id' is float, and string in the rows before",
+        "'id' is bool, and string in the rows before",
+        {"id": None, "text": "d"},
+    ]
+
+
 def test_files_of_other_columns_than_the_first_are_refused_by_name(tmp_path: Path) -> None:
     for name, columns in (
         ("a", {"text": ["x"]}),

@@ -185,29 +185,40 @@ def test_two_calls_at_once(threads: int, own: bool, max_wait: float, wanted: lis
     assert sorted(Meeting.met) == wanted
 
 
-@pytest.mark.parametrize(("callers", "largest"), [(6, 2), (10, 4)])
-def test_calls_beyond_two_are_gathered_in_fair_parts(callers: int, largest: int) -> None:
-    started, go_on = threading.Semaphore(0), threading.Event()
-    run = Notes.run
+@pytest.mark.parametrize(
+    ("threads", "callers", "batches"),
+    [
+        pytest.param(2, 6, [1, 1, 2, 2], id="two places: half of those that wait"),
+        pytest.param(2, 10, [1, 1, 4, 2, 2], id="two places: half of those that wait, two at least"),
+        pytest.param(4, 10, [1, 9], id="one place: all that wait"),
+    ],
+)
+def test_calls_that_wait_are_gathered_in_fair_parts(threads: int, callers: int, batches: list[int]) -> None:
+    """Batches run one at a time here, so that how many wait when one is gathered is known."""
+    started, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    sizes: list[int] = []
 
     class Slow(Notes):
         def run(self, feeds: Any) -> Any:
+            sizes.append(len(feeds["lengths"]))
             started.release()
-            assert go_on.wait(10)
-            return run(self, feeds)
+            assert go_on.acquire(timeout=10)
+            return super().run(feeds)
 
-    made = engine(load=lambda count: Slow(count, True))
+    made = engine(threads, load=lambda count: Slow(count, True))
+    places = batches.count(1)
     with ThreadPoolExecutor(callers) as pool:
         calls = [pool.submit(made.run_small, rows(k + 1), np.zeros(1, np.int64)) for k in range(callers)]
-        assert started.acquire(timeout=10) and started.acquire(timeout=10)
-        while len(made._turns._queue) < callers - 2:
+        for _ in range(places):
+            assert started.acquire(timeout=10)
+        while len(made._turns._queue) < callers - places:
             time.sleep(0.001)
-        go_on.set()
+        for _ in batches[places:]:
+            go_on.release()
+            assert started.acquire(timeout=10)
+        go_on.release(places)
         assert [call.result(10)[0, 0] for call in calls] == [k + 1 for k in range(callers)]
-    sizes = [len(batch) for session in made.sessions for batch in session.batches]  # type: ignore[attr-defined]
-    assert sum(sizes) == callers
-    assert len(sizes) < callers
-    assert max(sizes) <= largest
+    assert sizes == batches
 
 
 def test_a_session_that_cannot_be_loaded_fails_the_call_that_wants_it_and_no_other() -> None:

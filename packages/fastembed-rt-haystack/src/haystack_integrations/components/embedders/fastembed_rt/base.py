@@ -1,18 +1,15 @@
-"""What the embedders share: a model that opens with `warm_up`, and the texts that documents are embedded as."""
+"""What the embedders share: their arguments, and the texts that are embedded."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from haystack import Document, default_from_dict, default_to_dict
+from haystack import Document
+from haystack_integrations.common.fastembed_rt import ModelComponent, text_of
 
-from fastembed_rt.integrations.opening import shared_model
 
-
-class Embedder:
-    """A model's name and options; the model itself from `warm_up` on."""
-
-    kind: ClassVar[Any]
+class Embedder(ModelComponent):
+    """An embedder of texts."""
 
     def __init__(
         self,
@@ -40,33 +37,6 @@ class Embedder:
         self.model_kwargs = model_kwargs or {}
         self.encode_kwargs = encode_kwargs or {}
         self.progress_bar = progress_bar
-        self._model: Any = None
-
-    def warm_up(self) -> None:
-        """Open the model, once in a process for all components with the same options."""
-        if self._model is None:
-            self._model = shared_model(self.kind, self.model, self.model_kwargs)
-
-    def close(self) -> None:
-        """Let go of the model, which closes with the last component that has it."""
-        self._model = None
-
-    def _init_parameters(self) -> dict[str, Any]:
-        names = ("model", "prefix", "suffix", "model_kwargs", "encode_kwargs", "progress_bar")
-        return {name: getattr(self, name) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        """The component as Haystack serializes it: its class and the arguments it was made with."""
-        return default_to_dict(self, **self._init_parameters())
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Any:
-        """A component from what `to_dict` gave."""
-        return default_from_dict(cls, data)
-
-    def _get_telemetry_data(self) -> dict[str, Any]:
-        """What Haystack's telemetry is told: nothing, since names of models are paths."""
-        return {}
 
     def _text(self, text: Any) -> str:
         if not isinstance(text, str):
@@ -102,20 +72,11 @@ class OfDocuments(Embedder):
             encode_kwargs: options of its `encode`; see the embedder of texts.
             progress_bar: on stderr.
         """
-        # Not super(): the decorator `component` makes another class of what derives from this one.
-        Embedder.__init__(self, model, prefix, suffix, model_kwargs, encode_kwargs, progress_bar)
+        super().__init__(model, prefix, suffix, model_kwargs, encode_kwargs, progress_bar)
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
-
-    def _init_parameters(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("meta_fields_to_embed", "embedding_separator")}
-        return {**super()._init_parameters(), **own}
 
     def _texts(self, documents: Any) -> list[str]:
         if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
             raise TypeError(f"{type(self).__name__} expects a list of Document; a str has a text embedder")
-        return [self._text(self.embedding_separator.join(self._parts(document))) for document in documents]
-
-    def _parts(self, document: Document) -> list[str]:
-        fields = (document.meta.get(name) for name in self.meta_fields_to_embed)
-        return [*(str(value) for value in fields if value is not None), document.content or ""]
+        return [self._text(text_of(one, self.meta_fields_to_embed, self.embedding_separator)) for one in documents]

@@ -37,7 +37,7 @@ class FastEmbedRtTextEmbedder(Embedder):
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, Any]:
         """`run` for asyncio: the event loop stays free, calls that wait together are run together."""
-        self.warm_up()
+        await self.warm_up_async()
         return {"embedding": (await self._model.aencode_query(self._text(text), **self.encode_kwargs)).tolist()}
 
 
@@ -69,7 +69,7 @@ class FastEmbedRtDocumentEmbedder(OfDocuments):
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
         """`run` for asyncio: the event loop stays free, calls that wait together are run together."""
         texts = self._texts(documents)
-        self.warm_up()
+        await self.warm_up_async()
         vectors = await self._model.aencode_document(texts, show_progress_bar=self.progress_bar, **self.encode_kwargs)
         return {"documents": _embedded(documents, vectors)}
 

@@ -38,7 +38,7 @@ class FastEmbedRtSparseTextEmbedder(Embedder):
     @component.output_types(sparse_embedding=SparseEmbedding)
     async def run_async(self, text: str) -> dict[str, Any]:
         """`run` for asyncio: the event loop stays free, calls that wait together are run together."""
-        self.warm_up()
+        await self.warm_up_async()
         return {"sparse_embedding": _sparse(await self._model.aencode_query(self._text(text), **self.encode_kwargs))}
 
 
@@ -70,7 +70,7 @@ class FastEmbedRtSparseDocumentEmbedder(OfDocuments):
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
         """`run` for asyncio: the event loop stays free, calls that wait together are run together."""
         texts = self._texts(documents)
-        self.warm_up()
+        await self.warm_up_async()
         vectors = await self._model.aencode_document(texts, show_progress_bar=self.progress_bar, **self.encode_kwargs)
         return {"documents": _embedded(documents, vectors)}
 

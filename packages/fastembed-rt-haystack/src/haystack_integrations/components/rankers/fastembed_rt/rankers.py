@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import Any, ClassVar
+from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component
+from haystack_integrations.common.fastembed_rt import ModelComponent, text_of
 
 from fastembed_rt import LateInteractionModel, Reranker
-from fastembed_rt.integrations.opening import shared_model
 
 
-class _Ranker:
-    kind: ClassVar[Any]
-
+class _Ranker(ModelComponent):
     def __init__(
         self,
         model: str,
@@ -51,35 +49,6 @@ class _Ranker:
         self.embedding_separator = embedding_separator
         self.score_threshold = score_threshold
         self.model_kwargs = model_kwargs or {}
-        self._model: Any = None
-
-    def warm_up(self) -> None:
-        """Open the model, once in a process for all components with the same options."""
-        if self._model is None:
-            self._model = shared_model(self.kind, self.model, self.model_kwargs)
-
-    def close(self) -> None:
-        """Let go of the model, which closes with the last component that has it."""
-        self._model = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The component as Haystack serializes it: its class and the arguments it was made with."""
-        return default_to_dict(
-            self,
-            model=self.model,
-            top_k=self.top_k,
-            query_prefix=self.query_prefix,
-            document_prefix=self.document_prefix,
-            meta_fields_to_embed=self.meta_fields_to_embed,
-            embedding_separator=self.embedding_separator,
-            score_threshold=self.score_threshold,
-            model_kwargs=self.model_kwargs,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Any:
-        """A component from what `to_dict` gave."""
-        return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -112,7 +81,7 @@ class _Ranker:
         once = _once(documents)
         if not once:
             return {"documents": []}
-        self.warm_up()
+        await self.warm_up_async()
         return self._ranked(once, await self._model.arank(*self._asked(query, once), top_k=most), score_threshold)
 
     def _most(self, top_k: int | None) -> int:
@@ -124,21 +93,13 @@ class _Ranker:
     def _asked(self, query: str, documents: list[Document]) -> tuple[str, list[str]]:
         if not isinstance(query, str):
             raise TypeError(f"{type(self).__name__} expects a str as its query, not {type(query).__name__}")
-        return self.query_prefix + query, [self.document_prefix + self._text(document) for document in documents]
-
-    def _text(self, document: Document) -> str:
-        fields = (document.meta.get(name) for name in self.meta_fields_to_embed)
-        parts = [str(value) for value in fields if value is not None]
-        return self.embedding_separator.join([*parts, document.content or ""])
+        texts = [text_of(one, self.meta_fields_to_embed, self.embedding_separator) for one in documents]
+        return self.query_prefix + query, [self.document_prefix + text for text in texts]
 
     def _ranked(self, documents: list[Document], order: Any, threshold: float | None) -> dict[str, Any]:
         least = self.score_threshold if threshold is None else threshold
         kept = [entry for entry in order if least is None or entry.score >= least]
         return {"documents": [replace(documents[entry.index], score=entry.score) for entry in kept]}
-
-    def _get_telemetry_data(self) -> dict[str, Any]:
-        """What Haystack's telemetry is told: nothing, since names of models are paths."""
-        return {}
 
 
 @component

@@ -1,0 +1,126 @@
+"""Rows that are no texts: the first ends a run, or they are left out, null, or what --on-null says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from bulk_jobs import BAD, ODD, TEXTS, Counting, execute, expected, rejects, table, vectors, write_jsonl
+from exports import contents
+from pyarrow import parquet
+
+from fastembed_rt.bulk import job
+from fastembed_rt.bulk.columns import Template
+from fastembed_rt.errors import InvalidInputError
+
+ROWS = ["a", None, BAD, "b", ODD, "", 7, "c"]
+GOOD = ["a", "b", "", "c"]
+
+
+def test_bad_rows_are_left_out_and_noted(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ROWS)
+    execute([source], tmp_path / "out", on_error="skip")
+    assert table(tmp_path / "out").column("id").to_pylist() == [0, 3, 5, 7]
+    assert vectors(tmp_path / "out").tobytes() == expected(GOOD).tobytes()
+    assert [(entry["row"], entry["reason"]) for entry in rejects(tmp_path / "out")] == [
+        (2, "there is no text (null); see --on-null"),
+        (3, f"text 0 is {BAD}"),
+        (5, "its vector is not finite; take another precision"),
+        (7, "'text' is int, and string in the rows before"),
+    ]
+    assert {entry["input"] for entry in rejects(tmp_path / "out")} == {str(source)}
+
+
+@pytest.mark.parametrize("part_format", ["parquet", "arrow"])
+def test_a_part_may_have_no_row_left(tmp_path: Path, part_format: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", "b", "c", "d", *[None] * 4, "e"])
+    records = execute([source], tmp_path / "out", on_error="skip", format=part_format)
+    assert [(record.rows, record.rejected) for record in records.values()] == [(4, 0), (0, 4), (1, 0)]
+    assert table(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 8]
+    assert vectors(tmp_path / "out").tobytes() == expected(["a", "b", "c", "d", "e"]).tobytes()
+
+
+@pytest.mark.parametrize("part_format", ["parquet", "arrow"])
+def test_bad_rows_are_null_and_noted(tmp_path: Path, part_format: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ROWS)
+    execute([source], tmp_path / "out", on_error="null", format=part_format)
+    found = table(tmp_path / "out").column("embedding").to_pylist()
+    assert [k for k, value in enumerate(found) if value is None] == [1, 2, 4, 6]
+    kept = [value for value in found if value is not None]
+    assert np.array(kept, np.float32).tobytes() == expected(GOOD).tobytes()
+    assert len(rejects(tmp_path / "out")) == 4
+
+
+def test_the_first_bad_row_ends_a_run_with_its_place(tmp_path: Path) -> None:
+    for rows, said in (
+        (["a", "b", "c", "d", "e", None], r"in\.jsonl, row 6: there is no text \(null\)"),
+        (["a", "b", "c", "d", "e", BAD], r"in\.jsonl, row 6: text 0 is refused by the model; --on-error"),
+        (["a", ODD], r"in\.jsonl, row 2: its vector is not finite"),
+        (["a", 1], r"in\.jsonl, row 2: 'text' is int"),
+    ):
+        source = write_jsonl(tmp_path / "in.jsonl", rows)
+        with pytest.raises(InvalidInputError, match=said):
+            execute([source], tmp_path / "out", force=True, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("on_null", "wanted"),
+    [
+        ("empty", [expected(["a"])[0].tolist(), expected([""])[0].tolist()]),
+        ("zero", [expected(["a"])[0].tolist(), [0.0] * 4]),
+        ("null", [expected(["a"])[0].tolist(), None]),
+        ("skip", [expected(["a"])[0].tolist()]),
+    ],
+)
+def test_rows_without_a_text(tmp_path: Path, on_null: str, wanted: list[Any]) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a", None]}), path)
+    execute([path], tmp_path / "out", on_null=on_null)
+    assert table(tmp_path / "out").column("embedding").to_pylist() == wanted
+    assert not (tmp_path / "out" / job.REJECTS).exists()
+
+
+def test_nan_in_a_template_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"x": [1.5, float("nan")]}), path)
+    execute([path], tmp_path / "out", on_null="skip", template=Template("{x}"))
+    assert vectors(tmp_path / "out").tobytes() == expected(["1.5"]).tobytes()
+
+
+def test_npy_refuses_what_would_move_rows(tmp_path: Path, source: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"on_error": "skip"}, "left out"),
+        ({"on_error": "null"}, "no null"),
+        ({"on_null": "null"}, "left out"),
+    ]
+    for changes, said in cases:
+        with pytest.raises(InvalidInputError, match=said):
+            execute([source], tmp_path / "out", format="npy", **changes)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "null"])
+def test_a_run_that_ended_at_a_bad_row_goes_on_without_it(tmp_path: Path, on_error: str) -> None:
+    """As its message says; nothing that is there is made anew, and the bytes are those of a run that began so."""
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS, BAD, None, "end"])
+    with pytest.raises(InvalidInputError, match="--on-error skip or null"):
+        execute([source], tmp_path / "out")
+    counting = Counting()
+    execute([source], tmp_path / "out", counting=counting, on_error=on_error, on_null="zero")
+    assert counting.texts == [*TEXTS[28:], "end"]
+    execute([source], tmp_path / "whole", on_error=on_error, on_null="zero")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    for then, null in (("fail", "zero"), (on_error, "empty")):
+        with pytest.raises(InvalidInputError, match=r"--on-(error|null) changed: it was '"):
+            execute([source], tmp_path / "out", on_error=then, on_null=null)
+
+
+def test_what_decided_over_a_row_that_is_there_cannot_change(tmp_path: Path) -> None:
+    """A row without a text was left out as a bad one: others of its kind cannot get zeros in the same job."""
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", None, "b", "c", BAD, None])
+    execute([source], tmp_path / "out", on_error="skip")
+    (tmp_path / "out" / "part-00000-000001.parquet").unlink()
+    with pytest.raises(InvalidInputError, match="--on-null changed: it was 'error', now it is 'zero'"):
+        execute([source], tmp_path / "out", on_error="skip", on_null="zero")

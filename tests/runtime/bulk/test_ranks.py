@@ -1,0 +1,98 @@
+"""Ranks of a job, and what merging them refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bulk_jobs import BAD, TEXTS, encoder, execute, expected, rejects, table, vectors, write_jsonl
+from exports import contents
+
+from fastembed_rt.bulk import job
+from fastembed_rt.bulk.merge import merge
+from fastembed_rt.bulk.store import Directory, open_store
+from fastembed_rt.errors import InvalidInputError
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_ranks_are_merged_into_what_one_run_gives(tmp_path: Path, apart: bool) -> None:
+    texts = [*TEXTS, BAD, *TEXTS]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    places = [tmp_path / (f"out-{rank}" if apart else "out") for rank in range(3)]
+    for rank in (2, 0, 1):
+        execute([source], places[rank], rank=rank, world=3, on_error="skip")
+        assert not (places[rank] / job.SUCCESS).exists()
+    goal = tmp_path / "goal" if apart else places[0]
+    stores = [open_store(str(place)) for place in dict.fromkeys(places)]
+    for _ in range(2):  # once more changes nothing
+        merge(stores, open_store(str(goal)) if apart else None)
+    assert table(goal).column("text").to_pylist() == TEXTS * 2
+    assert vectors(goal).tobytes() == expected(TEXTS * 2).tobytes()
+    assert len(rejects(goal)) == 1
+    assert json.loads((goal / job.MANIFEST).read_text())["rows"] == 60
+    execute([source], goal, rank=1, world=3, on_error="skip")  # nothing to do
+    name = "part-00001-000002.parquet"
+    (goal / name).write_bytes(b"")
+    with pytest.raises(InvalidInputError, match=f"{name} in .* is damaged; run the job with --resume"):
+        merge([open_store(str(goal))])
+    execute([source], goal, rank=1, world=3, on_error="skip")
+    merge([open_store(str(goal))])
+    assert vectors(goal).tobytes() == expected(TEXTS * 2).tobytes()
+
+
+def test_merging_refuses_what_is_missing_damaged_or_of_another_job(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    store = Directory(out)
+    with pytest.raises(InvalidInputError, match="there is no job"):
+        merge([store])
+    execute([source], out, rank=1, world=2)
+    with pytest.raises(InvalidInputError, match="rank 0 of 2 is not there"):
+        merge([store])
+    execute([source], out, rank=0, world=2, model=encoder(fingerprint="another"))
+    with pytest.raises(InvalidInputError, match=r"rank 1 .* is of another job: the model changed"):
+        merge([store])
+    execute([source], out, rank=0, world=2, force=True, resume=False)
+    (out / "part-00000-000001.parquet").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match="damaged; resume rank 0"):
+        merge([store])
+    execute([source], out, rank=0, world=2)
+    (out / "_embed/00000-of-00002/done.json").unlink()
+    with pytest.raises(InvalidInputError, match=r"rank 0 of 2 in .* is not finished"):
+        merge([store])
+    execute([source], out, rank=0, world=2)
+    merge([store])
+    assert vectors(out).tobytes() == expected(TEXTS).tobytes()
+
+
+@pytest.mark.parametrize("bad_rank", [0, 1])
+def test_a_rank_without_a_bad_row_goes_with_one_that_was_resumed_without_it(tmp_path: Path, bad_rank: int) -> None:
+    """As the message at the bad row says; which of the ranks met it makes no difference."""
+    texts = [*TEXTS, BAD] if bad_rank else [BAD, *TEXTS]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    execute([source], tmp_path / "out", rank=1 - bad_rank, world=2)
+    with pytest.raises(InvalidInputError, match="--on-error skip or null"):
+        execute([source], tmp_path / "out", rank=bad_rank, world=2)
+    execute([source], tmp_path / "out", rank=bad_rank, world=2, on_error="skip")
+    merge([open_store(str(tmp_path / "out"))])
+    for rank in range(2):
+        execute([source], tmp_path / "whole", rank=rank, world=2, on_error="skip")
+    merge([open_store(str(tmp_path / "whole"))])
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"on_error": "skip"}, {"on_error": "null"}, "--on-error changed"),
+        ({"on_error": "skip"}, {"on_null": "zero"}, "--on-null changed"),
+        ({"on_null": "zero"}, {"on_null": "empty"}, "--on-null changed"),
+    ],
+)
+def test_ranks_that_took_rows_differently_are_not_merged(
+    tmp_path: Path, source: Path, first: dict[str, str], second: dict[str, str], said: str
+) -> None:
+    for rank, taken in enumerate((first, second)):
+        execute([source], tmp_path / "out", rank=rank, world=2, **taken)
+    with pytest.raises(InvalidInputError, match=said):
+        merge([open_store(str(tmp_path / "out"))])
