@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from . import requests
 
     pyarrow = arrow()  # told before a model loads
-    # Arrow's other allocators keep what was freed, and how much differs from part to part: 100 MB and more.
+    # Arrow's other allocators keep what was freed, and how much differs from part to part.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     _check(args)
     _check_apart(args)

@@ -161,7 +161,7 @@ def test_a_part_may_have_no_row_left(
     store: str, directory: Path, wanted: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS[:4], *[None] * 4, *TEXTS[8:10]])
-    url, place = places(store, tmp_path, request, "left")
+    url, place = places(store, tmp_path, request, "left_out")
     words = ["--part-rows", "4", "--on-null", "skip", "--id-column", "id"]
     embed(directory, source, "--shards", tmp_path / "job", "--to", url, *words)
     found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bulk_jobs import BAD, TEXTS, encoder, execute, expected, rejects, table, vectors, write_jsonl
@@ -90,7 +91,7 @@ def test_a_rank_without_a_bad_row_goes_with_one_that_was_resumed_without_it(tmp_
     ],
 )
 def test_ranks_that_took_rows_differently_are_not_merged(
-    tmp_path: Path, source: Path, first: dict[str, str], second: dict[str, str], said: str
+    tmp_path: Path, source: Path, first: dict[str, Any], second: dict[str, Any], said: str
 ) -> None:
     for rank, taken in enumerate((first, second)):
         execute([source], tmp_path / "out", rank=rank, world=2, **taken)
