@@ -22,23 +22,30 @@ INLINE Floats exponential(Floats x) {
 }
 
 /* x * (1 + erf(x / sqrt 2)) / 2, absolute error below 2.2e-6: the odd part of the distribution function as a
- * polynomial in the square, fitted to the least largest error of the product on [-5, 5]; beyond, it is 0 or x. */
-INLINE Floats gelu(Floats x) {
-    Floats u = minimum(maximum(x, broadcast(-5.0f)), broadcast(5.0f));
-    Floats s = fma16(mul(u, u), broadcast(0.08f), broadcast(-1.0f));
-    Floats p = fma16(broadcast(0.0004929573042318225f), s, broadcast(-0.0015141430776566267f));
-    p = fma16(p, s, broadcast(0.0020018890500068665f));
-    p = fma16(p, s, broadcast(-0.0029156976379454136f));
-    p = fma16(p, s, broadcast(0.006165405735373497f));
-    p = fma16(p, s, broadcast(-0.010973211377859116f));
-    p = fma16(p, s, broadcast(0.016497666016221046f));
-    p = fma16(p, s, broadcast(-0.023336738348007202f));
-    p = fma16(p, s, broadcast(0.03142622858285904f));
-    p = fma16(p, s, broadcast(-0.040432948619127274f));
-    p = fma16(p, s, broadcast(0.0515214204788208f));
-    p = fma16(p, s, broadcast(-0.07029665261507034f));
-    p = fma16(p, s, broadcast(0.14136378467082977f));
-    return mul(x, fma16(u, p, broadcast(0.5f)));
+ * polynomial in the square, fitted to the least largest error of the product on [-5, 5]; beyond, it is 0 or x.
+ * In place, of `count` <= 3 vectors side by side, a constant: each polynomial is a chain, whose steps wait for one another. */
+INLINE void gelu(Floats *x, size_t count) {
+    static const float terms[] = {
+        0.0004929573042318225f, -0.0015141430776566267f, 0.0020018890500068665f, -0.0029156976379454136f,
+        0.006165405735373497f,  -0.010973211377859116f,  0.016497666016221046f,  -0.023336738348007202f,
+        0.03142622858285904f,   -0.040432948619127274f,  0.0515214204788208f,    -0.07029665261507034f,
+        0.14136378467082977f,
+    };
+    Floats u[3], s[3], p[3];
+#pragma GCC unroll 3
+    for (size_t v = 0; v < count; v++) {
+        u[v] = minimum(maximum(x[v], broadcast(-5.0f)), broadcast(5.0f));
+        s[v] = fma16(mul(u[v], u[v]), broadcast(0.08f), broadcast(-1.0f));
+        p[v] = broadcast(terms[0]);
+    }
+#pragma GCC unroll 16
+    for (size_t k = 1; k < sizeof terms / sizeof *terms; k++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < count; v++)
+            p[v] = fma16(p[v], s[v], broadcast(terms[k]));
+#pragma GCC unroll 3
+    for (size_t v = 0; v < count; v++)
+        x[v] = mul(x[v], fma16(u[v], p[v], broadcast(0.5f)));
 }
 
 /* 1 / (1 + e^-x) */
@@ -58,16 +65,20 @@ INLINE Floats gelu_tanh(Floats x) {
     return mul(x, sigmoid(mul(broadcast(1.5957691216f), fma16(broadcast(0.044715f), cube, x))));
 }
 
-/* A constant `activation` leaves its own case only. */
-INLINE Floats activated(Floats x, Activation activation) {
-    switch (activation) {
-    case GELU: return gelu(x);
-    case GELU_TANH: return gelu_tanh(x);
-    case SILU: return mul(x, sigmoid(x));
-    case RELU: return maximum(x, broadcast(0.0f));
-    case TANH: return hyperbolic_tangent(x);
-    default: return x;
-    }
+/* In place, of `count` <= 3 vectors. Constants: an `activation` leaves its own case only. */
+INLINE void activate(Floats *x, size_t count, Activation activation) {
+    if (activation == GELU)
+        gelu(x, count);
+    else
+#pragma GCC unroll 3
+        for (size_t v = 0; v < count; v++)
+            switch (activation) {
+            case GELU_TANH: x[v] = gelu_tanh(x[v]); break;
+            case SILU: x[v] = mul(x[v], sigmoid(x[v])); break;
+            case RELU: x[v] = maximum(x[v], broadcast(0.0f)); break;
+            case TANH: x[v] = hyperbolic_tangent(x[v]); break;
+            default: break;
+            }
 }
 
 #endif

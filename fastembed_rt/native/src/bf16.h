@@ -154,7 +154,8 @@ static int bf16_is_packed(const Linear *layer, const void *weight, size_t column
 INLINE void bf16_epilogue(const Gemm *work, Activation activation, size_t row, size_t column, Floats acc,
                           Floats other) {
     const Linear *layer = work->layer;
-    Floats h = activated(add(acc, load(layer->bias + column)), activation);
+    Floats h = add(acc, load(layer->bias + column));
+    activate(&h, 1, activation);
     size_t outputs = layer->outputs;
     if (work->gated) {
         outputs /= 2;
@@ -188,7 +189,7 @@ INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
  * panels that follow one another, `steps` steps each; see `tile` in tiles.h. */
 INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, const uint16_t *b, size_t steps,
                       Floats *out) {
-    size_t panel_size = steps * LANES * KR_BF16, ahead = vectors * panel_size;
+    size_t panel_size = steps * LANES * KR_BF16;
     Floats acc[BF16_MR][BF16_VECTORS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
@@ -200,7 +201,7 @@ INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, c
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++) {
             right[v] = load_ints((const int32_t *)(b + v * panel_size));
-            __builtin_prefetch(b + v * panel_size + ahead);
+            __builtin_prefetch((const char *)(b + v * panel_size) + AHEAD);
         }
 #if BF16_DOT
 #pragma GCC unroll 8

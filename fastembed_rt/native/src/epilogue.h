@@ -27,38 +27,76 @@ typedef struct {
     const Input *next_input;
 } Gemm;
 
-/* y: accumulators of a row at the outputs from `column` on -> floats. */
-INLINE Floats dequantized(const Gemm *work, Ints acc, size_t row, size_t column) {
+/* What a row has at `vectors` <= VECTORS panels from `column` on. In what follows `vectors` is a constant, so that these are
+ * registers, and what the panels share is asked once: the panels' sums do not wait for one another. */
+typedef struct { Floats v[VECTORS]; } Cells;
+
+/* y: accumulators of a row -> floats. */
+INLINE Cells dequantized(const Gemm *work, const Ints *acc, size_t vectors, size_t row, size_t column) {
     const Linear *layer = work->layer;
     const Input *input = work->input;
-    Floats y = to_floats(add_ints(acc, load_ints(layer->compensation + column)));
-    y = fma16(y, load(layer->scales + column), load(layer->bias + column));
+    const float *scales = layer->scales + column;
+    Cells y;
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++) {
+        Ints sums = add_ints(acc[v], load_ints(layer->compensation + column + v * LANES));
+        y.v[v] = fma16(to_floats(sums), load(scales + v * LANES), load(layer->bias + column + v * LANES));
+    }
     for (size_t j = 0; j < layer->outliers; j++) {
         float excess = input->excess[row * layer->outliers + j];
-        if (excess != 0.0f) /* nearly all are */
-            y = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + column), y);
+        if (excess != 0.0f) { /* nearly all are */
+            const float *weights = layer->outlier_rows + j * layer->panels * LANES + column;
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                y.v[v] = fma16(broadcast(excess), load(weights + v * LANES), y.v[v]);
+        }
     }
     if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
-        y = fma16(tail_products(layer, &input->tails, row, column), load(layer->scales + column), y);
-    if (layer->dither)
-        y = fma16(broadcast(-input->dither[row]), load(layer->dither_weights + column), y);
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            y.v[v] = fma16(tail_products(layer, &input->tails, row, column + v * LANES), load(scales + v * LANES), y.v[v]);
+    if (layer->dither) {
+        Floats dither = broadcast(-input->dither[row]);
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            y.v[v] = fma16(dither, load(layer->dither_weights + column + v * LANES), y.v[v]);
+    }
     return y;
 }
 
 /* h -> u8 for the next layer, and what is clipped from its outlier channels and tails. */
-INLINE void requantize(const Gemm *work, Floats h, size_t row, size_t column) {
+INLINE void requantize(const Gemm *work, Cells h, size_t vectors, size_t row, size_t column) {
     const Linear *next = work->next;
-    Floats steps = in_steps(h, load(next->factor + column));
-    store_quantized(work->next_input->q + row * next->depth + column, steps, broadcast_int(next->zero_point));
-    if (next->tails)
-        find_tails(next, &work->next_input->tails, steps, row, column);
+    const Input *input = work->next_input;
+    Ints zero_point = broadcast_int(next->zero_point);
+    Quantized *to = input->q + row * next->depth + column;
+    Cells steps;
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        steps.v[v] = in_steps(h.v[v], load(next->factor + column + v * LANES));
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        store_quantized(to + v * LANES, steps.v[v], zero_point);
+    if (next->tails) {
+        Floats least = steps.v[0], most = steps.v[0];
+#pragma GCC unroll 3
+        for (size_t v = 1; v < vectors; v++) {
+            least = minimum(least, steps.v[v]);
+            most = maximum(most, steps.v[v]);
+        }
+        if (__builtin_expect(any_beyond(least, most, next->low, next->high), 0))
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                find_tails(next, &input->tails, steps.v[v], row, column + v * LANES);
+    }
     for (size_t j = 0; j < next->outliers; j++) {
-        size_t channel = (size_t)next->channels[j];
-        if (channel - column < LANES) {
-            float held[LANES];
-            store(held, h);
-            work->next_input->excess[row * next->outliers + j] =
-                excess_of(next, held[channel - column] * next->outlier_factor[j]);
+        size_t channel = (size_t)next->channels[j] - column;
+        if (channel < vectors * LANES) {
+            float held[VECTORS * LANES];
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                store(held + v * LANES, h.v[v]);
+            input->excess[row * next->outliers + j] = excess_of(next, held[channel] * next->outlier_factor[j]);
         }
     }
 }
@@ -70,20 +108,35 @@ typedef struct {
     size_t p0, vectors;     /* and its panels from p0 on */
 } Place;
 
+INLINE void finish_cells(const Gemm *work, Activation activation, Place at, size_t row, size_t panel, size_t vectors,
+                         const Ints *acc, const Ints *other_acc) {
+    size_t column = panel * LANES;
+    Cells h = dequantized(work, acc, vectors, row, column);
+    activate(h.v, vectors, activation);
+    if (work->gated) {
+        Cells other = dequantized(work, other_acc, vectors, row, at.panels * LANES + column);
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            h.v[v] = mul(h.v[v], other.v[v]);
+    }
+    if (work->next) {
+        requantize(work, h, vectors, row, column);
+        return;
+    }
+    float *out = work->out + row * at.outputs + column;
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        store_first(out + v * LANES, h.v[v], at.outputs - column - v * LANES);
+}
+
 /* acc [rows][VECTORS] of a tile -> out or next; other_acc likewise, of the layer's other half where it is gated. */
 INLINE void epilogue(const Gemm *work, Activation activation, Place at, const Ints *acc, const Ints *other_acc) {
-    for (size_t r = 0; r < at.rows; r++) {
-        size_t row = at.r0 + r;
-        for (size_t v = 0; v < at.vectors; v++) {
-            size_t column = (at.p0 + v) * LANES;
-            Floats h = activated(dequantized(work, acc[r * VECTORS + v], row, column), activation);
-            if (work->gated)
-                h = mul(h, dequantized(work, other_acc[r * VECTORS + v], row, at.panels * LANES + column));
-            if (work->next)
-                requantize(work, h, row, column);
-            else
-                store_first(work->out + row * at.outputs + column, h, at.outputs - column);
-        }
+    for (size_t r = 0; r < at.rows; r++, acc += VECTORS, other_acc += VECTORS) {
+        if (at.vectors == VECTORS)
+            finish_cells(work, activation, at, at.r0 + r, at.p0, VECTORS, acc, other_acc);
+        else
+            for (size_t v = 0; v < at.vectors; v++)
+                finish_cells(work, activation, at, at.r0 + r, at.p0 + v, 1, acc + v, other_acc + v);
     }
 }
 

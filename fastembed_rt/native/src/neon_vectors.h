@@ -108,8 +108,8 @@ INLINE int any_above(Floats x, Floats y) {
     uint32x4_t high = vorrq_u32(vcgtq_f32(x.c, y.c), vcgtq_f32(x.d, y.d));
     return vmaxvq_u32(vorrq_u32(low, high)) != 0;
 }
-INLINE int any_outside(Floats v, float low, float high) {
-    return any_above(v, broadcast(high)) | any_above(broadcast(low), v);
+INLINE int any_beyond(Floats least, Floats most, float low, float high) {
+    return any_above(most, broadcast(high)) | any_above(broadcast(low), least);
 }
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each */
     static const uint32_t bits[4] = {1, 2, 4, 8};

@@ -102,7 +102,7 @@ static void clear_tails(const Linear *layer, const Tails *tails, size_t rows) {
 
 /* Notes the tails among the u of 16 channels from `column` on. */
 INLINE void find_tails(const Linear *layer, const Tails *tails, Floats steps, size_t row, size_t column) {
-    if (__builtin_expect(!any_outside(steps, layer->low, layer->high), 1))
+    if (__builtin_expect(!any_beyond(steps, steps, layer->low, layer->high), 1))
         return;
     Floats low = broadcast(layer->low), high = broadcast(layer->high);
     size_t place = row * layer->depth + column;

@@ -120,12 +120,12 @@ INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
  * one another, `steps` steps each. `operands`, mr and vectors are constants where this is inlined, and the loops over
  * them unrolled: only then are the accumulators registers. (8 and 3 are the largest MR and VECTORS.)
  *
- * The panels of the next tile are prefetched: few rows use a panel only once, and it comes from a far cache. */
+ * A panel is prefetched AHEAD bytes before it is read, past its end the one behind it. */
 INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, size_t lda, const void *b, size_t steps,
                  Ints *out) {
     const char *row = a, *panel = b;
     const size_t step_bytes = operands == U8S8 ? LANES * KR * sizeof(PackedWeight) : LANES * STEP_BYTES;
-    size_t panel_bytes = steps * step_bytes, ahead = vectors * panel_bytes;
+    size_t panel_bytes = steps * step_bytes;
     Ints acc[MR][VECTORS], right[VECTORS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
@@ -137,7 +137,7 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
         for (size_t v = 0; v < vectors; v++) {
             const char *from = panel + v * panel_bytes;
             right[v] = operands == U8S8 ? load_weights((const PackedWeight *)from) : load_ints((const int32_t *)from);
-            _mm_prefetch(panel + v * panel_bytes + ahead, _MM_HINT_T0);
+            _mm_prefetch(from + AHEAD, _MM_HINT_T0);
         }
 #pragma GCC unroll 8
         for (size_t r = 0; r < mr; r++) {

@@ -56,9 +56,9 @@ INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE int any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
-INLINE int any_outside(Floats v, float low, float high) {
-    return (_mm512_cmp_ps_mask(v, broadcast(low), _CMP_LT_OQ) |
-            _mm512_cmp_ps_mask(v, broadcast(high), _CMP_GT_OQ)) != 0;
+INLINE int any_beyond(Floats least, Floats most, float low, float high) { /* least < low or most > high */
+    return (_mm512_cmp_ps_mask(least, broadcast(low), _CMP_LT_OQ) |
+            _mm512_cmp_ps_mask(most, broadcast(high), _CMP_GT_OQ)) != 0;
 }
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each */
     return (unsigned)_mm512_cmp_ps_mask(v, low, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v, high, _CMP_GT_OQ);
@@ -119,10 +119,10 @@ INLINE Ints load_shorts(const int16_t *p) {
 INLINE int any_above(Floats x, Floats y) {
     return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)));
 }
-INLINE int any_outside(Floats v, float low, float high) {
-    __m256 least = _mm256_min_ps(v.a, v.b), most = _mm256_max_ps(v.a, v.b);
-    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(least, _mm256_set1_ps(low), _CMP_LT_OQ),
-                                           _mm256_cmp_ps(most, _mm256_set1_ps(high), _CMP_GT_OQ)));
+INLINE int any_beyond(Floats least, Floats most, float low, float high) {
+    __m256 below = _mm256_cmp_ps(_mm256_min_ps(least.a, least.b), _mm256_set1_ps(low), _CMP_LT_OQ);
+    __m256 above = _mm256_cmp_ps(_mm256_max_ps(most.a, most.b), _mm256_set1_ps(high), _CMP_GT_OQ);
+    return _mm256_movemask_ps(_mm256_or_ps(below, above));
 }
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) {
     __m256 a = _mm256_or_ps(_mm256_cmp_ps(v.a, low.a, _CMP_LT_OQ), _mm256_cmp_ps(v.a, high.a, _CMP_GT_OQ));
