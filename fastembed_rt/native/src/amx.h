@@ -44,28 +44,42 @@ typedef struct {
     int32_t *acc;       /* [tiles][TILE_ROWS][LANES], 32 bits of either type */
 } Block;
 
+/* The epilogue of row `r` of a block at `count` <= 2 of its panels, a constant, from `v` on. */
+INLINE void finish_panels(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t r,
+                          size_t v, size_t count) {
+    size_t half = work->gated ? 2 : 1, row = block->r0 + r, panel = block->p0 + v;
+    const int32_t *acc = block->acc + (r / TILE_ROWS * block->across + v) * TILE_CELLS + r % TILE_ROWS * LANES;
+    const int32_t *other = work->gated ? acc + block->width * TILE_CELLS : acc;
+    Ints sums[2], others[2];
+#pragma GCC unroll 2
+    for (size_t k = 0; k < count; k++) {
+        sums[k] = load_ints(acc + k * TILE_CELLS);
+        others[k] = load_ints(other + k * TILE_CELLS);
+    }
+    if (weights == BF16_WEIGHTS) {
+        Floats floats[2], other_floats[2];
+#pragma GCC unroll 2
+        for (size_t k = 0; k < count; k++) {
+            floats[k] = as_floats(sums[k]);
+            other_floats[k] = as_floats(others[k]);
+        }
+        bf16_cells(work, activation, row, panel, count, floats, other_floats);
+    } else {
+        Place at = {.panels = work->layer->panels / half, .outputs = work->layer->outputs / half};
+        finish_cells(work, activation, at, row, panel, count, sums, others);
+    }
+}
+
 /* The epilogue of rows `first` to `last` - 1 of a block that is multiplied. */
 INLINE void finish_rows(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t first,
                         size_t last) {
-    const Linear *layer = work->layer;
-    size_t half = work->gated ? 2 : 1;
-    for (size_t r = first; r < last; r++)
-        for (size_t v = 0; v < block->width; v++) {
-            const int32_t *acc = block->acc + (r / TILE_ROWS * block->across + v) * TILE_CELLS + r % TILE_ROWS * LANES;
-            const int32_t *other = work->gated ? acc + block->width * TILE_CELLS : acc;
-            size_t row = block->r0 + r, panel = block->p0 + v;
-            if (weights == BF16_WEIGHTS) {
-                bf16_epilogue(work, activation, row, panel * LANES, as_floats(load_ints(acc)),
-                              as_floats(load_ints(other)));
-            } else {
-                Ints sums = load_ints(acc), other_sums = load_ints(other);
-                Place at = {
-                    .panels = layer->panels / half, .outputs = layer->outputs / half, .r0 = row, .rows = 1,
-                    .p0 = panel, .vectors = 1,
-                };
-                epilogue(work, activation, at, &sums, &other_sums);
-            }
-        }
+    for (size_t r = first; r < last; r++) {
+        size_t v = 0;
+        for (; v + 2 <= block->width; v += 2)
+            finish_panels(work, weights, activation, block, r, v, 2);
+        if (v < block->width)
+            finish_panels(work, weights, activation, block, r, v, 1);
+    }
 }
 
 /* Tiles `left` and `right` multiplied into tile `to`: numbers of registers, written out. */

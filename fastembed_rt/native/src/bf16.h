@@ -31,15 +31,15 @@ typedef uint16_t Rounded;
 typedef float Rounded;
 #endif
 
-/* Rows and panels of a tile: 24 accumulators of 32 registers, 12 of 16. */
+/* Rows and panels of a tile, 3 or 1 as in tiles.h: 24 accumulators of 32 registers, 12 of 16. */
 #if defined(__AVX512F__)
-enum { BF16_MR = 8, BF16_VECTORS = 3 };
+enum { BF16_MR = 8, BF16_VECTORS = VECTORS };
 #define BF16_TILES(X)                                                                                                  \
     X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)                                                    \
     X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)                                                    \
     X(1, 3) X(2, 3) X(3, 3) X(4, 3) X(5, 3) X(6, 3) X(7, 3) X(8, 3)
 #else
-enum { BF16_MR = 6, BF16_VECTORS = 1 };
+enum { BF16_MR = 6, BF16_VECTORS = VECTORS };
 #define BF16_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
 #endif
 
@@ -149,22 +149,30 @@ static int bf16_is_packed(const Linear *layer, const void *weight, size_t column
 
 /* ---- epilogue --------------------------------------------------------------------------------------------------- */
 
-/* Sums of a row at the 16 outputs from `column` on -> out or next; `other`, where it is gated, likewise of the layer's
- * second half. */
-INLINE void bf16_epilogue(const Gemm *work, Activation activation, size_t row, size_t column, Floats acc,
-                          Floats other) {
+/* Sums of a row at `vectors` panels, a constant, from `panel` on -> out or next; `other`, where it is gated, likewise of
+ * the layer's second half. */
+INLINE void bf16_cells(const Gemm *work, Activation activation, size_t row, size_t panel, size_t vectors,
+                       const Floats *acc, const Floats *other) {
     const Linear *layer = work->layer;
-    Floats h = add(acc, load(layer->bias + column));
-    activate(&h, 1, activation);
-    size_t outputs = layer->outputs;
+    size_t column = panel * LANES, outputs = layer->outputs;
+    Floats h[VECTORS];
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        h[v] = add(acc[v], load(layer->bias + column + v * LANES));
+    activate(h, vectors, activation);
     if (work->gated) {
+        const float *bias = layer->bias + layer->panels / 2 * LANES + column;
         outputs /= 2;
-        h = mul(h, add(other, load(layer->bias + layer->panels / 2 * LANES + column)));
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            h[v] = mul(h[v], add(other[v], load(bias + v * LANES)));
     }
-    if (work->next)
-        store_rounded((Rounded *)work->next_input->rounded + row * work->next->depth + column, h);
-    else
-        store_first(work->out + row * outputs + column, h, outputs - column);
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        if (work->next)
+            store_rounded((Rounded *)work->next_input->rounded + row * work->next->depth + column + v * LANES, h[v]);
+        else
+            store_first(work->out + row * outputs + column + v * LANES, h[v], outputs - column - v * LANES);
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
@@ -265,10 +273,14 @@ INLINE void bf16_columns(const Gemm *work, size_t index, Activation activation) 
         tile(a, layer->depth, w, steps, acc);
         if (work->gated)
             tile(a, layer->depth, w + panels * panel_size, steps, other);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t v = 0; v < vectors; v++)
-                bf16_epilogue(work, activation, r0 + r, (p0 + v) * LANES, acc[r * BF16_VECTORS + v],
-                              other[r * BF16_VECTORS + v]);
+        for (size_t r = 0; r < rows; r++) {
+            const Floats *sums = acc + r * BF16_VECTORS, *others = other + r * BF16_VECTORS;
+            if (vectors == BF16_VECTORS)
+                bf16_cells(work, activation, r0 + r, p0, BF16_VECTORS, sums, others);
+            else
+                for (size_t v = 0; v < vectors; v++)
+                    bf16_cells(work, activation, r0 + r, p0 + v, 1, sums + v, others + v);
+        }
     }
 }
 
