@@ -5,6 +5,8 @@
 #include "kernels.h"
 #include "vectors.h"
 
+enum { SIDE_BY_SIDE = 3 }; /* vectors that are finished together, at most */
+
 /* e^x for x <= 88, relative error below 3e-7; 0 below -87. 2^n times a polynomial of the rest (Taylor, degree 6). */
 INLINE Floats exponential(Floats x) {
     x = maximum(x, broadcast(-87.0f));
@@ -23,7 +25,7 @@ INLINE Floats exponential(Floats x) {
 
 /* x * (1 + erf(x / sqrt 2)) / 2, absolute error below 2.2e-6: the odd part of the distribution function as a
  * polynomial in the square, fitted to the least largest error of the product on [-5, 5]; beyond, it is 0 or x.
- * In place, of `count` <= 3 vectors side by side, a constant: each polynomial is a chain, whose steps wait for one another. */
+ * In place, of `count` vectors side by side, a constant: each polynomial is a chain, whose steps wait for one another. */
 INLINE void gelu(Floats *x, size_t count) {
     static const float terms[] = {
         0.0004929573042318225f, -0.0015141430776566267f, 0.0020018890500068665f, -0.0029156976379454136f,
@@ -31,7 +33,7 @@ INLINE void gelu(Floats *x, size_t count) {
         0.03142622858285904f,   -0.040432948619127274f,  0.0515214204788208f,    -0.07029665261507034f,
         0.14136378467082977f,
     };
-    Floats u[3], s[3], p[3];
+    Floats u[SIDE_BY_SIDE], s[SIDE_BY_SIDE], p[SIDE_BY_SIDE];
 #pragma GCC unroll 3
     for (size_t v = 0; v < count; v++) {
         u[v] = minimum(maximum(x[v], broadcast(-5.0f)), broadcast(5.0f));
@@ -65,7 +67,7 @@ INLINE Floats gelu_tanh(Floats x) {
     return mul(x, sigmoid(mul(broadcast(1.5957691216f), fma16(broadcast(0.044715f), cube, x))));
 }
 
-/* In place, of `count` <= 3 vectors. Constants: an `activation` leaves its own case only. */
+/* In place, of `count` vectors. Constants: an `activation` leaves its own case only. */
 INLINE void activate(Floats *x, size_t count, Activation activation) {
     if (activation == GELU)
         gelu(x, count);

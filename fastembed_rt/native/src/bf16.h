@@ -155,7 +155,7 @@ INLINE void bf16_cells(const Gemm *work, Activation activation, size_t row, size
                        const Floats *acc, const Floats *other) {
     const Linear *layer = work->layer;
     size_t column = panel * LANES, outputs = layer->outputs;
-    Floats h[VECTORS];
+    Floats h[SIDE_BY_SIDE];
 #pragma GCC unroll 3
     for (size_t v = 0; v < vectors; v++)
         h[v] = add(acc[v], load(layer->bias + column + v * LANES));

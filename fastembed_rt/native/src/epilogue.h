@@ -27,9 +27,9 @@ typedef struct {
     const Input *next_input;
 } Gemm;
 
-/* What a row has at `vectors` <= VECTORS panels from `column` on. In what follows `vectors` is a constant, so that these are
+/* What a row has at `vectors` <= SIDE_BY_SIDE panels from `column` on. In what follows `vectors` is a constant, so that these are
  * registers, and what the panels share is asked once: the panels' sums do not wait for one another. */
-typedef struct { Floats v[VECTORS]; } Cells;
+typedef struct { Floats v[SIDE_BY_SIDE]; } Cells;
 
 /* y: accumulators of a row -> floats. */
 INLINE Cells dequantized(const Gemm *work, const Ints *acc, size_t vectors, size_t row, size_t column) {
@@ -92,7 +92,7 @@ INLINE void requantize(const Gemm *work, Cells h, size_t vectors, size_t row, si
     for (size_t j = 0; j < next->outliers; j++) {
         size_t channel = (size_t)next->channels[j] - column;
         if (channel < vectors * LANES) {
-            float held[VECTORS * LANES];
+            float held[SIDE_BY_SIDE * LANES];
 #pragma GCC unroll 3
             for (size_t v = 0; v < vectors; v++)
                 store(held + v * LANES, h.v[v]);
