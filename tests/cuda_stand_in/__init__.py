@@ -46,7 +46,7 @@ def names(table: str) -> list[str]:
 def functions(library: Path) -> ctypes.CDLL:
     """What tests set and ask: stand_in_*; the same object that the operators have open."""
     found = ctypes.CDLL(str(library))
-    found.stand_in_set_cost.argtypes = [ctypes.c_int, ctypes.c_double]
+    found.stand_in_set_cost.argtypes = found.stand_in_set_cost_of_few.argtypes = [ctypes.c_int, ctypes.c_double]
     found.stand_in_products.restype = ctypes.c_long
     found.stand_in_fp8_products.restype = ctypes.c_long
     return found
