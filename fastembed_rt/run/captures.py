@@ -12,13 +12,14 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .providers import load_onnxruntime
 
 THREAD_LOCAL = 1  # cudaStreamCaptureMode: captures of other threads forbid this one nothing
 _threads = threading.local()
+_opened: dict[str, Any] = {}
 
 
 @contextmanager
@@ -42,10 +43,10 @@ def cuda_runtime() -> Any:
     """CUDA's runtime library, which onnxruntime has loaded; None where its name is not known."""
     major = (getattr(load_onnxruntime(), "cuda_version", "") or "").partition(".")[0]
     name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
+    if name not in _opened:
+        with suppress(OSError):
+            _opened[name] = ctypes.CDLL(name)
+    return _opened.get(name)
 
 
 def _exchanged(mode: int) -> int | None:
