@@ -26,7 +26,7 @@ def lengths(name: str, count: int) -> list[int]:
     """Tokens of so many texts, the same ones every time."""
     mean, spread = LENGTHS[name]
     drawn = np.random.default_rng(0).lognormal(np.log(mean) - spread**2 / 2, spread, count)
-    return np.clip(np.rint(drawn), 3, POSITIONS).astype(int).tolist()
+    return [int(tokens) for tokens in np.clip(np.rint(drawn), 3, POSITIONS)]
 
 
 def made(shape: Shape, tokens: int) -> dict[str, list[str]]:

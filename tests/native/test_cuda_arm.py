@@ -11,9 +11,11 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import cuda_stand_in
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fastembed_rt.native import build
@@ -58,7 +60,7 @@ def said(command: list[str]) -> list[tuple[str, str]]:
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in done.stdout.splitlines())]
 
 
-def numbers(name: str, text: str) -> np.ndarray:  # type: ignore[type-arg]
+def numbers(name: str, text: str) -> npt.NDArray[Any]:
     """Outputs of float32 as floats, all others as integers in whose order the numbers of a sign are."""
     floats = name.startswith(("Mean", "WordWeights", "Unit", "Dense"))
     small = name in ("Fp8LinearFp8", "Fp8AddNorm", "Fp8Quantize")
