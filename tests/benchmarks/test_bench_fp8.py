@@ -32,7 +32,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sentence_transformers(tmp_path_factory.mktemp("source") / "bert", max_seq_length=40, **sizes)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_scored_as_the_export_measured_it(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
