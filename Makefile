@@ -246,9 +246,10 @@ WHEEL ?=
 wheels-check: $(TEST)/.ready
 	@PYTHONPATH=.:export:tests $(TEST)/bin/python tests/packaging/wheel_library.py $(WHEEL)
 
-# The Arm kernels, compiled by ziglang and run by qemu-aarch64 (Debian: qemu-user) as three processors.
+# The Arm kernels, compiled by ziglang and run by qemu-aarch64 (Debian: qemu-user) as three processors; and the operators
+# for CUDA, whose library wants a C library for Arm (libc6-arm64-cross).
 neon: $(TEST)/.ready $(WHEELS)/.ready
-	FASTEMBED_RT_ZIG=$(CURDIR)/$(WHEELS)/bin/python $(TEST)/bin/pytest tests/native/test_neon.py
+	FASTEMBED_RT_ZIG=$(CURDIR)/$(WHEELS)/bin/python $(TEST)/bin/pytest tests/native/test_neon.py tests/native/test_cuda_arm.py
 
 $(WHEELS)/.ready: Makefile
 	$(PYTHON) -m venv $(WHEELS)

@@ -155,7 +155,7 @@ def session(source: Any, sess_options: Any = None, providers: Any = (), **option
 def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """onnxruntime with CUDA and TensorRT, for one test."""
     from fastembed_rt.native import cuda
-    from fastembed_rt.run import cuda_operators, nvidia, staging
+    from fastembed_rt.run import captures, cuda_operators, nvidia, staging
 
     fake = ModuleType("onnxruntime")
     fake.__dict__.update({name: value for name, value in vars(onnxruntime).items() if name != "InferenceSession"})
@@ -172,7 +172,8 @@ def pretended_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "device_name", lambda _: "pretended")
     monkeypatch.setattr(cuda_operators, "why_not", lambda precision, device=0: cuda.why_not_on(90, precision))
     monkeypatch.setenv("FASTEMBED_RT_CALIBRATE", "0")  # numpy is no card to measure
-    monkeypatch.setattr(staging, "_cuda_runtime", lambda: None)  # a toolkit may be here
+    for module in (captures, staging):
+        monkeypatch.setattr(module, "cuda_runtime", lambda: None)  # a toolkit may be here
     monkeypatch.setattr(cuda_operators, "opened", cuda.library)
-    monkeypatch.setattr(cuda_operators, "remembered", lambda _: nullcontext())
+    monkeypatch.setattr(cuda_operators, "remembered", lambda *_: nullcontext())
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))

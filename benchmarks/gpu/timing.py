@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ class Plan:
     rounds: int
     tokens: int  # in a throughput sample, at least one batch
     calls: int  # single texts by length
+    ends: float = math.inf  # by time.monotonic: nothing more is begun then
+
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.ends
 
 
 def fidelity(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -45,11 +51,16 @@ def _cosines(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> n
     return made
 
 
-def throughput(shape: Shape, encoders: Mapping[str, Encode], plan: Plan) -> list[dict[str, Any]]:
-    """Seconds for the same texts, by length and by how many texts go together."""
-    rows = []
+def throughput(
+    shape: Shape, encoders: Mapping[str, Encode], plan: Plan, done: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Seconds for the same texts, by length and by how many texts go together; what is not `done`, in the time."""
+    rows: list[dict[str, Any]] = []
+    known = {(row["length"], row["batch"]) for row in done}
     for length in plan.lengths:
         for batch in plan.batches:
+            if (length, batch) in known or plan.over():
+                continue
             count = batch * max(plan.tokens // (batch * length), 1)
             work = texts(shape, [length] * count, seed=length)
             seconds: dict[str, list[float]] = {name: [] for name in encoders}

@@ -225,15 +225,13 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
     )
     for library, failure in facts.libraries.items():
         yield _library("cuda library", library, failure, facts, "problem" if facts.gpus else "note")
-    if facts.cuda_operators:
-        yield Finding(
-            level="note",
-            check="cuda operators",
-            what=f"our own do not run: {facts.cuda_operators}; the plain graphs do (target cuda)",
-        )
-    elif facts.cuda_operators is not None:
-        fp8 = f"fp8 does not: {facts.cuda_fp8}" if facts.cuda_fp8 else "fp8 too"
-        yield Finding(level="ok", check="cuda operators", what=f"our own run (target cuda-native); {fp8}")
+    for number, device in enumerate(facts.cuda_operators):
+        # Its number is what device_ids takes; nvidia-smi may count otherwise.
+        where = f"device {number}, {device.name}: " if len(facts.cuda_operators) > 1 else ""
+        what = f"{where}our own run (target cuda-native); {f'fp8 does not: {device.fp8}' if device.fp8 else 'fp8 too'}"
+        if device.fp16:
+            what = f"{where}our own do not run: {device.fp16}; the plain graphs do (target cuda)"
+        yield Finding(level="note" if device.fp16 else "ok", check="cuda operators", what=what)
 
 
 def check_tensorrt(facts: Facts) -> Iterator[Finding]:

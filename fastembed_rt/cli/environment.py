@@ -40,9 +40,21 @@ print(json.dumps(look["failures"](sys.argv[2:])))
 OPERATORS_TRIAL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from fastembed_rt.run import cuda_operators
-print(json.dumps({precision: cuda_operators.why_not(precision, 0) for precision in ("fp16", "fp8")}))
+from fastembed_rt.run import cuda_operators, nvidia
+def asked(device):
+    why = {precision: cuda_operators.why_not(precision, device) or "" for precision in ("fp16", "fp8")}
+    return {"name": nvidia.device_name(device), **why}
+print(json.dumps({"devices": [asked(device) for device in range(max(nvidia.devices()[0], 1))]}))
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operators:
+    """Why our own operators for CUDA do not run on a GPU, by precision; "" where they do."""
+
+    name: str = ""  # the driver's, of the GPU
+    fp16: str
+    fp8: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +80,8 @@ class Facts:
     bf16_products: str = ""  # what they multiply bfloat16 numbers with
     no_kernels: str = ""  # why none do, "" if some do
     kernel_remedy: str = ""  # what would help, "" where nothing does
-    cuda_operators: str | None = None  # why our own for CUDA do not run, "" if they do; None without the provider
-    cuda_fp8: str = ""  # why those do not run in fp8, where they run
+    # By the number of a GPU, of one at least; empty without the provider.
+    cuda_operators: tuple[Operators, ...] = ()
 
 
 def gather() -> Facts:
@@ -82,7 +94,6 @@ def gather() -> Facts:
     gpus, nvidia_smi = _gpus()
     cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
     needed = nvidia.libraries("cuda", cuda)
-    why = _cuda_operators() if CUDA in providers else {}
     libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
     return Facts(
         python=f"{platform.python_version()} ({platform.python_implementation()})",
@@ -104,15 +115,14 @@ def gather() -> Facts:
         bf16_products=native.bf16_products(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
-        cuda_operators=why.get("fp16", "") if CUDA in providers else None,
-        cuda_fp8=why.get("fp8", ""),
+        cuda_operators=_cuda_operators() if CUDA in providers else (),
     )
 
 
-def _cuda_operators() -> dict[str, str]:
-    """Why our own for CUDA do not run, by precision; "" where they do."""
+def _cuda_operators() -> tuple[Operators, ...]:
+    """Whether our own for CUDA run, on each GPU."""
     found, error = _try([sys.executable, "-P", "-c", OPERATORS_TRIAL, str(Path(nvidia.__file__).parents[2])])
-    return {precision: why or "" for precision, why in found.items()} if found else {"fp16": error}
+    return tuple(Operators(**entry) for entry in found.get("devices", ())) or (Operators(fp16=error),)
 
 
 def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:

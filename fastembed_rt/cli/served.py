@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .. import machine
 from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError
 from ..run import nvidia
+from ..run.providers import AUTO
 
 if TYPE_CHECKING:
     from ..server.app import App
@@ -48,9 +49,10 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     from ..server import running
     from ..server.workers import Supervisor, environments
 
-    gpus = _gpus() if args.provider in ("cuda", "tensorrt") else None
-    shared = environments(args.workers, gpus=gpus)
-    if args.threads is None and gpus is None:
+    automatic = args.provider == AUTO
+    gpus = _gpus() if automatic or args.provider in nvidia.NVIDIA else None
+    shared = environments(args.workers, gpus=gpus, automatic=automatic)
+    if args.threads is None and (automatic or gpus is None):
         args.threads = max(machine.available_threads() // args.workers, 1)
     options = {name: value for name, value in vars(args).items() if name not in PASSED_ON}
     sockets = listening.bind()

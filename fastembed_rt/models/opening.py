@@ -19,6 +19,7 @@ from ..run.providers import Choice, choose
 from ..run.session import choose_variant
 from ..vectors.fingerprint import of_files
 from .answers import COMPAT, FASTEMBED, LOADING, answer
+from .options import check_device_ids
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -172,15 +173,18 @@ def chosen_variant(described: Manifest, source: Source) -> Variant:
     """What runs of an encoder's variants."""
     if _is_table(described):
         return described.default
-    provider = chosen_provider(described, source).provider
-    return choose_variant(described, provider=provider, precision=source.precision, target=source.target)
+    provider, devices = chosen_provider(described, source).provider, check_device_ids(source.device_ids)
+    return choose_variant(
+        described, provider=provider, precision=source.precision, target=source.target, devices=devices
+    )
 
 
 def chosen_provider(described: Manifest, source: Source) -> Choice:
     """What it runs under."""
     if _is_table(described):  # a lookup is done before a GPU would have been asked
         return choose_provider(described, "cpu")
-    return choose_provider(described, source.provider, source.precision, source.target)
+    devices = check_device_ids(source.device_ids)
+    return choose_provider(described, source.provider, source.precision, source.target, devices)
 
 
 def _is_table(described: Manifest) -> bool:
@@ -198,18 +202,22 @@ def of_route(described: Manifest, role: str | None) -> Manifest:
 
 
 def choose_provider(
-    described: Manifest, provider: str, precision: str | None = None, target: str | None = None
+    described: Manifest,
+    provider: str,
+    precision: str | None = None,
+    target: str | None = None,
+    devices: Sequence[int] = (0,),
 ) -> Choice:
     """The provider asked for, or what "auto" takes for this model."""
 
     def unsuited(name: str) -> str | None:
         try:
-            choose_variant(described, provider=name, precision=precision, target=target)
+            choose_variant(described, provider=name, precision=precision, target=target, devices=devices)
         except FastembedRtError as error:
             return str(error).partition(";")[0]
         return None
 
-    return choose(provider, unsuited)
+    return choose(provider, unsuited, devices)
 
 
 def check_task(described: Manifest, wanted: str, where: str | Path) -> None:

@@ -2,17 +2,21 @@
 
 A small batch is filled up to one of a few (texts, tokens a text) shapes, each captured when it first comes: its
 buffers stay, and a replay is one launch instead of hundreds. A large batch takes one of a few sets of buffers, so that
-its copies and, with them, tokenization go on while another batch computes; onnxruntime gives every run a stream. Either
-way all inputs go to the device in one copy (staging.py). Nothing here is loaded for other providers.
+its copies and, with them, tokenization go on while another batch computes. Either way all inputs go to the device in
+one copy (staging.py). Nothing here is loaded for other providers.
+
+A session that may capture has one stream for all its runs, which onnxruntime makes: what replays and other runs write
+into the same memory of its arena, they write one after the other.
 """
 
 from __future__ import annotations
 
 import queue
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from ..system.threads import Task, Workers
 from . import batching, calibration, cuda_operators, session
 from .batching import Feeds
 from .calibration import Plan
+from .captures import apart, stand_apart
 from .contract import Facts, Output
 from .providers import load_onnxruntime
 from .session import Session
@@ -78,7 +83,7 @@ def load(files: ModelFiles, variant: Variant, *, device: int = 0, longest: int =
 
     Other options and errors as for `session.load`.
     """
-    with cuda_operators.remembered(device) if variant.target == TARGET else nullcontext():
+    with cuda_operators.remembered(device, variant.graph.sha256) if variant.target == TARGET else nullcontext():
         graph = session.load(files, variant, device=device, settings=SETTINGS, **options)
     if not calibration.wanted():
         return CudaSession(graph, device)
@@ -108,19 +113,22 @@ class CudaSession:
 
     def __init__(self, graph: Session, device: int, plan: Plan = Plan()) -> None:  # noqa: B008  it is frozen
         """`device` is the GPU's number."""
-        self._graph, self._device, self._plan = graph, device, plan
+        self._device, self._plan = device, plan
         self._by_token = _gives_tokens(graph)
-        self.handles = graph.handles
+        self._held = _Held(graph)
+        weakref.finalize(self, _let_go, self._held).atexit = False
         # onnxruntime keeps captured graphs by thread: one thread has them all. Slots are taken by threads of this
         # session alone, so that no caller that is interrupted keeps one.
         self._capturer = Workers(1, "fastembed_rt_cuda")
         self._copiers = Workers(plan.flights, "fastembed_rt_cuda_slot")
-        self._captured: dict[tuple[int, int], _Captured] = {}
-        host = PinnedMemory(device)
-        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._host = PinnedMemory(device)
         for _ in range(plan.flights):
-            self._slots.put(_Slot(graph, host, device))
-        self._host = host
+            self._held.slots.put(_Slot(graph, self._host, device))
+
+    @property
+    def handles(self) -> tuple[object, ...]:
+        """Those of the graph."""
+        return self._held.graph.handles
 
     @property
     def pinned(self) -> bool:
@@ -152,36 +160,40 @@ class CudaSession:
     @property
     def facts(self) -> Facts:
         """Those of the graph, with the tokens that a batch should have."""
-        return replace(self._graph.facts, batch_tokens=self._plan.batch_tokens)
+        return replace(self._held.graph.facts, batch_tokens=self._plan.batch_tokens)
 
     def settle(self, plan: Plan) -> None:
         """Take a plan of no more than there is; before anybody else runs the session."""
         for _ in range(plan.flights, self._plan.flights):
-            self._slots.get()
+            self._held.slots.get()
         self._plan = plan
 
     def _copy(self, feeds: Feeds, count: int) -> Output:
-        slot = self._slots.get()
+        stand_apart()
+        slots = self._held.slots
+        slot = slots.get()
         try:
             return slot.run(feeds, count)
         finally:
-            self._slots.put(slot)
+            slots.put(slot)
 
     def _replay(self, shape: tuple[int, int], feeds: Feeds) -> Output:
-        captured = self._captured.get(shape)
+        stand_apart()
+        held = self._held
+        captured = held.captured.get(shape)
         if captured is not None:
             return captured.run(feeds)
-        # What another thread allocates while a graph is captured would spoil it: the slots wait.
-        slots = [self._slots.get() for _ in range(self._plan.flights)]
+        # What another thread launches while the stream is captured would be captured too: the slots wait.
+        slots = [held.slots.get() for _ in range(self._plan.flights)]
         try:
-            number = len(self._captured) + 1  # 0 is the number of runs that name none
+            number = len(held.captured) + 1  # 0 is the number of runs that name none
             rows = self.rows_of(shape[0], shape[0] * shape[1])
-            captured = _Captured(self._graph, self._host, self._device, feeds, rows, number)
+            captured = _Captured(held.graph, self._host, self._device, feeds, rows, number)
             vectors = captured.run(feeds)
         finally:
             for slot in slots:
-                self._slots.put(slot)
-        self._captured[shape] = captured
+                held.slots.put(slot)
+        held.captured[shape] = captured
         return vectors
 
     def close(self) -> None:
@@ -191,7 +203,26 @@ class CudaSession:
 
     def captured_shapes(self) -> list[tuple[int, int]]:
         """(texts, tokens a text) of the shapes captured so far."""
-        return sorted(self._captured)
+        return sorted(self._held.captured)
+
+
+@dataclass(eq=False)
+class _Held:
+    """All that a session has of onnxruntime's: nothing else refers to it, so that it goes where `_let_go` says."""
+
+    graph: Session
+    captured: dict[tuple[int, int], _Captured] = field(default_factory=dict)
+    slots: queue.SimpleQueue[_Slot] = field(default_factory=queue.SimpleQueue)
+
+
+def _let_go(held: _Held) -> None:
+    """Destroy captured graphs and their session, in whichever thread the last reference goes.
+
+    Where another session captures meanwhile, onnxruntime would end the process: CUDA forbids it, and a destructor that
+    throws is the end.
+    """
+    with apart():
+        vars(held).clear()
 
 
 class _Timed:

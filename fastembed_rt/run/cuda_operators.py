@@ -1,30 +1,34 @@
 """Our operators for CUDA under onnxruntime's CUDA provider: whether they run, and the algorithms that they chose.
 
 Which algorithm a product takes is timed when the first session is loaded, and decides the last bits of vectors. It is
-kept in the user's cache by device and cuBLASLt, so that later processes on this machine neither time again nor compute
-other bits.
+kept in the user's cache by model of the card and cuBLASLt, so that later processes on this machine, and those of other
+cards of that model, neither time again nor compute other bits. The driver's version is no part of the key: algorithms
+are cuBLASLt's own code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..errors import ProviderUnavailableError
 from ..native import cuda
 from ..system import user_cache
+from ..system.locks import locked
 from . import nvidia
 from .providers import available_providers, load_onnxruntime
 
 FOLDER = "cuda"
 PROVIDER = "CUDAExecutionProvider"
-MARK = b"fastembed_rt algorithms 2\n"  # of the file's first line; its second is the sha256 of what follows
+MARK = b"fastembed_rt algorithms 3\n"  # of the file's first line; its second is the sha256 of what follows
 
 
 def why_not(precision: str, device: int = 0) -> str | None:
@@ -61,43 +65,63 @@ def _why_not_open() -> str | None:
     return None if None in reasons else reasons[0]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is kept: the choices, and the graphs (their files' sha256) whose products are all among them."""
+
+    choices: bytes = b""
+    graphs: frozenset[str] = frozenset()
+
+
 @contextmanager
-def remembered(device: int) -> Iterator[None]:
-    """Sessions made inside take what earlier processes chose, and what they choose is kept.
+def remembered(device: int, graph: str) -> Iterator[None]:
+    """A session of a graph made inside takes what earlier processes chose, and what it chooses is kept.
 
-    A file that is damaged, or a directory that cannot be written, costs the timing, no failure.
+    Of processes, and threads, that load a graph for the first time one times its products, while the others wait: two
+    cards that share the texts of one call would compute other bits if each timed by itself. A file that is damaged, or
+    a directory that cannot be written, costs the timing, no failure.
+
+    Args:
+        device: the GPU's number.
+        graph: sha256 of its file.
     """
-    library = cuda.library()
-    file = _file(device)
-    known = read(file)
-    if known:
-        cuda.learn(library, device, known)
-    yield
-    chosen = cuda.choices(library, device)
-    if chosen != known:
-        with contextlib.suppress(OSError):
-            write(file, chosen)
+    library, file = cuda.library(), _file(device)
+    lock = file.with_suffix(".lock")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if graph in read(file).graphs else locked(lock) as held:
+        before = read(file)
+        cuda.learn(library, device, before.choices)
+        yield
+        with nullcontext() if held is not None else locked(lock):
+            now = before if held is not None else read(file)
+            cuda.learn(library, device, now.choices)  # of others meanwhile
+            made = Known(cuda.choices(library, device), now.graphs | {graph})
+            if made != now:
+                with contextlib.suppress(OSError):
+                    write(file, made)
 
 
-def read(file: Path) -> bytes:
-    """The choices in a file; none where it is not there or not whole."""
+def read(file: Path) -> Known:
+    """What is in a file; nothing where it is not there or not whole."""
     try:
         content = file.read_bytes()
     except OSError:
-        return b""
-    mark, digest, choices = (*content.split(b"\n", 2), b"", b"")[:3]
-    if mark + b"\n" != MARK or digest != hashlib.sha256(choices).hexdigest().encode():
-        return b""
-    return choices
+        return Known()
+    mark, digest, rest = (*content.split(b"\n", 2), b"", b"")[:3]
+    if mark + b"\n" != MARK or digest != hashlib.sha256(rest).hexdigest().encode():
+        return Known()
+    graphs, choices = rest.split(b"\n", 1)
+    return Known(choices, frozenset(json.loads(graphs)))
 
 
-def write(file: Path, choices: bytes) -> None:
-    """Put choices into a file, at once: who reads it finds the old ones or the new."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+def write(file: Path, known: Known) -> None:
+    """Put it into a file, at once: who reads it finds the old or the new."""
+    rest = json.dumps(sorted(known.graphs)).encode() + b"\n" + known.choices
     number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(number, "wb") as stream:
-            stream.write(MARK + hashlib.sha256(choices).hexdigest().encode() + b"\n" + choices)
+            stream.write(MARK + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)

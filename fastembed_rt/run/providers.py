@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ class Choice:
     automatic: bool = False
 
 
-def choose(provider: str, unsuited: Callable[[str], str | None]) -> Choice:
+def choose(provider: str, unsuited: Callable[[str], str | None], devices: Sequence[int] = (0,)) -> Choice:
     """The provider asked for; for "auto", the first of AUTO_ORDER that starts here and runs the model.
 
     A provider that "auto" took and that fails later is an error like any other: there is no second choice.
@@ -153,6 +153,7 @@ def choose(provider: str, unsuited: Callable[[str], str | None]) -> Choice:
     Args:
         provider: name or "auto".
         unsuited: why a provider does not run the model, None if it does.
+        devices: GPUs that are to run it.
 
     Raises:
         InvalidInputError: not in the table.
@@ -162,7 +163,7 @@ def choose(provider: str, unsuited: Callable[[str], str | None]) -> Choice:
         return Choice(provider, "asked for")
     passed: list[str] = []
     for name in AUTO_ORDER:
-        against = "" if name == "cpu" else obstacle(name) or unsuited(name)
+        against = "" if name == "cpu" else obstacle(name, max(devices)) or unsuited(name)
         if not against:
             reason = "; ".join(passed) or "the first choice"
             return Choice(name, f"auto took {name} ({reason})", automatic=True)
@@ -170,8 +171,8 @@ def choose(provider: str, unsuited: Callable[[str], str | None]) -> Choice:
     raise AssertionError("the CPU is always there")
 
 
-def obstacle(provider: str) -> str | None:
-    """Why a provider other than the CPU does not run here, as far as that is known without starting it."""
+def obstacle(provider: str, device: int = 0) -> str | None:
+    """Why a provider other than the CPU does not run on a device, as far as that is known without starting it."""
     row = PROVIDERS[provider]
     onnxruntime = load_onnxruntime()
     available = list(onnxruntime.get_available_providers())
@@ -180,5 +181,5 @@ def obstacle(provider: str) -> str | None:
     if provider not in nvidia.NVIDIA:
         return None
     nvidia.preload(onnxruntime)
-    found = nvidia.find(provider, onnxruntime)
+    found = nvidia.find(provider, onnxruntime, device)
     return found.what if found else None

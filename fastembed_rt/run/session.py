@@ -5,7 +5,7 @@ The provider asked for runs (providers.py has the table), or an error says what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,10 @@ from ..precisions import lacking, listed
 from ..system.paths import as_utf8
 from . import cuda_operators
 from .batching import Feeds
+from .captures import apart
 from .contract import Facts, GraphSession, Output
 from .memory import release_mapped
+from .nvidia import NVIDIA
 from .overflow import overflows
 from .providers import (
     PROVIDERS,
@@ -54,21 +56,27 @@ OUTPUT = "sentence_embedding"
 UNNORMALIZED = "sentence_embedding before its normalization"  # asked for as an output; see unnormalized.py
 # Add and LayerNormalization are several times faster apart than as SkipLayerNormalization.
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
-# Targets with operators of our own -> why they do not run here, None where they do: precision -> reason.
-OWN: dict[str, Callable[[str], str | None]] = {
-    "native": lambda _: native.why_not(),
-    native_cuda.TARGET: lambda precision: cuda_operators.why_not(precision, 0),
+# Targets with operators of our own -> why they do not run here, None where they do: precision, device -> reason.
+OWN: dict[str, Callable[[str, int], str | None]] = {
+    "native": lambda *_: native.why_not(),
+    # Looked up when it is called: tests put another in its place.
+    native_cuda.TARGET: lambda *asked: cuda_operators.why_not(*asked),  # noqa: PLW0108
 }
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
 
 def choose_variant(
-    manifest: Manifest, *, provider: str = "cpu", precision: str | None = None, target: str | None = None
+    manifest: Manifest,
+    *,
+    provider: str = "cpu",
+    precision: str | None = None,
+    target: str | None = None,
+    devices: Sequence[int] = (0,),
 ) -> Variant:
     """Variant that runs: the precision asked for (else the default variant's), in the provider's best target.
 
     `target` asks for one of the targets instead of the best. Where our own operators do not run, `native` and
-    `cuda-native` are not among the targets; asking for them is an error.
+    `cuda-native` are not among the targets; asking for them is an error. On several `devices` one variant runs on all.
 
     Raises:
         InvalidInputError: the directory has no such precision.
@@ -80,7 +88,9 @@ def choose_variant(
     wanted = manifest.default.precision if precision is None else precision
     there = {variant.target for variant in manifest.variants if variant.precision == wanted}
     missing = {
-        name: why(wanted) for name, why in OWN.items() if name in row.targets and (name in there or name == target)
+        name: next(filter(None, (why(wanted, device) for device in devices)), None)
+        for name, why in OWN.items()
+        if name in row.targets and (name in there or name == target)
     }
     if target is not None and (reason := missing.get(target)) is not None:
         raise ProviderUnavailableError(
@@ -130,6 +140,15 @@ class Session:
         """It has no threads but onnxruntime's, which go with it."""
 
 
+class NvidiaSession(Session):
+    """One on a GPU, which sessions that capture graphs meanwhile do not hold up."""
+
+    def run(self, feeds: Feeds) -> Output:
+        """As Session's."""
+        with apart():
+            return super().run(feeds)
+
+
 def load(
     files: ModelFiles,
     variant: Variant,
@@ -175,7 +194,8 @@ def load(
 
     try:
         by_path = output != UNNORMALIZED
-        inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
+        with apart() if provider in NVIDIA else nullcontext():
+            inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
     except (IntegrityError, ModelFormatError):
         raise
     except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
@@ -200,9 +220,8 @@ def load(
     # Our own operators fill no row up to a longer one's length, as stock attention does, and all sessions of a process
     # share the packed weights.
     own = variant.target == "native"
-    return Session(
-        inference, names["output"], Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own)
-    )
+    kind = NvidiaSession if provider in NVIDIA else Session
+    return kind(inference, names["output"], Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own))
 
 
 def _start(

@@ -7,7 +7,6 @@ has six inputs, and six copies took a third of the time of one text. Nothing her
 from __future__ import annotations
 
 import ctypes
-import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import ProviderUnavailableError
 from .batching import Feeds
+from .captures import apart, cuda_runtime
 from .providers import load_onnxruntime
 
 ALIGNED = 256  # bytes: what CUDA's own allocations have, and no kernel wants more
@@ -94,7 +94,7 @@ class PinnedMemory:
     def __init__(self, device: int) -> None:
         """`device` is the GPU's number."""
         self._device = device
-        self._runtime = _cuda_runtime()
+        self._runtime = cuda_runtime()
 
     @property
     def works(self) -> bool:
@@ -103,13 +103,13 @@ class PinnedMemory:
 
     def allocate(self, size: int) -> Buffer:
         """A buffer, page-locked for as long as it lives; ordinary memory, only slower to copy, where that fails."""
-        buffer = Buffer(np.empty(size, np.uint8))
-        if self._runtime is not None:
+        buffer, runtime = Buffer(np.empty(size, np.uint8)), self._runtime  # which another thread may give up
+        if runtime is not None:
             address = ctypes.c_void_p(buffer.array.ctypes.data)
-            self._runtime.cudaSetDevice(self._device)
-            if self._runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
+            runtime.cudaSetDevice(self._device)
+            if runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
                 # The array is held until it is unlocked, whoever drops the buffer first.
-                weakref.finalize(buffer, _unlock, self._runtime, buffer.array)
+                weakref.finalize(buffer, _unlock, runtime, buffer.array)
             else:
                 self._runtime = None
         return buffer
@@ -120,40 +120,35 @@ class PinnedMemory:
         Raises:
             ProviderUnavailableError: CUDA does not copy.
         """
-        if self._runtime is None:
+        runtime = self._runtime
+        if runtime is None:
             value.update_inplace(array)  # the whole of it
             return
-        self._copy(value.data_ptr(), array.ctypes.data, size, TO_DEVICE)
+        self._copy(runtime, value.data_ptr(), array.ctypes.data, size, TO_DEVICE)
 
     def fetch(self, value: Any, buffer: Buffer) -> npt.NDArray[np.float32]:
         """A float32 value of the device by way of a buffer of its size, in memory of its own; errors as for `send`."""
-        if self._runtime is None:
+        runtime = self._runtime
+        if runtime is None:
             made: npt.NDArray[np.float32] = value.numpy()
             return made
         shape = tuple(value.shape())
         size = 4 * int(np.prod(shape))
-        self._copy(buffer.array.ctypes.data, value.data_ptr(), size, TO_HOST)
+        self._copy(runtime, buffer.array.ctypes.data, value.data_ptr(), size, TO_HOST)
         return buffer.array[:size].view(np.float32).reshape(shape).copy()
 
-    def _copy(self, to: int, source: int, size: int, kind: int) -> None:
+    def _copy(self, runtime: Any, to: int, source: int, size: int, kind: int) -> None:
         # Between page-locked memory and the device, this returns when all is there, and no stream of onnxruntime
         # waits for it: those are non-blocking.
-        self._runtime.cudaSetDevice(self._device)
         addresses = (ctypes.c_void_p(to), ctypes.c_void_p(source))
-        status = int(self._runtime.cudaMemcpy(*addresses, ctypes.c_size_t(size), kind))
+        # The device is that of a thread: another session's may have been this one's last.
+        status = int(runtime.cudaSetDevice(self._device)) or int(
+            runtime.cudaMemcpy(*addresses, ctypes.c_size_t(size), kind)
+        )
         if status:
             raise ProviderUnavailableError(f"CUDA does not copy a batch to or from device {self._device}: {status}")
 
 
 def _unlock(runtime: Any, array: Bytes) -> None:
-    runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
-
-
-def _cuda_runtime() -> Any:
-    """CUDA's runtime library, which onnxruntime has loaded; None where its name is not known."""
-    major = (getattr(load_onnxruntime(), "cuda_version", "") or "").partition(".")[0]
-    name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
+    with apart():  # in whichever thread the buffer goes
+        runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))

@@ -13,6 +13,7 @@ from ..models.base import LoadedModel
 from ..text.tokenizer import counted
 from ..text.windows import ERROR
 from .batches import arrow_column, column_of, kind_of
+from .granted import devices as granted_devices
 from .granted import threads as granted_threads
 from .outputs import Dense, Tokens
 from .planned import Find, plan
@@ -125,6 +126,8 @@ class Embed:
             options = dict(given.options)
             if options["threads"] is None:
                 options["threads"] = granted_threads()
+            if options["device_ids"] is None and options["provider"] != "cpu":
+                options["device_ids"] = granted_devices()
             place = given.path if find is None else os.fspath(find())
             # Equal tickets have one engine a process, which stays between two tasks of a worker.
             self._model = travel.arrive(replace(given, path=place, options=options))

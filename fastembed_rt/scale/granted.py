@@ -1,4 +1,4 @@
-"""Threads that an engine grants to one of its processes. Imports no engine: what runs this process is there already.
+"""Threads and GPUs that an engine grants to one of its processes. Imports none: what runs it is there already.
 
 Asked in the worker and not before, since a driver on a laptop says nothing of a node with 96 cores.
 """
@@ -60,3 +60,14 @@ def _dask(distributed: Any) -> int | None:
 
 
 READERS = {"ray": _ray, "pyspark": _spark, "distributed": _dask}
+
+
+def devices() -> list[int] | None:
+    """Numbers of the GPUs that a task of Spark has been given, which leaves it to the task to take those; else None.
+
+    Other engines hide all other GPUs from a process, so that its first one is the right one.
+    """
+    context = getattr(sys.modules.get("pyspark"), "TaskContext", None)
+    task = None if context is None else context.get()
+    found = None if task is None else task.resources().get("gpu")
+    return None if found is None else [int(address) for address in found.addresses]

@@ -267,17 +267,19 @@ class Supervisor:
         return task
 
 
-def environments(count: int, *, gpus: Sequence[str] | None) -> list[dict[str, str]]:
+def environments(count: int, *, gpus: Sequence[str] | None, automatic: bool = False) -> list[dict[str, str]]:
     """What is different in each worker's environment: on GPUs, one device.
+
+    `automatic`: the provider is whichever runs, so that there may be no device, and workers may share one.
 
     Raises:
         InvalidInputError: more workers than devices.
     """
-    if gpus is None:
+    if gpus is None or (automatic and not gpus):
         return [{} for _ in range(count)]
-    if count > len(gpus):
+    if count > len(gpus) and not automatic:
         raise InvalidInputError(f"{count} workers, and {len(gpus)} GPUs: one process a device")
-    return [{"CUDA_VISIBLE_DEVICES": gpus[slot]} for slot in range(count)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(count)]
 
 
 def _signal(worker: _Worker, number: int) -> None:

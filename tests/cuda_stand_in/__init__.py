@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastembed_rt.native import build as build_module
@@ -17,8 +18,14 @@ HERE = Path(__file__).parent
 NAME = "stand_in.so"
 
 
-def build(into: Path) -> Path:
-    """Compile the library into a directory, with the kernels' own sources; its path."""
+def build(into: Path, zig: Sequence[str] | None = None) -> Path:
+    """Compile the library into a directory, with the kernels' own sources; its path.
+
+    `zig`: a Python that has ziglang, and flags, to compile for another processor.
+    """
+    gcc, cpp_compiler = (
+        (["gcc"], ["g++"]) if zig is None else ([zig[0], "-m", "ziglang", tool, *zig[1:]] for tool in ("cc", "c++"))
+    )
     flags = [
         "-O2",
         "-fPIC",
@@ -29,9 +36,9 @@ def build(into: Path) -> Path:
         f"-I{build_module.SOURCES}/cuda",
     ]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
-    subprocess.run(["gcc", "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
-    subprocess.run(["g++", "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)
-    subprocess.run(["g++", "-shared", "-o", str(library), str(c), str(cpp), "-lm"], check=True)
+    subprocess.run([*gcc, "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
+    subprocess.run([*cpp_compiler, "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)
+    subprocess.run([*cpp_compiler, "-shared", "-o", str(library), str(c), str(cpp), "-lm"], check=True)
     return library
 
 
@@ -46,7 +53,7 @@ def names(table: str) -> list[str]:
 def functions(library: Path) -> ctypes.CDLL:
     """What tests set and ask: stand_in_*; the same object that the operators have open."""
     found = ctypes.CDLL(str(library))
-    found.stand_in_set_cost.argtypes = [ctypes.c_int, ctypes.c_double]
+    found.stand_in_set_cost.argtypes = found.stand_in_set_cost_of_few.argtypes = [ctypes.c_int, ctypes.c_double]
     found.stand_in_products.restype = ctypes.c_long
     found.stand_in_fp8_products.restype = ctypes.c_long
     return found

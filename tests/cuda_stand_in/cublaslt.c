@@ -20,12 +20,17 @@ typedef struct { size_t workspace; uint32_t reductions, alignment[4]; } Preferen
 typedef struct { uint64_t data[8]; } Algorithm; /* MAGIC, order, device-independent */
 typedef struct { Algorithm algorithm; size_t workspace; int state; float waves; int reserved[4]; } Result;
 
+/* Of driver.cpp: this thread's device, and what a call fails with that may disturb another thread's capture. */
+int stand_in_device(void), stand_in_forbidden(void);
+
 double stand_in_milliseconds; /* what all products took so far */
-static double cost[ORDERS] = {0, 1, 1, 1, 1};
+static double cost[ORDERS] = {0, 1, 1, 1, 1}, cost_of_few[ORDERS]; /* of up to FEW rows, where it is told */
+enum { FEW = 64 };
 static int heuristics, refused; /* refused: an order that `check` and `matmul` do not take */
 static long products[ORDERS], fp8_products;
 
 API void stand_in_set_cost(int order, double milliseconds) { cost[order] = milliseconds; }
+API void stand_in_set_cost_of_few(int order, double milliseconds) { cost_of_few[order] = milliseconds; }
 API void stand_in_refuse(int order) { refused = order; }
 API int stand_in_heuristics(void) { return heuristics; }
 API long stand_in_products(int order) { return products[order]; }
@@ -91,7 +96,14 @@ static void put(void *to, int type, uint64_t index, float value) {
 
 /* ---- descriptions ------------------------------------------------------------------------------------------------- */
 
-API int cublasLtCreate(void **handle) { return (*handle = malloc(1)) ? OK : BAD; }
+API int cublasLtCreate(void **handle) {
+    int *made = malloc(sizeof *made);
+    *made = stand_in_device();
+    *handle = made;
+    return stand_in_forbidden() ? BAD : OK;
+}
+/* Whether a handle is one of this thread's device. */
+static int fits(const int *handle) { return handle && *handle == stand_in_device(); }
 API size_t cublasLtGetVersion(void) { return 130000; }
 API int cublasLtMatmulDescCreate(void **desc, int compute, int scale) {
     Desc *made = calloc(1, sizeof *made);
@@ -162,7 +174,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *
                                        Result *results, int *found) {
     const Preference *wanted = pref;
     *found = 0;
-    if (!handle || !matches(desc, a, b, c, d) || asked < 1)
+    if (!fits(handle) || !matches(desc, a, b, c, d) || asked < 1)
         return BAD;
     heuristics++;
     const uint64_t rows = ((const Layout *)d)->columns;
@@ -180,7 +192,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *
 API int cublasLtMatmulAlgoCheck(void *handle, void *desc, void *a, void *b, void *c, void *d, const Algorithm *algorithm,
                                 Result *result) {
     memset(result, 0, sizeof *result);
-    if (!handle || !matches(desc, a, b, c, d))
+    if (!fits(handle) || !matches(desc, a, b, c, d))
         return BAD;
     return algorithm->data[0] == MAGIC && algorithm->data[1] && algorithm->data[1] < ORDERS &&
                    (int)algorithm->data[1] != refused
@@ -228,7 +240,7 @@ API int cublasLtMatmul(void *handle, void *desc_, const void *alpha, const void 
     const Desc *desc = desc_;
     const Layout *a = a_, *b = b_, *c = c_, *d = d_;
     (void)stream;
-    if (!handle || !matches(desc, a, b, c, d) || C != (a->type == E4M3 ? NULL : D) || workspace ||
+    if (!fits(handle) || !matches(desc, a, b, c, d) || C != (a->type == E4M3 ? NULL : D) || workspace ||
         workspace_size || (a->type != E4M3 && *(const float *)alpha != 1) || *(const float *)beta != 0 || algorithm->data[0] != MAGIC)
         return BAD;
     const int order = (int)algorithm->data[1];
@@ -236,7 +248,7 @@ API int cublasLtMatmul(void *handle, void *desc_, const void *alpha, const void 
         return UNSUPPORTED;
     products[order]++;
     fp8_products += a->type == E4M3;
-    stand_in_milliseconds += cost[order];
+    stand_in_milliseconds += d->columns <= FEW && cost_of_few[order] > 0 ? cost_of_few[order] : cost[order];
     const uint64_t columns = d->columns == 16384 ? 1 : d->columns; /* what is timed is not read */
     for (uint64_t j = 0; j < columns; j++)
         for (uint64_t i = 0; i < d->rows; i++) {

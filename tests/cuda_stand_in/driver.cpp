@@ -212,29 +212,44 @@ static const Kernel kernels[] = {
 
 /* ---- the driver --------------------------------------------------------------------------------------------------- */
 
-static int device, allocated, launched, capability = 90, out_of_memory;
+enum { DEVICES = 2, CAPTURING = 900 };
+static thread_local int device, mode; /* of this thread: the current one; how it stands to captures of others */
+static int allocated, launched, capability[DEVICES] = {90, 90}, out_of_memory, captured_elsewhere;
 extern "C" double stand_in_milliseconds; /* cublaslt.c */
-static std::vector<std::string *> images;
+struct Image {
+    std::string text;
+    int device;
+};
+struct Function {
+    const Kernel *kernel;
+    int device;
+};
+static std::vector<Image *> images;
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
 /* What tests set and ask. */
 API stand_in_set_device(int number) { return device = number; }
-API stand_in_set_capability(int number) { return capability = number; }
+API stand_in_set_capability(int number, int found) { return capability[number] = found; }
+/* Another thread captures in the global mode: what may disturb it fails, but in threads that say they do not. */
+API stand_in_set_captured_elsewhere(int whether) { return captured_elsewhere = whether; }
+/* For cublaslt.c too. */
+API stand_in_device() { return device; }
+API stand_in_forbidden() { return captured_elsewhere && mode == 0 ? CAPTURING : 0; }
 API stand_in_set_out_of_memory(int whether) { return out_of_memory = whether; }
 API stand_in_allocated() { return allocated; }
 API stand_in_launched() { return launched; }
 
 API cuInit(unsigned flags) { return flags != 0; }
-API cuDeviceGet(int *out, int number) { return *out = number, number < 0 || number > 1 ? 101 : 0; }
-API cuDeviceGetAttribute(int *value, int attribute, int) {
-    *value = attribute == 75 ? capability / 10 : capability % 10;
+API cuDeviceGet(int *out, int number) { return *out = number, number < 0 || number >= DEVICES ? 101 : 0; }
+API cuDeviceGetAttribute(int *value, int attribute, int number) {
+    *value = attribute == 75 ? capability[number] / 10 : capability[number] % 10;
     return attribute == 75 || attribute == 76 ? 0 : 1;
 }
 API cuCtxGetDevice(int *out) { return *out = device, device < 0 ? 201 : 0; }
 API cuMemAlloc_v2(uint64_t *address, size_t size) {
-    if (out_of_memory)
-        return 2;
+    if (out_of_memory || stand_in_forbidden())
+        return out_of_memory ? 2 : CAPTURING;
     void *made = aligned_alloc(256, (size + 255) / 256 * 256);
     *address = (uint64_t)(uintptr_t)made;
     allocated += made != nullptr;
@@ -251,33 +266,34 @@ API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, void *strea
 }
 API cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), flags != 1; }
 API cuStreamDestroy_v2(void *stream) { return free(stream), 0; }
-API cuStreamSynchronize(void *stream) { return stream == nullptr; }
+API cuStreamSynchronize(void *stream) { return stream == nullptr ? 1 : stand_in_forbidden(); }
 API cuEventCreate(void **event, unsigned flags) { return *event = calloc(1, sizeof(double)), flags != 0; }
 API cuEventDestroy_v2(void *event) { return free(event), 0; }
 API cuEventRecord(void *event, void *stream) { return *(double *)event = stand_in_milliseconds, stream == nullptr; }
-API cuEventSynchronize(void *event) { return event == nullptr; }
+API cuEventSynchronize(void *event) { return event == nullptr ? 1 : stand_in_forbidden(); }
 API cuEventElapsedTime(float *milliseconds, void *from, void *to) {
     *milliseconds = (float)(*(double *)to - *(double *)from);
     return 0;
 }
-API cuThreadExchangeStreamCaptureMode(int *mode) {
-    static thread_local int own;
-    std::swap(own, *mode);
+API cuThreadExchangeStreamCaptureMode(int *given) {
+    std::swap(mode, *given);
     return 0;
 }
 API cuModuleLoadData(void **module, const void *text) {
-    std::string *image = new std::string((const char *)text); /* as long as the process, as modules are */
+    if (stand_in_forbidden())
+        return CAPTURING;
+    Image *image = new Image{(const char *)text, device}; /* as long as the process, as modules are */
     images.push_back(image);
     *module = image;
-    return image->compare(0, 3, "// ") != 0;
+    return image->text.compare(0, 3, "// ") != 0;
 }
 API cuModuleGetFunction(void **function, void *module, const char *name) {
     const auto found = std::find(images.begin(), images.end(), module);
-    if (found == images.end() || (*found)->find(".visible .entry " + std::string(name) + "(") == std::string::npos)
+    if (found == images.end() || (*found)->text.find(".visible .entry " + std::string(name) + "(") == std::string::npos)
         return 500;
     for (const Kernel &kernel : kernels)
         if (!strcmp(kernel.name, name)) {
-            *function = (void *)&kernel;
+            *function = new Function{&kernel, (*found)->device};
             return 0;
         }
     return 500;
@@ -287,10 +303,13 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     if (!grid_x || grid_y > 65535 || grid_z != 1 || block_x * block_y * block_z > 1024 || !block_x || !block_y ||
         block_z != 1 || shared > 48 << 10 || extra)
         return 1;
+    const Function *asked = (const Function *)function;
+    if (asked->device != device) /* of another device's module */
+        return 400;
     std::vector<Vector> memory(shared / sizeof(Vector) + 1); /* what is in it before is nobody's: not a number here */
     memset(memory.data(), 0xff, memory.size() * sizeof(Vector));
     dynamic_shared = (float *)memory.data();
-    body = ((const Kernel *)function)->invoke;
+    body = asked->kernel->invoke;
     body_arguments = arguments;
     blockDim = {block_x, block_y, block_z};
     threads.resize(block_x * block_y);

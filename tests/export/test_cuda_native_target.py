@@ -215,15 +215,16 @@ def test_models_run_it_and_its_vectors_are_those_of_the_plain_graph(directory: P
 
 
 def test_choices_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "x.algorithms"
-    assert cuda_operators.read(file) == b""
+    file, nothing = tmp_path / "x.algorithms", cuda_operators.Known()
+    assert cuda_operators.read(file) == nothing
     for choices in (b"", b"\n\n\0", bytes(range(256))):
-        cuda_operators.write(file, choices)
-        assert cuda_operators.read(file) == choices
+        known = cuda_operators.Known(choices, frozenset({"ab", "cd"}))
+        cuda_operators.write(file, known)
+        assert cuda_operators.read(file) == known
     content = file.read_bytes()
-    for spoilt in (content[:-1], content[1:], b"", b"\n" * 3, content.replace(b"algorithms 2", b"algorithms 1")):
+    for spoilt in (content[:-1], content[1:], b"", b"\n" * 3, content.replace(b"algorithms 3", b"algorithms 2")):
         file.write_bytes(spoilt)
-        assert cuda_operators.read(file) == b""
+        assert cuda_operators.read(file) == nothing
     assert [entry.name for entry in file.parent.iterdir()] == ["x.algorithms"]
 
 

@@ -44,7 +44,7 @@ def build(python: str, into: Path) -> Path:
     head, *functions = re.split(r"(?m)^(?=(?:int|size_t|const char\*) \w+\()", SOURCE.read_text())
     written = {re.match(r"(?:int|size_t|const char\*) (\w+)", text)[1]: text for text in functions}  # type: ignore[index]
     written["cuInit"] = "int cuInit(unsigned f){return 0;}\n"
-    written["cuDeviceGetCount"] = "int cuDeviceGetCount(int*n){*n=1;return 0;}\n"
+    written["cuDeviceGetCount"] = "int cuDeviceGetCount(int*n){*n=fake_devices();return 0;}\n"
     wanted["libcuda.so.1"] |= {"cuInit", "cuDeviceGetCount"}
     # Which our own operators call.
     wanted["libcublasLt.so.13"] |= set(cuda_stand_in.names("lt_names"))
@@ -54,19 +54,34 @@ def build(python: str, into: Path) -> Path:
         "cudaHostUnregister",
         "cudaMemcpy",
         "cudaSetDevice",
+        "cudaThreadExchangeStreamCaptureMode",
     }  # which this package calls
+    state = into / "libfake_state.so"
+    command = ["gcc", "-w", "-shared", "-fPIC", "-o", str(state), str(SOURCE.with_name("state.c")), "-lpthread"]
+    subprocess.run(command, check=True)
     for library in {*ALWAYS, *wanted}:
         code = head + "".join(written.get(name, f"int {name}(void){{return 0;}}\n") for name in wanted[library])
         (into / "library.c").write_text(code)
         (into / "library.map").write_text(f"{library} {{ global: *; }};\n")
         command = ["gcc", "-w", "-fno-builtin", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(into / library)]
         versions = [] if library in UNVERSIONED else [f"-Wl,--version-script={into / 'library.map'}"]
-        subprocess.run([*command, str(into / "library.c"), *versions], check=True)
+        subprocess.run([*command, str(into / "library.c"), str(state), *versions], check=True)
     return into
 
 
-def run(python: str, code: str, arguments: Sequence[object], work: Path, *, timeout: float = 300) -> tuple[str, str]:
+def run(
+    python: str,
+    code: str,
+    arguments: Sequence[object],
+    work: Path,
+    *,
+    timeout: float = 300,
+    devices: int = 1,
+    capture_ms: int = 0,
+) -> tuple[str, str]:
     """What code says on stdout and stderr, run by a Python with such libraries; its caches are `work` / "cache".
+
+    There are so many `devices`; a capture takes `capture_ms` more than it would.
 
     Raises:
         AssertionError: it ended with an error.
@@ -78,6 +93,8 @@ def run(python: str, code: str, arguments: Sequence[object], work: Path, *, time
         "LD_LIBRARY_PATH": str(build(python, libraries)),
         "PYTHONPATH": str(ROOT),
         "FASTEMBED_RT_CACHE": str(work / "cache"),
+        "FAKE_CUDA_DEVICES": str(devices),
+        "FAKE_CUDA_CAPTURE_MS": str(capture_ms),
     }
     command = [python, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)

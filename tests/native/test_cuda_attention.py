@@ -154,3 +154,12 @@ def test_what_does_not_fit_is_refused_in_a_sentence(stand_in: StandIn, options: 
     feeds = feeds_of(states("Float16", (2, 2), 32, 4), np.array([0, 4], np.int32), 16)
     with pytest.raises(Exception, match=f"fastembed_rt: AttentionFloat16: .*{said}"):
         run(stand_in, "AttentionFloat16", feeds, [], **options)
+
+
+def test_boundaries_of_no_sense_read_nothing(stand_in: StandIn) -> None:
+    """Whose difference would wrap around to one token, of rows that are not there."""
+    parts = states("Float16", (1, 1), 32, 8)
+    starts = np.array([0, 8, 2**31 - 1, -(2**31), 3], np.int32)
+    found = run(stand_in, "AttentionFloat16", feeds_of(parts, starts, 64), [], heads=1, size=32)
+    expected = wanted(parts, (1, 1), np.array([0, 8]))
+    np.testing.assert_allclose(found[3:].astype(np.float64), expected[3:], atol=2e-3, rtol=2e-3)

@@ -215,17 +215,22 @@ def test_algorithms_differ_in_their_bits(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("costs", "taken"),
+    ("costs", "few", "taken"),
     [
-        ({}, FORWARD),  # all alike: the first that cuBLASLt names
-        ({BACKWARD: 0.99}, FORWARD),  # not enough to be more than another run's clock
-        ({BACKWARD: 0.5}, BACKWARD),
-        ({BACKWARD: 0.9, BY_EIGHT: 0.7}, BY_EIGHT),
-        ({SPLIT: 0.1}, FORWARD),  # never asked for
+        ({}, {}, FORWARD),  # all alike: the first that cuBLASLt names
+        ({BACKWARD: 0.99}, {}, FORWARD),  # not enough to be more than another run's clock
+        ({BACKWARD: 0.5}, {}, BACKWARD),
+        ({BACKWARD: 0.9, BY_EIGHT: 0.7}, {}, BY_EIGHT),
+        ({SPLIT: 0.1}, {}, FORWARD),  # never asked for
+        ({BY_EIGHT: 0.99}, {BACKWARD: 0.5}, BACKWARD),  # as fast for many rows, and faster for few
+        ({BACKWARD: 1.05}, {BACKWARD: 0.1}, FORWARD),  # what many rows would lose, few rows do not decide
     ],
 )
-def test_the_fastest_algorithm_is_taken_once_a_process(stand_in: StandIn, costs: dict[int, float], taken: int) -> None:
+def test_the_fastest_algorithm_is_taken_once_a_process(
+    stand_in: StandIn, costs: dict[int, float], few: dict[int, float], taken: int
+) -> None:
     code = "".join(f"host.stand_in_set_cost({order}, {cost})\n" for order, cost in costs.items())
+    code += "".join(f"host.stand_in_set_cost_of_few({order}, {cost})\n" for order, cost in few.items())
     code += "print(taken(load()), taken(load()), host.stand_in_heuristics(), host.stand_in_allocated())"
     assert chosen(stand_in, code) == [str(taken), str(taken), "1", "0"]
 

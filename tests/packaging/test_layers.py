@@ -59,10 +59,11 @@ LAYERS = {
     pipeline: adapters checkpoint directory errors files gate graph quantize tasks tokenizer variants
     """,
     "benchmarks": """
-    errors demo gpu
+    errors demo
     nodes: errors
     data report inside: errors
     precision: data errors report
+    gpu: data precision
     compare: data errors report
     load: compare data errors
     bulk: compare data errors

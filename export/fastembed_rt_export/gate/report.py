@@ -37,7 +37,7 @@ def runs_here(described: Manifest) -> tuple[list[tuple[Variant, str]], dict[str,
         provider = MADE_WITH.get(variant.target, variant.target)
         why, what = None if provider == "cpu" else obstacle(provider), f"provider {provider!r}"
         if why is None and variant.target in OWN:
-            why, what = OWN[variant.target](variant.precision), f"target {variant.target!r}"
+            why, what = OWN[variant.target](variant.precision, 0), f"target {variant.target!r}"
         if why is None:
             runs.append((variant, provider))
         else:

@@ -18,7 +18,7 @@ import fastembed_rt
 from fastembed_rt import native
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
-from fastembed_rt.cli.environment import Facts, gather
+from fastembed_rt.cli.environment import Facts, Operators, gather
 from fastembed_rt.machine import Cpu, Machine
 from fastembed_rt.run import nvidia
 
@@ -465,13 +465,21 @@ def test_without_nvidia_smi_that_is_what_is_said(installation: Path) -> None:
 def test_operators_for_cuda_run_or_the_plain_graphs_do() -> None:
     gpu = dataclasses.replace(HEALTHY, providers=("CUDAExecutionProvider",), gpus=("a card",))
     assert all(finding.check != "cuda operators" for finding in diagnose(gpu))
-    runs = row(dataclasses.replace(gpu, cuda_operators=""), "cuda operators")
+    runs = row(dataclasses.replace(gpu, cuda_operators=(Operators(fp16=""),)), "cuda operators")
     assert (runs.level, runs.what) == ("ok", "our own run (target cuda-native); fp8 too")
-    old = row(dataclasses.replace(gpu, cuda_operators="", cuda_fp8="fp8 wants 8.9"), "cuda operators")
+    old = row(dataclasses.replace(gpu, cuda_operators=(Operators(fp16="", fp8="fp8 wants 8.9"),)), "cuda operators")
     assert old.what == "our own run (target cuda-native); fp8 does not: fp8 wants 8.9"
-    fails = row(dataclasses.replace(gpu, cuda_operators="libcublasLt.so.13 does not load"), "cuda operators")
+    fails = row(
+        dataclasses.replace(gpu, cuda_operators=(Operators(fp16="libcublasLt.so.13 does not load"),)), "cuda operators"
+    )
     assert fails.level == "note"
     assert fails.what.startswith("our own do not run: libcublasLt.so.13 does not load; the plain graphs do")
+    two = (Operators(name="NVIDIA H200", fp16=""), Operators(name="Tesla V100", fp16="fp16 wants 7.5"))
+    both = diagnose(dataclasses.replace(gpu, cuda_operators=two))
+    assert [(f.level, f.what.partition(";")[0]) for f in both if f.check == "cuda operators"] == [
+        ("ok", "device 0, NVIDIA H200: our own run (target cuda-native)"),
+        ("note", "device 1, Tesla V100: our own do not run: fp16 wants 7.5"),
+    ]
 
 
 def test_the_doctor_imports_nothing_heavy() -> None:

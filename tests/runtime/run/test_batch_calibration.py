@@ -124,7 +124,7 @@ def test_a_session_is_measured_once_and_runs_as_planned(directory: Path, monkeyp
     for _ in range(2):
         with EmbeddingModel(directory, provider="cuda", precision="fp32") as model:
             vectors = model.encode(["the cat", "a dog sleeps", "the cat sleeps"] * 9)
-            assert session_of(model)._slots.qsize() == 1
+            assert session_of(model)._held.slots.qsize() == 1
             assert model._running().limits.tokens == 64
             assert (4, 16) not in session_of(model).captured_shapes() or len(times) == 1  # while it was measured
     assert len(times) == 1
@@ -146,5 +146,5 @@ def test_a_card_too_small_to_be_measured_runs_with_defaults(directory: Path, mon
     monkeypatch.setattr(calibration, "choose", failing)
     with EmbeddingModel(directory, provider="cuda", precision="fp32") as model:
         assert model._running().limits.tokens == Plan.batch_tokens
-        assert session_of(model)._slots.qsize() == Plan.flights
+        assert session_of(model)._held.slots.qsize() == Plan.flights
         model.encode("the cat")

@@ -163,7 +163,7 @@ def test_a_copy_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         cudaSetDevice = cudaHostRegister = cudaHostUnregister = staticmethod(lambda *_: 0)  # noqa: N815
         cudaMemcpy = staticmethod(lambda *_: 700)  # noqa: N815  an illegal address
 
-    monkeypatch.setattr(staging, "_cuda_runtime", Runtime)
+    monkeypatch.setattr(staging, "cuda_runtime", Runtime)
     memory = staging.PinnedMemory(3)
     value = type("Value", (), {"data_ptr": lambda self: 256, "shape": lambda self: [2, 2]})()
     with pytest.raises(ProviderUnavailableError, match="does not copy a batch to or from device 3: 700"):
@@ -180,7 +180,7 @@ def test_where_nothing_can_be_locked_onnxruntime_copies(monkeypatch: pytest.Monk
         cudaSetDevice = staticmethod(lambda *_: 0)  # noqa: N815
         cudaHostRegister = staticmethod(lambda *_: 35)  # noqa: N815  the driver is too old
 
-    monkeypatch.setattr(staging, "_cuda_runtime", Runtime)
+    monkeypatch.setattr(staging, "cuda_runtime", Runtime)
     memory = staging.PinnedMemory(0)
     before, buffer = memory.works, memory.allocate(16)
     assert (before, memory.works) == (True, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,8 +363,9 @@ def ray(cpus: float | None, *, actor: str | None = "a", up: bool = True) -> Any:
     return Context(is_initialized=lambda: up, get_runtime_context=lambda: context)
 
 
-def spark(cpus: int | None) -> Any:
-    task = None if cpus is None else Context(cpus=lambda: cpus)
+def spark(cpus: int | None, *gpus: str) -> Any:
+    given = {"gpu": Context(addresses=list(gpus))} if gpus else {}
+    task = None if cpus is None else Context(cpus=lambda: cpus, resources=lambda: given)
     return Context(TaskContext=Context(get=lambda: task))
 
 
@@ -416,6 +418,26 @@ def test_threads_of_the_model_are_asked_for_or_granted(
     assert Embed(dense, threads=2).model.threads == 2
     assert Embed(dense).replaced(threads=1).model.threads == 1
     assert opened == [3, 2, 1]
+
+
+def test_a_task_of_spark_takes_the_gpus_that_it_was_given(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark tells the task and hides none: all tasks of an executor would take its first one."""
+    arrived: list[Any] = []
+    monkeypatch.setattr("fastembed_rt.scale.embed.travel.arrive", lambda given: arrived.append(given.options))
+    embed = Embed(dense)
+    given = embed._plan.ticket
+    on_gpu = replace(embed._plan, ticket=replace(given, options={**given.options, "provider": "cuda"}))
+    for plan, module in (
+        (on_gpu, spark(1, "3")),
+        (on_gpu, spark(1)),
+        (on_gpu, spark(None)),
+        (embed._plan, spark(1, "3")),
+    ):
+        monkeypatch.setitem(sys.modules, "pyspark", module)
+        one = embed.replaced()
+        one._plan = plan
+        assert one.model is None
+    assert [options["device_ids"] for options in arrived] == [[3], None, None, None]
 
 
 def test_the_page_begins_with_a_block_that_runs(

@@ -223,6 +223,10 @@ def test_a_gpu_for_each_worker() -> None:
     assert environments(2, gpus=["3", "1"]) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     with pytest.raises(InvalidInputError, match="3 workers, and 2 GPUs"):
         environments(3, gpus=["0", "1"])
+    # provider="auto" is no error where GPUs are few, or none; nor do all workers take the first.
+    assert environments(2, gpus=[], automatic=True) == [{}, {}]
+    shared = environments(3, gpus=["0", "1"], automatic=True)
+    assert [entry["CUDA_VISIBLE_DEVICES"] for entry in shared] == ["0", "1", "0"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")

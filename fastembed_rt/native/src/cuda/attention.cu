@@ -160,7 +160,7 @@ DEVICE void attention(const Call &call) {
     const int head = (int)blockIdx.y, lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
     int start = call.starts[text], stop = call.starts[text + 1];
     start = start < 0 ? 0 : start;
-    stop = stop > call.rows ? call.rows : stop;
+    stop = stop > call.rows ? call.rows : stop < start ? start : stop; /* or their difference might wrap around */
     const int length = stop - start;
     if (first >= length)
         return;

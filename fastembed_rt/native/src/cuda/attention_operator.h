@@ -60,6 +60,9 @@ static OrtStatus *run_attention(void *self, OrtKernelContext *context) {
         bias = input(&call, "bias", element[kernel->number], 2, ANY, kernel->heads);
     if (!call.error && kernel->has_bias && bias.rows % 2 == 0)
         call.error = refusal(&kernel->node, "bias has %zu rows and has to have an odd number", bias.rows);
+    if (!call.error && bias.rows > MOST_TOKENS / (size_t)kernel->heads) /* the kernel counts its numbers in 32 bits */
+        call.error = refusal(&kernel->node, "bias has %zu rows, which are too many for %lld heads", bias.rows,
+                             (long long)kernel->heads);
     void *y = output(&call, query.rows, kernel->heads * kernel->size);
     if (call.error || !query.rows || !texts || !places.columns)
         return call.error;

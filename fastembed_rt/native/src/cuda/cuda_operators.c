@@ -62,7 +62,7 @@ typedef struct {
     int has_beta, has_bias, has_positions, has_types, rms, fp8; /* fp8: weights and shifts, a second result */
     float epsilon;
     pthread_mutex_t lock;
-    int ready;
+    int ready, device; /* for which it is ready */
     Product product;
     void *function;
 } Kernel;
@@ -77,6 +77,7 @@ static OrtStatus *make_ready(Kernel *kernel) {
     pthread_mutex_lock(&kernel->lock);
     OrtStatus *error = NULL;
     if (!kernel->ready) {
+        kernel->device = current_device();
         error = is_product(kernel) ? create_product(&kernel->node, kernel->shape, &kernel->product)
                                    : load_kernel(&kernel->node, kernel->which, kernel->number, &kernel->function);
         __atomic_store_n(&kernel->ready, !error, __ATOMIC_RELEASE);
@@ -263,6 +264,10 @@ typedef struct {
 static Call begin_call(void *self, OrtKernelContext *context) {
     Call call = {.kernel = self, .context = context};
     call.error = make_ready(self);
+    /* Handles and functions are of one device, as the constants of a session are. */
+    if (!call.error && current_device() != call.kernel->device)
+        call.error = refusal(&call.kernel->node, "the session is on device %d and the call on %d", call.kernel->device,
+                             current_device());
     if (!call.error && !on_host())
         call.error = CALL(call.kernel->node.api, GpuStream, GPU_STREAM)(context, &call.stream);
     return call;
