@@ -247,14 +247,14 @@ def _encoder(model: Model, args: argparse.Namespace, request: Request) -> Encode
 
     if model.task != EMBEDDING or args.tokens:
 
-        def several(texts: list[str]) -> tuple[Any, Sequence[int]]:
+        def several(texts: list[str], out: Any) -> tuple[Any, Sequence[int]]:
             return list(request.embed(texts)), [0] * len(texts)
 
         return Encoder(encode=several, layout=request.layout, fingerprint=request.fingerprint)
     dense = cast("EmbeddingModel", model)
 
-    def encode(texts: list[str]) -> tuple[Any, Sequence[int]]:
-        found = request.encode(texts)
+    def encode(texts: list[str], out: Any) -> tuple[Any, Sequence[int]]:
+        found = request.encode(texts, out)
         return found.vectors, found.tokens.tolist()
 
     width, dtype = request.layout.shape  # type: ignore[attr-defined]
