@@ -213,7 +213,7 @@ class Run:
             return made
         self._store.remove(self._progressed.name(job.DONE))
         reader = Ahead(lambda: self._read(first, start))
-        writer = Behind(depth=1)
+        writer = Behind()
         last = first
         try:
             for part in reader:
@@ -342,7 +342,6 @@ class Run:
         made[part.number] = record
         self.watch.bytes_written += there.size
         self.watch.parts += 1
-        arrow().default_memory_pool().release_unused()  # what stays with the allocator differs from part to part
 
 
 class _Checking:

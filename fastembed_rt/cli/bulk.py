@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MERGE = "merge"
 INVARIANT = ("native", "cpu")  # targets on CPUs whose vectors depend on nothing but their text
+MAPPED, FLOAT_BYTES = 3072, 4  # vectors of so many texts are mapped: three quarters of what is tokenized at a time
 # Options of jobs in parts, with what they are when nobody gives them; without --shards they are refused by name.
 OF_JOBS: dict[str, Any] = {
     "to": None,
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     """Run one rank of a job; returns 0, or raises."""
     from ..bulk import inputs, progress, run, sinks, store
     from ..bulk.extras import arrow
+    from ..run import memory
     from . import requests
 
     pyarrow = arrow()  # told before a model loads
@@ -138,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     with open_model(args, options) as model:
         request = requests.request(model, args, stored)
         encoder = _encoder(model, args, request)
+        memory.keep_free(MAPPED * encoder.width * FLOAT_BYTES)
         if args.to is not None and not encoder.width:
             raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
         more = {"truncation": args.truncation, "provider": model.provider}
