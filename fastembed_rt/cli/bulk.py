@@ -15,7 +15,6 @@ from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, Manifest
 from .arguments import positive
 from .opening import open_model
-from .readers import READERS
 
 if TYPE_CHECKING:
     from ..bulk.encoder import Encoder
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from .requests import Request
 
 MERGE = "merge"
+ALL, NONE = "all", "none"  # of --columns
 INVARIANT = ("native", "cpu")  # targets on CPUs whose vectors depend on nothing but their text
 MAPPED, FLOAT_BYTES = 3072, 4  # vectors of so many texts are mapped: three quarters of what is tokenized at a time
-# Options of jobs in parts, with what they are when nobody gives them; without --shards they are refused by name.
+# Options of jobs in parts, with what they are when nobody gives them; one_file.py says what it has no use for.
 OF_JOBS: dict[str, Any] = {
     "to": None,
     "shard_format": "parquet",
@@ -73,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
     group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
     group.add_argument("--template", metavar="TEXT", help="text of several columns, such as '{title}\\n{body}'")
-    group.add_argument("--columns", metavar="A,B", help="columns to carry along, or none (default: all)")
+    group.add_argument(
+        "--columns", metavar="A,B", help="columns to carry along, all or none (default: all; with -o: id and text)"
+    )
     group.add_argument("--encoding", default=OF_JOBS["encoding"], help="of text files (default: utf-8)")
     group.add_argument("--decode-errors", choices=["strict", "replace"], default=OF_JOBS["decode_errors"])
     group.add_argument("--delimiter", help="of csv and tsv (default: comma, tab)")
@@ -84,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["fail", "skip", "null"],
         default=OF_JOBS["on_error"],
         help="rows that cannot be read or encoded: end the run, leave them out, or write null; the last two note them "
-        "in DIR/_rejects.jsonl",
+        "in DIR/_rejects.jsonl, or OUTPUT.rejects.jsonl",
     )
     group.add_argument(
         "--on-null",
@@ -96,23 +98,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache", metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint")
     group.add_argument("--log-every", type=positive, metavar="SECONDS", help="without a terminal (default: 30)")
     group.add_argument("--metrics-file", metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom")
-
-
-def asked(args: argparse.Namespace) -> bool:
-    """Whether the arguments are for a job in parts.
-
-    Raises:
-        InvalidInputError: options of such jobs without --shards.
-    """
-    if args.shards is not None:
-        return True
-    for name, default in OF_JOBS.items():
-        if getattr(args, name) != default:
-            option = "no-dedupe" if name == "dedupe" else name.replace("_", "-")
-            raise InvalidInputError(f"--{option} is for jobs in parts; pass --shards DIR")
-    if args.input_format is not None and args.input_format not in READERS:
-        raise InvalidInputError(f"{args.input_format} is read by jobs in parts; pass --shards DIR")
-    return False
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,21 +112,22 @@ def run(args: argparse.Namespace) -> int:
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     _check(args)
     _check_apart(args)
-    prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), _options(args))
+    wanted = options(args, () if args.shard_format == "npy" else chosen(args, None), args.shard_format)
+    prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), wanted)
     target = store.open_store(args.shards)
     stored = requests.stored_as(args)
 
-    def options(described: Manifest) -> dict[str, Any]:
+    def of_model(described: Manifest) -> dict[str, Any]:
         made = requests.options(args, described)
         if args.shard_format == "npy" and requests.layout_of(args, described).arrays_in != "npy":
             raise InvalidInputError("npy holds vectors of one length; take --shard-format parquet")
         return made
 
-    with open_model(args, options) as model:
+    with open_model(args, of_model) as model:
         request = requests.request(model, args, stored)
-        encoder = _encoder(model, args, request)
-        memory.keep_free(MAPPED * encoder.width * FLOAT_BYTES)
-        if args.to is not None and not encoder.width:
+        made_by = encoder(model, args, request)
+        memory.keep_free(MAPPED * made_by.width * FLOAT_BYTES)
+        if args.to is not None and not made_by.width:
             raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
         more = {"truncation": args.truncation, "provider": model.provider}
         if args.to is not None:
@@ -149,17 +135,17 @@ def run(args: argparse.Namespace) -> int:
         watch = progress.Watch(live=lambda: (model.stats.texts, model.stats.tokens))
         file = None if args.metrics_file is None else Path(args.metrics_file)
         every = float(args.log_every or progress.EVERY)
-        cache = _cache(args, encoder)
+        kept = cache(args, made_by)
         with progress.Telling(watch, quiet=args.quiet, every=every, file=file):
             made = run.execute(
                 target,
                 prepared,
-                encoder,
+                made_by,
                 more,
                 resume=args.resume,
                 force=args.force,
                 dedupe=args.dedupe,
-                cache=cache,
+                cache=kept,
                 watch=watch,
                 sink=None if args.to is None else _sink(args),
             )
@@ -196,6 +182,11 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidInputError("--resume goes on and --force begins again; pass one of them")
     if (args.rank is None) != (args.world is None):
         raise InvalidInputError("--rank and --world belong together")
+    check_texts(args)
+
+
+def check_texts(args: argparse.Namespace) -> None:
+    """Raise InvalidInputError where options say of the inputs what cannot be."""
     if args.template is not None and args.column is not None:
         raise InvalidInputError("--template and --column both say what the text is; pass one of them")
     if args.delimiter is not None and len(args.delimiter) != 1:
@@ -212,22 +203,30 @@ def _check_apart(args: argparse.Namespace) -> None:
             raise InvalidInputError(f"--shards {args.shards} is inside the input {name}; name another directory")
 
 
-def _options(args: argparse.Namespace) -> Any:
+def chosen(args: argparse.Namespace, default: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The columns to carry along, None for all: what --columns says, else `default`, and the one with ids."""
+    if args.columns is None:
+        names = default
+    elif args.columns == ALL:
+        names = None
+    else:
+        names = () if args.columns == NONE else tuple(name for name in args.columns.split(",") if name)
+    if names is not None and args.id_column is not None and args.id_column not in names:
+        names = (args.id_column, *names)
+    return names
+
+
+def options(args: argparse.Namespace, carried: tuple[str, ...] | None, output_format: str) -> Any:
+    """What a job is asked for."""
     from ..bulk.columns import Template
     from ..bulk.parts import ROWS
     from ..bulk.readers import Dialect
     from ..bulk.run import Options
 
     plain = args.template is None
-    template = Template(args.column or "text" if plain else args.template, plain)
-    chosen = None if args.columns is None else tuple(name for name in args.columns.split(",") if name)
-    if args.columns == "none" or args.shard_format == "npy":
-        chosen = ()
-    if args.id_column is not None and args.id_column not in (chosen or ()):
-        chosen = None if chosen is None else (args.id_column, *chosen)
     return Options(
-        template=template,
-        chosen=chosen,
+        template=Template(args.column or "text" if plain else args.template, plain),
+        chosen=carried,
         dialect=Dialect(
             encoding=args.encoding,
             decode_errors=args.decode_errors,
@@ -235,7 +234,7 @@ def _options(args: argparse.Namespace) -> Any:
             quote=args.quote,
             sql=args.sql,
         ),
-        format=args.shard_format,
+        format=output_format,
         part_rows=args.part_rows or ROWS,
         on_error=args.on_error,
         on_null=args.on_null,
@@ -244,7 +243,7 @@ def _options(args: argparse.Namespace) -> Any:
     )
 
 
-def _encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder:
+def encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder:
     """The model's side of the job."""
     from ..bulk.encoder import Encoder
 
@@ -299,7 +298,8 @@ def _padded(model: EmbeddingModel) -> Any:
     return padded
 
 
-def _cache(args: argparse.Namespace, encoder: Encoder) -> Any:
+def cache(args: argparse.Namespace, encoder: Encoder) -> Any:
+    """The vectors of earlier runs, None without --cache."""
     if args.cache is None:
         return None
     from ..bulk.cache import Cache

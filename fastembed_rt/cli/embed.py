@@ -15,7 +15,7 @@ from ..bulk.inputs import FORMATS
 from ..errors import InvalidInputError
 from ..manifest import ROLES, Manifest
 from ..vectors.quantized import FLOAT32, KINDS
-from . import bulk, readers, writers
+from . import bulk, one_file, readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
 from .opening import open_model
 from .pairing import paired
@@ -130,8 +130,10 @@ def run(args: argparse.Namespace) -> int:
     """Embed the inputs; returns 0, or raises."""
     if args.model == bulk.MERGE:
         return bulk.merge(args)
-    if bulk.asked(args):
+    if args.shards is not None:
         return bulk.run(args)
+    if one_file.asked(args):
+        return one_file.run(args)
     from . import provenance, requests  # only here, as in _summary: other commands start without them
 
     sources = readers.sources(args)

@@ -113,9 +113,6 @@ def test_vectors_are_kept_for_later_runs(run_task: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--template", "{a}"], "--template is for jobs in parts; pass --shards DIR"),
-        (["--no-dedupe"], "--no-dedupe is for jobs in parts"),
-        (["--input-format", "arrow"], "arrow is read by jobs in parts; pass --shards DIR"),
         (["--shards", "out", "-o", "x.npy"], "--shards is instead of -o"),
         (["--shards", "out", "--append"], "goes on with --resume"),
         (["--shards", "out", "--resume", "--force"], "pass one of them"),
