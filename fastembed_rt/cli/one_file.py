@@ -265,7 +265,7 @@ def _json(value: Any, name: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise FastembedRtError(
+        raise InvalidInputError(
             f"column {name!r} has {value!r:.60}, for which JSON has no word; write parquet"
         ) from error
 
