@@ -50,34 +50,28 @@ OF_JOBS: dict[str, Any] = {
 }
 
 EPILOG = """\
-long jobs: --shards DIR writes parts that appear whole, and --resume goes on after any end
-  inputs are files, directories, patterns and URLs (s3://...): txt, jsonl, json, csv, tsv, parquet, arrow, datasets
-  saved to disk, SQLite and DuckDB with --sql; .gz, .bz2, .xz and .zst
+more inputs (needs fastembed-rt[bulk]): directories, patterns such as 'corpus/**/*.jsonl', URLs (s3://...), .zst; JSON
+arrays, tsv, arrow, datasets saved to disk, SQLite and DuckDB with --sql
+  -o FILE holds id? and text beside the vectors, --columns says which others
+  --shards DIR writes parts that appear whole, with all columns, and --resume goes on after any end
   fastembed-rt embed merge DIR... [-o DIR] joins the ranks of --rank and --world
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of jobs in parts."""
-    group = parser.add_argument_group("long jobs")
-    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
-    group.add_argument(
-        "--to",
-        metavar="URL",
-        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
-        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
-    )
-    group.add_argument("--shard-format", choices=["parquet", "arrow", "npy"], default=OF_JOBS["shard_format"])
-    group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
-    group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
-    group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
-    group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
+    """Declare the options of tables, and those of jobs in parts."""
+    group = parser.add_argument_group("rows and columns of files, for -o and --shards")
     group.add_argument("--template", metavar="TEXT", help="text of several columns, such as '{title}\\n{body}'")
     group.add_argument(
         "--columns", metavar="A,B", help="columns to carry along, all or none (default: all; with -o: id and text)"
     )
     group.add_argument("--encoding", default=OF_JOBS["encoding"], help="of text files (default: utf-8)")
-    group.add_argument("--decode-errors", choices=["strict", "replace"], default=OF_JOBS["decode_errors"])
+    group.add_argument(
+        "--decode-errors",
+        choices=["strict", "replace"],
+        default=OF_JOBS["decode_errors"],
+        help="bytes that are not of the encoding: a bad row, or \ufffd in the text (default: strict)",
+    )
     group.add_argument("--delimiter", help="of csv and tsv (default: comma, tab)")
     group.add_argument("--quote", default=OF_JOBS["quote"], help="of csv and tsv; '' for none (default: \")")
     group.add_argument("--sql", metavar="QUERY", help="what to read of a database, with ORDER BY")
@@ -86,18 +80,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["fail", "skip", "null"],
         default=OF_JOBS["on_error"],
         help="rows that cannot be read or encoded: end the run, leave them out, or write null; the last two note them "
-        "in DIR/_rejects.jsonl, or OUTPUT.rejects.jsonl",
+        "in OUTPUT.rejects.jsonl, or DIR/_rejects.jsonl (default: fail)",
     )
     group.add_argument(
         "--on-null",
         choices=["error", "empty", "zero", "null", "skip"],
         default=OF_JOBS["on_null"],
-        help="rows without a text: as --on-error says, the empty text's vector, zeros, null, or leave them out",
+        help="rows without a text: as --on-error says, the empty text's vector, zeros, null, or leave them out "
+        "(default: error)",
     )
     group.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="encode equal texts again")
     group.add_argument("--cache", metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint")
-    group.add_argument("--log-every", type=positive, metavar="SECONDS", help="without a terminal (default: 30)")
+    group.add_argument(
+        "--log-every",
+        type=positive,
+        metavar="SECONDS",
+        help="lines of progress where there is no terminal (default: 30)",
+    )
     group.add_argument("--metrics-file", metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom")
+    group = parser.add_argument_group("long jobs")
+    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
+    group.add_argument(
+        "--to",
+        metavar="URL",
+        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
+        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
+    )
+    group.add_argument(
+        "--shard-format",
+        choices=["parquet", "arrow", "npy"],
+        default=OF_JOBS["shard_format"],
+        help="of the parts; npy holds vectors alone (default: parquet)",
+    )
+    group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
+    group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
+    group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
+    group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +(/.*)")  # of 
 _OF_FILE, _SWAPPED, _PRESENT = (np.uint64(1 << bit) for bit in (61, 62, 63))
 _DONTNEED = 4  # Linux
 SECONDS = 1.0  # at least between two trims: one takes about 5 ms
-GROWN = 128 << 20  # bytes by which a long job may grow before it trims, or a quarter of what it has
+GROWN = 192 << 20  # bytes by which a long job may grow before it trims, or a quarter of what it has
 _MMAP_THRESHOLD, _MAPPED_AT_MOST = -3, 32 << 20  # of glibc's mallopt
 
 

@@ -312,7 +312,10 @@ def test_beside_csv_ids_are_strings_as_there(tmp_path: Path, other: str, csv_fir
 def test_beside_csv_all_plain_values_are_strings(tmp_path: Path) -> None:
     sheet = tmp_path / "a.csv"
     sheet.write_text("id,price,new,text\n1,1.50,yes,a\n")
-    lines = [{"id": 2, "price": 1.5, "new": True, "text": "b"}, {"id": 3, "price": 2, "new": None, "text": "c"}]
+    lines: list[dict[str, Any]] = [
+        {"id": 2, "price": 1.5, "new": True, "text": "b"},
+        {"id": 3, "price": 2, "new": None, "text": "c"},
+    ]
     other = tmp_path / "b.jsonl"
     other.write_text("".join(json.dumps(row) + "\n" for row in [*lines, {**lines[0], "price": math.nan}]))
     found = {"id": "2", "price": "1.5", "new": "true", "text": "b"}

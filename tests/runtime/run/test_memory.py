@@ -132,7 +132,7 @@ def test_a_long_job_keeps_what_is_free_until_it_grows(monkeypatch: pytest.Monkey
     monkeypatch.setattr("fastembed_rt.run.memory.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(memory.Trimmer, "keeping", True)
     trimmer = memory.Trimmer()
-    for megabytes in (300, 350, 428, 429, 500):  # 128 more than at the last trim are kept
+    for megabytes in (300, 350, 492, 493, 600):  # 192 more than at the last trim are kept
         now[0] = megabytes << 20
         trimmer.after_bulk()
         clock[0] += memory.SECONDS
