@@ -194,6 +194,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidInputError("--shards is instead of -o and --output-format; pass --shard-format")
     if args.to is not None and args.shard_format != "parquet":
         raise InvalidInputError("--shard-format is for parts; with --to the rows go into a database")
+    check_columns(args, args.shard_format)
     if args.append:
         raise InvalidInputError("--append is for one file; a job in parts goes on with --resume")
     if args.resume and args.force:
@@ -201,6 +202,12 @@ def _check(args: argparse.Namespace) -> None:
     if (args.rank is None) != (args.world is None):
         raise InvalidInputError("--rank and --world belong together")
     check_texts(args)
+
+
+def check_columns(args: argparse.Namespace, output_format: str) -> None:
+    """Raise InvalidInputError where columns are asked for and the format holds vectors alone."""
+    if output_format in ("npy", "npz") and args.columns not in (None, NONE):
+        raise InvalidInputError(f"{output_format} holds vectors alone; drop --columns, or write parquet")
 
 
 def check_texts(args: argparse.Namespace) -> None:
@@ -349,6 +356,8 @@ def _summary(figures: dict[str, float], rows: int, args: argparse.Namespace) -> 
     from ..bulk.progress import line
 
     where = args.shards if args.to is None else sinks.without_secrets(args.to)
+    if not figures["rows"]:
+        return f"{rows} rows in {where}; nothing was left to do"
     return f"{rows} rows in {where}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(", 00:00 left")
 
 

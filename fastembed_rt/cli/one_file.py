@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     arrow()  # told before a model loads
     bulk.check_texts(args)
     output_format = writers.find_format(args.output, args.output_format)
+    bulk.check_columns(args, output_format)
     arrays = output_format in writers.ARRAYS
     if args.id_column is not None and arrays:
         raise InvalidInputError(f"{output_format} holds vectors only; write jsonl or parquet, or drop --id-column")

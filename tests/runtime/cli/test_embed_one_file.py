@@ -187,6 +187,7 @@ def test_sparse_vectors_and_vectors_of_tokens(run_task: Run, task_models: dict[s
         (["texts.jsonl", "--on-error", "skip", "-o", "x.npy"], "npy holds vectors alone"),
         (["texts.jsonl", "--on-null", "zero", "--id-column", "number", "-o", "x.npy"], "npy holds vectors only"),
         (["texts.jsonl", "--columns", "body"], "no column 'body'"),
+        (["texts.jsonl", "--columns", "number", "-o", "x.npy"], "npy holds vectors alone; drop --columns"),
         (["texts.jsonl", "--template", "{a}", "--column", "b"], "both say what the text is"),
         (["texts.jsonl", "--no-dedupe", "-o", "x.npz"], "npz holds sparse vectors and token vectors"),
     ],
