@@ -62,10 +62,13 @@ class Ahead(Generic[T]):
 
 
 class Behind:
-    """Tasks that run one after the other in a thread of their own; an error comes out at the next call."""
+    """Tasks that run one after the other in a thread of their own; an error comes out at the next call.
 
-    def __init__(self, depth: int = DEPTH) -> None:
-        self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue(depth)
+    None waits behind another: what a task holds, such as the vectors of a part, is there twice at most.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="fastembed_rt_writer", daemon=True)
         self._thread.start()
@@ -78,9 +81,11 @@ class Behind:
                 except BaseException as error:  # noqa: BLE001 - whoever hands over the next task gets it
                     self._error = error
             del task  # and what it holds, before the next one comes
+            self._queue.task_done()
 
     def put(self, task: Callable[[], object]) -> None:
-        """Hand over a task; waits where too many do."""
+        """Hand over a task, when the one before is done."""
+        self._queue.join()
         self._check()
         self._queue.put(task)
 

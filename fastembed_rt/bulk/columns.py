@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Plan:
     carried: list[str]  # columns that go into the parts
     sampled: bool = False  # the columns are those of a sample: rows may have others
     every: bool = True  # all columns are carried, so that one beyond the schema would be lost
-    beside_csv: bool = False  # some of the inputs are csv, others not: whole numbers are strings, as they are there
+    beside_csv: bool = False  # some of the inputs are csv, others not: plain values are strings, as they are there
 
     @property
     def described(self) -> list[list[str]]:
@@ -145,8 +146,7 @@ class Plan:
         pyarrow = arrow()
         fields = [schema.field(name).remove_metadata() for name in taken]
         if beside_csv:
-            whole = pyarrow.types.is_integer
-            fields = [field.with_type(pyarrow.string()) if whole(field.type) else field for field in fields]
+            fields = [field.with_type(pyarrow.string()) if _is_plain(field.type) else field for field in fields]
         carried = taken if chosen is None else list(dict.fromkeys(chosen))
         return cls(pyarrow.schema(fields), template, carried, sampled, chosen is None, beside_csv)
 
@@ -163,9 +163,40 @@ class Plan:
         if self.every and (more := sorted(set(table.column_names) - set(self.schema.names))):
             raise InvalidInputError(f"{label} has a column {more[0]!r}, which the first input lacks; choose --columns")
         try:
-            return table.select(self.schema.names).cast(self.schema)
+            taken = table.select(self.schema.names)
+            if self.beside_csv:
+                for k, field in enumerate(taken.schema):
+                    if pyarrow.types.is_floating(field.type):
+                        taken = taken.set_column(k, field.name, _written_floats(taken.column(k)))
+            return taken.cast(self.schema)
         except pyarrow.ArrowException as error:
             raise InvalidInputError(f"{label}: its columns are not of the first input's types ({error})") from error
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a csv file can hold such values: numbers, truth values, days and times."""
+    types = arrow().types
+    numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return bool(numbers or types.is_boolean(kind) or types.is_temporal(kind))
+
+
+def _written(value: Any) -> Any:
+    """A plain value as JSON writes it; NaN, which says that there is nothing, as null."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return None if math.isnan(value) else repr(value)
+    return str(value) if isinstance(value, int) else value
+
+
+def _written_floats(column: Any) -> Any:
+    """A column of floats as strings, each with as many digits as its type has."""
+    pyarrow = arrow()
+    values = column.to_pylist()
+    if not pyarrow.types.is_float64(column.type):
+        kind = column.type.to_pandas_dtype()
+        values = [None if value is None else float(str(kind(value))) for value in values]
+    return pyarrow.array([_written(value) for value in values], pyarrow.string())
 
 
 def infer(rows: Iterable[Mapping[str, Any]], label: str, text: str = "") -> Any:
@@ -229,7 +260,7 @@ def table_of(rows: Sequence[Mapping[str, Any] | Fault], plan: Plan) -> tuple[Any
     for field in plan.schema:
         values = [None if isinstance(row, Fault) else row.get(field.name) for row in rows]
         if plan.beside_csv and _is_text(field.type):
-            values = [str(value) if type(value) is int else value for value in values]  # bool is no number here
+            values = [_written(value) for value in values]
         try:
             columns[field.name] = pyarrow.array(values, field.type)
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):

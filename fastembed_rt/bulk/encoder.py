@@ -19,7 +19,8 @@ REMEMBERED = 48 << 20  # bytes of vectors of texts that may come again
 class Encoder:
     """A model's side of a job."""
 
-    encode: Callable[[list[str]], tuple[Any, Sequence[int]]]  # vectors, and the tokens of each text
+    # Vectors and the tokens of each text; the vectors are in the second argument, (n, width), unless that is None.
+    encode: Callable[[list[str], Any], tuple[Any, Sequence[int]]]
     layout: Layout
     fingerprint: str
     width: int = 0  # numbers of a vector; 0 where texts have several
@@ -118,7 +119,8 @@ class Encoding:
     def vectors(self, texts: Mapping[int, str], into: Any) -> dict[int, str]:
         """Put the vector of each text into its place of `into`, a list or (n, width); those that are refused, and why.
 
-        Their places stay as they are.
+        Places ascend. An array is the model's to write into while it works: those of refused texts, and those that no
+        text has, hold anything then.
         """
         first: dict[str, int] = {}
         equal: dict[int, int] = {}  # to the text in which place
@@ -136,81 +138,79 @@ class Encoding:
         return refused
 
     def _different(self, texts: Mapping[int, str], into: Any) -> dict[int, str]:
-        missing = list(texts)
         keys: dict[int, bytes] = {}
+        known: dict[int, Any] = {}
         if self._remembered is not None:
             keys = {k: key_of(text) for k, text in texts.items()}
-            missing = []
-            for k, key in keys.items():
-                found = self._remembered.get(key)
-                if found is None:
-                    missing.append(k)
-                else:
-                    into[k] = found
-            self.counts.duplicates += len(texts) - len(missing)
+            known = {k: found for k, key in keys.items() if (found := self._remembered.get(key)) is not None}
+            self.counts.duplicates += len(known)
+        missing = [k for k in texts if k not in known]
+        cached: dict[int, Any] = {}
         if self.cache is not None and missing:
             kept = self.cache.get([texts[k] for k in missing])
-            there = [k for k in missing if texts[k] in kept]
-            for k in there:
-                into[k] = kept[texts[k]]
-            self.counts.cached += len(there)
-            self._remember(keys, into, there)
-            missing = [k for k in missing if texts[k] not in kept]
-        refused: dict[int, str] = {}
-        if missing:
-            made, bad = self._encode([texts[k] for k in missing])
-            refused = {missing[k]: reason for k, reason in bad.items()}
-            for k, vector in zip(missing, made, strict=True):
-                if k not in refused:
-                    into[k] = vector
-            good = [k for k in missing if k not in refused]
-            self._remember(keys, into, good)
-            if self.cache is not None and good:
-                self.cache.put([texts[k] for k in good], [into[k] for k in good])
+            cached = {k: kept[texts[k]] for k in missing if texts[k] in kept}
+            self.counts.cached += len(cached)
+            missing = [k for k in missing if k not in cached]
+        refused = self._encode(missing, [texts[k] for k in missing], into) if missing else {}
+        for k, vector in (*known.items(), *cached.items()):  # before more is remembered, in the place of what is known
+            into[k] = vector
+        good = [k for k in missing if k not in refused]
+        if self._remembered is not None:
+            for k in (*cached, *good):
+                self._remembered.put(keys[k], into[k])
+        if self.cache is not None and good:
+            self.cache.put([texts[k] for k in good], [into[k] for k in good])
         return refused
 
-    def _remember(self, keys: dict[int, bytes], made: Any, places: list[int]) -> None:
-        if self._remembered is not None:
-            for k in places:
-                self._remembered.put(keys[k], made[k])
-
-    def _encode(self, texts: list[str]) -> tuple[list[Any], dict[int, str]]:
+    def _encode(self, places: Sequence[int], texts: list[str], into: Any) -> dict[int, str]:
+        """Vectors of texts into their places; the refused ones, by place."""
         shorten = self.encoder.shorten
         given = texts if shorten is None else [shorten(text) for text in texts]
-        made, refused, lengths = self._tolerant(given)
+        # An array has them at its beginning first: the model writes whole rows, one behind the other.
+        made = into[: len(texts)] if self.encoder.width else [None] * len(texts)
+        refused, lengths = self._tolerant(given, made)
         short = [k for k, text in enumerate(given) if text is not texts[k]]
         self.counts.shortened += len(short)
         # The beginning had fewer tokens than there is room for: then the rest of the text matters.
         again = [k for k in short if k not in refused and lengths[k] < self.encoder.max_length]
         if again:
-            found, bad, counted = self._tolerant([texts[k] for k in again])
+            width = self.encoder.width
+            found = np.empty((len(again), width), self.encoder.dtype) if width else [None] * len(again)
+            bad, counted = self._tolerant([texts[k] for k in again], found)
             for k, vector, length in zip(again, found, counted, strict=True):
                 made[k], lengths[k] = vector, length
             refused.update({again[k]: reason for k, reason in bad.items()})
+        for k in range(len(places) - 1, -1, -1):  # none is before its place, so that the last one moves first
+            if not self.encoder.width or places[k] != k:
+                into[places[k]] = made[k]
         self.counts.encoded += len(texts)
         self.counts.tokens += sum(lengths)
         padded = self.encoder.padded
         self.counts.slots += sum(lengths) if padded is None else padded(lengths)
-        return made, refused
+        return {places[k]: reason for k, reason in refused.items()}
 
-    def _tolerant(self, texts: list[str]) -> tuple[list[Any], dict[int, str], list[int]]:
-        """Vectors, refused texts with the reason, and tokens; the bad ones are found by halving."""
+    def _tolerant(self, texts: list[str], into: Any) -> tuple[dict[int, str], list[int]]:
+        """Put vectors into an array or a list; refused texts, why, and tokens. Halving finds the bad ones."""
         try:
-            vectors, lengths = self.encoder.encode(texts)
+            vectors, lengths = self.encoder.encode(texts, into if self.encoder.width else None)
         except InvalidInputError as error:
             if len(texts) == 1:
-                return [None], {0: str(error)}, [0]
-            half = len(texts) // 2
-            left, right = self._tolerant(texts[:half]), self._tolerant(texts[half:])
-            refused = {**left[1], **{k + half: reason for k, reason in right[1].items()}}
-            return left[0] + right[0], refused, left[2] + right[2]
+                return {0: str(error)}, [0]
+            refused, counted = {}, []
+            for start, stop in ((0, len(texts) // 2), (len(texts) // 2, len(texts))):
+                half = into[start:stop]
+                bad, found = self._tolerant(texts[start:stop], half)
+                into[start:stop] = half  # of a list, it was a copy
+                refused.update({start + k: reason for k, reason in bad.items()})
+                counted += found
+            return refused, counted
         refused = {}
-        made = list(vectors)
-        if self.encoder.width and np.dtype(self.encoder.dtype).kind == "f" and made:
-            for k in np.flatnonzero(~np.isfinite(np.asarray(vectors)).all(axis=1)).tolist():
+        if not self.encoder.width:
+            into[:] = vectors
+        elif np.dtype(self.encoder.dtype).kind == "f":
+            for k in np.flatnonzero(~np.isfinite(into).all(axis=1)).tolist():
                 refused[k] = "its vector is not finite; take another precision"
-                made[k] = None
-        return made, refused, [int(length) for length in lengths]
+        return refused, [int(length) for length in lengths]
 
 
 def key_of(text: str) -> bytes:

@@ -24,7 +24,7 @@ def required(module: str, what: str, install: str = "fastembed-rt[bulk]") -> Any
 
 def arrow() -> Any:
     """The module pyarrow."""
-    return required("pyarrow", "a job in parts")
+    return required("pyarrow", "reading and writing tables")
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from ..errors import InvalidInputError
 from .extras import arrow, required
 
 FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in the metadata of Parquet and Arrow files
-ROW_GROUP = 8192  # rows; readers that look for few rows read no more than one
+ROW_GROUP = 2048  # rows; readers that look for few rows read no more than one, and a writer holds one twice
 
 
 class Layout(Protocol):

@@ -43,7 +43,9 @@ def merge(stores: Sequence[Store], target: Store | None = None) -> tuple[list[Jo
     first = ordered[0][1]
     if missing := [rank for rank in range(first.world) if rank not in found]:
         said = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        raise InvalidInputError(f"rank {said} of {first.world} is not there")
+        raise InvalidInputError(
+            f"rank {said} of {first.world} is not there; run it with --rank {missing[0]} --world {first.world} --resume"
+        )
     # Some ranks may have been resumed without their bad rows: theirs is the job of those that met none, too.
     most_decided = min((made for _, made, _ in ordered), key=lambda made: len(made.undecided))
     jobs = [replace(most_decided, rank=made.rank) for _, made, _ in ordered]

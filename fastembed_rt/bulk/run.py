@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
 from .encoder import Arrays, Encoder, Encoding, Vectors
-from .extras import arrow
 from .job import Job, PartRecord, Progressed
+from .outcome import FAIL, NULL, SKIP, outcome, room
 from .parts import ROWS, Part, parts
 from .progress import Watch
 from .readers import Dialect
 from .rows import Skip
 from .sinks import Sink
 from .store import Store, digest
-
-FAIL, SKIP, NULL, EMPTY, ZERO = "fail", "skip", "null", "empty", "zero"
-ON_ERROR = (FAIL, SKIP, NULL)
-ON_NULL = ("error", EMPTY, ZERO, NULL, SKIP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +57,6 @@ class Options:
         }
 
 
-class Refused(InvalidInputError):  # noqa: N818 - a row, with the place where it stands
-    """A row that has no vector, under on_error="fail"."""
-
-
 @dataclass(frozen=True)
 class Prepared:
     """A job before its model is there: what it reads, and what it would be."""
@@ -77,6 +67,12 @@ class Prepared:
     plan: columns.Plan
     identities: list[dict[str, Any]]
     stamps: list[tuple[str, int, int]]
+
+    def check_unchanged(self, advice: str) -> None:
+        """Raise InvalidInputError where an input was written to since it was looked at."""
+        for before, now in zip(self.stamps, inputs.stamps(self.sources), strict=True):
+            if before != now:
+                raise InvalidInputError(f"input {now[0]} changed while it was read; {advice}")
 
     def job(self, fingerprint: str, more: dict[str, Any]) -> Job:
         """With the model's fingerprint, and options that only the model's side knows."""
@@ -99,13 +95,13 @@ def prepare(sources: list[inputs.Source], options: Options) -> Prepared:
     if not 0 <= options.rank < options.world:
         raise InvalidInputError(f"--rank {options.rank} is not one of {options.world}; ranks are counted from 0")
     plan = readers.plan(sources, options.template, options.chosen, options.dialect)
-    if options.format == "npy":
+    if options.format in ("npy", "npz"):
         if options.on_error == SKIP or options.on_null in (SKIP, NULL):
             raise InvalidInputError(
-                "npy holds vectors alone, so that a row left out would move all others; write parquet"
+                f"{options.format} holds vectors alone, so that a row left out would move all others; write parquet"
             )
         if options.on_error == NULL:
-            raise InvalidInputError("npy has no null; write parquet, or take --on-null zero")
+            raise InvalidInputError(f"{options.format} has no null; write parquet, or take --on-null zero")
     stamps = inputs.stamps(sources)
     pieces = inputs.share(sources, options.rank, options.world)
     return Prepared(options, sources, pieces, plan, inputs.identities(sources), stamps)
@@ -196,9 +192,7 @@ class Run:
                 del made[number]
                 self._progressed.remove_record(number)
             records, suspects = made, {}
-        for before, now in zip(self._prepared.stamps, inputs.stamps(self._prepared.sources), strict=True):
-            if before != now:
-                raise InvalidInputError(f"input {now[0]} changed while it was read; {job.CHANGED}")
+        self._prepared.check_unchanged(job.CHANGED)
         self._progressed.write_done(len(made))
         return made
 
@@ -213,7 +207,7 @@ class Run:
             return made
         self._store.remove(self._progressed.name(job.DONE))
         reader = Ahead(lambda: self._read(first, start))
-        writer = Behind(depth=1)
+        writer = Behind()
         last = first
         try:
             for part in reader:
@@ -246,74 +240,20 @@ class Run:
 
     def _encoded(self, part: Part, made: dict[int, PartRecord]) -> Callable[[], None]:
         """What writes a part, whose rows have their vectors."""
-        options = self._options
-        faults = dict(part.faults)
-        zero: set[int] = set()
-        absent: set[int] = set()
-        left_out: set[int] = set()
-        for k in [k for k, text in enumerate(part.texts) if text is None and k not in faults]:
-            if options.on_null == "error":
-                faults[k] = "there is no text (null); see --on-null"
-            elif options.on_null == ZERO:
-                zero.add(k)
-            elif options.on_null == NULL:
-                absent.add(k)
-            elif options.on_null == SKIP:
-                left_out.add(k)
-        self._refuse(part, faults)
-        without = {*faults, *zero, *absent, *left_out}
-        found = self._room(len(part.texts))
-        texts = {k: text or "" for k, text in enumerate(part.texts) if k not in without}
-        faults.update(self._encoding.vectors(texts, found))
-        self._refuse(part, faults)
-        (left_out if options.on_error == SKIP else absent).update(faults)
-        if self._encoder.width:
-            for k in {*zero, *absent}:
-                found[k] = 0
-        rows = [k for k in range(len(part.texts)) if k not in left_out]
-        table, vectors = part.table, found
-        if left_out:
-            table = table.take(arrow().array(rows, arrow().int64())) if table.num_columns else table
-            vectors = found[rows] if self._encoder.width else [found[k] for k in rows]
-        self.watch.counts.rows += len(part.texts)
-        self.watch.counts.rejected += len(faults)
-        rejects = [self._reject(part, k, faults[k]) for k in sorted(faults)]
-        content = self._content(table, vectors, [k in absent for k in rows])
+        options, encoding = self._options, self._encoding
+        rows = len(part.texts)
+        found = room(encoding, rows) if self._arrays is None else self._arrays.take(rows)
+        sorted_out = outcome(part, encoding, found, on_error=options.on_error, on_null=options.on_null)
+        content = sorted_out.all_vectors(encoding) if self._format.arrays else sorted_out.with_vectors(encoding)
 
         def write() -> None:
             try:
-                self._write(part, content, rejects, made)
+                self._write(part, content, sorted_out.rejects, made)
             finally:
                 if self._arrays is not None:
                     self._arrays.give_back(found)
 
         return write
-
-    def _room(self, rows: int) -> Any:
-        """For the vectors of so many rows."""
-        if self._arrays is not None:
-            return self._arrays.take(rows)
-        width = self._encoder.width
-        return np.empty((rows, width), self._encoder.dtype) if width else [None] * rows
-
-    def _refuse(self, part: Part, faults: dict[int, str]) -> None:
-        if faults and self._options.on_error == FAIL:
-            place = min(faults)
-            label, row = part.origin(place)
-            raise Refused(f"{label}, row {row}: {faults[place]}; --on-error skip or null goes on without such rows")
-
-    def _reject(self, part: Part, place: int, reason: str) -> dict[str, Any]:
-        label, row = part.origin(place)
-        return {"input": label, "row": row, "reason": reason}
-
-    def _content(self, table: Any, vectors: Any, absent: Sequence[bool]) -> Any:
-        """What a part's file holds: a table, or vectors alone."""
-        encoder = self._encoder
-        if not encoder.width and any(vector is None for vector in vectors):
-            raise InvalidInputError("rows without a vector are for models with one vector a text; take --on-error skip")
-        if self._format.arrays:
-            return vectors
-        return formats.with_vectors(table, encoder.layout, vectors, absent, encoder.fingerprint)
 
     def _write(self, part: Part, content: Any, rejects: list[dict[str, Any]], made: dict[int, PartRecord]) -> None:
         """In this order: the part, its rejects, the record that says that both are there."""
@@ -342,7 +282,6 @@ class Run:
         made[part.number] = record
         self.watch.bytes_written += there.size
         self.watch.parts += 1
-        arrow().default_memory_pool().release_unused()  # what stays with the allocator differs from part to part
 
 
 class _Checking:

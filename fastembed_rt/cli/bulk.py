@@ -15,7 +15,6 @@ from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, Manifest
 from .arguments import positive
 from .opening import open_model
-from .readers import READERS
 
 if TYPE_CHECKING:
     from ..bulk.encoder import Encoder
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from .requests import Request
 
 MERGE = "merge"
+ALL, NONE = "all", "none"  # of --columns
 INVARIANT = ("native", "cpu")  # targets on CPUs whose vectors depend on nothing but their text
-# Options of jobs in parts, with what they are when nobody gives them; without --shards they are refused by name.
+MAPPED, FLOAT_BYTES = 3072, 4  # vectors of so many texts are mapped: three quarters of what is tokenized at a time
+# Options of jobs in parts, with what they are when nobody gives them; one_file.py says what it has no use for.
 OF_JOBS: dict[str, Any] = {
     "to": None,
     "shard_format": "parquet",
@@ -49,32 +50,28 @@ OF_JOBS: dict[str, Any] = {
 }
 
 EPILOG = """\
-long jobs: --shards DIR writes parts that appear whole, and --resume goes on after any end
-  inputs are files, directories, patterns and URLs (s3://...): txt, jsonl, json, csv, tsv, parquet, arrow, datasets
-  saved to disk, SQLite and DuckDB with --sql; .gz, .bz2, .xz and .zst
+more inputs (needs fastembed-rt[bulk]): directories, patterns such as 'corpus/**/*.jsonl', URLs (s3://...), .zst; JSON
+arrays, tsv, arrow, datasets saved to disk, SQLite and DuckDB with --sql
+  -o FILE holds id? and text beside the vectors, --columns says which others
+  --shards DIR writes parts that appear whole, with all columns, and --resume goes on after any end
   fastembed-rt embed merge DIR... [-o DIR] joins the ranks of --rank and --world
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of jobs in parts."""
-    group = parser.add_argument_group("long jobs")
-    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
-    group.add_argument(
-        "--to",
-        metavar="URL",
-        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
-        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
-    )
-    group.add_argument("--shard-format", choices=["parquet", "arrow", "npy"], default=OF_JOBS["shard_format"])
-    group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
-    group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
-    group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
-    group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
+    """Declare the options of tables, and those of jobs in parts."""
+    group = parser.add_argument_group("rows and columns of files, for -o and --shards")
     group.add_argument("--template", metavar="TEXT", help="text of several columns, such as '{title}\\n{body}'")
-    group.add_argument("--columns", metavar="A,B", help="columns to carry along, or none (default: all)")
+    group.add_argument(
+        "--columns", metavar="A,B", help="columns to carry along, all or none (default: all; with -o: id and text)"
+    )
     group.add_argument("--encoding", default=OF_JOBS["encoding"], help="of text files (default: utf-8)")
-    group.add_argument("--decode-errors", choices=["strict", "replace"], default=OF_JOBS["decode_errors"])
+    group.add_argument(
+        "--decode-errors",
+        choices=["strict", "replace"],
+        default=OF_JOBS["decode_errors"],
+        help="bytes that are not of the encoding: a bad row, or \ufffd in the text (default: strict)",
+    )
     group.add_argument("--delimiter", help="of csv and tsv (default: comma, tab)")
     group.add_argument("--quote", default=OF_JOBS["quote"], help="of csv and tsv; '' for none (default: \")")
     group.add_argument("--sql", metavar="QUERY", help="what to read of a database, with ORDER BY")
@@ -83,41 +80,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["fail", "skip", "null"],
         default=OF_JOBS["on_error"],
         help="rows that cannot be read or encoded: end the run, leave them out, or write null; the last two note them "
-        "in DIR/_rejects.jsonl",
+        "in OUTPUT.rejects.jsonl, or DIR/_rejects.jsonl (default: fail)",
     )
     group.add_argument(
         "--on-null",
         choices=["error", "empty", "zero", "null", "skip"],
         default=OF_JOBS["on_null"],
-        help="rows without a text: as --on-error says, the empty text's vector, zeros, null, or leave them out",
+        help="rows without a text: as --on-error says, the empty text's vector, zeros, null, or leave them out "
+        "(default: error)",
     )
     group.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="encode equal texts again")
     group.add_argument("--cache", metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint")
-    group.add_argument("--log-every", type=positive, metavar="SECONDS", help="without a terminal (default: 30)")
+    group.add_argument(
+        "--log-every",
+        type=positive,
+        metavar="SECONDS",
+        help="lines of progress where there is no terminal (default: 30)",
+    )
     group.add_argument("--metrics-file", metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom")
-
-
-def asked(args: argparse.Namespace) -> bool:
-    """Whether the arguments are for a job in parts.
-
-    Raises:
-        InvalidInputError: options of such jobs without --shards.
-    """
-    if args.shards is not None:
-        return True
-    for name, default in OF_JOBS.items():
-        if getattr(args, name) != default:
-            option = "no-dedupe" if name == "dedupe" else name.replace("_", "-")
-            raise InvalidInputError(f"--{option} is for jobs in parts; pass --shards DIR")
-    if args.input_format is not None and args.input_format not in READERS:
-        raise InvalidInputError(f"{args.input_format} is read by jobs in parts; pass --shards DIR")
-    return False
+    group = parser.add_argument_group("long jobs")
+    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
+    group.add_argument(
+        "--to",
+        metavar="URL",
+        help="rows into a database instead of parts: lancedb://DIR/TABLE, qdrant://HOST/COLLECTION, "
+        "duckdb://FILE/TABLE, pgvector://HOST/DATABASE/TABLE; --shards DIR then holds what is done",
+    )
+    group.add_argument(
+        "--shard-format",
+        choices=["parquet", "arrow", "npy"],
+        default=OF_JOBS["shard_format"],
+        help="of the parts; npy holds vectors alone (default: parquet)",
+    )
+    group.add_argument("--part-rows", type=positive, metavar="N", help="rows of a part (default: 16384)")
+    group.add_argument("--resume", action="store_true", help="go on with what is in DIR; the first run takes it too")
+    group.add_argument("--rank", type=_whole, metavar="I", help="do the I-th share of the inputs, from 0")
+    group.add_argument("--world", type=positive, metavar="N", help="how many shares there are")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one rank of a job; returns 0, or raises."""
     from ..bulk import inputs, progress, run, sinks, store
     from ..bulk.extras import arrow
+    from ..run import memory
     from . import requests
 
     pyarrow = arrow()  # told before a model loads
@@ -125,20 +130,22 @@ def run(args: argparse.Namespace) -> int:
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     _check(args)
     _check_apart(args)
-    prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), _options(args))
+    wanted = options(args, () if args.shard_format == "npy" else chosen(args, None), args.shard_format)
+    prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), wanted)
     target = store.open_store(args.shards)
     stored = requests.stored_as(args)
 
-    def options(described: Manifest) -> dict[str, Any]:
+    def of_model(described: Manifest) -> dict[str, Any]:
         made = requests.options(args, described)
         if args.shard_format == "npy" and requests.layout_of(args, described).arrays_in != "npy":
             raise InvalidInputError("npy holds vectors of one length; take --shard-format parquet")
         return made
 
-    with open_model(args, options) as model:
+    with open_model(args, of_model) as model:
         request = requests.request(model, args, stored)
-        encoder = _encoder(model, args, request)
-        if args.to is not None and not encoder.width:
+        made_by = encoder(model, args, request)
+        memory.keep_free(MAPPED * made_by.width * FLOAT_BYTES)
+        if args.to is not None and not made_by.width:
             raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
         more = {"truncation": args.truncation, "provider": model.provider}
         if args.to is not None:
@@ -146,17 +153,17 @@ def run(args: argparse.Namespace) -> int:
         watch = progress.Watch(live=lambda: (model.stats.texts, model.stats.tokens))
         file = None if args.metrics_file is None else Path(args.metrics_file)
         every = float(args.log_every or progress.EVERY)
-        cache = _cache(args, encoder)
+        kept = cache(args, made_by)
         with progress.Telling(watch, quiet=args.quiet, every=every, file=file):
             made = run.execute(
                 target,
                 prepared,
-                encoder,
+                made_by,
                 more,
                 resume=args.resume,
                 force=args.force,
                 dedupe=args.dedupe,
-                cache=cache,
+                cache=kept,
                 watch=watch,
                 sink=None if args.to is None else _sink(args),
             )
@@ -187,12 +194,24 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidInputError("--shards is instead of -o and --output-format; pass --shard-format")
     if args.to is not None and args.shard_format != "parquet":
         raise InvalidInputError("--shard-format is for parts; with --to the rows go into a database")
+    check_columns(args, args.shard_format)
     if args.append:
         raise InvalidInputError("--append is for one file; a job in parts goes on with --resume")
     if args.resume and args.force:
         raise InvalidInputError("--resume goes on and --force begins again; pass one of them")
     if (args.rank is None) != (args.world is None):
         raise InvalidInputError("--rank and --world belong together")
+    check_texts(args)
+
+
+def check_columns(args: argparse.Namespace, output_format: str) -> None:
+    """Raise InvalidInputError where columns are asked for and the format holds vectors alone."""
+    if output_format in ("npy", "npz") and args.columns not in (None, NONE):
+        raise InvalidInputError(f"{output_format} holds vectors alone; drop --columns, or write parquet")
+
+
+def check_texts(args: argparse.Namespace) -> None:
+    """Raise InvalidInputError where options say of the inputs what cannot be."""
     if args.template is not None and args.column is not None:
         raise InvalidInputError("--template and --column both say what the text is; pass one of them")
     if args.delimiter is not None and len(args.delimiter) != 1:
@@ -209,22 +228,30 @@ def _check_apart(args: argparse.Namespace) -> None:
             raise InvalidInputError(f"--shards {args.shards} is inside the input {name}; name another directory")
 
 
-def _options(args: argparse.Namespace) -> Any:
+def chosen(args: argparse.Namespace, default: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The columns to carry along, None for all: what --columns says, else `default`, and the one with ids."""
+    if args.columns is None:
+        names = default
+    elif args.columns == ALL:
+        names = None
+    else:
+        names = () if args.columns == NONE else tuple(name for name in args.columns.split(",") if name)
+    if names is not None and args.id_column is not None and args.id_column not in names:
+        names = (args.id_column, *names)
+    return names
+
+
+def options(args: argparse.Namespace, carried: tuple[str, ...] | None, output_format: str) -> Any:
+    """What a job is asked for."""
     from ..bulk.columns import Template
     from ..bulk.parts import ROWS
     from ..bulk.readers import Dialect
     from ..bulk.run import Options
 
     plain = args.template is None
-    template = Template(args.column or "text" if plain else args.template, plain)
-    chosen = None if args.columns is None else tuple(name for name in args.columns.split(",") if name)
-    if args.columns == "none" or args.shard_format == "npy":
-        chosen = ()
-    if args.id_column is not None and args.id_column not in (chosen or ()):
-        chosen = None if chosen is None else (args.id_column, *chosen)
     return Options(
-        template=template,
-        chosen=chosen,
+        template=Template(args.column or "text" if plain else args.template, plain),
+        chosen=carried,
         dialect=Dialect(
             encoding=args.encoding,
             decode_errors=args.decode_errors,
@@ -232,7 +259,7 @@ def _options(args: argparse.Namespace) -> Any:
             quote=args.quote,
             sql=args.sql,
         ),
-        format=args.shard_format,
+        format=output_format,
         part_rows=args.part_rows or ROWS,
         on_error=args.on_error,
         on_null=args.on_null,
@@ -241,20 +268,20 @@ def _options(args: argparse.Namespace) -> Any:
     )
 
 
-def _encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder:
+def encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder:
     """The model's side of the job."""
     from ..bulk.encoder import Encoder
 
     if model.task != EMBEDDING or args.tokens:
 
-        def several(texts: list[str]) -> tuple[Any, Sequence[int]]:
+        def several(texts: list[str], out: Any) -> tuple[Any, Sequence[int]]:
             return list(request.embed(texts)), [0] * len(texts)
 
         return Encoder(encode=several, layout=request.layout, fingerprint=request.fingerprint)
     dense = cast("EmbeddingModel", model)
 
-    def encode(texts: list[str]) -> tuple[Any, Sequence[int]]:
-        found = request.encode(texts)
+    def encode(texts: list[str], out: Any) -> tuple[Any, Sequence[int]]:
+        found = request.encode(texts, out)
         return found.vectors, found.tokens.tolist()
 
     width, dtype = request.layout.shape  # type: ignore[attr-defined]
@@ -296,7 +323,8 @@ def _padded(model: EmbeddingModel) -> Any:
     return padded
 
 
-def _cache(args: argparse.Namespace, encoder: Encoder) -> Any:
+def cache(args: argparse.Namespace, encoder: Encoder) -> Any:
+    """The vectors of earlier runs, None without --cache."""
     if args.cache is None:
         return None
     from ..bulk.cache import Cache
@@ -328,6 +356,8 @@ def _summary(figures: dict[str, float], rows: int, args: argparse.Namespace) -> 
     from ..bulk.progress import line
 
     where = args.shards if args.to is None else sinks.without_secrets(args.to)
+    if not figures["rows"]:
+        return f"{rows} rows in {where}; nothing was left to do"
     return f"{rows} rows in {where}; this run: {line({**figures, 'seconds_left': 0})}".removesuffix(", 00:00 left")
 
 

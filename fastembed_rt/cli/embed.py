@@ -15,7 +15,7 @@ from ..bulk.inputs import FORMATS
 from ..errors import InvalidInputError
 from ..manifest import ROLES, Manifest
 from ..vectors.quantized import FLOAT32, KINDS
-from . import bulk, readers, writers
+from . import bulk, one_file, readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
 from .opening import open_model
 from .pairing import paired
@@ -37,7 +37,7 @@ formats by file name ending; standard input is txt, standard output jsonl, unles
   parquet  in: a string column; out: columns id?, text, VECTORS; needs fastembed-rt[parquet]
   npy      out only: (n, dim), in input order
   npz      out only: sparse vectors and token vectors, in input order
-txt, jsonl and csv files may end in .gz, .bz2 or .xz, and are compressed so
+txt, jsonl and csv files may end in .gz, .bz2 or .xz, and are compressed so; more inputs below
 
 VECTORS are, and npz holds, by the model's task
   embedding         embedding
@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare `embed` and its options."""
     parser = subparsers.add_parser(
         "embed",
-        help="texts to vectors: txt, jsonl, csv, parquet in; npy, npz, jsonl, parquet out",
+        help="texts to vectors: files, directories, databases in; npy, npz, jsonl, parquet or a database out",
         description="Turn texts into vectors (dense, sparse or one a token, as the model gives them), as a stream; an "
         "output file appears when it is complete.",
         epilog=EPILOG,
@@ -130,8 +130,10 @@ def run(args: argparse.Namespace) -> int:
     """Embed the inputs; returns 0, or raises."""
     if args.model == bulk.MERGE:
         return bulk.merge(args)
-    if bulk.asked(args):
+    if args.shards is not None:
         return bulk.run(args)
+    if one_file.asked(args):
+        return one_file.run(args)
     from . import provenance, requests  # only here, as in _summary: other commands start without them
 
     sources = readers.sources(args)

@@ -48,7 +48,7 @@ class Request:
     prompts: Mapping[str, Any]  # prompt_name and prompt, as `embed` has them
     facts: Callable[[int, int], str]  # of so many texts and numbers, for the summary
     limit: str  # what longer texts are cut at
-    encode: Callable[[list[str]], Any] = lambda texts: None  # of dense models: `Encoded` of several texts at once
+    encode: Callable[[list[str], Any], Any] = lambda texts, out: None  # of dense models: `Encoded`
 
 
 def options(args: argparse.Namespace, described: Manifest) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _dense(model: EmbeddingModel, args: argparse.Namespace, stored: Mapping[str,
         prompts=prompts,
         facts=lambda count, numbers: f"dim {model.dim}",
         limit=f"max_length {model.max_length}",
-        encode=lambda texts: model.encode(texts, return_tokens=True, **asked),
+        encode=lambda texts, out: model.encode(texts, return_tokens=True, out=out, **asked),
     )
 
 

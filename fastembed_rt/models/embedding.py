@@ -25,7 +25,7 @@ from .base import MAX_BATCH_TOKENS, LoadedModel
 from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
-from .options import Settings, positive
+from .options import Settings, check_out, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output
@@ -164,6 +164,7 @@ class EmbeddingModel(WithRoles):
         on_null: str = "error",
         return_tokens: bool = False,
         output: str = SENTENCE,
+        out: npt.NDArray[Any] | None = None,
     ) -> Any:
         """Vectors of texts: a str gives (dim,), a list gives (n, dim), float32, in input order.
 
@@ -185,21 +186,30 @@ class EmbeddingModel(WithRoles):
             output: "sentence", or "tokens" for `TokenVectors` of each text: the encoder's states (tokens, width), which
                 are neither pooled nor normalized, with offsets (tokens, 2) in characters of the text and a mark for
                 special tokens. Of a directory that was exported with --tokens.
+            out: an array for the vectors, which is then what is returned: of the result's shape and type, contiguous
+                and writable. After an error, it may hold some of them.
 
         Raises:
-            InvalidTypeError: something that is not a str, such as a null under on_null="error".
+            InvalidTypeError: something that is not a str, such as a null under on_null="error"; an `out` that is no
+                array of the vectors' type.
             InvalidInputError: a lone surrogate, an unknown prompt, a dim that the model does not have, ranges that do
-                not fit, int8 or uint8 of a single text without ranges.
+                not fit, int8 or uint8 of a single text without ranges, an `out` of another shape, with gaps, read-only.
             TextTooLongError: under truncation="error".
         """
         if output != SENTENCE:
             from .token_states import encode_tokens  # only here: few calls want it
 
-            check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings)
+            check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings, out)
             settings = self._settings(prompt_name, prompt, None, None)
             return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
+            if out is not None and isinstance(inputs, str):
+                check_out(out, (to_store.width,), to_store.kind.dtype)
+            elif out is not None:
+                count, texts = counted(inputs)
+                check_out(out, (count, to_store.width), to_store.kind.dtype)
+                inputs = list(texts)
             made = self.encode(
                 inputs,
                 prompt_name=prompt_name,
@@ -210,7 +220,11 @@ class EmbeddingModel(WithRoles):
                 on_null=on_null,
                 return_tokens=return_tokens,
             )
-            return Encoded(to_store(made.vectors), made.tokens) if return_tokens else to_store(made)
+            stored = to_store(made.vectors if return_tokens else made)
+            if out is not None:
+                out[...] = stored
+                stored = out
+            return Encoded(stored, made.tokens) if return_tokens else stored
         single = isinstance(inputs, str)
         count, texts = counted(inputs)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
@@ -218,15 +232,19 @@ class EmbeddingModel(WithRoles):
         counting: Counted[Vectors] | None = None
         if return_tokens or on_null != ERROR:
             work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
-        out = np.empty((count, settings.dim), dtype=np.float32)
+        if out is None:
+            rows = np.empty((count, settings.dim), dtype=np.float32)
+        else:
+            check_out(out, (settings.dim,) if single else (count, settings.dim), np.dtype(np.float32))
+            rows = out.reshape(count, settings.dim)  # the same memory: it is contiguous
         done = 0
         with progress(count, show_progress_bar) as bar:
             for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
-                out[done : done + len(vectors)] = vectors
+                rows[done : done + len(vectors)] = vectors
                 done += len(vectors)
                 bar.update(len(vectors))
-        vectors = out[0] if single else out
-        return vectors if counting is None else counting.encoded(vectors, single=single)
+        made = out if out is not None else rows[0] if single else rows
+        return made if counting is None else counting.encoded(made, single=single)
 
     @answered
     def encode_spans(

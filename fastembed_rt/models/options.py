@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,25 @@ class Settings:
         cut = self.dim < vectors.shape[1]
         vectors = vectors[:, : self.dim]
         return normalized(vectors) if self.normalize and (cut or not self.normalized_already) else vectors
+
+
+def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise unless `out` is an array into which vectors of this shape and type can be written as they are.
+
+    Raises:
+        InvalidTypeError: no numpy array, or one of another type.
+        InvalidInputError: another shape, gaps between its rows, or one that must not be written to.
+    """
+    if not isinstance(out, np.ndarray):
+        raise InvalidTypeError(f"out is {type(out).__name__}; pass a numpy array of shape {shape} and {dtype}")
+    if out.dtype != dtype:
+        raise InvalidTypeError(f"out holds {out.dtype}, and the vectors are {dtype}")
+    if out.shape != shape:
+        raise InvalidInputError(f"out has shape {out.shape}, and the vectors have {shape}")
+    if not out.flags.c_contiguous:
+        raise InvalidInputError("out is not contiguous; pass whole rows of an array in C order")
+    if not out.flags.writeable:
+        raise InvalidInputError("out is read-only; pass an array that may be written to")
 
 
 def seconds(name: str, value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class EncodeOptions(TypedDict, total=False):
     ranges: npt.ArrayLike | None
     calibration_embeddings: npt.ArrayLike | None
     on_null: str
+    out: npt.NDArray[Any] | None
 
 
 class OtherOptions(EncodeOptions, total=False):
@@ -65,6 +66,7 @@ def check_output(
     precision: str,
     ranges: npt.ArrayLike | None,
     calibration_embeddings: npt.ArrayLike | None,
+    out: npt.NDArray[Any] | None = None,
 ) -> None:
     """Raise InvalidInputError unless a call wants vectors of tokens, and nothing of them that they do not have."""
     if output != TOKENS:
@@ -75,6 +77,7 @@ def check_output(
         "ranges": ranges,
         "calibration_embeddings": calibration_embeddings,
         "precision": None if precision == FLOAT32 else precision,
+        "out": out,
     }
     given = [name for name, value in foreign.items() if value is not None]
     if given:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +25,18 @@ _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +(/.*)")  # of 
 _OF_FILE, _SWAPPED, _PRESENT = (np.uint64(1 << bit) for bit in (61, 62, 63))
 _DONTNEED = 4  # Linux
 SECONDS = 1.0  # at least between two trims: one takes about 5 ms
+GROWN = 192 << 20  # bytes by which a long job may grow before it trims, or a quarter of what it has
+_MMAP_THRESHOLD, _MAPPED_AT_MOST = -3, 32 << 20  # of glibc's mallopt
 
 
 class Trimmer:
     """Trims now and then; other C libraries than glibc have nothing to trim."""
 
+    keeping = False  # see `keep_free`
+
     def __init__(self) -> None:
         self._next = 0.0
+        self._most = 0  # resident bytes up to which what is free is kept
 
     def after_bulk(self) -> None:
         """Give back what is free, unless that was done a moment ago."""
@@ -39,8 +45,33 @@ class Trimmer:
             return
         self._next = now + SECONDS
         trim = _malloc_trim()
-        if trim is not None:
-            trim(0)
+        if trim is None or (self.keeping and resident() <= self._most):
+            return
+        trim(0)
+        if self.keeping:
+            now_resident = resident()
+            self._most = now_resident + max(GROWN, now_resident // 4)
+
+
+def keep_free(mapped: int) -> None:
+    """Have this process keep what is free for its next texts, as long as it does not grow: for long jobs.
+
+    To trim after each few thousand texts gives back what the next ones need, tens of megabytes back and forth. Instead,
+    arrays of `mapped` bytes and more are mapped one by one, so that they leave no holes, and a trim comes when the
+    process has grown since the last one.
+    """
+    Trimmer.keeping = True
+    mallopt = _function("mallopt")
+    if mallopt is not None and mapped > 0:
+        mallopt(_MMAP_THRESHOLD, min(mapped, _MAPPED_AT_MOST))
+
+
+def resident() -> int:
+    """Resident bytes of this process now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def release_mapped(files: Iterable[Path]) -> None:
@@ -92,13 +123,18 @@ def peak() -> int | None:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
+    function = _function("malloc_trim")
+    if function is not None:
+        function.argtypes, function.restype = [ctypes.c_size_t], ctypes.c_int
+    return function  # type: ignore[no-any-return]
+
+
+def _function(name: str) -> Any:
+    """Of glibc; None elsewhere. musl has a mallopt that does nothing, and no malloc_trim."""
     if not sys.platform.startswith("linux"):
         return None
-    function = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if function is None:  # musl
-        return None
-    function.argtypes, function.restype = [ctypes.c_size_t], ctypes.c_int
-    return function  # type: ignore[no-any-return]
+    library = ctypes.CDLL(None)
+    return getattr(library, name, None) if hasattr(library, "malloc_trim") else None
 
 
 @cache

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import bz2
 import csv
+import datetime
+import decimal
 import gzip
 import io
 import json
 import lzma
+import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from bulk_jobs import execute, expected, table, vectors, write_jsonl
@@ -305,15 +309,43 @@ def test_beside_csv_ids_are_strings_as_there(tmp_path: Path, other: str, csv_fir
     assert [row["id"] for row in rows_of(files[1:])] == [0, 1]  # alone they stay numbers
 
 
-def test_beside_csv_what_is_no_whole_number_is_a_fault_of_its_row(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,text\n1,a\n")
-    (tmp_path / "b.jsonl").write_text('{"id": 1.5, "text": "b"}\n{"id": true, "text": "c"}\n{"id": null, "text": "d"}')
-    assert rows_of([tmp_path / "a.csv", tmp_path / "b.jsonl"]) == [
-        {"id": "1", "text": "a"},
-        "'id' is float, and string in the rows before",
-        "'id' is bool, and string in the rows before",
-        {"id": None, "text": "d"},
+def test_beside_csv_all_plain_values_are_strings(tmp_path: Path) -> None:
+    sheet = tmp_path / "a.csv"
+    sheet.write_text("id,price,new,text\n1,1.50,yes,a\n")
+    lines: list[dict[str, Any]] = [
+        {"id": 2, "price": 1.5, "new": True, "text": "b"},
+        {"id": 3, "price": 2, "new": None, "text": "c"},
     ]
+    other = tmp_path / "b.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in [*lines, {**lines[0], "price": math.nan}]))
+    found = {"id": "2", "price": "1.5", "new": "true", "text": "b"}
+    # 2 alone would have been a number with a fraction in a column with 1.5: beside csv it is what was written.
+    rest = [{"id": "3", "price": "2", "new": None, "text": "c"}, {**found, "price": None}]
+    first = {"id": "1", "price": "1.50", "new": "yes", "text": "a"}
+    assert rows_of([sheet, other]) == [first, found, *rest]
+    assert rows_of([other, sheet]) == [found, *rest, first]
+
+
+@pytest.mark.parametrize("csv_first", [True, False])
+def test_beside_csv_columns_with_types_are_strings(tmp_path: Path, csv_first: bool) -> None:
+    values = {
+        "text": ["b"],
+        "double": [100000.0],
+        "single": pyarrow.array([0.1], pyarrow.float32()),
+        "half": pyarrow.array(np.array([0.1], np.float16)),
+        "day": [datetime.date(2024, 1, 2)],
+        "exact": [decimal.Decimal("1.50")],
+        "sure": [False],
+        "nothing": [math.nan],
+    }
+    parquet.write_table(pyarrow.table(values), tmp_path / "b.parquet")
+    names = list(values)
+    (tmp_path / "a.csv").write_text(",".join(names) + "\n" + ",".join("x" for _ in names) + "\n")
+    files = [tmp_path / "a.csv", tmp_path / "b.parquet"]
+    found = rows_of(files if csv_first else files[::-1])
+    assert dict.fromkeys(names, "x") in found
+    wanted = ["b", "100000.0", "0.1", "0.1", "2024-01-02", "1.50", "false", None]
+    assert dict(zip(names, wanted, strict=True)) in found
 
 
 def test_files_of_other_columns_than_the_first_are_refused_by_name(tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from bulk_jobs import Counting, encoder, execute, expected, vectors, write_jsonl
+from bulk_jobs import WIDTH, Counting, encoder, execute, expected, vectors, write_jsonl
 from exports import contents
 
 from fastembed_rt.bulk import progress
@@ -88,9 +87,9 @@ def test_texts_are_shortened_and_encoded_whole_where_that_was_too_short() -> Non
     counting = Counting()
     made = encoder(counting, shorten=lambda text: text if len(text) < 9 else text[:8], max_length=3)
     encoding = Encoding(made)
-    found: list[Any] = [None] * 3
+    found = np.empty((3, WIDTH), np.float32)
     faults = encoding.vectors(dict(enumerate(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])), found)
     assert counting.texts == ["a b c d ", "short", "aaaaaaaa", "aaaaaaaaaaaa bb"]
-    assert [vector.tolist() for vector in found] == expected(["a b c d ", "short", "aaaaaaaaaaaa bb"]).tolist()
+    assert found.tolist() == expected(["a b c d ", "short", "aaaaaaaaaaaa bb"]).tolist()
     assert not faults
     assert encoding.counts.shortened == 2

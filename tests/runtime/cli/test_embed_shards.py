@@ -18,6 +18,8 @@ def test_vectors_are_those_of_encode(run_task: Run, task_models: dict[str, Expor
     code, _, said = run_task("embed", "dense", "texts.jsonl", "--shards", "out", "--part-rows", "2")
     assert code == 0, said
     assert said.startswith("5 rows in out; this run: 5 of 5 rows, ")
+    again = run_task("embed", "dense", "texts.jsonl", "--shards", "out", "--part-rows", "2", "--resume")
+    assert again == (0, "", "5 rows in out; nothing was left to do\n")
     with EmbeddingModel(task_models["dense"].directory, threads=2) as model:
         assert vectors(Path("out")).tobytes() == model.encode(TEXTS).tobytes()
         reference = task_models["dense"].reference.encode(TEXTS)
@@ -113,9 +115,6 @@ def test_vectors_are_kept_for_later_runs(run_task: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--template", "{a}"], "--template is for jobs in parts; pass --shards DIR"),
-        (["--no-dedupe"], "--no-dedupe is for jobs in parts"),
-        (["--input-format", "arrow"], "arrow is read by jobs in parts; pass --shards DIR"),
         (["--shards", "out", "-o", "x.npy"], "--shards is instead of -o"),
         (["--shards", "out", "--append"], "goes on with --resume"),
         (["--shards", "out", "--resume", "--force"], "pass one of them"),
@@ -125,6 +124,7 @@ def test_vectors_are_kept_for_later_runs(run_task: Run) -> None:
         (["--shards", "out", "--delimiter", "ab"], "is not one character"),
         (["--shards", "out", "--column", "body"], "no column 'body'; it has 'number', 'text'"),
         (["--shards", "out", "--columns", "body"], "no column 'body'"),
+        (["--shards", "out", "--columns", "number", "--shard-format", "npy"], "npy holds vectors alone"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(run_task: Run, words: list[str], said: str) -> None:

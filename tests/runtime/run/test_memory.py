@@ -30,6 +30,9 @@ HOLES = """
 """
 
 
+needs_glibc = pytest.mark.skipif(memory._malloc_trim() is None, reason="no malloc_trim here")
+
+
 def test_memory_between_what_lives_goes_back() -> None:
     if memory._malloc_trim() is None:
         pytest.skip("no malloc_trim here")
@@ -118,3 +121,44 @@ def test_pages_of_a_mapped_file_are_released_unless_one_was_written_to(tmp_path:
         assert resident(file) == ((200, 4) if written else (0, 0))
         assert held[:] == expected
     memory.release_mapped([tmp_path / "another one"])
+
+
+@needs_glibc
+def test_a_long_job_keeps_what_is_free_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+    clock, now = [100.0], [300 << 20]
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: trims.append)
+    monkeypatch.setattr(memory, "resident", lambda: now[0])
+    monkeypatch.setattr("fastembed_rt.run.memory.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(memory.Trimmer, "keeping", True)
+    trimmer = memory.Trimmer()
+    for megabytes in (300, 350, 492, 493, 600):  # 192 more than at the last trim are kept
+        now[0] = megabytes << 20
+        trimmer.after_bulk()
+        clock[0] += memory.SECONDS
+    assert len(trims) == 2
+    now[0] = 2000 << 20
+    trimmer.after_bulk()
+    clock[0] += memory.SECONDS
+    now[0] = 2500 << 20  # a quarter of what it has
+    trimmer.after_bulk()
+    assert len(trims) == 3
+
+
+@needs_glibc
+def test_large_arrays_of_a_long_job_are_mapped() -> None:
+    code = """
+        from pathlib import Path
+        import numpy as np
+        from fastembed_rt.run import memory
+        memory.keep_free(4 << 20)
+        np.ones(30 << 17)  # 30 MB freed: glibc would keep what is smaller than that in its heaps from now on
+        array = np.ones(5 << 17)
+        places = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        def inside(place):
+            first, last = (int(end, 16) for end in place[0].split("-"))
+            return first <= array.ctypes.data < last
+        print(["[heap]" in place for place in places if inside(place)], memory.resident() > 20 << 20)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[False] True\n"
