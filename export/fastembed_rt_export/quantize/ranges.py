@@ -13,6 +13,7 @@ are compared through a random projection, which keeps squared lengths (Johnson a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,7 @@ TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows 
 # further still, since it does not average the values of tokens that are all alike.
 MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
 STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
+AT_A_TIME = 1 << 17  # numbers that are rounded at a time: a few arrays of so many stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,30 @@ class Inputs:
         return replace(self, sample=self.sample[::step])
 
 
+def parts(sample: Floats) -> Iterator[slice]:
+    """Tokens of a sample (n, K) that are worked on at a time."""
+    step = max(AT_A_TIME // sample.shape[1], 1)
+    return (slice(begin, begin + step) for begin in range(0, len(sample), step))
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a choice needs to know of the weights (K, N) behind the inputs, and how much each token counts."""
 
     sketch: Floats  # (K, R) the weights through a random projection of their outputs
     largest: Floats  # (K,) largest magnitude of each input's weights
-    weights: Floats  # (K, N) all of them, or every n-th column
+    weights: Floats  # (K, N) all of them, or every n-th column; what `choose` alone needs
 
     def counts(self, sample: Floats) -> Floats:
         """(n,) weight of each token: the inverse of its own squared output, bounded by the median's."""
-        power = np.square(sample @ self.sketch).sum(axis=1)
-        found: Floats = (1.0 / np.maximum(power + np.median(power), 1e-20)).astype(np.float32)
-        return found
+        return counts_of(sample @ self.sketch)
+
+
+def counts_of(outputs: Floats) -> Floats:
+    """(n,) the same of outputs (n, R)."""
+    power = np.square(outputs).sum(axis=1)
+    found: Floats = (1.0 / np.maximum(power + np.median(power), 1e-20)).astype(np.float32)
+    return found
 
 
 def smoothing(inputs: Inputs, largest: Floats, alpha: float) -> Floats:
@@ -109,7 +122,8 @@ def spread(seen: Inputs, group: GroupRecipe) -> float:
 
 
 def _error(seen: Inputs, sketch: Floats, counts: Floats, group: GroupRecipe) -> float:
-    return float(np.square(counts * ((dequantized(seen.sample, group) - seen.sample) @ sketch)).sum())
+    sample = seen.sample
+    return sum(float(np.square(counts[part] * (lost(sample[part], group) @ sketch)).sum()) for part in parts(sample))
 
 
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
@@ -128,18 +142,20 @@ def scale_of(low: float, high: float) -> tuple[float, int]:
     return scale, round(-low / scale)
 
 
-def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
-    """What the graph makes of (smoothed) inputs: rounded, clipped, what the clip took added back where it is."""
+def lost(sample: Floats, group: GroupRecipe) -> Floats:
+    """What the graph makes of (smoothed) inputs, less these: rounded, clipped, what the clip took added back."""
     scale, zero = (
         (group.scale, group.zero_point) if group.tails is None else (group.tails.scale, group.tails.zero_point)
     )
-    steps: Floats = np.rint(sample * np.float32(1.0 / scale))
-    np.clip(steps, -zero, 255 - zero, out=steps)
-    steps *= np.float32(scale)
     low, high = np.float32((0 - zero) * scale), np.float32((255 - zero) * scale)
     if group.tails is not None:
-        steps += sample - np.clip(sample, low, high)
-    elif group.outliers:
+        sample = np.clip(sample, low, high)
+    steps: Floats = sample * np.float32(1.0 / scale)
+    np.rint(steps, out=steps)
+    np.clip(steps, -zero, 255 - zero, out=steps)
+    steps *= np.float32(scale)
+    steps -= sample
+    if group.tails is None and group.outliers:
         channels = list(group.outliers)
         steps[:, channels] += sample[:, channels] - np.clip(sample[:, channels], low, high)
     return steps
