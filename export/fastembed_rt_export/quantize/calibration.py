@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from fastembed_rt.run import memory
+
 from ..errors import UnsupportedCheckpointError
 from ..graph.cpu import CPU
 from ..graph.graph import Graph, Value
@@ -23,7 +25,7 @@ from ..graph.target import Target
 from ..graph.weight import Floats
 from . import ranges, rounding
 from .groups import PROJECTED, Groups, Weights, probe
-from .ranges import Inputs, Outputs, parts
+from .ranges import Inputs, Outputs, divided, parts
 from .sample import Sample
 from .stages import stages
 from .watching import Seen, Watched, together
@@ -86,7 +88,10 @@ def calibrate(
     found = _Found(groups, len(held_out.rows), int(share * CHOICE), dither=dither)
     done = 0
     for number, stage in enumerate(cut, 1):
-        found.quantize(run.through(stage), threads)
+        seen = run.through(stage)
+        memory.give_back()
+        found.quantize(seen, threads)
+        del seen
         reached = round(1000 * number / len(cut))
         step(reached - done)
         done = reached
@@ -139,6 +144,7 @@ class _Found:
                     self._open.remove(key)
                 needed = {value for key in self._open for value in self._groups.reads[key]}
                 self._seen = {value: one for value, one in self._seen.items() if value in needed}
+                memory.give_back()
 
     def _time(self, key: str) -> int:
         """Multiplications of a group's rounding, and of that of the groups which wait for it."""
@@ -174,14 +180,22 @@ class _Found:
         outputs = weights.outputs()
         step = max(len(seen.sample) // self._choice, 1)
         free = key in self._groups.free
-        few = Inputs(np.ascontiguousarray(seen.sample[::step]), seen.low, seen.high)
+        few = Inputs(seen.sample[::step], seen.low, seen.high)
         group = ranges.choose(few, outputs, free=free, tails=self._groups.tails(key))
         outputs = replace(outputs, weights=NONE)  # the largest array here
-        counts = outputs.counts(seen.sample)
-        dither = self._dither and ranges.spread(few.divided(group.smooth), group) >= WORTH_DITHER
+        dither = self._dither and ranges.spread(few, group) >= WORTH_DITHER
+        del few
+        memory.give_back()  # here, where two groups at once hold most
         group = replace(group, dither=dither)
         ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
-        rounded, moved, projected, moves = _rounded(weights, group, ways, seen.sample, counts)
+        counts = outputs.counts(seen.sample)
+        mean, covariance = rounding.second_moments(seen.sample, counts, group.smooth)
+        means = mean + _means(seen.sample, counts / counts.sum(), ways)
+        if not self._groups.shared(key):
+            seen.sample = NONE
+        memory.give_back()
+        rounded, moved, projected, moves = _rounded(weights, group, mean, covariance, means)
+        del covariance
         errors = [
             _errors(seen, way, projected, move, outputs, self._texts) for way, move in zip(ways, moves, strict=True)
         ]
@@ -195,31 +209,30 @@ class _Found:
 
 
 def _means(sample: Floats, share: Floats, ways: Sequence[GroupRecipe]) -> Floats:
-    """(ways, K) weighted mean of what each way makes of inputs, less these."""
-    return np.stack([np.sum([share[p] @ ranges.lost(sample[p], way) for p in parts(sample)], axis=0) for way in ways])
+    """(ways, K) weighted mean of what each way makes of (smoothed) inputs, less these."""
+    found = np.zeros((len(ways), sample.shape[1]), np.float32)
+    for part in parts(sample):
+        smoothed = divided(sample[part], ways[0].smooth)
+        found += np.stack([share[part] @ ranges.lost(smoothed, way) for way in ways])
+    return found
 
 
 def _rounded(
-    weights: Weights, group: GroupRecipe, ways: Sequence[GroupRecipe], sample: Floats, counts: Floats
+    weights: Weights, group: GroupRecipe, mean: Floats, covariance: Floats, means: Floats
 ) -> tuple[tuple[Rounded, ...], list[tuple[Floats, ...]], Floats, Floats]:
     """Integers of each layer, and what its bias moves by for each of the ways to quantize the inputs.
 
     Args:
         weights: of the group.
         group: its recipe, of which smoothing counts here.
-        ways: to quantize the inputs.
-        sample: (n, K) of its inputs, not smoothed.
-        counts: (n,) weight of each token.
+        mean: (K,) of the (smoothed) inputs.
+        covariance: (K, K) of them.
+        means: (ways, K) mean of the inputs as each way gives them.
 
     Returns:
         Integers and scales by layer; by way and layer (N,) what the bias moves by; the rounded weights (K, R) and the
         moves (ways, R) through the random projection.
     """
-    smoothed: Floats = sample if group.smooth is None else (sample / group.smooth).astype(np.float32, copy=False)
-    lost = _means(smoothed, counts / counts.sum(), ways)
-    mean, covariance = rounding.second_moments(smoothed, counts)
-    del smoothed
-    means = mean + lost
     found: list[Rounded] = []
     moved: list[list[Floats]] = [[] for _ in means]
     projected = np.zeros((len(mean), PROJECTED), np.float32)
@@ -254,9 +267,7 @@ def _errors(
     exact = seen.held @ outputs.sketch
     squares = []
     for part in parts(seen.held):
-        inputs: Floats = seen.held[part]
-        if group.smooth is not None:
-            inputs = (inputs / group.smooth).astype(np.float32, copy=False)
+        inputs = divided(seen.held[part], group.smooth)
         lost = (inputs + ranges.lost(inputs, group)) @ projected + moved - exact[part]
         squares.append(np.square(lost).sum(axis=1))
     squared = np.concatenate(squares) * ranges.counts_of(exact) * 2  # halves: the median is added to the power

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..graph.cpu import CPU, with_linears
-from ..graph.graph import Graph, Value
+from ..graph.graph import FLOAT32, Graph, Value
 from ..graph.int8 import group_key
 from ..graph.layers import FeedForward, Heads, Projections, Residual, ScoreBias
 from ..graph.target import Target, Tokens
-from ..graph.weight import Floats, Linear
+from ..graph.weight import Floats, Linear, in_rows
 from .ranges import Outputs
 from .texts import SEED
 
@@ -35,6 +35,10 @@ class Groups:
     def tails(self, key: str) -> bool:
         """Whether an operator adds back what lies beyond a narrow range of this group's inputs (graph/native.py)."""
         return self.blocks and key not in self.activated
+
+    def shared(self, key: str) -> bool:
+        """Whether another group reads what this one does."""
+        return any(set(self.reads[key]) & set(read) for other, read in self.reads.items() if other != key)
 
     @property
     def values(self) -> list[Value]:
@@ -96,7 +100,7 @@ class Weights:
         """(K, n) columns of a layer at a time, with the number of the chunk in the group."""
         weight, fold = self._layers[layer].weight.load().T, self._folds[layer]
         for index, begin in enumerate(range(0, weight.shape[1], CHUNK)):
-            columns = weight[:, begin : begin + CHUNK].astype(np.float32)
+            columns = in_rows(weight[:, begin : begin + CHUNK], FLOAT32)
             if fold is not None:
                 columns = columns / fold[begin : begin + CHUNK]
             yield sum(self._sizes[:layer]) + index, columns

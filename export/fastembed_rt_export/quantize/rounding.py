@@ -12,11 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ..graph.weight import Floats
+from ..graph.weight import Array, Floats
 
 Integers = npt.NDArray[np.int8]
 
-TOKENS = 1024  # whose products are added at a time, beside which no second copy of all inputs is held
+TOKENS = 512  # whose products are added at a time, beside which no second copy of all inputs is held
+COLUMNS = 512  # of a covariance that are added to at a time, for the same reason
 PASSES = 2
 BLOCK, FEW = 128, 16  # inputs whose error is followed by products, and integer by integer
 LARGEST = np.float32(127)
@@ -25,18 +26,26 @@ RIDGE = 0.1
 STILL = 1e-3  # share of integers below which another pass is not worth its time
 
 
-def second_moments(inputs: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Mean (K,) and covariance (K, K) of inputs (n, K), of which each counts by its weight (n,).
+def second_moments(inputs: Floats, weights: Floats, divisor: Array | None = None) -> tuple[Floats, Floats]:
+    """Mean (K,) and covariance (K, K) of inputs (n, K) over a divisor (K,), of which each counts by its weight (n,).
 
     The mean error of an output is taken off its bias, so only the covariance is to be kept small.
     """
     share = (weights / weights.sum()).astype(np.float32)
-    mean = share @ inputs
-    covariance = np.zeros((inputs.shape[1],) * 2, np.float32)
+    mean: Floats = share @ inputs
+    if divisor is not None:
+        mean = (mean / divisor).astype(np.float32, copy=False)
+    width = inputs.shape[1]
+    blocks = [slice(begin, begin + COLUMNS) for begin in range(0, width, COLUMNS)]
+    covariance = np.zeros((width, width), np.float32)
     for begin in range(0, len(inputs), TOKENS):
-        centered = inputs[begin : begin + TOKENS] - mean
+        some = inputs[begin : begin + TOKENS]
+        centered = (some if divisor is None else some / divisor) - mean
         centered *= np.sqrt(share[begin : begin + TOKENS, None])
-        covariance += centered.T @ centered
+        for block in blocks:  # of one half, which is the other's mirror image
+            covariance[block, block.start :] += centered[:, block].T @ centered[:, block.start :]
+    for block in blocks:
+        covariance[block.stop :, block] = covariance[block, block.stop :].T
     covariance[np.diag_indices_from(covariance)] += max(RIDGE * float(np.trace(covariance)) / len(covariance), 1e-12)
     return mean, covariance
 
@@ -61,7 +70,7 @@ def descended(
     A block of inputs has the slopes of its errors by one product; inside it, those of a few inputs follow from what the
     block's earlier ones moved by, and each input's own from the few before it. All in units of the scales.
     """
-    error: Floats = (weight / scale).astype(np.float32)
+    error: Floats = (weight / scale).astype(np.float32, order="C", copy=False)
     values = error.copy()
     nearest(values)
     np.subtract(values, error, out=error)
