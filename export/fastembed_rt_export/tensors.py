@@ -193,24 +193,33 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def _read_safetensors(file: Path) -> dict[str, Stored]:
-    import ml_dtypes  # noqa: F401  numpy learns bfloat16 from it
+    import ml_dtypes
     from safetensors import SafetensorError, safe_open
 
-    def loader(name: str) -> Callable[[], Array]:
+    types = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+
+    def loader(name: str, dtype: str, shape: tuple[int, ...], begin: int) -> Callable[[], Array]:
         def load() -> Array:
-            # Opened for each tensor: pages that were read do not stay with the process.
-            with safe_open(file, framework="np") as opened:
-                return np.asarray(opened.get_tensor(name), dtype=np.float32)
+            if dtype not in types or 0 in shape:
+                with safe_open(file, framework="np") as opened:
+                    return np.asarray(opened.get_tensor(name), dtype=np.float32)
+            # Mapped for each tensor: nothing is copied that is float32 already, and pages that were read do not stay.
+            mapped = np.memmap(file, types[dtype], "r", begin, shape)
+            return np.asarray(mapped).astype(np.float32, copy=False)
 
         return load
 
     try:
-        with safe_open(file, framework="np") as opened:
+        with safe_open(file, framework="np") as opened:  # which checks the whole header
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  not a dict
-            return {
-                name: Stored(tuple(piece.get_shape()), str(piece.get_dtype()), loader(name))
-                for name, piece in slices.items()
-            }
+            known = {name: (str(piece.get_dtype()), tuple(piece.get_shape())) for name, piece in slices.items()}
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        return {
+            name: Stored(shape, dtype, loader(name, dtype, shape, 8 + length + header[name]["data_offsets"][0]))
+            for name, (dtype, shape) in known.items()
+        }
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors ({error}); download it again") from error
 

@@ -53,3 +53,31 @@ def test_inputs_that_never_change_round_to_the_nearest() -> None:
     scale = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
     _, covariance = rounding.second_moments(np.ones((20, 8), np.float32), np.ones(20, np.float32))
     np.testing.assert_array_equal(rounding.rounded(weight, scale, covariance), np.rint(weight / scale))
+
+
+def test_a_covariance_is_the_same_however_many_are_added_at_a_time() -> None:
+    x = inputs(rounding.TOKENS + 200, rounding.COLUMNS + 40, 0.5)
+    divisor = np.random.default_rng(6).uniform(0.5, 2.0, x.shape[1:]).astype(np.float32)
+    counts = np.random.default_rng(7).uniform(0.1, 1.0, x.shape[:1]).astype(np.float32)
+    mean, covariance = rounding.second_moments(x, counts, divisor)
+    exact = x.astype(np.float64) / divisor
+    np.testing.assert_allclose(mean, np.average(exact, axis=0, weights=counts), rtol=1e-4, atol=1e-5)
+    expected = np.cov(exact.T, aweights=counts, bias=True)
+    expected += rounding.RIDGE * np.trace(expected) / len(expected) * np.eye(len(expected))
+    np.testing.assert_allclose(covariance, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(covariance, covariance.T)
+
+
+def test_integers_are_those_of_one_at_a_time() -> None:
+    channels, outputs = rounding.BLOCK + 20, 6
+    _, covariance = rounding.second_moments(inputs(900, channels, 1.0), np.ones(900, np.float32))
+    weight = np.random.default_rng(8).standard_normal((channels, outputs)).astype(np.float32)
+    scale = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
+    exact, form = (weight / scale).astype(np.float64), covariance.astype(np.float64)
+    values = np.rint(exact)
+    for _ in range(rounding.PASSES):
+        for k in range(channels):
+            better = values[k] - form[k] @ (values - exact) / form[k, k]
+            values[k] = np.clip(np.rint(better), -127, 127)
+    found = rounding.rounded(weight, scale, covariance)
+    assert (found == values).mean() > 0.995, "but for those halfway between two integers"

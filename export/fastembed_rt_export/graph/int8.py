@@ -22,6 +22,7 @@ from .weight import Array, Linear, Weight
 MICROSOFT = "com.microsoft"
 LINEAR = "MatMulIntegerToFloat"
 SMOOTHED = "/smoothed"
+ROWS = 4096  # of a table that are made integers at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +247,13 @@ def embed_int8(graph: Graph, tokens: Tokens, table: Weight) -> Value:
 
 
 def _rows_int8(table: Array) -> tuple[Array, Array]:
-    values, scales = quantize_weight(table.T)
-    return values.T, scales[:, None]
+    """Values (V, H) and scales (V, 1), some rows at a time: a word table is the largest weight there is."""
+    values, scales = np.empty(table.shape, np.int8), np.empty((len(table), 1), np.float32)
+    for begin in range(0, len(table), ROWS):
+        part = slice(begin, begin + ROWS)
+        found, scale = quantize_weight(table[part].T)
+        values[part], scales[part] = found.T, scale[:, None]
+    return values, scales
 
 
 def _held(array: Array) -> Callable[[], Array]:

@@ -7,12 +7,15 @@ each output is taken off its bias (Nagel et al. 2019, arXiv:1906.04721). Same te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from fastembed_rt.run import memory
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.cpu import CPU
@@ -22,7 +25,7 @@ from ..graph.target import Target
 from ..graph.weight import Floats
 from . import ranges, rounding
 from .groups import PROJECTED, Groups, Weights, probe
-from .ranges import Inputs, Outputs
+from .ranges import Inputs, Outputs, divided, parts
 from .sample import Sample
 from .stages import stages
 from .watching import Seen, Watched, together
@@ -31,6 +34,7 @@ CHOICE = 1024  # tokens that candidates are compared on
 LEAST_STAGE = 6 << 20  # bytes of weights: starting smaller ones costs more than what they hold is worth
 STAGES = 16  # about, of a large model
 WORTH_DITHER = 0.9  # below this share of the error with a dither, the nearest integers stay
+NONE = np.empty((0, 0), np.float32)
 AT_ONCE = 4  # groups, each with its inputs several times and a square of their channels in memory
 
 
@@ -84,12 +88,16 @@ def calibrate(
     found = _Found(groups, len(held_out.rows), int(share * CHOICE), dither=dither)
     done = 0
     for number, stage in enumerate(cut, 1):
-        found.quantize(run.through(stage), threads)
+        seen = run.through(stage)
+        memory.give_back()
+        found.quantize(seen, threads)
+        del seen
         reached = round(1000 * number / len(cut))
         step(reached - done)
         done = reached
-    recipe = Recipe(groups=found.recipes, folds=found.folds)
-    return Calibrated(recipe, found.errors, found.by_text, found.by_text_of_tails, run.exact())
+    recipe = Recipe(groups=found.in_order(found.recipes), folds=found.in_order(found.folds))
+    by_text, of_tails = found.in_order(found.by_text), found.in_order(found.by_text_of_tails)
+    return Calibrated(recipe, found.in_order(found.errors), by_text, of_tails, run.exact())
 
 
 @dataclass(frozen=True)
@@ -119,16 +127,34 @@ class _Found:
         """Quantize every group whose inputs have been seen, once all that is to be folded into it is known.
 
         A group a thread, each on one thread of the products' library: its own threads spin while they wait for each
-        other, which stands still beside another busy process.
+        other, which stands still beside another busy process. The longest first, with what waits for it.
         """
         self._seen.update(seen)
+        running: dict[Future[_One], str] = {}
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(threads, AT_ONCE)) as pool:
-            while ready := [key for key in self._open if self._ready(key)]:
-                for key, found in zip(ready, pool.map(self._one, ready), strict=True):
-                    self._take(key, found)
-                self._open = [key for key in self._open if key not in ready]
+            while True:
+                ready = [key for key in self._open if key not in running.values() and self._ready(key)]
+                for key in sorted(ready, key=self._time, reverse=True):
+                    running[pool.submit(self._one, key)] = key
+                if not running:
+                    break
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    key = running.pop(done)
+                    self._take(key, done.result())
+                    self._open.remove(key)
                 needed = {value for key in self._open for value in self._groups.reads[key]}
                 self._seen = {value: one for value, one in self._seen.items() if value in needed}
+                memory.give_back()
+
+    def _time(self, key: str) -> int:
+        """Multiplications of a group's rounding, and of that of the groups which wait for it."""
+        layers = self._groups.layers[key]
+        own = sum(layer.in_features**2 * layer.out_features for layer in layers)
+        return own + sum(self._time(other) for other in self._open if other != key and key in self._behind(other))
+
+    def in_order(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """By the groups' order in the graph, whichever was done first."""
+        return {key: found[key] for key in self._groups.reads if key in found}
 
     def _take(self, key: str, found: _One) -> None:
         group = found.recipe
@@ -139,30 +165,39 @@ class _Found:
         if found.by_text_of_tails is not None:
             self.by_text_of_tails[key] = found.by_text_of_tails
 
+    def _behind(self, key: str) -> list[str]:
+        """Groups whose smoothing folds into this one's layers."""
+        found = [self._groups.folds_into.get(layer.weight.name) for layer in self._groups.layers[key]]
+        return [other for other in found if other is not None and other in self._groups.reads and other != key]
+
     def _ready(self, key: str) -> bool:
-        behind = [self._groups.folds_into.get(layer.weight.name) for layer in self._groups.layers[key]]
-        waits = any(other in self._open for other in behind if other in self._groups.reads and other != key)
+        waits = any(other in self._open for other in self._behind(key))
         return not waits and all(value in self._seen for value in self._groups.reads[key])
 
     def _one(self, key: str) -> _One:
         seen = together([self._seen[value] for value in self._groups.reads[key]])
         weights = Weights(self._groups, key, self.folds)
-        inputs = Inputs(seen.sample, seen.low, seen.high)
-        sketch = weights.sketch()
-        outputs = Outputs(sketch, weights.largest(), weights.some())
-        step = max(len(inputs.sample) // self._choice, 1)
+        outputs = weights.outputs()
+        step = max(len(seen.sample) // self._choice, 1)
         free = key in self._groups.free
-        group = ranges.choose(inputs.every(step), outputs, free=free, tails=self._groups.tails(key))
-        counts = outputs.counts(inputs.sample)
-        smoothed = inputs.divided(group.smooth)
-        group = replace(group, dither=self._dither and ranges.spread(smoothed.every(step), group) >= WORTH_DITHER)
-        share = counts / counts.sum()
+        few = Inputs(seen.sample[::step], seen.low, seen.high)
+        group = ranges.choose(few, outputs, free=free, tails=self._groups.tails(key))
+        outputs = replace(outputs, weights=NONE)  # the largest array here
+        dither = self._dither and ranges.spread(few, group) >= WORTH_DITHER
+        del few
+        memory.give_back()  # here, where two groups at once hold most
+        group = replace(group, dither=dither)
         ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
-        means = np.stack([_mean(smoothed.sample, share, way) for way in ways])
-        rounded, moved, projected, moves = _rounded(weights, group, smoothed, counts, means)
+        counts = outputs.counts(seen.sample)
+        mean, covariance = rounding.second_moments(seen.sample, counts, group.smooth)
+        means = mean + _means(seen.sample, counts / counts.sum(), ways)
+        if not self._groups.shared(key):
+            seen.sample = NONE
+        memory.give_back()
+        rounded, moved, projected, moves = _rounded(weights, group, mean, covariance, means)
+        del covariance
         errors = [
-            _errors(seen, way, sketch, projected, move, outputs, self._texts)
-            for way, move in zip(ways, moves, strict=True)
+            _errors(seen, way, projected, move, outputs, self._texts) for way, move in zip(ways, moves, strict=True)
         ]
         tails = None if group.tails is None else replace(group.tails, bias_shift=moved[1])
         return _One(
@@ -173,30 +208,31 @@ class _Found:
         )
 
 
-def _mean(sample: Floats, share: Floats, group: GroupRecipe) -> Floats:
-    """(K,) weighted mean of (smoothed) inputs as the graph makes them, some tokens at a time to hold no copy of all."""
-    parts = (slice(begin, begin + CHOICE) for begin in range(0, len(sample), CHOICE))
-    found: Floats = np.sum([share[part] @ ranges.dequantized(sample[part], group) for part in parts], axis=0)
+def _means(sample: Floats, share: Floats, ways: Sequence[GroupRecipe]) -> Floats:
+    """(ways, K) weighted mean of what each way makes of (smoothed) inputs, less these."""
+    found = np.zeros((len(ways), sample.shape[1]), np.float32)
+    for part in parts(sample):
+        smoothed = divided(sample[part], ways[0].smooth)
+        found += np.stack([share[part] @ ranges.lost(smoothed, way) for way in ways])
     return found
 
 
 def _rounded(
-    weights: Weights, group: GroupRecipe, smoothed: Inputs, counts: Floats, means: Floats
+    weights: Weights, group: GroupRecipe, mean: Floats, covariance: Floats, means: Floats
 ) -> tuple[tuple[Rounded, ...], list[tuple[Floats, ...]], Floats, Floats]:
     """Integers of each layer, and what its bias moves by for each of the ways to quantize the inputs.
 
     Args:
         weights: of the group.
         group: its recipe, of which smoothing counts here.
-        smoothed: its inputs.
-        counts: (n,) weight of each token.
+        mean: (K,) of the (smoothed) inputs.
+        covariance: (K, K) of them.
         means: (ways, K) mean of the inputs as each way gives them.
 
     Returns:
         Integers and scales by layer; by way and layer (N,) what the bias moves by; the rounded weights (K, R) and the
         moves (ways, R) through the random projection.
     """
-    mean, covariance = rounding.second_moments(smoothed.sample, counts)
     found: list[Rounded] = []
     moved: list[list[Floats]] = [[] for _ in means]
     projected = np.zeros((len(mean), PROJECTED), np.float32)
@@ -222,16 +258,19 @@ def _rounded(
 def _errors(
     seen: Seen,
     group: GroupRecipe,
-    sketch: Floats,
     projected: Floats,
     moved: Floats,
     outputs: Outputs,
     texts: int,
 ) -> tuple[float, Floats]:
     """Error of the outputs of the tokens held out relative to each token's own output: of all, and squared by text."""
-    inputs: Floats = seen.held if group.smooth is None else (seen.held / group.smooth).astype(np.float32)
-    lost = ranges.dequantized(inputs, group) @ projected + moved - seen.held @ sketch
-    squared = np.square(lost).sum(axis=1) * outputs.counts(seen.held) * 2  # halves: the median is added to the power
+    exact = seen.held @ outputs.sketch
+    squares = []
+    for part in parts(seen.held):
+        inputs = divided(seen.held[part], group.smooth)
+        lost = (inputs + ranges.lost(inputs, group)) @ projected + moved - exact[part]
+        squares.append(np.square(lost).sum(axis=1))
+    squared = np.concatenate(squares) * ranges.counts_of(exact) * 2  # halves: the median is added to the power
     counts = np.maximum(np.bincount(seen.texts, minlength=texts), 1)
     by_text = (np.bincount(seen.texts, weights=squared, minlength=texts) / counts).astype(np.float32)
     return float(np.sqrt(squared.mean())), by_text

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastembed_rt.machine import available_threads
+from fastembed_rt.run import memory
 
 from ..errors import ParityError
 from ..gate.parity import Fidelity
+from ..graph.common import Place
 from ..graph.graph import Graph
 from ..graph.weight import Floats
 from ..graph.writer import write
@@ -43,16 +45,18 @@ class Fitting:
             ParityError: none does.
         """
 
-        def outputs(recipe: Recipe, of: Sample) -> Floats:
-            with tempfile.TemporaryDirectory(dir=self.work) as folder:
-                write(make(recipe), Path(folder), "tried.onnx", name="tried", metadata={})
-                return vectors(Path(folder) / "tried.onnx", of, available_threads())
-
         def say(line: str) -> None:
             self.say(f"{self.precision} {named}: {line}")
 
-        trial = Trial(held_out=self.held_out, vectors=outputs, fidelity=self.fidelity, bound=self.bound, say=say)
-        recipe, fidelity = self.fall_back(found, trial)
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            trial = Trial(
+                held_out=self.held_out,
+                vectors=_Tried(make, Path(folder)),
+                fidelity=self.fidelity,
+                bound=self.bound,
+                say=say,
+            )
+            recipe, fidelity = self.fall_back(found, trial)
         if not fidelity.passes(self.bound):
             raise ParityError(
                 f"{self.precision} {self.outputs} {named} are too far from fp32: {fidelity}, asked for {self.bound} "
@@ -64,3 +68,24 @@ class Fitting:
             f"{self.precision}_groups": len(recipe.groups),
             "float_groups": left,
         }
+
+
+class _Tried:
+    """Outputs of the graph of a recipe. Weights of the first one are written once: later recipes have most of them."""
+
+    def __init__(self, make: Callable[[Recipe], Graph], folder: Path) -> None:
+        self._make, self._folder = make, folder
+        self._places: Mapping[str, Place] | None = None
+
+    def __call__(self, recipe: Recipe, of: Sample) -> Floats:
+        first = self._places is None
+        file = "first.onnx" if first else "tried.onnx"
+        # Beside the graph: a session maps the weights that it would hold twice more while it is made.
+        written = write(
+            self._make(recipe), self._folder, file, name="tried", metadata={}, external=True, shared=self._places
+        )
+        if first:
+            self._places = written.offsets
+        found = vectors(self._folder / file, of, available_threads())
+        memory.give_back()
+        return found

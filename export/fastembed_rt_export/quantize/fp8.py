@@ -24,7 +24,7 @@ from ..graph.weight import Floats, Linear
 from . import calibration, fallback, rounding
 from .fallback import Trial
 from .groups import Groups, Weights
-from .ranges import MARGIN, Outputs
+from .ranges import MARGIN
 from .sample import Sample
 from .stages import stages
 from .watching import Seen, Watched, together
@@ -146,8 +146,8 @@ def _quantized(
 ) -> tuple[fp8.GroupRecipe, float, Floats]:
     """A group's recipe, the error of its outputs relative to each token's own, and its square by text."""
     weights = Weights(groups, key, {})
-    sketch = weights.sketch()
-    outputs = Outputs(sketch, weights.largest(), np.empty((0, 0), np.float32))
+    outputs = weights.outputs(some=False)
+    sketch = outputs.sketch
     counts = outputs.counts(seen.sample)
     mean, covariance = rounding.second_moments(seen.sample, counts)
     center = mean.astype(np.float32) if centered else None

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..graph.cpu import CPU, with_linears
-from ..graph.graph import Graph, Value
+from ..graph.graph import FLOAT32, Graph, Value
 from ..graph.int8 import group_key
 from ..graph.layers import FeedForward, Heads, Projections, Residual, ScoreBias
 from ..graph.target import Target, Tokens
-from ..graph.weight import Floats, Linear
+from ..graph.weight import Floats, Linear, in_rows
+from .ranges import Outputs
 from .texts import SEED
 
 PROJECTED = 96  # outputs of the random projection
@@ -34,6 +35,10 @@ class Groups:
     def tails(self, key: str) -> bool:
         """Whether an operator adds back what lies beyond a narrow range of this group's inputs (graph/native.py)."""
         return self.blocks and key not in self.activated
+
+    def shared(self, key: str) -> bool:
+        """Whether another group reads what this one does."""
+        return any(set(self.reads[key]) & set(read) for other, read in self.reads.items() if other != key)
 
     @property
     def values(self) -> list[Value]:
@@ -95,33 +100,29 @@ class Weights:
         """(K, n) columns of a layer at a time, with the number of the chunk in the group."""
         weight, fold = self._layers[layer].weight.load().T, self._folds[layer]
         for index, begin in enumerate(range(0, weight.shape[1], CHUNK)):
-            columns = weight[:, begin : begin + CHUNK].astype(np.float32)
+            columns = in_rows(weight[:, begin : begin + CHUNK], FLOAT32)
             if fold is not None:
                 columns = columns / fold[begin : begin + CHUNK]
             yield sum(self._sizes[:layer]) + index, columns
-
-    def _all(self) -> Iterator[tuple[int, Floats]]:
-        for layer in range(self.count):
-            yield from self.chunks(layer)
 
     def projection(self, number: int, columns: int) -> Floats:
         """(n, R) the rows of the random projection that belong to a chunk."""
         random = np.random.default_rng([SEED, number])
         return random.standard_normal((columns, PROJECTED), dtype=np.float32) / np.float32(np.sqrt(PROJECTED))
 
-    def sketch(self) -> Floats:
-        """(K, R) the weights through a random projection."""
-        found: Floats = np.sum(
-            [columns @ self.projection(number, columns.shape[1]) for number, columns in self._all()], axis=0
-        )
-        return found
+    def outputs(self, some: bool = True) -> Outputs:
+        """What ranges are chosen by, from one reading; `some`: with the weights that candidates meet.
 
-    def largest(self) -> Floats:
-        """(K,) largest magnitude of each input's weights."""
-        found: Floats = np.max([np.abs(columns).max(axis=1) for _, columns in self._all()], axis=0)
-        return found
-
-    def some(self) -> Floats:
-        """(K, n) every so many columns, larger for those left out: of a vocabulary's worth, a share tells as much."""
+        Of a vocabulary's worth of columns a share tells as much: every so many, larger for those left out.
+        """
         step = -(-self._width // MOST_COLUMNS)
-        return np.float32(np.sqrt(step)) * np.concatenate([columns[:, ::step] for _, columns in self._all()], axis=1)
+        inputs = self._layers[0].in_features
+        sketch, largest = np.zeros((inputs, PROJECTED), np.float32), np.zeros(inputs, np.float32)
+        kept = [np.empty((inputs, 0), np.float32)]
+        for layer in range(self.count):
+            for number, columns in self.chunks(layer):
+                sketch += columns @ self.projection(number, columns.shape[1])
+                np.maximum(largest, np.abs(columns).max(axis=1), out=largest)
+                if some:
+                    kept.append(columns[:, ::step] * np.float32(np.sqrt(step)))
+        return Outputs(sketch, largest, np.concatenate(kept, axis=1))

@@ -13,12 +13,13 @@ are compared through a random projection, which keeps squared lengths (Johnson a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..graph.int8 import GroupRecipe, Tails
-from ..graph.weight import Floats
+from ..graph.weight import Array, Floats
 
 OUTLIERS = (0, 1, 2, 4)
 ALPHAS = (0.35, 0.5, 0.65, 0.8, 0.95)
@@ -33,6 +34,7 @@ TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows 
 # further still, since it does not average the values of tokens that are all alike.
 MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
 STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
+AT_A_TIME = 1 << 17  # numbers that are rounded at a time: a few arrays of so many stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ class Inputs:
     low: Floats  # (K,)
     high: Floats
 
-    def divided(self, smooth: Floats | None) -> Inputs:
-        """The same inputs with every channel divided by its factor, (K,)."""
-        return self if smooth is None else Inputs(self.sample / smooth, self.low / smooth, self.high / smooth)
 
-    def every(self, step: int) -> Inputs:
-        """With every n-th token of the sample."""
-        return replace(self, sample=self.sample[::step])
+def divided(sample: Floats, smooth: Array | None) -> Floats:
+    """Inputs (n, K) with every channel divided by its factor, (K,)."""
+    return sample if smooth is None else (sample / smooth).astype(np.float32, copy=False)
+
+
+def parts(sample: Floats) -> Iterator[slice]:
+    """Tokens of a sample (n, K) that are worked on at a time."""
+    step = max(AT_A_TIME // sample.shape[1], 1)
+    return (slice(begin, begin + step) for begin in range(0, len(sample), step))
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,18 @@ class Outputs:
 
     sketch: Floats  # (K, R) the weights through a random projection of their outputs
     largest: Floats  # (K,) largest magnitude of each input's weights
-    weights: Floats  # (K, N) all of them, or every n-th column
+    weights: Floats  # (K, N) all of them, or every n-th column; what `choose` alone needs
 
     def counts(self, sample: Floats) -> Floats:
         """(n,) weight of each token: the inverse of its own squared output, bounded by the median's."""
-        power = np.square(sample @ self.sketch).sum(axis=1)
-        found: Floats = (1.0 / np.maximum(power + np.median(power), 1e-20)).astype(np.float32)
-        return found
+        return counts_of(sample @ self.sketch)
+
+
+def counts_of(outputs: Floats) -> Floats:
+    """(n,) the same of outputs (n, R)."""
+    power = np.square(outputs).sum(axis=1)
+    found: Floats = (1.0 / np.maximum(power + np.median(power), 1e-20)).astype(np.float32)
+    return found
 
 
 def smoothing(inputs: Inputs, largest: Floats, alpha: float) -> Floats:
@@ -85,38 +95,50 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> Grou
     best: tuple[float, GroupRecipe] | None = None
     for alpha in (None, *ALPHAS):
         smooth = None if alpha is None else smoothing(inputs, outputs.largest, alpha)
-        seen = inputs.divided(smooth)
         sketch = outputs.sketch if smooth is None else outputs.sketch * smooth[:, None]
         weights = outputs.weights if smooth is None else outputs.weights * smooth[:, None]
-        rounding = ROUNDED_BETTER * _rounding_error(weights) * float(np.square(counts * seen.sample).sum())
-        error, group = _with_outliers(seen, sketch, counts, rounding, outputs, MARGIN_OF_MIXED if free else MARGIN)
+        of_inputs = sum(
+            float(np.square(counts[part] * divided(inputs.sample[part], smooth)).sum()) for part in parts(inputs.sample)
+        )
+        rounding = ROUNDED_BETTER * _rounding_error(weights) * of_inputs
+        del weights
+        groups = _with_outliers(inputs.low, inputs.high, smooth, MARGIN_OF_MIXED if free else MARGIN)
         if tails:
-            group = with_tails(seen, group)
-            own = _error(seen, sketch, counts, group) + rounding
-            error = own + STOCK_COUNTS * error
+            groups.append(with_tails(inputs, replace(groups[0], outliers=())))
+        errors = [error + rounding for error in _errors(inputs.sample, sketch, counts, groups)]
+        error, group = _few_enough(errors, groups[: len(groups) - tails], outputs)
+        if tails:
+            error = errors[-1] + STOCK_COUNTS * error
+            group = replace(group, tails=groups[-1].tails)
         asked = error if alpha is None or free else error / WORTH_SMOOTHING
         if best is None or asked < best[0]:
-            best = asked, replace(group, smooth=smooth)
+            best = asked, group
     assert best is not None
     return best[1]
 
 
-def spread(seen: Inputs, group: GroupRecipe) -> float:
-    """Variance of what the nearest integers leave of (smoothed) inputs, in shares of 1 / 12: that with a dither."""
+def spread(inputs: Inputs, group: GroupRecipe) -> float:
+    """Variance of what the nearest integers leave of inputs, in shares of 1 / 12: that with a dither."""
     scale = group.scale if group.tails is None else group.tails.scale
-    steps = seen.sample[::EVERY] * np.float32(1.0 / scale)
+    steps = divided(inputs.sample[::EVERY], group.smooth) * np.float32(1.0 / scale)
     return float(12.0 * np.square(steps - np.rint(steps)).mean())
 
 
-def _error(seen: Inputs, sketch: Floats, counts: Floats, group: GroupRecipe) -> float:
-    return float(np.square(counts * ((dequantized(seen.sample, group) - seen.sample) @ sketch)).sum())
+def _errors(sample: Floats, sketch: Floats, counts: Floats, groups: Sequence[GroupRecipe]) -> list[float]:
+    """Squared errors of the outputs with each recipe, all of the same smoothing."""
+    found = np.zeros(len(groups))
+    for part in parts(sample):
+        inputs = divided(sample[part], groups[0].smooth)
+        found += [float(np.square(counts[part] * (lost(inputs, group) @ sketch)).sum()) for group in groups]
+    return [float(error) for error in found]
 
 
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
-    """The recipe with a narrow range beside the whole one; inputs are smoothed already."""
-    most = float(np.quantile(np.abs(inputs.sample[::EVERY]), 1 - TAILS))
-    low = max(float(inputs.low.min()), -most)
-    scale, _ = scale_of(low, min(float(inputs.high.max()), most))
+    """The recipe with a narrow range beside the whole one."""
+    most = float(np.quantile(np.abs(divided(inputs.sample[::EVERY], group.smooth)), 1 - TAILS))
+    lowest, highest = divided(np.stack([inputs.low, inputs.high]), group.smooth)
+    low = max(float(lowest.min()), -most)
+    scale, _ = scale_of(low, min(float(highest.max()), most))
     # Rounded away from zero: the least output of an activation is that of many inputs, none of them a tail.
     return replace(group, tails=Tails(scale=scale, zero_point=min(math.ceil(-min(low, 0.0) / scale), 255)))
 
@@ -128,39 +150,46 @@ def scale_of(low: float, high: float) -> tuple[float, int]:
     return scale, round(-low / scale)
 
 
-def dequantized(sample: Floats, group: GroupRecipe) -> Floats:
-    """What the graph makes of (smoothed) inputs: rounded, clipped, what the clip took added back where it is."""
+def lost(sample: Floats, group: GroupRecipe) -> Floats:
+    """What the graph makes of (smoothed) inputs, less these: rounded, clipped, what the clip took added back."""
     scale, zero = (
         (group.scale, group.zero_point) if group.tails is None else (group.tails.scale, group.tails.zero_point)
     )
-    steps: Floats = np.rint(sample * np.float32(1.0 / scale))
-    np.clip(steps, -zero, 255 - zero, out=steps)
-    steps *= np.float32(scale)
     low, high = np.float32((0 - zero) * scale), np.float32((255 - zero) * scale)
     if group.tails is not None:
-        steps += sample - np.clip(sample, low, high)
-    elif group.outliers:
+        sample = np.clip(sample, low, high)
+    steps: Floats = sample * np.float32(1.0 / scale)
+    np.rint(steps, out=steps)
+    np.clip(steps, -zero, 255 - zero, out=steps)
+    steps *= np.float32(scale)
+    steps -= sample
+    if group.tails is None and group.outliers:
         channels = list(group.outliers)
         steps[:, channels] += sample[:, channels] - np.clip(sample[:, channels], low, high)
     return steps
 
 
-def _with_outliers(
-    seen: Inputs, sketch: Floats, counts: Floats, of_weights: float, outputs: Outputs, margin: float
-) -> tuple[float, GroupRecipe]:
+def _with_outliers(low: Floats, high: Floats, smooth: Floats | None, margin: float) -> list[GroupRecipe]:
+    """Recipes for inputs between (K,) and (K,), each with more outlier channels than the one before it."""
+    low, high = divided(np.stack([low, high]), smooth)
+    channels = np.argsort(-np.maximum(np.abs(low), np.abs(high)), kind="stable")
+    found = []
+    for count in (number for number in OUTLIERS if number < len(channels)):
+        rest = channels[count:]
+        scale, zero = scale_of(float(low[rest].min()) * margin, float(high[rest].max()) * margin)
+        outliers = tuple(sorted(int(k) for k in channels[:count]))
+        found.append(GroupRecipe(scale=scale, zero_point=zero, smooth=smooth, outliers=outliers))
+    return found
+
+
+def _few_enough(errors: Sequence[float], groups: Sequence[GroupRecipe], outputs: Outputs) -> tuple[float, GroupRecipe]:
+    """The recipe with the smallest error; more channels cost time, so they must be worth it against fewer."""
     inputs, columns = outputs.weights.shape
     worth = WORTH_OUTLIERS if columns * 2 <= inputs else WORTH_WIDE_OUTLIERS
-    channels = np.argsort(-np.maximum(np.abs(seen.low), np.abs(seen.high)), kind="stable")
-    best: tuple[float, GroupRecipe] | None = None
-    for count in (number for number in OUTLIERS if number < inputs):
-        rest = channels[count:]
-        scale, zero = scale_of(float(seen.low[rest].min()) * margin, float(seen.high[rest].max()) * margin)
-        group = GroupRecipe(scale=scale, zero_point=zero, outliers=tuple(sorted(int(k) for k in channels[:count])))
-        error = _error(seen, sketch, counts, group) + of_weights
-        # More channels cost time, so they must be worth it against fewer.
-        if best is None or error < best[0] * worth:
+    best = errors[0], groups[0]
+    for error, group in zip(errors[1:], groups[1:], strict=False):
+        if error < best[0] * worth:
             best = error, group
-    assert best is not None
     return best
 
 

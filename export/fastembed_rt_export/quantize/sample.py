@@ -18,7 +18,7 @@ from fastembed_rt.system.paths import as_utf8
 
 from ..graph.weight import Floats
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep what the largest batch took
     tune(options, onnxruntime, "int8")
     if native.kernels() is not None:
         options.register_custom_ops_library(as_utf8(native.library()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastembed_rt.run import memory
 from fastembed_rt.run.batching import Ids
 
 from ..graph.graph import Value
@@ -20,6 +21,7 @@ from .stages import Stage
 from .texts import SEED
 
 SAMPLE = 4096  # tokens that weights are rounded on
+BATCHES = 4  # between which free memory is given back
 HELD = 1536  # tokens of the texts held out, to say which group fails which text
 
 
@@ -43,24 +45,29 @@ class Watched:
         """Of the tokens that are looked at, a share is; of `rare` texts ranges alone are."""
         self._threads, self._held_out = threads, held_out
         self._out: list[Any] = [None] * len(held_out.rows)
+        self._looked_at: list[int] = []  # tokens of the calibration texts, of those held out
         # Of each batch: the texts, their numbers, the places of the tokens looked at, what has been made so far.
         self._batches: list[tuple[Sample, Ids, list[Ids], dict[Value, Any]]] = []
         for texts, tokens in ((sample, int(share * SAMPLE)), (held_out, int(share * HELD))):
             places = some_tokens([len(row) for row in texts.rows], tokens, SEED)
+            self._looked_at.append(sum(map(len, places)))
             self._batches += [(texts, batch, [places[k] for k in batch], {}) for batch in texts.batches()]
         if rare is not None:
             self._batches += [(rare, batch, [], {}) for batch in rare.batches()]
 
     def through(self, stage: Stage) -> dict[Value, Seen]:
         """Run a stage over all batches."""
-        kept: dict[Value, list[tuple[bool, Floats, Ids]]] = {value: [] for value in stage.watched}
+        kept = {value: (_Rows(self._looked_at[0]), _Rows(self._looked_at[1])) for value in stage.watched}
         ranges: dict[Value, tuple[Floats, Floats]] = {}
         names = stage.outputs
         with tempfile.TemporaryDirectory() as work:
-            write(stage.graph, Path(work), "stage.onnx", name="stage", metadata={}, checked=False)
+            # Beside the graph: a session maps the weights that it would hold twice more while it is made.
+            write(stage.graph, Path(work), "stage.onnx", name="stage", metadata={}, external=True, checked=False)
             running = session(Path(work) / "stage.onnx", self._threads)
             needed = [entry.name for entry in running.get_inputs()]
-            for texts, batch, places, made in self._batches:
+            for number, (texts, batch, places, made) in enumerate(self._batches):
+                if number % BATCHES == 0:
+                    memory.give_back()
                 feeds = texts.fed(batch, [name for name in needed if name not in stage.takes])
                 given = dict(zip(names, running.run(names, feeds | {n: made[n] for n in stage.takes}), strict=True))
                 for value in stage.watched:
@@ -70,13 +77,13 @@ class Watched:
                         before = ranges.get(value, (low, high))
                         ranges[value] = np.minimum(before[0], low), np.maximum(before[1], high)
                     if places:
-                        kept[value].append((texts is self._held_out, *_looked_at(states, texts, batch, places)))
+                        kept[value][texts is self._held_out].add(*_looked_at(states, texts, batch, places))
                 if self._held_out.output in given and texts is self._held_out:
                     for k, piece in zip(batch, texts.split(batch, given[self._held_out.output]), strict=True):
                         self._out[k] = piece
-                made.clear()
-                made |= {name: given[name] for name in stage.gives}
-        return {value: _seen(ranges[value], kept.pop(value)) for value in stage.watched}
+                _keep(made, {name: given[name] for name in stage.gives})
+                given.clear()  # before the next run
+        return {value: _seen(ranges[value], *kept[value]) for value in stage.watched}
 
     def exact(self) -> Floats:
         """Outputs of the texts held out, once all stages have run."""
@@ -93,12 +100,45 @@ def _looked_at(states: Floats, texts: Sample, batch: Ids, places: Sequence[Ids])
     return states[chosen], np.concatenate([np.full(len(place), k) for k, place in zip(batch, places, strict=True)])
 
 
-def _seen(bounds: tuple[Floats, Floats], kept: Sequence[tuple[bool, Floats, Ids]]) -> Seen:
-    sample = np.concatenate([states for held, states, _ in kept if not held])
-    rows = [(states, texts) for held, states, texts in kept if held]
-    return Seen(
-        *bounds, sample, np.concatenate([states for states, _ in rows]), np.concatenate([texts for _, texts in rows])
-    )
+def _keep(made: dict[Value, Any], given: Mapping[Value, Any]) -> None:
+    """Have `made` hold these values and no others, in the memory of those before where they have the same shapes."""
+    spare = list(made.values())
+    made.clear()
+    for name, states in given.items():
+        fitting = (k for k, held in enumerate(spare) if held.shape == states.shape and held.dtype == states.dtype)
+        place = next(fitting, None)
+        made[name] = memory.outside(states.shape, states.dtype) if place is None else spare.pop(place)
+        made[name][...] = states
+
+
+class _Rows:
+    """Rows in one array while they come, and whose each is: no second copy where there are as many as expected."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected, self._used = expected, 0
+        self._rows = np.empty((0, 0), np.float32)
+        self._texts = np.empty(0, np.int64)
+
+    def add(self, rows: Floats, texts: Ids) -> None:
+        """(n, K) and (n,)."""
+        end = self._used + len(rows)
+        if end > len(self._rows):
+            more = max(self._expected, 2 * end if self._used else end)
+            before = self._rows[: self._used], self._texts[: self._used]
+            self._rows, self._texts = memory.outside((more, rows.shape[1])), np.empty(more, np.int64)
+            if self._used:
+                self._rows[: self._used], self._texts[: self._used] = before
+        self._rows[self._used : end], self._texts[self._used : end] = rows, texts
+        self._used = end
+
+    @property
+    def all(self) -> tuple[Floats, Ids]:
+        """What has come."""
+        return self._rows[: self._used], self._texts[: self._used]
+
+
+def _seen(bounds: tuple[Floats, Floats], sample: _Rows, held: _Rows) -> Seen:
+    return Seen(*bounds, sample.all[0], *held.all)
 
 
 def together(seen: Sequence[Seen]) -> Seen:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastembed_rt import native
 from fastembed_rt.machine import available_threads
 from fastembed_rt.manifest import Variant
+from fastembed_rt.run import memory
 from fastembed_rt.system.progress import progress
 from fastembed_rt.text.tokenizer import TextTokenizer
 from fastembed_rt.vectors.dense import Vectors
@@ -27,6 +28,7 @@ from .wanted import INT8, Build, Built, Say, Wanted, tokens_written, variant_of,
 def int8_graphs(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     """The stock graph, and the one with our own operators on its weights; each has what it needs of float layers."""
     sample, held_out, rare = _samples(wanted, "int8", say)
+    memory.give_back()  # what a tokenizer took to be made
     base = CPU if wanted.cpu else PORTABLE
     opset = base.opset or wanted.opset
     with progress(1000, wanted.show_progress, unit="/1000", what="calibrating int8") as bar:
