@@ -50,7 +50,7 @@ model is traced with what sentence-transformers gives it, and the trace compared
 before anything is written. Where padding changes a text's states in the reference (a convolution over the tokens; in
 MobileBERT the next token's embedding, unless the pad token's is zero), batches have texts of one length only: a vector
 is that of the text alone. Random checkpoints, with the largest difference from the reference, and mean and worst cosine
-of INT8 to fp32 at default gates with the layers that stay float for it (of 12 to 60)
+of INT8 to fp32 at default gates with the groups of layers that stay float for it (of 12 to 37)
 (`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`):
 
 {traced}

@@ -21,12 +21,13 @@ from fastembed_rt_export.graph.target import Target
 from fastembed_rt_export.graph.writer import write
 from fastembed_rt_export.quantize import Sample, calibrate
 from fastembed_rt_export.traced import optimum_export
+from fastembed_rt_export.traced.products import product
+from fastembed_rt_export.traced.tracing import STATES
 
 WORDS, WIDTH = 50, 12
 RANDOM = np.random.default_rng(3)
 IDS = RANDOM.integers(0, WORDS, (3, 7))
 LENGTHS = (7, 4, 2)  # tokens that count
-STATES = optimum_export.STATES
 
 
 def random(*shape: int) -> Any:
@@ -167,7 +168,7 @@ def test_calibration_knows_every_layer_and_sees_no_padding(name: str) -> None:
 def test_what_is_no_linear_layer_stays_what_it_is(name: str) -> None:
     model = OTHERS[name]
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    assert [node for node in model.graph.node if optimum_export.product(node, tensors)] == []
+    assert [node for node in model.graph.node if product(node, tensors)] == []
     sample = Sample(rows=list(IDS), boundaries=np.zeros(3, np.int64), output="made")
     with pytest.raises(UnsupportedCheckpointError, match="int8 has nothing to do"):
         calibrate(lambda target: appended(model, target, pooled=True), sample, replace(sample), 1, PORTABLE)

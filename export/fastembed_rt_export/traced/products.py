@@ -85,7 +85,7 @@ def _matmul(node: NodeProto, weight: TensorProto, _: Tensors) -> Product | None:
 
 
 def _gemm(node: NodeProto, weight: TensorProto, tensors: Tensors) -> Product | None:
-    given = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0} | _attributes(node)
+    given: dict[str, Any] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0} | _attributes(node)
     rows, columns = weight.dims
     turned = bool(given.pop("transB"))
     bias, place = _bias(node, tensors)
@@ -99,7 +99,7 @@ def _gemm(node: NodeProto, weight: TensorProto, tensors: Tensors) -> Product | N
 
 
 def _conv(node: NodeProto, weight: TensorProto, tensors: Tensors) -> Product | None:
-    given = {"group": 1, "strides": [1], "pads": [0, 0]} | _attributes(node)
+    given: dict[str, Any] = {"group": 1, "strides": [1], "pads": [0, 0]} | _attributes(node)
     bias, place = _bias(node, tensors)
     if len(weight.dims) != 3 or weight.dims[2] != 1 or given["strides"] != [1] or any(given["pads"]) or not place:
         return None
