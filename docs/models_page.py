@@ -49,7 +49,8 @@ Any other encoder that optimum can trace is exported with `fastembed-rt[optimum]
 model is traced with what sentence-transformers gives it, and the trace compared with the model at several lengths
 before anything is written. Where padding changes a text's states in the reference (a convolution over the tokens; in
 MobileBERT the next token's embedding, unless the pad token's is zero), batches have texts of one length only: a vector
-is that of the text alone. Random checkpoints, with the largest difference from the reference
+is that of the text alone. Random checkpoints, with the largest difference from the reference, and mean and worst cosine
+of INT8 to fp32 at default gates with the groups of layers that stay float for it (of 12 to 37)
 (`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`):
 
 {traced}
@@ -122,7 +123,7 @@ def page(figures: Figures) -> str:
 
 def _traced(found: Figures) -> dict[str, str]:
     """The tables of what optimum traces and of what it does not."""
-    right = [["model_type", "fp32", "texts of a batch"]]
+    right = [["model_type", "fp32", "int8", "texts of a batch"]]
     refused = [["model_type", "the export says"]]
     for name, row in found.items():
         model_type, _, which = name.partition(":")
@@ -131,8 +132,16 @@ def _traced(found: Figures) -> dict[str, str]:
             said = row["text"] if len(row["text"]) <= REASON else f"{row['text'][:REASON].rsplit(' ', 1)[0]} …"
             refused.append([title, said.replace("|", "\\|")])
         else:
-            right.append([title, f"{row['max_abs_diff']:.0e}", "of any length" if row["padding"] else "of one length"])
+            together = "of any length" if row["padding"] else "of one length"
+            right.append([title, f"{row['max_abs_diff']:.0e}", _traced_int8(row.get("int8")), together])
     return {"traced": _table(right), "refused": _table(refused)}
+
+
+def _traced_int8(figures: Figures | None) -> str:
+    """Mean and worst cosine of a traced graph's INT8, or what the export says."""
+    if figures is None:
+        return "not measured"
+    return f"no: {figures['refused']}" if "refused" in figures else _cell("int8", figures)
 
 
 def _order(column: str) -> tuple[int, str]:

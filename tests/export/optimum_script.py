@@ -23,6 +23,7 @@ from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 
 from fastembed_rt import EmbeddingModel, cli
 from fastembed_rt.errors import FastembedRtError
+from fastembed_rt.manifest import Manifest
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 WIDTH = SIZES["hidden_size"]
@@ -205,7 +206,8 @@ def survey(work: Path, *names: str) -> int:
         place = work / name.replace(":", "-")
         source = save(place, name, dense=False)
         try:
-            made = export(str(source), ExportOptions(output=place / "made", exporter="optimum")).manifest
+            options = ExportOptions(output=place / "made", exporter="optimum", precisions=("fp32", "int8"))
+            made = export(str(source), options).manifest
         except FastembedRtError as error:
             found[name] = {"error": type(error).__name__, "text": str(error)}
         else:
@@ -215,10 +217,20 @@ def survey(work: Path, *names: str) -> int:
                 "padding": made.padding,
                 "notes": list(made.notes),
                 "reference": made.parity["reference"],
+                "int8": _int8(made),
             }
         print(name, found[name], file=sys.stderr, flush=True)
     print("\n" + json.dumps(found))
     return 0
+
+
+def _int8(made: Manifest) -> dict[str, Any]:
+    """Its distance from fp32 at default gates and the layers that stay float, or why it was left out."""
+    if made.refused:
+        return {"refused": made.refused[0].why}
+    notes = made.variants[-1].notes
+    figures = {key: notes["fidelity"][key] for key in ("mean_cosine", "min_cosine")}
+    return {**figures, "groups": notes["int8_groups"], "float_groups": len(notes["float_groups"])}
 
 
 def padding(work: Path, name: str) -> int:

@@ -28,6 +28,8 @@ RIGHT = ["xlm", "flaubert", "mobilebert", "roformer", "ibert", "rembert", "splin
 RIGHT += ["megatron-bert", "layoutlm", "lilt", "gpt2", "mpt", "bloom", "llama", "bart", "mt5", "xlm-roberta-xl"]
 RIGHT += ["xlnet"]
 CHANGED_BY_PADDING = ["convbert", "nystromformer", "yoso"]
+# Three layers of four groups: one input of query, key and value, those of output, up and down.
+GROUPS = {"gpt2": 12, "bart": 8, "convbert": 12, "squeezebert": 36, "xlnet": 13}
 REFUSED = {
     "bros": r"the model of model_type 'bros' itself does not run on .*: ValueError: You have to specify bbox",
     "fnet": r"optimum cannot trace model_type 'fnet' \(it mixes tokens by a Fourier transform\): Unsupported",
@@ -73,28 +75,6 @@ def test_a_traced_graph_has_heads_contract_and_gate_of_the_others(
     assert int8["notes"]["fidelity"]["mean_cosine"] > 0.99
 
 
-def test_a_graph_without_products_with_weights_has_no_int8(tmp_path: Path) -> None:
-    """SqueezeBERT's layers are convolutions in a trace; its builder makes linear layers of them."""
-    done = run("export", str(tmp_path), "squeezebert", "int8", "--exporter", "optimum")
-    assert done.returncode != 0
-    assert "int8 has nothing to do" in done.stderr
-    assert not (tmp_path / "made").exists()
-
-
-def test_where_a_trace_has_no_int8_the_rest_is_there(tmp_path: Path) -> None:
-    done = run("export", str(tmp_path), "squeezebert", "int8,fp32", "--exporter", "optimum")
-    assert done.returncode == 4
-    assert "left out: int8 for target cpu: the graph multiplies nothing with a matrix of weights" in done.stderr
-    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text(encoding="utf-8"))
-    assert [variant["graph"]["file"] for variant in manifest["variants"]] == ["model.onnx"]
-    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == [
-        "README.md",
-        "manifest.json",
-        "model.onnx",
-        "tokenizer.json",
-    ]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of the export of a random checkpoint of each; an error that is not ours ends the script."""
@@ -106,6 +86,14 @@ def test_a_traced_encoder_has_the_vectors_of_the_reference(found: dict[str, Any]
     made = found[model_type]
     assert made["max_abs_diff"] < 1e-5
     assert made["max_positions"] == (2048 if model_type == "xlnet" else 63 if model_type == "lilt" else 64)
+
+
+@pytest.mark.parametrize("model_type", [*RIGHT, *CHANGED_BY_PADDING])
+def test_a_traced_encoder_has_int8_at_default_gates(found: dict[str, Any], model_type: str) -> None:
+    int8 = found[model_type]["int8"]
+    assert int8["min_cosine"] >= 0.98, int8
+    assert int8["mean_cosine"] < 1 - 1e-7, "that was not int8"
+    assert int8["groups"] + int8["float_groups"] >= GROUPS.get(model_type, 4)
 
 
 @pytest.mark.parametrize("model_type", REFUSED)

@@ -86,10 +86,16 @@ def session(path: Path, threads: int) -> Any:
 
 
 def states_by_token(states: Floats, lengths: Ids) -> Floats:
-    """A row a token, (T, K), also of padded states, (B, S, K); any other rows as they are."""
-    if states.shape[:-1] != (len(lengths), int(lengths.max())):
+    """A row a token, (T, K), also of padded states, (B, S, K), (S, B, K) or (B * S, K); any other rows as they are."""
+    present = np.arange(int(lengths.max())) < lengths[:, None]
+    shape = states.shape[:-1]
+    if shape == present.shape[::-1] != present.shape:
+        states = states.swapaxes(0, 1)
+    elif shape == (present.size,):
+        states = states.reshape(*present.shape, -1)
+    if states.shape[:-1] != present.shape:
         return states.reshape(-1, states.shape[-1])
-    tokens: Floats = states[np.arange(states.shape[1]) < lengths[:, None]]
+    tokens: Floats = states[present]
     return tokens
 
 

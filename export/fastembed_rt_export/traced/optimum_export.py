@@ -7,7 +7,7 @@ optimum pins an older transformers, so it lives in an extra and an environment o
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from ..errors import MissingDependencyError, explained
 from ..graph.graph import Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import masked
-from ..graph.weight import Array, Linear, Weight
+from ..graph.weight import Weight
 from ..tensors import Tensors
 from . import padding, torch_model, tracing
+from .products import Product, loader, multiplied, product
 from .tracing import STATES, Trace
 
 MIN_OPSET = 18  # what optimum recommends
@@ -89,27 +90,27 @@ def _append(ops: Ops, model: ModelProto) -> Value:
     given = {entry.name: _feed(graph, ops, entry.name) for entry in model.graph.input}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     # By what they read: all layers on one input at once, it is quantized once.
-    products: dict[str, list[NodeProto]] = {}
+    products: dict[str, list[Product]] = {}
     rest = []
     for node in model.graph.node:
-        if _is_linear(node, tensors):
-            products.setdefault(node.input[0], []).append(node)
+        if found := product(node, tensors):
+            products.setdefault(node.input[0], []).append(found)
         else:
             rest.append(node)
     for name in sorted({name for node in rest for name in _reads(node)} & set(tensors)):
         _initializer(graph, tensors[name])
+    layers = {one.output for together in products.values() for one in together}
     became: dict[str, Value] = given  # what inputs and the products' outputs are called here
     for node in model.graph.node:
         if node.output[0] in became:
             continue
-        if not _is_linear(node, tensors):
+        if node.output[0] not in layers:
             _rename(node, became)
             graph.nodes.append(node)
             continue
         together = products[node.input[0]]
-        layers = [_linear(tensors[other.input[1]]) for other in together]
-        values = ops.target.linears(graph, became.get(node.input[0], node.input[0]), layers)
-        became.update({other.output[0]: value for other, value in zip(together, values, strict=True)})
+        values = multiplied(ops, became.get(node.input[0], node.input[0]), together)
+        became.update({one.output: value for one, value in zip(together, values, strict=True)})
     return became.get(STATES, STATES)
 
 
@@ -128,26 +129,6 @@ def _inner(node: NodeProto) -> list[NodeProto]:
     return [inner for attribute in node.attribute for inner in attribute.g.node]
 
 
-def _is_linear(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
-    """Whether a node multiplies states with a matrix of weights."""
-    weight = tensors.get(node.input[1]) if node.op_type == "MatMul" else None
-    return weight is not None and len(weight.dims) == 2 and weight.data_type == TensorProto.FLOAT
-
-
-def _linear(tensor: TensorProto) -> Linear:
-    """(in, out) as MatMul takes it -> (out, in) as checkpoints have it."""
-    rows, columns = tensor.dims
-    return Linear(Weight(tensor.name, (columns, rows), _loader(tensor, transposed=True)))
-
-
-def _loader(tensor: TensorProto, *, transposed: bool = False) -> Callable[[], Array]:
-    def read() -> Array:
-        array: Array = numpy_helper.to_array(tensor)
-        return array.T if transposed else array
-
-    return read
-
-
 def _feed(graph: Graph, ops: Ops, name: str) -> Value:
     """What the traced graph's input `name` is among ours."""
     if name == "token_type_ids":
@@ -161,4 +142,4 @@ def _initializer(graph: Graph, tensor: TensorProto) -> None:
     if array.nbytes <= SMALL:
         graph.constants[tensor.name] = numpy_helper.from_array(array, tensor.name)
     else:
-        graph.weight(Weight(tensor.name, array.shape, _loader(tensor), np.dtype(array.dtype)))
+        graph.weight(Weight(tensor.name, array.shape, loader(tensor), np.dtype(array.dtype)))
