@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import EmbeddingModel, Reranker
 from ..models.reranker import Ranked
-from .opening import needs, open_model, several
+from .opening import needs, open_model, several, single
 
 with needs("langchain-core", "langchain"):
     from langchain_core.callbacks import Callbacks
@@ -66,7 +66,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """The vector (dim,) of a question."""
-        found: list[float] = self._model.encode_query(text, **self._of_queries).tolist()
+        found: list[float] = self._model.encode_query(single(text), **self._of_queries).tolist()
         return found
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -76,7 +76,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` for asyncio."""
-        found: list[float] = (await self._model.aencode_query(text, **self._of_queries)).tolist()
+        found: list[float] = (await self._model.aencode_query(single(text), **self._of_queries)).tolist()
         return found
 
     @property
