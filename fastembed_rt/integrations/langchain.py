@@ -169,7 +169,8 @@ class FastEmbedRtCrossEncoder(BaseModel, BaseCrossEncoder):
 
 
 def _contents(documents: Iterable[str | Document]) -> list[str]:
-    return [entry if isinstance(entry, str) else entry.page_content for entry in documents]
+    # What is neither is for the model to name.
+    return [getattr(entry, "page_content", entry) for entry in several(documents)]  # type: ignore[arg-type]
 
 
 def _as_rows(ranked: Iterable[Ranked]) -> list[dict[str, Any]]:

@@ -175,6 +175,10 @@ async def test_documents_are_compressed_to_the_best(case: Case, ranker: Any) -> 
     rows = ranker.rerank(case.texts, case.query, top_n=2)
     assert rows == await ranker.arerank(given, case.query, top_n=2)
     assert [row["index"] for row in rows] == case.order[:2]
+    with pytest.raises(InvalidTypeError, match="one str; pass a list"):
+        ranker.rerank("abc", case.query)  # not three documents
+    with pytest.raises(InvalidTypeError, match="text 1 is NoneType"):
+        ranker.rerank(["a", None], case.query)
     with pytest.raises(ValueError, match="top_n"):
         ours.FastEmbedRtRerank(model=ranker.client, top_n=0)
 

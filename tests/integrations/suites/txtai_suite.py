@@ -62,6 +62,8 @@ def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
             index.batchtransform(["a", wrong], "data")
         with pytest.raises(TypeError, match="inputs are"):
             FastEmbedRtSimilarity(case.reranker)(wrong, case.texts)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="one str; pass a list"):
+        FastEmbedRtSimilarity(case.reranker)(case.query, "abc")  # type: ignore[arg-type]
     made = Embeddings(path=case.dense, method=DENSE)
     made.index([(0, texts[0], None), (1, texts[1], None)])
     assert {place for place, _ in made.search(texts[1], 2)} == {0, 1}
