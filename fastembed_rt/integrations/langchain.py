@@ -170,7 +170,7 @@ class FastEmbedRtCrossEncoder(BaseModel, BaseCrossEncoder):
 
 def _contents(documents: Iterable[str | Document]) -> list[str]:
     # What is neither is for the model to name.
-    return [getattr(entry, "page_content", entry) for entry in several(documents)]  # type: ignore[arg-type]
+    return [getattr(entry, "page_content", entry) for entry in several(documents)]
 
 
 def _as_rows(ranked: Iterable[Ranked]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ..models.base import LoadedModel
 from ..text.tokenizer import check_iterable
 
 M = TypeVar("M", bound=LoadedModel)
+T = TypeVar("T")
 _models: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -80,7 +81,7 @@ def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
     return cast(M, found)
 
 
-def several(texts: Iterable[str]) -> list[str]:
+def several(texts: Iterable[T]) -> list[T]:
     """Texts as a list, of whatever holds them in an order; what each of them is, is for the model to check.
 
     Raises:
