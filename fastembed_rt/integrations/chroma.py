@@ -5,12 +5,13 @@ Importing this module registers both. A process that opens a stored collection h
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from .. import EmbeddingModel, SparseModel
 from ..errors import InvalidInputError
-from .opening import needs, several, shared_model
+from .opening import name_of, needs, several, shared_model
 
 with needs("chromadb", "chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space, SparseEmbeddingFunction
@@ -49,7 +50,12 @@ class _Configured:
 class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  # type: ignore[misc]  # which is not followed
     """Dense vectors for collections: documents with the model's document prompt, queries with its query prompt."""
 
-    def __init__(self, model: str, model_kwargs: Config | None = None, encode_kwargs: Config | None = None) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        model_kwargs: Config | None = None,
+        encode_kwargs: Config | None = None,
+    ) -> None:
         """Name a model; it opens with the first texts, once in a process for all functions with these options.
 
         Args:
@@ -57,7 +63,7 @@ class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  
             model_kwargs: options of `EmbeddingModel.from_checkpoint`, such as precision, threads, prompts.
             encode_kwargs: options of each call's `encode`, such as prompt_name, prompt, normalize, truncate_dim.
         """
-        self.model, self.model_kwargs, self.encode_kwargs = model, model_kwargs or {}, encode_kwargs or {}
+        self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     @property
     def client(self) -> EmbeddingModel:
@@ -100,9 +106,14 @@ class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  
 class FastEmbedRtSparseEmbeddingFunction(_Configured, SparseEmbeddingFunction[Documents]):  # type: ignore[misc]
     """Sparse vectors for a collection's schema: documents and queries with the model's prompts for them."""
 
-    def __init__(self, model: str, model_kwargs: Config | None = None, encode_kwargs: Config | None = None) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        model_kwargs: Config | None = None,
+        encode_kwargs: Config | None = None,
+    ) -> None:
         """Name a model; arguments as for the dense function, with options of `SparseModel`."""
-        self.model, self.model_kwargs, self.encode_kwargs = model, model_kwargs or {}, encode_kwargs or {}
+        self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     @property
     def client(self) -> SparseModel:

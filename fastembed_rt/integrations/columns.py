@@ -30,9 +30,7 @@ def encoder(
     Raises:
         InvalidInputError: an unknown role; an option that `encode` does not have or that is not for columns.
     """
-    wrong = sorted(encode_kwargs.keys() - set(ENCODE))
-    if wrong:
-        raise InvalidInputError(f"{', '.join(wrong)} is not for columns; there are {', '.join(ENCODE)}")
+    check_options(encode_kwargs)
     if role is not None and role not in OF_ROLES:
         raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
     opened = open_model(EmbeddingModel, model, model_kwargs)
@@ -42,6 +40,13 @@ def encoder(
         opened = opened.for_role(role)
     dim = options.get("truncate_dim") or opened.dim
     return dim, lambda texts: opened.encode(texts, **options)
+
+
+def check_options(encode_kwargs: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError for an option of `encode` that is not for columns."""
+    wrong = sorted(encode_kwargs.keys() - set(ENCODE))
+    if wrong:
+        raise InvalidInputError(f"{', '.join(wrong)} is not for columns; there are {', '.join(ENCODE)}")
 
 
 def similarities(query: npt.ArrayLike, model: EmbeddingModel | None) -> Callable[[Vectors], Vectors]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError
 from ..models.prompts import OF_ROLES, of_role
 from ..vectors.dense import Vectors
-from .opening import needs, open_model
+from .opening import needs, open_model, several
 
 with needs("dspy", "dspy"):
     import dspy
@@ -66,10 +65,20 @@ class FastEmbedRtEmbedder(dspy.Embedder):
         self, inputs: str | list[str], batch_size: int | None = None, caching: bool | None = None, **kwargs: Any
     ) -> Vectors:
         """Vectors of one text or several; `kwargs` are options of `encode`."""
-        if not isinstance(inputs, str) and len(inputs) == 0:  # DSPy would give them no length
-            return np.empty((0, self.client.dim), np.float32)
-        options = self._keyed(caching, kwargs)
-        vectors: Vectors = super().__call__(inputs, batch_size, caching, **options)
+        if not isinstance(inputs, str):
+            inputs = several(inputs)
+            if not inputs:  # DSPy would give them no length
+                nothing: Vectors = self.model(inputs, **{**self.default_kwargs, **kwargs})
+                return nothing
+        if caching is None:
+            caching = self.caching
+        if not caching and self.caching:  # which DSPy would not hear of
+            plain = copy.copy(self)
+            plain.caching = False
+            return plain(inputs, batch_size, **kwargs)
+        if caching:  # what the cache tells models apart by: see `_Encoding`
+            kwargs = {**kwargs, FINGERPRINT: self.client.fingerprint()}
+        vectors: Vectors = super().__call__(inputs, batch_size, caching, **kwargs)
         return vectors
 
     async def acall(
@@ -77,11 +86,6 @@ class FastEmbedRtEmbedder(dspy.Embedder):
     ) -> Vectors:
         """`__call__` for asyncio: the event loop stays free, and calls that wait together are run together."""
         return await asyncio.to_thread(self, inputs, batch_size, caching, **kwargs)
-
-    def _keyed(self, caching: bool | None, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with what the cache tells models apart by, which is no option of `encode`: see `_Encoding`."""
-        wanted = self.caching if caching is None else caching
-        return {**options, FINGERPRINT: self.client.fingerprint()} if wanted else dict(options)
 
 
 FINGERPRINT = "fingerprint"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import EmbeddingModel
+from .columns import check_options
 from .opening import needs, open_model
 
 with needs("duckdb pyarrow", "duckdb"):
@@ -42,8 +43,10 @@ def register(
         The model, which has to stay open as long as the functions are called.
 
     Raises:
-        As `EmbeddingModel.from_checkpoint`; duckdb.Error: a name that a function has.
+        InvalidInputError: an option that is not for columns.
+        Others as `EmbeddingModel.from_checkpoint`; duckdb.Error: a name that a function has.
     """
+    check_options(encode_kwargs)
     opened = open_model(EmbeddingModel, model, model_kwargs)
     dim = encode_kwargs.get("truncate_dim") or opened.dim
 

@@ -6,6 +6,7 @@ before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from .. import EmbeddingModel, LateInteractionModel, Reranker
 from ..errors import InvalidInputError
-from .opening import needs, shared_model
+from .opening import check_fields, name_of, needs, several, shared_model
 
 with needs("lancedb", "lancedb"):
     import lancedb.rerankers
@@ -43,6 +44,15 @@ class FastEmbedRtEmbeddings(TextEmbeddingFunction):  # type: ignore[misc]  # whi
     model_config = {"protected_namespaces": ()}  # noqa: RUF012
     _model: Any = PrivateAttr(default=None)
 
+    def __init__(self, **fields: Any) -> None:
+        """Name a model; see the attributes. `create` is LanceDB's way to do so.
+
+        Raises:
+            InvalidInputError: an argument that is none of them.
+        """
+        check_fields(type(self).__name__, fields.keys() - type(self).model_fields.keys())
+        super().__init__(**fields)
+
     @property
     def client(self) -> EmbeddingModel:
         """The model itself, opened once in a process for all functions with these options."""
@@ -63,9 +73,9 @@ class FastEmbedRtEmbeddings(TextEmbeddingFunction):  # type: ignore[misc]  # whi
         return self._of(self.client.encode_query, self.sanitize_input(query))
 
     def _of(self, encode: Any, texts: Iterable[Any]) -> list[Any]:
-        known = [text for text in texts if text is not None]
-        made = iter(encode(known, **self.encode_kwargs))
-        return [None if text is None else next(made) for text in texts]
+        found = several(texts)
+        made = iter(encode([text for text in found if text is not None], **self.encode_kwargs))
+        return [None if text is None else next(made) for text in found]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FastEmbedRtEmbeddings) and self._about() == other._about()
@@ -82,7 +92,7 @@ class FastEmbedRtReranker(lancedb.rerankers.Reranker):  # type: ignore[misc]  # 
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         column: str = "text",
         return_score: str = "relevance",
         *,
@@ -99,7 +109,7 @@ class FastEmbedRtReranker(lancedb.rerankers.Reranker):  # type: ignore[misc]  # 
             model_kwargs: options of `from_checkpoint`, such as precision, threads.
         """
         super().__init__(return_score)
-        self.model, self.column, self.late_interaction = model, column, late_interaction
+        self.model, self.column, self.late_interaction = name_of(model), column, late_interaction
         self.model_kwargs = model_kwargs or {}
 
     def __str__(self) -> str:

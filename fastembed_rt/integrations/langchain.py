@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import EmbeddingModel, Reranker
 from ..models.reranker import Ranked
-from .opening import needs, open_model, several
+from .opening import needs, open_model, several, single
 
 with needs("langchain-core", "langchain"):
     from langchain_core.callbacks import Callbacks
@@ -66,7 +66,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """The vector (dim,) of a question."""
-        found: list[float] = self._model.encode_query(text, **self._of_queries).tolist()
+        found: list[float] = self._model.encode_query(single(text), **self._of_queries).tolist()
         return found
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -76,7 +76,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` for asyncio."""
-        found: list[float] = (await self._model.aencode_query(text, **self._of_queries)).tolist()
+        found: list[float] = (await self._model.aencode_query(single(text), **self._of_queries)).tolist()
         return found
 
     @property
@@ -169,7 +169,8 @@ class FastEmbedRtCrossEncoder(BaseModel, BaseCrossEncoder):
 
 
 def _contents(documents: Iterable[str | Document]) -> list[str]:
-    return [entry if isinstance(entry, str) else entry.page_content for entry in documents]
+    # What is neither is for the model to name.
+    return [getattr(entry, "page_content", entry) for entry in several(documents)]
 
 
 def _as_rows(ranked: Iterable[Ranked]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .. import SparseModel
-from .opening import needs, open_model, several
+from .opening import needs, open_model, several, single
 
 with needs("langchain-qdrant", "langchain-qdrant"):
     from langchain_qdrant import SparseEmbeddings, SparseVector
@@ -46,7 +46,7 @@ class FastEmbedRtSparseEmbeddings(SparseEmbeddings):
 
     def embed_query(self, text: str) -> SparseVector:
         """Weights of words of a question, by token id."""
-        return _as_theirs(self.client.encode_query(text, **self._of_queries))
+        return _as_theirs(self.client.encode_query(single(text), **self._of_queries))
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
         """`embed_documents` for asyncio: the event loop stays free."""
@@ -56,7 +56,7 @@ class FastEmbedRtSparseEmbeddings(SparseEmbeddings):
 
     async def aembed_query(self, text: str) -> SparseVector:
         """`embed_query` for asyncio."""
-        return _as_theirs(await self.client.aencode_query(text, **self._of_queries))
+        return _as_theirs(await self.client.aencode_query(single(text), **self._of_queries))
 
 
 def _as_theirs(vector: Any) -> SparseVector:

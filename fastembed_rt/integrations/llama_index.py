@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
 from ..models.reranker import Ranked
-from .opening import needs, open_model
+from .opening import check_fields, name_of, needs, open_model, single
 
 with needs("llama-index-core", "llama-index"):
     import llama_index.core.instrumentation as instrument
@@ -35,11 +36,8 @@ class _Written(BaseModel):
     )
 
     def __init__(self, **fields: Any) -> None:
-        unknown = fields.keys() - type(self).model_fields.keys() - {"class_name"}  # which `to_dict` adds
-        if unknown:  # LlamaIndex would drop them without a word
-            raise InvalidInputError(
-                f"{type(self).__name__} has no {', '.join(sorted(unknown))}; options of the model go into model_kwargs"
-            )
+        known = type(self).model_fields.keys() | {"class_name"}  # which `to_dict` adds
+        check_fields(type(self).__name__, fields.keys() - known)
         super().__init__(**fields)
 
     @field_serializer("model_kwargs")
@@ -62,7 +60,7 @@ class _Embedding(_Written):
     )
     _model: Any = PrivateAttr()
 
-    def __init__(self, model_name: str, **fields: Any) -> None:
+    def __init__(self, model_name: str | os.PathLike[str], **fields: Any) -> None:
         """Open the model.
 
         Args:
@@ -73,8 +71,9 @@ class _Embedding(_Written):
         Raises:
             ModelNotFoundError, ModelFormatError and others: as `from_checkpoint`.
         """
-        super().__init__(model_name=str(model_name), **fields)
-        self._model = open_model(self.kind, str(model_name), self.model_kwargs)
+        name = name_of(model_name)
+        super().__init__(model_name=name, **fields)
+        self._model = open_model(self.kind, name, self.model_kwargs)
 
     @staticmethod
     def _as_theirs(vector: Any) -> Any:
@@ -82,7 +81,7 @@ class _Embedding(_Written):
         raise NotImplementedError
 
     def _get_query_embedding(self, query: str) -> Any:
-        return self._as_theirs(self._model.encode_query(query, **self.encode_kwargs))
+        return self._as_theirs(self._model.encode_query(single(query), **self.encode_kwargs))
 
     def _get_text_embedding(self, text: str) -> Any:
         return self._get_text_embeddings([text])[0]
@@ -91,7 +90,7 @@ class _Embedding(_Written):
         return [self._as_theirs(vector) for vector in self._model.encode_document(texts, **self.encode_kwargs)]
 
     async def _aget_query_embedding(self, query: str) -> Any:
-        return self._as_theirs(await self._model.aencode_query(query, **self.encode_kwargs))
+        return self._as_theirs(await self._model.aencode_query(single(query), **self.encode_kwargs))
 
     async def _aget_text_embedding(self, text: str) -> Any:
         return (await self._aget_text_embeddings([text]))[0]
@@ -164,9 +163,9 @@ class FastEmbedRtRerank(_Written, BaseNodePostprocessor):
     )
     _model: Reranker = PrivateAttr()
 
-    def __init__(self, model: str, top_n: int = 2, **fields: Any) -> None:
+    def __init__(self, model: str | os.PathLike[str], top_n: int = 2, **fields: Any) -> None:
         """Open the model, a Reranker; as for FastEmbedRtEmbedding."""
-        super().__init__(model=str(model), top_n=top_n, **fields)
+        super().__init__(model=name_of(model), top_n=top_n, **fields)
         self._model = open_model(Reranker, self.model, self.model_kwargs)
 
     @classmethod

@@ -11,8 +11,10 @@ from typing import Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
+from ..text.tokenizer import check_iterable
 
 M = TypeVar("M", bound=LoadedModel)
+T = TypeVar("T")
 _models: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -43,6 +45,20 @@ def open_model(kind: type[M], model: str | os.PathLike[str] | M, options: Mappin
     return model
 
 
+def name_of(model: str | os.PathLike[str]) -> str:
+    """A model's name as a configuration holds it, from which it is opened again elsewhere.
+
+    Raises:
+        InvalidTypeError: something else, such as a model that is open.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        raise InvalidTypeError(
+            f"model is {type(model).__name__}, expected a name: a model directory, a checkpoint or a hub repository, "
+            "which is opened here and wherever the configuration is read again"
+        )
+    return os.fspath(model)
+
+
 def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
     """The model of a name and options, opened once in a process and closed with the last object that has it.
 
@@ -65,11 +81,32 @@ def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
     return cast(M, found)
 
 
-def several(texts: Iterable[str]) -> list[str]:
-    """Texts as a list; one text is refused, whose letters would be taken for texts."""
+def several(texts: Iterable[T]) -> list[T]:
+    """Texts as a list, of whatever holds them in an order; what each of them is, is for the model to check.
+
+    Raises:
+        InvalidTypeError: one text, whose letters would be taken for texts; what holds none.
+    """
     if isinstance(texts, str):
         raise InvalidTypeError("the texts are one str; pass a list of them")
-    return list(texts)
+    return list(check_iterable(texts))
+
+
+def single(text: str) -> str:
+    """One text, where a framework asks for the vector of one.
+
+    Raises:
+        InvalidTypeError: several, of which a model would give several vectors; what is no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidTypeError(f"the text is {type(text).__name__}, expected one str")
+    return text
+
+
+def check_fields(kind: str, unknown: Iterable[str]) -> None:
+    """Raise InvalidInputError for arguments that a class has no field for: its framework would drop them silently."""
+    if names := sorted(unknown):
+        raise InvalidInputError(f"{kind} has no {', '.join(names)}; options of the model go into model_kwargs")
 
 
 @contextmanager

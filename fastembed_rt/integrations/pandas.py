@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import EmbeddingModel
+from ..errors import InvalidTypeError
 from .columns import encoder, similarities
 from .opening import needs
 
@@ -41,8 +42,10 @@ def embed(
         **encode_kwargs: of `encode`: prompt_name, prompt, truncate_dim, normalize.
 
     Raises:
-        As `EmbeddingModel.from_checkpoint` and `encode`.
+        InvalidTypeError: something else than a Series.
+        Others as `EmbeddingModel.from_checkpoint` and `encode`.
     """
+    _check(texts)
     _, encode = encoder(model, role, model_kwargs, encode_kwargs)
     known = texts.notna().to_numpy()
     out = np.full(len(texts), None, dtype=object)
@@ -57,12 +60,18 @@ def similarity(vectors: pd.Series[Any], query: npt.ArrayLike, model: EmbeddingMo
 
     `model` says which similarity: its own; without it, the cosine.
     """
+    _check(vectors)
     score = similarities(query, model)
     known = vectors.notna().to_numpy()
     out = np.full(len(vectors), np.nan, np.float32)
     if known.any():
         out[known] = score(np.stack(vectors[known].to_list()))
     return pd.Series(out, index=vectors.index, name=vectors.name)
+
+
+def _check(column: object) -> None:
+    if not isinstance(column, pd.Series):
+        raise InvalidTypeError(f"the column is {type(column).__name__}; pass a Series, such as frame['text']")
 
 
 @pd.api.extensions.register_series_accessor("fastembed_rt")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import EmbeddingModel
+from ..errors import InvalidTypeError
 from .columns import encoder, similarities
 from .opening import needs
 
@@ -43,7 +44,8 @@ def embed(
         **encode_kwargs: of each call's `encode`: prompt_name, prompt, truncate_dim, normalize.
 
     Raises:
-        As `EmbeddingModel.from_checkpoint`, and when it runs as `encode`.
+        InvalidTypeError: something else than a name or an expression.
+        Others as `EmbeddingModel.from_checkpoint`, and when it runs as `encode`.
     """
     dim, encode = encoder(model, role, model_kwargs, encode_kwargs)
     kind = pl.Array(pl.Float32, dim)
@@ -56,8 +58,7 @@ def embed(
         out[known.to_numpy()] = encode(column.filter(known))
         return _only_where(known, pl.Series(out, dtype=kind))
 
-    column = pl.col(texts) if isinstance(texts, str) else texts
-    return column.map_batches(vectors, return_dtype=kind, is_elementwise=True)
+    return _column(texts).map_batches(vectors, return_dtype=kind, is_elementwise=True)
 
 
 def similarity(vectors: str | pl.Expr, query: npt.ArrayLike, model: EmbeddingModel | None = None) -> pl.Expr:
@@ -75,8 +76,17 @@ def similarity(vectors: str | pl.Expr, query: npt.ArrayLike, model: EmbeddingMod
             out[known.to_numpy()] = score(given.explode().to_numpy().reshape(len(given), -1))
         return _only_where(known, pl.Series(out))
 
-    column = pl.col(vectors) if isinstance(vectors, str) else vectors
-    return column.map_batches(scores, return_dtype=pl.Float32, is_elementwise=True)
+    return _column(vectors).map_batches(scores, return_dtype=pl.Float32, is_elementwise=True)
+
+
+def _column(wanted: str | pl.Expr) -> pl.Expr:
+    if isinstance(wanted, str):
+        return pl.col(wanted)
+    if not isinstance(wanted, pl.Expr):
+        raise InvalidTypeError(
+            f"the column is {type(wanted).__name__}; pass its name or an expression (encode takes a Series)"
+        )
+    return wanted
 
 
 def _only_where(known: pl.Series, values: pl.Series) -> pl.Series:

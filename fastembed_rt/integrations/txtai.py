@@ -14,7 +14,7 @@ import numpy as np
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
 from ..vectors.dense import Vectors
-from .opening import needs, open_model
+from .opening import needs, open_model, several
 
 with needs("txtai", "txtai"):
     from txtai.vectors import Vectors as TheirVectors
@@ -123,7 +123,7 @@ class FastEmbedRtSimilarity:
         `multilabel` as in txtai: True gives scores from 0 to 1 (a sigmoid), None the model's logits, False shares of
         the texts that sum to 1.
         """
-        queries = [query] if isinstance(query, str) else query
+        queries, texts = [query] if isinstance(query, str) else several(query), several(texts)
         activation = "sigmoid" if multilabel else "identity"
         rows = []
         for each in queries:

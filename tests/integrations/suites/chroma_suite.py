@@ -92,6 +92,13 @@ def test_documents_and_queries_have_their_prompts(case: Case) -> None:
     same(shorter(case.texts), case.model.encode(case.texts, prompt="", truncate_dim=7))
 
 
+def test_a_path_is_stored_as_a_name_and_an_open_model_is_not(case: Case) -> None:
+    for kind in (FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction):
+        assert kind(Path(case.dense)).get_config()["model"] == case.dense
+        with pytest.raises(TypeError, match="model is EmbeddingModel, expected a name"):
+            kind(case.model)  # type: ignore[arg-type]
+
+
 def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
     function, sparse = FastEmbedRtEmbeddingFunction(case.dense), FastEmbedRtSparseEmbeddingFunction(case.sparse)
     collection = chromadb.EphemeralClient().create_collection("odd", embedding_function=function)
@@ -101,6 +108,10 @@ def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
                 one(["a", wrong])  # type: ignore[list-item]
         with pytest.raises(ValueError, match="Expected document to be a str"):
             collection.add(ids=["0", "1"], documents=["a", wrong])  # type: ignore[list-item]
+    for wrong in (None, float("nan"), {"a"}, {"a": 1}):
+        for one in (function, function.embed_query, sparse, sparse.embed_query):
+            with pytest.raises(TypeError, match="inputs are"):
+                one(wrong)  # type: ignore[arg-type]
     assert collection.count() == 0
     same(function(["", LONG]), case.model.encode_document(["", LONG]))
     same(function.embed_query(["", LONG]), case.model.encode_query(["", LONG]))

@@ -59,6 +59,11 @@ def test_texts_that_are_none_empty_or_very_long(case: Case, caching: bool) -> No
             embedder(["a", wrong])  # type: ignore[list-item]
         with pytest.raises(ValueError, match="strings"):
             FastEmbedRtRetriever(["a", wrong], case.model)  # type: ignore[list-item]
+    for wrong in (None, float("nan"), 3, {"a"}, {"a": 1}):
+        with pytest.raises(TypeError, match="inputs are"):
+            embedder(wrong)  # type: ignore[arg-type]
+    same(embedder(text for text in case.texts), case.documents)  # type: ignore[arg-type]
+    assert embedder([], truncate_dim=8).shape == (0, 8)
     for text in ("", "a dog " * 200_000):
         same(embedder(text), case.model.encode_document(text))
         same(embedder([text]), [case.model.encode_document(text)])
@@ -102,6 +107,12 @@ def test_the_cache_tells_models_apart(case: Case, calls: list[int]) -> None:
         same(second(case.texts), shorter)
         close(first(case.texts, truncate_dim=8), wanted[:, :8] / np.linalg.norm(wanted[:, :8], axis=1, keepdims=True))
     assert calls == [8, 8, 8]
+    calls.clear()
+    for embedder, vectors in ((first, wanted), (second, shorter)):
+        for _ in range(2):  # a call without the cache, of an embedder that has one
+            same(embedder(case.texts, caching=False), vectors)
+        same(FastEmbedRtEmbedder(embedder.client)(case.texts, caching=True), vectors)
+    assert calls == [8, 8, 8, 8]
     same(FastEmbedRtEmbedder(case.model, role="query", caching=True)(case.query), case.queried)
     same(FastEmbedRtEmbedder(case.model, role="document", caching=True)(case.texts), case.documents)
 

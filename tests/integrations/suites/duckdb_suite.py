@@ -87,6 +87,9 @@ def test_names_and_options(case: Case, connection: Any) -> None:
         vectors(connection.sql("SELECT short(text) FROM texts ORDER BY number")),
         case.model.encode_document(case.texts, truncate_dim=6),
     )
+    for option in ("precision", "promt"):
+        with pytest.raises(ValueError, match=f"{option} is not for columns"):
+            register(connection, case.dense, name="wrong", **{option: "int8"})
     with pytest.raises(duckdb.Error, match="short"):
         register(connection, case.dense, name="short")
 

@@ -163,6 +163,10 @@ def test_arguments_are_kept_by_name(case: Case) -> None:
         "model_kwargs": {},
     }
     assert FastEmbedRtRanker(**ranked).to_dict()["init_parameters"] == ranked
+    for kind in (FastEmbedRtDocumentEmbedder, FastEmbedRtRanker):
+        assert kind(Path(case.dense)).to_dict()["init_parameters"]["model"] == case.dense  # YAML has no paths
+        with pytest.raises(TypeError, match="model is EmbeddingModel, expected a name"):
+            kind(case.model)  # type: ignore[arg-type]
 
 
 def test_texts_are_made_as_haystack_makes_them(case: Case) -> None:
@@ -190,9 +194,11 @@ def test_texts_are_made_as_haystack_makes_them(case: Case) -> None:
 def test_what_is_no_text_is_refused(case: Case) -> None:
     with pytest.raises(TypeError, match="FastEmbedRtTextEmbedder expects a str"):
         FastEmbedRtTextEmbedder(model=case.dense).run([Document(content="a")])  # type: ignore[arg-type]
-    for wrong in ("a", ["a"]):
+    for wrong in (None, "a", ["a"]):
         with pytest.raises(TypeError, match="FastEmbedRtDocumentEmbedder expects a list of Document"):
             FastEmbedRtDocumentEmbedder(model=case.dense).run(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="FastEmbedRtRanker expects a list of Document"):
+            FastEmbedRtRanker(model=case.reranker).run(case.query, wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="FastEmbedRtRanker expects a str as its query, not NoneType"):
         FastEmbedRtRanker(model=case.reranker).run(None, documents(case))  # type: ignore[arg-type]
     for top_k in (0, -1):

@@ -82,6 +82,24 @@ def test_columns_of_all_kinds(case: Case, kind: str) -> None:
     same(function.compute_query_embeddings_with_retry(case.query), [case.queried])
 
 
+def test_options_that_the_framework_would_drop_are_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="has no precision; options of the model go into model_kwargs"):
+        get_registry().get("fastembed-rt").create(name=case.dense, precision="int8")
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), 3, b"a dog", {"a dog"}, {"text": "a dog"}])
+def test_what_is_no_text_is_named(case: Case, wrong: Any) -> None:
+    function = FastEmbedRtEmbeddings.create(name=case.dense)
+    for call in (function.compute_query_embeddings, function.compute_source_embeddings, function.generate_embeddings):
+        with pytest.raises(TypeError, match=r"inputs are .*(pass|decode)"):
+            call(wrong)
+
+
+def test_texts_come_from_a_generator_too(case: Case) -> None:
+    function = FastEmbedRtEmbeddings.create(name=case.dense)
+    same(function.compute_source_embeddings(text for text in case.texts), case.documents)
+
+
 def test_a_row_without_a_text_has_no_vector(case: Case) -> None:
     function = FastEmbedRtEmbeddings.create(name=case.dense)
     first, second, third = function.compute_source_embeddings(pa.array([case.texts[0], None, case.texts[1]]))

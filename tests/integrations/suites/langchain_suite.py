@@ -123,6 +123,27 @@ def test_wrong_arguments_are_named(case: Case) -> None:
             made.embed_documents("abc")  # not three texts
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan"), ["a", "b"], b"a"])
+async def test_a_question_is_one_text(case: Case, wrong: Any) -> None:
+    for made in (ours.FastEmbedRtEmbeddings(model=case.dense), sparse.FastEmbedRtSparseEmbeddings(case.sparse)):
+        with pytest.raises(InvalidTypeError, match="expected one str"):  # not a list of vectors for a list
+            made.embed_query(wrong)
+        with pytest.raises(InvalidTypeError, match="expected one str"):
+            await made.aembed_query(wrong)
+
+
+def test_odd_texts(case: Case, embeddings: Any) -> None:
+    for wrong in (None, float("nan"), {"a"}, {"a": 1}, b"a"):
+        with pytest.raises(InvalidTypeError, match="inputs are"):
+            embeddings.embed_documents(wrong)
+        with pytest.raises(InvalidTypeError, match=r"text 1 is|inputs are"):
+            embeddings.embed_documents(["a", wrong])
+    texts = ["", "a dog " * 200_000]
+    same(embeddings.embed_documents(texts), case.model.encode_document(texts))
+    same(embeddings.embed_documents(text for text in texts), case.model.encode_document(texts))
+    same(embeddings.embed_query(texts[1]), case.model.encode_query(texts[1]))
+
+
 def test_pickles_and_copies_share_the_engine(case: Case, embeddings: Any, ranker: Any) -> None:
     for again in (pickle.loads(pickle.dumps(embeddings)), copy.deepcopy(embeddings), embeddings.model_copy(deep=True)):
         same(again.embed_query(case.query), case.queried)
@@ -154,6 +175,10 @@ async def test_documents_are_compressed_to_the_best(case: Case, ranker: Any) -> 
     rows = ranker.rerank(case.texts, case.query, top_n=2)
     assert rows == await ranker.arerank(given, case.query, top_n=2)
     assert [row["index"] for row in rows] == case.order[:2]
+    with pytest.raises(InvalidTypeError, match="one str; pass a list"):
+        ranker.rerank("abc", case.query)  # not three documents
+    with pytest.raises(InvalidTypeError, match="text 1 is NoneType"):
+        ranker.rerank(["a", None], case.query)
     with pytest.raises(ValueError, match="top_n"):
         ours.FastEmbedRtRerank(model=ranker.client, top_n=0)
 

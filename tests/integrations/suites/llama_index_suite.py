@@ -253,6 +253,23 @@ async def test_sparse_vectors_have_their_prompts(case: Case) -> None:
     assert await sparse.aget_query_embedding(case.query) == case.query_weights.as_dict()
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan"), ["a", "b"]])
+async def test_a_question_is_one_text(case: Case, embedding: FastEmbedRtEmbedding, wrong: Any) -> None:
+    for made in (embedding, FastEmbedRtSparseEmbedding(case.sparse)):
+        with pytest.raises(TypeError, match="expected one str"):  # not a list of vectors for a list
+            made.get_query_embedding(wrong)
+        with pytest.raises(TypeError, match="expected one str"):
+            await made.aget_query_embedding(wrong)
+        with pytest.raises(TypeError, match="text 1 is"):
+            made.get_text_embedding_batch(["a", wrong])
+
+
+def test_empty_and_very_long_texts(case: Case, embedding: FastEmbedRtEmbedding) -> None:
+    texts = ["", "a dog " * 200_000]
+    same(embedding.get_text_embedding_batch(texts), case.model.encode_document(texts))
+    same(embedding.get_query_embedding(texts[1]), case.model.encode_query(texts[1]))
+
+
 def test_wrong_arguments_are_named(case: Case) -> None:
     with pytest.raises(ModelNotFoundError):
         FastEmbedRtEmbedding("/nowhere")
@@ -263,6 +280,10 @@ def test_wrong_arguments_are_named(case: Case) -> None:
     for made in (FastEmbedRtEmbedding, FastEmbedRtSparseEmbedding, FastEmbedRtRerank):
         with pytest.raises(InvalidInputError, match="has no precision; options of the model go into model_kwargs"):
             made(case.dense, precision="int8")
+    for made in (FastEmbedRtEmbedding, FastEmbedRtRerank):
+        with pytest.raises(TypeError, match="model is EmbeddingModel, expected a name"):
+            made(case.model)  # type: ignore[arg-type]
+    assert FastEmbedRtEmbedding(Path(case.dense)).model_name == case.dense
     with pytest.raises(TypeError, match="treads"):
         FastEmbedRtEmbedding(case.dense, model_kwargs={"treads": 1})
 

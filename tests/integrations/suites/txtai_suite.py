@@ -53,6 +53,22 @@ def test_an_index_finds_what_the_model_does(case: Case) -> None:
     agree(index.search(case.query, 3), best(case.documents @ case.queried))
 
 
+def test_texts_that_are_none_empty_or_very_long(case: Case) -> None:
+    index = Embeddings(path=case.dense, method=DENSE)
+    texts = ["", "a dog " * 200_000]
+    same(index.batchtransform(texts, "data"), case.model.encode_document(texts))
+    for wrong in (None, float("nan"), 3):
+        with pytest.raises(TypeError):
+            index.batchtransform(["a", wrong], "data")
+        with pytest.raises(TypeError, match="inputs are"):
+            FastEmbedRtSimilarity(case.reranker)(wrong, case.texts)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="one str; pass a list"):
+        FastEmbedRtSimilarity(case.reranker)(case.query, "abc")  # type: ignore[arg-type]
+    made = Embeddings(path=case.dense, method=DENSE)
+    made.index([(0, texts[0], None), (1, texts[1], None)])
+    assert {place for place, _ in made.search(texts[1], 2)} == {0, 1}
+
+
 def test_many_texts_are_few_calls(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
     encode = EmbeddingModel.encode

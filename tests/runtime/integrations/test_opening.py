@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from fastembed_rt import EmbeddingModel, Reranker, cli
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
-from fastembed_rt.integrations.opening import open_model
+from fastembed_rt.integrations.opening import check_fields, name_of, open_model, several, single
 
 # Module: what it imports, and the extra that brings it.
 MODULES = {
+    "chroma": ("chromadb", "chroma"),
     "dspy": ("dspy", "dspy"),
+    "duckdb": ("duckdb", "duckdb"),
+    "lancedb": ("lancedb", "lancedb"),
     "langchain": ("langchain_core", "langchain"),
     "langchain_qdrant": ("langchain_qdrant", "langchain-qdrant"),
     "llama_index": ("llama_index", "llama-index"),
@@ -24,6 +28,7 @@ MODULES = {
     "mteb": ("mteb", "mteb"),
     "pandas": ("pandas", "pandas"),
     "polars": ("polars", "polars"),
+    "qdrant": ("qdrant_client", "qdrant"),
     "scikit_learn": ("sklearn", "scikit-learn"),
     "spacy": ("spacy", "spacy"),
     "txtai": ("txtai", "txtai"),
@@ -62,6 +67,33 @@ def test_models_by_name_and_open(model_dir: Path, model: EmbeddingModel) -> None
         open_model(EmbeddingModel, cast(Any, None))
     with pytest.raises(TypeError, match="treads"):
         open_model(EmbeddingModel, model_dir, {"treads": 1})
+
+
+def test_one_text_and_several_are_not_taken_for_each_other() -> None:
+    assert several(text for text in ("a", "b")) == ["a", "b"]
+    assert several(cast(Any, np.array(["a", "b"]))) == ["a", "b"]
+    with pytest.raises(InvalidTypeError, match="one str; pass a list of them"):
+        several("ab")
+    for wrong in (None, float("nan"), 3, b"a", {"a"}, {"a": 1}):
+        with pytest.raises(InvalidTypeError, match=r"inputs are .*; (pass|decode)"):
+            several(cast(Any, wrong))
+        with pytest.raises(InvalidTypeError, match="expected one str"):
+            single(cast(Any, wrong))
+    assert single("a") == "a"
+
+
+def test_what_is_stored_of_a_model_is_its_name(model: EmbeddingModel) -> None:
+    assert name_of(Path("a") / "b") == str(Path("a", "b"))
+    assert name_of("org/name") == "org/name"
+    for wrong in (model, None, 3):
+        with pytest.raises(InvalidTypeError, match="expected a name"):
+            name_of(cast(Any, wrong))
+
+
+def test_arguments_that_a_framework_would_drop_are_refused() -> None:
+    check_fields("Class", ())
+    with pytest.raises(InvalidInputError, match="Class has no precision, threads; options of the model go into model"):
+        check_fields("Class", {"threads": 1, "precision": "int8"})
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mcp") is not None, reason="the SDK is installed")

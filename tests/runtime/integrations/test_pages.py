@@ -12,7 +12,9 @@ import pytest
 
 from fastembed_rt import EmbeddingModel
 
-PAGES = Path(__file__).parents[3] / "docs" / "integrations"
+ROOT = Path(__file__).parents[3]
+PAGES = ROOT / "docs" / "integrations"
+PARTS = ("Prompts", "Asynchronous", "Persistence", "Batch sizes", "Tested")
 
 
 def run_page(name: str, place: Path) -> dict[str, Any]:
@@ -22,6 +24,29 @@ def run_page(name: str, place: Path) -> dict[str, Any]:
         for block in blocks:
             exec(compile(block, name, "exec", dont_inherit=True), names)
     return names
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_has_all_that_a_reader_looks_for(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^```sh\npip install '", text, re.MULTILINE)
+    assert re.search(r"^```(python|py)\n", text, re.MULTILINE)
+    assert [part for part in PARTS if f"**{part}" not in text] == []
+
+
+@pytest.mark.parametrize("page", [*sorted(PAGES.glob("*.md")), ROOT / "docs" / "mcp.md"], ids=lambda page: page.stem)
+def test_a_page_names_the_versions_that_its_suite_runs_with(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = re.findall(r"^\$\(INTEGRATIONS\)/\.\w+: Makefile\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    pinned = dict(re.findall(r"([a-z-]+)==([\d.]+)", "".join(recipes)))
+    assert len(recipes) == 2 and len(pinned) > 10
+    (tested,) = re.findall(
+        r"^\*\*Tested\*\*(.*?)(?:\n\n|\Z)", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    found = re.findall(r"\b([a-z][a-z-]+) (\d+(?:\.\d+)+)", tested)
+    named = dict(reversed(found))  # of a name the first: what follows is about others
+    assert named
+    assert {name: version for name, version in named.items() if pinned.get(name, version) != version} == {}
 
 
 @pytest.fixture

@@ -94,3 +94,17 @@ def test_options_and_names_of_models(model_dir: Path, model: EmbeddingModel) -> 
         of_polars.similarity("text", [[1.0, 2.0]])
     with pytest.raises(InvalidTypeError, match="int"):
         of_pandas.embed(pd.Series([1, 2]), model)
+
+
+def test_what_is_no_column_is_named(model: EmbeddingModel) -> None:
+    query = np.ones(model.dim, np.float32)
+    wrong: tuple[Any, ...] = (None, ["a"], pd.DataFrame({"text": ["a"]}), pl.Series(["a"]))
+    for column in wrong:
+        with pytest.raises(InvalidTypeError, match="pass a Series, such as"):
+            of_pandas.embed(column, model)
+        with pytest.raises(InvalidTypeError, match="pass a Series, such as"):
+            of_pandas.similarity(column, query)
+        with pytest.raises(InvalidTypeError, match="pass its name or an expression"):
+            of_polars.embed(column, model)
+        with pytest.raises(InvalidTypeError, match="pass its name or an expression"):
+            of_polars.similarity(column, query)

@@ -49,6 +49,13 @@ class ModelComponent:
         return {}
 
 
+def check_documents(documents: Any, asked: str) -> list[Document]:
+    """The documents; raises TypeError, naming the component, for something that is no list of Document."""
+    if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
+        raise TypeError(f"{asked} expects a list of Document")
+    return documents
+
+
 def text_of(document: Document, meta_fields: Sequence[str], separator: str) -> str:
     """The fields of `meta` that are there, and the content behind them."""
     fields = (document.meta.get(name) for name in meta_fields)

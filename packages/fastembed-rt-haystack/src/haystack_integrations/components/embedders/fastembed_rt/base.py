@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from haystack import Document
-from haystack_integrations.common.fastembed_rt import ModelComponent, text_of
+from haystack_integrations.common.fastembed_rt import ModelComponent, check_documents, name_of, text_of
 
 
 class Embedder(ModelComponent):
@@ -13,7 +13,7 @@ class Embedder(ModelComponent):
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         prefix: str = "",
         suffix: str = "",
         model_kwargs: dict[str, Any] | None = None,
@@ -31,7 +31,7 @@ class Embedder(ModelComponent):
                 truncate_dim, of words max_active_dims.
             progress_bar: on stderr.
         """
-        self.model = model
+        self.model = name_of(model)
         self.prefix = prefix
         self.suffix = suffix
         self.model_kwargs = model_kwargs or {}
@@ -51,7 +51,7 @@ class OfDocuments(Embedder):
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         prefix: str = "",
         suffix: str = "",
         meta_fields_to_embed: list[str] | None = None,
@@ -77,6 +77,5 @@ class OfDocuments(Embedder):
         self.embedding_separator = embedding_separator
 
     def _texts(self, documents: Any) -> list[str]:
-        if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
-            raise TypeError(f"{type(self).__name__} expects a list of Document; a str has a text embedder")
-        return [self._text(text_of(one, self.meta_fields_to_embed, self.embedding_separator)) for one in documents]
+        known = check_documents(documents, type(self).__name__)
+        return [self._text(text_of(one, self.meta_fields_to_embed, self.embedding_separator)) for one in known]

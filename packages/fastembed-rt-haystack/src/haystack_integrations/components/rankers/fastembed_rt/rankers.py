@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 from haystack import Document, component
-from haystack_integrations.common.fastembed_rt import ModelComponent, text_of
+from haystack_integrations.common.fastembed_rt import ModelComponent, check_documents, name_of, text_of
 
 from fastembed_rt import LateInteractionModel, Reranker
 
@@ -15,7 +16,7 @@ from fastembed_rt import LateInteractionModel, Reranker
 class _Ranker(ModelComponent):
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         top_k: int = 10,
         query_prefix: str = "",
         document_prefix: str = "",
@@ -41,7 +42,7 @@ class _Ranker(ModelComponent):
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected 1 or more")
-        self.model = model
+        self.model = name_of(model)
         self.top_k = top_k
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
@@ -64,9 +65,10 @@ class _Ranker(ModelComponent):
 
         Raises:
             ValueError: top_k below 1.
+            TypeError: a query that is no str; something that is no list of Document.
         """
         most = self._most(top_k)
-        once = _once(documents)
+        once = _once(check_documents(documents, type(self).__name__))
         if not once:
             return {"documents": []}
         self.warm_up()
@@ -78,7 +80,7 @@ class _Ranker(ModelComponent):
     ) -> dict[str, Any]:
         """`run` for asyncio: the event loop stays free, calls that wait together are run together."""
         most = self._most(top_k)
-        once = _once(documents)
+        once = _once(check_documents(documents, type(self).__name__))
         if not once:
             return {"documents": []}
         await self.warm_up_async()
