@@ -200,6 +200,8 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
         "--measure",
         "--quick",
         "--contenders",
+        "--parts",
+        "--minutes",
     }  # of other programs
     for page, text in CONTENTS.items():
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -231,7 +233,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],
         *["export", "rerank", "embed", "embed"],
-        *["embed"] * 6,  # long jobs
+        *["embed"] * 8,  # long jobs
     ]
     with np.load("passages.npz") as arrays:
         assert len(arrays["lengths"]) == 3

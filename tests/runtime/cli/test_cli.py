@@ -386,7 +386,6 @@ def test_options_reach_the_model(models: list[StandInModel], monkeypatch: pytest
         (["--id-column", "id"], "txt has no ids"),
         (["--column", "body"], "--column is for jsonl, csv and parquet"),
         (["missing.txt"], "missing.txt does not exist"),
-        (["."], "is a directory"),
         ([__file__], "does not tell its format"),
         (["-o", "out.dat"], "does not tell its format"),
         (["-o", "no/such/out.npy"], "does not exist; create it"),

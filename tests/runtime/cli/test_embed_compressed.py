@@ -85,15 +85,13 @@ def test_a_damaged_input_is_named(ending: str, content: bytes | None, capsys: py
         ("in.txt -o x.parquet.xz", "x.parquet.xz: parquet is not compressed with .xz; name it x.parquet"),
         ("in.txt -o x.gz", "the name x.gz does not tell its format"),
         ("in.txt -o x.jsonl.gz --append", "x.jsonl.gz is compressed and cannot grow"),
-        ("in.txt.zst -o x.npy", "in.txt.zst would be compressed with .zst"),
         ("in.parquet.gz -o x.npy", "in.parquet.gz: parquet is not compressed with .gz"),
     ],
 )
 def test_what_is_not_compressed_so_is_refused_before_anything_is_done(
     words: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("in.txt.zst", "in.parquet.gz"):
-        Path(name).write_bytes(b"")
+    Path("in.parquet.gz").write_bytes(b"")
     assert run(*words.split()) == 2
     assert said in capsys.readouterr().err
     assert not list(Path().glob("x.*"))

@@ -37,7 +37,7 @@ def answer(call: Any, *arguments: Any, **options: Any) -> str:
         ({"device": "cuda"}, "device: load the model with provider='cpu' or 'cuda'"),
         ({"output_value": "token_embeddings"}, "output_value: output='tokens' for 'token_embeddings'"),
         ({"promt_name": "query"}, r"promt_name: did you mean prompt_name=\?"),
-        ({"zzz": 1}, "zzz: it takes calibration_embeddings, normalize, on_null, output, precision, prompt"),
+        ({"zzz": 1}, "zzz: it takes calibration_embeddings, normalize, on_null, out, output, precision, prompt"),
         ({"batch_size": 32, "device": "cpu"}, "has no batch_size, device. batch_size: .*; device: load"),
     ],
 )
