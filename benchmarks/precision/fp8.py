@@ -32,7 +32,7 @@ from ..data.workloads import data_folder
 from ..errors import BenchmarkError, printed
 from ..report.table import table
 from . import int8
-from .real_weights import task_of, there
+from .real_weights import add_arguments, task_of, there
 
 GRAPH = "simulated.onnx"
 FP32, FP8 = "fp32", "fp8"
@@ -41,15 +41,10 @@ FP32, FP8 = "fp32", "fp8"
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="*", help="directories or hub ids")
-    parser.add_argument("--data", help="folder with texts/, unicode/, stsb/ and retrieval/")
-    parser.add_argument("--texts", type=int, default=1508, help="real texts for the cosines")
-    parser.add_argument("--languages", default="en", help="of STS-B, separated by commas")
-    parser.add_argument("--task", help="of the checkpoints: embedding, sparse; auto: as they say")
+    add_arguments(parser, texts=1508)
     parser.add_argument(
         "--parts", action="store_true", help="what each part of the recipe brings, instead of the tasks"
     )
-    parser.add_argument("--record", type=Path, help="JSON file that gets the figures")
     return printed(measured, parser.parse_args(words))
 
 

@@ -42,12 +42,7 @@ COSINES = ("mean", "p1", "min", "degenerate_mean", "degenerate_min")
 def main(words: Sequence[str] | None = None) -> int:
     """Print the tables; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="*", help="directories or hub ids")
-    parser.add_argument("--data", help="folder with texts/, unicode/, stsb/ and retrieval/")
-    parser.add_argument("--texts", type=int, default=4670, help="real texts for the cosines")
-    parser.add_argument("--languages", default="en", help="of STS-B, separated by commas")
-    parser.add_argument("--task", help="of the checkpoints: embedding, sparse; auto: as they say")
-    parser.add_argument("--record", type=Path, help="JSON file that gets the figures")
+    add_arguments(parser, texts=4670)
     parser.add_argument(
         "--keep-dynamic",
         action="store_true",
@@ -55,6 +50,16 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare the export with torch")
     return printed(measured, parser.parse_args(words))
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, texts: int) -> None:
+    """What benchmarks of real checkpoints take."""
+    parser.add_argument("checkpoints", nargs="*", help="directories or hub ids")
+    parser.add_argument("--data", help="folder with texts/, unicode/, stsb/ and retrieval/")
+    parser.add_argument("--texts", type=int, default=texts, help="real texts for the cosines")
+    parser.add_argument("--languages", default="en", help="of STS-B, separated by commas")
+    parser.add_argument("--task", help="of the checkpoints: embedding, sparse; auto: as they say")
+    parser.add_argument("--record", type=Path, help="JSON file that gets the figures")
 
 
 def measured(args: argparse.Namespace) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bulk.inputs import FORMATS
 from ..errors import InvalidInputError
-from ..manifest import ROLES, Manifest
+from ..manifest import ROLES
 from ..vectors.quantized import FLOAT32, KINDS
 from . import bulk, one_file, readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
@@ -134,36 +134,21 @@ def run(args: argparse.Namespace) -> int:
         return bulk.run(args)
     if one_file.asked(args):
         return one_file.run(args)
-    from . import provenance, requests  # only here, as in _summary: other commands start without them
+    from .output import Output  # only here, as in _summary: other commands start without it
 
     sources = readers.sources(args)
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
-    stored = requests.stored_as(args)
-    before = provenance.check_append(args.output, output_format) if args.append else None
-    writers.check_target(args.output, force=args.force or args.append)
-    provenance.check_beside(args.output, output_format, force=args.force)
-
-    def options(described: Manifest) -> dict[str, Any]:
-        made = requests.options(args, described)
-        writers.check_layout(output_format, requests.layout_of(args, described))
-        return made
-
+    output = Output(args, output_format)
     columns = Columns(text=args.column or "text", id=args.id_column)
-    with open_model(args, options) as model:
+    with open_model(args, output.options) as model:
         start = time.perf_counter()
-        asked = requests.request(model, args, stored)
+        asked = output.asked(model)
         rows = _Rows(asked, readers.read(sources, columns), quiet=args.quiet)
-        if before is not None:
-            provenance.check_same(args.output, before, asked.fingerprint)
-            provenance.check_end(args.output, output_format, asked.layout)
-        with writers.open_target(args.output, output_format, force=args.force, append=args.append) as stream:
+        with output.opened(asked.fingerprint) as stream:
             with_ids = args.id_column is not None
             write = writers.WRITERS[output_format]
             write(stream, iter(rows), asked.layout, with_ids, fingerprint=asked.fingerprint)
-            if before is None:
-                provenance.forget(args.output, output_format)
-        provenance.remember(args.output, output_format, asked.fingerprint)
         if not args.quiet:
             print(_summary(model, asked, rows, time.perf_counter() - start, args.output), file=sys.stderr)
     return 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,11 +18,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InvalidInputError
-from ..manifest import Manifest
-from . import bulk, compressed, provenance, readers, writers
+from . import bulk, compressed, readers, writers
 from .opening import open_model
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ OF_PARTS = {
 }
 ROWS, ROWS_OF_SEVERAL = 4096, 256  # that are encoded together: with one vector, and with a vector a token
 REJECTS = ".rejects.jsonl"  # behind the output's name
+HELD = 1 << 20  # bytes of rejects in memory; more are in a temporary file
 
 
 def asked(args: argparse.Namespace) -> bool:
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from ..bulk import inputs
     from ..bulk import run as jobs
     from ..bulk.extras import arrow
-    from . import requests
+    from .output import Output
 
     arrow()  # told before a model loads
     bulk.check_texts(args)
@@ -102,27 +104,12 @@ def run(args: argparse.Namespace) -> int:
     carried = () if arrays else bulk.chosen(args, ())
     wanted = bulk.options(args, carried, output_format)
     prepared = jobs.prepare(inputs.find(args.inputs, args.input_format), wanted)
-    stored = requests.stored_as(args)
-    before = provenance.check_append(args.output, output_format) if args.append else None
-    writers.check_target(args.output, force=args.force or args.append)
-    provenance.check_beside(args.output, output_format, force=args.force)
-
-    def of_model(described: Manifest) -> dict[str, Any]:
-        made = requests.options(args, described)
-        writers.check_layout(output_format, requests.layout_of(args, described))
-        return made
-
-    with open_model(args, of_model) as model:
+    output = Output(args, output_format)
+    with open_model(args, output.options) as model:
         start = time.perf_counter()
-        request = requests.request(model, args, stored)
-        if before is not None:
-            provenance.check_same(args.output, before, request.fingerprint)
-            provenance.check_end(args.output, output_format, request.layout)
+        request = output.asked(model)
         rows = _Rows(args, prepared, model, request)
-        with (
-            rows.telling(),
-            writers.open_target(args.output, output_format, force=args.force, append=args.append) as stream,
-        ):
+        with rows.rejects, rows.telling(), output.opened(request.fingerprint) as stream:
             if arrays:
                 vectors = (vector for made in rows for vector in made.all_vectors(rows.encoding))
                 request.layout.write_arrays(stream, vectors, request.fingerprint)
@@ -130,9 +117,6 @@ def run(args: argparse.Namespace) -> int:
                 write = _write_parquet if output_format == "parquet" else _write_jsonl
                 write(stream, rows)
             _write_rejects(rows.rejects, args)
-            if before is None:
-                provenance.forget(args.output, output_format)
-        provenance.remember(args.output, output_format, request.fingerprint)
         if not args.quiet:
             print(rows.summary(time.perf_counter() - start), file=sys.stderr)
     return 0
@@ -146,7 +130,7 @@ class _Rows:
         from ..bulk.progress import Watch
 
         self.kept = 0
-        self.rejects: list[dict[str, Any]] = []
+        self.rejects: IO[bytes] = tempfile.SpooledTemporaryFile(HELD)  # noqa: SIM115  lines; who runs this closes it
         self._args, self._prepared, self._model, self._request = args, prepared, model, request
         self._watch = Watch(live=lambda: (model.stats.texts, model.stats.tokens))
         self._watch.total_bytes = sum(piece.stop - piece.start for piece in prepared.pieces)
@@ -176,14 +160,14 @@ class _Rows:
         )
 
     def __iter__(self) -> Iterator[Outcome]:
-        from ..bulk import outcome
+        from ..bulk import job, outcome
 
         args = self._args
         for part in self._parts():
             self._watch.rows_read = part.stop
             found = outcome.room(self.encoding, len(part.texts))
             made = outcome.outcome(part, self.encoding, found, on_error=args.on_error, on_null=args.on_null)
-            self.rejects += made.rejects
+            self.rejects.write(job.reject_lines(made.rejects))
             self.kept += len(made.kept)
             yield made if args.columns is not None else self._with_text(made, part)
             self._watch.step(len(part.texts))
@@ -278,18 +262,18 @@ def _plain(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _write_rejects(rejects: list[dict[str, Any]], args: argparse.Namespace) -> None:
+def _write_rejects(rejects: IO[bytes], args: argparse.Namespace) -> None:
     """Beside the output; on standard error where that is standard output."""
-    from ..bulk import job
-
-    lines = job.reject_lines(rejects)
+    found = rejects.tell()
+    rejects.seek(0)
     if args.output == writers.STDOUT:
         if sys.stderr is not None:
-            sys.stderr.write(lines.decode("utf-8", "backslashreplace"))
+            for line in rejects:
+                sys.stderr.write(line.decode("utf-8", "backslashreplace"))
         return
     beside = args.output + REJECTS
-    if rejects:
+    if found:
         with writers.open_target(beside, "jsonl", force=True, append=args.append) as stream:
-            stream.write(lines)
+            shutil.copyfileobj(rejects, stream)
     elif not args.append:
         Path(beside).unlink(missing_ok=True)  # of the output that this one replaces

@@ -27,9 +27,20 @@ Config = dict[str, Any]
 class _Configured:
     """A model's name and options as a collection stores them."""
 
-    model: str
-    model_kwargs: Config
-    encode_kwargs: Config
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        model_kwargs: Config | None = None,
+        encode_kwargs: Config | None = None,
+    ) -> None:
+        """Name a model; it opens with the first texts, once in a process for all functions with these options.
+
+        Args:
+            model: a model directory, a checkpoint or a hub repository; the collection stores it.
+            model_kwargs: options of the model's `from_checkpoint`, such as precision, threads, prompts.
+            encode_kwargs: options of each call's `encode`, such as prompt_name, prompt, normalize, truncate_dim.
+        """
+        self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     def get_config(self) -> Config:
         """What `build_from_config` makes the same function of, in another process too."""
@@ -49,21 +60,6 @@ class _Configured:
 @register_embedding_function
 class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  # type: ignore[misc]  # which is not followed
     """Dense vectors for collections: documents with the model's document prompt, queries with its query prompt."""
-
-    def __init__(
-        self,
-        model: str | os.PathLike[str],
-        model_kwargs: Config | None = None,
-        encode_kwargs: Config | None = None,
-    ) -> None:
-        """Name a model; it opens with the first texts, once in a process for all functions with these options.
-
-        Args:
-            model: a model directory, a checkpoint or a hub repository; the collection stores it.
-            model_kwargs: options of `EmbeddingModel.from_checkpoint`, such as precision, threads, prompts.
-            encode_kwargs: options of each call's `encode`, such as prompt_name, prompt, normalize, truncate_dim.
-        """
-        self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     @property
     def client(self) -> EmbeddingModel:
@@ -105,15 +101,6 @@ class FastEmbedRtEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):  
 @register_sparse_embedding_function
 class FastEmbedRtSparseEmbeddingFunction(_Configured, SparseEmbeddingFunction[Documents]):  # type: ignore[misc]
     """Sparse vectors for a collection's schema: documents and queries with the model's prompts for them."""
-
-    def __init__(
-        self,
-        model: str | os.PathLike[str],
-        model_kwargs: Config | None = None,
-        encode_kwargs: Config | None = None,
-    ) -> None:
-        """Name a model; arguments as for the dense function, with options of `SparseModel`."""
-        self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     @property
     def client(self) -> SparseModel:

@@ -9,17 +9,13 @@ from typing import Any
 import pytest
 from checkpoints import save_sentence_transformers
 
-from benchmarks.precision import fp8, int8
+from benchmarks.precision import fp8
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few texts of each file, and pairs."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "texts").mkdir()
-    for name in int8.SHARES:
-        lines = [json.dumps(f"the cat {word} over the old river in {name}") for word in ("runs", "sleeps", "jumps")]
-        (folder / "texts" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+def data(texts_of_each_file: Path) -> Path:
+    """With pairs."""
+    folder = texts_of_each_file
     pairs = [f"the cat {a},a {b} dog,{score}" for score, (a, b) in enumerate([("runs", "red"), ("eats", "old")])]
     (folder / "stsb").mkdir()
     (folder / "stsb" / "stsb-en-dev.csv").write_text("\n".join(pairs), encoding="utf-8")

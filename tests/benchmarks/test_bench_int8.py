@@ -14,14 +14,8 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few texts of each file."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "texts").mkdir()
-    for name in int8.SHARES:
-        lines = [json.dumps(f"the cat {word} over the old river in {name}") for word in ("runs", "sleeps", "jumps")]
-        (folder / "texts" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
+def data(texts_of_each_file: Path) -> Path:
+    return texts_of_each_file
 
 
 @pytest.fixture(scope="module")

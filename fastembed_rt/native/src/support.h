@@ -17,7 +17,7 @@ INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 INLINE void *allocate(size_t bytes) { return aligned_alloc(64, round_up(bytes ? bytes : 1, 64)); }
 
 /* How far ahead packed weights are prefetched, in bytes: few rows use a panel only once, and it comes from a far cache. The
- * whole panels of the next tile at once drove this one's out of the first cache: a fifth of the rate of many rows. */
+ * whole panels of the next tile at once drive this one's out of the first cache. */
 enum { AHEAD = 2048 };
 
 #endif

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Which graph, of which device
+
+
+def each_in_a_thread(load: Callable[[int], None]) -> None:
+    """Three devices at once."""
+    threads = [threading.Thread(target=load, args=(device,)) for device in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_each_device_is_asked_whether_it_runs_the_operators(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,20 +114,12 @@ def test_cards_that_load_a_graph_at_a_time_choose_alike(monkeypatch: pytest.Monk
                 pass
             made.load(device)
 
-    threads = [threading.Thread(target=load, args=(device,)) for device in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    each_in_a_thread(load)
     assert made.known == dict.fromkeys(range(3), b"choice 1")
     assert not together, "one times while the others wait"
     # Known, it is loaded by all at a time; and so are others that this process loads then.
     inside.reset()
-    threads = [threading.Thread(target=load, args=(device,)) for device in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    each_in_a_thread(load)
     assert sorted(together) == [0, 1, 2]
 
 
