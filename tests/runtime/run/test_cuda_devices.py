@@ -37,9 +37,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "m"
 
 
-# Which graph, of which device
-
-
 def each_in_a_thread(load: Callable[[int], None]) -> None:
     """Three devices at once."""
     threads = [threading.Thread(target=load, args=(device,)) for device in range(3)]
@@ -47,6 +44,9 @@ def each_in_a_thread(load: Callable[[int], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+# Which graph, of which device
 
 
 def test_each_device_is_asked_whether_it_runs_the_operators(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
