@@ -132,12 +132,15 @@ class Task(Promise[T]):
                 raise refused
             result = function(*arguments)
         except BaseException as error:  # noqa: BLE001  it belongs to whoever wants the result
+            del function, arguments  # before anyone hears of it: a thread may pause here, and its caller go on
             self.fail(error)
         else:
+            del function, arguments
             self.keep(result)
+            del result
         if self._then is not None:
             self._then()
-        del self, function, arguments  # the error's traceback holds this frame, and the task the error
+        del self  # the error's traceback holds this frame, and the task the error
 
     def begun(self) -> bool:
         """Whether a thread has taken it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -102,3 +103,29 @@ def test_work_of_a_call_that_is_given_up_is_not_begun() -> None:
             task.result()
     assert done == []
     pool.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_has_let_go_of_its_work_before_anyone_hears_of_the_end(fails: bool) -> None:
+    class Work:
+        def __call__(self, given: Any) -> None:
+            del given
+            if fails:
+                raise ValueError
+
+    class Observed(Task[None]):
+        left: Any = "not finished"
+
+        def _finish(self) -> None:
+            if self._error is not None:
+                self._error.__traceback__ = None  # whose frames are the work's own
+            self.left = [one() for one in alive]
+            super()._finish()
+
+    work, given = Work(), Work()
+    alive = [weakref.ref(work), weakref.ref(given)]
+    task = Observed(work, given)
+    del work, given
+    task.run()
+    assert task.failed() == fails
+    assert task.left == [None, None]
