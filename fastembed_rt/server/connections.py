@@ -13,6 +13,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .answering import Answer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
@@ -110,6 +112,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
+        cycle.send = Answer(cycle)
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:

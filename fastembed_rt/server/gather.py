@@ -3,15 +3,19 @@
 Two lanes, each with threads of its own: short requests, and long ones. A short one so waits for no long job: the
 system shares the cores between the lanes, which is fair by the time that tokens take. In a lane the requests take
 turns, a batch each, and what a batch has room for is filled up from the next ones.
+
+A short request that finds nothing else to do runs in the event loop itself, where that takes no longer than a few
+milliseconds: handing it to a thread and back costs as much as parsing it does.
 """
 
 from __future__ import annotations
 
 import _thread
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,8 +23,10 @@ from ..errors import InvalidInputError
 from ..run.batching import Ids
 from ..run.contract import Runner
 from ..system.threads import CLOSED
-from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail
+from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail, settle
 
+HERE_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
+APART = 0.05  # seconds since two requests met, before one runs there: where several come at a time, threads batch them
 LONG_REQUESTS = 16  # that take turns at a time; those behind them wait
 Observe = Callable[[int, int, int, float], None]  # of a batch: texts, tokens, tokens with padding, seconds
 Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
@@ -40,7 +46,28 @@ class _Lane:
 
     def waits(self) -> bool:
         """Whether there is something to do."""
-        return bool(self.fresh or self.ready)
+        return bool(self.fresh) or bool(self.ready)
+
+
+class _Pace:
+    """How long a batch takes that runs alone, judged by those that did."""
+
+    def __init__(self) -> None:
+        self._each: float | None = None  # seconds a token
+        self._least = 0.0  # seconds of a batch, however short
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A batch of so many tokens took so long."""
+        each = seconds / max(tokens, 1)
+        if self._each is None or each > self._each:
+            self._each = each  # at once: a loop that is kept too long is worse than a thread too many
+        else:
+            self._each += (each - self._each) / 4
+        self._least = min(seconds, 1.1 * self._least or seconds)
+
+    def seconds(self, tokens: int) -> float:
+        """That a batch will take; without end where none has run."""
+        return math.inf if self._each is None else max(tokens * self._each, self._least)
 
 
 class Gatherer:
@@ -54,6 +81,9 @@ class Gatherer:
         self._lock = threading.Lock()  # of a few steps that wait for nothing
         self._short, self._long = _Lane(0), _Lane(LONG_REQUESTS)
         self._running = 0  # batches
+        self._pace = _Pace()
+        self._here = bool(runner.sessions)  # else processes have them, which may die under a batch
+        self._met = -math.inf  # when a request last found another, in seconds of time.monotonic
         self._closed = False
 
     def submit(self, job: Job, tokens: int) -> None:
@@ -66,8 +96,15 @@ class Gatherer:
         with self._lock:
             if self._closed:
                 raise InvalidInputError(CLOSED)
+            if not self._is_idle():
+                self._met = job.queued
+            quick = self._pace.seconds(tokens) <= HERE_SECONDS
+            here = quick and self._here and lane is self._short and job.queued > self._met + APART
             lane.fresh.append(Piece(job, 0))
-            self._wake(lane)
+            if not here:
+                self._wake(lane)
+        if here:
+            job.loop.call_soon(self._run_here)  # after what else has come by now
 
     def waiting(self) -> tuple[int, int]:
         """Requests that have texts in the queue, short and long ones."""
@@ -99,6 +136,31 @@ class Gatherer:
             lane.threads += 1
             threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True).start()
 
+    def _is_idle(self) -> bool:
+        """Whether nothing runs or waits; the lock is held."""
+        return self._running == 0 and not (self._short.waits() or self._long.waits())
+
+    def _run_here(self) -> None:
+        """In the event loop: what waits, where it is one short request still; else threads have it."""
+        lane = self._short
+        with self._lock:
+            only = self._running == 0 and len(lane.fresh) == 1 and not (lane.ready or self._long.waits())
+            fresh = self._take_fresh(lane) if only else []
+            if not only and lane.waits():
+                self._wake(lane)
+        if not fresh:
+            return
+        self._tokenize(lane, fresh)
+        with self._lock:
+            # Tokens were estimated before; and it is the last moment for others to have come.
+            only = self._running == 0 and len(lane.ready) == 1 and not (lane.fresh or self._long.waits())
+            batch = self._take_batch(lane) if only and self._pace.seconds(lane.tokens) <= HERE_SECONDS else []
+            self._running += 1 if batch else 0
+            if lane.waits():
+                self._wake(lane)
+        if batch:
+            self._run(batch, settle, alone=True)
+
     def _work(self, lane: _Lane) -> None:
         """A thread of a lane."""
         sleep = _thread.allocate_lock()
@@ -113,7 +175,7 @@ class Gatherer:
                     if lane.waits():
                         self._wake(lane)
                     # All threads of the engine for it, where nothing else runs or waits.
-                    alone = self._running == 0 and not (self._short.waits() or self._long.waits())
+                    alone = self._is_idle()
                     self._running += 1 if batch else 0
                 elif self._closed:
                     return
@@ -122,7 +184,7 @@ class Gatherer:
             if fresh:
                 self._tokenize(lane, fresh)
             elif batch:
-                self._run(batch, alone=alone)
+                self._run(batch, deliver, alone=alone)
             else:
                 sleep.acquire()
             del fresh, batch  # not held while the thread sleeps
@@ -190,7 +252,7 @@ class Gatherer:
             lane.tokens += sum(piece.rest for piece in ready)
         deliver(done)
 
-    def _run(self, batch: list[Share], *, alone: bool) -> None:
+    def _run(self, batch: list[Share], tell: Callable[[Sequence[Job]], None], *, alone: bool) -> None:
         began = time.monotonic()
         try:
             try:
@@ -217,7 +279,7 @@ class Gatherer:
         finally:
             with self._lock:
                 self._running -= 1
-        deliver(done)
+        tell(done)
 
     def _run_rows(self, batch: list[Share], *, alone: bool) -> None:
         began = time.perf_counter()
@@ -235,11 +297,14 @@ class Gatherer:
                 if piece.results is None:
                     piece.results = np.empty((len(piece.order), *results.shape[1:]), results.dtype)
             piece.results[numbers] = found
+        seconds = time.perf_counter() - began
+        lengths = [len(row) for row in rows]
+        tokens = sum(lengths)
+        if alone:
+            self._pace.learn(tokens, seconds)
         if self._observe is not None:
-            lengths = [len(row) for row in rows]
-            tokens = sum(lengths)
             padded = max(lengths) * len(lengths) if self._limits.padded else tokens
-            self._observe(len(rows), tokens, padded, time.perf_counter() - began)
+            self._observe(len(rows), tokens, padded, seconds)
 
     def _finish(self, piece: Piece) -> bool:
         """Make of a piece's results what the request wants; whether its job is done."""

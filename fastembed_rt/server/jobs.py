@@ -109,12 +109,13 @@ def deliver(jobs: Sequence[Job]) -> None:
     for loop in loops:
         mine = [job for job in jobs if job.loop is loop]
         try:
-            loop.call_soon_threadsafe(_set, mine)
+            loop.call_soon_threadsafe(settle, mine)
         except RuntimeError:  # it is closed, and nobody waits
             continue
 
 
-def _set(jobs: Sequence[Job]) -> None:
+def settle(jobs: Sequence[Job]) -> None:
+    """Tell who waits what is done; in the event loop of the jobs."""
     now = time.monotonic()
     for job in jobs:
         job.ended = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ import pytest
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.models.work import Prepared
 from fastembed_rt.run.batching import Limits
-from fastembed_rt.server.gather import Gatherer
+from fastembed_rt.server import gather
+from fastembed_rt.server.gather import APART, Gatherer
 from fastembed_rt.server.jobs import DeadlineError, Job
 from fastembed_rt.text.tokenizer import Tokenized
 
@@ -24,11 +26,13 @@ MOST = 100  # tokens of a batch
 class Runner:
     """Runs batches, one after the other where `gate` says so; a row's result is its first id."""
 
-    def __init__(self, side_by_side: int = 1, *, padded: bool = False) -> None:
+    def __init__(self, side_by_side: int = 1, *, padded: bool = False, sessions: int = 1) -> None:
+        self.sessions = (object(),) * sessions
         self.limits = Limits(MOST, padded=padded)
         self.side_by_side = side_by_side
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
+        self.threads: list[int] = []
         self.gate = threading.Semaphore(0)
         self.seconds = 0.0
         self.faulty = -1
@@ -36,6 +40,7 @@ class Runner:
     def run_batch(self, rows: Any, left_out: Any, *, alone: bool) -> Any:
         self.batches.append([int(row[0]) for row in rows])
         self.alone.append(alone)
+        self.threads.append(threading.get_ident())
         self.gate.acquire(timeout=10)
         time.sleep(self.seconds)
         if any(row[0] == self.faulty for row in rows):
@@ -224,3 +229,97 @@ def test_what_waits_fails_when_it_is_closed(gathering: Any) -> None:
             submit(["2 10"])
 
     asyncio.run(scenario())
+
+
+async def warm(runner: Runner, submit: Callable[..., Job]) -> None:
+    """How long a batch takes is known, and no two requests have met of late."""
+    runner.open()
+    for _ in range(3):
+        await submit(["1 10"]).future
+        await asyncio.sleep(APART / 2)
+    await asyncio.sleep(APART)
+    runner.batches.clear()
+    runner.threads.clear()
+
+
+def test_a_short_request_that_is_alone_runs_in_the_event_loop(gathering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)  # however slow the machine
+
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        await warm(runner, submit)
+        for number in range(2, 6):
+            assert await submit([f"{number} 10"]).future == [[float(number)]]
+        assert runner.threads == [threading.get_ident()] * 4
+        assert all(runner.alone)
+        runner.faulty = 7
+        with pytest.raises(RuntimeError, match="a fault"):
+            await submit(["7 10"]).future
+        with pytest.raises(InvalidInputError, match="no tokens"):
+            await submit(["8 0"]).future
+        gone = submit(["9 10"])
+        gone.given_up = True
+        assert await submit(["10 10"]).future == [[10.0]]
+        assert [9] not in runner.batches
+
+    asyncio.run(scenario())
+
+
+def test_requests_that_come_together_are_left_to_a_thread_and_share_a_batch(
+    gathering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)
+
+    async def scenario() -> None:
+        runner, _, submit = gathering()
+        await warm(runner, submit)
+        jobs = [submit([f"{number} 10"]) for number in range(2, 6)]
+        assert [await job.future for job in jobs] == [[[float(number)]] for number in range(2, 6)]
+        assert await submit(["6 10"]).future == [[6.0]]  # others may be on their way still
+        assert threading.get_ident() not in runner.threads
+        assert max(map(len, runner.batches)) > 1
+        await asyncio.sleep(2 * APART)
+        assert await submit(["7 10"]).future == [[7.0]]
+        assert runner.threads[-1] == threading.get_ident()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("sessions", [0, 1])  # of this process; 0: other processes have them
+def test_what_takes_long_or_may_hang_keeps_no_event_loop(gathering: Any, sessions: int) -> None:
+    async def scenario() -> None:
+        runner, _, submit = gathering(sessions=sessions)
+        runner.seconds = 2 * gather.HERE_SECONDS if sessions else 0.0
+        await warm(runner, submit)
+        assert await submit(["2 1"]).future == [[2.0]]  # few tokens, and yet no batch was ever quick
+        assert await submit(["3 10"]).future == [[3.0]]
+        assert threading.get_ident() not in runner.threads
+
+    asyncio.run(scenario())
+
+
+def test_a_request_of_more_tokens_than_was_estimated_is_not_run_in_the_event_loop(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, gatherer, submit = gathering()
+        runner.seconds = gather.HERE_SECONDS / 2
+        await warm(runner, submit)
+        prepared = Prepared(Work(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
+        job = Job(prepared, ["2 90"], time.monotonic() + 60)
+        gatherer.submit(job, 10)
+        assert await job.future == [[2.0]]
+        assert threading.get_ident() not in runner.threads
+
+    asyncio.run(scenario())
+
+
+def test_how_long_a_batch_takes_is_learned_upwards_at_once() -> None:
+    pace = gather._Pace()
+    assert pace.seconds(1) == math.inf
+    pace.learn(10, 0.010)
+    assert pace.seconds(20) == pytest.approx(0.020)
+    assert pace.seconds(1) == pytest.approx(0.010)  # no batch was quicker, however few tokens
+    pace.learn(10, 0.100)
+    assert pace.seconds(10) == pytest.approx(0.100)
+    for _ in range(40):
+        pace.learn(10, 0.010)
+    assert pace.seconds(10) == pytest.approx(0.010, rel=0.01)
