@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -15,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import compiled_once
 from signals import of_a_terminal
 
 # No test writes into the home directory, which need not be there. transformers copies the code of checkpoints that have
@@ -22,6 +25,14 @@ from signals import of_a_terminal
 CACHES = Path(tempfile.mkdtemp(prefix="fastembed-rt-caches-"))
 os.environ.setdefault("HF_MODULES_CACHE", str(CACHES / "modules"))
 os.environ.setdefault("FASTEMBED_RT_CACHE", str(CACHES / "engines"))
+
+# The first process's, for all that it starts.
+os.environ.setdefault(compiled_once.KEPT, str(CACHES / "compiled"))
+if "CC" not in os.environ and (program := compiled_once.write_compiler(CACHES)):
+    os.environ["CC"] = str(program)
+
+# transformers asks for versions with each model that it reads or writes, and a package's long description is parsed.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # Files of half a minute each, or so. They are run first: whoever begins one of them last lets all others wait for it.
 LONGEST = {
