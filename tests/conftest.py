@@ -34,22 +34,31 @@ if "CC" not in os.environ and (program := compiled_once.write_compiler(CACHES)):
 # transformers asks for versions with each model that it reads or writes, and a package's long description is parsed.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
 
-# Files of half a minute each, or so. They are run first: whoever begins one of them last lets all others wait for it.
+# Files of ten CPU seconds and more, or so. They are run first: whoever begins one of them last lets all others wait.
+# The first of all compiles what others would compile again.
+FIRST = "test_wheel.py"
 LONGEST = {
-    "test_minilm.py",
-    "test_int8.py",
-    "test_gate.py",
-    "test_wheel.py",
-    "test_families.py",
+    FIRST,
     "test_architectures.py",
-    "test_late_interaction.py",
-    "test_refused_precisions.py",
-    "test_replaced.py",
+    "test_bench_gpu.py",
     "test_bench_parts.py",
     "test_bench_report.py",
-    "test_routes.py",
+    "test_bf16_operators.py",
+    "test_cuda_attention.py",
+    "test_families.py",
+    "test_gate.py",
+    "test_int8.py",
+    "test_kills.py",
+    "test_late_interaction.py",
+    "test_minilm.py",
+    "test_refused_precisions.py",
+    "test_replaced.py",
     "test_reranking.py",
+    "test_routes.py",
+    "test_selfcheck.py",
     "test_travel.py",
+    "test_verify.py",
+    "test_workers.py",
 }
 
 # Images of containers set it to stay small. But tests start hundreds of interpreters, which would each compile the same
@@ -91,7 +100,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: (item.path.name != FIRST, item.path.name not in LONGEST))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     why = no_gpu() if marked else ""
     for item in marked if why else ():

@@ -274,7 +274,10 @@ def test_another_max_length_than_the_checkpoints_fails(model: Path, checkpoint: 
     assert re.match(r"tokenized differently: .*: \d+ against 20 tokens", refusal(model, checkpoint))
 
 
-def test_another_prompt_than_the_checkpoints_fails_and_is_named(model: Path, checkpoint: Path) -> None:
+def test_another_prompt_than_the_checkpoints_fails_and_is_named(
+    model: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the whole gate: which text is the first to differ is part of this
     change_manifest(model, prompts={**PROMPTS, "document": "", "query": "Query: the "})
     message = refusal(model, checkpoint)
     assert message.startswith("tokenized differently: ")
