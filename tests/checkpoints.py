@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +127,7 @@ for own in OWN_CODE.values():
     own.register_for_auto_class("AutoModel")
 
 
-Saves = Callable[..., Path]
+Save = TypeVar("Save", bound=Callable[..., Path])
 # What `saved_once` copies, until the process ends.
 TEMPLATES = tempfile.TemporaryDirectory(prefix="fastembed-rt-checkpoints-")
 numbers = itertools.count()
@@ -147,7 +147,7 @@ def written_out(value: object) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def saved_once(save: Saves) -> Saves:
+def saved_once(save: Save) -> Save:
     """Of the same arguments the same files: made for the first who asks, and copied for all, who may change theirs.
 
     `save` takes a directory first, which it names in no file. torch's generator is left where `save` leaves it.
@@ -166,7 +166,7 @@ def saved_once(save: Saves) -> Saves:
         torch.set_rng_state(state)
         return directory
 
-    return copied
+    return cast(Save, copied)
 
 
 def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
