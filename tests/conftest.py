@@ -97,6 +97,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(CACHES, ignore_errors=True)
+    if "checkpoints" in sys.modules:  # not left to the end of the process: a worker of pytest-xdist may be ended
+        sys.modules["checkpoints"].TEMPLATES.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
