@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +127,48 @@ for own in OWN_CODE.values():
     own.register_for_auto_class("AutoModel")
 
 
+Save = TypeVar("Save", bound=Callable[..., Path])
+# What `saved_once` copies, until the process ends.
+TEMPLATES = tempfile.TemporaryDirectory(prefix="fastembed-rt-checkpoints-")
+numbers = itertools.count()
+
+
+def template() -> Path:
+    """A place of its own for one directory."""
+    return Path(TEMPLATES.name) / str(next(numbers))
+
+
+def written_out(value: object) -> bool:
+    """Whether repr says all of a value: of many objects it gives an address, which others have after them."""
+    if isinstance(value, dict):
+        return all(written_out(part) for pair in value.items() for part in pair)
+    if isinstance(value, (tuple, list)):
+        return all(written_out(part) for part in value)
+    return value is None or isinstance(value, (str, int, float))
+
+
+def saved_once(save: Save) -> Save:
+    """Of the same arguments the same files: made for the first who asks, and copied for all, who may change theirs.
+
+    `save` takes a directory first, which it names in no file. torch's generator is left where `save` leaves it.
+    """
+    made: dict[str, tuple[Path, torch.Tensor]] = {}
+
+    @functools.wraps(save)
+    def copied(directory: Path, *args: Any, **options: Any) -> Path:
+        if not written_out([args, options]):
+            return save(directory, *args, **options)
+        key = repr((args, sorted(options.items())))
+        if key not in made:
+            made[key] = save(template(), *args, **options), torch.get_rng_state()
+        source, state = made[key]
+        shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        torch.set_rng_state(state)
+        return directory
+
+    return cast(Save, copied)
+
+
 def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
     """A transformers model with random weights large enough that attention is not uniform."""
     torch.manual_seed(seed)
@@ -177,6 +223,7 @@ def write_json(path: Path, body: object) -> None:
     path.write_text(json.dumps(body), encoding="utf-8")
 
 
+@saved_once
 def save_transformers(directory: Path, model_type: str = "bert", *, seed: int = 0, **changes: Any) -> Path:
     """A plain transformers directory."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -185,6 +232,16 @@ def save_transformers(directory: Path, model_type: str = "bert", *, seed: int = 
     return directory
 
 
+@functools.lru_cache(maxsize=64)
+def saved_again(model_type: str, max_seq_length: int | None, seed: int, changes: str) -> Any:
+    """A plain checkpoint in the module of sentence-transformers that saves it again; `changes` in JSON."""
+    from sentence_transformers.models import Transformer
+
+    plain = save_transformers(template(), model_type, seed=seed, **json.loads(changes))
+    return Transformer(str(plain), max_seq_length=max_seq_length, **trusting(model_type))
+
+
+@saved_once
 def save_sentence_transformers(
     directory: Path,
     model_type: str = "bert",
@@ -202,10 +259,9 @@ def save_sentence_transformers(
 ) -> Path:
     """A sentence-transformers directory, saved by sentence-transformers; a card takes as long as the rest."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    from sentence_transformers.models import Dense, Normalize, Pooling
 
-    plain = save_transformers(directory.with_name(directory.name + "-plain"), model_type, seed=seed, **changes)
-    transformer = Transformer(str(plain), max_seq_length=max_seq_length, **trusting(model_type))
+    transformer = saved_again(model_type, max_seq_length, seed, json.dumps(changes))
     width = transformer.get_embedding_dimension()
     modules: list[Any] = [transformer, Pooling(width, pooling_mode=pooling, include_prompt=include_prompt)]
     width *= 1 if isinstance(pooling, str) else len(pooling)

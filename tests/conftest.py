@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -15,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import compiled_once
 from signals import of_a_terminal
 
 # No test writes into the home directory, which need not be there. transformers copies the code of checkpoints that have
@@ -23,22 +26,39 @@ CACHES = Path(tempfile.mkdtemp(prefix="fastembed-rt-caches-"))
 os.environ.setdefault("HF_MODULES_CACHE", str(CACHES / "modules"))
 os.environ.setdefault("FASTEMBED_RT_CACHE", str(CACHES / "engines"))
 
-# Files of half a minute each, or so. They are run first: whoever begins one of them last lets all others wait for it.
+# The first process's, for all that it starts.
+os.environ.setdefault(compiled_once.KEPT, str(CACHES / "compiled"))
+if "CC" not in os.environ and (program := compiled_once.write_compiler(CACHES)):
+    os.environ["CC"] = str(program)
+
+# transformers asks for versions with each model that it reads or writes, and a package's long description is parsed.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
+
+# Files of ten CPU seconds and more, or so. They are run first: whoever begins one of them last lets all others wait.
+# The first of all compiles what others would compile again.
+FIRST = "test_wheel.py"
 LONGEST = {
-    "test_minilm.py",
-    "test_int8.py",
-    "test_gate.py",
-    "test_wheel.py",
-    "test_families.py",
+    FIRST,
     "test_architectures.py",
-    "test_late_interaction.py",
-    "test_refused_precisions.py",
-    "test_replaced.py",
+    "test_bench_gpu.py",
     "test_bench_parts.py",
     "test_bench_report.py",
-    "test_routes.py",
+    "test_bf16_operators.py",
+    "test_cuda_attention.py",
+    "test_families.py",
+    "test_gate.py",
+    "test_int8.py",
+    "test_kills.py",
+    "test_late_interaction.py",
+    "test_minilm.py",
+    "test_refused_precisions.py",
+    "test_replaced.py",
     "test_reranking.py",
+    "test_routes.py",
+    "test_selfcheck.py",
     "test_travel.py",
+    "test_verify.py",
+    "test_workers.py",
 }
 
 # Images of containers set it to stay small. But tests start hundreds of interpreters, which would each compile the same
@@ -77,10 +97,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(CACHES, ignore_errors=True)
+    if "checkpoints" in sys.modules:  # not left to the end of the process: a worker of pytest-xdist may be ended
+        sys.modules["checkpoints"].TEMPLATES.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: (item.path.name != FIRST, item.path.name not in LONGEST))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     why = no_gpu() if marked else ""
     for item in marked if why else ():

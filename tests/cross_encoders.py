@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from checkpoints import CONFIGS, TEXTS, change_json, save_tokenizer
+from checkpoints import CONFIGS, TEXTS, change_json, save_tokenizer, saved_once
 from tokenizers import Tokenizer, processors
 
 Pair = tuple[str, str]
@@ -42,6 +42,7 @@ def random_classifier(model_type: str, labels: int, seed: int = 0, **changes: An
     return model
 
 
+@saved_once
 def save_classifier(
     directory: Path,
     model_type: str = "bert",
@@ -69,6 +70,7 @@ def save_classifier(
     return directory
 
 
+@saved_once
 def save_cross_encoder(
     directory: Path,
     model_type: str = "bert",

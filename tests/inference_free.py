@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoints import saved_once
 from sparse_encoders import save_masked_lm
 from transformers import AutoTokenizer
 
 WORDS, LIMIT = 101, 20
 
 
+@saved_once
 def save_inference_free(directory: Path, activation: str = "log1p_relu", **options: Any) -> Path:
     """Query: a weight for each token; document: SPLADE. `options` are the Router's."""
     from sentence_transformers import SparseEncoder
@@ -26,5 +28,5 @@ def save_inference_free(directory: Path, activation: str = "log1p_relu", **optio
     query = [SparseStaticEmbedding(tokenizer, weight=weights)]
     document = [Transformer(str(plain), transformer_task="fill-mask"), SpladePooling("max", activation)]
     router = Router({"query": query, "document": document}, **{"default_route": "document", **options})
-    SparseEncoder(modules=[router], device="cpu").save_pretrained(str(directory))
+    SparseEncoder(modules=[router], device="cpu").save_pretrained(str(directory), create_model_card=False)
     return directory

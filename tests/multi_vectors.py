@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import save_transformers
+from checkpoints import save_transformers, saved_once
 
 FIXED = {"strategy": "fixed", "length": 12}
 
 
+@saved_once
 def save_multi_vector(
     directory: Path,
     model_type: str = "bert",

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 import transformers
-from checkpoints import CONFIGS, save_tokenizer
+from checkpoints import CONFIGS, save_tokenizer, saved_once
 
 
+@saved_once
 def save_masked_lm(directory: Path, model_type: str = "bert", **changes: Any) -> Path:
     """A plain ...ForMaskedLM directory with random weights."""
     torch.manual_seed(0)
@@ -26,6 +27,7 @@ def save_masked_lm(directory: Path, model_type: str = "bert", **changes: Any) ->
     return directory
 
 
+@saved_once
 def save_splade(
     directory: Path, model_type: str = "bert", strategy: str = "max", activation: str = "relu", **options: Any
 ) -> Path:

@@ -67,18 +67,17 @@ def changes(pairs: Mapping[Key, Pair], unchanged: Collection[str], verdicts: int
     pool = np.concatenate([values / spreads[key] for key, values in apart.items() if spreads[key]] or [np.zeros(1)])
     drawn = {key: max(spreads[key], typical) * _draw(pair, pool, random) for key, pair in pairs.items()}
     within = {key: float(np.var(values)) for key, values in drawn.items()}
+    shifts = {key: pair.shift for key, pair in pairs.items()}
     found = {}
-    for key, pair in pairs.items():
+    for key, shift in shifts.items():
         # A contender is no witness in its own case.
         others = [other for other in pairs if other[0] in unchanged and other[0] != key[0]]
-        between = _between([pairs[other].shift for other in others], [within[other] for other in others])
+        between = _between([shifts[other] for other in others], [within[other] for other in others])
         noise = drawn[key] + between * random.standard_normal(DRAWS)
         # Beyond what so few draws show, the tail is taken as normal.
         shown = float(np.quantile(np.abs(noise), min(0.99, 1 - 2 * tail)))
         reach = max(NormalDist().inv_cdf(1 - tail) * float(np.std(noise)), shown)
-        found[key] = Change(
-            ratio=math.exp(pair.shift), low=math.exp(pair.shift - reach), high=math.exp(pair.shift + reach)
-        )
+        found[key] = Change(ratio=math.exp(shift), low=math.exp(shift - reach), high=math.exp(shift + reach))
     return found
 
 

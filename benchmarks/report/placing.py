@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.transforms import Bbox
 
 DISTANCES = (9, 16, 26, 38, 52, 68)  # pixels from a point, tried in this order
 ANGLES = (0, 180, 90, 270, 35, 325, 145, 215)
+
+Corners = npt.NDArray[np.float64]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -53,22 +57,22 @@ def around(
     """
     markers = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     taken: list[Bbox] = []
-    leaders: list[Bbox] = []
+    in_the_way = _corners([*markers, *avoid])  # and what is placed below
     for (x, y), (width, height) in zip(points, sizes, strict=True):
         best, least = Bbox.null(), math.inf
         for distance in DISTANCES:
             for turn, angle in enumerate(ANGLES):
                 box = _beside(x, y, width, height, distance, angle)
-                cost = sum(_common(box, other) for other in (*markers, *taken, *avoid, *leaders)) + 10 * _outside(
-                    box, inside
-                )
-                leader = along([(x, y), nearest(x, y, box)])
-                cost += 10 * sum(_common(dot, other) for dot in leader for other in taken)
+                cost = _common(_corners([box]), in_the_way)
+                cost += 10 * (float(box.width * box.height) - _common(_corners([box]), _corners([inside])))
+                if taken:
+                    leader = along([(x, y), nearest(x, y, box)])
+                    cost += 10 * _common(_corners(leader), _corners(taken))
                 cost += 0.01 * distance + 0.001 * turn  # near before far
                 if cost < least:
                     best, least = box, cost
         taken.append(best)
-        leaders += along([(x, y), nearest(x, y, best)])
+        in_the_way = np.concatenate([in_the_way, _corners([best, *along([(x, y), nearest(x, y, best)])])])
     return taken
 
 
@@ -84,11 +88,13 @@ def _beside(x: float, y: float, width: float, height: float, distance: float, an
     return Bbox.from_extents(center_x - width / 2, center_y - height / 2, center_x + width / 2, center_y + height / 2)
 
 
-def _common(left: Bbox, right: Bbox) -> float:
-    width = min(left.x1, right.x1) - max(left.x0, right.x0)
-    height = min(left.y1, right.y1) - max(left.y0, right.y0)
-    return float(max(0.0, width) * max(0.0, height))
+def _corners(boxes: Sequence[Bbox]) -> Corners:
+    """(boxes, 4): x0, y0, x1, y1."""
+    return np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes]).reshape(-1, 4)
 
 
-def _outside(box: Bbox, inside: Bbox) -> float:
-    return float(box.width * box.height) - _common(box, inside)
+def _common(left: Corners, right: Corners) -> float:
+    """What each of some boxes (n, 4) covers of each of others (m, 4), all together."""
+    ends = np.minimum(left[:, None, 2:], right[:, 2:])
+    starts = np.maximum(left[:, None, :2], right[:, :2])
+    return float(np.maximum(ends - starts, 0.0).prod(axis=2).sum())

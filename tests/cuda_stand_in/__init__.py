@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from compiled_once import compile_once
 
 from fastembed_rt.native import build as build_module
 
@@ -36,9 +37,12 @@ def build(into: Path, zig: Sequence[str] | None = None) -> Path:
         f"-I{build_module.SOURCES}/cuda",
     ]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
-    subprocess.run([*gcc, "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)], check=True)
-    subprocess.run([*cpp_compiler, "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)], check=True)
-    subprocess.run([*cpp_compiler, "-shared", "-o", str(library), str(c), str(cpp), "-lm"], check=True)
+    for command in (
+        [*gcc, "-std=gnu11", *flags, "-c", str(HERE / "cublaslt.c"), "-o", str(c)],
+        [*cpp_compiler, "-std=c++17", *flags, "-c", str(HERE / "driver.cpp"), "-o", str(cpp)],
+        [*cpp_compiler, "-shared", "-o", str(library), str(c), str(cpp), "-lm"],
+    ):
+        assert compile_once(command) == 0, command
     return library
 
 

@@ -58,6 +58,7 @@ def test_code_of_the_checkpoint_is_refused_and_not_imported(chain: Path, tmp_pat
     assert not sprung.exists()
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_code_named_in_auto_map_is_not_imported(chain: Path, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     (chain / "modeling_custom.py").write_text(f"open({str(sprung)!r}, 'w').close()\nclass Model: pass\n")

@@ -61,6 +61,7 @@ def embedding(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("wrong", [LIMIT - 1, LIMIT + 1, LIMIT + 10])
+@pytest.mark.usefixtures("short_gate")
 def test_a_limit_that_was_read_wrong_does_not_pass(
     embedding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_limit_of_one_call_that_was_overlooked_does_not_pass(
     assert " against 12 tokens" in message
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_lower_casing_that_was_read_wrong_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = save_sentence_transformers(tmp_path / "checkpoint")
     change_json(checkpoint / "tokenizer.json", normalizer=None)
@@ -101,6 +103,7 @@ def test_lower_casing_that_was_read_wrong_does_not_pass(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("name", "said"), [("query", "by encode_query"), ("document", "by encode_document"), ("default", "'")]
 )
+@pytest.mark.usefixtures("short_gate")
 def test_a_prompt_that_was_read_wrong_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
@@ -138,6 +141,7 @@ def test_the_users_prompts_are_set_on_the_reference_too(embedding: Path, tmp_pat
     assert sorted(report["calls"]["encode"]["prompts"]) == ["own", "passage", "query"]
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_fact_that_was_read_wrong_does_not_pass(
     embedding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +177,7 @@ def test_texts_beyond_the_last_position_are_reported_and_not_compared(tmp_path: 
 # --- routes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_query_route_that_was_overlooked_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     route = router([static(tmp_path / "static")], transformer(tmp_path / "bert"), default_route="document")
     checkpoint = save(tmp_path / "checkpoint", route, normalize())
@@ -182,6 +187,7 @@ def test_a_query_route_that_was_overlooked_does_not_pass(tmp_path: Path, monkeyp
     assert "by encode_query" in message
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_route_of_the_same_tokens_that_was_overlooked_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +218,7 @@ def test_every_call_of_a_model_with_routes_is_compared(tmp_path: Path, options: 
 
 
 @pytest.mark.parametrize("wrong", [20, 45])
+@pytest.mark.usefixtures("short_gate")
 def test_a_rerankers_limit_that_was_read_wrong_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
@@ -222,6 +229,7 @@ def test_a_rerankers_limit_that_was_read_wrong_does_not_pass(
     assert " | " in message  # both texts
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_rerankers_default_prompt_that_was_read_wrong_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +266,7 @@ def test_a_reranker_is_spoken_of_in_pairs_and_logits(tmp_path: Path, capsys: pyt
         ({"prompts": {"query": "query: ", "document": "a dog "}}, "by encode_document"),
     ],
 )
+@pytest.mark.usefixtures("short_gate")
 def test_a_sparse_encoder_that_was_read_wrong_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
 ) -> None:
@@ -268,6 +277,7 @@ def test_a_sparse_encoder_that_was_read_wrong_does_not_pass(
     assert said in message
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_number_of_words_of_a_sparse_encoder_is_the_references(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +331,7 @@ def test_the_longest_text_is_bounded_by_what_it_costs() -> None:
     assert 512 <= longest_compared(encoder(32, 4096), 32_768) <= 1024
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_long_texts_beyond_the_cost_are_compared_by_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_vectors_are_those_of_sentence_transformers(checkpoint: Path, exported: 
 
 
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+@pytest.mark.usefixtures("short_gate")
 def test_the_gate_passes(tmp_path: Path, activation: str) -> None:
     made = export(str(save_inference_free(tmp_path / "m", activation)), ExportOptions(output=tmp_path / "onnx"))
     report = made.manifest.parity

@@ -146,7 +146,7 @@ def test_calibration_without_texts_is_refused(tmp_path: Path) -> None:
 
 
 def test_vectors_below_the_floor_fail_the_export_and_leave_nothing(tmp_path: Path) -> None:
-    source = save_sentence_transformers(tmp_path / "bert")
+    source = save_sentence_transformers(tmp_path / "bert", num_hidden_layers=1)
     with pytest.raises(ParityError, match=r"cosine mean .* asked for 1\.0 or more"):
         quick(source, tmp_path / "made", min_cosine=1.0)
     assert not (tmp_path / "made").exists()

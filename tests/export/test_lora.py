@@ -295,6 +295,7 @@ def test_the_manifest_says_adapter_and_base_and_their_hashes(tmp_path: Path) -> 
     assert changed.sha256 != first.sha256
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_verified_without_peft_and_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 

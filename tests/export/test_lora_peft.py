@@ -134,6 +134,7 @@ def test_vectors_of_peft_in_sentence_transformers(tmp_path: Path) -> None:
     assert not np.allclose(plain, wanted, atol=0.01)
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_gate_compares_with_peft(tmp_path: Path) -> None:
     base = save_transformers(tmp_path / "base")
     adapter = saved(auto(base), tmp_path / "adapter", target_modules="all-linear")
@@ -142,6 +143,7 @@ def test_the_gate_compares_with_peft(tmp_path: Path) -> None:
     assert f"applied by peft {peft.__version__}" in report["reference"]
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_a_reranker_with_its_head_saved_whole(tmp_path: Path) -> None:
     base = save_classifier(tmp_path / "base")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base)

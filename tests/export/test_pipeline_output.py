@@ -167,6 +167,7 @@ def test_a_failed_export_leaves_everything_as_it_was(
 
 
 @pytest.mark.parametrize(("spoil", "_", "code"), FAILURES, ids=[failure[0].__name__ for failure in FAILURES])
+@pytest.mark.usefixtures("short_gate")
 def test_the_command_turns_every_failure_into_one_line_and_an_exit_code(
     checkpoint: Path,
     tmp_path: Path,

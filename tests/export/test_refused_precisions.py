@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import TEXTS, change_tensors, save_sentence_transformers
+from checkpoints import PROMPTS, TEXTS, change_tensors, save_sentence_transformers
 from cross_encoders import save_cross_encoder
 from exports import contents, quick, shorten_the_gate
 from multi_vectors import save_multi_vector
@@ -73,6 +73,23 @@ def beyond(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one layer: where nothing passes, one group of layers after another is tried in float."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "mini"
+    return save_sentence_transformers(directory, prompts=PROMPTS, default_prompt_name="query", num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its export in fp32, verified; no test changes it."""
+    output = tmp_path_factory.mktemp("model") / "mini-onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_the_gate(patch)
+        export(str(checkpoint), ExportOptions(output=output))
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +395,7 @@ def test_a_precision_that_is_too_far_on_one_route_is_left_out_of_all(
 
 
 def test_routes_of_one_encoder_are_left_without_it_too(tmp_path: Path, few: Path) -> None:
-    source = save_sentence_transformers(tmp_path / "source", max_seq_length=40)
+    source = save_sentence_transformers(tmp_path / "source", max_seq_length=40, num_hidden_layers=1)
     file = source / "sentence_bert_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "query_length": 12}))
     made = quick(source, tmp_path / "out", precisions=BOTH, calibration=few, min_cosine=TOO_MUCH)

@@ -381,7 +381,7 @@ def test_int8_ranks_as_float_and_neighbours_change_no_bit(tmp_path: Path, model_
 
 
 def test_int8_below_the_floor_fails_the_export_and_leaves_nothing(tmp_path: Path) -> None:
-    source = save_cross_encoder(tmp_path / "source")
+    source = save_cross_encoder(tmp_path / "source", num_hidden_layers=1)
     with pytest.raises(ParityError, match=r"int8 .* asked for 1\.0 or more"):
         export(str(source), ExportOptions(output=tmp_path / "made", precisions=("int8",), min_cosine=1.0, verify=False))
     assert not (tmp_path / "made").exists()

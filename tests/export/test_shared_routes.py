@@ -131,6 +131,7 @@ def test_graphs_under_the_names_of_other_tools_stand_alone(heads: Path, tmp_path
     assert not [tensor.name for tensor in model.graph.initializer if tensor.external_data]
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_the_gate_compares_both(checkpoint: Path, tmp_path: Path) -> None:
     made = export(str(checkpoint), ExportOptions(output=tmp_path / "onnx")).manifest
     assert made.parity["status"] == "passed"

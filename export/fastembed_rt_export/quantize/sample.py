@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Sample:
         """Texts without prompts, each (tokens,)."""
         return cls(rows, np.zeros(len(rows), dtype=np.int64))
 
-    @property
+    @cached_property
     def lengths(self) -> Ids:
         """(rows,) tokens of each text."""
         return np.array([len(row) for row in self.rows], dtype=np.int64)
