@@ -21,7 +21,7 @@ from .stages import Stage
 from .texts import SEED
 
 SAMPLE = 4096  # tokens that weights are rounded on
-BATCHES = 4  # between which free memory is given back
+BATCHES = 16  # between which free memory is given back
 HELD = 1536  # tokens of the texts held out, to say which group fails which text
 # Of a value in a batch: its range, but for texts held out, and the tokens that are looked at, with whose they are.
 _Shown = tuple[tuple[Floats, Floats] | None, tuple[Floats, Ids] | None]
