@@ -61,9 +61,8 @@ def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
             continue
         whole = _of(fidelity, held_out, _texts(held_out, vectors(tried, held_out)), exact)
         if whole.passes(goal):
-            trial.say(
-                f"{' and '.join(stays)} stay{'s' if len(stays) == 1 else ''} float, for texts that may be worse: {whole}"
-            )
+            stay = "stays" if len(stays) == 1 else "stay"
+            trial.say(f"{' and '.join(stays)} {stay} float, for texts that may be worse: {whole}")
             return tried, whole
     return recipe, measured
 

@@ -32,8 +32,7 @@ SEED = 0
 RARE_WORK, MOST_RARE, LEAST_RARE = 1e10, 8_192, 2_048
 RARE_WORDS = 8  # a text
 REPEATED = ("yes", "of the", "run", "1", ";", "two words", "мир", "水")
-AT_LENGTH = ("yes", "of the", "мир")
-OFTEN = 400  # times that these are repeated
+OFTEN = 400  # times that some of them are repeated
 # Special tokens as they are written: where a text has them, its own are not the only ones. Those of RoBERTa's kind
 # (<mask>, </s>) widen ranges for values that nothing else has: with them all-mpnet-base-v2 loses on all others.
 SPECIAL = ("Put a [MASK] here, a [SEP] there.", "[MASK] [MASK] [SEP] [CLS] [UNK] [PAD]")
@@ -87,7 +86,7 @@ def degenerate_texts(share: float = 1.0) -> list[str]:
     return [
         *("", " ", ",", "yes", "7", "w", "!", "Σ", "😀"),
         *(" ".join([word] * times) for word in REPEATED for times in (2, 4, 12)),
-        *(" ".join([word] * times) for word in AT_LENGTH for times in (50, int(share * OFTEN))),
+        *(" ".join([word] * times) for word in REPEATED[:3] for times in (50, int(share * OFTEN))),
         *("A dog is barking. " * times for times in (2, 6, 30)),
         "a b c d e f g h i j k l m n o p q r s t u v w x y z",
         "!!! ??? ... ,,, ;;; ::: ''' ---",
