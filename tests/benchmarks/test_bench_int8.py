@@ -104,9 +104,11 @@ def test_what_an_export_costs_is_read_from_the_command(
     made = decoder.write(tmp_path / "decoder", int8.real_texts(data, 20), shape)
     assert export_cost.main([str(made)]) == 0
     (figures,) = rows(capsys.readouterr().out).values()
-    weights, calibration, whole, peak, ratio = figures
+    weights, calibration, of_calibration, whole, of_all, peak, ratio = figures
     assert weights < 1
     assert 0 <= calibration <= whole < 120
+    assert 0 <= of_calibration <= of_all
+    assert of_all > 0
     assert peak > 50
     assert ratio > 1
     assert export_cost.main([str(tmp_path)]) == 2, "no checkpoint"

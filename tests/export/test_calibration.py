@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from checkpoints import save_sentence_transformers
 
 from fastembed_rt_export import quantize
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.quantize.sample import side_by_side
 
 OURS = quantize.calibration_texts()
 
@@ -79,3 +82,29 @@ def test_words_of_the_vocabulary_are_tried_on_small_models_alone() -> None:
     assert max(len(text.split()) for text in texts) == 8
     assert quantize.rare_texts(vocabulary, 1e8) == []
     assert quantize.rare_texts(vocabulary, 0.0) == []
+
+
+def test_results_come_in_order_and_no_more_are_made_at_a_time_than_there_are_threads() -> None:
+    lock, busy, most = threading.Lock(), 0, 0
+
+    def work(number: int) -> int:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.02 if number % 3 == 0 else 0.001)  # the first of three is done last
+        with lock:
+            busy -= 1
+        return number * number
+
+    assert list(side_by_side(work, range(12), 2)) == [k * k for k in range(12)]
+    assert most == 2
+    assert list(side_by_side(work, [], 2)) == []
+
+
+def test_an_error_in_one_of_several_is_raised() -> None:
+    def work(number: int) -> int:
+        return 1 // (number - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(work, range(8), 2))

@@ -187,6 +187,23 @@ def test_external_data_gives_the_same_vectors_wherever_the_directory_is_moved(ch
     onnx.checker.check_model(str(moved / "model.onnx"))
 
 
+def test_each_file_is_hashed_once_however_many_graphs_refer_to_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    real = manifest.sha256_file
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "sha256_file", hashing)
+    described = quick(checkpoint, tmp_path / "out", precisions=("fp32", "int8"))
+    weights = [record.file for variant in described.variants for record in variant.weights]
+    assert {"model.onnx", "model.cpu.int8.onnx"} <= set(weights)  # which graphs of their own have too
+    assert len(hashed) == len(set(hashed)) == len(list(described.files))
+
+
 def test_external_data_is_hashed_and_checked(checkpoint: Path, tmp_path: Path) -> None:
     described = quick(checkpoint, tmp_path / "out", external_data=True)
     (portable,) = [variant for variant in described.variants if variant.target == "portable"]

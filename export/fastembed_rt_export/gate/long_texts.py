@@ -23,7 +23,11 @@ SHARE = WORK / 4
 # Kernels take rows, keys and vector lanes by 8, 16, 48, 64, 128: these lengths, and one less and one more.
 EDGES = (1, 2, 3, 4, 6, 8, 12, *(n + k for n in (16, 32, 48, 64, 128) for k in (-1, 0, 1)), 24, 80, 96, 112, 160, 192)
 # What is said again and again, to the limit.
-UNITS = {"word": "the ", "letter": "a ", "digit": "7 ", "mark": "! ", "sentence": "The shop opens at nine on Mondays. "}
+UNITS = {
+    **{"word": "the ", "digit": "7 ", "mark": "! "},
+    "script": "вода ",  # which many vocabularies have no word for
+    "sentence": "The shop opens at nine on Mondays. ",
+}
 FILLERS = (" a", " the", " .", " 1", "a", "1", ".", "!")
 
 

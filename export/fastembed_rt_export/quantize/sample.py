@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +21,9 @@ from fastembed_rt.system.paths import as_utf8
 
 from ..graph.weight import Floats
 
-BATCH_TOKENS = 512
+BATCH_TOKENS = 256  # of a batch, of which each thread runs one
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,40 @@ class Sample:
 
 def vectors(path: Path, sample: Sample, threads: int) -> Floats:
     """Vectors of n tokenized texts from a packed graph: (n, dim), or (tokens, dim) `by_token`."""
-    running = session(path, threads)
+    running = session(path)
     needed = [entry.name for entry in running.get_inputs()]
     out: list[Any] = [None] * len(sample.rows)
-    for batch in sample.batches():
+
+    def run(batch: Ids) -> tuple[Ids, Floats]:
         (found,) = running.run([sample.output], sample.fed(batch, needed))
+        return batch, found
+
+    for batch, found in side_by_side(run, sample.batches(), threads):
         for place, piece in zip(batch, sample.split(batch, found), strict=True):
             out[place] = piece
     return np.concatenate(out)
 
 
-def session(path: Path, threads: int) -> Any:
-    """An onnxruntime session as the CPU's graphs are run."""
+def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Results in the items' order, of which each thread makes one at a time.
+
+    Threads that share one run of a graph wait for each other at every operator, and spin meanwhile.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[R]] = deque()
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > threads:  # one more than run: none waits for whoever takes the results
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def session(path: Path) -> Any:
+    """An onnxruntime session as the CPU's graphs are run, on the thread that calls."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # it would keep what the largest batch took
     tune(options, onnxruntime, "int8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from fastembed_rt.run.batching import Ids
 from ..graph.graph import Value
 from ..graph.weight import Floats
 from ..graph.writer import write
-from .sample import Sample, session, some_tokens, states_by_token
+from .sample import Sample, session, side_by_side, some_tokens, states_by_token
 from .stages import Stage
 from .texts import SEED
 
 SAMPLE = 4096  # tokens that weights are rounded on
-BATCHES = 4  # between which free memory is given back
+BATCHES = 16  # between which free memory is given back
 HELD = 1536  # tokens of the texts held out, to say which group fails which text
+# Of a value in a batch: its range, but for texts held out, and the tokens that are looked at, with whose they are.
+_Shown = tuple[tuple[Floats, Floats] | None, tuple[Floats, Ids] | None]
 
 
 @dataclass
@@ -36,6 +38,16 @@ class Seen:
     texts: Ids  # (m,) whose they are
 
 
+@dataclass
+class _Batch:
+    """Texts that are run together."""
+
+    texts: Sample
+    chosen: Ids  # (B,) their numbers
+    places: Sequence[Ids] = ()  # of the tokens looked at, of each text
+    made: dict[Value, Any] = field(default_factory=dict)  # what stages so far have made for the next one
+
+
 class Watched:
     """The batches of all texts, and what leads from one stage to the next."""
 
@@ -46,44 +58,53 @@ class Watched:
         self._threads, self._held_out = threads, held_out
         self._out: list[Any] = [None] * len(held_out.rows)
         self._looked_at: list[int] = []  # tokens of the calibration texts, of those held out
-        # Of each batch: the texts, their numbers, the places of the tokens looked at, what has been made so far.
-        self._batches: list[tuple[Sample, Ids, list[Ids], dict[Value, Any]]] = []
+        self._batches: list[_Batch] = []
         for texts, tokens in ((sample, int(share * SAMPLE)), (held_out, int(share * HELD))):
             places = some_tokens([len(row) for row in texts.rows], tokens, SEED)
             self._looked_at.append(sum(map(len, places)))
-            self._batches += [(texts, batch, [places[k] for k in batch], {}) for batch in texts.batches()]
+            self._batches += [_Batch(texts, batch, [places[k] for k in batch]) for batch in texts.batches()]
         if rare is not None:
-            self._batches += [(rare, batch, [], {}) for batch in rare.batches()]
+            self._batches += [_Batch(rare, batch) for batch in rare.batches()]
 
     def through(self, stage: Stage) -> dict[Value, Seen]:
         """Run a stage over all batches."""
         kept = {value: (_Rows(self._looked_at[0]), _Rows(self._looked_at[1])) for value in stage.watched}
         ranges: dict[Value, tuple[Floats, Floats]] = {}
-        names = stage.outputs
         with tempfile.TemporaryDirectory() as work:
             # Beside the graph: a session maps the weights that it would hold twice more while it is made.
             write(stage.graph, Path(work), "stage.onnx", name="stage", metadata={}, external=True, checked=False)
-            running = session(Path(work) / "stage.onnx", self._threads)
-            needed = [entry.name for entry in running.get_inputs()]
-            for number, (texts, batch, places, made) in enumerate(self._batches):
+            running = session(Path(work) / "stage.onnx")
+
+            def run(batch: _Batch) -> tuple[_Batch, dict[Value, _Shown]]:
+                return batch, self._run(running, stage, batch)
+
+            for number, (batch, shown) in enumerate(side_by_side(run, self._batches, self._threads)):
                 if number % BATCHES == 0:
                     memory.give_back()
-                feeds = texts.fed(batch, [name for name in needed if name not in stage.takes])
-                given = dict(zip(names, running.run(names, feeds | {n: made[n] for n in stage.takes}), strict=True))
-                for value in stage.watched:
-                    states = states_by_token(given[value], texts.lengths[batch])
-                    if texts is not self._held_out:
-                        low, high = states.min(axis=0), states.max(axis=0)
-                        before = ranges.get(value, (low, high))
-                        ranges[value] = np.minimum(before[0], low), np.maximum(before[1], high)
-                    if places:
-                        kept[value][texts is self._held_out].add(*_looked_at(states, texts, batch, places))
-                if self._held_out.output in given and texts is self._held_out:
-                    for k, piece in zip(batch, texts.split(batch, given[self._held_out.output]), strict=True):
-                        self._out[k] = piece
-                _keep(made, {name: given[name] for name in stage.gives})
-                given.clear()  # before the next run
+                for value, (bounds, rows) in shown.items():
+                    if bounds is not None:
+                        low, high = ranges.get(value, bounds)
+                        ranges[value] = np.minimum(low, bounds[0]), np.maximum(high, bounds[1])
+                    if rows is not None:
+                        kept[value][batch.texts is self._held_out].add(*rows)
         return {value: _seen(ranges[value], *kept[value]) for value in stage.watched}
+
+    def _run(self, running: Any, stage: Stage, batch: _Batch) -> dict[Value, _Shown]:
+        """Run a stage over a batch, which keeps what the next one takes; what is looked at of each watched value."""
+        texts, chosen = batch.texts, batch.chosen
+        needed = [entry.name for entry in running.get_inputs() if entry.name not in stage.takes]
+        feeds = texts.fed(chosen, needed) | {name: batch.made[name] for name in stage.takes}
+        given = dict(zip(stage.outputs, running.run(stage.outputs, feeds), strict=True))
+        held, found = texts is self._held_out, dict[Value, _Shown]()
+        for value in stage.watched:
+            states = states_by_token(given[value], texts.lengths[chosen])
+            bounds = None if held else (states.min(axis=0), states.max(axis=0))
+            found[value] = bounds, _looked_at(states, texts, chosen, batch.places) if batch.places else None
+        if held and texts.output in given:
+            for k, piece in zip(chosen, texts.split(chosen, given[texts.output]), strict=True):
+                self._out[k] = piece
+        _keep(batch.made, {name: given[name] for name in stage.gives})
+        return found
 
     def exact(self) -> Floats:
         """Outputs of the texts held out, once all stages have run."""

@@ -80,7 +80,7 @@ def int8_graphs(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Bui
     if states is not None:
         of_stock = stock(recipe, states.build)
         alone = tokens_written(INT8, of_stock, work, "model.cpu.int8.onnx", written.offsets, wanted)
-    made = [variant_of(work, built.graph, written, target, "int8", {**figures, **notes}, alone)]
+    made = [variant_of(wanted, work, built.graph, written, target, "int8", {**figures, **notes}, alone)]
     if not wanted.cpu:
         return built, made
     if native.kernels() is None:
@@ -99,7 +99,7 @@ def int8_graphs(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Bui
     if states is not None:
         of_ours = states.build(target, target.opset or DEFAULT_OPSET)
         alone = tokens_written(INT8, of_ours, work, file, {**written.offsets, **shared.offsets}, wanted)
-    made.insert(0, variant_of(work, graph, shared, target, "int8", {**figures, **notes}, alone))
+    made.insert(0, variant_of(wanted, work, graph, shared, target, "int8", {**figures, **notes}, alone))
     return built, made
 
 
@@ -167,4 +167,4 @@ def fp8_graphs(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Buil
         "calibration": _calibrated_on(sample),
         "largest_output_error": round(max(found.errors.values(), default=0.0), 4),
     }
-    return built, [variant_of(work, built.graph, written, target, "fp8", notes)]
+    return built, [variant_of(wanted, work, built.graph, written, target, "fp8", notes)]

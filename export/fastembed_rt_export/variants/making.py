@@ -129,7 +129,7 @@ def _gpu(
         )
     key = (target_name, precision)
     written = written_as(key, built.graph, work, f"model.{target_name}.{precision}.onnx", wanted, say)
-    made = [variant_of(work, built.graph, written, target, precision)]
+    made = [variant_of(wanted, work, built.graph, written, target, precision)]
     if target_name == "cuda" and precision in cuda_native.TYPES:
         made = [*_with_own_operators(key, build, work, wanted, say, written), *made]
     return built, made
@@ -147,21 +147,21 @@ def _with_own_operators(key: Key, build: Build, work: Path, wanted: Wanted, say:
     file = f"model.{target.name}.{precision}.onnx"
     say(f"writing {file}: {len(graph.nodes)} nodes")
     written = wanted.write(key, graph, work, file, beside.offsets)
-    return [variant_of(work, graph, written, target, precision)]
+    return [variant_of(wanted, work, graph, written, target, precision)]
 
 
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     portable = wanted.finish(build(PORTABLE, wanted.opset))
     written = written_as(PLAINEST, portable.graph, work, MODEL_FILE, wanted, say)
     states = token_graph(PORTABLE, wanted.opset, work, MODEL_FILE, written, wanted)
-    found = [variant_of(work, portable.graph, written, PORTABLE, "fp32", tokens=states)]
+    found = [variant_of(wanted, work, portable.graph, written, PORTABLE, "fp32", tokens=states)]
     if wanted.cpu:
         graph = build(CPU, CPU.opset or DEFAULT_OPSET).graph
         file = "model.cpu.fp32.onnx"
         # The same weights under the same names: they are read where model.onnx has them.
         again = wanted.write(PLAINEST, graph, work, file, written.offsets)
         states = token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
-        found.insert(0, variant_of(work, graph, again, CPU, "fp32", tokens=states))
+        found.insert(0, variant_of(wanted, work, graph, again, CPU, "fp32", tokens=states))
     return portable, found
 
 
@@ -183,4 +183,4 @@ def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
     # Beside the graph, where a runtime maps the weights that it would copy otherwise.
     written = write(built.graph, work, file, name=wanted.name, metadata=wanted.metadata, external=True)
     states = token_graph(target, opset, work, file, written, wanted)
-    return built, [variant_of(work, built.graph, written, target, "bf16", tokens=states)]
+    return built, [variant_of(wanted, work, built.graph, written, target, "bf16", tokens=states)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastembed_rt.manifest import TokenGraph, Variant, record_file
+from fastembed_rt.manifest import FileRecord, TokenGraph, Variant, record_file
 from fastembed_rt.precisions import PRECISIONS
 from fastembed_rt.system.sizes import readable
 from fastembed_rt.text.tokenizer import TextTokenizer
@@ -84,6 +84,14 @@ class Wanted:
     prefix: str = ""  # of the files' names, where a directory has graphs of several encoders
     common: Mapping[Key, Common] | None = None  # what graphs of several encoders share; None: there is one
     show_progress: bool = False
+    _records: dict[tuple[Path, str], FileRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def record(self, work: Path, file: str) -> FileRecord:
+        """Of a file that is written for good: hashed once, however many graphs refer to it."""
+        key = work, file
+        if key not in self._records:
+            self._records[key] = record_file(work, file)
+        return self._records[key]
 
     def texts(self, tokenizer: TextTokenizer) -> list[str]:
         """Texts like those that the gate compares: what repeats, what is short, and a share of all others."""
@@ -145,8 +153,8 @@ def tokens_written(
     file = f"{beside.removesuffix('.onnx')}.tokens.onnx"
     written = wanted.write(key, built.graph, work, file, offsets)
     return TokenGraph(
-        graph=record_file(work, written.graph),
-        weights=tuple(record_file(work, name) for name in written.weights),
+        graph=wanted.record(work, written.graph),
+        weights=tuple(wanted.record(work, name) for name in written.weights),
         opset=built.graph.opset,
         inputs=tuple(value.name for value in built.graph.inputs),
         dim=built.dim,
@@ -161,6 +169,7 @@ def written_as(key: Key, graph: Graph, work: Path, file: str, wanted: Wanted, sa
 
 
 def variant_of(
+    wanted: Wanted,
     work: Path,
     graph: Graph,
     written: Written,
@@ -171,8 +180,8 @@ def variant_of(
 ) -> Variant:
     """The record of a written graph; `notes`: what the manifest says of it beside."""
     return Variant(
-        graph=record_file(work, written.graph),
-        weights=tuple(record_file(work, file) for file in written.weights),
+        graph=wanted.record(work, written.graph),
+        weights=tuple(wanted.record(work, file) for file in written.weights),
         target=target.name,
         precision=precision,
         opset=graph.opset,
