@@ -59,9 +59,9 @@ class Trimmer:
 def share_heaps() -> None:
     """Have the threads of this process share a few heaps: for long jobs, before their threads begin.
 
-    glibc gives each thread a heap of its own. Those of the model, the tokenizer, the reader and the writer then each keep
-    room for the most that one ever had, and go on growing: holes of 50 MB were 90 after 200,000 texts. One heap has room
-    for the most that all had together.
+    glibc gives each thread a heap of its own. Those of the model, the tokenizer, the reader and the writer then each
+    keep room for the most that one ever had, and go on growing: holes of 50 MB were 90 after 200,000 texts. One heap
+    has room for the most that all had together.
     """
     mallopt = _function("mallopt")
     if mallopt is not None:
