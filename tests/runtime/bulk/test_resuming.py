@@ -15,6 +15,7 @@ from exports import contents
 
 from fastembed_rt.bulk import job, run
 from fastembed_rt.bulk.columns import Template
+from fastembed_rt.bulk.parts import parts as cut
 from fastembed_rt.bulk.readers import Dialect
 from fastembed_rt.bulk.store import Directory
 from fastembed_rt.errors import InvalidInputError, OutputExistsError
@@ -186,9 +187,8 @@ def test_parts_that_are_there_are_looked_at_when_the_model_has_its_first_texts(
     def parts(*arguments: Any) -> Iterator[Any]:
         time.sleep(0.2)  # a reader that takes its time
         order.append("read")
-        yield from reading(*arguments)
+        yield from cut(*arguments)
 
-    reading = run.parts
     monkeypatch.setattr(run, "parts", parts)
     monkeypatch.setattr(job.Progressed, "is_sound", looked_at)
     execute([source], out)

@@ -51,6 +51,7 @@ def test_trims_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 
     clock = [100.0]
     monkeypatch.setattr(memory, "_malloc_trim", lambda: trim)
+    monkeypatch.setattr(memory.Trimmer, "keeping", False)  # whatever ran in this process before
     monkeypatch.setattr("fastembed_rt.run.memory.time.monotonic", lambda: clock[0])
     trimmer = memory.Trimmer()
     trimmer.after_bulk()
