@@ -4,7 +4,8 @@ python -m benchmarks.bulk MODEL_DIR --checkpoint DIR [--rows 1000000] [--ways en
 
 Rows are questions with a number behind them, so that none comes twice. Ways other than this project's do --others-rows
 of them: they would take hours for all. Each way runs in a fresh process, in an environment of its own, --rounds times
-in turn; the table shows medians.
+in turn; the table shows medians. CPU seconds are those of the way's own process, without those that it starts (Ray's
+actors, fastembed's workers); other programs on the machine change them less than its seconds.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def resume(python: str, about: dict[str, Any], rows: int) -> dict[str, Any]:
     process.wait()
     there = len(list(work.glob("part-*.json")))
     found = run(python, "bulk", {**about, "started": time.time()})
-    told = {name: found[name] for name in ("to_first_text", "rows", "resident_mb")}
+    told = {name: found[name] for name in ("to_first_text", "cpu_to_first_text", "rows", "resident_mb")}
     return {"parts_at_kill": there, **told, "resident_mb_until_kill": [each for each in samples if each[1]]}
 
 
@@ -220,8 +221,8 @@ def after_warm_up(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
 def render(record: dict[str, Any]) -> str:
     """The record as a table."""
     rows = [
-        "| way | rows | rows/s | of encode | resident MB after warm-up: least | most |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| way | rows | rows/s | of encode | CPU ms a row | resident MB after warm-up: least | most |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     rates: dict[str, float] = {}
     for name in dict.fromkeys(sample["way"] for sample in record["samples"]):
@@ -229,12 +230,16 @@ def render(record: dict[str, Any]) -> str:
         rates[name] = statistics.median(sample["rows"] / sample["seconds"] for sample in of_way)
         least, most = after_warm_up(of_way[-1]["resident_mb"])
         share = f"{rates[name] / rates['encode']:.1%}" if "encode" in rates else "-"
-        rows.append(f"| {name} | {of_way[0]['rows']:.0f} | {rates[name]:.0f} | {share} | {least:.0f} | {most:.0f} |")
-    rows += [f"| {name} | failed: {why} | | | | |" for name, why in record["failed"].items()]
+        worked = statistics.median(1000 * sample["cpu_seconds"] / sample["rows"] for sample in of_way)
+        cells = (name, f"{of_way[0]['rows']:.0f}", f"{rates[name]:.0f}", share, f"{worked:.3f}")
+        rows.append(f"| {' | '.join(cells)} | {least:.0f} | {most:.0f} |")
+    rows += [f"| {name} | failed: {why} | | | | | |" for name, why in record["failed"].items()]
     if record.get("resumed"):
         resumed = record["resumed"]
         seconds = resumed["to_first_text"]
-        said = "nothing was left to do" if seconds is None else f"first text after {seconds:.1f} s"
+        said = "nothing was left to do"
+        if seconds is not None:
+            said = f"first text after {seconds:.1f} s, {resumed['cpu_to_first_text']:.2f} CPU seconds"
         least, most = after_warm_up(resumed["resident_mb_until_kill"])
         rows += [
             f"\n{resumed['rows']:.0f} rows, killed with {resumed['parts_at_kill']} parts, resumed: {said}",

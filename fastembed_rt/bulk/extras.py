@@ -22,6 +22,17 @@ def required(module: str, what: str, install: str = "fastembed-rt[bulk]") -> Any
         ) from error
 
 
+def flat(numbers: Any) -> Any:
+    """A contiguous array of numbers as one of pyarrow's, without a copy.
+
+    `pyarrow.array` imports pandas where it is installed, to know its kinds: a quarter of a second before a first text.
+    """
+    pyarrow = arrow()
+    return pyarrow.Array.from_buffers(
+        pyarrow.from_numpy_dtype(numbers.dtype), numbers.size, [None, pyarrow.py_buffer(numbers)]
+    )
+
+
 def arrow() -> Any:
     """The module pyarrow."""
     return required("pyarrow", "reading and writing tables")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .columns import Plan
-from .extras import arrow
+from .extras import arrow, flat
 from .rows import Block
 
 ROWS = 16_384  # of a part, unless --part-rows says otherwise
@@ -60,7 +60,8 @@ class _Growing:
         pyarrow = arrow()
         table = pyarrow.concat_tables(self.tables)
         if table.num_columns:
-            table = table.take(pyarrow.array(range(len(self.texts)), pyarrow.int64())).combine_chunks()
+            places = np.arange(len(self.texts), dtype=np.int64)
+            table = table.take(flat(places)).combine_chunks()
         stop = self.start + len(self.texts)
         return Part(self.number, self.start, stop, table, self.texts, self.faults, self.origins)
 

@@ -70,7 +70,7 @@ def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, 
             return pyarrow.schema([(name, pyarrow.string()) for name in names]), False
         if source.format == "txt":
             return pyarrow.schema([(template.names[0], pyarrow.string())]), False
-        rows = OBJECTS[source.format](stream, piece, dialect, template.names[0])
+        rows = OBJECTS[source.format](stream, piece, dialect, template.names[0], Skip(0))
         sample = (row for row in itertools.islice(rows, SAMPLE) if not isinstance(row, Fault))
         return infer(sample, source.name, template.pattern if template.plain else ""), True
 
@@ -118,9 +118,8 @@ def check_encoding(dialect: Dialect) -> None:
 def _from_rows(piece: Piece, wanted: Plan, dialect: Dialect, skip: Skip, meter: Meter) -> Iterator[Block]:
     first_name = wanted.template.names[0]
     with contents(piece, meter) as stream:
-        made = OBJECTS[piece.source.format](stream, piece, dialect, first_name)
         before = skip.left
-        rows = skip.over(made)
+        rows = skip.over(OBJECTS[piece.source.format](stream, piece, dialect, first_name, skip))
         number = 1
         for k in itertools.count():
             block = list(itertools.islice(rows, BLOCK_ROWS))
@@ -134,18 +133,18 @@ def _from_rows(piece: Piece, wanted: Plan, dialect: Dialect, skip: Skip, meter: 
             number += len(block)
 
 
-def txt_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> Iterator[Row]:
+def txt_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip: Skip) -> Iterator[Row]:
     """One text a line, without its \\n or \\r\\n; an empty line is an empty text."""
-    for _, line in _decoded(stream, piece, dialect):
+    for _, line in _decoded(stream, piece, dialect, skip, lambda line: True):
         if isinstance(line, Fault):
             yield line
         else:
             yield {name: line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")}
 
 
-def jsonl_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> Iterator[Row]:
+def jsonl_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip: Skip) -> Iterator[Row]:
     """A JSON string or object a line; empty lines are no rows."""
-    for number, line in _decoded(stream, piece, dialect):
+    for number, line in _decoded(stream, piece, dialect, skip, lambda line: line.startswith((b"{", b'"'))):
         if isinstance(line, Fault):
             yield line
         elif line.strip():
@@ -155,7 +154,7 @@ def jsonl_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> I
                 yield Fault(f"line {number} is not JSON ({error})")
 
 
-def json_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> Iterator[Row]:
+def json_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip: Skip) -> Iterator[Row]:
     """Strings or objects of one array."""
     for value in json_array.elements(stream, piece.source.name, dialect.encoding, dialect.decode_errors):
         yield _object(value, name)
@@ -193,7 +192,7 @@ def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
             yield rows.line_num, fields
 
 
-def csv_objects(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str) -> Iterator[Row]:
+def csv_objects(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip: Skip) -> Iterator[Row]:
     """Records under their header; all fields are strings."""
     rows = csv_rows(stream, piece, dialect)
     header = _header(rows, piece.source.name)
@@ -215,7 +214,8 @@ def _header(rows: Iterator[tuple[int, list[str] | Fault]], name: str) -> list[st
     return found
 
 
-OBJECTS: Mapping[str, Callable[[BinaryIO, Piece, Dialect, str], Iterator[Row]]] = {
+# What reads rows of each format. Those of its last argument may be passed over where that is cheap, but for the last.
+OBJECTS: Mapping[str, Callable[[BinaryIO, Piece, Dialect, str, Skip], Iterator[Row]]] = {
     "txt": txt_rows,
     "jsonl": jsonl_rows,
     "json": json_rows,
@@ -232,8 +232,18 @@ def _object(value: Any, name: str) -> Row:
     return Fault(f"a {type(value).__name__} where a string or an object was expected")
 
 
-def _decoded(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple[int, str | Fault]]:
-    """Lines as text with their numbers, ends kept; one that cannot be decoded is a fault."""
+def _decoded(
+    stream: BinaryIO,
+    piece: Piece,
+    dialect: Dialect,
+    skip: Skip | None = None,
+    is_row: Callable[[bytes], bool] = lambda line: False,
+) -> Iterator[tuple[int, str | Fault]]:
+    """Lines as text with their numbers, ends kept; one that cannot be decoded is a fault.
+
+    Lines of which `is_row` is sure are passed over as they lie there, all that `skip` has left but the last, which
+    `skip.over` takes: to decode and parse them would take a resumed run seconds for each million.
+    """
     encoding = codecs.lookup(dialect.encoding).name
     if "\n".encode(encoding) != b"\n":  # UTF-16 and the like: a line's end is not a byte
         if not piece.whole:
@@ -244,6 +254,9 @@ def _decoded(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
         return
     for number, raw_line in enumerate(lines(stream, piece), start=1):
         line = raw_line
+        if skip is not None and skip.left > 1 and number > 1 and is_row(line):
+            skip.take(1)
+            continue
         if number == 1 and not piece.start and encoding == "utf-8" and line.startswith(UTF8_BOM):
             line = line[len(UTF8_BOM) :]
             if not line:  # a mark and nothing else: no line at all

@@ -1,7 +1,8 @@
 """A rank's run: the parts that are missing are read, encoded and written, one after the other; then what says so.
 
 A reader's thread is ahead of the model and a writer's behind it. Resumed, the parts that are there are read again in a
-third thread and compared with their hashes, while the missing ones are made; a damaged one is made anew.
+third thread and compared with their hashes, while the missing ones are made; a damaged one is made anew. That begins
+when the model has its first texts: what is done already holds up nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
@@ -181,7 +182,7 @@ class Run:
         while True:
             checking = _Checking(self._progressed, suspects)
             try:
-                made = self._pass(records)
+                made = self._pass(records, checking)
             except BaseException:
                 checking.give_up()
                 raise
@@ -196,8 +197,8 @@ class Run:
         self._progressed.write_done(len(made))
         return made
 
-    def _pass(self, records: dict[int, PartRecord]) -> dict[int, PartRecord]:
-        """Once over the inputs, from the first part that is missing on."""
+    def _pass(self, records: dict[int, PartRecord], checking: _Checking) -> dict[int, PartRecord]:
+        """Once over the inputs, from the first part that is missing on; then, or beside it, the checking begins."""
         first = next(number for number in range(len(records) + 1) if number not in records)
         start = records[first - 1].stop if first else 0
         self.watch.rows_there = sum(record.stop - record.start for record in records.values())
@@ -211,6 +212,7 @@ class Run:
         last = first
         try:
             for part in reader:
+                checking.begin()
                 last = part.number + 1
                 there = made.get(part.number)
                 if there is not None:
@@ -285,15 +287,20 @@ class Run:
 
 
 class _Checking:
-    """Compares parts that an earlier run wrote with their hashes, in a thread of its own."""
+    """Compares parts that an earlier run wrote with their hashes, in a thread of its own once it is to begin."""
 
     def __init__(self, progressed: Progressed, records: dict[int, PartRecord]) -> None:
         self._progressed, self._records = progressed, records
         self._damaged: list[int] = []
         self._error: BaseException | None = None
         self._given_up = False
-        self._thread = threading.Thread(target=self._check, name="fastembed_rt_checker", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start, unless it did."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._check, name="fastembed_rt_checker", daemon=True)
+            self._thread.start()
 
     def _check(self) -> None:
         try:
@@ -311,7 +318,8 @@ class _Checking:
 
     def wait(self) -> list[int]:
         """Numbers of those that are missing or not what they were."""
-        self._thread.join()
+        self.begin()
+        cast("threading.Thread", self._thread).join()
         if self._error is not None:
             raise self._error
         return self._damaged

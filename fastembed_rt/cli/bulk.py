@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     from ..run import memory
     from . import requests
 
+    memory.share_heaps()
     pyarrow = arrow()  # told before a model loads
     # Arrow's other allocators keep what was freed, and how much differs from part to part.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())

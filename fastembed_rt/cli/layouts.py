@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..bulk.extras import flat
 from .writers import NotFiniteError
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class Dense:
 
     def columns(self, pyarrow: Any, values: Sequence[Array] | Array) -> list[Any]:  # noqa: D102
         joined = values.reshape(-1) if isinstance(values, np.ndarray) else np.concatenate(values)
-        flat = pyarrow.array(joined, pyarrow.from_numpy_dtype(self.dtype))
-        return [pyarrow.FixedSizeListArray.from_arrays(flat, self.width)]
+        return [pyarrow.FixedSizeListArray.from_arrays(flat(joined.astype(self.dtype, copy=False)), self.width)]
 
     def write_arrays(self, stream: BinaryIO, values: Iterable[Array], fingerprint: str) -> None:
         """(n, width) in input order, n patched into the header at the end.

@@ -92,6 +92,27 @@ def test_every_format_gives_its_texts_and_passes_over_those_that_are_there(
     assert texts_of(write(tmp_path / name, given_texts), skip=skip) == given_texts[skip:]
 
 
+AWKWARD = {  # lines that are no rows, that are bad ones, and a mark in front
+    "in.jsonl": b'\xef\xbb\xbf{"text": "a"}\n\n \r\n\xc2\xa0\n{"text": \n'
+    b' "b"\n"c"\r\n[1]\n{"text": "\xff"}\n\n{"text": "d"}',
+    "in.txt": b"\xef\xbb\xbfa\r\n\n\xff\n\xc2\xa0\n\n b\nc",
+    "in.csv": b'text\na\n\n"b\n\nb"\n\xff\nc,d\n"e"f\ng\n',
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_what_is_passed_over_is_what_would_have_been_read(tmp_path: Path, name: str, ending: str) -> None:
+    path = tmp_path / (name + ending)
+    path.write_bytes(gzip.compress(AWKWARD[name]) if ending else AWKWARD[name])
+    second = write(tmp_path / "second.jsonl", ["e", "f"])
+    chosen = ("text",)
+    whole = rows_of([path, second], chosen=chosen)
+    assert len(whole) == {"in.jsonl": 9, "in.txt": 9, "in.csv": 8}[name]
+    for skip in range(len(whole) + 1):
+        assert rows_of([path, second], chosen=chosen, skip=skip) == whole[skip:], skip
+
+
 def zstd(content: bytes) -> bytes:
     return bytes(pyarrow.compress(content, "zstd", asbytes=True))
 

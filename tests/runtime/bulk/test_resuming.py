@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from bulk_jobs import BAD, TEXTS, Counting, encoder, execute, expected, vectors, write_jsonl
 from exports import contents
 
-from fastembed_rt.bulk import job
+from fastembed_rt.bulk import job, run
 from fastembed_rt.bulk.columns import Template
+from fastembed_rt.bulk.parts import parts as cut
 from fastembed_rt.bulk.readers import Dialect
 from fastembed_rt.bulk.store import Directory
 from fastembed_rt.errors import InvalidInputError, OutputExistsError
@@ -162,6 +165,34 @@ def test_a_damaged_part_is_found_and_made_anew(tmp_path: Path, finished: bool, d
     execute([source], out, counting=counting, on_error="null")
     assert counting.texts == [*TEXTS[12:16], *TEXTS[28:30]]
     assert contents(out) == wanted
+
+
+def test_parts_that_are_there_are_looked_at_when_the_model_has_its_first_texts(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, store = tmp_path / "out", Directory(tmp_path / "out")
+    execute([source], out)
+    complete = job.Complete.read(store)
+    assert complete is not None
+    complete.reopen(store)
+    job.Progressed(store, 0, 1).remove_record(6)
+    store.remove(f"{job.WORK}/00000-of-00001/{job.DONE}")
+    order: list[str] = []
+    whole = job.Progressed.is_sound
+
+    def looked_at(progressed: job.Progressed, record: job.PartRecord) -> bool:
+        order.append(f"part {record.number}")
+        return whole(progressed, record)
+
+    def parts(*arguments: Any) -> Iterator[Any]:
+        time.sleep(0.2)  # a reader that takes its time
+        order.append("read")
+        yield from cut(*arguments)
+
+    monkeypatch.setattr(run, "parts", parts)
+    monkeypatch.setattr(job.Progressed, "is_sound", looked_at)
+    execute([source], out)
+    assert order == ["read", *(f"part {k}" for k in (0, 1, 2, 3, 4, 5, 7))]
 
 
 def test_a_damaged_list_of_rejects_is_made_anew(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from bulk_jobs import table, vectors
+from malloc_heaps import fresh
 from task_models import TEXTS, Exported, Run
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, SparseModel, cli
@@ -19,8 +22,8 @@ def test_vectors_are_those_of_encode(run_task: Run, task_models: dict[str, Expor
     assert code == 0, said
     last = said.splitlines()[-1]  # behind lines of progress, on a slow machine
     assert last.startswith("5 rows in out; this run: 5 of 5 rows, "), said
-    again = run_task("embed", "dense", "texts.jsonl", "--shards", "out", "--part-rows", "2", "--resume")
-    assert again == (0, "", "5 rows in out; nothing was left to do\n")
+    code, printed, said = run_task("embed", "dense", "texts.jsonl", "--shards", "out", "--part-rows", "2", "--resume")
+    assert (code, printed, said.splitlines()[-1]) == (0, "", "5 rows in out; nothing was left to do"), said
     with EmbeddingModel(task_models["dense"].directory, threads=2) as model:
         assert vectors(Path("out")).tobytes() == model.encode(TEXTS).tobytes()
         reference = task_models["dense"].reference.encode(TEXTS)
@@ -93,6 +96,27 @@ def test_long_texts_are_cut_before_they_are_tokenized(run_task: Run, task_models
     with EmbeddingModel(task_models["dense"].directory) as model:
         assert vectors(Path("out")).tobytes() == model.encode(texts).tobytes()
     assert json.loads(Path("figures.json").read_text())["shortened"] == 1
+
+
+def test_a_job_has_few_heaps_and_no_pandas(task_models: dict[str, Exported], tmp_path: Path) -> None:
+    texts = [f"a dog runs {k}" for k in range(600)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "in.parquet", row_group_size=100)
+    code = """
+        import os, sys
+        from malloc_heaps import heaps
+        from fastembed_rt import cli
+        from fastembed_rt.bulk import run
+        found = []
+        write = run.Run._write  # in the writer's thread, while those of the model and the reader are there
+        run.Run._write = lambda *given: (write(*given), found.append(heaps()))
+        options = ["--threads", "2", "--part-rows", "200", "-q"]
+        assert cli.main(["embed", sys.argv[1], sys.argv[2], "--shards", sys.argv[3], *options]) == 0
+        print(len(found), max(found) <= max(os.cpu_count() // 4, 1) + 1, "pandas" in sys.modules)
+    """
+    words = (str(task_models["dense"].directory), str(tmp_path / "in.parquet"), str(tmp_path / "out"))
+    assert fresh(code, *words) == "3 True False\n"
+    with EmbeddingModel(task_models["dense"].directory) as model:
+        assert vectors(tmp_path / "out").tobytes() == model.encode(texts).tobytes()
 
 
 def test_bad_texts_under_a_policy_of_lengths(run_task: Run, task_models: dict[str, Exported]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from malloc_heaps import fresh
 
 from fastembed_rt.run import memory
 
@@ -49,6 +51,7 @@ def test_trims_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 
     clock = [100.0]
     monkeypatch.setattr(memory, "_malloc_trim", lambda: trim)
+    monkeypatch.setattr(memory.Trimmer, "keeping", False)  # whatever ran in this process before
     monkeypatch.setattr("fastembed_rt.run.memory.time.monotonic", lambda: clock[0])
     trimmer = memory.Trimmer()
     trimmer.after_bulk()
@@ -162,3 +165,48 @@ def test_large_arrays_of_a_long_job_are_mapped() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "[False] True\n"
+
+
+HEAPS = """
+    import threading
+    import numpy as np
+    from malloc_heaps import heaps
+    from fastembed_rt.run import memory
+
+    {call}
+    together = threading.Barrier(41)
+
+    def work():
+        array = np.ones(5_000)  # 40 KB
+        together.wait()
+        together.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    print(heaps())
+    together.wait()
+"""
+
+
+@needs_glibc
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_of_a_long_job_share_heaps(shared: bool) -> None:
+    found = int(fresh(HEAPS.format(call="memory.share_heaps()" if shared else "")))
+    few = max((os.cpu_count() or 1) // 4, 1)
+    assert found <= few if shared else found >= min(4 * few, 40)
+
+
+@needs_glibc
+def test_the_end_of_the_heap_stays_with_a_long_job() -> None:
+    code = """
+        import numpy as np
+        from fastembed_rt.run import memory
+        memory.keep_free(4 << 20)
+        arrays = [np.ones(3 << 17) for _ in range(30)]  # 3 MB each, below what is mapped
+        most = memory.resident()
+        del arrays
+        print(most - memory.resident() < 10 << 20)
+    """
+    assert fresh(code) == "True\n"
