@@ -248,8 +248,13 @@ class Gatherer:
             else:
                 ready.append(piece)
         with self._lock:
-            lane.ready.extend(ready)
-            lane.tokens += sum(piece.rest for piece in ready)
+            if self._closed:  # meanwhile, when these pieces were in no lane
+                for piece in ready:
+                    fail(piece.job, InvalidInputError(CLOSED))
+                done += [piece.job for piece in ready]
+            else:
+                lane.ready.extend(ready)
+                lane.tokens += sum(piece.rest for piece in ready)
         deliver(done)
 
     def _run(self, batch: list[Share], tell: Callable[[Sequence[Job]], None], *, alone: bool) -> None:

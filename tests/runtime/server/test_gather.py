@@ -231,6 +231,26 @@ def test_what_waits_fails_when_it_is_closed(gathering: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_tokenized_while_it_is_closed_fails_too(gathering: Any) -> None:
+    async def scenario() -> None:
+        runner, gatherer, _ = gathering()
+        runner.open()
+
+        class Closing(Work):
+            def tokenize(self, window: Any) -> Tokenized:
+                gatherer.close()
+                return super().tokenize(window)
+
+        prepared = Prepared(Closing(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
+        job = Job(prepared, ["1 10"], time.monotonic() + 60)
+        gatherer.submit(job, 10)
+        with pytest.raises(InvalidInputError, match="closed"):
+            await asyncio.wait_for(job.future, 20)
+        assert runner.batches == []
+
+    asyncio.run(scenario())
+
+
 async def warm(runner: Runner, submit: Callable[..., Job]) -> None:
     """How long a batch takes is known, and no two requests have met of late."""
     runner.open()
