@@ -5,6 +5,7 @@ A write costs a system call, and wakes the client once for the head alone.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -19,49 +20,53 @@ class Answer:
     to the cycle.
     """
 
-    __slots__ = ("_cycle", "_head", "_send")
+    __slots__ = ("_cycle", "_head")
 
     def __init__(self, cycle: Any) -> None:
-        self._cycle, self._send = cycle, cycle.send
+        self._cycle = weakref.ref(cycle)  # which holds this: a circle would stay until somebody looks for circles
         self._head: dict[str, Any] | None = None
 
     async def __call__(self, message: dict[str, Any]) -> None:
         """ASGI's send."""
-        cycle, head = self._cycle, self._head
-        if head is None and message["type"] == "http.response.start" and not cycle.response_started:
-            self._head = message
+        cycle: Any = self._cycle()
+        if message["type"] == "http.response.start" and not cycle.response_started:
+            self._head = message  # in place of another one, whose body never came
             return
-        if head is not None:
-            self._head = None
-            if not message.get("more_body", False) and message["type"] == "http.response.body":
-                await self._whole(head, message.get("body", b""))
-                return
-            await self._send(head)
-        await self._send(message)
-
-    async def _whole(self, head: dict[str, Any], body: bytes) -> None:
-        cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if cycle.disconnected:
-            return
-        parts = [STATUS_LINE[head["status"]]]
-        for name, value in (*cycle.default_headers, *head["headers"]):
-            parts += (name, b": ", value, b"\r\n")
-            if name == b"connection" and value == b"close":
-                cycle.keep_alive = False
-        if not cycle.keep_alive and parts[-2] != b"close":
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        if len(body) <= ONE_WRITE:
-            parts.append(body)
-            cycle.transport.write(b"".join(parts))
+        head, self._head = self._head, None
+        send = type(cycle).send
+        if head is None:
+            await send(cycle, message)
+        elif message.get("more_body", False) or message["type"] != "http.response.body":
+            await send(cycle, head)
+            await send(cycle, message)
         else:
-            cycle.transport.write(b"".join(parts))
-            cycle.transport.write(body)
-        cycle.waiting_for_100_continue = False
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+            await _send_whole(cycle, head, message.get("body", b""))
+
+
+async def _send_whole(cycle: Any, head: dict[str, Any], body: bytes) -> None:
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    if cycle.scope["method"] == "HEAD":
+        body = b""
+    parts, said = [STATUS_LINE[head["status"]]], False
+    for name, value in (*cycle.default_headers, *head["headers"]):
+        parts += (name, b": ", value, b"\r\n")
+        if name == b"connection" and value == b"close":
+            cycle.keep_alive, said = False, True
+    if not cycle.keep_alive and not said:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    if len(body) <= ONE_WRITE:
+        parts.append(body)
+        cycle.transport.write(b"".join(parts))
+    else:
+        cycle.transport.write(b"".join(parts))
+        cycle.transport.write(body)
+    cycle.waiting_for_100_continue = False
+    cycle.response_started = cycle.response_complete = True
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

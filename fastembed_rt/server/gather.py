@@ -91,6 +91,7 @@ class Gatherer:
 
         Raises:
             InvalidInputError: it is closed.
+            RuntimeError: there is no thread for it, and the system gives none.
         """
         lane = self._short if tokens <= self._limits.tokens and len(job.parts) == 1 else self._long
         with self._lock:
@@ -102,9 +103,13 @@ class Gatherer:
             here = quick and self._here and lane is self._short and job.queued > self._met + APART
             lane.fresh.append(Piece(job, 0))
             if not here:
-                self._wake(lane)
+                try:
+                    self._wake(lane)
+                except RuntimeError:
+                    lane.fresh.pop()
+                    raise
         if here:
-            job.loop.call_soon(self._run_here)  # after what else has come by now
+            job.loop.call_soon(self._run_here, job)  # after what else has come by now
 
     def waiting(self) -> tuple[int, int]:
         """Requests that have texts in the queue, short and long ones."""
@@ -134,32 +139,50 @@ class Gatherer:
             lane.idle.pop().release()
         elif lane.threads < self._runner.side_by_side:
             lane.threads += 1
-            threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True).start()
+            except RuntimeError:  # the system gives no thread more: those that there are do the work
+                lane.threads -= 1
+                if not lane.threads:
+                    raise
 
     def _is_idle(self) -> bool:
         """Whether nothing runs or waits; the lock is held."""
         return self._running == 0 and not (self._short.waits() or self._long.waits())
 
-    def _run_here(self) -> None:
-        """In the event loop: what waits, where it is one short request still; else threads have it."""
-        lane = self._short
-        with self._lock:
-            only = self._running == 0 and len(lane.fresh) == 1 and not (lane.ready or self._long.waits())
-            fresh = self._take_fresh(lane) if only else []
-            if not only and lane.waits():
-                self._wake(lane)
-        if not fresh:
+    def _run_here(self, job: Job) -> None:
+        """In the job's event loop: do it, where it is all that waits still; else threads have it."""
+        try:
+            batch = self._alone_here(job)
+        except RuntimeError as error:  # no thread for it
+            fail(job, error)
+            settle([job])
             return
-        self._tokenize(lane, fresh)
-        with self._lock:
-            # Tokens were estimated before; and it is the last moment for others to have come.
-            only = self._running == 0 and len(lane.ready) == 1 and not (lane.fresh or self._long.waits())
-            batch = self._take_batch(lane) if only and self._pace.seconds(lane.tokens) <= HERE_SECONDS else []
-            self._running += 1 if batch else 0
-            if lane.waits():
-                self._wake(lane)
         if batch:
             self._run(batch, settle, alone=True)
+
+    def _alone_here(self, job: Job) -> list[Share]:
+        """The job's batch; empty where others have come, or it turns out to be longer than it seemed."""
+        lane = self._short
+        with self._lock:
+            fresh = self._take_fresh(lane) if self._is_only(job, lane.fresh, lane.ready) else []
+            if not fresh:
+                if lane.waits():
+                    self._wake(lane)
+                return []
+        self._tokenize(lane, fresh)
+        with self._lock:
+            # The last moment for others to have come; and tokens were estimated before.
+            here = self._is_only(job, lane.ready, lane.fresh) and self._pace.seconds(lane.tokens) <= HERE_SECONDS
+            batch = self._take_batch(lane) if here else []
+            if lane.waits():
+                self._wake(lane)
+            self._running += 1 if batch else 0
+        return batch
+
+    def _is_only(self, job: Job, there: deque[Piece], elsewhere: deque[Piece]) -> bool:
+        """Whether nothing runs, and this job's piece is all that waits; the lock is held."""
+        return self._running == 0 and len(there) == 1 and there[0].job is job and not (elsewhere or self._long.waits())
 
     def _work(self, lane: _Lane) -> None:
         """A thread of a lane."""
@@ -178,6 +201,7 @@ class Gatherer:
                     alone = self._is_idle()
                     self._running += 1 if batch else 0
                 elif self._closed:
+                    lane.threads -= 1
                     return
                 else:
                     lane.idle.append(sleep)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,39 +15,35 @@ pytest.importorskip("uvicorn")
 
 from fastembed_rt.server.answering import ONE_WRITE, Answer
 
+BODY = {"type": "http.response.body", "body": b"{}"}
 
-def cycle(**about: Any) -> Any:
+
+class Cycle:
     """What uvicorn keeps of a request, as far as an answer needs it."""
-    made = SimpleNamespace(
-        flow=SimpleNamespace(write_paused=False),
-        disconnected=False,
-        keep_alive=True,
-        waiting_for_100_continue=True,
-        response_started=False,
-        response_complete=False,
-        default_headers=[(b"date", b"today")],
-        message_event=asyncio.Event(),
-        written=[],
-        passed=[],
-        closed=False,
-        told=0,
-    )
 
-    async def send(message: dict[str, Any]) -> None:
-        made.passed.append(message)
-        made.response_started = True
+    def __init__(self, method: str = "POST", **about: Any) -> None:
+        self.scope = {"method": method}
+        self.flow: Any = SimpleNamespace(write_paused=False)
+        self.disconnected = False
+        self.keep_alive = True
+        self.waiting_for_100_continue = True
+        self.response_started = self.response_complete = False
+        self.default_headers = [(b"date", b"today")]
+        self.message_event = asyncio.Event()
+        self.written: list[bytes] = []
+        self.passed: list[dict[str, Any]] = []
+        self.ended: list[bool] = []
+        self.told = 0
+        self.transport = SimpleNamespace(write=self.written.append, close=partial(self.ended.append, True))
+        for name, value in about.items():
+            setattr(self, name, value)
 
-    def on_response() -> None:
-        made.told += 1
+    async def send(self, message: dict[str, Any]) -> None:
+        self.passed.append(message)
+        self.response_started = True
 
-    def close() -> None:
-        made.closed = True
-
-    made.send, made.on_response = send, on_response
-    made.transport = SimpleNamespace(write=made.written.append, close=close)
-    for name, value in about.items():
-        setattr(made, name, value)
-    return made
+    def on_response(self) -> None:
+        self.told += 1
 
 
 def start(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -62,31 +61,66 @@ def answered(made: Any, *messages: dict[str, Any]) -> Any:
 
 
 def test_head_and_body_go_in_one_write() -> None:
-    made = answered(cycle(), start(), {"type": "http.response.body", "body": b"{}"})
+    made = answered(Cycle(), start(), BODY)
     assert made.written == [b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\n\r\n{}"]
     assert made.response_started
     assert made.response_complete
     assert made.message_event.is_set()
     assert not made.waiting_for_100_continue
-    assert (made.told, made.closed) == (1, False)
+    assert (made.told, made.ended) == (1, [])
 
 
 def test_a_large_body_is_not_copied() -> None:
     body = bytes(ONE_WRITE + 1)
-    made = answered(cycle(), start(), {"type": "http.response.body", "body": body})
+    made = answered(Cycle(), start(), {"type": "http.response.body", "body": body})
     assert len(made.written) == 2
     assert made.written[1] is body
 
 
 @pytest.mark.parametrize("said", [(), ((b"connection", b"close"),)])
 def test_the_end_of_a_connection_is_said_once(said: Any) -> None:
-    made = answered(cycle(keep_alive=bool(said)), start(*said), {"type": "http.response.body", "body": b"{}"})
+    made = answered(Cycle(keep_alive=bool(said)), start(*said), BODY)
     assert made.written[0].count(b"connection: close") == 1
-    assert made.closed
+    assert made.ended
+
+
+def test_a_header_that_is_called_close_says_nothing() -> None:
+    made = answered(Cycle(keep_alive=False), start((b"x-request-id", b"close")), BODY)
+    assert made.written[0].count(b"connection: close") == 1
+    made = answered(Cycle(), start((b"connection", b"close"), (b"x-total-time", b"1")), BODY)
+    assert made.written[0].count(b"connection: close") == 1
+
+
+def test_a_head_whose_body_never_came_gives_way_to_an_error() -> None:
+    failed = {"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"2")]}
+    made = answered(Cycle(), start(), failed, BODY)
+    assert made.written[0].startswith(b"HTTP/1.1 500 ")
+
+
+def test_who_asks_for_the_head_alone_gets_no_body() -> None:
+    assert answered(Cycle("HEAD"), start(), BODY).written[0].endswith(b"content-length: 2\r\n\r\n")
+
+
+def test_an_answered_request_is_gone_at_once() -> None:
+    async def scenario() -> None:
+        made = Cycle()
+        made.send = Answer(made)  # type: ignore[method-assign]
+        await made.send(start())
+        await made.send(BODY)
+        gone.append(weakref.ref(made))
+
+    gone: list[weakref.ref[Cycle]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+        assert gone[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_is_written_to_who_has_gone_and_a_full_connection_is_waited_for() -> None:
-    made = answered(cycle(disconnected=True), start(), {"type": "http.response.body", "body": b"{}"})
+    made = answered(Cycle(disconnected=True), start(), BODY)
     assert made.written == []
     assert made.told == 0
     waited = []
@@ -95,7 +129,7 @@ def test_nothing_is_written_to_who_has_gone_and_a_full_connection_is_waited_for(
         waited.append(True)
 
     flow = SimpleNamespace(write_paused=True, drain=drain)
-    made = answered(cycle(flow=flow), start(), {"type": "http.response.body", "body": b"{}"})
+    made = answered(Cycle(flow=flow), start(), BODY)
     assert waited == [True]
     assert len(made.written) == 1
 
@@ -105,6 +139,6 @@ def test_an_answer_in_pieces_is_uvicorns() -> None:
         {"type": "http.response.body", "body": b"{", "more_body": True},
         {"type": "http.response.body", "body": b"}"},
     ]
-    made = answered(cycle(), start(), *pieces)
+    made = answered(Cycle(), start(), *pieces)
     assert made.passed == [start(), *pieces]
     assert made.written == []

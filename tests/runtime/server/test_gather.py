@@ -342,3 +342,37 @@ def test_how_long_a_batch_takes_is_learned_upwards_at_once() -> None:
     for _ in range(40):
         pace.learn(10, 0.010)
     assert pace.seconds(10) == pytest.approx(0.010, rel=0.01)
+
+
+def test_a_request_for_which_there_is_no_thread_is_refused_and_leaves_nothing(
+    gathering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        runner, gatherer, submit = gathering()
+        runner.open()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="new thread"):
+                submit(["1 10"])
+        assert gatherer.waiting() == (0, 0)
+        assert await submit(["2 10"]).future == [[2.0]]
+
+    asyncio.run(scenario())
+
+
+def test_an_event_loop_does_no_request_of_another(gathering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)
+
+    async def scenario() -> None:
+        runner, gatherer, submit = gathering()
+        await warm(runner, submit)
+        job = submit(["2 10"])  # to be done in this loop, when it is its turn
+        other = Job(Prepared(Work(), None, "", runner, lambda tokenized: None), ["3 10"], time.monotonic() + 60)  # type: ignore[arg-type]
+        gatherer._run_here(other)  # as another loop may have planned for one that threads have done since
+        assert await job.future == [[2.0]]
+        assert runner.threads != [threading.get_ident()]
+
+    asyncio.run(scenario())
