@@ -59,12 +59,18 @@ def _digest(command: Sequence[str]) -> str:
         if argument.startswith("-I"):
             said, files = "-I", _below(Path(argument[2:]))
         elif argument != command[0] and (named := Path(argument)).is_file():
-            said, files = named.name, [named, *(_below(named.parent) if named.suffix in SOURCES else [])]
+            said, files = named.name, [named, *(_around(named) if named.suffix in SOURCES else [])]
         found.update(f"\0{said}\0".encode())
         for file in files:
             found.update(f"\0{file.name}\0".encode())
             found.update(file.read_bytes())
     return found.hexdigest()
+
+
+def _around(source: Path) -> list[Path]:
+    """What a source may include: beside it and below, and one folder up."""
+    up = sorted(file for file in source.parent.parent.iterdir() if file.suffix in BESIDE)
+    return [*up, *_below(source.parent)]
 
 
 def _below(folder: Path) -> list[Path]:
