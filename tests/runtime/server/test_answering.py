@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn")
 
 from fastembed_rt.server.answering import ONE_WRITE, Answer
 
-BODY = {"type": "http.response.body", "body": b"{}"}
+BODY: dict[str, Any] = {"type": "http.response.body", "body": b"{}"}
 
 
 class Cycle:
@@ -135,7 +135,7 @@ def test_nothing_is_written_to_who_has_gone_and_a_full_connection_is_waited_for(
 
 
 def test_an_answer_in_pieces_is_uvicorns() -> None:
-    pieces = [
+    pieces: list[dict[str, Any]] = [
         {"type": "http.response.body", "body": b"{", "more_body": True},
         {"type": "http.response.body", "body": b"}"},
     ]
