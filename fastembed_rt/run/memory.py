@@ -60,11 +60,11 @@ def share_heaps() -> None:
     """Have the threads of this process share a few heaps: for long jobs, before their threads begin.
 
     glibc gives each thread a heap of its own. Those of the model, the tokenizer, the reader and the writer then each
-    keep room for the most that one ever had, and go on growing: holes of 50 MB were 90 after 200,000 texts. One heap
-    has room for the most that all had together.
+    keep room for the most that one ever had. One heap has room for the most that all had together. Where the user has
+    said how many (MALLOC_ARENA_MAX), that holds.
     """
     mallopt = _function("mallopt")
-    if mallopt is not None:
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(_ARENA_MAX, max((os.cpu_count() or 1) // _CPUS_A_HEAP, 1))
 
 

@@ -5,7 +5,7 @@ system shares the cores between the lanes, which is fair by the time that tokens
 turns, a batch each, and what a batch has room for is filled up from the next ones.
 
 A short request that finds nothing else to do runs in the event loop itself, where that takes no longer than a few
-milliseconds: handing it to a thread and back costs as much as parsing it does.
+milliseconds: no thread has to be woken, and none has to wake the loop.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..run.contract import Runner
 from ..system.threads import CLOSED
 from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail, settle
 
-HERE_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
-APART = 0.05  # seconds since two requests met, before one runs there: where several come at a time, threads batch them
+LOOP_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
+APART = 0.05  # seconds since two requests met, before one runs in the loop: threads batch what comes together
 LONG_REQUESTS = 16  # that take turns at a time; those behind them wait
 Observe = Callable[[int, int, int, float], None]  # of a batch: texts, tokens, tokens with padding, seconds
 Share = tuple[Piece, list[int]]  # rows of a piece that run in one batch
@@ -46,7 +46,7 @@ class _Lane:
 
     def waits(self) -> bool:
         """Whether there is something to do."""
-        return bool(self.fresh) or bool(self.ready)
+        return bool(self.fresh or self.ready)
 
 
 class _Pace:
@@ -82,7 +82,7 @@ class Gatherer:
         self._short, self._long = _Lane(0), _Lane(LONG_REQUESTS)
         self._running = 0  # batches
         self._pace = _Pace()
-        self._here = bool(runner.sessions)  # else processes have them, which may die under a batch
+        self._in_process = bool(runner.sessions)  # else processes have them, which may die under a batch
         self._met = -math.inf  # when a request last found another, in seconds of time.monotonic
         self._closed = False
 
@@ -99,17 +99,17 @@ class Gatherer:
                 raise InvalidInputError(CLOSED)
             if not self._is_idle():
                 self._met = job.queued
-            quick = self._pace.seconds(tokens) <= HERE_SECONDS
-            here = quick and self._here and lane is self._short and job.queued > self._met + APART
+            quick = self._pace.seconds(tokens) <= LOOP_SECONDS
+            in_loop = quick and self._in_process and lane is self._short and job.queued > self._met + APART
             lane.fresh.append(Piece(job, 0))
-            if not here:
+            if not in_loop:
                 try:
                     self._wake(lane)
                 except RuntimeError:
                     lane.fresh.pop()
                     raise
-        if here:
-            job.loop.call_soon(self._run_here, job)  # after what else has come by now
+        if in_loop:
+            job.loop.call_soon(self._run_in_loop, job)  # after what else has come by now
 
     def waiting(self) -> tuple[int, int]:
         """Requests that have texts in the queue, short and long ones."""
@@ -150,10 +150,10 @@ class Gatherer:
         """Whether nothing runs or waits; the lock is held."""
         return self._running == 0 and not (self._short.waits() or self._long.waits())
 
-    def _run_here(self, job: Job) -> None:
+    def _run_in_loop(self, job: Job) -> None:
         """In the job's event loop: do it, where it is all that waits still; else threads have it."""
         try:
-            batch = self._alone_here(job)
+            batch = self._batch_in_loop(job)
         except RuntimeError as error:  # no thread for it
             fail(job, error)
             settle([job])
@@ -161,7 +161,7 @@ class Gatherer:
         if batch:
             self._run(batch, settle, alone=True)
 
-    def _alone_here(self, job: Job) -> list[Share]:
+    def _batch_in_loop(self, job: Job) -> list[Share]:
         """The job's batch; empty where others have come, or it turns out to be longer than it seemed."""
         lane = self._short
         with self._lock:
@@ -173,8 +173,8 @@ class Gatherer:
         self._tokenize(lane, fresh)
         with self._lock:
             # The last moment for others to have come; and tokens were estimated before.
-            here = self._is_only(job, lane.ready, lane.fresh) and self._pace.seconds(lane.tokens) <= HERE_SECONDS
-            batch = self._take_batch(lane) if here else []
+            quick = self._pace.seconds(lane.tokens) <= LOOP_SECONDS
+            batch = self._take_batch(lane) if quick and self._is_only(job, lane.ready, lane.fresh) else []
             if lane.waits():
                 self._wake(lane)
             self._running += 1 if batch else 0

@@ -263,7 +263,7 @@ async def warm(runner: Runner, submit: Callable[..., Job]) -> None:
 
 
 def test_a_short_request_that_is_alone_runs_in_the_event_loop(gathering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)  # however slow the machine
+    monkeypatch.setattr(gather, "LOOP_SECONDS", 10.0)  # however slow the machine
 
     async def scenario() -> None:
         runner, _, submit = gathering()
@@ -288,7 +288,7 @@ def test_a_short_request_that_is_alone_runs_in_the_event_loop(gathering: Any, mo
 def test_requests_that_come_together_are_left_to_a_thread_and_share_a_batch(
     gathering: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)
+    monkeypatch.setattr(gather, "LOOP_SECONDS", 10.0)
 
     async def scenario() -> None:
         runner, _, submit = gathering()
@@ -308,7 +308,7 @@ def test_requests_that_come_together_are_left_to_a_thread_and_share_a_batch(
 def test_what_takes_long_or_may_hang_keeps_no_event_loop(gathering: Any, sessions: int) -> None:
     async def scenario() -> None:
         runner, _, submit = gathering(sessions=sessions)
-        runner.seconds = 2 * gather.HERE_SECONDS if sessions else 0.0
+        runner.seconds = 2 * gather.LOOP_SECONDS if sessions else 0.0
         await warm(runner, submit)
         assert await submit(["2 1"]).future == [[2.0]]  # few tokens, and yet no batch was ever quick
         assert await submit(["3 10"]).future == [[3.0]]
@@ -320,7 +320,7 @@ def test_what_takes_long_or_may_hang_keeps_no_event_loop(gathering: Any, session
 def test_a_request_of_more_tokens_than_was_estimated_is_not_run_in_the_event_loop(gathering: Any) -> None:
     async def scenario() -> None:
         runner, gatherer, submit = gathering()
-        runner.seconds = gather.HERE_SECONDS / 2
+        runner.seconds = gather.LOOP_SECONDS / 2
         await warm(runner, submit)
         prepared = Prepared(Work(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
         job = Job(prepared, ["2 90"], time.monotonic() + 60)
@@ -364,14 +364,14 @@ def test_a_request_for_which_there_is_no_thread_is_refused_and_leaves_nothing(
 
 
 def test_an_event_loop_does_no_request_of_another(gathering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather, "HERE_SECONDS", 10.0)
+    monkeypatch.setattr(gather, "LOOP_SECONDS", 10.0)
 
     async def scenario() -> None:
         runner, gatherer, submit = gathering()
         await warm(runner, submit)
         job = submit(["2 10"])  # to be done in this loop, when it is its turn
         other = Job(Prepared(Work(), None, "", runner, lambda tokenized: None), ["3 10"], time.monotonic() + 60)  # type: ignore[arg-type]
-        gatherer._run_here(other)  # as another loop may have planned for one that threads have done since
+        gatherer._run_in_loop(other)  # as another loop may have planned for one that threads have done since
         assert threading.get_ident() not in runner.threads
         assert await job.future == [[2.0]]
 
