@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pages.h"
+
 enum { MOST_LAYERS = 3 };
 
 /* ---- a group as the graph has it --------------------------------------------------------------------------------- */
@@ -125,6 +127,7 @@ typedef struct PackedLinear {
     struct PackedLinear *next;
     const Kernels *kernels;
     size_t users;
+    size_t bytes;           /* of linear.packed */
     Linear linear;
 } PackedLinear;
 
@@ -144,7 +147,7 @@ static void free_packed(PackedLinear *packed) {
     free(linear->outlier_rows);
     free(linear->tail_channels);
     free(linear->dither_weights);
-    free(linear->packed);
+    free_pages(linear->packed, packed->bytes);
     free(linear->compensation);
     free(linear->scales);
     free(linear->bias);
@@ -159,7 +162,6 @@ static void *allocate_zeroed(size_t bytes) {
 }
 
 static void pack_bf16(const Group *group, Linear *linear) {
-    linear->packed = allocate_zeroed(group->kernels->bf16_packed_size(linear));
     linear->bias = allocate_zeroed(linear->panels * 16 * sizeof(float));
     if (!linear->packed || !linear->bias)
         return;
@@ -181,6 +183,9 @@ static PackedLinear *pack(const Group *group) {
     size_t unit = group->kernels->depth_unit;
     linear->depth = (linear->inputs + unit - 1) / unit * unit;
     linear->panels = (linear->outputs + 15) / 16;
+    packed->bytes = linear->weights == BF16_WEIGHTS ? group->kernels->bf16_packed_size(linear)
+                                                    : group->kernels->packed_size(linear);
+    linear->packed = allocate_pages(packed->bytes);
     if (linear->weights == BF16_WEIGHTS) {
         pack_bf16(group, linear);
         if (linear->packed && linear->bias)
@@ -192,7 +197,6 @@ static PackedLinear *pack(const Group *group) {
     linear->high = (float)(255 - linear->zero_point);
     size_t width = linear->panels * 16;
     linear->factor = allocate_zeroed((linear->depth + 16) * sizeof(float));
-    linear->packed = allocate_zeroed(group->kernels->packed_size(linear));
     linear->compensation = allocate_zeroed(width * sizeof(int32_t));
     linear->scales = allocate_zeroed(width * sizeof(float));
     linear->bias = allocate_zeroed(width * sizeof(float));

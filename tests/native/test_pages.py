@@ -1,0 +1,74 @@
+"""Packed weights on large pages: asked for, and given back when their session goes."""
+
+from __future__ import annotations
+
+import gc
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from native_operators import Group, model, open_session
+
+from fastembed_rt import native
+
+SMAPS = Path("/proc/self/smaps")
+pytestmark = [
+    pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}"),
+    pytest.mark.skipif(not SMAPS.exists(), reason="no /proc/self/smaps: not Linux"),
+]
+CHUNK_KB = 32 << 10
+
+
+def load(seed: int, inputs: int, outputs: int) -> tuple[onnxruntime.InferenceSession, Group]:
+    group = Group(np.random.default_rng(seed), inputs, (outputs,))
+    x = np.zeros((1, inputs), np.float32)
+    return open_session(model("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))), group
+
+
+def chunks() -> list[tuple[int, int, bool]]:
+    """Kilobytes, resident ones, and whether large pages were asked for, of mappings as large as a chunk and larger."""
+    found = []
+    for mapping in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", SMAPS.read_text(encoding="utf-8")):
+        size, resident = (re.search(rf"(?m)^{name}: +(\d+) kB", mapping) for name in ("Size", "Rss"))
+        flags = re.search(r"(?m)^VmFlags: (.*)$", mapping)
+        if size and resident and flags and int(size[1]) >= CHUNK_KB:
+            found.append((int(size[1]), int(resident[1]), "hg" in flags[1].split()))
+    return found
+
+
+def resident_kb() -> int:
+    return sum(int(kb) for kb in re.findall(r"(?m)^Anonymous: +(\d+) kB", SMAPS.read_text(encoding="utf-8")))
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the kernel has no large pages")
+def test_weights_are_on_pages_that_may_be_large() -> None:
+    session, _ = load(0, 1024, 1024)
+    assert any(asked for _, resident, asked in chunks() if resident >= 1024)
+    del session
+
+
+def test_weights_larger_than_a_chunk_have_one_of_their_own() -> None:
+    session, group = load(0, 4096, 12_288)
+    x = np.random.default_rng(1).normal(0, 1, (3, 4096)).astype(np.float32)
+    (found,) = session.run(["y"], {"x": x})
+    expected = group(x)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    assert any(size >= 4096 * 12_288 >> 10 for size, _, _ in chunks())
+
+
+def test_what_goes_is_given_back_beside_what_stays() -> None:
+    x = np.random.default_rng(1).normal(0, 1, (3, 64)).astype(np.float32)
+    load(0, 1024, 4096)
+    kept = []
+    gc.collect()
+    least = resident_kb()
+    for seed in range(1, 25):  # 4 MB each, 96 MB if nothing went, and small ones that stay in every chunk
+        large = load(seed, 1024, 4096)
+        kept.append(load(seed, 64, 64))
+        del large
+    gc.collect()
+    assert resident_kb() - least < 48 << 10
+    for session, group in kept:
+        np.testing.assert_allclose(session.run(["y"], {"x": x})[0], group(x), atol=1e-4)
