@@ -1,9 +1,11 @@
 """How near INT8 vectors stay to full precision, on real texts and on degenerate ones, beside dynamic quantization.
 
     python -m benchmarks.precision.int8 MODEL_DIR [--reference CHECKPOINT] [--data DIR] [--texts 1000] [--dynamic]
+    python -m benchmarks.precision.int8 MODEL_DIR --repeated
 
 The directory has fp32 and int8. Expected vectors are those of sentence-transformers on torch with `--reference`, else
 of the directory's fp32. `--dynamic`: onnxruntime's quantize_dynamic of model.onnx, per channel, is a row too.
+`--repeated`: instead of all that, 30 words, each 20, 100 and 300 times.
 No real text is among those that int8 is calibrated on; of the degenerate ones nothing, a blank and one emoji are.
 """
 
@@ -37,6 +39,13 @@ SHARES = {
     "long_wikitext2_articles": 0.05,
 }
 REPEATED = ("cat", "the", "hello world.", "это", "好", "ZZZZ", "?!", "0 1 2")
+WORDS = (
+    *("cat", "это", "the", "window", "run", "снег", "house", "1999", "水", "good", "and", "data", "ZZZZ", "of", "!"),
+    *("мир", "hello", "computer", "running", "love", "Paris", "7", "слово", "ich", "que", "the,", "москва", "中"),
+    *("emoji", "water"),
+)
+TIMES = (20, 100, 300)
+LEAST = 0.985  # below it such a text is counted
 SINGLE = ("", " ", "\n\t ", ".", "a", "?", "cat", "42", "好", "...", "-----", "😀", "\u200b")
 CODE = "for (int i = 0; i < n; ++i) { a[i] += b[i] * c[i]; }\n"
 
@@ -51,7 +60,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", help="checkpoint for sentence-transformers on torch")
     parser.add_argument("--texts", type=int, default=1000, help="real texts")
     parser.add_argument("--dynamic", action="store_true", help="also onnxruntime's dynamic quantization")
-    return printed(measured, parser.parse_args(words))
+    parser.add_argument("--repeated", action="store_true", help="texts of one word alone")
+    args = parser.parse_args(words)
+    return printed(repeated if args.repeated else measured, args)
 
 
 def measured(args: argparse.Namespace) -> str:
@@ -71,6 +82,21 @@ def measured(args: argparse.Namespace) -> str:
             body.append([name, *texts_of(figures(encode([*texts, *odd]), expected, len(texts)))])
     head = ["cosine", f"{len(texts)} texts: mean", "p1", "min", f"{len(odd)} degenerate: mean", "min"]
     return table(head, body)
+
+
+def repeated(args: argparse.Namespace) -> str:
+    """The table of words that are said over and over."""
+    names = [(word, times) for word in WORDS for times in TIMES]
+    texts = [" ".join([word] * times) for word, times in names]
+    expected = encoder(Path(args.model), "fp32")(texts)
+    body = []
+    for name, encode in quantized(Path(args.model), None).items():
+        near = cosines(encode(texts), expected)
+        word, times = names[int(near.argmin())]
+        tenth = float(np.quantile(near, 0.1))
+        body.append([name, *texts_of((float(near.mean()), tenth, float(near.min()))), f"{word} x {times}"])
+        body[-1].append(str(int((near < LEAST).sum())))
+    return table([f"cosine of {len(texts)} texts of one word", "mean", "p10", "min", "of", f"below {LEAST}"], body)
 
 
 def quantized(model: Path, work: Path | None) -> dict[str, Encode]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -66,6 +67,9 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Warm up, then accept."""
         await super().startup(sockets=[])
+        # What is here now stays: the collector need not look through it, again and again, for circles in requests.
+        gc.collect()
+        gc.freeze()
         config = self.config
 
         def protocol() -> Any:

@@ -197,6 +197,7 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
         "--cpus",
         "--texts",
         "--dynamic",
+        "--repeated",
         "--measure",
         "--quick",
         "--contenders",
