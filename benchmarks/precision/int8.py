@@ -93,9 +93,8 @@ def repeated(args: argparse.Namespace) -> str:
     for name, encode in quantized(Path(args.model), None).items():
         near = cosines(encode(texts), expected)
         word, times = names[int(near.argmin())]
-        tenth = float(np.quantile(near, 0.1))
-        body.append([name, *texts_of((float(near.mean()), tenth, float(near.min()))), f"{word} x {times}"])
-        body[-1].append(str(int((near < LEAST).sum())))
+        cells = texts_of((float(near.mean()), float(np.quantile(near, 0.1)), float(near.min())))
+        body.append([name, *cells, f"{word} x {times}", str(int((near < LEAST).sum()))])
     return table([f"cosine of {len(texts)} texts of one word", "mean", "p10", "min", "of", f"below {LEAST}"], body)
 
 

@@ -127,7 +127,6 @@ typedef struct PackedLinear {
     struct PackedLinear *next;
     const Kernels *kernels;
     size_t users;
-    size_t bytes;           /* of linear.packed */
     Linear linear;
 } PackedLinear;
 
@@ -141,13 +140,19 @@ __attribute__((constructor)) static void survive_forks(void) {
     pthread_atfork(lock_packed, unlock_packed, unlock_packed);
 }
 
+static size_t packed_bytes(const PackedLinear *packed) {
+    const Linear *linear = &packed->linear;
+    return linear->weights == BF16_WEIGHTS ? packed->kernels->bf16_packed_size(linear)
+                                           : packed->kernels->packed_size(linear);
+}
+
 static void free_packed(PackedLinear *packed) {
     Linear *linear = &packed->linear;
     free(linear->factor);
     free(linear->outlier_rows);
     free(linear->tail_channels);
     free(linear->dither_weights);
-    free_pages(linear->packed, packed->bytes);
+    free_pages(linear->packed, packed_bytes(packed));
     free(linear->compensation);
     free(linear->scales);
     free(linear->bias);
@@ -183,9 +188,7 @@ static PackedLinear *pack(const Group *group) {
     size_t unit = group->kernels->depth_unit;
     linear->depth = (linear->inputs + unit - 1) / unit * unit;
     linear->panels = (linear->outputs + 15) / 16;
-    packed->bytes = linear->weights == BF16_WEIGHTS ? group->kernels->bf16_packed_size(linear)
-                                                    : group->kernels->packed_size(linear);
-    linear->packed = allocate_pages(packed->bytes);
+    linear->packed = allocate_pages(packed_bytes(packed));
     if (linear->weights == BF16_WEIGHTS) {
         pack_bf16(group, linear);
         if (linear->packed && linear->bias)
