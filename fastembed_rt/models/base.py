@@ -10,6 +10,7 @@ import contextvars
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, TypeVar, Unpack
@@ -19,13 +20,13 @@ from ..errors import FastembedRtError, IntegrityError, InvalidInputError
 from ..files import Identity
 from ..manifest import OUTPUTS, RERANKING, Manifest, Variant
 from ..run import batching
-from ..run.contract import Runner, Split
+from ..run.contract import Rows, Runner, Split
 from ..run.engine import Engine
 from ..run.providers import AUTO, PROVIDERS
 from ..run.session import open_session
 from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside
-from ..text.tokenizer import TextTokenizer, Tokenized
-from ..text.windows import Window
+from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
+from ..text.windows import Window, estimate
 from . import forks, travel
 from .fixed import Chosen, Fixed
 from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
+FEW_TEXTS = 64  # fewer than in a call's first window, unless that is all of it
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
@@ -311,6 +313,9 @@ class LoadedModel:
         engine = self._running()
         try:
             window = next(pieces, None)
+            if ahead and window is not None and (tokens := few_tokens(window.texts, engine)) is not None:
+                yield self._run_few(window, tokens, work, engine)
+                window = next(pieces, None)  # nearly always it was all
             tokenized = None if window is None else work.tokenize(window)
             while tokenized is not None:
                 if call.given_up:
@@ -340,6 +345,32 @@ class LoadedModel:
         finally:
             if outer is None:
                 call.given_up = True  # whatever of it still waits is not begun
+
+    def _few(self, inputs: Sequence[Any], work: Work[T]) -> T | None:
+        """Finished results of a call of a few texts, by a shorter way than `_work`; None where they are more."""
+        if not 0 < len(inputs) <= FEW_TEXTS:
+            return None
+        engine = self._running()
+        tokens = few_tokens(inputs, engine)
+        return None if tokens is None else self._run_few(Window(check_texts(inputs), 0), tokens, work, engine)
+
+    def _run_few(self, window: Window, tokens: int, work: Work[T], engine: Runner) -> T:
+        """Finished results of a call that is one window of about so many tokens.
+
+        It is tokenized where it runs, so that calls that wait meanwhile cost little before they do.
+        """
+        made: list[Tokenized] = []
+
+        def make(alone: bool) -> Rows:
+            tokenized = work.tokenize(window if alone else replace(window, parallel=False))
+            made.append(tokenized)
+            return tokenized.ids, work.boundaries(tokenized)
+
+        results = engine.run_few(tokens, make)
+        (tokenized,) = made
+        tokenized.report()
+        self._counter.add(tokenized)
+        return work.finish(tokenized, results)
 
     def _one_by_one(self, pieces: Iterator[Window], work: Work[Iterable[T]]) -> Iterator[T]:
         for found in self._work(pieces, work, ahead=False):
@@ -480,3 +511,14 @@ class WithMaxLength(LoadedModel):
         value = self._new_limit("max_length", wanted, self.manifest.max_length)
         self._tokenizer = self._tokenizer.with_max_length(value)
         self._max_length = value
+
+
+def few_tokens(texts: Sequence[Any], engine: Runner) -> int | None:
+    """About how many tokens a call of these texts, or pairs, has, where it is small; else None."""
+    if len(texts) > FEW_TEXTS:
+        return None
+    try:
+        tokens = sum(map(estimate, texts))
+    except TypeError:  # no text: said where all are checked
+        return None
+    return tokens if tokens <= engine.limits.tokens else None

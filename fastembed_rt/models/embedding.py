@@ -226,9 +226,13 @@ class EmbeddingModel(WithRoles):
                 stored = out
             return Encoded(stored, made.tokens) if return_tokens else stored
         single = isinstance(inputs, str)
-        count, texts = counted(inputs)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         work: Work[Vectors] = SentencesCall(self._tokenizer, settings)
+        plain = out is None and on_null == ERROR and not (return_tokens or show_progress_bar)
+        few = [inputs] if isinstance(inputs, str) else inputs
+        if plain and isinstance(few, list) and (made := self._few(few, work)) is not None:
+            return made[0].copy() if single else made.copy()  # they may be a part of an array with those of others
+        count, texts = counted(inputs)
         counting: Counted[Vectors] | None = None
         if return_tokens or on_null != ERROR:
             work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)

@@ -381,7 +381,7 @@ class _Call:
         self._empty = np.empty((0, dim), np.float32)
 
     def tokenize(self, window: Window) -> Tokenized:
-        made = self._role.tokenizer(window.texts, self._prompt, window.first)
+        made = self._role.tokenizer(window.texts, self._prompt, window.first, parallel=window.parallel)
         length = self._role.expansion_length
         if not length:
             return made

@@ -259,7 +259,7 @@ class _Call:
         self._prompt = prompt
 
     def tokenize(self, window: Window) -> Tokenized:
-        return self._tokenizer.pairs(window.texts, self._prompt, window.first)
+        return self._tokenizer.pairs(window.texts, self._prompt, window.first, parallel=window.parallel)
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
         assert tokenized.first_segments is not None

@@ -47,7 +47,7 @@ class SentencesCall:
 
     def tokenize(self, window: Window) -> Tokenized:
         """Token ids, the prompt's in front."""
-        return self._tokenizer(window.texts, self._settings.prompt, window.first)
+        return self._tokenizer(window.texts, self._settings.prompt, window.first, parallel=window.parallel)
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
         """Tokens of the prompt, where pooling leaves it out."""

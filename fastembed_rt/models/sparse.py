@@ -323,7 +323,7 @@ class _Call:
         self._empty = SparseVector.zero(model.dim)
 
     def tokenize(self, window: Window) -> Tokenized:
-        return self._tokenizer(window.texts, self._prompt, window.first)
+        return self._tokenizer(window.texts, self._prompt, window.first, parallel=window.parallel)
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
         return tokenized.left_out(0)

@@ -16,6 +16,9 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[Any]]  # integers and bools, by name of the input
 LANES = 16  # float32 in the widest vectors
+PADDED = ("unpack", "pack", "token_mask", "pooling_mask")  # inputs of packed graphs that have places (B, S)
+_PLACES = np.arange(512)  # of a single text: all of them share it
+_PLACES.flags.writeable = False
 POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
 
 
@@ -78,41 +81,35 @@ def pad(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
     return input_ids, mask.astype(np.int64)
 
 
-def packed(rows: Sequence[Ids]) -> Feeds:
+def packed(rows: Sequence[Ids], inputs: Sequence[str] = PADDED) -> Feeds:
     """Rows of any length -> the inputs of a packed graph: tokens one after the other, and where they stand in (B, S).
 
     S is rounded up to a multiple of 16: softmax sums a row in vector lanes, and a row that fills whole vectors is
-    summed in the same order whatever its neighbours' lengths are.
+    summed in the same order whatever its neighbours' lengths are. PADDED are made only where `inputs` has one of them.
     """
-    if len(rows) == 1:
-        return _packed_alone(rows[0])
-    lengths = np.array([len(row) for row in rows])
-    starts = np.cumsum(lengths) - lengths
-    places = np.arange(-(-int(lengths.max()) // LANES) * LANES)
-    mask = places < lengths[:, None]
-    return {
-        "input_ids": np.concatenate(rows),
-        "position_ids": np.arange(int(lengths.sum())) - np.repeat(starts, lengths),
-        "unpack": starts[:, None] + np.minimum(places, lengths[:, None] - 1),
-        "pack": np.flatnonzero(mask),
-        "token_mask": mask,
-        "starts": np.append(starts, lengths.sum()),
-    }
-
-
-def _packed_alone(row: Ids) -> Feeds:
-    """`packed` of one row, which a single text waits for: the same arrays with a third of the work."""
-    length = len(row)
-    places = np.arange(-(-length // LANES) * LANES)
-    positions = places[:length]
-    return {
-        "input_ids": row,
-        "position_ids": positions,
-        "unpack": np.minimum(places, length - 1)[None],
-        "pack": positions,
-        "token_mask": (places < length)[None],
-        "starts": np.array([0, length]),
-    }
+    if len(rows) == 1 and len(rows[0]) <= len(_PLACES):  # which a single text waits for
+        made: Feeds = {
+            "input_ids": rows[0],
+            "position_ids": _PLACES[: len(rows[0])],
+            "starts": np.array([0, len(rows[0])]),
+        }
+        starts, lengths = made["starts"][:1], made["starts"][1:]
+    else:
+        lengths = np.array([len(row) for row in rows])
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        made = {
+            "input_ids": np.concatenate(rows),
+            "position_ids": np.arange(int(ends[-1])) - np.repeat(starts, lengths),
+            "starts": np.append(starts, ends[-1:]),
+        }
+    if any(name in PADDED for name in inputs):
+        places = np.arange(-(-int(lengths.max()) // LANES) * LANES)
+        mask = places < lengths[:, None]
+        made["unpack"] = starts[:, None] + np.minimum(places, lengths[:, None] - 1)
+        made["pack"] = np.flatnonzero(mask)
+        made["token_mask"] = mask
+    return made
 
 
 def packed_for_cuda(rows: Sequence[Ids], inputs: Sequence[str], tokens: int = 0, longest: int = 0) -> Feeds:
@@ -166,17 +163,18 @@ def feeds(rows: Sequence[Ids], inputs: Sequence[str], pad_token_id: int, left_ou
 
     `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
     """
+    mask: npt.NDArray[Any] | None
     if "token_offset" in inputs:
         made = packed_for_cuda(rows, inputs)
         mask = made["attention_mask"].astype(bool)
     elif "position_ids" in inputs:
-        whole = packed(rows)
-        mask = whole["token_mask"]
+        whole = packed(rows, inputs)
+        mask = whole.get("token_mask")
         made = {name: whole[name] for name in inputs if name in whole}
     else:
         input_ids, mask = pad(rows, pad_token_id)
         made = {"input_ids": input_ids, "attention_mask": mask}
-    if "pooling_mask" in inputs:
+    if mask is not None and "pooling_mask" in inputs:
         made["pooling_mask"] = without_prompt(mask.astype(np.int64), left_out)
     return made
 

@@ -21,6 +21,8 @@ Results = npt.NDArray[Any]  # float32 (n, dim), or (n,) objects
 Running = list[tuple[Ids, Promise[Results]]]  # row numbers of each batch, and its results to come
 # What a graph with these inputs takes for rows of token ids: rows, inputs, pad id, tokens left out of the pooling (n,).
 Feeder = Callable[[Sequence[Ids], Sequence[str], int, Ids], Feeds]
+Rows = tuple[Sequence[Ids], Ids]  # of a call, and (n,) tokens at the beginning of each that are not pooled
+Make = Callable[[bool], Rows]  # makes them when the call's turn comes; told whether nothing else runs
 Split = Callable[[Output, Sequence[Ids]], Sequence[Any]]  # an object for each row, made of the graph's output
 
 
@@ -91,6 +93,14 @@ class Runner(Protocol):
 
         Raises:
             InvalidInputError: the engine is closed.
+        """
+
+    def run_few(self, tokens: int, make: Make) -> Results:
+        """Results (n, dim) of a few rows, about so many tokens, which `make` gives in whichever thread runs them.
+
+        Raises:
+            InvalidInputError: the engine is closed.
+            Exception: whatever `make` raises.
         """
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:

@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError, WorkerError
 from ..system.threads import CLOSED, Call, GivenUpError, Promise, Task
 from .batching import Ids, Limits
-from .contract import GraphSession, Results, Running
+from .contract import GraphSession, Make, Results, Running
 from .pool import Pool
 
 T = TypeVar("T")
@@ -147,6 +147,13 @@ class DeviceEngine:
     def run_small(self, rows: Sequence[Ids], left_out: Ids) -> Results:
         """Results (n, dim) of a few rows, by whichever worker is free."""
         return self._send(rows, left_out).result()
+
+    def run_few(self, tokens: int, make: Make) -> Results:
+        """Results (n, dim) of a few rows, which `make` gives in this thread, by whichever worker is free."""
+        rows, left_out = make(True)
+        return (
+            self.run_small(rows, left_out) if self.is_small(rows) else self.collect(self.submit(rows, left_out, Call()))
+        )
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""

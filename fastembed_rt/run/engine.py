@@ -17,7 +17,7 @@ import numpy as np
 from ..system.threads import Call, Task, once
 from . import batching
 from .batching import Ids, Limits
-from .contract import Feeder, GraphSession, Results, Running, Split
+from .contract import Feeder, GraphSession, Make, Results, Running, Split
 from .pool import Pool
 from .turns import Turns
 
@@ -72,7 +72,7 @@ class Engine:
         # is not worth them; and who says how long calls wait for others wants them gathered.
         in_pairs = threads == 2 and facts.light and max_wait == 0
         self._turns = Turns(
-            self._limits.is_one_batch,
+            self._limits.tokens,
             self._pool.check_open,
             places=2 if in_pairs else 1,
             max_wait=max_wait,
@@ -117,8 +117,12 @@ class Engine:
 
         `left_out` (n,) is how many tokens at the beginning of each row are not pooled.
         """
+        return self.run_few(sum(map(len, rows)), lambda _: (rows, left_out))
+
+    def run_few(self, tokens: int, make: Make) -> Results:
+        """Results (n, dim) of a few rows, about so many tokens, which `make` gives in whichever thread runs them."""
         self._pool.check_open()
-        return self._turns.run(rows, left_out, self._run_in_turn)
+        return self._turns.run(tokens, make, self._run_in_turn)
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:
         """Start bulk work on n rows, of which `left_out` (n,) is not pooled: numbers (batch,) and results to come."""
@@ -141,6 +145,7 @@ class Engine:
     def close(self) -> None:
         """Let the threads go."""
         self._pool.close()
+        self._turns.close()
         for session in self.sessions:
             session.close()
 

@@ -1,27 +1,32 @@
-"""Small calls of several threads: one leads at a time, and runs those that wait meanwhile with its own.
+"""Small calls of several threads: who finds a place leads its own call; those that wait are run together.
 
-Nothing here is counted or locked by callers, since an exception from outside may end a call at any step. Who leads is
-read from the frame of its call: a call that is over leads no more, whether it said so or not.
+A call that finds nobody before it runs in its caller's thread. What comes meanwhile waits, and a thread of this module,
+a worker, takes the place when it is free: it runs all that waits, tokenizing included, and again, until nothing waits.
+Handing the place from caller to caller instead, each of whom has to be woken first, left a fifth of two cores idle.
+
+Nothing here is counted or locked by callers, since an exception from outside may end a call at any step. Whether a
+caller leads is read from the frame of its call: a call that is over leads no more, whether it said so or not.
 """
 
 from __future__ import annotations
 
 import _thread
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
 import numpy as np
 
-from ..errors import from_outside
-from ..system.threads import POLL, ended, under
+from ..errors import InvalidInputError
+from ..system.threads import POLL, Promise, Task, Workers, ended, under
 from .batching import Ids
-from .contract import Results
+from .contract import Make, Results, Rows
 
-NOWHERE = -1  # place of a signal handler's call over one that it has interrupted, which cannot go on before it
+CROWDED = 0.02  # seconds for which workers keep their places after a call has found all of them busy
 
 
 class Run(Protocol):
@@ -31,200 +36,259 @@ class Run(Protocol):
         """Results (n, dim); `alone`: no other small call runs now, and all threads are free for this one."""
 
 
-class _Small:
-    """A small call."""
+class _Lead:
+    """Who has a place."""
 
-    __slots__ = ("_lock", "apart", "finished", "frame", "leader", "left_out", "results", "rows")
+    __slots__ = ("frame", "worker")
 
-    def __init__(self, rows: Sequence[Ids], left_out: Ids) -> None:
-        self.rows, self.left_out = rows, left_out
-        self.results: Results | None = None
-        self.finished = False
-
-    def queue(self, frame: FrameType) -> None:
-        """Get ready to wait, which a call that finds nobody before it never does."""
-        self.frame: FrameType | None = frame  # its own
-        self.leader: FrameType | None = None  # of the call that runs it along
-        self.apart = False  # runs with no other: an error came up where it ran with some
-        self._lock = _thread.allocate_lock()
-        self._lock.acquire()
-
-    def waits(self) -> bool:
-        """Whether it is neither done, nor run along with another call, nor over."""
-        return not (self.finished or self.leader is not None or self.over())
+    def __init__(self, frame: FrameType) -> None:
+        """The call with this frame, or a worker that it calls."""
+        self.frame: FrameType | None = frame
+        self.worker = False  # one comes, or is there, and nothing interrupts it
 
     def over(self) -> bool:
         """Whether it has ended, however it did."""
+        return not self.worker and (self.frame is None or ended(self.frame))
+
+    def under(self) -> bool:
+        """Whether it cannot go on before the call of a signal handler that asks."""
+        return not self.worker and self.frame is not None and under(self.frame)
+
+
+class _Small(Promise[Results]):
+    """A call that waits."""
+
+    __slots__ = ("frame", "make", "tokens")
+
+    def __init__(self, tokens: int, make: Make, frame: FrameType) -> None:
+        super().__init__()
+        self.tokens, self.make = tokens, make
+        self.frame: FrameType | None = frame
+
+    def over(self) -> bool:
+        """Whether nobody waits for it any more."""
         frame = self.frame
         return frame is None or ended(frame)
 
     def sleep(self) -> None:
-        """Until somebody wakes it, or for a moment."""
-        self._lock.acquire(timeout=POLL)
-
-    def wake(self) -> None:
-        """Let its thread have a look; for any thread, any number of times."""
-        with suppress(RuntimeError):  # it is awake
+        """Until it is finished, or for a moment."""
+        if self._lock.acquire(timeout=POLL):
             self._lock.release()
 
 
 class Turns:
     """Whose turn it is, of a model's small calls."""
 
-    def __init__(
-        self,
-        fits: Callable[[Sequence[Ids]], bool],
-        check_open: Callable[[], None],
-        *,
-        places: int,
-        max_wait: float,
-    ) -> None:
+    def __init__(self, tokens: int, check_open: Callable[[], None], *, places: int, max_wait: float) -> None:
         """Nobody's.
 
         Args:
-            fits: whether rows make one batch.
+            tokens: about how many are run together.
             check_open: raises where nobody leads any more.
-            places: how many calls lead at a time.
+            places: how many lead at a time.
             max_wait: seconds that a call waits for others to join it.
         """
-        self._fits, self._check_open = fits, check_open
+        self._tokens, self._check_open = tokens, check_open
         self._max_wait = max_wait
         self._places = range(places)
-        self._leading: dict[int, FrameType] = {}  # by place, the call that has it or is to take it
+        self._leading: dict[int, _Lead] = {}  # by place
         self._queue: dict[_Small, None] = {}  # calls that wait, in the order they came
+        self._idle: list[_thread.LockType] = []  # of workers that keep their places
+        self._crowded = -math.inf  # when a call last found all places busy, in seconds of time.monotonic
+        self._workers = Workers(places, "fastembed_rt_turns")
 
-    def run(self, rows: Sequence[Ids], left_out: Ids, run: Run) -> Results:
-        """Results (n, dim) of a call's rows, once it has led or another has run it along.
+    def run(self, tokens: int, make: Make, run: Run) -> Results:
+        """Results (n, dim) of a call with about so many tokens, whose rows `make` gives when its turn comes.
 
         `run` is what a turn is for. Kept here, it would keep the engine that is dropped, and its sessions.
         """
         frame = sys._getframe()
-        mine = _Small(rows, left_out)
+        lead = _Lead(frame)
+        mine: _Small | None = None
         try:
-            place = self._take_place(frame)
-            if place is None:
-                mine.queue(frame)
-                self._queue[mine] = None
-                place = self._wait(mine, frame)
-            if place is not None:
-                self._lead(mine, frame, place, run)
+            if self._max_wait == 0 and self._take_place(lead):
+                return self._lead(make, run, alone=self._is_alone(lead))
+            mine = _Small(tokens, make, frame)
+            self._queue[mine] = None
+            if not self._wake_worker():
+                self._crowded = time.monotonic()
+            while not mine.finished:
+                self._check_open()
+                self._call_worker(run)
+                if any(other.under() for other in list(self._leading.values())) and self._claim(mine):
+                    return self._lead(make, run, alone=False)
+                mine.sleep()
+            return mine.result()
         finally:
             # Should this be left out, by a second interruption: others see that the call is over.
-            if self._queue:
+            if mine is not None:
                 self._queue.pop(mine, None)
-            for number in self._places:
-                if self._leading.get(number) is frame:
-                    self._hand_on(number)
-            mine.frame = None  # which holds this call
-            del frame
-        assert mine.results is not None
-        return mine.results
+                mine.frame = None  # which holds this call
+            self._hand_on(lead, run)
+            lead.frame = None
+            del frame, mine  # the call's error holds this frame
 
-    def _take_place(self, frame: FrameType) -> int | None:
-        """A place for the call with this frame; None where others have all."""
+    def close(self) -> None:
+        """Let the threads go."""
+        self._workers.close()
+
+    def _take_place(self, lead: _Lead) -> bool:
+        """Whether there is a place for it, which it then has."""
         for number in self._places:
-            holder = self._leading.setdefault(number, frame)
-            if holder is frame:
-                return number
-            if ended(holder):
+            holder = self._leading.setdefault(number, lead)
+            if holder is lead:
+                return True
+            if holder.over():
                 # Two callers may find this at once and both lead, which is slower and nothing else.
-                self._leading[number] = frame
-                return number
-        return None
+                self._leading[number] = lead
+                return True
+        return False
 
-    def _wait(self, mine: _Small, frame: FrameType) -> int | None:
-        """A place to lead from, or None when another call has run this one."""
-        while not mine.finished:
-            if mine.leader is not None and ended(mine.leader) and not mine.finished:
-                mine.leader = None  # interrupted before this one was done
-                self._queue[mine] = None
-            if mine.leader is None:
-                place = self._take_place(frame)
-                if place is not None:
-                    return place
-                if any(under(holder) for holder in list(self._leading.values())):
-                    return NOWHERE
-            self._check_open()
-            mine.sleep()
-        return None
+    def _is_alone(self, lead: _Lead) -> bool:
+        return len(self._leading) <= 1 or all(other is lead or other.over() for other in list(self._leading.values()))
 
-    def _lead(self, mine: _Small, frame: FrameType, place: int, run: Run) -> None:
-        """Run a call, and those that wait with it."""
-        if self._max_wait > 0:
-            time.sleep(self._max_wait)
-        group = self._gather(mine, frame) if self._queue else [mine]
-        alone = len(self._leading) <= 1 or not any(
-            number != place and not ended(holder) for number, holder in list(self._leading.items())
-        )
+    def _lead(self, make: Make, run: Run, *, alone: bool) -> Results:
+        rows, left_out = make(alone)
+        return run(rows, left_out, alone=alone)
+
+    def _claim(self, call: _Small) -> bool:
+        """Whether it waits, and is this thread's from now on."""
+        return self._queue.pop(call, self) is None  # of several threads, one gets it
+
+    def _hand_on(self, lead: _Lead, run: Run) -> None:
+        """A call is over: its place, where it has one, goes to those that wait."""
+        for number in self._places:
+            if self._leading.get(number) is lead:
+                with suppress(InvalidInputError):  # closed, as those who wait find out
+                    if self._queue:
+                        self._start_worker(number, run)
+                        continue
+                    self._leading.pop(number, None)
+                    if self._queue:  # who came in between has found the place taken, and may sleep already
+                        self._call_worker(run)
+
+    def _wake_worker(self) -> bool:
+        """Have a worker that sleeps get up; whether there is one."""
         try:
-            if len(group) == 1:
-                mine.results = run(mine.rows, mine.left_out, alone=alone)
-                return
-            rows = [row for call in group for row in call.rows]
-            results = run(rows, np.concatenate([call.left_out for call in group]), alone=alone)
-        except BaseException as error:
-            for call in group[1:]:  # one call's fault must not be another's
-                call.apart = True
-                self._queue[call] = None
-                call.leader = None
-                call.wake()
-            if len(group) == 1 or from_outside(error):
-                raise
-            mine.results = run(mine.rows, mine.left_out, alone=True)
-            return
-        start = 0
-        for call in group:
-            call.results = results[start : start + len(call.rows)]
-            start += len(call.rows)
-            call.finished = True
-            if call is not mine:
-                call.wake()
+            sleep = self._idle.pop()
+        except IndexError:
+            return False
+        with suppress(RuntimeError):  # it is awake, after a time
+            sleep.release()
+        return True
 
-    def _gather(self, mine: _Small, frame: FrameType) -> list[_Small]:
-        """A call, and of those that wait what fits into one batch with it."""
-        group, rows = [mine], list(mine.rows)
-        self._queue.pop(mine, None)
-        if getattr(mine, "apart", False):  # which only calls have that have waited
-            return group
-        leading = list(self._leading.values())
-        # A fair part: with all of them, a call that comes back would be ahead of them again and again meanwhile.
-        most = max(2, -(-(len(self._queue) + 1) // len(self._places)))
-        for call in self._waiting():
-            if len(group) >= most:
-                break
-            if call.apart or any(call.frame is other for other in leading):
+    def _call_worker(self, run: Run) -> None:
+        """Where a place is free, have a worker take it."""
+        for number in self._places:
+            holder = self._leading.get(number)
+            if holder is None or holder.over():
+                self._start_worker(number, run)
+                return
+
+    def _start_worker(self, number: int, run: Run) -> None:
+        """Give a place to a worker, whoever has it."""
+        lead = _Lead(sys._getframe())
+        try:
+            self._leading[number] = lead
+            self._workers.start(Task(self._work, number, lead, run))
+            lead.worker = True
+        except InvalidInputError:  # closed
+            self._leading.pop(number, None)
+            raise
+        finally:
+            lead.frame = None
+
+    def _work(self, number: int, lead: _Lead, run: Run) -> None:
+        """On a thread of its own: run what waits until nothing does."""
+        lead.worker = True
+        if self._leading.get(number) is not lead:  # two saw the place free
+            return
+        sleep = _thread.allocate_lock()
+        sleep.acquire()
+        while True:
+            if self._max_wait > 0:
+                time.sleep(self._max_wait)
+            while not self._workers.closed and (group := self._gather()):
+                if self._queue and not self._wake_worker():
+                    with suppress(InvalidInputError):  # closed meanwhile
+                        self._call_worker(run)
+                self._run_group(group, run, alone=self._is_alone(lead))
+            if self._workers.closed:
+                self._leading.pop(number, None)
+                return
+            if time.monotonic() < self._crowded + CROWDED:
+                self._idle.append(sleep)
+                if not self._queue:
+                    sleep.acquire(timeout=CROWDED)
+                with suppress(ValueError):  # who woke it took it out
+                    self._idle.remove(sleep)
                 continue
-            rows += call.rows
-            if not self._fits(rows):
+            self._leading.pop(number, None)
+            # Who came in between has found the place taken, and may sleep already.
+            if not self._queue or self._leading.setdefault(number, lead) is not lead:
+                return
+
+    def _gather(self) -> list[_Small]:
+        """Of the calls that wait, the longest first, what is run together."""
+        group: list[_Small] = []
+        waiting = list(self._queue)
+        # A fair part: with all of them, a call that comes back would be ahead of them again and again meanwhile.
+        most = max(2, -(-len(waiting) // len(self._places)))
+        tokens = 0
+        for call in waiting:
+            tokens += call.tokens
+            if group and (len(group) >= most or tokens > self._tokens):
                 break
-            call.leader = frame
-            self._queue.pop(call, None)
-            group.append(call)
+            if self._claim(call) and not call.over():
+                group.append(call)
         return group
 
-    def _hand_on(self, place: int) -> None:
-        """Give a place to the call that waits longest, or leave it free."""
-        heir = self._heir() if self._queue else None
-        frame = None if heir is None else heir.frame
-        if frame is None:  # nobody waits, or who did has just ended
-            self._leading.pop(place, None)
-            if not self._queue:
-                return
-            # Who came in between has found the place taken, and may sleep already.
-            heir = self._heir()
-        else:
-            self._leading[place] = frame
-        if heir is not None:
-            heir.wake()
+    def _run_group(self, group: list[_Small], run: Run, *, alone: bool) -> None:
+        """Run calls together. One call's fault is no other's."""
+        calls, made = [], []
+        for call in group:
+            found = _made(call, alone=alone and len(group) == 1)
+            if found is not None:
+                calls.append(call)
+                made.append(found)
+        results = _together(made, run, alone=alone) if len(made) > 1 else None
+        start = 0
+        for call, (rows, left_out) in zip(calls, made, strict=True):
+            if results is None:
+                _run_apart(call, rows, left_out, run, alone=alone)
+            else:
+                call.keep(results[start : start + len(rows)])
+                start += len(rows)
+        # An error's traceback holds the frames that led to it, and a call its error: no frame may hold a call.
+        group.clear()
+        calls.clear()
+        del call
 
-    def _heir(self) -> _Small | None:
-        leading = list(self._leading.values())
-        return next((call for call in self._waiting() if all(call.frame is not other for other in leading)), None)
 
-    def _waiting(self) -> Iterator[_Small]:
-        """Calls that wait, the longest first; one that is over goes, if it was put back meanwhile or did not say so."""
-        for call in list(self._queue):
-            if call.waits():
-                yield call
-            elif call.over():
-                self._queue.pop(call, None)
+def _made(call: _Small, *, alone: bool) -> Rows | None:
+    """A call's rows; None where it fails."""
+    try:
+        return call.make(alone)
+    except BaseException as error:  # noqa: BLE001  it belongs to who waits
+        call.fail(error)
+        return None
+    finally:
+        del call
+
+
+def _together(made: Sequence[Rows], run: Run, *, alone: bool) -> Results | None:
+    """Results of the rows of several calls; None where they have to run apart."""
+    rows = [row for rows, _ in made for row in rows]
+    try:
+        return run(rows, np.concatenate([left_out for _, left_out in made]), alone=alone)
+    except BaseException:  # noqa: BLE001  each sees its own
+        return None
+
+
+def _run_apart(call: _Small, rows: Sequence[Ids], left_out: Ids, run: Run, *, alone: bool) -> None:
+    try:
+        call.keep(run(rows, left_out, alone=alone))
+    except BaseException as error:  # noqa: BLE001  it belongs to who waits
+        call.fail(error)
+    finally:
+        del call

@@ -16,9 +16,10 @@ import orjson
 
 from ..manifest import EMBEDDING
 from ..models.work import Prepared
+from ..text.windows import estimate
 from .cache import Key, VectorCache
 from .errors import ApiError
-from .jobs import DeadlineError, Job, estimate
+from .jobs import DeadlineError, Job
 from .models import Served, joined
 from .schema import Body, WrongError
 

@@ -23,7 +23,8 @@ from ..errors import InvalidInputError
 from ..run.batching import Ids
 from ..run.contract import Runner
 from ..system.threads import CLOSED
-from .jobs import DeadlineError, Job, Piece, deliver, estimate, fail, settle
+from ..text.windows import estimate
+from .jobs import DeadlineError, Job, Piece, deliver, fail, settle
 
 LOOP_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
 APART = 0.05  # seconds since two requests met, before one runs in the loop: threads batch what comes together

@@ -90,13 +90,6 @@ class Piece:
         job.tokenizing += time.perf_counter() - began
 
 
-def estimate(text: Any) -> int:
-    """About how many tokens a text, a pair (a tuple) or a list of token ids has, before any cut."""
-    if isinstance(text, str):
-        return len(text) // 3 + 2
-    return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
-
-
 def fail(job: Job, error: Exception) -> None:
     """Nothing more is done for a job; `deliver` tells why."""
     if job.failed is None:

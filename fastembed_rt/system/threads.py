@@ -197,6 +197,11 @@ class Workers:
                     raise
         return task
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is begun any more."""
+        return self._state.closed
+
     def close(self) -> None:
         """Refuse what still waits, and let the threads go when they are done with what they do."""
         _end(self._state)

@@ -184,14 +184,16 @@ class TextTokenizer:
             vocabulary=self._vocabulary,
         )
 
-    def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Tokenized:
+    def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
         """Token ids with special tokens, cut at max_length as the policy says; `first` is text 0's number in messages.
+
+        Without `parallel` this call uses one core: where all are busy, the library's threads would wait for each other.
 
         Raises:
             TextTooLongError: a text is too long and the policy is "error".
             InvalidInputError: a text has a token that the model does not know.
         """
-        encodings = self._encode([prompt + text for text in texts] if prompt else texts)
+        encodings = self._encode([prompt + text for text in texts] if prompt else texts, parallel=parallel)
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         if self._vocabulary is not None:
             self._check_known(encodings, first, chunks=self.truncation == "chunk")
@@ -237,14 +239,14 @@ class TextTokenizer:
         """
         return self._warning(texts, long, prompt, first)
 
-    def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0) -> Tokenized:
+    def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
         """Token ids of two texts each, in one row; the longer of the two is cut first.
 
         A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
         """
         rows = [(prompt + left, right) for left, right in pairs] if prompt else pairs
         # Cut here: the library would keep every piece of one text beside every piece of the other.
-        encodings = self._encode(rows, self._without_limit())
+        encodings = self._encode(rows, self._without_limit(), parallel=parallel)
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         types = [np.array(encoding.type_ids, dtype=np.int64) for encoding in encodings]
         long = [k for k, row in enumerate(ids) if len(row) > self.max_length]
@@ -274,9 +276,11 @@ class TextTokenizer:
                         "whose word table is as large as its tokenizer"
                     )
 
-    def _encode(self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None) -> list[Any]:
+    def _encode(
+        self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None, *, parallel: bool = True
+    ) -> list[Any]:
         tokenizer = self._tokenizer if tokenizer is None else tokenizer
-        if self._parallel:
+        if self._parallel and parallel:
             return list(tokenizer.encode_batch_fast(texts))
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
         return [tokenizer.encode_batch_fast([text])[0] for text in texts]

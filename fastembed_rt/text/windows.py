@@ -23,13 +23,21 @@ class Window:
 
     texts: list[Any]  # str, or pairs of str
     first: int
+    parallel: bool = True  # whether all cores may tokenize them
 
 
 @dataclass(frozen=True)
 class WindowWithNulls(Window):
     """A window in which there may have been no text in places, where "" stands now."""
 
-    nulls: tuple[int, ...]
+    nulls: tuple[int, ...] = ()
+
+
+def estimate(text: Any) -> int:
+    """About how many tokens a text, a pair (a tuple) or a list of token ids has, before any cut."""
+    if isinstance(text, str):
+        return len(text) // 3 + 2
+    return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
 
 
 ERROR = "error"
@@ -63,7 +71,7 @@ def windows(texts: Iterator[Any], sizes: Sequence[int], *, nulls: bool = False) 
             found = tuple(k for k, text in enumerate(window) if not isinstance(text, str) and is_null(text))
             for k in found:
                 window[k] = ""
-            yield WindowWithNulls(check_texts(window, first), first, found)
+            yield WindowWithNulls(check_texts(window, first), first, nulls=found)
         else:
             yield Window(check_texts(window, first), first)
         first += len(window)

@@ -130,36 +130,84 @@ def test_an_exception_before_any_line_and_one_more_behind_it_leave_the_engine_as
     engine.close()
 
 
-def test_calls_that_a_leader_took_along_go_on_when_it_is_interrupted() -> None:
-    going, go_on = threading.Event(), threading.Event()
+class Held(Lengths):
+    """A session whose first run goes on until it may end."""
 
-    class Slow(Lengths):
+    def __init__(self, own: bool) -> None:
+        super().__init__(own)
+        self.going, self.may_end = threading.Event(), threading.Event()
+
+    def run(self, feeds: Any) -> Any:
+        if not self.going.is_set():
+            self.going.set()
+            assert self.may_end.wait(10)
+        return super().run(feeds)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_exception_before_any_line_of_a_call_that_waits_leaves_the_engine_as_it_was(threads: int) -> None:
+    """Another call has the only place, until the one under test waits for it or is over."""
+
+    def contended(steps: set[int]) -> int:
+        engine = make(threads, False)
+        engine._small = session = Held(False)
+        over = threading.Event()
+
+        def let_go() -> None:
+            assert session.going.wait(10)
+            while not (engine._turns._queue or over.is_set()):
+                time.sleep(0.0005)
+            session.may_end.set()
+
+        with ThreadPoolExecutor(2) as pool:
+            first, _ = pool.submit(small, engine), pool.submit(let_go)
+            assert session.going.wait(10)
+            try:
+                with interrupted(steps) as count:
+                    assert small(engine) == [9, 5]
+            except Limit:
+                pass
+            finally:
+                over.set()
+            assert first.result(10) == [9, 5]
+            assert pool.submit(small, engine).result(10) == [9, 5]
+        assert small(engine) == [9, 5]
+        assert not engine._turns._queue
+        engine.close()
+        return count[0]
+
+    lines = contended(set())
+    assert lines > 30
+    for first in range(1, lines + 1):
+        for again in (None, 1, 2, 5):
+            contended({first} if again is None else {first, first + again})
+
+
+def test_calls_that_fail_together_run_apart_and_each_sees_its_own() -> None:
+    class Faulty(Held):
         def run(self, feeds: Any) -> Any:
-            if len(feeds["lengths"]) > 1 and not go_on.is_set():
-                going.set()
-                assert go_on.wait(10)
-                raise Limit("in the middle")
+            if len(feeds["lengths"]) > 1 or feeds["lengths"] == [5]:
+                raise MemoryError("for two, and for five")
             return super().run(feeds)
 
-    engine = Engine(
-        lambda _: Slow(False),
-        threads=2,
-        dim=1,
-        pad_token_id=0,
-        max_batch_tokens=LIMIT,
-        max_wait=0.3,
-        feeds=lambda rows, *_: {"lengths": [len(row) for row in rows]},
-    )
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(engine.run_small, rows(k), np.zeros(1, np.int64)) for k in (3, 4, 5, 6)]
-        assert going.wait(10)
-        go_on.set()
+    engine = make(1, False)
+    engine._small = session = Faulty(False)
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(engine.run_small, rows(3), np.zeros(1, np.int64))]
+        assert session.going.wait(10)
+        calls += [pool.submit(engine.run_small, rows(k), np.zeros(1, np.int64)) for k in (4, 5, 6)]
+
+        def without(alone: bool) -> Any:
+            raise LookupError(f"no rows, {alone}")
+
+        calls.append(pool.submit(engine.run_few, 7, without))
+        while len(engine._turns._queue) < 4:
+            time.sleep(0.001)
+        session.may_end.set()
         outcomes = [call.exception(10) or float(call.result()[0, 0]) for call in calls]
-    # One led; it alone sees what came from outside.
-    assert [type(outcome) for outcome in outcomes].count(Limit) == 1
-    assert [outcome for outcome in outcomes if not isinstance(outcome, Limit)] == [
-        length for length, outcome in zip((3.0, 4.0, 5.0, 6.0), outcomes, strict=True) if not isinstance(outcome, Limit)
-    ]
+    assert [outcomes[k] for k in (0, 1, 3)] == [3, 4, 6]
+    assert isinstance(outcomes[2], MemoryError)
+    assert isinstance(outcomes[4], LookupError) and str(outcomes[4]) == "no rows, False"
 
 
 def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
@@ -178,95 +226,89 @@ def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
     assert found == [7]
 
 
-def test_a_call_that_ends_when_its_turn_comes_leaves_the_place_to_others() -> None:
-    going, go_on, chosen, over = (threading.Event() for _ in range(4))
+@pytest.mark.parametrize("taken", [False, True], ids=["in the queue", "by a worker that runs it"])
+def test_a_call_that_ends_while_it_waits_leaves_its_place_to_others(taken: bool) -> None:
+    running, go_on = threading.Event(), threading.Event()
 
-    class Slow(Lengths):
+    class Slow(Held):
         def run(self, feeds: Any) -> Any:
-            going.set()
-            assert go_on.wait(10)
+            if feeds["lengths"] == [4]:
+                running.set()
+                assert go_on.wait(10)
             return super().run(feeds)
 
     engine = make(1, False)
-    engine._small = Slow(False)
-    heir = engine._turns._heir
-
-    def slowly() -> Any:
-        found = heir()
-        if found is not None and not chosen.is_set():
-            chosen.set()
-            assert over.wait(10)
-        return found
-
-    engine._turns._heir = slowly  # type: ignore[method-assign]
+    engine._small = session = Slow(False)
 
     def limited() -> None:
         def step(frame: FrameType, event: str, _: object) -> Any:
-            if frame.f_code.co_name == "sleep" and chosen.is_set():
+            if frame.f_code.co_name == "sleep" and (running.is_set() or not taken):
                 raise Limit("while it waits")
             return step
 
         sys.settrace(step)
         try:
             with pytest.raises(Limit):
-                small(engine)
+                engine.run_small(rows(4), np.zeros(1, np.int64))
         finally:
             sys.settrace(None)
-            over.set()
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(small, engine)
-        assert going.wait(10)
+        assert session.going.wait(10)
         second = pool.submit(limited)
-        while not engine._turns._queue:
-            time.sleep(0.001)
+        if taken:
+            while not engine._turns._queue:
+                time.sleep(0.001)
+            session.may_end.set()
+            assert running.wait(10)
+        second.result(10)
+        assert not engine._turns._queue
+        session.may_end.set()
         go_on.set()
         assert first.result(10) == [9, 5]
-        second.result(10)
-    assert small(engine) == [9, 5]
+        assert pool.submit(small, engine).result(10) == [9, 5]
+    for _ in range(200):  # a worker stays for a moment
+        if not engine._turns._leading:
+            break
+        time.sleep(0.01)
     assert not engine._turns._leading
 
 
-def test_a_call_that_ended_while_it_was_run_along_is_not_queued_again() -> None:
-    going, go_on, over = threading.Event(), threading.Event(), threading.Event()
-
-    class Faulty(Lengths):
+def test_an_error_of_a_call_that_a_worker_ran_keeps_nothing_of_its_caller() -> None:
+    class Faulty(Held):
         def run(self, feeds: Any) -> Any:
-            if len(feeds["lengths"]) > 1:
-                going.set()
-                assert go_on.wait(10)
-                raise MemoryError("for two")
-            return super().run(feeds)
+            super().run(feeds)
+            raise MemoryError("no room")
 
-    engine = make(2, False)
-    engine._small = Faulty(False)
-    engine._turns._max_wait = 0.2
+    engine = make(1, False)
+    engine._small = session = Faulty(False)
 
-    def limited(length: int) -> float | None:
-        def step(frame: FrameType, event: str, _: object) -> Any:
-            if frame.f_code.co_name == "sleep" and going.is_set():
-                raise Limit("while it is run along")
-            return step
-
-        sys.settrace(step)
-        try:
-            return float(engine.run_small(rows(length), np.zeros(1, np.int64))[0, 0])
-        except Limit:
-            over.set()
-        except MemoryError:
-            pass
-        finally:
-            sys.settrace(None)
-        return None
+    def fail() -> weakref.ref[Any]:
+        held = Lengths(False)
+        with pytest.raises(MemoryError):
+            small(engine)
+        return weakref.ref(held)
 
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(limited, length) for length in (3, 4)]
-        assert over.wait(10)
-        go_on.set()
-        outcomes = [call.result(10) for call in calls]
-    assert outcomes == [None, None]
-    assert engine.run_small(rows(7), np.zeros(1, np.int64))[0, 0] == 7
-    assert not engine._turns._queue
+        first = pool.submit(small, engine)
+        assert session.going.wait(10)
+        gc.collect()
+        gc.disable()
+        try:
+            second = pool.submit(fail)
+            while not engine._turns._queue:
+                time.sleep(0.001)
+            session.may_end.set()
+            held = second.result(10)
+            for _ in range(200):  # the worker lets go of it when it looks for what waits next
+                if held() is None:
+                    break
+                time.sleep(0.01)
+            assert held() is None
+        finally:
+            gc.enable()
+        assert isinstance(first.exception(10), MemoryError)
 
 
 def test_an_error_of_bulk_work_keeps_nothing_of_its_caller() -> None:
