@@ -163,10 +163,10 @@ def test_a_call_whose_model_is_closed_while_it_tokenizes_stops(
     batches = slowly(monkeypatch, own._running(), 0.0)
     encode, begun, closed = own._tokenizer._encode, threading.Event(), threading.Event()
 
-    def tokenize(*arguments: Any) -> Any:
+    def tokenize(*arguments: Any, **options: Any) -> Any:
         begun.set()
         assert closed.wait(10)
-        return encode(*arguments)
+        return encode(*arguments, **options)
 
     monkeypatch.setattr(own._tokenizer, "_encode", tokenize)
     found: list[BaseException] = []

@@ -359,9 +359,9 @@ def test_pairs_go_through_in_pieces_bounded_in_number_and_length(
     sizes: list[int] = []
     whole = tokenizer.TextTokenizer.pairs
 
-    def pairs(self: TextTokenizer, some: Any, *rest: Any) -> Any:
+    def pairs(self: TextTokenizer, some: Any, *rest: Any, **options: Any) -> Any:
         sizes.append(len(some))
-        return whole(self, some, *rest)
+        return whole(self, some, *rest, **options)
 
     monkeypatch.setattr(tokenizer.TextTokenizer, "pairs", pairs)
     monkeypatch.setattr(reranker, "TEXTS", 4)

@@ -105,6 +105,31 @@ def test_packed_tokens_unpack_into_padded_rows_and_back(rows: list[Ids]) -> None
     np.testing.assert_array_equal(padded.reshape(-1)[feeds["pack"]], tokens)
 
 
+@pytest.mark.parametrize("length", [1, 16, 511, 512, 513, 2000])
+def test_a_row_alone_is_packed_as_beside_others(length: int) -> None:
+    row = np.arange(length)
+    alone = batching.packed([row])
+    beside = batching.packed([row, np.array([3])])
+    for name in ("input_ids", "position_ids"):
+        np.testing.assert_array_equal(alone[name], beside[name][:length])
+    assert alone["starts"].tolist() == beside["starts"].tolist()[:2] == [0, length]
+    for name in ("unpack", "token_mask"):
+        np.testing.assert_array_equal(alone[name], beside[name][:1])
+    assert {array.dtype for name, array in alone.items() if name != "token_mask"} == {np.dtype(np.int64)}
+
+
+def test_places_of_padded_rows_are_made_only_for_graphs_that_take_them() -> None:
+    rows = [np.arange(3), np.arange(5)]
+    assert set(batching.packed(rows, ("input_ids", "position_ids", "starts"))) == {
+        "input_ids",
+        "position_ids",
+        "starts",
+    }
+    left_out = np.array([1, 0])
+    made = batching.feeds(rows, ("input_ids", "position_ids", "starts", "pooling_mask"), 0, left_out)
+    assert made["pooling_mask"].tolist() == [[0, 1, 1] + [0] * 13, [1] * 5 + [0] * 11]
+
+
 @given(nonempty_rows)
 def test_packed_rows_are_as_wide_as_whole_vectors(rows: list[Ids]) -> None:
     width, longest = batching.packed(rows)["token_mask"].shape[1], max(len(row) for row in rows)

@@ -1,0 +1,129 @@
+"""Threads that ask at the same time: each has the vectors that it would have alone, and its own errors and warnings."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastembed_rt import EmbeddingModel
+from fastembed_rt.errors import InvalidInputError, InvalidTypeError, TextTooLongError
+from fastembed_rt.text.tokenizer import TruncationWarning
+
+CALLERS, CALLS = 12, 25
+KINDS: list[Any] = [
+    "the cat sleeps",
+    "",
+    "a dog",
+    ["one", "two words", "and three words"],
+    [],
+    ["a long text " * 9, "a"],
+    "the cat " * 500,  # cut
+    ["a cat"] * 70,  # more than a few
+    ("a", "tuple"),
+]
+
+
+@pytest.fixture(params=[1, 2])
+def own(model_dir: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddingModel]:
+    with EmbeddingModel(model_dir, threads=request.param, max_batch_tokens=128) as made:
+        yield made
+
+
+def ask(callers: int, one: Any) -> list[Any]:
+    """What `one(caller, call)` gives, of many threads that begin together."""
+    start = threading.Barrier(callers)
+
+    def work(caller: int) -> list[Any]:
+        start.wait(10)
+        return [one(caller, call) for call in range(CALLS)]
+
+    with ThreadPoolExecutor(callers) as pool:
+        return list(pool.map(work, range(callers)))
+
+
+def test_each_caller_has_the_vectors_that_it_would_have_alone(own: EmbeddingModel) -> None:
+    wanted = [own.encode(kind) for kind in KINDS]
+    before = own.stats
+    tokens = [int(np.sum(own.encode(kind, return_tokens=True).tokens)) for kind in KINDS]
+    each = own.stats
+    assert each.tokens - before.tokens == sum(tokens)
+
+    def one(caller: int, call: int) -> None:
+        kind = (caller * 7 + call) % len(KINDS)
+        made = own.encode(KINDS[kind])
+        np.testing.assert_allclose(made, wanted[kind], rtol=0, atol=1e-6)
+        assert made.base is None and made.flags.writeable  # no part of an array that holds those of others
+        made[...] = 0
+
+    ask(CALLERS, one)
+    asked = [(caller * 7 + call) % len(KINDS) for caller in range(CALLERS) for call in range(CALLS)]
+    assert own.stats.tokens - each.tokens == sum(tokens[kind] for kind in asked)
+    assert own.stats.texts - each.texts == sum(1 if isinstance(KINDS[k], str) else len(KINDS[k]) for k in asked)
+
+
+def test_one_callers_error_is_no_others(model_dir: Path) -> None:
+    with EmbeddingModel(model_dir, threads=2, truncation="error") as strict:
+        wanted = strict.encode("the cat sleeps")
+
+        def one(caller: int, call: int) -> str:
+            if caller % 3 == 0:
+                with pytest.raises(TextTooLongError, match=r"text 1 has \d+ tokens"):
+                    strict.encode(["a", "the cat " * 200])
+            elif caller % 3 == 1 and call % 2:
+                with pytest.raises(InvalidTypeError, match="text 1 is int"):
+                    strict.encode(["a", 5])  # type: ignore[list-item]
+                with pytest.raises(InvalidInputError, match="lone surrogate"):
+                    strict.encode("\ud800")
+            else:
+                np.testing.assert_allclose(strict.encode("the cat sleeps"), wanted, rtol=0, atol=1e-6)
+            return "done"
+
+        assert ask(CALLERS, one) == [["done"] * CALLS] * CALLERS
+
+
+def test_a_caller_is_warned_of_its_own_texts_at_its_own_line(model_dir: Path) -> None:
+    with (
+        EmbeddingModel(model_dir, threads=2, truncation="warn") as warning,
+        warnings.catch_warnings(record=True) as seen,
+    ):
+        warnings.simplefilter("always")
+
+        def one(caller: int, call: int) -> None:
+            warning.encode("the cat " * 200 if caller == 0 else "a cat")
+
+        ask(CALLERS, one)
+    assert len(seen) == CALLS
+    assert {(entry.category, Path(entry.filename).name) for entry in seen} == {(TruncationWarning, Path(__file__).name)}
+
+
+def test_calls_that_wait_fail_when_the_model_is_closed(own: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.encode("a")
+    going, go_on = threading.Event(), threading.Event()
+    engine: Any = own._running()
+    run = engine._run_in_turn
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        going.set()
+        assert go_on.wait(10)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(engine, "_run_in_turn", slow)
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(own.encode, "a cat") for _ in range(6)]
+        assert going.wait(10)
+        while len(engine._turns._queue) < 3:
+            threading.Event().wait(0.001)
+        waiting = len(engine._turns._queue)
+        own.close()
+        go_on.set()
+        outcomes = [call.exception(10) for call in calls]
+    closed = [outcome for outcome in outcomes if outcome is not None]
+    assert len(closed) >= waiting
+    assert {str(error) for error in closed} == {"the model is closed; load it again"}
