@@ -73,7 +73,11 @@ INLINE Step broadcast_step(const void *p) {
 /* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
 #if defined(__AVX512VNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
+/* Not the intrinsic: gcc 12 copies every accumulator before and behind each step, and some through memory. */
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
 #elif defined(__AVXVNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
     return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
