@@ -44,29 +44,47 @@ typedef struct {
     int32_t *acc;       /* [tiles][TILE_ROWS][LANES], 32 bits of either type */
 } Block;
 
+/* The epilogue of a row's cells at `count` panels, a constant, from `panel` on. Inlined, unlike that of other sets: between
+ * tiles there is a row at a time, and nothing stays in registers but its own. */
+INLINE void amx_cells(const Gemm *work, Activation activation, size_t row, size_t panel, size_t count, Cell *cells,
+                      Cell *others) {
+    size_t sides = work->gated ? 2 : 1, column = panel * LANES;
+    dequantize(work, cells, 1, count, row, column);
+    activate_cells(cells, count, activation);
+    if (work->gated) {
+        dequantize(work, others, 1, count, row, work->layer->panels / sides * LANES + column);
+#pragma GCC unroll 2
+        for (size_t k = 0; k < count; k++)
+            cells[k].values = mul(cells[k].values, others[k].values);
+    }
+    if (work->next)
+        requantize(work, cells, 1, count, row, column);
+    else
+        store_cells(work, cells, 1, count, row, column, work->layer->outputs / sides);
+}
+
 /* The epilogue of row `r` of a block at `count` <= 2 of its panels, a constant, from `v` on. */
 INLINE void finish_panels(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t r,
                           size_t v, size_t count) {
-    size_t half = work->gated ? 2 : 1, row = block->r0 + r, panel = block->p0 + v;
+    size_t row = block->r0 + r, panel = block->p0 + v;
     const int32_t *acc = block->acc + (r / TILE_ROWS * block->across + v) * TILE_CELLS + r % TILE_ROWS * LANES;
     const int32_t *other = work->gated ? acc + block->width * TILE_CELLS : acc;
-    Ints sums[2], others[2];
+    Cell cells[2], others[2];
 #pragma GCC unroll 2
     for (size_t k = 0; k < count; k++) {
-        sums[k] = load_ints(acc + k * TILE_CELLS);
-        others[k] = load_ints(other + k * TILE_CELLS);
+        cells[k].sums = load_ints(acc + k * TILE_CELLS);
+        others[k].sums = load_ints(other + k * TILE_CELLS);
     }
     if (weights == BF16_WEIGHTS) {
         Floats floats[2], other_floats[2];
 #pragma GCC unroll 2
         for (size_t k = 0; k < count; k++) {
-            floats[k] = as_floats(sums[k]);
-            other_floats[k] = as_floats(others[k]);
+            floats[k] = as_floats(cells[k].sums);
+            other_floats[k] = as_floats(others[k].sums);
         }
         bf16_cells(work, activation, row, panel, count, floats, other_floats);
     } else {
-        Place at = {.panels = work->layer->panels / half, .outputs = work->layer->outputs / half};
-        finish_cells(work, activation, at, row, panel, count, sums, others);
+        amx_cells(work, activation, row, panel, count, cells, others);
     }
 }
 

@@ -50,36 +50,21 @@ static int is_packed(const Linear *layer, const int8_t *weight, size_t columns, 
 #if !TILE_PRODUCTS
 /* A task: all rows by NR outputs, and as many of the second half where it is gated. The panels stay in the first cache
  * while the rows pass. */
-INLINE void gemm_columns(const Gemm *work, size_t index, Activation activation) {
-    const Linear *layer = work->layer;
-    size_t steps = layer->depth / KR, panel_size = steps * LANES * KR;
-    Place at = {.panels = layer->panels, .outputs = layer->outputs, .p0 = index * VECTORS};
-    if (work->gated) {
-        at.panels /= 2;
-        at.outputs /= 2;
-    }
-    at.vectors = min_size(VECTORS, at.panels - at.p0);
-    const PackedWeight *w = (const PackedWeight *)layer->packed + at.p0 * panel_size;
-    Ints acc[MR * VECTORS], other_acc[MR * VECTORS];
-    for (; at.r0 < work->rows; at.r0 += MR) {
-        at.rows = min_size(MR, work->rows - at.r0);
-        const Quantized *q = work->input->q + at.r0 * layer->depth;
-        tile_u8s8(at.rows, at.vectors, q, layer->depth, w, steps, acc);
-        if (work->gated)
-            tile_u8s8(at.rows, at.vectors, q, layer->depth, w + at.panels * panel_size, steps, other_acc);
-        epilogue(work, activation, at, acc, other_acc);
-    }
-}
-
 static void gemm_task(void *argument, size_t index) {
     const Gemm *work = argument;
-    switch (work->activation) { /* so that each loop has its activation inlined */
-    case GELU: gemm_columns(work, index, GELU); break;
-    case GELU_TANH: gemm_columns(work, index, GELU_TANH); break;
-    case SILU: gemm_columns(work, index, SILU); break;
-    case RELU: gemm_columns(work, index, RELU); break;
-    case TANH: gemm_columns(work, index, TANH); break;
-    default: gemm_columns(work, index, NO_ACTIVATION); break;
+    const Linear *layer = work->layer;
+    size_t depth = layer->depth, steps = depth / KR, panel_size = steps * LANES * KR, sides = work->gated ? 2 : 1;
+    Place at = {.panels = layer->panels / sides, .outputs = layer->outputs / sides, .p0 = index * VECTORS};
+    at.vectors = min_size(VECTORS, at.panels - at.p0);
+    const PackedWeight *w = (const PackedWeight *)layer->packed + at.p0 * panel_size;
+    Cell acc[MR * VECTORS], other_acc[MR * VECTORS];
+    for (; at.r0 < work->rows; at.r0 += MR) {
+        at.rows = min_size(MR, work->rows - at.r0);
+        const Quantized *q = work->input->q + at.r0 * depth;
+        tile_u8s8(at.rows, at.vectors, q, depth, w, steps, &acc->sums);
+        if (work->gated)
+            tile_u8s8(at.rows, at.vectors, q, depth, w + at.panels * panel_size, steps, &other_acc->sums);
+        epilogue(work, at, acc, other_acc);
     }
 }
 
