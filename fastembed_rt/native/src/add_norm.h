@@ -24,39 +24,54 @@ typedef struct {
     size_t rows, width;
 } AddNormWork;
 
+/* The first of three passes over a row, at `n` channels from k on: z, and its sum. */
+INLINE Floats add_residual(float *row, const float *residual, size_t k, size_t n, Floats sum) {
+    Floats z = load_first(row + k, n);
+    if (residual) {
+        z = add(z, load_first(residual + k, n));
+        store_first(row + k, z, n);
+    }
+    return add(sum, z);
+}
+
+INLINE Floats add_square(const float *row, size_t k, size_t n, Floats mean, Floats squares) {
+    Floats centered = sub(load_first(row + k, n), mean);
+    if (n < LANES)
+        centered = keep_first(centered, n);
+    return fma16(centered, centered, squares);
+}
+
+INLINE void scale_row(const AddNorm *norm, float *row, size_t k, size_t n, Floats mean, Floats scale) {
+    Floats y = mul(sub(load_first(row + k, n), mean), scale), weight = load_first(norm->weight + k, n);
+    store_first(row + k, norm->bias ? fma16(y, weight, load_first(norm->bias + k, n)) : mul(y, weight), n);
+}
+
+/* Whole vectors of channels first, for which `n` is a constant, and nothing is asked again for each of them. */
 static void add_norm_task(void *argument, size_t index) {
     const AddNormWork *work = argument;
-    const AddNorm *norm = work->norm;
-    size_t width = work->width, last = min_size(work->rows, (index + 1) * ADD_NORM_ROWS);
+    const AddNorm norm = *work->norm;
+    size_t width = work->width, whole = width / LANES * LANES, rest = width - whole;
+    size_t last = min_size(work->rows, (index + 1) * ADD_NORM_ROWS);
     for (size_t r = index * ADD_NORM_ROWS; r < last; r++) {
         float *row = work->out + r * width;
+        const float *residual = work->residual ? work->residual + r * width : NULL;
         Floats sum = broadcast(0.0f), squares = broadcast(0.0f);
-        if (work->residual) {
-            const float *residual = work->residual + r * width;
-            for (size_t k = 0; k < width; k += LANES) {
-                Floats z = add(load_first(row + k, width - k), load_first(residual + k, width - k));
-                store_first(row + k, z, width - k);
-                sum = add(sum, z);
-            }
-        } else {
-            for (size_t k = 0; k < width; k += LANES)
-                sum = add(sum, load_first(row + k, width - k));
-        }
-        if (!norm->weight)
+        for (size_t k = 0; k < whole; k += LANES)
+            sum = add_residual(row, residual, k, LANES, sum);
+        if (rest)
+            sum = add_residual(row, residual, whole, rest, sum);
+        if (!norm.weight)
             continue;
-        float mean = norm->rms ? 0.0f : reduce_add(sum) / (float)width;
-        for (size_t k = 0; k < width; k += LANES) {
-            Floats centered = keep_first(sub(load_first(row + k, width - k), broadcast(mean)), width - k);
-            squares = fma16(centered, centered, squares);
-        }
-        float scale = 1.0f / __builtin_sqrtf(reduce_add(squares) / (float)width + norm->epsilon);
-        for (size_t k = 0; k < width; k += LANES) {
-            size_t n = width - k;
-            Floats y = mul(sub(load_first(row + k, n), broadcast(mean)), broadcast(scale));
-            Floats weight = load_first(norm->weight + k, n);
-            y = norm->bias ? fma16(y, weight, load_first(norm->bias + k, n)) : mul(y, weight);
-            store_first(row + k, y, n);
-        }
+        float mean = norm.rms ? 0.0f : reduce_add(sum) / (float)width;
+        for (size_t k = 0; k < whole; k += LANES)
+            squares = add_square(row, k, LANES, broadcast(mean), squares);
+        if (rest)
+            squares = add_square(row, whole, rest, broadcast(mean), squares);
+        float scale = 1.0f / __builtin_sqrtf(reduce_add(squares) / (float)width + norm.epsilon);
+        for (size_t k = 0; k < whole; k += LANES)
+            scale_row(&norm, row, k, LANES, broadcast(mean), broadcast(scale));
+        if (rest)
+            scale_row(&norm, row, whole, rest, broadcast(mean), broadcast(scale));
     }
 }
 

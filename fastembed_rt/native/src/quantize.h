@@ -174,32 +174,56 @@ static void free_input(Input *input) {
     free(input->q);
 }
 
+/* u of `count` <= 4 vectors of channels from k on, a constant -> q, and the tails among them. */
+INLINE void quantize_vectors(const Linear *layer, const float *row, const float *factor, const Input *input, size_t r,
+                             size_t k, size_t count, Floats dither, Ints zero_point, Quantized *to, int tails) {
+    Floats steps[4];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < count; v++) {
+        steps[v] = add(in_steps(load(row + k + v * LANES), load(factor + k + v * LANES)), dither);
+        store_quantized(to + k + v * LANES, steps[v], zero_point);
+    }
+    if (tails) {
+        Floats least = steps[0], most = steps[0];
+#pragma GCC unroll 4
+        for (size_t v = 1; v < count; v++) {
+            least = minimum(least, steps[v]);
+            most = maximum(most, steps[v]);
+        }
+        if (__builtin_expect(any_beyond(least, most, layer->low, layer->high), 0))
+#pragma GCC unroll 4
+            for (size_t v = 0; v < count; v++)
+                find_tails(layer, &input->tails, steps[v], r, k + v * LANES);
+    }
+}
+
 /* x (rows, inputs) f32 -> an input. */
 static void quantize_rows(const Linear *layer, const float *x, size_t rows, const Input *input) {
     Ints zero_point = broadcast_int(layer->zero_point);
     const Tails *tails = &input->tails;
+    const float *factor = layer->factor;
+    size_t inputs = layer->inputs, depth = layer->depth;
+    int tailed = layer->tails;
     clear_tails(layer, tails, rows);
     for (size_t r = 0; r < rows; r++) {
-        const float *row = x + r * layer->inputs;
-        Quantized *to = input->q + r * layer->depth;
+        const float *row = x + r * inputs;
+        Quantized *to = input->q + r * depth;
         float own = dither_of(layer, row);
         Floats dither = broadcast(own);
         size_t k = 0;
-        for (; k + LANES <= layer->inputs; k += LANES) {
-            Floats steps = add(in_steps(load(row + k), load(layer->factor + k)), dither);
-            store_quantized(to + k, steps, zero_point);
-            if (layer->tails)
-                find_tails(layer, tails, steps, r, k);
-        }
-        if (k < layer->inputs) {
+        for (; k + 4 * LANES <= inputs; k += 4 * LANES)
+            quantize_vectors(layer, row, factor, input, r, k, 4, dither, zero_point, to, tailed);
+        for (; k + LANES <= inputs; k += LANES)
+            quantize_vectors(layer, row, factor, input, r, k, 1, dither, zero_point, to, tailed);
+        if (k < inputs) {
             Quantized held[LANES];
-            size_t n = layer->inputs - k;
-            Floats steps = add(in_steps(load_first(row + k, n), load_first(layer->factor + k, n)), dither);
+            size_t n = inputs - k;
+            Floats steps = add(in_steps(load_first(row + k, n), load_first(factor + k, n)), dither);
             store_quantized(held, steps, zero_point);
-            if (layer->tails)
+            if (tailed)
                 find_tails(layer, tails, steps, r, k);
             memcpy(to + k, held, n * sizeof(Quantized));
-            memset(to + layer->inputs, 0, (layer->depth - layer->inputs) * sizeof(Quantized));
+            memset(to + inputs, 0, (depth - inputs) * sizeof(Quantized));
         }
         for (size_t j = 0; j < layer->outliers; j++)
             input->excess[r * layer->outliers + j] =
