@@ -201,9 +201,9 @@ static void attention_task(void *argument, size_t index) {
     size_t from = blocks * part / own_parts * QUERY_BLOCK;
     size_t to = min_size(queries, blocks * (part + 1) / own_parts * QUERY_BLOCK);
     size_t query_row = work->first_only ? text : start;
-    const float *query = work->query + query_row * work->query_stride + number * size;
-    const float *key = work->key + start * work->key_stride + kv_number * size;
-    const float *value = work->value + start * work->value_stride + kv_number * size;
+    const float *query = work->query + query_row * work->query_stride + number * work->head_stride;
+    const float *key = work->key + start * work->key_stride + kv_number * work->head_stride;
+    const float *value = work->value + start * work->value_stride + kv_number * work->head_stride;
     float *output = work->output + query_row * work->output_stride + number * size;
 
     size_t keys = round_up(length, LANES), depth = round_up(size, LANES), bytes = head_bytes(keys, depth);
@@ -213,12 +213,12 @@ static void attention_task(void *argument, size_t index) {
         __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
         return;
     }
-    float k_most = absolute_max(key, work->key_stride, length, size);
-    float v_most = absolute_max(value, work->value_stride, length, size);
+    float k_most = absolute_max(key, work->key_stride, length, size, work->panel_stride);
+    float v_most = absolute_max(value, work->value_stride, length, size, work->panel_stride);
     float limit = qk_limit(size);
     Head head = {
         .length = length, .size = size, .keys = keys, .depth = depth, .value = value,
-        .value_stride = work->value_stride, .k_unit = k_most / limit, .v_unit = v_most / V_LIMIT,
+        .value_stride = work->value_stride, .panel_stride = work->panel_stride, .k_unit = k_most / limit, .v_unit = v_most / V_LIMIT,
     };
     lay_out(&head, memory);
     pack_keys(&head, key, work->key_stride, limit / k_most);
@@ -246,6 +246,10 @@ static int attention(const Attention *work, const Pool *pool) {
     int short_of_memory = 0;
     Attention here = *work;
     here.short_of_memory = &short_of_memory;
+    if (!here.panel_stride) {
+        here.head_stride = here.size;
+        here.panel_stride = LANES;
+    }
     here.parts = query_parts(work->first_only ? 1 : longest(work));
     pool->run(pool, attention_task, &here, work->texts * work->heads * here.parts);
     return !short_of_memory;

@@ -172,7 +172,8 @@ INLINE void bf16_cells(const Gemm *work, Activation activation, size_t row, size
         if (work->next)
             store_rounded((Rounded *)work->next_input->rounded + row * work->next->depth + column + v * LANES, h[v]);
         else
-            store_first(work->out + row * outputs + column + v * LANES, h[v], outputs - column - v * LANES);
+            store_first(work->out + row * work->strides.row + (panel + v) * work->strides.panel, h[v],
+                        outputs - column - v * LANES);
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */

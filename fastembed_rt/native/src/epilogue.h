@@ -15,6 +15,11 @@
 #include "activations.h"
 #include "quantize.h"
 
+/* Where a result lies: how far a row is from the last one, and 16 columns from the 16 before. */
+typedef struct {
+    size_t row, panel;
+} Strides;
+
 /* A product with its epilogue. */
 typedef struct {
     const Linear *layer;
@@ -22,7 +27,8 @@ typedef struct {
     size_t rows;
     Activation activation;
     int gated;              /* the second half of the outputs is multiplied with the activated first half */
-    float *out;             /* (rows, outputs), or NULL where the result is quantized: */
+    float *out;             /* (rows, outputs), or NULL where the result is quantized; */
+    Strides strides;        /* of it */
     const Linear *next;     /* for this layer, which has no dither: the row is not known before its first channels are */
     const Input *next_input;
 } Gemm;
@@ -155,12 +161,13 @@ INLINE void requantize(const Gemm *work, const Cell *cells, size_t rows, size_t 
 /* h -> out, of `outputs` columns. */
 INLINE void store_cells(const Gemm *work, const Cell *cells, size_t rows, size_t vectors, size_t r0, size_t column,
                         size_t outputs) {
-    float *out = work->out + r0 * outputs + column;
+    Strides strides = work->strides;
+    float *out = work->out + r0 * strides.row + column / LANES * strides.panel;
     size_t left = outputs - column;
-    for (size_t r = 0; r < rows; r++, cells += vectors, out += outputs)
+    for (size_t r = 0; r < rows; r++, cells += vectors, out += strides.row)
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
-            store_first(out + v * LANES, cells[v].values, left - v * LANES);
+            store_first(out + v * strides.panel, cells[v].values, left - v * LANES);
 }
 
 /* Functions of their own, a step each: in one there would be more at a time than there are registers. */

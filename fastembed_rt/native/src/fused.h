@@ -22,21 +22,28 @@ static size_t block_rows(size_t rows) {
     return blocks ? round_up((rows + blocks - 1) / blocks, ROW_UNIT) : 1;
 }
 
-static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
-                  float *out, const Pool *pool) {
+static int linear_to(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
+                     float *out, Strides strides, const Pool *pool) {
     size_t most = block_rows(rows);
     Input input;
     int fits = allocate_rows(layer, most, &input);
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
-        float *to = out + r * layer->outputs;
+        float *to = out + r * strides.row;
         prepare_rows(layer, x + r * layer->inputs, here, &input);
-        Gemm work = {.layer = layer, .input = &input, .rows = here, .activation = activation, .out = to};
+        Gemm work = {
+            .layer = layer, .input = &input, .rows = here, .activation = activation, .out = to, .strides = strides,
+        };
         product(&work, pool);
         add_norm(norm, r, to, here, layer->outputs, pool);
     }
     free_input(&input);
     return fits;
+}
+
+static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
+                  float *out, const Pool *pool) {
+    return linear_to(layer, x, rows, activation, norm, out, (Strides){layer->outputs, LANES}, pool);
 }
 
 static int feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
@@ -56,7 +63,10 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
         clear_tails(down, &hidden.tails, here);
         product(&first, pool);
         gather_tails(down, &hidden.tails, here);
-        Gemm second = {.layer = down, .input = &hidden, .rows = here, .activation = NO_ACTIVATION, .out = to};
+        Gemm second = {
+            .layer = down, .input = &hidden, .rows = here, .activation = NO_ACTIVATION, .out = to,
+            .strides = {down->outputs, LANES},
+        };
         product(&second, pool);
         add_norm(norm, r, to, here, down->outputs, pool);
     }
@@ -65,7 +75,8 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
     return fits;
 }
 
-/* A block is whole texts: queries, keys and values are read again while they are in the cache. */
+/* A block is whole texts: queries, keys and values are read again while they are in the cache. Where heads are whole
+ * panels, these lie panel by panel, so that a head reads memory in order. */
 static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
                            const AddNorm *norm, float *out, const Pool *pool) {
     const int64_t *starts = shape->starts;
@@ -86,12 +97,21 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         for (size_t text = first; text <= last; text++)
             local[text - first] = starts[text] - (int64_t)start;
         static const AddNorm nothing;
-        fits = linear(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, pool);
+        Strides strides = {input->outputs, LANES};
         Attention work = *shape;
+        if (shape->size % LANES == 0) {
+            strides = (Strides){LANES, rows * LANES};
+            work.panel_stride = strides.panel;
+            work.head_stride = shape->size * rows;
+        } else {
+            work.panel_stride = LANES;
+            work.head_stride = shape->size;
+        }
+        fits = linear_to(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, strides, pool);
         work.query = projected;
-        work.key = projected + shape->heads * shape->size;
-        work.value = work.key + shape->kv_heads * shape->size;
-        work.query_stride = work.key_stride = work.value_stride = input->outputs;
+        work.key = projected + shape->heads * work.head_stride;
+        work.value = work.key + shape->kv_heads * work.head_stride;
+        work.query_stride = work.key_stride = work.value_stride = strides.row;
         work.output = mixed;
         work.output_stride = mixed_width;
         work.starts = local;

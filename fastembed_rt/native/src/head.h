@@ -24,8 +24,9 @@ static const float SMALLEST_MAX = 0x1p-112f; /* what is divided by: 32767 / it i
 typedef struct {
     size_t length, size;    /* keys, channels (D); */
     size_t keys, depth;     /* and both rounded up to whole vectors */
-    const float *value;     /* (length, value_stride) */
+    const float *value;     /* (length, value_stride), */
     size_t value_stride;
+    size_t panel_stride;    /* and how far 16 channels of it, of keys and of queries are from the 16 before */
     float k_unit, v_unit;   /* what a step of k and of v is worth */
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
@@ -61,17 +62,16 @@ static void lay_out(Head *head, void *memory) {
     head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 
-/* max |x| of x (rows, size), rows `stride` apart; SMALLEST_MAX at least. */
-static float absolute_max(const float *x, size_t stride, size_t rows, size_t size) {
+/* max |x| of x (rows, size), rows `stride` apart and 16 channels `panel_stride`; SMALLEST_MAX at least. */
+INLINE float absolute_max(const float *x, size_t stride, size_t rows, size_t size, size_t panel_stride) {
     Floats most = broadcast(SMALLEST_MAX);
-    for (size_t r = 0; r < rows; r++) {
-        const float *row = x + r * stride;
-        size_t k = 0;
-        for (; k + LANES <= size; k += LANES)
-            most = maximum(most, absolute(load(row + k)));
-        if (k < size)
-            most = maximum(most, absolute(load_first(row + k, size - k)));
-    }
+    size_t k = 0;
+    for (; k + LANES <= size; k += LANES, x += panel_stride)
+        for (size_t r = 0; r < rows; r++)
+            most = maximum(most, absolute(load(x + r * stride)));
+    if (k < size)
+        for (size_t r = 0; r < rows; r++)
+            most = maximum(most, absolute(load_first(x + r * stride, size - k)));
     return reduce_max(most);
 }
 
@@ -82,12 +82,12 @@ static float qk_limit(size_t size) {
 }
 
 /* to[k] = round(x[k] * factor), k < size, half to even; zeros up to whole vectors. */
-INLINE void quantize_s16(const float *x, size_t size, float factor, int16_t *to) {
+INLINE void quantize_s16(const float *x, size_t size, size_t panel_stride, float factor, int16_t *to) {
     size_t k = 0;
-    for (; k + LANES <= size; k += LANES)
-        store_shorts(to + k, round_to_ints(mul(load(x + k), broadcast(factor))));
+    for (; k + LANES <= size; k += LANES, x += panel_stride)
+        store_shorts(to + k, round_to_ints(mul(load(x), broadcast(factor))));
     if (k < size)
-        store_shorts(to + k, round_to_ints(mul(load_first(x + k, size - k), broadcast(factor))));
+        store_shorts(to + k, round_to_ints(mul(load_first(x, size - k), broadcast(factor))));
 }
 
 /* Rows of queries f32 -> q, and what is known of each before the first key. `scale` is that of the scores, which are
@@ -95,8 +95,9 @@ INLINE void quantize_s16(const float *x, size_t size, float factor, int16_t *to)
 NOINLINE void begin_rows(const Head *head, const float *query, size_t stride, size_t rows, float scale, float lowest) {
     float limit = qk_limit(head->size), unit = head->k_unit * scale;
     for (size_t r = 0; r < rows; r++) {
-        float most = absolute_max(query + r * stride, 0, 1, head->size);
-        quantize_s16(query + r * stride, head->size, limit / most, head->q + r * head->depth);
+        const float *row = query + r * stride;
+        float most = absolute_max(row, 0, 1, head->size, head->panel_stride);
+        quantize_s16(row, head->size, head->panel_stride, limit / most, head->q + r * head->depth);
         head->units[r] = most / limit * unit;
         head->tops[r] = lowest;
         head->wholes[r] = 0.0f;
@@ -112,7 +113,7 @@ NOINLINE void pack_keys(const Head *head, const float *key, size_t stride, float
         memset(head->k_panels + (head->keys - LANES) * depth, 0, LANES * depth * sizeof(int16_t));
     for (size_t k = 0; k < length; k++) {
         int16_t *panel = head->k_panels + k / LANES * depth * LANES + k % LANES * KR_S16;
-        quantize_s16(key + k * stride, size, factor, staged);
+        quantize_s16(key + k * stride, size, head->panel_stride, factor, staged);
         for (size_t d = 0; d < depth; d += LANES, panel += LANES * LANES)
             for (size_t step = 0; step < LANES / KR_S16; step++)
                 memcpy(panel + step * LANES * KR_S16, staged + d + step * KR_S16, KR_S16 * sizeof(int16_t));
@@ -129,7 +130,7 @@ NOINLINE void pack_values(const Head *head, float factor) {
         int16_t *panel = head->v_panels + first * depth + (k - first) * LANES;
         for (size_t j = 0; j < KR_S16; j++)
             if (k + j < length)
-                quantize_s16(value + (k + j) * stride, size, factor, staged + j * depth);
+                quantize_s16(value + (k + j) * stride, size, head->panel_stride, factor, staged + j * depth);
             else
                 memset(staged + j * depth, 0, depth * sizeof(int16_t));
         for (size_t d = 0; d < depth; d += LANES)

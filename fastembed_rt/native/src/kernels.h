@@ -62,6 +62,9 @@ typedef struct {
 typedef struct {
     const float *query, *key, *value;
     size_t query_stride, key_stride, value_stride, output_stride;
+    /* Of query, key and value: how far a head's channels lie from the last one's, and 16 of its channels from the 16
+     * before. 0: heads and channels side by side. */
+    size_t head_stride, panel_stride;
     float *output;
     const int64_t *starts;  /* (texts + 1) first token of each text */
     size_t texts, heads, kv_heads, size; /* size: channels of a head */

@@ -70,8 +70,8 @@ NOINLINE float take_out(const Head *head, float *e, Span part, float sum, float 
         e[key] = 0.0f;
         const float *value = head->value + (part.first + key) * head->value_stride;
         Floats weight = broadcast(most * factor);
-        for (size_t d = 0; d < head->depth; d += LANES)
-            store(mixed + d, fma16(load_first(value + d, head->size - d), weight, load(mixed + d)));
+        for (size_t d = 0; d < head->depth; d += LANES, value += head->panel_stride)
+            store(mixed + d, fma16(load_first(value, head->size - d), weight, load(mixed + d)));
         Floats others = broadcast(0.0f);
         for (size_t k = 0; k < keys; k += LANES)
             others = add(others, load(e + k));
