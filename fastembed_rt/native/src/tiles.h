@@ -73,11 +73,7 @@ INLINE Step broadcast_step(const void *p) {
 /* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
 #if defined(__AVX512VNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
-/* Not the intrinsic: gcc 12 copies every accumulator before and behind each step, and some through memory. */
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
 #elif defined(__AVXVNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
     return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
@@ -117,7 +113,7 @@ INLINE void store_step_s16(int16_t *step, const int16_t *rows, size_t stride) {
 typedef enum { U8S8, S16 } Operands;
 
 INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
-    return operands == U8S8 ? dot_u8s8(acc, a, b) : dot_s16(acc, a, b);
+    return operands == U8S8 ? dot_u8s8(acc, a, b) : held(dot_s16(acc, a, b));
 }
 
 /* out[r, v] = acc of row r and panel v, for mr <= MR rows `lda` bytes apart and `vectors` <= VECTORS panels that follow
