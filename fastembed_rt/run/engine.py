@@ -21,6 +21,7 @@ from .contract import Feeder, GraphSession, Make, Results, Running, Split
 from .pool import Pool
 from .turns import Turns
 
+FEW_THREADS = 2  # all of which a batch keeps busy, or two batches
 FEW = 2  # full batches a thread: with more, threads that take the next one end at about the same time
 SHARING = 1.25  # time of a batch on all threads over what it would take if nothing were lost to sharing it (two cores)
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class Engine:
         # With more threads one alone would be too slow for a call; where a second session packs all weights again it
         # is not worth them; and who says how long calls wait for others wants them gathered.
         in_pairs = threads == 2 and facts.light and max_wait == 0
+        # Rows are made before their turn, by callers' threads: else cores would wait while one makes those of a batch.
+        self._spare = threads > FEW_THREADS or facts.takes_all
         self._turns = Turns(
             self._limits.tokens,
             self._pool.check_open,
@@ -120,8 +123,14 @@ class Engine:
         return self.run_few(sum(map(len, rows)), lambda _: (rows, left_out))
 
     def run_few(self, tokens: int, make: Make) -> Results:
-        """Results (n, dim) of a few rows, about so many tokens, which `make` gives in whichever thread runs them."""
+        """Results (n, dim) of a few rows, about so many tokens, which `make` gives in whichever thread runs them.
+
+        Where there are cores to spare that is the caller's, beside what runs.
+        """
         self._pool.check_open()
+        if self._spare:
+            rows, left_out = make(True)
+            return self._turns.run(sum(map(len, rows)), lambda _: (rows, left_out), self._run_in_turn)
         return self._turns.run(tokens, make, self._run_in_turn)
 
     def submit(self, rows: Sequence[Ids], left_out: Ids, call: Call) -> Running:

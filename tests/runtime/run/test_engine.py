@@ -221,6 +221,40 @@ def test_calls_that_wait_are_gathered_in_fair_parts(threads: int, callers: int, 
     assert sizes == batches
 
 
+@pytest.mark.parametrize(("threads", "ahead"), [(1, False), (2, False), (4, True)])
+def test_rows_are_made_before_their_turn_where_there_are_cores_to_spare(threads: int, ahead: bool) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    class Slow(Notes):
+        def run(self, feeds: Any) -> Any:
+            started.set()
+            assert go_on.wait(10)
+            return super().run(feeds)
+
+    made = engine(threads, load=lambda count: Slow(count, False))
+    by: list[tuple[bool, bool]] = []  # whether the caller's thread made them, and alone
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(made.run_small, rows(3), np.zeros(1, np.int64))
+        assert started.wait(10)
+
+        def call() -> float:
+            me = threading.get_ident()
+
+            def make(alone: bool) -> tuple[list[Ids], Ids]:
+                by.append((threading.get_ident() == me, alone))
+                return rows(4), np.zeros(1, np.int64)
+
+            return float(made.run_few(4, make)[0, 0])
+
+        second = pool.submit(call)
+        while not made._turns._queue:
+            time.sleep(0.001)
+        assert len(by) == (1 if ahead else 0)
+        go_on.set()
+        assert (first.result(10)[0, 0], second.result(10)) == (3, 4)
+    assert by == [(ahead, True)]
+
+
 def test_a_session_that_cannot_be_loaded_fails_the_call_that_wants_it_and_no_other() -> None:
     going, go_on = threading.Event(), threading.Event()
 
