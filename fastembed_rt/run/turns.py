@@ -114,8 +114,9 @@ class Turns:
                 self._crowded = time.monotonic()
             while not mine.finished:
                 self._check_open()
-                self._call_worker(run)
-                if any(other.under() for other in list(self._leading.values())) and self._claim(mine):
+                helpless = not self._call_worker(run)
+                helpless = helpless or any(other.under() for other in list(self._leading.values()))
+                if helpless and self._claim(mine):
                     return self._lead(make, run, alone=False)
                 mine.sleep()
             return mine.result()
@@ -177,32 +178,42 @@ class Turns:
             sleep.release()
         return True
 
-    def _call_worker(self, run: Run) -> None:
-        """Where a place is free, have a worker take it."""
+    def _call_worker(self, run: Run) -> bool:
+        """Where a place is free, have a worker take it; False where the system gives no thread for one."""
         for number in self._places:
             holder = self._leading.get(number)
             if holder is None or holder.over():
-                self._start_worker(number, run)
-                return
+                return self._start_worker(number, run)
+        return True
 
-    def _start_worker(self, number: int, run: Run) -> None:
-        """Give a place to a worker, whoever has it."""
+    def _start_worker(self, number: int, run: Run) -> bool:
+        """Give a place to a worker, whoever has it; False where the system gives no thread for one.
+
+        Raises:
+            InvalidInputError: closed.
+        """
         lead = _Lead(sys._getframe())
         try:
             self._leading[number] = lead
             self._workers.start(Task(self._work, number, lead, run))
             lead.worker = True
-        except InvalidInputError:  # closed
-            self._leading.pop(number, None)
-            raise
+        except RuntimeError:
+            return False
         finally:
-            lead.frame = None
+            lead.frame = None  # without a worker, the place is free
+        return True
 
     def _work(self, number: int, lead: _Lead, run: Run) -> None:
         """On a thread of its own: run what waits until nothing does."""
         lead.worker = True
-        if self._leading.get(number) is not lead:  # two saw the place free
-            return
+        try:
+            if self._leading.get(number) is lead:  # else two saw the place free
+                self._serve(number, lead, run)
+        finally:
+            lead.worker = False  # should it have failed: the place is free
+
+    def _serve(self, number: int, lead: _Lead, run: Run) -> None:
+        """A worker's turns."""
         sleep = _thread.allocate_lock()
         sleep.acquire()
         while True:
@@ -245,6 +256,17 @@ class Turns:
 
     def _run_group(self, group: list[_Small], run: Run, *, alone: bool) -> None:
         """Run calls together. One call's fault is no other's."""
+        try:
+            self._run_calls(group, run, alone=alone)
+        except BaseException as error:  # noqa: BLE001  such as no memory for the lists: nobody may wait for ever
+            for call in group:
+                if not call.finished:
+                    call.fail(error)
+                del call
+        # An error's traceback holds the frames that led to it, and a call its error: no frame may hold a call.
+        group.clear()
+
+    def _run_calls(self, group: list[_Small], run: Run, *, alone: bool) -> None:
         calls, made = [], []
         for call in group:
             found = _made(call, alone=alone and len(group) == 1)
@@ -259,8 +281,6 @@ class Turns:
             else:
                 call.keep(results[start : start + len(rows)])
                 start += len(rows)
-        # An error's traceback holds the frames that led to it, and a call its error: no frame may hold a call.
-        group.clear()
         calls.clear()
         del call
 

@@ -228,6 +228,25 @@ def test_a_signal_handler_may_encode_over_the_call_that_it_interrupts() -> None:
     assert found == [7]
 
 
+def test_calls_that_wait_run_where_the_system_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(1, False)
+    engine._small = session = Held(False)
+
+    def none_left(task: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine._turns._workers, "start", none_left)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(small, engine)]
+        assert session.going.wait(10)
+        calls += [pool.submit(small, engine) for _ in range(2)]
+        while len(engine._turns._queue) < 2:
+            time.sleep(0.001)
+        session.may_end.set()
+        assert [call.result(10) for call in calls] == [[9, 5]] * 3
+    assert small(engine) == [9, 5]
+
+
 @pytest.mark.parametrize("taken", [False, True], ids=["in the queue", "by a worker that runs it"])
 def test_a_call_that_ends_while_it_waits_leaves_its_place_to_others(taken: bool) -> None:
     running, go_on = threading.Event(), threading.Event()
