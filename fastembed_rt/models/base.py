@@ -26,7 +26,7 @@ from ..run.providers import AUTO, PROVIDERS
 from ..run.session import open_session
 from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside
 from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
-from ..text.windows import Window, estimate
+from ..text.windows import Window, few_tokens
 from . import forks, travel
 from .fixed import Chosen, Fixed
 from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
-FEW_TEXTS = 64  # fewer than in a call's first window, unless that is all of it
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 BatchTokens = Callable[[Manifest], int]
 T = TypeVar("T")
@@ -313,7 +312,7 @@ class LoadedModel:
         engine = self._running()
         try:
             window = next(pieces, None)
-            if ahead and window is not None and (tokens := few_tokens(window.texts, engine)) is not None:
+            if ahead and window is not None and (tokens := few_tokens(window.texts, engine.limits.tokens)) is not None:
                 yield self._run_few(window, tokens, work, engine)
                 window = next(pieces, None)  # nearly always it was all
             tokenized = None if window is None else work.tokenize(window)
@@ -348,10 +347,8 @@ class LoadedModel:
 
     def _few(self, inputs: Sequence[Any], work: Work[T]) -> T | None:
         """Finished results of a call of a few texts, by a shorter way than `_work`; None where they are more."""
-        if not 0 < len(inputs) <= FEW_TEXTS:
-            return None
         engine = self._running()
-        tokens = few_tokens(inputs, engine)
+        tokens = few_tokens(inputs, engine.limits.tokens) if inputs else None
         return None if tokens is None else self._run_few(Window(check_texts(inputs), 0), tokens, work, engine)
 
     def _run_few(self, window: Window, tokens: int, work: Work[T], engine: Runner) -> T:
@@ -511,14 +508,3 @@ class WithMaxLength(LoadedModel):
         value = self._new_limit("max_length", wanted, self.manifest.max_length)
         self._tokenizer = self._tokenizer.with_max_length(value)
         self._max_length = value
-
-
-def few_tokens(texts: Sequence[Any], engine: Runner) -> int | None:
-    """About how many tokens a call of these texts, or pairs, has, where it is small; else None."""
-    if len(texts) > FEW_TEXTS:
-        return None
-    try:
-        tokens = sum(map(estimate, texts))
-    except TypeError:  # no text: said where all are checked
-        return None
-    return tokens if tokens <= engine.limits.tokens else None

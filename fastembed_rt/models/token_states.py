@@ -163,7 +163,14 @@ class TokensCall:
 
     def tokenize(self, window: Window) -> Pieces:
         """Token ids with what tells the tokens apart."""
-        return pieces(self._tokenizer, window.texts, self._prompt, window.first, overlap=self._overlap)
+        return pieces(
+            self._tokenizer,
+            window.texts,
+            self._prompt,
+            window.first,
+            overlap=self._overlap,
+            parallel=window.parallel,
+        )
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
         """All tokens see each other."""

@@ -26,12 +26,18 @@ class Pieces(Tokenized):
 
 
 def pieces(
-    tokenizer: TextTokenizer, texts: Sequence[str], prompt: str = "", first: int = 0, *, overlap: int | None = None
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    prompt: str = "",
+    first: int = 0,
+    *,
+    overlap: int | None = None,
+    parallel: bool = True,
 ) -> Pieces:
     """Rows of texts, cut as the tokenizer's policy says; with an `overlap` in tokens, windows of longer texts instead.
 
     Offsets are characters of the text without its prompt, whose tokens have (0, 0) and are marked as special ones are.
-    Under the policy "chunk", windows that do not overlap.
+    Under the policy "chunk", windows that do not overlap. `parallel` as for the tokenizer's call.
 
     Raises:
         TextTooLongError: a text is too long, and the policy is "error".
@@ -41,7 +47,7 @@ def pieces(
     owner: list[int] = []
     long: list[int] = []
     windows = overlap if overlap is not None else (0 if tokenizer.truncation == "chunk" else None)
-    for k, (ids, places, special) in enumerate(tokenizer.whole(texts, prompt, first)):
+    for k, (ids, places, special) in enumerate(tokenizer.whole(texts, prompt, first, parallel=parallel)):
         offsets = np.maximum(places - len(prompt), 0)
         marks = special | (offsets[:, 1] == 0)
         if len(ids) > tokenizer.max_length:

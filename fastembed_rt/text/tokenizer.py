@@ -215,7 +215,9 @@ class TextTokenizer:
         """Where a text over max_length loses tokens: right (its end) or left (its beginning)."""
         return self._side
 
-    def whole(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> Iterator[tuple[Ids, Ids, Mask]]:
+    def whole(
+        self, texts: Sequence[str], prompt: str = "", first: int = 0, *, parallel: bool = True
+    ) -> Iterator[tuple[Ids, Ids, Mask]]:
         """Of each text, uncut: ids (tokens,), first and last characters (tokens, 2) of prompt and text, special ones.
 
         Raises:
@@ -223,7 +225,7 @@ class TextTokenizer:
         """
         tokenizer = self._without_limit()
         rows = [prompt + text for text in texts] if prompt else texts
-        found = tokenizer.encode_batch(rows) if self._parallel else map(tokenizer.encode, rows)
+        found = tokenizer.encode_batch(rows) if self._parallel and parallel else map(tokenizer.encode, rows)
         for k, encoding in enumerate(found):
             if self._vocabulary is not None:
                 self._check_known([encoding], first + k)

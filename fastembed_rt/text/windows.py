@@ -13,6 +13,7 @@ from .tokenizer import check_texts
 
 # Texts tokenized at a time: enough for batches of like length, few enough to bound memory.
 TEXTS = 4096
+FEW_TEXTS = 64
 CHARACTERS = 4_000_000
 STREAM_TEXTS = (64, 512, TEXTS)  # a stream shows its first vectors early
 
@@ -38,6 +39,17 @@ def estimate(text: Any) -> int:
     if isinstance(text, str):
         return len(text) // 3 + 2
     return sum(map(len, text)) // 3 + 3 if isinstance(text, tuple) else len(text) + 2
+
+
+def few_tokens(texts: Sequence[Any], most: int) -> int | None:
+    """About how many tokens these texts, or pairs, have together; None where it is over `most`, or they are many."""
+    if len(texts) > FEW_TEXTS:
+        return None
+    try:
+        tokens = sum(map(estimate, texts))
+    except TypeError:  # no text: said where all are checked
+        return None
+    return tokens if tokens <= most else None
 
 
 ERROR = "error"

@@ -79,6 +79,19 @@ def test_where_padding_changes_vectors_rows_of_a_batch_have_one_length() -> None
     made.close()
 
 
+class Held(Notes):
+    """A session whose runs go on until they may end."""
+
+    def __init__(self, threads: int, own: bool) -> None:
+        super().__init__(threads, own)
+        self.going, self.may_end = threading.Event(), threading.Event()
+
+    def run(self, feeds: Any) -> Any:
+        self.going.set()
+        assert self.may_end.wait(10)
+        return super().run(feeds)
+
+
 class Meeting(Notes):
     """A session whose runs wait for another run to be going on, for a moment."""
 
@@ -223,19 +236,12 @@ def test_calls_that_wait_are_gathered_in_fair_parts(threads: int, callers: int, 
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, False), (2, False), (4, True)])
 def test_rows_are_made_before_their_turn_where_there_are_cores_to_spare(threads: int, ahead: bool) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    class Slow(Notes):
-        def run(self, feeds: Any) -> Any:
-            started.set()
-            assert go_on.wait(10)
-            return super().run(feeds)
-
-    made = engine(threads, load=lambda count: Slow(count, False))
+    held = Held(threads, own=False)
+    made = engine(threads, load=lambda _: held)
     by: list[tuple[bool, bool]] = []  # whether the caller's thread made them, and alone
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(made.run_small, rows(3), np.zeros(1, np.int64))
-        assert started.wait(10)
+        assert held.going.wait(10)
 
         def call() -> float:
             me = threading.get_ident()
@@ -250,31 +256,25 @@ def test_rows_are_made_before_their_turn_where_there_are_cores_to_spare(threads:
         while not made._turns._queue:
             time.sleep(0.001)
         assert len(by) == (1 if ahead else 0)
-        go_on.set()
+        held.may_end.set()
         assert (first.result(10)[0, 0], second.result(10)) == (3, 4)
     assert by == [(ahead, True)]
 
 
 def test_a_session_that_cannot_be_loaded_fails_the_call_that_wants_it_and_no_other() -> None:
-    going, go_on = threading.Event(), threading.Event()
-
-    class Slow(Notes):
-        def run(self, feeds: Any) -> Any:
-            going.set()
-            assert go_on.wait(10)
-            return super().run(feeds)
+    held = Held(2, own=True)
 
     def load(count: int) -> Any:
         if count == 1:
             raise MemoryError("no room")
-        return Slow(count, True)
+        return held
 
     made = engine(load=load)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(made.run_small, rows(3), np.zeros(1, np.int64))
-        assert going.wait(10)
+        assert held.going.wait(10)
         with pytest.raises(MemoryError, match="no room"):
             made.run_small(rows(4), np.zeros(1, np.int64))
-        go_on.set()
+        held.may_end.set()
         assert first.result(10)[0, 0] == 3
     assert made.run_small(rows(5), np.zeros(1, np.int64))[0, 0] == 5
