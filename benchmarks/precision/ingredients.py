@@ -1,6 +1,6 @@
-"""What each part of INT8 brings: the same checkpoint, each time without one of them.
+"""What each part of INT8 brings: the same checkpoint, each time without one of them or with ranges that clip.
 
-    python -m benchmarks.precision.ingredients CHECKPOINT [--data DIR] [--texts 600]
+    python -m benchmarks.precision.ingredients CHECKPOINT [--task TASK] [--data DIR] [--texts 600]
 
 Cosine of target native and target cpu to the directory's own fp32, on the texts of benchmarks.precision.int8.
 """
@@ -22,12 +22,14 @@ from ..data.workloads import data_folder
 from ..errors import printed
 from ..report.table import table
 from .int8 import degenerate_texts, encoder, figures, real_texts, texts_of
+from .real_weights import task_of
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table; 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a sentence-transformers directory or hub id")
+    parser.add_argument("--task", help="of the checkpoint: embedding, sparse; auto: as it says")
     parser.add_argument("--data", help="folder with texts/ and unicode/")
     parser.add_argument("--texts", type=int, default=600, help="real texts")
     return printed(measured, parser.parse_args(words))
@@ -38,6 +40,8 @@ def without() -> dict[str, Callable[[], Any]]:
     from fastembed_rt_export.graph import native
     from fastembed_rt_export.quantize import calibration, ranges, rounding, texts
 
+    from . import clips
+
     ones = lambda _, sample: np.ones(len(sample), np.float32)  # noqa: E731
     return {
         "all parts": lambda: mock.patch.object(ranges, "TAILS", ranges.TAILS),
@@ -47,9 +51,12 @@ def without() -> dict[str, Callable[[], Any]]:
         "tokens count alike": lambda: mock.patch.object(ranges.Outputs, "counts", ones),
         "no smoothing": lambda: mock.patch.object(ranges, "ALPHAS", ()),
         "no outlier channels": lambda: mock.patch.object(ranges, "OUTLIERS", (0,)),
-        "no degenerate texts": lambda: mock.patch.object(texts, "degenerate_texts", list),
+        "no degenerate texts": lambda: mock.patch.object(texts, "degenerate_texts", lambda share=1.0: []),
         "no margin": lambda: mock.patch.multiple(ranges, MARGIN=1.0, MARGIN_OF_MIXED=1.0),
         "clipped at 0.8": lambda: mock.patch.multiple(ranges, MARGIN=0.8, MARGIN_OF_MIXED=0.8),
+        "clipped at 99.99 %": lambda: clips.clipped(clips.percentile(0.9999)),
+        "clipped by squared error": lambda: clips.clipped(clips.least_squares),
+        "clipped by KL divergence": lambda: clips.clipped(clips.least_divergence),
     }
 
 
@@ -66,7 +73,15 @@ def measured(args: argparse.Namespace) -> str:
         for name, patched in without().items():
             made = Path(work) / "made"
             # min_cosine: nothing goes back to float, so that the part itself is seen.
-            options = ExportOptions(output=made, force=True, precisions=("fp32", "int8"), verify=False, min_cosine=-1.0)
+            options = ExportOptions(
+                output=made,
+                force=True,
+                task=args.task or task_of(args.checkpoint),
+                precisions=("fp32", "int8"),
+                verify=False,
+                min_cosine=-1.0,
+            )
+            print(name, file=sys.stderr)
             with patched():
                 export(args.checkpoint, options)
             if exact is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoints import save_sentence_transformers
 
-from benchmarks.precision import decoder, export_cost, ingredients, int8, real_weights
+from benchmarks.precision import by_layer, decoder, export_cost, ingredients, int8, real_weights
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 
@@ -57,7 +57,7 @@ def test_a_directory_is_measured_beside_dynamic_quantization(
 def test_parts_that_are_left_out_are_missed(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = ("all parts", "nearest integers", "clipped at 0.8")
+    chosen = ("all parts", "nearest integers", "no degenerate texts", "clipped by KL divergence")
     some = {name: patch for name, patch in ingredients.without().items() if name in chosen}
     monkeypatch.setattr(ingredients, "without", lambda: some)
     assert ingredients.main([str(checkpoint), "--data", str(data), "--texts", "20"]) == 0
@@ -69,6 +69,20 @@ def test_parts_that_are_left_out_are_missed(
             other = found[f"{name} / {target}"]
             assert other != whole, "on a model of this size it need not be worse, but is another one"
             assert other[0] == pytest.approx(whole[0], abs=0.01)
+
+
+def test_kinds_of_layers_in_float_are_measured_one_by_one(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert by_layer.main([str(checkpoint)]) == 0
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    for graph in ("of stock operators", "of our own operators"):
+        found = {
+            kind: (int(groups), float(mean), float(worst)) for made, kind, groups, mean, worst in lines if made == graph
+        }
+        assert found.pop("none")[0] == 0
+        assert set(found) == {by_layer.kind(kind) for kind in found}
+        assert any("output.dense" in kind for kind in found)
+        assert all(groups >= 1 and 0.9 < worst <= mean <= 1.0 for groups, mean, worst in found.values())
+    assert by_layer.main([str(checkpoint / "none")]) == 2
 
 
 def test_checkpoints_are_exported_measured_and_recorded(

@@ -36,6 +36,11 @@ class Trial:
     bound: float  # least fidelity of the worst text
     say: Callable[[str], None]  # called with a line a round
 
+    def measured(self, recipe: Any, exact: Floats) -> Fidelity:
+        """A recipe's outputs beside the float ones."""
+        held_out = self.held_out
+        return _of(self.fidelity, held_out, _texts(held_out, self.vectors(recipe, held_out)), _texts(held_out, exact))
+
 
 def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
     """The recipe with as few float groups as it takes for every text to pass, or as many as are allowed."""
@@ -52,7 +57,7 @@ def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
         tried = _without(recipe, key)
         if _least(fidelity, few, _texts(few, vectors(tried, few)), wanted) < goal:
             continue
-        whole = _of(fidelity, held_out, _texts(held_out, vectors(tried, held_out)), exact)
+        whole = trial.measured(tried, found.exact)
         if whole.passes(goal):
             trial.say(f"{key} stays float, for texts that may be worse: {whole}")
             return tried, whole
@@ -92,7 +97,7 @@ def _passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
             if least >= bound:
                 break
         else:
-            return recipe, _of(fidelity, held_out, _texts(held_out, vectors(recipe, held_out)), exact)
+            return recipe, trial.measured(recipe, found.exact)
 
 
 def _next(order: Sequence[str], tried: Mapping[str, float], before: float) -> list[str]:
