@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import types
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone = self._slow = False
+        self._times: tuple[float, float, float] | None = None
 
     @property
     def request_id(self) -> str:
@@ -92,11 +94,24 @@ class Exchange:
         said = self.headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > limits.payload_limit:
             raise _too_large(limits.payload_limit)
+        first = self._receive()
+        try:
+            waiting = first.send(None)
+        except StopIteration as there:  # of most requests the body has come: no clock is set
+            message = there.value
+            if message["type"] != "http.disconnect" and not message.get("more_body", False):
+                return self._chunk(message, 0)
+            return await self._in_time(_given(message))
+        return await self._in_time(_resumed(first, waiting))
+
+    async def _in_time(self, first: Any) -> bytes:
+        """The body, whose `first` message is awaited; within the seconds for it."""
+        limits = self.app.limits
         task = asyncio.current_task()
         assert task is not None
         timer = task.get_loop().call_later(limits.body_seconds, self._too_slow, task)  # asyncio.timeout takes 10 us
         try:
-            return await self._chunks(limits.payload_limit)
+            return await self._chunks(first)
         except asyncio.CancelledError:
             if not self._slow:
                 raise
@@ -110,20 +125,26 @@ class Exchange:
         self._slow = True
         task.cancel()
 
-    async def _chunks(self, most: int) -> bytes:
+    async def _chunks(self, first: Any) -> bytes:
         chunks: list[bytes] = []
         size = 0
+        message = await first
         while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            chunk: bytes = message.get("body", b"")
+            chunk = self._chunk(message, size)
             size += len(chunk)
-            if size > most:
-                raise _too_large(most)
             if not message.get("more_body", False):
                 return b"".join((*chunks, chunk)) if chunks else chunk
             chunks.append(chunk)
+            message = await self._receive()
+
+    def _chunk(self, message: dict[str, Any], before: int) -> bytes:
+        """What a message has of the body, behind so many bytes."""
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk: bytes = message.get("body", b"")
+        if before + len(chunk) > self.app.limits.payload_limit:
+            raise _too_large(self.app.limits.payload_limit)
+        return chunk
 
     async def json(self) -> Any:
         """The body, as JSON."""
@@ -152,15 +173,24 @@ class Exchange:
     @property
     def tokens(self) -> int:
         """Of all texts, as they ran."""
+        if len(self.jobs) == 1:  # as most requests have it; a property that is asked four times
+            return self.jobs[0].tokens + self.cached_tokens
         return sum(job.tokens for job in self.jobs) + self.cached_tokens
 
     @property
     def texts(self) -> int:
         """That were given to models."""
+        if len(self.jobs) == 1:
+            return len(self.jobs[0].texts) + self.cached_texts
         return sum(len(job.texts) for job in self.jobs) + self.cached_texts
 
     def times(self) -> tuple[float, float, float]:
-        """Seconds of tokenizing, of waiting for a batch, and of the batches; of several jobs the longest."""
+        """Seconds of tokenizing, of waiting for a batch, and of the batches; of several jobs the longest.
+
+        For when they are over: what was found is kept.
+        """
+        if self._times is not None:
+            return self._times
         tokenizing = queue = inference = 0.0
         for job in self.jobs:
             ended = job.ended or time.monotonic()
@@ -168,7 +198,8 @@ class Exchange:
             tokenizing = max(tokenizing, job.tokenizing)
             queue = max(queue, started - job.queued - job.tokenizing, 0.0)
             inference = max(inference, ended - started)
-        return tokenizing, queue, inference
+        self._times = tokenizing, queue, inference
+        return self._times
 
     def timing(self) -> Headers:
         """Milliseconds and counts, under text-embeddings-inference's names."""
@@ -286,6 +317,26 @@ class Exchange:
         for job in self.jobs:
             job.given_up = True
             job.future.cancel()
+
+
+async def _given(message: dict[str, Any]) -> dict[str, Any]:
+    return message
+
+
+@types.coroutine
+def _resumed(coroutine: Any, waiting: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that has been run as far as to where it waits."""
+    while True:
+        try:
+            sent = yield waiting
+        except BaseException as error:  # noqa: BLE001  it is the coroutine's
+            step, with_what = coroutine.throw, error
+        else:
+            step, with_what = coroutine.send, sent
+        try:
+            waiting = step(with_what)
+        except StopIteration as ended:
+            return ended.value
 
 
 def characters(texts: Sequence[Any]) -> int:

@@ -154,36 +154,69 @@ class Gatherer:
     def _run_in_loop(self, job: Job) -> None:
         """In the job's event loop: do it, where it is all that waits still; else threads have it."""
         try:
-            batch = self._batch_in_loop(job)
+            piece = self._piece_in_loop(job)
         except RuntimeError as error:  # no thread for it
             fail(job, error)
             settle([job])
             return
-        if batch:
-            self._run(batch, settle, alone=True)
+        if piece is None:
+            return
+        if len(piece.order) > 1:
+            self._run([(piece, piece.order)], settle, alone=True)
+            return
+        try:
+            began = time.monotonic()
+            piece.results = self._runner.run_batch(piece.tokenized.ids, piece.boundaries, alone=True)
+            job.started = began
+            self._ran(1, piece.length, piece.length, time.monotonic() - began, alone=True)
+            self._finish(piece)
+        except Exception as error:  # noqa: BLE001  it belongs to who sent the text
+            fail(job, error)
+        finally:
+            with self._lock:
+                self._running -= 1
+        settle([job])
 
-    def _batch_in_loop(self, job: Job) -> list[Share]:
-        """The job's batch; empty where others have come, or it turns out to be longer than it seemed."""
+    def _piece_in_loop(self, job: Job) -> Piece | None:
+        """The job's texts, tokenized and counted as running; None where threads have them, or nobody wants them."""
         lane = self._short
         with self._lock:
-            fresh = self._take_fresh(lane) if self._is_only(job, lane.fresh, lane.ready) else []
-            if not fresh:
+            mine = len(lane.fresh) == 1 and lane.fresh[0].job is job
+            if not mine or self._running or lane.ready or self._long.waits():  # others have come
                 if lane.waits():
                     self._wake(lane)
-                return []
-        self._tokenize(lane, fresh)
+                return None
+            piece = lane.fresh.popleft()
+            self._running += 1
+        ran = False
+        try:
+            if _dropped(job):
+                return None
+            piece.tokenize()
+            # Tokens were estimated before.
+            ran = self._pace.seconds(piece.length) <= LOOP_SECONDS and self._is_one_batch(piece)
+        except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+            fail(job, error)
+            settle([job])
+            return None
+        finally:
+            if not ran:
+                with self._lock:
+                    self._running -= 1
+        if ran:
+            return piece
+        self._have_ready(lane, [piece], [])
         with self._lock:
-            # The last moment for others to have come; and tokens were estimated before.
-            quick = self._pace.seconds(lane.tokens) <= LOOP_SECONDS
-            batch = self._take_batch(lane) if quick and self._is_only(job, lane.ready, lane.fresh) else []
             if lane.waits():
                 self._wake(lane)
-            self._running += 1 if batch else 0
-        return batch
+        return None
 
-    def _is_only(self, job: Job, there: deque[Piece], elsewhere: deque[Piece]) -> bool:
-        """Whether nothing runs, and this job's piece is all that waits; the lock is held."""
-        return self._running == 0 and len(there) == 1 and there[0].job is job and not (elsewhere or self._long.waits())
+    def _is_one_batch(self, piece: Piece) -> bool:
+        lengths = [len(row) for row in piece.tokenized.ids]
+        if len(lengths) == 1:
+            return True
+        most = max(lengths) * len(lengths) if self._limits.padded else piece.length
+        return most <= self._limits.tokens and (self._limits.mixed_lengths or max(lengths) == min(lengths))
 
     def _work(self, lane: _Lane) -> None:
         """A thread of a lane."""
@@ -272,6 +305,10 @@ class Gatherer:
                 done.append(piece.job)
             else:
                 ready.append(piece)
+        self._have_ready(lane, ready, done)
+
+    def _have_ready(self, lane: _Lane, ready: list[Piece], done: list[Job]) -> None:
+        """Tokenized pieces to their lane; who waits for jobs that are done is told."""
         with self._lock:
             if self._closed:  # meanwhile, when these pieces were in no lane
                 for piece in ready:
@@ -330,11 +367,15 @@ class Gatherer:
         seconds = time.perf_counter() - began
         lengths = [len(row) for row in rows]
         tokens = sum(lengths)
+        padded = max(lengths) * len(lengths) if self._limits.padded else tokens
+        self._ran(len(rows), tokens, padded, seconds, alone=alone)
+
+    def _ran(self, texts: int, tokens: int, padded: int, seconds: float, *, alone: bool) -> None:
+        """Learn from a batch, and tell of it."""
         if alone:
             self._pace.learn(tokens, seconds)
         if self._observe is not None:
-            padded = max(lengths) * len(lengths) if self._limits.padded else tokens
-            self._observe(len(rows), tokens, padded, seconds)
+            self._observe(texts, tokens, padded, seconds)
 
     def _finish(self, piece: Piece) -> bool:
         """Make of a piece's results what the request wants; whether its job is done."""

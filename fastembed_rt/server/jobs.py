@@ -63,7 +63,19 @@ class Job:
 class Piece:
     """Texts of a job that are tokenized together, and what has become of them."""
 
-    __slots__ = ("boundaries", "job", "left", "next", "number", "order", "rest", "results", "texts", "tokenized")
+    __slots__ = (
+        "boundaries",
+        "job",
+        "left",
+        "length",
+        "next",
+        "number",
+        "order",
+        "rest",
+        "results",
+        "texts",
+        "tokenized",
+    )
 
     def __init__(self, job: Job, number: int) -> None:
         self.job, self.number = job, number
@@ -82,7 +94,7 @@ class Piece:
         lengths = [len(row) for row in made.ids]
         self.order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True) if len(lengths) > 1 else [0]
         self.left = len(lengths)
-        self.rest = sum(lengths)  # tokens that have not been handed out
+        self.rest = self.length = sum(lengths)  # tokens; of the rest none has been handed out
         job.tokens += self.rest
         if job.lengths is not None:
             for owner, length in zip(made.owner.tolist(), lengths, strict=True):

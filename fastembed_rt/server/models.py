@@ -156,6 +156,7 @@ class Models:
 
     def __init__(self, models: Sequence[Served]) -> None:
         self.all = list(models)
+        self._of_tasks: dict[tuple[str, ...], list[Served]] = {}
         self._by_name: dict[str, Served] = {}
         for served in self.all:
             self._by_name.setdefault(served.name, served)
@@ -165,7 +166,7 @@ class Models:
 
     def take(self, others: Models) -> None:
         """Become what the others are; those who have been found stay with who has them."""
-        self.all, self._by_name = others.all, others._by_name
+        self.all, self._by_name, self._of_tasks = others.all, others._by_name, others._of_tasks
 
     @property
     def names(self) -> list[str]:
@@ -176,13 +177,16 @@ class Models:
         """Whether a model has this name or alias."""
         return name in self._by_name
 
-    def find(self, name: str | None, tasks: Sequence[str] = ()) -> Served:
+    def find(self, name: str | None, tasks: tuple[str, ...] = ()) -> Served:
         """The model of this name; without one the first of the first of these tasks that there is a model for.
 
         Raises:
             ApiError: there is none, or it is for another task.
         """
-        fitting = [served for task in tasks for served in self.all if served.task == task] if tasks else self.all
+        fitting = self._of_tasks.get(tasks)
+        if fitting is None:
+            fitting = [served for task in tasks for served in self.all if served.task == task] if tasks else self.all
+            self._of_tasks[tasks] = fitting  # of a route's own tasks: there are few
         if name is None:
             if not fitting:
                 raise ApiError("Validation", f"no model here is for {' or '.join(tasks)}; models: {self._listed()}")

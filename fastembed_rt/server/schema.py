@@ -6,8 +6,9 @@ alone, as in the servers whose clients come here; null stands for a key that was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 JSON_NAMES = {
@@ -193,22 +194,34 @@ class Body:
         """See Kind: all keys, those left out with their defaults."""
         if type(value) is not dict:
             raise WrongError(f"expected an object, got {named(value)}")
-        made = {}
-        for key in self.keys:
-            given = value.get(key.name)
-            if given is None:
-                if key.default is MISSING:
-                    wrong = WrongError("is missing" if key.name not in value else "is null")
-                    wrong.place.insert(0, key.name)
-                    raise wrong
-                made[key.name] = key.default
+        made = dict(self._defaults)
+        for name, given in value.items():
+            check = self._checks.get(name)
+            if check is None or given is None:
                 continue
             try:
-                made[key.name] = key.kind.check(given)
+                made[name] = check(given)
             except WrongError as wrong:
-                wrong.place.insert(0, key.name)
+                wrong.place.insert(0, name)
                 raise
+        for name in self._required:
+            if name not in made:
+                missing = WrongError("is missing" if name not in value else "is null")
+                missing.place.insert(0, name)
+                raise missing
         return made
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {key.name: key.default for key in self.keys if key.default is not MISSING}
+
+    @cached_property
+    def _checks(self) -> dict[str, Callable[[Any], Any]]:
+        return {key.name: key.kind.check for key in self.keys}
+
+    @cached_property
+    def _required(self) -> list[str]:
+        return [key.name for key in self.keys if key.default is MISSING]
 
     def schema(self) -> Schema:
         """See Kind."""

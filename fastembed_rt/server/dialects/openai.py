@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ..errors import ApiError
-from ..exchange import Exchange, Response, checked, dumped, listed
+from ..exchange import VECTORS_AT_ONCE, Exchange, Response, checked, dumped, listed
 from ..inputs import Inputs
 from ..routes import Route
 from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
@@ -90,6 +90,9 @@ async def a_list(
     key: str = "",
 ) -> bytes:
     """A list of numbered entries as OpenAI has it; `key` is the entries' own, where it is not their kind."""
+    if len(values) <= VECTORS_AT_ONCE:
+        rows = [{"object": entry, key or entry: made, "index": k} for k, made in enumerate(encoded(values))]
+        return dumped({"object": kind, "data": rows, "model": model, "usage": usage(exchange)})
     start = 0
 
     def entries(some: Sequence[Any]) -> bytes:
@@ -105,12 +108,16 @@ async def a_list(
 
 def usage(exchange: Exchange) -> dict[str, int]:
     """Tokens of a request, as they ran."""
-    return {"prompt_tokens": exchange.tokens, "total_tokens": exchange.tokens}
+    tokens = exchange.tokens
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-def as_base64(vectors: np.ndarray[Any, Any]) -> list[str]:
+def as_base64(vectors: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]) -> list[str]:
     """Vectors (n, dim) as float32, little endian, in base64."""
-    return [base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii") for vector in vectors]
+    return [
+        binascii.b2a_base64(np.ascontiguousarray(vector, dtype="<f4").data, newline=False).decode("ascii")
+        for vector in vectors
+    ]
 
 
 async def models(exchange: Exchange) -> Response:

@@ -135,7 +135,7 @@ async def classify(exchange: Exchange, value: Any) -> bytes:
 async def features(exchange: Exchange) -> Response:
     """Each text's vector as the only row of its tokens' features."""
     body = checked(FEATURES, await exchange.json())
-    served = exchange.app.models.find(exchange.variable, [EMBEDDING])
+    served = exchange.app.models.find(exchange.variable, (EMBEDDING,))
     vectors = await vectors_of(exchange, served, body["inputs"], **exchange.options(body), **tei.cutting(body))
     return Response(await listed(vectors[:, None, :]))
 

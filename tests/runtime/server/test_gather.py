@@ -285,6 +285,26 @@ def test_a_short_request_that_is_alone_runs_in_the_event_loop(gathering: Any, mo
     asyncio.run(scenario())
 
 
+def test_several_texts_run_in_the_event_loop_where_they_are_one_batch(
+    gathering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "LOOP_SECONDS", 10.0)
+
+    async def scenario() -> None:
+        runner, _, submit = gathering(padded=True)
+        await warm(runner, submit)
+        assert await submit(["2 10", "3 30", "4 20"]).future == [[2.0, 3.0, 4.0]]
+        assert runner.batches == [[3, 4, 2]]
+        assert await submit(["5 40", "6 10", "7 10"]).future == [[5.0, 6.0, 7.0]]
+        assert runner.batches[1:] == [[5, 6], [7]]
+        own = threading.get_ident()
+        assert [thread == own for thread in runner.threads] == [True, False, False]
+        assert await submit(["8 10", "9 10"]).future == [[8.0, 9.0]]
+        assert runner.threads[-1] == own, "nothing counts as running any more"
+
+    asyncio.run(scenario())
+
+
 def test_requests_that_come_together_are_left_to_a_thread_and_share_a_batch(
     gathering: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
