@@ -74,6 +74,10 @@ class Runner(Protocol):
     def side_by_side(self) -> int:
         """Batches that run at a time where there are enough of them."""
 
+    @property
+    def spare(self) -> bool:
+        """Whether cores are free beside what runs: then a tokenizer's own threads wait for none of it."""
+
     def run_batch(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
         """Results (n, dim) of one batch, for callers that see to whose turn it is themselves.
 

@@ -136,6 +136,11 @@ class DeviceEngine:
         """Two batches a process: one is on its way while the other runs."""
         return AHEAD * len(self._processes)
 
+    @property
+    def spare(self) -> bool:
+        """The processes' devices do the work."""
+        return True
+
     def run_batch(self, rows: Sequence[Ids], left_out: Ids, *, alone: bool) -> Results:
         """Results (n, dim) of one batch, by whichever worker is free."""
         return self._send(rows, left_out).result()

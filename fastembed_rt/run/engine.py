@@ -92,6 +92,11 @@ class Engine:
         return self._limits
 
     @property
+    def spare(self) -> bool:
+        """Where there are more threads than a batch needs, or a device does the work."""
+        return self._spare
+
+    @property
     def side_by_side(self) -> int:
         """One batch a thread; of what fills a device two, so that one is made ready while the other runs."""
         return 2 if self._small.facts.takes_all else self._threads

@@ -24,7 +24,7 @@ from ..run.batching import Ids
 from ..run.contract import Runner
 from ..system.threads import CLOSED
 from ..text.windows import estimate
-from .jobs import DeadlineError, Job, Piece, deliver, fail, settle
+from .jobs import DeadlineError, Job, Piece, deliver, fail, settle, tokenize_together
 
 LOOP_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
 APART = 0.05  # seconds since two requests met, before one runs in the loop: threads batch what comes together
@@ -192,7 +192,7 @@ class Gatherer:
         try:
             if _dropped(job):
                 return None
-            piece.tokenize()
+            piece.tokenize(parallel=True)
             # Tokens were estimated before.
             ran = self._pace.seconds(piece.length) <= LOOP_SECONDS and self._is_one_batch(piece)
         except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
@@ -295,11 +295,18 @@ class Gatherer:
         return batch
 
     def _tokenize(self, lane: _Lane, pieces: list[Piece]) -> None:
-        done = []
-        ready = []
+        done: list[Job] = []
+        ready: list[Piece] = []
+        alike: dict[int, list[Piece]] = {}
         for piece in pieces:
+            alike.setdefault(id(piece.job.work), []).append(piece)
+        single: list[Piece] = []
+        for group in alike.values():
+            together = len(group) > 1 and tokenize_together(group, parallel=self._runner.spare)
+            (ready if together else single).extend(group)
+        for piece in single:
             try:
-                piece.tokenize()
+                piece.tokenize(parallel=self._runner.spare)
             except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
                 fail(piece.job, error)
                 done.append(piece.job)

@@ -84,11 +84,15 @@ class Piece:
         self.next = 0  # in `order`: rows before it have been handed out
         self.results: Any = None
 
-    def tokenize(self) -> None:
-        """Rows, longest first."""
+    def tokenize(self, *, parallel: bool) -> None:
+        """Make rows, on all cores where `parallel`."""
         began = time.perf_counter()
+        window = Window(self.texts, self.number * WINDOW_TEXTS, parallel)  # type: ignore[arg-type]
+        self.take(self.job.work.tokenize(window), began)
+
+    def take(self, made: Tokenized, began: float) -> None:
+        """Have these rows, longest first; `began` is when they were begun, in seconds of time.perf_counter."""
         job = self.job
-        made: Tokenized = job.work.tokenize(Window(self.texts, self.number * WINDOW_TEXTS))  # type: ignore[arg-type]
         self.tokenized = made
         self.boundaries = job.work.boundaries(made)
         lengths = [len(row) for row in made.ids]
@@ -100,6 +104,24 @@ class Piece:
             for owner, length in zip(made.owner.tolist(), lengths, strict=True):
                 job.lengths[self.number * WINDOW_TEXTS + owner] += length
         job.tokenizing += time.perf_counter() - began
+
+
+def tokenize_together(pieces: Sequence[Piece], *, parallel: bool) -> bool:
+    """Tokenize texts of several requests with the same options in one go; False where each has to be by itself."""
+    began = time.perf_counter()
+    texts = [text for piece in pieces for text in piece.texts]
+    try:
+        made: Tokenized = pieces[0].job.work.tokenize(Window(texts, 0, parallel))
+    except Exception:  # noqa: BLE001  it belongs to one of them, who is found when each is by itself
+        return False
+    if made.truncated or len(made.ids) != len(texts):
+        return False
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece.texts)
+        piece.take(made.part(start, stop), began)
+        start = stop
+    return True
 
 
 def fail(job: Job, error: Exception) -> None:

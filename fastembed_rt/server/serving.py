@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import logging
+import os
 import signal
 import socket
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from ..text.tokenizer import LIBRARY_THREADS
 from .accepting import Acceptor
 from .app import App
 from .connections import Connection, Patience
@@ -139,6 +141,9 @@ def most_connections(wanted: int) -> int:
 def serve(server: Server, told: Callable[[], None] = lambda: None) -> None:
     """Until SIGTERM or SIGINT."""
     told()
+    if not any(served.model.prepare().runner.spare for served in server.app.models.all):
+        # Batches keep all cores busy, for which the threads of tokenizers would wait.
+        os.environ.setdefault(LIBRARY_THREADS, "false")
     # uvicorn raises again what ended it, when it is done: that was no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
 TRUNCATION_SIDES = ("right", "left")
+LIBRARY_THREADS = "TOKENIZERS_PARALLELISM"
 PACKAGE = __name__.partition(".")[0]
 logger = logging.getLogger("fastembed_rt")
 
@@ -58,6 +60,18 @@ class Tokenized:
         """Tokens of all rows, special tokens included."""
         return sum(map(len, self.ids))
 
+    def part(self, start: int, stop: int) -> Tokenized:
+        """Of texts from `start` to `stop`, where each has one row and none was cut."""
+        seen, segments = self.seen, self.first_segments
+        return Tokenized(
+            self.ids[start:stop],
+            np.arange(stop - start, dtype=np.int64),
+            stop - start,
+            0,
+            seen=None if seen is None else seen[start:stop],
+            first_segments=None if segments is None else segments[start:stop],
+        )
+
     def report(self) -> None:
         """Warn of cut texts, in the caller's thread and at the caller's line."""
         if self.warning is not None:
@@ -71,6 +85,11 @@ class Tokenized:
         if not prompt_tokens:  # nearly always
             return np.zeros(len(self.ids), dtype=np.int64)
         return np.where(np.diff(self.owner, prepend=-1) > 0, prompt_tokens, 0)
+
+
+def _takes_no_threads() -> bool:
+    """Whether the library uses no threads of its own, as its variable may say."""
+    return os.environ.get(LIBRARY_THREADS, "on").lower() in ("", "0", "f", "false", "n", "no", "off")
 
 
 class TextTokenizer:
@@ -282,7 +301,7 @@ class TextTokenizer:
         self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None, *, parallel: bool = True
     ) -> list[Any]:
         tokenizer = self._tokenizer if tokenizer is None else tokenizer
-        if self._parallel and parallel:
+        if (self._parallel and parallel) or len(texts) == 1 or _takes_no_threads():
             return list(tokenizer.encode_batch_fast(texts))
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
         return [tokenizer.encode_batch_fast([text])[0] for text in texts]

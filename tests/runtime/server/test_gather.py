@@ -30,6 +30,7 @@ class Runner:
         self.sessions = (object(),) * sessions
         self.limits = Limits(MOST, padded=padded)
         self.side_by_side = side_by_side
+        self.spare = False
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
         self.threads: list[int] = []
@@ -210,6 +211,51 @@ def test_one_requests_fault_is_not_anothers(gathering: Any) -> None:
             await jobs[1].future
         with pytest.raises(InvalidInputError, match="no tokens"):
             await wrong.future
+
+    asyncio.run(scenario())
+
+
+def test_texts_of_requests_that_wait_are_tokenized_together(gathering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], bool]] = []
+    tokenize = Work.tokenize
+
+    def watched(work: Work, window: Any) -> Tokenized:
+        calls.append((window.texts, window.parallel))
+        return tokenize(work, window)
+
+    monkeypatch.setattr(Work, "tokenize", watched)
+
+    async def scenario() -> None:
+        runner, gatherer, submit = gathering()
+        shared = Prepared(Work(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
+
+        def alike(texts: list[str]) -> Job:
+            job = Job(shared, texts, time.monotonic() + 60)
+            gatherer.submit(job, 10 * len(texts))
+            return job
+
+        first = submit(["1 100"])
+        await until(lambda: bool(runner.batches))
+        calls.clear()
+        jobs = [alike(["2 5"]), alike(["3 6", "4 7"]), submit(["5 5"]), alike(["6 8"])]
+        runner.open()
+        await first.future
+        assert [await job.future for job in jobs] == [[[2.0]], [[3.0, 4.0]], [[5.0]], [[6.0]]]
+        assert calls == [(["2 5", "3 6", "4 7", "6 8"], False), (["5 5"], False)]
+        assert [job.tokens for job in jobs] == [5, 13, 5, 8]
+        assert all(job.tokenizing > 0 for job in jobs)
+
+        calls.clear()
+        runner.gate = threading.Semaphore(0)
+        runner.batches.clear()
+        first = submit(["1 100"])
+        await until(lambda: bool(runner.batches))
+        faulty, sound = alike(["7 0"]), alike(["8 5"])
+        runner.open()
+        with pytest.raises(InvalidInputError, match="no tokens"):
+            await faulty.future
+        assert await sound.future == [[8.0]]
+        assert calls[1:] == [(["7 0", "8 5"], False), (["7 0"], False), (["8 5"], False)]
 
     asyncio.run(scenario())
 

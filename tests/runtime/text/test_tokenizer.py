@@ -182,6 +182,39 @@ def test_threads_share_one_tokenizer(tokenizer: TextTokenizer) -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize(("said", "calls"), [("true", 3), ("1", 3), ("false", 1), ("OFF", 1), ("0", 1)])
+def test_one_core_takes_texts_one_by_one_unless_the_library_has_no_threads(
+    make: Callable[..., TextTokenizer], monkeypatch: pytest.MonkeyPatch, said: str, calls: int
+) -> None:
+    tokenizer = make()
+    library, seen = tokenizer._tokenizer, []
+
+    class Watched:
+        def encode_batch_fast(self, texts: list[str]) -> Any:
+            seen.append(list(texts))
+            return library.encode_batch_fast(texts)
+
+    monkeypatch.setattr(tokenizer, "_tokenizer", Watched())
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", said)
+    texts = ["the cat", "a dog runs", "a tree"]
+    found = tokenizer(texts, parallel=False)
+    assert len(seen) == calls
+    assert [row.tolist() for row in found.ids] == ids_of(make(), texts)
+
+
+def test_parts_of_what_is_tokenized_together_are_what_each_gives_by_itself(tokenizer: TextTokenizer) -> None:
+    together, alone = tokenizer(["the cat", "a dog runs", "a tree"]), tokenizer(["a dog runs", "a tree"])
+    part = together.part(1, 3)
+    assert [row.tolist() for row in part.ids] == [row.tolist() for row in alone.ids]
+    assert part.owner.tolist() == alone.owner.tolist()
+    assert (part.texts, part.tokens, part.truncated, part.warning) == (2, alone.tokens, 0, None)
+    pairs = [("the cat", "runs"), ("a dog runs", "a tree"), ("a", "b c d e")]
+    both, last = tokenizer.pairs(pairs).part(2, 3), tokenizer.pairs(pairs[2:])
+    assert both.first_segments is not None
+    assert last.first_segments is not None
+    assert both.first_segments.tolist() == last.first_segments.tolist()
+
+
 @pytest.mark.parametrize("truncation", ["cut", "", None, ["truncate"]])
 def test_an_unknown_policy_names_the_known_ones(make: Callable[..., TextTokenizer], truncation: Any) -> None:
     with pytest.raises(InvalidInputError, match="known: truncate, warn, error, chunk"):
