@@ -11,6 +11,7 @@ import platform
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 LIBRARY = "fastembed_rt_operators.so"  # as build.py names it, which stands alone
 SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors; as build.py has them
@@ -53,6 +54,36 @@ def remedy() -> str:
     """What makes the operators run here; "" where they do, or nothing does."""
     outdated = library().is_file() and "of another version" in (why_not() or "")
     return COMPILE if outdated or (not library().is_file() and _has_kernels(sys.platform, platform.machine())) else ""
+
+
+class WordpieceFunctions(NamedTuple):
+    """Of src/wordpiece.c, for text/wordpiece.py."""
+
+    new: Any
+    free: Any
+    encode_few: Any  # nothing else of Python runs meanwhile
+    encode_many: Any
+
+
+@cache
+def wordpiece() -> WordpieceFunctions | None:
+    """The functions, on whichever processor; None where no library was compiled."""
+    try:
+        many, few = ctypes.CDLL(str(library())), ctypes.PyDLL(str(library()))
+        new, free = many.fastembed_rt_wordpiece_new, many.fastembed_rt_wordpiece_free
+        both = few.fastembed_rt_wordpiece_encode, many.fastembed_rt_wordpiece_encode
+    except (OSError, AttributeError):  # none, of another system, or left in a source tree
+        return None
+    pointer, number, short = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    new.restype, free.restype = pointer, None
+    new.argtypes = [ctypes.c_char_p, number, pointer, pointer, number, number, number, short, short, short]
+    free.argtypes = [pointer]
+    for encode in both:
+        encode.restype = None
+        encode.argtypes = [
+            *(pointer, ctypes.c_char_p, pointer, number, number, pointer, number, number, pointer, pointer, pointer)
+        ]
+    return WordpieceFunctions(new, free, *both)
 
 
 @cache

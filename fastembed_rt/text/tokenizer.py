@@ -9,11 +9,12 @@ import copy
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from ..errors import (
     from_outside,
 )
 from .columns import column, is_null
+from .wordpiece import WordPiece, wordpiece
 
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -106,6 +108,7 @@ class TextTokenizer:
         of_pairs: bool = False,
         read: Callable[[], bytes] | None = None,
         vocabulary: int | None = None,
+        fast: WordPiece | None = None,
     ) -> None:
         """Read tokenizer.json.
 
@@ -113,7 +116,7 @@ class TextTokenizer:
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
         `of_pairs` is for `pairs` alone, and saves it a second tokenizer. `vocabulary` is how many tokens the model
-        knows, where the tokenizer has more.
+        knows, where the tokenizer has more. `fast` is another tokenizer's of the same file.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -123,33 +126,56 @@ class TextTokenizer:
             raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
         self._read = path.read_bytes if read is None else read
         self._path = path
-        self._tokenizer = self._made()
-        special = self._tokenizer.num_special_tokens_to_add(of_pairs)
-        if max_length <= special:
-            raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
-        self._tokenizer.no_padding()
+        self._content: bytes | None = self._bytes()  # until the library is made of it
+        self._making = threading.Lock()
+        self._library: Any = None
         self._uncut: Any = None
-        if of_pairs:
-            self._tokenizer.no_truncation()
-            self._uncut = self._tokenizer
-        else:
-            # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
-            side = "right" if truncation == "chunk" else truncation_side
-            self._tokenizer.enable_truncation(max_length, direction=side)
         self.max_length = max_length
         self.truncation = truncation
         self._side = truncation_side
         self._parallel = parallel
         self._of_pairs = of_pairs
         self._vocabulary = vocabulary
+        self._fast = fast if fast or of_pairs or vocabulary is not None else wordpiece(self._content)
+        special = self._fast.special if self._fast else self._tokenizer.num_special_tokens_to_add(of_pairs)
+        if max_length <= special:
+            raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
 
-    def _made(self) -> Any:
-        from tokenizers import Tokenizer
+    @property
+    def _tokenizer(self) -> Any:
+        """The Rust library's, which takes 50 ms to be made: when a text comes that needs it."""
+        if self._library is None:
+            with self._making:
+                if self._library is None:
+                    self._library = self._limited()
+                    self._content = None
+        return self._library
 
+    def _limited(self) -> Any:
+        tokenizer = self._made(self._content)
+        tokenizer.no_padding()
+        if self._of_pairs:
+            tokenizer.no_truncation()
+            self._uncut = tokenizer
+        elif self.max_length > tokenizer.num_special_tokens_to_add(
+            is_pair=False
+        ):  # else it is refused where it is known
+            # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
+            tokenizer.enable_truncation(
+                self.max_length, direction="right" if self.truncation == "chunk" else self._side
+            )
+        return tokenizer
+
+    def _bytes(self) -> bytes:
         try:
-            content = self._read()
+            return self._read()
         except OSError as error:
             raise ModelFormatError(f"{self._path} cannot be read ({error.strerror}); export the model again") from error
+
+    def _made(self, content: bytes | None = None) -> Any:
+        from tokenizers import Tokenizer
+
+        content = self._bytes() if content is None else content
         try:
             # Not from_file: the Rust library wants paths in UTF-8, whatever the locale says.
             return Tokenizer.from_buffer(content)
@@ -171,6 +197,7 @@ class TextTokenizer:
             of_pairs=self._of_pairs,
             read=self._read,
             vocabulary=self._vocabulary,
+            fast=self._fast,
         )
 
     def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
@@ -201,6 +228,7 @@ class TextTokenizer:
             of_pairs=self._of_pairs,
             read=self._read,
             vocabulary=self._vocabulary,
+            fast=self._fast,
         )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
@@ -212,22 +240,41 @@ class TextTokenizer:
             TextTooLongError: a text is too long and the policy is "error".
             InvalidInputError: a text has a token that the model does not know.
         """
-        encodings = self._encode([prompt + text for text in texts] if prompt else texts, parallel=parallel)
-        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        given = [prompt + text for text in texts] if prompt else texts
+        rows, cut = self._quickly(given)
+        others = [k for k, row in enumerate(rows) if row is None]
+        encodings = self._encode([given[k] for k in others], parallel=parallel) if others else []
         if self._vocabulary is not None:
             self._check_known(encodings, first, chunks=self.truncation == "chunk")
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
-        long = [k for k, row in enumerate(ids) if len(row) >= self.max_length and encodings[k].overflowing]
+        overflowing: dict[int, list[Any]] = {}
+        for k, encoding in zip(others, encodings, strict=True):
+            rows[k] = np.array(encoding.ids, dtype=np.int64)
+            if len(encoding.ids) >= self.max_length and (rest := encoding.overflowing):
+                overflowing[k] = rest
+        ids = cast(list[Ids], rows)
         owner = np.arange(len(ids), dtype=np.int64)
+        long = sorted([*cut, *overflowing])
         if not long:
             return Tokenized(ids, owner, len(texts), 0)
         if self.truncation == "chunk":
             chunks = [[row] for row in ids]
-            for k in long:
-                chunks[k] += [np.array(rest.ids, dtype=np.int64) for rest in encodings[k].overflowing]
-            owner = np.repeat(owner, [len(rows) for rows in chunks])
-            return Tokenized([row for rows in chunks for row in rows], owner, len(texts), 0)
+            for k, rest in overflowing.items():
+                chunks[k] += [np.array(piece.ids, dtype=np.int64) for piece in rest]
+            owner = np.repeat(owner, [len(pieces) for pieces in chunks])
+            return Tokenized([row for pieces in chunks for row in pieces], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
+
+    def _quickly(self, texts: Sequence[str]) -> tuple[list[Ids | None], list[int]]:
+        """Rows without the library, None for its texts; and which ones were cut, if that is done without it."""
+        if self._fast is None:
+            return [None] * len(texts), []
+        rows, cut = self._fast(texts, self.max_length)
+        if self.truncation == "chunk" or self._side != "right":
+            for k in cut:
+                rows[k] = None
+            cut = []
+        return rows, cut
 
     @property
     def side(self) -> str:

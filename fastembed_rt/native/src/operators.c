@@ -24,8 +24,7 @@
 
 #include "processor.h"
 #include "selfcheck.h"
-
-#define EXPORTED __attribute__((visibility("default")))
+#include "support.h"
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
 

@@ -10,6 +10,9 @@
 /* Never: attention in one function has more variables than there are registers for. */
 #define NOINLINE static __attribute__((noinline))
 
+/* Of functions that Python calls. */
+#define EXPORTED __attribute__((visibility("default")))
+
 INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 

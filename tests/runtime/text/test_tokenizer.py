@@ -194,9 +194,9 @@ def test_one_core_takes_texts_one_by_one_unless_the_library_has_no_threads(
             seen.append(list(texts))
             return library.encode_batch_fast(texts)
 
-    monkeypatch.setattr(tokenizer, "_tokenizer", Watched())
+    monkeypatch.setattr(tokenizer, "_library", Watched())
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", said)
-    texts = ["the cat", "a dog runs", "a tree"]
+    texts = ["the c\u00e4t", "\u00e0 dog runs", "a tr\u00e9e"]
     found = tokenizer(texts, parallel=False)
     assert len(seen) == calls
     assert [row.tolist() for row in found.ids] == ids_of(make(), texts)

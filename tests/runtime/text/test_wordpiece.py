@@ -1,0 +1,191 @@
+"""BERT's token ids without the Rust library are the library's, or none; with real, odd and made-up words and texts."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizer_texts import DATA, HAS_DATA, nasty_texts, real_texts
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from fastembed_rt import native
+from fastembed_rt.text.tokenizer import TextTokenizer
+from fastembed_rt.text.wordpiece import WordPiece, wordpiece
+
+pytestmark = pytest.mark.skipif(native.wordpiece() is None, reason="the operators are not compiled")
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ODD = [
+    *("", " ", "\t\r\n ", "a", "A", "#", "##", "##a", "a##b", "[MASK]", "x[mask]y", "[MASK", "[ MASK ]"),
+    *("a[SEP]b [CLS]", "x" * 99, "x" * 100, "x" * 101, "x" * 1001, "ab" * 600, "don't", "3.14", "e-mail@x.org"),
+    *("a\x00b", "a\x01", "a\x0bb", "a\x0cb c", "a\x7fb", "\x1b[0m", "a\u200bb", "naïve", "日本", "é"),
+    *(string.punctuation, string.printable),
+]
+
+
+def made(pieces: list[str], *, lower: bool = True, longest: int = 100, added: tuple[str, ...] = ()) -> Tokenizer:
+    words = {piece: k for k, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]", max_input_chars_per_word=longest))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.add_special_tokens([*SPECIAL, *added])
+    return tokenizer
+
+
+def content_of(tokenizer: Tokenizer, **changes: Any) -> bytes:
+    described = json.loads(tokenizer.to_str())
+    described["model"].update(changes.pop("model", {}))
+    return json.dumps(described | changes).encode()
+
+
+def quick(tokenizer: Tokenizer) -> WordPiece:
+    found = wordpiece(content_of(tokenizer))
+    assert found is not None
+    return found
+
+
+def compare(mine: WordPiece, library: Tokenizer, texts: list[str], limit: int) -> int:
+    """How many of the texts were done; all of them as the library has them."""
+    library.enable_truncation(limit)
+    rows, cut = mine(texts, limit)
+    theirs = library.encode_batch(texts)
+    done = [k for k, row in enumerate(rows) if row is not None]
+    for k in done:
+        assert rows[k].tolist() == theirs[k].ids, repr(texts[k])  # type: ignore[union-attr]
+    assert cut == [k for k in done if theirs[k].overflowing]
+    assert all(k in done for k, text in enumerate(texts) if text.isascii() and text.isprintable() and "[" not in text)
+    return len(done)
+
+
+@pytest.fixture(scope="module")
+def letters() -> Tokenizer:
+    """Few pieces of few letters, so that words of them are cut in every way, or not at all."""
+    some = random.Random(0)
+    whole = ["".join(some.choices("abc", k=some.randint(1, 4))) for _ in range(25)]
+    return made([*whole, *("##" + piece for piece in whole[:15]), "a", "##b", ".", "!", "-"])
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("limit", [3, 7, 5000])
+def test_odd_texts_have_the_librarys_ids(lower: bool, limit: int) -> None:
+    pieces = [
+        *string.ascii_letters,
+        *("##" + letter for letter in string.ascii_letters),
+        *string.digits,
+        "don",
+        ".",
+        "##",
+    ]
+    library = made(pieces, lower=lower)
+    assert compare(quick(library), library, ODD, limit) >= 18
+
+
+@given(st.lists(st.text("abcAB .!-\t", max_size=30), min_size=1, max_size=20), st.integers(3, 12))
+@settings(max_examples=300, deadline=None)
+def test_words_are_cut_as_the_library_cuts_them(letters: Tokenizer, texts: list[str], limit: int) -> None:
+    assert compare(quick(letters), letters, texts, limit) == len(texts)
+
+
+@given(st.text(st.characters(max_codepoint=0x17F), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_text_has_the_librarys_ids_or_none(letters: Tokenizer, text: str) -> None:
+    compare(quick(letters), letters, [text], 16)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 100, 1000])
+def test_words_over_the_limit_of_characters_are_unknown(longest: int) -> None:
+    library = made(["a", "##a", "aaa"], longest=longest)
+    compare(quick(library), library, ["a" * k for k in (1, 2, 3, 4, 99, 100, 101, 999, 1000, 1001)], 5000)
+
+
+def test_texts_with_added_tokens_are_the_librarys() -> None:
+    library = made(["a", "b", "<", "[", "X"], added=("<Mask>", "[X"))
+    rows, _ = quick(library)(["a <mask>", "a<MASK>b", "a < b", "[x]", "[ x", "b [pad]"], 20)
+    assert [row is None for row in rows] == [True, True, False, True, False, True]
+
+
+@pytest.mark.skipif(not HAS_DATA, reason=f"no data in {DATA}")
+def test_real_and_nasty_texts_have_the_librarys_ids() -> None:
+    texts, compared = [*real_texts(), *nasty_texts()], 0
+    for file in sorted((DATA / "tokenizers").glob("*/tokenizer.json")):
+        mine, library = wordpiece(file.read_bytes()), Tokenizer.from_file(str(file))
+        if mine is not None:
+            library.no_padding()
+            assert compare(mine, library, texts, 64) > len(texts) / 3
+            compared += 1
+    assert compared >= 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": None},
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"post_processor": None},
+        {"model": {"continuing_subword_prefix": "@@"}},
+        {"model": {"unk_token": "nothing"}},
+        {"model": {"max_input_chars_per_word": 5000}},
+        {"model": {"vocab": {"[UNK]": "1"}}},
+        {"model": {"type": "BPE"}},
+    ],
+)
+def test_another_kind_of_tokenizer_is_the_librarys(letters: Tokenizer, changes: dict[str, Any]) -> None:
+    assert wordpiece(content_of(letters)) is not None
+    assert wordpiece(content_of(letters, **changes)) is None
+
+
+@pytest.mark.parametrize("token", ["hello", " x", "9"])
+def test_an_added_token_that_may_stand_in_a_word_is_the_librarys(token: str) -> None:
+    assert wordpiece(content_of(made(["a"], added=(token,)))) is None
+
+
+def test_special_tokens_are_those_of_the_file(letters: Tokenizer) -> None:
+    for processor, expected in (
+        (processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), [2, 3]),
+        (processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)), [2, 3]),
+        (processors.TemplateProcessing(single="[CLS] [MASK] $A", special_tokens=[("[CLS]", 2), ("[MASK]", 4)]), [2, 4]),
+        (processors.TemplateProcessing(single="$A", special_tokens=[]), []),
+    ):
+        library = made(["a"])
+        library.post_processor = processor
+        (row,), _ = quick(library)([""], 10)
+        assert row is not None
+        assert row.tolist() == library.encode("").ids == expected
+
+
+@pytest.mark.parametrize("truncation", ["truncate", "warn", "chunk"])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.filterwarnings("ignore:text")
+def test_policies_are_kept_beside_the_library(letters: Tokenizer, tmp_path: Path, truncation: str, side: str) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(content_of(letters))
+    texts = ["a b c " * 9, "a", "é a b c a b c a b c", "b.c", "a b c a b c a b"]
+    made = [
+        TextTokenizer(file, max_length=8, truncation=truncation, truncation_side=side, vocabulary=vocabulary)(texts)
+        for vocabulary in (None, 1000)  # with a vocabulary to check all is the library's
+    ]
+    mine, theirs = made
+    assert [row.tolist() for row in mine.ids] == [row.tolist() for row in theirs.ids]
+    assert mine.owner.tolist() == theirs.owner.tolist()
+    assert (mine.texts, mine.truncated, mine.warning) == (theirs.texts, theirs.truncated, theirs.warning)
+    assert mine.truncated == (0 if truncation == "chunk" else 3)
+
+
+def test_a_limit_without_room_is_refused_before_the_library_is_made(letters: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(content_of(letters))
+    tokenizer = TextTokenizer(file, max_length=3)
+    assert tokenizer._library is None
+    assert tokenizer(["a b"]).ids[0].tolist()[0] == 2
+    assert tokenizer._library is None
+    file.write_bytes(b"{}")
+    assert tokenizer(["é"]).ids[0].tolist() == [2, 1, 3], "of the file that was read"
