@@ -39,20 +39,21 @@ class Run(Protocol):
 class _Lead:
     """Who has a place."""
 
-    __slots__ = ("frame", "worker")
+    __slots__ = ("done", "frame", "worker")
 
     def __init__(self, frame: FrameType) -> None:
         """The call with this frame, or a worker that it calls."""
         self.frame: FrameType | None = frame
         self.worker = False  # one comes, or is there, and nothing interrupts it
+        self.done = False  # the worker has gone, whatever is said later of its coming
 
     def over(self) -> bool:
         """Whether it has ended, however it did."""
-        return not self.worker and (self.frame is None or ended(self.frame))
+        return self.done or (not self.worker and (self.frame is None or ended(self.frame)))
 
     def under(self) -> bool:
         """Whether it cannot go on before the call of a signal handler that asks."""
-        return not self.worker and self.frame is not None and under(self.frame)
+        return not (self.worker or self.done) and self.frame is not None and under(self.frame)
 
 
 class _Small(Promise[Results]):
@@ -210,7 +211,7 @@ class Turns:
             if self._leading.get(number) is lead:  # else two saw the place free
                 self._serve(number, lead, run)
         finally:
-            lead.worker = False  # should it have failed: the place is free
+            lead.done = True  # should it have failed: the place is free
 
     def _serve(self, number: int, lead: _Lead, run: Run) -> None:
         """A worker's turns."""
@@ -250,8 +251,15 @@ class Turns:
             tokens += call.tokens
             if group and (len(group) >= most or tokens > self._tokens):
                 break
-            if self._claim(call) and not call.over():
-                group.append(call)
+            if not self._claim(call):
+                continue
+            try:
+                if not call.over():
+                    group.append(call)
+            except BaseException as error:  # such as no memory: it waits in no queue any more
+                call.fail(error)
+                _fail(group, error)
+                raise
         return group
 
     def _run_group(self, group: list[_Small], run: Run, *, alone: bool) -> None:
@@ -259,10 +267,7 @@ class Turns:
         try:
             self._run_calls(group, run, alone=alone)
         except BaseException as error:  # noqa: BLE001  such as no memory for the lists: nobody may wait for ever
-            for call in group:
-                if not call.finished:
-                    call.fail(error)
-                del call
+            _fail(group, error)
         # An error's traceback holds the frames that led to it, and a call its error: no frame may hold a call.
         group.clear()
 
@@ -282,6 +287,14 @@ class Turns:
                 call.keep(results[start : start + len(rows)])
                 start += len(rows)
         calls.clear()
+        del call
+
+
+def _fail(group: Sequence[_Small], error: BaseException) -> None:
+    """Tell those who have no result yet."""
+    for call in group:
+        if not call.finished:
+            call.fail(error)
         del call
 
 

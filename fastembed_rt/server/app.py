@@ -183,6 +183,9 @@ class App:
         except ClientGoneError:
             failure = "Gone"
             return
+        except asyncio.CancelledError:
+            failure = "Gone"
+            raise
         finally:
             generation.leave()
             exchange.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FastembedRtError, InvalidInputError, TextTooLongError, UnknownTokenError
+from ..system.threads import CLOSED
 from .jobs import DeadlineError
 
 # By kind, under text-embeddings-inference's names where it has one: status, and what OpenAI calls it.
@@ -52,7 +53,8 @@ def answer_to(error: BaseException, seconds: float) -> ApiError | None:
     if isinstance(error, UnknownTokenError):  # its words have the token, which is of the text
         return ApiError("Tokenizer", "a text has a token that the model does not know; take special tokens out of it")
     if isinstance(error, InvalidInputError):
-        return ApiError("Validation", str(error))
+        closed = str(error) == CLOSED  # which is no fault of the request
+        return ApiError("Unhealthy", "the server is stopping") if closed else ApiError("Validation", str(error))
     if isinstance(error, FastembedRtError):
         return ApiError("Backend", "the model failed; the server's log says why")
     return None

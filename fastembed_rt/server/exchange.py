@@ -95,6 +95,8 @@ class Exchange:
         if said.isdigit() and int(said) > limits.payload_limit:
             raise _too_large(limits.payload_limit)
         first = self._receive()
+        if type(first) is not types.CoroutineType:  # of a server that is written in another language
+            return await self._in_time(first)
         try:
             waiting = first.send(None)
         except StopIteration as there:  # of most requests the body has come: no clock is set
@@ -109,13 +111,13 @@ class Exchange:
         limits = self.app.limits
         task = asyncio.current_task()
         assert task is not None
+        cancelled = task.cancelling()
         timer = task.get_loop().call_later(limits.body_seconds, self._too_slow, task)  # asyncio.timeout takes 10 us
         try:
             return await self._chunks(first)
         except asyncio.CancelledError:
-            if not self._slow:
+            if not self._slow or task.uncancel() > cancelled:  # somebody else cancels it, too
                 raise
-            task.uncancel()
             what = f"the body was not there after {limits.body_seconds:g} seconds"
             raise ApiError("SlowBody", what) from None
         finally:
@@ -221,6 +223,11 @@ class Exchange:
         most = self.app.limits.max_client_batch_size
         if len(texts) > most:
             raise ApiError("Validation", f"{len(texts)} inputs, and max_client_batch_size is {most}")
+
+    def check_time(self) -> None:
+        """Raise DeadlineError where the seconds of a request are over."""
+        if time.monotonic() > self.began + self.app.limits.request_seconds:
+            raise DeadlineError
 
     async def run(self, served: Served, texts: Sequence[Any], **options: Any) -> Any:
         """What a model makes of texts, in their order.

@@ -11,9 +11,11 @@ milliseconds: no thread has to be woken, and none has to wake the loop.
 from __future__ import annotations
 
 import _thread
+import atexit
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -86,6 +88,8 @@ class Gatherer:
         self._in_process = bool(runner.sessions)  # else processes have them, which may die under a batch
         self._met = -math.inf  # when a request last found another, in seconds of time.monotonic
         self._closed = False
+        self._threads: set[threading.Thread] = set()
+        _all.add(self)
 
     def submit(self, job: Job, tokens: int) -> None:
         """Have a job done, which its future then says; `tokens` is about how many it has.
@@ -140,8 +144,10 @@ class Gatherer:
             lane.idle.pop().release()
         elif lane.threads < self._runner.side_by_side:
             lane.threads += 1
+            thread = threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True)
             try:
-                threading.Thread(target=self._work, args=(lane,), name="fastembed_rt_server", daemon=True).start()
+                thread.start()
+                self._threads.add(thread)
             except RuntimeError:  # the system gives no thread more: those that there are do the work
                 lane.threads -= 1
                 if not lane.threads:
@@ -170,12 +176,14 @@ class Gatherer:
             job.started = began
             self._ran(1, piece.length, piece.length, time.monotonic() - began, alone=True)
             self._finish(piece)
-        except Exception as error:  # noqa: BLE001  it belongs to who sent the text
+        except BaseException as error:
             fail(job, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):  # the event loop's own end
+                raise
         finally:
             with self._lock:
                 self._running -= 1
-        settle([job])
+            settle([job])
 
     def _piece_in_loop(self, job: Job) -> Piece | None:
         """The job's texts, tokenized and counted as running; None where threads have them, or nobody wants them."""
@@ -195,9 +203,11 @@ class Gatherer:
             piece.tokenize(parallel=True)
             # Tokens were estimated before.
             ran = self._pace.seconds(piece.length) <= LOOP_SECONDS and self._is_one_batch(piece)
-        except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+        except BaseException as error:
             fail(job, error)
             settle([job])
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             return None
         finally:
             if not ran:
@@ -220,6 +230,16 @@ class Gatherer:
 
     def _work(self, lane: _Lane) -> None:
         """A thread of a lane."""
+        try:
+            self._serve(lane)
+        finally:  # however it ended: what waits, and what comes, has another thread
+            with self._lock:
+                lane.threads -= 1
+                self._threads.discard(threading.current_thread())
+                if lane.waits() and not self._closed:
+                    self._wake(lane)
+
+    def _serve(self, lane: _Lane) -> None:
         sleep = _thread.allocate_lock()
         sleep.acquire()
         tokenized = False  # just now: a batch comes first
@@ -235,8 +255,9 @@ class Gatherer:
                     alone = self._is_idle()
                     self._running += 1 if batch else 0
                 elif self._closed:
-                    lane.threads -= 1
                     return
+                elif lane.waits():  # all that was ready is wanted no more
+                    continue
                 else:
                     lane.idle.append(sleep)
             if fresh:
@@ -292,6 +313,8 @@ class Gatherer:
             ready.popleft()
             if piece.number + 1 < len(piece.job.parts):
                 lane.fresh.append(Piece(piece.job, piece.number + 1))
+        if not ready:
+            lane.tokens = 0  # as it is but after a fault; else nothing fresh would be taken any more
         return batch
 
     def _tokenize(self, lane: _Lane, pieces: list[Piece]) -> None:
@@ -302,12 +325,18 @@ class Gatherer:
             alike.setdefault(id(piece.job.work), []).append(piece)
         single: list[Piece] = []
         for group in alike.values():
-            together = len(group) > 1 and tokenize_together(group, parallel=self._runner.spare)
-            (ready if together else single).extend(group)
+            try:
+                together = len(group) > 1 and tokenize_together(group, parallel=self._runner.spare)
+            except BaseException as error:  # noqa: BLE001  a thread that ends answers nobody
+                for piece in group:
+                    fail(piece.job, error)
+                    done.append(piece.job)
+            else:
+                (ready if together else single).extend(group)
         for piece in single:
             try:
                 piece.tokenize(parallel=self._runner.spare)
-            except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+            except BaseException as error:  # noqa: BLE001  it belongs to who sent the texts
                 fail(piece.job, error)
                 done.append(piece.job)
             else:
@@ -331,14 +360,14 @@ class Gatherer:
         try:
             try:
                 self._run_rows(batch, alone=alone)
-            except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+            except BaseException as error:  # noqa: BLE001  it belongs to who sent the texts
                 if len(batch) == 1:
                     fail(batch[0][0].job, error)
                 else:  # one request's fault must not be another's
                     for share in batch:
                         try:
                             self._run_rows([share], alone=False)
-                        except Exception as own:  # noqa: BLE001
+                        except BaseException as own:  # noqa: BLE001
                             fail(share[0].job, own)
             done = []
             for piece, rows in batch:
@@ -390,7 +419,7 @@ class Gatherer:
         try:
             job.parts[piece.number] = job.work.finish(piece.tokenized, piece.results)
             job.count(piece.tokenized)
-        except Exception as error:  # noqa: BLE001  it belongs to who sent the texts
+        except BaseException as error:  # noqa: BLE001  it belongs to who sent the texts
             fail(job, error)
             return True
         with self._lock:
@@ -407,3 +436,18 @@ def _dropped(job: Job) -> bool:
         deliver([job])
         return True
     return False
+
+
+_all: weakref.WeakSet[Gatherer] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """Let threads come back from onnxruntime before the interpreter goes; what only waits is refused."""
+    gatherers = list(_all)
+    for gatherer in gatherers:
+        gatherer.close()
+    while any(thread.is_alive() for gatherer in gatherers for thread in list(gatherer._threads)):
+        time.sleep(0.001)
+
+
+atexit.register(_at_exit)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..models.work import Prepared
+from ..run.batching import Ids
 from ..text.tokenizer import Tokenized
 from ..text.windows import Window
 
@@ -16,6 +17,10 @@ WINDOW_TEXTS = 256  # of a long request, tokenized at a time
 
 class DeadlineError(Exception):
     """The seconds that a request may take are over, and it has not been answered."""
+
+
+class FatalError(Exception):
+    """What was no Exception, in a thread that others need."""
 
 
 class Job:
@@ -87,14 +92,14 @@ class Piece:
     def tokenize(self, *, parallel: bool) -> None:
         """Make rows, on all cores where `parallel`."""
         began = time.perf_counter()
-        window = Window(self.texts, self.number * WINDOW_TEXTS, parallel)  # type: ignore[arg-type]
-        self.take(self.job.work.tokenize(window), began)
+        work = self.job.work
+        made: Tokenized = work.tokenize(Window(self.texts, self.number * WINDOW_TEXTS, parallel))  # type: ignore[arg-type]
+        self.take(made, work.boundaries(made), began)
 
-    def take(self, made: Tokenized, began: float) -> None:
+    def take(self, made: Tokenized, boundaries: Ids, began: float) -> None:
         """Have these rows, longest first; `began` is when they were begun, in seconds of time.perf_counter."""
         job = self.job
-        self.tokenized = made
-        self.boundaries = job.work.boundaries(made)
+        self.tokenized, self.boundaries = made, boundaries
         lengths = [len(row) for row in made.ids]
         self.order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True) if len(lengths) > 1 else [0]
         self.left = len(lengths)
@@ -110,24 +115,32 @@ def tokenize_together(pieces: Sequence[Piece], *, parallel: bool) -> bool:
     """Tokenize texts of several requests with the same options in one go; False where each has to be by itself."""
     began = time.perf_counter()
     texts = [text for piece in pieces for text in piece.texts]
+    work = pieces[0].job.work
+    parts: list[tuple[Tokenized, Ids]] = []
     try:
-        made: Tokenized = pieces[0].job.work.tokenize(Window(texts, 0, parallel))
-    except Exception:  # noqa: BLE001  it belongs to one of them, who is found when each is by itself
+        made: Tokenized = work.tokenize(Window(texts, 0, parallel))
+        if made.truncated or len(made.ids) != len(texts):
+            return False
+        start = 0
+        for piece in pieces:
+            part = made.part(start, start + len(piece.texts))
+            parts.append((part, work.boundaries(part)))
+            start += len(piece.texts)
+    except BaseException:  # noqa: BLE001  it belongs to one of them, who is found when each is by itself
         return False
-    if made.truncated or len(made.ids) != len(texts):
-        return False
-    start = 0
-    for piece in pieces:
-        stop = start + len(piece.texts)
-        piece.take(made.part(start, stop), began)
-        start = stop
+    for piece, (part, boundaries) in zip(pieces, parts, strict=True):
+        piece.take(part, boundaries, began)
     return True
 
 
-def fail(job: Job, error: Exception) -> None:
+def fail(job: Job, error: BaseException) -> None:
     """Nothing more is done for a job; `deliver` tells why."""
     if job.failed is None:
-        job.failed = error
+        if isinstance(error, Exception):
+            job.failed = error
+        else:  # such as a panic of the tokenizer's library, which must not end who waits
+            job.failed = FatalError(type(error).__name__)
+            job.failed.__cause__ = error
 
 
 def deliver(jobs: Sequence[Job]) -> None:

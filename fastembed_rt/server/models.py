@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidInputError
 from ..manifest import RERANKING
 from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
+from ..system.threads import CLOSED
 from ..vectors.fingerprint import of_files
 from .errors import ApiError
 from .gather import Gatherer
@@ -38,6 +40,7 @@ class Served:
         self.meters = Meters(name, model.task, model.max_batch_tokens)
         self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
+        self._closed = False
 
     @cached_property
     def identity(self) -> str:
@@ -130,6 +133,8 @@ class Served:
 
     def _gatherer(self, runner: Runner) -> Gatherer:
         found = self._gatherers.get(id(runner))
+        if self._closed:
+            raise InvalidInputError(CLOSED)
         if found is None:
             found = self._gatherers.setdefault(id(runner), (runner, Gatherer(runner, self.meters.batch)))
         return found[1]
@@ -145,6 +150,7 @@ class Served:
 
     def close(self) -> None:
         """Let the threads of the queues go; the model is its owner's."""
+        self._closed = True
         for _, gatherer in self._gatherers.values():
             gatherer.close()
         self._gatherers.clear()

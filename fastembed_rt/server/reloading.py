@@ -58,14 +58,21 @@ class Reloader:
         app = self._app
         async with self._lock:
             before = app.identities()
-            fresh = await asyncio.to_thread(self._loaded)
+            loading = asyncio.ensure_future(asyncio.to_thread(self._loaded))
+            try:
+                fresh = await asyncio.shield(loading)
+            except asyncio.CancelledError:
+                loading.add_done_callback(_drop)  # the thread goes on
+                raise
             try:
                 meters = {served.name: served.meters for served in app.models.all}
                 for served in fresh.all:
                     served.meters = meters.get(served.name, served.meters)  # counters go on
                     await served.warm_up()
-            except Exception as error:
+            except BaseException as error:
                 _close(fresh.all)
+                if not isinstance(error, Exception):  # cancelled
+                    raise
                 raise ReloadError(f"the new model does not answer: {type(error).__name__}") from error
             old, generation = app.replace(fresh)
             task = asyncio.get_running_loop().create_task(_retire(old, generation))
@@ -84,6 +91,11 @@ class Reloader:
 async def _retire(old: Sequence[Served], generation: Generation) -> None:
     await generation.over()
     await asyncio.to_thread(_close, old)
+
+
+def _drop(loading: asyncio.Future[Models]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        _close(loading.result().all)
 
 
 def _close(models: Sequence[Served]) -> None:

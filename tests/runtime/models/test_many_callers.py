@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, TextTooLongError
+from fastembed_rt.run import turns
 from fastembed_rt.text.tokenizer import TruncationWarning
 
 CALLERS, CALLS = 12, 25
@@ -128,3 +130,36 @@ def test_calls_that_wait_fail_when_the_model_is_closed(own: EmbeddingModel, monk
     closed = [outcome for outcome in outcomes if outcome is not None]
     assert len(closed) >= waiting
     assert {str(error) for error in closed} == {"the model is closed; load it again"}
+
+
+def test_an_error_between_the_queue_and_the_turn_reaches_who_waits(
+    own: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    expected, real, faults = own.encode("a cat"), turns._Small.over, [MemoryError()] * 3
+
+    def over(call: Any) -> bool:
+        if faults:
+            raise faults.pop()
+        return real(call)
+
+    monkeypatch.setattr(turns._Small, "over", over)
+
+    def one(caller: int, call: int) -> bool:
+        try:
+            return bool(np.array_equal(own.encode("a cat"), expected))
+        except MemoryError:
+            return False
+
+    found = [right for calls in ask(CALLERS, one) for right in calls]
+    assert not faults, "nobody waited"
+    assert 1 <= found.count(False) <= 3 * CALLERS
+    assert np.array_equal(own.encode("a cat"), expected)
+
+
+def test_a_worker_that_has_gone_keeps_no_place() -> None:
+    lead = turns._Lead(sys._getframe())
+    lead.done = True  # it failed at once,
+    lead.worker = True  # before who started it said that it comes
+    assert lead.over()
+    assert not lead.under()

@@ -6,18 +6,26 @@ import asyncio
 import json
 import logging
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from asgi_client import Client, float32
 
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, UnknownTokenError
 from fastembed_rt.server.app import App
+from fastembed_rt.server.cache import VectorCache
 from fastembed_rt.server.errors import answer_to
+from fastembed_rt.server.exchange import Exchange
+from fastembed_rt.server.jobs import DeadlineError
 from fastembed_rt.server.limits import Limits
+from fastembed_rt.server.models import Served, named_models
 from fastembed_rt.server.security import read_keys
 
 Serve = Callable[..., Client]
@@ -256,3 +264,166 @@ def test_the_page_needs_nothing_from_elsewhere(client: Client) -> None:
     assert "connect-src 'self'" in answer.headers["content-security-policy"]
     assert b"http://" not in answer.body
     assert b"https://" not in answer.body
+
+
+def scope(path: str) -> dict[str, Any]:
+    return {"type": "http", "method": "POST", "path": path, "headers": [], "root_path": ""}
+
+
+class Later:
+    """An awaitable that is no coroutine, as servers have that are written in other languages."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __await__(self) -> Any:
+        yield from asyncio.sleep(0).__await__()
+        return self.value
+
+
+@pytest.mark.parametrize("kind", ["awaitable", "task", "future"])
+def test_receive_may_give_any_awaitable(serve: Serve, kind: str) -> None:
+    client = serve()
+    messages = [
+        {"type": "http.request", "body": b'{"inputs":', "more_body": True},
+        {"type": "http.request", "body": b'"a cat"}'},
+    ]
+    sent: list[Any] = []
+
+    def receive() -> Any:
+        message = messages.pop(0)
+        if kind == "awaitable":
+            return Later(message)
+        if kind == "task":
+            return asyncio.ensure_future(asyncio.sleep(0, message))
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(message)
+        return future
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    client.loop.run_until_complete(client.app(scope("/embed"), receive, send))
+    assert sent[0]["status"] == 200
+    assert json.loads(sent[1]["body"]) == client.post("/embed", {"inputs": "a cat"}).json
+
+
+def test_a_request_that_is_cancelled_is_no_success(serve: Serve) -> None:
+    client = serve(limits=Limits(body_seconds=0.2))
+
+    async def receive() -> Any:
+        await asyncio.sleep(10)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    async def scenario(body: Any, seconds: float) -> None:
+        bodies = [body]
+
+        async def receive_once() -> Any:
+            return bodies.pop() if bodies and body else await receive()
+
+        task = asyncio.ensure_future(client.app(scope("/embed"), receive_once, send))
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    many = json.dumps({"inputs": ["the cat runs " * 60] * 2000}).encode()
+    client.loop.run_until_complete(scenario({"type": "http.request", "body": many}, 0.01))
+    meters = client.app.models.all[0].meters
+    assert (meters.batch_success, sum(meters.duration.counts)) == (0, 0)
+    client.loop.run_until_complete(scenario(None, 0.05))  # while its body is waited for
+    client.app.metrics.text(client.app)
+    assert 'te_request_failure{err="gone"' in client.get("/metrics").body.decode()
+
+
+def test_many_bodies_in_one_have_the_limits_of_one(serve: Serve) -> None:
+    client = serve(limits=Limits(max_client_batch_size=4, request_seconds=0.5), cache=VectorCache(10**6))
+    instances = [{"inputs": "a cat"}] * 4
+    assert len(client.post("/vertex", {"instances": instances}).json["predictions"]) == 4
+    for too_many in ([{"inputs": "a cat"}] * 5, [{"inputs": ["a", "b", "c"]}, {"inputs": ["a", "b"]}], ["a"] * 5):
+        refused = client.post("/vertex", {"instances": too_many})
+        assert (refused.status, refused.json["error_type"]) == (422, "Validation")
+        assert "max_client_batch_size is 4" in refused.json["error"]
+    began = client.app.limits.request_seconds
+    exchange = Exchange(client.app, scope("/vertex"), None)  # type: ignore[arg-type]
+    exchange.check_time()
+    exchange.began -= 2 * began
+    with pytest.raises(DeadlineError):
+        exchange.check_time()
+
+
+def test_after_its_end_an_application_answers_503_and_begins_nothing(serve: Serve) -> None:
+    client = serve()
+    many = json.dumps({"inputs": ["the cat runs " * 12] * 3000}).encode()
+
+    async def scenario() -> list[Any]:
+        waiting = [asyncio.ensure_future(client.request("POST", "/embed", many, {})) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        client.app.close()
+        return await asyncio.gather(*waiting)
+
+    answers = [*client.loop.run_until_complete(scenario()), client.post("/embed", {"inputs": "a cat"})]
+    assert {(answer.status, answer.json["error_type"]) for answer in answers} == {(503, "Unhealthy")}
+    assert client.app.admission.tokens == client.app.admission.requests == 0
+    assert not any(served._gatherers for served in client.app.models.all)
+
+
+@pytest.mark.parametrize("place", ["load", "warm_up"])
+def test_a_reload_that_is_cancelled_leaves_no_model_open(directories: Any, place: str, monkeypatch: Any) -> None:
+    made: list[EmbeddingModel] = []
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> Any:
+        if made and place == "load":
+            loading.set()
+            assert go_on.wait(10)
+        made.append(EmbeddingModel(directories.models["encoder"], threads=1))
+        return named_models(made[-1], token_ids=False)
+
+    async def slowly(served: Served) -> None:
+        loading.set()
+        await asyncio.sleep(10)
+
+    async def scenario() -> None:
+        app = App(load(), load=load)
+        if place == "warm_up":
+            monkeypatch.setattr(Served, "warm_up", slowly)
+        task = asyncio.ensure_future(app.reload())
+        while not loading.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        for _ in range(2000):
+            if len(made) == 2 and made[1]._closed:
+                break
+            await asyncio.sleep(0.005)
+        assert [model._closed for model in made] == [False, True]
+        app.close()
+        made[0].close()
+
+    asyncio.run(scenario())
+
+
+def test_several_threads_share_a_cache() -> None:
+    cache = VectorCache(40 * (320 + 16))
+    vectors = np.zeros((8, 4), np.float32)
+
+    def work(number: int) -> None:
+        for turn in range(400):
+            keys = cache.keys("m", [str((number * 7 + turn + k) % 60) for k in range(8)])
+            cache.find(keys)
+            cache.put(keys, vectors, [1] * 8)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert cache.bytes == len(cache) * (320 + 16) <= cache.most_bytes
+    assert cache.hits + cache.misses == 4 * 400 * 8
