@@ -300,7 +300,7 @@ def encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder
 
 
 def _shorten(model: EmbeddingModel) -> Any:
-    from ..bulk.caps import cutter
+    from ..text.caps import cutter
 
     if model.truncation != "truncate" or model.manifest.truncation_side != "right":
         return None

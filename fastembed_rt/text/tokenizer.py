@@ -27,6 +27,7 @@ from ..errors import (
     UnknownTokenError,
     from_outside,
 )
+from .caps import cutter, long_from
 from .columns import column, is_null
 from .wordpiece import WordPiece, wordpiece
 
@@ -130,6 +131,7 @@ class TextTokenizer:
         self._making = threading.Lock()
         self._library: Any = None
         self._uncut: Any = None
+        self._shorten: Callable[[str], str] | None = None  # when there is a long text
         self.max_length = max_length
         self.truncation = truncation
         self._side = truncation_side
@@ -243,7 +245,8 @@ class TextTokenizer:
         given = [prompt + text for text in texts] if prompt else texts
         rows, cut = self._quickly(given)
         others = [k for k, row in enumerate(rows) if row is None]
-        encodings = self._encode([given[k] for k in others], parallel=parallel) if others else []
+        encodings, beginnings = self._first_tokens([given[k] for k in others], parallel=parallel)
+        cut += [others[k] for k in beginnings]
         if self._vocabulary is not None:
             self._check_known(encodings, first, chunks=self.truncation == "chunk")
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
@@ -264,6 +267,25 @@ class TextTokenizer:
             owner = np.repeat(owner, [len(pieces) for pieces in chunks])
             return Tokenized([row for pieces in chunks for row in pieces], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
+
+    def _first_tokens(self, texts: Sequence[str], *, parallel: bool) -> tuple[list[Any], list[int]]:
+        """The library's encodings of texts; and numbers of those of which the beginning was looked at, and is enough."""
+        begin = texts
+        if (
+            texts
+            and self.truncation != "chunk"
+            and self._side == "right"
+            and max(map(len, texts)) > long_from(self.max_length)
+        ):
+            if self._shorten is None:
+                self._shorten = cutter(self._bytes(), self.max_length) or (lambda text: text)
+            begin = [self._shorten(text) for text in texts]
+        found = self._encode(begin, parallel=parallel) if begin else []
+        short = [k for k, text in enumerate(begin) if text is not texts[k]]
+        again = [k for k in short if len(found[k].ids) < self.max_length]  # then the rest matters
+        for k in again:
+            found[k] = self._encode([texts[k]])[0]
+        return found, [k for k in short if k not in again and not found[k].overflowing]
 
     def _quickly(self, texts: Sequence[str]) -> tuple[list[Ids | None], list[int]]:
         """Rows without the library, None for its texts; and which ones were cut, if that is done without it."""

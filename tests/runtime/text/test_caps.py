@@ -17,7 +17,8 @@ from tokenizer_texts import DATA, nasty_texts, some_texts
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.bulk import caps
+from fastembed_rt.text import caps
+from fastembed_rt.text.tokenizer import TextTokenizer
 
 REAL = Path(os.environ.get("FASTEMBED_RT_REAL", "."))
 PIECES = 400
@@ -167,21 +168,43 @@ def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
     assert most <= len(cut) <= most + 3
     assert text.startswith(cut + " ")
     assert cut.endswith("b")
-    for whole in ("a" * 10_000, "猫 犬 " * 5000, "a, " * 5000, "ab " * 100, ""):
+    for whole in ("a" * 10_000, "猫、犬。" * 5000, "a, " * 5000, "ab " * 100, ""):
         assert shorten(whole) is whole
     assert caps.cutter(b"no json", 4) is None
 
 
 def test_millions_of_characters_cost_what_their_first_tokens_cost(model: EmbeddingModel) -> None:
-    tokenizer = (model.path / model.manifest.tokenizer.file).read_bytes()
-    shorten = caps.cutter(tokenizer, model.max_length)
-    assert shorten is not None
-    text = " ".join(random.Random(4).choices(WORDS, k=500_000))
+    text = "\u00e9 " + " ".join(random.Random(4).choices(WORDS, k=500_000))  # the library's, for one letter
     assert len(text) > 2_000_000
-    began = time.perf_counter()
-    vector = model.encode(shorten(text))
-    short = time.perf_counter() - began
-    began = time.perf_counter()
-    whole = model.encode(text)
-    assert vector.tobytes() == whole.tobytes()
-    assert short < (time.perf_counter() - began) / 5
+    tokenizer = TextTokenizer(model.path / model.manifest.tokenizer.file, max_length=model.max_length)
+    tokenizer(["\u00e9"])  # it is made
+    began = time.process_time()
+    made = tokenizer([text, "a cat", "\u00e9 cat"])
+    short = time.process_time() - began
+    began = time.process_time()
+    library = tokenizer._tokenizer.encode(text)
+    assert made.ids[0].tolist() == library.ids
+    assert short < (time.process_time() - began) / 5
+    assert (made.truncated, [len(row) for row in made.ids[1:]]) == (1, [4, 4])
+
+
+@pytest.mark.parametrize("truncation", ["truncate", "warn", "chunk"])
+@pytest.mark.filterwarnings("ignore:text")
+def test_the_rest_of_a_text_counts_where_its_beginning_is_not_enough(
+    model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch, truncation: str
+) -> None:
+    monkeypatch.setattr(caps, "LETTERS_A_TOKEN", 1)
+    monkeypatch.setattr(caps, "SEARCHED", 20)
+    path = model.path / model.manifest.tokenizer.file
+    texts = [
+        "\u00e9 " + "tree " * 40,  # its beginning is enough
+        "\u00e9" + "x" * 200 + " a cat runs" * 2,  # no gap where it is looked for
+        "\u00e9" + "y" * 19 + " the" + " " * 60 + "cat",  # fewer tokens than there is room for
+        "\u00e9 a dog",
+    ]
+    made = TextTokenizer(path, max_length=16, truncation=truncation)(texts)
+    monkeypatch.setattr(caps, "SEARCHED", 10_000)
+    whole = TextTokenizer(path, max_length=16, truncation=truncation)(texts)
+    assert [row.tolist() for row in made.ids] == [row.tolist() for row in whole.ids]
+    assert (made.truncated, made.warning) == (whole.truncated, whole.warning)
+    assert made.owner.tolist() == whole.owner.tolist()

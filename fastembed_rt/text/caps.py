@@ -5,10 +5,10 @@ A model reads the first max_length tokens of a text. Those are the tokens of the
 - the tokenizer works within words: its first step splits at white space (or its regular expression is one that is
   known never to reach over the gap between two words), and what it does before that changes no more than a letter and
   what is joined to it;
-- the cut is where one space stands between two ASCII letters or digits, which no step joins with anything;
-- the beginning has max_length tokens by itself. That is looked at after the fact (see `encoder.Encoding`).
+- the cut is where one space stands between two letters or digits, which no step joins over it;
+- the beginning has max_length tokens by itself. That is looked at after the fact (see `TextTokenizer`).
 
-Tokenizers and texts for which this is not sure are left whole. tests/runtime/bulk/test_caps.py compares ids.
+Tokenizers and texts for which this is not sure are left whole. tests/runtime/text/test_caps.py compares ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
-GAP = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
+GAP = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
 # Normalizers that change no more than a letter and what is joined to it.
@@ -46,6 +46,11 @@ _WORD, _REST = (
 WORDS = tuple(_WORD + digits + _REST for digits in (r"\p{N}{1,3}", r"\p{N}"))
 
 
+def long_from(max_length: int) -> int:
+    """Characters up to which texts are left whole."""
+    return LETTERS_A_TOKEN * max_length + SEARCHED
+
+
 def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | None:
     """A function that gives a text's beginning, or the text itself; None for a tokenizer of which it is not sure."""
     try:
@@ -54,10 +59,10 @@ def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | Non
         return None
     if not works_within_words(settings):
         return None
-    most = LETTERS_A_TOKEN * max_length
+    most, least = LETTERS_A_TOKEN * max_length, long_from(max_length)
 
     def shorten(text: str) -> str:
-        if len(text) <= most + SEARCHED:
+        if len(text) <= least:
             return text
         gap = GAP.search(text, most, most + SEARCHED)
         return text if gap is None else text[: gap.start()]
