@@ -269,7 +269,7 @@ class TextTokenizer:
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
 
     def _first_tokens(self, texts: Sequence[str], *, parallel: bool) -> tuple[list[Any], list[int]]:
-        """The library's encodings of texts; and numbers of those of which the beginning was looked at, and is enough."""
+        """The library's encodings of texts; and numbers of those whose beginning alone was looked at, and is enough."""
         begin = texts
         if (
             texts
