@@ -76,7 +76,7 @@ def wordpiece() -> WordpieceFunctions | None:
         return None
     pointer, number, short = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     new.restype, free.restype = pointer, None
-    new.argtypes = [ctypes.c_char_p, number, pointer, pointer, number, number, number, short, short, short]
+    new.argtypes = [ctypes.c_char_p, number, pointer, pointer, number, number, number, short, short, pointer, pointer]
     free.argtypes = [pointer]
     for encode in both:
         encode.restype = None

