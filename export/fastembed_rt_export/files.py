@@ -15,6 +15,7 @@ from .errors import CheckpointError, UnsupportedCheckpointError
 from .settings import MODULES, check
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+_CHAIN, _ROUTER = "modules.json", "router_config.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -28,12 +29,25 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; is {path.parent} a transformers checkpoint?") from error
+        raise CheckpointError(_missing(path)) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(body, dict):
         raise CheckpointError(f"{path} holds {type(body).__name__}, expected an object")
     return body
+
+
+def _missing(path: Path) -> str:
+    """What to say of a file that is not there: of a module's folder, that the directory it belongs to is not whole."""
+    for root in path.parent.parents[:2]:  # a Router's modules may lie one deeper
+        lists = [(root / name, path.parent.relative_to(root).as_posix()) for name in (_CHAIN, _ROUTER)]
+        for file, folder in lists:
+            if file.is_file() and json.dumps(folder) in file.read_text(encoding="utf-8", errors="replace"):
+                return (
+                    f"{path} is missing, a file of the module {folder!r} that {file.name} of the sentence-transformers "
+                    f"directory {root} names; copy or download the whole directory again"
+                )
+    return f"{path} is missing; is {path.parent} a transformers checkpoint?"
 
 
 def module_entries(root: Path, own: tuple[str, ...] = ("sentence_transformers.",)) -> list[tuple[str, str]]:

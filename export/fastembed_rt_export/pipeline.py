@@ -279,6 +279,12 @@ def _describe(
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
     if tokenizer.rows is not None:
         notes = (*notes, f"the tokenizer has ids beyond the {tokenizer.rows} rows of the word table: an error in texts")
+    if (cut := checkpoint.cut_unit_vectors) is not None:
+        notes = (
+            *notes,
+            f"the checkpoint's truncate_dim cuts vectors to {cut} numbers behind their normalization, and they are not "
+            "normalized again, as in sentence-transformers; --normalize does that",
+        )
     padding_changes = checkpoint.architecture.padding_changes()
     if padding_changes is not None:
         notes = (*notes, padding_changes)

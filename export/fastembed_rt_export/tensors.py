@@ -1,6 +1,7 @@
 """The tensors of a checkpoint by name: safetensors (one file or shards), or a torch pickle read with weights_only.
 
-Reads a tensor when it is asked for its values; keeps account of what was used, missing or misshapen.
+Reads a tensor when it is asked for its values, which have to be finite; keeps account of what was used, missing or
+misshapen.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .graph.weight import Array, Weight
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 FLOATS = {"F64", "F32", "F16", "BF16"}
+_PIECE = 1 << 20  # numbers that are looked at together
 # What wrappers of a model leave in front of its tensors' names: DataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
 # Names from before transformers 1.0, which transformers still renames (BERT's first checkpoints have them).
@@ -153,7 +155,42 @@ def read_file(file: Path) -> dict[str, Stored]:
         MissingDependencyError: a pickle, and torch is not installed.
     """
     refuse_pointer(file)
-    return (_read_safetensors if file.suffix == ".safetensors" else _read_pickle)(file)
+    stored = (_read_safetensors if file.suffix == ".safetensors" else _read_pickle)(file)
+    return {name: _finite(tensor, name, file) for name, tensor in stored.items()}
+
+
+def _finite(stored: Stored, name: str, file: Path) -> Stored:
+    """The tensor, looked at when its values are first asked for.
+
+    What nobody computes with, such as a mask of -inf that was saved beside the weights, may hold what it likes.
+    """
+    if stored.dtype not in FLOATS:
+        return stored
+    seen = False
+
+    def load() -> Array:
+        nonlocal seen
+        values = stored.load()
+        if not seen:
+            refuse_not_finite(values, name, file)
+            seen = True
+        return values
+
+    return replace(stored, load=load)
+
+
+def refuse_not_finite(values: Array, name: str, file: Path) -> None:
+    """Raise CheckpointError, which names the tensor and its file, where a value is NaN or infinite."""
+    flat = values.reshape(-1)  # of what lies in C order a view
+    bad = sum(
+        len(piece) - int(np.count_nonzero(np.isfinite(piece)))
+        for piece in (flat[begin : begin + _PIECE] for begin in range(0, len(flat), _PIECE))
+    )
+    if bad:
+        raise CheckpointError(
+            f"weight {name} in {file} is NaN or infinite in {bad} of its {len(flat)} numbers, and so would vectors be; "
+            "save the checkpoint again from a state of training before that"
+        )
 
 
 def _modern(name: str) -> str:
@@ -205,7 +242,8 @@ def _read_safetensors(file: Path) -> dict[str, Stored]:
                     return np.asarray(opened.get_tensor(name), dtype=np.float32)
             # Mapped for each tensor: nothing is copied that is float32 already, and pages that were read do not stay.
             mapped = np.memmap(file, types[dtype], "r", begin, shape)
-            return np.asarray(mapped).astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+                return np.asarray(mapped).astype(np.float32, copy=False)
 
         return load
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import routed
 import torch
 from checkpoint_faults import built, refusal
 from checkpoints import (
@@ -22,10 +23,12 @@ from checkpoints import (
     save_with_heads,
     write_json,
 )
+from routed import router, save, transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize
 from tolerances import close
 
 from fastembed_rt import manifest
+from fastembed_rt.cli.export import POOLINGS
 from fastembed_rt_export.checkpoint.read import load, parse_pooling
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
@@ -289,6 +292,37 @@ def test_a_pooling_mode_that_is_not_a_name_is_refused(chain: Path, mode: object)
 
 def test_mean_sqrt_len_is_short_for_its_long_name() -> None:
     assert parse_pooling(("mean_sqrt_len", "cls")) == ("mean_sqrt_len_tokens", "cls")
+    assert parse_pooling(("mean_sqrt_len_tokens",)) == ("mean_sqrt_len_tokens",)
+
+
+def test_a_pooling_that_is_not_known_is_refused_with_the_names_that_help_lists() -> None:
+    with pytest.raises(UnsupportedCheckpointError, match=f"pooling 'foo' is not known; known: {POOLINGS}$"):
+        parse_pooling(("foo",))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["its folder", "its config.json"])
+def test_a_module_that_is_missing_is_said_to_be_the_directorys(chain: Path, whole: bool) -> None:
+    (chain / "1_Pooling" / "config.json").unlink()
+    if whole:
+        (chain / "1_Pooling").rmdir()
+    message = refusal(chain)
+    assert message.startswith(f"{chain / '1_Pooling' / 'config.json'} is missing, a file of the module '1_Pooling'")
+    assert f"modules.json of the sentence-transformers directory {chain} names" in message
+    assert "transformers checkpoint?" not in message
+
+
+def test_a_routes_module_that_is_missing_is_said_to_be_the_directorys(tmp_path: Path) -> None:
+    route = router([routed.dense(seed=1)], [routed.dense(seed=2)])
+    directory = save(tmp_path / "checkpoint", *transformer(tmp_path / "bert"), route)
+    missing = next(directory.rglob("query_0*")) / "config.json"
+    missing.unlink()
+    message = refusal(directory)
+    assert message.startswith(f"{missing} is missing, a file of the module {missing.parent.name!r} that router_config")
+
+
+def test_a_directory_that_is_no_checkpoint_is_asked_about(plain: Path) -> None:
+    (plain / "config.json").unlink()
+    assert refusal(plain) == f"{plain / 'config.json'} is missing; is {plain} a transformers checkpoint?"
 
 
 @pytest.mark.parametrize("pooling", list(FLAGS))

@@ -17,8 +17,10 @@ from checkpoints import (
     reference_vectors,
     write_json,
 )
+from routed import router, save, transformer
 from tokenizers import Tokenizer
 
+from fastembed_rt import EmbeddingModel
 from fastembed_rt_export.checkpoint.read import load
 from fastembed_rt_export.errors import CheckpointError, MissingDependencyError
 from fastembed_rt_export.pipeline import ExportOptions, export
@@ -84,8 +86,70 @@ def test_a_vocabulary_without_transformers_says_what_to_install(
 
 def test_a_checkpoint_without_any_tokenizer_is_refused(chain: Path) -> None:
     (chain / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json and its tokenizer cannot be converted"):
+    with pytest.raises(CheckpointError, match=r"lacks the checkpoint's vocabulary files: there is no tokenizer\.json"):
         tokenizer_json.load(load(chain, "chain"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "absent"),
+    [
+        ("Bert", "", "vocab.txt"),
+        ("DistilBert", "", "vocab.txt"),
+        ("MPNet", "", "vocab.txt"),
+        ("Bert", "vocab.json", "vocab.txt"),  # another class's
+        ("XLMRoberta", "", "sentencepiece.bpe.model"),
+        ("T5", "", "spiece.model"),
+        ("DebertaV2", "", "spm.model"),
+        ("Roberta", "", "merges.txt and no vocab.json"),
+        ("Qwen2", "vocab.txt", "merges.txt and no vocab.json"),
+        ("Pegasus", "", "other vocabulary"),  # a class that fails without one
+    ],
+)
+def test_a_checkpoint_without_the_vocabulary_of_its_class_is_refused(
+    chain: Path, name: str, kept: str, absent: str
+) -> None:
+    (chain / "tokenizer.json").unlink()
+    write_json(chain / "tokenizer_config.json", {"tokenizer_class": f"{name}Tokenizer"})
+    if kept.endswith(".json"):
+        write_json(chain / kept, {letter: index for index, letter in enumerate(LETTERS)})
+    elif kept:
+        (chain / kept).write_text("#version: 0.2\n")
+    with pytest.raises(CheckpointError) as caught:
+        tokenizer_json.load(load(chain, "chain"))
+    message = str(caught.value)
+    assert f"{chain} lacks the checkpoint's vocabulary files: there is no tokenizer.json and no {absent}" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "T5", "XLMRoberta", "Gemma", "Splinter"])
+def test_a_tokenizer_json_saved_without_a_vocabulary_is_refused(chain: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    (chain / "tokenizer.json").unlink()
+    getattr(transformers, f"{name}Tokenizer")().backend_tokenizer.save(str(chain / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"has no words, only its \d+ special tokens beside a word table of \d+ "):
+        tokenizer_json.load(load(chain, "chain"))
+
+
+def test_by_name_a_checkpoint_without_its_vocabulary_is_refused_and_leaves_nothing_in_the_cache(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "cache"))
+    (chain / "tokenizer.json").unlink()
+    write_json(chain / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    with pytest.raises(CheckpointError, match="lacks the checkpoint's vocabulary files"):
+        EmbeddingModel.from_checkpoint(chain, precision="fp32", verify=False)
+    assert not list((tmp_path / "cache").rglob("*.onnx"))
+
+
+def test_a_queries_encoder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
+    route = router(transformer(tmp_path / "one"), transformer(tmp_path / "two", "roberta"), default_route="document")
+    directory = save(tmp_path / "routed", route)
+    folder = next(folder for folder in directory.rglob("query_0*") if folder.is_dir())
+    (folder / "tokenizer.json").unlink()
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    with pytest.raises(CheckpointError, match=f"{folder.name} lacks the checkpoint's vocabulary files"):
+        export(str(directory), ExportOptions(output=tmp_path / "out", verify=False))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe", b"[]", b'{"model": {"type": "Unheard"}}'])

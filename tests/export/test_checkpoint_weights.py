@@ -23,17 +23,92 @@ from checkpoints import (
     save_sentence_transformers,
     save_tokenizer,
     save_transformers,
+    save_with_heads,
     write_json,
 )
 from exports import quick
+from routed import save, static
 from safetensors.torch import load_file, save_file
+from sentence_transformers.sentence_transformer.modules import Dense
 from tolerances import close
 
 from fastembed_rt import manifest
-from fastembed_rt_export.errors import MissingDependencyError
+from fastembed_rt_export.errors import CheckpointError, MissingDependencyError
+from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.traced import torch_model
 
 WIDTH = SIZES["hidden_size"]
 QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+# --- values that are not finite --------------------------------------------------------------------------------------
+
+
+def spoil(directory: Path, name: str, value: float = np.nan) -> None:
+    """Set the last number of a tensor."""
+
+    def change(tensors: dict[str, Any]) -> None:
+        tensors[name] = tensors[name].copy()
+        tensors[name].reshape(-1)[-1] = value
+
+    change_tensors(directory, change)
+
+
+def assert_not_finite(directory: Path, name: str, file: Path, output: Path, **options: Any) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        export(str(directory), ExportOptions(output=output, verify=False, **options))
+    assert type(caught.value) is CheckpointError
+    assert f"weight {name} in {file} is NaN or infinite in 1 of its " in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precisions", [("fp32",), ("int8", "fp32"), ("int8",), ("bf16",)])
+def test_a_weight_that_is_not_finite_is_named(
+    plain: Path, tmp_path: Path, value: float, precisions: tuple[str, ...]
+) -> None:
+    spoil(plain, QUERY, value)
+    assert_not_finite(plain, QUERY, plain / "model.safetensors", tmp_path / "out", precisions=precisions)
+
+
+def test_a_number_that_float32_does_not_hold_is_infinite(plain: Path, tmp_path: Path) -> None:
+    change_tensors(plain, lambda tensors: tensors.update({QUERY: tensors[QUERY].astype(np.float64)}))
+    spoil(plain, QUERY, 1e300)
+    assert_not_finite(plain, QUERY, plain / "model.safetensors", tmp_path / "out")
+
+
+def test_a_module_with_weights_that_are_not_finite_is_named_by_its_file(tmp_path: Path) -> None:
+    directory = save_with_heads(tmp_path / "dense", Dense(WIDTH, 10))
+    spoil(directory / "2_Dense", "linear.bias")
+    assert_not_finite(directory, "linear.bias", directory / "2_Dense" / "model.safetensors", tmp_path / "out")
+
+
+def test_a_pickle_and_a_static_table_with_numbers_that_are_not_finite_are_named(plain: Path, tmp_path: Path) -> None:
+    tensors = load_file(plain / "model.safetensors")
+    tensors[QUERY][0, 0] = torch.inf
+    (plain / "model.safetensors").unlink()
+    torch.save(tensors, plain / "pytorch_model.bin")
+    assert_not_finite(plain, QUERY, plain / "pytorch_model.bin", tmp_path / "out")
+    table = save(tmp_path / "table", static(tmp_path / "static"))
+    file = next(table.rglob("model.safetensors"))
+    spoil(file.parent, "embedding.weight")
+    assert_not_finite(table, "embedding.weight", file, tmp_path / "out")
+
+
+def test_numbers_that_nobody_computes_with_may_be_infinite(plain: Path, tmp_path: Path) -> None:
+    wanted = exported_vectors(plain, tmp_path / "before")
+    change_tensors(
+        plain, lambda tensors: tensors.update({"pooler.dense.weight": np.full((WIDTH, WIDTH), -np.inf, np.float32)})
+    )
+    np.testing.assert_array_equal(exported_vectors(plain, tmp_path / "out"), wanted)
+
+
+def test_weights_of_a_model_to_trace_are_looked_at(plain: Path) -> None:
+    assert torch_model.load(plain, torch_model.config_of(plain)).config.model_type == "bert"
+    spoil(plain, QUERY)
+    with pytest.raises(CheckpointError, match=f"weight {QUERY} in {plain} is NaN or infinite in 1 of its "):
+        torch_model.load(plain, torch_model.config_of(plain))
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

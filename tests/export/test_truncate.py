@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,16 @@ def test_a_cut_of_the_checkpoints_own_is_kept_as_it_is(own: Path, tmp_path: Path
     assert wanted.shape[1] == 10
     assert np.linalg.norm(wanted, axis=1).max() < 0.99  # sentence-transformers does not normalize again
     close(encoded(tmp_path / "model"), wanted)
+    assert cut_notes(described) == [
+        "the checkpoint's truncate_dim cuts vectors to 10 numbers behind their normalization, and they are not "
+        "normalized again, as in sentence-transformers; --normalize does that"
+    ]
+    again = encoded(tmp_path / "model", truncate_dim=4)  # nor are they by the runtime
+    close(again, reference_vectors(own, truncate_dim=4))
+
+
+def cut_notes(described: Any) -> list[str]:
+    return [note for note in described.notes if "truncate_dim" in note]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,7 @@ def test_the_users_word_stands_over_the_checkpoints_cut(
 ) -> None:
     described = made(own, tmp_path / "model", **overrides)
     assert described.modules[2:] == modules
+    assert cut_notes(described) == []
     assert described.parity["status"] == "passed"
     if "Normalize" in modules:
         dim = overrides.get("truncate_dim", 10)
@@ -186,8 +198,17 @@ def test_the_users_word_stands_over_the_checkpoints_cut(
 
 def test_a_cut_longer_than_the_vectors_cuts_nothing(own: Path, tmp_path: Path) -> None:
     change_json(own / SETTINGS, truncate_dim=500)
-    assert made(own, tmp_path / "model").dim == 24
+    described = made(own, tmp_path / "model")
+    assert (described.dim, cut_notes(described)) == (24, [])
     close(encoded(tmp_path / "model"), reference_vectors(own))
+
+
+def test_vectors_that_are_not_normalized_are_cut_without_a_note(raw: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "raw"
+    shutil.copytree(raw, checkpoint)
+    change_json(checkpoint / SETTINGS, truncate_dim=10)
+    described = made(checkpoint, tmp_path / "model")
+    assert (described.dim, cut_notes(described)) == (10, [])
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])

@@ -15,6 +15,7 @@ from .activations import KNOWN, NAMED, OVER_VECTOR, WITH_WEIGHTS
 
 VECTORS = "sentence_embedding"  # the feature that modules behind the pooling work on
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+SHORT = {"mean_sqrt_len_tokens": "mean_sqrt_len"}  # as users say it
 # The flags that older sentence-transformers wrote, in the order in which it concatenates them.
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -99,11 +100,13 @@ def parse_pooling(modes: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         UnsupportedCheckpointError: a mode that does not exist.
     """
-    spelled = tuple("mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes)
+    long = {short: mode for mode, short in SHORT.items()}
+    spelled = tuple(long.get(mode, mode) if isinstance(mode, str) else mode for mode in modes)
     unknown = [mode for mode in spelled if mode not in POOLING_MODES]
     if unknown or not spelled:
         raise UnsupportedCheckpointError(
-            f"pooling {unknown[0] if unknown else ''!r} is not known; known: {', '.join(POOLING_MODES)}"
+            f"pooling {unknown[0] if unknown else ''!r} is not known; "
+            f"known: {', '.join(SHORT.get(mode, mode) for mode in POOLING_MODES)}"
         )
     return spelled
 

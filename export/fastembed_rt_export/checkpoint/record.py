@@ -12,7 +12,7 @@ from fastembed_rt.manifest import EMBEDDING
 from .. import static as static_module
 from ..architectures import Architecture
 from ..tensors import Stored, Tensors
-from .modules import Head, Normalize
+from .modules import Dense, Head, Normalize, Truncate
 
 
 class TaskHead(Protocol):
@@ -82,6 +82,20 @@ class Checkpoint:
     def normalize(self) -> bool:
         """Whether vectors leave with unit length."""
         return bool(self.heads) and isinstance(self.heads[-1], Normalize)
+
+    @property
+    def cut_unit_vectors(self) -> int | None:
+        """Numbers to which vectors of unit length are cut and not normalized again; None where they are not."""
+        dim, cut = int(self.config.get("hidden_size") or self.config.get("dim") or 0) * len(self.pooling), None
+        unit = False
+        for head in self.heads:
+            if isinstance(head, Normalize):
+                unit, cut = True, None
+            elif isinstance(head, Truncate):
+                cut = head.dim if unit and head.dim < dim else cut
+            else:
+                dim, unit, cut = head.outputs if isinstance(head, Dense) else head.dim, False, None
+        return cut
 
     @property
     def modules(self) -> tuple[str, ...]:

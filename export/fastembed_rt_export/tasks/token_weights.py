@@ -22,7 +22,7 @@ from ..graph.target import Target
 from ..graph.weight import Array
 from ..settings import SPARSE_STATIC
 from ..static import STATIC
-from ..tensors import FLOATS, Stored, Tensors, read
+from ..tensors import FLOATS, Stored, Tensors, read, refuse_not_finite
 
 MODULE, WEIGHT = "SparseStaticEmbedding", "weight"
 _IDF = "idf.json"
@@ -80,6 +80,8 @@ def _from_json(file: Path, folder: Path) -> tuple[Stored, tuple[Path, ...]]:
     by_token = read_json(file)
     if not all(isinstance(value, (int, float)) for value in by_token.values()):
         raise CheckpointError(f"{file} holds other than a number for each token")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} lacks the checkpoint's vocabulary: there is no tokenizer.json")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     unknown = tokenizer.token_to_id(str(getattr(tokenizer.model, "unk_token", None) or "[UNK]"))
     words = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -91,6 +93,7 @@ def _from_json(file: Path, folder: Path) -> tuple[Stored, tuple[Path, ...]]:
             place = unknown if place is None else place
             if place is not None:
                 weights[place] = value
+        refuse_not_finite(weights, WEIGHT, file)
         return weights
 
     return Stored((words,), "F32", load), (file,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tokenizers import AddedToken, Tokenizer, normalizers
@@ -24,6 +25,11 @@ from .added_tokens import SPECIAL_MAP
 SETTINGS = "tokenizer_config.json"
 _SPELLINGS = {"mask_token": ("[MASK]", "<mask>"), "eos_token": ("</s>", "<|endoftext|>", "<eos>")}
 VOCABULARIES = ("*.txt", "*.model", "*.json", "*.tiktoken")  # files of slow tokenizers
+# Files that transformers takes for a class's vocabulary under other names than the class's own.
+_OTHER_VOCABULARIES = ("tokenizer.model*", "*.tiktoken", "tiktoken.model", "tekken.json", "tokenizer.*.json")
+_SOME_VOCABULARY = ("*vocab*", "*.model", "merges.txt", "dict.txt", "*.codes")  # what classes call theirs
+_NO_VOCABULARY = {"tokenizer.json", SETTINGS, "normalizer.json", "entity_vocab.json"}  # beside it
+_FEWEST_WORDS = 2  # classes that transformers makes of nothing have up to one word beside their special tokens
 
 
 class Vocabulary(Protocol):
@@ -64,6 +70,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
+    _refuse_without_words(checkpoint, tokenizer)
     if checkpoint.is_static and checkpoint.head is None:
         # sentence-transformers reads the file alone, and asks it for no special tokens.
         text = _bare(tokenizer)
@@ -168,6 +175,43 @@ def _pad_token_id(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
     return configured if isinstance(configured, int) and configured >= 0 else 0
 
 
+def _refuse_without_words(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError where no text has a known token, as with what transformers makes without a vocabulary."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    vocabulary = set(tokenizer.get_vocab(with_added_tokens=True))
+    if len(vocabulary - special) < _FEWEST_WORDS:
+        rows = checkpoint.config.get("vocab_size")
+        beside = f" beside a word table of {rows} rows" if isinstance(rows, int) else ""
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.path} has no words, only its {len(vocabulary)} special tokens{beside}: the "
+            "checkpoint's vocabulary files are missing, or it was saved after they were; take tokenizer.json of the "
+            "model that it was trained from"
+        )
+
+
+def _refuse_without_vocabulary(directory: Path, tokenizer: Any) -> None:
+    """Raise CheckpointError where no vocabulary is there: of the tokenizer's class, or, with None, of any class.
+
+    transformers makes a tokenizer without words then, without a sentence.
+    """
+    if tokenizer is None:
+        own, absent = _SOME_VOCABULARY, "no other vocabulary"
+    else:
+        own = tuple(sorted(set(getattr(tokenizer, "vocab_files_names", {}).values()) - _NO_VOCABULARY))
+        absent = f"no {' and no '.join(own)} of its {type(tokenizer).__name__}"
+        if not own:  # its words are part of its code, or it needs no words
+            return
+    if not any(_there(directory, pattern) for pattern in (*own, *_OTHER_VOCABULARIES)):
+        raise CheckpointError(
+            f"{directory} lacks the checkpoint's vocabulary files: there is no tokenizer.json and {absent}; copy or "
+            "download the whole checkpoint again"
+        )
+
+
+def _there(directory: Path, pattern: str) -> bool:
+    return any(True for _ in directory.glob(pattern))
+
+
 def _convert(checkpoint: Checkpoint) -> str:
     """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied."""
     directory = checkpoint.path
@@ -183,13 +227,17 @@ def _convert(checkpoint: Checkpoint) -> str:
         ) from error
     passed = {**checkpoint.tokenizer_settings, "use_fast": True, "local_files_only": True}
     passed.pop("trust_remote_code", None)
+    tokenizer = None
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
+        _refuse_without_vocabulary(directory, tokenizer)
         backend = tokenizer.backend_tokenizer
         return str(backend.to_str())
     except Exception as error:
-        if not theirs(error):
+        if isinstance(error, CheckpointError) or not theirs(error):
             raise
+        if tokenizer is None:
+            _refuse_without_vocabulary(directory, None)
         reason = first_line(error)
         raise CheckpointError(
             f"{directory} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UnsupportedCheckpointError, explained
+from ..tensors import refuse_not_finite
 
 # What the limit of a text's tokens is called; some are another name's in the attribute_map of their class.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -110,7 +111,7 @@ def load(directory: Path, config: Any) -> Any:
     """The encoder in float32 as sentence-transformers loads it.
 
     Raises:
-        CheckpointError: tensors are missing, which transformers would fill with random numbers.
+        CheckpointError: tensors are missing, which transformers would fill with random numbers, or are not finite.
     """
     if config.model_type == "big_bird":
         config.attention_type = "original_full"  # what its blocks come to where they are not sparse yet
@@ -124,7 +125,11 @@ def load(directory: Path, config: Any) -> Any:
             f"the checkpoint lacks {len(missing)} tensors of {type(model).__name__} ({', '.join(missing[:3])}); "
             "transformers would fill them with random numbers"
         )
-    return model.float().eval()
+    model = model.float().eval()
+    for name, weight in model.named_parameters():  # not buffers: masks of -inf are among them
+        if "pooler" not in name:
+            refuse_not_finite(weight.detach().numpy(), name, directory)
+    return model
 
 
 def given(directory: Path, model: Any) -> list[str]:
