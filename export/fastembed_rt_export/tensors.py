@@ -22,7 +22,7 @@ from .graph.weight import Array, Weight
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 FLOATS = {"F64", "F32", "F16", "BF16"}
-_PIECE = 1 << 20  # numbers that are looked at together
+_PIECE = 1 << 16  # numbers that are looked at together, which a core's cache holds
 # What wrappers of a model leave in front of its tensors' names: DataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
 # Names from before transformers 1.0, which transformers still renames (BERT's first checkpoints have them).

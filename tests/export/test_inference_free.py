@@ -146,6 +146,30 @@ def test_weights_by_name_in_a_file(tmp_path: Path, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("weight", "tokenizer", "words"),
+    [
+        (float("nan"), True, "weight weight in {}/idf.json is NaN or infinite in 1 of its "),
+        (1, False, "{} lacks the checkpoint's vocabulary: there is no tokenizer.json"),
+    ],
+)
+def test_weights_by_token_that_are_not_finite_or_have_no_tokens_are_refused(
+    tmp_path: Path, checkpoint: Path, weight: float, tokenizer: bool, words: str
+) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    folder = copy / "query_0_SparseStaticEmbedding"
+    (folder / "model.safetensors").unlink()
+    (folder / "idf.json").write_text(json.dumps({"cat": weight}))
+    write_json(folder / "config.json", {"frozen": False, "path": str(folder / "idf.json")})
+    if not tokenizer:
+        (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=words.format(folder)):
+        quick(copy, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
         ({"path": "somebody/idf.json"}, UnsupportedCheckpointError, ["'somebody/idf.json'", "save the model again"]),

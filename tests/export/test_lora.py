@@ -171,6 +171,16 @@ def test_a_torch_pickle(tmp_path: Path) -> None:
     assert_merged(made, adapter)
 
 
+def test_numbers_of_an_adapter_that_are_not_finite_are_named_by_its_file(tmp_path: Path) -> None:
+    made = Made(tmp_path).queries_and_values()
+    name = next(name for name in made.tensors if name.endswith("lora_B.weight"))
+    made.tensors[name][0, 0] = torch.nan
+    adapter = made.save()
+    message = refusal(adapter)
+    assert message.startswith(f"weight {name} in ")
+    assert f"{made.file.name} is NaN or infinite in 1 of its " in message
+
+
 def test_halves_are_merged_in_float32(tmp_path: Path) -> None:
     made = Made(tmp_path).queries_and_values()
     # Rounded first, so that what torch adds in float32 is what is stored.

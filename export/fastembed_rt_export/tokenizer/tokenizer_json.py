@@ -194,6 +194,7 @@ def _refuse_without_vocabulary(directory: Path, tokenizer: Any) -> None:
 
     transformers makes a tokenizer without words then, without a sentence.
     """
+    own: tuple[str, ...]
     if tokenizer is None:
         own, absent = _SOME_VOCABULARY, "no other vocabulary"
     else:
