@@ -52,6 +52,10 @@ class ModelFormatError(FastembedRtError):
     exit_code = 3
 
 
+class LacksTokensError(ModelFormatError):
+    """Vectors of tokens or spans were asked for, and the model directory was exported without --tokens."""
+
+
 class IntegrityError(ModelFormatError):
     """A file of a model directory is missing or is not what the manifest says."""
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from ..precisions import ALL, listed, unknown
 from .readers import READERS
 
+MOST_PORT = 65535
+
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare MODEL and the options that say where it comes from and which variant loads."""
@@ -82,6 +84,13 @@ def positive(value: str) -> int:
     """An integer of at least 1, for argparse."""
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"{value!r} is not a positive integer")
+    return int(value)
+
+
+def port(value: str) -> int:
+    """A port of TCP, for argparse; 0 is any that is free."""
+    if not value.isdecimal() or int(value) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port, a number from 0 to {MOST_PORT}")
     return int(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from ..manifest import CLASSES, EMBEDDING, RERANKING, Manifest
-from .arguments import add_model_arguments, positive
+from .arguments import add_model_arguments, port, positive
 from .opening import open_model
 
 EPILOG = """\
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--folder", metavar="DIR", help="whose text files search finds; read at the first search")
     parser.add_argument("--transport", choices=("stdio", "http"), default="stdio", help="(default: stdio)")
     parser.add_argument("--host", default="127.0.0.1", help="of http, on this machine (default: 127.0.0.1)")
-    parser.add_argument("--port", type=positive, default=8090, help="of http, whose path is /mcp (default: 8090)")
+    parser.add_argument("--port", type=port, default=8090, help="of http, whose path is /mcp (default: 8090)")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
     parser.set_defaults(run=run)
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from .arguments import add_hub_options, positive, precision
+from .arguments import add_hub_options, port, positive, precision
 
 EPILOG = """\
 routes: those of text-embeddings-inference (/embed, /rerank, /predict, ...), OpenAI (/v1/embeddings, /v1/models),
@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument(flag, help=f"{what} [{variable}]", **settings)
 
     option("--host", "HOST", "address to listen on (default: 127.0.0.1)", default="127.0.0.1")
-    option("--port", "PORT", "port (default: 8080)", type=positive, default=8080)
+    option("--port", "PORT", "port, 0 for any that is free (default: 8080)", type=port, default=8080)
     option("--uds", "UDS_PATH", "Unix socket instead of a port", metavar="PATH")
     option("--ssl-certfile", "SSL_CERTFILE", "certificate, for TLS", metavar="FILE")
     option("--ssl-keyfile", "SSL_KEYFILE", "its key", metavar="FILE")

@@ -30,13 +30,16 @@ def serve(args: argparse.Namespace) -> int:
         raise InvalidInputError("no model to serve; give a model directory or hub repository")
     try:
         from ..server import running
+        from ..server.naming import entries
     except ImportError as error:
         raise MissingDependencyError(f"serve needs {error.name}; install fastembed-rt[server]") from error
-    keys(args)  # before anything is loaded: a file that is not there
+    # Before anything is loaded: names that would hide a model, a file that is not there.
+    entries(args.models, listed(args.alias))
+    keys(args)
     listening = _listening(args)
     if args.workers > 1:
         return _supervise(args, listening)
-    sockets = listening.bind()
+    sockets, listening = listening.open()
     app = _app(args)
     running.say(running.start_lines(app, listening))
     running.run(app, listening, sockets)
@@ -54,8 +57,9 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     shared = environments(args.workers, gpus=gpus, automatic=automatic)
     if args.threads is None and (automatic or gpus is None):
         args.threads = max(machine.available_threads() // args.workers, 1)
+    sockets, listening = listening.open()
+    args.port = listening.port
     options = {name: value for name, value in vars(args).items() if name not in PASSED_ON}
-    sockets = listening.bind()
     supervisor = Supervisor(
         {"options": options, "environment": shared},
         sockets,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError, InvalidTypeError, ModelFormatError
+from ..errors import InvalidInputError, InvalidTypeError, LacksTokensError
 from ..manifest import LATE_INTERACTION, OUTPUTS, TokenGraph, Variant
 from ..run import batching
 from ..run.contract import Split
@@ -87,10 +87,10 @@ def token_graph(variant: Variant, where: str) -> TokenGraph:
     """A variant's.
 
     Raises:
-        ModelFormatError: it has none.
+        LacksTokensError: it has none.
     """
     if variant.tokens is None:
-        raise ModelFormatError(
+        raise LacksTokensError(
             f"{where} gives vectors of texts alone in {variant.target}/{variant.precision}; for those of tokens and "
             "spans export it with: fastembed-rt export --tokens"
         )

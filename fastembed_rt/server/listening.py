@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..errors import InvalidInputError
 from . import sockets
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MOST_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,13 @@ class Listening:
     drain_seconds: int = 30  # for requests that run when the server is told to stop
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        """Raise InvalidInputError for a port that no system has: some would take its last 16 bits for another."""
+        if not 0 <= self.port <= MOST_PORT:
+            raise InvalidInputError(
+                f"port {self.port} is not possible; expected 0 to {MOST_PORT}, 0 for any that is free"
+            )
+
     @property
     def address(self) -> str:
         """For people."""
@@ -33,6 +42,15 @@ class Listening:
             return f"unix:{self.uds}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'http' if self.certificate is None else 'https'}://{host}:{self.port}"
+
+    def open(self) -> tuple[list[socket.socket], Listening]:
+        """Sockets that listen, and this with their port, which the system chooses where 0 is asked for.
+
+        Raises:
+            InvalidInputError: that cannot be.
+        """
+        found = self.bind()
+        return found, self if self.uds is not None else replace(self, port=found[0].getsockname()[1])
 
     def bind(self) -> list[socket.socket]:
         """Sockets that listen.

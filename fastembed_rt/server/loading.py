@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from .. import manifest
@@ -14,6 +13,7 @@ from ..models import checkpoint
 from ..models.base import LoadedModel
 from ..system.progress import watched
 from .models import Models, Served, own_names
+from .naming import entries
 
 MODULES = {EMBEDDING: "embedding", RERANKING: "reranker", SPARSE: "sparse", LATE_INTERACTION: "late_interaction"}
 DEFAULT = "default"  # name of a prompt that was given as a text
@@ -37,9 +37,14 @@ def load(
         default_prompt_name: of embedding models, where a request names none.
         default_prompt: a text instead.
         **options: as of the models' constructors.
+
+    Raises:
+        InvalidInputError: see `naming.entries`; others as the constructors.
     """
+    aliases = list(aliases)
     found = [
-        _served(entry, [] if k else [*aliases], token_ids=token_ids, options=options) for k, entry in enumerate(wanted)
+        _served(name, source, [] if k else aliases, token_ids=token_ids, options=options)
+        for k, (name, source) in enumerate(entries(wanted, aliases))
     ]
     for served in found:
         if served.task != EMBEDDING:
@@ -52,10 +57,7 @@ def load(
     return Models(found)
 
 
-def _served(entry: str, aliases: list[str], *, token_ids: bool, options: dict[str, Any]) -> Served:
-    given, sign, source = entry.partition("=")
-    if not sign:
-        given, source = "", entry
+def _served(name: str, source: str, aliases: list[str], *, token_ids: bool, options: dict[str, Any]) -> Served:
     given_options = {key: value for key, value in options.items() if value is not None}
     hub = {key: given_options[key] for key in checkpoint.HUB if key in given_options}
     exported = checkpoint.find(source, {**given_options, "show_progress": watched()})  # None: it is a model directory's
@@ -65,7 +67,6 @@ def _served(entry: str, aliases: list[str], *, token_ids: bool, options: dict[st
     if exported is not None:
         given_options = {key: value for key, value in given_options.items() if key not in checkpoint.HUB}
     model: LoadedModel = kind(exported or source, **given_options)
-    name = given or (Path(source).resolve().name if Path(source).is_dir() else source)
     return Served(name, model, aliases=[*aliases, *own_names(model)], token_ids=token_ids)
 
 

@@ -211,10 +211,20 @@ class Models:
 
 
 def named_models(models: Mapping[str, LoadedModel] | Sequence[LoadedModel] | LoadedModel, *, token_ids: bool) -> Models:
-    """Loaded models under names: given, or those of their directories."""
+    """Loaded models under names: given, or those of their directories.
+
+    Raises:
+        InvalidInputError: two of them have one name.
+    """
     if isinstance(models, LoadedModel):
         models = [models]
-    named = models.items() if isinstance(models, Mapping) else [(model.path.name, model) for model in models]
+    named = [*models.items()] if isinstance(models, Mapping) else [(model.path.name, model) for model in models]
+    names = [name for name, _ in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInputError(
+            f"several models would answer to the name {twice[0]!r}, that of their directories; pass a dict of models "
+            "by their names"
+        )
     return Models([Served(name, model, aliases=own_names(model), token_ids=token_ids) for name, model in named])
 
 

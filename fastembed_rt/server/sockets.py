@@ -52,6 +52,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port == 0 and len(made) > 1:  # the one that the first address was given
+                address = (address[0], made[0].getsockname()[1], *address[2:])
             listener.bind(address)
             listener.listen(BACKLOG)
             listener.setblocking(False)

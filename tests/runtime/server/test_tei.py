@@ -228,3 +228,20 @@ def test_a_body_that_is_no_json_is_answered_in_json(client: Client, raw: bytes) 
     answer = client.post("/embed", raw=raw)
     assert answer.status == 400
     assert answer.json["error_type"] == "Malformed"
+
+
+def test_states_of_a_model_that_was_exported_without_them_are_the_clients_mistake(
+    model: Any, loaded: Any, model_dir: Any
+) -> None:
+    from fastembed_rt.server.app import App
+
+    with App({"plain": model, "encoder": loaded.encoder}) as app:
+        asking = Client(app)
+        for _ in range(2):
+            answer = asking.post("/embed_all", {"inputs": TEXTS[:2]})
+            assert answer.status == 422, answer.body
+            assert answer.json["error_type"] == "Validation"
+            assert answer.json["error"].endswith("export it with: fastembed-rt export --tokens")
+            assert str(model_dir) not in answer.body.decode()  # where it lies is the server's
+        assert asking.post("/embed", {"inputs": TEXTS[:2]}).status == 200
+        assert asking.post("/embed_all", {"inputs": TEXTS[:2], "model": "encoder"}).status == 200
