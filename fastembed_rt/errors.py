@@ -52,8 +52,8 @@ class ModelFormatError(FastembedRtError):
     exit_code = 3
 
 
-class LacksTokensError(ModelFormatError):
-    """Vectors of tokens or spans were asked for, and the model directory was exported without --tokens."""
+class LacksGraphError(ModelFormatError):
+    """A call wants vectors that only another export of the checkpoint gives; the message names no place."""
 
 
 class IntegrityError(ModelFormatError):

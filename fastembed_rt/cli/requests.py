@@ -149,7 +149,7 @@ def _tokens(model: EmbeddingModel, args: argparse.Namespace) -> Request:
     from ..models.token_states import token_graph
 
     prompts = _prompts(model, args)
-    dim = token_graph(model.variant, str(model.path)).dim
+    dim = token_graph(model.variant).dim
     return Request(
         layout=Tokens(dim, offsets=True),
         embed=lambda texts: model.embed(texts, output="tokens", **prompts),

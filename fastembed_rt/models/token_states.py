@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError, InvalidTypeError, LacksTokensError
+from ..errors import InvalidInputError, InvalidTypeError, LacksGraphError
 from ..manifest import LATE_INTERACTION, OUTPUTS, TokenGraph, Variant
 from ..run import batching
 from ..run.contract import Split
@@ -52,7 +52,7 @@ class TokenEncoder(EmbeddingModel):
     @property
     def graph(self) -> TokenGraph:
         """What runs."""
-        return token_graph(super()._chosen(self._source), str(self.path))
+        return token_graph(super()._chosen(self._source))
 
     def nothing(self) -> TokenVectors:
         """Of a row without a text."""
@@ -61,7 +61,7 @@ class TokenEncoder(EmbeddingModel):
 
     def _chosen(self, source: Source) -> Variant:
         found = chosen_variant(self.manifest, source)
-        graph = token_graph(found, str(self.path))
+        graph = token_graph(found)
         return replace(found, graph=graph.graph, weights=graph.weights, opset=graph.opset, inputs=graph.inputs)
 
     def _announce(self) -> None:
@@ -83,15 +83,15 @@ class TokenEncoder(EmbeddingModel):
         return split
 
 
-def token_graph(variant: Variant, where: str) -> TokenGraph:
+def token_graph(variant: Variant) -> TokenGraph:
     """A variant's.
 
     Raises:
-        LacksTokensError: it has none.
+        LacksGraphError: it has none.
     """
     if variant.tokens is None:
-        raise LacksTokensError(
-            f"{where} gives vectors of texts alone in {variant.target}/{variant.precision}; for those of tokens and "
+        raise LacksGraphError(
+            f"this model gives vectors of texts alone in {variant.target}/{variant.precision}; for those of tokens and "
             "spans export it with: fastembed-rt export --tokens"
         )
     return variant.tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import ModelFormatError
+from ..errors import LacksGraphError, ModelFormatError
 
 GRAPH = 7  # of a model; the fields of onnx.proto3
 NODE, OUTPUT = 1, 12  # of a graph
@@ -28,7 +28,7 @@ def with_unnormalized(content: bytes, output: str) -> tuple[bytes, str]:
         output: name of the normalized vectors.
 
     Raises:
-        ModelFormatError: it does not end with a normalization.
+        LacksGraphError: it does not end with a normalization.
     """
     made_by: dict[str, Node] = {}
     for number, _, graph in _fields(memoryview(content)):
@@ -41,7 +41,7 @@ def with_unnormalized(content: bytes, output: str) -> tuple[bytes, str]:
         name = made_by[name][1][0]
     kind, inputs = made_by.get(name, ("", []))
     if kind != "Div" or len(inputs) != 2 or not _is_length(inputs[1], inputs[0], made_by):
-        raise ModelFormatError(
+        raise LacksGraphError(
             "the graph does not end with a normalization of its own kind; for vectors of any length export the "
             "checkpoint with: fastembed-rt export --no-normalize"
         )

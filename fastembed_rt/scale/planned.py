@@ -156,7 +156,7 @@ def _output(facts: Manifest, source: Source, settings: Mapping[str, Any], called
     if called.get("output", "sentence") != "sentence":
         from ..models.token_states import token_graph
 
-        return Tokens(token_graph(chosen_variant(facts, source), str(source.path_or_name)).dim)
+        return Tokens(token_graph(chosen_variant(facts, source)).dim)
     wanted = called.get("truncate_dim", settings["truncate_dim"])
     dim = positive("truncate_dim", wanted, facts.dim, facts.dim)
     precision = called.get("precision", quantized.FLOAT32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import FastembedRtError, InvalidInputError, LacksTokensError, TextTooLongError, UnknownTokenError
+from ..errors import FastembedRtError, InvalidInputError, LacksGraphError, TextTooLongError, UnknownTokenError
 from ..system.threads import CLOSED
 from .jobs import DeadlineError
 
@@ -52,10 +52,7 @@ def answer_to(error: BaseException, seconds: float) -> ApiError | None:
         return ApiError("Validation", str(error).partition(";")[0] + "; send truncate: true, or shorter texts")
     if isinstance(error, UnknownTokenError):  # its words have the token, which is of the text
         return ApiError("Tokenizer", "a text has a token that the model does not know; take special tokens out of it")
-    if isinstance(error, LacksTokensError):  # its words have the directory, which is the server's
-        lacks = "the model gives vectors of texts alone; for those of tokens export it with: fastembed-rt export --tokens"
-        return ApiError("Validation", lacks)
-    if isinstance(error, InvalidInputError):
+    if isinstance(error, (InvalidInputError, LacksGraphError)):
         closed = str(error) == CLOSED  # which is no fault of the request
         return ApiError("Unhealthy", "the server is stopping") if closed else ApiError("Validation", str(error))
     if isinstance(error, FastembedRtError):
