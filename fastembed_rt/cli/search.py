@@ -60,7 +60,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the hits; returns 0, or raises."""
     from .. import search  # only here: other commands start without it
+    from ..search.index import EMPTY
 
+    if not args.question.strip():  # before a model is loaded for it
+        raise InvalidInputError(EMPTY)
     folder = Path(args.folder)
     recall(args, folder)
     with open_model(args, encoder) as model, search.Index(folder, model) as index:  # type: ignore[arg-type]

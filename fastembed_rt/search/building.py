@@ -19,6 +19,7 @@ from .store import Contents, Settings
 
 CHUNK_TOKENS = 256  # where the model takes as many: longer chunks are found worse and show less of where
 TOGETHER = 2048  # chunks that are encoded in one call
+NO_TEXT = "no text in it"
 COMMIT = 60.0  # seconds of work after which what there is is written: who is interrupted goes on from there
 SIMILARITIES = ("cosine", "dot")
 Rows = Any  # pyarrow.Table of one file's chunks
@@ -33,7 +34,7 @@ class Built:
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     kept: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)  # why
+    skipped: dict[str, str] = field(default_factory=dict)  # why: files that have no chunk
     chunks: int = 0  # of the whole index
     encoded: int = 0  # of those in this build
 
@@ -100,9 +101,13 @@ def settings_of(
         )
     most = model.for_role("document").max_length
     if chunk_tokens is None:
-        chunk_tokens = min(CHUNK_TOKENS, most) if old is None else old.chunk_tokens
+        # An index of longer chunks is another model's, which `check_same` says.
+        chunk_tokens = min(CHUNK_TOKENS if old is None else old.chunk_tokens, most)
     if chunk_tokens > most:
-        raise InvalidInputError(f"chunks of {chunk_tokens} tokens are longer than what the model takes, {most}")
+        raise InvalidInputError(
+            f"chunks of {chunk_tokens} tokens (--chunk-tokens) are longer than what the model takes, {most}; ask for "
+            "fewer, or leave it out"
+        )
     return Settings(
         model=opened_from,
         checkpoint=model.manifest.source.checkpoint,
@@ -155,6 +160,7 @@ class _Build:
         self._model, self._settings, self._path, self._step = model, settings, path, step
         self._old = old
         self._before: dict[str, str] = dict(old.files) if old is not None else {}
+        self._textless: set[str] = set()  # files that had no chunk before
         self._hashes: dict[str, str] = {}  # what is in the index, as far as it is
         self._tables: dict[str, Rows] = {}
         self._done = Built(path)
@@ -164,6 +170,7 @@ class _Build:
     def __call__(self, found: Mapping[str, Path]) -> Built:
         rows = dict(_by_file(self._old))
         self._hashes, self._tables = dict(self._before), dict(rows)
+        self._textless = {name for name, table in rows.items() if len(table) == 0}
         same = {(sha256, Path(name).suffix.lower()): name for name, sha256 in self._before.items()}
         waiting: list[tuple[str, str, Any]] = []
         for name in self._before.keys() - found.keys():
@@ -179,7 +186,10 @@ class _Build:
                 continue
             sha256 = files.digest(content)
             if self._before.get(name) == sha256:
-                self._done.kept += 1
+                if name in self._textless:
+                    self._done.skipped[name] = NO_TEXT
+                else:
+                    self._done.kept += 1
                 continue
             moved = same.get((sha256, path.suffix.lower()))
             if moved is not None:
@@ -203,7 +213,7 @@ class _Build:
                     last, written = time.monotonic(), True
         self._encode(waiting)
         done = self._done
-        if done.added or done.changed or done.removed or self._old is None or written:
+        if self._hashes != self._before or self._old is None or written:
             self._write()
         done.chunks = sum(len(table) for table in self._tables.values())
         return done
@@ -216,7 +226,13 @@ class _Build:
             self._done.removed.append(name)
 
     def _put(self, name: str, sha256: str) -> None:
-        (self._done.changed if name in self._before else self._done.added).append(name)
+        before = name in self._before and name not in self._textless
+        if len(self._tables[name]) == 0:  # its hash stays: it need not be read again to know
+            self._done.skipped[name] = NO_TEXT
+            if before:
+                self._done.removed.append(name)
+        else:
+            (self._done.changed if before else self._done.added).append(name)
         self._hashes[name] = sha256
         self._step()
 

@@ -17,6 +17,8 @@ from .chunks import sentences
 from .codes import Floats, best, scores
 from .store import Settings
 
+EMPTY = "the query is empty; give a text to look for"
+
 
 class Ranks(Protocol):
     """A reranker, or a late-interaction model."""
@@ -102,8 +104,10 @@ class Index:
             highlight: find the nearest sentence of each hit, which is encoded for it; else it is the whole chunk.
 
         Raises:
-            InvalidInputError: numbers below 1; InvalidTypeError: a question that is no str.
+            InvalidInputError: numbers below 1, a question without a word; InvalidTypeError: one that is no str.
         """
+        if isinstance(question, str) and not question.strip():
+            raise InvalidInputError(EMPTY)
         if min(top_k, candidates) < 1:
             raise InvalidInputError(f"top_k {top_k} and candidates {candidates} have to be 1 or more")
         vector = self._model.encode_query([question], normalize=normalize_of(self.settings))[0]

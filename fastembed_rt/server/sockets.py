@@ -46,15 +46,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
         raise InvalidInputError(f"host {host!r} is not known here: {error.strerror}") from None
     made: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
+        for family, kind, protocol, _, place in dict.fromkeys(found):
             listener = socket.socket(family, kind, protocol)
             made.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if port == 0 and len(made) > 1:  # the one that the first address was given
-                address = (address[0], made[0].getsockname()[1], *address[2:])
-            listener.bind(address)
+            # Where any is asked for, all addresses have the one that the first was given.
+            chosen = made[0].getsockname()[1] if port == 0 and len(made) > 1 else place[1]
+            listener.bind((place[0], chosen, *place[2:]))
             listener.listen(BACKLOG)
             listener.setblocking(False)
     except OSError as error:

@@ -63,7 +63,8 @@ def test_chunks_have_their_text_and_place_and_the_vectors_of_documents(
     folder: Path, make: Callable[..., Built], reference: Any
 ) -> None:
     done = make()
-    assert done.added == sorted(FILES)
+    assert done.added == sorted(set(FILES) - {"empty.txt"})
+    assert done.skipped == {"empty.txt": "no text in it"}
     rows = table(folder).to_pylist()
     assert done.chunks == done.encoded == len(rows) > len(FILES) - 1
     for row in rows:
@@ -130,7 +131,7 @@ def test_only_what_is_new_is_encoded(
     make()
     before = store.place(folder).stat()
     same = make()
-    assert (same.kept, same.encoded, same.added, same.changed, same.removed) == (len(FILES), 0, [], [], [])
+    assert (same.kept, same.encoded, same.added, same.changed, same.removed) == (len(FILES) - 1, 0, [], [], [])
     assert store.place(folder).stat().st_mtime_ns == before.st_mtime_ns
     (folder / "dogs.txt").write_text("new light", encoding="utf-8")
     (folder / "code.py").unlink()
@@ -139,7 +140,7 @@ def test_only_what_is_new_is_encoded(
     os.utime(folder / "page.html")
     done = make()
     assert (done.added, done.changed) == (["moved.md", "more.txt"], ["dogs.txt"])
-    assert (done.removed, done.kept, done.encoded) == (["code.py", "deep/houses.md"], 2, 2)
+    assert (done.removed, done.kept, done.encoded) == (["code.py", "deep/houses.md"], 1, 2)
     grown = table(folder)
     make(rebuild=True)
     assert table(folder).equals(grown)  # as if it had been built at once, to the bit
@@ -167,10 +168,62 @@ def test_files_without_a_text_are_named_and_others_left_out(
     done = make()
     assert done.skipped == {
         "dogs.txt": "not UTF-8 (byte 6)",
+        "empty.txt": "no text in it",
         "some.pdf": "PDF needs the package pypdf: pip install 'fastembed-rt[pdf]'",
     }
     assert (done.added, done.removed) == ([], ["dogs.txt"])
     assert set(table(folder).column("file").to_pylist()) == set(FILES) - {"dogs.txt", "empty.txt"}
+
+
+def test_a_file_that_loses_its_text_and_one_that_gets_some(
+    folder: Path, make: Callable[..., Built], model: EmbeddingModel
+) -> None:
+    make()
+    (folder / "dogs.txt").write_text(" \n", encoding="utf-8")
+    (folder / "blank.html").write_text("<p> </p>", encoding="utf-8")
+    done = make()
+    assert done.skipped == dict.fromkeys(("blank.html", "dogs.txt", "empty.txt"), "no text in it")
+    assert (done.added, done.changed, done.removed) == ([], [], ["dogs.txt"])
+    before = store.place(folder).stat().st_mtime_ns
+    assert make().skipped == done.skipped  # named each time, and nothing is written for it
+    assert store.place(folder).stat().st_mtime_ns == before
+    (folder / "empty.txt").write_text("a dog", encoding="utf-8")
+    assert make().added == ["empty.txt"]
+    with Index(folder, model) as index:
+        assert {hit.file for hit in index.search("a dog", 99)} == {
+            "code.py",
+            "deep/houses.md",
+            "empty.txt",
+            "page.html",
+        }
+
+
+def test_chunks_by_default_are_what_a_model_takes_also_where_an_index_has_longer_ones(
+    folder: Path, make: Callable[..., Built], model_dir: Path
+) -> None:
+    make()
+    with EmbeddingModel(model_dir, max_length=12, threads=1) as shorter:
+        for call in (
+            lambda: build(folder, shorter, opened_from=str(model_dir)),
+            lambda: Index(folder, shorter),
+        ):
+            with pytest.raises(
+                InvalidInputError, match="take the model of the index, or build it again with --rebuild"
+            ):
+                call()
+        with pytest.raises(InvalidInputError, match=r"13 tokens \(--chunk-tokens\) are longer than .* takes, 12"):
+            build(folder, shorter, opened_from=str(model_dir), chunk_tokens=13, rebuild=True)
+        build(folder, shorter, opened_from=str(model_dir), rebuild=True)
+        with Index(folder, shorter) as index:
+            assert index.settings.chunk_tokens == 12
+
+
+def test_a_question_without_a_word(folder: Path, make: Callable[..., Built], model: EmbeddingModel) -> None:
+    make()
+    with Index(folder, model) as index:
+        for question in ("", " \n"):
+            with pytest.raises(InvalidInputError, match="the query is empty"):
+                index.search(question)
 
 
 def test_a_model_of_another_fingerprint_is_refused_by_name(
@@ -255,7 +308,7 @@ build(Path(sys.argv[1]), EmbeddingModel(sys.argv[2], threads=1), opened_from=sys
         assert 0 < len(index.files) < len(FILES)
         part = set(index.files)
     done = make()
-    assert set(done.added) == set(FILES) - part
+    assert set(done.added) == set(FILES) - part - {"empty.txt"}
     assert not list(place.parent.glob("*.tmp"))
     grown = table(folder)
     make(rebuild=True)

@@ -123,6 +123,7 @@ def test_a_reranker_by_name(run: Run, model_dir: Path, tmp_path: Path) -> None:
     [
         ("search x --folder notes", 2, "does not exist; make it with: fastembed-rt index build"),
         ("index build notes", 2, "does not exist; make it with: fastembed-rt index build"),
+        ("search '' --folder notes", 2, "the query is empty"),
         ("index build nowhere --model M", 2, "nowhere is not a directory"),
         ("index build notes --model M --rebuild --chunk-tokens 99", 2, "longer than what the model takes, 16"),
         ("index build notes --rebuild", 2, "--rebuild needs the model"),
@@ -138,7 +139,7 @@ def test_what_is_not_possible(
         root = tmp_path_factory.mktemp("ranker")
         quick(save_cross_encoder(root / "ranker"), root / "onnx")
         names["R"] = root / "onnx"
-    found = run(*(names.get(word, word) for word in words.split()))
+    found = run(*("" if word == "''" else names.get(word, word) for word in words.split()))
     assert found[0] == code
     assert said in found[2]
     assert found[1] == ""
