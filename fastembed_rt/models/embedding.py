@@ -14,7 +14,7 @@ from ..manifest import EMBEDDING
 from ..run.session import UNNORMALIZED
 from ..system.progress import progress
 from ..text.columns import Texts
-from ..text.tokenizer import check_iterable, check_texts, counted
+from ..text.tokenizer import check_iterable, counted
 from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors
@@ -25,7 +25,7 @@ from .base import MAX_BATCH_TOKENS, LoadedModel
 from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
-from .options import Settings, check_out, positive
+from .options import Settings, all_texts, check_out, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output
@@ -472,7 +472,7 @@ class EmbeddingModel(WithRoles):
     @answered
     def count_tokens(self, inputs: Texts, *, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
-        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        texts = all_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))
         return int(counts[0]) if isinstance(inputs, str) else counts
 

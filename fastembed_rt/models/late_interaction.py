@@ -16,7 +16,7 @@ from ..manifest import LATE_INTERACTION
 from ..run import batching
 from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, check_texts, counted
+from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, counted
 from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from ..vectors.maxsim import maxsim
@@ -24,7 +24,7 @@ from .answers import answered
 from .base import LoadedModel
 from .extras import asked
 from .opening import LoadOptions, Source, documented
-from .options import positive
+from .options import all_texts, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
 from .shared import Arrival
@@ -308,7 +308,7 @@ class LateInteractionModel(LoadedModel):
             raise InvalidTypeError(f"query is {type(query).__name__}, expected str")
         if isinstance(documents, str):
             raise InvalidTypeError("documents are one text; pass a list of str")
-        texts = check_texts(documents)
+        texts = all_texts(documents)
         most = positive("top_k", top_k, max(len(texts), 1))
         asked = self.encode_query(query)
         scores = self.similarity(asked, self.encode_document(texts, show_progress_bar=show_progress_bar))[0]
@@ -321,7 +321,7 @@ class LateInteractionModel(LoadedModel):
     @answered
     def count_tokens(self, inputs: str | Sequence[str], *, prompt: str = "") -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
-        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        texts = all_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._documents.tokenizer.count(texts, prompt)
         return int(counts[0]) if isinstance(inputs, str) else counts
 

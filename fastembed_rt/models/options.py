@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidInputError, InvalidTypeError
-from ..text.tokenizer import check_unicode
+from ..text.columns import is_null
+from ..text.tokenizer import check_iterable, check_texts, check_unicode
 from ..vectors.dense import Vectors, normalized
 
 
@@ -48,6 +49,25 @@ def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
         raise InvalidInputError("out is not contiguous; pass whole rows of an array in C order")
     if not out.flags.writeable:
         raise InvalidInputError("out is read-only; pass an array that may be written to")
+
+
+def all_texts(inputs: object) -> list[str]:
+    """Texts of a call that takes no `on_null`, as `check_texts` gives them: each of them has to be there.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: as of `check_texts`, with what to do about rows without a text.
+    """
+    return check_texts(without_nulls(check_iterable(inputs)))
+
+
+def without_nulls(texts: Iterable[Any]) -> Iterator[Any]:
+    """The same, one by one; InvalidTypeError for one that is no text, which the call has no option for."""
+    for k, text in enumerate(texts):
+        if not isinstance(text, str) and is_null(text):
+            raise InvalidTypeError(
+                f"text {k} is {type(text).__name__}, expected str; leave rows without a text out, or pass '' for them"
+            )
+        yield text
 
 
 def seconds(name: str, value: float) -> float:

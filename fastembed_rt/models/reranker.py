@@ -15,13 +15,13 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import ACTIVATIONS, RERANKING
 from ..run import batching
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized, check_iterable, check_pairs, check_texts
+from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized, check_iterable, check_pairs
 from ..text.windows import CHARACTERS, ERROR, TEXTS, Window
 from .answers import answered
 from .base import LoadedModel, WithMaxLength
 from .extras import asked
 from .opening import LoadOptions, Source, documented
-from .options import positive
+from .options import all_texts, positive
 from .prompts import Prompts
 from .shared import Arrival
 from .work import Prepared
@@ -218,7 +218,7 @@ class Reranker(WithMaxLength):
             raise InvalidTypeError(f"query is {type(query).__name__}, expected str")
         if isinstance(documents, str):
             raise InvalidTypeError("documents are one text; pass a list of str")
-        texts = check_texts(documents)
+        texts = all_texts(documents)
         most = positive("top_k", top_k, max(len(texts), 1))
         scores = self.predict(
             [(query, text) for text in texts],

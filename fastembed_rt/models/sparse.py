@@ -16,14 +16,14 @@ from ..run import batching
 from ..run.contract import Split
 from ..system.threads import CURRENT, GivenUpError
 from ..text.columns import Texts
-from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable, check_texts
+from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .answers import answered
 from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
-from .options import positive
+from .options import all_texts, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
@@ -260,7 +260,7 @@ class SparseModel(WithRoles):
     @answered
     def count_tokens(self, inputs: Texts, *, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """Tokens before any cut, special tokens and prompt included: an int for a str, (n,) int64 for a list."""
-        texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
+        texts = all_texts([inputs] if isinstance(inputs, str) else inputs)
         counts = self._tokenizer.count(texts, self._prompts.text(prompt_name, prompt))
         return int(counts[0]) if isinstance(inputs, str) else counts
 

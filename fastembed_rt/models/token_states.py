@@ -18,14 +18,14 @@ from ..run import batching
 from ..run.contract import Split
 from ..text.columns import Texts
 from ..text.pieces import Pieces, pieces
-from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
+from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from .embedding import EmbeddingModel
 from .extras import asked, lists
 from .late_interaction import feeds, split
 from .opening import Source, chosen_variant
-from .options import Settings
+from .options import Settings, all_texts
 from .sentences import TOKENS
 
 Spans = npt.NDArray[np.int64]  # (spans, 2): first character, and the one behind the last
@@ -137,7 +137,7 @@ def encode_spans(
     if encoder.graph.no_spans:
         raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
     single = isinstance(inputs, str)
-    texts = [inputs] if isinstance(inputs, str) else check_texts(inputs)
+    texts = [inputs] if isinstance(inputs, str) else all_texts(inputs)
     of_texts = [spans] if single else list(spans)
     if len(of_texts) != len(texts):
         raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
+from ...models.options import without_nulls
+from ...text.tokenizer import check_iterable
 from ..opening import provider_named
 from .descriptions import POOLINGS, DenseModelDescription, Device, ModelDescription, ModelSource, PoolingType
 
@@ -199,7 +201,10 @@ def placed(providers: Sequence[Any] | None, cuda: bool | str, device_ids: list[i
 
 def texts_of(documents: str | Iterable[str]) -> Iterable[str]:
     """One text as several."""
-    return [documents] if isinstance(documents, str) else documents
+    if isinstance(documents, str):
+        return [documents]
+    found = without_nulls(check_iterable(documents))
+    return list(found) if isinstance(documents, list) else found
 
 
 def refuse(call: str, options: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import InvalidInputError
 from ...manifest import ROLES
 from ...models.embedding import EmbeddingModel
+from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from ...text.tokenizer import check_iterable
 from ...vectors.dense import normalized
@@ -153,7 +154,7 @@ class SentenceTransformer(CompatModel):
         if output_value != SENTENCE:
             return self._of_tokens(model, inputs, text, output_value, cut)
         single = isinstance(inputs, str)
-        texts = inputs if single or type(inputs) is list else list(check_iterable(inputs))
+        texts = inputs if single else list(without_nulls(check_iterable(inputs)))
         vectors = model.encode(
             texts,
             prompt=text,
@@ -180,7 +181,7 @@ class SentenceTransformer(CompatModel):
         if output_value not in (TOKENS, None):
             raise InvalidInputError(f"output_value {output_value!r} is not known; known: {SENTENCE}, {TOKENS}, None")
         single = isinstance(inputs, str)
-        texts = [inputs] if single else list(check_iterable(inputs))
+        texts = [inputs] if single else list(without_nulls(check_iterable(inputs)))
         states = [tensors.like_theirs(array) for array in token_states(model, texts, prompt)]
         if output_value is None:
             states = self._everything(model, texts, prompt, states, cut)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError, InvalidTypeError
+from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from ...models.sparse import SparseModel
 from ...text.tokenizer import check_iterable
@@ -135,7 +136,7 @@ class SparseEncoder(CompatModel):
         if batch_size <= 0:
             raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
         single = isinstance(inputs, str)
-        texts = [inputs] if single else list(check_iterable(inputs))
+        texts = [inputs] if single else list(without_nulls(check_iterable(inputs)))
         most = self.max_active_dims if max_active_dims is None else max_active_dims
         found = self._working(device, pool, chunk_size).encode(
             texts,

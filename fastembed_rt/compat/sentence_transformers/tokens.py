@@ -10,8 +10,9 @@ import numpy as np
 from ...errors import InvalidInputError
 from ...models.base import WithMaxLength
 from ...models.embedding import EmbeddingModel
+from ...models.options import all_texts
 from ...run.batching import pad
-from ...text.tokenizer import check_iterable, check_texts
+from ...text.tokenizer import check_iterable
 from .. import tensors
 from ..tensors import Array
 
@@ -27,7 +28,7 @@ def features(model: WithMaxLength, inputs: Any, prompt: str) -> dict[str, Any]:
         return {}
     pairs = isinstance(rows[0], (list, tuple))
     tokenizer = model._tokenizer
-    made = tokenizer.pairs([tuple(row) for row in rows], prompt) if pairs else tokenizer(check_texts(rows), prompt)
+    made = tokenizer.pairs([tuple(row) for row in rows], prompt) if pairs else tokenizer(all_texts(rows), prompt)
     ids, mask = pad(made.ids, model.manifest.pad_token_id)
     found = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     if model.manifest.source.model_type in TYPED:
