@@ -40,6 +40,10 @@ class FixedError(InvalidInputError, AttributeError):
     """An attribute that says how a model was loaded was assigned to."""
 
 
+class UnknownSettingError(InvalidInputError, AttributeError):
+    """A model has no setting of the name that was assigned to."""
+
+
 class ModelNotFoundError(FastembedRtError):
     """No model directory, checkpoint or hub repository under that name."""
 

@@ -28,7 +28,7 @@ from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers,
 from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
 from ..text.windows import Window, few_tokens
 from . import forks, travel
-from .fixed import Chosen, Fixed
+from .fixed import Chosen, Fixed, check_assigned
 from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
 from .opening import opened as find
 from .options import check_device_ids, positive, seconds
@@ -251,6 +251,10 @@ class LoadedModel:
         engine, self._engine = self._engine, None
         self._shared.leave(self, engine)
         self._callers.close()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_assigned(type(self), name)
+        super().__setattr__(name, value)
 
     def __enter__(self) -> Self:
         return self

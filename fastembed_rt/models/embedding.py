@@ -25,7 +25,7 @@ from .base import MAX_BATCH_TOKENS, LoadedModel
 from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
-from .options import Settings, all_texts, check_out, positive
+from .options import Settings, all_texts, check_out, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output
@@ -196,13 +196,15 @@ class EmbeddingModel(WithRoles):
                 not fit, int8 or uint8 of a single text without ranges, an `out` of another shape, with gaps, read-only.
             TextTooLongError: under truncation="error".
         """
+        show_progress_bar = optional_flag("show_progress_bar", show_progress_bar)
+        return_tokens = flag("return_tokens", return_tokens)
         if output != SENTENCE:
             from .token_states import encode_tokens  # only here: few calls want it
 
             check_output(output, truncate_dim, normalize, precision, ranges, calibration_embeddings, out)
             settings = self._settings(prompt_name, prompt, None, None)
             return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
-        if precision != FLOAT32:
+        if precision != FLOAT32 or ranges is not None or calibration_embeddings is not None:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
             if out is not None and isinstance(inputs, str):
                 check_out(out, (to_store.width,), to_store.kind.dtype)
@@ -289,6 +291,7 @@ class EmbeddingModel(WithRoles):
         """
         from .token_states import encode_spans  # only here: few calls want it
 
+        show_progress_bar = optional_flag("show_progress_bar", show_progress_bar)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         return encode_spans(self, inputs, spans, settings, overlap, show_progress_bar)
 
@@ -316,6 +319,7 @@ class EmbeddingModel(WithRoles):
         "error", "chunk") and `truncation_side` ("right", "left") stand in for the model's. Other arguments and errors
         as for `encode`; output="tokens" gives `TokenVectors` of each text.
         """
+        normalize = optional_flag("normalize", normalize)
         if role is not None:
             options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
             return self.for_role(role).prepare(
@@ -482,6 +486,7 @@ class EmbeddingModel(WithRoles):
     def _settings(
         self, prompt_name: str | None, prompt: str | None, truncate_dim: int | None, normalize: bool | None
     ) -> Settings:
+        normalize = optional_flag("normalize", normalize)
         if normalize is False and self.manifest.normalize:
             raise InvalidInputError(
                 "normalize=False is not possible: this model normalizes in its graph; "

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from ..errors import FixedError
+from ..errors import FixedError, UnknownSettingError
 
 T = TypeVar("T")
+PACKAGE = __name__.partition(".")[0]
 
 if TYPE_CHECKING:
 
@@ -50,6 +51,28 @@ def fixed(name: str, option: str | None) -> FixedError:
     """The error of an assignment to something that is chosen when a model is loaded, by `option` if by any."""
     how = f"load the model again with {option}=" if option else "load another model"
     return FixedError(f"{name} is fixed once a model is loaded; {how}")
+
+
+def check_assigned(kind: type, name: str) -> None:
+    """Raise unless a name that is assigned to may be one of an object of this class.
+
+    Any may be of a class that somebody else derived from one of ours: it is theirs to have attributes.
+
+    Raises:
+        UnknownSettingError: a public name that the class, which is ours, does not have.
+    """
+    if name.startswith("_") or hasattr(kind, name) or kind.__module__.partition(".")[0] != PACKAGE:
+        return
+    known = {
+        known
+        for base in kind.__mro__
+        for known, entry in vars(base).items()
+        if isinstance(entry, property) and entry.fset is not None and not isinstance(entry, Fixed)
+    }
+    raise UnknownSettingError(
+        f"{kind.__name__} has no setting {name!r}; what can be assigned: {', '.join(sorted(known))}. Other options "
+        "are given when the model is loaded, or to the call"
+    )
 
 
 class Chosen:

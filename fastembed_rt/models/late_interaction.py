@@ -24,7 +24,7 @@ from .answers import answered
 from .base import LoadedModel
 from .extras import asked
 from .opening import LoadOptions, Source, documented
-from .options import all_texts, positive
+from .options import all_texts, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .reranker import Ranked
 from .shared import Arrival
@@ -331,6 +331,7 @@ class LateInteractionModel(LoadedModel):
     def _encode(
         self, inputs: str | Sequence[str], call: _Call, show: bool | None, on_null: str, *, return_tokens: bool
     ) -> Any:
+        show, return_tokens = optional_flag("show_progress_bar", show), flag("return_tokens", return_tokens)
         single = isinstance(inputs, str)
         count, texts = counted(inputs)
         work, counting = asked(call, on_null, self._nothing, return_tokens=return_tokens)

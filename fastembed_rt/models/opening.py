@@ -19,7 +19,7 @@ from ..run.providers import Choice, choose
 from ..run.session import choose_variant
 from ..vectors.fingerprint import of_files
 from .answers import COMPAT, FASTEMBED, LOADING, answer
-from .options import check_device_ids
+from .options import check_device_ids, flag
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -59,6 +59,10 @@ class Source:
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
     route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
+
+    def __post_init__(self) -> None:
+        flag("check_hashes", self.check_hashes)
+        flag("local_files_only", self.local_files_only)
 
 
 # In the docstring of every constructor, in place of the line that begins with `**options`.
@@ -197,6 +201,11 @@ def of_route(described: Manifest, role: str | None) -> Manifest:
         return described
     if role not in ROLES:
         raise InvalidInputError(f"route {role!r} is not known; known: {', '.join(ROLES)}")
+    if not described.routes:
+        raise InvalidInputError(
+            f"route {role!r} is for models with an encoder for each role, and this one has one for all texts; "
+            "leave it out"
+        )
     # On its own, also where it is the default one: its prompts and vectors are those of its role alone.
     return described.routes.get(role, replace(described, routes={}))
 

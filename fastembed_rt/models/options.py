@@ -70,6 +70,20 @@ def without_nulls(texts: Iterable[Any]) -> Iterator[Any]:
         yield text
 
 
+def flag(name: str, value: object) -> bool:
+    """`value` where it is True or False, Python's or numpy's; InvalidTypeError for what would only count as one."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise InvalidTypeError(f"{name} is {type(value).__name__}, expected bool; pass True or False")
+
+
+def optional_flag(name: str, value: object) -> bool | None:
+    """`flag`, or None."""
+    return None if value is None else flag(name, value)
+
+
 def seconds(name: str, value: float) -> float:
     """`value` as seconds, 0 or more, or InvalidInputError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:

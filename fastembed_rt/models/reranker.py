@@ -21,7 +21,7 @@ from .answers import answered
 from .base import LoadedModel, WithMaxLength
 from .extras import asked
 from .opening import LoadOptions, Source, documented
-from .options import all_texts, positive
+from .options import all_texts, flag, optional_flag, positive
 from .prompts import Prompts
 from .shared import Arrival
 from .work import Prepared
@@ -138,6 +138,8 @@ class Reranker(WithMaxLength):
             InvalidInputError: a lone surrogate, an unknown prompt or activation.
             TextTooLongError: under truncation="error".
         """
+        show_progress_bar = optional_flag("show_progress_bar", show_progress_bar)
+        apply_softmax, return_tokens = flag("apply_softmax", apply_softmax), flag("return_tokens", return_tokens)
         single = isinstance(pairs, (tuple, list)) and len(pairs) > 0 and isinstance(pairs[0], str)
         wanted: list[Any] = [pairs] if single else list(check_iterable(pairs))
         function = self.activation if activation is None else activation

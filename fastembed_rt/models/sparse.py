@@ -23,7 +23,7 @@ from .answers import answered
 from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
-from .options import all_texts, positive
+from .options import all_texts, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
@@ -169,6 +169,8 @@ class SparseModel(WithRoles):
             InvalidInputError: a lone surrogate, an unknown prompt, a number of words that is not possible.
             TextTooLongError: under truncation="error".
         """
+        show_progress_bar = optional_flag("show_progress_bar", show_progress_bar)
+        return_tokens = flag("return_tokens", return_tokens)
         call = self._call(prompt_name, prompt, max_active_dims)
         zero = partial(SparseVector.zero, self.dim)
         return lists(self._work, inputs, call, show_progress_bar, on_null, zero, return_tokens=return_tokens)

@@ -122,22 +122,41 @@ def form(
     Args:
         precision: float32, float16, int8, uint8, binary or ubinary.
         dim: length of the float vectors.
-        ranges: (2, dim), least and greatest number of each dimension; for int8 and uint8, unused by the others.
-        calibration_embeddings: (n, dim) float vectors to take the ranges from, where none are given.
+        ranges: (2, dim), least and greatest number of each dimension; for int8 and uint8 alone.
+        calibration_embeddings: (n, dim) float vectors to take the ranges from, instead of them.
 
     Raises:
-        InvalidInputError: an unknown precision, ranges or vectors that do not fit `dim`.
+        InvalidInputError: an unknown precision, ranges or vectors that do not fit `dim`, both of them, or one of them
+            for a precision without ranges.
     """
     if precision not in KINDS:
         raise InvalidInputError(
             f"precision {precision!r} of vectors is not known; known: {', '.join(KINDS)} "
             "(the precision of the graph is chosen when the model loads)"
         )
+    if ranges is not None and calibration_embeddings is not None:
+        raise InvalidInputError("ranges and calibration_embeddings are both given; pass one of them")
     if not KINDS[precision].ranged:
+        _refuse_ranges(precision, ranges, calibration_embeddings)
         return Form(precision=precision, dim=dim)
-    if ranges is None and calibration_embeddings is not None:
+    if calibration_embeddings is not None:
         ranges = calibrate(_floats("calibration_embeddings", calibration_embeddings, dim))
     return Form(precision=precision, dim=dim, ranges=None if ranges is None else checked_ranges(ranges, dim))
+
+
+def _refuse_ranges(precision: str, ranges: object, calibration_embeddings: object = None) -> None:
+    for name, given in (("ranges", ranges), ("calibration_embeddings", calibration_embeddings)):
+        if given is not None:
+            raise InvalidInputError(f"{name} is for int8 and uint8, and precision is {precision!r}; leave it out")
+
+
+def of_use(
+    precision: str, ranges: npt.ArrayLike | None, calibration_embeddings: npt.ArrayLike | None
+) -> tuple[npt.ArrayLike | None, npt.ArrayLike | None]:
+    """Ranges and calibration_embeddings, None where sentence-transformers passes over them."""
+    if precision in KINDS and not KINDS[precision].ranged:
+        return None, None
+    return ranges, calibration_embeddings if ranges is None else None
 
 
 def quantize_embeddings(
@@ -148,14 +167,14 @@ def quantize_embeddings(
 ) -> Array:
     """Float vectors (n, dim) or (dim,) in another precision, as sentence_transformers.util.quantize_embeddings.
 
-    Arguments and errors as for `form` and `Form`.
+    Arguments and errors as for `form` and `Form`, but what is of no use is passed over as it is there.
     """
     given = np.asarray(embeddings)
     if given.dtype.kind != "f" or given.ndim not in (1, 2):
         raise InvalidTypeError(
             f"embeddings are {given.dtype} of shape {given.shape}; expected floats of shape (n, dim) or (dim,)"
         )
-    return form(precision, given.shape[-1], ranges, calibration_embeddings)(given)
+    return form(precision, given.shape[-1], *of_use(precision, ranges, calibration_embeddings))(given)
 
 
 def calibrate(embeddings: npt.NDArray[np.floating[Any]]) -> Vectors:
@@ -222,11 +241,13 @@ def similarity(
     model's function after `restored`; a side of floats stays as it is.
 
     Raises:
-        InvalidInputError: a dtype that is not the precision's, or int8 and uint8 without ranges.
+        InvalidInputError: a dtype that is not the precision's, int8 and uint8 without ranges, or others with them.
     """
     if precision not in KINDS:
         raise InvalidInputError(f"precision {precision!r} of vectors is not known; known: {', '.join(KINDS)}")
     kind = KINDS[precision]
+    if not kind.ranged:
+        _refuse_ranges(precision, ranges)
     a, b = np.asarray(left), np.asarray(right)
     if kind.packed:
         return _hamming(*(_of_kind(side, precision) for side in (a, b)))

@@ -96,7 +96,8 @@ def quantize_embeddings(embeddings: Any, precision: str, ranges: Any = None, cal
         arrays = [tensors.to_array(entry) for entry in embeddings]
         if arrays[0].ndim == 2:
             of_all = np.concatenate(arrays) if calibration_embeddings is None else calibration_embeddings
-            made = quantized.form(precision, arrays[0].shape[1], ranges, of_all if len(of_all) else None)
+            useful = quantized.of_use(precision, ranges, of_all if len(of_all) else None)
+            made = quantized.form(precision, arrays[0].shape[1], *useful)
             return [made(array) for array in arrays]
     return quantized.quantize_embeddings(tensors.to_array(embeddings), precision, ranges, calibration_embeddings)
 

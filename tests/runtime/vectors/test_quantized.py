@@ -149,9 +149,12 @@ def test_every_way_to_encode_gives_the_form(model: EmbeddingModel, precision: st
         if precision == "float16"
         else util.quantize_embeddings(plain, precision, ranges=ranges)
     )
-    options: dict[str, Any] = {"truncate_dim": dim, "precision": precision, "ranges": ranges}
+    plain_options: dict[str, Any] = {"truncate_dim": dim, "precision": precision}
+    ranged = precision in SCALAR  # others take neither
+    options = {**plain_options, **({"ranges": ranges} if ranged else {})}
     same(model.encode(TEXTS, **options), wanted)
-    same(model.encode(tuple(TEXTS), **{**options, "ranges": None, "calibration_embeddings": plain}), wanted)
+    from_vectors = {"calibration_embeddings": plain} if ranged else {}
+    same(model.encode(tuple(TEXTS), **plain_options, **from_vectors), wanted)
     same(np.stack(list(model.embed(iter(TEXTS), **options))), wanted)
     same(asyncio.run(model.aencode(TEXTS, **options)), wanted)
     same(model.encode(TEXTS[3], **options), wanted[3])
