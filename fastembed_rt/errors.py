@@ -32,6 +32,17 @@ class UnknownTokenError(InvalidInputError):
     """A text has a token that the model does not know, though its tokenizer does."""
 
 
+class UnknownPromptError(InvalidInputError):
+    """A prompt was named that the model does not have; `fact` says which without saying what to pass."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"{fact}; pass prompt=TEXT for another")
+        self.fact = fact
+
+    def __reduce__(self) -> tuple[type[UnknownPromptError], tuple[str]]:
+        return type(self), (self.fact,)
+
+
 class OutputExistsError(InvalidInputError):
     """The output is there already and overwriting was not asked for."""
 

@@ -21,6 +21,7 @@ from .manifest import FileRecord
 
 PIECE = 1 << 20  # bytes that are read and hashed at a time
 AGAIN = "restore the file or export the model again"
+ADVICE = {errno.EMFILE: "raise the limit (ulimit -n)", errno.EACCES: "give this user the right to read it"}
 Identity = tuple[int, int, int, int]  # device, inode, size, time of the last change of the contents
 
 
@@ -60,7 +61,7 @@ class ModelFiles:
         except FileNotFoundError as error:
             raise IntegrityError(f"{path} is missing ({error.strerror}); {AGAIN}") from error
         except OSError as error:
-            what = "raise the limit (ulimit -n)" if error.errno == errno.EMFILE else AGAIN
+            what = ADVICE.get(error.errno or 0, AGAIN)
             raise IntegrityError(f"{path} cannot be opened ({error.strerror}); {what}") from error
         self._identities[name] = _identity(os.fstat(self._descriptors[name]))
 

@@ -61,13 +61,15 @@ def lacking(
     if reason := unknown(precision):
         return f"{reason}; {there}"
     runs = possible(targets)
+    makers = [MADE_WITH.get(target, target) for target in targets]
     if precision not in runs:
+        export_for = f"; for provider {provider!r} export again with --target {makers[0]}"
         others = listed(targets_for(precision), "or")
         return (
             f"precision {precision!r} does not run with provider {provider!r}, for which there are {listed(runs)}; "
             f"{there}; {precision} is for provider {others}"
+            + ("" if any(variant.target in targets for variant in variants) else export_for)
         )
-    makers = [MADE_WITH.get(target, target) for target in targets]
     why = next((one.why for one in refused if one.precision == precision and one.target in makers), None)
     if why is not None:
         return (

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from .. import __version__
-from ..errors import FastembedRtError
+from ..errors import FastembedRtError, UnknownPromptError
 
 PROG = "fastembed-rt"
 COMMANDS = (
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    debug = False
+    debug, args = False, argparse.Namespace()
     _clean_up_on_signals()
     try:
         try:
@@ -118,7 +118,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if sys.stdout is not None:  # None: started with standard output closed
             sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
     except FastembedRtError as error:
-        code = _fail(str(error), error.exit_code, debug=debug)
+        code = _fail(_said(error, args), error.exit_code, debug=debug)
     except Terminated as error:
         code = _fail(error.what, error.exit_code)
     except KeyboardInterrupt:
@@ -184,6 +184,15 @@ def _standard_streams() -> Iterator[None]:
         nothing = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
         stack.enter_context(contextlib.redirect_stderr(nothing))
         yield
+
+
+def _said(error: FastembedRtError, args: argparse.Namespace) -> str:
+    """An error in the words of the command line, whose options have other names than arguments in Python."""
+    if isinstance(error, UnknownPromptError):
+        for name in ("prompt", "default_prompt"):
+            if hasattr(args, name):
+                return f"{error.fact}; pass --{name.replace('_', '-')} TEXT for another"
+    return str(error)
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNREADABLE", "not fetched"
 SOUND = frozenset({OK, NOT_FETCHED})
 MOST_ROWS = 3  # of a table in the parity report, whose worst row comes first; --json has all
+MOST_PARITY = 5  # lines of the parity report
+FIRST = ("worst_cosine", "reason")  # names in it that say most
 VARIANT_COLUMNS = ("file", "target", "precision", "opset", "size", "hash", "weights")
 
 
@@ -86,8 +88,8 @@ def file_status(directory: Path, record: FileRecord, absent: str = MISSING) -> s
         return absent
     try:
         files.check_file(directory, record)
-    except IntegrityError:
-        return ALTERED
+    except IntegrityError as error:
+        return UNREADABLE if isinstance(error.__cause__, OSError) else ALTERED
     except OSError:
         return UNREADABLE
     return OK
@@ -211,10 +213,15 @@ def as_text(
     # name of a file is no second file.
     sizes = {record.sha256: record.size for record in facts.files}
     yield f"   {len(facts.files)} files, {readable(sum(sizes.values()))}"
+    yield from _parity(facts)
     if facts.notes:
         yield ""
         yield from (f"note: {note}" for note in facts.notes)
-    if faults := _faults(status):
+    closed = {file: state for file, state in status.items() if state == UNREADABLE}
+    if closed:
+        yield ""
+        yield f"cannot be read: {', '.join(closed)}; see who may read the files (ls -l), whose hashes are not compared"
+    if faults := _faults({file: state for file, state in status.items() if file not in closed}):
         yield ""
         yield f"damaged: {faults}; restore the files or export the model again"
 
@@ -278,8 +285,6 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
     for name, value in facts.overrides.items():
         yield "override", f"{name} = {_quote(value)}"
     yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED))
-    for name, value in _flatten({key: value for key, value in facts.parity.items() if key != "status"}):
-        yield "", f"{name} {value}"
     for refused in facts.refused:
         yield "left out", str(refused)
     if facts.created_by:
@@ -367,6 +372,18 @@ def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _parity(facts: Manifest) -> Iterator[str]:
+    """What the comparison found, behind the graphs: the worst first, the rest of many figures counted."""
+    found = [*_flatten({key: value for key, value in facts.parity.items() if key != "status"})]
+    found.sort(key=lambda entry: not entry[0].rpartition(".")[2].startswith(FIRST))
+    if not found:
+        return
+    yield ""
+    yield from (f"parity: {name} {value}" for name, value in found[:MOST_PARITY])
+    if len(found) > MOST_PARITY:
+        yield f"parity: {len(found) - MOST_PARITY} more with --json"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .. import manifest
-from ..errors import CheckpointError, IntegrityError, InvalidInputError, ModelFormatError, ModelNotFoundError
+from ..errors import (
+    CheckpointError,
+    IntegrityError,
+    InvalidInputError,
+    InvalidTypeError,
+    ModelFormatError,
+    ModelNotFoundError,
+)
 from ..manifest import MANIFEST_FILE, Manifest
 from ..system.paths import as_text
 from .client import Repository
@@ -174,6 +181,10 @@ def resolve_checkpoint(
 
 def local_directory(name: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The directory of that name; None when the name can only be a hub repository."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise InvalidTypeError(
+            f"the model is {type(name).__name__}, expected a str or a path: a directory, or a hub repository (org/name)"
+        )
     text = os.fspath(name)
     if not text.strip():
         raise ModelNotFoundError("the model name is empty; give a directory or a hub repository (org/name)")

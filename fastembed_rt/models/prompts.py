@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InvalidInputError, InvalidTypeError
+from ..errors import InvalidInputError, InvalidTypeError, UnknownPromptError
 from ..manifest import Manifest
 from ..text.tokenizer import check_unicode
 from .options import checked_prompts
@@ -34,7 +34,7 @@ class Prompts:
         """The prompt of a call that named one, gave one, or did neither.
 
         Raises:
-            InvalidInputError: both at once, or a name that the model does not have.
+            InvalidInputError: both at once; UnknownPromptError: a name that the model does not have.
         """
         if text is not None:
             if name is not None:
@@ -48,7 +48,7 @@ class Prompts:
             return ""
         if not isinstance(name, str) or name not in self.by_name:
             known = f"it has {', '.join(sorted(self.by_name))}" if self.by_name else "it has none"
-            raise InvalidInputError(f"the model has no prompt {name!r}; {known}; pass prompt=TEXT for another")
+            raise UnknownPromptError(f"the model has no prompt {name!r}; {known}")
         return self.by_name[name]
 
     def for_role(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 import fastembed_rt
-from fastembed_rt import cli, manifest
+from fastembed_rt import cli, files, manifest
 from fastembed_rt.cli import info
+from fastembed_rt.errors import IntegrityError
 from fastembed_rt.machine import Cpu
 from fastembed_rt.manifest import Manifest, Source, Variant
 
@@ -311,3 +313,39 @@ def test_auto_says_what_it_takes(
     assert cli.main(["info", str(model_dir), "--provider", "auto", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["provider"], told["provider_choice"][:13]) == ("cpu", "auto took cpu")
+
+
+def test_the_graphs_stand_before_what_parity_found_and_that_is_short(directory: Path, shown: Any) -> None:
+    facts = manifest.read(directory)
+    figures = {f"corpus{k}": {"texts": k, "worst_cosine": 0.9 + k / 1000} for k in range(29)}
+    dataclasses.replace(facts, parity={"status": "passed", **figures}).write(directory)
+    lines = shown()[1].splitlines()
+    (table,) = [k for k, line in enumerate(lines) if line.split()[:2] == ["file", "target"]]
+    assert table <= 22  # all of it on one screen
+    parity = [k for k, line in enumerate(lines) if line.startswith("parity: ")]
+    assert table < parity[0]
+    assert lines[parity[0]] == "parity: corpus0.worst_cosine 0.9"
+    assert lines[parity[-1]] == "parity: 53 more with --json"
+    assert len(parity) == 6
+    described = json.loads(shown("--json")[1])
+    assert described["manifest"]["parity"] == {"status": "passed", **figures}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_altered(
+    directory: Path, shown: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.open
+
+    def closed(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path).name == "model.onnx":  # a mode would not keep root out
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", closed)
+    code, text = shown()
+    assert code == 3
+    assert "cannot be read: model.onnx; see who may read the files" in text
+    assert "damaged" not in text
+    assert "ALTERED" not in text
+    with pytest.raises(IntegrityError, match=r"Permission denied.*give this user the right to read it"):
+        files.check_file(directory, manifest.read(directory).default.graph)

@@ -161,7 +161,7 @@ def test_pairs_have_the_scores_of_sentence_transformers(
         (["--file", "texts.jsonl", "--columns", "text", "body"], "no key 'body'"),
         (["--file", "texts.jsonl", "--columns", "text", "number"], "the text is of type int"),
         (["--file", "none.txt"], "pairs need jsonl, csv or parquet"),
-        (["a", "b", "--prompt-name", "nobody"], "has no prompt 'nobody'"),
+        (["a", "b", "--prompt-name", "nobody"], "has no prompt 'nobody'; it has document, query; pass --prompt TEXT"),
     ],
 )
 def test_what_is_no_pair_is_refused_in_a_sentence(run_task: Run, options: list[str], said: str) -> None:

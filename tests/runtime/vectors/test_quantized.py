@@ -153,7 +153,7 @@ def test_every_way_to_encode_gives_the_form(model: EmbeddingModel, precision: st
     ranged = precision in SCALAR  # others take neither
     options = {**plain_options, **({"ranges": ranges} if ranged else {})}
     same(model.encode(TEXTS, **options), wanted)
-    from_vectors = {"calibration_embeddings": plain} if ranged else {}
+    from_vectors: dict[str, Any] = {"calibration_embeddings": plain} if ranged else {}
     same(model.encode(tuple(TEXTS), **plain_options, **from_vectors), wanted)
     same(np.stack(list(model.embed(iter(TEXTS), **options))), wanted)
     same(asyncio.run(model.aencode(TEXTS, **options)), wanted)
