@@ -376,14 +376,27 @@ def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _parity(facts: Manifest) -> Iterator[str]:
     """What the comparison found, behind the graphs: the worst first, the rest of many figures counted."""
-    found = [*_flatten({key: value for key, value in facts.parity.items() if key != "status"})]
+    graphs = facts.parity.get("variants")
+    graphs = graphs if isinstance(graphs, Mapping) else {}
+    found = [*_flatten({key: value for key, value in facts.parity.items() if key not in ("status", "variants")})]
     found.sort(key=lambda entry: not entry[0].rpartition(".")[2].startswith(FIRST))
-    if not found:
+    if not found and not graphs:
         return
     yield ""
+    for file, figures in graphs.items():
+        kinds = figures.get("kinds") or ()
+        worst = "; worst kinds: " + ", ".join(map(_kind, kinds[:MOST_ROWS])) if kinds else ""
+        about = {key: value for key, value in figures.items() if isinstance(value, (int, float))}
+        yield f"parity: {file}: {', '.join(f'{key} {_quote(value)}' for key, value in about.items())}{worst}"
     yield from (f"parity: {name} {value}" for name, value in found[:MOST_PARITY])
     if len(found) > MOST_PARITY:
         yield f"parity: {len(found) - MOST_PARITY} more with --json"
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """One kind of text: how many there are, and how far the worst is."""
+    least = {key: value for key, value in row.items() if key.startswith(("min", "max"))}
+    return f"{row.get('kind')} ({row.get('n')}) " + ", ".join(f"{value:.6g}" for value in least.values())
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

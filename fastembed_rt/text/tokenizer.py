@@ -9,7 +9,6 @@ import copy
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +127,6 @@ class TextTokenizer:
         self._read = path.read_bytes if read is None else read
         self._path = path
         self._content: bytes | None = self._bytes()  # until the library is made of it
-        self._making = threading.Lock()
         self._library: Any = None
         self._uncut: Any = None
         self._shorten: Callable[[str], str] | None = None  # when there is a long text
@@ -145,16 +143,18 @@ class TextTokenizer:
 
     @property
     def _tokenizer(self) -> Any:
-        """The Rust library's, which takes 50 ms to be made: when a text comes that needs it."""
+        """The Rust library's, which takes 50 ms to be made: when a text comes that needs it.
+
+        Two threads may make two, of which one is kept: a lock could be held for ever in a forked process.
+        """
+        content = self._content
         if self._library is None:
-            with self._making:
-                if self._library is None:
-                    self._library = self._limited()
-                    self._content = None
+            self._library = self._limited(content)
+            self._content = None  # after it: who finds none finds the library
         return self._library
 
-    def _limited(self) -> Any:
-        tokenizer = self._made(self._content)
+    def _limited(self, content: bytes | None) -> Any:
+        tokenizer = self._made(content)
         tokenizer.no_padding()
         if self._of_pairs:
             tokenizer.no_truncation()

@@ -160,7 +160,11 @@ def test_a_report_says_which_kinds_int8_serves_worst(
         )
         for text in (said, card):
             assert (line in text) is (figures["precision"] == "int8")  # fp32 has none to speak of
-        assert info.count(f"variants.{file}.kinds ") == 3
+        (about,) = [line for line in info.splitlines() if line.startswith(f"parity: {file}: ")]
+        assert f"min_cosine {figures['min_cosine']}" in about
+        for row in kinds[:3]:
+            measure = "min_cosine" if "min_cosine" in row else "max_abs_diff"
+            assert f"{row['kind']} ({row['n']}) {row[measure]:.6g}" in about
 
 
 def test_a_rerankers_kinds_are_told_by_the_differences_of_logits(tmp_path: Path, few: Path) -> None:

@@ -70,8 +70,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         raise CheckpointError(
             f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
         ) from error
-    _refuse_without_words(checkpoint, tokenizer)
     if checkpoint.is_static and checkpoint.head is None:
+        _refuse_without_words(checkpoint, tokenizer)
         # sentence-transformers reads the file alone, and asks it for no special tokens.
         text = _bare(tokenizer)
         return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
@@ -80,6 +80,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         said, config = _file(checkpoint, SETTINGS), checkpoint.config
         made = set_as_said.set_up(text, tokenizer, said, checkpoint.tokenizer_settings, config, checkpoint.path)
         changed, tokenizer = made is not None, made or tokenizer
+    _refuse_without_words(checkpoint, tokenizer)  # after what is said of its class
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
         before += [tokenizer.normalizer] if tokenizer.normalizer is not None else []
@@ -183,7 +184,7 @@ def _refuse_without_words(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         rows = checkpoint.config.get("vocab_size")
         beside = f" beside a word table of {rows} rows" if isinstance(rows, int) else ""
         raise CheckpointError(
-            f"the tokenizer of {checkpoint.path} has no words, only its {len(vocabulary)} special tokens{beside}: the "
+            f"the tokenizer of {checkpoint.path} has no words, its tokens are {len(vocabulary)} in all{beside}: the "
             "checkpoint's vocabulary files are missing, or it was saved after they were; take tokenizer.json of the "
             "model that it was trained from"
         )
