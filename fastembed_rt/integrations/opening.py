@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
-from ..text.tokenizer import check_iterable
+from ..text.inputs import check_iterable
 
 M = TypeVar("M", bound=LoadedModel)
 T = TypeVar("T")

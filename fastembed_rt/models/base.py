@@ -25,7 +25,8 @@ from ..run.engine import Engine
 from ..run.providers import AUTO, PROVIDERS
 from ..run.session import open_session
 from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside
-from ..text.tokenizer import TextTokenizer, Tokenized, check_texts
+from ..text.inputs import check_texts
+from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window, few_tokens
 from . import forks, travel
 from .fixed import Chosen, Fixed, check_assigned

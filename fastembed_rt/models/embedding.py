@@ -14,7 +14,7 @@ from ..manifest import EMBEDDING
 from ..run.session import UNNORMALIZED
 from ..system.progress import progress
 from ..text.columns import Texts
-from ..text.tokenizer import check_iterable, counted
+from ..text.inputs import check_iterable, counted
 from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors

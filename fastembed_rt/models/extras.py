@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ..system.progress import progress
 from ..text.columns import Texts
-from ..text.tokenizer import Tokenized, counted
+from ..text.inputs import counted
+from ..text.tokenizer import Tokenized
 from ..text.windows import ERROR, TEXTS, Window, WindowWithNulls, check_on_null, windows
 from .work import Work
 

@@ -16,7 +16,8 @@ from ..manifest import LATE_INTERACTION
 from ..run import batching
 from ..run.contract import Split
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized, check_iterable, counted
+from ..text.inputs import check_iterable, counted
+from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized
 from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from ..vectors.maxsim import maxsim

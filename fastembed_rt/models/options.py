@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..text.columns import is_null
-from ..text.tokenizer import check_iterable, check_texts, check_unicode
+from ..text.inputs import check_iterable, check_texts, check_unicode
 from ..vectors.dense import Vectors, normalized
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InvalidInputError, InvalidTypeError, UnknownPromptError
 from ..manifest import Manifest
-from ..text.tokenizer import check_unicode
+from ..text.inputs import check_unicode
 from .options import checked_prompts
 
 QUERY_PROMPTS = ("query",)

@@ -15,7 +15,8 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import ACTIVATIONS, RERANKING
 from ..run import batching
 from ..system.progress import progress
-from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized, check_iterable, check_pairs
+from ..text.inputs import check_iterable, check_pairs
+from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized
 from ..text.windows import CHARACTERS, ERROR, TEXTS, Window
 from .answers import answered
 from .base import LoadedModel, WithMaxLength

@@ -16,7 +16,8 @@ from ..run import batching
 from ..run.contract import Split
 from ..system.threads import CURRENT, GivenUpError
 from ..text.columns import Texts
-from ..text.tokenizer import TRUNCATIONS, Tokenized, check_iterable
+from ..text.inputs import check_iterable
+from ..text.tokenizer import TRUNCATIONS, Tokenized
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.sparse import SparseVector, similarity, sparse_rows
 from .answers import answered

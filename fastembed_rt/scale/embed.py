@@ -10,7 +10,7 @@ from typing import Any, Self
 from ..errors import InvalidInputError
 from ..models import travel
 from ..models.base import LoadedModel
-from ..text.tokenizer import counted
+from ..text.inputs import counted
 from ..text.windows import ERROR
 from .batches import arrow_column, column_of, kind_of
 from .granted import devices as granted_devices

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from .columns import is_null
-from .tokenizer import check_texts
+from .inputs import check_texts
 
 # Texts tokenized at a time: enough for batches of like length, few enough to bound memory.
 TEXTS = 4096

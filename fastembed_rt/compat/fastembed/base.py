@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
 from ...models.options import without_nulls
-from ...text.tokenizer import check_iterable
+from ...text.inputs import check_iterable
 from ..opening import provider_named
 from .descriptions import POOLINGS, DenseModelDescription, Device, ModelDescription, ModelSource, PoolingType
 

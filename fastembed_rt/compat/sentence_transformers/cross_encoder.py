@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import InvalidInputError
 from ...models.reranker import Reranker, softmax
-from ...text.tokenizer import check_iterable
+from ...text.inputs import check_iterable
 from .. import tensors
 from .base import CompatModel, logger, refuse_unknown, renamed
 

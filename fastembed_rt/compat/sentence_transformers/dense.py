@@ -13,7 +13,7 @@ from ...manifest import ROLES
 from ...models.embedding import EmbeddingModel
 from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from ...text.tokenizer import check_iterable
+from ...text.inputs import check_iterable
 from ...vectors.dense import normalized
 from ...vectors.quantized import FLOAT32, KINDS, quantize_embeddings
 from .. import tensors

@@ -11,7 +11,7 @@ from ...errors import InvalidInputError, InvalidTypeError
 from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from ...models.sparse import SparseModel
-from ...text.tokenizer import check_iterable
+from ...text.inputs import check_iterable
 from ...vectors.sparse import SparseVector
 from .. import tensors
 from . import functions

@@ -12,7 +12,7 @@ from ...models.base import WithMaxLength
 from ...models.embedding import EmbeddingModel
 from ...models.options import all_texts
 from ...run.batching import pad
-from ...text.tokenizer import check_iterable
+from ...text.inputs import check_iterable
 from .. import tensors
 from ..tensors import Array
 

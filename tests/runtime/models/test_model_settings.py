@@ -18,7 +18,7 @@ from model_texts import LONG, MAX_LENGTH, POSITIONS, small_windows
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import FixedError, InvalidInputError, InvalidTypeError
 from fastembed_rt.run.contract import Runner
-from fastembed_rt.text.tokenizer import check_iterable
+from fastembed_rt.text.inputs import check_iterable
 
 
 @pytest.fixture

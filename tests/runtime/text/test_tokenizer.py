@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, ModelFormatError, TextTooLongError
-from fastembed_rt.text.tokenizer import TextTokenizer, TruncationWarning, check_iterable, check_texts, check_unicode
+from fastembed_rt.text.inputs import check_iterable, check_texts, check_unicode
+from fastembed_rt.text.tokenizer import TextTokenizer, TruncationWarning
 
 MAX_LENGTH = 16
 LONG = "the cat runs under a tree and sleeps : " * 5
