@@ -158,7 +158,7 @@ class TextTokenizer:
             tokenizer.no_truncation()
             self._uncut = tokenizer
         elif self.max_length > tokenizer.num_special_tokens_to_add(
-            is_pair=False
+            self._of_pairs
         ):  # else it is refused where it is known
             # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
             tokenizer.enable_truncation(
