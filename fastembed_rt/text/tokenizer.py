@@ -157,13 +157,10 @@ class TextTokenizer:
         if self._of_pairs:
             tokenizer.no_truncation()
             self._uncut = tokenizer
-        elif self.max_length > tokenizer.num_special_tokens_to_add(
-            self._of_pairs
-        ):  # else it is refused where it is known
+        elif self.max_length > tokenizer.num_special_tokens_to_add(self._of_pairs):  # else it is refused
             # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
-            tokenizer.enable_truncation(
-                self.max_length, direction="right" if self.truncation == "chunk" else self._side
-            )
+            side = "right" if self.truncation == "chunk" else self._side
+            tokenizer.enable_truncation(self.max_length, direction=side)
         return tokenizer
 
     def _bytes(self) -> bytes:
