@@ -76,7 +76,8 @@ class WordPiece:
         )
         if not self._made:
             raise MemoryError
-        weakref.finalize(self, functions.free, self._made)
+        # Not at the end of the process, when threads may still be at it.
+        weakref.finalize(self, functions.free, self._made).atexit = False
         self._few, self._many = functions.encode_few, functions.encode_many
         self._around = np.array([*before, *after], np.int64)
         self._before, self._after = len(before), len(after)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
 import string
 import unicodedata
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,14 @@ def test_a_limit_without_room_is_refused_before_the_library_is_made(letters: Tok
     assert tokenizer._library is None
     file.write_bytes(b"{}")
     assert tokenizer(["猫"]).ids[0].tolist() == [2, 1, 3], "of the file that was read"
+
+
+def test_a_vocabulary_outlives_the_interpreters_end(letters: Tokenizer) -> None:
+    """Threads may be at it until the process is gone; else it is freed with its object."""
+    before = set(weakref.finalize._registry)  # type: ignore[attr-defined]
+    mine = quick(letters)
+    (added,) = set(weakref.finalize._registry) - before  # type: ignore[attr-defined]
+    assert not added.atexit
+    del mine
+    gc.collect()
+    assert not added.alive
