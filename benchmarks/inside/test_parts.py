@@ -38,6 +38,12 @@ def test_tokenize_many(benchmark: Any, parts: Parts) -> None:
     assert len(benchmark(parts.tokenizer, many).ids) == len(many)
 
 
+def test_tokenize_many_by_the_library(benchmark: Any, parts: Parts) -> None:
+    """On one core, as the other is."""
+    many, library = texts(), parts.tokenizer._tokenizer
+    assert len(benchmark(lambda: [library.encode_batch_fast([text])[0].ids for text in many])) == len(many)
+
+
 def test_plan(benchmark: Any, parts: Parts) -> None:
     lengths = np.array([len(row) for row in parts.rows])
     assert sum(map(len, benchmark(batching.plan, lengths, MAX_BATCH_TOKENS))) == len(lengths)

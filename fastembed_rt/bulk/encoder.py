@@ -26,8 +26,6 @@ class Encoder:
     width: int = 0  # numbers of a vector; 0 where texts have several
     dtype: Any = np.float32
     invariant: bool = True  # a vector depends on nothing but its text, to the last bit
-    max_length: int = 0
-    shorten: Callable[[str], str] | None = None  # the beginning of a text that decides its vector; see caps
     padded: Callable[[Sequence[int]], int] | None = None  # tokens that run for texts of such lengths, padding included
 
 
@@ -39,7 +37,6 @@ class Counts:
     encoded: int = 0  # texts that went through the model
     duplicates: int = 0  # rows whose text had been encoded before in this run
     cached: int = 0  # rows whose vector an earlier run left in the cache
-    shortened: int = 0  # texts of which the model was given the beginning
     rejected: int = 0
     tokens: int = 0
     slots: int = 0  # tokens with padding
@@ -164,22 +161,9 @@ class Encoding:
 
     def _encode(self, places: Sequence[int], texts: list[str], into: Any) -> dict[int, str]:
         """Vectors of texts into their places; the refused ones, by place."""
-        shorten = self.encoder.shorten
-        given = texts if shorten is None else [shorten(text) for text in texts]
         # An array has them at its beginning first: the model writes whole rows, one behind the other.
         made = into[: len(texts)] if self.encoder.width else [None] * len(texts)
-        refused, lengths = self._tolerant(given, made)
-        short = [k for k, text in enumerate(given) if text is not texts[k]]
-        self.counts.shortened += len(short)
-        # The beginning had fewer tokens than there is room for: then the rest of the text matters.
-        again = [k for k in short if k not in refused and lengths[k] < self.encoder.max_length]
-        if again:
-            width = self.encoder.width
-            found = np.empty((len(again), width), self.encoder.dtype) if width else [None] * len(again)
-            bad, counted = self._tolerant([texts[k] for k in again], found)
-            for k, vector, length in zip(again, found, counted, strict=True):
-                made[k], lengths[k] = vector, length
-            refused.update({again[k]: reason for k, reason in bad.items()})
+        refused, lengths = self._tolerant(texts, made)
         for k in range(len(places) - 1, -1, -1):  # none is before its place, so that the last one moves first
             if not self.encoder.width or places[k] != k:
                 into[places[k]] = made[k]

@@ -33,7 +33,6 @@ NAMES = {  # of the metrics file, with what they count
     "duplicate_share": "of this run's rows, the share whose text had been encoded before",
     "cache_share": "of this run's rows, the share whose vector came from --cache",
     "rejected": "rows without a vector",
-    "shortened": "texts of which the model was given the beginning",
     "parts": "parts of this run",
     "bytes_read": "bytes of the inputs, as they are stored",
     "bytes_written": "bytes of this run's parts",
@@ -79,7 +78,7 @@ class Watch:
         if counts.rows:
             made["duplicate_share"] = counts.duplicates / counts.rows
             made["cache_share"] = counts.cached / counts.rows
-        made |= {"rejected": counts.rejected, "shortened": counts.shortened, "parts": self.parts}
+        made |= {"rejected": counts.rejected, "parts": self.parts}
         made |= {"bytes_read": read, "bytes_written": self.bytes_written, "seconds": seconds}
         if total is not None and rows:
             made["seconds_left"] = max(total - made["rows"], 0) * seconds / rows

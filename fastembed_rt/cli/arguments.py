@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from ..precisions import ALL, listed, unknown
 from .readers import READERS
 
-MOST_PORT = 65535
-
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare MODEL and the options that say where it comes from and which variant loads."""
@@ -89,6 +87,8 @@ def positive(value: str) -> int:
 
 def port(value: str) -> int:
     """A port of TCP, for argparse; 0 is any that is free."""
+    from ..server.listening import MOST_PORT  # only here: few commands listen
+
     if not value.isdecimal() or int(value) > MOST_PORT:
         raise argparse.ArgumentTypeError(f"{value!r} is not a port, a number from 0 to {MOST_PORT}")
     return int(value)

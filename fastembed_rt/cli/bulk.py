@@ -293,18 +293,8 @@ def encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder
         width=width,
         dtype=dtype,
         invariant=dense.provider == "cpu" and dense.variant.target in INVARIANT and len(dense.device_ids) == 1,
-        max_length=dense.max_length,
-        shorten=_shorten(dense),
         padded=_padded(dense),
     )
-
-
-def _shorten(model: EmbeddingModel) -> Any:
-    from ..text.caps import cutter
-
-    if model.truncation != "truncate" or model.manifest.truncation_side != "right":
-        return None
-    return cutter((model.path / model.manifest.tokenizer.file).read_bytes(), model.max_length)
 
 
 def _padded(model: EmbeddingModel) -> Any:

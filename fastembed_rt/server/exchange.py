@@ -175,15 +175,11 @@ class Exchange:
     @property
     def tokens(self) -> int:
         """Of all texts, as they ran."""
-        if len(self.jobs) == 1:  # as most requests have it; a property that is asked four times
-            return self.jobs[0].tokens + self.cached_tokens
         return sum(job.tokens for job in self.jobs) + self.cached_tokens
 
     @property
     def texts(self) -> int:
         """That were given to models."""
-        if len(self.jobs) == 1:
-            return len(self.jobs[0].texts) + self.cached_texts
         return sum(len(job.texts) for job in self.jobs) + self.cached_texts
 
     def times(self) -> tuple[float, float, float]:
@@ -218,11 +214,11 @@ class Exchange:
             (b"x-inference-time", b"%d" % (inference * 1000)),
         ]
 
-    def check_count(self, texts: Sequence[Any]) -> None:
+    def check_count(self, inputs: int) -> None:
         """Raise ApiError for more inputs than a request may have."""
         most = self.app.limits.max_client_batch_size
-        if len(texts) > most:
-            raise ApiError("Validation", f"{len(texts)} inputs, and max_client_batch_size is {most}")
+        if inputs > most:
+            raise ApiError("Validation", f"{inputs} inputs, and max_client_batch_size is {most}")
 
     def check_time(self) -> None:
         """Raise DeadlineError where the seconds of a request are over."""
@@ -236,7 +232,7 @@ class Exchange:
             ApiError: too many of them, or the queue is full.
             ClientGoneError: nobody waits any more.
         """
-        self.check_count(texts)
+        self.check_count(len(texts))
         self.served = self.served or served
         prepared = await served.prepared(**options)
         self.characters += characters(texts)

@@ -238,7 +238,7 @@ class TextTokenizer:
             InvalidInputError: a text has a token that the model does not know.
         """
         given = [prompt + text for text in texts] if prompt else texts
-        rows, cut = self._quickly(given)
+        rows, cut = self._without_library(given)
         others = [k for k, row in enumerate(rows) if row is None]
         encodings, beginnings = self._first_tokens([given[k] for k in others], parallel=parallel)
         cut += [others[k] for k in beginnings]
@@ -282,7 +282,7 @@ class TextTokenizer:
             found[k] = self._encode([texts[k]])[0]
         return found, [k for k in short if k not in again and not found[k].overflowing]
 
-    def _quickly(self, texts: Sequence[str]) -> tuple[list[Ids | None], list[int]]:
+    def _without_library(self, texts: Sequence[str]) -> tuple[list[Ids | None], list[int]]:
         """Rows without the library, None for its texts; and which ones were cut, if that is done without it."""
         if self._fast is None:
             return [None] * len(texts), []

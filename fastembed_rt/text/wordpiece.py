@@ -1,4 +1,4 @@
-"""Token ids for BERT's tokenizers, in C (native/src/wordpiece.c): forty times as fast as the Rust library.
+"""Token ids for BERT's tokenizers, in C (native/src/wordpiece.c): more than forty times as fast as the Rust library.
 
 Exactly the library's ids, or none: what the file has beside BERT's own settings, texts with added tokens in them and
 texts with characters that are not in the table here are left to it. The table has letters, digits, signs and
@@ -122,19 +122,19 @@ class WordPiece:
 
 
 def wordpiece(content: bytes) -> WordPiece | None:
-    """What does a tokenizer.json's work for ASCII texts; None where the library has to do all of it."""
+    """What does a tokenizer.json's work for most texts; None where the library has to do all of it."""
     if b'"WordPiece"' not in content or native.wordpiece() is None:  # soon said of other kinds, which are larger
         return None
     try:
         described = json.loads(content)
         special = around(described["post_processor"])
         return None if special is None or not fits(described) else WordPiece(described, *special)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):  # the library says what is wrong with it
-        return None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None  # the library says what is wrong with it
 
 
 def fits(described: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json is of BERT's kind in all that concerns ASCII texts."""
+    """Whether a tokenizer.json is of BERT's kind in all that concerns characters of the table."""
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
     kinds, _ = characters(*_settings(normalizer))
     # An added token that begins with a letter or a blank might begin within a word.

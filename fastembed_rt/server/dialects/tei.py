@@ -150,7 +150,7 @@ async def tokenize(exchange: Exchange, value: Any) -> bytes:
     given: Given = body["inputs"]
     not_empty(given.texts, "inputs")
     served = exchange.find(body)
-    exchange.check_count(given.texts)
+    exchange.check_count(len(given.texts))
     prepared = await served.prepared(prompt_name=exchange.options(body)["prompt_name"])
     prompt, tokenizer = prepared.prompt, prepared.tokenizer
 
@@ -186,7 +186,7 @@ async def decode(exchange: Exchange, value: Any) -> bytes:
     rows = body["ids"]
     not_empty(rows, "ids")
     served = exchange.find(body)
-    exchange.check_count(rows)
+    exchange.check_count(len(rows))
     tokenizer = (await served.prepared()).tokenizer
     skip = body["skip_special_tokens"]
     return await asyncio.to_thread(lambda: dumped([tokenizer.decode(row, skip_special_tokens=skip) for row in rows]))
@@ -211,7 +211,7 @@ async def own(exchange: Exchange, value: Any) -> bytes:
 async def vertex(exchange: Exchange, value: Any) -> bytes:
     """Several bodies of the model's own route in one."""
     instances = checked(bodies.VERTEX, value)["instances"]
-    exchange.check_count([None] * sum(map(_inputs, instances)))
+    exchange.check_count(sum(map(_inputs, instances)))
     made = []
     for instance in instances:
         if not _nested(instance):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bulk_jobs import WIDTH, Counting, encoder, execute, expected, vectors, write_jsonl
+from bulk_jobs import Counting, encoder, execute, expected, vectors, write_jsonl
 from exports import contents
 
 from fastembed_rt.bulk import progress
 from fastembed_rt.bulk.cache import Cache
-from fastembed_rt.bulk.encoder import Encoding, Remembered
+from fastembed_rt.bulk.encoder import Remembered
 from fastembed_rt.errors import InvalidInputError
 
 
@@ -81,15 +81,3 @@ def test_a_cache_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nothing" * 1000)
     with pytest.raises(InvalidInputError, match=r"--cache .*name another directory, or remove"):
         Cache(tmp_path, "f", 4, np.float32)
-
-
-def test_texts_are_shortened_and_encoded_whole_where_that_was_too_short() -> None:
-    counting = Counting()
-    made = encoder(counting, shorten=lambda text: text if len(text) < 9 else text[:8], max_length=3)
-    encoding = Encoding(made)
-    found = np.empty((3, WIDTH), np.float32)
-    faults = encoding.vectors(dict(enumerate(["a b c d e f g", "short", "aaaaaaaaaaaa bb"])), found)
-    assert counting.texts == ["a b c d ", "short", "aaaaaaaa", "aaaaaaaaaaaa bb"]
-    assert found.tolist() == expected(["a b c d ", "short", "aaaaaaaaaaaa bb"]).tolist()
-    assert not faults
-    assert encoding.counts.shortened == 2

@@ -161,14 +161,14 @@ def test_a_call_whose_model_is_closed_while_it_tokenizes_stops(
 ) -> None:
     own.encode(["a cat"] * 200)
     batches = slowly(monkeypatch, own._running(), 0.0)
-    encode, begun, closed = own._tokenizer._quickly, threading.Event(), threading.Event()
+    encode, begun, closed = own._tokenizer._without_library, threading.Event(), threading.Event()
 
     def tokenize(*arguments: Any, **options: Any) -> Any:
         begun.set()
         assert closed.wait(10)
         return encode(*arguments, **options)
 
-    monkeypatch.setattr(own._tokenizer, "_quickly", tokenize)
+    monkeypatch.setattr(own._tokenizer, "_without_library", tokenize)
     found: list[BaseException] = []
 
     def call() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from asgi_client import Client
 from checkpoints import save_sentence_transformers
 from cross_encoders import save_cross_encoder
+from gathering import Runner, Work
 from multi_vectors import save_multi_vector
 from sparse_encoders import save_splade
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
+from fastembed_rt.models.work import Prepared
+from fastembed_rt.server.gather import Gatherer
+from fastembed_rt.server.jobs import Job
 
 PROMPTS = {"query": "query : ", "document": "passage : ", "red": "the red "}
 
@@ -79,3 +84,26 @@ def client(loaded: Loaded) -> Iterator[Client]:
         client = Client(app)
         yield client
         client.close()
+
+
+@pytest.fixture
+def gathering() -> Iterator[Callable[..., tuple[Runner, Gatherer, Callable[..., Job]]]]:
+    made: list[tuple[Runner, Gatherer]] = []
+
+    def make(*arguments: Any, **options: Any) -> tuple[Runner, Gatherer, Callable[..., Job]]:
+        runner = Runner(*arguments, **options)
+        gatherer = Gatherer(runner)  # type: ignore[arg-type]
+        made.append((runner, gatherer))
+
+        def submit(texts: list[str], seconds: float = 60.0) -> Job:
+            prepared = Prepared(Work(), None, "", runner, lambda tokenized: None)  # type: ignore[arg-type]
+            job = Job(prepared, texts, time.monotonic() + seconds)
+            gatherer.submit(job, sum(int(text.split()[1]) for text in texts))
+            return job
+
+        return runner, gatherer, submit
+
+    yield make
+    for runner, gatherer in made:
+        runner.open()
+        gatherer.close()

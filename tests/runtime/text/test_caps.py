@@ -186,6 +186,8 @@ def test_millions_of_characters_cost_what_their_first_tokens_cost(model: Embeddi
     assert made.ids[0].tolist() == library.ids
     assert short < (time.process_time() - began) / 5
     assert (made.truncated, [len(row) for row in made.ids[1:]]) == (1, [4, 4])
+    first = text[: 100 * model.max_length].rpartition(" ")[0]
+    assert model.encode(text).tobytes() == model.encode(first).tobytes()
 
 
 @pytest.mark.parametrize("truncation", ["truncate", "warn", "chunk"])

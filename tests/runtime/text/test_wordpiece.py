@@ -170,6 +170,8 @@ def test_real_and_nasty_texts_have_the_librarys_ids() -> None:
         {"model": {"max_input_chars_per_word": 5000}},
         {"model": {"vocab": {"[UNK]": "1"}}},
         {"model": {"type": "BPE"}},
+        {"added_tokens": [{"content": ""}]},
+        {"added_tokens": None},
     ],
 )
 def test_another_kind_of_tokenizer_is_the_librarys(letters: Tokenizer, changes: dict[str, Any]) -> None:
