@@ -154,7 +154,8 @@ class Exchange:
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            raise ApiError("Malformed", f"the body is no JSON in UTF-8: position {error.pos}") from None
+            what = f"the body is no JSON in UTF-8: {error.msg}, position {error.pos}"  # none of the body is in it
+            raise ApiError("Malformed", what) from None
 
     async def body(self, kind: Body) -> dict[str, Any]:
         """The body, checked."""

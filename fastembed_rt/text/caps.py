@@ -5,7 +5,8 @@ A model reads the first max_length tokens of a text. Those are the tokens of the
 - the tokenizer works within words: its first step splits at white space (or its regular expression is one that is
   known never to reach over the gap between two words), and what it does before that changes no more than a letter and
   what is joined to it;
-- the cut is where one space stands between two letters or digits, which no step joins over it;
+- the cut is where one space stands between two letters or digits, which no step joins over it; or, for tokenizers that
+  split at punctuation too, between a letter and a full stop, comma and the like of Chinese or Japanese;
 - the beginning has max_length tokens by itself. That is looked at after the fact (see `TextTokenizer`).
 
 Tokenizers and texts for which this is not sure are left whole. tests/runtime/text/test_caps.py compares ids.
@@ -20,6 +21,7 @@ from typing import Any
 
 LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
 GAP = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
+STOP = re.compile(GAP.pattern + r"|(?<=[^\W_])(?=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])")  # or 、。！，：；？
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
 # Normalizers that change no more than a letter and what is joined to it.
@@ -38,6 +40,7 @@ LOCAL = {
 }
 # Pre-tokenizers that split at white space, so that no token has letters of two words.
 SPLITTING = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"}
+ONLY_AT_SPACE = {"WhitespaceSplit", "Metaspace"}  # a comma and the letter before it may be one token
 # Regular expressions of GPT-2 and its successors: a word takes the space before it and nothing of the word before that.
 _WORD, _REST = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
@@ -60,11 +63,12 @@ def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | Non
     if not works_within_words(settings):
         return None
     most, least = LETTERS_A_TOKEN * max_length, long_from(max_length)
+    gaps = gaps_of(settings)
 
     def shorten(text: str) -> str:
         if len(text) <= least:
             return text
-        gap = GAP.search(text, most, most + SEARCHED)
+        gap = gaps.search(text, most, most + SEARCHED)
         return text if gap is None else text[: gap.start()]
 
     return shorten
@@ -80,6 +84,12 @@ def works_within_words(settings: Mapping[str, Any]) -> bool:
         return False
     # Unigram, BPE and WordPiece see one piece after the other; what splits stands before them.
     return any(_splits(step) for step in _steps(settings.get("pre_tokenizer"), "pretokenizers"))
+
+
+def gaps_of(settings: Mapping[str, Any]) -> re.Pattern[str]:
+    """Where the texts of a tokenizer that works within words may be cut."""
+    splits = [step for step in _steps(settings.get("pre_tokenizer"), "pretokenizers") if _splits(step)]
+    return GAP if {step["type"] for step in splits} <= ONLY_AT_SPACE else STOP
 
 
 def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:

@@ -79,11 +79,19 @@ def texts() -> list[str]:
     """Long ones of everything that is hard, joined by all kinds of gaps."""
     chance = random.Random(2)
     hard = nasty_texts() + (some_texts()[::7] if (DATA / "texts").is_dir() else [])
-    rows = []
+    rows = [_chinese(chance) for _ in range(30)]
     for _ in range(60):
         parts = [chance.choice(hard if chance.random() < 0.7 else WORDS) for _ in range(40)]
         rows.append("".join(part + chance.choice([" ", " ", "  ", "\n", "", " 7 ", " a "]) for part in parts))
     return rows
+
+
+def _chinese(chance: random.Random) -> str:
+    """Letters without a blank between them, and what stands between sentences."""
+    letters = "\u732b\u72d7\u4e2d\u65b0\u3042\u304b\u3099\u30ab\u30fc\uac00x9"  # kana with a voicing mark among them
+    stops = ["\u3002", "\uff0c", "\u3001", "\uff1f", "\uff01", "\uff1a", "\uff1b", "\u3002\u300d", "\uff0c9", "\u2026"]
+    parts = ["".join(chance.choices(letters, k=chance.randint(1, 12))) + chance.choice(stops) for _ in range(40)]
+    return "".join(parts)
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -95,11 +103,12 @@ def differences(tokenizer: Tokenizer) -> tuple[int, list[str]]:
     """How many cuts were looked at, and those behind which the beginning has other tokens."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    pattern = caps.gaps_of(json.loads(tokenizer.to_str()))
     chance = random.Random(3)
     looked, wrong = 0, []
     for text in texts():
         whole = ids(tokenizer, text)
-        gaps = [match.start() for match in caps.GAP.finditer(text)]
+        gaps = [match.start() for match in pattern.finditer(text)]
         for at in chance.sample(gaps, min(len(gaps), 6)):
             beginning = ids(tokenizer, text[:at])
             looked += 1
@@ -168,8 +177,13 @@ def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
     assert most <= len(cut) <= most + 3
     assert text.startswith(cut + " ")
     assert cut.endswith("b")
-    for whole in ("a" * 10_000, "猫、犬。" * 5000, "a, " * 5000, "ab " * 100, ""):
+    for whole in ("a" * 10_000, "a, " * 5000, "ab " * 100, ""):
         assert shorten(whole) is whole
+    assert shorten("猫、犬。" * 5000) == "猫、犬。" * (most // 4) + "猫"
+    at_space = caps.cutter(b'{"pre_tokenizer": {"type": "Metaspace"}}', 4)
+    assert at_space is not None
+    whole = "猫、犬。" * 5000
+    assert at_space(whole) is whole
     assert caps.cutter(b"no json", 4) is None
 
 
