@@ -6,6 +6,7 @@ A write costs a system call, and wakes the client once for the head alone.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -20,11 +21,25 @@ class Answer:
     to the cycle.
     """
 
-    __slots__ = ("_cycle", "_head")
+    __slots__ = ("_cycle", "_head", "gone")
 
     def __init__(self, cycle: Any) -> None:
         self._cycle = weakref.ref(cycle)  # which holds this: a circle would stay until somebody looks for circles
         self._head: dict[str, Any] | None = None
+        self.gone: Callable[[], None] | None = None  # called when the client goes away
+
+    def watch(self, gone: Callable[[], None]) -> bool:
+        """Have `gone` called when the client goes away; False where it has gone.
+
+        ASGI's `receive` would tell it too, to a task for each request that waits: under load one answer in seven less.
+        """
+        cycle: Any = self._cycle()
+        if cycle.disconnected:
+            return False
+        self.gone = gone
+        if cycle.flow.read_paused and not cycle.transport.get_protocol().pipeline:
+            cycle.flow.resume_reading()  # after a large body; who does not read does not see an end
+        return True
 
     async def __call__(self, message: dict[str, Any]) -> None:
         """ASGI's send."""

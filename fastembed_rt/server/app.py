@@ -157,7 +157,7 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(self, scope, receive)
+        exchange = Exchange(self, scope, receive, send)
         origin = exchange.headers.get(b"origin")
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
             await _send(send, Response(status=204, headers=self._cors.preflight(origin)), exchange)

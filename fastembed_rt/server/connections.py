@@ -55,6 +55,9 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if self._running is not None:  # of pipelined requests uvicorn tells the last alone
             self._running.disconnected = not self._running.response_complete
             self._running.message_event.set()
+            gone, self._running.send.gone = self._running.send.gone, None
+            if gone is not None:
+                gone()
         self._unset_keepalive_if_required()
         self._stop_clock()
         if self._stalled is not None:

@@ -55,8 +55,9 @@ class Response:
 class Exchange:
     """A request, and what is needed to answer it."""
 
-    def __init__(self, app: App, scope: Scope, receive: Receive) -> None:
-        self.app, self.scope, self._receive = app, scope, receive
+    def __init__(self, app: App, scope: Scope, receive: Receive, send: Any) -> None:
+        """`send` may have a method `watch`, as answering.Answer has it."""
+        self.app, self.scope, self._receive, self._send = app, scope, receive, send
         self.began = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.jobs: list[Job] = []
@@ -284,7 +285,7 @@ class Exchange:
 
     async def _wait(self, job: Job) -> Sequence[Any]:
         if self._timer is None:
-            self._timer = job.loop.call_later(WATCH_AFTER, self._watch)
+            self._watch(job.loop)
         try:
             parts: Sequence[Any] = await job.future
         except asyncio.CancelledError:
@@ -294,29 +295,48 @@ class Exchange:
             raise
         return parts
 
-    def _watch(self) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look whether the client is still there, until the jobs are done or their time is over."""
-        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
+        watch = getattr(self._send, "watch", None)
+        if watch is None:  # another server's
+            self._timer = loop.call_later(WATCH_AFTER, self._start_watcher)
+            return
+        self._timer = loop.call_at(loop.time() + self._seconds_left(), self._end_late)
+        if not watch(self._end_gone):
+            loop.call_soon(self._end_gone)
 
     def end(self) -> None:
         """Nothing more is looked at."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            elif hasattr(self._send, "gone"):
+                self._send.gone = None  # which holds this
+
+    def _seconds_left(self) -> float:
+        return max(self.began + self.app.limits.request_seconds - time.monotonic(), 0.0)
+
+    def _start_watcher(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
-        seconds = self.began + self.app.limits.request_seconds - time.monotonic()
         try:
-            async with asyncio.timeout(max(seconds, 0)):
+            async with asyncio.timeout(self._seconds_left()):
                 while (await self._receive())["type"] != "http.disconnect":
                     await asyncio.sleep(WATCH_AFTER)  # servers wait here themselves; tests' stand-ins may not
         except TimeoutError:
-            for job in self.jobs:
-                if not job.future.done():
-                    job.given_up = True
-                    job.future.set_exception(DeadlineError())
-            return
+            self._end_late()
+        else:
+            self._end_gone()
+
+    def _end_late(self) -> None:
+        for job in self.jobs:
+            if not job.future.done():
+                job.given_up = True
+                job.future.set_exception(DeadlineError())
+
+    def _end_gone(self) -> None:
         self._gone = True
         for job in self.jobs:
             job.given_up = True

@@ -142,3 +142,22 @@ def test_an_answer_in_pieces_is_uvicorns() -> None:
     made = answered(Cycle(), start(), *pieces)
     assert made.passed == [start(), *pieces]
     assert made.written == []
+
+
+@pytest.mark.parametrize(("paused", "waiting", "resumed"), [(False, 0, 0), (True, 0, 1), (True, 1, 0)])
+def test_who_watches_reads_on_but_for_more_requests(paused: bool, waiting: int, resumed: int) -> None:
+    done: list[bool] = []
+    flow = SimpleNamespace(read_paused=paused, resume_reading=partial(done.append, True))
+    transport = SimpleNamespace(get_protocol=lambda: SimpleNamespace(pipeline=[None] * waiting))
+    cycle = Cycle(flow=flow, transport=transport)
+    answer = Answer(cycle)
+    assert answer.watch(done.clear)
+    assert len(done) == resumed
+    assert answer.gone == done.clear
+
+
+def test_who_has_gone_before_is_not_watched() -> None:
+    cycle = Cycle(disconnected=True)
+    answer = Answer(cycle)
+    assert not answer.watch(pytest.fail)
+    assert answer.gone is None

@@ -347,7 +347,7 @@ def test_many_bodies_in_one_have_the_limits_of_one(serve: Serve) -> None:
         assert (refused.status, refused.json["error_type"]) == (422, "Validation")
         assert "max_client_batch_size is 4" in refused.json["error"]
     began = client.app.limits.request_seconds
-    exchange = Exchange(client.app, scope("/vertex"), None)  # type: ignore[arg-type]
+    exchange = Exchange(client.app, scope("/vertex"), None, None)  # type: ignore[arg-type]
     exchange.check_time()
     exchange.began -= 2 * began
     with pytest.raises(DeadlineError):

@@ -24,6 +24,7 @@ import pytest
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.server import sockets
 from fastembed_rt.server.app import App
+from fastembed_rt.server.exchange import Exchange
 from fastembed_rt.server.limits import Limits
 from fastembed_rt.server.listening import Listening
 
@@ -255,7 +256,8 @@ def test_a_client_that_does_not_read_is_given_up(run: Run) -> None:
     assert asks(connect) == 200
 
 
-def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any) -> None:
+def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Exchange, "_start_watcher", None)  # here the connection tells it
     app = App({"encoder": loaded.encoder})
     connect = run(app=app)
     body = json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()
@@ -274,6 +276,19 @@ def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any) -> None:
     assert app.admission.requests == app.admission.tokens == 0
     assert loaded.encoder.stats.texts - before < 5 * 4000
     assert asks(connect) == 200
+
+
+def test_a_request_that_takes_too_long_is_answered_and_its_connection_goes_on(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder}, limits=Limits(request_seconds=0.2))
+    connect = run(app=app)
+    with connect() as connection:
+        connection.sendall(request(json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()))
+        status, told, keep = answer(connection)
+        assert (status, told["error_type"], keep) == (504, "Timeout", True)
+        assert app.admission.requests == app.admission.tokens == 0
+        time.sleep(0.3)  # what was to end the first ends no other
+        connection.sendall(request())
+        assert answer(connection)[0] == 200
 
 
 def test_pipelined_requests_of_a_client_that_goes_away_are_not_made(run: Run, loaded: Any) -> None:
