@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import machine
 from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError
-from ..run import nvidia
+from ..run import nvidia, shared_weights
 from ..run.providers import AUTO
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def serve(args: argparse.Namespace) -> int:
 def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     if sys.platform == "win32":
         raise InvalidInputError("--workers needs processes that inherit sockets, which Windows has not; start several")
-    from ..server import running
+    from ..server import packed, running
     from ..server.workers import Supervisor, environments
 
     automatic = args.provider == AUTO
@@ -60,15 +60,19 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     sockets, listening = listening.open()
     args.port = listening.port
     options = {name: value for name, value in vars(args).items() if name not in PASSED_ON}
-    supervisor = Supervisor(
-        {"options": options, "environment": shared},
-        sockets,
-        args.workers,
-        drain_seconds=args.drain_seconds,
-        worker_timeout=args.worker_timeout,
-        say=running.say,
-    )
-    return asyncio.run(supervisor.run())
+    with packed.folder() as weights:
+        if weights is not None:
+            shared = [{**environment, shared_weights.VARIABLE: str(weights)} for environment in shared]
+        supervisor = Supervisor(
+            {"options": options, "environment": shared},
+            sockets,
+            args.workers,
+            drain_seconds=args.drain_seconds,
+            worker_timeout=args.worker_timeout,
+            say=running.say,
+            weights=weights,
+        )
+        return asyncio.run(supervisor.run())
 
 
 def work() -> None:

@@ -7,6 +7,7 @@ operators run.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -54,6 +55,15 @@ def remedy() -> str:
     """What makes the operators run here; "" where they do, or nothing does."""
     outdated = library().is_file() and "of another version" in (why_not() or "")
     return COMPILE if outdated or (not library().is_file() and _has_kernels(sys.platform, platform.machine())) else ""
+
+
+def share_packed(folder: str) -> bool:
+    """Have weights that are packed from now on lie in files of this folder, or with "" in memory of this process.
+
+    All processes that name the same folder have them in memory once. False: this system does not, or the name is too
+    long.
+    """
+    return bool(ctypes.CDLL(str(library())).fastembed_rt_share_packed(os.fsencode(folder)))
 
 
 class WordpieceFunctions(NamedTuple):

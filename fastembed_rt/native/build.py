@@ -35,6 +35,7 @@ FLAGS = (
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",
+    "-Werror=implicit-function-declaration",
 )
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
@@ -50,7 +51,7 @@ NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
     "kernels_neondotprod": ("-march=armv8.2-a+dotprod",),
     "kernels_neon": ("-march=armv8-a",),
 }
-MODULES = ("reader", "pages", "layers", "create", "run", "selfcheck", "wordpiece", "operators")
+MODULES = ("reader", "pages", "shared", "layers", "create", "run", "selfcheck", "wordpiece", "operators")
 
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
 CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"

@@ -17,7 +17,7 @@ from ..manifest import Manifest, Variant
 from ..native import cuda as native_cuda
 from ..precisions import lacking, listed
 from ..system.paths import as_utf8
-from . import cuda_operators
+from . import cuda_operators, shared_weights
 from .batching import Feeds
 from .captures import apart
 from .contract import Facts, GraphSession, Output
@@ -240,6 +240,7 @@ def _start(
     if variant.target in TUNED:
         tune(options, onnxruntime, variant.precision)
     if variant.target == "native":
+        shared_weights.share()
         options.register_custom_ops_library(as_utf8(native.library()))
     if variant.target == native_cuda.TARGET:
         options.register_custom_ops_library(as_utf8(cuda_operators.opened()))

@@ -61,7 +61,8 @@ LAYERS = {
     "benchmarks": """
     errors demo
     nodes: errors
-    data report inside: errors
+    data report: errors
+    inside: errors report
     precision: data errors report
     gpu: data precision
     compare: data errors report

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "pages.h"
+#include "shared.h"
+#include "support.h"
 
 enum { MOST_LAYERS = 3 };
 
@@ -127,6 +129,7 @@ typedef struct PackedLinear {
     struct PackedLinear *next;
     const Kernels *kernels;
     size_t users;
+    size_t shared; /* bytes of the file that `linear.packed` is in; 0: memory of this process */
     Linear linear;
 } PackedLinear;
 
@@ -152,7 +155,10 @@ static void free_packed(PackedLinear *packed) {
     free(linear->outlier_rows);
     free(linear->tail_channels);
     free(linear->dither_weights);
-    free_pages(linear->packed, packed_bytes(packed));
+    if (packed->shared)
+        free_shared(linear->packed, packed->shared);
+    else
+        free_pages(linear->packed, packed_bytes(packed));
     free(linear->compensation);
     free(linear->scales);
     free(linear->bias);
@@ -166,15 +172,88 @@ static void *allocate_zeroed(size_t bytes) {
     return found ? memset(found, 0, whole) : NULL;
 }
 
-static void pack_bf16(const Group *group, Linear *linear) {
-    linear->bias = allocate_zeroed(linear->panels * 16 * sizeof(float));
-    if (!linear->packed || !linear->bias)
-        return;
+static void pack_values(const Group *group, Linear *linear) {
     size_t from = 0;
-    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
-        group->kernels->bf16_pack(linear, layer->values, layer->columns, from);
-        memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
+        if (linear->weights == BF16_WEIGHTS)
+            group->kernels->bf16_pack(linear, layer->values, layer->columns, from);
+        else
+            group->kernels->pack(linear, layer->values, layer->columns, from);
+}
+
+static int values_are_packed(const Linear *linear, const Group *group) {
+    size_t from = 0;
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
+        if (linear->weights == BF16_WEIGHTS
+                ? !group->kernels->bf16_is_packed(linear, layer->values, layer->columns, from)
+                : !group->kernels->is_packed(linear, layer->values, layer->columns, from))
+            return 0;
+    return 1;
+}
+
+/* The file's: the packed weights, and behind them what `pack` adds up beside them. */
+static SharedName shared_name(const PackedLinear *packed, const Group *group, size_t beside) {
+    const Linear *linear = &packed->linear;
+    uint64_t about[] = {linear->weights, linear->inputs, linear->outputs, (uint64_t)linear->zero_point};
+    SharedName name = {packed->kernels->name, hashed(0, about, sizeof about),
+                       round_up(packed_bytes(packed), 64) + beside};
+    size_t size = linear->weights == BF16_WEIGHTS ? 2 : 1;
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; layer++)
+        name.hash = hashed(name.hash, layer->values, linear->inputs * layer->columns * size);
+    return name;
+}
+
+/* Weights in memory of several processes, found or made there; 0 where nothing is shared.
+ * `compensation` has the room for `pack`. */
+static int pack_shared(PackedLinear *packed, const Group *group) {
+    Linear *linear = &packed->linear;
+    size_t beside = linear->compensation ? linear->panels * 16 * sizeof(int32_t) : 0;
+    size_t place = round_up(packed_bytes(packed), 64);
+    if (!sharing())
+        return 0;
+    SharedName name = shared_name(packed, group, beside);
+    char *memory = find_shared(&name);
+    linear->packed = memory;
+    if (memory && !values_are_packed(linear, group)) { /* another's, whose hash is the same */
+        free_shared(memory, name.bytes);
+        linear->packed = NULL;
+        return 0;
     }
+    if (!memory) {
+        linear->packed = memory = begin_shared(&name);
+        if (!memory)
+            return 0;
+        pack_values(group, linear);
+        if (beside)
+            memcpy(memory + place, linear->compensation, beside);
+        linear->packed = memory = publish_shared(&name, memory);
+    }
+    if (beside)
+        memcpy(linear->compensation, memory + place, beside);
+    packed->shared = name.bytes;
+    return 1;
+}
+
+/* Weights packed, wherever there is room; 0 without memory. */
+static int pack_somewhere(PackedLinear *packed, const Group *group) {
+    Linear *linear = &packed->linear;
+    if (pack_shared(packed, group))
+        return 1;
+    linear->packed = allocate_pages(packed_bytes(packed));
+    if (linear->packed)
+        pack_values(group, linear);
+    return linear->packed != NULL;
+}
+
+static int pack_bf16(PackedLinear *packed, const Group *group) {
+    Linear *linear = &packed->linear;
+    linear->bias = allocate_zeroed(linear->panels * 16 * sizeof(float));
+    if (!linear->bias || !pack_somewhere(packed, group))
+        return 0;
+    size_t from = 0;
+    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
+        memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
+    return 1;
 }
 
 /* NULL without memory. */
@@ -188,10 +267,8 @@ static PackedLinear *pack(const Group *group) {
     size_t unit = group->kernels->depth_unit;
     linear->depth = (linear->inputs + unit - 1) / unit * unit;
     linear->panels = (linear->outputs + 15) / 16;
-    linear->packed = allocate_pages(packed_bytes(packed));
     if (linear->weights == BF16_WEIGHTS) {
-        pack_bf16(group, linear);
-        if (linear->packed && linear->bias)
+        if (pack_bf16(packed, group))
             return packed;
         free_packed(packed);
         return NULL;
@@ -206,8 +283,9 @@ static PackedLinear *pack(const Group *group) {
     linear->outlier_rows = allocate_zeroed(linear->outliers * width * sizeof(float));
     linear->tail_channels = allocate_zeroed(linear->depth / 16 * sizeof(uint16_t));
     linear->dither_weights = allocate_zeroed(width * sizeof(float));
-    if (!linear->factor || !linear->packed || !linear->compensation || !linear->scales || !linear->bias ||
-        !linear->outlier_rows || !linear->tail_channels || !linear->dither_weights) {
+    if (!linear->factor || !linear->compensation || !linear->scales || !linear->bias ||
+        !linear->outlier_rows || !linear->tail_channels || !linear->dither_weights ||
+        !pack_somewhere(packed, group)) {
         free_packed(packed);
         return NULL;
     }
@@ -223,7 +301,6 @@ static PackedLinear *pack(const Group *group) {
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns) {
         const int8_t *values = layer->values;
-        group->kernels->pack(linear, values, layer->columns, from);
         memcpy(linear->bias + from, layer->bias, layer->columns * sizeof(float));
         for (size_t n = 0; n < layer->columns; n++)
             linear->scales[from + n] = scale(group, layer, n);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,11 @@ import pytest
 from checkpoints import save_sentence_transformers
 from loopback import Load, Started
 
+from fastembed_rt import native
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.machine import available_threads
+from fastembed_rt.run import shared_weights
+from fastembed_rt.server import packed
 from fastembed_rt.server.workers import environments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -77,6 +81,72 @@ def test_workers_answer_alike_and_are_counted_together(directories: Any, loaded:
         code, said = started.end(signal.SIGTERM)
         assert (code, "ended with code -9" in said) == (0, True), said
         assert time.monotonic() - began < 20
+
+
+@pytest.fixture(scope="module")
+def two_in_int8(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Directories of two models, which have no layer in common."""
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    root = tmp_path_factory.mktemp("int8")
+    made = []
+    for seed in range(2):
+        checkpoint = save_sentence_transformers(root / f"checkpoint-{seed}", max_seq_length=40, seed=seed)
+        made.append(root / f"model-{seed}")
+        export(str(checkpoint), ExportOptions(output=made[-1], verify=False, precisions=("int8",)))
+    return made
+
+
+def weights_of(started: Started) -> list[set[tuple[str, str]]]:
+    """Number and name of each file of shared weights, by worker."""
+    maps = [Path(f"/proc/{pid}/maps").read_text(encoding="utf-8") for pid in started.children()]
+    return [set(re.findall(r" (\d+) +(/dev/shm/fastembed-rt-.*)", text)) for text in maps]
+
+
+def files_of(folder: Path) -> set[tuple[str, str]]:
+    return {(str(file.stat().st_ino), str(file)) for file in folder.iterdir()}
+
+
+@pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no files in memory here")
+def test_workers_have_packed_weights_once_and_a_reload_forgets_the_old(two_in_int8: list[Path], tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    place.symlink_to(two_in_int8[0])
+    with Started(place, "--workers", 2, "--precision", "int8") as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        first, second = weights_of(started)
+        assert first == second
+        folder = Path(next(iter(first))[1]).parent
+        assert files_of(folder) == first
+        place.unlink()
+        place.symlink_to(two_in_int8[1])
+        os.kill(started.process.pid, signal.SIGHUP)
+        wait_for(
+            lambda: weights_of(started)[0].isdisjoint(first) and len(set(map(frozenset, weights_of(started)))) == 1
+        )
+        wait_for(lambda: {(str(file.stat().st_ino), str(file)) for file in folder.iterdir()} == weights_of(started)[0])
+        assert started.end(signal.SIGTERM)[0] == 0
+    assert not folder.exists()
+
+
+def test_what_servers_left_that_were_killed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "IN_MEMORY", tmp_path)
+    monkeypatch.delenv(shared_weights.VARIABLE, raising=False)
+    kept = [f"fastembed-rt-{os.getpid()}-a", "fastembed-rt-x-a", "other"]
+    for name in [*kept, "fastembed-rt-99999999-a"]:
+        (tmp_path / name).mkdir()
+    with packed.folder() as made:
+        assert made is not None
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, made.name])
+        assert made.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    monkeypatch.setenv(shared_weights.VARIABLE, "/somewhere")
+    with packed.folder() as made:
+        assert made is None  # the user's own
+    monkeypatch.delenv(shared_weights.VARIABLE)
+    monkeypatch.setattr(packed, "IN_MEMORY", tmp_path / "missing")
+    with packed.folder() as made:
+        assert made is None
 
 
 def test_a_worker_that_is_killed_costs_its_own_requests_alone(directories: Any) -> None:
