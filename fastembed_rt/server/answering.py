@@ -6,12 +6,20 @@ A write costs a system call, and wakes the client once for the head alone.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from .deadlines import Deadlines, Late
+
 ONE_WRITE = 1 << 20  # bytes of a body that is copied behind its head
+
+
+class Waiting(Late, Protocol):
+    """Who waits for a result."""
+
+    def end_gone(self) -> None:
+        """The client has gone away."""
 
 
 class Answer:
@@ -21,25 +29,40 @@ class Answer:
     to the cycle.
     """
 
-    __slots__ = ("_cycle", "_head", "gone")
+    __slots__ = ("_cycle", "_deadlines", "_head", "_waiting")
 
-    def __init__(self, cycle: Any) -> None:
+    def __init__(self, cycle: Any, deadlines: Deadlines) -> None:
         self._cycle = weakref.ref(cycle)  # which holds this: a circle would stay until somebody looks for circles
+        self._deadlines = deadlines
         self._head: dict[str, Any] | None = None
-        self.gone: Callable[[], None] | None = None  # called when the client goes away
+        self._waiting: Waiting | None = None
 
-    def watch(self, gone: Callable[[], None]) -> bool:
-        """Have `gone` called when the client goes away; False where it has gone.
+    def watch(self, waiting: Waiting) -> bool:
+        """Tell who waits for a result when the client goes away or the time is over; False where it has gone.
 
-        ASGI's `receive` would tell it too, to a task for each request that waits: under load one answer in seven less.
+        ASGI's `receive` would tell it too, to a task for each request: under load an answer in twenty less.
         """
         cycle: Any = self._cycle()
         if cycle.disconnected:
             return False
-        self.gone = gone
+        self._waiting = waiting
+        self._deadlines.add(waiting)
         if cycle.flow.read_paused and not cycle.transport.get_protocol().pipeline:
             cycle.flow.resume_reading()  # after a large body; who does not read does not see an end
         return True
+
+    def unwatch(self) -> None:
+        """Nothing more is told, and nothing held."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._deadlines.discard(waiting)
+
+    def client_gone(self) -> None:
+        """Called by the connection."""
+        waiting = self._waiting
+        self.unwatch()
+        if waiting is not None:
+            waiting.end_gone()
 
     async def __call__(self, message: dict[str, Any]) -> None:
         """ASGI's send."""

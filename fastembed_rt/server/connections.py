@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .answering import Answer
+from .deadlines import Deadlines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,9 @@ class TooMuchError(Exception):
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
     """Of one client."""
 
-    def __init__(self, *args: Any, acceptor: Any, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, acceptor: Any, patience: Patience, deadlines: Deadlines, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._acceptor, self._patience = acceptor, patience
+        self._acceptor, self._patience, self._deadlines = acceptor, patience, deadlines
         self._clock: asyncio.TimerHandle | None = None  # of the head, or of a body that nobody wants
         self._stalled: asyncio.TimerHandle | None = None
         self._head = self._lines = 0
@@ -55,9 +56,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if self._running is not None:  # of pipelined requests uvicorn tells the last alone
             self._running.disconnected = not self._running.response_complete
             self._running.message_event.set()
-            gone, self._running.send.gone = self._running.send.gone, None
-            if gone is not None:
-                gone()
+            self._running.send.client_gone()
         self._unset_keepalive_if_required()
         self._stop_clock()
         if self._stalled is not None:
@@ -115,7 +114,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        cycle.send = Answer(cycle)
+        cycle.send = Answer(cycle, self._deadlines)
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:

@@ -56,7 +56,7 @@ class Exchange:
     """A request, and what is needed to answer it."""
 
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Any) -> None:
-        """`send` may have a method `watch`, as answering.Answer has it."""
+        """`send` may have methods `watch` and `unwatch`, as answering.Answer has them."""
         self.app, self.scope, self._receive, self._send = app, scope, receive, send
         self.began = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -72,7 +72,7 @@ class Exchange:
         self._request_id = ""
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._gone = self._slow = False
+        self._gone = self._slow = self._watched = False
         self._times: tuple[float, float, float] | None = None
 
     @property
@@ -224,7 +224,7 @@ class Exchange:
 
     def check_time(self) -> None:
         """Raise DeadlineError where the seconds of a request are over."""
-        if time.monotonic() > self.began + self.app.limits.request_seconds:
+        if time.monotonic() > self.deadline:
             raise DeadlineError
 
     async def run(self, served: Served, texts: Sequence[Any], **options: Any) -> Any:
@@ -248,11 +248,11 @@ class Exchange:
         self, served: Served, prepared: Prepared[Any], texts: Sequence[Any], lengths: list[int] | None = None
     ) -> Sequence[Any]:
         """Parts of the result; `lengths` is given the tokens of each text."""
-        limits, admission = self.app.limits, self.app.admission
+        admission = self.app.admission
         tokens = sum(map(estimate, texts))
         admission.take(tokens)
         try:
-            job = served.start(prepared, texts, tokens, self.began + limits.request_seconds, lengths)
+            job = served.start(prepared, texts, tokens, self.deadline, lengths)
             self.jobs.append(job)
             return await self._wait(job)
         finally:
@@ -284,7 +284,8 @@ class Exchange:
         return vectors
 
     async def _wait(self, job: Job) -> Sequence[Any]:
-        if self._timer is None:
+        if not self._watched:
+            self._watched = True
             self._watch(job.loop)
         try:
             parts: Sequence[Any] = await job.future
@@ -300,43 +301,47 @@ class Exchange:
         watch = getattr(self._send, "watch", None)
         if watch is None:  # another server's
             self._timer = loop.call_later(WATCH_AFTER, self._start_watcher)
-            return
-        self._timer = loop.call_at(loop.time() + self._seconds_left(), self._end_late)
-        if not watch(self._end_gone):
-            loop.call_soon(self._end_gone)
+        elif not watch(self):
+            loop.call_soon(self.end_gone)
 
     def end(self) -> None:
         """Nothing more is looked at."""
-        if self._timer is not None:
+        if not self._watched:
+            return
+        if self._timer is None:
+            self._send.unwatch()
+        else:
             self._timer.cancel()
-            if self._watcher is not None:
-                self._watcher.cancel()
-            elif hasattr(self._send, "gone"):
-                self._send.gone = None  # which holds this
+        if self._watcher is not None:
+            self._watcher.cancel()
 
-    def _seconds_left(self) -> float:
-        return max(self.began + self.app.limits.request_seconds - time.monotonic(), 0.0)
+    @property
+    def deadline(self) -> float:
+        """When its time is over, in seconds of time.monotonic."""
+        return self.began + self.app.limits.request_seconds
 
     def _start_watcher(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
         try:
-            async with asyncio.timeout(self._seconds_left()):
+            async with asyncio.timeout(max(self.deadline - time.monotonic(), 0.0)):
                 while (await self._receive())["type"] != "http.disconnect":
                     await asyncio.sleep(WATCH_AFTER)  # servers wait here themselves; tests' stand-ins may not
         except TimeoutError:
-            self._end_late()
+            self.end_late()
         else:
-            self._end_gone()
+            self.end_gone()
 
-    def _end_late(self) -> None:
+    def end_late(self) -> None:
+        """Its time is over."""
         for job in self.jobs:
             if not job.future.done():
                 job.given_up = True
                 job.future.set_exception(DeadlineError())
 
-    def _end_gone(self) -> None:
+    def end_gone(self) -> None:
+        """Nobody waits for it any more."""
         self._gone = True
         for job in self.jobs:
             job.given_up = True

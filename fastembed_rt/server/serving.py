@@ -21,6 +21,7 @@ from ..text.tokenizer import LIBRARY_THREADS
 from .accepting import Acceptor
 from .app import App
 from .connections import Connection, Patience
+from .deadlines import Deadlines
 from .listening import Listening
 from .sockets import Board
 from .worker import Channel
@@ -73,10 +74,16 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         gc.collect()
         gc.freeze()
         config = self.config
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines(loop)
 
         def protocol() -> Any:
             return config.http_protocol_class(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state, acceptor=self._acceptor
+                config=config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                acceptor=self._acceptor,
+                deadlines=deadlines,
             )
 
         self._acceptor = Acceptor(
@@ -88,7 +95,6 @@ class Server(uvicorn.Server):  # type: ignore[misc]
             slot=self._slot,
         )
         self.servers = [self._acceptor]
-        loop = asyncio.get_running_loop()
         if self._channel is not None:
             await self._channel.open(self)
         elif hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():

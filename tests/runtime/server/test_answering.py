@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from fastembed_rt.server.answering import ONE_WRITE, Answer
+from fastembed_rt.server.deadlines import Deadlines
 
 BODY: dict[str, Any] = {"type": "http.response.body", "body": b"{}"}
 
@@ -52,7 +54,7 @@ def start(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
 
 def answered(made: Any, *messages: dict[str, Any]) -> Any:
     async def all_of_it() -> None:
-        answer = Answer(made)
+        answer = Answer(made, NoTimes())  # type: ignore[arg-type]
         for message in messages:
             await answer(message)
 
@@ -104,7 +106,7 @@ def test_who_asks_for_the_head_alone_gets_no_body() -> None:
 def test_an_answered_request_is_gone_at_once() -> None:
     async def scenario() -> None:
         made = Cycle()
-        made.send = Answer(made)  # type: ignore[method-assign]
+        made.send = Answer(made, NoTimes())  # type: ignore[arg-type, method-assign]
         await made.send(start())
         await made.send(BODY)
         gone.append(weakref.ref(made))
@@ -144,20 +146,78 @@ def test_an_answer_in_pieces_is_uvicorns() -> None:
     assert made.written == []
 
 
+class Patient:
+    """Who waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.ended: list[str] = []
+
+    def end_late(self) -> None:
+        self.ended.append("late")
+
+    def end_gone(self) -> None:
+        self.ended.append("gone")
+
+
+class NoTimes:
+    """Deadlines that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+
+    def add(self, late: Any) -> None:
+        self.waiting.append(late)
+
+    def discard(self, late: Any) -> None:
+        self.waiting.remove(late)
+
+
 @pytest.mark.parametrize(("paused", "waiting", "resumed"), [(False, 0, 0), (True, 0, 1), (True, 1, 0)])
 def test_who_watches_reads_on_but_for_more_requests(paused: bool, waiting: int, resumed: int) -> None:
     done: list[bool] = []
     flow = SimpleNamespace(read_paused=paused, resume_reading=partial(done.append, True))
     transport = SimpleNamespace(get_protocol=lambda: SimpleNamespace(pipeline=[None] * waiting))
-    cycle = Cycle(flow=flow, transport=transport)
-    answer = Answer(cycle)
-    assert answer.watch(done.clear)
-    assert len(done) == resumed
-    assert answer.gone == done.clear
+    cycle, times, patient = Cycle(flow=flow, transport=transport), NoTimes(), Patient(1)
+    answer = Answer(cycle, times)  # type: ignore[arg-type]
+    assert answer.watch(patient)
+    assert (len(done), times.waiting) == (resumed, [patient])
+    answer.client_gone()
+    answer.client_gone()
+    assert (patient.ended, times.waiting) == (["gone"], [])
+
+
+def test_who_is_watched_no_more_is_told_nothing() -> None:
+    cycle, times, patient = Cycle(flow=SimpleNamespace(read_paused=False)), NoTimes(), Patient(1)
+    answer = Answer(cycle, times)  # type: ignore[arg-type]
+    assert answer.watch(patient)
+    answer.unwatch()
+    answer.client_gone()
+    assert (patient.ended, times.waiting) == ([], [])
 
 
 def test_who_has_gone_before_is_not_watched() -> None:
-    cycle = Cycle(disconnected=True)
-    answer = Answer(cycle)
-    assert not answer.watch(pytest.fail)
-    assert answer.gone is None
+    cycle, times = Cycle(disconnected=True), NoTimes()
+    assert not Answer(cycle, times).watch(Patient(1))  # type: ignore[arg-type]
+    assert times.waiting == []
+
+
+def test_each_is_ended_at_its_own_time_and_others_not() -> None:
+    async def all_of_it() -> list[list[str]]:
+        times = Deadlines(asyncio.get_running_loop())
+        those = [Patient(0.15), Patient(0.05), Patient(60), Patient(0.05), Patient(0.3)]
+        for patient in those:
+            times.add(patient)
+        times.discard(those[3])
+        times.discard(those[3])
+        await asyncio.sleep(0.1)
+        first = [list(patient.ended) for patient in those]
+        assert first == [[], ["late"], [], [], []]
+        await asyncio.sleep(0.1)
+        again = Patient(0.02)  # sooner than what the timer waits for
+        times.add(again)
+        await asyncio.sleep(0.05)
+        assert again.ended == ["late"]
+        return [patient.ended for patient in those]
+
+    assert asyncio.run(all_of_it()) == [["late"], ["late"], [], [], []]
