@@ -168,6 +168,7 @@ class Supervisor:
         told |= {"channel": descriptors[0], "board": descriptors[1], "sockets": descriptors[2:]}
         environment = {**os.environ, **self._settings["environment"][worker.slot]}
         worker.began, worker.text = time.monotonic(), ""
+        self._keep_weights()
         worker.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", BOOT, json.dumps(sys.path)),
             stdin=asyncio.subprocess.PIPE,
@@ -225,7 +226,10 @@ class Supervisor:
             future.set_result(message)
 
     async def _answer(self, worker: _Worker, message: dict[str, Any]) -> None:
-        answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload()
+        try:
+            answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload()
+        except Exception as error:  # noqa: BLE001  who has asked waits for an answer
+            answer = {"error": f"{type(error).__name__}: {error}"}
         if worker.writer is not None:
             worker.writer.write(json.dumps({"answer": message["number"], **answer}).encode() + b"\n")
 
@@ -254,6 +258,7 @@ class Supervisor:
         async with self._reloading:
             found: list[dict[str, Any]] = []
             began = time.time()
+            self._keep_weights()
             for worker in self._workers:
                 if not worker.ready.is_set():
                     continue  # it loads what is there now
@@ -268,6 +273,10 @@ class Supervisor:
     async def _reload_and_say(self) -> None:
         answer = await self._reload()
         self._say([f"reload: {answer['error']}" if "error" in answer else "reloaded in all workers"])
+
+    def _keep_weights(self) -> None:
+        if self._weights is not None:
+            packed.keep(self._weights)
 
     def _start(self, coroutine: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)

@@ -16,12 +16,21 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
 LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
 GAP = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
-STOP = re.compile(GAP.pattern + r"|(?<=[^\W_])(?=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])")  # or 、。！，：；？
+STOPS = "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"  # 、。！，：；？
+# Behind Han, and kana that no normalizer takes apart: what is behind a letter's mark would be joined to that.
+_LETTERS = "".join(
+    letter
+    for letter in map(chr, range(0x3041, 0x30FD))
+    if letter.isalpha() and unicodedata.normalize("NFKD", letter) == letter
+)
+STOP = re.compile(rf"{GAP.pattern}|(?<=[{_LETTERS}\u3400-\u4dbf\u4e00-\u9fff])(?=[{STOPS}])")
+METASPACE = "\u2581"  # which Metaspace splits at
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
 # Normalizers that change no more than a letter and what is joined to it.
@@ -41,6 +50,7 @@ LOCAL = {
 # Pre-tokenizers that split at white space, so that no token has letters of two words.
 SPLITTING = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"}
 ONLY_AT_SPACE = {"WhitespaceSplit", "Metaspace"}  # a comma and the letter before it may be one token
+HARMLESS = {"Digits", "Punctuation"}  # pre-tokenizers that take no white space away and join nothing
 # Regular expressions of GPT-2 and its successors: a word takes the space before it and nothing of the word before that.
 _WORD, _REST = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
@@ -83,13 +93,23 @@ def works_within_words(settings: Mapping[str, Any]) -> bool:
     if not all(_is_local(step) for step in normalizers):
         return False
     # Unigram, BPE and WordPiece see one piece after the other; what splits stands before them.
-    return any(_splits(step) for step in _steps(settings.get("pre_tokenizer"), "pretokenizers"))
+    for step in _steps(settings.get("pre_tokenizer"), "pretokenizers"):
+        if _splits(step):
+            return True
+        if step["type"] not in HARMLESS:
+            return False
+    return False
 
 
 def gaps_of(settings: Mapping[str, Any]) -> re.Pattern[str]:
     """Where the texts of a tokenizer that works within words may be cut."""
-    splits = [step for step in _steps(settings.get("pre_tokenizer"), "pretokenizers") if _splits(step)]
-    return GAP if {step["type"] for step in splits} <= ONLY_AT_SPACE else STOP
+    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+    at_stops = _splits(steps[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in steps)
+    replaced = (step for step in _steps(settings.get("normalizer"), "normalizers") if step["type"] == "Replace")
+    joined = [token["content"] for token in settings.get("added_tokens") or () if len(token["content"]) > 1]
+    joined += [step["pattern"].get("String", "") for step in replaced]
+    stops = set(STOPS + unicodedata.normalize("NFKC", STOPS))
+    return STOP if at_stops and not any(stops & set(content) for content in joined) else GAP
 
 
 def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
@@ -103,8 +123,10 @@ def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
 def _is_local(step: Mapping[str, Any]) -> bool:
     if step["type"] == "Replace":
         pattern = step["pattern"]
-        # One letter for another, or several spaces for one: nothing that looks beyond a gap.
-        return len(pattern.get("String", "xx")) == 1 or pattern.get("Regex") in (" {2,}", r"\s+", "[ ]{2,}")
+        # One letter for another, or several spaces for one: nothing that looks beyond a gap, and the gap stays.
+        if len(pattern.get("String", "xx")) != 1 and pattern.get("Regex") not in (" {2,}", r"\s+", "[ ]{2,}"):
+            return False
+        return not pattern.get("String", " ").isspace() or step["content"].isspace() or step["content"] == METASPACE
     return step["type"] in LOCAL
 
 

@@ -129,7 +129,7 @@ typedef struct PackedLinear {
     struct PackedLinear *next;
     const Kernels *kernels;
     size_t users;
-    size_t shared; /* bytes of the file that `linear.packed` is in; 0: memory of this process */
+    SharedName file; /* that `linear.packed` is in; of 0 bytes: memory of this process */
     Linear linear;
 } PackedLinear;
 
@@ -141,6 +141,14 @@ static void lock_packed(void) { pthread_mutex_lock(&lock); }
 static void unlock_packed(void) { pthread_mutex_unlock(&lock); }
 __attribute__((constructor)) static void survive_forks(void) {
     pthread_atfork(lock_packed, unlock_packed, unlock_packed);
+}
+
+/* What Python calls: see share_in. */
+EXPORTED int fastembed_rt_share_packed(const char *folder) {
+    lock_packed();
+    int done = share_in(folder);
+    unlock_packed();
+    return done;
 }
 
 static size_t packed_bytes(const PackedLinear *packed) {
@@ -155,8 +163,8 @@ static void free_packed(PackedLinear *packed) {
     free(linear->outlier_rows);
     free(linear->tail_channels);
     free(linear->dither_weights);
-    if (packed->shared)
-        free_shared(linear->packed, packed->shared);
+    if (packed->file.bytes)
+        free_shared(linear->packed, packed->file.bytes);
     else
         free_pages(linear->packed, packed_bytes(packed));
     free(linear->compensation);
@@ -230,7 +238,7 @@ static int pack_shared(PackedLinear *packed, const Group *group) {
     }
     if (beside)
         memcpy(linear->compensation, memory + place, beside);
-    packed->shared = name.bytes;
+    packed->file = name;
     return 1;
 }
 
@@ -382,8 +390,8 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
             all_packed = found;
         }
     }
-    if (found)
-        found->users++;
+    if (found && found->users++ && found->file.bytes)
+        touch_shared(&found->file);
     unlock_packed();
     if (!found)
         reader->error = no_memory(&reader->node);

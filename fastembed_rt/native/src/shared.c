@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "shared.h"
 
 #include <string.h>
@@ -5,10 +6,6 @@
 #include "support.h"
 
 static char folder[512]; /* "": nothing is shared */
-
-/* Names the folder of what is packed from now on; "" for none. Whether it can be one: 0 where its name is too long, or
- * there are no such files here. */
-EXPORTED int fastembed_rt_share_packed(const char *name);
 
 int sharing(void) { return *folder != 0; }
 
@@ -33,10 +30,8 @@ uint64_t hashed(uint64_t hash, const void *bytes, size_t count) {
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
-
-enum { KEEP_WHAT_IS_THERE = 1 }; /* RENAME_NOREPLACE, which older headers lack */
 
 /* Behind the weights. */
 typedef struct {
@@ -44,10 +39,9 @@ typedef struct {
 } Trailer;
 
 static const uint64_t MAGIC = UINT64_C(0x3174726564656261); /* another one where the order of weights changes */
-static char begun[640]; /* the path of what has no name yet */
-static unsigned made; /* files, for names of their own */
+static int begun = -1; /* the file that has no name yet */
 
-EXPORTED int fastembed_rt_share_packed(const char *name) {
+int share_in(const char *name) {
     size_t length = strlen(name);
     if (length >= sizeof folder)
         return 0;
@@ -63,11 +57,9 @@ static void path_of(const SharedName *name, char *path, size_t room) {
     snprintf(path, room, "%s/%016llx-%s-%zu", folder, (unsigned long long)name->hash, name->kernels, name->bytes);
 }
 
-/* All of a file; NULL and no file where that fails. */
+/* All of a file, or NULL. */
 static void *mapped(int file, size_t bytes, int protection) {
-    void *memory = file < 0 ? MAP_FAILED : mmap(NULL, file_bytes(bytes), protection, MAP_SHARED, file, 0);
-    if (file >= 0)
-        close(file);
+    void *memory = mmap(NULL, file_bytes(bytes), protection, MAP_SHARED, file, 0);
     if (memory == MAP_FAILED)
         return NULL;
 #ifdef MADV_HUGEPAGE
@@ -76,23 +68,33 @@ static void *mapped(int file, size_t bytes, int protection) {
     return memory;
 }
 
+/* Of the right size, and nobody else's to write to. */
+static int is_ours(int file, const SharedName *name) {
+    struct stat about;
+    return !fstat(file, &about) && S_ISREG(about.st_mode) && (uint64_t)about.st_size == file_bytes(name->bytes) &&
+           about.st_uid == geteuid() && !(about.st_mode & 022);
+}
+
+void touch_shared(const SharedName *name) {
+    char path[640];
+    path_of(name, path, sizeof path);
+    if (sharing())
+        utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW);
+}
+
 void *find_shared(const SharedName *name) {
     char path[640];
     if (!sharing())
         return NULL;
     path_of(name, path, sizeof path);
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    struct stat about;
-    if (file >= 0 && (fstat(file, &about) || (uint64_t)about.st_size != file_bytes(name->bytes) ||
-                      about.st_uid != geteuid() || about.st_mode & 022)) {
-        close(file);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (file < 0)
         return NULL;
-    }
-    if (file >= 0)
-        futimens(file, NULL); /* in use: who looks for what is not sees how old it is */
-    void *memory = mapped(file, name->bytes, PROT_READ);
+    void *memory = is_ours(file, name) ? mapped(file, name->bytes, PROT_READ) : NULL;
+    close(file);
     if (!memory)
         return NULL;
+    touch_shared(name);
     const Trailer *end = trailer(memory, name->bytes);
     if (end->magic == MAGIC && end->bytes == name->bytes && end->checksum == checksum(memory, name->bytes))
         return memory;
@@ -100,39 +102,57 @@ void *find_shared(const SharedName *name) {
     return NULL;
 }
 
+/* Others need room as well: half of a small file system, a gigabyte of a large one. */
+static int leaves_room(int file, size_t bytes) {
+    struct statvfs about;
+    if (fstatvfs(file, &about))
+        return 0;
+    uint64_t whole = (uint64_t)about.f_blocks * about.f_frsize, available = (uint64_t)about.f_bavail * about.f_frsize;
+    uint64_t left = whole / 2 < UINT64_C(1) << 30 ? whole / 2 : UINT64_C(1) << 30;
+    return available >= left + bytes;
+}
+
+static void *give_up(void) {
+    close(begun);
+    begun = -1;
+    return NULL;
+}
+
 void *begin_shared(const SharedName *name) {
     if (!sharing())
         return NULL;
-    snprintf(begun, sizeof begun, "%s/.%ld-%u", folder, (long)getpid(), made++);
-    int file = open(begun, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (file < 0)
+    begun = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600); /* gone with the process until it has a name */
+    if (begun < 0)
         return NULL;
     /* Room now: a page that finds none when it is written to would end the process. */
-    if (posix_fallocate(file, 0, (off_t)file_bytes(name->bytes))) {
-        close(file);
-        unlink(begun);
-        return NULL;
-    }
-    void *memory = mapped(file, name->bytes, PROT_READ | PROT_WRITE);
-    if (!memory)
-        unlink(begun);
-    return memory;
+    size_t bytes = file_bytes(name->bytes);
+    if (!leaves_room(begun, bytes) || posix_fallocate(begun, 0, (off_t)bytes))
+        return give_up();
+    void *memory = mapped(begun, name->bytes, PROT_READ | PROT_WRITE);
+    return memory ? memory : give_up();
+}
+
+/* 0 where it has its name now. */
+static int give_name(const char *path) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", begun);
+    return linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
 }
 
 void *publish_shared(const SharedName *name, void *memory) {
     char path[640];
+    void *first = NULL;
     path_of(name, path, sizeof path);
     *trailer(memory, name->bytes) = (Trailer){MAGIC, name->bytes, checksum(memory, name->bytes)};
     mprotect(memory, file_bytes(name->bytes), PROT_READ);
-    if (!syscall(SYS_renameat2, AT_FDCWD, begun, AT_FDCWD, path, KEEP_WHAT_IS_THERE))
-        return memory;
-    void *first = errno == EEXIST ? find_shared(name) : NULL;
-    if (!first) { /* what is there is not sound, or the file system cannot tell */
-        if (rename(begun, path))
-            unlink(begun); /* without a name it is this process's alone */
-        return memory;
+    if (give_name(path) && errno == EEXIST) {
+        first = find_shared(name);
+        if (!first && !unlink(path)) /* it was not sound */
+            give_name(path);         /* without a name it is this process's alone */
     }
-    unlink(begun);
+    give_up();
+    if (!first)
+        return memory;
     int same = !memcmp(first, memory, name->bytes);
     free_shared(same ? memory : first, name->bytes);
     return same ? first : memory;
@@ -142,7 +162,8 @@ void free_shared(void *memory, size_t bytes) { munmap(memory, file_bytes(bytes))
 
 #else
 
-EXPORTED int fastembed_rt_share_packed(const char *name) { return !*name; }
+int share_in(const char *name) { return !*name; }
+void touch_shared(const SharedName *name) { (void)name; }
 
 void *find_shared(const SharedName *name) {
     (void)name;

@@ -16,6 +16,9 @@ typedef struct {
     size_t bytes;
 } SharedName;
 
+/* Names the folder of what is packed from now on, "" for none. 0: its name is too long, or there are no such files here. */
+int share_in(const char *name);
+
 /* Whether a folder is named. */
 int sharing(void);
 
@@ -24,6 +27,9 @@ uint64_t hashed(uint64_t hash, const void *bytes, size_t count);
 
 /* What another process, or this one, has under a name, to be read only; NULL where there is nothing, or nothing sound. */
 void *find_shared(const SharedName *name);
+
+/* A file is in use, as its time says to who looks for those that are not. */
+void touch_shared(const SharedName *name);
 
 /* Zeros to be written to, at a page; NULL where nothing is shared or there is no room. */
 void *begin_shared(const SharedName *name);

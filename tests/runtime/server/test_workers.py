@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -97,14 +96,28 @@ def two_in_int8(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def weights_of(started: Started) -> list[set[tuple[str, str]]]:
-    """Number and name of each file of shared weights, by worker."""
-    maps = [Path(f"/proc/{pid}/maps").read_text(encoding="utf-8") for pid in started.children()]
-    return [set(re.findall(r" (\d+) +(/dev/shm/fastembed-rt-.*)", text)) for text in maps]
+def folder_of(started: Started) -> Path:
+    """In which the workers have their packed weights."""
+    (name,) = {
+        line.partition("=")[2]
+        for pid in started.children()
+        for line in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+        if line.startswith(shared_weights.VARIABLE)
+    }
+    return Path(name)
 
 
-def files_of(folder: Path) -> set[tuple[str, str]]:
-    return {(str(file.stat().st_ino), str(file)) for file in folder.iterdir()}
+def weights_of(started: Started, folder: Path) -> list[set[str]]:
+    """Numbers of the files of shared weights in memory, by worker."""
+    found = []
+    for pid in started.children():
+        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()]
+        found.append({line[4] for line in lines if len(line) == 6 and line[5].startswith(f"{folder}/")})
+    return found
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(file.stat().st_ino) for file in folder.iterdir()}
 
 
 @pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
@@ -112,19 +125,36 @@ def files_of(folder: Path) -> set[tuple[str, str]]:
 def test_workers_have_packed_weights_once_and_a_reload_forgets_the_old(two_in_int8: list[Path], tmp_path: Path) -> None:
     place = tmp_path / "model"
     place.symlink_to(two_in_int8[0])
-    with Started(place, "--workers", 2, "--precision", "int8") as started:
+
+    def reloaded() -> None:
+        before = started.metrics()["fastembed_rt_workers"]
+        assert before == 2
+        status, _, answer = started.ask("POST", "/admin/reload", {}, authorization="Bearer k")
+        assert status == 200, answer
+
+    with Started(place, "--workers", 2, "--precision", "int8", "--api-key", "k") as started:
         wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
-        first, second = weights_of(started)
-        assert first == second
-        folder = Path(next(iter(first))[1]).parent
-        assert files_of(folder) == first
+        folder = folder_of(started)
+        first = files_of(folder)
+        assert len(first) > 2
+        assert weights_of(started, folder) == [first] * 2
+        reloaded()  # the same again
+        assert (files_of(folder), weights_of(started, folder)) == (first, [first] * 2)
+        os.kill(started.children()[1], signal.SIGKILL)
+        wait_for(lambda: weights_of(started, folder) == [first] * 2)  # whoever comes in its place has them, too
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
         place.unlink()
         place.symlink_to(two_in_int8[1])
-        os.kill(started.process.pid, signal.SIGHUP)
-        wait_for(
-            lambda: weights_of(started)[0].isdisjoint(first) and len(set(map(frozenset, weights_of(started)))) == 1
-        )
-        wait_for(lambda: {(str(file.stat().st_ino), str(file)) for file in folder.iterdir()} == weights_of(started)[0])
+        reloaded()
+        second = files_of(folder)
+        assert first.isdisjoint(second)
+        wait_for(lambda: weights_of(started, folder) == [second] * 2)
+        shutil.rmtree(folder)  # by somebody who tidies up
+        os.kill(started.children()[1], signal.SIGKILL)
+        wait_for(lambda: len(started.children()) == 2 and started.metrics().get("fastembed_rt_workers") == 2)
+        shutil.rmtree(folder)
+        reloaded()
+        assert started.ask("POST", "/embed", {"inputs": TEXT}, authorization="Bearer k")[0] == 200
         assert started.end(signal.SIGTERM)[0] == 0
     assert not folder.exists()
 
@@ -132,14 +162,16 @@ def test_workers_have_packed_weights_once_and_a_reload_forgets_the_old(two_in_in
 def test_what_servers_left_that_were_killed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "IN_MEMORY", tmp_path)
     monkeypatch.delenv(shared_weights.VARIABLE, raising=False)
-    kept = [f"fastembed-rt-{os.getpid()}-a", "fastembed-rt-x-a", "other"]
-    for name in [*kept, "fastembed-rt-99999999-a"]:
+    others = ["fastembed-rt-server-mine", "fastembed-rt-weights", "other"]
+    for name in [*others, "fastembed-rt-server-0a_b1c2d"]:
         (tmp_path / name).mkdir()
-    with packed.folder() as made:
-        assert made is not None
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, made.name])
-        assert made.stat().st_mode & 0o777 == 0o700
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    with packed.folder() as first, packed.folder() as second:
+        assert first is not None
+        assert second is not None
+        assert first.stat().st_mode & 0o777 == 0o700
+        there = sorted(path.name for path in tmp_path.iterdir())
+        assert there == sorted([*others, first.name, second.name])  # one that runs keeps its own
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
     monkeypatch.setenv(shared_weights.VARIABLE, "/somewhere")
     with packed.folder() as made:
         assert made is None  # the user's own
