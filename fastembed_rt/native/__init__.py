@@ -66,6 +66,11 @@ def share_packed(folder: str) -> bool:
     return bool(ctypes.CDLL(str(library())).fastembed_rt_share_packed(os.fsencode(folder)))
 
 
+def unshared() -> int:
+    """Layers packed since the last call that were to be in the folder, and for which there was no room in it."""
+    return int(ctypes.CDLL(str(library())).fastembed_rt_unshared())
+
+
 class WordpieceFunctions(NamedTuple):
     """Of src/wordpiece.c, for text/wordpiece.py."""
 

@@ -252,13 +252,16 @@ def _start(
         lengths = [len(content) for content in weights.values()]
         options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], lengths)
     with without_plugin_warning(onnxruntime) if "device_id" in settings else nullcontext():
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             source,
             sess_options=options,
             providers=[(row.onnxruntime_name, dict(settings))],
             enable_fallback=False,
             disabled_optimizers=SLOWER_FUSIONS if variant.target in TUNED else None,
         )
+    if variant.target == "native":
+        shared_weights.report()
+    return session
 
 
 @contextmanager

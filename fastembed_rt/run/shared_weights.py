@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from .. import native
 from ..errors import InvalidInputError
 
+logger = logging.getLogger("fastembed_rt")
 VARIABLE = "FASTEMBED_RT_SHARED_WEIGHTS"  # environment: the folder
 
 
@@ -25,6 +27,19 @@ def share() -> None:
         why = "a name that is too long"
     if why is not None:
         raise InvalidInputError(f"{VARIABLE} is {folder}, {why}")
+
+
+def report() -> None:
+    """Say in the log that weights which were to lie there do not."""
+    folder = os.environ.get(VARIABLE)
+    if folder and (layers := native.unshared()):
+        logger.warning(
+            "%d layers are in memory of this process alone: %s has no room for them, or its file system no files "
+            "without names; make it larger, or name another in %s",
+            layers,
+            folder,
+            VARIABLE,
+        )
 
 
 def _why_not(folder: str) -> str | None:

@@ -145,7 +145,7 @@ def test_what_is_not_what_it_should_be_is_not_used(folder: Path, damage: Callabl
     assert computed(another).tobytes() != expected.tobytes()
 
 
-def test_without_room_each_has_its_own(folder: Path) -> None:
+def test_without_room_each_has_its_own_and_it_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     import resource
 
     expected = computed(layer())
@@ -163,6 +163,11 @@ def test_without_room_each_has_its_own(folder: Path) -> None:
         assert computed(layer()).tobytes() == expected.tobytes()
     finally:
         folder.chmod(0o700)
+    shared_weights.report()
+    shared_weights.report()
+    (said,) = caplog.messages
+    assert "layers are in memory of this process alone" in said
+    assert str(folder) in said
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,13 @@ EXPORTED int fastembed_rt_share_packed(const char *folder) {
     return done;
 }
 
+EXPORTED int fastembed_rt_unshared(void) {
+    lock_packed();
+    int found = count_unshared();
+    unlock_packed();
+    return found;
+}
+
 static size_t packed_bytes(const PackedLinear *packed) {
     const Linear *linear = &packed->linear;
     return linear->weights == BF16_WEIGHTS ? packed->kernels->bf16_packed_size(linear)

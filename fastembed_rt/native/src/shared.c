@@ -40,6 +40,13 @@ typedef struct {
 
 static const uint64_t MAGIC = UINT64_C(0x3174726564656261); /* another one where the order of weights changes */
 static int begun = -1; /* the file that has no name yet */
+static int refused;    /* layers for which there was no file */
+
+int count_unshared(void) {
+    int found = refused;
+    refused = 0;
+    return found;
+}
 
 int share_in(const char *name) {
     size_t length = strlen(name);
@@ -112,9 +119,15 @@ static int leaves_room(int file, size_t bytes) {
     return available >= left + bytes;
 }
 
-static void *give_up(void) {
-    close(begun);
+static void close_begun(void) {
+    if (begun >= 0)
+        close(begun);
     begun = -1;
+}
+
+static void *give_up(void) {
+    close_begun();
+    refused++;
     return NULL;
 }
 
@@ -123,7 +136,7 @@ void *begin_shared(const SharedName *name) {
         return NULL;
     begun = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600); /* gone with the process until it has a name */
     if (begun < 0)
-        return NULL;
+        return give_up();
     /* Room now: a page that finds none when it is written to would end the process. */
     size_t bytes = file_bytes(name->bytes);
     if (!leaves_room(begun, bytes) || posix_fallocate(begun, 0, (off_t)bytes))
@@ -150,7 +163,7 @@ void *publish_shared(const SharedName *name, void *memory) {
         if (!first && !unlink(path)) /* it was not sound */
             give_name(path);         /* without a name it is this process's alone */
     }
-    give_up();
+    close_begun();
     if (!first)
         return memory;
     int same = !memcmp(first, memory, name->bytes);
@@ -163,6 +176,7 @@ void free_shared(void *memory, size_t bytes) { munmap(memory, file_bytes(bytes))
 #else
 
 int share_in(const char *name) { return !*name; }
+int count_unshared(void) { return 0; }
 void touch_shared(const SharedName *name) { (void)name; }
 
 void *find_shared(const SharedName *name) {

@@ -19,6 +19,9 @@ typedef struct {
 /* Names the folder of what is packed from now on, "" for none. 0: its name is too long, or there are no such files here. */
 int share_in(const char *name);
 
+/* Layers since the last call for which the folder had no room, or was none for files without names. */
+int count_unshared(void);
+
 /* Whether a folder is named. */
 int sharing(void);
 
