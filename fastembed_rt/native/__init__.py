@@ -112,6 +112,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
     try:
         loaded = ctypes.CDLL(str(path))
         found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
+        _ = loaded.fastembed_rt_share_packed, loaded.fastembed_rt_unshared
     except OSError as error:  # of another system
         return None, f"{path.name} does not load: {error}"
     except AttributeError:  # left in a source tree
