@@ -192,6 +192,8 @@ def load(
             source, names["output"] = with_unnormalized(source, OUTPUT)
         return _start(onnxruntime, source, weights, row=row, settings=options, variant=variant, threads=threads)
 
+    if variant.target == "native":
+        shared_weights.share()
     try:
         by_path = output != UNNORMALIZED
         with apart() if provider in NVIDIA else nullcontext():
@@ -240,7 +242,6 @@ def _start(
     if variant.target in TUNED:
         tune(options, onnxruntime, variant.precision)
     if variant.target == "native":
-        shared_weights.share()
         options.register_custom_ops_library(as_utf8(native.library()))
     if variant.target == native_cuda.TARGET:
         options.register_custom_ops_library(as_utf8(cuda_operators.opened()))

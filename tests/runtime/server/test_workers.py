@@ -109,9 +109,13 @@ def folder_of(started: Started) -> Path:
 
 def weights_of(started: Started, folder: Path) -> list[set[str]]:
     """Numbers of the files of shared weights in memory, by worker."""
-    found = []
+    found: list[set[str]] = []
     for pid in started.children():
-        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()]
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        except OSError:  # it ended just now
+            return []
+        lines = [line.split(maxsplit=5) for line in maps.splitlines()]
         found.append({line[4] for line in lines if len(line) == 6 and line[5].startswith(f"{folder}/")})
     return found
 
@@ -145,6 +149,7 @@ def test_workers_have_packed_weights_once_and_a_reload_forgets_the_old(two_in_in
         wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
         place.unlink()
         place.symlink_to(two_in_int8[1])
+        time.sleep(2 * packed.COARSE)  # what was used just now would stay until the next time
         reloaded()
         second = files_of(folder)
         assert first.isdisjoint(second)
