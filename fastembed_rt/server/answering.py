@@ -40,7 +40,7 @@ class Answer:
     def watch(self, waiting: Waiting) -> bool:
         """Tell who waits for a result when the client goes away or the time is over; False where it has gone.
 
-        ASGI's `receive` would tell it too, to a task for each request: under load an answer in twenty less.
+        ASGI's `receive` would tell it too, to a task for each request.
         """
         cycle: Any = self._cycle()
         if cycle.disconnected:

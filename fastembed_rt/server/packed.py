@@ -33,10 +33,10 @@ def folder() -> Iterator[Path | None]:
         _remove_left()
         new = Path(tempfile.mkdtemp(prefix=NEW, dir=IN_MEMORY))
         held = _locked(new)
+        made = new.rename(IN_MEMORY / new.name.removeprefix("."))  # found by others from here on, and locked
     except OSError:  # not there, or not to be written to: each worker has weights of its own
         yield None
         return
-    made = new.rename(IN_MEMORY / new.name.removeprefix("."))  # found by others from here on, and locked
     try:
         yield made
     finally:

@@ -18,18 +18,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
 GAP = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 STOPS = "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"  # 、。！，：；？
-# Behind Han, and kana that no normalizer takes apart: what is behind a letter's mark would be joined to that.
-_LETTERS = "".join(
-    letter
-    for letter in map(chr, range(0x3041, 0x30FD))
-    if letter.isalpha() and unicodedata.normalize("NFKD", letter) == letter
-)
-STOP = re.compile(rf"{GAP.pattern}|(?<=[{_LETTERS}\u3400-\u4dbf\u4e00-\u9fff])(?=[{STOPS}])")
 METASPACE = "\u2581"  # which Metaspace splits at
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
@@ -101,15 +95,26 @@ def works_within_words(settings: Mapping[str, Any]) -> bool:
     return False
 
 
+@cache
+def at_stops() -> re.Pattern[str]:
+    """A gap, or the place before a stop, behind Han and kana that no normalizer takes apart.
+
+    What stands behind a letter's mark would be joined to that.
+    """
+    kana = map(chr, range(0x3041, 0x30FD))
+    plain = "".join(sign for sign in kana if sign.isalpha() and unicodedata.normalize("NFKD", sign) == sign)
+    return re.compile(rf"{GAP.pattern}|(?<=[{plain}\u3400-\u4dbf\u4e00-\u9fff])(?=[{STOPS}])")
+
+
 def gaps_of(settings: Mapping[str, Any]) -> re.Pattern[str]:
     """Where the texts of a tokenizer that works within words may be cut."""
     steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
-    at_stops = _splits(steps[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in steps)
+    splits_at_stops = _splits(steps[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in steps)
     replaced = (step for step in _steps(settings.get("normalizer"), "normalizers") if step["type"] == "Replace")
     joined = [token["content"] for token in settings.get("added_tokens") or () if len(token["content"]) > 1]
     joined += [step["pattern"].get("String", "") for step in replaced]
     stops = set(STOPS + unicodedata.normalize("NFKC", STOPS))
-    return STOP if at_stops and not any(stops & set(content) for content in joined) else GAP
+    return at_stops() if splits_at_stops and not any(stops & set(content) for content in joined) else GAP
 
 
 def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:

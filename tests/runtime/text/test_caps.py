@@ -196,7 +196,7 @@ def test_what_is_not_known_to_be_local_is_left_alone(change: dict[str, Any]) -> 
 )
 def test_what_may_join_a_stop_to_the_letter_before_it_is_cut_at_spaces_alone(change: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"pre_tokenizer": {"type": "BertPreTokenizer"}, "normalizer": None, "added_tokens": []}
-    assert caps.gaps_of(settings) is caps.STOP
+    assert caps.gaps_of(settings) is caps.at_stops()
     assert caps.works_within_words({**settings, **change})
     assert caps.gaps_of({**settings, **change}) is caps.GAP
 
@@ -204,9 +204,9 @@ def test_what_may_join_a_stop_to_the_letter_before_it_is_cut_at_spaces_alone(cha
 def test_what_normalizers_take_apart_is_not_cut_behind() -> None:
     """Numbers in circles are no letters to the library, and of a voiced letter's two parts the second is none."""
     for letter in "\u2460\u00b2\u2488\u304c\u30d1\u3099\u00e9a1":
-        assert caps.STOP.search(letter + "\u3002" + letter) is None
+        assert caps.at_stops().search(letter + "\u3002" + letter) is None
     for letter in "\u732b\u3042\u30ab\u30fc":
-        assert caps.STOP.search(letter + "\u3002" + letter) is not None
+        assert caps.at_stops().search(letter + "\u3002" + letter) is not None
 
 
 def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
