@@ -263,6 +263,56 @@ def test_the_first_query_alone_has_the_bits_that_it_has_among_all() -> None:
     np.testing.assert_array_equal(alone[0], attend([(query, key, value)], [0, 300])[0])
 
 
+FAR_ROWS = (0, 3, 4, 17, 47, 48, 60, 150, 299)  # some of whose scores are beyond what a power of 2 is taken of at once
+
+
+def with_far_rows(length: int = 300, rows: tuple[int, ...] = FAR_ROWS) -> tuple[Array, Array, Array]:
+    query, key, value = random_head(length, 4)
+    query[list(rows)] *= 40
+    return query, key, value
+
+
+@pytest.mark.parametrize("rows", [FAR_ROWS, (5, 250)], ids=["first row, too", "others"])
+def test_a_query_has_the_same_bits_beside_any_others(rows: tuple[int, ...]) -> None:
+    far, near = with_far_rows(rows=rows), random_head(300, 4)
+    found, without = attend([far], [0, 300]), attend([near], [0, 300])
+    others = np.setdiff1d(np.arange(300), rows)
+    np.testing.assert_array_equal(found[others], without[others])
+    query, key, value = far
+    alone = attend([(query[:1], key, value)], [0, 300], first_only=1)
+    np.testing.assert_array_equal(alone[0], found[0])
+
+
+def test_scores_that_are_far_from_0_are_as_exact_as_others() -> None:
+    query, key, value = far = with_far_rows()
+    rows = np.arange(300)
+    exact = expected(query, key, value, rows)
+    # A query's largest product is up to 40 times the others': its rounding is worth as much in a score.
+    error = attend([far], [0, 300])[:, 0] - exact
+    near = np.setdiff1d(rows, FAR_ROWS)
+    assert np.linalg.norm(error[near]) <= RELATIVE * np.linalg.norm(exact[near])
+    assert np.linalg.norm(error) <= 0.02 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("level", [-90.0, -64.0, -30.0, 30.0, 64.0, 90.0])
+def test_the_level_of_all_scores_is_of_no_account(level: float) -> None:
+    """Natural logarithms; 2^96 is where the way changes, at 66.5."""
+    for query, key, value in (random_head(300, 1), with_sinks(300, 0.97, (9,), 0.05)):
+        query[:, 1], key[:, 1] = 1.0, level
+        exact = expected(query, key, value, np.arange(300))
+        error = attend([(query, key, value)], [0, 300])[:, 0] - exact
+        # The level's own step is what a key's other channels are rounded to.
+        assert np.linalg.norm(error) <= 0.05 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("scale", [2.0**-13, 2.0**-15, 1e-9, 1e-30, 1e30])
+def test_values_of_any_size_are_mixed_alike(scale: float) -> None:
+    for query, key, value in (random_head(300, 4), with_sinks(300, 0.999, (9,), 1.0)):
+        small = (value * np.float32(scale)).astype(np.float32)
+        exact = expected(query, key, small, np.arange(300))
+        check(attend([(query, key, small)], [0, 300])[:, 0] / scale, exact / scale, value)
+
+
 def test_neither_neighbours_nor_threads_change_a_bit_of_a_long_text() -> None:
     heads = [with_sinks(700, 0.97, (0, 300), 0.05), random_head(700, 4)]
     alone = attend(heads, [0, 700])
@@ -283,11 +333,13 @@ def test_neither_neighbours_nor_threads_change_a_bit_of_a_long_text() -> None:
 SAME_BITS = """
 import sys, numpy as np
 sys.path[:0] = {path!r}
-from test_attention import attend, random_head, with_sinks
-heads = [with_sinks(700, 0.97, tuple(range(7, 700, 100)), 0.05), random_head(700, 6)]
+from test_attention import attend, random_head, with_far_rows, with_sinks
+table = np.random.default_rng(1).normal(0, 2, (5, 1399)).astype(np.float32)
+heads = [with_far_rows(700), with_sinks(700, 0.97, tuple(range(7, 700, 100)), 0.05), random_head(700, 6)]
 heads += [with_sinks(700, 0.999, (0, 1), 1.0), with_sinks(700, 0.9, (127, 600), 1.0)]
 found = [attend(heads, [0, 700], before=before, after=after)
          for before, after in ((-1, -1), (-1, 0), (64, 64), (3, 300), (5, 5), (200, 0))]
+found += [attend(heads, [0, 700], table=table, before=before) for before in (-1, 100)]
 np.save({out!r}, np.stack(found))
 """
 

@@ -49,20 +49,21 @@ WRONG_BF16_PRODUCTS = """
 #define _tile_dpbf16ps(sum, a, b)
 #endif
 """
-WRONG_MAXIMA = """
+WRONG_ATTENTION = """
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #define vqmovn_s32(a) vmovn_s32(vnegq_s32(a))
 #else
 #include <immintrin.h>
 #define _mm_max_ss(a, b) _mm_min_ss(a, b)
+#define _mm512_packs_epi32(a, b) _mm512_packs_epi32(b, a)
 #endif
 """
 
 WRONG = [
     (WRONG_PRODUCTS, "a product"),
     (WRONG_BF16_PRODUCTS, "a bfloat16 product"),
-    (WRONG_MAXIMA, "an attention"),
+    (WRONG_ATTENTION, "an attention"),
 ]
 
 

@@ -7,8 +7,8 @@
  * Both products are tiles of int16 (tiles.h): a query has its own scale, keys and values have the head's, so that sums
  * of D products fit into int32. Keys are taken in blocks of KEY_BLOCK, a block's p are int16 steps that add up to 2^15
  * or 2^16: their sum of products fits, too. A block of queries passes a block of keys after another; what the blocks
- * before have added is kept in float, relative to the largest score so far (softmax.h). Nothing depends on other texts,
- * and memory beside keys and values is of one size.
+ * before have added is kept in float, relative to 1 or to the largest score so far (softmax.h). Nothing depends on other
+ * texts or on the queries that share a tile, and memory beside keys and values is of one size.
  *
  * What rounding p costs depends on no length: half a step a key is at most KEY_BLOCK / 2 steps of 2^-15 of each block's
  * part of the row, together at most 2^-9 of the largest value of the head; 2^-13 is usual, and the less the more blocks
@@ -30,19 +30,37 @@ enum {
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------ */
 
-/* scores[r, j] = units[r] * sum_d q[r, d] * k_panels[d, j], exact but for the last product; most[r] their largest. */
+/* scores[r, j] = units[r] * sum_d q[r, d] * k_panels[d, j], exact but for the last product. */
 INLINE void score_tile(size_t mr, size_t vectors, const int16_t *q, size_t depth, const int16_t *panels,
-                       const float *units, float *scores, Floats *most) {
+                       const float *units, float *scores) {
     Ints acc[MR * VECTORS];
     tile(S16, mr, vectors, q, depth * sizeof *q, panels, depth / KR_S16, acc);
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            store(scores + r * KEY_BLOCK + v * LANES, mul(to_floats(acc[r * VECTORS + v]), broadcast(units[r])));
+}
+
+/* e[r, j] = 2^score of the same, where no score is farther from 0 than FAR; added to the lanes of sums[r], and most[r]
+ * their largest. */
+INLINE void power_tile(size_t mr, size_t vectors, const int16_t *q, size_t depth, const int16_t *panels,
+                       const float *units, float *e, Floats *sums, Floats *most) {
+    Ints acc[MR * VECTORS];
+    tile(S16, mr, vectors, q, depth * sizeof *q, panels, depth / KR_S16, acc);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++) {
+        Floats unit = broadcast(units[r]), sum = sums[r], top = most[r]; /* e might be them, for all a compiler knows */
+#pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++) {
-            Floats score = mul(to_floats(acc[r * VECTORS + v]), broadcast(units[r]));
-            store(scores + r * KEY_BLOCK + v * LANES, score);
-            most[r] = maximum(most[r], score);
+            Floats x = power_of_product(to_floats(acc[r * VECTORS + v]), unit);
+            store(e + r * KEY_BLOCK + v * LANES, x);
+            sum = add(sum, x);
+            top = maximum(top, x);
         }
+        sums[r] = sum;
+        most[r] = top;
+    }
 }
 
 /* mixed[r, d] = mixed[r, d] * decay[r] + weight[r] * sum_j p[r, j] * v_panels[j, d] */
@@ -60,39 +78,71 @@ INLINE void mix_tile(size_t mr, size_t vectors, const int16_t *p, const int16_t 
         }
 }
 
-typedef void ScoreTile(const int16_t *q, size_t depth, const int16_t *panels, const float *units, float *scores,
-                       Floats *most);
+typedef void ScoreTile(const int16_t *q, size_t depth, const int16_t *panels, const float *units, float *scores);
+typedef void PowerTile(const int16_t *q, size_t depth, const int16_t *panels, const float *units, float *e,
+                       Floats *sums, Floats *most);
 typedef void MixTile(const int16_t *p, const int16_t *panels, size_t keys, const Shares *shares, float *mixed,
                      size_t depth);
 
 #define DEFINE_ATTENTION_TILES(mr, vectors)                                                                            \
     static void score_##mr##x##vectors(const int16_t *q, size_t depth, const int16_t *panels, const float *units,      \
-                                       float *scores, Floats *most) {                                                  \
-        score_tile(mr, vectors, q, depth, panels, units, scores, most);                                                \
+                                       float *scores) {                                                                \
+        score_tile(mr, vectors, q, depth, panels, units, scores);                                                      \
+    }                                                                                                                  \
+    static void power_##mr##x##vectors(const int16_t *q, size_t depth, const int16_t *panels, const float *units,      \
+                                       float *e, Floats *sums, Floats *most) {                                         \
+        power_tile(mr, vectors, q, depth, panels, units, e, sums, most);                                               \
     }                                                                                                                  \
     static void mix_##mr##x##vectors(const int16_t *p, const int16_t *panels, size_t keys, const Shares *shares,       \
                                      float *mixed, size_t depth) {                                                     \
         mix_tile(mr, vectors, p, panels, keys, shares, mixed, depth);                                                  \
     }
 #define SCORE_ENTRY(mr, vectors) [mr - 1][vectors - 1] = score_##mr##x##vectors,
+#define POWER_ENTRY(mr, vectors) [mr - 1][vectors - 1] = power_##mr##x##vectors,
 #define MIX_ENTRY(mr, vectors) [mr - 1][vectors - 1] = mix_##mr##x##vectors,
 
 TILES(DEFINE_ATTENTION_TILES)
 
 static ScoreTile *const score_tiles[MR][VECTORS] = {TILES(SCORE_ENTRY)};
+static PowerTile *const power_tiles[MR][VECTORS] = {TILES(POWER_ENTRY)};
 static MixTile *const mix_tiles[MR][VECTORS] = {TILES(MIX_ENTRY)};
 
 /* ---- a tile of queries and a block of keys ---------------------------------------------------------------------- */
 
-/* Scores of rows from r0 on and the keys `part`; most[r]: the largest of row r, of keys that it does not see, too. */
-static void score_block(const Head *head, size_t r0, size_t rows, Span part, Floats *most) {
+/* Scores of rows from r0 on and the keys `part`. */
+static void score_block(const Head *head, size_t r0, size_t rows, Span part) {
     size_t depth = head->depth;
-    for (size_t r = 0; r < rows; r++)
-        most[r] = broadcast(HIDDEN);
     for (size_t k = part.first; k < part.last; k += NR) {
         size_t vectors = min_size(VECTORS, (part.last - k) / LANES);
         score_tiles[rows - 1][vectors - 1](head->q + r0 * depth, depth, head->k_panels + k * depth, head->units + r0,
-                                           head->scores + (k - part.first), most);
+                                           head->scores + (k - part.first));
+    }
+}
+
+/* e of rows from r0 on and the keys `part`, none of which is hidden from a query but those behind the text's last. */
+static void power_block(const Head *head, size_t r0, size_t rows, Span part, Floats *sums, Floats *most) {
+    size_t depth = head->depth, whole = min_size(part.last, head->length / LANES * LANES);
+    const int16_t *q = head->q + r0 * depth;
+    const float *units = head->units + r0;
+    for (size_t r = 0; r < rows; r++)
+        sums[r] = most[r] = broadcast(0.0f);
+    for (size_t k = part.first; k < whole; k += NR) {
+        size_t vectors = min_size(VECTORS, (whole - k) / LANES);
+        power_tiles[rows - 1][vectors - 1](q, depth, head->k_panels + k * depth, units, head->scores + (k - part.first),
+                                           sums, most);
+    }
+    if (whole < part.last) { /* a vector of which the text has a part */
+        Floats apart[2 * MR];
+        float *e = head->scores + (whole - part.first);
+        for (size_t r = 0; r < 2 * rows; r++)
+            apart[r] = broadcast(0.0f);
+        power_tiles[rows - 1][0](q, depth, head->k_panels + whole * depth, units, e, apart, apart + rows);
+        for (size_t r = 0; r < rows; r++) {
+            Floats x = keep_first(load(e + r * KEY_BLOCK), head->length - whole);
+            store(e + r * KEY_BLOCK, x);
+            sums[r] = add(sums[r], x);
+            most[r] = maximum(most[r], x);
+        }
     }
 }
 
@@ -109,9 +159,14 @@ static void mix_block(const Head *head, size_t r0, size_t rows, Span part, const
     }
 }
 
+/* What is added to the scores of head `number` for distance 0 of key and query; for others beside it. */
+INLINE const float *bias_of(const Attention *work, size_t number) {
+    return work->by_distance + number * (size_t)(2 * work->reach - 1) + work->reach - 1;
+}
+
 /* Adds the bias by distance of head `number` to the scores of query `i`, a row of keys `part`. */
 INLINE void add_bias(const Attention *work, size_t number, float *row, Span part, size_t length, size_t i) {
-    const float *bias = work->by_distance + number * (size_t)(2 * work->reach - 1) + work->reach - 1 - i;
+    const float *bias = bias_of(work, number) - i;
     size_t last = min_size(part.last, length);
     for (size_t k = part.first; k < last; k += LANES) {
         float *at = row + k - part.first;
@@ -119,14 +174,23 @@ INLINE void add_bias(const Attention *work, size_t number, float *row, Span part
     }
 }
 
-/* Hides all but the keys that query `i` sees. */
-INLINE void hide(const Attention *work, float *row, Span part, size_t length, size_t i) {
+/* The largest of them for a text of `length`, without its sign. */
+static float largest_bias(const Attention *work, size_t number, size_t length) {
+    const float *bias = bias_of(work, number);
+    float most = 0.0f;
+    for (const float *at = bias - (length - 1); at < bias + length; at++)
+        most = __builtin_fabsf(*at) > most ? __builtin_fabsf(*at) : most;
+    return most * LOG2_E;
+}
+
+/* Has all but the keys that query `i` sees be `hidden`. */
+INLINE void hide(const Attention *work, float *row, Span part, size_t length, size_t i, float hidden) {
     size_t first = work->before >= 0 && i > (size_t)work->before ? i - (size_t)work->before : 0;
     size_t last = work->after >= 0 ? min_size(length, i + (size_t)work->after + 1) : length;
     for (size_t k = part.first; k < first && k < part.last; k++)
-        row[k - part.first] = HIDDEN;
+        row[k - part.first] = hidden;
     for (size_t k = last > part.first ? last : part.first; k < part.last; k++)
-        row[k - part.first] = HIDDEN;
+        row[k - part.first] = hidden;
 }
 
 /* Keys that one of the queries `first` to `first` + rows sees, rounded to whole panels. */
@@ -139,25 +203,59 @@ INLINE Span keys_seen(const Attention *work, size_t first, size_t rows, size_t k
     return seen;
 }
 
-/* Rows from r0 on, whose first query is `i`, of head `number`: what they take from the keys `part`. */
+/* Whether the queries from `i` on, `rows` of them, see all keys of `part` that the text has. */
+INLINE int sees_all(const Attention *work, size_t i, size_t rows, Span part, size_t length) {
+    return (work->before < 0 || part.first + (size_t)work->before + 1 >= i + rows) &&
+           (work->after < 0 || min_size(part.last, length) <= i + (size_t)work->after + 1);
+}
+
+/* How many of the rows from r0 on, `most` at most, are alike in being far. What is done to a row must not depend on the
+ * others that are in its tile: of a longer text, or where all queries run and not the first alone, they are others. */
+INLINE size_t alike(const Head *head, size_t r0, size_t most) {
+    size_t rows = 1;
+    while (rows < most && (head->far >> (r0 + rows) & 1) == (head->far >> r0 & 1))
+        rows++;
+    return rows;
+}
+
+/* Rows from r0 on, which are alike and whose first query is `i`, of head `number`: what they take from the keys
+ * `part`. */
 INLINE void attend(const Attention *work, const Head *head, size_t number, size_t r0, size_t rows, size_t i,
                    Span part) {
-    Floats lanes[MR];
-    _Alignas(64) float most[LANES] = {0};
+    Floats sums[MR], lanes[MR], one = broadcast(1.0f), rise = one;
+    _Alignas(64) float own[LANES] = {0}; /* what a row's scores are relative to */
     Shares shares;
-    score_block(head, r0, rows, part, lanes);
-    if (work->by_distance || work->before >= 0 || work->after >= 0 || part.last > head->length)
+    int far = head->far >> r0 & 1, all = sees_all(work, i, rows, part, head->length);
+    store(shares.decay, one);
+    if (!far && !work->by_distance) {
+        power_block(head, r0, rows, part, sums, lanes);
+        if (!all)
+            for (size_t r = 0; r < rows; r++) {
+                float *row = head->scores + r * KEY_BLOCK;
+                hide(work, row, part, head->length, i + r, 0.0f);
+                add_up(row, part.last - part.first, sums + r, lanes + r);
+            }
+    } else {
+        score_block(head, r0, rows, part);
         for (size_t r = 0; r < rows; r++) {
             float *row = head->scores + r * KEY_BLOCK;
             if (work->by_distance)
                 add_bias(work, number, row, part, head->length, i + r);
-            hide(work, row, part, head->length, i + r);
-            most[r] = row_max(row, part.last - part.first);
+            if (!all || part.last > head->length)
+                hide(work, row, part, head->length, i + r, HIDDEN);
+            if (far)
+                own[r] = row_max(row, part.last - part.first);
         }
-    else
-        for (size_t r = 0; r < rows; r++)
-            most[r] = reduce_max(lanes[r]);
-    softmax_block(head, r0, rows, part, most, &shares);
+        if (far) {
+            Floats before = load(head->tops + r0), here = load(own), top = maximum(before, here);
+            store(shares.decay, power_of_two(sub(before, top)));
+            rise = power_of_two(sub(here, top));
+            store_first(head->tops + r0, top, rows);
+        }
+        powers(head, rows, part, own, sums, lanes);
+    }
+    Floats sum = reduce_rows_add(sums, rows), most = reduce_rows_max(lanes, rows);
+    share_out(head, r0, rows, part, sum, most, rise, &shares);
     mix_block(head, r0, rows, part, &shares);
 }
 
@@ -213,14 +311,18 @@ static void attention_task(void *argument, size_t index) {
         __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
         return;
     }
-    float k_most = absolute_max(key, work->key_stride, length, size, work->panel_stride);
-    float v_most = absolute_max(value, work->value_stride, length, size, work->panel_stride);
-    float limit = qk_limit(size);
     Head head = {
         .length = length, .size = size, .keys = keys, .depth = depth, .value = value,
-        .value_stride = work->value_stride, .panel_stride = work->panel_stride, .k_unit = k_most / limit, .v_unit = v_most / V_LIMIT,
+        .value_stride = work->value_stride, .panel_stride = work->panel_stride,
     };
     lay_out(&head, memory);
+    float limit = qk_limit(size);
+    float k_most = absolute_max(key, work->key_stride, length, size, work->panel_stride, head.k_most);
+    float v_most = absolute_max(value, work->value_stride, length, size, work->panel_stride, NULL);
+    head.k_unit = k_most / limit;
+    head.v_unit = v_most / V_LIMIT;
+    /* Beside values that are smaller, a share of 2^FAR is more than a float holds. */
+    head.spread = v_most < 0x1p-14f ? __builtin_inff() : work->by_distance ? largest_bias(work, number, length) : 0.0f;
     pack_keys(&head, key, work->key_stride, limit / k_most);
     pack_values(&head, V_LIMIT / v_most);
     for (size_t q0 = from; q0 < to; q0 += QUERY_BLOCK) {
@@ -228,8 +330,8 @@ static void attention_task(void *argument, size_t index) {
         Span seen = keys_seen(work, q0, here, keys);
         begin_rows(&head, query + q0 * work->query_stride, work->query_stride, here, work->scale * LOG2_E, HIDDEN);
         for (size_t block = seen.first / KEY_BLOCK * KEY_BLOCK; block < seen.last; block += KEY_BLOCK)
-            for (size_t r0 = 0; r0 < here; r0 += MR) {
-                size_t rows = min_size(MR, here - r0);
+            for (size_t r0 = 0, rows; r0 < here; r0 += rows) {
+                rows = alike(&head, r0, min_size(MR, here - r0));
                 Span some = keys_seen(work, q0 + r0, rows, keys);
                 some.first = some.first > block ? some.first : block;
                 some.last = min_size(some.last, block + KEY_BLOCK);

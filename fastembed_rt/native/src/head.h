@@ -17,6 +17,7 @@ enum {
     QUERY_BLOCK = 48  /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
 };
 static const float V_LIMIT = 32767.0f;
+static const float FAR = 96.0f;              /* from 0, up to which scores are powers of 2 without further care */
 static const float SMALLEST_MAX = 0x1p-112f; /* what is divided by: 32767 / it is still a number */
 
 /* A head of a text under work. Rows are queries: `q`, `mixed` and what is known of each row have QUERY_BLOCK of them,
@@ -28,6 +29,9 @@ typedef struct {
     size_t value_stride;
     size_t panel_stride;    /* and how far 16 channels of it, of keys and of queries are from the 16 before */
     float k_unit, v_unit;   /* what a step of k and of v is worth */
+    float spread;           /* what is added to scores by distance, at most; infinite: `far` is to be all rows */
+    uint64_t far;           /* a bit a row: a score of it may be farther from 0 than FAR */
+    float *k_most;          /* [depth] the largest of each channel, without its sign */
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
     int16_t *q;             /* [rows][depth] */
@@ -45,7 +49,7 @@ enum { ROW_FLOATS = QUERY_BLOCK + LANES };
 
 static size_t head_bytes(size_t keys, size_t depth) {
     return (keys * depth * 2 + QUERY_BLOCK * depth + MR * KEY_BLOCK + KR_S16 * depth) * sizeof(int16_t) +
-           (MR * KEY_BLOCK + QUERY_BLOCK * depth + 3 * ROW_FLOATS) * sizeof(float);
+           (MR * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
 }
 
 /* Lays a head's arrays out in `memory` of head_bytes, at a multiple of 64 as are all of them but `staged`, the last. */
@@ -55,24 +59,32 @@ static void lay_out(Head *head, void *memory) {
     head->units = head->mixed + QUERY_BLOCK * head->depth;
     head->tops = head->units + ROW_FLOATS;
     head->wholes = head->tops + ROW_FLOATS;
-    head->k_panels = (int16_t *)(head->wholes + ROW_FLOATS);
+    head->k_most = head->wholes + ROW_FLOATS;
+    head->k_panels = (int16_t *)(head->k_most + head->depth);
     head->v_panels = head->k_panels + head->keys * head->depth;
     head->p = head->v_panels + head->keys * head->depth;
     head->q = head->p + MR * KEY_BLOCK;
     head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 
-/* max |x| of x (rows, size), rows `stride` apart and 16 channels `panel_stride`; SMALLEST_MAX at least. */
-INLINE float absolute_max(const float *x, size_t stride, size_t rows, size_t size, size_t panel_stride) {
-    Floats most = broadcast(SMALLEST_MAX);
-    size_t k = 0;
-    for (; k + LANES <= size; k += LANES, x += panel_stride)
-        for (size_t r = 0; r < rows; r++)
-            most = maximum(most, absolute(load(x + r * stride)));
-    if (k < size)
-        for (size_t r = 0; r < rows; r++)
-            most = maximum(most, absolute(load_first(x + r * stride, size - k)));
-    return reduce_max(most);
+/* max |x| of each channel of x (rows, size), rows `stride` apart and 16 channels `panel_stride`; SMALLEST_MAX at
+ * least. Returns that of all; `channels` may be NULL. */
+INLINE float absolute_max(const float *x, size_t stride, size_t rows, size_t size, size_t panel_stride,
+                          float *channels) {
+    Floats all = broadcast(SMALLEST_MAX);
+    for (size_t k = 0; k < size; k += LANES, x += panel_stride) {
+        Floats most = broadcast(SMALLEST_MAX);
+        if (k + LANES <= size)
+            for (size_t r = 0; r < rows; r++)
+                most = maximum(most, absolute(load(x + r * stride)));
+        else
+            for (size_t r = 0; r < rows; r++)
+                most = maximum(most, absolute(load_first(x + r * stride, size - k)));
+        if (channels)
+            store(channels + k, most);
+        all = maximum(all, most);
+    }
+    return reduce_max(all);
 }
 
 /* Largest int16 whose products of two, summed `size` times, stay within int32. */
@@ -92,13 +104,36 @@ INLINE void quantize_s16(const float *x, size_t size, size_t panel_stride, float
 
 /* Rows of queries f32 -> q, and what is known of each before the first key. `scale` is that of the scores, which are
  * logarithms to base 2 here. */
-NOINLINE void begin_rows(const Head *head, const float *query, size_t stride, size_t rows, float scale, float lowest) {
-    float limit = qk_limit(head->size), unit = head->k_unit * scale;
+NOINLINE void begin_rows(Head *head, const float *query, size_t stride, size_t rows, float scale, float lowest) {
+    size_t size = head->size;
+    float limit = qk_limit(size), unit = head->k_unit * scale;
+    head->far = 0;
+    for (size_t r = 0; r < rows; r += MR) {
+        size_t here = min_size(MR, rows - r);
+        Floats most[MR], reach[MR];
+        for (size_t k = 0; k < here; k++) {
+            const float *x = query + (r + k) * stride;
+            most[k] = broadcast(SMALLEST_MAX);
+            reach[k] = broadcast(0.0f);
+            for (size_t d = 0; d < size; d += LANES, x += head->panel_stride) {
+                Floats q = absolute(load_first(x, size - d));
+                most[k] = maximum(most[k], q);
+                reach[k] = fma16(q, load(head->k_most + d), reach[k]);
+            }
+        }
+        _Alignas(64) float factors[LANES];
+        Floats row_most = reduce_rows_max(most, here);
+        store(factors, divide(broadcast(limit), row_most));
+        store_first(head->units + r, mul(divide(row_most, broadcast(limit)), broadcast(unit)), here);
+        /* No score is farther from 0 than the sum of each channel's largest products. */
+        Floats bound = fma16(reduce_rows_add(reach, here), broadcast(__builtin_fabsf(scale)), broadcast(head->spread));
+        bound = choose_above(broadcast(FAR), bound, bound, broadcast(2 * FAR)); /* of NaN, too */
+        head->far |= (uint64_t)lanes_outside(bound, broadcast(0.0f), broadcast(FAR)) << r;
+        for (size_t k = 0; k < here; k++)
+            quantize_s16(query + (r + k) * stride, size, head->panel_stride, factors[k],
+                         head->q + (r + k) * head->depth);
+    }
     for (size_t r = 0; r < rows; r++) {
-        const float *row = query + r * stride;
-        float most = absolute_max(row, 0, 1, head->size, head->panel_stride);
-        quantize_s16(row, head->size, head->panel_stride, limit / most, head->q + r * head->depth);
-        head->units[r] = most / limit * unit;
         head->tops[r] = lowest;
         head->wholes[r] = 0.0f;
     }

@@ -100,6 +100,10 @@ INLINE void store_shorts(int16_t *p, Ints v) {
     vst1q_s16(p, narrow_low(v));
     vst1q_s16(p + 8, narrow_high(v));
 }
+INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
+    store_shorts(p, v);
+    store_shorts(p + LANES, w);
+}
 /* 16 x int32 -> u8, likewise. */
 INLINE uint8x16_t narrow_to_bytes(Ints v) { return vqmovun_high_s16(vqmovun_s16(narrow_low(v)), narrow_high(v)); }
 
@@ -107,6 +111,10 @@ INLINE int any_above(Floats x, Floats y) {
     uint32x4_t low = vorrq_u32(vcgtq_f32(x.a, y.a), vcgtq_f32(x.b, y.b));
     uint32x4_t high = vorrq_u32(vcgtq_f32(x.c, y.c), vcgtq_f32(x.d, y.d));
     return vmaxvq_u32(vorrq_u32(low, high)) != 0;
+}
+INLINE Floats choose_above(Floats a, Floats b, Floats x, Floats y) { /* a > b ? x : y */
+    return four(vbslq_f32(vcgtq_f32(a.a, b.a), x.a, y.a), vbslq_f32(vcgtq_f32(a.b, b.b), x.b, y.b),
+                vbslq_f32(vcgtq_f32(a.c, b.c), x.c, y.c), vbslq_f32(vcgtq_f32(a.d, b.d), x.d, y.d));
 }
 INLINE int any_beyond(Floats least, Floats most, float low, float high) {
     return any_above(most, broadcast(high)) | any_above(broadcast(low), least);

@@ -73,7 +73,10 @@ INLINE Step broadcast_step(const void *p) {
 /* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
 #if defined(__AVX512VNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) { /* by its name: gcc 12 copies registers around the intrinsic */
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
 #elif defined(__AVXVNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
     return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
@@ -120,7 +123,7 @@ INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
  * one another, `steps` steps each. `operands`, mr and vectors are constants where this is inlined, and the loops over
  * them unrolled: only then are the accumulators registers. (8 and 3 are the largest MR and VECTORS.)
  *
- * A panel is prefetched AHEAD bytes before it is read, past its end the one behind it. */
+ * A panel of weights is prefetched AHEAD bytes before it is read, past its end the one behind it. */
 INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, size_t lda, const void *b, size_t steps,
                  Ints *out) {
     const char *row = a, *panel = b;
@@ -137,7 +140,8 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
         for (size_t v = 0; v < vectors; v++) {
             const char *from = panel + v * panel_bytes;
             right[v] = operands == U8S8 ? load_weights((const PackedWeight *)from) : load_ints((const int32_t *)from);
-            _mm_prefetch(from + AHEAD, _MM_HINT_T0);
+            if (operands == U8S8)
+                _mm_prefetch(from + AHEAD, _MM_HINT_T0);
         }
 #pragma GCC unroll 8
         for (size_t r = 0; r < mr; r++) {

@@ -69,6 +69,14 @@ INLINE int any_beyond(Floats least, Floats most, float low, float high) { /* lea
 INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each */
     return (unsigned)_mm512_cmp_ps_mask(v, low, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v, high, _CMP_GT_OQ);
 }
+INLINE Floats choose_above(Floats a, Floats b, Floats x, Floats y) { /* a > b ? x : y */
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+}
+/* Of two vectors that follow one another. */
+INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packs_epi32(v, w)));
+}
 INLINE __m256 low_half(Floats v) { return _mm512_castps512_ps256(v); }
 INLINE __m256 high_half(Floats v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
 
@@ -139,6 +147,14 @@ INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) {
     __m256 b = _mm256_or_ps(_mm256_cmp_ps(v.b, low.b, _CMP_LT_OQ), _mm256_cmp_ps(v.b, high.b, _CMP_GT_OQ));
     return (unsigned)_mm256_movemask_ps(a) | (unsigned)_mm256_movemask_ps(b) << 8;
 }
+INLINE Floats choose_above(Floats a, Floats b, Floats x, Floats y) {
+    return pair(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ)),
+                _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)));
+}
+INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
+    store_shorts(p, v);
+    store_shorts(p + LANES, w);
+}
 INLINE __m256 low_half(Floats v) { return v.a; }
 INLINE __m256 high_half(Floats v) { return v.b; }
 
@@ -193,6 +209,43 @@ INLINE float reduce_max(Floats v) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
+#endif
+
+/* Lane r is reduce_add or reduce_max of rows[r], for r < n, n <= 8 where registers are of 512 bits; 0 in the others. */
+#if defined(__AVX512F__)
+/* a and b -> of each its lanes folded once, 16 -> 8, side by side; then 8 -> 4 and so on, as the trees above do. */
+#define DEFINE_REDUCE_ROWS(name, fold)                                                                                 \
+    INLINE Floats name(const Floats *rows, size_t n) {                                                                 \
+        Floats eight[4], four[2], zero = broadcast(0.0f);                                                              \
+        for (size_t k = 0; k < 4; k++) {                                                                               \
+            Floats a = 2 * k < n ? rows[2 * k] : zero, b = 2 * k + 1 < n ? rows[2 * k + 1] : zero;                     \
+            eight[k] = fold(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));                       \
+        }                                                                                                              \
+        for (size_t k = 0; k < 2; k++)                                                                                 \
+            four[k] = fold(_mm512_shuffle_f32x4(eight[2 * k], eight[2 * k + 1], 0x88),                                 \
+                           _mm512_shuffle_f32x4(eight[2 * k], eight[2 * k + 1], 0xDD));                                \
+        __m512d a = _mm512_castps_pd(four[0]), b = _mm512_castps_pd(four[1]);                                          \
+        Floats two = fold(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));     \
+        Floats one = fold(two, _mm512_movehdup_ps(two));                                                               \
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);                    \
+        return _mm512_maskz_permutexvar_ps(0xFF, order, one);                                                          \
+    }
+DEFINE_REDUCE_ROWS(reduce_rows_add, add)
+DEFINE_REDUCE_ROWS(reduce_rows_max, maximum)
+#undef DEFINE_REDUCE_ROWS
+#else
+INLINE Floats reduce_rows_add(const Floats *rows, size_t n) {
+    float held[LANES] = {0};
+    for (size_t r = 0; r < n; r++)
+        held[r] = reduce_add(rows[r]);
+    return load(held);
+}
+INLINE Floats reduce_rows_max(const Floats *rows, size_t n) {
+    float held[LANES] = {0};
+    for (size_t r = 0; r < n; r++)
+        held[r] = reduce_max(rows[r]);
+    return load(held);
+}
 #endif
 
 INLINE Floats absolute(Floats v) { return as_floats(and_ints(as_ints(v), broadcast_int(0x7FFFFFFF))); }
