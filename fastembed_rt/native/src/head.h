@@ -110,15 +110,15 @@ NOINLINE void begin_rows(Head *head, const float *query, size_t stride, size_t r
     head->far = 0;
     for (size_t r = 0; r < rows; r += MR) {
         size_t here = min_size(MR, rows - r);
-        Floats most[MR], reach[MR];
+        Floats most[MR], products[MR];
         for (size_t k = 0; k < here; k++) {
             const float *x = query + (r + k) * stride;
             most[k] = broadcast(SMALLEST_MAX);
-            reach[k] = broadcast(0.0f);
+            products[k] = broadcast(0.0f);
             for (size_t d = 0; d < size; d += LANES, x += head->panel_stride) {
                 Floats q = absolute(load_first(x, size - d));
                 most[k] = maximum(most[k], q);
-                reach[k] = fma16(q, load(head->k_most + d), reach[k]);
+                products[k] = fma16(q, load(head->k_most + d), products[k]);
             }
         }
         _Alignas(64) float factors[LANES];
@@ -126,7 +126,7 @@ NOINLINE void begin_rows(Head *head, const float *query, size_t stride, size_t r
         store(factors, divide(broadcast(limit), row_most));
         store_first(head->units + r, mul(divide(row_most, broadcast(limit)), broadcast(unit)), here);
         /* No score is farther from 0 than the sum of each channel's largest products. */
-        Floats bound = fma16(reduce_rows_add(reach, here), broadcast(__builtin_fabsf(scale)), broadcast(head->spread));
+        Floats bound = fma16(reduce_rows_add(products, here), broadcast(__builtin_fabsf(scale)), broadcast(head->spread));
         bound = choose_above(broadcast(FAR), bound, bound, broadcast(2 * FAR)); /* of NaN, too */
         head->far |= (uint64_t)lanes_outside(bound, broadcast(0.0f), broadcast(FAR)) << r;
         for (size_t k = 0; k < here; k++)

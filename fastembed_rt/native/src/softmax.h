@@ -70,6 +70,15 @@ static float row_max(const float *row, size_t keys) {
     return reduce_max(most);
 }
 
+/* The lanes of a row of e: their sums and the largest. */
+INLINE void add_up(const float *e, size_t keys, Floats *sum, Floats *most) {
+    *sum = *most = broadcast(0.0f);
+    for (size_t k = 0; k < keys; k += LANES) {
+        *sum = add(*sum, load(e + k));
+        *most = maximum(*most, load(e + k));
+    }
+}
+
 /* Keys that hold more than `nearly_all` of the `sum` of e, which is their row: their values are added to `mixed` in
  * float, e * `factor` of each, and they are taken out. Returns the sum of the others. */
 NOINLINE float take_out(const Head *head, float *e, Span part, float sum, float nearly_all, float factor,
@@ -85,11 +94,10 @@ NOINLINE float take_out(const Head *head, float *e, Span part, float sum, float 
         Floats weight = broadcast(most * factor);
         for (size_t d = 0; d < head->depth; d += LANES, value += head->panel_stride)
             store(mixed + d, fma16(load_first(value, head->size - d), weight, load(mixed + d)));
-        Floats others = broadcast(0.0f);
-        for (size_t k = 0; k < keys; k += LANES)
-            others = add(others, load(e + k));
+        Floats others, top;
+        add_up(e, keys, &others, &top);
         sum = reduce_add(others);
-        most = row_max(e, keys);
+        most = reduce_max(top);
     }
     return sum;
 }
@@ -98,15 +106,6 @@ NOINLINE float take_out(const Head *head, float *e, Span part, float sum, float 
 typedef struct {
     _Alignas(64) float decay[LANES], weight[LANES];
 } Shares;
-
-/* The lanes of a row of e: their sums and the largest. */
-INLINE void add_up(const float *e, size_t keys, Floats *sum, Floats *most) {
-    *sum = *most = broadcast(0.0f);
-    for (size_t k = 0; k < keys; k += LANES) {
-        *sum = add(*sum, load(e + k));
-        *most = maximum(*most, load(e + k));
-    }
-}
 
 /* scores -> e = 2^(score - own[r]) of the keys `part`, and the lanes of each row added up. */
 NOINLINE void powers(const Head *head, size_t rows, Span part, const float *own, Floats *sums, Floats *most) {

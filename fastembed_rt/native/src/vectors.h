@@ -51,12 +51,7 @@ INLINE Ints maximum_ints(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 INLINE Ints minimum_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 INLINE Ints and_ints(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
-/* v, which the compiler has to have in a register here. gcc 12 copies accumulators of int16 products before and behind
- * each step otherwise, some through memory: half of their time. */
-INLINE Ints held(Ints v) {
-    __asm__("" : "+v"(v));
-    return v;
-}
+INLINE Ints held(Ints v) { return v; } /* see below; the product of int16 is written so that it is there already */
 #define shift_left(v, bits) _mm512_slli_epi32(v, bits) /* a macro: bits are part of the instruction */
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
@@ -116,7 +111,9 @@ INLINE Ints maximum_ints(Ints x, Ints y) { return pair_ints(_mm256_max_epi32(x.a
 INLINE Ints minimum_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)); }
 INLINE Ints and_ints(Ints x, Ints y) { return pair_ints(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 INLINE Ints or_ints(Ints x, Ints y) { return pair_ints(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
-INLINE Ints held(Ints v) { /* see above */
+/* v, which the compiler has to have in registers here. gcc 12 copies accumulators of int16 products before and behind
+ * each step otherwise, some through memory: half of their time. */
+INLINE Ints held(Ints v) {
     __asm__("" : "+x"(v.a), "+x"(v.b));
     return v;
 }
