@@ -142,6 +142,14 @@ def test_uniform_and_random_rows(length: int) -> None:
         check(found[:, number], expected(*head, rows), head[2], relative=2 * RELATIVE)
 
 
+@pytest.mark.parametrize("length", [2, 3, 7, 100, 128, 300, 1_000])
+def test_keys_that_are_alike_give_their_value(length: int) -> None:
+    """All shares are rounded alike: what they are short of 1 is no error that averages out, nor over layers."""
+    query, key, value = (np.repeat(array[:1], length, axis=0) for array in random_head(length, 1))
+    error = np.abs(attend([(query, key, value)], [0, length])[:, 0] - value)
+    assert error.max() <= 2.0**-15 * np.abs(value).max()
+
+
 def test_all_queries_of_the_longest_text() -> None:
     head = with_sinks(8_192, 0.9, (0,), 0.05)
     rows = rows_of(8_192)

@@ -11,11 +11,11 @@
  * texts or on the queries that share a tile, and memory beside keys and values is of one size.
  *
  * What rounding p costs depends on no length: half a step a key is at most KEY_BLOCK / 2 steps of 2^-15 of each block's
- * part of the row, together at most 2^-9 of the largest value of the head; 2^-13 is usual, and the less the more blocks
- * there are. A key that holds nearly all of its block would leave few steps to the others: its value is added in float.
- * Rounding the values adds at most 2^-16 of the largest. Rounding queries and keys moves a score by at most
- * D * largest of the query * largest key / qk_limit(D), a fiftieth of it as a rule, and p by as much of itself. Numbers
- * below 2^-127 count as 0.
+ * part of the row, together at most 2^-9 of the largest value of the head; 2^-13 is usual, the less the more blocks there
+ * are, and 0 where all p are alike. A key that holds nearly all of its block would leave few steps to the others: its
+ * value is added in float. Rounding the values adds at most 2^-16 of the largest. Rounding queries and keys moves a score
+ * by at most D * largest of the query * largest key / qk_limit(D), a fiftieth of it as a rule, and p by as much of
+ * itself. Numbers below 2^-127 count as 0.
  */
 #ifndef FASTEMBED_RT_ATTENTION_H
 #define FASTEMBED_RT_ATTENTION_H

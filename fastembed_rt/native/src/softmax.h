@@ -3,8 +3,11 @@
  *     e[j]     = 2^(s[j] - own)                                    s: scores, logarithms to base 2
  *     sum      = sum_j e[j]
  *     p[j]     = round(e[j] * steps / sum)                         int16
- *     weight   = rise * sum / steps                                what a step of p is worth beside the other blocks
+ *     weight   = rise * sum / sum_j p[j]                           what a step of p is worth beside the other blocks
  *     whole'   = decay * whole + rise * sum
+ *
+ * The steps are added up as they have been rounded: where all e are alike, all are rounded alike, and a text of one word
+ * over and over would add that up from layer to layer.
  *
  * Where no score of a row can be farther from 0 than FAR, own is 0 and decay and rise are 1: e is made of products as
  * they leave their tile, and is still a number with all its bits. Of the other rows
@@ -156,18 +159,27 @@ NOINLINE void share_out(const Head *head, size_t r0, size_t rows, Span part, Flo
     Floats nothing = mul(most, broadcast(NOTHING)), zero = broadcast(0.0f);
     Floats steps = choose_above(add(most, most), sum, broadcast(32767.0f), broadcast(P_LIMIT));
     store(factors, choose_above(sum, nothing, divide(steps, sum), zero));
-    store(shares->weight, choose_above(sum, nothing, mul(rise, divide(sum, steps)), zero));
+    Floats totals[MR]; /* of p, exact: below 2^17 */
     for (size_t r = 0; r < rows; r++) {
         const float *e = head->scores + r * KEY_BLOCK;
         int16_t *p = head->p + r * KEY_BLOCK;
         Floats factor = broadcast(factors[r]);
+        Ints total = broadcast_int(0);
         size_t k = 0;
-        for (; k + LANES < keys; k += 2 * LANES)
-            store_shorts_of_two(p + k, round_to_ints(mul(load(e + k), factor)),
-                                round_to_ints(mul(load(e + k + LANES), factor)));
-        if (k < keys)
-            store_shorts(p + k, round_to_ints(mul(load(e + k), factor)));
+        for (; k + LANES < keys; k += 2 * LANES) {
+            Ints here = round_to_ints(mul(load(e + k), factor)), next = round_to_ints(mul(load(e + k + LANES), factor));
+            total = add_ints(total, add_ints(here, next));
+            store_shorts_of_two(p + k, here, next);
+        }
+        if (k < keys) {
+            Ints here = round_to_ints(mul(load(e + k), factor));
+            total = add_ints(total, here);
+            store_shorts(p + k, here);
+        }
+        totals[r] = to_floats(total);
     }
+    Floats total = reduce_rows_add(totals, rows);
+    store(shares->weight, choose_above(total, zero, mul(rise, divide(sum, total)), zero));
 }
 
 #endif
