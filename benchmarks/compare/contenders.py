@@ -149,6 +149,23 @@ TABLE = (
         options={"quantize": "static"},
         arithmetic="int8",
     ),
+    # Also with another library's environment, for the same OpenVINO.
+    Contender(
+        name="openvino-by-hand",
+        title="OpenVINO by hand (its default)",
+        environment="sentence-transformers-openvino",
+        adapter="openvino_by_hand",
+        precision="fp32",
+    ),
+    Contender(
+        name="openvino-by-hand-int8",
+        title="OpenVINO by hand, INT8 (static, NNCF)",
+        environment="sentence-transformers-openvino",
+        adapter="openvino_by_hand",
+        options={"quantize": "static"},
+        precision="fp32",
+        arithmetic="int8",
+    ),
     Contender(
         name="fastembed",
         title="fastembed, same fp32 ONNX",

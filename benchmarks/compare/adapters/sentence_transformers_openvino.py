@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare.adapters.openvino_facts import facts as openvino_facts
 from benchmarks.compare.adapters.sentence_transformers_tokens import token_counter
 from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
@@ -66,7 +67,6 @@ def load(options: Options) -> Loaded:
     backend = model[0].auto_model
     backend.compile()
     compiled = backend.compiled_model if hasattr(backend, "compiled_model") else backend.request
-    asked = ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT")
     return Loaded(
         encode=lambda texts: model.encode(texts, show_progress_bar=False),
         count_tokens=token_counter(model),
@@ -74,13 +74,8 @@ def load(options: Options) -> Loaded:
             *(Path(options.prepared, "openvino", graph(options) + suffix) for suffix in (".xml", ".bin")),
             Path(options.prepared, "tokenizer.json"),
         ],
-        facts={"graph": graph(options), "batch_size": 32, **{name: _said(compiled, name) for name in asked}},
+        facts={"graph": graph(options), "batch_size": 32, **openvino_facts(compiled)},
     )
-
-
-def _said(compiled: Any, name: str) -> str:
-    value = compiled.get_property(name)
-    return str(value.get_type_name() if hasattr(value, "get_type_name") else value)
 
 
 if __name__ == "__main__":
