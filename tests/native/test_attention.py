@@ -271,7 +271,7 @@ def test_the_first_query_alone_has_the_bits_that_it_has_among_all() -> None:
     np.testing.assert_array_equal(alone[0], attend([(query, key, value)], [0, 300])[0])
 
 
-FAR_ROWS = (0, 3, 4, 17, 47, 48, 60, 150, 299)  # with scores beyond 2^96, which take another way
+FAR_ROWS = (0, 3, 4, 17, 47, 48, 60, 150, 299)  # with scores farther than 96 from 0, which take another way
 
 
 def with_far_rows(length: int = 300, rows: tuple[int, ...] = FAR_ROWS) -> tuple[Array, Array, Array]:

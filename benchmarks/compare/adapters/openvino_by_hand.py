@@ -86,7 +86,7 @@ def load(options: Options) -> Loaded:
         else:
             found = list(pool.map(lambda batch: infer(many, [rows[k] for k in batch]), batches))
         out = np.empty((len(rows), found[0].shape[1]), np.float32)
-        for batch, vectors in zip(batches, found):  # noqa: B905  as many of both
+        for batch, vectors in zip(batches, found, strict=True):
             out[batch] = vectors
         return out
 

@@ -6,8 +6,8 @@
  *     weight   = rise * sum / sum_j p[j]                           what a step of p is worth beside the other blocks
  *     whole'   = decay * whole + rise * sum
  *
- * The steps are added up as they have been rounded: where all e are alike, all are rounded alike, and a text of one word
- * over and over would add that up from layer to layer.
+ * The weight is of the shares as they have been rounded. Where all e are alike, all are rounded the same way: what they
+ * miss of `steps` does not average out, and would be missing in every layer of a text of one word over and over.
  *
  * Where no score of a row can be farther from 0 than FAR, own is 0 and decay and rise are 1: e is made of products as
  * they leave their tile, and is still a number with all its bits. Of the other rows
