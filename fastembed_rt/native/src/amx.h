@@ -44,52 +44,59 @@ typedef struct {
     int32_t *acc;       /* [tiles][TILE_ROWS][LANES], 32 bits of either type */
 } Block;
 
-/* The epilogue of a row's cells at `count` panels, a constant, from `panel` on. Inlined, unlike that of other sets: between
- * tiles there is a row at a time, and nothing stays in registers but its own. */
-INLINE void amx_cells(const Gemm *work, Activation activation, size_t row, size_t panel, size_t count, Cell *cells,
-                      Cell *others) {
-    size_t sides = work->gated ? 2 : 1, column = panel * LANES;
-    dequantize(work, cells, 1, count, row, column);
-    activate_cells(cells, count, activation);
-    if (work->gated) {
-        dequantize(work, others, 1, count, row, work->layer->panels / sides * LANES + column);
+/* y of row `row` at `count` <= 2 panels, a constant, from `panel` on; sums in tiles that follow one another. */
+INLINE void amx_row(const Gemm *work, Weights weights, const int32_t *sums, size_t row, size_t panel, size_t count,
+                    Floats *y) {
+    const Linear *layer = work->layer;
+    size_t column = panel * LANES;
 #pragma GCC unroll 2
-        for (size_t k = 0; k < count; k++)
-            cells[k].values = mul(cells[k].values, others[k].values);
+    for (size_t k = 0; k < count; k++) {
+        Ints acc = load_ints(sums + k * TILE_CELLS);
+        size_t place = column + k * LANES;
+        Floats bias = load(layer->bias + place);
+        if (weights == BF16_WEIGHTS)
+            y[k] = add(as_floats(acc), bias);
+        else
+            y[k] = dequantized(acc, load_ints(layer->compensation + place), load(layer->scales + place), bias);
+        if (weights == INT8_WEIGHTS && layer->dither)
+            y[k] = fma16(broadcast(-work->input->dither[row]), load(layer->dither_weights + place), y[k]);
     }
-    if (work->next)
-        requantize(work, cells, 1, count, row, column);
-    else
-        store_cells(work, cells, 1, count, row, column, work->layer->outputs / sides);
+    if (weights == INT8_WEIGHTS && is_clipped(layer, work->input, row)) {
+        float held[2 * LANES];
+        for (size_t k = 0; k < count; k++)
+            store(held + k * LANES, y[k]);
+        add_clipped(work, held, LANES, count, row, column);
+        for (size_t k = 0; k < count; k++)
+            y[k] = load(held + k * LANES);
+    }
 }
 
-/* The epilogue of row `r` of a block at `count` <= 2 of its panels, a constant, from `v` on. */
+/* The epilogue of row `r` of a block at `count` <= 2 of its panels, a constant, from `v` on. Inlined, unlike that of
+ * other sets: between tiles there is a row at a time, and nothing stays in registers but its own. */
 INLINE void finish_panels(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t r,
                           size_t v, size_t count) {
     size_t row = block->r0 + r, panel = block->p0 + v;
     const int32_t *acc = block->acc + (r / TILE_ROWS * block->across + v) * TILE_CELLS + r % TILE_ROWS * LANES;
-    const int32_t *other = work->gated ? acc + block->width * TILE_CELLS : acc;
-    Cell cells[2], others[2];
+    Floats h[2], other[2];
+    amx_row(work, weights, acc, row, panel, count, h);
+    activate(h, count, activation);
+    if (work->gated) {
+        amx_row(work, weights, acc + block->width * TILE_CELLS, row, work->layer->panels / 2 + panel, count, other);
 #pragma GCC unroll 2
-    for (size_t k = 0; k < count; k++) {
-        cells[k].sums = load_ints(acc + k * TILE_CELLS);
-        others[k].sums = load_ints(other + k * TILE_CELLS);
+        for (size_t k = 0; k < count; k++)
+            h[k] = mul(h[k], other[k]);
     }
-    if (weights == BF16_WEIGHTS) {
-        Floats floats[2], other_floats[2];
-#pragma GCC unroll 2
-        for (size_t k = 0; k < count; k++) {
-            floats[k] = as_floats(cells[k].sums);
-            other_floats[k] = as_floats(others[k].sums);
-        }
-        bf16_cells(work, activation, row, panel, count, floats, other_floats);
-    } else {
-        amx_cells(work, activation, row, panel, count, cells, others);
+    put_row(work, weights, h, count, row, panel * LANES);
+    if (weights == INT8_WEIGHTS && work->next && has_outliers(work->next, count, panel * LANES)) {
+        float held[2 * LANES];
+        for (size_t k = 0; k < count; k++)
+            store(held + k * LANES, h[k]);
+        note_outliers(work, held, 1, count, row, panel * LANES);
     }
 }
 
 /* The epilogue of rows `first` to `last` - 1 of a block that is multiplied. */
-INLINE void finish_rows(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t first,
+INLINE void finish_block(const Gemm *work, Weights weights, Activation activation, const Block *block, size_t first,
                         size_t last) {
     for (size_t r = first; r < last; r++) {
         size_t v = 0;
@@ -148,7 +155,7 @@ INLINE void multiply(const Gemm *work, Weights weights, Activation activation, c
         }
         if (before) {
             size_t upto = before->rows * (k + 1) / tiles;
-            finish_rows(work, weights, activation, before, done, upto);
+            finish_block(work, weights, activation, before, done, upto);
             done = upto;
         }
     }
@@ -189,7 +196,7 @@ INLINE void amx_columns(const Gemm *work, size_t index, Weights weights, Activat
             }
     }
     if (before)
-        finish_rows(work, weights, activation, before, 0, before->rows);
+        finish_block(work, weights, activation, before, 0, before->rows);
     _tile_release();
 }
 

@@ -23,69 +23,19 @@
 
 enum { KR_BF16 = 2 };   /* of a step */
 
-#if defined(__AVX512BF16__) || defined(BF16_DOT_IN_C)
-#define BF16_DOT 1
-typedef uint16_t Rounded;
-#else
-#define BF16_DOT 0
-typedef float Rounded;
-#endif
-
 /* Rows and panels of a tile, 3 or 1 as in tiles.h: 24 accumulators of 32 registers, 12 of 16. */
 #if defined(__AVX512F__)
-enum { BF16_MR = 8, BF16_VECTORS = VECTORS };
+enum { BF16_MR = 8 };
 #define BF16_TILES(X)                                                                                                  \
     X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)                                                    \
     X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)                                                    \
     X(1, 3) X(2, 3) X(3, 3) X(4, 3) X(5, 3) X(6, 3) X(7, 3) X(8, 3)
 #else
-enum { BF16_MR = 6, BF16_VECTORS = VECTORS };
+enum { BF16_MR = 6 };
 #define BF16_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
 #endif
 
-/* ---- rounding --------------------------------------------------------------------------------------------------- */
-
-/* x as the nearest bfloat16, half to even, in a float; below 2^-56 as a multiple of 2^-63.
- *
- * 3 * 2^15 times its power of two added, the sum has no bits below those that stay, and an even multiple of the last
- * of them was added: its rounding is the one wanted. */
-INLINE Floats rounded(Floats x) {
-    Floats power = as_floats(and_ints(as_ints(x), broadcast_int(0x7F800000)));
-    Floats shift = mul(maximum(power, broadcast(0x1p-56f)), broadcast(0x1.8p16f));
-    return sub(add(x, shift), shift);
-}
-
-INLINE float rounded_one(float x) {
-    float held[LANES];
-    store(held, rounded(broadcast(x)));
-    return held[0];
-}
-
-INLINE float widened(uint16_t x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-INLINE uint16_t narrowed(float x) { /* of one that is rounded */
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)(bits >> 16);
-}
-
-#if BF16_DOT
-#if defined(__AVX512F__)
-INLINE Ints upper_halves(Floats x) { return _mm512_srai_epi32(as_ints(x), 16); }
-#else
-INLINE Ints upper_halves(Floats x) {
-    return pair_ints(_mm256_srai_epi32(as_ints(x).a, 16), _mm256_srai_epi32(as_ints(x).b, 16));
-}
-#endif
-INLINE void store_rounded(Rounded *p, Floats x) { store_shorts((int16_t *)p, upper_halves(rounded(x))); }
-#else
-INLINE void store_rounded(Rounded *p, Floats x) { store(p, rounded(x)); }
-#endif
+/* ---- inputs ----------------------------------------------------------------------------------------------------- */
 
 /* 0 where there is no memory. The columns beyond the inputs, which nobody writes, are 0: a weight of 0 times what is no
  * number would be none. */
@@ -147,40 +97,13 @@ static int bf16_is_packed(const Linear *layer, const void *weight, size_t column
     return 1;
 }
 
-/* ---- epilogue --------------------------------------------------------------------------------------------------- */
-
-/* Sums of a row at `vectors` panels, a constant, from `panel` on -> out or next; `other`, where it is gated, likewise of
- * the layer's second half. */
-INLINE void bf16_cells(const Gemm *work, Activation activation, size_t row, size_t panel, size_t vectors,
-                       const Floats *acc, const Floats *other) {
-    const Linear *layer = work->layer;
-    size_t column = panel * LANES, outputs = layer->outputs;
-    Floats h[SIDE_BY_SIDE];
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++)
-        h[v] = add(acc[v], load(layer->bias + column + v * LANES));
-    activate(h, vectors, activation);
-    if (work->gated) {
-        const float *bias = layer->bias + layer->panels / 2 * LANES + column;
-        outputs /= 2;
-#pragma GCC unroll 3
-        for (size_t v = 0; v < vectors; v++)
-            h[v] = mul(h[v], add(other[v], load(bias + v * LANES)));
-    }
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++)
-        if (work->next)
-            store_rounded((Rounded *)work->next_input->rounded + row * work->next->depth + column + v * LANES, h[v]);
-        else
-            store_first(work->out + row * work->strides.row + (panel + v) * work->strides.panel, h[v],
-                        outputs - column - v * LANES);
-}
-
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 #if !TILE_PRODUCTS
 #if BF16_DOT && !defined(BF16_DOT_IN_C)
-INLINE Floats dot_bf16(Floats acc, Step a, Ints b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
+    return as_floats(held(as_ints(_mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b))));
+}
 #elif BF16_DOT
 INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
     float sums[LANES];
@@ -194,19 +117,19 @@ INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
 }
 #endif
 
-/* out[r, v] = sums of row r and panel v, for mr <= BF16_MR rows `lda` elements apart and `vectors` <= BF16_VECTORS
+/* out[r, v] = sums of row r and panel v, for mr <= BF16_MR rows `lda` elements apart and `vectors` <= VECTORS
  * panels that follow one another, `steps` steps each; see `tile` in tiles.h. */
 INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, const uint16_t *b, size_t steps,
                       Floats *out) {
     size_t panel_size = steps * LANES * KR_BF16;
-    Floats acc[BF16_MR][BF16_VECTORS];
+    Floats acc[BF16_MR][VECTORS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
             acc[r][v] = broadcast(0.0f);
     for (size_t s = 0; s < steps; s++, a += KR_BF16, b += LANES * KR_BF16) {
-        Ints right[BF16_VECTORS];
+        Ints right[VECTORS];
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++) {
             right[v] = load_ints((const int32_t *)(b + v * panel_size));
@@ -221,7 +144,7 @@ INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, c
                 acc[r][v] = dot_bf16(acc[r][v], left, right[v]);
         }
 #else
-        Floats wide[BF16_VECTORS];
+        Floats wide[VECTORS];
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
             wide[v] = as_floats(and_ints(right[v], broadcast_int((int32_t)0xFFFF0000)));
@@ -244,62 +167,41 @@ INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, c
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
-            out[r * BF16_VECTORS + v] = acc[r][v];
+            out[r * VECTORS + v] = acc[r][v];
 }
 
-typedef void Bf16Tile(const Rounded *a, size_t lda, const uint16_t *b, size_t steps, Floats *out);
+INLINE void bf16_product_tile(size_t mr, size_t vectors, const Gemm *work, size_t r0, size_t panel, float *to,
+                              Strides strides) {
+    const Linear *layer = work->layer;
+    size_t depth = layer->depth, column = panel * LANES;
+    Floats acc[BF16_MR * VECTORS];
+    bf16_tile(mr, vectors, (const Rounded *)work->input->rounded + r0 * depth, depth,
+              (const uint16_t *)layer->packed + column * depth, depth / KR_BF16, acc);
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++) {
+        Floats bias = load(layer->bias + column + v * LANES);
+        float *at = to + v * strides.panel;
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++, at += strides.row)
+            store(at, add(acc[r * VECTORS + v], bias));
+    }
+}
 
-#define DEFINE_BF16_TILE(mr, vectors)                                                                                  \
-    static void bf16_##mr##x##vectors(const Rounded *a, size_t lda, const uint16_t *b, size_t steps, Floats *out) {    \
-        bf16_tile(mr, vectors, a, lda, b, steps, out);                                                                 \
+#define DEFINE_BF16_PRODUCT(mr, vectors)                                                                               \
+    static void bf16_##mr##x##vectors(const Gemm *work, size_t r0, size_t panel, float *to, Strides strides) {         \
+        bf16_product_tile(mr, vectors, work, r0, panel, to, strides);                                                  \
     }
 #define BF16_ENTRY(mr, vectors) [mr - 1][vectors - 1] = bf16_##mr##x##vectors,
 
-BF16_TILES(DEFINE_BF16_TILE)
+BF16_TILES(DEFINE_BF16_PRODUCT)
 
-static Bf16Tile *const bf16_tiles[BF16_MR][BF16_VECTORS] = {BF16_TILES(BF16_ENTRY)};
+static ProductTile *const bf16_tiles[BF16_MR][VECTORS] = {BF16_TILES(BF16_ENTRY)};
 
-/* A task: all rows by BF16_VECTORS panels, and as many of the second half where it is gated. */
-INLINE void bf16_columns(const Gemm *work, size_t index, Activation activation) {
-    const Linear *layer = work->layer;
-    size_t steps = layer->depth / KR_BF16, panel_size = steps * LANES * KR_BF16;
-    size_t panels = work->gated ? layer->panels / 2 : layer->panels, p0 = index * BF16_VECTORS;
-    size_t vectors = min_size(BF16_VECTORS, panels - p0);
-    const uint16_t *w = (const uint16_t *)layer->packed + p0 * panel_size;
-    Floats acc[BF16_MR * BF16_VECTORS], other[BF16_MR * BF16_VECTORS];
-    for (size_t r0 = 0; r0 < work->rows; r0 += BF16_MR) {
-        size_t rows = min_size(BF16_MR, work->rows - r0);
-        const Rounded *a = (const Rounded *)work->input->rounded + r0 * layer->depth;
-        Bf16Tile *tile = bf16_tiles[rows - 1][vectors - 1];
-        tile(a, layer->depth, w, steps, acc);
-        if (work->gated)
-            tile(a, layer->depth, w + panels * panel_size, steps, other);
-        for (size_t r = 0; r < rows; r++) {
-            const Floats *sums = acc + r * BF16_VECTORS, *others = other + r * BF16_VECTORS;
-            if (vectors == BF16_VECTORS)
-                bf16_cells(work, activation, r0 + r, p0, BF16_VECTORS, sums, others);
-            else
-                for (size_t v = 0; v < vectors; v++)
-                    bf16_cells(work, activation, r0 + r, p0 + v, 1, sums + v, others + v);
-        }
-    }
-}
-
-static void bf16_task(void *argument, size_t index) {
-    const Gemm *work = argument;
-    switch (work->activation) { /* so that each loop has its activation inlined */
-    case GELU: bf16_columns(work, index, GELU); break;
-    case GELU_TANH: bf16_columns(work, index, GELU_TANH); break;
-    case SILU: bf16_columns(work, index, SILU); break;
-    case RELU: bf16_columns(work, index, RELU); break;
-    case TANH: bf16_columns(work, index, TANH); break;
-    default: bf16_columns(work, index, NO_ACTIVATION); break;
-    }
-}
+static void bf16_task(void *argument, size_t index) { gemm_columns(argument, index, BF16_WEIGHTS, BF16_MR, bf16_tiles); }
 
 static void bf16_gemm(const Gemm *work, const Pool *pool) {
     size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
-    pool->run(pool, bf16_task, (void *)work, (panels + BF16_VECTORS - 1) / BF16_VECTORS);
+    pool->run(pool, bf16_task, (void *)work, (panels + VECTORS - 1) / VECTORS);
 }
 #endif
 

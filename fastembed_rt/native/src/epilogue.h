@@ -14,6 +14,7 @@
 
 #include "activations.h"
 #include "quantize.h"
+#include "rounding.h"
 
 /* Where a result lies: how far a row is from the last one, and 16 columns from the 16 before. */
 typedef struct {
@@ -33,228 +34,222 @@ typedef struct {
     const Input *next_input;
 } Gemm;
 
-enum { MOST_PANELS = VECTORS > 2 ? VECTORS : 2 }; /* side by side: those of a tile, or two of AMX */
+enum {
+    MOST_PANELS = VECTORS > 2 ? VECTORS : 2, /* side by side: those of a tile, or two of AMX */
+    MOST_ROWS = 8                            /* of a tile */
+};
 
-/* 16 outputs of a row: its accumulators, and then what becomes of them. */
-typedef union {
-    Ints sums;
-    Floats values;
-} Cell;
+/* ---- y ---------------------------------------------------------------------------------------------------------- */
 
-/* In what follows, cells are [rows][vectors]: of rows from r0 on, and of the panels from `column` on. `vectors` is a
- * constant, so that what the rows share stays in registers. What is read from `work` is read once: as far as the
- * compiler knows, each store could have changed it. */
+/* Of a panel's 16 outputs of a row, without what is subtracted and added in float. */
+INLINE Floats dequantized(Ints sums, Ints compensation, Floats scales, Floats bias) {
+    return fma16(to_floats(add_ints(sums, compensation)), scales, bias);
+}
 
-/* Adds to a row's cells what the clip has taken from it. Few rows have something. */
-NOINLINE void add_clipped(const Gemm *work, Cell *cells, size_t vectors, size_t row, size_t column) {
+/* Whether the clip has taken something from a row. Few have lost anything. */
+INLINE int is_clipped(const Linear *layer, const Input *input, size_t row) {
+    if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
+        return 1;
+    for (size_t j = 0; j < layer->outliers; j++)
+        if (input->excess[row * layer->outliers + j] != 0.0f)
+            return 1;
+    return 0;
+}
+
+/* Adds to the y of a row what the clip has taken from it, at `vectors` panels from `column` on, `stride` floats apart. */
+NOINLINE void add_clipped(const Gemm *work, float *y, size_t stride, size_t vectors, size_t row, size_t column) {
     const Linear *layer = work->layer;
     const Input *input = work->input;
-    for (size_t v = 0; v < vectors; v++) {
-        size_t place = column + v * LANES;
-        Floats y = cells[v].values;
+    for (size_t v = 0; v < vectors; v++, y += stride, column += LANES) {
+        Floats sum = load(y);
         for (size_t j = 0; j < layer->outliers; j++) {
             float excess = input->excess[row * layer->outliers + j];
             if (excess != 0.0f)
-                y = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + place), y);
+                sum = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + column), sum);
         }
         if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
-            y = fma16(tail_products(layer, &input->tails, row, place), load(layer->scales + place), y);
-        cells[v].values = y;
+            sum = fma16(tail_products(layer, &input->tails, row, column), load(layer->scales + column), sum);
+        store(y, sum);
     }
 }
 
-/* Accumulators -> y. */
-INLINE void dequantize(const Gemm *work, Cell *cells, size_t rows, size_t vectors, size_t r0, size_t column) {
-    const Linear *layer = work->layer;
-    const Input *input = work->input;
-    size_t outliers = layer->outliers;
-    const float *excess = input->excess + r0 * outliers, *dither = layer->dither ? input->dither + r0 : NULL;
-    const uint32_t *starts = layer->tails ? input->tails.starts + r0 : NULL;
-    Ints compensation[MOST_PANELS];
-    Floats scales[MOST_PANELS], bias[MOST_PANELS], dithered[MOST_PANELS];
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++) {
-        size_t place = column + v * LANES;
-        compensation[v] = load_ints(layer->compensation + place);
-        scales[v] = load(layer->scales + place);
-        bias[v] = load(layer->bias + place);
-        dithered[v] = dither ? load(layer->dither_weights + place) : broadcast(0.0f);
-    }
-    for (size_t r = 0; r < rows; r++, cells += vectors) {
-        int clipped = starts && starts[r] < starts[r + 1];
-        for (size_t j = 0; j < outliers; j++)
-            clipped |= excess[r * outliers + j] != 0.0f;
-#pragma GCC unroll 3
-        for (size_t v = 0; v < vectors; v++)
-            cells[v].values = fma16(to_floats(add_ints(cells[v].sums, compensation[v])), scales[v], bias[v]);
-        if (clipped)
-            add_clipped(work, cells, vectors, r0 + r, column);
-        if (dither) {
-            Floats added = broadcast(-dither[r]);
-#pragma GCC unroll 3
-            for (size_t v = 0; v < vectors; v++)
-                cells[v].values = fma16(added, dithered[v], cells[v].values);
-        }
-    }
-}
-
-/* y -> act(y), of `count` cells, a constant. */
-INLINE void activate_cells(Cell *cells, size_t count, Activation activation) {
-    Floats x[SIDE_BY_SIDE];
-#pragma GCC unroll 6
-    for (size_t k = 0; k < count; k++)
-        x[k] = cells[k].values;
-    activate(x, count, activation);
-#pragma GCC unroll 6
-    for (size_t k = 0; k < count; k++)
-        cells[k].values = x[k];
-}
+/* ---- h ---------------------------------------------------------------------------------------------------------- */
 
 /* What is clipped from the tails of a row for the next layer. Few rows have something. */
-NOINLINE void note_tails(const Linear *next, const Tails *tails, const Cell *cells, size_t vectors, size_t row,
+NOINLINE void note_tails(const Linear *next, const Tails *tails, const float *h, size_t vectors, size_t row,
                          size_t column) {
-    for (size_t v = 0; v < vectors; v++) {
-        size_t place = column + v * LANES;
-        find_tails(next, tails, in_steps(cells[v].values, load(next->factor + place)), row, place);
-    }
+    for (size_t v = 0; v < vectors; v++, column += LANES)
+        find_tails(next, tails, in_steps(load(h + v * LANES), load(next->factor + column)), row, column);
 }
 
-/* h -> u8 for the next layer, and what is clipped from its outlier channels and tails. */
-INLINE void requantize(const Gemm *work, const Cell *cells, size_t rows, size_t vectors, size_t r0, size_t column) {
+/* Whether the next layer has outlier channels among `vectors` panels of outputs from `column` on. */
+INLINE int has_outliers(const Linear *next, size_t vectors, size_t column) {
+    for (size_t j = 0; j < next->outliers; j++)
+        if ((size_t)next->channels[j] - column < vectors * LANES)
+            return 1;
+    return 0;
+}
+
+/* What is clipped from those, h being rows NR apart. */
+NOINLINE void note_outliers(const Gemm *work, const float *h, size_t rows, size_t vectors, size_t r0, size_t column) {
     const Linear *next = work->next;
-    const Input *input = work->next_input;
-    Ints zero_point = broadcast_int(next->zero_point);
-    size_t depth = next->depth;
-    int tails = next->tails;
-    float low = next->low, high = next->high;
-    Quantized *to = input->q + r0 * depth + column;
-    Floats factor[MOST_PANELS];
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++)
-        factor[v] = load(next->factor + column + v * LANES);
-    const Cell *from = cells;
-    for (size_t r = 0; r < rows; r++, from += vectors, to += depth) {
-        Floats least = in_steps(from[0].values, factor[0]), most = least;
-        store_quantized(to, least, zero_point);
-#pragma GCC unroll 3
-        for (size_t v = 1; v < vectors; v++) {
-            Floats steps = in_steps(from[v].values, factor[v]);
-            store_quantized(to + v * LANES, steps, zero_point);
-            least = minimum(least, steps);
-            most = maximum(most, steps);
-        }
-        if (tails && __builtin_expect(any_beyond(least, most, low, high), 0))
-            note_tails(next, &input->tails, from, vectors, r0 + r, column);
-    }
     for (size_t j = 0; j < next->outliers; j++) {
         size_t channel = (size_t)next->channels[j] - column;
         if (channel < vectors * LANES)
-            for (size_t r = 0; r < rows; r++) {
-                float held[LANES];
-                store(held, cells[r * vectors + channel / LANES].values);
-                input->excess[(r0 + r) * next->outliers + j] =
-                    excess_of(next, held[channel % LANES] * next->outlier_factor[j]);
-            }
+            for (size_t r = 0; r < rows; r++)
+                work->next_input->excess[(r0 + r) * next->outliers + j] =
+                    excess_of(next, h[r * NR + channel] * next->outlier_factor[j]);
     }
 }
 
-/* h -> out, of `outputs` columns. */
-INLINE void store_cells(const Gemm *work, const Cell *cells, size_t rows, size_t vectors, size_t r0, size_t column,
-                        size_t outputs) {
-    Strides strides = work->strides;
-    float *out = work->out + r0 * strides.row + column / LANES * strides.panel;
-    size_t left = outputs - column;
-    for (size_t r = 0; r < rows; r++, cells += vectors, out += strides.row)
+/* h of a row -> u8 for the next layer, and its tails. */
+INLINE void requantize(const Gemm *work, const Floats *h, size_t vectors, size_t row, size_t column) {
+    const Linear *next = work->next;
+    const Input *input = work->next_input;
+    Ints zero_point = broadcast_int(next->zero_point);
+    const float *factor = next->factor + column;
+    Quantized *to = input->q + row * next->depth + column;
+    Floats steps[MOST_PANELS], least, most;
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++) {
+        steps[v] = in_steps(h[v], load(factor + v * LANES));
+        least = v ? minimum(least, steps[v]) : steps[v];
+        most = v ? maximum(most, steps[v]) : steps[v];
+    }
+    int tails = next->tails && __builtin_expect(any_beyond(least, most, next->low, next->high), 0);
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++) /* at last: these may change anything, as far as the compiler knows */
+        store_quantized(to + v * LANES, steps[v], zero_point);
+    if (tails) {
+        float held[MOST_PANELS * LANES];
+        for (size_t v = 0; v < vectors; v++)
+            store(held + v * LANES, h[v]);
+        note_tails(next, &input->tails, held, vectors, row, column);
+    }
+}
+
+/* h of a row at `vectors` panels, a constant, from `column` on -> out or next; but for outliers. */
+INLINE void put_row(const Gemm *work, Weights weights, const Floats *h, size_t vectors, size_t row, size_t column) {
+    if (!work->next) {
+        float *out = work->out + row * work->strides.row + column / LANES * work->strides.panel;
+        size_t left = work->layer->outputs / (work->gated ? 2 : 1) - column;
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
-            store_first(out + v * strides.panel, cells[v].values, left - v * LANES);
-}
-
-/* Functions of their own, a step each: in one there would be more at a time than there are registers. */
-#define DEFINE_STEPS(suffix, vectors)                                                                                  \
-    NOINLINE void dequantize_##suffix(const Gemm *work, Cell *cells, size_t rows, size_t r0, size_t column) {          \
-        dequantize(work, cells, rows, vectors, r0, column);                                                            \
-    }                                                                                                                  \
-    NOINLINE void requantize_##suffix(const Gemm *work, const Cell *cells, size_t rows, size_t r0, size_t column) {    \
-        requantize(work, cells, rows, vectors, r0, column);                                                            \
-    }                                                                                                                  \
-    NOINLINE void store_##suffix(const Gemm *work, const Cell *cells, size_t rows, size_t r0, size_t column,           \
-                                 size_t outputs) {                                                                     \
-        store_cells(work, cells, rows, vectors, r0, column, outputs);                                                  \
-    }
-
-DEFINE_STEPS(tile, VECTORS)
-DEFINE_STEPS(panel, 1)
-
-#define DEFINE_ACTIVATION(name, activation)                                                                            \
-    NOINLINE void name##_cells(Cell *cells, size_t count) {                                                            \
-        size_t k = 0;                                                                                                  \
-        for (; k + SIDE_BY_SIDE <= count; k += SIDE_BY_SIDE)                                                           \
-            activate_cells(cells + k, SIDE_BY_SIDE, activation);                                                       \
-        for (; k + 3 <= count; k += 3)                                                                                 \
-            activate_cells(cells + k, 3, activation);                                                                  \
-        for (; k < count; k++)                                                                                         \
-            activate_cells(cells + k, 1, activation);                                                                  \
-    }
-
-DEFINE_ACTIVATION(gelu, GELU)
-DEFINE_ACTIVATION(gelu_tanh, GELU_TANH)
-DEFINE_ACTIVATION(silu, SILU)
-DEFINE_ACTIVATION(relu, RELU)
-DEFINE_ACTIVATION(tanh, TANH)
-
-static void activate_all(Cell *cells, size_t count, Activation activation) {
-    switch (activation) {
-    case GELU: gelu_cells(cells, count); break;
-    case GELU_TANH: gelu_tanh_cells(cells, count); break;
-    case SILU: silu_cells(cells, count); break;
-    case RELU: relu_cells(cells, count); break;
-    case TANH: tanh_cells(cells, count); break;
-    default: break;
+            store_first(out + v * work->strides.panel, h[v], left - v * LANES);
+    } else if (weights == BF16_WEIGHTS) {
+        Rounded *to = (Rounded *)work->next_input->rounded + row * work->next->depth + column;
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            store_rounded(to + v * LANES, h[v]);
+    } else {
+        requantize(work, h, vectors, row, column);
     }
 }
 
-/* Where cells are in the output, of `outputs` columns in `panels` panels: half the layer's, where it is gated. */
-typedef struct {
-    size_t panels, outputs;
-    size_t r0, rows;        /* rows from r0 on */
-    size_t p0, vectors;     /* and panels from p0 on */
-} Place;
-
-/* cells [rows][vectors], 1 or VECTORS, -> out or next; other_cells likewise, of the layer's other half where it is
- * gated. */
-static void finish_cells(const Gemm *work, Place at, Cell *cells, Cell *other_cells) {
-    size_t column = at.p0 * LANES, count = at.rows * at.vectors;
-    int one = at.vectors == 1;
-    (one ? dequantize_panel : dequantize_tile)(work, cells, at.rows, at.r0, column);
-    activate_all(cells, count, work->activation);
-    if (work->gated) {
-        (one ? dequantize_panel : dequantize_tile)(work, other_cells, at.rows, at.r0, at.panels * LANES + column);
-        for (size_t k = 0; k < count; k++)
-            cells[k].values = mul(cells[k].values, other_cells[k].values);
-    }
-    if (work->next)
-        (one ? requantize_panel : requantize_tile)(work, cells, at.rows, at.r0, column);
-    else
-        (one ? store_panel : store_tile)(work, cells, at.rows, at.r0, column, at.outputs);
+/* y of `count` rows, NR apart, at `vectors` panels -> act(y), gated with `other`, -> out or next; both constants, as
+ * many as are activated together. Where `keep`, h is left in y. */
+INLINE void finish_rows(const Gemm *work, Weights weights, Activation activation, size_t count, size_t vectors, float *y,
+                        const float *other, size_t row, size_t column, int keep) {
+    Floats h[SIDE_BY_SIDE];
+#pragma GCC unroll 6
+    for (size_t k = 0; k < count * vectors; k++)
+        h[k] = load(y + k / vectors * NR + k % vectors * LANES);
+    activate(h, count * vectors, activation);
+    if (work->gated)
+#pragma GCC unroll 6
+        for (size_t k = 0; k < count * vectors; k++)
+            h[k] = mul(h[k], load(other + k / vectors * NR + k % vectors * LANES));
+    if (keep)
+#pragma GCC unroll 6
+        for (size_t k = 0; k < count * vectors; k++)
+            store(y + k / vectors * NR + k % vectors * LANES, h[k]);
+#pragma GCC unroll 6
+    for (size_t i = 0; i < count; i++)
+        put_row(work, weights, h + i * vectors, vectors, row + i, column);
 }
 
-/* acc [rows][VECTORS] of a tile, of which `vectors` are there, -> out or next; other_acc likewise. */
-static void epilogue(const Gemm *work, Place at, Cell *acc, Cell *other_acc) {
-    if (at.vectors == VECTORS) {
-        finish_cells(work, at, acc, other_acc);
-        return;
+/* y of a tile's rows from r0 on, NR apart, at 1 panel or VECTORS from `column` on -> out or next. */
+typedef void Finish(const Gemm *work, float *y, const float *other, size_t rows, size_t r0, size_t column);
+
+INLINE void finish(const Gemm *work, Weights weights, Activation activation, size_t vectors, float *y,
+                   const float *other, size_t rows, size_t r0, size_t column) {
+    const size_t together = SIDE_BY_SIDE / vectors;
+    int keep = weights == INT8_WEIGHTS && work->next && has_outliers(work->next, vectors, column);
+    size_t r = 0;
+    for (; r + together <= rows; r += together)
+        finish_rows(work, weights, activation, together, vectors, y + r * NR, other + r * NR, r0 + r, column, keep);
+    for (; r < rows; r++)
+        finish_rows(work, weights, activation, 1, vectors, y + r * NR, other + r * NR, r0 + r, column, keep);
+    if (keep)
+        note_outliers(work, y, rows, vectors, r0, column);
+}
+
+#if !TILE_PRODUCTS
+/* A function for each, so that each has its activation inlined. */
+#define DEFINE_FINISH(name, weights, activation, vectors)                                                              \
+    NOINLINE void name(const Gemm *work, float *y, const float *other, size_t rows, size_t r0, size_t column) {        \
+        finish(work, weights, activation, vectors, y, other, rows, r0, column);                                        \
     }
-    Place panel = at;
-    panel.vectors = 1;
-    for (size_t v = 0; v < at.vectors; v++, panel.p0++) { /* at the layer's end */
-        Cell cells[MR], other_cells[MR];
-        for (size_t r = 0; r < at.rows; r++) {
-            cells[r] = acc[r * VECTORS + v];
-            other_cells[r] = other_acc[r * VECTORS + v];
+#define DEFINE_BOTH(kind, weights, name, activation)                                                                   \
+    DEFINE_FINISH(kind##_##name##_panel, weights, activation, 1)                                                       \
+    DEFINE_FINISH(kind##_##name##_tile, weights, activation, VECTORS)
+#define BOTH_ENTRY(kind, name, activation) [activation] = {kind##_##name##_panel, kind##_##name##_tile},
+
+#define ACTIVATIONS(X, ...)                                                                                            \
+    X(__VA_ARGS__, none, NO_ACTIVATION)                                                                                \
+    X(__VA_ARGS__, gelu, GELU)                                                                                         \
+    X(__VA_ARGS__, gelu_tanh, GELU_TANH)                                                                               \
+    X(__VA_ARGS__, silu, SILU)                                                                                         \
+    X(__VA_ARGS__, relu, RELU)                                                                                         \
+    X(__VA_ARGS__, tanh, TANH)
+
+ACTIVATIONS(DEFINE_BOTH, int8, INT8_WEIGHTS)
+ACTIVATIONS(DEFINE_BOTH, bf16, BF16_WEIGHTS)
+
+/* By kind of weights, activation, and whether it is a whole tile. */
+static Finish *const finishes[2][TANH + 1][2] = {
+    [INT8_WEIGHTS] = {ACTIVATIONS(BOTH_ENTRY, int8)},
+    [BF16_WEIGHTS] = {ACTIVATIONS(BOTH_ENTRY, bf16)},
+};
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+/* y of a tile: its rows from r0 on, its panels from `panel` on. -> to, of these strides. */
+typedef void ProductTile(const Gemm *work, size_t r0, size_t panel, float *to, Strides strides);
+
+/* A task: all rows, `most` at a time, by VECTORS panels, and as many of the second half where it is gated. The panels
+ * stay in the first cache while the rows pass. What is not activated goes from the tile's registers to where it stays. */
+INLINE void gemm_columns(const Gemm *work, size_t index, Weights weights, size_t most,
+                         ProductTile *const tiles[][VECTORS]) {
+    const Linear *layer = work->layer;
+    size_t sides = work->gated ? 2 : 1, panels = layer->panels / sides, panel = index * VECTORS, column = panel * LANES;
+    size_t vectors = min_size(VECTORS, panels - panel);
+    int plain = !work->next && !work->gated && work->activation == NO_ACTIVATION;
+    int direct = plain && column + vectors * LANES <= layer->outputs;
+    int clips = weights == INT8_WEIGHTS && (layer->tails || layer->outliers);
+    Finish *const *finish = finishes[weights][work->activation];
+    _Alignas(64) float cells[2][MOST_ROWS * NR];
+    for (size_t r0 = 0; r0 < work->rows; r0 += most) {
+        size_t rows = min_size(most, work->rows - r0);
+        float *out = direct ? work->out + r0 * work->strides.row + panel * work->strides.panel : NULL;
+        Strides strides = direct ? work->strides : (Strides){NR, LANES};
+        for (size_t side = 0; side < sides; side++) {
+            float *y = direct ? out : cells[side];
+            tiles[rows - 1][vectors - 1](work, r0, side * panels + panel, y, strides);
+            for (size_t r = 0; clips && r < rows; r++)
+                if (is_clipped(layer, work->input, r0 + r))
+                    add_clipped(work, y + r * strides.row, strides.panel, vectors, r0 + r,
+                                side * panels * LANES + column);
         }
-        finish_cells(work, panel, cells, other_cells);
+        if (direct)
+            continue;
+        if (vectors == VECTORS)
+            finish[1](work, cells[0], cells[1], rows, r0, column);
+        else
+            for (size_t v = 0; v < vectors; v++)
+                finish[0](work, cells[0] + v * LANES, cells[1] + v * LANES, rows, r0, column + v * LANES);
     }
 }
+#endif
 
 #endif

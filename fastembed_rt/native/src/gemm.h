@@ -48,25 +48,46 @@ static int is_packed(const Linear *layer, const int8_t *weight, size_t columns, 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 #if !TILE_PRODUCTS
-/* A task: all rows by NR outputs, and as many of the second half where it is gated. The panels stay in the first cache
- * while the rows pass. */
-static void gemm_task(void *argument, size_t index) {
-    const Gemm *work = argument;
+INLINE void product_tile(size_t mr, size_t vectors, const Gemm *work, size_t r0, size_t panel, float *to,
+                         Strides strides) {
     const Linear *layer = work->layer;
-    size_t depth = layer->depth, steps = depth / KR, panel_size = steps * LANES * KR, sides = work->gated ? 2 : 1;
-    Place at = {.panels = layer->panels / sides, .outputs = layer->outputs / sides, .p0 = index * VECTORS};
-    at.vectors = min_size(VECTORS, at.panels - at.p0);
-    const PackedWeight *w = (const PackedWeight *)layer->packed + at.p0 * panel_size;
-    Cell acc[MR * VECTORS], other_acc[MR * VECTORS];
-    for (; at.r0 < work->rows; at.r0 += MR) {
-        at.rows = min_size(MR, work->rows - at.r0);
-        const Quantized *q = work->input->q + at.r0 * depth;
-        tile_u8s8(at.rows, at.vectors, q, depth, w, steps, &acc->sums);
-        if (work->gated)
-            tile_u8s8(at.rows, at.vectors, q, depth, w + at.panels * panel_size, steps, &other_acc->sums);
-        epilogue(work, at, acc, other_acc);
+    size_t depth = layer->depth, column = panel * LANES;
+    const float *dither = layer->dither ? work->input->dither + r0 : NULL;
+    Ints acc[MR * VECTORS];
+    tile(U8S8, mr, vectors, work->input->q + r0 * depth, depth * sizeof(Quantized),
+         (const PackedWeight *)layer->packed + column * depth, depth / KR, acc);
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++, column += LANES) {
+        Ints compensation = load_ints(layer->compensation + column);
+        Floats scales = load(layer->scales + column), bias = load(layer->bias + column);
+        float *at = to + v * strides.panel;
+        if (dither) {
+            Floats less = sub(broadcast(0.0f), load(layer->dither_weights + column));
+#pragma GCC unroll 8
+            for (size_t r = 0; r < mr; r++, at += strides.row) {
+                Floats y = dequantized(acc[r * VECTORS + v], compensation, scales, bias);
+                store(at, fma16(broadcast(dither[r]), less, y));
+            }
+        } else {
+#pragma GCC unroll 8
+            for (size_t r = 0; r < mr; r++, at += strides.row)
+                store(at, dequantized(acc[r * VECTORS + v], compensation, scales, bias));
+        }
     }
 }
+
+/* C has no templates: a macro gives each size of tile a function of its own and a place in a table. */
+#define DEFINE_PRODUCT(mr, vectors)                                                                                    \
+    static void product_##mr##x##vectors(const Gemm *work, size_t r0, size_t panel, float *to, Strides strides) {      \
+        product_tile(mr, vectors, work, r0, panel, to, strides);                                                       \
+    }
+#define PRODUCT_ENTRY(mr, vectors) [mr - 1][vectors - 1] = product_##mr##x##vectors,
+
+TILES(DEFINE_PRODUCT)
+
+static ProductTile *const product_tiles[MR][VECTORS] = {TILES(PRODUCT_ENTRY)};
+
+static void gemm_task(void *argument, size_t index) { gemm_columns(argument, index, INT8_WEIGHTS, MR, product_tiles); }
 
 static void gemm(const Gemm *work, const Pool *pool) {
     size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;

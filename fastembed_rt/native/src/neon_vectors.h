@@ -107,6 +107,20 @@ INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
 /* 16 x int32 -> u8, likewise. */
 INLINE uint8x16_t narrow_to_bytes(Ints v) { return vqmovun_high_s16(vqmovun_s16(narrow_low(v)), narrow_high(v)); }
 
+/* Eight floats, and which of them each lane takes, the lowest three bits: their bytes. */
+typedef uint8x16x2_t Lookup;
+typedef struct { uint8x16_t a, b, c, d; } Places;
+INLINE Lookup load_table(const float *p) { return vld1q_u8_x2((const uint8_t *)p); }
+INLINE uint8x16_t bytes_of(int32x4_t v) {
+    uint32x4_t place = vandq_u32(vreinterpretq_u32_s32(v), vdupq_n_u32(7));
+    return vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x03020100), place, 0x04040404));
+}
+INLINE Places places_of(Ints v) { return (Places){bytes_of(v.a), bytes_of(v.b), bytes_of(v.c), bytes_of(v.d)}; }
+INLINE float32x4_t take(Lookup table, uint8x16_t at) { return vreinterpretq_f32_u8(vqtbl2q_u8(table, at)); }
+INLINE Floats look_up(Lookup table, Places at) {
+    return four(take(table, at.a), take(table, at.b), take(table, at.c), take(table, at.d));
+}
+
 INLINE int any_above(Floats x, Floats y) {
     uint32x4_t low = vorrq_u32(vcgtq_f32(x.a, y.a), vcgtq_f32(x.b, y.b));
     uint32x4_t high = vorrq_u32(vcgtq_f32(x.c, y.c), vcgtq_f32(x.d, y.d));

@@ -73,10 +73,7 @@ INLINE Step broadcast_step(const void *p) {
 /* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
 #if defined(__AVX512VNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) { /* by its name: gcc 12 copies registers around the intrinsic */
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
 #elif defined(__AVXVNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
     return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
@@ -116,7 +113,7 @@ INLINE void store_step_s16(int16_t *step, const int16_t *rows, size_t stride) {
 typedef enum { U8S8, S16 } Operands;
 
 INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
-    return operands == U8S8 ? dot_u8s8(acc, a, b) : held(dot_s16(acc, a, b));
+    return held(operands == U8S8 ? dot_u8s8(acc, a, b) : dot_s16(acc, a, b));
 }
 
 /* out[r, v] = acc of row r and panel v, for mr <= MR rows `lda` bytes apart and `vectors` <= VECTORS panels that follow
@@ -158,8 +155,7 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
             out[r * VECTORS + v] = acc[r][v];
 }
 
-/* Every (rows, panels) that a tile of this instruction set may have, for edges, too. C has no templates: a macro gives
- * each a function of its own and a place in a table. */
+/* Every (rows, panels) that a tile of this instruction set may have, for edges, too. */
 #if defined(__AVX512VNNI__)
 #define TILES(X) \
     X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1) \
@@ -174,22 +170,5 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
 #endif
 
 enum { NR = VECTORS * LANES };
-
-typedef void Tile(const void *a, size_t lda, const void *b, size_t steps, Ints *out);
-
-#define DEFINE_TILE(mr, vectors)                                                                                       \
-    static void u8s8_##mr##x##vectors(const void *a, size_t lda, const void *b, size_t steps, Ints *out) {             \
-        tile(U8S8, mr, vectors, a, lda, b, steps, out);                                                                \
-    }
-#define U8S8_ENTRY(mr, vectors) [mr - 1][vectors - 1] = u8s8_##mr##x##vectors,
-
-TILES(DEFINE_TILE)
-
-/* The tile of (mr, vectors), as `tile` has it; lda in elements. out [mr][VECTORS]. Those of int16 are in attention.h. */
-INLINE void tile_u8s8(size_t mr, size_t vectors, const Quantized *a, size_t lda, const PackedWeight *b, size_t steps,
-                      Ints *out) {
-    static Tile *const table[MR][VECTORS] = {TILES(U8S8_ENTRY)};
-    table[mr - 1][vectors - 1](a, lda * sizeof *a, b, steps, out);
-}
 
 #endif

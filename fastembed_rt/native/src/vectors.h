@@ -51,7 +51,10 @@ INLINE Ints maximum_ints(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 INLINE Ints minimum_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 INLINE Ints and_ints(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 INLINE Ints or_ints(Ints a, Ints b) { return _mm512_or_si512(a, b); }
-INLINE Ints held(Ints v) { return v; } /* see below; the product of int16 is written so that it is there already */
+INLINE Ints held(Ints v) { /* see below */
+    __asm__("" : "+v"(v));
+    return v;
+}
 #define shift_left(v, bits) _mm512_slli_epi32(v, bits) /* a macro: bits are part of the instruction */
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
@@ -67,6 +70,12 @@ INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) { /* a bit each
 INLINE Floats choose_above(Floats a, Floats b, Floats x, Floats y) { /* a > b ? x : y */
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
+/* Eight floats, and which of them each lane takes: the lowest three bits. */
+typedef __m512 Lookup;
+typedef Ints Places;
+INLINE Lookup load_table(const float *p) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(p)); }
+INLINE Places places_of(Ints v) { return v; } /* the fourth bit is one of two equal halves */
+INLINE Floats look_up(Lookup table, Places at) { return _mm512_permutexvar_ps(at, table); }
 /* Of two vectors that follow one another. */
 INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
@@ -111,8 +120,8 @@ INLINE Ints maximum_ints(Ints x, Ints y) { return pair_ints(_mm256_max_epi32(x.a
 INLINE Ints minimum_ints(Ints x, Ints y) { return pair_ints(_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)); }
 INLINE Ints and_ints(Ints x, Ints y) { return pair_ints(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 INLINE Ints or_ints(Ints x, Ints y) { return pair_ints(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
-/* v, which the compiler has to have in registers here. gcc 12 copies accumulators of int16 products before and behind
- * each step otherwise, some through memory: half of their time. */
+/* v, which the compiler has to have in registers here. gcc 12 copies accumulators of products before and behind each
+ * step otherwise, some through memory: half of their time. */
 INLINE Ints held(Ints v) {
     __asm__("" : "+x"(v.a), "+x"(v.b));
     return v;
@@ -147,6 +156,13 @@ INLINE unsigned lanes_outside(Floats v, Floats low, Floats high) {
 INLINE Floats choose_above(Floats a, Floats b, Floats x, Floats y) {
     return pair(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ)),
                 _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)));
+}
+typedef __m256 Lookup;
+typedef Ints Places;
+INLINE Lookup load_table(const float *p) { return _mm256_loadu_ps(p); }
+INLINE Places places_of(Ints v) { return v; }
+INLINE Floats look_up(Lookup table, Places at) {
+    return pair(_mm256_permutevar8x32_ps(table, at.a), _mm256_permutevar8x32_ps(table, at.b));
 }
 INLINE void store_shorts_of_two(int16_t *p, Ints v, Ints w) {
     store_shorts(p, v);
