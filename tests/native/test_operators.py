@@ -134,6 +134,26 @@ def test_activations(activation: str) -> None:
     np.testing.assert_allclose(found, ACTIVATIONS[activation](group(x)), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("activation", "error"), [("gelu", 1.5e-6), ("gelu_tanh", 6e-7)])
+def test_gelu_is_as_exact_as_it_says(activation: str, error: float) -> None:
+    near_0 = np.geomspace(1e-30, 0.38, 2000)
+    values = np.concatenate([np.linspace(-9, 9, 40_001), near_0, -near_0, [0, 1e30, -1e30]]).astype(np.float32)
+    group = Group(np.random.default_rng(2), 16, (len(values),))
+    group.biases = [values]  # of zeros, a layer makes its biases
+    found = run(
+        "QuantLinear",
+        {"x": np.zeros((1, 16), np.float32)},
+        group.tensors(),
+        activation=activation,
+        **group.attributes("linear"),
+    )[0]
+    exact = ACTIVATIONS[activation](values.astype(np.float64))
+    np.testing.assert_allclose(found, exact, atol=error, rtol=1e-7)
+    small = (np.abs(values) < 0.38) & (values != 0)
+    np.testing.assert_allclose(found[small], exact[small], atol=0, rtol=1e-5)
+    assert not found[values == 0].any()
+
+
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("width", [5, 16, 40, 384])
 def test_residual_and_normalization(width: int, rms: bool) -> None:
