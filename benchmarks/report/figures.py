@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 Record = dict[str, Any]
+FEW = 0.02  # of all samples, with which figures stand as they are
 DISTURBED = 0.1  # CPUs that everything else may take, on average over a sample, before it counts as disturbed
 
 CLOCK = 0.05  # seconds: the kernel counts CPU time in steps of a hundredth
@@ -86,3 +87,13 @@ def disturbed(record: Record) -> tuple[int, int]:
     """Samples during which something else took more than DISTURBED CPUs, and all samples."""
     rows = [*record["samples"], *record["latencies"]]
     return sum(row["other_cpu"] > max(CLOCK, DISTURBED * row["wall"]) for row in rows), len(rows)
+
+
+def disturbance(record: Record) -> str:
+    """What other work did to the samples, "" if nothing; a few of them do not move a median."""
+    few, samples = disturbed(record)
+    if not few:
+        return ""
+    were = "was" if few == 1 else "were"
+    found = f"{few} of {samples} samples {were} disturbed by other work"
+    return f"{found}: read ratios only" if few > FEW * samples else found

@@ -5,15 +5,14 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from .figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
 from .records import failed, label, names, title, workloads
-from .sections import Part, Table, grid, ours, words
+from .sections import Part, Table, grid, ours, rate, words
 
 
 def conditions(record: Record) -> Part:
     """Machine, settings, texts and the command."""
     machine, settings = record["machine"], record["settings"]
-    noisy, samples = disturbed(record)
     source = record.get("model", {}).get("source", {})
     quota = machine.get("quota")
     rows = [
@@ -40,8 +39,7 @@ def conditions(record: Record) -> Part:
         after = [row["after"][0] for row in record["loads"] if row["after"]]
         if before and after:
             rows.append(("load, 1 minute", f"{median(before):.2f} before a round, {median(after):.2f} after (medians)"))
-    disturbance = f"{noisy} of {samples} samples" + (": read ratios only" if noisy else "")
-    rows.append(("disturbed by other work", disturbance))
+    rows.append(("other work", disturbance(record) or "disturbed no sample"))
     texts = Table(
         head=["workload", "texts", "tokens a text", "SHA-256 of the texts"],
         body=[
@@ -69,7 +67,7 @@ def contenders(record: Record) -> Part:
         body.append(
             [
                 title(record, name),
-                *(words(speed(record, name, workload)) for workload in timed),
+                *(rate(speed(record, name, workload)) for workload in timed),
                 *(words(latency(record, name, share), 2, 1e3) for share in (0.5, 0.95, 0.99)),
                 words(cold(record, name), 2),
                 words(peak_rss(record, name), 0, 1e-6),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import BenchmarkError
 from . import records
-from .figures import Record, cold, disturbed, latency, peak_rss, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, peak_rss, speed, worst_fidelity
 from .records import REFERENCE
 from .table import table
 
@@ -103,8 +103,7 @@ def render(record: Record, link: str) -> str:
 
 def _conditions(record: Record, report: str) -> str:
     machine, settings = record["machine"], record["settings"]
-    noisy, samples = disturbed(record)
-    noise = f" {noisy} of {samples} samples were disturbed by other work: read ratios only." if noisy else ""
+    noise = f" {found}." if (found := disturbance(record)) else ""
     return (
         f"One run on {machine['cpus']} CPUs ({machine['cpu']}) on {record['started'][:10]}: every contender in an "
         f"environment of its own, {settings['threads']} threads, texts cut at {settings['max_length']} tokens, medians "

@@ -74,6 +74,11 @@ def ours(record: Record, names: Iterable[str]) -> frozenset[int]:
     return frozenset(k for k, name in enumerate(names) if record["contenders"][name]["ours"])
 
 
+def rate(value: float | None) -> str:
+    """Texts a second for a table: one digit behind the point where whole ones would say little."""
+    return words(value, 0 if value is None or value >= 20 else 1)
+
+
 def words(value: float | None, digits: int = 0, factor: float = 1.0) -> str:
     """A number for a table; a dash where there is none."""
     return "-" if value is None else f"{value * factor:,.{digits}f}"

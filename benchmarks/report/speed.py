@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .figures import Record, cold, percentile, speed
 from .records import label, names, workloads
-from .sections import Drawing, Part, Table, Values, grid, looks, ours, present, words
+from .sections import Drawing, Part, Table, Values, grid, looks, ours, present, rate, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def pareto(record: Record) -> Part:
         title = f"Speed against fidelity, {workload} texts: right and up is better"
         drawings.append(Drawing(title=title, draw=_points(record, title, values)))
         body = [
-            [label(record, name), words(x), f"{y:.1e}" if y > FLOOR else f"<= {FLOOR:.0e}"]
+            [label(record, name), rate(x), f"{y:.1e}" if y > FLOOR else f"<= {FLOOR:.0e}"]
             for name, (x, y) in values.items()
         ]
         tables.append(

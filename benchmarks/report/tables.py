@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import part_tables
-from .figures import Record, cold, disturbed, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
 from .table import table
 
 __all__ = ["contender_table", "ratio_table", "render", "single_table", "table"]
@@ -107,7 +107,6 @@ def single_table(record: Record) -> str:
 
 def _conditions(record: Record) -> str:
     machine, settings = record["machine"], record["settings"]
-    noisy, samples = disturbed(record)
     cut = " (interrupted)" if record.get("interrupted") else ""
     lines = [
         f"{machine['cpu']}, {machine['cpus']} CPUs, {settings['threads']} threads for each contender, "
@@ -119,8 +118,8 @@ def _conditions(record: Record) -> str:
             continue
         tokens = f", {workload['tokens'] / workload['texts']:.0f} tokens on average" if workload.get("tokens") else ""
         lines.append(f"- {name}: {workload['title']}{tokens}")
-    if noisy:
-        lines.append(f"- {noisy} of {samples} samples were disturbed by other work on the machine: read ratios only")
+    if found := disturbance(record):
+        lines.append(f"- {found}")
     return "\n".join(lines)
 
 

@@ -75,8 +75,10 @@ def test_disturbed_samples_are_counted_and_named() -> None:
     noisy = record()
     noisy["samples"][0]["other_cpu"] = 0.5
     assert figures.disturbed(noisy) == (1, 12)
-    assert "1 of 12 samples were disturbed" in tables.render(noisy)
+    assert "- 1 of 12 samples was disturbed by other work: read ratios only\n" in tables.render(noisy)
     assert "disturbed" not in tables.render(record())
+    noisy["latencies"] = noisy["latencies"] * 20  # the one among many, which moves no median
+    assert figures.disturbance(noisy).endswith(" samples was disturbed by other work")
 
 
 def test_the_tables_show_what_there_is_and_what_is_missing() -> None:
