@@ -84,9 +84,9 @@ def test_every_output_is_right_and_has_the_bits_of_x86(
 @pytest.mark.parametrize(
     ("kernels", "tile", "multiplies", "each"),
     [
-        ("neoni8mm", "u8s8_6x1", {"usmmla": 24}, 16.5),
-        ("neondotprod", "u8s8_6x1", {"sdot": 96}, 12.5),
-        ("neon", "u8s8_4x1", {"smlal": 128}, 3.1),
+        ("neoni8mm", "product_6x1", {"usmmla": 24}, 16.5),
+        ("neondotprod", "product_6x1", {"sdot": 96}, 12.5),
+        ("neon", "product_4x1", {"smlal": 128}, 3.1),
         ("neoni8mm", "score_6x1", {"smlal": 192}, 3.5),
         ("neondotprod", "mix_6x1", {"smlal": 192}, 3.5),
         ("neon", "score_4x1", {"smlal": 128}, 3.5),
