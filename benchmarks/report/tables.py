@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from . import part_tables
 from .figures import Record, cold, disturbance, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .sections import rate
 from .table import table
 
 __all__ = ["contender_table", "ratio_table", "render", "single_table", "table"]
@@ -54,7 +55,7 @@ def contender_table(record: Record) -> str:
         body.append(
             [
                 row["title"],
-                *(_number(speed(record, name, workload), 0) for workload in workloads),
+                *(rate(speed(record, name, workload)) for workload in workloads),
                 *(_number(latency(record, name, share), 2, 1e3) for share in (0.5, 0.95, 0.99)),
                 _number(cold(record, name), 2),
                 _number(peak_rss(record, name), 0, 1e-6),

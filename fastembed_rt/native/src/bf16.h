@@ -34,6 +34,7 @@ enum { BF16_MR = 8 };
 enum { BF16_MR = 6 };
 #define BF16_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
 #endif
+_Static_assert((int)BF16_MR <= (int)MOST_ROWS, "a tile has room for its rows");
 
 /* ---- inputs ----------------------------------------------------------------------------------------------------- */
 

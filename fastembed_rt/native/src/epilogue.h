@@ -1,9 +1,9 @@
 /* The epilogue of a product: what happens to a tile of accumulators before it is stored, 16 outputs of a row at a time.
  *
  *     y[r, n] = scales[n] * (acc[r, n] + compensation[n]) + bias[n]
+ *               - dither[r] * dither_weights[n]                      what was added before rounding
  *               + sum_j excess[r, j] * outlier_rows[j, n]            outlier channels, in float
  *               + scales[n] * sum_k tail[r, k] * w[k, n]             what the clip took from the others
- *               - dither[r] * dither_weights[n]                      what was added before rounding
  *     h[r, n] = act(y[r, n])                                         gated: act(y[r, n]) * y[r, n + N / 2]
  *     out[r, n] = h[r, n] f32, or quantized for the layer that follows, as quantize.h has it
  *
@@ -38,6 +38,7 @@ enum {
     MOST_PANELS = VECTORS > 2 ? VECTORS : 2, /* side by side: those of a tile, or two of AMX */
     MOST_ROWS = 8                            /* of a tile */
 };
+_Static_assert((int)MR <= (int)MOST_ROWS, "a tile has room for its rows");
 
 /* ---- y ---------------------------------------------------------------------------------------------------------- */
 
@@ -146,6 +147,7 @@ INLINE void put_row(const Gemm *work, Weights weights, const Floats *h, size_t v
     }
 }
 
+#if !TILE_PRODUCTS /* which finish a row at a time, see amx.h */
 /* y of `count` rows, NR apart, at `vectors` panels -> act(y), gated with `other`, -> out or next; both constants, as
  * many as are activated together. Where `keep`, h is left in y. */
 INLINE void finish_rows(const Gemm *work, Weights weights, Activation activation, size_t count, size_t vectors, float *y,
@@ -184,7 +186,6 @@ INLINE void finish(const Gemm *work, Weights weights, Activation activation, siz
         note_outliers(work, y, rows, vectors, r0, column);
 }
 
-#if !TILE_PRODUCTS
 /* A function for each, so that each has its activation inlined. */
 #define DEFINE_FINISH(name, weights, activation, vectors)                                                              \
     NOINLINE void name(const Gemm *work, float *y, const float *other, size_t rows, size_t r0, size_t column) {        \
