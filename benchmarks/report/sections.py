@@ -76,7 +76,7 @@ def ours(record: Record, names: Iterable[str]) -> frozenset[int]:
 
 def rate(value: float | None) -> str:
     """Texts a second for a table: one digit behind the point where whole ones would say little."""
-    return words(value, 0 if value is None or value >= 20 else 1)
+    return words(value, 0 if value is None or value >= 10 else 1)
 
 
 def words(value: float | None, digits: int = 0, factor: float = 1.0) -> str:
