@@ -1,7 +1,7 @@
 /* Instructions that few processors have, in plain C, under the names by which the kernels call them:
  *
  *     BF16_DOT_IN_C    VDPBF16PS, one lane of it
- *     TILES_IN_C       VPDPBUSD, VPDPWSSD, VDPBF16PS, and AMX: tiles, TDPBUSD and TDPBF16PS
+ *     TILES_IN_C       VPDPBUSD, VPDPWSSD, VDPBF16PS, and AMX: tiles, TDPBSSD, TDPBSUD, TDPBUSD, TDPBUUD, TDPBF16PS
  *
  * Included before everything else (-include), with the flags of AVX2. Written from Intel's description of each
  * instruction (Software Developer's Manual, volume 2), and slow. TDPBUSD and its like wrap, and saturate nothing. In
@@ -135,13 +135,19 @@ static inline void check_shapes_in_c(int to, int a, int b) {
     need_in_c(tiles->bytes[a] / 4 == tiles->rows[b]);
 }
 
-static inline void dpbusd_in_c(int to, int a, int b) {
+/* A byte, signed or not. */
+static inline int32_t byte_in_c(uint32_t cell, int k, int is_signed) {
+    return is_signed ? (int8_t)(cell >> 8 * k) : (uint8_t)(cell >> 8 * k);
+}
+
+static inline void dp_bytes_in_c(int to, int a, int b, int a_is_signed, int b_is_signed) {
     check_shapes_in_c(to, a, b);
     for (unsigned m = 0; m < tiles_in_c.rows[to]; m++)
         for (unsigned k = 0; k < tiles_in_c.bytes[a] / 4; k++)
             for (unsigned n = 0; n < tiles_in_c.bytes[to] / 4; n++) {
-                int32_t sum = (int32_t)cell_in_c(to, m, n);
-                sum = vpdpbusd_in_c(sum, cell_in_c(a, m, k), cell_in_c(b, k, n));
+                uint32_t sum = cell_in_c(to, m, n), left = cell_in_c(a, m, k), right = cell_in_c(b, k, n);
+                for (int j = 0; j < 4; j++)
+                    sum += (uint32_t)(byte_in_c(left, j, a_is_signed) * byte_in_c(right, j, b_is_signed));
                 memcpy(tiles_in_c.data[to][m] + 4 * n, &sum, sizeof sum);
             }
 }
@@ -166,14 +172,20 @@ static inline void dpbf16ps_in_c(int to, int a, int b) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_zero
+#undef _tile_dpbssd
+#undef _tile_dpbsud
 #undef _tile_dpbusd
+#undef _tile_dpbuud
 #undef _tile_dpbf16ps
 #define _tile_loadconfig loadconfig_in_c
 #define _tile_release release_in_c
 #define _tile_zero zero_in_c
 #define _tile_loadd loadd_in_c
 #define _tile_stored stored_in_c
-#define _tile_dpbusd dpbusd_in_c
+#define _tile_dpbssd(to, a, b) dp_bytes_in_c(to, a, b, 1, 1)
+#define _tile_dpbsud(to, a, b) dp_bytes_in_c(to, a, b, 1, 0)
+#define _tile_dpbusd(to, a, b) dp_bytes_in_c(to, a, b, 0, 1)
+#define _tile_dpbuud(to, a, b) dp_bytes_in_c(to, a, b, 0, 0)
 #define _tile_dpbf16ps dpbf16ps_in_c
 
 #endif

@@ -57,6 +57,8 @@ WRONG_ATTENTION = """
 #include <immintrin.h>
 #define _mm_max_ss(a, b) _mm_min_ss(a, b)
 #define _mm512_packs_epi32(a, b) _mm512_packs_epi32(b, a)
+#undef _tile_dpbssd
+#define _tile_dpbssd(sum, a, b)
 #endif
 """
 

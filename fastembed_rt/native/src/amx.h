@@ -8,32 +8,16 @@
  * tiles (DEPTH_UNIT), rows are computed in sixteens. A block has four accumulator tiles, which hide each other's
  * latency: two by two, or one by four for the last 16 rows. While a block is multiplied, the epilogue of the block
  * before it runs between the tiles: neither waits for the other's unit.
- *
- * Tiles belong to a thread and to whoever configured them last, so that a task configures them and gives them back.
  */
 #ifndef FASTEMBED_RT_AMX_H
 #define FASTEMBED_RT_AMX_H
 
+#include "amx_tiles.h"
 #include "bf16.h"
 
 enum {
-    TILE_ROWS = 16,
-    TILE_BYTES = 64,                        /* of a row */
-    TILE_CELLS = TILE_ROWS * LANES,
     BLOCK_TILES = 4,
     TASK_PANELS = 4                         /* of outputs, in a task */
-};
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} TileConfig;
-
-static const _Alignas(64) TileConfig tile_config = {
-    .palette = 1,
-    .row_bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES},
-    .rows = {TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS},
 };
 
 /* A block under work: `rows` rows from r0 on, and `width` panels of outputs from p0 on; where the layer is gated, the

@@ -22,6 +22,9 @@
 
 #include "kernels.h"
 #include "softmax.h"
+#if TILE_PRODUCTS
+#include "amx_attention.h"
+#endif
 
 enum {
     TASK_QUERIES = 12 * QUERY_BLOCK, /* at most: a long text is many tasks, each of which packs the keys for itself */
@@ -111,6 +114,12 @@ static MixTile *const mix_tiles[MR][VECTORS] = {TILES(MIX_ENTRY)};
 
 /* Scores of rows from r0 on and the keys `part`. */
 static void score_block(const Head *head, size_t r0, size_t rows, Span part) {
+#if TILE_PRODUCTS
+    if (head->planes) {
+        score_block_in_tiles(head, r0, rows, part);
+        return;
+    }
+#endif
     size_t depth = head->depth;
     for (size_t k = part.first; k < part.last; k += NR) {
         size_t vectors = min_size(VECTORS, (part.last - k) / LANES);
@@ -121,6 +130,12 @@ static void score_block(const Head *head, size_t r0, size_t rows, Span part) {
 
 /* e of rows from r0 on and the keys `part`, none of which is hidden from a query but those behind the text's last. */
 static void power_block(const Head *head, size_t r0, size_t rows, Span part, Floats *sums, Floats *most) {
+#if TILE_PRODUCTS
+    if (head->planes) {
+        power_block_in_tiles(head, r0, rows, part, sums, most);
+        return;
+    }
+#endif
     size_t depth = head->depth, whole = min_size(part.last, head->length / LANES * LANES);
     const int16_t *q = head->q + r0 * depth;
     const float *units = head->units + r0;
@@ -146,7 +161,14 @@ static void power_block(const Head *head, size_t r0, size_t rows, Span part, Flo
     }
 }
 
+/* mixed of rows from r0 on: what is kept of it, and the values of the keys `part` by their shares. */
 static void mix_block(const Head *head, size_t r0, size_t rows, Span part, const Shares *shares) {
+#if TILE_PRODUCTS
+    if (head->planes) {
+        mix_block_in_tiles(head, r0, rows, part, shares);
+        return;
+    }
+#endif
     size_t depth = head->depth, keys = part.last - part.first;
     size_t block = part.first / KEY_BLOCK * KEY_BLOCK, width = min_size(KEY_BLOCK, head->keys - block);
     /* Panels of values that are not multiplied whole do not follow one another. */
@@ -222,7 +244,7 @@ INLINE size_t alike(const Head *head, size_t r0, size_t most) {
  * `part`. */
 INLINE void attend(const Attention *work, const Head *head, size_t number, size_t r0, size_t rows, size_t i,
                    Span part) {
-    Floats sums[MR], lanes[MR], one = broadcast(1.0f), rise = one;
+    Floats sums[ATTEND_ROWS], lanes[ATTEND_ROWS], one = broadcast(1.0f), rise = one;
     _Alignas(64) float own[LANES] = {0}; /* what a row's scores are relative to */
     Shares shares;
     int far = head->far >> r0 & 1, all = sees_all(work, i, rows, part, head->length);
@@ -254,7 +276,7 @@ INLINE void attend(const Attention *work, const Head *head, size_t number, size_
         }
         powers(head, rows, part, own, sums, lanes);
     }
-    Floats sum = reduce_rows_add(sums, rows), most = reduce_rows_max(lanes, rows);
+    Floats sum = reduce_tile_add(sums, rows), most = reduce_tile_max(lanes, rows);
     share_out(head, r0, rows, part, sum, most, rise, &shares);
     mix_block(head, r0, rows, part, &shares);
 }
@@ -285,6 +307,52 @@ static size_t longest(const Attention *work) {
 /* Tasks of a head of a text: those that a shorter text does not need have nothing to do. */
 static size_t query_parts(size_t queries) { return (queries + TASK_QUERIES - 1) / TASK_QUERIES; }
 
+#if TILE_PRODUCTS
+static int is_tiled(const Attention *work, size_t length) { return !work->first_only && length >= TILED_KEYS; }
+
+static size_t task_bytes(int tiled, size_t keys, size_t depth) {
+    return tiled ? round_up(head_bytes(0, depth), 64) + planes_bytes(keys, depth) : head_bytes(keys, depth);
+}
+
+static void begin_task(Head *head, void *memory, int tiled) {
+    lay_out(head, memory, tiled ? 0 : head->keys);
+    if (!tiled)
+        return;
+    head->planes = lay_out_planes((char *)memory + round_up(head_bytes(0, head->depth), 64), head->keys, head->depth);
+    _tile_loadconfig(&tile_config);
+}
+
+static void end_task(int tiled) {
+    if (tiled)
+        _tile_release();
+}
+
+static void pack_head(const Head *head, const float *key, size_t stride, float k_factor, float v_factor) {
+    if (head->planes) {
+        pack_keys_in_planes(head, key, stride, k_factor);
+        pack_values_in_planes(head, v_factor);
+    } else {
+        pack_keys(head, key, stride, k_factor);
+        pack_values(head, v_factor);
+    }
+}
+
+static void split_rows(const Head *head, size_t rows) {
+    if (head->planes)
+        split_queries(head, rows);
+}
+#else
+#define is_tiled(work, length) 0
+#define task_bytes(tiled, keys, depth) head_bytes(keys, depth)
+#define begin_task(head, memory, tiled) lay_out(head, memory, (head)->keys)
+#define end_task(tiled) (void)(tiled)
+#define split_rows(head, rows)
+static void pack_head(const Head *head, const float *key, size_t stride, float k_factor, float v_factor) {
+    pack_keys(head, key, stride, k_factor);
+    pack_values(head, v_factor);
+}
+#endif
+
 static void attention_task(void *argument, size_t index) {
     const Attention *work = argument;
     size_t parts = work->parts, part = index % parts;
@@ -304,7 +372,9 @@ static void attention_task(void *argument, size_t index) {
     const float *value = work->value + start * work->value_stride + kv_number * work->head_stride;
     float *output = work->output + query_row * work->output_stride + number * size;
 
-    size_t keys = round_up(length, LANES), depth = round_up(size, LANES), bytes = head_bytes(keys, depth);
+    size_t keys = round_up(length, LANES), depth = round_up(size, LANES);
+    int tiled = is_tiled(work, length);
+    size_t bytes = task_bytes(tiled, keys, depth);
     _Alignas(64) char near[ON_STACK]; /* of short texts, for which an allocation takes long */
     void *memory = bytes <= sizeof near ? near : allocate(bytes);
     if (!memory) {
@@ -315,7 +385,7 @@ static void attention_task(void *argument, size_t index) {
         .length = length, .size = size, .keys = keys, .depth = depth, .value = value,
         .value_stride = work->value_stride, .panel_stride = work->panel_stride,
     };
-    lay_out(&head, memory);
+    begin_task(&head, memory, tiled);
     float limit = qk_limit(size);
     float k_most = absolute_max(key, work->key_stride, length, size, work->panel_stride, head.k_most);
     float v_most = absolute_max(value, work->value_stride, length, size, work->panel_stride, NULL);
@@ -323,15 +393,15 @@ static void attention_task(void *argument, size_t index) {
     head.v_unit = v_most / V_LIMIT;
     /* Beside values that are smaller, a share of 2^FAR is more than a float holds. */
     head.spread = v_most < 0x1p-14f ? __builtin_inff() : work->by_distance ? largest_bias(work, number, length) : 0.0f;
-    pack_keys(&head, key, work->key_stride, limit / k_most);
-    pack_values(&head, V_LIMIT / v_most);
+    pack_head(&head, key, work->key_stride, limit / k_most, V_LIMIT / v_most);
     for (size_t q0 = from; q0 < to; q0 += QUERY_BLOCK) {
         size_t here = min_size(QUERY_BLOCK, to - q0);
         Span seen = keys_seen(work, q0, here, keys);
         begin_rows(&head, query + q0 * work->query_stride, work->query_stride, here, work->scale * LOG2_E, HIDDEN);
+        split_rows(&head, here);
         for (size_t block = seen.first / KEY_BLOCK * KEY_BLOCK; block < seen.last; block += KEY_BLOCK)
             for (size_t r0 = 0, rows; r0 < here; r0 += rows) {
-                rows = alike(&head, r0, min_size(MR, here - r0));
+                rows = alike(&head, r0, min_size(tiled ? ATTEND_ROWS : MR, here - r0));
                 Span some = keys_seen(work, q0 + r0, rows, keys);
                 some.first = some.first > block ? some.first : block;
                 some.last = min_size(some.last, block + KEY_BLOCK);
@@ -340,6 +410,7 @@ static void attention_task(void *argument, size_t index) {
             }
         end_rows(&head, here, output + q0 * work->output_stride, work->output_stride);
     }
+    end_task(tiled);
     if (memory != near)
         free(memory);
 }

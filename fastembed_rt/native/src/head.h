@@ -4,7 +4,8 @@
  *     k[j, d] = round(key[j, d] * qk_limit / max |key|)                   value likewise with V_LIMIT
  *
  * Scores are q @ k_panels and the output p @ v_panels, tiles of int16 (tiles.h): what is a column there is a key or a
- * channel here.
+ * channel here. Longer texts are multiplied in AMX tiles where there are some (amx_attention.h): their keys and values
+ * lie in planes instead.
  */
 #ifndef FASTEMBED_RT_HEAD_H
 #define FASTEMBED_RT_HEAD_H
@@ -14,7 +15,10 @@
 
 enum {
     KEY_BLOCK = 128,  /* keys; texts up to that length have one block */
-    QUERY_BLOCK = 48  /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
+    QUERY_BLOCK = 48, /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
+    /* Queries of a tile, at most, and keys that are packed together. */
+    ATTEND_ROWS = TILE_PRODUCTS ? 16 : MR,
+    STAGED_ROWS = TILE_PRODUCTS ? 4 : KR_S16
 };
 static const float V_LIMIT = 32767.0f;
 static const float FAR = 96.0f;              /* from 0, up to which scores are powers of 2 without further care */
@@ -31,13 +35,14 @@ typedef struct {
     float k_unit, v_unit;   /* what a step of k and of v is worth */
     float spread;           /* what is added to scores by distance, at most; infinite: `far` is to be all rows */
     uint64_t far;           /* a bit a row: a score of it may be farther from 0 than FAR */
+    struct Planes *planes;  /* of AMX tiles; NULL: k_panels and v_panels */
     float *k_most;          /* [depth] the largest of each channel, without its sign */
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
     int16_t *q;             /* [rows][depth] */
-    int16_t *p;             /* [MR][KEY_BLOCK] */
-    int16_t *staged;        /* [KR_S16][depth] rows on their way into panels */
-    float *scores;          /* [MR][KEY_BLOCK] */
+    int16_t *p;             /* [ATTEND_ROWS][KEY_BLOCK] */
+    int16_t *staged;        /* [STAGED_ROWS][depth] rows on their way into panels */
+    float *scores;          /* [ATTEND_ROWS][KEY_BLOCK] */
     float *mixed;           /* [rows][depth] */
     /* [rows], each with LANES behind them that may be read: */
     float *units;           /* what a product of q and k adds to a score, */
@@ -47,23 +52,24 @@ typedef struct {
 
 enum { ROW_FLOATS = QUERY_BLOCK + LANES };
 
+/* With `keys` in panels. */
 static size_t head_bytes(size_t keys, size_t depth) {
-    return (keys * depth * 2 + QUERY_BLOCK * depth + MR * KEY_BLOCK + KR_S16 * depth) * sizeof(int16_t) +
-           (MR * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
+    return (keys * depth * 2 + QUERY_BLOCK * depth + ATTEND_ROWS * KEY_BLOCK + STAGED_ROWS * depth) * sizeof(int16_t) +
+           (ATTEND_ROWS * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
 }
 
 /* Lays a head's arrays out in `memory` of head_bytes, at a multiple of 64 as are all of them but `staged`, the last. */
-static void lay_out(Head *head, void *memory) {
+static void lay_out(Head *head, void *memory, size_t keys) {
     head->scores = memory;
-    head->mixed = head->scores + MR * KEY_BLOCK;
+    head->mixed = head->scores + ATTEND_ROWS * KEY_BLOCK;
     head->units = head->mixed + QUERY_BLOCK * head->depth;
     head->tops = head->units + ROW_FLOATS;
     head->wholes = head->tops + ROW_FLOATS;
     head->k_most = head->wholes + ROW_FLOATS;
     head->k_panels = (int16_t *)(head->k_most + head->depth);
-    head->v_panels = head->k_panels + head->keys * head->depth;
-    head->p = head->v_panels + head->keys * head->depth;
-    head->q = head->p + MR * KEY_BLOCK;
+    head->v_panels = head->k_panels + keys * head->depth;
+    head->p = head->v_panels + keys * head->depth;
+    head->q = head->p + ATTEND_ROWS * KEY_BLOCK;
     head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 
@@ -92,6 +98,21 @@ static float qk_limit(size_t size) {
     float limit = __builtin_floorf(__builtin_sqrtf(2147483000.0f / (float)size)) - 1.0f;
     return limit < 32767.0f ? limit : 32767.0f;
 }
+
+/* What reduce_rows_add and reduce_rows_max give for the rows of a tile, of which there may be more than those take. */
+#define DEFINE_REDUCE_TILE(name, reduce_rows)                                                                          \
+    INLINE Floats name(const Floats *rows, size_t n) {                                                                 \
+        enum { MOST = 8 };                                                                                             \
+        float held[MOST + LANES];                                                                                      \
+        if ((int)ATTEND_ROWS <= (int)MOST || n <= MOST)                                                              \
+            return reduce_rows(rows, n);                                                                               \
+        store(held, reduce_rows(rows, MOST));                                                                          \
+        store(held + MOST, reduce_rows(rows + MOST, n - MOST));                                                        \
+        return load(held);                                                                                             \
+    }
+DEFINE_REDUCE_TILE(reduce_tile_add, reduce_rows_add)
+DEFINE_REDUCE_TILE(reduce_tile_max, reduce_rows_max)
+#undef DEFINE_REDUCE_TILE
 
 /* to[k] = round(x[k] * factor), k < size, half to even; zeros up to whole vectors. */
 INLINE void quantize_s16(const float *x, size_t size, size_t panel_stride, float factor, int16_t *to) {

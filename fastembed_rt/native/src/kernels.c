@@ -8,12 +8,14 @@
  *     epilogue.h     accumulators -> activated floats, or u8 for the next layer
  *     gemm.h         packed weights, and products of them
  *     bf16.h         the same of bfloat16 weights, with inputs rounded to it
- *     amx.h          products of both in AMX tiles, where the set has them
+ *     amx_tiles.h    AMX tiles, where the set has them
+ *     amx.h          products of both in those
  *     product.h      which of those it is
  *     add_norm.h     residual and normalization
  *     head.h         query, key and value of a head -> int16 panels
  *     softmax.h      scores of a block of keys -> int16 shares
  *     attention.h    scores, softmax, values, a block of queries and of keys at a time
+ *     amx_attention.h  its products in AMX tiles
  *     fused.h        linear, feed-forward and attention blocks out of those
  *
  * Headers, not sources: one translation unit, so that everything inlines and no name has the set in it.

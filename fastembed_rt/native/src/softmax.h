@@ -159,7 +159,7 @@ NOINLINE void share_out(const Head *head, size_t r0, size_t rows, Span part, Flo
     Floats nothing = mul(most, broadcast(NOTHING)), zero = broadcast(0.0f);
     Floats steps = choose_above(add(most, most), sum, broadcast(32767.0f), broadcast(P_LIMIT));
     store(factors, choose_above(sum, nothing, divide(steps, sum), zero));
-    Floats totals[MR]; /* of p, exact: below 2^17 */
+    Floats totals[ATTEND_ROWS]; /* of p, exact: below 2^17 */
     for (size_t r = 0; r < rows; r++) {
         const float *e = head->scores + r * KEY_BLOCK;
         int16_t *p = head->p + r * KEY_BLOCK;
@@ -178,7 +178,7 @@ NOINLINE void share_out(const Head *head, size_t r0, size_t rows, Span part, Flo
         }
         totals[r] = to_floats(total);
     }
-    Floats total = reduce_rows_add(totals, rows);
+    Floats total = reduce_tile_add(totals, rows);
     store(shares->weight, choose_above(total, zero, mul(rise, divide(sum, total)), zero));
 }
 

@@ -12,18 +12,18 @@
 #ifndef FASTEMBED_RT_TILES_H
 #define FASTEMBED_RT_TILES_H
 
-#if defined(__aarch64__)
-#include "neon_tiles.h"
-#else
-
-#include "vectors.h"
-
-/* Whether products are made in AMX tiles, see amx.h; what is here is for attention then. */
+/* Whether products are made in AMX tiles, see amx.h; what is here is for attention over short texts then. */
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #define TILE_PRODUCTS 1
 #else
 #define TILE_PRODUCTS 0
 #endif
+
+#if defined(__aarch64__)
+#include "neon_tiles.h"
+#else
+
+#include "vectors.h"
 
 /* Quantized: an activation in 0..255. PackedWeight: a weight in -128..127. */
 #if defined(__AVX512VNNI__)

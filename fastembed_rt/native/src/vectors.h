@@ -56,6 +56,7 @@ INLINE Ints held(Ints v) { /* see below */
     return v;
 }
 #define shift_left(v, bits) _mm512_slli_epi32(v, bits) /* a macro: bits are part of the instruction */
+#define shift_right(v, bits) _mm512_srli_epi32(v, bits) /* zeros come in */
 INLINE void store_bytes(uint8_t *p, Ints v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 INLINE void store_shorts(int16_t *p, Ints v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(v)); }
 INLINE Ints load_shorts(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
@@ -127,6 +128,7 @@ INLINE Ints held(Ints v) {
     return v;
 }
 #define shift_left(v, bits) pair_ints(_mm256_slli_epi32((v).a, bits), _mm256_slli_epi32((v).b, bits))
+#define shift_right(v, bits) pair_ints(_mm256_srli_epi32((v).a, bits), _mm256_srli_epi32((v).b, bits))
 INLINE __m256i narrow(Ints v) { /* 16 x int32 within int16 -> 16 x int16 in order */
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xD8);
 }

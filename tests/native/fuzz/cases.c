@@ -185,7 +185,7 @@ static const int64_t *some_starts(Case *made, Random *random) {
     starts[0] = 0;
     for (size_t text = 0; text < texts; text++)
         starts[text + 1] = starts[text] + (chance(random, 4) ? 0 : between(random, 1, chance(random, 10) ? 70 : 9));
-    if (texts && chance(random, 24)) /* more than a block of keys */
+    if (texts && chance(random, 10)) /* more than a block of keys */
         starts[texts] += between(random, 100, 300);
     return starts;
 }
