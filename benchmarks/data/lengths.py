@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import BenchmarkError
 from .workloads import SEED, Workload, pool_of
+
+IN_PARAGRAPHS = 256  # tokens, up to which there are enough paragraphs of that length; longer texts are several of them
+CHARACTERS = 8  # of a text for each of its tokens: more than any tokenizer takes for one on the average
 
 
 def open_tokenizer(file: Path) -> Any:
@@ -39,6 +42,8 @@ def texts(workload: Workload, data: Path, tokenizer: Any) -> list[str]:
     paragraphs = pool_of(part, data)
     draw = random.Random(f"{SEED} {workload.name}")
     draw.shuffle(paragraphs)
+    if length > IN_PARAGRAPHS:
+        paragraphs = list(joined(paragraphs, CHARACTERS * length))
     # A dictionary keeps the order and takes each text once. Paragraphs give a few pieces each, so that many are seen.
     chosen: dict[str, None] = {}
     for paragraph in paragraphs:
@@ -53,6 +58,16 @@ def texts(workload: Workload, data: Path, tokenizer: Any) -> list[str]:
     found = list(chosen)[: part.count]
     draw.shuffle(found)
     return found
+
+
+def joined(paragraphs: Iterable[str], characters: int) -> Iterator[str]:
+    """Paragraphs one after the other as texts of so many characters and more; what is left over is not given."""
+    found: list[str] = []
+    for paragraph in paragraphs:
+        found.append(paragraph)
+        if sum(map(len, found)) >= characters:
+            yield "\n".join(found)
+            found = []
 
 
 def pieces(paragraph: str, length: int, tokenizer: Any) -> Iterator[str]:

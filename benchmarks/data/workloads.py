@@ -24,7 +24,7 @@ QUESTIONS = ("short_queries_squad_dev.jsonl",)
 SENTENCES = ("medium_stsb_dev_sentences.jsonl",)
 PARAGRAPHS = ("paragraph_xquad_contexts.jsonl", "paragraph_wikitext2.jsonl")
 
-LENGTHS = (8, 16, 32, 64, 128, 256)  # tokens of a text
+LENGTHS = (8, 16, 32, 64, 128, 256, 512, 2048, 8192)  # tokens of a text; a model gets those that it reads whole
 LENGTH_TOKENS = 16384  # of all texts of one length
 
 
@@ -56,7 +56,7 @@ class Workload:
 def of_length(tokens: int) -> Workload:
     """A workload of LENGTH_TOKENS tokens in texts of so many each, special tokens included."""
     count = LENGTH_TOKENS // tokens
-    title = f"{count} texts of exactly {tokens} tokens"
+    title = f"{count:,} texts of exactly {tokens:,} tokens"
     return Workload(name=f"length-{tokens}", title=title, parts=(Part(files=PARAGRAPHS, count=count),), length=tokens)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoints import save_sentence_transformers
 
-from benchmarks.precision import by_layer, decoder, export_cost, ingredients, int8, real_weights
+from benchmarks.precision import by_layer, export_cost, ingredients, int8, random_weights, real_weights
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 
@@ -114,8 +114,8 @@ def test_what_an_export_costs_is_read_from_the_command(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "head_dim": 16, "vocab_size": 400}
-    shape = replace(decoder.QWEN3, config={**decoder.QWEN3.config, **small})
-    made = decoder.write(tmp_path / "decoder", int8.real_texts(data, 20), shape)
+    shape = replace(random_weights.QWEN3, config={**random_weights.QWEN3.config, **small})
+    made = random_weights.write(tmp_path / "decoder", int8.real_texts(data, 20), shape)
     assert export_cost.main([str(made)]) == 0
     (figures,) = rows(capsys.readouterr().out).values()
     weights, calibration, of_calibration, whole, of_all, peak, ratio = figures

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from checkpoints import TEXTS, change_json, reference_vectors, save_sentence_transformers, save_transformers
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.compare import environments
@@ -20,13 +21,13 @@ from benchmarks.compare.contenders import CONTENDERS
 from benchmarks.compare.preparation import Preparation, sources
 from benchmarks.errors import ContenderError
 from benchmarks.load import llama_server
-from benchmarks.precision import decoder
+from benchmarks.precision import random_weights
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96}
 SMALL_GEMMA = replace(
-    decoder.GEMMA,
+    random_weights.GEMMA,
     config={
-        **decoder.GEMMA.config,
+        **random_weights.GEMMA.config,
         **{"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "vocab_size": 400},
         **{"head_dim": 32, "query_pre_attn_scalar": 32},
         **{"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]},
@@ -197,18 +198,31 @@ def test_the_decoder_of_the_comparison_is_what_its_page_says(tmp_path: Path) -> 
 
     small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "vocab_size": 400, "head_dim": 16}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    shape = replace(decoder.QWEN3, config={**decoder.QWEN3.config, **small, **heads})
-    folder = decoder.write(tmp_path / "decoder", ["some words", "other words"], shape)
+    shape = replace(random_weights.QWEN3, config={**random_weights.QWEN3.config, **small, **heads})
+    folder = random_weights.write(tmp_path / "decoder", ["some words", "other words"], shape)
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
     assert model[1].pooling_mode == "lasttoken"
-    assert model.max_seq_length == decoder.MAX_LENGTH
+    assert model.max_seq_length == 512
     assert np.linalg.norm(model.encode(["words"]), axis=1) == pytest.approx(1, abs=1e-5)
-    assert decoder.main([str(folder)]) == 2
+    assert random_weights.main([str(folder)]) == 2
+
+
+def test_the_long_encoder_of_the_comparison_is_one_that_is_loaded_whole(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    small = {"hidden_size": 32, "num_hidden_layers": 4, "intermediate_size": 24, "vocab_size": 400}
+    config = {**random_weights.MODERNBERT.config, **small, "num_attention_heads": 2}
+    shape = replace(random_weights.MODERNBERT, config=config)
+    folder = random_weights.write(tmp_path / "modernbert", ["some words", "other words"], shape)
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    assert model.max_seq_length == 8192
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(model[0].auto_model.state_dict())
 
 
 def test_gemmas_gains_and_dense_layers_are_in_the_file(write: Write, tmp_path: Path) -> None:
-    source = decoder.write(tmp_path / "gemma", ["some words", "other words"], SMALL_GEMMA)
+    source = random_weights.write(tmp_path / "gemma", ["some words", "other words"], SMALL_GEMMA)
     reader = write(source=source)
     keys = {"dense_2_feat_out": 96, "dense_3_feat_in": 96, "pooling_type": 1, "attention.sliding_window": 512}
     assert {key: value(reader, f"gemma-embedding.{key}") for key in keys} == keys
@@ -281,7 +295,7 @@ def test_llama_cpp_gives_the_reference_vectors(
         sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 32}
         checkpoint = save_sentence_transformers(tmp_path / "decoder", "qwen3", pooling=pooling, **sizes)
     if kind == "gemma3_text":
-        checkpoint = decoder.write(tmp_path / "gemma", TEXTS, SMALL_GEMMA)
+        checkpoint = random_weights.write(tmp_path / "gemma", TEXTS, SMALL_GEMMA)
     model_dir = tmp_path / "model"
     model_dir.mkdir()
     (model_dir / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -68,6 +69,20 @@ def test_pieces_of_a_paragraph_have_exactly_so_many_tokens(tmp_path: Path) -> No
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(BenchmarkError, match="cannot be read as a tokenizer"):
         lengths.open_tokenizer(tmp_path / "other.json")
+
+
+def test_long_texts_are_several_paragraphs(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    paragraphs = [" ".join(f"word{number}" for _ in range(60)) for number in range(1000)]
+    for name in workloads.PARAGRAPHS:
+        (tmp_path / "texts" / name).write_text("\n".join(map(json.dumps, paragraphs)))
+    tokenizer = word_tokenizer()
+    for length, texts in ((512, 32), (2048, 8), (8192, 2)):
+        found = lengths.texts(workloads.WORKLOADS[f"length-{length}"], tmp_path, tokenizer)
+        assert {len(tokenizer.encode(text).ids) for text in found} == {length}
+        assert len(set(found)) == texts
+        whole = [paragraph for paragraph in paragraphs if f"\n{paragraph}\n" in found[0]]
+        assert len(whole) >= length // 60 - 2
 
 
 def test_too_few_texts_of_a_length_are_one_line(tmp_path: Path) -> None:

@@ -1,11 +1,18 @@
-"""A checkpoint with random weights for the comparison, of the shape of Qwen3-Embedding-0.6B or EmbeddingGemma-300M.
+"""A checkpoint with random weights for the comparison, of the shape of a large or long model.
 
-python -m benchmarks.precision.decoder FOLDER [--shape embeddinggemma-300m] [--data DIR]
+python -m benchmarks.precision.random_weights FOLDER [--shape embeddinggemma-300m] [--data DIR]
+
+Qwen3-Embedding-0.6B or EmbeddingGemma-300M, compared on 96 texts:
 
 make bench BENCH_CHECKPOINT=FOLDER BENCH_MODEL=FOLDER-onnx BENCH_EXPORT='--precision fp32,bf16,int8 --no-verify' \\
     BENCH='--contenders st-torch,st-torch-bf16,st-openvino,llama-cpp-q8,rt-fp32,rt-bf16,rt-int8 --workloads mixed-96'
 
-Speeds are those of the real weights; cosines are not. 1.2 or 0.6 GB, and the exports as much again and more.
+ModernBERT-base, of which texts may have 8,192 tokens, on long ones: the same with
+
+    BENCH='--parts lengths --contenders st-torch,st-torch-bf16,st-openvino,st-openvino-int8,rt-fp32,rt-bf16,rt-int8 \\
+    --workloads length-512,length-2048,length-8192'
+
+Speeds are those of the real weights; cosines are not. 0.3 to 1.2 GB, and the exports as much again and more.
 """
 
 from __future__ import annotations
@@ -26,7 +33,6 @@ from ..data.workloads import data_folder
 from ..errors import BenchmarkError
 from .int8 import real_texts
 
-MAX_LENGTH = 512
 PIECES = 16_000  # of the tokenizer; ids above stay unused
 SPREAD = 0.03  # standard deviation of the random weights
 
@@ -36,8 +42,9 @@ class Shape:
     """What a checkpoint is made of, but for its numbers."""
 
     config: Mapping[str, Any]
-    norms: tuple[str, ...]  # of a layer, beside those of queries and keys
+    norms: tuple[str, ...] = ()  # of a decoder's layer, beside those of queries and keys
     pooling: str
+    max_length: int = 512
     gain: float = 1.0  # as the norms have it in the checkpoint
     dense: tuple[int, ...] = ()  # widths of the layers behind the pooling
 
@@ -97,7 +104,40 @@ GEMMA = Shape(
     gain=0.0,  # Gemma adds 1 to it
     dense=(3072, 768),
 )
-SHAPES: Mapping[str, Shape] = {"qwen3-embedding-0.6b": QWEN3, "embeddinggemma-300m": GEMMA}
+MODERNBERT = Shape(
+    config={
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "hidden_size": 768,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "intermediate_size": 1152,
+        "vocab_size": 50_368,
+        "max_position_embeddings": 8192,
+        "local_attention": 128,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160_000,
+        "local_rope_theta": 10_000,
+        "hidden_activation": "gelu",
+        "norm_eps": 1e-5,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "cls_token_id": 0,
+        "sep_token_id": 0,
+        "torch_dtype": "bfloat16",
+    },
+    pooling="cls",
+    max_length=8192,
+)
+SHAPES: Mapping[str, Shape] = {
+    "qwen3-embedding-0.6b": QWEN3,
+    "embeddinggemma-300m": GEMMA,
+    "modernbert-base": MODERNBERT,
+}
 
 
 def write(folder: Path, texts: Sequence[str], shape: Shape = QWEN3) -> Path:
@@ -105,11 +145,11 @@ def write(folder: Path, texts: Sequence[str], shape: Shape = QWEN3) -> Path:
     _write_transformer(folder, texts, shape)
     width = shape.config["hidden_size"]
     files: dict[str, Any] = {
-        "sentence_bert_config.json": {"max_seq_length": MAX_LENGTH, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": shape.max_length, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": width,
             "pooling_mode_lasttoken": shape.pooling == "lasttoken",
-            "pooling_mode_cls_token": False,
+            "pooling_mode_cls_token": shape.pooling == "cls",
             "pooling_mode_mean_tokens": shape.pooling == "mean",
         },
     }
@@ -158,7 +198,7 @@ def _write_transformer(folder: Path, texts: Sequence[str], shape: Shape) -> None
     names = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": "<|endoftext|>",
-        "model_max_length": MAX_LENGTH,
+        "model_max_length": shape.max_length,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
     _write_random(folder / "model.safetensors", dict(_tensors(shape)), gain=shape.gain)
@@ -182,7 +222,28 @@ def _write_random(file: Path, shapes: Mapping[str, tuple[int, ...]], *, gain: fl
 
 
 def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a Qwen3Model's and a Gemma3TextModel's."""
+    """Names and shapes of the transformer's."""
+    return _modernbert(shape.config) if shape.config["model_type"] == "modernbert" else _decoder(shape)
+
+
+def _modernbert(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of a ModernBertModel."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    yield "embeddings.tok_embeddings.weight", (config["vocab_size"], width)
+    yield "embeddings.norm.weight", (width,)
+    for k in range(config["num_hidden_layers"]):
+        if k:  # the first layer reads what the embeddings' norm gives
+            yield f"layers.{k}.attn_norm.weight", (width,)
+        yield f"layers.{k}.attn.Wqkv.weight", (3 * width, width)
+        yield f"layers.{k}.attn.Wo.weight", (width, width)
+        yield f"layers.{k}.mlp_norm.weight", (width,)
+        yield f"layers.{k}.mlp.Wi.weight", (2 * inner, width)
+        yield f"layers.{k}.mlp.Wo.weight", (width, inner)
+    yield "final_norm.weight", (width,)
+
+
+def _decoder(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of a Qwen3Model or a Gemma3TextModel."""
     config = shape.config
     width, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
