@@ -318,7 +318,7 @@ $(LOAD_HUB)/manifest.json: $(DEMO)/.ready
 bench-real: $(TEST)/.ready
 	PYTHONPATH=.:export $(TEST)/bin/python -m benchmarks.precision.real_weights \
 		--record benchmarks/precision/real_weights.json $(REAL)
-	$(TEST)/bin/python docs/models_page.py
+	PYTHONPATH=.:export:tests $(TEST)/bin/python docs/models_page.py
 
 # From a record to its report: RESULT=benchmarks/results/<date>-<machine>; README=README.md also rewrites README's table.
 # bench-compare OLD=DIR NEW=DIR says what changed beyond noise; COMPARE adds arguments, such as COMPARE='--fail-slower 5'.

@@ -1,4 +1,5 @@
-"""Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub.
+"""Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub; and the
+tables of real weights in docs/int8.md.
 
     python docs/models_page.py             the page, from the table of architectures and docs/models.json
     python docs/models_page.py --measure   docs/models.json too: exports a random checkpoint of each (minutes)
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from fastembed_rt_export.architectures import ARCHITECTURES, Architecture
 
 DOCS = Path(__file__).parent
 PAGE, FIGURES, TRACED = DOCS / "models.md", DOCS / "models.json", DOCS / "traced.json"
+INT8_PAGE = DOCS / "int8.md"
 REAL = Path(__file__).parents[1] / "benchmarks" / "precision" / "real_weights.json"
 Figures = Mapping[str, Any]
 
@@ -63,12 +66,13 @@ REASON = 200  # letters of it
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Write the page."""
+    """Write the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--measure", action="store_true", help="export and compare a random checkpoint of each first")
     if parser.parse_args(words).measure:
         FIGURES.write_text(json.dumps(measured(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")
+    INT8_PAGE.write_text(int8_page(INT8_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
@@ -97,6 +101,20 @@ def measured() -> dict[str, Any]:
             for variant in manifest.variants
         }
     return {"architectures": found, "reference": report["reference"], "texts": report["texts"]}
+
+
+def int8_page(text: str) -> str:
+    """docs/int8.md with the tables that the record of real weights gives now."""
+    from benchmarks.precision import real_weights
+
+    real = json.loads(REAL.read_text(encoding="utf-8"))
+    for made in (real_weights.cosine_table(real), real_weights.score_table(real)):
+        head = re.escape(made.split("|")[1].strip())
+        text, tables = re.subn(
+            rf"^\| {head} .*\n(?:\|.*\n)*", lambda _, made=made: made + "\n", text, flags=re.MULTILINE
+        )
+        assert tables == 1, head
+    return text
 
 
 def page(figures: Figures) -> str:

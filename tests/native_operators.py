@@ -190,13 +190,23 @@ def attention(
     return out
 
 
-def block(random: np.random.Generator) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
-    heads, size, width = 3, 8, 24
-    lengths = [5, 1, 40, 90, 2]
+def block(
+    random: np.random.Generator,
+    lengths: Sequence[int] = (5, 1, 40, 90, 2),
+    heads: int = 3,
+    size: int = 8,
+    options: Mapping[str, Any] | None = None,
+    extras: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
+    """QuantAttention: inputs, constants, attributes, and what comes out. `options` are those of
+    `attention`, `extras` those of the first group."""
+    options = dict(options or {})
+    table = [options["table"]] if "table" in options else []
+    width = heads * size
     starts = np.concatenate([[0], np.cumsum(lengths)])
     x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
     first, second = (
-        Group(random, width, (24, 24, 24), smooth=True),
+        Group(random, width, (width, width, width), smooth=True, **(extras or {})),
         Group(random, width, (width,), outliers=1, tails=True),
     )
     weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
@@ -204,13 +214,15 @@ def block(random: np.random.Generator) -> tuple[dict[str, Array], list[Array], d
     def expected() -> Array:
         projected = first(x)
         query, key, value = np.split(projected, 3, axis=1)
-        mixed = attention(query, key, value, starts, heads, heads)
+        mixed = attention(query, key, value, starts, heads, heads, **options)
         return normed(second(mixed) + x, weight, bias, 1e-6, rms=False)
 
     attributes = {
         **first.attributes("input"),
         **second.attributes("output"),
         **{"heads": heads, "kv_heads": heads, "size": size, "residual": 1, "norm": 1, "norm_bias": 1, "epsilon": 1e-6},
+        **{name: value for name, value in options.items() if name != "table"},
+        "by_distance": len(table),
     }
-    constants = [*first.tensors(), *second.tensors(), x, weight, bias]
+    constants = [*table, *first.tensors(), *second.tensors(), x, weight, bias]
     return {"x": x, "starts": starts}, constants, attributes, expected

@@ -18,6 +18,11 @@ def test_the_page_is_what_the_script_writes() -> None:
     assert models_page.PAGE.read_text(encoding="utf-8") == models_page.page(FIGURES), AGAIN
 
 
+def test_the_tables_of_real_weights_are_those_of_the_record() -> None:
+    text = models_page.INT8_PAGE.read_text(encoding="utf-8")
+    assert text == models_page.int8_page(text), AGAIN
+
+
 def test_every_architecture_was_measured_in_every_variant() -> None:
     found = FIGURES["architectures"]
     assert set(found) == set(ARCHITECTURES), f"{AGAIN} --measure"

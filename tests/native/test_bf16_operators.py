@@ -268,9 +268,10 @@ def test_int8_feed_forward_and_attention_have_the_same_bits_in_tiles(
     constants = [*up.tensors(), *down.tensors()]
     best = run("QuantFeedForward", {"x": x}, constants, **attributes)
     np.testing.assert_array_equal(run("QuantFeedForward", {"x": x}, constants, 2, tiles_in_c, **attributes), best)
-    feeds, constants, attributes, _ = block(random)
-    best = run("QuantAttention", feeds, constants, **attributes)
-    np.testing.assert_array_equal(run("QuantAttention", feeds, constants, 2, tiles_in_c, **attributes), best)
+    for shape in ((), ([200, 5, 70], 12, 32)):  # all heads at once, and one at a time
+        feeds, constants, attributes, _ = block(random, *shape)
+        best = run("QuantAttention", feeds, constants, **attributes)
+        np.testing.assert_array_equal(run("QuantAttention", feeds, constants, 2, tiles_in_c, **attributes), best)
 
 
 def test_emulated_kernels_find_themselves_right(dot_in_c: Path, tiles_in_c: Path) -> None:

@@ -15,10 +15,7 @@
 #include "amx_tiles.h"
 #include "bf16.h"
 
-enum {
-    BLOCK_TILES = 4,
-    TASK_PANELS = 4                         /* of outputs, in a task */
-};
+enum { BLOCK_TILES = 4 };
 
 /* A block under work: `rows` rows from r0 on, and `width` panels of outputs from p0 on; where the layer is gated, the
  * same of its second half behind them. */
@@ -157,19 +154,18 @@ INLINE void multiply(const Gemm *work, Weights weights, Activation activation, c
     }
 }
 
-/* A task: all rows by TASK_PANELS panels of outputs. */
-INLINE void amx_columns(const Gemm *work, size_t index, Weights weights, Activation activation) {
+/* All rows by the panels of outputs from `first` to `last` - 1. */
+INLINE void amx_columns(const Gemm *work, size_t first, size_t last, Weights weights, Activation activation) {
     _Alignas(64) int32_t acc[2][BLOCK_TILES * TILE_CELLS];
     Block blocks[2] = {{.acc = acc[0]}, {.acc = acc[1]}}, *before = NULL;
-    size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels, now = 0, sides = work->gated ? 2 : 1;
-    size_t last = min_size(panels, (index + 1) * TASK_PANELS), both = work->rows;
+    size_t now = 0, sides = work->gated ? 2 : 1, both = work->rows;
     if (both % (2 * TILE_ROWS) <= TILE_ROWS)
         both -= both % (2 * TILE_ROWS); /* rows in blocks of 32; at most 16 are left */
     _tile_loadconfig(&tile_config);
     for (size_t step = 0; step < 2; step++) {
         size_t height = step ? TILE_ROWS : 2 * TILE_ROWS, most = (step ? BLOCK_TILES : 2) / sides;
         size_t from = step ? both : 0, to = step ? work->rows : both;
-        for (size_t p = index * TASK_PANELS; p < last; p += most)
+        for (size_t p = first; p < last; p += most)
             for (size_t r = from; r < to; r += height) {
                 Block *block = blocks + now;
                 size_t width = min_size(most, last - p);
@@ -184,24 +180,22 @@ INLINE void amx_columns(const Gemm *work, size_t index, Weights weights, Activat
     _tile_release();
 }
 
-INLINE void amx_activated(const Gemm *work, size_t index, Weights weights) {
+INLINE void amx_activated(const Gemm *work, size_t first, size_t last, Weights weights) {
     switch (work->activation) { /* so that each loop has its activation inlined */
-    case GELU: amx_columns(work, index, weights, GELU); break;
-    case GELU_TANH: amx_columns(work, index, weights, GELU_TANH); break;
-    case SILU: amx_columns(work, index, weights, SILU); break;
-    case RELU: amx_columns(work, index, weights, RELU); break;
-    case TANH: amx_columns(work, index, weights, TANH); break;
-    default: amx_columns(work, index, weights, NO_ACTIVATION); break;
+    case GELU: amx_columns(work, first, last, weights, GELU); break;
+    case GELU_TANH: amx_columns(work, first, last, weights, GELU_TANH); break;
+    case SILU: amx_columns(work, first, last, weights, SILU); break;
+    case RELU: amx_columns(work, first, last, weights, RELU); break;
+    case TANH: amx_columns(work, first, last, weights, TANH); break;
+    default: amx_columns(work, first, last, weights, NO_ACTIVATION); break;
     }
 }
 
-static void amx_int8_task(void *argument, size_t index) { amx_activated(argument, index, INT8_WEIGHTS); }
-static void amx_bf16_task(void *argument, size_t index) { amx_activated(argument, index, BF16_WEIGHTS); }
-
-static void amx_gemm(const Gemm *work, const Pool *pool) {
-    size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
-    pool->run(pool, work->layer->weights == BF16_WEIGHTS ? amx_bf16_task : amx_int8_task, (void *)work,
-              (panels + TASK_PANELS - 1) / TASK_PANELS);
+static void amx_int8_panels(const Gemm *work, size_t first, size_t last) {
+    amx_activated(work, first, last, INT8_WEIGHTS);
+}
+static void amx_bf16_panels(const Gemm *work, size_t first, size_t last) {
+    amx_activated(work, first, last, BF16_WEIGHTS);
 }
 
 #endif

@@ -139,7 +139,7 @@ static void power_block(const Head *head, size_t r0, size_t rows, Span part, Flo
     size_t depth = head->depth, whole = min_size(part.last, head->length / LANES * LANES);
     const int16_t *q = head->q + r0 * depth;
     const float *units = head->units + r0;
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < MR; r++) /* a constant: gcc makes a slow instruction of other loops */
         sums[r] = most[r] = broadcast(0.0f);
     for (size_t k = part.first; k < whole; k += NR) {
         size_t vectors = min_size(VECTORS, (whole - k) / LANES);
@@ -149,7 +149,7 @@ static void power_block(const Head *head, size_t r0, size_t rows, Span part, Flo
     if (whole < part.last) { /* a vector of which the text has a part */
         Floats apart[2 * MR];
         float *e = head->scores + (whole - part.first);
-        for (size_t r = 0; r < 2 * rows; r++)
+        for (size_t r = 0; r < 2 * MR; r++)
             apart[r] = broadcast(0.0f);
         power_tiles[rows - 1][0](q, depth, head->k_panels + whole * depth, units, e, apart, apart + rows);
         for (size_t r = 0; r < rows; r++) {

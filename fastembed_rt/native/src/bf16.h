@@ -198,11 +198,8 @@ BF16_TILES(DEFINE_BF16_PRODUCT)
 
 static ProductTile *const bf16_tiles[BF16_MR][VECTORS] = {BF16_TILES(BF16_ENTRY)};
 
-static void bf16_task(void *argument, size_t index) { gemm_columns(argument, index, BF16_WEIGHTS, BF16_MR, bf16_tiles); }
-
-static void bf16_gemm(const Gemm *work, const Pool *pool) {
-    size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
-    pool->run(pool, bf16_task, (void *)work, (panels + VECTORS - 1) / VECTORS);
+static void bf16_panels(const Gemm *work, size_t panel, size_t end) {
+    gemm_columns(work, panel, end, BF16_WEIGHTS, BF16_MR, bf16_tiles);
 }
 #endif
 

@@ -30,9 +30,13 @@ typedef struct {
     int gated;              /* the second half of the outputs is multiplied with the activated first half */
     float *out;             /* (rows, outputs), or NULL where the result is quantized; */
     Strides strides;        /* of it */
+    size_t first_panel;     /* of outputs: where `out` begins */
     const Linear *next;     /* for this layer, which has no dither: the row is not known before its first channels are */
     const Input *next_input;
 } Gemm;
+
+/* Panels of outputs; of a gated layer, of one half. */
+INLINE size_t output_panels(const Gemm *work) { return work->layer->panels / (work->gated ? 2 : 1); }
 
 enum {
     MOST_PANELS = VECTORS > 2 ? VECTORS : 2, /* side by side: those of a tile, or two of AMX */
@@ -132,7 +136,7 @@ INLINE void requantize(const Gemm *work, const Floats *h, size_t vectors, size_t
 /* h of a row at `vectors` panels, a constant, from `column` on -> out or next; but for outliers. */
 INLINE void put_row(const Gemm *work, Weights weights, const Floats *h, size_t vectors, size_t row, size_t column) {
     if (!work->next) {
-        float *out = work->out + row * work->strides.row + column / LANES * work->strides.panel;
+        float *out = work->out + row * work->strides.row + (column / LANES - work->first_panel) * work->strides.panel;
         size_t left = work->layer->outputs / (work->gated ? 2 : 1) - column;
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
@@ -218,13 +222,14 @@ static Finish *const finishes[2][TANH + 1][2] = {
 /* y of a tile: its rows from r0 on, its panels from `panel` on. -> to, of these strides. */
 typedef void ProductTile(const Gemm *work, size_t r0, size_t panel, float *to, Strides strides);
 
-/* A task: all rows, `most` at a time, by VECTORS panels, and as many of the second half where it is gated. The panels
- * stay in the first cache while the rows pass. What is not activated goes from the tile's registers to where it stays. */
-INLINE void gemm_columns(const Gemm *work, size_t index, Weights weights, size_t most,
+/* All rows, `most` at a time, by VECTORS panels from `panel` on, those before `end`, and as many of the second half where
+ * it is gated. The panels stay in the first cache while the rows pass. What is not activated goes from the tile's registers
+ * to where it stays. */
+INLINE void gemm_columns(const Gemm *work, size_t panel, size_t end, Weights weights, size_t most,
                          ProductTile *const tiles[][VECTORS]) {
     const Linear *layer = work->layer;
-    size_t sides = work->gated ? 2 : 1, panels = layer->panels / sides, panel = index * VECTORS, column = panel * LANES;
-    size_t vectors = min_size(VECTORS, panels - panel);
+    size_t sides = work->gated ? 2 : 1, panels = layer->panels / sides, column = panel * LANES;
+    size_t vectors = min_size(VECTORS, end - panel);
     int plain = !work->next && !work->gated && work->activation == NO_ACTIVATION;
     int direct = plain && column + vectors * LANES <= layer->outputs;
     int clips = weights == INT8_WEIGHTS && (layer->tails || layer->outliers);
@@ -232,7 +237,8 @@ INLINE void gemm_columns(const Gemm *work, size_t index, Weights weights, size_t
     _Alignas(64) float cells[2][MOST_ROWS * NR];
     for (size_t r0 = 0; r0 < work->rows; r0 += most) {
         size_t rows = min_size(most, work->rows - r0);
-        float *out = direct ? work->out + r0 * work->strides.row + panel * work->strides.panel : NULL;
+        float *out =
+            direct ? work->out + r0 * work->strides.row + (panel - work->first_panel) * work->strides.panel : NULL;
         Strides strides = direct ? work->strides : (Strides){NR, LANES};
         for (size_t side = 0; side < sides; side++) {
             float *y = direct ? out : cells[side];

@@ -14,7 +14,10 @@
 #include "attention.h"
 #include "product.h"
 
-enum { BLOCK = 64 }; /* rows, at most, but for attention of longer texts */
+enum {
+    BLOCK = 64,             /* rows, at most, but for attention of longer texts */
+    CACHED = 384 * 1024     /* bytes of queries, keys and values; the caches of servers have one to two megabytes */
+};
 
 /* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
 static size_t block_rows(size_t rows) {
@@ -75,20 +78,109 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
     return fits;
 }
 
-/* A block is whole texts: queries, keys and values are read again while they are in the cache. Where heads are whole
- * panels, these lie panel by panel, so that a head reads memory in order. */
+/* ---- attention with its projections ------------------------------------------------------------------------------ */
+
+/* Attention of a block of texts, a task a head: its queries, keys and values are computed by the thread that reads them,
+ * and stay in its caches. */
+typedef struct {
+    const Linear *layer;
+    const Input *input;         /* of the layer, all rows */
+    size_t rows;
+    const Attention *shape;     /* texts and output of the block */
+    int *short_of_memory;
+} HeadsWork;
+
+static void run_here(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
+    (void)pool;
+    for (size_t index = 0; index < count; index++)
+        fn(argument, index);
+}
+
+static void head_task(void *argument, size_t head) {
+    const HeadsWork *work = argument;
+    const Attention *shape = work->shape;
+    const Pool here = {run_here, NULL};
+    size_t panels = shape->size / LANES, all = shape->heads * panels, size = shape->size * work->rows;
+    float *projected = allocate(3 * size * sizeof(float));
+    Attention own = *shape;
+    int fits = projected != NULL;
+    for (size_t part = 0; fits && part < 3; part++) {
+        size_t first = part * all + head * panels;
+        Gemm product = {
+            .layer = work->layer, .input = work->input, .rows = work->rows, .out = projected + part * size,
+            .strides = {LANES, work->rows * LANES}, .first_panel = first,
+        };
+        product_panels(&product, first, first + panels);
+    }
+    own.heads = own.kv_heads = 1;
+    own.query = projected;
+    own.key = projected + size;
+    own.value = projected + 2 * size;
+    own.query_stride = own.key_stride = own.value_stride = LANES;
+    own.panel_stride = work->rows * LANES;
+    own.head_stride = size;
+    own.output += head * shape->size;
+    if (own.by_distance)
+        own.by_distance += head * (size_t)(2 * shape->reach - 1);
+    if (!fits || !attention(&own, &here))
+        __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
+    free(projected);
+}
+
+/* x -> work->output; 0 where there is no memory. */
+static int attend_by_heads(const Linear *layer, const Attention *shape, const float *x, size_t rows, const Pool *pool) {
+    int short_of_memory = 0;
+    Input input;
+    int fits = allocate_rows(layer, rows, &input);
+    if (fits) {
+        prepare_rows(layer, x, rows, &input);
+        HeadsWork work = {layer, &input, rows, shape, &short_of_memory};
+        pool->run(pool, head_task, &work, shape->heads);
+    }
+    free_input(&input);
+    return fits && !short_of_memory;
+}
+
+/* Whether it pays: heads have keys of their own and are whole panels, no text is more than a task a head, and what all
+ * heads would project at once is more than a second-level cache keeps beside the rest. */
+static int by_heads(const Attention *shape, size_t rows) {
+    size_t projected = 3 * shape->heads * shape->size * rows * sizeof(float);
+    return shape->size % LANES == 0 && shape->heads == shape->kv_heads && rows <= TASK_QUERIES &&
+           projected > CACHED;
+}
+
+/* All heads at once: their queries, keys and values -> projected (rows, outputs), which are read again while they are in
+ * the cache. Where heads are whole panels, these lie panel by panel, so that a head reads memory in order. */
+static int attend_together(const Linear *layer, const Attention *shape, const float *x, size_t rows, float *projected,
+                           const Pool *pool) {
+    static const AddNorm nothing;
+    Attention work = *shape;
+    Strides strides = {layer->outputs, LANES};
+    work.panel_stride = LANES;
+    work.head_stride = shape->size;
+    if (shape->size % LANES == 0) {
+        strides = (Strides){LANES, rows * LANES};
+        work.panel_stride = strides.panel;
+        work.head_stride = shape->size * rows;
+    }
+    work.query = projected;
+    work.key = projected + shape->heads * work.head_stride;
+    work.value = work.key + shape->kv_heads * work.head_stride;
+    work.query_stride = work.key_stride = work.value_stride = strides.row;
+    return linear_to(layer, x, rows, NO_ACTIVATION, &nothing, projected, strides, pool) && attention(&work, pool);
+}
+
+/* Blocks are whole texts. */
 static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
                            const AddNorm *norm, float *out, const Pool *pool) {
     const int64_t *starts = shape->starts;
-    size_t first = 0, most = 0;
+    size_t first = 0, most = 0, width = shape->heads * shape->size;
     for (size_t text = 0; text < shape->texts; text++)
         most = most > (size_t)(starts[text + 1] - starts[text]) ? most : (size_t)(starts[text + 1] - starts[text]);
     most = most > BLOCK ? most : min_size(BLOCK, (size_t)starts[shape->texts]);
-    size_t mixed_width = shape->heads * shape->size;
-    float *projected = allocate(most * input->outputs * sizeof(float));
-    float *mixed = allocate(most * mixed_width * sizeof(float));
+    float *projected = NULL, *mixed = allocate(most * width * sizeof(float));
     int64_t *local = allocate((shape->texts + 1) * sizeof(int64_t));
-    int fits = projected && mixed && local;
+    int fits = mixed && local;
     while (fits && first < shape->texts) {
         size_t last = first + 1, start = (size_t)starts[first];
         while (last < shape->texts && (size_t)starts[last + 1] - start <= BLOCK)
@@ -96,27 +188,18 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         size_t rows = (size_t)starts[last] - start;
         for (size_t text = first; text <= last; text++)
             local[text - first] = starts[text] - (int64_t)start;
-        static const AddNorm nothing;
-        Strides strides = {input->outputs, LANES};
         Attention work = *shape;
-        if (shape->size % LANES == 0) {
-            strides = (Strides){LANES, rows * LANES};
-            work.panel_stride = strides.panel;
-            work.head_stride = shape->size * rows;
-        } else {
-            work.panel_stride = LANES;
-            work.head_stride = shape->size;
-        }
-        fits = linear_to(input, x + start * input->inputs, rows, NO_ACTIVATION, &nothing, projected, strides, pool);
-        work.query = projected;
-        work.key = projected + shape->heads * work.head_stride;
-        work.value = work.key + shape->kv_heads * work.head_stride;
-        work.query_stride = work.key_stride = work.value_stride = strides.row;
         work.output = mixed;
-        work.output_stride = mixed_width;
+        work.output_stride = width;
         work.starts = local;
         work.texts = last - first;
-        fits = fits && attention(&work, pool);
+        const float *from = x + start * input->inputs;
+        if (by_heads(&work, rows)) {
+            fits = attend_by_heads(input, &work, from, rows, pool);
+        } else {
+            projected = projected ? projected : allocate(most * input->outputs * sizeof(float));
+            fits = projected && attend_together(input, &work, from, rows, projected, pool);
+        }
         AddNorm here = *norm;
         if (here.residual)
             here.residual += start * output->outputs;

@@ -87,11 +87,8 @@ TILES(DEFINE_PRODUCT)
 
 static ProductTile *const product_tiles[MR][VECTORS] = {TILES(PRODUCT_ENTRY)};
 
-static void gemm_task(void *argument, size_t index) { gemm_columns(argument, index, INT8_WEIGHTS, MR, product_tiles); }
-
-static void gemm(const Gemm *work, const Pool *pool) {
-    size_t panels = work->gated ? work->layer->panels / 2 : work->layer->panels;
-    pool->run(pool, gemm_task, (void *)work, (panels + VECTORS - 1) / VECTORS);
+static void gemm_panels(const Gemm *work, size_t panel, size_t end) {
+    gemm_columns(work, panel, end, INT8_WEIGHTS, MR, product_tiles);
 }
 #endif
 

@@ -7,9 +7,9 @@
 
 #if TILE_PRODUCTS
 #include "amx.h"
-enum { DEPTH_UNIT = 64, ROW_UNIT = 16 }; /* what K is rounded up to, and the rows of a block */
+enum { DEPTH_UNIT = 64, ROW_UNIT = 16, TASK_PANELS = 4 }; /* what K is rounded up to, the rows of a block, and panels of a task */
 #else
-enum { DEPTH_UNIT = 16, ROW_UNIT = MR };
+enum { DEPTH_UNIT = 16, ROW_UNIT = MR, TASK_PANELS = VECTORS };
 #endif
 
 /* 0 where there is no memory. `free_input` frees what there is. */
@@ -26,15 +26,25 @@ static void prepare_rows(const Linear *layer, const float *x, size_t rows, const
         quantize_rows(layer, x, rows, input);
 }
 
-static void product(const Gemm *work, const Pool *pool) {
+/* All rows by the panels of outputs from `first` to `last` - 1, in this thread. */
+static void product_panels(const Gemm *work, size_t first, size_t last) {
+    int is_bf16 = work->layer->weights == BF16_WEIGHTS;
 #if TILE_PRODUCTS
-    amx_gemm(work, pool);
+    (is_bf16 ? amx_bf16_panels : amx_int8_panels)(work, first, last);
 #else
-    if (work->layer->weights == BF16_WEIGHTS)
-        bf16_gemm(work, pool);
-    else
-        gemm(work, pool);
+    size_t count = last - first, tiles = (count + VECTORS - 1) / VECTORS, width = (count + tiles - 1) / tiles;
+    for (size_t panel = first; panel < last; panel += width) /* tiles as equal as can be */
+        (is_bf16 ? bf16_panels : gemm_panels)(work, panel, min_size(last, panel + width));
 #endif
+}
+
+static void product_task(void *argument, size_t index) {
+    const Gemm *work = argument;
+    product_panels(work, index * TASK_PANELS, min_size(output_panels(work), (index + 1) * TASK_PANELS));
+}
+
+static void product(const Gemm *work, const Pool *pool) {
+    pool->run(pool, product_task, (void *)work, (output_panels(work) + TASK_PANELS - 1) / TASK_PANELS);
 }
 
 #endif
