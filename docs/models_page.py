@@ -110,10 +110,9 @@ def int8_page(text: str) -> str:
     real = json.loads(REAL.read_text(encoding="utf-8"))
     for made in (real_weights.cosine_table(real), real_weights.score_table(real)):
         head = re.escape(made.split("|")[1].strip())
-        text, tables = re.subn(
-            rf"^\| {head} .*\n(?:\|.*\n)*", lambda _, made=made: made + "\n", text, flags=re.MULTILINE
-        )
-        assert tables == 1, head
+        there = list(re.finditer(rf"^\| {head} .*\n(?:\|.*\n)*", text, flags=re.MULTILINE))
+        assert len(there) == 1, head
+        text = text[: there[0].start()] + made + "\n" + text[there[0].end() :]
     return text
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from ..data.workloads import data_folder
 from ..errors import BenchmarkError, printed
 from ..report.table import table
-from . import decoder
+from . import random_weights
 from .int8 import real_texts
 
 LINE = re.compile(r"^\[ *([0-9.]+) s\] (calibrating|calibrated) int8")
@@ -48,7 +48,7 @@ def measured(args: argparse.Namespace) -> str:
     body = [cost(Path(checkpoint)) for checkpoint in args.checkpoints]
     if args.decoder:
         with tempfile.TemporaryDirectory() as work:
-            body.append(cost(decoder.write(Path(work) / "decoder", real_texts(data_folder(args.data), 2000))))
+            body.append(cost(random_weights.write(Path(work) / "decoder", real_texts(data_folder(args.data), 2000))))
     if not body:
         raise BenchmarkError("name a checkpoint, or --decoder")
     return table(HEAD, body)

@@ -64,7 +64,10 @@ def run_tests(directory: Path) -> int:
 def run_fuzz(directory: Path, first: int, cases: int, *, tiles: bool = False) -> int:
     """Cases side by side in as many processes as this process may use processors; `tiles`: with AMX in plain C."""
     program = directory / "fuzz"
-    kernels = instructions_in_c.kernels("TILES_IN_C") if tiles else build.KERNELS
+    kernels = {
+        name: (*flags, "-DCACHED_BYTES=4096")
+        for name, flags in (instructions_in_c.kernels("TILES_IN_C") if tiles else build.KERNELS).items()
+    }
     alone = instructions_in_c.alone("kernels_avx2") if tiles else ()
     objects = build.compiled(directory, kernels, extra=WATCHED, others=FUZZ)
     build.link(program, objects, (*WATCHED, *WRAPPED, *alone))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from attention_heads import random_head, with_far_rows, with_sinks
 from instructions_in_c import library
 from native_operators import run
-from test_attention import random_head, with_far_rows, with_sinks
 
 from fastembed_rt import native
 
@@ -25,7 +25,7 @@ def tiles_in_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(
-    tiles: Path, feeds: dict[str, Array], table: Array | None = None, threads: int = 1, **attributes: int
+    tiles: Path, feeds: dict[str, Array], table: Array | None = None, threads: int = 1, **attributes: Any
 ) -> None:
     """The tiles give what the machine's own kernels do."""
     constants = [] if table is None else [table]
@@ -60,7 +60,7 @@ def test_every_size_of_a_head(size: int, tiles_in_c: Path) -> None:
     key, value = (random.normal(0, 1, (210, kv_heads * size)).astype(np.float32) for _ in range(2))
     key[5] *= 30  # steps of the others are coarse
     query[:, ::size] = np.abs(query[:, ::size]) * 100  # the largest products that there are: their sums fill int32
-    feeds = {"query": query, "key": key, "value": value, "starts": starts}
+    feeds: dict[str, Array] = {"query": query, "key": key, "value": value, "starts": starts}
     check(tiles_in_c, feeds, heads=heads, kv_heads=kv_heads)
     feeds["query"] = query[starts[:-1]]
     check(tiles_in_c, feeds, heads=heads, kv_heads=kv_heads, first_only=1)

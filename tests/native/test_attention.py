@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from attention_heads import FAR_ROWS, SIZE, random_head, with_far_rows, with_sinks
 from onnx import TensorProto, helper, numpy_helper
 
 from fastembed_rt import native
@@ -22,7 +23,6 @@ Array = npt.NDArray[Any]
 
 LENGTHS = (128, 512, 2_048, 8_192)
 SHARES = (0.5, 0.9, 0.97, 0.999)  # of one key in every row
-SIZE = 32
 # What attention.h promises: half a step of 2^-15 for each of the 128 keys of a block, of the largest value.
 BOUND = 2.0**-9
 # Beside the length of the output itself. Usual is a tenth; rounding of queries and keys is in it.
@@ -43,29 +43,6 @@ def expected(query: Array, key: Array, value: Array, rows: Array, bias: Array | 
     share = np.exp(scores - scores.max(axis=1, keepdims=True))
     mixed: Array = share / share.sum(axis=1, keepdims=True) @ value.astype(np.float64)
     return mixed
-
-
-def random_head(length: int, spread: float, seed: int = 0) -> tuple[Array, Array, Array]:
-    """Queries and keys whose scores have about this deviation, and values around 0.3."""
-    random = np.random.default_rng(seed + length)
-    deviation = (spread / SIZE**0.5) ** 0.5
-    query, key = (random.normal(0, deviation, (length, SIZE)).astype(np.float32) for _ in range(2))
-    value = random.normal(0.3, 1, (length, SIZE)).astype(np.float32)
-    return query, key, value
-
-
-def with_sinks(length: int, share: float, places: tuple[int, ...], value_scale: float) -> tuple[Array, Array, Array]:
-    """A head whose queries all give `share` to the keys at some places, in equal parts; the others get the rest.
-
-    A trained model's sinks have small values, so that what the other keys add is much of the output.
-    """
-    query, key, value = random_head(length, 0.1)
-    score = np.log(share / len(places) / (1 - share) * (length - len(places)))
-    query[:, 0], key[:, 0] = 2.0, 0.0
-    key[list(places)] = 0.0
-    key[list(places), 0] = score / 2
-    value[list(places)] *= value_scale
-    return query, key, value
 
 
 def run(feeds: dict[str, Array], threads: int = 1, table: Array | None = None, **attributes: int) -> Array:
@@ -271,15 +248,6 @@ def test_the_first_query_alone_has_the_bits_that_it_has_among_all() -> None:
     np.testing.assert_array_equal(alone[0], attend([(query, key, value)], [0, 300])[0])
 
 
-FAR_ROWS = (0, 3, 4, 17, 47, 48, 60, 150, 299)  # with scores farther than 96 from 0, which take another way
-
-
-def with_far_rows(length: int = 300, rows: tuple[int, ...] = FAR_ROWS) -> tuple[Array, Array, Array]:
-    query, key, value = random_head(length, 4)
-    query[list(rows)] *= 40
-    return query, key, value
-
-
 @pytest.mark.parametrize("rows", [FAR_ROWS, (5, 250)], ids=["first row, too", "others"])
 def test_a_query_has_the_same_bits_beside_any_others(rows: tuple[int, ...]) -> None:
     far, near = with_far_rows(rows=rows), random_head(300, 4)
@@ -341,7 +309,8 @@ def test_neither_neighbours_nor_threads_change_a_bit_of_a_long_text() -> None:
 SAME_BITS = """
 import sys, numpy as np
 sys.path[:0] = {path!r}
-from test_attention import attend, random_head, with_far_rows, with_sinks
+from attention_heads import random_head, with_far_rows, with_sinks
+from test_attention import attend
 table = np.random.default_rng(1).normal(0, 2, (5, 1399)).astype(np.float32)
 heads = [with_far_rows(700), with_sinks(700, 0.97, tuple(range(7, 700, 100)), 0.05), random_head(700, 6)]
 heads += [with_sinks(700, 0.999, (0, 1), 1.0), with_sinks(700, 0.9, (127, 600), 1.0)]
@@ -357,7 +326,7 @@ def test_every_instruction_set_gives_the_same_bits_of_long_texts(tmp_path: Path)
     found = []
     for kernels in ("", list(build.kernels_of())[-1].removeprefix("kernels_")):
         out = tmp_path / f"{kernels}.npy"
-        code = SAME_BITS.format(path=[str(Path(__file__).parent)], out=str(out))
+        code = SAME_BITS.format(path=[str(folder) for folder in Path(__file__).parents[:2]], out=str(out))
         environment = {**os.environ, native.SWITCH: kernels}
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

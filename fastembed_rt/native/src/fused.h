@@ -14,9 +14,13 @@
 #include "attention.h"
 #include "product.h"
 
+#ifndef CACHED_BYTES /* tests have less, so that small inputs are enough */
+#define CACHED_BYTES (384 * 1024)
+#endif
+
 enum {
     BLOCK = 64,             /* rows, at most, but for attention of longer texts */
-    CACHED = 384 * 1024     /* bytes of queries, keys and values; the caches of servers have one to two megabytes */
+    CACHED = CACHED_BYTES   /* of queries, keys and values; the second-level caches of servers have one to two megabytes */
 };
 
 /* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
@@ -131,7 +135,7 @@ static void head_task(void *argument, size_t head) {
 static int attend_by_heads(const Linear *layer, const Attention *shape, const float *x, size_t rows, const Pool *pool) {
     int short_of_memory = 0;
     Input input;
-    int fits = allocate_rows(layer, rows, &input);
+    int fits = allocate_rows(layer, round_up(rows, ROW_UNIT), &input);
     if (fits) {
         prepare_rows(layer, x, rows, &input);
         HeadsWork work = {layer, &input, rows, shape, &short_of_memory};

@@ -194,7 +194,7 @@ static ReferenceAttention some_attention(Case *made, Random *random, size_t wide
     ReferenceAttention shape = {.before = -1, .after = -1};
     shape.kv_heads = (size_t)between(random, 1, 2);
     shape.heads = shape.kv_heads * (size_t)between(random, 1, 2);
-    shape.size = (size_t)between(random, 1, (int64_t)widest);
+    shape.size = chance(random, 4) ? 16 : (size_t)between(random, 1, (int64_t)widest); /* whole panels, oftener */
     whole(made, "", "heads", (int64_t)shape.heads);
     if (shape.kv_heads != shape.heads || chance(random, 2))
         whole(made, "", "kv_heads", (int64_t)shape.kv_heads);
