@@ -10,6 +10,8 @@
 #ifndef FASTEMBED_RT_FUSED_H
 #define FASTEMBED_RT_FUSED_H
 
+#include <pthread.h>
+
 #include "add_norm.h"
 #include "attention.h"
 #include "product.h"
@@ -84,13 +86,15 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
 
 /* ---- attention with its projections ------------------------------------------------------------------------------ */
 
-/* Attention of a block of texts, a task a head: its queries, keys and values are computed by the thread that reads them,
- * and stay in its caches. */
+/* Attention of a block of texts, head after head: queries, keys and values of one are computed where they are read, and
+ * stay in that thread's caches. */
 typedef struct {
     const Linear *layer;
     const Input *input;         /* of the layer, all rows */
     size_t rows;
     const Attention *shape;     /* texts and output of the block */
+    pthread_t caller;
+    int *several;               /* see Pool */
     int *short_of_memory;
 } HeadsWork;
 
@@ -103,11 +107,13 @@ static void run_here(const Pool *pool, void (*fn)(void *, size_t), void *argumen
 static void head_task(void *argument, size_t head) {
     const HeadsWork *work = argument;
     const Attention *shape = work->shape;
-    const Pool here = {run_here, NULL};
+    const Pool here = {run_here, NULL, NULL};
     size_t panels = shape->size / LANES, all = shape->heads * panels, size = shape->size * work->rows;
     float *projected = allocate(3 * size * sizeof(float));
     Attention own = *shape;
     int fits = projected != NULL;
+    if (work->several && !pthread_equal(pthread_self(), work->caller))
+        __atomic_store_n(work->several, 1, __ATOMIC_RELAXED);
     for (size_t part = 0; fits && part < 3; part++) {
         size_t first = part * all + head * panels;
         Gemm product = {
@@ -138,17 +144,20 @@ static int attend_by_heads(const Linear *layer, const Attention *shape, const fl
     int fits = allocate_rows(layer, round_up(rows, ROW_UNIT), &input);
     if (fits) {
         prepare_rows(layer, x, rows, &input);
-        HeadsWork work = {layer, &input, rows, shape, &short_of_memory};
+        HeadsWork work = {layer, &input, rows, shape, pthread_self(), pool->several, &short_of_memory};
         pool->run(pool, head_task, &work, shape->heads);
     }
     free_input(&input);
     return fits && !short_of_memory;
 }
 
-/* Whether it pays: heads have keys of their own and are whole panels, no text is more than a task a head, and what all
- * heads would project at once is more than a second-level cache keeps beside the rest. */
-static int by_heads(const Attention *shape, size_t rows) {
+/* Whether it pays: one thread does all of it, heads have keys of their own and are whole panels, no text is more than a
+ * task a head, and what all heads would project at once is more than a second-level cache keeps beside the rest. Several
+ * threads have more tasks to share where all heads are projected at once. */
+static int by_heads(const Attention *shape, size_t rows, const Pool *pool) {
     size_t projected = 3 * shape->heads * shape->size * rows * sizeof(float);
+    if (pool->several && __atomic_load_n(pool->several, __ATOMIC_RELAXED))
+        return 0;
     return shape->size % LANES == 0 && shape->heads == shape->kv_heads && rows <= TASK_QUERIES &&
            projected > CACHED;
 }
@@ -198,7 +207,7 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         work.starts = local;
         work.texts = last - first;
         const float *from = x + start * input->inputs;
-        if (by_heads(&work, rows)) {
+        if (by_heads(&work, rows, pool)) {
             fits = attend_by_heads(input, &work, from, rows, pool);
         } else {
             projected = projected ? projected : allocate(most * input->outputs * sizeof(float));

@@ -10,6 +10,7 @@ typedef struct {
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
     int gated, has_residual;
+    int several; /* tasks of it run on several threads: seen, not known */
     size_t residual_input;
     AddNorm norm;
     Attention shape;

@@ -77,7 +77,9 @@ static Running running_in(const Kernel *kernel, OrtKernelContext *context) {
     return (Running){kernel->node.api, context, NULL};
 }
 
-static Pool pool_of(Running *running) { return (Pool){run_parallel, running}; }
+static Pool pool_of(Running *running, const Kernel *kernel) {
+    return (Pool){run_parallel, running, (int *)&kernel->several}; /* of what is never const itself */
+}
 
 /* The status of a call whose kernels say whether they had the memory they need. */
 static OrtStatus *status_of(const Kernel *kernel, const Running *running, int had_memory) {
@@ -87,7 +89,7 @@ static OrtStatus *status_of(const Kernel *kernel, const Running *running, int ha
 OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     Tensor x;
     AddNorm norm;
     float *out;
@@ -104,7 +106,7 @@ OrtStatus *run_linear(void *self, OrtKernelContext *context) {
 OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     Tensor x;
     AddNorm norm;
     float *out;
@@ -122,7 +124,7 @@ OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
     static const Form query_form = {"query", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     Attention work = kernel->shape;
     Tensor query, key, value;
     OrtStatus *error = get_input(&kernel->node, context, 0, &query_form, 0, &query);
@@ -161,7 +163,7 @@ OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
 OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     Attention work = kernel->shape;
     Tensor x;
     AddNorm norm;
@@ -216,7 +218,7 @@ static void embed_rows(void *argument, size_t index) {
 static OrtStatus *embed(const Kernel *kernel, OrtKernelContext *context, const Tensor *ids, const Tensor *table,
                         const float *scales) {
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     float *out;
     for (size_t k = 0; k < ids->columns; k++) {
         int64_t id = ((const int64_t *)ids->data)[k];
@@ -281,7 +283,7 @@ OrtStatus *run_mean(void *self, OrtKernelContext *context) {
     static const Form form = {"x", FLOAT_TYPE, 2, ANY, ANY};
     const Kernel *kernel = self;
     Running running = running_in(kernel, context);
-    Pool pool = pool_of(&running);
+    Pool pool = pool_of(&running, kernel);
     Attention cut = {0};
     Tensor x;
     float *out;

@@ -14,7 +14,7 @@ static void run_serial(const Pool *pool, void (*fn)(void *, size_t), void *argum
         fn(argument, index);
 }
 
-static const Pool serial = {run_serial, NULL};
+static const Pool serial = {run_serial, NULL, NULL};
 
 /* The next of a fixed row of whole numbers from `low` to `high`. */
 static int next_whole(uint32_t *state, int low, int high) {
