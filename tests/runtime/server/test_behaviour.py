@@ -62,7 +62,7 @@ def test_too_many_requests_are_told_when_to_come_again(serve: Serve) -> None:
 
 def test_a_full_queue_refuses_all_but_the_first(serve: Serve) -> None:
     client = serve(limits=Limits(max_queue_tokens=100))
-    answers = client.together("/v1/embeddings", [{"input": ["a cat " * 60] * 10}] * 3)
+    answers = client.together("/v1/embeddings", [{"input": ["a cat " * 60] * 200}] * 3)
     assert sorted(answer.status for answer in answers) == [200, 429, 429]
     assert "max_queue_tokens is 100" in answers[-1].json["error"]["message"]
     assert client.app.admission.tokens == client.app.admission.requests == 0
