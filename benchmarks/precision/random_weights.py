@@ -180,7 +180,7 @@ def write(folder: Path, texts: Sequence[str], shape: Shape = QWEN3) -> Path:
 
 def _write_transformer(folder: Path, texts: Sequence[str], shape: Shape) -> None:
     """What transformers reads alone."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(dict(shape.config)), encoding="utf-8")
@@ -194,6 +194,9 @@ def _write_transformer(folder: Path, texts: Sequence[str], shape: Shape) -> None
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    if shape.pooling == "cls":  # a token that is there in every text
+        end = "<|endoftext|>"
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{end} $A {end}", special_tokens=[(end, 0)])
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from instructions_in_c import alone
 from native_operators import ACTIVATIONS, LIBRARY, Group, attention, block, erf_gelu, normed, run
 
 from fastembed_rt import native
@@ -247,6 +248,18 @@ def test_an_attention_block_a_head_at_a_time(size: int, options: dict[str, Any],
         alone = {"x": rows, "starts": np.array([0, end - start])}
         others = [constant if constant is not feeds["x"] else rows for constant in constants]
         np.testing.assert_array_equal(run("QuantAttention", alone, others, **attributes), found[start:end])
+
+
+@pytest.mark.skipif(OLDEST != "avx2", reason="compiled for x86")
+def test_heads_one_at_a_time_and_all_at_once_have_the_same_bits(tmp_path: Path) -> None:
+    random, found = np.random.default_rng(5), []
+    feeds, constants, attributes, _ = block(random, [90, 1, 0, 33, 200, 64], 3, 32, extras={"dither": True})
+    for size in (1, 1 << 40):  # of the cache that is reckoned with
+        flags = {"kernels_avx2": (*build.AVX2, f"-DCACHED_BYTES={size}L")}
+        made = build.build(tmp_path / f"{size}.so", flags, alone("kernels_avx2"))
+        found += [run("QuantAttention", feeds, constants, threads, made, **attributes) for threads in (1, 2)]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_a_whole_attention_block() -> None:

@@ -7,7 +7,7 @@
  * set. Each of the three sums has a tile of its own, 16 queries by 16 keys or channels. While one is multiplied, what
  * follows the one before it runs: scores to powers of 2, or products to what is mixed.
  *
- * Texts of fewer keys than a tile of values takes are multiplied as tiles.h has it.
+ * Texts of fewer keys than a tile of values takes, and those with one query, are multiplied as tiles.h has it.
  */
 #ifndef FASTEMBED_RT_AMX_ATTENTION_H
 #define FASTEMBED_RT_AMX_ATTENTION_H
@@ -19,6 +19,7 @@ enum {
     LOW, HIGH,                      /* planes of bytes */
     SUMS = 3,                       /* of products: of low bytes, of both, of high bytes */
     TILED_KEYS = TILE_BYTES,        /* that a text has, at least */
+    PLANE_STEP = 4,                 /* bytes of K in a cell of a tile */
     PLANE_ROWS = QUERY_BLOCK + TILE_ROWS /* of q: a tile may begin at any of its rows */
 };
 _Static_assert((int)ATTEND_ROWS == (int)TILE_ROWS && KEY_BLOCK % TILE_BYTES == 0, "tiles have the rows of a block");
@@ -143,7 +144,7 @@ NOINLINE void pack_values_in_planes(const Head *head, float factor) {
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 /* Tiles 0 to 2 = the three sums of left (TILE_ROWS, tiles * TILE_BYTES), rows `stride` bytes apart, and right tiles `next`
- * bytes apart. The left's high bytes are signed or not, a constant; the right's are. */
+ * bytes apart. High bytes of the left are signed or not, a constant; those of the right are. */
 INLINE void multiply_planes(uint8_t *const left[2], size_t from, size_t stride, uint8_t *const right[2], size_t at,
                             size_t next, size_t tiles, int is_signed) {
     _tile_zero(0);
@@ -230,7 +231,7 @@ NOINLINE void power_block_in_tiles(const Head *head, size_t r0, size_t rows, Spa
     scores_in_tiles(head, r0, rows, part, 1, sums, most);
 }
 
-/* p of a block's keys -> planes, zeros around them up to whole tiles. */
+/* p of a block's keys, none of which is below 0, -> planes, zeros around them up to whole tiles. */
 INLINE void split_shares(const Head *head, size_t rows, size_t first, size_t last, size_t from, size_t to) {
     for (size_t r = 0; r < rows; r++) {
         uint8_t *low = head->planes->p[LOW] + r * KEY_BLOCK, *high = head->planes->p[HIGH] + r * KEY_BLOCK;

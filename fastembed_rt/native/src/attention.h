@@ -310,16 +310,21 @@ static size_t query_parts(size_t queries) { return (queries + TASK_QUERIES - 1) 
 #if TILE_PRODUCTS
 static int is_tiled(const Attention *work, size_t length) { return !work->first_only && length >= TILED_KEYS; }
 
+/* Of a text in tiles, but for its planes. */
+static size_t tiled_bytes(size_t depth) { return round_up(head_bytes(TILE_ROWS, 0, PLANE_STEP, depth), 64); }
+
 static size_t task_bytes(int tiled, size_t keys, size_t depth) {
-    return tiled ? round_up(head_bytes(0, depth), 64) + planes_bytes(keys, depth) : head_bytes(keys, depth);
+    return tiled ? tiled_bytes(depth) + planes_bytes(keys, depth) : head_bytes(MR, keys, KR_S16, depth);
 }
 
 static void begin_task(Head *head, void *memory, int tiled) {
-    lay_out(head, memory, tiled ? 0 : head->keys);
-    if (!tiled)
-        return;
-    head->planes = lay_out_planes((char *)memory + round_up(head_bytes(0, head->depth), 64), head->keys, head->depth);
-    _tile_loadconfig(&tile_config);
+    if (tiled) {
+        lay_out(head, memory, TILE_ROWS, 0);
+        head->planes = lay_out_planes((char *)memory + tiled_bytes(head->depth), head->keys, head->depth);
+        _tile_loadconfig(&tile_config);
+    } else {
+        lay_out(head, memory, MR, head->keys);
+    }
 }
 
 static void end_task(int tiled) {
@@ -343,8 +348,8 @@ static void split_rows(const Head *head, size_t rows) {
 }
 #else
 #define is_tiled(work, length) 0
-#define task_bytes(tiled, keys, depth) head_bytes(keys, depth)
-#define begin_task(head, memory, tiled) lay_out(head, memory, (head)->keys)
+#define task_bytes(tiled, keys, depth) head_bytes(MR, keys, KR_S16, depth)
+#define begin_task(head, memory, tiled) lay_out(head, memory, MR, (head)->keys)
 #define end_task(tiled) (void)(tiled)
 #define split_rows(head, rows)
 static void pack_head(const Head *head, const float *key, size_t stride, float k_factor, float v_factor) {

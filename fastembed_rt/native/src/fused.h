@@ -16,14 +16,15 @@
 #include "attention.h"
 #include "product.h"
 
-#ifndef CACHED_BYTES /* tests have less, so that small inputs are enough */
+#ifndef CACHED_BYTES /* tests have their own */
 #define CACHED_BYTES (384 * 1024)
 #endif
 
 enum {
-    BLOCK = 64,             /* rows, at most, but for attention of longer texts */
-    CACHED = CACHED_BYTES   /* of queries, keys and values; the second-level caches of servers have one to two megabytes */
+    BLOCK = 64 /* rows, at most, but for attention of longer texts */
 };
+/* Bytes of queries, keys and values; the second-level caches of servers have one to two megabytes. */
+static const size_t CACHED = CACHED_BYTES;
 
 /* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
 static size_t block_rows(size_t rows) {

@@ -16,9 +16,7 @@
 enum {
     KEY_BLOCK = 128,  /* keys; texts up to that length have one block */
     QUERY_BLOCK = 48, /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
-    /* Queries of a tile, at most, and keys that are packed together. */
-    ATTEND_ROWS = TILE_PRODUCTS ? 16 : MR,
-    STAGED_ROWS = TILE_PRODUCTS ? 4 : KR_S16
+    ATTEND_ROWS = TILE_PRODUCTS ? 16 : MR /* queries of a tile, at most */
 };
 static const float V_LIMIT = 32767.0f;
 static const float FAR = 96.0f;              /* from 0, up to which scores are powers of 2 without further care */
@@ -40,9 +38,9 @@ typedef struct {
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
     int16_t *q;             /* [rows][depth] */
-    int16_t *p;             /* [ATTEND_ROWS][KEY_BLOCK] */
-    int16_t *staged;        /* [STAGED_ROWS][depth] rows on their way into panels */
-    float *scores;          /* [ATTEND_ROWS][KEY_BLOCK] */
+    int16_t *p;             /* [of a tile][KEY_BLOCK] */
+    int16_t *staged;        /* [keys of a step][depth] on their way into panels */
+    float *scores;          /* [of a tile][KEY_BLOCK] */
     float *mixed;           /* [rows][depth] */
     /* [rows], each with LANES behind them that may be read: */
     float *units;           /* what a product of q and k adds to a score, */
@@ -52,16 +50,16 @@ typedef struct {
 
 enum { ROW_FLOATS = QUERY_BLOCK + LANES };
 
-/* With `keys` in panels. */
-static size_t head_bytes(size_t keys, size_t depth) {
-    return (keys * depth * 2 + QUERY_BLOCK * depth + ATTEND_ROWS * KEY_BLOCK + STAGED_ROWS * depth) * sizeof(int16_t) +
-           (ATTEND_ROWS * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
+/* With tiles of `tile_rows`, `keys` in panels, and `staged` keys of a step. Short texts have little more than these. */
+static size_t head_bytes(size_t tile_rows, size_t keys, size_t staged, size_t depth) {
+    return (keys * depth * 2 + QUERY_BLOCK * depth + tile_rows * KEY_BLOCK + staged * depth) * sizeof(int16_t) +
+           (tile_rows * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
 }
 
 /* Lays a head's arrays out in `memory` of head_bytes, at a multiple of 64 as are all of them but `staged`, the last. */
-static void lay_out(Head *head, void *memory, size_t keys) {
+static void lay_out(Head *head, void *memory, size_t tile_rows, size_t keys) {
     head->scores = memory;
-    head->mixed = head->scores + ATTEND_ROWS * KEY_BLOCK;
+    head->mixed = head->scores + tile_rows * KEY_BLOCK;
     head->units = head->mixed + QUERY_BLOCK * head->depth;
     head->tops = head->units + ROW_FLOATS;
     head->wholes = head->tops + ROW_FLOATS;
@@ -69,7 +67,7 @@ static void lay_out(Head *head, void *memory, size_t keys) {
     head->k_panels = (int16_t *)(head->k_most + head->depth);
     head->v_panels = head->k_panels + keys * head->depth;
     head->p = head->v_panels + keys * head->depth;
-    head->q = head->p + ATTEND_ROWS * KEY_BLOCK;
+    head->q = head->p + tile_rows * KEY_BLOCK;
     head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 

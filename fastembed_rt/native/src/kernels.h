@@ -82,7 +82,7 @@ typedef struct {
 typedef struct Pool {
     void (*run)(const struct Pool *pool, void (*fn)(void *argument, size_t index), void *argument, size_t count);
     void *context;
-    int *several; /* becomes 1 when a task has run on another thread than its caller's; or NULL */
+    int *several; /* becomes 1 when a task of fused.h's head after head has run on another thread; or NULL */
 } Pool;
 
 typedef struct {

@@ -12,7 +12,7 @@
 #ifndef FASTEMBED_RT_TILES_H
 #define FASTEMBED_RT_TILES_H
 
-/* Whether products are made in AMX tiles, see amx.h; what is here is for attention over short texts then. */
+/* Whether products are made in AMX tiles, see amx.h; what is here is for short texts' attention then. */
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #define TILE_PRODUCTS 1
 #else
