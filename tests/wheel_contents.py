@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import shared_libraries
@@ -14,11 +14,15 @@ import shared_libraries
 from fastembed_rt.native import build
 
 ROOT = Path(__file__).parents[1]
-EXPORTED = {"RegisterCustomOps", "fastembed_rt_kernels", "fastembed_rt_selfcheck"}
-EXPORTED_FOR_CUDA = {
-    "RegisterCustomOps",
-    *(f"fastembed_rt_cuda_{name}" for name in ("capability", "choices", "learn", "open", "version")),
-}
+
+
+def exported_by(modules: Iterable[str]) -> set[str]:
+    """The functions that the C sources say a library has for others."""
+    sources = [(build.SOURCES / f"{name}.c").read_text(encoding="utf-8") for name in modules]
+    return {name for source in sources for name in re.findall(r"^EXPORTED [^(]*?(\w+)\(", source, flags=re.MULTILINE)}
+
+
+EXPORTED, EXPORTED_FOR_CUDA = exported_by(build.MODULES), exported_by(build.CUDA_MODULES)
 # Libraries that every system of a tag has, and nothing beside them.
 ALLOWED = {
     "manylinux": {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"},
