@@ -279,10 +279,10 @@ def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any, monkeypat
 
 
 def test_a_request_that_takes_too_long_is_answered_and_its_connection_goes_on(run: Run, loaded: Any) -> None:
-    app = App({"encoder": loaded.encoder}, limits=Limits(request_seconds=0.2))
+    app = App({"encoder": loaded.encoder}, limits=Limits(request_seconds=0.2, max_client_batch_size=30_000))
     connect = run(app=app)
     with connect() as connection:
-        connection.sendall(request(json.dumps({"inputs": ["the old dog runs " * 9] * 4000}).encode()))
+        connection.sendall(request(json.dumps({"inputs": ["the old dog runs " * 9] * 30_000}).encode()))
         status, told, keep = answer(connection)
         assert (status, told["error_type"], keep) == (504, "Timeout", True)
         assert app.admission.requests == app.admission.tokens == 0
