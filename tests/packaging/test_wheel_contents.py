@@ -13,7 +13,7 @@ import pytest
 import shared_libraries
 from packaging.tags import parse_tag
 from shared_libraries import Library
-from wheel_contents import EXPORTED, built, complaints, library_complaints
+from wheel_contents import EXPORTED, EXPORTED_FOR_CUDA, built, complaints, library_complaints
 
 from fastembed_rt import native
 from fastembed_rt.native import build
@@ -119,6 +119,14 @@ def test_libraries_are_read_as_binutils_read_them() -> None:
     assert found.kept == ("NODELETE" in dynamic)
     assert found.machine == platform.machine()
     assert not found.executable_stack
+
+
+@linux
+def test_the_operators_for_cuda_have_what_their_sources_say() -> None:
+    file = build.HERE / build.CUDA_LIBRARY
+    if not file.is_file():
+        pytest.skip("not compiled here")
+    assert shared_libraries.read(file.read_bytes()).exported == EXPORTED_FOR_CUDA
 
 
 @linux

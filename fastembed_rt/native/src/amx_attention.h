@@ -46,8 +46,8 @@ enum { PLANES_BYTES = (sizeof(Planes) + 63) / 64 * 64 };
 
 static size_t planes_bytes(size_t keys, size_t depth) {
     size_t wide = plane_depth(depth);
-    return PLANES_BYTES + 2 * (PLANE_ROWS * wide + keys * wide + round_up(keys, TILE_BYTES) * depth + TILE_ROWS * KEY_BLOCK) +
-           2 * SUMS * TILE_CELLS * sizeof(int32_t);
+    size_t plane = PLANE_ROWS * wide + keys * wide + round_up(keys, TILE_BYTES) * depth + TILE_ROWS * KEY_BLOCK;
+    return PLANES_BYTES + 2 * plane + 2 * SUMS * TILE_CELLS * sizeof(int32_t);
 }
 
 /* Planes in memory of planes_bytes, at a multiple of 64 as are all of them. */
@@ -104,12 +104,12 @@ NOINLINE void pack_keys_in_planes(const Head *head, const float *key, size_t str
     for (size_t half = 0; length < head->keys && half < 2; half++)
         memset(planes->k[half] + (head->keys / LANES - 1) * panel, 0, panel);
     for (size_t k = 0; k < length; k++) {
-        size_t place = k / LANES * panel + k % LANES * 4;
+        size_t place = k / LANES * panel + k % LANES * PLANE_STEP;
         quantize_s16(key + k * stride, head->size, head->panel_stride, factor, head->staged);
         split(head->staged, depth, bytes[LOW], bytes[HIGH]);
         for (size_t half = 0; half < 2; half++)
-            for (size_t d = 0; d < depth; d += 4)
-                memcpy(planes->k[half] + place + d * LANES, bytes[half] + d, 4);
+            for (size_t d = 0; d < depth; d += PLANE_STEP)
+                memcpy(planes->k[half] + place + d * LANES, bytes[half] + d, PLANE_STEP);
     }
 }
 
@@ -120,13 +120,13 @@ NOINLINE void pack_values_in_planes(const Head *head, float factor) {
     const float *value = head->value;
     int16_t *staged = head->staged;
     const Ints low = broadcast_int(0xFF), high = broadcast_int(0xFF00);
-    for (size_t k = 0; k < head->keys; k += 4) {
-        for (size_t j = 0; j < 4; j++)
+    for (size_t k = 0; k < head->keys; k += PLANE_STEP) {
+        for (size_t j = 0; j < PLANE_STEP; j++)
             if (k + j < length)
                 quantize_s16(value + (k + j) * stride, head->size, head->panel_stride, factor, staged + j * depth);
             else
                 memset(staged + j * depth, 0, depth * sizeof(int16_t));
-        size_t place = k / TILE_BYTES * TILE_BYTES * depth + k % TILE_BYTES / 4 * TILE_BYTES;
+        size_t place = k / TILE_BYTES * TILE_BYTES * depth + k % TILE_BYTES / PLANE_STEP * TILE_BYTES;
         for (size_t d = 0; d < depth; d += LANES, place += TILE_ROWS * TILE_BYTES) {
             const int16_t *at = staged + d;
             Ints a = load_shorts(at), b = load_shorts(at + depth), c = load_shorts(at + 2 * depth),

@@ -16,15 +16,12 @@
 #include "attention.h"
 #include "product.h"
 
-#ifndef CACHED_BYTES /* tests have their own */
+/* Of queries, keys and values; the second-level caches of servers have one to two megabytes. Tests have their own. */
+#ifndef CACHED_BYTES
 #define CACHED_BYTES (384 * 1024)
 #endif
 
-enum {
-    BLOCK = 64 /* rows, at most, but for attention of longer texts */
-};
-/* Bytes of queries, keys and values; the second-level caches of servers have one to two megabytes. */
-static const size_t CACHED = CACHED_BYTES;
+enum { BLOCK = 64 }; /* rows, at most, but for attention of longer texts */
 
 /* Blocks of rows, as equal as can be: a last block of a few rows would read all weights for little. */
 static size_t block_rows(size_t rows) {
@@ -160,7 +157,7 @@ static int by_heads(const Attention *shape, size_t rows, const Pool *pool) {
     if (pool->several && __atomic_load_n(pool->several, __ATOMIC_RELAXED))
         return 0;
     return shape->size % LANES == 0 && shape->heads == shape->kv_heads && rows <= TASK_QUERIES &&
-           projected > CACHED;
+           projected > CACHED_BYTES;
 }
 
 /* All heads at once: their queries, keys and values -> projected (rows, outputs), which are read again while they are in

@@ -7,7 +7,8 @@
 
 #if TILE_PRODUCTS
 #include "amx.h"
-enum { DEPTH_UNIT = 64, ROW_UNIT = 16, TASK_PANELS = 4 }; /* what K is rounded up to, the rows of a block, and panels of a task */
+/* What K is rounded up to, the rows of a block, and the panels of a task. */
+enum { DEPTH_UNIT = 64, ROW_UNIT = 16, TASK_PANELS = 4 };
 #else
 enum { DEPTH_UNIT = 16, ROW_UNIT = MR, TASK_PANELS = VECTORS };
 #endif
