@@ -44,27 +44,37 @@ INLINE size_t plane_depth(size_t depth) { return round_up(depth, TILE_BYTES); }
 
 enum { PLANES_BYTES = (sizeof(Planes) + 63) / 64 * 64 };
 
-static size_t planes_bytes(size_t keys, size_t depth) {
-    size_t wide = plane_depth(depth);
-    size_t plane = PLANE_ROWS * wide + keys * wide + round_up(keys, TILE_BYTES) * depth + TILE_ROWS * KEY_BLOCK;
-    return PLANES_BYTES + 2 * plane + 2 * SUMS * TILE_CELLS * sizeof(int32_t);
+static size_t key_planes_bytes(size_t keys, size_t depth) {
+    return 2 * (keys * plane_depth(depth) + round_up(keys, TILE_BYTES) * depth);
+}
+static size_t row_planes_bytes(size_t depth) {
+    return PLANES_BYTES + 2 * (PLANE_ROWS * plane_depth(depth) + TILE_ROWS * KEY_BLOCK) +
+           2 * SUMS * TILE_CELLS * sizeof(int32_t);
 }
 
-/* Planes in memory of planes_bytes, at a multiple of 64 as are all of them. */
-static Planes *lay_out_planes(void *from, size_t keys, size_t depth) {
-    size_t wide = plane_depth(depth);
-    Planes *planes = from;
-    uint8_t *memory = (uint8_t *)from + PLANES_BYTES;
-    planes->depth = wide;
-    planes->sums = (int32_t *)memory;
-    memory += 2 * SUMS * TILE_CELLS * sizeof(int32_t);
+/* Planes of keys and values in `memory` of key_planes_bytes, at a multiple of 64 as are all of them. */
+static void lay_out_key_planes(Planes *planes, void *memory, size_t keys, size_t depth) {
+    uint8_t *at = memory;
+    planes->depth = plane_depth(depth);
     for (size_t half = 0; half < 2; half++) {
-        planes->q[half] = memory;
-        planes->p[half] = planes->q[half] + PLANE_ROWS * wide;
-        planes->k[half] = planes->p[half] + TILE_ROWS * KEY_BLOCK;
-        planes->v[half] = planes->k[half] + keys * wide;
-        memory = planes->v[half] + round_up(keys, TILE_BYTES) * depth;
-        memset(planes->q[half], 0, PLANE_ROWS * wide);
+        planes->k[half] = at;
+        planes->v[half] = at + keys * planes->depth;
+        at = planes->v[half] + round_up(keys, TILE_BYTES) * depth;
+    }
+}
+
+/* The other planes and `planes` itself, in memory of row_planes_bytes; keys' and values' are in `keys`. */
+static Planes *lay_out_planes(void *memory, const Planes *keys) {
+    Planes *planes = memory;
+    uint8_t *at = (uint8_t *)memory + PLANES_BYTES;
+    *planes = *keys;
+    planes->sums = (int32_t *)at;
+    at += 2 * SUMS * TILE_CELLS * sizeof(int32_t);
+    for (size_t half = 0; half < 2; half++) {
+        planes->q[half] = at;
+        planes->p[half] = at + PLANE_ROWS * planes->depth;
+        at = planes->p[half] + TILE_ROWS * KEY_BLOCK;
+        memset(planes->q[half], 0, PLANE_ROWS * planes->depth);
     }
     return planes;
 }

@@ -1,4 +1,5 @@
-/* Attention of packed texts, a task a head of a text, without a matrix of all scores.
+/* Attention of packed texts, without a matrix of all scores. A task is a head of a text; of a long text, a head's keys
+ * and values are packed by one task and read by several.
  *
  *     s[i, j] = scale * sum_d query[i, d] * key[j, d] + by_distance[j - i]   -1e30 where query i does not see key j
  *     p[i, j] = exp(s[i, j] - max_j s[i, j]) / sum_j exp(s[i, j] - max_j s[i, j])
@@ -27,7 +28,8 @@
 #endif
 
 enum {
-    TASK_QUERIES = 12 * QUERY_BLOCK, /* at most: a long text is many tasks, each of which packs the keys for itself */
+    TASK_QUERIES = 12 * QUERY_BLOCK, /* of a head, at most; texts of more are long */
+    PART_QUERIES = 4 * QUERY_BLOCK,  /* of a task of those */
     ON_STACK = 32768                 /* bytes, at most, where other threads' stacks may be small */
 };
 
@@ -295,35 +297,71 @@ static void end_rows(const Head *head, size_t rows, float *output, size_t stride
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------ */
 
-static size_t longest(const Attention *work) {
-    size_t most = 0;
-    for (size_t text = 0; text < work->texts; text++) {
-        size_t length = (size_t)(work->starts[text + 1] - work->starts[text]);
-        most = most > length ? most : length;
-    }
-    return most;
+static size_t length_of(const Attention *work, size_t text) {
+    return (size_t)(work->starts[text + 1] - work->starts[text]);
 }
 
-/* Tasks of a head of a text: those that a shorter text does not need have nothing to do. */
-static size_t query_parts(size_t queries) { return (queries + TASK_QUERIES - 1) / TASK_QUERIES; }
+static size_t queries_of(const Attention *work, size_t text) {
+    size_t length = length_of(work, text);
+    return work->first_only ? length > 0 : length;
+}
 
+static int is_long(const Attention *work, size_t text) { return queries_of(work, text) > TASK_QUERIES; }
+
+/* A head before it has memory. */
+static Head head_of(const Attention *work, size_t text, size_t kv_number) {
+    size_t length = length_of(work, text), start = (size_t)work->starts[text];
+    return (Head){
+        .length = length,
+        .size = work->size,
+        .keys = round_up(length, LANES),
+        .depth = round_up(work->size, LANES),
+        .value = work->value + start * work->value_stride + kv_number * work->head_stride,
+        .value_stride = work->value_stride,
+        .panel_stride = work->panel_stride,
+    };
+}
+
+/* Panels, or planes of AMX tiles. */
 #if TILE_PRODUCTS
 static int is_tiled(const Attention *work, size_t length) { return !work->first_only && length >= TILED_KEYS; }
 
-/* Of a text in tiles, but for its planes. */
-static size_t tiled_bytes(size_t depth) { return round_up(head_bytes(TILE_ROWS, 0, PLANE_STEP, depth), 64); }
+static size_t packed_bytes(const Head *head, int tiled) {
+    return tiled ? keys_bytes(0, head->depth) + key_planes_bytes(head->keys, head->depth)
+                 : keys_bytes(head->keys, head->depth);
+}
 
-static size_t task_bytes(int tiled, size_t keys, size_t depth) {
-    return tiled ? tiled_bytes(depth) + planes_bytes(keys, depth) : head_bytes(MR, keys, KR_S16, depth);
+static size_t task_bytes(const Head *head, int tiled) {
+    return tiled ? round_up(rows_bytes(TILE_ROWS, head->depth), 64) + row_planes_bytes(head->depth)
+                 : rows_bytes(MR, head->depth);
+}
+
+/* Those behind what lay_out_keys lays out without panels. */
+static Planes planes_of_keys(const Head *head) {
+    Planes planes = {0};
+    lay_out_key_planes(&planes, head->k_panels, head->keys, head->depth);
+    return planes;
+}
+
+static void pack_both(Head *head, int tiled, const float *key, size_t stride, float k_factor, float v_factor) {
+    if (tiled) {
+        Planes planes = planes_of_keys(head);
+        head->planes = &planes;
+        pack_keys_in_planes(head, key, stride, k_factor);
+        pack_values_in_planes(head, v_factor);
+        head->planes = NULL;
+    } else {
+        pack_keys(head, key, stride, k_factor);
+        pack_values(head, v_factor);
+    }
 }
 
 static void begin_task(Head *head, void *memory, int tiled) {
+    lay_out_rows(head, memory, tiled ? TILE_ROWS : MR);
     if (tiled) {
-        lay_out(head, memory, TILE_ROWS, 0);
-        head->planes = lay_out_planes((char *)memory + tiled_bytes(head->depth), head->keys, head->depth);
+        Planes keys = planes_of_keys(head);
+        head->planes = lay_out_planes((char *)memory + round_up(rows_bytes(TILE_ROWS, head->depth), 64), &keys);
         _tile_loadconfig(&tile_config);
-    } else {
-        lay_out(head, memory, MR, head->keys);
     }
 }
 
@@ -332,104 +370,159 @@ static void end_task(int tiled) {
         _tile_release();
 }
 
-static void pack_head(const Head *head, const float *key, size_t stride, float k_factor, float v_factor) {
-    if (head->planes) {
-        pack_keys_in_planes(head, key, stride, k_factor);
-        pack_values_in_planes(head, v_factor);
-    } else {
-        pack_keys(head, key, stride, k_factor);
-        pack_values(head, v_factor);
-    }
-}
-
 static void split_rows(const Head *head, size_t rows) {
     if (head->planes)
         split_queries(head, rows);
 }
 #else
 #define is_tiled(work, length) 0
-#define task_bytes(tiled, keys, depth) head_bytes(MR, keys, KR_S16, depth)
-#define begin_task(head, memory, tiled) lay_out(head, memory, MR, (head)->keys)
+#define packed_bytes(head, tiled) keys_bytes((head)->keys, (head)->depth)
+#define task_bytes(head, tiled) rows_bytes(MR, (head)->depth)
+#define begin_task(head, memory, tiled) lay_out_rows(head, memory, MR)
 #define end_task(tiled) (void)(tiled)
 #define split_rows(head, rows)
-static void pack_head(const Head *head, const float *key, size_t stride, float k_factor, float v_factor) {
+static void pack_both(Head *head, int tiled, const float *key, size_t stride, float k_factor, float v_factor) {
+    (void)tiled;
     pack_keys(head, key, stride, k_factor);
     pack_values(head, v_factor);
 }
 #endif
 
-static void attention_task(void *argument, size_t index) {
-    const Attention *work = argument;
-    size_t parts = work->parts, part = index % parts;
-    size_t text = index / parts / work->heads, number = index / parts % work->heads, size = work->size;
-    size_t kv_number = number / (work->heads / work->kv_heads);
-    size_t start = (size_t)work->starts[text], length = (size_t)(work->starts[text + 1] - work->starts[text]);
-    size_t queries = work->first_only ? length > 0 : length, own_parts = query_parts(queries);
-    if (part >= own_parts)
-        return;
-    /* In parts as equal as can be. */
-    size_t blocks = (queries + QUERY_BLOCK - 1) / QUERY_BLOCK;
-    size_t from = blocks * part / own_parts * QUERY_BLOCK;
-    size_t to = min_size(queries, blocks * (part + 1) / own_parts * QUERY_BLOCK);
-    size_t query_row = work->first_only ? text : start;
-    const float *query = work->query + query_row * work->query_stride + number * work->head_stride;
+/* Keys and values of a head of a text -> `memory` of packed_bytes. */
+static void pack_head(const Attention *work, Head *head, size_t text, size_t kv_number, void *memory, int tiled) {
+    size_t start = (size_t)work->starts[text];
     const float *key = work->key + start * work->key_stride + kv_number * work->head_stride;
-    const float *value = work->value + start * work->value_stride + kv_number * work->head_stride;
-    float *output = work->output + query_row * work->output_stride + number * size;
-
-    size_t keys = round_up(length, LANES), depth = round_up(size, LANES);
-    int tiled = is_tiled(work, length);
-    size_t bytes = task_bytes(tiled, keys, depth);
-    _Alignas(64) char near[ON_STACK]; /* of short texts, for which an allocation takes long */
-    void *memory = bytes <= sizeof near ? near : allocate(bytes);
-    if (!memory) {
-        __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
-        return;
-    }
-    Head head = {
-        .length = length, .size = size, .keys = keys, .depth = depth, .value = value,
-        .value_stride = work->value_stride, .panel_stride = work->panel_stride,
-    };
-    begin_task(&head, memory, tiled);
-    float limit = qk_limit(size);
-    float k_most = absolute_max(key, work->key_stride, length, size, work->panel_stride, head.k_most);
-    float v_most = absolute_max(value, work->value_stride, length, size, work->panel_stride, NULL);
-    head.k_unit = k_most / limit;
-    head.v_unit = v_most / V_LIMIT;
+    lay_out_keys(head, memory, tiled ? 0 : head->keys);
+    float limit = qk_limit(head->size), k_most, v_most;
+    k_most = absolute_max(key, work->key_stride, head->length, head->size, head->panel_stride, head->k_most);
+    v_most = absolute_max(head->value, head->value_stride, head->length, head->size, head->panel_stride, NULL);
+    head->k_unit = k_most / limit;
+    head->v_unit = v_most / V_LIMIT;
     /* Beside values that are smaller, a share of 2^FAR is more than a float holds. */
-    head.spread = v_most < 0x1p-14f ? __builtin_inff() : work->by_distance ? largest_bias(work, number, length) : 0.0f;
-    pack_head(&head, key, work->key_stride, limit / k_most, V_LIMIT / v_most);
+    head->spread = v_most < 0x1p-14f ? __builtin_inff() : 0.0f;
+    pack_both(head, tiled, key, work->key_stride, limit / k_most, V_LIMIT / v_most);
+}
+
+/* Queries `from` to `to` of head `number` of a text. */
+static void attend_queries(const Attention *work, Head *head, size_t text, size_t number, size_t from, size_t to) {
+    size_t query_row = work->first_only ? text : (size_t)work->starts[text];
+    size_t query_stride = work->query_stride, output_stride = work->output_stride;
+    const float *query = work->query + query_row * query_stride + number * work->head_stride;
+    float *output = work->output + query_row * output_stride + number * head->size;
+    if (work->by_distance)
+        head->spread += largest_bias(work, number, head->length);
     for (size_t q0 = from; q0 < to; q0 += QUERY_BLOCK) {
         size_t here = min_size(QUERY_BLOCK, to - q0);
-        Span seen = keys_seen(work, q0, here, keys);
-        begin_rows(&head, query + q0 * work->query_stride, work->query_stride, here, work->scale * LOG2_E, HIDDEN);
-        split_rows(&head, here);
+        Span seen = keys_seen(work, q0, here, head->keys);
+        begin_rows(head, query + q0 * query_stride, query_stride, here, work->scale * LOG2_E, HIDDEN);
+        split_rows(head, here);
         for (size_t block = seen.first / KEY_BLOCK * KEY_BLOCK; block < seen.last; block += KEY_BLOCK)
             for (size_t r0 = 0, rows; r0 < here; r0 += rows) {
-                rows = alike(&head, r0, min_size(tiled ? ATTEND_ROWS : MR, here - r0));
-                Span some = keys_seen(work, q0 + r0, rows, keys);
+                rows = alike(head, r0, min_size(head->planes ? ATTEND_ROWS : MR, here - r0));
+                Span some = keys_seen(work, q0 + r0, rows, head->keys);
                 some.first = some.first > block ? some.first : block;
                 some.last = min_size(some.last, block + KEY_BLOCK);
                 if (some.first < some.last)
-                    attend(work, &head, number, r0, rows, q0 + r0, some);
+                    attend(work, head, number, r0, rows, q0 + r0, some);
             }
-        end_rows(&head, here, output + q0 * work->output_stride, work->output_stride);
+        end_rows(head, here, output + q0 * output_stride, output_stride);
     }
+}
+
+static void fail(const Attention *work) { __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED); }
+
+/* A head of a text that is not long. */
+static void whole_task(void *argument, size_t index) {
+    const Attention *work = argument;
+    size_t text = index / work->heads, number = index % work->heads, kv_number = number / (work->heads / work->kv_heads);
+    if (is_long(work, text))
+        return;
+    Head head = head_of(work, text, kv_number);
+    int tiled = is_tiled(work, head.length);
+    size_t packed = packed_bytes(&head, tiled), bytes = packed + task_bytes(&head, tiled);
+    _Alignas(64) char near[ON_STACK]; /* of short texts, for which an allocation takes long */
+    char *memory = bytes <= sizeof near ? near : allocate(bytes);
+    if (!memory) {
+        fail(work);
+        return;
+    }
+    pack_head(work, &head, text, kv_number, memory, tiled);
+    begin_task(&head, memory + packed, tiled);
+    attend_queries(work, &head, text, number, 0, queries_of(work, text));
     end_task(tiled);
     if (memory != near)
         free(memory);
 }
 
+/* A long text: its heads, whose keys and values are in `memory`, and parts of its queries. */
+typedef struct {
+    const Attention *work;
+    size_t text, parts, bytes; /* bytes: of a head */
+    Head *heads;
+    char *memory;
+} LongText;
+
+static void pack_task(void *argument, size_t kv_number) {
+    const LongText *one = argument;
+    Head *head = one->heads + kv_number;
+    *head = head_of(one->work, one->text, kv_number);
+    pack_head(one->work, head, one->text, kv_number, one->memory + kv_number * one->bytes,
+              is_tiled(one->work, head->length));
+}
+
+static void part_task(void *argument, size_t index) {
+    const LongText *one = argument;
+    const Attention *work = one->work;
+    size_t number = index / one->parts, from = index % one->parts * PART_QUERIES;
+    Head head = one->heads[number / (work->heads / work->kv_heads)];
+    int tiled = is_tiled(work, head.length);
+    size_t bytes = task_bytes(&head, tiled);
+    _Alignas(64) char near[ON_STACK];
+    char *memory = bytes <= sizeof near ? near : allocate(bytes);
+    if (!memory) {
+        fail(work);
+        return;
+    }
+    begin_task(&head, memory, tiled);
+    attend_queries(work, &head, one->text, number, from, min_size(from + PART_QUERIES, head.length));
+    end_task(tiled);
+    if (memory != near)
+        free(memory);
+}
+
+static void attend_long(const Attention *work, size_t text, const Pool *pool) {
+    Head any = head_of(work, text, 0);
+    size_t bytes = packed_bytes(&any, is_tiled(work, any.length));
+    LongText one = {
+        .work = work, .text = text, .parts = (any.length + PART_QUERIES - 1) / PART_QUERIES, .bytes = bytes,
+        .heads = allocate(work->kv_heads * sizeof(Head)), .memory = allocate(work->kv_heads * bytes),
+    };
+    if (one.heads && one.memory) {
+        pool->run(pool, pack_task, &one, work->kv_heads);
+        pool->run(pool, part_task, &one, work->heads * one.parts);
+    } else {
+        fail(work);
+    }
+    free(one.memory);
+    free(one.heads);
+}
+
 static int attention(const Attention *work, const Pool *pool) {
     int short_of_memory = 0;
+    size_t longs = 0;
     Attention here = *work;
     here.short_of_memory = &short_of_memory;
     if (!here.panel_stride) {
         here.head_stride = here.size;
         here.panel_stride = LANES;
     }
-    here.parts = query_parts(work->first_only ? 1 : longest(work));
-    pool->run(pool, attention_task, &here, work->texts * work->heads * here.parts);
+    for (size_t text = 0; text < work->texts; text++)
+        if (is_long(work, text)) {
+            attend_long(&here, text, pool);
+            longs++;
+        }
+    if (longs < work->texts)
+        pool->run(pool, whole_task, &here, work->texts * work->heads);
     return !short_of_memory;
 }
 

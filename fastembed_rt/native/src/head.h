@@ -22,8 +22,8 @@ static const float V_LIMIT = 32767.0f;
 static const float FAR = 96.0f;              /* from 0, up to which scores are powers of 2 without further care */
 static const float SMALLEST_MAX = 0x1p-112f; /* what is divided by: 32767 / it is still a number */
 
-/* A head of a text under work. Rows are queries: `q`, `mixed` and what is known of each row have QUERY_BLOCK of them,
- * scores and p those of a tile. */
+/* A head of a text under work: keys and values, which tasks of a long text share, and a task's own rows. Rows are
+ * queries: `q`, `mixed` and what is known of each row have QUERY_BLOCK of them, scores and p those of a tile. */
 typedef struct {
     size_t length, size;    /* keys, channels (D); */
     size_t keys, depth;     /* and both rounded up to whole vectors */
@@ -34,12 +34,14 @@ typedef struct {
     float spread;           /* what is added to scores by distance, at most; infinite: `far` is to be all rows */
     uint64_t far;           /* a bit a row: a score of it may be farther from 0 than FAR */
     struct Planes *planes;  /* of AMX tiles; NULL: k_panels and v_panels */
+    /* Keys and values: */
     float *k_most;          /* [depth] the largest of each channel, without its sign */
     int16_t *k_panels;      /* [keys / LANES][depth / KR_S16][LANES][KR_S16] */
     int16_t *v_panels;      /* of each block: [depth / LANES][keys of it / KR_S16][LANES][KR_S16] */
+    int16_t *staged;        /* [STAGED][depth] on their way into panels */
+    /* Rows: */
     int16_t *q;             /* [rows][depth] */
     int16_t *p;             /* [of a tile][KEY_BLOCK] */
-    int16_t *staged;        /* [keys of a step][depth] on their way into panels */
     float *scores;          /* [of a tile][KEY_BLOCK] */
     float *mixed;           /* [rows][depth] */
     /* [rows], each with LANES behind them that may be read: */
@@ -48,27 +50,35 @@ typedef struct {
     float *wholes;          /* and the sum of all shares so far */
 } Head;
 
-enum { ROW_FLOATS = QUERY_BLOCK + LANES };
+enum {
+    ROW_FLOATS = QUERY_BLOCK + LANES,
+    STAGED = TILE_PRODUCTS ? 4 : KR_S16 /* keys of a step of K, at most */
+};
 
-/* With tiles of `tile_rows`, `keys` in panels, and `staged` keys of a step. Short texts have little more than these. */
-static size_t head_bytes(size_t tile_rows, size_t keys, size_t staged, size_t depth) {
-    return (keys * depth * 2 + QUERY_BLOCK * depth + tile_rows * KEY_BLOCK + staged * depth) * sizeof(int16_t) +
-           (tile_rows * KEY_BLOCK + (QUERY_BLOCK + 1) * depth + 3 * ROW_FLOATS) * sizeof(float);
+/* Memory of both parts, whole lines of 64 bytes; keys and values without panels where they lie in planes. */
+static size_t keys_bytes(size_t in_panels, size_t depth) {
+    return depth * sizeof(float) + (2 * in_panels + STAGED) * depth * sizeof(int16_t);
+}
+static size_t rows_bytes(size_t tile_rows, size_t depth) {
+    return (QUERY_BLOCK * depth + tile_rows * KEY_BLOCK) * (sizeof(int16_t) + sizeof(float)) +
+           3 * ROW_FLOATS * sizeof(float);
 }
 
-/* Lays a head's arrays out in `memory` of head_bytes, at a multiple of 64 as are all of them but `staged`, the last. */
-static void lay_out(Head *head, void *memory, size_t tile_rows, size_t keys) {
+static void lay_out_keys(Head *head, void *memory, size_t in_panels) {
+    head->k_most = memory;
+    head->staged = (int16_t *)(head->k_most + head->depth);
+    head->k_panels = head->staged + STAGED * head->depth;
+    head->v_panels = head->k_panels + in_panels * head->depth;
+}
+
+static void lay_out_rows(Head *head, void *memory, size_t tile_rows) {
     head->scores = memory;
     head->mixed = head->scores + tile_rows * KEY_BLOCK;
     head->units = head->mixed + QUERY_BLOCK * head->depth;
     head->tops = head->units + ROW_FLOATS;
     head->wholes = head->tops + ROW_FLOATS;
-    head->k_most = head->wholes + ROW_FLOATS;
-    head->k_panels = (int16_t *)(head->k_most + head->depth);
-    head->v_panels = head->k_panels + keys * head->depth;
-    head->p = head->v_panels + keys * head->depth;
+    head->p = (int16_t *)(head->wholes + ROW_FLOATS);
     head->q = head->p + tile_rows * KEY_BLOCK;
-    head->staged = head->q + QUERY_BLOCK * head->depth;
 }
 
 /* max |x| of each channel of x (rows, size), rows `stride` apart and 16 channels `panel_stride`; SMALLEST_MAX at

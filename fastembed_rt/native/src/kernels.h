@@ -73,9 +73,7 @@ typedef struct {
     const float *by_distance; /* (2 * reach - 1, heads) added to the scores by key - query + reach - 1; or NULL */
     int64_t reach;
     int64_t before, after;  /* tokens that a query sees on each side; negative: all */
-    /* The kernels' own: tasks of a head of the longest text, and what is set by tasks that are short of memory. */
-    size_t parts;
-    int *short_of_memory;
+    int *short_of_memory;   /* the kernels' own: set by tasks that are */
 } Attention;
 
 /* Runs fn(argument, 0) ... fn(argument, count - 1), perhaps on several threads. */
