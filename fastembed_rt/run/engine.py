@@ -111,8 +111,8 @@ class Engine:
         if self._limits.is_one_batch(rows):
             return True
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        tokens = int(lengths.sum())
-        if self._bulk is self._small or tokens > FEW * self._threads * self._limits.tokens:
+        tokens, largest = int(lengths.sum()), max(int(lengths.max()), self._limits.tokens)
+        if self._bulk is self._small or tokens > FEW * self._threads * largest:
             return False
         # Each thread takes the next batch when it is done with its last.
         loads = [0] * self._threads

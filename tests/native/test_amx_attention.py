@@ -103,6 +103,10 @@ def test_values_of_all_sizes(scale: float, tiles_in_c: Path) -> None:
     check(tiles_in_c, side_by_side(heads, [0, 100]), heads=2, kv_heads=2)
 
 
-def test_a_long_text_in_several_parts(tiles_in_c: Path) -> None:
-    """Each of them packs the keys for itself."""
-    check(tiles_in_c, side_by_side([random_head(700, 6)], [0, 700]), threads=2, heads=1, kv_heads=1)
+@pytest.mark.parametrize(("before", "after"), [(-1, -1), (64, 64)])
+def test_long_texts_whose_tasks_share_keys(before: int, after: int, tiles_in_c: Path) -> None:
+    heads = [random_head(1_400, 6), with_far_rows(1_400), random_head(1_400, 2), random_head(1_400, 1, seed=1)]
+    feeds = side_by_side(heads, [0, 5, 705, 785, 1_400])
+    feeds["key"], feeds["value"] = (feeds[name][:, : feeds[name].shape[1] // 2] for name in ("key", "value"))
+    feeds = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+    check(tiles_in_c, feeds, threads=2, heads=4, kv_heads=2, before=before, after=after)

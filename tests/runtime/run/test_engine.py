@@ -131,6 +131,17 @@ def test_a_dropped_engine_is_gone_at_once_and_its_sessions_with_it() -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("lengths", [[16 * LIMIT], [16 * LIMIT, 16 * LIMIT, 16 * LIMIT], [16 * LIMIT, *[30] * 100]])
+def test_texts_that_are_longer_than_a_batch_get_all_threads(lengths: list[int]) -> None:
+    """A thread alone would be busy with one when the others have nothing left."""
+    made = engine()
+    assert made.is_small(rows(*lengths))
+    made.run_small(rows(*lengths), np.zeros(len(lengths), np.int64))
+    (session,) = made.sessions
+    assert isinstance(session, Notes) and session.threads == 2
+    assert [16 * LIMIT] in session.batches
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_few_texts_of_which_one_is_long_get_all_threads(own: bool) -> None:
     made = engine(own=own)
@@ -150,6 +161,7 @@ def test_a_few_texts_of_which_one_is_long_get_all_threads(own: bool) -> None:
     [
         pytest.param(2, [250] * 4, id="two batches, alike"),
         pytest.param(2, [40] * 200, id="more than a few batches"),
+        pytest.param(2, [16 * LIMIT] * 4, id="longer than a batch, alike"),
         pytest.param(1, [400, 30, 20, 25, 90], id="one thread"),
     ],
 )
