@@ -173,6 +173,7 @@ class Engine:
         for batch in self._limits.plan(lengths):
             self._pool.check_open()
             out[batch] = self._run(session, [rows[k] for k in batch], left_out[batch])
+        self._pool.trim()
         return out
 
     def _run(self, session: GraphSession, rows: Sequence[Ids], left_out: Ids) -> Results:

@@ -43,8 +43,12 @@ class Pool:
             # The batches' vectors are copied, and freed before memory is given back. An error is held by its promise
             # and holds this frame: with a promise in a name of its own here, both would outlive the call.
             running.clear()
-        self._trimmer.after_bulk()
+        self.trim()
         return out
+
+    def trim(self) -> None:
+        """Give back what many batches or a long text have left, unless that was done a moment ago."""
+        self._trimmer.after_bulk()
 
     def check_open(self) -> None:
         """Raise InvalidInputError once it is closed."""
