@@ -149,6 +149,11 @@ def normed(x: Array, weight: Array, bias: Array | None, epsilon: float, *, rms: 
     return y if bias is None else y + bias
 
 
+def normed_by(norm: Sequence[Array], x: Array, *, rms: bool) -> Array:
+    """By a weight and perhaps a bias, with an epsilon of 1e-5."""
+    return normed(x, norm[0], norm[1] if len(norm) > 1 else None, 1e-5, rms=rms)
+
+
 def erf_gelu(x: Array) -> Array:
     y: Array = x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2
     return y
@@ -228,3 +233,73 @@ def block(
     }
     constants = [*table, *first.tensors(), *second.tensors(), x, weight, bias]
     return {"x": x, "starts": starts}, constants, attributes, expected
+
+
+def rotated(x: Array, cosine: Array, sine: Array, size: int) -> Array:
+    """Heads of `size` side by side, channel d of each turned against d + size / 2."""
+    heads = x.reshape(len(x), -1, 2, size // 2)
+    left, right = heads[:, :, 0], heads[:, :, 1]
+    c, s = cosine[:, None], sine[:, None]
+    return np.stack([left * c - right * s, right * c + left * s], axis=2).reshape(x.shape)
+
+
+def turned_block(
+    random: np.random.Generator,
+    lengths: Sequence[int] = (5, 1, 40, 90, 2),
+    heads: int = 4,
+    kv_heads: int = 2,
+    size: int = 32,
+    *,
+    rotary: bool = True,
+    head_norms: bool = True,
+    rms: bool = True,
+    norm: str = "none",
+    options: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
+    """As `block`, of the newer architectures: x normalized before it is read, queries and keys normalized by heads and
+    turned. `norm`: none, last or first, of the sum with the residual or of what is added to it; `rms`: all norms."""
+    width, kv_width, hidden = heads * size, kv_heads * size, 80
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = int(starts[-1])
+    x = random.normal(0.3, 2, (tokens, hidden)).astype(np.float32)
+    angle = random.uniform(0, 6, (tokens, size // 2))
+    angles = [np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)] if rotary else []
+    first = Group(random, hidden, (width, kv_width, kv_width), smooth=True, tails=True)
+    second = Group(random, width, (hidden,), outliers=1, tails=True)
+    norms: dict[str, list[Array]] = {"before_": [], "": []}
+    if head_norms:
+        norms = {"query_": [], "key_": [], **norms}
+    attributes: dict[str, Any] = {**first.attributes("input"), **second.attributes("output"), "residual": 1}
+    attributes |= {"heads": heads, "kv_heads": kv_heads, "size": size, "rotary": int(rotary), **(options or {})}
+    for prefix, found in norms.items():
+        wide = size if prefix in ("query_", "key_") else hidden
+        found += [random.normal(1, 0.2, wide).astype(np.float32) for _ in range(1 if rms else 2)]
+        if prefix or norm != "none":
+            attributes |= {f"{prefix}norm": 1, f"{prefix}epsilon": 1e-5, f"{prefix}rms": int(rms)}
+            attributes[f"{prefix}norm_bias"] = int(not rms)
+    if norm == "first":
+        attributes["norm_first"] = 1
+
+    def of(prefix: str, states: Array) -> Array:
+        if prefix not in norms:
+            return states
+        parts = states.astype(np.float64).reshape(-1, len(norms[prefix][0]))
+        return normed_by(norms[prefix], parts, rms=rms).reshape(states.shape)
+
+    def expected() -> Array:
+        projected = first(of("before_", x).astype(np.float32))
+        query, key, value = np.split(projected, [width, width + kv_width], axis=1)
+        query, key = of("query_", query), of("key_", key)
+        if rotary:
+            query, key = (rotated(part, angles[0], angles[1], size) for part in (query, key))
+        y = second(attention(query, key, value, starts, heads, kv_heads, **(options or {})))
+        if norm == "none":
+            return y + x
+        return of("", y + x) if norm == "last" else of("", y) + x
+
+    constants = [*first.tensors(), *second.tensors()]
+    for prefix in ("query_", "key_", "before_"):
+        constants += norms.get(prefix, [])
+    constants += [x, *(norms[""] if norm != "none" else [])]
+    feeds = {"x": x, "starts": starts, **dict(zip(("cosine", "sine"), angles, strict=False))}
+    return feeds, constants, attributes, expected

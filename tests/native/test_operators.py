@@ -274,9 +274,12 @@ def test_a_whole_attention_block() -> None:
 SAME_BITS = """
 import sys, numpy as np
 sys.path[:0] = {path!r}
-from native_operators import block, run
+from native_operators import block, run, turned_block
 from pathlib import Path
 found = []
+for shape in ((), ([200, 5, 70], 12, 12, 64), ([700, 5], 3, 1, 128)):
+    feeds, constants, attributes, _ = turned_block(np.random.default_rng(0), *shape, norm="first")
+    found.append(run("QuantAttention", feeds, constants, library=Path({library!r}), **attributes).ravel())
 for shape in ((), ([200, 5, 70], 12, 32)):
     feeds, constants, attributes, _ = block(np.random.default_rng(0), *shape)
     found.append(run("QuantAttention", feeds, constants, library=Path({library!r}), **attributes).ravel())

@@ -163,7 +163,6 @@ REFUSED: dict[str, tuple[Callable[[], Node], str]] = {
         "linear_tails is for layers without activation",
     ),
     "tails of an inner activation": (lambda: feed_forward(up_tails=1), "attribute up_tails is 1"),
-    "tails of queries": (lambda: whole_block(input_tails=1), "attribute input_tails is 1"),
     "dither of a row that is not known yet": (lambda: feed_forward(down_dither=1), "attribute down_dither is 1"),
     "tails that are a fraction": (lambda: feed_forward(down_tails=1.0), "down_tails is of another type"),
     "tails that are neither": (lambda: feed_forward(down_tails=2), "down_tails is 2"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..graph.graph import Value
-from ..graph.layers import Attention, FeedForward, ScoreBias
+from ..graph.layers import Attention, FeedForward, Residual, ScoreBias
 from ..graph.ops import Ops
 from ..graph.weight import Norm
 
@@ -35,23 +37,34 @@ def layer(
 
     In the last layer, first tokens only where the pooling takes no others.
     """
+    first = last and ops.needs_first_only
     with ops.scope("attention"):
-        read = _normed(ops, states, around.before)
-        queries = ops.only_first(read) if last else None
-        mixed = _normed(ops, ops.self_attention(read, attention, bias, queries=queries), around.inside)
-        kept = ops.only_first(states) if queries is not None else None
-        states = _joined(ops, states if kept is None else kept, mixed, around)
+        if first:
+            read = _normed(ops, states, around.before)
+            mixed = ops.self_attention(read, attention, bias, queries=ops.only_first(read))
+            kept = ops.only_first(states)
+            assert kept is not None
+            states = _joined(ops, kept, _normed(ops, mixed, around.inside), around)
+        else:
+            states = _through(ops, states, around, partial(ops.self_attention, states, attention, bias))
     with ops.scope("feed_forward"):
-        read = _normed(ops, states, beside.before)
-        given = _normed(ops, ops.feed_forward(read, feed_forward), beside.inside)
-        states = _joined(ops, states, given, beside)
-    return states if queries is None else ops.mark_first(states)
+        states = _through(ops, states, beside, partial(ops.feed_forward, states, feed_forward))
+    return ops.mark_first(states) if first else states
 
 
 def final_norm(ops: Ops, states: Value, norm: Norm) -> Value:
     """Normalization behind the last layer, of first tokens only where that gave no others."""
     with ops.scope("final_norm"):
         return ops.norm_kept(states, norm)
+
+
+def _through(ops: Ops, states: Value, norms: Norms, part: Callable[..., Value]) -> Value:
+    """x + part(x) with its norms; `part` takes what it does at once, `before` and `then` of `Ops`."""
+    if norms.inside is not None and norms.after is not None:
+        return _joined(ops, states, _normed(ops, part(before=norms.before), norms.inside), norms)
+    norm = norms.after if norms.inside is None else norms.inside
+    joined = part(before=norms.before, then=Residual(states, norm, norm_first=norms.inside is not None))
+    return joined if norms.again is None else ops.norm(ops.add(states, joined), norms.again)
 
 
 def _joined(ops: Ops, states: Value, given: Value, norms: Norms) -> Value:

@@ -18,10 +18,10 @@ from fastembed_rt.native import DOMAIN
 from . import native
 from .graph import Graph, Value
 from .int8 import Recipe
-from .layers import FeedForward, Heads, Projections, Residual, ScoreBias
+from .layers import Attention, FeedForward, Residual, ScoreBias
 from .native import ACTIVATIONS, LANES
 from .target import Target, Tokens
-from .weight import Linear, Weight
+from .weight import Linear, Norm, Weight
 
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 
@@ -61,21 +61,26 @@ def attention_block(
     tokens: Tokens,
     states: Value,
     *,
-    projections: Projections,
-    heads: Heads,
+    attention: Attention,
     bias: ScoreBias,
+    before: Norm | None,
     then: Residual | None,
-) -> Value:
-    """Self-attention in one node."""
-    size = projections.query.out_features // heads.queries
-    shape_inputs, shape = native.attention_shape(graph, heads, size, bias)
-    node = Node(graph, "Bf16Attention", [states, native.starts_of(tokens), *shape_inputs], shape)
-    node.group("input", [projections.query, projections.key, projections.value])
-    node.group("output", [projections.output])
+) -> Value | None:
+    """Self-attention in one node; None where the operator does not do what happens to queries and keys."""
+    if not native.fits_in_node(attention):
+        return None
+    given = attention.projections
+    node = Node(graph, "Bf16Attention", *native.attention_inputs(graph, tokens, states, attention, bias))
+    node.group("input", [given.query, given.key, given.value])
+    node.group("output", [given.output])
+    node.head_norms(attention)
+    node.norm("before_", before)
     return node.finish(then)
 
 
-def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> Value | None:
+def feed_forward_block(
+    graph: Graph, states: Value, *, layers: FeedForward, before: Norm | None, then: Residual | None
+) -> Value | None:
     """A feed-forward in one node; None where the operator does not know the activation or the width."""
     activation, gated = ACTIVATIONS.get(layers.activation), layers.gate is not None
     if activation is None or (gated and layers.down.in_features % LANES):
@@ -83,6 +88,7 @@ def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then
     node = Node(graph, "Bf16FeedForward", [states], {"activation": activation, "gated": int(gated)})
     node.group("up", layers.first)
     node.group("down", [layers.down])
+    node.norm("before_", before)
     return node.finish(then)
 
 

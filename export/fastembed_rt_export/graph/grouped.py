@@ -61,7 +61,7 @@ def self_attention(
         (q,) = linears(ops, queries, [query])
         mixed = target.attend_first(graph, tokens, query=q, key=k, value=v, heads=heads, bias=bias)
         out = ops.linear(mixed, projections.output)
-    return ops.add_norm(then.states, out, then.norm)
+    return ops.followed(out, then)
 
 
 def feed_forward(ops: Ops, states: Value, up: Grouped, down: Grouped, *, activation: str, then: Residual) -> Value:
@@ -73,7 +73,7 @@ def feed_forward(ops: Ops, states: Value, up: Grouped, down: Grouped, *, activat
     else:
         (wide,) = linears(ops, states, [up])
         (out,) = linears(ops, ops.activation(wide, activation), [down])
-    return ops.add_norm(then.states, out, then.norm)
+    return ops.followed(out, then)
 
 
 def _parts(ops: Ops, states: Value, layer: Grouped) -> list[Value]:

@@ -106,6 +106,12 @@ class Attention:
         """Whether something happens to queries and keys between their projection and their scores."""
         return bool(self.angles or self.key_norm or self.relative)
 
+    @property
+    def normed_by_head(self) -> bool:
+        """Whether no norm is of all heads together."""
+        norms = (self.query_norm, self.key_norm)
+        return all(norm is None or norm.weight.shape[0] == self.head_size for norm in norms)
+
 
 @dataclass(frozen=True)
 class FeedForward:
@@ -124,7 +130,8 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Residual:
-    """What follows a part of a layer: its input is added, and the sum normalized."""
+    """What follows a part of a layer: states are added, as a rule its input, and the sum is normalized."""
 
     states: Value
-    norm: Norm
+    norm: Norm | None = None
+    norm_first: bool = field(default=False, kw_only=True)  # it is what the part gives that is normalized, not the sum

@@ -22,9 +22,9 @@ from . import int8
 from .cpu import CPU, PackedTokens, UnpackedTokens
 from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
-from .layers import DistanceRows, FeedForward, Heads, Projections, Residual, ScoreBias
+from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Residual, ScoreBias
 from .target import OfStates, Target, Tokens
-from .weight import Array, Linear, Weight
+from .weight import Array, Linear, Norm, Weight
 
 # Activations under the names of transformers -> those of the operators.
 ACTIVATIONS = {
@@ -41,8 +41,9 @@ ACTIVATIONS = {
 }
 LANES = 16
 WITH_TAILS = frozenset(
-    ("output", "down", "linear")
+    ("input", "output", "down", "linear")
 )  # groups whose result goes through no activation inside an operator
+HEAD_UNIT = 32  # channels: what an operator turns or normalizes by heads is a multiple of it
 
 
 class NotNativeError(Exception):
@@ -122,22 +123,26 @@ def target(recipe: Recipe) -> Target:
         tokens: Tokens,
         states: Value,
         *,
-        projections: Projections,
-        heads: Heads,
+        attention: Attention,
         bias: ScoreBias,
+        before: Norm | None,
         then: Residual | None,
     ) -> Value | None:
-        layers, output = [projections.query, projections.key, projections.value], [projections.output]
+        given = attention.projections
+        layers, output = [given.query, given.key, given.value], [given.output]
         first, second = recipe.groups.get(group_key(layers)), recipe.groups.get(group_key(output))
-        if first is None or second is None:
+        if first is None or second is None or not fits_in_node(attention):
             return None
-        shape_inputs, shape = attention_shape(graph, heads, projections.query.out_features // heads.queries, bias)
-        node = _Node(graph, "QuantAttention", [states, starts_of(tokens), *shape_inputs], shape)
+        node = _Node(graph, "QuantAttention", *attention_inputs(graph, tokens, states, attention, bias))
         node.group("input", layers, first)
         node.group("output", output, second)
+        node.head_norms(attention)
+        node.norm("before_", before)
         return node.finish(then)
 
-    def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> Value | None:
+    def feed_forward_block(
+        graph: Graph, states: Value, *, layers: FeedForward, before: Norm | None, then: Residual | None
+    ) -> Value | None:
         first, second = recipe.groups.get(group_key(layers.first)), recipe.groups.get(group_key([layers.down]))
         activation, gated = ACTIVATIONS.get(layers.activation), layers.gate is not None
         if first is None or second is None or activation is None or (gated and layers.down.in_features % LANES):
@@ -145,6 +150,7 @@ def target(recipe: Recipe) -> Target:
         node = _Node(graph, "QuantFeedForward", [states], {"activation": activation, "gated": int(gated)})
         node.group("up", layers.first, first)
         node.group("down", [layers.down], second)
+        node.norm("before_", before)
         return node.finish(then)
 
     return replace(
@@ -163,6 +169,8 @@ def target(recipe: Recipe) -> Target:
         band=_no_band,
         attention=partial(_attention, first_only=False),
         attend_first=partial(_attention, first_only=True),
+        angles=_angles,
+        rotate=_rotate,
         by_distance=_by_distance,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
@@ -175,15 +183,29 @@ class OwnNode:
     def __init__(self, graph: Graph, op: str, inputs: list[Value], attributes: dict[str, Any]) -> None:
         self.graph, self.op, self.inputs, self.attributes = graph, op, inputs, attributes
 
+    def norm(self, prefix: str, norm: Norm | None) -> None:
+        """A normalization, if there is one, whose attributes' names begin with `prefix`."""
+        if norm is None:
+            return
+        self.inputs.append(self.graph.weight(norm.weight))
+        self.attributes |= {f"{prefix}norm": 1, f"{prefix}epsilon": norm.epsilon, f"{prefix}rms": int(norm.rms)}
+        if norm.bias is not None:
+            self.attributes[f"{prefix}norm_bias"] = 1
+            self.inputs.append(self.graph.weight(norm.bias))
+
+    def head_norms(self, attention: Attention) -> None:
+        """Those of queries and keys."""
+        self.norm("query_", attention.query_norm)
+        self.norm("key_", attention.key_norm)
+
     def finish(self, then: Residual | None = None) -> Value:
         """Append the node."""
         if then is not None:
-            norm = then.norm
-            self.inputs += [then.states, self.graph.weight(norm.weight)]
-            self.attributes |= {"residual": 1, "norm": 1, "epsilon": norm.epsilon, "rms": int(norm.rms)}
-            if norm.bias is not None:
-                self.attributes["norm_bias"] = 1
-                self.inputs.append(self.graph.weight(norm.bias))
+            self.inputs.append(then.states)
+            self.attributes["residual"] = 1
+            self.norm("", then.norm)
+            if then.norm_first:
+                self.attributes["norm_first"] = 1
         return self.graph.node(self.op, *self.inputs, domain=DOMAIN, name=self.op, **self.attributes)
 
 
@@ -248,6 +270,35 @@ def attention_shape(graph: Graph, heads: Heads, size: int, bias: ScoreBias) -> t
         return [], shape
     table = bias.by_distance.map(".by_head", lambda array: np.ascontiguousarray(array.T), bias.by_distance.shape[::-1])
     return [graph.weight(table)], {**shape, "by_distance": 1}
+
+
+def fits_in_node(attention: Attention) -> bool:
+    """Whether an operator does what happens to queries and keys before attention, if anything does."""
+    return not attention.turned or (attention.head_size % HEAD_UNIT == 0 and attention.normed_by_head)
+
+
+def attention_inputs(
+    graph: Graph, tokens: Tokens, states: Value, attention: Attention, bias: ScoreBias
+) -> tuple[list[Value], dict[str, Any]]:
+    """Inputs in front of the layers', and attributes, of an operator that does all of an attention."""
+    inputs, attributes = attention_shape(graph, attention.heads, attention.head_size, bias)
+    angles = attention.angles
+    if angles is not None:
+        inputs, attributes = [*inputs, angles.cosine, angles.sine], {**attributes, "rotary": 1}
+    return [states, starts_of(tokens), *inputs], attributes
+
+
+def _angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
+    """(T, D / 2) each."""
+    positions = _native(tokens).position_ids
+    rows = [graph.node("Gather", graph.weight(table), positions, name="angle") for table in (cosine, sine)]
+    return Angles(*rows)
+
+
+def _rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
+    """(T, N * D), where no operator does it."""
+    one = [graph.node("Unsqueeze", rows, graph.constant([0]), name="angle") for rows in (angles.cosine, angles.sine)]
+    return CPU.rotate(graph, states, angles=Angles(*one), heads=heads)
 
 
 def _no_band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> None:

@@ -132,35 +132,41 @@ class Ops:
         bias: ScoreBias,
         *,
         queries: Value | None = None,
+        before: Norm | None = None,
         then: Residual | None = None,
     ) -> Value:
         """Multi-head self-attention with its output projection; `queries`: from `only_first`, nobody else asks.
 
-        `then`: the residual and normalization behind it, which some targets do at once.
+        `before`, `then`: normalization of what it reads, and what is behind it, which some targets do at once.
         """
         attention = self._folded(attention)
         if queries is not None:
+            assert before is None, "the queries are of normalized states"
             attention, late = self._without_output_bias(attention, then)
-            return self._followed(self._attended_by_first(states, queries, attention, bias), then, late)
-        if self.target.attention_block is not None and not attention.turned:
+            return self.followed(self._attended_by_first(states, queries, attention, bias), then, late)
+        if self.target.attention_block is not None and not attention.relative:
             block = self.target.attention_block(
-                *(self.token_graph, self.tokens, states),
-                projections=attention.projections,
-                heads=attention.heads,
-                bias=bias,
-                then=then,
+                *(self.token_graph, self.tokens, states), attention=attention, bias=bias, before=before, then=then
             )
             if block is not None:
                 return block
+        states = states if before is None else self.norm(states, before)
         attention, late = self._without_output_bias(attention, then)
-        return self._followed(self._attended(states, attention, bias), then, late)
+        return self.followed(self._attended(states, attention, bias), then, late)
 
-    def _followed(self, states: Value, then: Residual | None, bias: Weight | None) -> Value:
-        return states if then is None else self.add_norm(then.states, states, then.norm, bias=bias)
+    def followed(self, states: Value, then: Residual | None, bias: Weight | None = None) -> Value:
+        """The states of a part of a layer with what is behind it; `bias` as in `add_norm`."""
+        if then is None:
+            return states
+        if then.norm is None:
+            return self.add(then.states, states)
+        if then.norm_first:
+            return self.add(then.states, self.norm(states, then.norm))
+        return self.add_norm(then.states, states, then.norm, bias=bias)
 
     def _parted(self, layer: Linear, then: Residual | None) -> tuple[Linear, Weight | None]:
         """A layer without its bias, and the bias, where the normalization behind it adds one in the same pass."""
-        if then is None or then.norm.rms or self.target.add_norm is None:
+        if then is None or then.norm is None or then.norm_first or then.norm.rms or self.target.add_norm is None:
             return layer, None
         return Linear(layer.weight), layer.bias
 
@@ -244,6 +250,11 @@ class Ops:
             states = self.target.head_norm(self.token_graph, states, norm, heads=width // norm.weight.shape[0])
         return states if angles is None else self.target.rotate(self.token_graph, states, angles=angles, heads=heads)
 
+    @property
+    def needs_first_only(self) -> bool:
+        """Whether the last layer needs no states but those of the texts' first tokens, and the target can do so."""
+        return self.first_only and self.target.first is not None
+
     def only_first(self, states: Value) -> Value | None:
         """States (B, H) of the texts' first tokens where the last layer needs no others, else None."""
         if not self.first_only or self.target.first is None:
@@ -260,17 +271,20 @@ class Ops:
         normed = self.norm(states, norm)
         return self.mark_first(normed) if states in self._first else normed
 
-    def feed_forward(self, states: Value, layers: FeedForward, *, then: Residual | None = None) -> Value:
-        """The feed-forward part of a layer, and what follows it."""
+    def feed_forward(
+        self, states: Value, layers: FeedForward, *, before: Norm | None = None, then: Residual | None = None
+    ) -> Value:
+        """The feed-forward part of a layer, with normalization of what it reads and what follows it."""
         if layers.gate is not None:  # a factor of a channel of `up` passes through the product
             up, down = self.target.balance(layers.up, layers.down)
             layers = replace(layers, up=up, down=down)
         if self.target.feed_forward_block is not None:
-            block = self.target.feed_forward_block(self.token_graph, states, layers=layers, then=then)
+            block = self.target.feed_forward_block(self.token_graph, states, layers=layers, before=before, then=then)
             if block is not None:
                 return block
+        states = states if before is None else self.norm(states, before)
         down, late = self._parted(layers.down, then)
-        return self._followed(self.linear(self._wide(states, layers), down), then, late)
+        return self.followed(self.linear(self._wide(states, layers), down), then, late)
 
     def _wide(self, states: Value, layers: FeedForward) -> Value:
         """What the down projection reads."""

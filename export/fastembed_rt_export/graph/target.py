@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .graph import FLOAT32, Graph, Value
-from .layers import Angles, DistanceRows, FeedForward, Heads, Projections, Residual, ScoreBias
+from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Residual, ScoreBias
 from .weight import Linear, Norm, Weight
 
 
@@ -199,7 +199,10 @@ class Collect(Protocol):
 
 
 class AttentionBlock(Protocol):
-    """Self-attention from token states to token states, and what follows; None: these layers are not for it."""
+    """Self-attention from token states to token states, and what follows; None: these layers are not for it.
+
+    The scale of the scores is in the query; the states that it reads are normalized by `before`.
+    """
 
     def __call__(
         self,
@@ -207,17 +210,22 @@ class AttentionBlock(Protocol):
         tokens: Tokens,
         states: Value,
         *,
-        projections: Projections,
-        heads: Heads,
+        attention: Attention,
         bias: ScoreBias,
+        before: Norm | None,
         then: Residual | None,
     ) -> Value | None: ...
 
 
 class FeedForwardBlock(Protocol):
-    """Feed-forward from token states to token states, and what follows; None: these layers are not for it."""
+    """Feed-forward from token states to token states, and what follows; None: these layers are not for it.
 
-    def __call__(self, graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> Value | None: ...
+    The states that it reads are normalized by `before`.
+    """
+
+    def __call__(
+        self, graph: Graph, states: Value, *, layers: FeedForward, before: Norm | None, then: Residual | None
+    ) -> Value | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

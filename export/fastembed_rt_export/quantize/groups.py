@@ -10,9 +10,9 @@ import numpy as np
 from ..graph.cpu import CPU, with_linears
 from ..graph.graph import FLOAT32, Graph, Value
 from ..graph.int8 import group_key
-from ..graph.layers import FeedForward, Heads, Projections, Residual, ScoreBias
+from ..graph.layers import Attention, FeedForward, Residual, ScoreBias
 from ..graph.target import Target, Tokens
-from ..graph.weight import Floats, Linear, in_rows
+from ..graph.weight import Floats, Linear, Norm, in_rows
 from .ranges import Outputs
 from .texts import SEED
 
@@ -65,14 +65,18 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         tokens: Tokens,
         states: Value,
         *,
-        projections: Projections,
-        heads: Heads,
+        attention: Attention,
         bias: ScoreBias,
+        before: Norm | None,
         then: Residual | None,
     ) -> None:
-        groups.activated.add(group_key([projections.query, projections.key, projections.value]))
+        given = attention.projections
+        if not attention.turned:
+            groups.activated.add(group_key([given.query, given.key, given.value]))
 
-    def feed_forward_block(graph: Graph, states: Value, *, layers: FeedForward, then: Residual | None) -> None:
+    def feed_forward_block(
+        graph: Graph, states: Value, *, layers: FeedForward, before: Norm | None, then: Residual | None
+    ) -> None:
         groups.activated.add(group_key(layers.first))
 
     if base is not CPU:

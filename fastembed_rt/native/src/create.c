@@ -1,5 +1,6 @@
 /* What a session has of an operator: its attributes and constants, read once. */
 #include <float.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,8 @@ void destroy_kernel(void *self) {
     Kernel *kernel = self;
     release_linear(kernel->first);
     release_linear(kernel->second);
-    free(kernel->norm_weight);
-    free(kernel->norm_bias);
-    free(kernel->by_distance);
+    for (size_t k = 0; k < kernel->copied; k++)
+        free(kernel->copies[k]);
     free(kernel);
 }
 
@@ -43,11 +43,11 @@ static OrtStatus *end_kernel(Kernel *kernel, Reader *reader, void **out) {
 }
 
 /* A constant may be freed when the session is ready, and lies at any address. */
-static float *copy(Reader *reader, Tensor from) {
+static const float *copy(Kernel *kernel, Reader *reader, Tensor from) {
     size_t bytes = from.rows * from.columns * sizeof(float);
     float *to = reader->error ? NULL : malloc(bytes);
     if (to)
-        memcpy(to, from.data, bytes);
+        kernel->copies[kernel->copied++] = memcpy(to, from.data, bytes);
     else if (!reader->error)
         reader->error = no_memory(&reader->node);
     return to;
@@ -61,21 +61,51 @@ static void read_activation(Kernel *kernel, Reader *reader) {
     kernel->activation = (Activation)read_choice(reader, "activation", names, sizeof names / sizeof names[0]);
 }
 
+/* Its attributes' names begin with `prefix`. */
+static void read_norm(Kernel *kernel, Reader *reader, const char *prefix, size_t width, Norm *norm) {
+    static const char *const names[] = {"norm", "epsilon", "rms", "norm_bias"};
+    char found[4][24];
+    for (size_t k = 0; k < 4; k++)
+        snprintf(found[k], sizeof found[k], "%s%s", prefix, names[k]);
+    if (!read_flag(reader, found[0]))
+        return;
+    norm->epsilon = read_real(reader, found[1], 0.0f, FLT_MAX);
+    norm->rms = read_flag(reader, found[2]);
+    int has_bias = read_flag(reader, found[3]);
+    Tensor weight = read_constant(reader, &(Form){"the norm's weight", FLOAT_TYPE, 1, 1, (int64_t)width});
+    norm->weight = copy(kernel, reader, weight);
+    if (has_bias) {
+        Tensor bias = read_constant(reader, &(Form){"the norm's bias", FLOAT_TYPE, 1, 1, (int64_t)width});
+        norm->bias = copy(kernel, reader, bias);
+    }
+}
+
 static void read_add_norm(Kernel *kernel, Reader *reader, size_t width) {
     kernel->has_residual = read_flag(reader, "residual");
     if (kernel->has_residual)
         kernel->residual_input = reader->next++;
-    if (!read_flag(reader, "norm"))
+    read_norm(kernel, reader, "", width, &kernel->norm.norm);
+    kernel->norm.norm_first = read_flag(reader, "norm_first");
+    if (!reader->error && kernel->norm.norm_first && !(kernel->has_residual && kernel->norm.norm.weight))
+        refuse(reader, "attribute norm_first is for a norm and a residual");
+}
+
+/* What queries and keys go through, but for the norms of their heads. */
+static void read_rotary(Kernel *kernel, Reader *reader) {
+    kernel->has_rotary = read_flag(reader, "rotary");
+    if (!kernel->has_rotary)
         return;
-    kernel->norm.epsilon = read_real(reader, "epsilon", 0.0f, FLT_MAX);
-    kernel->norm.rms = read_flag(reader, "rms");
-    int has_bias = read_flag(reader, "norm_bias");
-    Tensor weight = read_constant(reader, &(Form){"the norm's weight", FLOAT_TYPE, 1, 1, (int64_t)width});
-    kernel->norm.weight = kernel->norm_weight = copy(reader, weight);
-    if (has_bias) {
-        Tensor bias = read_constant(reader, &(Form){"the norm's bias", FLOAT_TYPE, 1, 1, (int64_t)width});
-        kernel->norm.bias = kernel->norm_bias = copy(reader, bias);
-    }
+    kernel->rotary_input = reader->next;
+    reader->next += 2;
+}
+
+static void read_turn(Kernel *kernel, Reader *reader) {
+    Turn *turn = &kernel->shape.turn;
+    size_t size = kernel->shape.size;
+    read_norm(kernel, reader, "query_", size, &turn->query);
+    read_norm(kernel, reader, "key_", size, &turn->key);
+    if (!reader->error && size % 32 && (kernel->has_rotary || turn->query.weight || turn->key.weight))
+        refuse(reader, "heads of size %zu are neither normalized nor turned here: that is for multiples of 32", size);
 }
 
 static void read_shape(Kernel *kernel, Reader *reader) {
@@ -100,7 +130,7 @@ static void read_shape(Kernel *kernel, Reader *reader) {
     if (!reader->error && table.columns % 2 == 0)
         refuse(reader, "the bias by distance has %zu columns, of which none is in the middle", table.columns);
     shape->reach = ((int64_t)table.columns + 1) / 2;
-    shape->by_distance = kernel->by_distance = copy(reader, table);
+    shape->by_distance = copy(kernel, reader, table);
 }
 
 static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, unsigned group,
@@ -143,8 +173,10 @@ static OrtStatus *new_feed_forward(const OrtCustomOp *op, const OrtApi *api, con
     }
     if (!reader.error)
         read_activation(kernel, &reader);
-    if (!reader.error)
+    if (!reader.error) {
+        read_norm(kernel, &reader, "before_", kernel->first->inputs, &kernel->before);
         read_add_norm(kernel, &reader, kernel->second->outputs);
+    }
     return end_kernel(kernel, &reader, out);
 }
 
@@ -173,6 +205,8 @@ static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, 
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error)
+        read_rotary(kernel, &reader);
+    if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "input", first);
     if (!reader.error)
         kernel->second = read_linear(&reader, kernel->kernels, "output", second);
@@ -182,13 +216,16 @@ static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, 
             refuse(&reader, "%zu heads of size %zu do not fit %zu outputs of input and %zu inputs of output",
                    kernel->shape.heads, kernel->shape.size, kernel->first->outputs, kernel->second->inputs);
     }
-    if (!reader.error)
+    if (!reader.error) {
+        read_turn(kernel, &reader);
+        read_norm(kernel, &reader, "before_", kernel->first->inputs, &kernel->before);
         read_add_norm(kernel, &reader, kernel->second->outputs);
+    }
     return end_kernel(kernel, &reader, out);
 }
 
 OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    return new_attention_block(op, api, info, DITHER, TAILS | DITHER, out);
+    return new_attention_block(op, api, info, TAILS | DITHER, TAILS | DITHER, out);
 }
 
 OrtStatus *create_bf16_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,

@@ -3,18 +3,19 @@
  *
  *     linear            out = add_norm(act(x @ w + bias))
  *     feed_forward      out = add_norm(down(act(up(x)))); gated: down(act(gate(x)) * up(x)), gate and up one layer
- *     attention_block   out = add_norm(output(attention(input(x))))
+ *     attention_block   out = add_norm(output(attention(input(x)))); queries and keys may be turned before attention
  *
- * x and out f32, row by row. Each returns 0 where there is no memory.
+ * The last two may read x normalized. x and out f32, row by row. Each returns 0 where there is no memory.
  */
 #ifndef FASTEMBED_RT_FUSED_H
 #define FASTEMBED_RT_FUSED_H
 
 #include <pthread.h>
 
-#include "add_norm.h"
 #include "attention.h"
+#include "norms.h"
 #include "product.h"
+#include "turn.h"
 
 /* Of queries, keys and values; the second-level caches of servers have one to two megabytes. Tests have their own. */
 #ifndef CACHED_BYTES
@@ -29,40 +30,53 @@ static size_t block_rows(size_t rows) {
     return blocks ? round_up((rows + blocks - 1) / blocks, ROW_UNIT) : 1;
 }
 
-static int linear_to(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
-                     float *out, Strides strides, const Pool *pool) {
-    size_t most = block_rows(rows);
+static const Norm no_norm;
+
+/* Room for `rows` normalized rows, NULL without a norm; 0 where there is no memory. */
+static int allocate_normed(const Norm *norm, size_t rows, size_t width, float **room) {
+    *room = norm->weight ? allocate(rows * width * sizeof(float)) : NULL;
+    return *room || !norm->weight;
+}
+
+static int linear_to(const Linear *layer, const Norm *before, const float *x, size_t rows, Activation activation,
+                     const AddNorm *norm, float *out, Strides strides, const Pool *pool) {
+    size_t most = block_rows(rows), inputs = layer->inputs;
     Input input;
+    float *room;
     int fits = allocate_rows(layer, most, &input);
+    fits = allocate_normed(before, most, inputs, &room) && fits;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * strides.row;
-        prepare_rows(layer, x + r * layer->inputs, here, &input);
+        prepare_rows(layer, normed(before, x + r * inputs, here, inputs, room, pool), here, &input);
         Gemm work = {
             .layer = layer, .input = &input, .rows = here, .activation = activation, .out = to, .strides = strides,
         };
         product(&work, pool);
         add_norm(norm, r, to, here, layer->outputs, pool);
     }
+    free(room);
     free_input(&input);
     return fits;
 }
 
 static int linear(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
                   float *out, const Pool *pool) {
-    return linear_to(layer, x, rows, activation, norm, out, (Strides){layer->outputs, LANES}, pool);
+    return linear_to(layer, &no_norm, x, rows, activation, norm, out, (Strides){layer->outputs, LANES}, pool);
 }
 
-static int feed_forward(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
-                        int gated, const AddNorm *norm, float *out, const Pool *pool) {
-    size_t most = block_rows(rows);
+static int feed_forward(const Linear *up, const Linear *down, const Norm *before, const float *x, size_t rows,
+                        Activation activation, int gated, const AddNorm *norm, float *out, const Pool *pool) {
+    size_t most = block_rows(rows), inputs = up->inputs;
     Input input, hidden;
+    float *room;
     int fits = allocate_rows(up, most, &input);
     fits = allocate_rows(down, most, &hidden) && fits;
+    fits = allocate_normed(before, most, inputs, &room) && fits;
     for (size_t r = 0; fits && r < rows; r += most) {
         size_t here = min_size(most, rows - r);
         float *to = out + r * down->outputs;
-        prepare_rows(up, x + r * up->inputs, here, &input);
+        prepare_rows(up, normed(before, x + r * inputs, here, inputs, room, pool), here, &input);
         Gemm first = {
             .layer = up, .input = &input, .rows = here, .activation = activation, .gated = gated, .next = down,
             .next_input = &hidden,
@@ -77,6 +91,7 @@ static int feed_forward(const Linear *up, const Linear *down, const float *x, si
         product(&second, pool);
         add_norm(norm, r, to, here, down->outputs, pool);
     }
+    free(room);
     free_input(&hidden);
     free_input(&input);
     return fits;
@@ -120,6 +135,10 @@ static void head_task(void *argument, size_t head) {
         };
         product_panels(&product, first, first + panels);
     }
+    if (fits && turns(&shape->turn)) {
+        turn_head(&shape->turn, &shape->turn.query, projected, work->rows, shape->size);
+        turn_head(&shape->turn, &shape->turn.key, projected + size, work->rows, shape->size);
+    }
     own.heads = own.kv_heads = 1;
     own.query = projected;
     own.key = projected + size;
@@ -136,15 +155,19 @@ static void head_task(void *argument, size_t head) {
 }
 
 /* x -> work->output; 0 where there is no memory. */
-static int attend_by_heads(const Linear *layer, const Attention *shape, const float *x, size_t rows, const Pool *pool) {
+static int attend_by_heads(const Linear *layer, const Attention *shape, const Norm *before, const float *x,
+                           size_t rows, const Pool *pool) {
     int short_of_memory = 0;
     Input input;
+    float *room;
     int fits = allocate_rows(layer, round_up(rows, ROW_UNIT), &input);
+    fits = allocate_normed(before, rows, layer->inputs, &room) && fits;
     if (fits) {
-        prepare_rows(layer, x, rows, &input);
+        prepare_rows(layer, normed(before, x, rows, layer->inputs, room, pool), rows, &input);
         HeadsWork work = {layer, &input, rows, shape, pthread_self(), pool->several, &short_of_memory};
         pool->run(pool, head_task, &work, shape->heads);
     }
+    free(room);
     free_input(&input);
     return fits && !short_of_memory;
 }
@@ -162,8 +185,8 @@ static int by_heads(const Attention *shape, size_t rows, const Pool *pool) {
 
 /* All heads at once: their queries, keys and values -> projected (rows, outputs), which are read again while they are in
  * the cache. Where heads are whole panels, these lie panel by panel, so that a head reads memory in order. */
-static int attend_together(const Linear *layer, const Attention *shape, const float *x, size_t rows, float *projected,
-                           const Pool *pool) {
+static int attend_together(const Linear *layer, const Attention *shape, const Norm *before, const float *x,
+                           size_t rows, float *projected, const Pool *pool) {
     static const AddNorm nothing;
     Attention work = *shape;
     Strides strides = {layer->outputs, LANES};
@@ -178,12 +201,18 @@ static int attend_together(const Linear *layer, const Attention *shape, const fl
     work.key = projected + shape->heads * work.head_stride;
     work.value = work.key + shape->kv_heads * work.head_stride;
     work.query_stride = work.key_stride = work.value_stride = strides.row;
-    return linear_to(layer, x, rows, NO_ACTIVATION, &nothing, projected, strides, pool) && attention(&work, pool);
+    if (!linear_to(layer, before, x, rows, NO_ACTIVATION, &nothing, projected, strides, pool))
+        return 0;
+    if (turns(&shape->turn)) {
+        TurnWork turn = {&shape->turn, projected, rows, shape->size, shape->heads};
+        pool->run(pool, turn_task, &turn, shape->heads + shape->kv_heads);
+    }
+    return attention(&work, pool);
 }
 
 /* Blocks are whole texts. */
-static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const float *x,
-                           const AddNorm *norm, float *out, const Pool *pool) {
+static int attention_block(const Linear *input, const Attention *shape, const Linear *output, const Norm *before,
+                           const float *x, const AddNorm *norm, float *out, const Pool *pool) {
     const int64_t *starts = shape->starts;
     size_t first = 0, most = 0, width = shape->heads * shape->size;
     for (size_t text = 0; text < shape->texts; text++)
@@ -204,12 +233,16 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         work.output_stride = width;
         work.starts = local;
         work.texts = last - first;
+        if (work.turn.cosine) {
+            work.turn.cosine += start * (shape->size / 2);
+            work.turn.sine += start * (shape->size / 2);
+        }
         const float *from = x + start * input->inputs;
         if (by_heads(&work, rows, pool)) {
-            fits = attend_by_heads(input, &work, from, rows, pool);
+            fits = attend_by_heads(input, &work, before, from, rows, pool);
         } else {
             projected = projected ? projected : allocate(most * input->outputs * sizeof(float));
-            fits = projected && attend_together(input, &work, from, rows, projected, pool);
+            fits = projected && attend_together(input, &work, before, from, rows, projected, pool);
         }
         AddNorm here = *norm;
         if (here.residual)

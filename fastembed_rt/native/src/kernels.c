@@ -11,7 +11,8 @@
  *     amx_tiles.h    AMX tiles, where the set has them
  *     amx.h          products of both in those
  *     product.h      which of those it is
- *     add_norm.h     residual and normalization
+ *     norms.h        normalization of rows, with residuals
+ *     turn.h         rotary positions and norms of the heads of queries and keys
  *     head.h         query, key and value of a head -> int16 panels
  *     softmax.h      scores of a block of keys -> int16 shares
  *     attention.h    scores, softmax, values, a block of queries and of keys at a time

@@ -49,14 +49,27 @@ typedef struct {
     float *bias;            /* (panels * 16) */
 } Linear;
 
-/* What follows a linear layer: a residual, then a normalization; either may be missing. */
+/* A normalization of rows. */
 typedef struct {
-    const float *residual;  /* (rows, outputs) */
-    const float *weight;    /* (outputs), of the normalization; NULL for none */
-    const float *bias;      /* (outputs) or NULL */
+    const float *weight;    /* (width); NULL for none */
+    const float *bias;      /* (width) or NULL */
     float epsilon;
     int rms;                /* by root mean square, without mean */
+} Norm;
+
+/* What follows a linear layer: a residual and a normalization; either may be missing. */
+typedef struct {
+    const float *residual;  /* (rows, outputs) */
+    Norm norm;
+    int norm_first;         /* the residual is added to what is normalized; else it is normalized with it */
 } AddNorm;
+
+/* What heads of queries and keys go through on their way from the projection to attention. Their size is a multiple of
+ * 32, where there is something. */
+typedef struct {
+    Norm query, key;            /* (size), of each head by itself; */
+    const float *cosine, *sine; /* (tokens, size / 2), by which channel d and d + size / 2 are turned then; or NULL */
+} Turn;
 
 /* Attention of packed texts. Query, key and value are (tokens, stride) with the heads side by side. */
 typedef struct {
@@ -73,6 +86,7 @@ typedef struct {
     const float *by_distance; /* (2 * reach - 1, heads) added to the scores by key - query + reach - 1; or NULL */
     int64_t reach;
     int64_t before, after;  /* tokens that a query sees on each side; negative: all */
+    Turn turn;              /* for attention_block, which has the projections */
     int *short_of_memory;   /* the kernels' own: set by tasks that are */
 } Attention;
 
@@ -99,13 +113,15 @@ typedef struct {
     /* out (rows, outputs) = add_norm(activation(linear(x))), x (rows, inputs). */
     int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,
                   float *out, const Pool *pool);
-    /* out = add_norm(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). */
-    int (*feed_forward)(const Linear *up, const Linear *down, const float *x, size_t rows, Activation activation,
-                        int gated, const AddNorm *norm, float *out, const Pool *pool);
+    /* out = add_norm(down(activation(up(x)))); gated: gate and up are one layer, down(activation(gate(x)) * up(x)). What
+     * is read is x normalized by `before`. */
+    int (*feed_forward)(const Linear *up, const Linear *down, const Norm *before, const float *x, size_t rows,
+                        Activation activation, int gated, const AddNorm *norm, float *out, const Pool *pool);
     int (*attention)(const Attention *work, const Pool *pool);
-    /* out = add_norm(output(attention(input(x)))): input gives query, key, value side by side; `shape` lacks them. */
-    int (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const float *x,
-                           const AddNorm *norm, float *out, const Pool *pool);
+    /* out = add_norm(output(attention(input(x)))): input gives query, key, value side by side; `shape` lacks them. What
+     * is read is x normalized by `before`. */
+    int (*attention_block)(const Linear *input, const Attention *shape, const Linear *output, const Norm *before,
+                           const float *x, const AddNorm *norm, float *out, const Pool *pool);
 } Kernels;
 
 extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni, kernels_avx512bf16, kernels_amx;

@@ -1,9 +1,10 @@
 /* The operators of the domain "fastembed_rt", as onnxruntime loads them: RegisterCustomOps.
  *
  * QuantLinear       x, group "linear", add-norm                    -> y
- * QuantFeedForward  x, groups "up" and "down", add-norm            -> y
+ * QuantFeedForward  x, groups "up" and "down", [before], add-norm  -> y
  * PackedAttention   query, key, value, starts, [by_distance]       -> mixed
- * QuantAttention    x, starts, [by_distance], groups "input" and "output", add-norm -> y
+ * QuantAttention    x, starts, [by_distance], [cosine, sine], groups "input" and "output", [query], [key], [before],
+ *                   add-norm                                       -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
  * Bf16Embedding     ids, values bfloat16 (rows, width)             -> (tokens, width): values[id]
@@ -11,8 +12,10 @@
  *
  * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
- * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say. <group>_tails is for "linear" without
- * activation, "down" and "output": what is beyond the input's range counts in float, but for the outlier channels,
+ * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say; with norm_first the residual is added
+ * to what is normalized. Norms of x before the layers and of each head of queries and keys are weight and [bias], as
+ * before_norm, query_norm, key_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2) come with rotary. <group>_tails is for all but "up", and
+ * "linear" with an activation: what is beyond the input's range counts in float, but for the outlier channels,
  * which have their own rows (see Linear). <group>_dither is for all but "down". A group with bfloat16 weights is, for
  * each of <group>_layers, values bfloat16 and bias.
  */

@@ -4,17 +4,21 @@
 
 #include "layers.h"
 
+enum { MOST_COPIES = 9 };         /* weight and bias of four norms, and a table */
+
 typedef struct {
     Node node;
     const Kernels *kernels;
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
-    int gated, has_residual;
+    int gated, has_residual, has_rotary;
     int several; /* tasks of it run on several threads: seen, not known */
-    size_t residual_input;
+    size_t residual_input, rotary_input; /* cosines; the sines are next to them */
     AddNorm norm;
+    Norm before;
     Attention shape;
-    float *norm_weight, *norm_bias, *by_distance; /* copies: a constant may be freed when the session is ready */
+    float *copies[MOST_COPIES];   /* a constant may be freed when the session is ready */
+    size_t copied;
 } Kernel;
 
 /* The kernels of this processor, or those that FASTEMBED_RT_KERNELS names; NULL where there are none. */

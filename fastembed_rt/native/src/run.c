@@ -50,6 +50,20 @@ static OrtStatus *get_starts(const Kernel *kernel, OrtKernelContext *context, si
     return NULL;
 }
 
+/* Cosines and sines of the tokens. */
+static OrtStatus *get_angles(const Kernel *kernel, OrtKernelContext *context, size_t tokens, Attention *work) {
+    const Form form = {"what turns heads", FLOAT_TYPE, 2, (int64_t)tokens, (int64_t)work->size / 2};
+    Tensor cosine, sine;
+    OrtStatus *error = get_input(&kernel->node, context, kernel->rotary_input, &form, 0, &cosine);
+    if (!error)
+        error = get_input(&kernel->node, context, kernel->rotary_input + 1, &form, 0, &sine);
+    if (error)
+        return error;
+    work->turn.cosine = cosine.data;
+    work->turn.sine = sine.data;
+    return NULL;
+}
+
 typedef struct {
     const OrtApi *api;
     OrtKernelContext *context;
@@ -115,8 +129,8 @@ OrtStatus *run_feed_forward(void *self, OrtKernelContext *context) {
         error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
     if (error || !x.rows)
         return error;
-    int had_memory = kernel->kernels->feed_forward(kernel->first, kernel->second, x.data, x.rows, kernel->activation,
-                                                   kernel->gated, &norm, out, &pool);
+    int had_memory = kernel->kernels->feed_forward(kernel->first, kernel->second, &kernel->before, x.data, x.rows,
+                                                   kernel->activation, kernel->gated, &norm, out, &pool);
     return status_of(kernel, &running, had_memory);
 }
 
@@ -171,12 +185,14 @@ OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
     if (!error)
         error = get_starts(kernel, context, 1, x.rows, &work);
+    if (!error && kernel->has_rotary)
+        error = get_angles(kernel, context, x.rows, &work);
     if (!error)
         error = get_output(&kernel->node, context, x.rows, kernel->second->outputs, &out);
     if (error || !x.rows)
         return error;
-    int had_memory =
-        kernel->kernels->attention_block(kernel->first, &work, kernel->second, x.data, &norm, out, &pool);
+    int had_memory = kernel->kernels->attention_block(kernel->first, &work, kernel->second, &kernel->before, x.data,
+                                                      &norm, out, &pool);
     return status_of(kernel, &running, had_memory);
 }
 

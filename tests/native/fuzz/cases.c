@@ -140,7 +140,34 @@ static ReferenceGroup group(Case *made, Random *random, const char *prefix, size
     return found;
 }
 
+/* Of each of `parts` of `width` columns from `first` on. */
+static void some_norm(Case *made, Random *random, const char *prefix, Matrix *y, size_t first, size_t width,
+                      size_t parts) {
+    int rms = chance(random, 2), biased = chance(random, 2);
+    float epsilon = chance(random, 4) ? 1e-3f : 1e-6f;
+    whole(made, prefix, "norm", 1);
+    if (rms)
+        whole(made, prefix, "rms", 1);
+    if (biased)
+        whole(made, prefix, "norm_bias", 1);
+    attribute(made, prefix, "epsilon", REAL)->real = epsilon;
+    const float *weight = floats(made, random, 1, 1, 1, width, 1, 0.2);
+    const float *bias = biased ? floats(made, random, 1, 1, 1, width, 0, 0.2) : NULL;
+    for (size_t part = 0; part < parts; part++)
+        normalize(y, first + part * width, width, weight, bias, epsilon, rms);
+}
+
 static void finish(Case *made, Random *random, Matrix *y) {
+    if (chance(random, 4)) {
+        whole(made, "", "residual", 1);
+        whole(made, "", "norm_first", 1);
+        OrtValue *later = made->values + made->info.input_count;
+        const float *residual = floats(made, random, chance(random, 8), 2, y->rows, y->columns, 0, 1);
+        later->fed = 1;
+        some_norm(made, random, "", y, 0, y->columns, 1);
+        add_residual(y, residual);
+        return;
+    }
     if (chance(random, 2)) {
         whole(made, "", "residual", 1);
         OrtValue *residual = made->values + made->info.input_count;
@@ -148,18 +175,7 @@ static void finish(Case *made, Random *random, Matrix *y) {
         residual->fed = 1;
     }
     if (chance(random, 2))
-        return;
-    int rms = chance(random, 2), biased = chance(random, 2);
-    float epsilon = chance(random, 4) ? 1e-3f : 1e-6f;
-    whole(made, "", "norm", 1);
-    if (rms)
-        whole(made, "", "rms", 1);
-    if (biased)
-        whole(made, "", "norm_bias", 1);
-    attribute(made, "", "epsilon", REAL)->real = epsilon;
-    const float *weight = floats(made, random, 1, 1, 1, y->columns, 1, 0.2);
-    const float *bias = biased ? floats(made, random, 1, 1, 1, y->columns, 0, 0.2) : NULL;
-    normalize(y, weight, bias, epsilon, rms);
+        some_norm(made, random, "", y, 0, y->columns, 1);
 }
 
 static void expect(Case *made, Matrix y) {
@@ -248,6 +264,8 @@ static void feed_forward_case(Case *made, Random *random) {
     text(made, "activation", activation);
     if (gated)
         whole(made, "", "gated", 1);
+    if (chance(random, 3))
+        some_norm(made, random, "before_", &x, 0, inputs, 1);
     Matrix wide = linear_layers(&up, &x), inner = wide;
     if (gated) {
         inner = gate(&wide, activation);
@@ -300,6 +318,9 @@ static Matrix columns_of(const Matrix *from, size_t first, size_t width) {
 
 static void block_case(Case *made, Random *random) {
     ReferenceAttention shape = some_attention(made, random, 16);
+    int turned = chance(random, 3);
+    if (turned)
+        shape.size = 32 * (size_t)between(random, 1, 2);
     whole(made, "", "size", (int64_t)shape.size);
     size_t inputs = some_width(random), width = shape.heads * shape.size, kv_width = shape.kv_heads * shape.size;
     made->info.input_count = 1; /* x is made when the number of tokens is known */
@@ -310,10 +331,22 @@ static void block_case(Case *made, Random *random) {
     Matrix x = doubles(floats(made, random, 0, 2, tokens, inputs, 0, 1), tokens, inputs);
     made->info.input_count = 2;
     some_table(made, random, &shape);
+    const float *angles[2] = {NULL, NULL};
+    if (turned && chance(random, 2)) {
+        whole(made, "", "rotary", 1);
+        for (size_t k = 0; k < 2; k++)
+            angles[k] = floats(made, random, 0, 2, tokens, shape.size / 2, 0, 0.7);
+    }
     size_t columns[3] = {width, kv_width, kv_width}, outputs = some_width(random);
-    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 0, 1);
+    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 1, 1);
     ReferenceGroup second = group(made, random, "output", width, 1, &outputs, 1, 1, 1);
     Matrix projected = linear_layers(&first, &x);
+    if (turned && chance(random, 2))
+        some_norm(made, random, "query_", &projected, 0, shape.size, shape.heads);
+    if (turned && chance(random, 2))
+        some_norm(made, random, "key_", &projected, width, shape.size, shape.kv_heads);
+    for (size_t head = 0; angles[0] && head < shape.heads + shape.kv_heads; head++)
+        turn(&projected, head * shape.size, shape.size, angles[0], angles[1]);
     Matrix query = columns_of(&projected, 0, width), key = columns_of(&projected, width, kv_width);
     Matrix value = columns_of(&projected, width + kv_width, kv_width);
     Matrix mixed = attention_of(&shape, &query, &key, &value), y = linear_layers(&second, &mixed);

@@ -8,7 +8,7 @@
 
 #include "onnxruntime_abi.h"
 
-enum { MOST_ATTRIBUTES = 32, MOST_VALUES = 40, MOST_NUMBERS = 40 };
+enum { MOST_ATTRIBUTES = 48, MOST_VALUES = 40, MOST_NUMBERS = 40 };
 typedef enum { WHOLE, REAL, TEXT, WHOLES, REALS, OTHER, KINDS } Kind;
 
 typedef struct {

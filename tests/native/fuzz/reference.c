@@ -231,10 +231,23 @@ void add_residual(Matrix *x, const float *residual) {
     }
 }
 
-void normalize(Matrix *x, const float *weight, const float *bias, float epsilon, int rms) {
-    size_t width = x->columns;
+void turn(Matrix *x, size_t first, size_t size, const float *cosine, const float *sine) {
+    size_t half = size / 2;
+    for (size_t r = 0; r < x->rows; r++)
+        for (size_t d = 0; d < half; d++) {
+            size_t left = r * x->columns + first + d, right = left + half;
+            double a = x->values[left], b = x->values[right], c = cosine[r * half + d], s = sine[r * half + d];
+            double off = (x->doubt[left] + x->doubt[right]) * (fabs(c) + fabs(s));
+            off += 1e-6 * (fabs(a) + fabs(b)) * (fabs(c) + fabs(s));
+            x->values[left] = a * c - b * s;
+            x->values[right] = b * c + a * s;
+            x->doubt[left] = x->doubt[right] = off;
+        }
+}
+
+void normalize(Matrix *x, size_t first, size_t width, const float *weight, const float *bias, float epsilon, int rms) {
     for (size_t r = 0; r < x->rows; r++) {
-        double *row = x->values + r * width, *doubt = x->doubt + r * width;
+        double *row = x->values + r * x->columns + first, *doubt = x->doubt + r * x->columns + first;
         double mean = 0, square = 0, worst = 0, largest = 0;
         for (size_t k = 0; k < width; k++) {
             mean += rms ? 0 : row[k] / (double)width;

@@ -45,6 +45,9 @@ void activate(Matrix *x, const char *activation);
 Matrix gate(const Matrix *both, const char *activation);
 Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value);
 void add_residual(Matrix *x, const float *residual);
-void normalize(Matrix *x, const float *weight, const float *bias, float epsilon, int rms);
+/* Of `width` columns from `first` on. */
+void normalize(Matrix *x, size_t first, size_t width, const float *weight, const float *bias, float epsilon, int rms);
+/* Of a head of `size` columns from `first` on: each against the one half a head behind it. */
+void turn(Matrix *x, size_t first, size_t size, const float *cosine, const float *sine);
 
 #endif

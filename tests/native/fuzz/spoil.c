@@ -24,7 +24,8 @@ static const char *const known[] = {
     "down_zero", "down_smooth", "input_layers", "input_outliers", "output_scale", "output_layers", "activation",
     "gated", "residual", "norm", "norm_bias", "rms", "epsilon", "heads", "kv_heads", "size", "first_only", "before",
     "after", "by_distance", "linear_tails", "up_tails", "down_tails", "input_tails", "output_tails",
-    "linear_dither", "up_dither", "down_dither", "input_dither", "output_dither",
+    "linear_dither", "up_dither", "down_dither", "input_dither", "output_dither", "norm_first", "rotary", "before_norm",
+    "before_epsilon", "query_norm", "query_rms", "key_norm", "key_norm_bias",
 };
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
