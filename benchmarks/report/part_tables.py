@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 from .figures import Record, percentile, speed
+from .sections import rate, words
 from .table import table
 
 Cells = dict[str, dict[Any, list[float]]]  # values by contender and column
@@ -69,7 +71,7 @@ def _lengths(record: Record) -> str:
         for length, workload in sorted(workloads.items()):
             if (found := speed(record, contender, workload)) is not None:
                 values[contender][length] = found
-    return _filled(record, "Texts/s by tokens of a text", sorted(workloads), values, 0)
+    return _filled(record, "Texts/s by tokens of a text", sorted(workloads), values, rate)
 
 
 def _quality(record: Record) -> str:
@@ -106,12 +108,18 @@ def _invariance(record: Record) -> str:
 
 
 def _filled(
-    record: Record, title: str, columns: Sequence[Any], values: dict[str, dict[Any, float]], digits: int
+    record: Record,
+    title: str,
+    columns: Sequence[Any],
+    values: dict[str, dict[Any, float]],
+    digits: int | Callable[[float | None], str],
 ) -> str:
+    """`digits` behind the point, or what writes a number."""
     if not columns or not values:
         return ""
+    written = digits if callable(digits) else partial(words, digits=digits)
     body = [
-        [_title(record, name), *(f"{row[key]:,.{digits}f}" if key in row else "-" for key in columns)]
+        [_title(record, name), *(written(row.get(key)) for key in columns)]
         for name in record["contenders"]
         if (row := values.get(name))
     ]

@@ -75,8 +75,8 @@ def ours(record: Record, names: Iterable[str]) -> frozenset[int]:
 
 
 def rate(value: float | None) -> str:
-    """Texts a second for a table: one digit behind the point where whole ones would say little."""
-    return words(value, 0 if value is None or value >= 10 else 1)
+    """Texts a second for a table: digits behind the point where whole ones would say little."""
+    return words(value, 0 if value is None or value >= 10 else 1 if value >= 1 else 3)
 
 
 def words(value: float | None, digits: int = 0, factor: float = 1.0) -> str:

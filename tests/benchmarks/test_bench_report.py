@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import __main__ as report
 from benchmarks.report import charts, depth, figures, markdown, overview, page, placing, records, speed, theme
-from benchmarks.report.sections import Drawing, Part
+from benchmarks.report.sections import Drawing, Part, rate
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,11 @@ def test_throughput_by_length_is_in_tokens(record: dict[str, Any]) -> None:
         if sample["contender"] == "rt-int8" and sample["workload"] == "length-64"
     ]
     assert row[1 + LENGTHS.index(64)] == f"{median(rates):,.0f}"
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(0.0213, "0.021"), (4.26, "4.3"), (1234.5, "1,234"), (None, "-")])
+def test_slow_rates_are_told_apart(value: float | None, wanted: str) -> None:
+    assert rate(value) == wanted
 
 
 def test_a_contender_that_missed_a_step_has_a_gap(record: dict[str, Any]) -> None:

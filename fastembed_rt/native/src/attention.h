@@ -435,7 +435,7 @@ static void fail(const Attention *work) { __atomic_store_n(work->short_of_memory
 static void whole_task(void *argument, size_t index) {
     const Attention *work = argument;
     size_t text = index / work->heads, number = index % work->heads, kv_number = number / (work->heads / work->kv_heads);
-    if (is_long(work, text))
+    if (!queries_of(work, text) || is_long(work, text))
         return;
     Head head = head_of(work, text, kv_number);
     int tiled = is_tiled(work, head.length);
@@ -464,10 +464,10 @@ typedef struct {
 
 static void pack_task(void *argument, size_t kv_number) {
     const LongText *one = argument;
-    Head *head = one->heads + kv_number;
-    *head = head_of(one->work, one->text, kv_number);
-    pack_head(one->work, head, one->text, kv_number, one->memory + kv_number * one->bytes,
-              is_tiled(one->work, head->length));
+    Head head = head_of(one->work, one->text, kv_number);
+    pack_head(one->work, &head, one->text, kv_number, one->memory + kv_number * one->bytes,
+              is_tiled(one->work, head.length));
+    one->heads[kv_number] = head;
 }
 
 static void part_task(void *argument, size_t index) {
@@ -475,6 +475,8 @@ static void part_task(void *argument, size_t index) {
     const Attention *work = one->work;
     size_t number = index / one->parts, from = index % one->parts * PART_QUERIES;
     Head head = one->heads[number / (work->heads / work->kv_heads)];
+    if (!head.k_most) /* onnxruntime failed before it was packed: the call is an error */
+        return;
     int tiled = is_tiled(work, head.length);
     size_t bytes = task_bytes(&head, tiled);
     _Alignas(64) char near[ON_STACK];
@@ -498,6 +500,7 @@ static void attend_long(const Attention *work, size_t text, const Pool *pool) {
         .heads = allocate(work->kv_heads * sizeof(Head)), .memory = allocate(work->kv_heads * bytes),
     };
     if (one.heads && one.memory) {
+        memset(one.heads, 0, work->kv_heads * sizeof(Head));
         pool->run(pool, pack_task, &one, work->kv_heads);
         pool->run(pool, part_task, &one, work->heads * one.parts);
     } else {

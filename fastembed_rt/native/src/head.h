@@ -52,7 +52,7 @@ typedef struct {
 
 enum {
     ROW_FLOATS = QUERY_BLOCK + LANES,
-    STAGED = TILE_PRODUCTS ? 4 : KR_S16 /* keys of a step of K, at most */
+    STAGED = TILE_PRODUCTS ? 4 : 2 /* keys of a step of K, at most */
 };
 
 /* Memory of both parts, whole lines of 64 bytes; keys and values without panels where they lie in planes. */

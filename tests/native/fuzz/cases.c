@@ -203,6 +203,8 @@ static const int64_t *some_starts(Case *made, Random *random) {
         starts[text + 1] = starts[text] + (chance(random, 4) ? 0 : between(random, 1, chance(random, 10) ? 70 : 9));
     if (texts && chance(random, 10)) /* more than a block of keys */
         starts[texts] += between(random, 100, 300);
+    else if (texts && chance(random, 50)) /* whose tasks share keys */
+        starts[texts] += between(random, 577, 800);
     return starts;
 }
 
@@ -422,7 +424,7 @@ void make_case(Case *made, uint64_t number) {
         made->fails = (size_t)between(&random, 1, 16);
         made->mute = chance(&random, 4);
     }
-    made->broken_pool = chance(&random, 50);
+    made->broken_pool = chance(&random, 50) ? (int)between(&random, 1, 5) : 0;
     if (!chance(&random, 4))
         spoil(made, &random);
 }

@@ -215,7 +215,7 @@ static OrtStatus *get_output_(OrtKernelContext *context, size_t index, const int
 static OrtStatus *parallel_for(const OrtKernelContext *context, void (*fn)(void *, size_t), size_t total,
                                size_t batches, void *argument) {
     (void)batches;
-    if (context->broken_pool)
+    if (++((OrtKernelContext *)context)->pool_calls == context->broken_pool)
         return own_status(1, "the pool is broken");
     for (size_t k = 0; k < total; k++)
         fn(argument, context->backwards ? total - 1 - k : k);

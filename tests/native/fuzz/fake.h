@@ -45,7 +45,8 @@ struct OrtKernelContext {
     OrtValue output;
     uint32_t canary;        /* what an output holds before it is written */
     int backwards;          /* order of tasks */
-    int broken_pool;        /* ParallelFor fails */
+    int broken_pool;        /* the ParallelFor of that number fails, from 1; 0: none */
+    int pool_calls;         /* of ParallelFor so far */
 };
 
 extern const OrtApi fake_api;
