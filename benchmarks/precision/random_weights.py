@@ -7,10 +7,10 @@ Qwen3-Embedding-0.6B or EmbeddingGemma-300M, compared on 96 texts:
 make bench BENCH_CHECKPOINT=FOLDER BENCH_MODEL=FOLDER-onnx BENCH_EXPORT='--precision fp32,bf16,int8 --no-verify' \\
     BENCH='--contenders st-torch,st-torch-bf16,st-openvino,llama-cpp-q8,rt-fp32,rt-bf16,rt-int8 --workloads mixed-96'
 
-ModernBERT-base, on texts of up to 8,192 tokens (more than a quarter of an hour a round on two cores, most of it torch's
+ModernBERT-base, on texts of 2,048 and 8,192 tokens (a quarter of an hour for a round on two cores, most of it torch's
 float32, which the others are compared with): the same with
 
-    BENCH='--parts lengths --contenders st-torch-bf16,rt-bf16,rt-int8 --workloads length-512,length-2048,length-8192'
+    BENCH='--parts lengths --contenders st-torch-bf16,rt-bf16,rt-int8 --workloads length-2048,length-8192'
 
 Speeds are those of the real weights; cosines are not. 0.3 to 1.2 GB, and the exports as much again and more.
 """
