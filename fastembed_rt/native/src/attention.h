@@ -512,7 +512,7 @@ static void attend_long(const Attention *work, size_t text, const Pool *pool) {
 
 static int attention(const Attention *work, const Pool *pool) {
     int short_of_memory = 0;
-    size_t longs = 0;
+    int all_long = 1;
     Attention here = *work;
     here.short_of_memory = &short_of_memory;
     if (!here.panel_stride) {
@@ -520,11 +520,11 @@ static int attention(const Attention *work, const Pool *pool) {
         here.panel_stride = LANES;
     }
     for (size_t text = 0; text < work->texts; text++)
-        if (is_long(work, text)) {
+        if (is_long(work, text))
             attend_long(&here, text, pool);
-            longs++;
-        }
-    if (longs < work->texts)
+        else
+            all_long = 0;
+    if (!all_long)
         pool->run(pool, whole_task, &here, work->texts * work->heads);
     return !short_of_memory;
 }
