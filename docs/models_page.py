@@ -33,8 +33,8 @@ Written by `python docs/models_page.py`, not by hand. Built from the checkpoint'
 
 {table}
 
-fp32: largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit length; int8:
-mean and worst cosine, at default gates, and the layers that stay float for it. Measured on small checkpoints with
+fp32: largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit length; bf16,
+int8: mean and worst cosine, at default gates, and the layers that stay float for it. Measured on small checkpoints with
 random weights: they say that the graphs are right, not how near real weights stay in int8, which every export measures
 on its own. Reference: {reference}.
 
@@ -169,7 +169,7 @@ def _order(column: str) -> tuple[int, str]:
 def _cell(column: str, figures: Figures | None) -> str:
     if figures is None:
         return "no"
-    if column.endswith("int8"):
+    if not column.endswith("fp32"):
         stays = figures["float_groups"]
         return _cosines(figures["mean_cosine"], figures["min_cosine"]) + (f", {stays} float" if stays else "")
     return f"{figures['max_abs_diff']:.0e}"

@@ -13,7 +13,7 @@ MADE_WITH = {"portable": "cpu", "native": "cpu", "cuda-native": "cuda"}  # a gra
 ONLY = {
     "portable": ("fp32",),
     "cpu": ("fp32", "int8"),
-    "native": ("bf16", "int8"),
+    "native": ("fp32", "bf16", "int8"),
     "cuda": ("fp16", "bf16", "fp32"),
     "cuda-native": ("fp16", "bf16", "fp8"),
 }

@@ -21,12 +21,18 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tolerances import close
 
+from fastembed_rt import native
+
 WORDS = [
     *"the a cat dog house river runs sleeps quickly under over tree red blue old new city light night day".split(),
     *"query passage machine learning vector text model : . , ! ? ( ) - 1 2 3 4 5 6 7 8 9 0".split(),
 ]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 VOCABULARY = 300
+
+# What an export for CPUs in fp32 writes here, the default first.
+OWN_FP32 = ["model.native.fp32.onnx"] if native.kernels() else []
+FP32_FILES = [*OWN_FP32, "model.cpu.fp32.onnx", "model.onnx"]
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

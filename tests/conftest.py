@@ -46,6 +46,7 @@ LONGEST = {
     "test_bf16_operators.py",
     "test_cuda_attention.py",
     "test_families.py",
+    "test_fp32_operators.py",
     "test_gate.py",
     "test_int8.py",
     "test_kills.py",

@@ -85,6 +85,42 @@ class Group:
         return np.concatenate(parts, axis=1)
 
 
+class FloatGroup:
+    """A group of random layers with weights of a float type: what the operator gets, and what it has to compute."""
+
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __init__(self, random: np.random.Generator, inputs: int, outputs: Sequence[int]) -> None:
+        self.values = [random.normal(0, 0.1, (inputs, width)).astype(self.dtype) for width in outputs]
+        self.biases = [random.normal(0, 1, width).astype(np.float32) for width in outputs]
+
+    def tensors(self) -> list[Array]:
+        return [one for both in zip(self.values, self.biases, strict=True) for one in both]
+
+    def attributes(self, prefix: str) -> dict[str, Any]:
+        return {f"{prefix}_layers": len(self.values)}
+
+    def __call__(self, x: Array) -> Array:
+        return x.astype(np.float64) @ self.weight().astype(np.float64) + np.concatenate(self.biases)
+
+    def weight(self) -> Array:
+        return np.concatenate(self.values, axis=1).astype(np.float32)
+
+
+def add(sums: Array, terms: Array) -> Array:
+    """float32 + float64, rounded once to float32.
+
+    By way of the float64 beside the sum that is odd, of the two where it is not exact (Boldo and Melquiond 2008,
+    doi:10.1109/TC.2007.70819): rounded twice, half could come of less than half.
+    """
+    left = sums.astype(np.float64)
+    total: Array = left + terms
+    part = total - left
+    off = (left - (total - part)) + (terms - part)
+    even = total.view(np.int64) % 2 == 0
+    return np.where((off != 0) & even, np.nextafter(total, np.copysign(np.inf, off)), total).astype(np.float32)
+
+
 def dither(steps: Array) -> Array:
     """What is added to each row of inputs in steps (rows, K): (rows, 1) in [-1/2, 1/2), a hash of 16 channels."""
     found: Array = np.zeros(len(steps), np.uint32)
@@ -204,17 +240,20 @@ def block(
     size: int = 8,
     options: Mapping[str, Any] | None = None,
     extras: Mapping[str, Any] | None = None,
+    group: type[Group] | type[FloatGroup] = Group,
 ) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
-    """QuantAttention: inputs, constants, attributes, and what comes out. `options` are those of
-    `attention`, `extras` those of the first group."""
+    """QuantAttention, or that of another kind of `group`: inputs, constants, attributes, and what comes out. `options`
+    are those of `attention`, `extras` those of the first group."""
     options = dict(options or {})
     table = [options["table"]] if "table" in options else []
     width = heads * size
     starts = np.concatenate([[0], np.cumsum(lengths)])
     x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
+    kinds: list[dict[str, Any]] = [{}, {}]
+    if group is Group:
+        kinds = [{"smooth": True, **(extras or {})}, {"outliers": 1, "tails": True}]
     first, second = (
-        Group(random, width, (width, width, width), smooth=True, **(extras or {})),
-        Group(random, width, (width,), outliers=1, tails=True),
+        group(random, width, outputs, **kind) for outputs, kind in zip(((width,) * 3, (width,)), kinds, strict=True)
     )
     weight, bias = (random.normal(1, 0.2, width).astype(np.float32) for _ in range(2))
 
@@ -255,6 +294,7 @@ def turned_block(
     rms: bool = True,
     norm: str = "none",
     options: Mapping[str, Any] | None = None,
+    group: type[Group] | type[FloatGroup] = Group,
 ) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
     """As `block`, of the newer architectures: x normalized before it is read, queries and keys normalized by heads and
     turned. `norm`: none, last or first, of the sum with the residual or of what is added to it; `rms`: all norms."""
@@ -264,8 +304,11 @@ def turned_block(
     x = random.normal(0.3, 2, (tokens, hidden)).astype(np.float32)
     angle = random.uniform(0, 6, (tokens, size // 2))
     angles = [np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)] if rotary else []
-    first = Group(random, hidden, (width, kv_width, kv_width), smooth=True, tails=True)
-    second = Group(random, width, (hidden,), outliers=1, tails=True)
+    kinds: list[dict[str, Any]] = [{}, {}]
+    if group is Group:
+        kinds = [{"smooth": True, "tails": True}, {"outliers": 1, "tails": True}]
+    first = group(random, hidden, (width, kv_width, kv_width), **kinds[0])
+    second = group(random, width, (hidden,), **kinds[1])
     norms: dict[str, list[Array]] = {"before_": [], "": []}
     if head_norms:
         norms = {"query_": [], "key_": [], **norms}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.inside.kernels [--threads 1,16] [--shapes 384x1536] [--rows 64] [--seconds 1] [--json]
 
-Each set that runs here computes the same nodes in a process of its own. INT8 has to have the same bits in all of them.
+Each set that runs here computes the same nodes in a process of its own. INT8 and fp32 have the same bits in all.
 bf16 has to have them in all but AMX, which adds in another order: that one is compared with the kernels for AMX whose
 instructions are plain C (tests/instructions_in_c.h), as Intel describes them, where there is a C compiler. Exit code 1
 where bits differ; how far says the line.
@@ -37,7 +37,7 @@ SETS = ("amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2")
 OTHER_ORDER = "amx"  # of bfloat16 sums
 EMULATED = "amx, instructions in C"
 HEADER = Path(__file__).parents[2] / "tests" / "instructions_in_c.h"
-PRECISIONS = ("int8", "bf16")
+PRECISIONS = ("int8", "bf16", "fp32")
 Array = npt.NDArray[Any]
 
 
@@ -52,16 +52,16 @@ def feed_forward(precision: str, width: int, hidden: int, *, gated: bool = False
     for prefix, inputs, outputs in (("up", width, hidden * (1 + gated)), ("down", hidden, width)):
         attributes[f"{prefix}_layers"] = 1
         if precision == "int8":
-            values: Array = random.integers(-127, 128, (inputs, outputs)).astype(np.int8)
+            values = random.integers(-127, 128, (inputs, outputs)).astype(np.int8)
             scales = np.full(outputs, 0.02 / np.sqrt(inputs), np.float32)
             attributes |= {f"{prefix}_scale": 0.03, f"{prefix}_zero": 100}
             constants += [values, scales]
         else:
-            values = random.normal(0, 1 / np.sqrt(inputs), (inputs, outputs)).astype(ml_dtypes.bfloat16)
-            constants.append(values)
+            dtype = ml_dtypes.bfloat16 if precision == "bf16" else np.float32
+            constants.append(random.normal(0, 1 / np.sqrt(inputs), (inputs, outputs)).astype(dtype))
         constants.append(random.normal(0, 0.1, outputs).astype(np.float32))
     names = [f"c{k}" for k in range(len(constants))]
-    op = {"int8": "QuantFeedForward", "bf16": "Bf16FeedForward"}[precision]
+    op = {"int8": "QuantFeedForward", "bf16": "Bf16FeedForward", "fp32": "Fp32FeedForward"}[precision]
     graph = helper.make_graph(
         [helper.make_node(op, ["x", *names], ["y"], domain=native.DOMAIN, **attributes)],
         "g",
@@ -194,7 +194,7 @@ def compare(found: dict[str, dict[str, Array]]) -> tuple[list[str], bool]:
     for precision in PRECISIONS:
         orders = (
             [list(found)]
-            if precision == "int8"
+            if precision != "bf16"
             else [
                 [name for name in found if not name.startswith(OTHER_ORDER)],
                 [name for name in found if name.startswith(OTHER_ORDER)],

@@ -7,6 +7,7 @@ a model's graph is read field by field, because the runtime has no onnx package.
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import mmap
 import time
@@ -43,8 +44,10 @@ PROBES = {
 # The operators that multiply in a precision; the fastest is the peak.
 OPERATORS = {"fp32": ("MatMul",), "int8": ("MatMulIntegerToFloat", "QuantLinear")}
 PRODUCTS = (b"Gemm", b"MatMul", b"MatMulIntegerToFloat")  # weights are input 1
-# Weights are all inputs of int8 or bfloat16.
-OWN_PRODUCTS = tuple(kind + what for kind in (b"Quant", b"Bf16") for what in (b"Linear", b"FeedForward", b"Attention"))
+# Weights are all inputs of int8 or bfloat16, and of float those that a bias follows.
+OWN_PRODUCTS = tuple(
+    kind + what for kind in (b"Quant", b"Bf16", b"Fp32") for what in (b"Linear", b"FeedForward", b"Attention")
+)
 
 # Field numbers in onnx.proto.
 MODEL_GRAPH = 7
@@ -96,16 +99,16 @@ def products(path: Path) -> int:
 
 
 def _products(graph: Any) -> int:
-    sizes: dict[bytes, int] = {}
+    shapes: dict[bytes, list[int]] = {}
     narrow: set[bytes] = set()
     weights: list[bytes] = []
-    own: list[bytes] = []
+    own: list[tuple[bytes, bytes]] = []  # an input and the one behind it
     for number, value in _fields(graph):
         if number == GRAPH_INITIALIZER:
             tensor = list(_fields(value))
             dims = [dim for key, field in tensor if key == TENSOR_DIMS for dim in _numbers(field)]
             name = _bytes(tensor, TENSOR_NAME)[0]
-            sizes[name] = math.prod(dims)
+            shapes[name] = dims
             if any((TENSOR_TYPE, kind) in tensor for kind in NARROW):
                 narrow.add(name)
         elif number == GRAPH_NODE:
@@ -114,8 +117,13 @@ def _products(graph: Any) -> int:
             if operator in PRODUCTS:
                 weights.append(_bytes(node, NODE_INPUT)[1])
             elif operator in OWN_PRODUCTS:
-                own += _bytes(node, NODE_INPUT)
-    return sum(sizes.get(name, 0) for name in weights) + sum(sizes[name] for name in own if name in narrow)
+                own += itertools.pairwise(_bytes(node, NODE_INPUT))
+    weights += [
+        name
+        for name, behind in own
+        if name in narrow or (len(shapes.get(name, ())) == 2 and shapes.get(behind) == shapes[name][1:])
+    ]
+    return sum(math.prod(shapes[name]) for name in weights if name in shapes)
 
 
 def _bytes(fields: list[tuple[int, Any]], wanted: int) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import PROMPTS, TEXTS, change_tensors, save_sentence_transformers
+from checkpoints import FP32_FILES, OWN_FP32, PROMPTS, TEXTS, change_tensors, save_sentence_transformers
 from cross_encoders import save_cross_encoder
 from exports import contents, quick, shorten_the_gate
 from multi_vectors import save_multi_vector
@@ -206,7 +206,7 @@ def test_one_graph_of_a_precision_out_of_bounds_takes_the_other_with_it(
     monkeypatch.setattr(report, "_figures", figures)
     export(str(checkpoint), ExportOptions(output=tmp_path / "out", precisions=BOTH, calibration=few, min_cosine=0.9))
     described = assert_whole(tmp_path / "out")
-    assert [variant.graph.file for variant in described.variants] == ["model.cpu.fp32.onnx", "model.onnx"]
+    assert [variant.graph.file for variant in described.variants] == FP32_FILES
     assert described.refused[0].why == "model.native.int8.onnx: too far"
 
 
@@ -223,7 +223,7 @@ def test_where_nothing_passes_nothing_is_written(
         export(
             str(checkpoint), ExportOptions(output=output, precisions=BOTH, calibration=few, min_cosine=0.9, force=force)
         )
-    assert str(caught.value).startswith("no precision passes: fp32 for target cpu: model.cpu.fp32.onnx: ") or (
+    assert str(caught.value).startswith(f"no precision passes: fp32 for target cpu: {FP32_FILES[0]}: ") or (
         str(caught.value).startswith("no precision passes: int8 for target cpu: model.")
     )
     assert contents(tmp_path) == before
@@ -273,6 +273,7 @@ def test_weights_that_half_precision_does_not_hold_leave_it_out(tmp_path: Path) 
         ("cuda", "bf16"),
         ("native", "bf16"),
         ("cuda", "fp32"),
+        *[("native", "fp32") for _ in OWN_FP32],
         ("cpu", "fp32"),
         ("portable", "fp32"),
     ]
@@ -391,7 +392,7 @@ def test_a_precision_that_is_too_far_on_one_route_is_left_out_of_all(
     assert set(described.parity["variants"]) == {
         variant.graph.file for encoder in (described, *described.routes.values()) for variant in encoder.variants
     }
-    assert set(described.routes["query"].parity["variants"]) == {"query/model.cpu.fp32.onnx", "query/model.onnx"}
+    assert set(described.routes["query"].parity["variants"]) == {f"query/{file}" for file in FP32_FILES}
 
 
 def test_routes_of_one_encoder_are_left_without_it_too(tmp_path: Path, few: Path) -> None:
@@ -411,14 +412,17 @@ def test_shared_weights_stay_in_the_file_of_a_graph_that_was_refused(model: Path
     for name, body in contents(model).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(body)
-    cpu, portable = described.variants
+    *own, cpu, portable = described.variants
     assert [record.file for record in cpu.weights] == [portable.graph.file] == ["model.onnx"]
     refusals = Refusals(lambda _: None)
     refusals.variant(replace(portable, target="cuda"), ParityError("far"))
-    changed = replace(described, variants=(cpu, replace(portable, target="cuda")))
+    for variant in own:
+        (tmp_path / variant.graph.file).unlink()
+    variants = (cpu, replace(portable, target="cuda"))
+    changed = replace(described, variants=variants, default_variant=cpu.graph.file)
     rest = left(tmp_path, changed, refusals)
     assert rest.variants == (cpu,)
-    assert set(contents(tmp_path)) == set(contents(model))
+    assert set(contents(tmp_path)) == set(contents(model)) - {variant.graph.file for variant in own}
     refusals.variant(cpu, ParityError("farther"))
     with pytest.raises(ParityError, match=r"no precision passes: fp32 for target cuda: far; fp32 for target cpu: far"):
         left(tmp_path, changed, refusals)

@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import LETTERS, TEXTS, WORDS, change_json, exported_vectors, save_transformers, write_json
+from checkpoints import (
+    FP32_FILES,
+    LETTERS,
+    OWN_FP32,
+    TEXTS,
+    WORDS,
+    change_json,
+    exported_vectors,
+    save_transformers,
+    write_json,
+)
 from routed import dense, normalize, router, save, static, transformer
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -100,6 +110,7 @@ def test_the_gate_compares_every_route(checkpoint: Path, tmp_path: Path) -> None
     options = ExportOptions(output=tmp_path / "out", precisions=("fp32", "int8"), min_cosine=0.95)
     made = export(str(checkpoint), options).manifest
     files = {f"{folder}model{kind}.onnx" for folder in ("", "query/") for kind in ("", ".cpu.fp32", ".cpu.int8")}
+    files |= {f"{folder}{file}" for folder in ("", "query/") for file in OWN_FP32}
     files |= {f"{folder}model.native.int8.onnx" for folder in ("", "query/") if native.kernels()}
     assert set(made.parity["variants"]) == files
     assert set(made.routes["query"].parity["variants"]) == {file for file in files if file.startswith("query/")}
@@ -117,7 +128,7 @@ def test_the_gate_refuses_a_route_that_is_another(
     save_file({"embedding.weight": table}, other / "query_0_StaticEmbedding" / "model.safetensors")
     assert main(["verify", str(directory), "--against", str(other)]) == ParityError.exit_code
     said = capsys.readouterr().err
-    assert "query/model.cpu.fp32.onnx: " in said
+    assert f"query/{FP32_FILES[0]}: " in said
     assert "are out of bounds" in said
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from checkpoints import PROMPTS, TEXTS, change_json, change_tensors
+from checkpoints import FP32_FILES, PROMPTS, TEXTS, change_json, change_tensors
 from exports import quick
 from packed_attention import evaluate
 from sparse_encoders import save_masked_lm, save_splade
@@ -210,7 +210,7 @@ def test_the_gate_passes_and_reports_every_variant(checkpoint: Path, tmp_path: P
     ).manifest
     assert made.parity["status"] == "passed"
     own = {"model.native.int8.onnx"} if native.kernels() else set()
-    assert set(made.parity["variants"]) == {"model.onnx", "model.cpu.fp32.onnx", "model.cpu.int8.onnx"} | own
+    assert set(made.parity["variants"]) == {*FP32_FILES, "model.cpu.int8.onnx"} | own
     assert made.parity["variants"]["model.onnx"]["max_abs_diff"] < 1e-5
     assert made.parity["variants"]["model.cpu.int8.onnx"]["min_cosine"] > 0.98
     assert (made.task, made.dim, made.similarity) == ("sparse", 300, "dot")

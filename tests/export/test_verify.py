@@ -18,8 +18,8 @@ from checkpoints import PROMPTS, change_json, change_tensors, save_sentence_tran
 from exports import SHARE, contents, shorten_the_gate
 from onnx import numpy_helper
 
-from fastembed_rt import cli, manifest
-from fastembed_rt.errors import FastembedRtError
+from fastembed_rt import cli, manifest, native
+from fastembed_rt.errors import FastembedRtError, ModelFormatError
 from fastembed_rt.manifest import FileRecord, Manifest
 from fastembed_rt_export.errors import MissingDependencyError, ParityError
 from fastembed_rt_export.gate import parity, verify
@@ -214,8 +214,16 @@ def test_one_altered_row_of_the_word_table_fails_on_the_texts_that_have_it(model
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_fails(model: Path, checkpoint: Path, bad: float) -> None:
-    change_weight(model, QUERY, lambda array: np.full_like(array, bad))
+    change_weight(model, "embeddings.LayerNorm.weight", lambda array: np.full_like(array, bad))
     assert_names_the_worst(refusal(model, checkpoint))
+
+
+@pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_not_loaded(model: Path, checkpoint: Path, bad: float) -> None:
+    change_weight(model, QUERY, lambda array: np.full_like(array, bad))
+    with pytest.raises(ModelFormatError, match="Fp32Attention: input_values has elements that are not finite"):
+        again(model, checkpoint)
 
 
 def passes(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], bound: Bounds = FP32) -> bool:

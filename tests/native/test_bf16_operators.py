@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from instructions_in_c import library
-from native_operators import ACTIVATIONS, LIBRARY, Group, attention, block, normed, run
+from native_operators import ACTIVATIONS, LIBRARY, FloatGroup, Group, add, attention, block, normed, run
 
 from fastembed_rt import native
 
@@ -21,24 +21,13 @@ Array = npt.NDArray[Any]
 BF16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 
 
-class Bf16Group:
-    """A group of random layers: what the operator gets, and what it has to compute."""
+class Bf16Group(FloatGroup):
+    """Of layers that round what they read."""
 
-    def __init__(self, random: np.random.Generator, inputs: int, outputs: tuple[int, ...]) -> None:
-        self.values = [random.normal(0, 0.1, (inputs, width)).astype(BF16) for width in outputs]
-        self.biases = [random.normal(0, 1, width).astype(np.float32) for width in outputs]
-
-    def tensors(self) -> list[Array]:
-        return [one for both in zip(self.values, self.biases, strict=True) for one in both]
-
-    def attributes(self, prefix: str) -> dict[str, Any]:
-        return {f"{prefix}_layers": len(self.values)}
+    dtype = BF16
 
     def __call__(self, x: Array) -> Array:
-        return rounded(x).astype(np.float64) @ self.weight().astype(np.float64) + np.concatenate(self.biases)
-
-    def weight(self) -> Array:
-        return np.concatenate(self.values, axis=1).astype(np.float32)
+        return super().__call__(rounded(x))
 
 
 def rounded(x: Array) -> Array:
@@ -46,20 +35,6 @@ def rounded(x: Array) -> Array:
     near: Array = x.astype(np.float32).astype(BF16).astype(np.float32)
     small = np.abs(x) < 2.0**-56
     return np.where(small, np.rint(x.astype(np.float64) * 2.0**63) * 2.0**-63, near).astype(np.float32)
-
-
-def add(sums: Array, terms: Array) -> Array:
-    """float32 + float64, rounded once to float32.
-
-    By way of the float64 beside the sum that is odd, of the two where it is not exact (Boldo and Melquiond 2008,
-    doi:10.1109/TC.2007.70819): rounded twice, half could come of less than half.
-    """
-    left = sums.astype(np.float64)
-    total: Array = left + terms
-    part = total - left
-    off = (left - (total - part)) + (terms - part)
-    even = total.view(np.int64) % 2 == 0
-    return np.where((off != 0) & even, np.nextafter(total, np.copysign(np.inf, off)), total).astype(np.float32)
 
 
 def in_pairs(x: Array, weight: Array) -> Array:

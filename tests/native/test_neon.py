@@ -66,7 +66,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     _, *found = lines([str(program)], directory / "bits")
     operators = [line.split()[1] for line in found]
     assert all(operators.count(name) > 50 for name in set(operators))
-    assert len(set(operators)) == 10
+    assert len(set(operators)) == 13
     hashes = {line.split()[2] for line in found}
     assert len(hashes) > 0.8 * len(found)  # outputs without rows are alike
     return found

@@ -116,7 +116,7 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("model_type", LARGE)
 def test_checkpoints_with_heads_of_32_channels(model_type: str, precision: str, tmp_path: Path) -> None:
     """A layer is two nodes, and gives the vectors of torch."""
@@ -136,4 +136,5 @@ def test_checkpoints_with_heads_of_32_channels(model_type: str, precision: str, 
     with EmbeddingModel(tmp_path / "made", target="native", precision=precision) as model:
         found = model.encode(SENTENCES)
     cosine = np.sum(found * reference_vectors(source, SENTENCES), axis=1)
-    assert cosine.min() > {"bf16": 0.998, "int8": 0.95}[precision], cosine  # weights are random
+    # Weights are random. In fp32 a cosine of float32 vectors is itself off by some 1e-7.
+    assert cosine.min() > {"fp32": 0.999999, "bf16": 0.998, "int8": 0.95}[precision], cosine

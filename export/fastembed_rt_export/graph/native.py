@@ -9,7 +9,7 @@ integers, by blocks of keys that are added in float: its error does not grow wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,8 +23,9 @@ from .cpu import CPU, PackedTokens, UnpackedTokens
 from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
 from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Residual, ScoreBias
+from .own_nodes import OwnNode, float_linear, zeros
 from .target import OfStates, Target, Tokens
-from .weight import Array, Linear, Norm, Weight
+from .weight import Linear, Norm, Weight
 
 # Activations under the names of transformers -> those of the operators.
 ACTIVATIONS = {
@@ -109,13 +110,13 @@ def _on_padded(pool: OfStates) -> OfStates:
 
 
 def target(recipe: Recipe) -> Target:
-    """The target with these quantized layers; layers that stay float are stock nodes."""
+    """The target with these quantized layers; layers that stay float are in float here too."""
     base = int8.target(recipe)
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         group = recipe.groups.get(group_key(layers))
         if group is None:
-            return CPU.linears(graph, states, layers)
+            return [float_linear(graph, states, layer) for layer in layers]
         return [_linear(graph, states, layers, index, group) for index in range(len(layers))]
 
     def attention_block(
@@ -167,46 +168,15 @@ def target(recipe: Recipe) -> Target:
         # What `ScoreBias` says in numbers goes into the operators' attributes.
         attention_bias=lambda _, __, ___: None,
         band=_no_band,
-        attention=partial(_attention, first_only=False),
-        attend_first=partial(_attention, first_only=True),
+        attention=partial(attention, first_only=False),
+        attend_first=partial(attention, first_only=True),
         angles=_angles,
         rotate=_rotate,
         by_distance=_by_distance,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
+        dense=float_linear,
     )
-
-
-class OwnNode:
-    """An operator under construction: inputs and attributes in the order of fastembed_rt/native/src/operators.c."""
-
-    def __init__(self, graph: Graph, op: str, inputs: list[Value], attributes: dict[str, Any]) -> None:
-        self.graph, self.op, self.inputs, self.attributes = graph, op, inputs, attributes
-
-    def norm(self, prefix: str, norm: Norm | None) -> None:
-        """A normalization, if there is one, whose attributes' names begin with `prefix`."""
-        if norm is None:
-            return
-        self.inputs.append(self.graph.weight(norm.weight))
-        self.attributes |= {f"{prefix}norm": 1, f"{prefix}epsilon": norm.epsilon, f"{prefix}rms": int(norm.rms)}
-        if norm.bias is not None:
-            self.attributes[f"{prefix}norm_bias"] = 1
-            self.inputs.append(self.graph.weight(norm.bias))
-
-    def head_norms(self, attention: Attention) -> None:
-        """Those of queries and keys."""
-        self.norm("query_", attention.query_norm)
-        self.norm("key_", attention.key_norm)
-
-    def finish(self, then: Residual | None = None) -> Value:
-        """Append the node."""
-        if then is not None:
-            self.inputs.append(then.states)
-            self.attributes["residual"] = 1
-            self.norm("", then.norm)
-            if then.norm_first:
-                self.attributes["norm_first"] = 1
-        return self.graph.node(self.op, *self.inputs, domain=DOMAIN, name=self.op, **self.attributes)
 
 
 class _Node(OwnNode):
@@ -309,7 +279,7 @@ def _by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int)
     raise NotNativeError("attention scores that distances meet with queries or keys")
 
 
-def _attention(
+def attention(
     graph: Graph,
     tokens: Tokens,
     *,
@@ -319,8 +289,9 @@ def _attention(
     heads: Heads,
     bias: ScoreBias,
     first_only: bool,
+    in_float: bool = False,
 ) -> Value:
-    """(T, N * D), or (B, N * D) for first tokens."""
+    """(T, N * D), or (B, N * D) for first tokens; in 16-bit integers or in float."""
     inputs, shape = attention_shape(graph, heads, 0, bias)
     return graph.node(
         "PackedAttention",
@@ -328,14 +299,6 @@ def _attention(
         domain=DOMAIN,
         name="attention",
         first_only=int(first_only),
+        in_float=int(in_float),
         **shape,
     )
-
-
-def zeros(name: str, width: int) -> Weight:
-    """The bias of a layer that has none."""
-    return Weight(name, (width,), _nothing(width))
-
-
-def _nothing(width: int) -> Callable[[], Array]:
-    return lambda: np.zeros(width, np.float32)

@@ -1,10 +1,10 @@
 """The graphs of a model directory: which are made for the precisions asked for, and how they share their weights.
 
-For target cpu, fp32 gives model.onnx, for any runtime, and model.cpu.fp32.onnx, a few kilobytes that refer to the
-weights inside model.onnx; bf16 gives model.native.bf16.onnx for our own operators, with its weights beside it; int8
-gives model.cpu.int8.onnx, which stands alone, and model.native.int8.onnx, which refers to its weights. cuda and
-tensorrt give one graph a precision, with weights of its own; fp16 and bf16 for cuda also one with our own operators,
-which refers to them; fp8 has that one alone.
+For target cpu, fp32 gives model.onnx, for any runtime, and two of a few kilobytes that refer to the weights inside it:
+model.native.fp32.onnx for our own operators and model.cpu.fp32.onnx for stock ones. bf16 gives model.native.bf16.onnx
+for our own operators, with its weights beside it; int8 gives model.cpu.int8.onnx, which stands alone, and
+model.native.int8.onnx, which refers to its weights. cuda and tensorrt give one graph a precision, with weights of its
+own; fp16 and bf16 for cuda also one with our own operators, which refers to them; fp8 has that one alone.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastembed_rt import native as own
 from fastembed_rt.manifest import Variant
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
 from fastembed_rt.system.sizes import readable
 
 from ..errors import InvalidInputError, UnsupportedCheckpointError
 from ..gate.refusals import REFUSES, Key, Refusals, new_files
-from ..graph import bf16, cuda, cuda_native, tensorrt
-from ..graph import native as native_int8
+from ..graph import cuda, cuda_native, native, native_floats, tensorrt
 from ..graph.cpu import CPU
 from ..graph.portable import DEFAULT_OPSET, PORTABLE
 from ..graph.target import Target
 from ..graph.writer import Written, write
 from .calibrated import fp8_graphs, int8_graphs
-from .wanted import PLAINEST, Build, Built, Say, Wanted, token_graph, variant_of, written_as
+from .wanted import PLAINEST, Build, Built, Say, Wanted, token_graph, tokens_written, variant_of, written_as
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
@@ -162,7 +162,29 @@ def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         again = wanted.write(PLAINEST, graph, work, file, written.offsets)
         states = token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
         found.insert(0, variant_of(wanted, work, graph, again, CPU, "fp32", tokens=states))
+        found = [*_with_native(build, work, wanted, say, written), *found]
     return portable, found
+
+
+def _with_native(build: Build, work: Path, wanted: Wanted, say: Say, beside: Written) -> list[Variant]:
+    """The graph with our own operators on the weights beside it; none where it lacks something or does not run."""
+    if own.kernels() is None:
+        say(f"no graph for target native: {own.why_not()}")
+        return []
+    target, file = native_floats.target("fp32"), "model.native.fp32.onnx"
+    opset = target.opset or DEFAULT_OPSET
+    try:
+        graph = build(target, opset).graph
+    except native.NotNativeError as error:
+        say(f"no graph for target native: {error}")
+        return []
+    say(f"writing {file}: {len(graph.nodes)} nodes")
+    written = wanted.write(PLAINEST, graph, work, file, beside.offsets)
+    states = None
+    if wanted.tokens is not None:
+        offsets = {**beside.offsets, **written.offsets}
+        states = tokens_written(PLAINEST, wanted.tokens.build(target, opset), work, file, offsets, wanted)
+    return [variant_of(wanted, work, graph, written, target, "fp32", tokens=states)]
 
 
 def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
@@ -171,11 +193,11 @@ def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         raise UnsupportedCheckpointError(
             "bf16 graphs for CPUs are built from weights and this model_type has no builder; take fp32 or int8"
         )
-    target, file = bf16.target(), "model.native.bf16.onnx"
+    target, file = native_floats.target("bf16"), "model.native.bf16.onnx"
     opset = target.opset or DEFAULT_OPSET
     try:
         built = build(target, opset)
-    except native_int8.NotNativeError as error:
+    except native.NotNativeError as error:
         raise UnsupportedCheckpointError(
             f"bf16 on CPUs is computed by our own operators, which lack what this encoder needs: {error}; take fp32"
         ) from error

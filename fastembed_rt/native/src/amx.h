@@ -103,7 +103,7 @@ INLINE void multiply(const Gemm *work, Weights weights, Activation activation, c
     const Linear *layer = work->layer;
     size_t row_bytes = layer->depth * (weights == BF16_WEIGHTS ? sizeof(uint16_t) : sizeof(uint8_t));
     size_t tiles = row_bytes / TILE_BYTES, panel_bytes = row_bytes * LANES, done = 0;
-    const char *rows = weights == BF16_WEIGHTS ? (const char *)work->input->rounded : (const char *)work->input->q;
+    const char *rows = weights == BF16_WEIGHTS ? (const char *)work->input->numbers : (const char *)work->input->q;
     const char *a = rows + block->r0 * row_bytes, *below = a + TILE_ROWS * row_bytes;
     const char *b[BLOCK_TILES];
     int two_rows = block->rows > TILE_ROWS;

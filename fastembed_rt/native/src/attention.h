@@ -21,6 +21,7 @@
 #ifndef FASTEMBED_RT_ATTENTION_H
 #define FASTEMBED_RT_ATTENTION_H
 
+#include "fp32_attention.h"
 #include "kernels.h"
 #include "softmax.h"
 #if TILE_PRODUCTS
@@ -29,8 +30,7 @@
 
 enum {
     TASK_QUERIES = 12 * QUERY_BLOCK, /* of a head, at most; texts of more are long */
-    PART_QUERIES = 4 * QUERY_BLOCK,  /* of a task of those */
-    ON_STACK = 32768                 /* bytes, at most, where other threads' stacks may be small */
+    PART_QUERIES = 4 * QUERY_BLOCK   /* of a task of those */
 };
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------ */
@@ -183,11 +183,6 @@ static void mix_block(const Head *head, size_t r0, size_t rows, Span part, const
     }
 }
 
-/* What is added to the scores of head `number` for distance 0 of key and query; for others beside it. */
-INLINE const float *bias_of(const Attention *work, size_t number) {
-    return work->by_distance + number * (size_t)(2 * work->reach - 1) + work->reach - 1;
-}
-
 /* Adds the bias by distance of head `number` to the scores of query `i`, a row of keys `part`. */
 INLINE void add_bias(const Attention *work, size_t number, float *row, Span part, size_t length, size_t i) {
     const float *bias = bias_of(work, number) - i;
@@ -296,15 +291,6 @@ static void end_rows(const Head *head, size_t rows, float *output, size_t stride
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------ */
-
-static size_t length_of(const Attention *work, size_t text) {
-    return (size_t)(work->starts[text + 1] - work->starts[text]);
-}
-
-static size_t queries_of(const Attention *work, size_t text) {
-    size_t length = length_of(work, text);
-    return work->first_only ? length > 0 : length;
-}
 
 static int is_long(const Attention *work, size_t text) { return queries_of(work, text) > TASK_QUERIES; }
 
@@ -429,8 +415,6 @@ static void attend_queries(const Attention *work, Head *head, size_t text, size_
     }
 }
 
-static void fail(const Attention *work) { __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED); }
-
 /* A head of a text that is not long. */
 static void whole_task(void *argument, size_t index) {
     const Attention *work = argument;
@@ -518,6 +502,10 @@ static int attention(const Attention *work, const Pool *pool) {
     if (!here.panel_stride) {
         here.head_stride = here.size;
         here.panel_stride = LANES;
+    }
+    if (here.in_float) {
+        fp32_attention(&here, pool);
+        return !short_of_memory;
     }
     for (size_t text = 0; text < work->texts; text++)
         if (is_long(work, text))

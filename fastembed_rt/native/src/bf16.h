@@ -19,22 +19,9 @@
 #ifndef FASTEMBED_RT_BF16_H
 #define FASTEMBED_RT_BF16_H
 
-#include "epilogue.h"
+#include "float_tiles.h"
 
 enum { KR_BF16 = 2 };   /* of a step */
-
-/* Rows and panels of a tile, 3 or 1 as in tiles.h: 24 accumulators of 32 registers, 12 of 16. */
-#if defined(__AVX512F__)
-enum { BF16_MR = 8 };
-#define BF16_TILES(X)                                                                                                  \
-    X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)                                                    \
-    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)                                                    \
-    X(1, 3) X(2, 3) X(3, 3) X(4, 3) X(5, 3) X(6, 3) X(7, 3) X(8, 3)
-#else
-enum { BF16_MR = 6 };
-#define BF16_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
-#endif
-_Static_assert((int)BF16_MR <= (int)MOST_ROWS, "a tile has room for its rows");
 
 /* ---- inputs ----------------------------------------------------------------------------------------------------- */
 
@@ -42,10 +29,10 @@ _Static_assert((int)BF16_MR <= (int)MOST_ROWS, "a tile has room for its rows");
  * number would be none. */
 static int bf16_allocate_input(const Linear *layer, size_t rows, Input *input) {
     size_t bytes = rows * layer->depth * sizeof(Rounded);
-    *input = (Input){.rounded = allocate(bytes)};
-    if (input->rounded && layer->depth > round_up(layer->inputs, LANES))
-        memset(input->rounded, 0, bytes);
-    return input->rounded != NULL;
+    *input = (Input){.numbers = allocate(bytes)};
+    if (input->numbers && layer->depth > round_up(layer->inputs, LANES))
+        memset(input->numbers, 0, bytes);
+    return input->numbers != NULL;
 }
 
 /* x (rows, inputs) f32 -> an input. */
@@ -53,7 +40,7 @@ static void bf16_round_rows(const Linear *layer, const float *x, size_t rows, co
     size_t inputs = layer->inputs;
     for (size_t r = 0; r < rows; r++) {
         const float *row = x + r * inputs;
-        Rounded *to = (Rounded *)input->rounded + r * layer->depth;
+        Rounded *to = (Rounded *)input->numbers + r * layer->depth;
         size_t k = 0;
         for (; k + LANES <= inputs; k += LANES)
             store_rounded(to + k, load(row + k));
@@ -118,12 +105,12 @@ INLINE Floats dot_bf16(Floats acc, Step a, Ints b) {
 }
 #endif
 
-/* out[r, v] = sums of row r and panel v, for mr <= BF16_MR rows `lda` elements apart and `vectors` <= VECTORS
+/* out[r, v] = sums of row r and panel v, for mr <= FLOAT_MR rows `lda` elements apart and `vectors` <= VECTORS
  * panels that follow one another, `steps` steps each; see `tile` in tiles.h. */
 INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, const uint16_t *b, size_t steps,
                       Floats *out) {
     size_t panel_size = steps * LANES * KR_BF16;
-    Floats acc[BF16_MR][VECTORS];
+    Floats acc[FLOAT_MR][VECTORS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
@@ -175,8 +162,8 @@ INLINE void bf16_product_tile(size_t mr, size_t vectors, const Gemm *work, size_
                               Strides strides) {
     const Linear *layer = work->layer;
     size_t depth = layer->depth, column = panel * LANES;
-    Floats acc[BF16_MR * VECTORS];
-    bf16_tile(mr, vectors, (const Rounded *)work->input->rounded + r0 * depth, depth,
+    Floats acc[FLOAT_MR * VECTORS];
+    bf16_tile(mr, vectors, (const Rounded *)work->input->numbers + r0 * depth, depth,
               (const uint16_t *)layer->packed + column * depth, depth / KR_BF16, acc);
 #pragma GCC unroll 3
     for (size_t v = 0; v < vectors; v++) {
@@ -194,12 +181,12 @@ INLINE void bf16_product_tile(size_t mr, size_t vectors, const Gemm *work, size_
     }
 #define BF16_ENTRY(mr, vectors) [mr - 1][vectors - 1] = bf16_##mr##x##vectors,
 
-BF16_TILES(DEFINE_BF16_PRODUCT)
+FLOAT_TILES(DEFINE_BF16_PRODUCT)
 
-static ProductTile *const bf16_tiles[BF16_MR][VECTORS] = {BF16_TILES(BF16_ENTRY)};
+static ProductTile *const bf16_tiles[FLOAT_MR][VECTORS] = {FLOAT_TILES(BF16_ENTRY)};
 
 static void bf16_panels(const Gemm *work, size_t panel, size_t end) {
-    gemm_columns(work, panel, end, BF16_WEIGHTS, BF16_MR, bf16_tiles);
+    gemm_columns(work, panel, end, BF16_WEIGHTS, FLOAT_MR, bf16_tiles);
 }
 #endif
 

@@ -156,6 +156,10 @@ OrtStatus *create_bf16_linear(const OrtCustomOp *op, const OrtApi *api, const Or
     return new_linear(op, api, info, BF16_GROUP, out);
 }
 
+OrtStatus *create_fp32_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_linear(op, api, info, FP32_GROUP, out);
+}
+
 static OrtStatus *new_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, unsigned first,
                                    unsigned second, void **out) {
     Reader reader = {.info = info, .next = 1};
@@ -188,11 +192,17 @@ OrtStatus *create_bf16_feed_forward(const OrtCustomOp *op, const OrtApi *api, co
     return new_feed_forward(op, api, info, BF16_GROUP, BF16_GROUP, out);
 }
 
+OrtStatus *create_fp32_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+    return new_feed_forward(op, api, info, FP32_GROUP, FP32_GROUP, out);
+}
+
 OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
     Reader reader = {.info = info, .next = 4};
     Kernel *kernel = begin_kernel(op, api, &reader);
     if (!reader.error)
         read_shape(kernel, &reader);
+    if (!reader.error)
+        kernel->shape.in_float = read_flag(&reader, "in_float");
     return end_kernel(kernel, &reader, out);
 }
 
@@ -204,8 +214,10 @@ static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, 
         read_shape(kernel, &reader);
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
-    if (!reader.error)
+    if (!reader.error) {
+        kernel->shape.in_float = (first & FP32_GROUP) != 0;
         read_rotary(kernel, &reader);
+    }
     if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "input", first);
     if (!reader.error)
@@ -231,6 +243,11 @@ OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, cons
 OrtStatus *create_bf16_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                                        void **out) {
     return new_attention_block(op, api, info, BF16_GROUP, BF16_GROUP, out);
+}
+
+OrtStatus *create_fp32_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                                       void **out) {
+    return new_attention_block(op, api, info, FP32_GROUP, FP32_GROUP, out);
 }
 
 OrtStatus *create_embedding(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {

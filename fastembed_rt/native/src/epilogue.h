@@ -7,6 +7,8 @@
  *     h[r, n] = act(y[r, n])                                         gated: act(y[r, n]) * y[r, n + N / 2]
  *     out[r, n] = h[r, n] f32, or quantized for the layer that follows, as quantize.h has it
  *
+ * Of layers with bfloat16 or float weights y is another (bf16.h, fp32.h), the rest the same.
+ *
  * compensation[n] = -zero_point * sum_k w[k, n]: q counts from the zero point, acc from 0.
  */
 #ifndef FASTEMBED_RT_EPILOGUE_H
@@ -142,16 +144,20 @@ INLINE void put_row(const Gemm *work, Weights weights, const Floats *h, size_t v
         for (size_t v = 0; v < vectors; v++)
             store_first(out + v * work->strides.panel, h[v], left - v * LANES);
     } else if (weights == BF16_WEIGHTS) {
-        Rounded *to = (Rounded *)work->next_input->rounded + row * work->next->depth + column;
+        Rounded *to = (Rounded *)work->next_input->numbers + row * work->next->depth + column;
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
             store_rounded(to + v * LANES, h[v]);
+    } else if (weights == FP32_WEIGHTS) {
+        float *to = (float *)work->next_input->numbers + row * work->next->depth + column;
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            store(to + v * LANES, h[v]);
     } else {
         requantize(work, h, vectors, row, column);
     }
 }
 
-#if !TILE_PRODUCTS /* which finish a row at a time, see amx.h */
 /* y of `count` rows, NR apart, at `vectors` panels -> act(y), gated with `other`, -> out or next; both constants, as
  * many as are activated together. Where `keep`, h is left in y. */
 INLINE void finish_rows(const Gemm *work, Weights weights, Activation activation, size_t count, size_t vectors, float *y,
@@ -208,13 +214,19 @@ INLINE void finish(const Gemm *work, Weights weights, Activation activation, siz
     X(__VA_ARGS__, relu, RELU)                                                                                         \
     X(__VA_ARGS__, tanh, TANH)
 
+#if !TILE_PRODUCTS /* which finish a row at a time, see amx.h */
 ACTIVATIONS(DEFINE_BOTH, int8, INT8_WEIGHTS)
 ACTIVATIONS(DEFINE_BOTH, bf16, BF16_WEIGHTS)
+#endif
+ACTIVATIONS(DEFINE_BOTH, fp32, FP32_WEIGHTS)
 
 /* By kind of weights, activation, and whether it is a whole tile. */
-static Finish *const finishes[2][TANH + 1][2] = {
+static Finish *const finishes[FP32_WEIGHTS + 1][TANH + 1][2] = {
+#if !TILE_PRODUCTS
     [INT8_WEIGHTS] = {ACTIVATIONS(BOTH_ENTRY, int8)},
     [BF16_WEIGHTS] = {ACTIVATIONS(BOTH_ENTRY, bf16)},
+#endif
+    [FP32_WEIGHTS] = {ACTIVATIONS(BOTH_ENTRY, fp32)},
 };
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
@@ -257,6 +269,5 @@ INLINE void gemm_columns(const Gemm *work, size_t panel, size_t end, Weights wei
                 finish[0](work, cells[0] + v * LANES, cells[1] + v * LANES, rows, r0, column + v * LANES);
     }
 }
-#endif
 
 #endif

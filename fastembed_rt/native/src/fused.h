@@ -172,9 +172,9 @@ static int attend_by_heads(const Linear *layer, const Attention *shape, const No
     return fits && !short_of_memory;
 }
 
-/* Whether it pays: one thread does all of it, heads have keys of their own and are whole panels, no text is more than a
- * task a head, and what all heads would project at once is more than a second-level cache keeps beside the rest. Several
- * threads have more tasks to share where all heads are projected at once. */
+/* Whether it pays: one thread does all of it, heads have keys of their own and are whole panels, no text is long, and
+ * what all heads would project at once is more than a second-level cache keeps beside the rest. Several threads have
+ * more tasks to share where all heads are projected at once. */
 static int by_heads(const Attention *shape, size_t rows, const Pool *pool) {
     size_t projected = 3 * shape->heads * shape->size * rows * sizeof(float);
     if (pool->several && __atomic_load_n(pool->several, __ATOMIC_RELAXED))

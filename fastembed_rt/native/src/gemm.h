@@ -11,7 +11,7 @@
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
 
-static size_t packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(PackedWeight); }
+static size_t int8_packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(PackedWeight); }
 
 /* Where w[k, n] lies in panels of K / KR = `steps` steps. */
 INLINE size_t packed_index(size_t k, size_t n, size_t steps) {
@@ -19,7 +19,7 @@ INLINE size_t packed_index(size_t k, size_t n, size_t steps) {
 }
 
 /* weight (inputs, columns) s8 -> the panels' columns from `from` on, and their compensation. */
-static void pack(Linear *layer, const int8_t *weight, size_t columns, size_t from) {
+static void int8_pack(Linear *layer, const int8_t *weight, size_t columns, size_t from) {
     PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
     for (size_t k = 0; k < layer->inputs; k++) {
@@ -31,8 +31,8 @@ static void pack(Linear *layer, const int8_t *weight, size_t columns, size_t fro
     }
 }
 
-/* Whether `pack` with the same arguments would change nothing. */
-static int is_packed(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
+/* Whether `int8_pack` with the same arguments would change nothing. */
+static int int8_is_packed(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
     const PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
     for (size_t k = 0; k < layer->inputs; k++) {

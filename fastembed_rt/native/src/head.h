@@ -10,11 +10,11 @@
 #ifndef FASTEMBED_RT_HEAD_H
 #define FASTEMBED_RT_HEAD_H
 
+#include "texts.h"
 #include "support.h"
 #include "tiles.h"
 
 enum {
-    KEY_BLOCK = 128,  /* keys; texts up to that length have one block */
     QUERY_BLOCK = 48, /* queries that pass a block of keys while it is in the first caches: a multiple of each MR */
     ATTEND_ROWS = TILE_PRODUCTS ? 16 : MR /* queries of a tile, at most */
 };

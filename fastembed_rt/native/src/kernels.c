@@ -7,9 +7,11 @@
  *     quantize.h     activations -> u8, and what is clipped from them
  *     epilogue.h     accumulators -> activated floats, or u8 for the next layer
  *     gemm.h         packed weights, and products of them
- *     bf16.h         the same of bfloat16 weights, with inputs rounded to it
+ *     float_tiles.h  the register tile of products in float
+ *     bf16.h         packed weights and products of bfloat16, with inputs rounded to it
+ *     fp32.h         those of float, which AMX does not multiply
  *     amx_tiles.h    AMX tiles, where the set has them
- *     amx.h          products of both in those
+ *     amx.h          products of bytes and of bfloat16 in those
  *     product.h      which of those it is
  *     norms.h        normalization of rows, with residuals
  *     turn.h         rotary positions and norms of the heads of queries and keys
@@ -17,6 +19,7 @@
  *     softmax.h      scores of a block of keys -> int16 shares
  *     attention.h    scores, softmax, values, a block of queries and of keys at a time
  *     amx_attention.h  its products in AMX tiles
+ *     fp32_attention.h  attention in float
  *     fused.h        linear, feed-forward and attention blocks out of those
  *
  * Headers, not sources: one translation unit, so that everything inlines and no name has the set in it.
@@ -28,11 +31,8 @@ const Kernels KERNELS = {
     .name = SET_NAME,
     .depth_unit = DEPTH_UNIT,
     .packed_size = packed_size,
-    .pack = pack,
+    .pack = pack_weights,
     .is_packed = is_packed,
-    .bf16_packed_size = bf16_packed_size,
-    .bf16_pack = bf16_pack,
-    .bf16_is_packed = bf16_is_packed,
     .linear = linear,
     .feed_forward = feed_forward,
     .attention = attention,

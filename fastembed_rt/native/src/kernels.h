@@ -14,7 +14,7 @@ enum { MOST_OUTLIERS = 16 };
 
 typedef enum { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, TANH } Activation;
 
-typedef enum { INT8_WEIGHTS, BF16_WEIGHTS } Weights;
+typedef enum { INT8_WEIGHTS, BF16_WEIGHTS, FP32_WEIGHTS } Weights;
 
 /* Linear layers that share one quantized input, side by side: y = dequantized(quantized(x)) @ w + bias.
  *
@@ -25,7 +25,8 @@ typedef enum { INT8_WEIGHTS, BF16_WEIGHTS } Weights;
  * product with the weights subtracted. quantize.h and epilogue.h have the whole arithmetic.
  *
  * K inputs, N outputs, rounded up to whole panels of 16 columns. Everything here is written once, when it is packed.
- * Of layers with bfloat16 weights there are sizes, packed weights and bias only, y = rounded(x) @ w + bias: see bf16.h. */
+ * Of layers with bfloat16 or float weights there are sizes, packed weights and bias only: y = rounded(x) @ w + bias, see
+ * bf16.h, and y = x @ w + bias, see fp32.h. */
 typedef struct {
     Weights weights;
     size_t inputs, outputs; /* K, N */
@@ -83,10 +84,11 @@ typedef struct {
     size_t texts, heads, kv_heads, size; /* size: channels of a head */
     int first_only;         /* one query a text, that of its first token */
     float scale;            /* of the scores */
-    const float *by_distance; /* (2 * reach - 1, heads) added to the scores by key - query + reach - 1; or NULL */
+    const float *by_distance; /* (heads, 2 * reach - 1) added to the scores by key - query + reach - 1; or NULL */
     int64_t reach;
     int64_t before, after;  /* tokens that a query sees on each side; negative: all */
     Turn turn;              /* for attention_block, which has the projections */
+    int in_float;           /* products and softmax in float: fp32_attention.h */
     int *short_of_memory;   /* the kernels' own: set by tasks that are */
 } Attention;
 
@@ -100,15 +102,12 @@ typedef struct Pool {
 typedef struct {
     const char *name;
     size_t depth_unit;      /* a layer's depth is a multiple of it */
-    /* Bytes of `packed`, and writing `columns` columns of weight (inputs, columns) int8 from column `from` on. */
+    /* Bytes of `packed`, and writing `columns` columns of weight (inputs, columns), of the layer's type and at any
+     * address, from column `from` on. */
     size_t (*packed_size)(const Linear *layer);
-    void (*pack)(Linear *layer, const int8_t *weight, size_t columns, size_t from);
+    void (*pack)(Linear *layer, const void *weight, size_t columns, size_t from);
     /* Whether that is what `pack` wrote there. */
-    int (*is_packed)(const Linear *layer, const int8_t *weight, size_t columns, size_t from);
-    /* The same for bfloat16 weights, at any address. */
-    size_t (*bf16_packed_size)(const Linear *layer);
-    void (*bf16_pack)(Linear *layer, const void *weight, size_t columns, size_t from);
-    int (*bf16_is_packed)(const Linear *layer, const void *weight, size_t columns, size_t from);
+    int (*is_packed)(const Linear *layer, const void *weight, size_t columns, size_t from);
     /* What follows returns 0 where there was not enough memory. */
     /* out (rows, outputs) = add_norm(activation(linear(x))), x (rows, inputs). */
     int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,

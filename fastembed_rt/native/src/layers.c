@@ -15,7 +15,7 @@ enum { MOST_LAYERS = 3 };
 /* ---- a group as the graph has it --------------------------------------------------------------------------------- */
 
 typedef struct {
-    const void *values;     /* (inputs, columns) int8, or bfloat16 */
+    const void *values;     /* (inputs, columns) int8, bfloat16 or float */
     const float *scales, *bias, *rows; /* (columns), (columns), (outliers, columns) */
     size_t columns;
 } Layer;
@@ -62,12 +62,13 @@ static void read_values(Reader *reader, Group *group, size_t index, int type) {
     linear->outputs += values.columns;
 }
 
-static void read_bf16_group(Reader *reader, Group *group) {
-    group->linear.weights = BF16_WEIGHTS;
+/* Weights of this type, without scales. */
+static void read_float_group(Reader *reader, Group *group, Weights weights, int type) {
+    group->linear.weights = weights;
     group->count = (size_t)read_whole(reader, name_of(group, "layers"), 1, MOST_LAYERS, NEEDED);
     for (size_t index = 0; index < group->count && !reader->error; index++) {
         Layer *layer = group->layers + index;
-        read_values(reader, group, index, BF16_TYPE);
+        read_values(reader, group, index, type);
         Form form = {name_of(group, "biases"), FLOAT_TYPE, 1, 1, (int64_t)layer->columns};
         layer->bias = read_constant(reader, &form).data;
     }
@@ -75,8 +76,9 @@ static void read_bf16_group(Reader *reader, Group *group) {
 
 static void read_group(Reader *reader, unsigned allowed, Group *group) {
     Linear *linear = &group->linear;
-    if (allowed & BF16_GROUP) {
-        read_bf16_group(reader, group);
+    if (allowed & (BF16_GROUP | FP32_GROUP)) {
+        int is_bf16 = (allowed & BF16_GROUP) != 0;
+        read_float_group(reader, group, is_bf16 ? BF16_WEIGHTS : FP32_WEIGHTS, is_bf16 ? BF16_TYPE : FLOAT_TYPE);
         return;
     }
     linear->scale = read_real(reader, name_of(group, "scale"), FLT_MIN, FLT_MAX); /* no subnormal: 1 / it is finite */
@@ -159,9 +161,7 @@ EXPORTED int fastembed_rt_unshared(void) {
 }
 
 static size_t packed_bytes(const PackedLinear *packed) {
-    const Linear *linear = &packed->linear;
-    return linear->weights == BF16_WEIGHTS ? packed->kernels->bf16_packed_size(linear)
-                                           : packed->kernels->packed_size(linear);
+    return packed->kernels->packed_size(&packed->linear);
 }
 
 static void free_packed(PackedLinear *packed) {
@@ -190,18 +190,13 @@ static void *allocate_zeroed(size_t bytes) {
 static void pack_values(const Group *group, Linear *linear) {
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
-        if (linear->weights == BF16_WEIGHTS)
-            group->kernels->bf16_pack(linear, layer->values, layer->columns, from);
-        else
-            group->kernels->pack(linear, layer->values, layer->columns, from);
+        group->kernels->pack(linear, layer->values, layer->columns, from);
 }
 
 static int values_are_packed(const Linear *linear, const Group *group) {
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
-        if (linear->weights == BF16_WEIGHTS
-                ? !group->kernels->bf16_is_packed(linear, layer->values, layer->columns, from)
-                : !group->kernels->is_packed(linear, layer->values, layer->columns, from))
+        if (!group->kernels->is_packed(linear, layer->values, layer->columns, from))
             return 0;
     return 1;
 }
@@ -212,9 +207,9 @@ static SharedName shared_name(const PackedLinear *packed, const Group *group, si
     uint64_t about[] = {linear->weights, linear->inputs, linear->outputs, (uint64_t)linear->zero_point};
     SharedName name = {packed->kernels->name, hashed(0, about, sizeof about),
                        round_up(packed_bytes(packed), 64) + beside};
-    size_t size = linear->weights == BF16_WEIGHTS ? 2 : 1;
+    static const size_t sizes[] = {[INT8_WEIGHTS] = 1, [BF16_WEIGHTS] = 2, [FP32_WEIGHTS] = 4};
     for (const Layer *layer = group->layers; layer < group->layers + group->count; layer++)
-        name.hash = hashed(name.hash, layer->values, linear->inputs * layer->columns * size);
+        name.hash = hashed(name.hash, layer->values, linear->inputs * layer->columns * sizes[linear->weights]);
     return name;
 }
 
@@ -260,7 +255,7 @@ static int pack_somewhere(PackedLinear *packed, const Group *group) {
     return linear->packed != NULL;
 }
 
-static int pack_bf16(PackedLinear *packed, const Group *group) {
+static int pack_floats(PackedLinear *packed, const Group *group) {
     Linear *linear = &packed->linear;
     linear->bias = allocate_zeroed(linear->panels * 16 * sizeof(float));
     if (!linear->bias || !pack_somewhere(packed, group))
@@ -282,8 +277,8 @@ static PackedLinear *pack(const Group *group) {
     size_t unit = group->kernels->depth_unit;
     linear->depth = (linear->inputs + unit - 1) / unit * unit;
     linear->panels = (linear->outputs + 15) / 16;
-    if (linear->weights == BF16_WEIGHTS) {
-        if (pack_bf16(packed, group))
+    if (linear->weights != INT8_WEIGHTS) {
+        if (pack_floats(packed, group))
             return packed;
         free_packed(packed);
         return NULL;
@@ -333,14 +328,14 @@ static PackedLinear *pack(const Group *group) {
 
 static int same_float(float a, float b) { return !memcmp(&a, &b, sizeof a); }
 
-static int is_bf16_packed_from(const PackedLinear *packed, const Group *group) {
+static int are_floats_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
     if (packed->kernels != group->kernels || have->inputs != want->inputs || have->outputs != want->outputs)
         return 0;
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
         if (memcmp(have->bias + from, layer->bias, layer->columns * sizeof(float)) ||
-            !group->kernels->bf16_is_packed(have, layer->values, layer->columns, from))
+            !group->kernels->is_packed(have, layer->values, layer->columns, from))
             return 0;
     return 1;
 }
@@ -351,8 +346,8 @@ static int is_packed_from(const PackedLinear *packed, const Group *group) {
     const Linear *have = &packed->linear, *want = &group->linear;
     if (have->weights != want->weights)
         return 0;
-    if (want->weights == BF16_WEIGHTS)
-        return is_bf16_packed_from(packed, group);
+    if (want->weights != INT8_WEIGHTS)
+        return are_floats_packed_from(packed, group);
     if (packed->kernels != group->kernels || !same_float(have->scale, want->scale) ||
         have->zero_point != want->zero_point || have->tails != want->tails || have->dither != want->dither || have->inputs != want->inputs ||
         have->outputs != want->outputs || have->outliers != want->outliers ||

@@ -5,8 +5,9 @@
 #include "kernels.h"
 #include "reader.h"
 
-/* Attributes that not every group may have; of one with bfloat16 weights there are none but the number of layers. */
-enum { TAILS = 1, DITHER = 2, BF16_GROUP = 4 };
+/* Attributes that not every group may have; of one with bfloat16 or float weights there are none but the number of
+ * layers. */
+enum { TAILS = 1, DITHER = 2, BF16_GROUP = 4, FP32_GROUP = 8 };
 
 /* The layers of the group `prefix`, which may have what `allowed` says, from the inputs that are next; NULL after an
  * error. */

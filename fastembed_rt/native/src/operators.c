@@ -7,6 +7,7 @@
  *                   add-norm                                       -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
+ * Fp32Linear, Fp32FeedForward, Fp32Attention   likewise with float weights
  * Bf16Embedding     ids, values bfloat16 (rows, width)             -> (tokens, width): values[id]
  * PackedMean        x, starts                                      -> (texts, width), 0 for a text without tokens
  *
@@ -16,8 +17,9 @@
  * to what is normalized. Norms of x before the layers and of each head of queries and keys are weight and [bias], as
  * before_norm, query_norm, key_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2) come with rotary. <group>_tails is for all but "up", and
  * "linear" with an activation: what is beyond the input's range counts in float, but for the outlier channels,
- * which have their own rows (see Linear). <group>_dither is for all but "down". A group with bfloat16 weights is, for
- * each of <group>_layers, values bfloat16 and bias.
+ * which have their own rows (see Linear). <group>_dither is for all but "down". A group with bfloat16 or float weights is,
+ * for each of <group>_layers, values and bias. Attention is in 16-bit integers, but for Fp32Attention and PackedAttention
+ * with in_float.
  */
 #include "operators.h"
 
@@ -107,6 +109,9 @@ static const Operator operators[] = {
     OPERATOR("Bf16Linear", create_bf16_linear, run_linear),
     OPERATOR("Bf16FeedForward", create_bf16_feed_forward, run_feed_forward),
     OPERATOR("Bf16Attention", create_bf16_attention_block, run_attention_block),
+    OPERATOR("Fp32Linear", create_fp32_linear, run_linear),
+    OPERATOR("Fp32FeedForward", create_fp32_feed_forward, run_feed_forward),
+    OPERATOR("Fp32Attention", create_fp32_attention_block, run_attention_block),
     OPERATOR("Bf16Embedding", create_bf16_embedding, run_bf16_embedding),
 };
 

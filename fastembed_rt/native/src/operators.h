@@ -29,6 +29,7 @@ typedef OrtStatus *Create(const OrtCustomOp *op, const OrtApi *api, const OrtKer
 Create create_linear, create_feed_forward, create_packed_attention, create_attention_block;
 Create create_embedding, create_mean;
 Create create_bf16_linear, create_bf16_feed_forward, create_bf16_attention_block, create_bf16_embedding;
+Create create_fp32_linear, create_fp32_feed_forward, create_fp32_attention_block;
 
 /* For OrtCustomOp.run: one call of a Kernel. */
 typedef OrtStatus *Run(void *self, OrtKernelContext *context);

@@ -1,8 +1,9 @@
-/* A layer's input and product, by the kind of its weights and what the processor multiplies with. */
+/* A layer's input, packed weights and product, by the kind of its weights and what the processor multiplies with. */
 #ifndef FASTEMBED_RT_PRODUCT_H
 #define FASTEMBED_RT_PRODUCT_H
 
 #include "bf16.h"
+#include "fp32.h"
 #include "gemm.h"
 
 #if TILE_PRODUCTS
@@ -13,30 +14,71 @@ enum { DEPTH_UNIT = 64, ROW_UNIT = 16, TASK_PANELS = 4 };
 enum { DEPTH_UNIT = 16, ROW_UNIT = MR, TASK_PANELS = VECTORS };
 #endif
 
-/* 0 where there is no memory. `free_input` frees what there is. */
-static int allocate_rows(const Linear *layer, size_t rows, Input *input) {
-    return layer->weights == BF16_WEIGHTS ? bf16_allocate_input(layer, rows, input)
-                                          : allocate_input(layer, rows, input);
+/* ---- packed weights --------------------------------------------------------------------------------------------- */
+
+static size_t packed_size(const Linear *layer) {
+    switch (layer->weights) {
+    case BF16_WEIGHTS: return bf16_packed_size(layer);
+    case FP32_WEIGHTS: return fp32_packed_size(layer);
+    default: return int8_packed_size(layer);
+    }
 }
 
-/* x (rows, inputs) f32 -> an input, quantized or rounded. */
-static void prepare_rows(const Linear *layer, const float *x, size_t rows, const Input *input) {
-    if (layer->weights == BF16_WEIGHTS)
-        bf16_round_rows(layer, x, rows, input);
-    else
-        quantize_rows(layer, x, rows, input);
+static void pack_weights(Linear *layer, const void *weight, size_t columns, size_t from) {
+    switch (layer->weights) {
+    case BF16_WEIGHTS: bf16_pack(layer, weight, columns, from); break;
+    case FP32_WEIGHTS: fp32_pack(layer, weight, columns, from); break;
+    default: int8_pack(layer, weight, columns, from); break;
+    }
 }
+
+static int is_packed(const Linear *layer, const void *weight, size_t columns, size_t from) {
+    switch (layer->weights) {
+    case BF16_WEIGHTS: return bf16_is_packed(layer, weight, columns, from);
+    case FP32_WEIGHTS: return fp32_is_packed(layer, weight, columns, from);
+    default: return int8_is_packed(layer, weight, columns, from);
+    }
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+/* 0 where there is no memory. `free_input` frees what there is. */
+static int allocate_rows(const Linear *layer, size_t rows, Input *input) {
+    switch (layer->weights) {
+    case BF16_WEIGHTS: return bf16_allocate_input(layer, rows, input);
+    case FP32_WEIGHTS: return fp32_allocate_input(layer, rows, input);
+    default: return allocate_input(layer, rows, input);
+    }
+}
+
+/* x (rows, inputs) f32 -> an input, quantized or rounded where the weights are. */
+static void prepare_rows(const Linear *layer, const float *x, size_t rows, const Input *input) {
+    switch (layer->weights) {
+    case BF16_WEIGHTS: bf16_round_rows(layer, x, rows, input); break;
+    case FP32_WEIGHTS: fp32_copy_rows(layer, x, rows, input); break;
+    default: quantize_rows(layer, x, rows, input); break;
+    }
+}
+
+typedef void Panels(const Gemm *work, size_t first, size_t last);
 
 /* All rows by the panels of outputs from `first` to `last` - 1, in this thread. */
 static void product_panels(const Gemm *work, size_t first, size_t last) {
-    int is_bf16 = work->layer->weights == BF16_WEIGHTS;
 #if TILE_PRODUCTS
-    (is_bf16 ? amx_bf16_panels : amx_int8_panels)(work, first, last);
+    static Panels *const tiled[FP32_WEIGHTS + 1] = {[INT8_WEIGHTS] = amx_int8_panels, [BF16_WEIGHTS] = amx_bf16_panels};
+    static Panels *const plain[FP32_WEIGHTS + 1] = {[FP32_WEIGHTS] = fp32_panels};
+    if (tiled[work->layer->weights]) {
+        tiled[work->layer->weights](work, first, last);
+        return;
+    }
 #else
+    static Panels *const plain[FP32_WEIGHTS + 1] = {
+        [INT8_WEIGHTS] = gemm_panels, [BF16_WEIGHTS] = bf16_panels, [FP32_WEIGHTS] = fp32_panels,
+    };
+#endif
     size_t count = last - first, tiles = (count + VECTORS - 1) / VECTORS, width = (count + tiles - 1) / tiles;
     for (size_t panel = first; panel < last; panel += width) /* tiles as equal as can be */
-        (is_bf16 ? bf16_panels : gemm_panels)(work, panel, min_size(last, panel + width));
-#endif
+        plain[work->layer->weights](work, panel, min_size(last, panel + width));
 }
 
 static void product_task(void *argument, size_t index) {

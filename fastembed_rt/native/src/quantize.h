@@ -151,7 +151,7 @@ INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row,
 /* Rows of a layer's input, quantized. */
 typedef struct {
     Quantized *q;           /* (rows, depth), zeros beyond the inputs */
-    void *rounded;          /* instead of all others, of a layer with bfloat16 weights; see bf16.h */
+    void *numbers;          /* instead of all others, of a layer with weights of bfloat16 or float */
     float *excess;          /* (rows, outliers) */
     float *dither;          /* (rows) */
     Tails tails;
@@ -159,7 +159,7 @@ typedef struct {
 
 /* 0 where there is no memory. `free_input` frees what there is. */
 static int allocate_input(const Linear *layer, size_t rows, Input *input) {
-    input->rounded = NULL;
+    input->numbers = NULL;
     input->q = allocate(rows * layer->depth * sizeof(Quantized));
     input->excess = allocate(rows * layer->outliers * sizeof(float));
     input->dither = allocate(rows * sizeof(float));
@@ -170,7 +170,7 @@ static void free_input(Input *input) {
     free(input->tails.gathered);
     free(input->dither);
     free(input->excess);
-    free(input->rounded);
+    free(input->numbers);
     free(input->q);
 }
 

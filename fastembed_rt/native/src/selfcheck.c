@@ -1,4 +1,4 @@
-/* Products and an attention against plain loops, once a process, before anything is believed that kernels compute.
+/* Products and attentions against plain loops, once a process, before anything is believed that kernels compute.
  *
  * Numbers are chosen so that the loops are exact. What a wrong compiler, emulator or processor does to the kernels is
  * seen here; how near they are to float64 is the tests' matter.
@@ -102,9 +102,9 @@ static int bf16_product_is_right(const Kernels *kernels) {
         .packed = packed, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->bf16_packed_size(&layer) > sizeof packed)
+    if (kernels->packed_size(&layer) > sizeof packed)
         return 0;
-    kernels->bf16_pack(&layer, weight, OUTPUTS, 0);
+    kernels->pack(&layer, weight, OUTPUTS, 0);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
         return 0;
     for (size_t r = 0; r < ROWS; r++)
@@ -118,50 +118,115 @@ static int bf16_product_is_right(const Kernels *kernels) {
     return 1;
 }
 
-/* y[q] = sum_k 2^(query[q] . key[k]) * value[k] / sum_k 2^(query[q] . key[k]), for two texts, two heads on one of keys.
+/* y[r, n] = sum_k x[r, k] * w[k, n] + bias[n] with float weights, of whole numbers of more bits than bfloat16 has: without
+ * rounding of a sum, in whatever order it is made. */
+static int float_product_is_right(const Kernels *kernels) {
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, MOST = 600 }; /* 37 * 600^2 < 2^24 */
+    _Alignas(64) float packed[PANELS * 16 * DEPTH] = {0};
+    float weight[INPUTS * OUTPUTS], x[ROWS * INPUTS], y[ROWS * OUTPUTS], bias[PANELS * 16];
+    uint32_t state = 4;
+    for (size_t n = 0; n < PANELS * 16; n++)
+        bias[n] = (float)next_whole(&state, -1000, 1000);
+    for (size_t i = 0; i < INPUTS * OUTPUTS; i++)
+        weight[i] = (float)next_whole(&state, -MOST, MOST);
+    for (size_t i = 0; i < ROWS * INPUTS; i++)
+        x[i] = (float)next_whole(&state, -MOST, MOST);
+    Linear layer = {
+        .weights = FP32_WEIGHTS, .inputs = INPUTS, .outputs = OUTPUTS, .depth = DEPTH, .panels = PANELS,
+        .packed = packed, .bias = bias,
+    };
+    const AddNorm nothing = {0};
+    if (kernels->packed_size(&layer) > sizeof packed)
+        return 0;
+    kernels->pack(&layer, weight, OUTPUTS, 0);
+    if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
+        return 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        int sums[OUTPUTS] = {0};
+        for (size_t k = 0; k < INPUTS; k++)
+            for (size_t n = 0; n < OUTPUTS; n++)
+                sums[n] += (int)x[r * INPUTS + k] * (int)weight[k * OUTPUTS + n];
+        for (size_t n = 0; n < OUTPUTS; n++)
+            if (!(y[r * OUTPUTS + n] == (float)sums[n] + bias[n]))
+                return 0;
+    }
+    return 1;
+}
+
+typedef struct {
+    const int64_t *starts;
+    size_t texts, size; /* size: channels of a head */
+    int first_only, in_float;
+    float tolerance; /* of values up to 8 */
+} Asked;
+
+/* y[q] = sum_k 2^(query[q] . key[k]) * value[k] / sum_k 2^(query[q] . key[k]), for texts, two heads on one of keys.
  *
- * The scale is log 2 and the scores are whole, so that the shares are powers of two. One text is long enough for AMX
- * tiles, and no multiple of any. */
-static int attention_is_right(const Kernels *kernels) {
-    enum { TOKENS = 92, HEADS = 2, SIZE = 40, WIDTH = HEADS * SIZE, ASKED = 8 }; /* channels of a query that are not 0 */
-    static const int64_t starts[] = {0, 71, TOKENS};
-    const float tolerance = 2e-3f; /* of values up to 8; shares and values are 16 bits in the kernels */
-    float query[TOKENS * WIDTH], key[TOKENS * SIZE], value[TOKENS * SIZE], y[TOKENS * WIDTH];
+ * The scale is log 2 and the scores are whole, so that the shares are powers of two. The last key of a text has the
+ * largest score for its first query, head 0: what came before it has to be taken back. */
+static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
+    enum { HEADS = 2, MOST = 92 * 40, MOST_SIZE = 40, ASKED = 8 }; /* channels of a query that are not 0 */
+    const int64_t *starts = asked->starts;
+    const size_t texts = asked->texts, size = asked->size, width = HEADS * size, tokens = (size_t)starts[texts];
+    const size_t rows = asked->first_only ? texts : tokens;
+    float query[MOST * HEADS], y[MOST * HEADS], key[MOST], value[MOST]; /* on a stack that may be small */
     uint32_t state = 2;
-    for (size_t i = 0; i < TOKENS * WIDTH; i++)
-        query[i] = i % SIZE < ASKED ? (float)next_whole(&state, -1, 1) : 0.0f;
-    for (size_t i = 0; i < TOKENS * SIZE; i++) {
+    for (size_t i = 0; i < rows * width; i++)
+        query[i] = i % size < ASKED ? (float)next_whole(&state, -1, 1) : 0.0f;
+    for (size_t i = 0; i < tokens * size; i++) {
         key[i] = (float)next_whole(&state, -1, 1);
         value[i] = (float)next_whole(&state, -8, 8);
     }
+    for (size_t text = 0; text < texts; text++) {
+        float *first = query + (asked->first_only ? text : (size_t)starts[text]) * width;
+        for (size_t c = 0; c < ASKED; c++) {
+            first[c] = first[c] == 0.0f ? 1.0f : first[c];
+            key[((size_t)starts[text + 1] - 1) * size + c] = first[c];
+        }
+    }
     const Attention work = {
-        .query = query, .key = key, .value = value, .output = y, .query_stride = WIDTH, .key_stride = SIZE,
-        .value_stride = SIZE, .output_stride = WIDTH, .starts = starts, .texts = 2, .heads = HEADS, .kv_heads = 1,
-        .size = SIZE, .scale = 0.69314718f, .before = -1, .after = -1,
+        .query = query, .key = key, .value = value, .output = y, .query_stride = width, .key_stride = size,
+        .value_stride = size, .output_stride = width, .starts = starts, .texts = texts, .heads = HEADS, .kv_heads = 1,
+        .size = size, .first_only = asked->first_only, .scale = 0.69314718f, .before = -1, .after = -1,
+        .in_float = asked->in_float,
     };
     if (!kernels->attention(&work, &serial))
         return 0;
-    for (size_t text = 0; text < 2; text++)
-        for (size_t q = (size_t)starts[text]; q < (size_t)starts[text + 1]; q++)
-            for (size_t head = 0; head < HEADS; head++) {
-                const float *own = query + q * WIDTH + head * SIZE;
-                double shares = 0, mixed[SIZE] = {0};
-                for (size_t k = (size_t)starts[text]; k < (size_t)starts[text + 1]; k++) {
-                    int score = ASKED; /* of at least -ASKED: a shift of at least 0 */
-                    for (size_t c = 0; c < ASKED; c++)
-                        score += (int)own[c] * (int)key[k * SIZE + c];
-                    double share = (double)(1 << score);
-                    shares += share;
-                    for (size_t c = 0; c < SIZE; c++)
-                        mixed[c] += share * value[k * SIZE + c];
-                }
-                for (size_t c = 0; c < SIZE; c++) {
-                    float off = y[q * WIDTH + head * SIZE + c] - (float)(mixed[c] / shares);
-                    if (!(off <= tolerance && off >= -tolerance)) /* NaN is off */
-                        return 0;
-                }
+    for (size_t row = 0, text = 0; row < rows; row++) {
+        text += asked->first_only ? row > 0 : row == (size_t)starts[text + 1];
+        for (size_t head = 0; head < HEADS; head++) {
+            const float *own = query + row * width + head * size;
+            double shares = 0, mixed[MOST_SIZE] = {0};
+            for (size_t k = (size_t)starts[text]; k < (size_t)starts[text + 1]; k++) {
+                int score = ASKED; /* of at least -ASKED: a shift of at least 0 */
+                for (size_t c = 0; c < ASKED; c++)
+                    score += (int)own[c] * (int)key[k * size + c];
+                double share = (double)(1 << score);
+                shares += share;
+                for (size_t c = 0; c < size; c++)
+                    mixed[c] += share * value[k * size + c];
             }
+            for (size_t c = 0; c < size; c++) {
+                float off = y[row * width + head * size + c] - (float)(mixed[c] / shares);
+                if (!(off <= asked->tolerance && off >= -asked->tolerance)) /* NaN is off */
+                    return 0;
+            }
+        }
+    }
     return 1;
+}
+
+/* Texts of no multiple of any tile. */
+static int attention_is_right(const Kernels *kernels) {
+    static const int64_t starts[] = {0, 71, 92}; /* the first is long enough for AMX tiles */
+    const Asked asked = {starts, 2, 40, 0, 0, 2e-3f}; /* shares and values are 16 bits in the kernels */
+    return one_attention_is_right(kernels, &asked);
+}
+
+static int float_attention_is_right(const Kernels *kernels) {
+    static const int64_t starts[] = {0, 53, 57}, long_text[] = {0, 140}; /* more queries and keys than a block */
+    const Asked all = {starts, 2, 40, 0, 1, 1e-5f}, first = {long_text, 1, 24, 1, 1, 1e-5f}; /* roundings of 8 */
+    return one_attention_is_right(kernels, &all) && one_attention_is_right(kernels, &first);
 }
 
 const char *selfcheck(const Kernels *kernels) {
@@ -169,5 +234,9 @@ const char *selfcheck(const Kernels *kernels) {
         return "a product";
     if (!bf16_product_is_right(kernels))
         return "a bfloat16 product";
-    return attention_is_right(kernels) ? "" : "an attention";
+    if (!float_product_is_right(kernels))
+        return "a float product";
+    if (!attention_is_right(kernels))
+        return "an attention";
+    return float_attention_is_right(kernels) ? "" : "a float attention";
 }

@@ -28,7 +28,6 @@ enum { FEW_STEPS = 32 };                  /* that a key has on average where ano
 static const float P_LIMIT = 65400.0f;    /* steps; and half a step more for each key, times V_LIMIT: below 2^31 */
 static const float LITTLE = 1.0f / 1024;  /* of a row's sum: a block below that needs no care */
 static const float NOTHING = 1e-20f;      /* of the largest e, beyond which a block's sum is before keys are taken out */
-static const float LOG2_E = 1.44269504f;
 static const float HIDDEN = -1e30f;       /* score of a key that a query does not see */
 
 /* Keys `first` to `last` of a text: whole vectors of those that a query of a tile sees. */

@@ -77,12 +77,19 @@ static const uint16_t *bf16_values(Case *made, Random *random, size_t rows, size
     return data;
 }
 
-static ReferenceGroup bf16_group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
-                                 const size_t *columns, double strength) {
+static int is_bf16(const Case *made) { return !strncmp(made->info.op, "Bf16", 4); }
+static int is_fp32(const Case *made) { return !strncmp(made->info.op, "Fp32", 4); }
+
+/* With bfloat16 or float weights. */
+static ReferenceGroup float_group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
+                                  const size_t *columns, double strength) {
     ReferenceGroup found = {.inputs = inputs, .count = count};
     whole(made, prefix, "_layers", (int64_t)count);
     for (size_t part = 0; part < count; part++) {
-        found.bf16[part] = bf16_values(made, random, inputs, columns[part]);
+        if (is_bf16(made))
+            found.bf16[part] = bf16_values(made, random, inputs, columns[part]);
+        else
+            found.fp32[part] = floats(made, random, 1, 2, inputs, columns[part], 0, 0.1);
         found.biases[part] = floats(made, random, 1, 1, 1, columns[part], 0, strength);
         found.columns[part] = columns[part];
         found.outputs += columns[part];
@@ -90,12 +97,10 @@ static ReferenceGroup bf16_group(Case *made, Random *random, const char *prefix,
     return found;
 }
 
-static int is_bf16(const Case *made) { return !strncmp(made->info.op, "Bf16", 4); }
-
 static ReferenceGroup group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
                             const size_t *columns, double strength, int may_have_tails, int may_have_dither) {
-    if (is_bf16(made))
-        return bf16_group(made, random, prefix, inputs, count, columns, strength);
+    if (is_bf16(made) || is_fp32(made))
+        return float_group(made, random, prefix, inputs, count, columns, strength);
     ReferenceGroup found = {.inputs = inputs, .count = count};
     found.scale = (float)real_between(random, 0.005, 0.05);
     found.zero = (int)between(random, 0, 255);
@@ -292,6 +297,8 @@ static void attention_case(Case *made, Random *random) {
     shape.first_only = chance(random, 4);
     if (shape.first_only)
         whole(made, "", "first_only", 1);
+    if (chance(random, 2))
+        whole(made, "", "in_float", shape.in_float = 1);
     size_t tokens = (size_t)starts[shape.texts], queries = shape.first_only ? shape.texts : tokens;
     double strength = 1.5 / sqrt(sqrt((double)shape.size)); /* not pow: C libraries differ in its last bit */
     size_t widths[3] = {shape.heads * shape.size, shape.kv_heads * shape.size, shape.kv_heads * shape.size};
@@ -320,6 +327,7 @@ static Matrix columns_of(const Matrix *from, size_t first, size_t width) {
 
 static void block_case(Case *made, Random *random) {
     ReferenceAttention shape = some_attention(made, random, 16);
+    shape.in_float = is_fp32(made);
     int turned = chance(random, 3);
     if (turned)
         shape.size = 32 * (size_t)between(random, 1, 2);
@@ -412,7 +420,8 @@ void make_case(Case *made, uint64_t number) {
         {"QuantLinear", linear_case}, {"QuantFeedForward", feed_forward_case}, {"PackedAttention", attention_case},
         {"QuantAttention", block_case}, {"QuantEmbedding", embedding_case}, {"PackedMean", mean_case},
         {"Bf16Linear", linear_case}, {"Bf16FeedForward", feed_forward_case}, {"Bf16Attention", block_case},
-        {"Bf16Embedding", embedding_case},
+        {"Bf16Embedding", embedding_case}, {"Fp32Linear", linear_case}, {"Fp32FeedForward", feed_forward_case},
+        {"Fp32Attention", block_case},
     };
     Random random = {number * 0xD1342543DE82EF95u + 1};
     size_t op = (size_t)between(&random, 0, sizeof rows / sizeof rows[0] - 1);

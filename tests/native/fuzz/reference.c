@@ -78,9 +78,35 @@ static Matrix bf16_layers(const ReferenceGroup *group, const Matrix *x) {
     return y;
 }
 
+/* Of a rounding to float, as a share of what is rounded: a sum of n products in any order has n of them. */
+static const double ROUNDING = 0x1p-24;
+
+static Matrix fp32_layers(const ReferenceGroup *group, const Matrix *x) {
+    Matrix y = matrix(x->rows, group->outputs);
+    for (size_t r = 0; r < x->rows; r++)
+        for (size_t part = 0, from = 0; part < group->count; from += group->columns[part++])
+            for (size_t n = 0; n < group->columns[part]; n++) {
+                double sum = group->biases[part][n], size = fabs(sum), doubted = 0;
+                for (size_t k = 0; k < group->inputs; k++) {
+                    double weight = group->fp32[part][k * group->columns[part] + n];
+                    double value = x->values[r * x->columns + k], doubt = x->doubt[r * x->columns + k];
+                    sum += value * weight;
+                    size += fabs(value * weight);
+                    doubted += doubt * fabs(weight);
+                }
+                /* One for each product, one for the bias, and one for what is of second order. */
+                y.values[r * y.columns + from + n] = sum;
+                y.doubt[r * y.columns + from + n] =
+                    doubted + (double)(group->inputs + 2) * ROUNDING * (size + doubted) + 1e-30;
+            }
+    return y;
+}
+
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x) {
     if (group->bf16[0])
         return bf16_layers(group, x);
+    if (group->fp32[0])
+        return fp32_layers(group, x);
     Matrix y = matrix(x->rows, group->outputs);
     double *steps = checked_malloc(group->inputs * 8), *off = checked_malloc(group->inputs * 8);
     double low = (double)(-group->zero) * group->scale, high = (double)(255 - group->zero) * group->scale;
@@ -178,6 +204,19 @@ Matrix gate(const Matrix *both, const char *activation) {
     return left;
 }
 
+/* How far a score in float may be from the one in doubles: queries and keys, the sum of their products, the scale and the
+ * bias, each with a rounding of its own. */
+static double score_doubt(const ReferenceAttention *shape, const Matrix *query, size_t q, const Matrix *key, size_t k,
+                          double bias) {
+    double size = fabs(bias), doubted = 0;
+    for (size_t d = 0; d < shape->size; d++) {
+        double a = fabs(query->values[q + d]), b = fabs(key->values[k + d]);
+        size += a * b;
+        doubted += query->doubt[q + d] * b + a * key->doubt[k + d] + query->doubt[q + d] * key->doubt[k + d];
+    }
+    return doubted + (double)(shape->size + 6) * ROUNDING * (size + doubted);
+}
+
 Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value) {
     size_t size = shape->size, width = shape->heads * size, shared = shape->heads / shape->kv_heads;
     Matrix out = matrix(query->rows, width);
@@ -192,28 +231,44 @@ Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const 
                     largest = fmax(largest, fabs(value->values[(start + k) * value->columns + other + d]));
             for (size_t q = 0; q < (shape->first_only ? 1 : length); q++) {
                 size_t row = shape->first_only ? text : start + q;
-                double top = -INFINITY, sum = 0, strongest = 0;
+                double top = -INFINITY, sum = 0, strongest = 0, off = 0;
                 for (size_t k = 0; k < length; k++) {
-                    double score = 0;
+                    double score = 0, bias = 0;
                     for (size_t d = 0; d < size; d++)
                         score += query->values[row * query->columns + head * size + d] *
                                  key->values[(start + k) * key->columns + other + d];
                     strongest = fmax(strongest, fabs(score));
                     if (shape->table)
-                        score += shape->table[head * shape->table_columns + (shape->table_columns - 1) / 2 + k - q];
+                        bias = shape->table[head * shape->table_columns + (shape->table_columns - 1) / 2 + k - q];
+                    score += bias;
                     int64_t apart = (int64_t)k - (int64_t)q;
                     if ((shape->before >= 0 && -apart > shape->before) || (shape->after >= 0 && apart > shape->after))
                         score = -INFINITY;
+                    else if (shape->in_float)
+                        off = fmax(off, score_doubt(shape, query, row * query->columns + head * size, key,
+                                                    (start + k) * key->columns + other, bias));
                     share[k] = score;
                     top = fmax(top, score);
                 }
                 for (size_t k = 0; k < length; k++)
                     sum += share[k] = exp(share[k] - top);
                 for (size_t d = 0; d < size; d++) {
-                    double mixed = 0;
-                    for (size_t k = 0; k < length; k++)
-                        mixed += share[k] / sum * value->values[(start + k) * value->columns + other + d];
+                    double mixed = 0, weighed = 0, doubted = 0;
+                    for (size_t k = 0; k < length; k++) {
+                        size_t at = (start + k) * value->columns + other + d;
+                        mixed += share[k] / sum * value->values[at];
+                        weighed += share[k] / sum * fabs(value->values[at]);
+                        doubted += share[k] / sum * value->doubt[at];
+                    }
                     out.values[row * width + head * size + d] = mixed;
+                    if (shape->in_float) {
+                        /* Shares and their sum may both be off; then a rounding for each key, in both sums, and some for
+                         * powers of two, what blocks before are multiplied by, and the quotient. */
+                        double part = fmin(expm1(2 * off), 2.0) + (double)(2 * length + 24) * ROUNDING;
+                        double all = fmin(part * (weighed + doubted), 2.1 * largest);
+                        out.doubt[row * width + head * size + d] = doubted + all + 1e-30;
+                        continue;
+                    }
                     /* 15 bits for a share, 12 for an element of queries and keys of the widest heads. */
                     out.doubt[row * width + head * size + d] = largest * (4e-3 + 1e-3 * strongest) + 1e-6;
                 }

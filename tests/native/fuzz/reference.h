@@ -1,7 +1,8 @@
 /* What the operators compute, in doubles and plain loops, and how far from it a result may be.
  *
  * Layers quantize: a value at the edge between two steps may go either way, so a doubt of the input, however small, is
- * a doubt of whole steps. Tolerances are bounds, worked out element by element beside the values. */
+ * a doubt of whole steps. What is in float has the doubt of its roundings. Tolerances are bounds, worked out element by
+ * element beside the values. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
@@ -23,14 +24,15 @@ typedef struct {
     int64_t channels[16];
     const float *smooth;
     const int8_t *values[3];
-    const uint16_t *bf16[3]; /* values instead of all that is above, in a group with bfloat16 weights */
+    const uint16_t *bf16[3]; /* values instead of all that is above, in a group with bfloat16 weights, */
+    const float *fp32[3];    /* or in one with float weights */
     const float *scales[3], *biases[3], *rows[3];
 } ReferenceGroup;
 
 typedef struct {
     size_t heads, kv_heads, size, texts;
     const int64_t *starts;
-    int first_only;
+    int first_only, in_float;
     int64_t before, after;
     const float *table; /* (heads, columns) */
     size_t table_columns;

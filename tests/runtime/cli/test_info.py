@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import fastembed_rt
-from fastembed_rt import cli, files, manifest
+from fastembed_rt import cli, files, manifest, native
 from fastembed_rt.cli import info
 from fastembed_rt.errors import IntegrityError
 from fastembed_rt.machine import Cpu
@@ -114,7 +114,7 @@ def test_the_fingerprint_is_that_of_the_loaded_model(
     assert f"fingerprint {wanted}" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["info", str(directory), "--json"]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
-    assert variants["model.cpu.fp32.onnx"]["fingerprint"] == wanted
+    assert variants[f"model.{'native' if native.kernels() else 'cpu'}.fp32.onnx"]["fingerprint"] == wanted
     assert variants["model.onnx"]["fingerprint"] == portable
 
 

@@ -248,7 +248,7 @@ def test_other_files_on_arrival_are_an_error_that_names_both(tmp_path: Path, loa
     directory = tmp_path / "model"
     shutil.copytree(tmp_path / "model0", directory)
     with EmbeddingModel(directory) as model:
-        sent, before = pickle.dumps(model), model.fingerprint()[:12]
+        sent, before, target = pickle.dumps(model), model.fingerprint()[:12], model.target
     shutil.rmtree(directory)
     shutil.copytree(tmp_path / "model1", directory)
     after = EmbeddingModel(directory).fingerprint()[:12]
@@ -256,7 +256,7 @@ def test_other_files_on_arrival_are_an_error_that_names_both(tmp_path: Path, loa
     arrived = pickle.loads(sent)
     for _ in range(2):  # and again with the next call
         with pytest.raises(
-            IntegrityError, match=rf"fingerprint {before}-cpu.fp32, and {directory} has {after}-cpu.fp32"
+            IntegrityError, match=rf"fingerprint {before}-{target}.fp32, and {directory} has {after}-{target}.fp32"
         ):
             arrived.encode("a")
     shutil.rmtree(directory)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from signals import of_a_terminal
 
+from fastembed_rt import native
 from fastembed_rt.cli import build_parser, main
 
 Start = Callable[..., tuple["subprocess.Popen[str]", int]]
@@ -99,8 +100,9 @@ def test_it_serves_until_it_is_told_to_stop_and_answers_what_runs(start: Start, 
     asking.join()
     assert (process.returncode, late) == (0, [200]), err
     said = err.splitlines()
+    best = "native" if native.kernels() else "cpu"
     assert f"serves http://127.0.0.1:{port}" in said[0]
-    assert said[1].startswith("  encoder: embedding, 40 tokens, cpu/fp32 on cpu")
+    assert said[1].startswith(f"  encoder: embedding, 40 tokens, {best}/fp32 on cpu")
     assert "also small" in said[1]
     assert said[2].startswith("  judge: reranking")
     assert "512 requests" in said[3]

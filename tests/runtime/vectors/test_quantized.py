@@ -271,7 +271,7 @@ def test_bits_of_other_lengths_do_not_fit(model: EmbeddingModel) -> None:
 def test_a_fingerprint_names_what_decides_a_vector(model: EmbeddingModel) -> None:
     ranges = ranges_of(random_vectors(9))
     model_hash, *rest = model.fingerprint().split("-")
-    assert rest == ["cpu.fp32", "noprompt", "len16", "dim24", "unit", "float32"]
+    assert rest == [f"{model.target}.fp32", "noprompt", "len16", "dim24", "unit", "float32"]
     assert len(model_hash) == 12
     seen = {
         model.fingerprint(**options)
