@@ -149,7 +149,7 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             level="note",
             check="operators",
-            what=f"our own do not run: {facts.no_kernels}; INT8 runs on stock operators (target cpu)",
+            what=f"our own do not run: {facts.no_kernels}; fp32 and INT8 run on stock operators (target cpu)",
             fix=facts.kernel_remedy,
         )
 

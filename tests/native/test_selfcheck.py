@@ -115,7 +115,7 @@ def test_wrong_kernels_step_aside_with_the_reason(
     reason = f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
     assert native.why_not() == reason
     (said,) = [finding.what for finding in check_cpu(gather()) if finding.check == "operators"]
-    assert said == f"our own do not run: {reason}; INT8 runs on stock operators (target cpu)"
+    assert said == f"our own do not run: {reason}; fp32 and INT8 run on stock operators (target cpu)"
 
 
 @runs
