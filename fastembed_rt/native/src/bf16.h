@@ -165,14 +165,7 @@ INLINE void bf16_product_tile(size_t mr, size_t vectors, const Gemm *work, size_
     Floats acc[FLOAT_MR * VECTORS];
     bf16_tile(mr, vectors, (const Rounded *)work->input->numbers + r0 * depth, depth,
               (const uint16_t *)layer->packed + column * depth, depth / KR_BF16, acc);
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++) {
-        Floats bias = load(layer->bias + column + v * LANES);
-        float *at = to + v * strides.panel;
-#pragma GCC unroll 8
-        for (size_t r = 0; r < mr; r++, at += strides.row)
-            store(at, add(acc[r * VECTORS + v], bias));
-    }
+    store_outputs(mr, vectors, layer, column, acc, to, strides);
 }
 
 #define DEFINE_BF16_PRODUCT(mr, vectors)                                                                               \

@@ -29,6 +29,28 @@ typedef struct {
     size_t row, k, next_k, next_panel;
 } TileSteps;
 
+/* Sums of a tile, before the first product. */
+INLINE void zero_sums(size_t mr, size_t vectors, Floats *acc) {
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            acc[r * VECTORS + v] = broadcast(0.0f);
+}
+
+/* Those of a layer's outputs from `column` on, and their biases -> to. */
+INLINE void store_outputs(size_t mr, size_t vectors, const Linear *layer, size_t column, const Floats *acc, float *to,
+                          Strides strides) {
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++) {
+        Floats bias = load(layer->bias + column + v * LANES);
+        float *at = to + v * strides.panel;
+#pragma GCC unroll 8
+        for (size_t r = 0; r < mr; r++, at += strides.row)
+            store(at, add(acc[r * VECTORS + v], bias));
+    }
+}
+
 /* Adds `count` products to each of acc[r * VECTORS + v], r < mr <= FLOAT_MR and v < vectors <= VECTORS, both constants.
  * `ahead`: b is prefetched so many bytes before it is read, past its end what lies behind it; 0: it is near. */
 INLINE void float_tile(size_t mr, size_t vectors, const float *a, const float *b, TileSteps steps, size_t count,

@@ -66,22 +66,11 @@ INLINE void fp32_product_tile(size_t mr, size_t vectors, const Gemm *work, size_
     const Linear *layer = work->layer;
     size_t depth = layer->depth, column = panel * LANES;
     Floats acc[FLOAT_MR * VECTORS];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < mr; r++)
-#pragma GCC unroll 3
-        for (size_t v = 0; v < vectors; v++)
-            acc[r * VECTORS + v] = broadcast(0.0f);
+    zero_sums(mr, vectors, acc);
     float_tile(mr, vectors, (const float *)work->input->numbers + r0 * depth,
                (const float *)layer->packed + column * depth, (TileSteps){depth, 1, LANES, depth * LANES}, layer->inputs,
                AHEAD, acc);
-#pragma GCC unroll 3
-    for (size_t v = 0; v < vectors; v++) {
-        Floats bias = load(layer->bias + column + v * LANES);
-        float *at = to + v * strides.panel;
-#pragma GCC unroll 8
-        for (size_t r = 0; r < mr; r++, at += strides.row)
-            store(at, add(acc[r * VECTORS + v], bias));
-    }
+    store_outputs(mr, vectors, layer, column, acc, to, strides);
 }
 
 #define DEFINE_FP32_PRODUCT(mr, vectors)                                                                               \

@@ -57,11 +57,7 @@ INLINE void float_score_tile(size_t mr, size_t vectors, const Attention *work, c
                              float *e) {
     const size_t width = vectors * LANES;
     Floats acc[FLOAT_MR * VECTORS];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < mr; r++)
-#pragma GCC unroll 3
-        for (size_t v = 0; v < vectors; v++)
-            acc[r * VECTORS + v] = broadcast(0.0f);
+    zero_sums(mr, vectors, acc);
     for (size_t d = 0; d < work->size; d += LANES, key += work->panel_stride, q += LANES * width)
         float_tile(mr, vectors, key, q, (TileSteps){work->key_stride, 1, width, LANES}, min_size(LANES, work->size - d), 0,
                    acc);
