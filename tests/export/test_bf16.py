@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from checkpoints import TEXTS, save_sentence_transformers
+from checkpoints import NOT_NATIVE, QUICK_TYPES, TEXTS, save_sentence_transformers
 from exports import quick
 
 from fastembed_rt import EmbeddingModel, native
@@ -20,12 +20,8 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 
 BF16 = "model.native.bf16.onnx"
 runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
-# Of all others only one: what they share is tested with these.
-QUICK = ("albert", "bert", "gemma3_text", "modernbert", "mpnet", "qwen3", "t5")
 # Scores of random weights are so large here that softmax is a choice, which rounding may turn.
 WORST = {"new": 0.998, "t5": 0.996}
-# What these add to attention's scores the operators do not know.
-NOT_NATIVE = ("deberta", "deberta-v2", "longformer")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize(
     "model_type",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in sorted(ARCHITECTURES)],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_TYPES)) for name in sorted(ARCHITECTURES)],
 )
 def test_every_architecture_has_bf16_near_its_fp32_or_says_why_not(
     tmp_path: Path, model_type: str, pooling: str
@@ -49,8 +45,8 @@ def test_every_architecture_has_bf16_near_its_fp32_or_says_why_not(
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40)
     described = quick(source, tmp_path / "made", precisions=("bf16", "fp32"))
     refused = [one.why for one in described.refused]
+    assert bool(refused) == (model_type in NOT_NATIVE)
     if refused:
-        assert model_type in NOT_NATIVE
         assert "bf16 on CPUs is computed by our own operators, which lack what this encoder needs" in refused[0]
         return
     texts = [case.text for case in parity_texts()][::3]

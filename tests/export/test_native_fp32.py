@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from checkpoints import FP32_FILES, TEXTS, reference_vectors, save_sentence_transformers
+from checkpoints import (
+    FP32_FILES,
+    NOT_NATIVE,
+    QUICK_TYPES,
+    TEXTS,
+    reference_vectors,
+    save_sentence_transformers,
+)
 from cross_encoders import save_cross_encoder
 from exports import quick
 from sparse_encoders import save_splade
@@ -20,8 +27,6 @@ from fastembed_rt_export.architectures import ARCHITECTURES
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 
 FILE = "model.native.fp32.onnx"
-QUICK = ("albert", "bert", "gemma3_text", "modernbert", "mpnet", "qwen3", "t5")  # as in test_bf16.py
-NOT_NATIVE = ("deberta", "deberta-v2")
 # As wide as MiniLM.
 WIDE: dict[str, Any] = {"hidden_size": 384, "num_attention_heads": 12}
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -32,7 +37,7 @@ MANY = [*TEXTS, LONG, "b", *(f"{text} {k}" for k in range(9) for text in TEXTS)]
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize(
     "model_type",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in sorted(ARCHITECTURES)],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_TYPES)) for name in sorted(ARCHITECTURES)],
 )
 def test_every_architecture_has_the_vectors_of_stock_operators(tmp_path: Path, model_type: str, pooling: str) -> None:
     source = save_sentence_transformers(tmp_path / "source", model_type, pooling=pooling, max_seq_length=40)
