@@ -40,7 +40,7 @@ def test_tokenize_many(benchmark: Any, parts: Parts) -> None:
 
 def test_tokenize_many_by_the_library(benchmark: Any, parts: Parts) -> None:
     """On one core, as the other is."""
-    many, library = texts(), parts.tokenizer._tokenizer
+    many, library = texts(), parts.tokenizer._library.limited
     assert len(benchmark(lambda: [library.encode_batch_fast([text])[0].ids for text in many])) == len(many)
 
 

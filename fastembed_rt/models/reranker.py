@@ -16,7 +16,8 @@ from ..manifest import ACTIVATIONS, RERANKING
 from ..run import batching
 from ..system.progress import progress
 from ..text.inputs import check_iterable, check_pairs
-from ..text.tokenizer import TRUNCATIONS, Pair, Tokenized
+from ..text.pairs import Pair
+from ..text.tokenizer import TRUNCATIONS, Tokenized
 from ..text.windows import CHARACTERS, ERROR, TEXTS, Window
 from .answers import answered
 from .base import LoadedModel, WithMaxLength

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from ..text.tokenizer import LIBRARY_THREADS
+from ..text.library import THREADS as LIBRARY_THREADS
 from .accepting import Acceptor
 from .app import App
 from .connections import Connection, Patience

@@ -1,40 +1,34 @@
-"""Texts -> token ids: the Rust tokenizer, prompts, the truncation policy, and what counts as a text.
+"""Texts -> token ids: prompts, and the policy for what is too long.
 
-Knows no batch and no session. Padding is the batcher's, so the tokenizer's own padding is switched off.
+Knows no batch and no session. What a text's ids are is for wordpiece, and for the library where that leaves it to it.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import (
-    InvalidInputError,
-    ModelFormatError,
-    TextTooLongError,
-    UnknownTokenError,
-    from_outside,
-)
-from .caps import cutter, long_from
+from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
+from .library import Library
+from .pairs import Pair, kept_of_pair, rows_of_pairs
 from .wordpiece import WordPiece, wordpiece
 
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Pair = tuple[str, str]
 TRUNCATIONS = ("truncate", "warn", "error")  # of what must stay whole: pairs, and texts with a vector for each token
 CHUNKED = (*TRUNCATIONS, "chunk")
 TRUNCATION_SIDES = ("right", "left")
-LIBRARY_THREADS = "TOKENIZERS_PARALLELISM"
+COUNTED = 256  # texts at a time
 PACKAGE = __name__.partition(".")[0]
 logger = logging.getLogger("fastembed_rt")
 
@@ -87,11 +81,6 @@ class Tokenized:
         return np.where(np.diff(self.owner, prepend=-1) > 0, prompt_tokens, 0)
 
 
-def _takes_no_threads() -> bool:
-    """Whether the library uses no threads of its own, as its variable may say."""
-    return os.environ.get(LIBRARY_THREADS, "on").lower() in ("", "0", "f", "false", "n", "no", "off")
-
-
 class TextTokenizer:
     """A tokenizer.json with a limit and a policy for what is longer. Safe to call from several threads."""
 
@@ -122,80 +111,39 @@ class TextTokenizer:
         """
         if truncation not in CHUNKED:
             raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
-        self._read = path.read_bytes if read is None else read
-        self._path = path
-        self._content: bytes | None = self._bytes()  # until the library is made of it
-        self._library: Any = None
-        self._uncut: Any = None
-        self._shorten: Callable[[str], str] | None = None  # when there is a long text
+        self._library = Library(
+            path,
+            path.read_bytes if read is None else read,
+            max_length=max_length,
+            side=truncation_side,
+            whole=truncation == "chunk",
+            parallel=parallel,
+            of_pairs=of_pairs,
+        )
+        self._others: dict[
+            tuple[str, str], TextTokenizer
+        ] = {}  # by policy and side: made once, however often asked for
+        self._path, self._read, self._parallel, self._of_pairs = path, read, parallel, of_pairs
         self.max_length = max_length
         self.truncation = truncation
         self._side = truncation_side
-        self._parallel = parallel
-        self._of_pairs = of_pairs
         self._vocabulary = vocabulary
-        self._fast = fast if fast or of_pairs or vocabulary is not None else wordpiece(self._content)
-        special = self._fast.special if self._fast else self._tokenizer.num_special_tokens_to_add(of_pairs)
+        content = self._library.content
+        assert content is not None
+        self._fast = fast if fast or vocabulary is not None else wordpiece(content)
+        template = self._fast.pair if self._fast else None
+        if of_pairs and template is None:
+            self._fast = None
+        if self._fast is None:
+            special = self._library.special()
+        else:
+            special = template.special if of_pairs and template else self._fast.special
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
 
-    @property
-    def _tokenizer(self) -> Any:
-        """The Rust library's, which takes 50 ms to be made: when a text comes that needs it.
-
-        Two threads may make two, of which one is kept: a lock could be held for ever in a forked process.
-        """
-        content = self._content
-        if self._library is None:
-            self._library = self._limited(content)
-            self._content = None  # after it: who finds none finds the library
-        return self._library
-
-    def _limited(self, content: bytes | None) -> Any:
-        tokenizer = self._made(content)
-        tokenizer.no_padding()
-        if self._of_pairs:
-            tokenizer.no_truncation()
-            self._uncut = tokenizer
-        elif self.max_length > tokenizer.num_special_tokens_to_add(self._of_pairs):  # else it is refused
-            # Chunks lose nothing, so they always begin at a text's beginning, where its prompt stands.
-            side = "right" if self.truncation == "chunk" else self._side
-            tokenizer.enable_truncation(self.max_length, direction=side)
-        return tokenizer
-
-    def _bytes(self) -> bytes:
-        try:
-            return self._read()
-        except OSError as error:
-            raise ModelFormatError(f"{self._path} cannot be read ({error.strerror}); export the model again") from error
-
-    def _made(self, content: bytes | None = None) -> Any:
-        from tokenizers import Tokenizer
-
-        content = self._bytes() if content is None else content
-        try:
-            # Not from_file: the Rust library wants paths in UTF-8, whatever the locale says.
-            return Tokenizer.from_buffer(content)
-        except Exception as error:  # the Rust library raises plain Exception
-            if from_outside(error):
-                raise
-            raise ModelFormatError(
-                f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
-            ) from error
-
     def with_max_length(self, max_length: int) -> TextTokenizer:
         """The same tokenizer with another limit; this one stays as it is, since other threads may use it."""
-        return TextTokenizer(
-            self._path,
-            max_length=max_length,
-            truncation=self.truncation,
-            truncation_side=self._side,
-            parallel=self._parallel,
-            of_pairs=self._of_pairs,
-            read=self._read,
-            vocabulary=self._vocabulary,
-            fast=self._fast,
-        )
+        return self._anew(max_length, self.truncation, self._side)
 
     def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
         """The same tokenizer with another policy or side for what is too long; None leaves each as it is.
@@ -212,13 +160,23 @@ class TextTokenizer:
             raise InvalidInputError(f"truncation side {side!r} is not known; known: {', '.join(TRUNCATION_SIDES)}")
         if (truncation, side) == (self.truncation, self._side):
             return self
-        if side == self._side and "chunk" not in (truncation, self.truncation):
-            made = copy.copy(self)
-            made.truncation = truncation
-            return made
+        found = self._others.get((truncation, side))
+        if found is None:
+            # Two threads may make two, of which one is kept.
+            found = self._others.setdefault((truncation, side), self._with_policy(truncation, side))
+        return found
+
+    def _with_policy(self, truncation: str, side: str) -> TextTokenizer:
+        if side != self._side or "chunk" in (truncation, self.truncation):
+            return self._anew(self.max_length, truncation, side)
+        made = copy.copy(self)
+        made.truncation, made._others = truncation, {}
+        return made
+
+    def _anew(self, max_length: int, truncation: str, side: str) -> TextTokenizer:
         return TextTokenizer(
             self._path,
-            max_length=self.max_length,
+            max_length=max_length,
             truncation=truncation,
             truncation_side=side,
             parallel=self._parallel,
@@ -240,7 +198,7 @@ class TextTokenizer:
         given = [prompt + text for text in texts] if prompt else texts
         rows, cut = self._without_library(given)
         others = [k for k, row in enumerate(rows) if row is None]
-        encodings, beginnings = self._first_tokens([given[k] for k in others], parallel=parallel)
+        encodings, beginnings = self._library.first_tokens([given[k] for k in others], parallel=parallel)
         cut += [others[k] for k in beginnings]
         if self._vocabulary is not None:
             self._check_known(encodings, first, chunks=self.truncation == "chunk")
@@ -262,25 +220,6 @@ class TextTokenizer:
             owner = np.repeat(owner, [len(pieces) for pieces in chunks])
             return Tokenized([row for pieces in chunks for row in pieces], owner, len(texts), 0)
         return Tokenized(ids, owner, len(texts), len(long), self._warning(texts, long, prompt, first))
-
-    def _first_tokens(self, texts: Sequence[str], *, parallel: bool) -> tuple[list[Any], list[int]]:
-        """The library's encodings of texts; and numbers of those whose beginning alone was looked at, and is enough."""
-        begin = texts
-        if (
-            texts
-            and self.truncation != "chunk"
-            and self._side == "right"
-            and max(map(len, texts)) > long_from(self.max_length)
-        ):
-            if self._shorten is None:
-                self._shorten = cutter(self._bytes(), self.max_length) or (lambda text: text)
-            begin = [self._shorten(text) for text in texts]
-        found = self._encode(begin, parallel=parallel) if begin else []
-        short = [k for k, text in enumerate(begin) if text is not texts[k]]
-        again = [k for k in short if len(found[k].ids) < self.max_length]  # then the rest matters
-        for k in again:
-            found[k] = self._encode([texts[k]])[0]
-        return found, [k for k in short if k not in again and not found[k].overflowing]
 
     def _without_library(self, texts: Sequence[str]) -> tuple[list[Ids | None], list[int]]:
         """Rows without the library, None for its texts; and which ones were cut, if that is done without it."""
@@ -306,7 +245,7 @@ class TextTokenizer:
         Raises:
             InvalidInputError: a text has a token that the model does not know.
         """
-        tokenizer = self._without_limit()
+        tokenizer = self._library.free
         rows = [prompt + text for text in texts] if prompt else texts
         found = tokenizer.encode_batch(rows) if self._parallel and parallel else map(tokenizer.encode, rows)
         for k, encoding in enumerate(found):
@@ -329,22 +268,28 @@ class TextTokenizer:
 
         A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
         """
-        rows = [(prompt + left, right) for left, right in pairs] if prompt else pairs
-        # Cut here: the library would keep every piece of one text beside every piece of the other.
-        encodings = self._encode(rows, self._without_limit(), parallel=parallel)
-        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
-        types = [np.array(encoding.type_ids, dtype=np.int64) for encoding in encodings]
-        long = [k for k, row in enumerate(ids) if len(row) > self.max_length]
-        for k in long:
-            kept = kept_of_pair(encodings[k].sequence_ids, self.max_length, self._side)
-            ids[k], types[k] = ids[k][kept], types[k][kept]
+        given = [(prompt + left, right) for left, right in pairs] if prompt else pairs
+        rows: list[Ids | None] = [None] * len(given)
+        segments: list[int] = [0] * len(given)
+        long: list[int] = []
+        if self._fast is not None and (template := self._fast.pair) is not None:
+            rows, segments, long = rows_of_pairs(self._fast.pieces, template, given, self.max_length, self._side)
+        others = [k for k, row in enumerate(rows) if row is None]
+        encodings = self._library.pairs([given[k] for k in others], parallel=parallel)
+        for k, encoding in zip(others, encodings, strict=True):
+            row, types = np.array(encoding.ids, dtype=np.int64), np.array(encoding.type_ids, dtype=np.int64)
+            # Cut here: the library would keep every piece of one text beside every piece of the other.
+            if len(row) > self.max_length:
+                kept = kept_of_pair(encoding.sequence_ids, self.max_length, self._side)
+                row, types = row[kept], types[kept]
+                long.append(k)
+            rows[k], segments[k] = row, int(np.count_nonzero(types == 0))
+        ids = cast(list[Ids], rows)
         if self._vocabulary is not None:
             self._check_known(encodings, first, ids)
-        segments = np.array([np.count_nonzero(row == 0) for row in types], dtype=np.int64)
-        warning = self._warning(rows, long, "", first) if long else None
-        return Tokenized(
-            ids, np.arange(len(ids), dtype=np.int64), len(ids), len(long), warning, first_segments=segments
-        )
+        warning = self._warning(given, sorted(long), "", first) if long else None
+        owner, zeros = np.arange(len(ids), dtype=np.int64), np.array(segments, dtype=np.int64)
+        return Tokenized(ids, owner, len(ids), len(long), warning, first_segments=zeros)
 
     def _check_known(
         self, encodings: list[Any], first: int, ids: Sequence[Ids] | None = None, *, chunks: bool = False
@@ -355,20 +300,12 @@ class TextTokenizer:
             for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
                 unknown = next((int(number) for number in row if number >= self._vocabulary), None)
                 if unknown is not None:
+                    token = self._library.limited.id_to_token(unknown)
                     raise UnknownTokenError(
-                        f"text {first + k} has the token {self._tokenizer.id_to_token(unknown)!r} (id {unknown}), and "
+                        f"text {first + k} has the token {token!r} (id {unknown}), and "
                         f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
                         "whose word table is as large as its tokenizer"
                     )
-
-    def _encode(
-        self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None, *, parallel: bool = True
-    ) -> list[Any]:
-        tokenizer = self._tokenizer if tokenizer is None else tokenizer
-        if (self._parallel and parallel) or len(texts) == 1 or _takes_no_threads():
-            return list(tokenizer.encode_batch_fast(texts))
-        # One text a call: the library spreads a batch over all cores, however few the caller may use.
-        return [tokenizer.encode_batch_fast([text])[0] for text in texts]
 
     def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":
@@ -384,23 +321,41 @@ class TextTokenizer:
         return f"{message} and were cut"
 
     def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:
-        """Tokens of each text before any cut, special tokens included: (n,) int64."""
-        wanted = [prompt + text if isinstance(text, str) else text for text in texts]
-        encodings = self._without_limit().encode_batch_fast(wanted)
-        return np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        """Tokens of each text, or of each pair, before any cut, special tokens included: (n,) int64."""
+        counts: list[int] = []
+        for start in range(0, len(texts), COUNTED):
+            some = texts[start : start + COUNTED]
+            wanted = [prompt + text if isinstance(text, str) else text for text in some]
+            found = self._counts_without_library(wanted)
+            others = [k for k, number in enumerate(found) if number is None]
+            if others:
+                encodings = self._library.free.encode_batch_fast([wanted[k] for k in others])
+                for k, encoding in zip(others, encodings, strict=True):
+                    found[k] = len(encoding)
+            counts += cast(list[int], found)
+        return np.array(counts, dtype=np.int64)
 
-    def _without_limit(self) -> Any:
-        if self._uncut is None:
-            # A second tokenizer, because switching truncation off would disturb other threads.
-            free = self._made()
-            free.no_padding()
-            free.no_truncation()
-            self._uncut = free
-        return self._uncut
+    def _counts_without_library(self, texts: Sequence[str | Pair]) -> list[int | None]:
+        """What `count` gives, None for the library's texts."""
+        words = self._fast
+        if words is None or (words.pair is None and not all(isinstance(text, str) for text in texts)):
+            return [None] * len(texts)
+        parts = [(text,) if isinstance(text, str) else text for text in texts]
+        pieces = iter(words.pieces([text for part in parts for text in part]))
+        counts: list[int | None] = []
+        for part in parts:
+            rows = [row for row in islice(pieces, len(part)) if row is not None]
+            special = words.special if len(part) == 1 or words.pair is None else words.pair.special
+            counts.append(special + sum(map(len, rows)) if len(rows) == len(part) else None)
+        return counts
+
+    def another(self) -> Any:
+        """The Rust library's tokenizer as the file says, for whoever changes it."""
+        return self._library.make()
 
     def around(self) -> tuple[list[int], list[int]]:
         """Special tokens in front of every text, and those behind it."""
-        encoding = self._tokenizer.encode("a")
+        encoding = self._library.limited.encode("a")
         places = [k for k, special in enumerate(encoding.special_tokens_mask) if not special]
         if not places:  # "a" has no token of its own: what there is stands in front
             return list(encoding.ids), []
@@ -415,7 +370,7 @@ class TextTokenizer:
             InvalidInputError: an id that the model does not know.
             TextTooLongError: it is too long and the policy is "error"; "chunk" cuts.
         """
-        known = self._tokenizer.get_vocab_size() if self._vocabulary is None else self._vocabulary
+        known = self._library.limited.get_vocab_size() if self._vocabulary is None else self._vocabulary
         if ids and not 0 <= min(ids) <= max(ids) < known:
             raise InvalidInputError(f"text {number} has token ids outside 0 to {known - 1}, which the model knows")
         front, behind = self.around()
@@ -432,17 +387,17 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; an id that the tokenizer does not know has none."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str = self._library.limited.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token of the vocabulary."""
-        found: int | None = self._tokenizer.token_to_id(token)
+        found: int | None = self._library.limited.token_to_id(token)
         return found
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's words under these ids; an id without one is written as its number in angle brackets."""
-        found = [self._tokenizer.id_to_token(number) for number in ids]
+        found = [self._library.limited.id_to_token(number) for number in ids]
         return [f"<{number}>" if word is None else word for number, word in zip(ids, found, strict=True)]
 
     def prompt_tokens(self, prompt: str) -> int:
@@ -450,31 +405,9 @@ class TextTokenizer:
 
         Counted as sentence-transformers does: the prompt alone, less a special token at its end.
         """
-        encoding = self._tokenizer.encode(prompt)
+        encoding = self._library.limited.encode(prompt)
         mask = encoding.special_tokens_mask
         return len(mask) - (1 if mask and mask[-1] else 0)
-
-
-def kept_of_pair(sequence_ids: Sequence[int | None], max_length: int, side: str) -> npt.NDArray[np.int64]:
-    """Places (at most max_length,) of a pair's tokens that a cut keeps; `side` is where each of the texts loses some.
-
-    `sequence_ids` is 0 or 1 for a text's tokens and None for special ones, all of which stay. Shares are those of the
-    Rust library's longest_first: what is shorter than half of the room is kept whole.
-    """
-    owner = np.array([2 if number is None else number for number in sequence_ids], dtype=np.int64)
-    first, second = np.flatnonzero(owner == 0), np.flatnonzero(owner == 1)
-    room = max(max_length - int(np.count_nonzero(owner == 2)), 0)
-    short = min(len(first), len(second))
-    long = max(short, room - short)
-    if short + long > room:
-        short, long = room // 2, room - room // 2
-    shares = (long, short) if len(first) > len(second) else (short, long)
-    special = np.flatnonzero(owner == 2)
-    texts = [
-        places[:share] if side == "right" else places[max(len(places) - share, 0) :]
-        for places, share in zip((first, second), shares, strict=True)
-    ]
-    return np.sort(np.concatenate([special, *texts]))
 
 
 def callers_level() -> int:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import native
+from .pairs import PairTemplate, template_of
 
 Ids = npt.NDArray[np.int64]
 CONTINUES = "##"
@@ -39,13 +40,16 @@ RANGES = (
     (0x20A0, 0x20B0),
 )
 FEW = 64  # texts that are not worth letting other threads run meanwhile
+ALL = 2**62  # tokens
 
 
 class WordPiece:
     """One vocabulary. Safe to use from several threads."""
 
-    def __init__(self, described: dict[str, Any], before: Sequence[int], after: Sequence[int]) -> None:
-        """Of a tokenizer.json that `fits`, with the special tokens before and after a text."""
+    def __init__(
+        self, described: dict[str, Any], before: Sequence[int], after: Sequence[int], pair: PairTemplate | None
+    ) -> None:
+        """Of a tokenizer.json that `fits`, with the special tokens before and after a text, and those of a pair."""
         model = described["model"]
         vocabulary: dict[str, int] = model["vocab"]
         begin = [piece for piece in vocabulary if piece and (not piece.startswith(CONTINUES) or piece == CONTINUES)]
@@ -82,12 +86,22 @@ class WordPiece:
         self._around = np.array([*before, *after], np.int64)
         self._before, self._after = len(before), len(after)
         self.special = len(self._around)  # tokens around each text
+        self.pair = pair  # None: pairs are the library's
 
     def __call__(self, texts: Sequence[str], max_length: int) -> tuple[list[Ids | None], list[int]]:
         """Ids of texts, each at most `max_length` tokens, special ones included; None where the library has to do it.
 
         Beside them the numbers of texts that were cut.
         """
+        return self._rows(texts, max_length - self.special, self._around, self._before, self._after)
+
+    def pieces(self, texts: Sequence[str], most: int | None = None) -> list[Ids | None]:
+        """Ids of texts without special tokens, the first `most` of each; None where the library has to do it."""
+        return self._rows(texts, ALL if most is None else most, self._around, 0, 0)[0]
+
+    def _rows(
+        self, texts: Sequence[str], most: int, around: Ids, before: int, after: int
+    ) -> tuple[list[Ids | None], list[int]]:
         numbers: Sequence[int] = range(len(texts))
         try:
             data = [text.encode() for text in texts]
@@ -95,8 +109,7 @@ class WordPiece:
             numbers = [k for k in numbers if not SURROGATES.search(texts[k])]
             data = [texts[k].encode() for k in numbers]
         lengths = np.fromiter(map(len, data), np.int64, len(data))
-        most = max_length - self.special
-        ids = np.empty(int(np.minimum(lengths, most).sum()) + self.special * len(numbers), np.int64)
+        ids = np.empty(int(np.minimum(lengths, most).sum()) + (before + after) * len(numbers), np.int64)
         counts, more = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.uint8)
         encode = self._few if len(numbers) <= FEW else self._many
         encode(
@@ -105,9 +118,9 @@ class WordPiece:
             _at(lengths),
             len(numbers),
             most,
-            _at(self._around),
-            self._before,
-            self._after,
+            _at(around),
+            before,
+            after,
             _at(ids),
             _at(counts),
             _at(more),
@@ -128,7 +141,9 @@ def wordpiece(content: bytes) -> WordPiece | None:
     try:
         described = json.loads(content)
         special = around(described["post_processor"])
-        return None if special is None or not fits(described) else WordPiece(described, *special)
+        if special is None or not fits(described):
+            return None
+        return WordPiece(described, *special, template_of(described["post_processor"]))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None  # the library says what is wrong with it
 

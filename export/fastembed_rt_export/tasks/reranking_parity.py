@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastembed_rt.manifest import Manifest, Reranking, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.models.reranker import Reranker
-from fastembed_rt.text.tokenizer import Pair
+from fastembed_rt.text.pairs import Pair
 from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint

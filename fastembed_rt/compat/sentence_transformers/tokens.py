@@ -56,7 +56,7 @@ def token_states(model: EmbeddingModel, texts: list[str], prompt: str) -> list[A
 
 def tokenizer(model: WithMaxLength) -> Any:
     """transformers' tokenizer of a model directory where transformers is installed, else that of tokenizers."""
-    raw = model._tokenizer._made()
+    raw = model._tokenizer.another()
     try:
         import transformers
     except ImportError:

@@ -188,14 +188,14 @@ def test_one_core_takes_texts_one_by_one_unless_the_library_has_no_threads(
     make: Callable[..., TextTokenizer], monkeypatch: pytest.MonkeyPatch, said: str, calls: int
 ) -> None:
     tokenizer = make()
-    library, seen = tokenizer._tokenizer, []
+    library, seen = tokenizer._library.limited, []
 
     class Watched:
         def encode_batch_fast(self, texts: list[str]) -> Any:
             seen.append(list(texts))
             return library.encode_batch_fast(texts)
 
-    monkeypatch.setattr(tokenizer, "_library", Watched())
+    monkeypatch.setattr(tokenizer._library, "_made_limited", Watched())
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", said)
     texts = ["the \u732b", "\u72ac runs", "a \u6728"]
     found = tokenizer(texts, parallel=False)

@@ -220,9 +220,9 @@ def test_a_limit_without_room_is_refused_before_the_library_is_made(letters: Tok
     file = tmp_path / "tokenizer.json"
     file.write_bytes(content_of(letters))
     tokenizer = TextTokenizer(file, max_length=3)
-    assert tokenizer._library is None
+    assert tokenizer._library._made_limited is None
     assert tokenizer(["a b"]).ids[0].tolist()[0] == 2
-    assert tokenizer._library is None
+    assert tokenizer._library._made_limited is None
     file.write_bytes(b"{}")
     assert tokenizer(["猫"]).ids[0].tolist() == [2, 1, 3], "of the file that was read"
 
@@ -236,3 +236,17 @@ def test_a_vocabulary_outlives_the_interpreters_end(letters: Tokenizer) -> None:
     del mine
     gc.collect()
     assert not added.alive
+
+
+def test_a_policy_is_made_once_however_often_it_is_asked_for(letters: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(content_of(letters))
+    tokenizer = TextTokenizer(file, max_length=8)
+    for truncation, side in (("error", None), ("truncate", "left"), ("warn", "left"), ("chunk", None)):
+        other = tokenizer.with_policy(truncation, side)
+        assert other is tokenizer.with_policy(truncation, side)
+        assert (other.truncation, other.side) == (truncation, side or "right")
+    assert tokenizer.with_policy("error")._library is tokenizer._library, "one library for policies of one side"
+    left = tokenizer.with_policy("truncate", "left")
+    assert left._library is not tokenizer._library
+    assert left(["a b c a b c \u732b a b c"]).ids[0].tolist() == tokenizer(["b c \u732b a b c"]).ids[0].tolist()

@@ -1,0 +1,164 @@
+"""The Rust library's tokenizer of a file: made when a text comes that needs it, with a limit and without one.
+
+Knows no policy and no prompt. Padding is the batcher's, so its own is switched off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFormatError, from_outside
+from .caps import cutter, long_from
+from .pairs import Pair
+
+THREADS = "TOKENIZERS_PARALLELISM"
+
+
+def takes_no_threads() -> bool:
+    """Whether the library uses no threads of its own, as its variable may say."""
+    return os.environ.get(THREADS, "on").lower() in ("", "0", "f", "false", "n", "no", "off")
+
+
+class Library:
+    """One file and one limit. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        read: Callable[[], bytes],
+        *,
+        max_length: int,
+        side: str,
+        whole: bool,
+        parallel: bool,
+        of_pairs: bool,
+    ) -> None:
+        """`read` gives the contents of the file, now and when a second tokenizer is wanted.
+
+        `side` is where a text over max_length loses tokens, `whole`: what it loses is wanted too. `parallel` and
+        `of_pairs` are TextTokenizer's.
+
+        Raises:
+            ModelFormatError: the file cannot be read.
+        """
+        self._path, self._read = path, read
+        self.content: bytes | None = self._bytes()  # until a tokenizer is made of it
+        self.max_length, self._side, self._whole = max_length, side, whole
+        self._parallel, self._of_pairs = parallel, of_pairs
+        self._made_limited: Any = None
+        self._made_free: Any = None
+        self._shorten: Callable[[str], str] | None = None  # when there is a long text
+
+    @property
+    def limited(self) -> Any:
+        """The tokenizer that cuts; of pairs it does not. Making it takes 50 ms.
+
+        Two threads may make two, of which one is kept: a lock could be held for ever in a forked process.
+        """
+        content = self.content
+        if self._made_limited is None:
+            self._made_limited = self._limited(content)
+            self.content = None  # after it: who finds none finds the tokenizer
+        return self._made_limited
+
+    @property
+    def free(self) -> Any:
+        """One that does not cut."""
+        if self._of_pairs:
+            return self.limited
+        if self._made_free is None:
+            # A second tokenizer, because switching truncation off would disturb other threads.
+            free = self.make()
+            free.no_padding()
+            free.no_truncation()
+            self._made_free = free
+        return self._made_free
+
+    def make(self, content: bytes | None = None) -> Any:
+        """Another one, as the file says.
+
+        Raises:
+            ModelFormatError: the file is none of a tokenizer.
+        """
+        from tokenizers import Tokenizer
+
+        content = self._bytes() if content is None else content
+        try:
+            # Not from_file: the Rust library wants paths in UTF-8, whatever the locale says.
+            return Tokenizer.from_buffer(content)
+        except Exception as error:  # the Rust library raises plain Exception
+            if from_outside(error):
+                raise
+            raise ModelFormatError(
+                f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
+            ) from error
+
+    def special(self) -> int:
+        """Special tokens of a text, or of a pair."""
+        number: int = self.limited.num_special_tokens_to_add(self._of_pairs)
+        return number
+
+    def encode(
+        self, texts: Sequence[str] | Sequence[Pair], tokenizer: Any = None, *, parallel: bool = True
+    ) -> list[Any]:
+        """Encodings by a tokenizer, the one that cuts unless another is given; without `parallel` on one core."""
+        tokenizer = self.limited if tokenizer is None else tokenizer
+        if (self._parallel and parallel) or len(texts) == 1 or takes_no_threads():
+            return list(tokenizer.encode_batch_fast(texts))
+        # One text a call: the library spreads a batch over all cores, however few the caller may use.
+        return [tokenizer.encode_batch_fast([text])[0] for text in texts]
+
+    def first_tokens(self, texts: Sequence[str], *, parallel: bool) -> tuple[list[Any], list[int]]:
+        """Encodings of texts; and numbers of those whose beginning alone was looked at, and is enough."""
+        begin = self._beginnings(texts)
+        found = self.encode(begin, parallel=parallel) if begin else []
+        short = [k for k, text in enumerate(begin) if text is not texts[k]]
+        again = [k for k in short if len(found[k].ids) < self.max_length]  # then the rest matters
+        for k in again:
+            found[k] = self.encode([texts[k]])[0]
+        return found, [k for k in short if k not in again and not found[k].overflowing]
+
+    def pairs(self, pairs: Sequence[Pair], *, parallel: bool) -> list[Any]:
+        """Encodings of pairs, uncut, or with as much of a very long text as tells what is kept of the pair."""
+        if not pairs:
+            return []
+        texts = [text for pair in pairs for text in pair]
+        begin = self._beginnings(texts)
+        found = self.encode(list(zip(begin[::2], begin[1::2], strict=True)), self.free, parallel=parallel)
+        for k, pair in enumerate(pairs):
+            short = [begin[2 * k + side] is not text for side, text in enumerate(pair)]
+            if not any(short):
+                continue
+            numbers = found[k].sequence_ids
+            over = [numbers.count(side) > self.max_length for side in range(2)]
+            # The beginning of one text is enough, if it is more than there is room for and the other is whole and less.
+            if over != short or all(short):
+                found[k] = self.encode([pair], self.free)[0]
+        return found
+
+    def _beginnings(self, texts: Sequence[str]) -> Sequence[str]:
+        """Texts without what may not matter of them."""
+        if not texts or self._whole or self._side != "right" or max(map(len, texts)) <= long_from(self.max_length):
+            return texts
+        if self._shorten is None:
+            self._shorten = cutter(self._bytes(), self.max_length) or (lambda text: text)
+        return [self._shorten(text) for text in texts]
+
+    def _limited(self, content: bytes | None) -> Any:
+        tokenizer = self.make(content)
+        tokenizer.no_padding()
+        if self._of_pairs:
+            tokenizer.no_truncation()
+        elif self.max_length > tokenizer.num_special_tokens_to_add(False):  # else it is refused
+            # Where nothing is lost, pieces begin at a text's beginning, where its prompt stands.
+            tokenizer.enable_truncation(self.max_length, direction="right" if self._whole else self._side)
+        return tokenizer
+
+    def _bytes(self) -> bytes:
+        try:
+            return self._read()
+        except OSError as error:
+            raise ModelFormatError(f"{self._path} cannot be read ({error.strerror}); export the model again") from error
