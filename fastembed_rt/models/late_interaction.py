@@ -388,7 +388,11 @@ class _Call:
         if not length:
             return made
         seen = np.array([len(row) for row in made.ids], dtype=np.int64)
-        full = [np.pad(row, (0, max(length - len(row), 0)), constant_values=self._token) for row in made.ids]
+        # A text without a single token is left so: its masks would see nothing.
+        missing = [max(length - len(row), 0) if len(row) else 0 for row in made.ids]
+        full = [
+            np.pad(row, (0, more), constant_values=self._token) for row, more in zip(made.ids, missing, strict=True)
+        ]
         return replace(made, ids=full, seen=None if self._attend else seen)
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
@@ -410,8 +414,10 @@ def feeds(
 ) -> batching.Feeds:
     """What a graph of token vectors takes for a batch; `boundaries` (B,) is how many tokens of each row are seen."""
     made = batching.feeds(rows, inputs, pad_token_id, np.zeros_like(boundaries))
+    if "seen" in inputs:  # target native
+        made["seen"] = boundaries
     name = next((name for name in ("token_mask", "attention_mask") if name in made), None)
-    if name is None:  # target native, which is made for models only whose tokens all see each other
+    if name is None:
         return made
     hidden = np.arange(made[name].shape[1]) >= boundaries[:, None]
     made[name][hidden] = 0

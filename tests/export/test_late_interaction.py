@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints import TEXTS, change_json, change_tensors, save_transformers, write_json
+from checkpoints import FP32_FILES, TEXTS, change_json, change_tensors, save_transformers, write_json
 from multi_vectors import FIXED, save_multi_vector
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
@@ -261,20 +261,28 @@ def test_int8_stays_near(directory: Path, checkpoint: Path) -> None:
 
 
 @pytest.mark.skipif(native.kernels() is None, reason=f"target native does not run here: {native.why_not()}")
-@pytest.mark.parametrize("expansion", [None, {**FIXED, "attend": True}])
-def test_int8_on_our_own_operators_where_all_tokens_see_each_other(
-    tmp_path: Path, expansion: dict[str, Any] | None
-) -> None:
+@pytest.mark.parametrize("expansion", [None, {**FIXED, "attend": True}, FIXED])
+def test_every_precision_runs_on_our_own_operators(tmp_path: Path, expansion: dict[str, Any] | None) -> None:
     checkpoint = save_multi_vector(tmp_path / "checkpoint", query_expansion=expansion)
-    made = exported(checkpoint, tmp_path / "out", precisions=("int8",), min_cosine=0.5)
-    assert [variant.target for variant in read(made).variants] == ["native", "cpu"]
+    made = exported(checkpoint, tmp_path / "out", precisions=("fp32", "bf16", "int8"), min_cosine=0.5)
+    found = [(variant.target, variant.precision) for variant in read(made).variants]
+    assert {("native", "fp32"), ("native", "bf16"), ("native", "int8"), ("cpu", "int8")} <= set(found)
     theirs = reference(checkpoint)
-    for target in ("native", "cpu"):
-        with LateInteractionModel(made, target=target) as model:
+    for precision, target, least in (
+        ("fp32", "native", 1 - 1e-6),
+        ("bf16", "native", 0.999),
+        ("int8", "native", 0.97),
+        ("int8", "cpu", 0.97),
+    ):
+        with LateInteractionModel(made, precision=precision, target=target) as model:
             for encode in ("encode_query", "encode_document"):
-                wanted = getattr(theirs, encode)(TEXTS)
-                for ours, expected in zip(getattr(model, encode)(TEXTS), wanted, strict=True):
-                    assert float((ours * expected.numpy()).sum(1).mean()) > 0.97, (target, encode)
+                wanted, call = getattr(theirs, encode)(TEXTS), getattr(model, encode)
+                for ours, expected in zip(call(TEXTS), wanted, strict=True):
+                    assert float((ours * expected.numpy()).sum(1).mean()) > least, (precision, target, encode)
+                together = call(TEXTS * 20)
+                for alone, ours in zip([call(text) for text in TEXTS], together, strict=False):
+                    if target == "native":
+                        np.testing.assert_array_equal(alone, ours)
 
 
 def test_streams_asyncio_and_prompts(model: LateInteractionModel, checkpoint: Path) -> None:
@@ -322,7 +330,8 @@ def test_maxsim_in_pieces_and_without_tokens(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_gate_passes_and_reports_every_variant(checkpoint: Path, tmp_path: Path) -> None:
     made = export(str(checkpoint), ExportOptions(output=tmp_path / "out", precisions=("fp32", "int8"))).manifest
     assert made.parity["status"] == "passed"
-    assert set(made.parity["variants"]) == {"model.onnx", "model.cpu.fp32.onnx", "model.cpu.int8.onnx"}
+    own = ["model.native.int8.onnx"] if native.kernels() else []
+    assert set(made.parity["variants"]) == {*FP32_FILES, *own, "model.cpu.int8.onnx"}
     assert made.parity["variants"]["model.onnx"]["max_abs_diff"] < 1e-5
     assert "LateInteractionModel" in (tmp_path / "out" / "README.md").read_text()
 

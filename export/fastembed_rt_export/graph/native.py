@@ -222,24 +222,32 @@ def _native(tokens: Tokens) -> NativeTokens:
 
 def starts_of(tokens: Tokens) -> Value:
     """Where texts begin among the tokens: (B + 1,)."""
-    if tokens.unseen:
-        raise NotNativeError("tokens that see others and are not seen by them")
     return _native(tokens).starts
 
 
-def attention_shape(graph: Graph, heads: Heads, size: int, bias: ScoreBias) -> tuple[list[Value], dict[str, Any]]:
+def attention_shape(
+    graph: Graph, tokens: Tokens, heads: Heads, size: int, bias: ScoreBias
+) -> tuple[list[Value], dict[str, Any]]:
     """Inputs and attributes that tell an operator what attention is; `size`: D, 0 for the width by the heads."""
     if bias.tensor is not None:
         raise NotNativeError("attention adds to its scores what the operator does not know")
     shape: dict[str, Any] = {"heads": heads.queries, "kv_heads": heads.keys, "size": size}
+    texts = [starts_of(tokens)]
+    if tokens.unseen:
+        if bias.by_distance is not None:
+            raise NotNativeError("a bias by distance beside tokens that see others and are not seen by them")
+        if bias.before is not None and bias.before < tokens.unseen:
+            raise NotNativeError("tokens that are not seen, and so many of them that the last may see none")
+        texts.append(graph.needed("seen", INT64, ("batch",)))
+        shape["seen"] = 1
     if bias.before is not None:
         shape["before"] = bias.before
     if bias.after is not None:
         shape["after"] = bias.after
     if bias.by_distance is None:
-        return [], shape
+        return texts, shape
     table = bias.by_distance.map(".by_head", lambda array: np.ascontiguousarray(array.T), bias.by_distance.shape[::-1])
-    return [graph.weight(table)], {**shape, "by_distance": 1}
+    return [*texts, graph.weight(table)], {**shape, "by_distance": 1}
 
 
 def fits_in_node(attention: Attention) -> bool:
@@ -251,11 +259,11 @@ def attention_inputs(
     graph: Graph, tokens: Tokens, states: Value, attention: Attention, bias: ScoreBias
 ) -> tuple[list[Value], dict[str, Any]]:
     """Inputs in front of the layers', and attributes, of an operator that does all of an attention."""
-    inputs, attributes = attention_shape(graph, attention.heads, attention.head_size, bias)
+    inputs, attributes = attention_shape(graph, tokens, attention.heads, attention.head_size, bias)
     angles = attention.angles
     if angles is not None:
         inputs, attributes = [*inputs, angles.cosine, angles.sine], {**attributes, "rotary": 1}
-    return [states, starts_of(tokens), *inputs], attributes
+    return [states, *inputs], attributes
 
 
 def _angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
@@ -292,10 +300,10 @@ def attention(
     in_float: bool = False,
 ) -> Value:
     """(T, N * D), or (B, N * D) for first tokens; in 16-bit integers or in float."""
-    inputs, shape = attention_shape(graph, heads, 0, bias)
+    inputs, shape = attention_shape(graph, tokens, heads, 0, bias)
     return graph.node(
         "PackedAttention",
-        *(query, key, value, starts_of(tokens), *inputs),
+        *(query, key, value, *inputs),
         domain=DOMAIN,
         name="attention",
         first_only=int(first_only),

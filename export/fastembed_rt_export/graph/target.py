@@ -23,7 +23,7 @@ class Tokens:
     """The graph inputs that every target has, and what is derived from them once."""
 
     input_ids: Value  # (B, S) int64
-    unseen: bool = False  # some places that the mask hides hold tokens of their own, which see the others
+    unseen: int = 0  # so many places, at most, that the mask hides hold tokens of their own, which see the others
     token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
 
 

@@ -104,7 +104,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     expansion = _head(checkpoint).layout.expansion
     graph = Graph(opset)
     # Tokens that nobody sees have scores of their own, which may be larger than those of the others.
-    unseen = expansion is not None and not expansion.attend
+    unseen = 0 if expansion is None or expansion.attend else expansion.length
     ops = Ops(graph, target, replace(target.enter(graph, False), unseen=unseen))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)

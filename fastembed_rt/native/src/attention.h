@@ -296,7 +296,7 @@ static int is_long(const Attention *work, size_t text) { return queries_of(work,
 
 /* A head before it has memory. */
 static Head head_of(const Attention *work, size_t text, size_t kv_number) {
-    size_t length = length_of(work, text), start = (size_t)work->starts[text];
+    size_t length = keys_of(work, text), start = (size_t)work->starts[text];
     return (Head){
         .length = length,
         .size = work->size,
@@ -470,7 +470,7 @@ static void part_task(void *argument, size_t index) {
         return;
     }
     begin_task(&head, memory, tiled);
-    attend_queries(work, &head, one->text, number, from, min_size(from + PART_QUERIES, head.length));
+    attend_queries(work, &head, one->text, number, from, min_size(from + PART_QUERIES, queries_of(work, one->text)));
     end_task(tiled);
     if (memory != near)
         free(memory);
@@ -480,7 +480,8 @@ static void attend_long(const Attention *work, size_t text, const Pool *pool) {
     Head any = head_of(work, text, 0);
     size_t bytes = packed_bytes(&any, is_tiled(work, any.length));
     LongText one = {
-        .work = work, .text = text, .parts = (any.length + PART_QUERIES - 1) / PART_QUERIES, .bytes = bytes,
+        .work = work, .text = text, .parts = (queries_of(work, text) + PART_QUERIES - 1) / PART_QUERIES,
+        .bytes = bytes,
         .heads = allocate(work->kv_heads * sizeof(Head)), .memory = allocate(work->kv_heads * bytes),
     };
     if (one.heads && one.memory) {

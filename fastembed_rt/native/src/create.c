@@ -123,8 +123,13 @@ static void read_shape(Kernel *kernel, Reader *reader) {
     shape->heads = (size_t)heads;
     shape->kv_heads = (size_t)kv_heads;
     shape->size = (size_t)size;
+    kernel->has_seen = read_flag(reader, "seen");
+    if (kernel->has_seen)
+        kernel->seen_input = reader->next++;
     if (!read_flag(reader, "by_distance"))
         return;
+    if (kernel->has_seen)
+        refuse(reader, "attributes seen and by_distance exclude each other");
     /* (heads, 2 * reach - 1) */
     Tensor table = read_constant(reader, &(Form){"the bias by distance", FLOAT_TYPE, 2, heads, ANY});
     if (!reader->error && table.columns % 2 == 0)

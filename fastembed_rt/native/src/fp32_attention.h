@@ -220,7 +220,7 @@ static void float_task(void *argument, size_t index) {
     size_t number = index / one->parts, first = index % one->parts * TASK_SIDES * SIDE_QUERIES;
     size_t queries = queries_of(work, one->text), last = min_size(queries, first + TASK_SIDES * SIDE_QUERIES);
     size_t start = (size_t)work->starts[one->text], row = work->first_only ? one->text : start;
-    size_t kv_number = number / (work->heads / work->kv_heads), length = length_of(work, one->text);
+    size_t kv_number = number / (work->heads / work->kv_heads), length = keys_of(work, one->text);
     size_t width = min_size(SIDE_QUERIES, round_up(last - first, LANES)), channels = work->size * width;
     /* Keys behind and before a query, and lanes beyond the last one. */
     size_t biases = work->by_distance ? 2 * length + SIDE_QUERIES : 0;

@@ -232,6 +232,8 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         work.output = mixed;
         work.output_stride = width;
         work.starts = local;
+        if (work.seen)
+            work.seen += first;
         work.texts = last - first;
         if (work.turn.cosine) {
             work.turn.cosine += start * (shape->size / 2);

@@ -81,6 +81,7 @@ typedef struct {
     size_t head_stride, panel_stride;
     float *output;
     const int64_t *starts;  /* (texts + 1) first token of each text */
+    const int64_t *seen;    /* (texts) how many tokens of each, the first of them, are keys; NULL: all are */
     size_t texts, heads, kv_heads, size; /* size: channels of a head */
     int first_only;         /* one query a text, that of its first token */
     float scale;            /* of the scores */

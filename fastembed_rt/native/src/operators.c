@@ -2,16 +2,17 @@
  *
  * QuantLinear       x, group "linear", add-norm                    -> y
  * QuantFeedForward  x, groups "up" and "down", [before], add-norm  -> y
- * PackedAttention   query, key, value, starts, [by_distance]       -> mixed
- * QuantAttention    x, starts, [by_distance], [cosine, sine], groups "input" and "output", [query], [key], [before],
- *                   add-norm                                       -> y
+ * PackedAttention   query, key, value, starts, [seen], [by_distance]  -> mixed
+ * QuantAttention    x, starts, [seen], [by_distance], [cosine, sine], groups "input" and "output", [query], [key],
+ *                   [before], add-norm                             -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
  * Fp32Linear, Fp32FeedForward, Fp32Attention   likewise with float weights
  * Bf16Embedding     ids, values bfloat16 (rows, width)             -> (tokens, width): values[id]
  * PackedMean        x, starts                                      -> (texts, width), 0 for a text without tokens
  *
- * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64. A group is
+ * x and y are (tokens, width) float32, the texts one after the other; starts is (texts + 1) int64, seen (texts) int64:
+ * so many tokens of each text are keys, and all are queries. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say; with norm_first the residual is added
  * to what is normalized. Norms of x before the layers and of each head of queries and keys are weight and [bias], as

@@ -11,9 +11,9 @@ typedef struct {
     const Kernels *kernels;
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
-    int gated, has_residual, has_rotary;
+    int gated, has_residual, has_rotary, has_seen;
     int several; /* tasks of it run on several threads: seen, not known */
-    size_t residual_input, rotary_input; /* cosines; the sines are next to them */
+    size_t residual_input, seen_input, rotary_input; /* cosines; the sines are next to them */
     AddNorm norm;
     Norm before;
     Attention shape;

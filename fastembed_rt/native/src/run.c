@@ -50,6 +50,27 @@ static OrtStatus *get_starts(const Kernel *kernel, OrtKernelContext *context, si
     return NULL;
 }
 
+/* How many tokens of each text are seen: at least one where there are any, and by each of them. */
+static OrtStatus *get_seen(const Kernel *kernel, OrtKernelContext *context, Attention *work) {
+    const Form form = {"seen", INT64_TYPE, 1, 1, (int64_t)work->texts};
+    Tensor found;
+    OrtStatus *error = get_input(&kernel->node, context, kernel->seen_input, &form, 0, &found);
+    if (error)
+        return error;
+    const int64_t *seen = found.data;
+    for (size_t text = 0; text < work->texts; text++) {
+        int64_t length = work->starts[text + 1] - work->starts[text];
+        if (seen[text] > length || seen[text] < (length > 0))
+            return refusal(&kernel->node, "text %zu has %lld tokens, of which %lld cannot be seen", text,
+                           (long long)length, (long long)seen[text]);
+        if (work->before >= 0 && length - seen[text] > work->before)
+            return refusal(&kernel->node, "text %zu has %lld tokens, and the last of them sees none of the first %lld",
+                           text, (long long)length, (long long)seen[text]);
+    }
+    work->seen = seen;
+    return NULL;
+}
+
 /* Cosines and sines of the tokens. */
 static OrtStatus *get_angles(const Kernel *kernel, OrtKernelContext *context, size_t tokens, Attention *work) {
     const Form form = {"what turns heads", FLOAT_TYPE, 2, (int64_t)tokens, (int64_t)work->size / 2};
@@ -155,6 +176,8 @@ OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
     error = get_input(&kernel->node, context, 2, &value_form, 0, &value);
     if (!error)
         error = get_starts(kernel, context, 3, key.rows, &work);
+    if (!error && kernel->has_seen)
+        error = get_seen(kernel, context, &work);
     if (error)
         return error;
     size_t queries = work.first_only ? work.texts : key.rows;
@@ -185,6 +208,8 @@ OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
     OrtStatus *error = get_rows(kernel, context, kernel->first->inputs, kernel->second->outputs, &x, &norm);
     if (!error)
         error = get_starts(kernel, context, 1, x.rows, &work);
+    if (!error && kernel->has_seen)
+        error = get_seen(kernel, context, &work);
     if (!error && kernel->has_rotary)
         error = get_angles(kernel, context, x.rows, &work);
     if (!error)

@@ -15,6 +15,10 @@ static size_t length_of(const Attention *work, size_t text) {
     return (size_t)(work->starts[text + 1] - work->starts[text]);
 }
 
+static size_t keys_of(const Attention *work, size_t text) {
+    return work->seen ? (size_t)work->seen[text] : length_of(work, text);
+}
+
 static size_t queries_of(const Attention *work, size_t text) {
     size_t length = length_of(work, text);
     return work->first_only ? length > 0 : length;

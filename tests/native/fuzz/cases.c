@@ -228,8 +228,24 @@ static ReferenceAttention some_attention(Case *made, Random *random, size_t wide
     return shape;
 }
 
-static void some_table(Case *made, Random *random, ReferenceAttention *shape) {
+/* How many tokens of each text are keys: as many as the last query sees one of, at least. */
+static void some_seen(Case *made, Random *random, ReferenceAttention *shape) {
     if (!chance(random, 4))
+        return;
+    whole(made, "", "seen", 1);
+    OrtValue *value = input(made, INT64_TYPE, 0, 1, 1, (int64_t)shape->texts);
+    int64_t *seen = value->data;
+    for (size_t text = 0; text < shape->texts; text++) {
+        int64_t length = shape->starts[text + 1] - shape->starts[text], least = length > 0;
+        if (shape->before >= 0 && length - shape->before > least)
+            least = length - shape->before;
+        seen[text] = chance(random, 4) ? least : between(random, least, length);
+    }
+    shape->seen = seen;
+}
+
+static void some_table(Case *made, Random *random, ReferenceAttention *shape) {
+    if (shape->seen || !chance(random, 4))
         return;
     int64_t reach = 1;
     for (size_t text = 0; text < shape->texts; text++)
@@ -310,6 +326,7 @@ static void attention_case(Case *made, Random *random) {
     made->values[3] = starts_value;
     made->info.inputs[3] = made->values + 3;
     made->info.input_count = 4;
+    some_seen(made, random, &shape);
     some_table(made, random, &shape);
     expect(made, attention_of(&shape, inputs, inputs + 1, inputs + 2));
     for (size_t k = 0; k < 3; k++)
@@ -340,6 +357,7 @@ static void block_case(Case *made, Random *random) {
     made->info.input_count = 0;
     Matrix x = doubles(floats(made, random, 0, 2, tokens, inputs, 0, 1), tokens, inputs);
     made->info.input_count = 2;
+    some_seen(made, random, &shape);
     some_table(made, random, &shape);
     const float *angles[2] = {NULL, NULL};
     if (turned && chance(random, 2)) {

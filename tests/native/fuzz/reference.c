@@ -221,7 +221,8 @@ Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const 
     size_t size = shape->size, width = shape->heads * size, shared = shape->heads / shape->kv_heads;
     Matrix out = matrix(query->rows, width);
     for (size_t text = 0; text < shape->texts; text++) {
-        size_t start = (size_t)shape->starts[text], length = (size_t)shape->starts[text + 1] - start;
+        size_t start = (size_t)shape->starts[text], queries = (size_t)shape->starts[text + 1] - start;
+        size_t length = shape->seen ? (size_t)shape->seen[text] : queries;
         double *share = checked_malloc(length * 8);
         for (size_t head = 0; length && head < shape->heads; head++) {
             size_t other = head / shared * size;
@@ -229,7 +230,7 @@ Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const 
             for (size_t k = 0; k < length; k++)
                 for (size_t d = 0; d < size; d++)
                     largest = fmax(largest, fabs(value->values[(start + k) * value->columns + other + d]));
-            for (size_t q = 0; q < (shape->first_only ? 1 : length); q++) {
+            for (size_t q = 0; q < (shape->first_only ? 1 : queries); q++) {
                 size_t row = shape->first_only ? text : start + q;
                 double top = -INFINITY, sum = 0, strongest = 0, off = 0;
                 for (size_t k = 0; k < length; k++) {

@@ -32,6 +32,7 @@ typedef struct {
 typedef struct {
     size_t heads, kv_heads, size, texts;
     const int64_t *starts;
+    const int64_t *seen; /* keys of each text; or NULL */
     int first_only, in_float;
     int64_t before, after;
     const float *table; /* (heads, columns) */
