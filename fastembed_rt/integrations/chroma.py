@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from .. import EmbeddingModel, SparseModel
 from ..errors import InvalidInputError
+from ..models.opening import without_secrets
 from .opening import name_of, needs, several, shared_model
 
 with needs("chromadb", "chroma"):
@@ -43,8 +44,9 @@ class _Configured:
         self.model, self.model_kwargs, self.encode_kwargs = name_of(model), model_kwargs or {}, encode_kwargs or {}
 
     def get_config(self) -> Config:
-        """What `build_from_config` makes the same function of, in another process too."""
-        return {"model": self.model, "model_kwargs": self.model_kwargs, "encode_kwargs": self.encode_kwargs}
+        """What `build_from_config` makes the same function of, in another process too; without a hub token."""
+        options = without_secrets(self.model_kwargs)
+        return {"model": self.model, "model_kwargs": options, "encode_kwargs": self.encode_kwargs}
 
     def validate_config_update(self, old_config: Config, new_config: Config) -> None:
         """Where a model lies may change; that it is the same one is for its fingerprint to tell."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import EmbeddingModel, LateInteractionModel, Reranker
 from ..errors import InvalidInputError
+from ..models.opening import without_secrets
 from .opening import check_fields, name_of, needs, several, shared_model
 
 with needs("lancedb", "lancedb"):
@@ -52,6 +53,13 @@ class FastEmbedRtEmbeddings(TextEmbeddingFunction):  # type: ignore[misc]  # whi
         """
         check_fields(type(self).__name__, fields.keys() - type(self).model_fields.keys())
         super().__init__(**fields)
+
+    def safe_model_dump(self) -> dict[str, Any]:
+        """What a table stores: the arguments of `create`, without a hub token."""
+        stored = dict(super().safe_model_dump())
+        if "model_kwargs" in stored:
+            stored["model_kwargs"] = without_secrets(stored["model_kwargs"])
+        return stored
 
     @property
     def client(self) -> EmbeddingModel:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
+from ..models.opening import without_secrets
 from ..models.reranker import Ranked
 from .opening import check_fields, name_of, needs, open_model, single
 
@@ -24,7 +25,6 @@ with needs("llama-index-core", "llama-index"):
 __all__ = ["FastEmbedRtEmbedding", "FastEmbedRtRerank", "FastEmbedRtSparseEmbedding"]
 LARGEST = 2048  # of BaseEmbedding.embed_batch_size: the model makes its own batches, and the more texts the better
 RETRIEVAL_SCORE = "retrieval_score"  # as LlamaIndex's own rerankers call it
-SECRETS = ("token",)  # of model_kwargs: what is written down has none
 dispatcher = instrument.get_dispatcher(__name__)
 
 
@@ -42,7 +42,7 @@ class _Written(BaseModel):
 
     @field_serializer("model_kwargs")
     def _without_secrets(self, value: dict[str, Any]) -> dict[str, Any]:
-        return {name: entry for name, entry in value.items() if name not in SECRETS}
+        return without_secrets(value)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         # As pydantic has it: LlamaIndex would make the object anew, and with it a second engine beside the first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -22,6 +22,7 @@ from .answers import COMPAT, FASTEMBED, LOADING, answer
 from .options import check_device_ids, flag
 
 F = TypeVar("F", bound=Callable[..., None])
+SECRETS = ("token",)  # of the options of a model
 
 
 class LoadOptions(TypedDict, total=False):
@@ -112,6 +113,11 @@ def documented(init: F) -> F:
     lines = (init.__doc__ or "").splitlines(keepends=True)
     checked.__doc__ = "".join(ARGUMENTS if line.lstrip().startswith("**options") else line for line in lines)
     return checked  # type: ignore[return-value]
+
+
+def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they may be stored or sent: without a hub token."""
+    return {name: value for name, value in options.items() if name not in SECRETS}
 
 
 def check_options(kind: type, options: Iterable[str], known: Iterable[str]) -> None:

@@ -20,12 +20,12 @@ from ..errors import IntegrityError, InvalidInputError, ModelNotFoundError
 from ..hub.resolve import CACHED
 from ..system.threads import CLOSED, once
 from . import forks, shared
-from .opening import Opened, Source, check_options, identity, opened
+from .opening import SECRETS, Opened, Source, check_options, identity, opened
 
 if TYPE_CHECKING:
     from .base import LoadedModel
 
-ELSEWHERE = ("path_or_name", "revision", "token")  # of Source: what the path, or the commit, says; a secret
+ELSEWHERE = ("path_or_name", "revision", *SECRETS)  # of Source: what the path, or the commit, says; and secrets
 TICKET, OPENING = "_ticket", "_opening"  # in the __dict__ of what is not open yet
 
 

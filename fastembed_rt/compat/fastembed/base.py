@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
+from ...models.opening import without_secrets
 from ...models.options import without_nulls
 from ...text.inputs import check_iterable
 from ..opening import provider_named
@@ -169,6 +170,7 @@ class FastembedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name != "model"}
+        state["_options"] = without_secrets(state["_options"])
         return _restored, (type(self), state)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 from ...errors import InvalidInputError, ModelNotFoundError
 from ...models.base import WithMaxLength
+from ...models.opening import without_secrets
 from ..model_card import ModelCardData
 from ..opening import is_short, load_options, their_errors
 from .devices import OnDevice
@@ -123,8 +125,27 @@ class CompatModel(OnDevice, Saved):
         raise TypeError(f"{type(self).__name__} has no module {index!r}: {MODULES}")
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Opened again where it arrives, by its name; what refers to the model itself comes behind it."""
         state = {name: value for name, value in vars(self).items() if name != "_model"}
-        return _restored, (type(self), state, self.max_seq_length)
+        state["_options"] = without_secrets(state["_options"])
+        opening = {name: state[name] for name in ("_name", "_options", "trust_remote_code")}
+        return _restored, (type(self), opening, self.max_seq_length), state
+
+    def __copy__(self) -> Self:
+        """The same engine, with settings of its own."""
+        return self._copied(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As a copy, and nothing of what is set is shared."""
+        return self._copied(lambda value: copy.deepcopy(value, memo), memo)
+
+    def _copied(self, of: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Self:
+        made = type(self).__new__(type(self))
+        if memo is not None:
+            memo[id(self)] = made  # before what refers to it
+        vars(made).update({name: of(value) for name, value in vars(self).items() if name != "_model"})
+        made._model = copy.copy(self._model)
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"
@@ -243,10 +264,10 @@ class CompatModel(OnDevice, Saved):
         self._model.close()
 
 
-def _restored(kind: type[CompatModel], state: dict[str, Any], limit: int) -> CompatModel:
-    """A copy or what was pickled: loaded again, with what had been set."""
+def _restored(kind: type[CompatModel], opening: dict[str, Any], limit: int) -> CompatModel:
+    """What was pickled: loaded again; what had been set is set by pickle."""
     made = kind.__new__(kind)
-    vars(made).update(state)
+    vars(made).update(opening)
     made._open(limit)
     return made
 

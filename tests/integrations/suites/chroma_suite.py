@@ -127,6 +127,8 @@ def test_configurations_come_back_and_wrong_ones_are_refused(case: Case) -> None
     assert not function.is_legacy()
     assert function.default_space() == "cosine"
     assert FastEmbedRtEmbeddingFunction.build_from_config(config).client is function.client  # opened once
+    for kind in (FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction):
+        assert kind(case.dense, {"threads": 1, "token": "secret"}).get_config()["model_kwargs"] == {"threads": 1}
     for wrong in ({}, {"model": 1}, {"model": "x", "device": "cuda"}):
         with pytest.raises(ValueError, match="is not one of fastembed-rt"):
             FastEmbedRtEmbeddingFunction.build_from_config(wrong)

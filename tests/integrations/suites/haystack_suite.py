@@ -163,6 +163,8 @@ def test_arguments_are_kept_by_name(case: Case) -> None:
         "model_kwargs": {},
     }
     assert FastEmbedRtRanker(**ranked).to_dict()["init_parameters"] == ranked
+    private = FastEmbedRtRanker(case.reranker, model_kwargs={"threads": 1, "token": "secret"})
+    assert private.to_dict()["init_parameters"]["model_kwargs"] == {"threads": 1}
     for kind in (FastEmbedRtDocumentEmbedder, FastEmbedRtRanker):
         assert kind(Path(case.dense)).to_dict()["init_parameters"]["model"] == case.dense  # YAML has no paths
         with pytest.raises(TypeError, match="model is EmbeddingModel, expected a name"):

@@ -67,6 +67,9 @@ def test_options_are_the_models_and_are_stored(case: Case, tmp_path: Path) -> No
     )
     assert config.function != get_registry().get("fastembed-rt").create(name=case.dense)
     assert config.function.client is FastEmbedRtEmbeddings.create(name=case.dense, model_kwargs={"threads": 1}).client
+    private = FastEmbedRtEmbeddings.create(name=case.dense, model_kwargs={"threads": 1, "token": "secret"})
+    assert private.safe_model_dump() == {"name": case.dense, "model_kwargs": {"threads": 1}}
+    assert private.model_kwargs["token"] == "secret"
 
 
 @pytest.mark.parametrize("kind", ["list", "array", "chunked", "numpy"])

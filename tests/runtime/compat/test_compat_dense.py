@@ -309,6 +309,37 @@ def test_copies_and_pickles_keep_what_was_set(pair: Any) -> None:
     assert model.prompts["mine"] == "the new "
 
 
+def test_copies_share_an_engine_and_refer_to_themselves(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = compat.SentenceTransformer(str(pair.directory))
+    model.prompts["mine"] = "the new "
+    opened: list[Any] = []
+    monkeypatch.setattr(
+        compat.SentenceTransformer,
+        "_opened",
+        lambda self, *given, of=compat.SentenceTransformer._opened: opened.append(of(self, *given)) or opened[-1],
+    )
+    copies = [copy.copy(model), copy.deepcopy(model)]
+    for other in copies:
+        np.testing.assert_array_equal(other.encode(TEXTS), model.encode(TEXTS))
+        other.max_seq_length = 5
+    assert not opened
+    assert copies[0]._model._engine is copies[1]._model._engine
+    assert model.max_seq_length == 16
+    deep, arrived = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    assert [entry is arrived._model for entry in opened] == [True], "once"
+    for other in (deep, arrived):
+        assert other.prompts == model.prompts
+        assert other.prompts is not model.prompts
+        assert other.model_card_data.model is other
+
+
+def test_what_is_pickled_has_no_hub_token(pair: Any) -> None:
+    model = compat.SentenceTransformer(str(pair.directory), token="a-secret")
+    packed = pickle.dumps(model)
+    assert b"a-secret" not in packed
+    assert np.array_equal(pickle.loads(packed).encode(TEXTS), model.encode(TEXTS))
+
+
 def test_what_is_saved_opens_with_what_was_set(pair: Any, tmp_path: Path) -> None:
     model = compat.SentenceTransformer(str(pair.directory), default_prompt_name="query", similarity_fn_name="dot")
     model.max_seq_length = 9

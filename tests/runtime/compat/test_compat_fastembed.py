@@ -177,6 +177,7 @@ def test_copies_and_pickles(place: str) -> None:
     model = compat.TextEmbedding(place)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert np.array_equal(list(other.embed(TEXTS)), list(model.embed(TEXTS)))
+    assert b"a-secret" not in pickle.dumps(compat.TextEmbedding(place, token="a-secret"))
 
 
 def test_sparse_embeddings(tmp_path: Path) -> None:

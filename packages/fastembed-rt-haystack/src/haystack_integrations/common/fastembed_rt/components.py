@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from haystack import Document, default_from_dict, default_to_dict
 
 from fastembed_rt.integrations.opening import shared_model
+from fastembed_rt.models.opening import without_secrets
 
 
 class ModelComponent:
@@ -35,9 +36,10 @@ class ModelComponent:
         self._model = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The component as Haystack serializes it: its class and the arguments it was made with."""
+        """The component as Haystack serializes it: its class and the arguments it was made with, but no hub token."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        return default_to_dict(self, **{name: getattr(self, name) for name in names})
+        arguments = {name: getattr(self, name) for name in names}
+        return default_to_dict(self, **arguments | {"model_kwargs": without_secrets(self.model_kwargs)})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Any:
