@@ -106,10 +106,21 @@ def work() -> None:
 
 
 def keys(args: argparse.Namespace) -> list[str]:
-    """API keys of both options."""
+    """API keys of both options.
+
+    Raises:
+        InvalidInputError: an option is there and holds none: such as "$KEY" where KEY is not set.
+    """
     from ..server.security import read_keys
 
-    return listed(args.api_key) + (read_keys(args.api_key_file) if args.api_key_file else [])
+    given = listed(args.api_key)
+    for option, empty in (
+        ("--api-key", args.api_key is not None and not given),
+        ("--api-key-file", args.api_key_file == ""),
+    ):
+        if empty:
+            raise InvalidInputError(f"{option} is empty, so that everybody could ask; give a key, or leave it out")
+    return given + (read_keys(args.api_key_file) if args.api_key_file else [])
 
 
 def _listening(args: argparse.Namespace) -> Listening:

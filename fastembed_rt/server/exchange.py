@@ -305,7 +305,11 @@ class Exchange:
             loop.call_soon(self.end_gone)
 
     def end(self) -> None:
-        """Nothing more is looked at."""
+        """Nothing more is looked at, and what still runs for a request that has failed is given up."""
+        for job in self.jobs:
+            if not job.future.done():
+                job.given_up = True
+                job.future.cancel()
         if not self._watched:
             return
         if self._timer is None:

@@ -44,6 +44,7 @@ class Meters:
         self.length = Histogram(LENGTHS)
         self.batch_size, self.batch_tokens = Histogram(BATCH_TEXTS), Histogram(BATCH_TOKENS)
         self.padded_tokens = self.capacity_tokens = 0
+        self.truncated = 0  # texts, by models that were here before a reload
         self.batch_seconds = 0.0
         self._lock = threading.Lock()
 

@@ -97,7 +97,7 @@ def gauges(app: App) -> Iterator[Sample]:
     yield "fastembed_rt_queue_tokens", (), app.admission.tokens
     for served in app.models.all:
         model = (("model", served.name),)
-        yield "fastembed_rt_truncated_texts_total", model, served.model.stats.truncated
+        yield "fastembed_rt_truncated_texts_total", model, served.meters.truncated + served.model.stats.truncated
         about = served.about()
         told = {"version": __version__, **{key: str(about[key]) for key in ("task", "target", "provider", "threads")}}
         told |= {"precision": about["model_dtype"], "checkpoint": about["model_id"]}

@@ -74,6 +74,8 @@ class Reloader:
                 if not isinstance(error, Exception):  # cancelled
                     raise
                 raise ReloadError(f"the new model does not answer: {type(error).__name__}") from error
+            for served in app.models.all:
+                served.meters.truncated += served.model.stats.truncated
             old, generation = app.replace(fresh)
             task = asyncio.get_running_loop().create_task(_retire(old, generation))
             self._retiring.add(task)

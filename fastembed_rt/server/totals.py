@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-SAID = ("fastembed_rt_model_info", "process_start_time_seconds")  # the greatest, not the sum
+SAID = ("fastembed_rt_info", "process_start_time_seconds")  # the greatest, not the sum
 
 
 class Totals:
