@@ -130,20 +130,21 @@ $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
 	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
-	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy
-	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1
+	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
+	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
+		langchain-ollama==1.1.0
 	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.6.0 \
 		llama-index-embeddings-text-embeddings-inference==0.6.0 llama-index-postprocessor-jinaai-rerank==0.6.0 \
-		llama-index-postprocessor-tei-rerank==0.6.0
+		llama-index-postprocessor-tei-rerank==0.6.0 llama-index-embeddings-ollama==0.10.0
 	$(CLIENTS)/haystack/bin/pip install --quiet haystack-ai==3.4.1 huggingface-api-haystack==3.1.0 \
-		cohere-haystack==11.0.0 huggingface_hub==2.4.0
+		cohere-haystack==11.0.0 huggingface_hub==2.4.0 ollama-haystack==7.0.2
 	$(CLIENTS)/cohere/bin/pip install --quiet cohere==7.3.1
 	$(CLIENTS)/infinity/bin/pip install --quiet infinity-client==0.0.78
-	$(CLIENTS)/chroma/bin/pip install --quiet chromadb==1.5.9 openai==3.57.0
+	$(CLIENTS)/chroma/bin/pip install --quiet chromadb==1.5.9 openai==3.57.0 ollama==0.6.3
 	$(CLIENTS)/schemathesis/bin/pip install --quiet schemathesis==4.32.5
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
 		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @langchain/openai@1.5.8 \
-		@langchain/core@1.4.0 cohere-ai@8.1.0 @huggingface/inference@4.13.30 >>npm.log
+		@langchain/core@1.4.0 cohere-ai@8.1.0 @huggingface/inference@4.13.30 ollama@0.6.4 @langchain/ollama@1.3.0 >>npm.log
 	@touch $@
 
 # Haystack and stores, each with our module for it: make integrations-stores.

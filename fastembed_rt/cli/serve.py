@@ -10,7 +10,8 @@ from .arguments import add_hub_options, port, positive, precision
 
 EPILOG = """\
 routes: those of text-embeddings-inference (/embed, /rerank, /predict, ...), OpenAI (/v1/embeddings, /v1/models),
-Cohere, Jina, vLLM and infinity (/v1/rerank, /v2/embed, /score, ...); the page /docs lists all and tries them
+Ollama (/api/embed, ...), Cohere, Jina, vLLM and infinity (/v1/rerank, /v2/embed, /score, ...); the page /docs lists all
+and tries them
 
 NAME=MODEL serves a model under another name, MODEL alone under its directory's and its checkpoint's; --alias '*' lets
 the first one answer to any name

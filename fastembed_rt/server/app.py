@@ -14,7 +14,7 @@ from ..models.base import LoadedModel
 from . import administration
 from . import openapi as about
 from .cache import VectorCache
-from .dialects import openai, others, ranking, tei
+from .dialects import ollama, openai, others, ranking, tei
 from .errors import ApiError, answer_to
 from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
 from .limits import Admission, Limits
@@ -71,7 +71,7 @@ class App:
         self.reload_all: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
         self._reloader = None if load is None else Reloader(self, load)
         self._generation = Generation()
-        dialects = (tei, openai, ranking, others, administration, about)
+        dialects = (tei, openai, ranking, others, ollama, administration, about)
         self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
         self._warm = False
         self._draining = False

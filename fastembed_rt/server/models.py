@@ -84,6 +84,9 @@ class Served:
         if name is not None and name not in prompts:  # said without the name, which is the client's
             known = f"it has {', '.join(sorted(prompts))}" if prompts else "it has none"
             raise ApiError("Validation", f"the model has no prompt of this name; {known}", param="prompt_name")
+        wanted, most = given.get("truncate_dim"), self.model.manifest.dim
+        if wanted is not None and not 1 <= wanted <= most:  # said without our name for it
+            raise ApiError("Validation", f"{wanted} dimensions: expected 1 to {most}", param="dimensions")
         found: Prepared[Any] = self.model.prepare(**given)
         return taking_ids(found) if ids else found
 

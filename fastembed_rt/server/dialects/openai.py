@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
+from ...vectors import quantized
 from ..errors import ApiError
 from ..exchange import VECTORS_AT_ONCE, Exchange, Response, checked, dumped, listed
 from ..inputs import Inputs
 from ..routes import Route
 from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
-from .roles import INPUT_TYPE, with_role
+from .roles import INPUT_TYPE, TASK, with_role
 from .tei import posted, vectors_of
 from .tei_bodies import NUMBERS, PROMPT
 
@@ -24,10 +25,12 @@ EMBEDDINGS = Body(
         Key("input", Inputs()),
         Key("model", Text(), None),
         Key("encoding_format", Choice(("float", "base64")), "float", "base64: of float32, little endian"),
+        Key("embedding_type", Choice(("float", "base64", "binary", "ubinary")), None, "the same, of Jina's clients"),
         Key("dimensions", Whole(), None, "first so many numbers of each vector; 0 and null for all"),
         Key("user", Anything(), None, "not looked at"),
         PROMPT,
         INPUT_TYPE,
+        TASK,
     ],
 )
 EMBEDDING_ENTRY: Schema = {
@@ -76,7 +79,8 @@ async def embeddings(exchange: Exchange, value: Any) -> bytes:
         truncate_dim=body["dimensions"] or None,
         **with_role(exchange, served, body),
     )
-    encoded = as_base64 if body["encoding_format"] == "base64" else list
+    form = body["embedding_type"] or body["encoding_format"]
+    encoded = as_bits(form) if form.endswith("binary") else as_base64 if form == "base64" else list
     return await a_list("list", "embedding", encoded, vectors, served.name, exchange)
 
 
@@ -118,6 +122,20 @@ def as_base64(vectors: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]) ->
         binascii.b2a_base64(np.ascontiguousarray(vector, dtype="<f4").data, newline=False).decode("ascii")
         for vector in vectors
     ]
+
+
+def as_bits(form: str) -> Callable[[Any], list[list[int]]]:
+    """What makes of vectors (n, dim) rows of dim / 8 whole numbers, a bit for each number that is above 0.
+
+    `form` is binary (-128 to 127) or ubinary (0 to 255).
+    """
+
+    def made(vectors: Any) -> list[list[int]]:
+        given = np.asarray(vectors)
+        rows: list[list[int]] = quantized.form(form, given.shape[1])(given).tolist()
+        return rows
+
+    return made
 
 
 async def models(exchange: Exchange) -> Response:

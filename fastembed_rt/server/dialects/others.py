@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
-from ...vectors import quantized
 from ..errors import ApiError
 from ..exchange import Exchange, Response, checked, dumped, listed
 from ..inputs import Inputs, Pairs
 from ..routes import Route
 from ..schema import Body, Choice, Flag, Key, Listed, Schema, Text, Whole
 from . import tei
-from .openai import a_list, as_base64, error, usage
+from .openai import a_list, as_base64, as_bits, error, usage
 from .roles import INPUT_TYPE, with_role
 from .scores import best_first, shares
 from .tei import posted, vectors_of
@@ -83,12 +82,11 @@ async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) 
         truncation_side=side,
         **with_role(exchange, served, body),
     )
-    width = vectors.shape[1]
     written: dict[str, Callable[[Any], Any]] = {
         "float": list,
         "base64": as_base64,
-        "binary": lambda some: quantized.form("binary", width)(some).tolist(),
-        "ubinary": lambda some: quantized.form("ubinary", width)(some).tolist(),
+        "binary": as_bits("binary"),
+        "ubinary": as_bits("ubinary"),
     }
     about = {
         "id": exchange.request_id,

@@ -9,6 +9,7 @@ from ..models import Served
 from ..schema import Key, Text
 
 INPUT_TYPE = Key("input_type", Text(), None, "what the texts are for: query, document, or the name of a prompt")
+TASK = Key("task", Text(), None, "what Jina's clients call `input_type`")
 QUERIES = ("query", "search_query", "retrieval.query", "retrieval_query")
 DOCUMENTS = ("document", "passage", "search_document", "retrieval.passage", "retrieval_document")
 
@@ -20,6 +21,8 @@ def with_role(exchange: Exchange, served: Served, body: dict[str, Any]) -> dict[
     """
     options = exchange.options(body)
     use = body.get("input_type")
+    if use is None:
+        use = body.get("task")
     if use is None or options["prompt_name"] is not None:
         return options
     if use.lower() in QUERIES:

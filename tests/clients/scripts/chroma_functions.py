@@ -2,7 +2,11 @@
 
 import chromadb
 from calls import CASE, KEY, TEXTS, URL, call, told
-from chromadb.utils.embedding_functions import HuggingFaceEmbeddingServer, OpenAIEmbeddingFunction
+from chromadb.utils.embedding_functions import (
+    HuggingFaceEmbeddingServer,
+    OllamaEmbeddingFunction,
+    OpenAIEmbeddingFunction,
+)
 
 
 def openai(name=CASE["embedding"], key=KEY):
@@ -20,6 +24,13 @@ def vectors_tei():
 
     os.environ["TEI_KEY"] = KEY
     function = HuggingFaceEmbeddingServer(url=f"{URL}/embed", api_key_env_var="TEI_KEY")
+    return [vector.tolist() for vector in function(TEXTS)]
+
+
+@call
+def vectors_ollama():
+    function = OllamaEmbeddingFunction(url=URL, model_name=CASE["embedding"])
+    function._client._client.headers["Authorization"] = f"Bearer {KEY}"  # it has no argument for it
     return [vector.tolist() for vector in function(TEXTS)]
 
 

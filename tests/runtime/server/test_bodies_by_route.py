@@ -45,6 +45,7 @@ SOUND: dict[str, Any] = {
     "prompt_name": "query",
     "dimensions": 8,
     "output_dimension": 8,
+    "prompt": "a cat",
     "top_n": 1,
 }
 OWN: dict[str, dict[str, Any]] = {

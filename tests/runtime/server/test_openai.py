@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 import numpy as np
+import pytest
 from asgi_client import Client, float32
 
 from fastembed_rt.server.app import App
@@ -46,6 +47,21 @@ def test_input_type_chooses_the_prompt(client: Client, loaded: Any) -> None:
     ):
         data = client.post("/v1/embeddings", {"input": TEXTS, "input_type": use}).json["data"]
         np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), expected(TEXTS))
+
+
+def test_task_and_form_are_those_of_jinas_clients(client: Client, loaded: Any) -> None:
+    for task, expected in (
+        ("retrieval.query", loaded.encoder.encode_query),
+        ("retrieval.passage", loaded.encoder.encode_document),
+        ("text-matching", loaded.encoder.encode),
+    ):
+        data = client.post("/v1/embeddings", {"input": TEXTS, "task": task}).json["data"]
+        np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), expected(TEXTS))
+    signs = loaded.encoder.encode(TEXTS) > 0
+    for form, shift in (("ubinary", 0), ("binary", 128)):
+        data = client.post("/v1/embeddings", {"input": TEXTS, "embedding_type": form}).json["data"]
+        found = np.array([entry["embedding"] for entry in data]) + shift
+        np.testing.assert_array_equal(found, np.packbits(signs, axis=1))
 
 
 def test_token_ids_are_refused_with_the_clients_switch(client: Client) -> None:
@@ -95,3 +111,21 @@ def test_errors_have_both_shapes(client: Client) -> None:
     about = {"message": message, "type": "invalid_request_error", "param": "input[1]", "code": "Validation"}
     beside = {"message": message, "type": "Validation", "code": 422, "detail": message}
     assert answer.json == {"error": about, **beside}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": "a", "dimensions": 25}),
+        ("/api/embed", {"input": "a", "model": "encoder", "dimensions": 25}),
+        ("/v2/embed", {"texts": ["a"], "model": "encoder", "output_dimension": 25, "embedding_types": ["float"]}),
+    ],
+)
+def test_dimensions_that_the_model_does_not_have(client: Client, path: str, body: dict[str, Any]) -> None:
+    answer = client.post(path, body)
+    assert answer.status in (400, 422)
+    wanted = body.get("dimensions", body.get("output_dimension"))
+    assert f"{wanted} dimensions: expected 1 to 24" in str(answer.json)
+    assert "truncate_dim" not in str(answer.json)
+    if path == "/v1/embeddings":
+        assert answer.json["error"]["param"] == "dimensions"

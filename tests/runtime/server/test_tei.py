@@ -201,7 +201,7 @@ def test_answers_carry_counts_and_times(client: Client, loaded: Any) -> None:
         ("/embed", {"inputs": {"a": 1}}, 422, "inputs: expected a string or a list of strings, got an object"),
         ("/embed", {"inputs": "a", "truncate": "yes"}, 422, "truncate: expected true or false, got a string"),
         ("/embed", {"inputs": "a", "truncation_direction": "up"}, 422, "expected one of right, left"),
-        ("/embed", {"inputs": "a", "dimensions": 25}, 422, "expected 1 to 24"),
+        ("/embed", {"inputs": "a", "dimensions": 25}, 422, "25 dimensions: expected 1 to 24"),
         ("/embed", {"inputs": "a", "dimensions": -1}, 422, "dimensions: expected a whole number from 0"),
         ("/embed", {"inputs": [1, 2]}, 422, "token ids are refused"),
         ("/embed", {"inputs": "a", "model": "other"}, 404, "models: encoder (embedding), ranker (reranking)"),
