@@ -71,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     option("--max-batch-tokens", "MAX_BATCH_TOKENS", "tokens of a batch (default: what suits provider)", type=positive)
     for name, kind, default, what in (
         ("max-concurrent-requests", positive, 512, "requests at a time; over it 429"),
-        ("max-queue-tokens", positive, 1_000_000, "tokens in all requests at a time; over it 429"),
+        ("max-queue-tokens", positive, 1_000_000, "tokens in all short requests, and in all long ones; over it 429"),
         ("max-client-batch-size", positive, 4096, "inputs of a request; over it 422"),
         ("payload-limit", positive, 16_000_000, "bytes of a request; over it 413"),
         ("request-seconds", _seconds, 120.0, "seconds of a request; over it 504"),

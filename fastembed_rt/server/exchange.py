@@ -20,7 +20,8 @@ from ..models.work import Prepared
 from ..text.windows import estimate
 from .cache import Key, VectorCache
 from .errors import ApiError
-from .jobs import DeadlineError, Job
+from .jobs import DeadlineError, Job, after_cut, is_short
+from .limits import LONG, SHORT
 from .models import Served, joined
 from .schema import Body, WrongError
 
@@ -74,6 +75,7 @@ class Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._gone = self._slow = self._watched = False
         self._times: tuple[float, float, float] | None = None
+        self._taken = [0, 0]  # tokens in the queue, by lane
 
     @property
     def request_id(self) -> str:
@@ -248,15 +250,18 @@ class Exchange:
         self, served: Served, prepared: Prepared[Any], texts: Sequence[Any], lengths: list[int] | None = None
     ) -> Sequence[Any]:
         """Parts of the result; `lengths` is given the tokens of each text."""
-        admission = self.app.admission
         tokens = sum(map(estimate, texts))
-        admission.take(tokens)
+        lane = SHORT if is_short(tokens, len(texts), prepared.runner.limits.tokens) else LONG
+        cut = tokens > prepared.tokenizer.max_length
+        room = after_cut(tokens, texts, prepared.tokenizer) if cut else tokens
+        admission = self.app.admission
+        admission.take(room, lane, self._taken)
         try:
             job = served.start(prepared, texts, tokens, self.deadline, lengths)
             self.jobs.append(job)
             return await self._wait(job)
         finally:
-            admission.give_back(tokens)
+            admission.give_back(room, lane, self._taken)
 
     async def _run_cached(
         self, cache: VectorCache, keys: Sequence[Key], served: Served, prepared: Prepared[Any], texts: Sequence[str]

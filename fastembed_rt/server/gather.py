@@ -26,7 +26,7 @@ from ..run.batching import Ids
 from ..run.contract import Runner
 from ..system.threads import CLOSED
 from ..text.windows import estimate
-from .jobs import DeadlineError, Job, Piece, deliver, fail, settle, tokenize_together
+from .jobs import DeadlineError, Job, Piece, deliver, fail, is_short, settle, tokenize_together
 
 LOOP_SECONDS = 0.005  # that an event loop may be kept by a request that runs in it
 APART = 0.05  # seconds since two requests met, before one runs in the loop: threads batch what comes together
@@ -98,7 +98,7 @@ class Gatherer:
             InvalidInputError: it is closed.
             RuntimeError: there is no thread for it, and the system gives none.
         """
-        lane = self._short if tokens <= self._limits.tokens and len(job.parts) == 1 else self._long
+        lane = self._short if is_short(tokens, len(job.texts), self._limits.tokens) else self._long
         with self._lock:
             if self._closed:
                 raise InvalidInputError(CLOSED)

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..models.work import Prepared
 from ..run.batching import Ids
-from ..text.tokenizer import Tokenized
-from ..text.windows import Window
+from ..text.tokenizer import TextTokenizer, Tokenized
+from ..text.windows import Window, estimate
 
 WINDOW_TEXTS = 256  # of a long request, tokenized at a time
 
@@ -21,6 +21,19 @@ class DeadlineError(Exception):
 
 class FatalError(Exception):
     """What was no Exception, in a thread that others need."""
+
+
+def is_short(tokens: int, texts: int, most: int) -> bool:
+    """Whether a request waits for no long one: it is one piece, of about no more tokens than a batch has at `most`."""
+    return tokens <= most and texts <= WINDOW_TEXTS
+
+
+def after_cut(tokens: int, texts: Sequence[Any], tokenizer: TextTokenizer) -> int:
+    """About how many tokens of texts will run, which have about so many before any cut."""
+    most = tokenizer.max_length
+    if tokens <= most or tokenizer.truncation == "chunk":
+        return tokens
+    return sum(min(estimate(text), most) for text in texts)
 
 
 class Job:

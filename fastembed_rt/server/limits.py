@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from .errors import ApiError
 
 SLOWEST, LONGEST_WAIT = 1, 60  # seconds of Retry-After
+SHORT, LONG = 0, 1  # lanes of the queue: requests that fit a batch, and longer ones
+NAMES = ("short", "long")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class Limits:
     """Bounds with the names of their options; each answer that one causes says which."""
 
     max_concurrent_requests: int = 512  # over it 429
-    max_queue_tokens: int = 1_000_000  # in all requests that are not answered; over it 429, but for one alone
+    max_queue_tokens: int = 1_000_000  # in all requests of a lane that are not answered; over it 429, but for one alone
     max_client_batch_size: int = 4096  # inputs of a request; over it 422
     payload_limit: int = 16_000_000  # bytes of a body; over it 413
     request_seconds: float = 120.0  # from the body to the answer; over it 504
@@ -24,14 +26,23 @@ class Limits:
 
 
 class Admission:
-    """What is under way. For event loops: nothing here waits."""
+    """What is under way. For event loops: nothing here waits.
+
+    Each lane has its own tokens, as it has its own threads: a long request, which may be over the limit when it is
+    alone, keeps no short one out.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests = 0
-        self.tokens = 0
+        self._tokens = [0, 0]  # by lane
         self._rate = 10_000.0  # tokens a second, as observed
         self._since, self._done = time.monotonic(), 0
+
+    @property
+    def tokens(self) -> int:
+        """In the queue, of both lanes."""
+        return sum(self._tokens)
 
     def enter(self) -> None:
         """A request more; `leave` takes it back.
@@ -40,31 +51,38 @@ class Admission:
             ApiError: there are too many.
         """
         if self.requests >= self.limits.max_concurrent_requests:
-            raise self._full(f"{self.requests} requests are under way, and max_concurrent_requests allows no more")
+            raise self._crowded()
         self.requests += 1
 
     def leave(self) -> None:
         """A request less."""
         self.requests -= 1
 
-    def take(self, tokens: int) -> None:
-        """Room in the queue; `give_back` makes it free.
+    def take(self, tokens: int, lane: int, own: list[int]) -> None:
+        """Room in a lane; `give_back` makes it free. `own` is what the same request has already, by lane, and is kept.
 
         Raises:
-            ApiError: there is none.
+            ApiError: there is none, and others are in the lane.
         """
-        if self.tokens and self.tokens + tokens > self.limits.max_queue_tokens:
-            raise self._full(f"{self.tokens} tokens wait, and max_queue_tokens is {self.limits.max_queue_tokens}")
-        self.tokens += tokens
+        waiting = self._tokens[lane]
+        if waiting > own[lane] and waiting + tokens > self.limits.max_queue_tokens:
+            most = self.limits.max_queue_tokens
+            raise self._full(f"{waiting} tokens of {NAMES[lane]} requests wait, and max_queue_tokens is {most}")
+        self._tokens[lane] = waiting + tokens
+        own[lane] += tokens
 
-    def give_back(self, tokens: int) -> None:
+    def give_back(self, tokens: int, lane: int, own: list[int]) -> None:
         """Room that is free again."""
-        self.tokens -= tokens
+        own[lane] -= tokens
+        self._tokens[lane] -= tokens
         self._done += tokens
         seconds = time.monotonic() - self._since
         if seconds > 1:
             self._rate = max(self._done / seconds, 1.0)
             self._since, self._done = time.monotonic(), 0
+
+    def _crowded(self) -> ApiError:
+        return self._full(f"{self.requests} requests are under way, and max_concurrent_requests allows no more")
 
     def _full(self, why: str) -> ApiError:
         seconds = min(max(math.ceil(self.tokens / self._rate), SLOWEST), LONGEST_WAIT)

@@ -87,6 +87,25 @@ def client(loaded: Loaded) -> Iterator[Client]:
 
 
 @pytest.fixture
+def serve(loaded: Loaded) -> Iterator[Callable[..., Client]]:
+    """Makes a client of an application of its own."""
+    from fastembed_rt.server.app import App
+
+    made: list[Client] = []
+
+    def make(**options: Any) -> Client:
+        app = App({"encoder": loaded.encoder, "ranker": loaded.ranker}, **options)
+        app.__enter__()
+        made.append(Client(app))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.app.close()
+        client.close()
+
+
+@pytest.fixture
 def gathering() -> Iterator[Callable[..., tuple[Runner, Gatherer, Callable[..., Job]]]]:
     made: list[tuple[Runner, Gatherer]] = []
 

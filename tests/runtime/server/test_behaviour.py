@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,23 +30,6 @@ from fastembed_rt.server.security import read_keys
 
 Serve = Callable[..., Client]
 SECRET = "the secret river"
-
-
-@pytest.fixture
-def serve(loaded: Any) -> Iterator[Serve]:
-    """Makes a client of an application of its own."""
-    made: list[Client] = []
-
-    def make(**options: Any) -> Client:
-        app = App({"encoder": loaded.encoder, "ranker": loaded.ranker}, **options)
-        app.__enter__()
-        made.append(Client(app))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.app.close()
-        client.close()
 
 
 def test_too_many_requests_are_told_when_to_come_again(serve: Serve) -> None:
