@@ -164,7 +164,6 @@ class App:
             return
         route: Route | None = None
         failure: str | None = None
-        entered = False
         generation = self._generation
         generation.count += 1
         try:
@@ -172,9 +171,7 @@ class App:
                 route = self.table.find(exchange, scope["method"], _path(scope))
                 if not route.public:
                     self.keys.check(exchange)
-                if route.counted:
-                    self.admission.enter()
-                    entered = True
+                exchange.counted = route.counted
                 response = await route.handler(exchange)
             except (ClientGoneError, asyncio.CancelledError):
                 raise
@@ -189,7 +186,7 @@ class App:
         finally:
             generation.leave()
             exchange.end()
-            if entered:
+            if exchange.entered:
                 self.admission.leave()
             if route is None or route.counted:
                 self.metrics.request(exchange, failure)

@@ -74,6 +74,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone = self._slow = self._watched = False
+        self.counted = self.entered = False  # one of the requests that are limited; and has its place among them
         self._times: tuple[float, float, float] | None = None
         self._taken = [0, 0]  # tokens in the queue, by lane
 
@@ -90,24 +91,33 @@ class Exchange:
         """The body.
 
         Raises:
-            ApiError: it is too large, or does not come.
+            ApiError: it is too large, or does not come; or no place is free, for it or for the request.
             ClientGoneError: the client went away.
         """
+        if self.counted:
+            self.app.admission.check()  # who finds all places taken is told so before the body has come
         limits = self.app.limits
         said = self.headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > limits.payload_limit:
             raise _too_large(limits.payload_limit)
         first = self._receive()
         if type(first) is not types.CoroutineType:  # of a server that is written in another language
-            return await self._in_time(first)
+            return self._whole(await self._in_time(first))
         try:
             waiting = first.send(None)
         except StopIteration as there:  # of most requests the body has come: no clock is set
             message = there.value
             if message["type"] != "http.disconnect" and not message.get("more_body", False):
-                return self._chunk(message, 0)
-            return await self._in_time(_given(message))
-        return await self._in_time(_resumed(first, waiting))
+                return self._whole(self._chunk(message, 0))
+            return self._whole(await self._in_time(_given(message)))
+        return self._whole(await self._in_time(_resumed(first, waiting)))
+
+    def _whole(self, content: bytes) -> bytes:
+        """The body is there: a place is taken now, so that who sends none, or slowly, has none."""
+        if self.counted and not self.entered:
+            self.app.admission.enter()
+            self.entered = True
+        return content
 
     async def _in_time(self, first: Any) -> bytes:
         """The body, whose `first` message is awaited; within the seconds for it."""
@@ -131,16 +141,21 @@ class Exchange:
         task.cancel()
 
     async def _chunks(self, first: Any) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
+        admission = self.app.admission
+        content = bytearray()  # which many small pieces fill with no more than their bytes
+        held = 0
         message = await first
-        while True:
-            chunk = self._chunk(message, size)
-            size += len(chunk)
-            if not message.get("more_body", False):
-                return b"".join((*chunks, chunk)) if chunks else chunk
-            chunks.append(chunk)
-            message = await self._receive()
+        try:
+            while True:
+                chunk = self._chunk(message, len(content))
+                if not message.get("more_body", False):
+                    return bytes(content) + chunk if content else chunk
+                admission.hold(len(chunk))
+                held += len(chunk)
+                content += chunk
+                message = await self._receive()
+        finally:
+            admission.let_go(held)
 
     def _chunk(self, message: dict[str, Any], before: int) -> bytes:
         """What a message has of the body, behind so many bytes."""

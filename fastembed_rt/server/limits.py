@@ -35,6 +35,7 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests = 0
+        self.body_bytes = 0  # of bodies that come in pieces and are not whole
         self._tokens = [0, 0]  # by lane
         self._rate = 10_000.0  # tokens a second, as observed
         self._since, self._done = time.monotonic(), 0
@@ -44,8 +45,13 @@ class Admission:
         """In the queue, of both lanes."""
         return sum(self._tokens)
 
+    def check(self) -> None:
+        """Raise ApiError where there is no place for a request more."""
+        if self.requests >= self.limits.max_concurrent_requests:
+            raise self._crowded()
+
     def enter(self) -> None:
-        """A request more; `leave` takes it back.
+        """A request more, whose body is there; `leave` takes it back.
 
         Raises:
             ApiError: there are too many.
@@ -57,6 +63,21 @@ class Admission:
     def leave(self) -> None:
         """A request less."""
         self.requests -= 1
+
+    def hold(self, size: int) -> None:
+        """Bytes more of a body that is not whole; `let_go` takes them back.
+
+        Raises:
+            ApiError: those of all such bodies are too many.
+        """
+        most = self.limits.max_concurrent_requests * self.limits.payload_limit
+        if self.body_bytes + size > most:
+            raise self._full(f"{self.body_bytes} bytes of bodies that are not whole are here, and {most} may be")
+        self.body_bytes += size
+
+    def let_go(self, size: int) -> None:
+        """Bytes less."""
+        self.body_bytes -= size
 
     def take(self, tokens: int, lane: int, own: list[int]) -> None:
         """Room in a lane; `give_back` makes it free. `own` is what the same request has already, by lane, and is kept.

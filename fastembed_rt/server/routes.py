@@ -37,7 +37,12 @@ class Route:
     answer: Schema = field(default_factory=dict)
     answer_type: str = "application/json"
     public: bool = False  # without a key
-    counted: bool = True  # among the requests that are limited
+    counted: bool = True  # among the requests that are limited: from when its body is there
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a route that would never be counted, since nobody reads its body."""
+        if self.counted and self.method != "POST":
+            raise ValueError(f"{self.method} {self.path} has no body to be counted with; say counted=False")
 
 
 class Table:

@@ -68,9 +68,7 @@ def run(loaded: Any) -> Iterator[Run]:
             return made
 
         connect.server = server  # type: ignore[attr-defined]
-        until = time.monotonic() + 30
-        while not server.started and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: server.started)
         return connect
 
     yield start
@@ -97,6 +95,13 @@ def ended(connection: socket.socket) -> bool:
         return connection.recv(1) == b""
     except ConnectionError:
         return True
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
 
 
 def asks(connect: Connect) -> int:
@@ -137,6 +142,42 @@ def test_a_body_that_does_not_come_is_not_waited_for(run: Run) -> None:
         assert (status, body["error_type"]) == (408, "SlowBody")
         assert ended(connection)
     assert asks(connect) == 200
+
+
+def test_bodies_that_do_not_come_hold_no_place(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder}, limits=Limits(max_concurrent_requests=2))
+    connect = run(app=app)
+    slow = [connect() for _ in range(8)]
+    for k, connection in enumerate(slow):  # the odd ones have begun theirs
+        connection.sendall(request(EMBED[: k % 2 * 5], length=len(EMBED)))
+    until(lambda: app.admission.body_bytes == 4 * 5)
+    assert asks(connect) == 200
+    app.admission.enter()
+    app.admission.enter()  # two are being answered
+    with connect() as late:
+        late.sendall(request(b"", length=len(EMBED)))
+        assert answer(late)[0] == 429  # at once: its body is not waited for
+    app.admission.leave()
+    for k, connection in enumerate(slow):
+        connection.sendall(EMBED[k % 2 * 5 :])
+        assert answer(connection)[0] == 200
+        connection.close()
+    assert (app.admission.requests, app.admission.body_bytes) == (1, 0)
+
+
+def test_bodies_that_come_in_pieces_have_a_limit_in_all(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder}, limits=Limits(max_concurrent_requests=1, payload_limit=100_000))
+    connect = run(app=app)
+    body, part = EMBED + b" " * 90_000, 60_000
+    with connect() as first, connect() as second:
+        first.sendall(request(body[:part], length=len(body)))
+        until(lambda: app.admission.body_bytes == part)
+        second.sendall(request(body[:part], length=len(body)))
+        status, told, _ = answer(second)
+        assert (status, told["error_type"], "and 100000 may be" in told["error"]) == (429, "Overloaded", True)
+        first.sendall(body[part:])
+        assert answer(first)[0] == 200
+    assert app.admission.body_bytes == app.admission.requests == 0
 
 
 @pytest.mark.parametrize(
@@ -241,10 +282,10 @@ def test_a_client_that_does_not_read_is_given_up(run: Run) -> None:
                 made.sendall(request(body))
         state = connect.server.server_state  # type: ignore[attr-defined]
         assert slow.recv(1)  # both are there: their requests run
-        until = time.monotonic() + 30
+        end = time.monotonic() + 30
         while len(state.connections) > 1:  # one that is slow, but reads, may go on
             assert slow.recv(4096)
-            assert time.monotonic() < until
+            assert time.monotonic() < end
             time.sleep(0.005)
         for _ in range(200):
             assert slow.recv(4096)
@@ -270,9 +311,7 @@ def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any, monkeypat
         if k % 2:  # a reset instead of an end
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         connection.close()
-    until = time.monotonic() + 10
-    while app.admission.requests and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: not app.admission.requests)
     assert app.admission.requests == app.admission.tokens == 0
     assert loaded.encoder.stats.texts - before < 5 * 4000
     assert asks(connect) == 200
@@ -310,10 +349,7 @@ def test_pipelined_requests_of_a_client_that_goes_away_are_not_made(run: Run, lo
         connection.sendall(request(body) + request(body))
         time.sleep(0.02)
     # Reading is paused behind a second request, so that the first is still made: its end is seen when that is done.
-    until = time.monotonic() + 60
-    while app.admission.requests and time.monotonic() < until:
-        time.sleep(0.05)
-    assert app.admission.requests == 0
+    until(lambda: not app.admission.requests, 60)
     assert loaded.encoder.stats.texts - before <= 4000  # nothing of the second
 
 
