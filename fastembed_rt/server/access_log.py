@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from .exchange import dumped
+from .writing import dumped
 
 MOST_LINES = 10_000  # that wait; those that come then are dropped and counted
 

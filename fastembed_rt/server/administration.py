@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from .errors import ApiError
-from .exchange import Exchange, Response, dumped
+from .exchange import Exchange, Response
 from .reloading import ReloadError
 from .routes import Route
+from .writing import dumped
 
 logger = logging.getLogger("fastembed_rt.server")
 

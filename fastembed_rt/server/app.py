@@ -13,8 +13,9 @@ from .. import __version__
 from ..models.base import LoadedModel
 from . import administration
 from . import openapi as about
+from .aside import Aside
 from .cache import VectorCache
-from .dialects import ollama, openai, others, ranking, tei
+from .dialects import ollama, openai, others, ranking, tei, tokens
 from .errors import ApiError, answer_to
 from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
 from .limits import Admission, Limits
@@ -62,6 +63,7 @@ class App:
         self.models = models if isinstance(models, Models) else named_models(models, token_ids=accept_token_ids)
         self.limits = limits or Limits()
         self.admission = Admission(self.limits)
+        self.aside = Aside()
         self.version = __version__
         self.started = int(time.time())
         self.keys, self._cors = Keys(keys), Cors(cors)
@@ -71,7 +73,7 @@ class App:
         self.reload_all: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
         self._reloader = None if load is None else Reloader(self, load)
         self._generation = Generation()
-        dialects = (tei, openai, ranking, others, ollama, administration, about)
+        dialects = (tei, tokens, openai, ranking, others, ollama, administration, about)
         self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
         self._warm = False
         self._draining = False
@@ -120,6 +122,7 @@ class App:
     def close(self) -> None:
         """Let the queues' threads go; what waits fails."""
         self._draining = True
+        self.aside.close()
         for served in self.models.all:
             served.close()
         for told in (self.access_log, self._tracer):

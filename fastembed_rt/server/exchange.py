@@ -7,7 +7,7 @@ import itertools
 import time
 import types
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ import orjson
 from ..manifest import EMBEDDING
 from ..models.work import Prepared
 from ..text.windows import estimate
+from .aside import Check, Errand
 from .cache import Key, VectorCache
 from .errors import ApiError
 from .jobs import DeadlineError, Job, after_cut, is_short
-from .limits import LONG, SHORT
+from .limits import LONG, SHORT, check_numbers, check_tokens
 from .models import Served, joined
+from .receiving import immediate, resumed
 from .schema import Body, WrongError
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Headers = list[tuple[bytes, bytes]]
 WATCH_AFTER = 0.1  # seconds of waiting after which it is looked whether the client is still there
-VECTORS_AT_ONCE = 64  # written as JSON between two looks at other connections
 UNNAMED = ("", "default/not-specified")  # models of clients that were told none; the latter is infinity's
 JSON = b"application/json"
 _prefix = uuid.uuid4().hex[:8]
@@ -62,6 +63,7 @@ class Exchange:
         self.began = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.jobs: list[Job] = []
+        self._errand: Errand | None = None  # what is done for it that no model does
         self.served: Served | None = None  # the first model that ran
         self.characters = 0
         self.cached_texts = self.cached_tokens = 0  # that the cache had
@@ -77,6 +79,7 @@ class Exchange:
         self.counted = self.entered = False  # one of the requests that are limited; and has its place among them
         self._times: tuple[float, float, float] | None = None
         self._taken = [0, 0]  # tokens in the queue, by lane
+        self._numbers = 0  # in vectors of tokens, of all that it asks for
 
     @property
     def request_id(self) -> str:
@@ -109,8 +112,8 @@ class Exchange:
             message = there.value
             if message["type"] != "http.disconnect" and not message.get("more_body", False):
                 return self._whole(self._chunk(message, 0))
-            return self._whole(await self._in_time(_given(message)))
-        return self._whole(await self._in_time(_resumed(first, waiting)))
+            return self._whole(await self._in_time(immediate(message)))
+        return self._whole(await self._in_time(resumed(first, waiting)))
 
     def _whole(self, content: bytes) -> bytes:
         """The body is there: a place is taken now, so that who sends none, or slowly, has none."""
@@ -248,12 +251,16 @@ class Exchange:
         """What a model makes of texts, in their order.
 
         Raises:
-            ApiError: too many of them, or the queue is full.
+            ApiError: too many of them, or the queue is full, or their tokens would have too many numbers.
             ClientGoneError: nobody waits any more.
         """
         self.check_count(len(texts))
         self.served = self.served or served
         prepared = await served.prepared(**options)
+        if served.of_tokens or "output" in options:
+            tokens = after_cut(sum(map(estimate, texts)), texts, prepared.tokenizer)
+            self._numbers += tokens * served.token_width
+            check_numbers(self._numbers)
         self.characters += characters(texts)
         cache = self.app.cache
         if cache is not None and served.task == EMBEDDING and not options.get("ids") and "output" not in options:
@@ -274,9 +281,28 @@ class Exchange:
         try:
             job = served.start(prepared, texts, tokens, self.deadline, lengths)
             self.jobs.append(job)
-            return await self._wait(job)
+            parts: Sequence[Any] = await self._wait(job)
+            return parts
         finally:
             admission.give_back(room, lane, self._taken)
+
+    async def aside(self, work: Callable[[Check], bytes], prepared: Prepared[Any], *, texts: int, tokens: int) -> bytes:
+        """What is made of so many texts by no model, in a thread; `work` calls what it is given between its pieces.
+
+        Raises:
+            ApiError: about so many `tokens` are too many, or the queue is full.
+            ClientGoneError: nobody waits any more.
+        """
+        check_tokens(tokens, self.app.limits)
+        lane = SHORT if is_short(tokens, texts, prepared.runner.limits.tokens) else LONG
+        admission = self.app.admission
+        admission.take(tokens, lane, self._taken)
+        try:
+            self._errand = self.app.aside.start(work, lane, self.deadline)
+            made: bytes = await self._wait(self._errand)
+            return made
+        finally:
+            admission.give_back(tokens, lane, self._taken)
 
     async def _run_cached(
         self, cache: VectorCache, keys: Sequence[Key], served: Served, prepared: Prepared[Any], texts: Sequence[str]
@@ -303,18 +329,17 @@ class Exchange:
             vectors[missing] = made
         return vectors
 
-    async def _wait(self, job: Job) -> Sequence[Any]:
+    async def _wait(self, job: Job | Errand) -> Any:
         if not self._watched:
             self._watched = True
             self._watch(job.loop)
         try:
-            parts: Sequence[Any] = await job.future
+            return await job.future
         except asyncio.CancelledError:
             job.given_up = True
             if self._gone:
                 raise ClientGoneError from None
             raise
-        return parts
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look whether the client is still there, until the jobs are done or their time is over."""
@@ -326,7 +351,7 @@ class Exchange:
 
     def end(self) -> None:
         """Nothing more is looked at, and what still runs for a request that has failed is given up."""
-        for job in self.jobs:
+        for job in self._begun():
             if not job.future.done():
                 job.given_up = True
                 job.future.cancel()
@@ -338,6 +363,9 @@ class Exchange:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+
+    def _begun(self) -> Sequence[Job | Errand]:
+        return self.jobs if self._errand is None else [*self.jobs, self._errand]
 
     @property
     def deadline(self) -> float:
@@ -359,7 +387,7 @@ class Exchange:
 
     def end_late(self) -> None:
         """Its time is over."""
-        for job in self.jobs:
+        for job in self._begun():
             if not job.future.done():
                 job.given_up = True
                 job.future.set_exception(DeadlineError())
@@ -367,29 +395,9 @@ class Exchange:
     def end_gone(self) -> None:
         """Nobody waits for it any more."""
         self._gone = True
-        for job in self.jobs:
+        for job in self._begun():
             job.given_up = True
             job.future.cancel()
-
-
-async def _given(message: dict[str, Any]) -> dict[str, Any]:
-    return message
-
-
-@types.coroutine
-def _resumed(coroutine: Any, waiting: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that has been run as far as to where it waits."""
-    while True:
-        try:
-            sent = yield waiting
-        except BaseException as error:  # noqa: BLE001  it is the coroutine's
-            step, with_what = coroutine.throw, error
-        else:
-            step, with_what = coroutine.send, sent
-        try:
-            waiting = step(with_what)
-        except StopIteration as ended:
-            return ended.value
 
 
 def characters(texts: Sequence[Any]) -> int:
@@ -411,26 +419,6 @@ def checked(kind: Body, value: Any) -> dict[str, Any]:
         place = wrong.where()
         raise ApiError("Validation", f"{place or 'body'}: {wrong.message}", param=place or None) from None
     return made
-
-
-def dumped(value: Any) -> bytes:
-    """As JSON; arrays of numpy included."""
-    made: bytes = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return made
-
-
-async def listed(values: Sequence[Any], write: Callable[[Any], bytes] = dumped) -> bytes:
-    """A list as JSON, many values in pieces between which other connections have their turn.
-
-    `write` makes JSON of a slice of the values: a list.
-    """
-    if len(values) <= VECTORS_AT_ONCE:
-        return write(values)
-    parts = []
-    for start in range(0, len(values), VECTORS_AT_ONCE):
-        parts.append(write(values[start : start + VECTORS_AT_ONCE])[1:-1])
-        await asyncio.sleep(0)
-    return b"[" + b",".join(parts) + b"]"
 
 
 def _too_large(most: int) -> ApiError:

@@ -11,6 +11,7 @@ from .errors import ApiError
 SLOWEST, LONGEST_WAIT = 1, 60  # seconds of Retry-After
 SHORT, LONG = 0, 1  # lanes of the queue: requests that fit a batch, and longer ones
 NAMES = ("short", "long")
+MOST_NUMBERS = 2**27  # in vectors of tokens of a request: 512 MB, and several times as much as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,20 @@ class Limits:
     payload_limit: int = 16_000_000  # bytes of a body; over it 413
     request_seconds: float = 120.0  # from the body to the answer; over it 504
     body_seconds: float = 30.0  # until a body is there; over it 408
+
+
+def check_tokens(tokens: int, limits: Limits) -> None:
+    """Raise ApiError where a request whose answer grows with its tokens has more than the whole queue may have."""
+    most = limits.max_queue_tokens
+    if tokens > most:
+        raise ApiError("TooLarge", f"about {tokens} tokens, and max_queue_tokens is {most}; send fewer texts")
+
+
+def check_numbers(numbers: int) -> None:
+    """Raise ApiError where the vectors of all tokens of a request have too many."""
+    if numbers > MOST_NUMBERS:
+        what = f"about {numbers} numbers in vectors of tokens, and a request may have {MOST_NUMBERS}; send fewer texts"
+        raise ApiError("TooLarge", what)
 
 
 class Admission:

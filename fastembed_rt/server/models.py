@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..manifest import RERANKING
+from ..manifest import LATE_INTERACTION, RERANKING
 from ..models.base import LoadedModel
 from ..models.work import Prepared
 from ..run.contract import Runner
@@ -37,6 +37,7 @@ class Served:
         self.name, self.model, self.token_ids = name, model, token_ids
         self.aliases = tuple(dict.fromkeys(aliases))
         self.provider = str(model.provider).encode()
+        self.of_tokens = model.task == LATE_INTERACTION  # it gives a vector for each token
         self.meters = Meters(name, model.task, model.max_batch_tokens)
         self._prepared: dict[tuple[Any, ...], Prepared[Any]] = {}
         self._gatherers: dict[int, tuple[Runner, Gatherer]] = {}
@@ -55,6 +56,12 @@ class Served:
     def task(self) -> str:
         """Of the manifest: embedding, reranking, sparse or late_interaction."""
         return str(self.model.task)
+
+    @property
+    def token_width(self) -> int:
+        """Numbers of a token's vector, where it gives those."""
+        states = self.model.variant.tokens
+        return int(self.model.manifest.dim if states is None else states.dim)
 
     async def prepared(self, *, ids: bool = False, **options: Any) -> Prepared[Any]:
         """What the model does under these options, those that are None left out; errors as its `prepare`'s.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .errors import KINDS
-from .exchange import Exchange, Response, dumped
+from .exchange import Exchange, Response
 from .routes import Route
+from .writing import dumped
 
 if TYPE_CHECKING:
     from .routes import Table

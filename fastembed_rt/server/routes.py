@@ -9,6 +9,7 @@ from .errors import ApiError
 from .exchange import Exchange, Response
 from .models import Models
 from .schema import Body, Schema
+from .writing import dumped
 
 Handler = Callable[[Exchange], Awaitable[Response]]
 WriteError = Callable[[ApiError], bytes]
@@ -18,8 +19,6 @@ INFINITY = "infinity"  # in front of a path: answers as that server has them, wh
 
 def plain_error(error: ApiError) -> bytes:
     """As text-embeddings-inference has it, which most routes do."""
-    from .exchange import dumped
-
     return dumped({"error": error.message, "error_type": error.kind})
 
 

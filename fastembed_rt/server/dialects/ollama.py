@@ -12,11 +12,12 @@ from typing import Any
 
 from ...manifest import EMBEDDING
 from ..errors import ApiError
-from ..exchange import Exchange, Response, checked, dumped, listed
+from ..exchange import Exchange, Response, checked
 from ..inputs import Texts
 from ..models import Served
 from ..routes import Route
 from ..schema import Anything, Body, Flag, Key, Schema, Text, Whole
+from ..writing import dumped, listed
 from .roles import with_role
 from .tei import posted
 from .tei_bodies import VECTORS

@@ -11,10 +11,11 @@ import numpy as np
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ...vectors import quantized
 from ..errors import ApiError
-from ..exchange import VECTORS_AT_ONCE, Exchange, Response, checked, dumped, listed
+from ..exchange import Exchange, Response, checked
 from ..inputs import Inputs
 from ..routes import Route
 from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
+from ..writing import VECTORS_AT_ONCE, dumped, listed
 from .roles import INPUT_TYPE, TASK, with_role
 from .tei import posted, vectors_of
 from .tei_bodies import NUMBERS, PROMPT
@@ -92,9 +93,13 @@ async def a_list(
     model: str,
     exchange: Exchange,
     key: str = "",
+    at_once: int = VECTORS_AT_ONCE,
 ) -> bytes:
-    """A list of numbered entries as OpenAI has it; `key` is the entries' own, where it is not their kind."""
-    if len(values) <= VECTORS_AT_ONCE:
+    """A list of numbered entries as OpenAI has it; `key` is the entries' own, where it is not their kind.
+
+    `at_once` of them are written between two looks at other connections.
+    """
+    if len(values) <= at_once:
         rows = [{"object": entry, key or entry: made, "index": k} for k, made in enumerate(encoded(values))]
         return dumped({"object": kind, "data": rows, "model": model, "usage": usage(exchange)})
     start = 0
@@ -105,7 +110,7 @@ async def a_list(
         start += len(some)
         return dumped(written)
 
-    data = await listed(values, entries)
+    data = await listed(values, entries, at_once)
     used = dumped(usage(exchange))
     return b'{"object":' + dumped(kind) + b',"data":' + data + b',"model":' + dumped(model) + b',"usage":' + used + b"}"
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
 from ..errors import ApiError
-from ..exchange import Exchange, Response, checked, dumped, listed
+from ..exchange import Exchange, Response, checked
 from ..inputs import Inputs, Pairs
 from ..routes import Route
 from ..schema import Body, Choice, Flag, Key, Listed, Schema, Text, Whole
+from ..writing import VECTORS_AT_ONCE, dumped, listed
 from . import tei
 from .openai import a_list, as_base64, as_bits, error, usage
 from .roles import INPUT_TYPE, with_role
@@ -113,7 +114,8 @@ async def pooling(exchange: Exchange, value: Any) -> bytes:
         options |= {"truncate_dim": body["dimensions"] or None}
     found = await vectors_of(exchange, served, body["input"], name="input", **options)
     encoded = as_base64 if body["encoding_format"] == "base64" else list
-    made = await a_list("list", "pooling", encoded, found, served.name, exchange, key="data")
+    at_once = VECTORS_AT_ONCE if served.task == EMBEDDING else 1
+    made = await a_list("list", "pooling", encoded, found, served.name, exchange, key="data", at_once=at_once)
     return dumped({"id": exchange.request_id, "created": int(time.time())})[:-1] + b"," + made[1:]
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
 from ..errors import ApiError
-from ..exchange import Exchange, checked, dumped
+from ..exchange import Exchange, checked
 from ..inputs import Documents, Texts
 from ..models import Served
 from ..routes import Route
 from ..schema import Anything, Body, Flag, Key, Listed, Schema, Text, Whole
+from ..writing import dumped
 from . import tei, tei_bodies
 from .openai import error, usage
 from .scores import best_first, shares

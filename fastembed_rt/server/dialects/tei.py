@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ...vectors.dense import similarity
 from ..errors import ApiError
-from ..exchange import Exchange, Response, checked, dumped, listed
+from ..exchange import Exchange, Response, checked
 from ..inputs import Given
 from ..models import Served
 from ..routes import Route
+from ..writing import dumped, listed
 from . import tei_bodies as bodies
 from .scores import best_first, shares
 
@@ -71,9 +71,9 @@ async def embed_all(exchange: Exchange, value: Any) -> bytes:
     served = exchange.find(body, EMBEDDING, LATE_INTERACTION)
     options = exchange.options(body) | cutting(body)
     if served.task == LATE_INTERACTION:
-        return await listed(await vectors_of(exchange, served, body["inputs"], **options))
+        return await listed(await vectors_of(exchange, served, body["inputs"], **options), at_once=1)
     found = await vectors_of(exchange, served, body["inputs"], output="tokens", **options)
-    return await listed([tokens.vectors for tokens in found])
+    return await listed([tokens.vectors for tokens in found], at_once=1)
 
 
 async def embed_sparse(exchange: Exchange, value: Any) -> bytes:
@@ -81,8 +81,13 @@ async def embed_sparse(exchange: Exchange, value: Any) -> bytes:
     body = checked(bodies.EMBED_ALL, value)
     served = exchange.find(body, SPARSE)
     found = await vectors_of(exchange, served, body["inputs"], **exchange.options(body), **cutting(body))
-    pairs = [zip(vector.indices.tolist(), vector.values.tolist(), strict=True) for vector in found]
-    return await listed([[{"index": index, "value": value} for index, value in pair] for pair in pairs])
+    return await listed(found, _pairs)
+
+
+def _pairs(vectors: Sequence[Any]) -> bytes:
+    """Sparse vectors as JSON: what is written at a time is all that stands in memory as objects."""
+    pairs = [zip(vector.indices.tolist(), vector.values.tolist(), strict=True) for vector in vectors]
+    return dumped([[{"index": index, "value": value} for index, value in pair] for pair in pairs])
 
 
 async def predict(exchange: Exchange, value: Any) -> bytes:
@@ -142,54 +147,6 @@ async def similarities(exchange: Exchange, value: Any) -> bytes:
     texts = [inputs["source_sentence"], *inputs["sentences"]]
     vectors = await exchange.run(served, texts, **exchange.options(parameters), **cutting(parameters))
     return dumped(similarity("cosine", vectors[:1], vectors[1:])[0])
-
-
-async def tokenize(exchange: Exchange, value: Any) -> bytes:
-    """Tokens of texts, uncut, with the places in UTF-8 where they begin and end."""
-    body = checked(bodies.TOKENIZE, value)
-    given: Given = body["inputs"]
-    not_empty(given.texts, "inputs")
-    served = exchange.find(body)
-    exchange.check_count(len(given.texts))
-    prepared = await served.prepared(prompt_name=exchange.options(body)["prompt_name"])
-    prompt, tokenizer = prepared.prompt, prepared.tokenizer
-
-    def tokens() -> bytes:
-        found = []
-        for text, (ids, offsets, special) in zip(given.texts, tokenizer.whole(given.texts, prompt), strict=True):
-            whole, words = prompt + text, tokenizer.tokens(ids.tolist())
-            places = _in_utf8(whole)
-            rows = zip(ids.tolist(), offsets.tolist(), special.tolist(), words, strict=True)
-            made = []
-            for number, (start, stop), is_special, word in rows:
-                if not is_special:
-                    place = {"text": whole[start:stop], "special": False, "start": places[start], "stop": places[stop]}
-                    made.append({"id": number, **place})
-                elif body["add_special_tokens"]:
-                    made.append({"id": number, "text": word, "special": True, "start": None, "stop": None})
-            found.append(made)
-        return dumped(found)
-
-    return await asyncio.to_thread(tokens)
-
-
-def _in_utf8(text: str) -> Sequence[int]:
-    """Where each character begins, and the last one ends, in bytes."""
-    if text.isascii():
-        return range(len(text) + 1)
-    return [0, *itertools.accumulate(len(letter.encode()) for letter in text)]
-
-
-async def decode(exchange: Exchange, value: Any) -> bytes:
-    """Texts of token ids."""
-    body = checked(bodies.DECODE, value)
-    rows = body["ids"]
-    not_empty(rows, "ids")
-    served = exchange.find(body)
-    exchange.check_count(len(rows))
-    tokenizer = (await served.prepared()).tokenizer
-    skip = body["skip_special_tokens"]
-    return await asyncio.to_thread(lambda: dumped([tokenizer.decode(row, skip_special_tokens=skip) for row in rows]))
 
 
 OWN = {EMBEDDING: embed, RERANKING: predict, SPARSE: embed_sparse, LATE_INTERACTION: embed_all}
@@ -272,8 +229,6 @@ def routes() -> list[Route]:
             ("/embed_sparse", embed_sparse, bodies.EMBED_ALL, bodies.SPARSE, "Sparse vectors of texts"),
             ("/predict", predict, bodies.PREDICT, bodies.PREDICTIONS, "Scores of pairs of texts"),
             ("/similarity", similarities, bodies.SIMILARITY, bodies.NUMBERS, "Cosines of sentences to one"),
-            ("/tokenize", tokenize, bodies.TOKENIZE, bodies.LISTED, "Tokens of texts"),
-            ("/decode", decode, bodies.DECODE, bodies.TEXTS, "Texts of token ids"),
             ("/vertex", vertex, bodies.VERTEX, {}, "Several bodies in one, as Vertex AI sends them"),
             ("/", own, None, {}, "The route of the model's own task"),
             ("/invocations", own, None, {}, "The same, as SageMaker calls it"),

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_schemas import misfit
 
-from fastembed_rt.server.dialects import openai, others, ranking, tei
+from fastembed_rt.server.dialects import openai, others, ranking, tei, tokens
 from fastembed_rt.server.routes import Route
 from fastembed_rt.server.schema import MISSING, Key, Text
 
@@ -78,7 +78,9 @@ CHECKED = settings(
 )
 
 
-POSTS = [route for dialect in (tei, openai, ranking, others) for route in dialect.routes() if route.method == "POST"]
+POSTS = [
+    route for dialect in (tei, tokens, openai, ranking, others) for route in dialect.routes() if route.method == "POST"
+]
 
 
 def check(client: Client, route: Route, raw: bytes) -> int:
