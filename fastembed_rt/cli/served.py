@@ -88,7 +88,7 @@ def work() -> None:
     try:
         app = _app(args, share=told["workers"])
     except FastembedRtError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        running.say([f"error: {error}"])
         raise SystemExit(2) from None
     sockets = [socket.socket(fileno=number) for number in told["sockets"]]
     for listener in sockets:

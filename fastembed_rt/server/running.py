@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -52,5 +53,8 @@ def described(served: Served) -> str:
 
 
 def say(lines: Iterable[str]) -> None:
-    """On stderr: stdout is for the access log."""
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    """On stderr: stdout is for the access log. What cannot be written there is left unsaid, and nothing ends for it."""
+    if sys.stderr is None:  # it was closed at the start, and print would take stdout
+        return
+    with contextlib.suppress(OSError, ValueError):  # no room, nobody who reads; closed since
+        print("\n".join(lines), file=sys.stderr, flush=True)

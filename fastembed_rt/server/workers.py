@@ -126,19 +126,25 @@ class Supervisor:
         """Have the place filled until the end."""
         wait, sound = FIRST_WAIT, False
         while not self._stopping.is_set():
-            code = await self._one(worker)
+            try:
+                code: int | None = await self._one(worker)
+                what = f"ended with code {code} after {time.monotonic() - worker.began:.0f} s"
+            except Exception as error:  # noqa: BLE001  no process or descriptor to be had, or a fault here: not the end
+                code, what = None, f"could not be run: {type(error).__name__}: {error}"
             sound = sound or worker.ready.is_set()
             worker.ready.clear()
             self._board.set(worker.slot, GONE)
             if self._stopping.is_set():
                 return
             if not sound:  # at its first start: nothing that trying again would change
-                self._failed = code if code > 0 else 1
+                if code is None or code <= 0:  # else it has said why
+                    self._say([f"error: worker {worker.slot} {what}"])
+                self._failed = code if code is not None and code > 0 else 1
                 self._stopping.set()
                 return
             lived = time.monotonic() - worker.began
             wait = FIRST_WAIT if lived > SOUND_SECONDS else min(wait * 2, LONGEST_WAIT)
-            self._say([f"worker {worker.slot} ended with code {code} after {lived:.0f} s; started again"])
+            self._say([f"worker {worker.slot} {what}; started again in {wait:g} s"])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
 
@@ -161,54 +167,83 @@ class Supervisor:
             await asyncio.sleep(max(self._ask_seconds - (time.monotonic() - began), 0))
 
     async def _one(self, worker: _Worker) -> int:
-        """A process from its start to its end; its exit code."""
-        ours, theirs = socket.socketpair()
-        descriptors = [theirs.fileno(), self._board.descriptor, *(listener.fileno() for listener in self._sockets)]
-        told = {**self._settings, "slot": worker.slot, "workers": len(self._workers)}
-        told |= {"channel": descriptors[0], "board": descriptors[1], "sockets": descriptors[2:]}
-        environment = {**os.environ, **self._settings["environment"][worker.slot]}
+        """A process from its start to its end; its exit code.
+
+        Raises:
+            OSError: the system gives no process, or no descriptors for one.
+        """
         worker.began, worker.text = time.monotonic(), ""
         self._keep_weights()
-        worker.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", BOOT, json.dumps(sys.path)),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=descriptors,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which tells the workers
-        )
-        theirs.close()
-        reader, worker.writer = await asyncio.open_connection(sock=ours, limit=MOST_BYTES)
-        assert worker.process.stdin is not None
-        with contextlib.suppress(ConnectionError):  # it ended at once
-            worker.process.stdin.write(json.dumps(told).encode() + b"\n")  # not as arguments: those are for all to see
-            await worker.process.stdin.drain()
-        await self._read(worker, reader)
-        code = await worker.process.wait()
-        worker.writer.close()
+        ours, theirs = socket.socketpair()
+        try:
+            told = await self._spawn(worker, theirs)
+            reader, worker.writer = await asyncio.open_connection(sock=ours, limit=MOST_BYTES)
+            process = worker.process
+            assert process is not None
+            assert process.stdin is not None
+            with contextlib.suppress(ConnectionError):  # it ended at once
+                process.stdin.write(json.dumps(told).encode() + b"\n")  # not as arguments: those are for all to see
+                await process.stdin.drain()
+            await self._read(worker, reader)
+            return await process.wait()
+        finally:
+            if worker.writer is None:
+                ours.close()
+            self._gone(worker)
+
+    async def _spawn(self, worker: _Worker, channel: socket.socket) -> dict[str, Any]:
+        """Start the process, which is to have this end of the channel; gives what it has to be told."""
+        descriptors = [channel.fileno(), self._board.descriptor, *(listener.fileno() for listener in self._sockets)]
+        told = {**self._settings, "slot": worker.slot, "workers": len(self._workers)}
+        told |= {"channel": descriptors[0], "board": descriptors[1], "sockets": descriptors[2:]}
+        try:
+            worker.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", BOOT, json.dumps(sys.path)),
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=descriptors,
+                env={**os.environ, **self._settings["environment"][worker.slot]},
+                start_new_session=True,  # Ctrl-C is for this process, which tells the workers
+            )
+        finally:
+            channel.close()
+        return told
+
+    def _gone(self, worker: _Worker) -> None:
+        """The place is free: what the process had is counted, and who waits for its answer is told."""
+        _signal(worker, signal.SIGKILL)  # where a fault of ours came before its end
+        if worker.writer is not None:
+            worker.writer.close()
         worker.process = worker.writer = None
         self._totals.ended(worker.text)
         worker.text = ""
         for key, future in list(self._waiting.items()):
             if key[0] == worker.slot and not future.done():
                 future.set_result({"error": f"worker {worker.slot} ended"})
-        return code
 
     async def _read(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError, ValueError):
-            while line := await reader.readline():
-                message = json.loads(line)
-                if "ready" in message:
-                    self._is_ready(worker, message)
-                elif "ask" in message:
-                    self._start(self._answer(worker, message))
-                elif "metrics" in message:
-                    worker.text = message["text"]
-                    self._told(worker, message["metrics"], message)
-                elif "pong" in message:
-                    self._told(worker, message["pong"], message)
-                elif "reloaded" in message:
-                    worker.identities = message.get("identities", worker.identities)
-                    self._told(worker, message["reloaded"], message)
+        """What it says, until its end."""
+        while True:
+            try:
+                line = await reader.readline()
+            except ConnectionError:
+                return
+            if not line:
+                return
+            self._heard(worker, json.loads(line))
+
+    def _heard(self, worker: _Worker, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            self._is_ready(worker, message)
+        elif "ask" in message:
+            self._start(self._answer(worker, message))
+        elif "metrics" in message:
+            worker.text = message["text"]
+            self._told(worker, message["metrics"], message)
+        elif "pong" in message:
+            self._told(worker, message["pong"], message)
+        elif "reloaded" in message:
+            worker.identities = message.get("identities", worker.identities)
+            self._told(worker, message["reloaded"], message)
 
     def _is_ready(self, worker: _Worker, message: dict[str, Any]) -> None:
         worker.identities = message["models"]

@@ -203,6 +203,19 @@ def test_a_worker_that_is_killed_costs_its_own_requests_alone(directories: Any) 
         assert killed[0] not in started.children()
 
 
+def test_a_reader_of_stderr_that_is_gone_costs_no_worker(directories: Any) -> None:
+    started = Started(directories.models["encoder"], "--workers", 2)
+    assert started.process.stderr is not None
+    started.process.stderr.close()
+    with started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        killed = started.children()[1]
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: killed not in started.children() and len(started.children()) == 2)
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        assert started.end(signal.SIGTERM)[0] == 0
+
+
 def test_a_worker_that_hangs_is_killed_and_one_that_pauses_is_not(directories: Any) -> None:
     with Started(directories.models["encoder"], "--workers", 2, "--worker-timeout", 2) as started:
         wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)

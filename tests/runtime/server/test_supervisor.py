@@ -1,0 +1,170 @@
+"""The process that watches workers, here stand-ins: what it cannot say, start or change costs it no place."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import io
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastembed_rt.server import workers
+from fastembed_rt.server.running import say
+from fastembed_rt.server.workers import Supervisor
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+STAND_IN = """
+import json, pathlib, socket, sys
+told = json.loads(sys.stdin.readline())
+channel = socket.socket(fileno=told["channel"])
+files = pathlib.Path(told["files"])
+def send(**message):
+    channel.sendall(json.dumps(message).encode() + b"\\n")
+send(ready=["it runs"], models={"m": files.read_text()})
+for line in channel.makefile():
+    message = json.loads(line)
+    if message["do"] == "nonsense":
+        channel.sendall(b"no JSON\\n")
+"""
+Scenario = Callable[[Supervisor], Awaitable[None]]
+
+
+class Watched:
+    """Supervisors of stand-ins, what they said, and the version of the files that workers load."""
+
+    def __init__(self, files: Path) -> None:
+        self.files, self.said = files, list[str]()
+        files.write_text("old")
+
+    def run(self, scenario: Scenario, count: int = 2) -> int:
+        """Its exit code; the scenario begins when all workers are ready."""
+        settings = {"environment": [{}] * count, "files": str(self.files)}
+
+        async def both() -> int:
+            supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=0, say=self.said.extend)
+            running = asyncio.ensure_future(supervisor.run())
+            try:
+                await until(lambda: running.done() or all_ready(supervisor))
+                if not running.done():
+                    await scenario(supervisor)
+            finally:
+                supervisor._stopping.set()
+            return await asyncio.wait_for(running, 20)
+
+        return asyncio.run(both())
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr(workers, "BOOT", STAND_IN)
+    return Watched(tmp_path / "files")
+
+
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        await asyncio.sleep(0.01)
+
+
+def all_ready(supervisor: Supervisor) -> bool:
+    return all(worker.ready.is_set() for worker in supervisor._workers)
+
+
+def pids(supervisor: Supervisor) -> list[int]:
+    return [worker.process.pid for worker in supervisor._workers if worker.process is not None]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  no files on a disk
+
+
+async def nothing(supervisor: Supervisor) -> None:
+    """Ends at once."""
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: int, times: int) -> None:
+    """A function that cannot do its work for lack of something, so many times, from a call on."""
+    works, calls = getattr(owner, name), 0
+
+    def lacking(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if after < calls <= after + times:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return works(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, lacking)
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_first_start_for_which_there_is_no_process_ends_with_an_error(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, slot: int
+) -> None:
+    asyncio.run(until(lambda: True))  # what asyncio opens once is open
+    before = descriptors()
+    fails(monkeypatch, asyncio, "create_subprocess_exec", after=slot, times=1)
+    assert watched.run(nothing) == 1
+    assert f"error: worker {slot} could not be run: BlockingIOError" in watched.said[-1]
+    gc.collect()
+    assert descriptors() <= before + 1  # the board's
+
+
+@pytest.mark.parametrize(("owner", "name"), [(asyncio, "create_subprocess_exec"), (socket, "socketpair")])
+def test_a_place_is_filled_again_when_there_are_processes_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        before, open_before = pids(supervisor), descriptors()
+        fails(monkeypatch, owner, name, after=0, times=2)
+        os.kill(before[1], signal.SIGKILL)
+        await until(lambda: not all_ready(supervisor))
+        await until(lambda: all_ready(supervisor))
+        assert pids(supervisor)[0] == before[0]
+        assert pids(supervisor)[1] != before[1]
+        assert descriptors() <= open_before
+
+    assert watched.run(scenario) == 0
+    told = [line for line in watched.said if line.startswith("worker 1 ")]
+    assert [line.partition("; ")[2] for line in told] == [f"started again in {wait} s" for wait in (0.2, 0.4, 0.8)]
+    assert ["could not be run" in line for line in told] == [False, True, True]
+
+
+def test_a_worker_that_says_nonsense_is_replaced(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        before = pids(supervisor)
+        await supervisor._ask(supervisor._workers[1], "nonsense", 5.0)
+        await until(lambda: all_ready(supervisor) and pids(supervisor)[1] != before[1])
+        assert pids(supervisor)[0] == before[0]
+
+    assert watched.run(scenario) == 0
+
+
+def as_stderr(place: str | int) -> io.TextIOWrapper:
+    """As Python opens its own: nothing is kept."""
+    return io.TextIOWrapper(open(place, "wb", buffering=0), write_through=True)  # noqa: PTH123
+
+
+def test_what_nobody_can_read_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    say(["a line", "another"])
+    assert capsys.readouterr().err == "a line\nanother\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    full, broken, closed = as_stderr("/dev/full"), as_stderr(writer), as_stderr("/dev/null")
+    closed.close()
+    for stderr in (full, broken, closed, None):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        say(["a line"])
+    monkeypatch.undo()
+    assert capsys.readouterr().out == ""  # which is for the access log
+    full.close()
+    broken.close()
