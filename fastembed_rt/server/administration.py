@@ -14,17 +14,17 @@ logger = logging.getLogger("fastembed_rt.server")
 
 
 async def reload(exchange: Exchange) -> Response:
-    """Load the models again, in all workers."""
+    """Load the models again, in all workers; those that could not and were started again are named."""
     app = exchange.app
     if not app.keys:
         raise ApiError("Unauthorized", "start the server with --api-key to reload over HTTP, or send it SIGHUP")
     await exchange.content()
     try:
-        models = await (app.reload if app.reload_all is None else app.reload_all)()
+        answer = {"models": await app.reload()} if app.reload_all is None else await app.reload_all()
     except ReloadError as error:
         logger.error("reload: %s", error)
         raise ApiError("Backend", "the models were not replaced; the server's log says why") from None
-    return Response(dumped({"models": models}))
+    return Response(dumped(answer))
 
 
 def routes() -> list[Route]:

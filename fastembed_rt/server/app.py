@@ -70,7 +70,7 @@ class App:
         self.metrics = Metrics()
         self.access_log, self._tracer, self.cache = access_log, tracer, cache
         self.all_metrics: Callable[[], Awaitable[str]] | None = None  # of all workers, where there are several
-        self.reload_all: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+        self.reload_all: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self._reloader = None if load is None else Reloader(self, load)
         self._generation = Generation()
         dialects = (tei, tokens, openai, ranking, others, ollama, administration, about)

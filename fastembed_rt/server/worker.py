@@ -73,12 +73,11 @@ class Channel:
     async def _all_metrics(self) -> str:
         return str((await self._ask("metrics"))["text"])
 
-    async def _reload_all(self) -> list[dict[str, Any]]:
+    async def _reload_all(self) -> dict[str, Any]:
         answer = await self._ask("reload")
         if "error" in answer:
             raise ReloadError(answer["error"])
-        models: list[dict[str, Any]] = answer["models"]
-        return models
+        return {"models": answer["models"], "restarted": answer["restarted"]}
 
     async def _ask(self, what: str) -> dict[str, Any]:
         number = next(self._numbers)

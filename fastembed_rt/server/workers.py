@@ -115,11 +115,11 @@ class Supervisor:
             let_nobody_in(listener)
             listener.close()
         for worker in self._workers:
-            _signal(worker, signal.SIGTERM)
+            _signal(worker.process, signal.SIGTERM)
         _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + SPARE_SECONDS)
         if late:
             for worker in self._workers:
-                _signal(worker, signal.SIGKILL)
+                _signal(worker.process, signal.SIGKILL)
             await asyncio.wait(late)
 
     async def _keep(self, worker: _Worker) -> None:
@@ -162,7 +162,7 @@ class Supervisor:
             silent = silent + 1 if "error" in answer and worker.process is process else 0
             if silent >= SILENT and not self._stopping.is_set():
                 self._say([f"worker {worker.slot} has not answered for {SILENT * self._ask_seconds:g} s; killed"])
-                _signal(worker, signal.SIGKILL)
+                _signal(worker.process, signal.SIGKILL)
                 silent = 0
             await asyncio.sleep(max(self._ask_seconds - (time.monotonic() - began), 0))
 
@@ -210,7 +210,7 @@ class Supervisor:
 
     def _gone(self, worker: _Worker) -> None:
         """The place is free: what the process had is counted, and who waits for its answer is told."""
-        _signal(worker, signal.SIGKILL)  # where a fault of ours came before its end
+        _signal(worker.process, signal.SIGKILL)  # where a fault of ours came before its end
         if worker.writer is not None:
             worker.writer.close()
         worker.process = worker.writer = None
@@ -262,7 +262,7 @@ class Supervisor:
 
     async def _answer(self, worker: _Worker, message: dict[str, Any]) -> None:
         try:
-            answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload()
+            answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload(worker)
         except Exception as error:  # noqa: BLE001  who has asked waits for an answer
             answer = {"error": f"{type(error).__name__}: {error}"}
         if worker.writer is not None:
@@ -288,26 +288,47 @@ class Supervisor:
         own = f"# TYPE fastembed_rt_workers gauge\nfastembed_rt_workers {alive}\n"
         return self._totals.text([own, *(worker.text for worker in self._workers)])
 
-    async def _reload(self) -> dict[str, Any]:
-        """All workers, one after the other: memory for one model more, and the others answer meanwhile."""
+    async def _reload(self, asker: _Worker | None = None) -> dict[str, Any]:
+        """All workers, one after the other: memory for one model more, and the others answer meanwhile.
+
+        From the first that has changed on there is no way back: one that cannot follow is told to end, and its place
+        is filled from the new files. `asker` is who waits for the answer, and ends last.
+        """
         async with self._reloading:
-            found: list[dict[str, Any]] = []
+            found: list[dict[str, Any]] | None = None
+            restarted: list[int] = []
+            last: asyncio.subprocess.Process | None = None
             began = time.time()
             self._keep_weights()
             for worker in self._workers:
                 if not worker.ready.is_set():
                     continue  # it loads what is there now
+                process = worker.process
                 answer = await self._ask(worker, "reload", 3600.0)
-                if "error" in answer:
+                if "error" not in answer:
+                    found = answer["models"] if found is None else found
+                elif found is None:
                     return {"error": answer["error"]}
-                found = found or answer["models"]
+                else:
+                    self._say([f"worker {worker.slot} cannot reload and is started again: {answer['error']}"])
+                    restarted.append(worker.slot)
+                    if worker is asker:
+                        last = process
+                    else:
+                        _signal(process, signal.SIGTERM)
+            _signal(last, signal.SIGTERM)
             if self._weights is not None:
                 packed.forget(self._weights, began)
-            return {"models": found}
+            return {"models": found or [], "restarted": restarted}
 
     async def _reload_and_say(self) -> None:
         answer = await self._reload()
-        self._say([f"reload: {answer['error']}" if "error" in answer else "reloaded in all workers"])
+        if "error" in answer:
+            self._say([f"reload: {answer['error']}"])
+        elif answer["restarted"]:
+            self._say([f"reloaded; started again: workers {', '.join(map(str, answer['restarted']))}"])
+        else:
+            self._say(["reloaded in all workers"])
 
     def _keep_weights(self) -> None:
         if self._weights is not None:
@@ -335,7 +356,7 @@ def environments(count: int, *, gpus: Sequence[str] | None, automatic: bool = Fa
     return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(count)]
 
 
-def _signal(worker: _Worker, number: int) -> None:
-    if worker.process is not None and worker.process.returncode is None:
+def _signal(process: asyncio.subprocess.Process | None, number: int) -> None:
+    if process is not None and process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            worker.process.send_signal(number)
+            process.send_signal(number)

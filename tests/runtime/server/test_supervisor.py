@@ -32,7 +32,12 @@ def send(**message):
 send(ready=["it runs"], models={"m": files.read_text()})
 for line in channel.makefile():
     message = json.loads(line)
-    if message["do"] == "nonsense":
+    if message["do"] == "reload" and told["slot"] in told["stubborn"]:
+        send(reloaded=message["number"], error="no memory")
+    elif message["do"] == "reload":
+        now = files.read_text()
+        send(reloaded=message["number"], models=[{"name": "m", "now": now}], identities={"m": now})
+    elif message["do"] == "nonsense":
         channel.sendall(b"no JSON\\n")
 """
 Scenario = Callable[[Supervisor], Awaitable[None]]
@@ -45,9 +50,9 @@ class Watched:
         self.files, self.said = files, list[str]()
         files.write_text("old")
 
-    def run(self, scenario: Scenario, count: int = 2) -> int:
+    def run(self, scenario: Scenario, count: int = 2, *, stubborn: tuple[int, ...] = ()) -> int:
         """Its exit code; the scenario begins when all workers are ready."""
-        settings = {"environment": [{}] * count, "files": str(self.files)}
+        settings = {"environment": [{}] * count, "files": str(self.files), "stubborn": stubborn}
 
         async def both() -> int:
             supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=0, say=self.said.extend)
@@ -147,6 +152,56 @@ def test_a_worker_that_says_nonsense_is_replaced(watched: Watched) -> None:
         assert pids(supervisor)[0] == before[0]
 
     assert watched.run(scenario) == 0
+
+
+def test_who_cannot_follow_a_reload_is_started_again_from_the_new_files(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        before = pids(supervisor)
+        watched.files.write_text("new")
+        assert await supervisor._reload() == {"models": [{"name": "m", "now": "new"}], "restarted": [1]}
+        await until(lambda: all_ready(supervisor) and pids(supervisor)[1] != before[1])
+        assert [worker.identities for worker in supervisor._workers] == [{"m": "new"}] * 3
+        assert pids(supervisor)[::2] == before[::2]  # the last one was not left out
+
+    assert watched.run(scenario, 3, stubborn=(1,)) == 0
+    assert "worker 1 cannot reload and is started again: no memory" in watched.said
+
+
+@pytest.mark.parametrize(("asker", "order"), [(None, [0, 1, "ends", 2]), (1, [0, 1, 2, "ends"])])
+def test_who_waits_for_the_answer_of_a_reload_ends_last(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, asker: int | None, order: list[Any]
+) -> None:
+    done: list[Any] = []
+    ask, send = Supervisor._ask, workers._signal
+
+    async def asks(supervisor: Supervisor, worker: Any, what: str, seconds: float) -> Any:
+        done.append(worker.slot)
+        return await ask(supervisor, worker, what, seconds)
+
+    def signals(process: Any, number: int) -> None:
+        if process is not None and number == signal.SIGTERM:
+            done.append("ends")
+        send(process, number)
+
+    async def scenario(supervisor: Supervisor) -> None:
+        monkeypatch.setattr(Supervisor, "_ask", asks)
+        monkeypatch.setattr(workers, "_signal", signals)
+        await supervisor._reload(None if asker is None else supervisor._workers[asker])
+        assert done == order
+
+    assert watched.run(scenario, 3, stubborn=(1,)) == 0
+
+
+def test_a_reload_that_fails_in_the_first_worker_changes_nothing(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        before = pids(supervisor)
+        watched.files.write_text("new")
+        assert await supervisor._reload() == {"error": "no memory"}
+        await asyncio.sleep(0.3)
+        assert (pids(supervisor), all_ready(supervisor)) == (before, True)
+        assert [worker.identities for worker in supervisor._workers] == [{"m": "old"}] * 2
+
+    assert watched.run(scenario, stubborn=(0,)) == 0
 
 
 def as_stderr(place: str | int) -> io.TextIOWrapper:

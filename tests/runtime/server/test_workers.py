@@ -293,6 +293,54 @@ def test_a_reload_under_load_loses_nothing_and_swaps_the_model(directories: Any,
         np.testing.assert_array_equal(vector(), expected["new"])
 
 
+CANNOT_RELOAD = """
+# A worker that answers a request, which is the one for the reload, cannot load the model again.
+from fastembed_rt.server import reloading
+loaded = reloading.Reloader._loaded
+def without_memory(self):
+    if self._app._generation.count:
+        raise reloading.ReloadError("no memory")
+    return loaded(self)
+reloading.Reloader._loaded = without_memory
+"""
+
+
+def test_a_worker_that_cannot_reload_answers_and_is_started_again(two_in_int8: list[Path], tmp_path: Path) -> None:
+    from fastembed_rt import EmbeddingModel
+
+    place = tmp_path / "model"
+    place.symlink_to(two_in_int8[0])
+    (tmp_path / "sitecustomize.py").write_text(CANNOT_RELOAD)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    vectors = []
+    for path in two_in_int8:
+        with EmbeddingModel(path, precision="int8") as model:
+            vectors.append(model.encode(TEXT))
+    key = {"authorization": "Bearer k"}
+
+    def vector() -> Any:
+        return np.array(started.ask("POST", "/embed", {"inputs": TEXT}, **key)[2][0], np.float32)
+
+    with Started(place, "--workers", 2, "--precision", "int8", "--api-key", "k", PYTHONPATH=paths) as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        before = started.children()
+        place.unlink()
+        place.symlink_to(two_in_int8[1])
+        for _ in range(100):
+            status, _, answer = started.ask("POST", "/admin/reload", {}, **key)
+            if status == 200:
+                break
+            assert (status, answer["error_type"]) == (424, "Backend")  # the first was asked: nothing has changed
+            np.testing.assert_array_equal(vector(), vectors[0])
+        assert (status, answer["restarted"]) == (200, [1])
+        wait_for(lambda: len(started.children()) == 2 and len(set(before) & set(started.children())) == 1)
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        for _ in range(10):  # nobody still has the old one
+            np.testing.assert_array_equal(vector(), vectors[1])
+        code, said = started.end(signal.SIGTERM)
+        assert (code, "worker 1 cannot reload and is started again: no memory" in said) == (0, True), said
+
+
 def test_a_reload_needs_a_key(pair: Started, directories: Any) -> None:
     assert pair.ask("POST", "/admin/reload", {})[0] == 401
     assert pair.ask("POST", "/admin/reload", {}, authorization="Bearer k")[0] == 200
