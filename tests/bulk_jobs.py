@@ -78,6 +78,7 @@ def execute(
     watch: Watch | None = None,
     dedupe: bool = True,
     cache: Any = None,
+    sink: Any = None,
     **changes: Any,
 ) -> dict[int, PartRecord]:
     """A job over files, whole or resumed."""
@@ -85,7 +86,16 @@ def execute(
     store = open_store(str(target)) if isinstance(target, (str, Path)) else target
     made = model or encoder(counting)
     return run.execute(
-        store, prepared, made, more or {}, resume=resume, force=force, watch=watch, dedupe=dedupe, cache=cache
+        store,
+        prepared,
+        made,
+        more or {},
+        resume=resume,
+        force=force,
+        watch=watch,
+        dedupe=dedupe,
+        cache=cache,
+        sink=sink,
     )
 
 

@@ -105,6 +105,11 @@ class PartRecord:
     rejects_sha256: str = ""
 
     @property
+    def name(self) -> str:
+        """Of the part in messages."""
+        return self.file or f"part {self.number}"
+
+    @property
     def digest(self) -> Digest:
         """Of the part's file."""
         return Digest(self.size, self.sha256)

@@ -76,7 +76,7 @@ def _ranks(store: Store) -> list[tuple[int, Job, list[PartRecord]]]:
         for number in range(done):
             if not progressed.is_sound(records[number]):
                 raise InvalidInputError(
-                    f"{records[number].file} in {store.root} is damaged; resume rank {rank}, which makes it anew"
+                    f"{records[number].name} in {store.root} is damaged; resume rank {rank}, which makes it anew"
                 )
         made.append((rank, begun, [records[number] for number in range(done)]))
     return made
@@ -85,7 +85,7 @@ def _ranks(store: Store) -> list[tuple[int, Job, list[PartRecord]]]:
 def _check_sound(store: Store, complete: job.Complete) -> None:
     for made in complete.jobs:
         if damaged := complete.damaged(store, made.rank):
-            name = complete.parts[made.rank][damaged[0]].file
+            name = complete.parts[made.rank][damaged[0]].name
             raise InvalidInputError(
                 f"{name} in {store.root} is damaged; run the job with --resume, which makes it anew"
             )
@@ -99,7 +99,7 @@ def _bring(ranks: Sequence[tuple[Store, Job, list[PartRecord]]], target: Store) 
         goal = Progressed(target, made.rank, made.world)
         goal.write_job(made)
         for record in records:
-            if target.digest(record.file) != record.digest:
+            if not record.has_file(target):
                 target.write(record.file, store.read(record.file) or b"")
             if record.rejected:
                 target.write(goal.rejects_name(record.number), store.read(source.rejects_name(record.number)) or b"")

@@ -97,3 +97,32 @@ def test_ranks_that_took_rows_differently_are_not_merged(
         execute([source], tmp_path / "out", rank=rank, world=2, **taken)
     with pytest.raises(InvalidInputError, match=said):
         merge([open_store(str(tmp_path / "out"))])
+
+
+def test_ranks_that_wrote_into_a_database_are_joined_elsewhere(tmp_path: Path) -> None:
+    """Their parts have no files; what is brought over is what is known of them."""
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS, BAD])
+    rows: list[int] = []
+
+    class Sink:
+        def write(self, part: int, table: Any) -> None:
+            rows.extend(table.column("id").to_pylist())
+
+        def close(self) -> None:
+            """Nothing to do."""
+
+    places = [tmp_path / f"out-{rank}" for rank in range(2)]
+    for rank, place in enumerate(places):
+        execute([source], place, rank=rank, world=2, on_error="skip", sink=lambda job, schema: Sink())
+    stores = [open_store(str(place)) for place in places]
+    for _ in range(2):
+        _, parts = merge(stores, open_store(str(tmp_path / "goal")))
+    assert sum(record.rows for rank in parts for record in rank) == len(rows) == len(TEXTS)
+    assert json.loads((tmp_path / "goal" / job.MANIFEST).read_text())["rows"] == len(TEXTS)
+    assert len(rejects(tmp_path / "goal")) == 1
+    (tmp_path / "goal" / job.REJECTS).write_bytes(b"")
+    with pytest.raises(InvalidInputError, match=r"part 3 in .* is damaged; run the job with --resume"):
+        merge([open_store(str(tmp_path / "goal"))])
+    (places[1] / "_embed/00001-of-00002/rejects-000003.jsonl").unlink()
+    with pytest.raises(InvalidInputError, match=r"part 3 in .* is damaged; resume rank 1"):
+        merge(stores, open_store(str(tmp_path / "other")))
