@@ -35,7 +35,7 @@ class Cache:
         """
         self._width, self._dtype = width, np.dtype(dtype)
         short = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
-        path = folder / NAME.format(short)
+        self._path = path = folder / NAME.format(short)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
@@ -48,21 +48,27 @@ class Cache:
             self._database.execute("INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (fingerprint,))
             (found,) = self._database.execute("SELECT fingerprint FROM about").fetchone()
         except (OSError, sqlite3.Error) as error:
-            raise InvalidInputError(
-                f"--cache {folder}: {error}; name another directory, or remove {path.name}"
-            ) from error
+            raise self._unusable(error) from error
         if found != fingerprint:
             raise InvalidInputError(f"--cache: {path} holds vectors of {found}, these would be {fingerprint}")
 
     def get(self, texts: list[str]) -> dict[str, Any]:
-        """Vectors of those texts that are there."""
+        """Vectors of those texts that are there.
+
+        Raises:
+            InvalidInputError: the database is damaged.
+        """
         by_key = {key_of(text): text for text in texts}
         keys = list(by_key)
         found = {}
         for at in range(0, len(keys), ASKED):
             asked = keys[at : at + ASKED]
             marks = ",".join("?" * len(asked))
-            rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", asked)
+            select = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"
+            try:
+                rows = self._database.execute(select, asked).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
             for key, content in rows:
                 vector = self._read(content)
                 if vector is not None:
@@ -84,11 +90,18 @@ class Cache:
         """Let the file go."""
         self._database.close()
 
+    def _unusable(self, error: Exception) -> InvalidInputError:
+        return InvalidInputError(
+            f"--cache {self._path.parent}: {error}; name another directory, or remove {self._path.name}"
+        )
+
     def _written(self, vector: Any) -> bytes:
         content = np.asarray(vector).astype(self._dtype.newbyteorder("<"), copy=False).tobytes()
         return content + zlib.crc32(content).to_bytes(4, "little")
 
-    def _read(self, content: bytes) -> Any:
+    def _read(self, content: Any) -> Any:
+        if not isinstance(content, bytes):  # so a damaged page may have it
+            return None
         body, checksum = content[:-4], content[-4:]
         if len(body) != self._width * self._dtype.itemsize or zlib.crc32(body).to_bytes(4, "little") != checksum:
             return None

@@ -81,3 +81,19 @@ def test_a_cache_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nothing" * 1000)
     with pytest.raises(InvalidInputError, match=r"--cache .*name another directory, or remove"):
         Cache(tmp_path, "f", 4, np.float32)
+
+
+def test_a_cache_that_is_damaged_later_is_named_with_what_to_do(tmp_path: Path) -> None:
+    texts = [f"text {k}" for k in range(2000)]
+    cache = Cache(tmp_path, "f", 4, np.float32)
+    cache.put(texts, list(expected(texts)))
+    cache.close()
+    (path,) = tmp_path.glob("*.sqlite")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4 :] = b"\xff" * (len(content) - len(content) // 4)  # the beginning is as it was
+    path.write_bytes(content)
+    damaged = Cache(tmp_path, "f", 4, np.float32)
+    told = rf"--cache {tmp_path}: .*name another directory, or remove {path.name}"
+    with pytest.raises(InvalidInputError, match=told):
+        execute([write_jsonl(tmp_path / "in.jsonl", texts)], tmp_path / "out", cache=damaged)
+    damaged.close()
