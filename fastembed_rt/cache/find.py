@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from .contents import fingerprint, recalled, remember
 from .wanted import Hub, Wanted
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# What a system says of a directory that is not to be written to, or has no room.
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +177,13 @@ def _made(checkpoint: _Checkpoint, stem: str, wanted: Wanted, hub: Hub, task: st
         if state == locks.HELD:
             entries.remove_unfinished(stem)
         say(f"exporting {checkpoint.name} in {wanted.precision}, once, into {entries.folder()}")
-        source = checkpoint.fetch()
-        try:
-            with leftovers.unfinished(lambda: entries.unfinished_name(stem), lambda work: work.mkdir()) as work:
+        with ExitStack() as stack:
+            with _written():  # before anything is fetched: the checkpoint may be gigabytes
+                work = stack.enter_context(
+                    leftovers.unfinished(lambda: entries.unfinished_name(stem), lambda work: work.mkdir())
+                )
+            source = checkpoint.fetch()
+            with _written():
                 made = exporting.export(
                     source, work / entries.MODEL, wanted, task, say, show_progress=show_progress, hub=hub
                 )
@@ -186,10 +193,23 @@ def _made(checkpoint: _Checkpoint, stem: str, wanted: Wanted, hub: Hub, task: st
                     )
                 destination = entries.folder() / f"{stem}.{made.task}"
                 entries.put(work, destination, _origin(checkpoint, source, wanted))
-        except PermissionError as error:
-            raise _unwritable(error) from error
         say(f"kept in {destination}")
         return destination
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Raise InvalidInputError, with what to do, where the cache turns out to be read-only, full or another user's."""
+    try:
+        yield
+    except OSError as error:
+        # Without a name it is a file that was being written. What is read lies elsewhere, and has one.
+        given = (error.filename, error.filename2)
+        names = [Path(os.path.realpath(os.fsdecode(name))) for name in given if isinstance(name, (str, bytes))]
+        ours = not names or any(name.is_relative_to(os.path.realpath(entries.folder())) for name in names)
+        if error.errno not in UNWRITABLE or not ours:
+            raise
+        raise _unwritable(error) from error
 
 
 def _unwritable(error: OSError) -> InvalidInputError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import inspect
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -20,6 +22,7 @@ from sparse_encoders import save_masked_lm, save_splade
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
+from fastembed_rt.cache import exporting, find
 from fastembed_rt.cache.wanted import Wanted
 from fastembed_rt.errors import (
     CheckpointError,
@@ -268,6 +271,55 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FASTEMBED_RT_CACHE", str(tmp_path / "file"))
     with pytest.raises(InvalidInputError, match=r"file/exports .*set FASTEMBED_RT_CACHE"):
+        opened(checkpoint)
+
+
+FULL = [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT]
+
+
+@pytest.mark.parametrize("number", FULL, ids=errno.errorcode.get)
+def test_a_cache_that_is_read_only_or_full_is_named_before_anything_is_fetched(
+    number: int, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr(find, "resolve_checkpoint", lambda *given, **options: fetched.append(given))
+    real = Path.mkdir
+
+    def mkdir(path: Path, *given: Any, **options: Any) -> None:
+        if path.suffix == ".partial":
+            raise OSError(number, os.strerror(number), str(path))
+        real(path, *given, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(InvalidInputError, match=rf"{os.strerror(number)}\); set FASTEMBED_RT_CACHE to a directory"):
+        opened(checkpoint)
+    assert not fetched
+    assert cache.is_dir()
+
+
+@pytest.mark.parametrize("number", FULL, ids=errno.errorcode.get)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_cache_that_becomes_full_is_named_and_what_was_begun_is_gone(
+    number: int, named: bool, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(located: Any, output: Path, *given: Any, **options: Any) -> Any:
+        (output / "graph").mkdir(parents=True)
+        raise OSError(number, os.strerror(number), str(output / "graph") if named else None)
+
+    monkeypatch.setattr(exporting, "export", full)
+    with pytest.raises(InvalidInputError, match=rf"exports cannot be kept in {cache} \({os.strerror(number)}\); set"):
+        opened(checkpoint)
+    assert [path.suffix for path in cache.iterdir() if path.name != "hashes"] == [".lock"]
+
+
+def test_a_file_of_the_checkpoint_that_cannot_be_read_is_not_the_caches_fault(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*given: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(checkpoint / "config.json"))
+
+    monkeypatch.setattr(exporting, "export", closed)
+    with pytest.raises(PermissionError, match=r"config\.json"):
         opened(checkpoint)
 
 
