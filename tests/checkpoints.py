@@ -321,6 +321,13 @@ def change_json(path: Path, *remove: str, **changes: Any) -> None:
     write_json(path, {key: value for key, value in body.items() if key not in remove})
 
 
+def enlarge_tokenizer(directory: Path) -> None:
+    """Let a tokenizer have more tokens than its model knows: word250 is one of them."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.add_tokens([f"word{index}" for index in range(VOCABULARY)])
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
 def change_tensors(directory: Path, change: Callable[[dict[str, npt.NDArray[Any]]], object]) -> None:
     """Let `change` alter the tensors of a model.safetensors, by name."""
     file = directory / "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from ..models.embedding import EmbeddingModel
 from ..models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, of_role
 from ..system.locks import BUSY, locked
 from . import files, store
-from .chunks import Chunker
+from .chunks import REFUSED, Chunker
 from .codes import coded
 from .store import Contents, Settings
 
@@ -84,6 +85,11 @@ def _contents(path: Path) -> Contents:
         return stored.contents()
     finally:
         stored.close()
+
+
+def refusal(error: InvalidInputError) -> str:
+    """Why a file's text is not encoded, without the text's number, which is a chunk's."""
+    return re.sub(r"^text \d+ ", "", str(error))
 
 
 def settings_of(
@@ -201,7 +207,11 @@ class _Build:
             except files.UnreadableError as error:
                 self._skip(name, str(error))
                 continue
-            places = self._chunker(text, code=path.suffix.lower() in files.CODE)
+            try:
+                places = self._chunker(text, code=path.suffix.lower() in files.CODE)
+            except REFUSED as error:
+                self._skip(name, refusal(error))
+                continue
             chunks = [(a, b, " ".join(map(str, files.line_of(name, text, a))), text[a:b]) for a, b in places]
             waiting.append((name, sha256, chunks))
             count += len(chunks)
@@ -237,6 +247,16 @@ class _Build:
         self._step()
 
     def _encode(self, waiting: list[tuple[str, str, Any]]) -> None:
+        try:
+            self._encode_all(waiting)
+        except REFUSED as error:
+            if len(waiting) == 1:
+                self._skip(waiting[0][0], refusal(error))
+                return
+            for one in waiting:  # each vector is what it is beside others
+                self._encode([one])
+
+    def _encode_all(self, waiting: list[tuple[str, str, Any]]) -> None:
         texts = [text for _, _, chunks in waiting for _, _, _, text in chunks]
         codes, scales = coded(self._model.encode_document(texts, normalize=normalize_of(self._settings)))
         start = 0

@@ -6,10 +6,11 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
 from ..text.tokenizer import TextTokenizer
 
 Place = tuple[int, int]  # first character, and the one behind the last
+REFUSED = (UnknownTokenError, TextTooLongError)  # of a text that a model does not take: its file alone is left out
 SECTION = 200_000  # characters tokenized at a time: bounds memory
 PAGES = re.compile(r"[^\f]*\f|[^\f]+")  # no chunk is on two of them
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*|\f\s*")

@@ -110,9 +110,11 @@ def _pdf(content: bytes) -> str:
     import io
 
     try:
-        return PAGE.join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages)
+        text = PAGE.join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages)
     except Exception as error:  # what damaged files raise there is anything
         raise UnreadableError(f"not a PDF that pypdf reads ({type(error).__name__})") from error
+    # Half a surrogate pair is no character, and no tokenizer takes it; two halves that were read apart are one.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 KINDS: Mapping[str, Callable[[bytes], str]] = {

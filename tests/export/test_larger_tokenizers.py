@@ -13,6 +13,7 @@ from checkpoints import (
     VOCABULARY,
     assert_vectors_agree,
     change_json,
+    enlarge_tokenizer,
     reference_vectors,
     save_sentence_transformers,
 )
@@ -26,18 +27,12 @@ from fastembed_rt.errors import InvalidInputError
 TOLD = r"text 2 has the token 'word250' \(id 351\), and the model knows 300 tokens"
 
 
-def enlarge(directory: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.add_tokens([f"word{index}" for index in range(VOCABULARY)])
-    tokenizer.save(str(directory / "tokenizer.json"))
-
-
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of such a checkpoint."""
     root = tmp_path_factory.mktemp("larger")
     chain = save_sentence_transformers(root / "chain")
-    enlarge(chain)
+    enlarge_tokenizer(chain)
     assert_vectors_agree(chain, root / "out", [*TEXTS, "word7 word198"])
     with pytest.raises(IndexError):
         reference_vectors(chain, ["word250"])
@@ -74,7 +69,7 @@ def test_a_token_beyond_the_cut_is_no_error_unless_the_rest_is_encoded_too(large
 
 def test_a_pair_with_a_token_that_the_model_does_not_know_is_named(tmp_path: Path) -> None:
     source = save_cross_encoder(tmp_path / "reranker")
-    enlarge(source)
+    enlarge_tokenizer(source)
     quick(source, tmp_path / "out")
     with Reranker(tmp_path / "out") as model:
         assert np.isfinite(model.predict([("the cat", "a dog"), ("word7", "red")])).all()
@@ -95,7 +90,7 @@ def test_a_tokenizer_that_fits_is_not_looked_at_again(tmp_path: Path) -> None:
 
 def test_a_pad_token_that_the_model_does_not_know_fills_no_position(tmp_path: Path) -> None:
     chain = save_sentence_transformers(tmp_path / "chain")
-    enlarge(chain)
+    enlarge_tokenizer(chain)
     change_json(chain / "tokenizer_config.json", pad_token="word250")
     described = quick(chain, tmp_path / "out")
     assert described.pad_token_id == 0

@@ -91,6 +91,22 @@ def model(model_dir: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A model whose tokenizer has tokens that it does not know: word250 is one of them."""
+    from checkpoints import enlarge_tokenizer, save_sentence_transformers
+    from exports import quick
+
+    from fastembed_rt import EmbeddingModel
+
+    root = tmp_path_factory.mktemp("larger")
+    checkpoint = save_sentence_transformers(root / "checkpoint")
+    enlarge_tokenizer(checkpoint)
+    quick(checkpoint, root / "model")
+    with EmbeddingModel(root / "model", threads=2) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
 def run_script() -> RunScript:
     """Runs Python code in a fresh interpreter, which fails the test instead of hanging; its children end with it."""
 

@@ -1,7 +1,7 @@
 """A folder of text files in memory: chunks with their vectors, brought up to date by what changed, searched exactly.
 
 Small on purpose: a few thousand files. Links that lead out of the folder, hidden files and what is no UTF-8 text are
-left out and counted.
+left out and counted, and so are files with a token that the model does not know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ... import EmbeddingModel, Reranker
 from ...errors import InvalidInputError
-from ...search.chunks import Chunker
+from ...search.chunks import REFUSED, Chunker
 from ...search.files import CODE
 from ...vectors.dense import Vectors
 
@@ -120,7 +120,7 @@ class Folder:
                 else:
                     full = total >= MOST_CHUNKS or len(kept) + len(fresh) >= MOST_FILES
                     known, parts = None, self._read(path, MOST_BYTES + 1 if full else state.st_size)
-            except (OSError, UnicodeDecodeError, _TooLargeError):  # gone meanwhile, not ours to read, no text
+            except (OSError, UnicodeDecodeError, _TooLargeError, *REFUSED):  # gone meanwhile, not ours to read, no text
                 self._left_out += 1
                 continue
             if total + len(parts) > MOST_CHUNKS or len(kept) + len(fresh) >= MOST_FILES:
@@ -133,14 +133,24 @@ class Folder:
                 fresh.append((name, changed, parts))
         if not fresh and kept.keys() == self._files.keys():
             return
-        vectors = self._model.encode_document([chunk.text for _, _, parts in fresh for chunk in parts])
-        start = 0
-        for name, changed, parts in fresh:
-            kept[name] = _File(changed, parts, vectors[start : start + len(parts)])
-            start += len(parts)
+        for (name, changed, parts), vectors in zip(fresh, self._encoded([parts for _, _, parts in fresh]), strict=True):
+            if vectors is None:
+                self._left_out += 1
+            else:
+                kept[name] = _File(changed, parts, vectors)
         self._files = dict(sorted(kept.items()))
         self._places = [(name, chunk) for name, file in self._files.items() for chunk in file.chunks]
         self._matrix = np.concatenate([self._matrix[:0], *(file.vectors for file in self._files.values())])
+
+    def _encoded(self, files: list[list[Chunk]]) -> list[Vectors | None]:
+        """Vectors of each file's chunks, None where the model does not take one of them."""
+        if not files:
+            return []
+        try:
+            vectors = self._model.encode_document([chunk.text for parts in files for chunk in parts])
+        except REFUSED:
+            return [None] if len(files) == 1 else [self._encoded([parts])[0] for parts in files]
+        return [*np.split(vectors, np.cumsum([len(parts) for parts in files])[:-1])]
 
     def _read(self, path: Path, size: int) -> list[Chunk]:
         if size > MOST_BYTES:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.integrations.mcp.folder import Folder
+from fastembed_rt.search.chunks import Chunker
 
 
 def test_a_chunk_says_its_lines(model: EmbeddingModel, tmp_path: Path) -> None:
@@ -42,3 +44,22 @@ def test_the_order_is_that_of_the_models_similarity(model: EmbeddingModel, tmp_p
     assert [hit.text for hit in found.hits] == [texts[k] for k in order]
     np.testing.assert_allclose([hit.score for hit in found.hits], scores[order], rtol=0, atol=1e-6)
     assert (found.files, found.left_out, found.scored_by) == (4, 0, "vectors")
+
+
+@pytest.mark.parametrize("where", ["cutting", "encoding"])
+def test_a_file_that_the_model_does_not_take_is_counted_and_the_others_are_found(
+    larger: EmbeddingModel, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "encoding":  # as a token that comes of a cut alone
+        monkeypatch.setattr(Chunker, "__call__", lambda self, text, *, code=False: [(0, len(text))])
+    (tmp_path / "dogs.txt").write_text("a dog runs", encoding="utf-8")
+    (tmp_path / "odd.txt").write_text("a dog word250 runs", encoding="utf-8")
+    folder = Folder(tmp_path, larger)
+    for _ in range(2):
+        found = folder.search("a dog", 5)
+        assert ([hit.path for hit in found.hits], found.files, found.left_out) == (["dogs.txt"], 1, 1)
+    (tmp_path / "odd.txt").write_text("a cat", encoding="utf-8")
+    found = folder.search("a dog", 5)
+    assert (found.files, found.left_out) == (2, 0)
+    (tmp_path / "odd.txt").unlink()
+    assert folder.search("a dog", 5).files == 1

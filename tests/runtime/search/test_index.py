@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 from fastembed_rt import EmbeddingModel, Reranker
 from fastembed_rt.errors import InvalidInputError, ModelFormatError
 from fastembed_rt.search import Built, Index, build, building, store
-from fastembed_rt.search.chunks import sentences
+from fastembed_rt.search.chunks import Chunker, sentences
 from fastembed_rt.search.codes import best, coded, scores
 from fastembed_rt.system.locks import locked
 
@@ -173,6 +174,59 @@ def test_files_without_a_text_are_named_and_others_left_out(
     }
     assert (done.added, done.removed) == ([], ["dogs.txt"])
     assert set(table(folder).column("file").to_pylist()) == set(FILES) - {"dogs.txt", "empty.txt"}
+
+
+def test_half_a_surrogate_pair_of_a_pdf_is_replaced(
+    folder: Path, make: Callable[..., Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = ["a dog \ud83d runs", "the \udc15\ud83d\udc15 sleeps \ud83d"]
+
+    class Page:
+        def __init__(self, text: str) -> None:
+            self.extract_text = lambda: text
+
+    reading = types.SimpleNamespace(PdfReader=lambda stream: types.SimpleNamespace(pages=[*map(Page, pages)]))
+    monkeypatch.setitem(sys.modules, "pypdf", reading)
+    (folder / "some.pdf").write_bytes(b"%PDF-1.4")
+    assert "some.pdf" in make().added
+    found = [row["text"] for row in table(folder).to_pylist() if row["file"] == "some.pdf"]
+    assert found == ["a dog \ufffd runs", "the \ufffd\N{DOG} sleeps \ufffd"]
+
+
+@pytest.mark.parametrize("where", ["cutting", "encoding"])
+def test_a_file_that_the_model_does_not_take_is_named_and_no_other_left_out(
+    folder: Path, larger: EmbeddingModel, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "dogs.txt").write_text("a dog runs .", encoding="utf-8")
+    build(folder, larger, opened_from="larger")
+    if where == "encoding":  # as a token that comes of a cut alone
+        monkeypatch.setattr(Chunker, "__call__", lambda self, text, *, code=False: [(0, len(text))] if text else [])
+    (folder / "dogs.txt").write_text("a dog word250 runs .", encoding="utf-8")
+    (folder / "new.txt").write_text("the new light", encoding="utf-8")
+    for again in (False, True):
+        done = build(folder, larger, opened_from="larger")
+        assert done.skipped["dogs.txt"].startswith("has the token 'word250' (id 351), and the model knows 300 tokens: ")
+        assert (done.added, done.removed) == (([], []) if again else (["new.txt"], ["dogs.txt"]))
+        assert set(table(folder).column("file").to_pylist()) == {*FILES, "new.txt"} - {"dogs.txt", "empty.txt"}
+    with Index(folder, larger) as index:
+        assert index.search(QUESTION, 1)
+
+
+def test_a_model_that_is_closed_leaves_no_file_out(folder: Path, model_dir: Path) -> None:
+    with EmbeddingModel(model_dir, threads=1) as own:
+        build(folder, own, opened_from=str(model_dir))
+        before = table(folder)
+        (folder / "new.txt").write_text("the new light", encoding="utf-8")
+        encode = own.encode_document
+
+        def closed(*given: Any, **options: Any) -> Any:
+            own.close()
+            return encode(*given, **options)
+
+        own.__dict__["encode_document"] = closed
+        with pytest.raises(InvalidInputError, match="the model is closed"):
+            build(folder, own, opened_from=str(model_dir))
+    assert table(folder).equals(before)
 
 
 def test_a_file_that_loses_its_text_and_one_that_gets_some(
