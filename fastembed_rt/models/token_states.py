@@ -17,7 +17,7 @@ from ..manifest import LATE_INTERACTION, OUTPUTS, TokenGraph, Variant
 from ..run import batching
 from ..run.contract import Split
 from ..text.columns import Texts
-from ..text.pieces import Pieces, pieces
+from ..text.pieces import Pieces, check_overlap, pieces
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.dense import Vectors
@@ -136,12 +136,16 @@ def encode_spans(
     encoder = token_encoder(model)
     if encoder.graph.no_spans:
         raise InvalidInputError(f"late chunking takes means of token states, and {encoder.graph.no_spans}")
+    if overlap is None:
+        repeated = model.max_length // 8
+    else:  # looked at here: most texts fit into one window, and a wrong number would stay unseen until one does not
+        tokenizer = encoder._tokenizer
+        repeated = check_overlap(overlap, tokenizer.max_length - int(tokenizer.count([""], settings.prompt)[0]))
     single = isinstance(inputs, str)
     texts = [inputs] if isinstance(inputs, str) else all_texts(inputs)
     of_texts = [spans] if single else list(spans)
     if len(of_texts) != len(texts):
         raise InvalidInputError(f"{len(of_texts)} lists of spans for {len(texts)} texts; pass one for each")
-    repeated = model.max_length // 8 if overlap is None else overlap
     call = SpansCall(encoder, settings, repeated, of_texts)
     return lists(encoder._work, inputs if single else texts, call, show, ERROR, list, return_tokens=False)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, InvalidTypeError
 from .tokenizer import Ids, TextTokenizer, Tokenized
 
 
@@ -95,8 +95,7 @@ def _rows(
     of_prompt = content[: int(np.count_nonzero(offsets[content, 1] == 0))]
     content, front = content[len(of_prompt) :], np.concatenate([front, of_prompt])
     room -= len(of_prompt)
-    if not 0 <= overlap < room:
-        raise InvalidInputError(f"overlap {overlap} is not possible; windows have room for {room} tokens of a text")
+    check_overlap(overlap, room)
     starts = range(0, max(len(content) - overlap, 1), room - overlap)
     made = []
     for start in starts:
@@ -105,3 +104,16 @@ def _rows(
         last = start == starts[-1]
         made.append((np.concatenate([front, window, back]), slice(begin, None if last else len(front) + len(window))))
     return made
+
+
+def check_overlap(overlap: object, room: int) -> int:
+    """Tokens that a window repeats of the last, fewer than the `room` that windows have beside prompt and special ones.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: no whole number; one that is not possible.
+    """
+    if isinstance(overlap, bool) or not isinstance(overlap, (int, np.integer)):
+        raise InvalidTypeError(f"overlap is {type(overlap).__name__}, expected int")
+    if not 0 <= overlap < room:
+        raise InvalidInputError(f"overlap {overlap} is not possible; windows have room for {room} tokens of a text")
+    return int(overlap)

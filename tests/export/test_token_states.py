@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -260,10 +260,25 @@ def test_spans_that_hold_nothing_and_spans_that_are_none(directory: Path) -> Non
         for message, (texts, spans) in wrong.items():
             with pytest.raises(InvalidInputError, match=message):
                 model.encode_spans(texts, spans)  # type: ignore[arg-type]
-        with pytest.raises(InvalidInputError, match="overlap 46 is not possible; windows have room for 46 tokens"):
-            model.encode_spans(LONG, [(0, 1)], overlap=46)
         with pytest.raises(InvalidTypeError, match="text 1 is NoneType"):
             model.encode_spans(["a", None], [[], []])  # type: ignore[list-item]
+
+
+def test_an_overlap_is_looked_at_before_any_text_is_long(directory: Path) -> None:
+    with EmbeddingModel(directory) as model:
+        for text in ("a dog", LONG):
+            for wrong in (-1, 46, 10_000):
+                with pytest.raises(InvalidInputError, match=f"overlap {wrong} is not possible; .* room for 46 tokens"):
+                    model.encode_spans(text, [(0, 1)], overlap=wrong)
+            for kind, no_number in (("float", 0.5), ("bool", True), ("str", "5"), ("float64", np.float64(5))):
+                with pytest.raises(InvalidTypeError, match=f"overlap is {kind}, expected int"):
+                    model.encode_spans(text, [(0, 1)], overlap=no_number)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="overlap 44 is not possible; windows have room for 44 tokens"):
+                model.encode_spans(text, [(0, 1)], prompt_name="query", overlap=44)
+            for most in (45, cast(int, np.int64(45))):
+                assert model.encode_spans(text, [(0, 1)], overlap=most).shape == (1, 24)
+        with pytest.raises(InvalidInputError, match="overlap 46 is not possible"):
+            model.encode_spans([], [], overlap=46)
 
 
 def test_rows_without_a_text(directory: Path) -> None:
