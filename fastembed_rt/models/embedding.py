@@ -28,7 +28,7 @@ from .opening import LoadOptions, Source, documented
 from .options import Settings, all_texts, check_out, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
-from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output
+from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output, copies
 from .shared import Arrival
 from .stats import EncodeStats
 from .work import Prepared, Work
@@ -427,7 +427,7 @@ class EmbeddingModel(WithRoles):
         if to_store.needs_ranges:
             raise InvalidInputError(f"embed as {precision} needs ranges= or calibration_embeddings=")
         vectors = self._stream(check_iterable(inputs), settings, on_null)
-        return vectors if precision == FLOAT32 else map(to_store, vectors)
+        return copies(vectors) if precision == FLOAT32 else map(to_store, vectors)
 
     def _stream(self, inputs: Iterator[str], settings: Settings, on_null: str) -> Iterator[Vectors]:
         work, _ = asked(SentencesCall(self._tokenizer, settings), on_null, lambda: 0.0, return_tokens=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import numpy as np
@@ -57,6 +58,12 @@ class SentencesCall:
         """Vectors (n, dim), cut and normalized as asked; texts in chunks are the mean of those."""
         again = self._settings.normalized_already
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=again))
+
+
+def copies(vectors: Iterator[Vectors]) -> Iterator[Vectors]:
+    """Rows of arrays, each with memory of its own: one that somebody keeps would keep the whole window."""
+    for vector in vectors:
+        yield vector.copy()
 
 
 def check_output(

@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import save_sentence_transformers
+from exports import quick
+from multi_vectors import save_multi_vector
+from sparse_encoders import save_splade
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, LateInteractionModel, SparseModel
 from fastembed_rt.errors import InvalidInputError, InvalidTypeError, TextTooLongError
 from fastembed_rt.run import turns
 from fastembed_rt.text.tokenizer import TruncationWarning
@@ -163,3 +167,33 @@ def test_a_worker_that_has_gone_keeps_no_place() -> None:
     lead.worker = True  # before who started it said that it comes
     assert lead.over()
     assert not lead.under()
+
+
+def keeps_no_other(array: Any) -> bool:
+    return array.base is None or array.base.size == array.size
+
+
+@pytest.mark.parametrize("options", [{}, {"truncate_dim": 8}, {"precision": "float16"}, {"on_null": "zero"}], ids=str)
+def test_a_vector_of_a_stream_that_is_kept_keeps_no_other(own: EmbeddingModel, options: dict[str, Any]) -> None:
+    for texts in (["a cat"], [f"the cat {k}" for k in range(400)]):
+        found = list(own.embed(iter(texts), **options))
+        assert all(map(keeps_no_other, found))
+        np.testing.assert_array_equal(np.stack(found), own.encode(texts, **options))
+        assert all(vector.flags.writeable for vector in found)
+
+
+def test_nor_do_sparse_vectors_and_those_of_tokens(tmp_path: Path) -> None:
+    texts = [f"the cat {'sleeps ' * (k % 5)}{k}" for k in range(200)]
+    quick(save_splade(tmp_path / "splade"), tmp_path / "sparse")
+    with SparseModel(tmp_path / "sparse", threads=2) as sparse:
+        for most in (None, 3):
+            for vector in sparse.embed(iter(texts), max_active_dims=most):
+                assert keeps_no_other(vector.indices) and keeps_no_other(vector.values)
+    quick(save_multi_vector(tmp_path / "colbert"), tmp_path / "late")
+    with LateInteractionModel(tmp_path / "late", threads=2) as late:
+        assert all(map(keeps_no_other, [*late.embed_documents(iter(texts)), *late.embed_queries(iter(texts))]))
+    quick(save_sentence_transformers(tmp_path / "dense"), tmp_path / "tokens", tokens=True)
+    with EmbeddingModel(tmp_path / "tokens", threads=2) as dense:
+        assert all(keeps_no_other(states.vectors) for states in dense.embed(iter(texts), output="tokens"))
+        spans = [[(0, 3), (4, 7)]] * len(texts)
+        assert all(map(keeps_no_other, dense.encode_spans(texts, spans)))
