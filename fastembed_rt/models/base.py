@@ -235,7 +235,7 @@ class LoadedModel:
         self._pass_on_prompts()
 
     def _pass_on_prompts(self) -> None:
-        """Prompts were assigned: encoders of other roles, where there are any, have them too."""
+        """Prompts or a default one were assigned: encoders of other roles, where there are any, have them too."""
 
     @property
     def default_prompt_name(self) -> str | None:
@@ -245,6 +245,7 @@ class LoadedModel:
     @default_prompt_name.setter
     def default_prompt_name(self, name: str | None) -> None:
         self._prompts = Prompts(self.manifest, self._prompts.by_name, name)
+        self._pass_on_prompts()
 
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""

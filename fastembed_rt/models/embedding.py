@@ -332,8 +332,7 @@ class EmbeddingModel(WithRoles):
             )
         if normalize is False and self.manifest.normalize and output == SENTENCE:
             return self._unnormalized().prepare(
-                prompt_name=prompt_name,
-                prompt=prompt,
+                prompt=self._prompts.text(prompt_name, prompt),  # by name, it would look among its own
                 truncate_dim=truncate_dim,
                 truncation=truncation,
                 truncation_side=truncation_side,

@@ -162,6 +162,19 @@ def test_options_reach_every_encoder(directory: Path) -> None:
         np.testing.assert_array_equal(model.encode_query("a cat"), model.encode_query("the a cat", prompt=""))
 
 
+def test_a_default_prompt_that_is_assigned_is_that_of_every_encoder(directory: Path) -> None:
+    with EmbeddingModel(directory) as model:
+        queries = model.for_role("query")
+        plain, wanted = queries.encode("a cat"), queries.encode("a cat", prompt_name="query")
+        assert np.abs(plain - wanted).max() > 1e-3
+        for name, found in (("query", wanted), (None, plain)):
+            model.default_prompt_name = name
+            np.testing.assert_array_equal(queries.encode("a cat"), found)
+    with EmbeddingModel(directory, default_prompt_name="query") as model:
+        model.default_prompt_name = None  # before it is loaded
+        np.testing.assert_array_equal(model.for_role("query").encode("a cat"), plain)
+
+
 def test_the_command_line(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(directory)]) == 0
     said = capsys.readouterr().out

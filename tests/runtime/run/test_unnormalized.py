@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from checkpoints import TEXTS, save_sentence_transformers
+from exports import quick
 from onnx import TensorProto, helper
 
 from fastembed_rt import EmbeddingModel
@@ -17,8 +18,8 @@ from fastembed_rt.run.unnormalized import with_unnormalized
 from fastembed_rt.text.windows import Window
 
 
-def unnormalized(model: EmbeddingModel, texts: list[str]) -> Any:
-    prepared = model.prepare(normalize=False)
+def unnormalized(model: EmbeddingModel, texts: list[str], **options: Any) -> Any:
+    prepared = model.prepare(normalize=False, **options)
     rows = prepared.work.tokenize(Window(texts, 0))
     made = prepared.runner.run_batch(rows.ids, prepared.work.boundaries(rows), alone=False)
     return prepared.work.finish(rows, made)
@@ -37,6 +38,31 @@ def reference(checkpoint: Path) -> Any:
     assert type(model[-1]).__name__ == "Normalize"
     del model[-1]
     return model.encode(TEXTS)
+
+
+def test_the_prompt_in_front_is_the_one_that_the_model_has_now(tmp_path: Path) -> None:
+    prompts = {"query": "query : ", "red": "the red "}
+    quick(save_sentence_transformers(tmp_path / "c", prompts=prompts), tmp_path / "m")
+    with EmbeddingModel(tmp_path / "m", default_prompt_name="query", threads=1) as model:
+
+        def wanted(prompt: str) -> Any:
+            return unnormalized(model, [prompt + text for text in TEXTS], prompt="")
+
+        np.testing.assert_array_equal(unnormalized(model, TEXTS), wanted("query : "))
+        for name, text in (("red", "the red "), (None, ""), ("query", "query : ")):  # the encoder is there already
+            model.default_prompt_name = name
+            found = unnormalized(model, TEXTS)
+            np.testing.assert_array_equal(found, wanted(text))
+            lengths = np.linalg.norm(found, axis=1, keepdims=True)
+            np.testing.assert_allclose(found / lengths, model.encode(TEXTS), rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(unnormalized(model, TEXTS, role="document"), wanted(""))
+            np.testing.assert_array_equal(unnormalized(model, TEXTS, prompt_name="red"), wanted("the red "))
+        model.default_prompt_name = None
+        model.prompts = {"new": "new : "}
+        np.testing.assert_array_equal(unnormalized(model, TEXTS, prompt_name="new"), wanted("new : "))
+    with EmbeddingModel(tmp_path / "m", threads=1) as model:
+        model.default_prompt_name = "red"  # before it is there
+        np.testing.assert_array_equal(unnormalized(model, TEXTS), unnormalized(model, TEXTS, prompt="the red "))
 
 
 @pytest.mark.parametrize("options", [{}, {"external_data": True}], ids=["inside", "external"])

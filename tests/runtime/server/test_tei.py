@@ -66,6 +66,25 @@ def test_without_normalization_vectors_have_the_lengths_of_the_checkpoint(
     assert np.abs(np.linalg.norm(found, axis=1) - 1).min() > 0.1
 
 
+@pytest.mark.parametrize("options", [{"default_prompt_name": "red"}, {"default_prompt": "the red "}], ids=str)
+def test_without_normalization_the_default_prompt_stands_in_front_too(directories: Any, options: Any) -> None:
+    from fastembed_rt.server.app import App
+    from fastembed_rt.server.loading import load
+
+    models = load([str(directories.models["encoder"])], threads=1, **options)
+    with App(models) as app:
+        client = Client(app)
+        for normalize in (False, True):
+            found = vectors(client.post("/embed", {"inputs": TEXTS, "normalize": normalize}))
+            written = client.post("/embed", {"inputs": ["the red " + text for text in TEXTS], "normalize": normalize})
+            named = client.post("/embed", {"inputs": TEXTS, "normalize": normalize, "prompt_name": "red"})
+            np.testing.assert_array_equal(found, vectors(named))
+            assert np.abs(found - vectors(written)).max() > 1e-3  # which has the prompt twice
+        client.close()
+    for served in models.all:
+        served.model.close()
+
+
 def test_a_long_text_is_cut_on_either_side_or_an_error(client: Client, loaded: Any) -> None:
     right = vectors(client.post("/embed", {"inputs": LONG}))
     left = vectors(client.post("/embed", {"inputs": LONG, "truncation_direction": "Left"}))
