@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from ..errors import InvalidInputError, OutputExistsError
@@ -24,6 +25,7 @@ from .progress import Watch
 from .readers import Dialect
 from .rows import Skip
 from .sinks import Sink
+from .sinks.one_thread import InOneThread
 from .store import Store, digest
 
 
@@ -363,7 +365,8 @@ def execute(
         with contextlib.ExitStack() as stack:
             opened = None
             if sink is not None:
-                opened = sink(wanted, formats.schema(prepared.plan.carried_schema, encoder.layout))
+                schema = formats.schema(prepared.plan.carried_schema, encoder.layout)
+                opened = InOneThread(partial(sink, wanted, schema))
                 stack.callback(opened.close)
             made = Run(prepared, encoder, progressed, dedupe=dedupe, cache=cache, watch=watch, sink=opened)()
         if wanted.world == 1:

@@ -49,7 +49,7 @@ class About:
 
 
 class Sink(Protocol):
-    """A store that takes rows. All its methods are called in one thread."""
+    """A store that takes rows. It is opened, and all its methods are called, in one thread of its own."""
 
     def write(self, part: int, table: Any) -> None:
         """Bring in all rows of a part (pyarrow.Table), or none; a part that is there already stays there once."""
