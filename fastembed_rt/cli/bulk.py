@@ -133,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
     _check_apart(args)
     wanted = options(args, () if args.shard_format == "npy" else chosen(args, None), args.shard_format)
     prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), wanted)
+    _check_id(args, prepared.plan.carried)
     target = store.open_store(args.shards)
     stored = requests.stored_as(args)
 
@@ -203,6 +204,13 @@ def _check(args: argparse.Namespace) -> None:
     if (args.rank is None) != (args.world is None):
         raise InvalidInputError("--rank and --world belong together")
     check_texts(args)
+
+
+def _check_id(args: argparse.Namespace, carried: Sequence[str]) -> None:
+    """Raise InvalidInputError where a database would be told of a column with ids that the inputs do not have."""
+    if args.to is not None and args.id_column is not None and args.id_column not in carried:
+        known = ", ".join(carried) or "none"
+        raise InvalidInputError(f"--id-column {args.id_column}: there is no such column; there are {known}")
 
 
 def check_columns(args: argparse.Namespace, output_format: str) -> None:

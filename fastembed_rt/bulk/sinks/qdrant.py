@@ -29,20 +29,31 @@ class QdrantSink:
         about = self._about
         names = [name for name in about.schema.names if name != about.vectors]
         payloads = table.select(names).to_pylist() if names else [{}] * table.num_rows
+        # Before any of them is there: a row without an id is found at once.
+        numbers = [self._number(payload, part, k) for k, payload in enumerate(payloads)]
         column = table.column(about.vectors).combine_chunks()
         shape = table.num_rows, column.type.list_size
         vectors = np.asarray(column.flatten()).reshape(shape).astype(np.float32, copy=False)
         for at in range(0, table.num_rows, POINTS):
             stop = min(at + POINTS, table.num_rows)
-            numbers = [self._number(payloads[k], f"{about.mark(part)}-{k}") for k in range(at, stop)]
-            batch = self._models.Batch(ids=numbers, vectors=vectors[at:stop].tolist(), payloads=payloads[at:stop])
-            self._client.upsert(self._collection, points=batch, wait=True)
+            points = {"ids": numbers[at:stop], "vectors": vectors[at:stop].tolist(), "payloads": payloads[at:stop]}
+            self._client.upsert(self._collection, points=self._models.Batch(**points), wait=True)
 
-    def _number(self, payload: dict[str, Any], place: str) -> Any:
-        """Qdrant knows whole numbers and UUIDs; other ids are made into the latter."""
+    def _number(self, payload: dict[str, Any], part: int, place: int) -> Any:
+        """A row's point: Qdrant knows whole numbers and UUIDs; other ids are made into the latter.
+
+        Raises:
+            InvalidInputError: a row has none, and would be one point with all others that have none.
+        """
         if self._about.id_column is None:
-            return str(uuid.uuid5(SPACE, place))
+            return str(uuid.uuid5(SPACE, f"{self._about.mark(part)}-{place}"))
         found = payload[self._about.id_column]
+        if found is None or found == "" or found != found:  # noqa: PLR0124 - pandas' way to say that there is none
+            raise InvalidInputError(
+                f"part {part}, row {place + 1}: its id in column {self._about.id_column!r} is {found!r}, and all such "
+                "rows would be one point; give it one, or leave --id-column out and name another collection, and begin "
+                "again with --force"
+            )
         if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < LARGEST:
             return found
         try:

@@ -1,4 +1,4 @@
-"""Rows into databases, as far as it takes none: one thread for a store.
+"""Rows into databases, as far as it takes none: one thread for a store, values that are refused.
 
 The stores themselves are in tests/sinks.
 """
@@ -11,11 +11,65 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
-from bulk_jobs import BAD, TEXTS, execute, write_jsonl
+from bulk_jobs import BAD, TEXTS, WIDTH, execute, expected, write_jsonl
 
 from fastembed_rt.bulk.job import Job
+from fastembed_rt.bulk.sinks import About
+from fastembed_rt.bulk.sinks.qdrant import QdrantSink
 from fastembed_rt.errors import InvalidInputError
+
+VECTORS = pyarrow.list_(pyarrow.float32(), WIDTH)
+
+
+def about(*columns: tuple[str, Any], **changes: Any) -> About:
+    given: dict[str, Any] = {
+        "scheme": "store",
+        "job": "a-job",
+        "rank": 0,
+        "fingerprint": "a-model",
+        "schema": pyarrow.schema([*columns, ("embedding", VECTORS)]),
+        "vectors": "embedding",
+        "id_column": None,
+        "nulls": False,
+        **changes,
+    }
+    return About(**given)
+
+
+def rows(told: About, **columns: list[Any]) -> Any:
+    count = len(next(iter(columns.values())))
+    return pyarrow.table({**columns, "embedding": expected(TEXTS[:count]).tolist()}, schema=told.schema)
+
+
+class Points:
+    """Qdrant's client and its models."""
+
+    def __init__(self) -> None:
+        self.ids: list[Any] = []
+
+    def upsert(self, collection: str, *, points: Any, wait: bool) -> None:
+        self.ids += points["ids"]
+
+    Batch = dict
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=repr)
+def test_a_row_without_an_id_is_no_point_of_qdrant(missing: Any) -> None:
+    kind = {float: pyarrow.float64(), str: pyarrow.string()}.get(type(missing), pyarrow.int64())
+    told = about(("key", kind), id_column="key")
+    points = Points()
+    sink = QdrantSink(points, points, "docs", told)
+    good = [{"int64": 7, "double": 7.0, "string": "seven"}[str(kind)]] * 2
+    sink.write(0, rows(told, key=good))
+    there = list(points.ids)
+    with pytest.raises(InvalidInputError, match=r"part 1, row 2: its id in column 'key' is .* leave --id-column out"):
+        sink.write(1, rows(told, key=[*good[:1], missing]))
+    assert points.ids == there  # nor are those in front of it
+    without = QdrantSink(points, points, "docs", about(("key", kind)))
+    without.write(1, rows(told, key=[*good[:1], missing]))
+    assert len(set(points.ids[len(there) :])) == 2
 
 
 class SqliteSink:

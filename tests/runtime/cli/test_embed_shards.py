@@ -149,6 +149,7 @@ def test_vectors_are_kept_for_later_runs(run_task: Run) -> None:
         (["--shards", "out", "--column", "body"], "no column 'body'; it has 'number', 'text'"),
         (["--shards", "out", "--columns", "body"], "no column 'body'"),
         (["--shards", "out", "--columns", "number", "--shard-format", "npy"], "npy holds vectors alone"),
+        (["--shards", "out", "--to", "duckdb://f/t", "--id-column", "key"], "no such column; there are number, text"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(run_task: Run, words: list[str], said: str) -> None:
