@@ -6,6 +6,7 @@ A part and the mark that it is there are one transaction.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ...errors import InvalidInputError
@@ -14,16 +15,18 @@ from . import About, without_secrets
 
 MARKS = "fastembed_rt_parts"
 PGVECTOR = "pgvector"
+ADVICE = "take it out of the input, or the column out with --columns; drop the table and begin again with --force"
 
 
 class PostgresSink:
     """One table; several ranks may write to it."""
 
     def __init__(self, psycopg: Any, connection: Any, table: str, about: About) -> None:
-        self._connection, self._about = connection, about
+        self._psycopg, self._connection, self._about, self._name = psycopg, connection, about, table
         self._sql = psycopg.sql
         self._table = self._sql.Identifier(*table.split("."))
         self._json = [name for name in about.schema.names if self._kind(name) == "jsonb"]
+        self._text = [name for name in about.schema.names if self._kind(name) == "text"]
         columns = self._sql.SQL(", ").join(
             self._sql.SQL("{} {}").format(self._sql.Identifier(name), self._sql.SQL(self._kind(name)))
             for name in about.schema.names
@@ -60,15 +63,29 @@ class PostgresSink:
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
         mark = self._about.mark(part)
+        self._check(part, table)
         names = self._sql.SQL(", ").join(map(self._sql.Identifier, self._about.schema.names))
         copy = self._sql.SQL("COPY {} ({}) FROM STDIN").format(self._table, names)
-        with self._connection.transaction():
-            new = self._connection.execute(f"INSERT INTO {MARKS} VALUES (%s) ON CONFLICT DO NOTHING", [mark]).rowcount
-            if not new:
-                return
-            with self._connection.cursor() as cursor, cursor.copy(copy) as rows:
-                for row in table.to_pylist():
-                    rows.write_row([self._value(name, value) for name, value in row.items()])
+        try:
+            with self._connection.transaction():
+                insert = f"INSERT INTO {MARKS} VALUES (%s) ON CONFLICT DO NOTHING"
+                if not self._connection.execute(insert, [mark]).rowcount:
+                    return
+                with self._connection.cursor() as cursor, cursor.copy(copy) as lines:
+                    for row in table.to_pylist():
+                        lines.write_row([self._value(name, value) for name, value in row.items()])
+        except self._psycopg.DataError as error:  # its message has the column, and the row as a line
+            said = " ".join(str(error).split())
+            raise InvalidInputError(f"part {part} cannot be written into {self._name}: {said}; {ADVICE}") from error
+
+    def _check(self, part: int, table: Any) -> None:
+        """Raise InvalidInputError for what a column of text or jsonb cannot hold, though the inputs can."""
+        for name in (*self._text, *self._json):
+            for k, value in enumerate(table.column(name).to_pylist(), start=1):
+                if found := _unstorable(value):
+                    raise InvalidInputError(
+                        f"part {part}, row {k}: column {name!r} holds {found}, which PostgreSQL does not take; {ADVICE}"
+                    )
 
     def _value(self, name: str, value: Any) -> Any:
         if value is None:
@@ -105,3 +122,15 @@ def open_sink(rest: str, about: About) -> PostgresSink:
             f"--to {without_secrets(f'{about.scheme}://{rest}')}: {said}"
             + ("; without pgvector, postgresql:// writes arrays of real" if about.scheme == PGVECTOR else "")
         ) from error
+
+
+def _unstorable(value: Any) -> str:
+    """What a value has somewhere in it that neither text nor jsonb holds; "": nothing."""
+    if isinstance(value, str):
+        return "a NUL character" if "\0" in value else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"the number {value}"
+    if isinstance(value, dict):
+        return _unstorable([*value, *value.values()])
+    inner = value if isinstance(value, (list, tuple)) else ()
+    return next((found for each in inner if (found := _unstorable(each))), "")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from bulk_jobs import BAD, TEXTS, WIDTH, execute, expected, write_jsonl
 
 from fastembed_rt.bulk.job import Job
 from fastembed_rt.bulk.sinks import About
+from fastembed_rt.bulk.sinks.postgres import PostgresSink
 from fastembed_rt.bulk.sinks.qdrant import QdrantSink
 from fastembed_rt.errors import InvalidInputError
 
@@ -41,6 +44,75 @@ def about(*columns: tuple[str, Any], **changes: Any) -> About:
 def rows(told: About, **columns: list[Any]) -> Any:
     count = len(next(iter(columns.values())))
     return pyarrow.table({**columns, "embedding": expected(TEXTS[:count]).tolist()}, schema=told.schema)
+
+
+class Connection:
+    """A database's, which keeps the statements and answers those that ask for marks."""
+
+    def __init__(self, marks: dict[str, tuple[Any, ...]] | None = None, columns: tuple[str, ...] = ()) -> None:
+        self.marks, self.columns = marks or {}, ("mark", *columns)
+        self.said: list[str] = []
+        self.lines: list[list[Any]] = []
+        self.fault: Exception | None = None
+
+    def execute(self, statement: Any, values: Any = ()) -> Any:
+        self.said.append(str(statement))
+        found, new = None, 1
+        if values and self.said[-1].startswith(("SELECT row_count", "INSERT INTO fastembed_rt_parts")):
+            found = self.marks.get(values[0])
+            new = found is None
+        description = [(name,) for name in self.columns]
+        return types.SimpleNamespace(fetchone=lambda: found, rowcount=int(new), description=description)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        yield
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[Copying]:
+        yield Copying(self)
+
+    def register(self, name: str, table: Any) -> None:
+        self.said.append(f"register {table.num_rows}")
+
+    def unregister(self, name: str) -> None:
+        """Nothing to do."""
+
+
+class Sql(str):
+    """Statements of psycopg.sql, as far as they are put together here."""
+
+    def format(self, *parts: Any) -> Sql:  # type: ignore[override]
+        return Sql(str.format(self, *parts))
+
+    def join(self, parts: Any) -> Sql:
+        return Sql(str.join(self, parts))
+
+
+class DataError(Exception):
+    """psycopg's."""
+
+
+class Copying:
+    """A cursor that takes rows, or fails as the database does."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextlib.contextmanager
+    def copy(self, statement: Any) -> Iterator[Copying]:
+        self._connection.said.append(str(statement))
+        yield self
+
+    def write_row(self, line: list[Any]) -> None:
+        if self._connection.fault is not None:
+            raise self._connection.fault
+        self._connection.lines.append(line)
+
+
+def postgres(connection: Connection, told: About) -> PostgresSink:
+    sql = types.SimpleNamespace(SQL=Sql, Identifier=lambda *names: Sql(".".join(names)))
+    return PostgresSink(types.SimpleNamespace(sql=sql, DataError=DataError), connection, "docs", told)
 
 
 class Points:
@@ -70,6 +142,30 @@ def test_a_row_without_an_id_is_no_point_of_qdrant(missing: Any) -> None:
     without = QdrantSink(points, points, "docs", about(("key", kind)))
     without.write(1, rows(told, key=[*good[:1], missing]))
     assert len(set(points.ids[len(there) :])) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value", "said"),
+    [
+        ("title", pyarrow.string(), "a\0b", "holds a NUL character"),
+        ("tags", pyarrow.list_(pyarrow.string()), ["a", "\0"], "holds a NUL character"),
+        ("about", pyarrow.struct([("by", pyarrow.string())]), {"by": "\0"}, "holds a NUL character"),
+        ("scores", pyarrow.list_(pyarrow.float64()), [1.0, float("nan")], "holds the number nan"),
+    ],
+)
+def test_what_postgresql_does_not_take_is_named_with_its_row(column: str, kind: Any, value: Any, said: str) -> None:
+    told = about((column, kind), scheme="postgresql")
+    connection = Connection()
+    sink = postgres(connection, told)
+    with pytest.raises(InvalidInputError, match=rf"part 4, row 2: column '{column}' {said}, .* with --columns"):
+        sink.write(4, rows(told, **{column: [None, value]}))
+    assert not connection.lines
+    escaped = {"title": "\\u0000", "tags": ["\\u0000"], "about": {"by": "\\u0000"}, "scores": [0.5]}[column]
+    sink.write(4, rows(told, **{column: [None, escaped]}))
+    assert len(connection.lines) == 2
+    connection.fault = DataError("integer out of range\nCONTEXT:  COPY docs, line 1, column id")
+    with pytest.raises(InvalidInputError, match=r"part 5 cannot be written into docs: integer out of range CONTEXT: "):
+        sink.write(5, rows(told, **{column: [None]}))
 
 
 class SqliteSink:
