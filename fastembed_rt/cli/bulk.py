@@ -339,6 +339,7 @@ def _sink(args: argparse.Namespace) -> Any:
 
     def opened(job: Any, schema: Any) -> sinks.Sink:
         about = {"job": job.name, "rank": job.rank, "fingerprint": job.fingerprint, "schema": schema}
+        about |= {"on_error": args.on_error, "on_null": args.on_null}
         nulls = "null" in (args.on_error, args.on_null)
         return sinks.open_sink(
             args.to,

@@ -170,6 +170,142 @@ def test_a_part_may_have_no_row_left(
     np.testing.assert_allclose([rows[k] for k in sorted(rows)], wanted[sorted(rows)], rtol=0, atol=1e-6)
 
 
+# Statements to a database with tables of SQL: its file or address, then what is said.
+SQL = {
+    "duckdb": "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(sys.argv[2])",
+    "postgresql": "import psycopg, sys; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.argv[2])",
+}
+MARKS = "fastembed_rt_parts"
+
+
+def sql(store: str, place: str, statement: str) -> None:
+    """A statement, in which {} is the table."""
+    database, table = place.rsplit("/", 1) if store == "duckdb" else place.split("#")
+    script("-c", SQL["duckdb" if store == "duckdb" else "postgresql"], database, statement.format(table))
+
+
+def ids(store: str, place: str) -> list[int]:
+    found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))
+    return sorted(key for key, _ in found["rows"])
+
+
+def refused(directory: Path, *words: object) -> str:
+    """What a job says that is not done."""
+    done = subprocess.run(
+        [PYTHON, "-m", "fastembed_rt", "embed", directory, *map(str, words), "--threads", "1"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("gone", ["DROP TABLE", "DELETE FROM"])
+@pytest.mark.parametrize("store", ["duckdb", "postgresql", "pgvector"])
+def test_a_table_that_was_dropped_or_emptied_is_filled_again(
+    store: str, gone: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+    url, place = places(store, tmp_path, request, f"gone_{gone[:4].lower()}")
+    words = [source, "--shards", tmp_path / "job", "--to", url, "--part-rows", "7"]
+    for rank in (0, 1):
+        embed(directory, *words, "--rank", rank, "--world", 2)
+    sql(store, place, f"{gone} {{}}")
+    for rank in (1, 0):  # the second finds the rows of the first
+        embed(directory, *words, "--rank", rank, "--world", 2, "--force")
+    assert ids(store, place) == [*range(40)]
+    embed(directory, *words, "--rank", 0, "--world", 2, "--force")
+    assert ids(store, place) == [*range(40)]
+
+
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "qdrant", "postgresql", "pgvector"])
+def test_a_part_whose_rows_are_taken_otherwise_now_is_replaced_or_refused(
+    store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS[:9], None, *TEXTS[10:]])
+    url, place = places(store, tmp_path, request, "taken")
+    words = [source, "--to", url, "--part-rows", "7", "--id-column", "id", "--shards"]
+    embed(directory, *words, tmp_path / "job", "--on-null", "skip")
+    without = [k for k in range(40) if k != 9]
+    assert ids(store, place) == without
+    if store in ("lancedb", "qdrant"):
+        embed(directory, *words, tmp_path / "fresh", "--on-null", "empty")
+        assert ids(store, place) == [*range(40)]
+    else:
+        for more in ([tmp_path / "fresh"], [tmp_path / "job", "--force"]):
+            said = refused(directory, *words, *more, "--on-null", "empty")
+            assert "part 0 is in taken" in said
+            assert "with 7 rows (bad rows: fail, rows without a text: skip)" in said
+            assert ids(store, place) == without
+        sql(store, place, "DROP TABLE {}")
+        embed(directory, *words, tmp_path / "job", "--on-null", "empty", "--force")
+        assert ids(store, place) == [*range(40)]
+    if store == "lancedb":
+        embed(directory, *words, tmp_path / "job", "--on-null", "skip", "--force")
+        assert ids(store, place) == without
+
+
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "postgresql"])
+def test_a_job_that_ended_at_a_bad_row_goes_on_without_it(
+    store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*TEXTS[:30], None, *TEXTS[31:]])
+    url, place = places(store, tmp_path, request, "goes_on")
+    words = [source, "--to", url, "--part-rows", "7", "--shards", tmp_path / "job", "--resume"]
+    assert "row 31" in refused(directory, *words)
+    (tmp_path / "job" / "_embed" / "00000-of-00001" / "part-000002.json").unlink()  # its rows and their mark are there
+    embed(directory, *words, "--on-error", "skip")
+    assert ids(store, place) == [k for k in range(40) if k != 30]
+
+
+@pytest.mark.parametrize("store", ["duckdb", "postgresql"])
+def test_marks_of_an_earlier_version_are_understood(
+    store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+    url, place = places(store, tmp_path, request, "earlier")
+    words = [source, "--shards", tmp_path / "job", "--to", url, "--part-rows", "7"]
+    embed(directory, *words)
+    sql(
+        store,
+        place,
+        f"CREATE TABLE earlier_marks AS SELECT mark FROM {MARKS}; DROP TABLE {MARKS}; "
+        f"CREATE TABLE {MARKS} (mark varchar PRIMARY KEY); INSERT INTO {MARKS} SELECT mark FROM earlier_marks",
+    )
+    embed(directory, *words, "--force")
+    assert ids(store, place) == [*range(40)]
+
+
+def test_what_postgresql_does_not_take_is_named(
+    directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url, place = places("postgresql", tmp_path, request, "nul")
+    for name, more in (("text", {}), ("tags", {"tags": [["a"], ["b"], ["c\0"]]})):
+        texts = ["a", "b", "c"] if more else ["a", "b", "c\0"]
+        source = write_jsonl(tmp_path / f"{name}.jsonl", texts, **more)
+        words = [source, "--shards", tmp_path / name, "--to", f"{url}_{name}", "--part-rows", "2"]
+        said = refused(directory, *words)
+        assert f"part 1, row 1: column '{name}' holds a NUL character, which PostgreSQL does not take; " in said
+        assert "Traceback" not in said
+        sql("postgresql", f"{place}_{name}", "DROP TABLE {}")
+        embed(directory, *words, "--columns", "id", "--force")
+        assert ids("postgresql", f"{place}_{name}") == [0, 1, 2]
+
+
+def test_a_row_without_an_id_is_no_point(directory: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps({"id": k, "text": TEXTS[k]}) + "\n" for k in range(3)) + '{"text": "a dog"}\n')
+    words = [source, "--shards", tmp_path / "job", "--to", f"qdrant://{tmp_path}/points/docs"]
+    assert "part 0, row 4: its id in column 'id' is None" in refused(directory, *words, "--id-column", "id")
+    assert "--id-column key: there is no such column; there are id, text" in refused(
+        directory, *words, "--id-column", "key"
+    )
+    embed(directory, *words, "--force")
+
+
 @pytest.mark.parametrize("store", ["duckdb", "lancedb", "pgvector"])
 def test_a_job_killed_at_random_moments_brings_every_row_once(
     store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest

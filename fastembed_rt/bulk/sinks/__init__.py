@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ...errors import InvalidInputError, MissingDependencyError
+from ..outcome import EMPTY, FAIL, ON_ERROR, ZERO
 
 GROUP = "fastembed_rt.sinks"
 OWN = {
@@ -42,10 +43,48 @@ class About:
     vectors: str  # the column with them, FixedSizeList
     id_column: str | None  # the column whose values tell rows from each other, if the caller has named one
     nulls: bool  # whether vectors may be null
+    on_error: str = FAIL  # how rows that cannot be encoded are taken, and
+    on_null: str = "error"  # rows without a text; neither is in the job's name
 
     def mark(self, part: int) -> str:
         """A name of one part of one rank."""
-        return f"{self.job}-{self.rank}-{part}"
+        return f"{self.marks}{self.rank}-{part}"
+
+    @property
+    def marks(self) -> str:
+        """What the marks of all parts of all ranks of the job begin with."""
+        return f"{self.job}-"
+
+    @property
+    def taken(self) -> str:
+        """How rows that cannot be encoded and rows without a text are taken, to be kept beside a mark: `skip,zero`."""
+        return f"{self.on_error},{self.on_error if self.on_null == 'error' else self.on_null}"
+
+    @property
+    def agreeing(self) -> list[str]:
+        """Under which `taken` a part has the rows that it has now."""
+        every = (f"{one},{other}" for one in ON_ERROR for other in (*ON_ERROR, EMPTY, ZERO))
+        return [taken for taken in every if self._agrees(taken)]
+
+    def _agrees(self, taken: str) -> bool:
+        # A part that was written under `fail` has no such row, so that another way to take them changes nothing in it.
+        pairs = zip(taken.split(","), self.taken.split(","), strict=True)
+        return all(FAIL in pair or pair[0] == pair[1] for pair in pairs)
+
+    def check_there(self, part: int, rows: int, where: str, kept: int | None, taken: str | None) -> None:
+        """For stores that cannot replace a part: see to it that the one that is there has the rows that it has now.
+
+        `kept` and `taken` are what its mark says; marks of earlier versions say neither, and are believed.
+
+        Raises:
+            InvalidInputError: it has others.
+        """
+        if taken is None or (kept == rows and self._agrees(taken)):
+            return
+        raise InvalidInputError(
+            f"part {part} is in {where} already, with {kept} rows ({_said(taken)}); it would have {rows} now "
+            f"({_said(self.taken)}). Drop the table and begin again with --force, or name another one"
+        )
 
 
 class Sink(Protocol):
@@ -96,3 +135,8 @@ def without_secrets(url: str) -> str:
     """A URL for files and messages: no user, no password, no query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _said(taken: str) -> str:
+    bad, without = taken.split(",")
+    return f"bad rows: {bad}, rows without a text: {without}"

@@ -9,28 +9,41 @@ from ..extras import required
 from . import About, database_and_table
 
 MARKS = "fastembed_rt_parts"
+LATER = {"row_count": "BIGINT", "taken": "VARCHAR"}  # columns of the marks that earlier versions did not write
 
 
 class DuckSink:
     """One table of one database file, which no other process has open meanwhile."""
 
     def __init__(self, connection: Any, table: str, about: About) -> None:
-        self._connection, self._about = connection, about
+        self._connection, self._about, self._name = connection, about, table
         self._table = '"' + table.replace('"', '""') + '"'
         connection.execute(f"CREATE TABLE IF NOT EXISTS {MARKS} (mark VARCHAR PRIMARY KEY)")
+        for name, kind in LATER.items():
+            connection.execute(f"ALTER TABLE {MARKS} ADD COLUMN IF NOT EXISTS {name} {kind}")
         connection.register("fastembed_rt_rows", about.schema.empty_table())
         connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} AS SELECT * FROM fastembed_rt_rows")
         connection.unregister("fastembed_rt_rows")
+        # Marks outlive a table that was dropped or emptied: what they stand for has to be written again.
+        connection.execute(
+            f"DELETE FROM {MARKS} WHERE starts_with(mark, ?) AND NOT EXISTS (SELECT 1 FROM {self._table})",
+            [about.marks],
+        )
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
         mark = self._about.mark(part)
-        if self._connection.execute(f"SELECT 1 FROM {MARKS} WHERE mark = ?", [mark]).fetchone():
+        found = self._connection.execute(f"SELECT row_count, taken FROM {MARKS} WHERE mark = ?", [mark]).fetchone()
+        if found:
+            self._about.check_there(part, table.num_rows, self._name, *found)
             return
         self._connection.register("fastembed_rt_rows", table)
         self._connection.execute("BEGIN")
         try:
             self._connection.execute(f"INSERT INTO {self._table} BY NAME SELECT * FROM fastembed_rt_rows")
-            self._connection.execute(f"INSERT INTO {MARKS} VALUES (?)", [mark])
+            self._connection.execute(
+                f"INSERT INTO {MARKS} (mark, row_count, taken) VALUES (?, ?, ?)",
+                [mark, table.num_rows, self._about.taken],
+            )
             self._connection.execute("COMMIT")
         except BaseException:
             self._connection.execute("ROLLBACK")

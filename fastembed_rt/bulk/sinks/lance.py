@@ -18,10 +18,17 @@ class LanceSink:
         self._table, self._about = table, about
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
-        mark = self._about.mark(part)
-        if table.num_rows and not self._table.count_rows(f"{MARK} = '{mark}'"):
+        mark, taken = self._about.mark(part), self._about.taken
+        of_part = f"{MARK} = '{mark}' OR {MARK} LIKE '{mark} %'"  # the former in rows of earlier versions
+        same = ", ".join(f"'{mark} {each}'" for each in self._about.agreeing)
+        there = self._table.count_rows(of_part)
+        if there == table.num_rows and there == self._table.count_rows(f"{MARK} IN ({same})"):
+            return
+        if there:  # of a run that took bad rows otherwise
+            self._table.delete(of_part)
+        if table.num_rows:
             pyarrow = arrow()
-            marks = pyarrow.array([mark] * table.num_rows, pyarrow.string())
+            marks = pyarrow.array([f"{mark} {taken}"] * table.num_rows, pyarrow.string())
             self._table.add(table.append_column(MARK, marks))
 
     def close(self) -> None:  # noqa: D102

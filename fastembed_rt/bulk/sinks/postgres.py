@@ -14,6 +14,7 @@ from ..extras import arrow, required
 from . import About, without_secrets
 
 MARKS = "fastembed_rt_parts"
+LATER = {"row_count": "bigint", "taken": "text"}  # columns of the marks that earlier versions did not write
 PGVECTOR = "pgvector"
 ADVICE = "take it out of the input, or the column out with --columns; drop the table and begin again with --force"
 
@@ -33,7 +34,15 @@ class PostgresSink:
         )
         with connection.transaction():
             connection.execute(f"CREATE TABLE IF NOT EXISTS {MARKS} (mark text PRIMARY KEY)")
+            there = [column[0] for column in connection.execute(f"SELECT * FROM {MARKS} LIMIT 0").description]
+            for name, kind in LATER.items():
+                if name not in there:  # asked, since ALTER TABLE waits for the parts of all other ranks
+                    connection.execute(f"ALTER TABLE {MARKS} ADD COLUMN IF NOT EXISTS {name} {kind}")
             connection.execute(self._sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(self._table, columns))
+        # Marks outlive a table that was dropped or emptied: what they stand for has to be written again. One statement,
+        # so that another rank's first part is seen with its mark or not at all.
+        gone = "DELETE FROM {} WHERE starts_with(mark, %s) AND NOT EXISTS (SELECT FROM {})"
+        connection.execute(self._sql.SQL(gone).format(self._sql.Identifier(MARKS), self._table), [about.marks])
 
     def _kind(self, name: str) -> str:
         kind, types = self._about.schema.field(name).type, arrow().types
@@ -62,14 +71,17 @@ class PostgresSink:
         return "jsonb"
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
-        mark = self._about.mark(part)
+        mark, rows = self._about.mark(part), table.num_rows
         self._check(part, table)
         names = self._sql.SQL(", ").join(map(self._sql.Identifier, self._about.schema.names))
         copy = self._sql.SQL("COPY {} ({}) FROM STDIN").format(self._table, names)
+        insert = f"INSERT INTO {MARKS} (mark, row_count, taken) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
         try:
             with self._connection.transaction():
-                insert = f"INSERT INTO {MARKS} VALUES (%s) ON CONFLICT DO NOTHING"
-                if not self._connection.execute(insert, [mark]).rowcount:
+                if not self._connection.execute(insert, [mark, rows, self._about.taken]).rowcount:
+                    kept = f"SELECT row_count, taken FROM {MARKS} WHERE mark = %s"
+                    found = self._connection.execute(kept, [mark]).fetchone() or (None, None)
+                    self._about.check_there(part, rows, self._name, *found)
                     return
                 with self._connection.cursor() as cursor, cursor.copy(copy) as lines:
                     for row in table.to_pylist():

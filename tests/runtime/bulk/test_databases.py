@@ -1,4 +1,4 @@
-"""Rows into databases, as far as it takes none: one thread for a store, values that are refused.
+"""Rows into databases, as far as it takes none: what marks say, one thread for a store, values that are refused.
 
 The stores themselves are in tests/sinks.
 """
@@ -6,6 +6,7 @@ The stores themselves are in tests/sinks.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import threading
 import types
@@ -19,6 +20,8 @@ from bulk_jobs import BAD, TEXTS, WIDTH, execute, expected, write_jsonl
 
 from fastembed_rt.bulk.job import Job
 from fastembed_rt.bulk.sinks import About
+from fastembed_rt.bulk.sinks.duck import DuckSink
+from fastembed_rt.bulk.sinks.lance import LanceSink
 from fastembed_rt.bulk.sinks.postgres import PostgresSink
 from fastembed_rt.bulk.sinks.qdrant import QdrantSink
 from fastembed_rt.errors import InvalidInputError
@@ -44,6 +47,34 @@ def about(*columns: tuple[str, Any], **changes: Any) -> About:
 def rows(told: About, **columns: list[Any]) -> Any:
     count = len(next(iter(columns.values())))
     return pyarrow.table({**columns, "embedding": expected(TEXTS[:count]).tolist()}, schema=told.schema)
+
+
+# How rows are taken, and what becomes of one that is bad and of one without a text; under `fail` a part has none.
+POLICIES = list(itertools.product(("fail", "skip", "null"), ("error", "empty", "zero", "null", "skip")))
+
+
+def outcome(on_error: str, on_null: str) -> tuple[str, str]:
+    return on_error, on_error if on_null == "error" else on_null
+
+
+@pytest.mark.parametrize(("on_error", "on_null"), POLICIES)
+def test_a_part_that_is_there_is_the_same_where_no_row_of_it_is_taken_otherwise(on_error: str, on_null: str) -> None:
+    now = about(on_error=on_error, on_null=on_null)
+    same = set()
+    for before in POLICIES:
+        pairs = list(zip(outcome(*before), outcome(on_error, on_null), strict=True))
+        told = about(on_error=before[0], on_null=before[1])
+        assert told.mark(3) == now.mark(3)  # a run that ended at a bad row is resumed under another policy
+        if all(a == b or "fail" in (a, b) for a, b in pairs):
+            same.add(told.taken)
+            now.check_there(3, 7, "docs", 7, told.taken)
+            with pytest.raises(InvalidInputError, match=r"part 3 is in docs already, with 6 rows .* have 7 now"):
+                now.check_there(3, 7, "docs", 6, told.taken)
+        else:
+            with pytest.raises(InvalidInputError, match=r"Drop the table and begin again with --force, or name"):
+                now.check_there(3, 7, "docs", 7, told.taken)
+    assert same == {about(on_error=one, on_null=other).taken for one, other in POLICIES} & set(now.agreeing)
+    now.check_there(3, 7, "docs", None, None)  # a mark of before: it is believed
 
 
 class Connection:
@@ -113,6 +144,84 @@ class Copying:
 def postgres(connection: Connection, told: About) -> PostgresSink:
     sql = types.SimpleNamespace(SQL=Sql, Identifier=lambda *names: Sql(".".join(names)))
     return PostgresSink(types.SimpleNamespace(sql=sql, DataError=DataError), connection, "docs", told)
+
+
+OLD: Any = ((), {"a-job-0-1": (None, None), "a-job-0-2": (None, None)})
+NEW: Any = (("row_count", "taken"), {"a-job-0-1": (2, "fail,skip"), "a-job-0-2": (2, "fail,zero")})
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+@pytest.mark.parametrize(("columns", "marks"), [OLD, NEW], ids=["old", "new"])
+def test_marks_that_say_too_little_are_believed_and_others_are_held_to_the_part(
+    kind: str, columns: tuple[str, ...], marks: dict[str, Any]
+) -> None:
+    told = about(("id", pyarrow.int64()), scheme=kind, on_null="zero")
+    connection = Connection(marks, columns)
+    made: Any = DuckSink(connection, "docs", told) if kind == "duckdb" else postgres(connection, told)
+    added = [said for said in connection.said if said.startswith("ALTER TABLE")]
+    assert len(added) == (0 if columns and kind == "postgresql" else 2)  # which waits for other ranks there
+    gone = next(said for said in connection.said if said.startswith("DELETE"))
+    assert gone.endswith(("FROM docs)", 'FROM "docs")'))
+    connection.said.clear()
+    made.write(2, rows(told, id=[1, 2]))
+    if columns:
+        with pytest.raises(InvalidInputError, match=r"part 1 is in docs already, with 2 rows"):
+            made.write(1, rows(told, id=[1, 2]))
+    else:
+        made.write(1, rows(told, id=[1, 2]))
+    assert not any("COPY" in said or "BY NAME" in said for said in connection.said)
+    made.write(3, rows(told, id=[1, 2]))
+    assert any("COPY" in said or "BY NAME" in said for said in connection.said)
+
+
+class LanceTable:
+    """A table's marks, and the expressions that ask for them, which are SQLite's as well as LanceDB's."""
+
+    def __init__(self, marks: list[str]) -> None:
+        self._rows = sqlite3.connect(":memory:")
+        self._rows.execute("CREATE TABLE rows (fastembed_rt_part TEXT)")
+        self._rows.executemany("INSERT INTO rows VALUES (?)", [[mark] for mark in marks])
+        self.commits = 0
+
+    @property
+    def marks(self) -> list[str]:
+        return [mark for (mark,) in self._rows.execute("SELECT * FROM rows ORDER BY 1")]
+
+    def count_rows(self, condition: str) -> int:
+        return int(self._rows.execute(f"SELECT count(*) FROM rows WHERE {condition}").fetchone()[0])
+
+    def delete(self, condition: str) -> None:
+        self._rows.execute(f"DELETE FROM rows WHERE {condition}")
+        self.commits += 1
+
+    def add(self, table: Any) -> None:
+        marks = table.column("fastembed_rt_part").to_pylist()
+        self._rows.executemany("INSERT INTO rows VALUES (?)", [[mark] for mark in marks])
+        self.commits += 1
+
+
+@pytest.mark.parametrize(
+    ("there", "commits"),
+    [
+        ([], 1),
+        (["a-job-0-1 fail,zero"] * 2, 0),
+        (["a-job-0-1 fail,fail"] * 2, 0),
+        (["a-job-0-1 fail,skip"] * 2, 2),
+        (["a-job-0-1 fail,skip"], 2),
+        (["a-job-0-1"] * 2, 2),  # of an earlier version, which did not say how
+    ],
+)
+def test_a_part_of_lancedb_whose_rows_were_taken_otherwise_is_replaced(there: list[str], commits: int) -> None:
+    told = about(("id", pyarrow.int64()), on_null="zero")
+    others = ["a-job-0-10 fail,skip", "a-job-0-11", "a-job-1-1 fail,skip", "another-0-1 fail,skip"]
+    table = LanceTable([*others, *there])
+    for _ in range(2):
+        LanceSink(table, told).write(1, rows(told, id=[1, 2]))
+    kept = there if not commits else ["a-job-0-1 fail,zero"] * 2
+    assert table.marks == sorted([*others, *kept])
+    assert table.commits == commits
+    LanceSink(table, told).write(1, rows(told, id=[1]).slice(0, 0))  # all of its rows are left out now
+    assert table.marks == sorted(others)
 
 
 class Points:
