@@ -313,11 +313,13 @@ def test_copies_share_an_engine_and_refer_to_themselves(pair: Any, monkeypatch: 
     model = compat.SentenceTransformer(str(pair.directory))
     model.prompts["mine"] = "the new "
     opened: list[Any] = []
-    monkeypatch.setattr(
-        compat.SentenceTransformer,
-        "_opened",
-        lambda self, *given, of=compat.SentenceTransformer._opened: opened.append(of(self, *given)) or opened[-1],
-    )
+    of = compat.SentenceTransformer._opened
+
+    def watched(self: Any, *given: Any) -> Any:
+        opened.append(of(self, *given))
+        return opened[-1]
+
+    monkeypatch.setattr(compat.SentenceTransformer, "_opened", watched)
     copies = [copy.copy(model), copy.deepcopy(model)]
     for other in copies:
         np.testing.assert_array_equal(other.encode(TEXTS), model.encode(TEXTS))
