@@ -20,6 +20,7 @@ from .layer_types import FULL, SLIDING, layer_types
 from .rotary import angles
 
 THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}  # where config.json names none
+THETA_KEYS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}  # before transformers 5
 DEFAULTS = {"head_dim": 256, "num_key_value_heads": 4}
 
 
@@ -41,7 +42,10 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
         states = ops.embed(words.scaled(math.sqrt(sizes.hidden)))
     turns, masks = {}, {}
     for kind in dict.fromkeys(kinds):
-        turns[kind] = angles(ops, _rotary(config, kind), sizes.head, THETA[kind], kind)
+        # rope_scaling is not for windows.
+        turns[kind] = angles(
+            ops, config, sizes.head, THETA[kind], kind, theta_key=THETA_KEYS[kind], scaled=kind == FULL
+        )
         masks[kind] = _mask(ops, config, kind)
     for index, kind in enumerate(kinds):
         own = tensors.under(f"layers.{index}.")
@@ -82,10 +86,3 @@ def _mask(ops: Ops, config: Config, kind: str) -> ScoreBias:
     if both:
         return ops.attention_bias(before=window // 2, after=window // 2)
     return ops.attention_bias(before=window - 1, after=0)  # itself included
-
-
-def _rotary(config: Config, kind: str) -> Config:
-    """Settings of one type of layer; before transformers 5, windows had a base of their own and were never scaled."""
-    if kind == FULL or config.get("rope_parameters") is not None:
-        return config
-    return {**config, "rope_theta": config.get("rope_local_base_freq"), "rope_scaling": None}

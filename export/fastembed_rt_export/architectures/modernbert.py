@@ -48,8 +48,7 @@ def modernbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
         states = ops.norm(ops.embed(words), norm(tensors, "embeddings.norm"))
     turns, biases = {}, {}
     for kind in dict.fromkeys(kinds):
-        theta = setting(config, THETA_KEYS[kind], float, THETA[kind])
-        turns[kind] = angles(ops, config, width // shape.heads, theta, kind)
+        turns[kind] = angles(ops, config, width // shape.heads, THETA[kind], kind, theta_key=THETA_KEYS[kind])
         reach = window // 2 if kind == SLIDING else None  # to each side
         biases[kind] = ops.attention_bias(before=reach, after=reach)
     for index, kind in enumerate(kinds):

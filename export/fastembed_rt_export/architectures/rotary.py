@@ -18,7 +18,16 @@ from ..graph.weight import Array, Floats, Weight
 from .blocks import Config, setting
 
 
-def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None = None) -> Angles:
+def angles(
+    ops: Ops,
+    config: Config,
+    head: int,
+    theta: float,
+    kind: str | None = None,
+    *,
+    theta_key: str = "rope_theta",
+    scaled: bool = True,
+) -> Angles:
     """Rotary positions of heads of `head` channels for `Attention.angles`.
 
     Args:
@@ -27,15 +36,17 @@ def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None =
         head: channels of a head.
         theta: base where config.json names none.
         kind: which of the layer types, where config.json has settings for each.
+        theta_key: see `settings`.
+        scaled: see `settings`.
 
     Raises:
-        CheckpointError: an odd head.
-        UnsupportedCheckpointError: a scaling that is not known.
+        CheckpointError: an odd head, settings that are no object.
+        UnsupportedCheckpointError: settings that are not known.
     """
     if head % 2:
         raise CheckpointError(f"config.json gives heads of {head} channels; rotary positions need an even number")
     rows = setting(config, "max_position_embeddings", int)
-    inverse = frequencies(settings(config, theta, kind), head)
+    inverse = frequencies(settings(config, theta, kind, theta_key=theta_key, scaled=scaled), head)
 
     def table(function: Callable[[Floats], Floats]) -> Callable[[], Array]:
         def load() -> Array:
@@ -50,17 +61,48 @@ def angles(ops: Ops, config: Config, head: int, theta: float, kind: str | None =
     return ops.angles(Weight(f"{name}.cos", shape, table(np.cos)), Weight(f"{name}.sin", shape, table(np.sin)))
 
 
-def settings(config: Config, theta: float, kind: str | None = None) -> Mapping[str, Any]:
-    """Settings of the rotary positions under the names of transformers 5, from there or from the older rope_theta."""
-    given = config.get("rope_parameters")
-    if kind is not None and isinstance(given, Mapping) and any(isinstance(entry, Mapping) for entry in given.values()):
-        given = given.get(kind) or {}
-    if given is None:
-        given = {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
-    if not isinstance(given, Mapping):
-        raise CheckpointError(f"config.json has rotary settings {given!r}, expected an object")
-    found = {key: value for key, value in given.items() if value is not None}
+def settings(
+    config: Config, theta: float, kind: str | None = None, *, theta_key: str = "rope_theta", scaled: bool = True
+) -> Mapping[str, Any]:
+    """Settings of the rotary positions under the names of transformers 5, from wherever config.json has them.
+
+    Merged as `convert_rope_params_to_dict` of transformers 5.24 does it. Of models with one kind of layers rope_scaling
+    takes the place of rope_parameters, its base included; of models with several it changes what the entry of the layer
+    type says, and settings outside of these entries are nobody's.
+
+    Args:
+        config: config.json.
+        theta: base where config.json names none.
+        kind: which of the layer types, where config.json has settings for each.
+        theta_key: what config.json calls the base outside of rope_parameters.
+        scaled: whether rope_scaling is for this type of layer.
+
+    Raises:
+        CheckpointError: settings that are no object.
+        UnsupportedCheckpointError: settings for each layer type, of a model with one kind of layers.
+    """
+    parameters, scaling = _object(config, "rope_parameters"), _object(config, "rope_scaling")
+    if kind is None:
+        given = dict(scaling or parameters)
+        if entries := [key for key, value in given.items() if isinstance(value, Mapping)]:
+            raise UnsupportedCheckpointError(
+                f"config.json has rotary settings for each type of layer ({', '.join(map(repr, entries))}); this "
+                "builder knows one for all of them"
+            )
+    else:
+        given = {"rope_type": "default"} if parameters.get(kind) is None else dict(_object(parameters, kind))
+        given |= scaling if scaled else {}
+    outside = {"rope_theta": config.get(theta_key), "partial_rotary_factor": config.get("partial_rotary_factor")}
+    found = {key: value for key, value in {**outside, **given}.items() if value is not None}
     return {"rope_type": found.get("type", "default"), "rope_theta": theta, **found}
+
+
+def _object(config: Config, key: str) -> Mapping[str, Any]:
+    """What config.json has under `key`: settings by name, none where it is silent."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise CheckpointError(f"config.json has {key} = {value!r}, expected an object with rotary settings")
+    return value or {}
 
 
 def frequencies(given: Mapping[str, Any], head: int) -> Floats:
