@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import transformers
@@ -24,8 +23,7 @@ from checkpoints import (
     save_tokenizer,
     save_transformers,
 )
-from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer
+from mean_states import assert_agrees
 from tolerances import close
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
@@ -34,7 +32,6 @@ from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.architectures.deberta import log_bucket
 from fastembed_rt_export.architectures.jina_bert import slopes
 from fastembed_rt_export.checkpoint import read as checkpoints
-from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.portable import PORTABLE
@@ -42,40 +39,6 @@ from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 from fastembed_rt_export.tasks.embedding import build
 
 pytestmark = pytest.mark.usefixtures("short_gate")
-
-Vectors = npt.NDArray[np.float32]
-MAX_LENGTH = 44
-
-
-def assert_agrees(directory: Path, output: Path, model: Any = None, **options: Any) -> None:
-    """The export of a plain directory, pooled so, gives the mean of the model's states."""
-    if model is None:
-        named = json.loads((directory / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-        kind = getattr(transformers, named, transformers.AutoModel)
-        model = kind.from_pretrained(directory, trust_remote_code=True, dtype=torch.float32)
-    vectors = exported_vectors(
-        directory, output, overrides=Overrides(max_length=MAX_LENGTH, pooling=("mean",)), **options
-    )
-    close(vectors, mean_states(model.float().eval(), directory))
-
-
-def mean_states(model: Any, directory: Path) -> Vectors:
-    """Mean of the model's states, one text at a time: no padding."""
-    if model.config.model_type == "qwen2":  # its class does not take the file as it is
-        known = transformers.AutoTokenizer.from_pretrained(directory)
-        tokenizer = known._tokenizer
-    else:
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_LENGTH)
-    pool = Pooling(model.config.hidden_size, pooling_mode="mean")
-    rows = []
-    for text in TEXTS:
-        ids = torch.tensor([tokenizer.encode(text).ids])
-        with torch.no_grad():
-            states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            pooled = pool({"token_embeddings": states, "attention_mask": torch.ones_like(ids)})
-        rows.append(pooled["sentence_embedding"].numpy()[0])
-    return np.stack(rows)
 
 
 def saved(directory: Path, model: Any, model_type: str, **options: Any) -> Path:
@@ -146,58 +109,6 @@ def test_padding_on_the_left_changes_nothing_where_positions_are_relative(tmp_pa
     assert_vectors_agree(source, tmp_path / "out")
     options = ExportOptions(output=tmp_path / "verified", trust_remote_code=True)
     assert export(str(source), options).manifest.parity["status"] == "passed"
-
-
-def test_qwen3_windows_and_biases_are_those_of_transformers(tmp_path: Path) -> None:
-    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True}
-    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
-    assert_agrees(directory, tmp_path / "out")
-
-
-def test_qwen3_windows_are_found_without_layer_types(tmp_path: Path) -> None:
-    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
-    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
-    change_json(directory / "config.json", "layer_types")
-    assert_agrees(directory, tmp_path / "out")
-
-
-def test_qwen3_may_see_both_ways(tmp_path: Path) -> None:
-    both = save_transformers(tmp_path / "both", "qwen3", is_causal=False)
-    assert_agrees(both, tmp_path / "both-out")
-    causal = save_transformers(tmp_path / "causal", "qwen3")
-    assert np.abs(exported_vectors(both, tmp_path / "b") - exported_vectors(causal, tmp_path / "c")).max() > 0.01
-    change_json(both / "config.json", layer_types=["sliding_attention"] * 3, sliding_window=4)
-    with pytest.raises(UnsupportedCheckpointError, match="is_causal"):
-        exported_vectors(both, tmp_path / "refused")
-
-
-def test_heads_that_cannot_share_keys_are_refused(tmp_path: Path) -> None:
-    directory = save_transformers(tmp_path / "qwen3", "qwen3")
-    change_json(directory / "config.json", num_key_value_heads=4)
-    with pytest.raises(CheckpointError, match="6 heads cannot share 4 heads of keys"):
-        exported_vectors(directory, tmp_path / "out")
-
-
-@pytest.mark.parametrize("both", [True, False])
-def test_gemma_settings_from_before_transformers_5_are_read(tmp_path: Path, both: bool) -> None:
-    """As on the hub: two bases, a scaling for whole texts only, windows by a pattern."""
-    directory = save_transformers(tmp_path / "gemma", "gemma3_text", use_bidirectional_attention=both)
-    change_json(
-        directory / "config.json",
-        "rope_parameters",
-        "layer_types",
-        rope_theta=50_000.0,
-        rope_local_base_freq=700.0,
-        rope_scaling={"rope_type": "linear", "factor": 4.0},
-        _sliding_window_pattern=3,
-        sliding_window_pattern=3,
-    )
-    assert_agrees(directory, tmp_path / "out")
-
-
-def test_embedding_gemma_is_whole_with_its_dense_heads(tmp_path: Path) -> None:
-    source = save_sentence_transformers(tmp_path / "gemma", "gemma3_text", dense=40, max_seq_length=40)
-    assert_vectors_agree(source, tmp_path / "out")
 
 
 GPT2_KEYS = {

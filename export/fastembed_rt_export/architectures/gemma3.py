@@ -77,12 +77,16 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
 
 def _mask(ops: Ops, config: Config, kind: str) -> ScoreBias:
     """What a layer lets a token see: half a window to each side, or a whole one before it where it sees no further."""
-    both = flag(config, "use_bidirectional_attention", False)
+    both, causal = flag(config, "use_bidirectional_attention", False), flag(config, "is_causal", True)
     if kind == FULL:
-        return ops.attention_bias() if both else ops.attention_bias(after=0)
+        return ops.attention_bias() if both or not causal else ops.attention_bias(after=0)
     window = setting(config, "sliding_window", int, 4096)
     if window < 1:
         raise CheckpointError(f"config.json has sliding_window {window}, expected a number of tokens")
+    if not causal:
+        # A whole window to each side, both ends included, of which use_bidirectional_attention leaves one over a half.
+        reach = window // 2 + 1 if both else window
+        return ops.attention_bias(before=reach, after=reach)
     if both:
         return ops.attention_bias(before=window // 2, after=window // 2)
     return ops.attention_bias(before=window - 1, after=0)  # itself included

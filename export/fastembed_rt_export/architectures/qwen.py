@@ -10,7 +10,7 @@ from ..graph.graph import Value
 from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Config, flag, refuse, setting
+from .blocks import Config, flag, setting
 from .decoder import Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
@@ -64,15 +64,16 @@ def _kinds(config: Config, layers: int) -> list[str]:
 
 
 def _masks(ops: Ops, config: Config, kinds: list[str]) -> dict[str, ScoreBias]:
-    """What each type of layer lets a token see: those before it, and itself."""
+    """What each type of layer lets a token see: those before it, and itself; or all, where the switch says so."""
     masks = {}
+    causal = flag(config, "is_causal", True)  # False: transformers' switch for decoders trained to see all
     if FULL in kinds:
-        causal = flag(config, "is_causal", True)  # False: transformers' switch for decoders trained to see all
         masks[FULL] = ops.attention_bias(after=0) if causal else ops.attention_bias()
     if SLIDING in kinds:
-        refuse(config, "is_causal", True)
         window = setting(config, "sliding_window", int)
         if window < 1:
             raise CheckpointError(f"config.json has sliding_window {window}, expected a number of tokens")
-        masks[SLIDING] = ops.attention_bias(before=window - 1, after=0)  # itself included
+        # Itself included before a token; both ends included where windows reach to each side.
+        before, after = (window - 1, 0) if causal else (window, window)
+        masks[SLIDING] = ops.attention_bias(before=before, after=after)
     return masks

@@ -1,0 +1,90 @@
+"""Decoders used as encoders, Qwen and Gemma 3: what a token sees, and settings from before transformers 5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import (
+    assert_vectors_agree,
+    change_json,
+    exported_vectors,
+    save_sentence_transformers,
+    save_transformers,
+)
+from mean_states import assert_agrees
+
+from fastembed_rt_export.errors import CheckpointError
+
+pytestmark = pytest.mark.usefixtures("short_gate")
+
+
+def test_qwen3_windows_and_biases_are_those_of_transformers(tmp_path: Path) -> None:
+    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True}
+    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_qwen3_windows_are_found_without_layer_types(tmp_path: Path) -> None:
+    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    directory = save_transformers(tmp_path / "qwen3", "qwen3", **changes)
+    change_json(directory / "config.json", "layer_types")
+    assert_agrees(directory, tmp_path / "out")
+
+
+# Windows in the first two layers of three, and how transformers' config says so.
+WINDOWS: dict[str, dict[str, Any]] = {
+    "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "gemma3_text": {"use_bidirectional_attention": False, "sliding_window": 4},
+}
+
+
+@pytest.mark.parametrize("model_type", sorted(WINDOWS))
+@pytest.mark.parametrize("windows", [True, False])
+def test_is_causal_false_shows_a_token_all_others_or_those_of_a_window_to_each_side(
+    tmp_path: Path, model_type: str, windows: bool
+) -> None:
+    changes = WINDOWS[model_type] if windows else {"layer_types": ["full_attention"] * 3}
+    if model_type == "gemma3_text":
+        changes = {**changes, "use_bidirectional_attention": False}
+    both = save_transformers(tmp_path / "both", model_type, is_causal=False, **changes)
+    assert_agrees(both, tmp_path / "both-out")
+    causal = save_transformers(tmp_path / "causal", model_type, **changes)
+    assert np.abs(exported_vectors(both, tmp_path / "b") - exported_vectors(causal, tmp_path / "c")).max() > 0.01
+
+
+def test_a_gemma_that_is_not_causal_and_sees_both_ways_has_the_wider_of_both_windows(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "gemma", "gemma3_text", is_causal=False, use_bidirectional_attention=True)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_heads_that_cannot_share_keys_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "qwen3", "qwen3")
+    change_json(directory / "config.json", num_key_value_heads=4)
+    with pytest.raises(CheckpointError, match="6 heads cannot share 4 heads of keys"):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_gemma_settings_from_before_transformers_5_are_read(tmp_path: Path, both: bool) -> None:
+    """As on the hub: two bases, a scaling for whole texts only, windows by a pattern."""
+    directory = save_transformers(tmp_path / "gemma", "gemma3_text", use_bidirectional_attention=both)
+    change_json(
+        directory / "config.json",
+        "rope_parameters",
+        "layer_types",
+        rope_theta=50_000.0,
+        rope_local_base_freq=700.0,
+        rope_scaling={"rope_type": "linear", "factor": 4.0},
+        _sliding_window_pattern=3,
+        sliding_window_pattern=3,
+    )
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_embedding_gemma_is_whole_with_its_dense_heads(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "gemma", "gemma3_text", dense=40, max_seq_length=40)
+    assert_vectors_agree(source, tmp_path / "out")
