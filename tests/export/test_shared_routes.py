@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +14,14 @@ from routed import dense, normalize, router, save, transformer
 from safetensors.numpy import load_file
 from tolerances import close
 
-from fastembed_rt import EmbeddingModel
+from fastembed_rt import EmbeddingModel, native
 from fastembed_rt.models.roles import WithRoles
+from fastembed_rt_export.graph.common import LEAST_BYTES
 from fastembed_rt_export.pipeline import ExportOptions, export
+
+# bf16 is computed by our own operators alone.
+PRECISIONS = ("fp32", *(("bf16",) if native.kernels() else ()), "int8")
+WORST = {"bf16": 0.999, "int8": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +35,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def directory(checkpoint: Path) -> Path:
     out = checkpoint.with_name("onnx")
-    quick(checkpoint, out, precisions=("fp32", "int8"), min_cosine=0.5)
+    quick(checkpoint, out, precisions=PRECISIONS, min_cosine=0.5)
     return out
 
 
-def vectors(checkpoint: Path, call: str) -> object:
+def vectors(checkpoint: Path, call: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
     return getattr(SentenceTransformer(str(checkpoint), device="cpu"), call)(TEXTS)
@@ -47,7 +53,7 @@ def test_equal_graphs_weights_and_tokenizers_are_one_file(directory: Path) -> No
 
 
 def test_each_route_gives_its_vectors(checkpoint: Path, directory: Path) -> None:
-    for precision in ("fp32", "int8"):
+    for precision in PRECISIONS:
         with EmbeddingModel(directory, precision=precision) as model:
             for call in ("encode", "encode_query", "encode_document"):
                 found = getattr(model, call)(TEXTS)
@@ -106,7 +112,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("external", [False, True])
 def test_one_transformer_behind_two_heads_lies_there_once(heads: Path, tmp_path: Path, external: bool) -> None:
     out = tmp_path / "onnx"
-    made = quick(heads, out, precisions=("fp32", "int8"), min_cosine=0.5, external_data=external)
+    made = quick(heads, out, precisions=PRECISIONS, min_cosine=0.5, external_data=external)
     (file,) = [file for file in heads.rglob("*.safetensors") if "Dense" not in str(file)]
     words = load_file(file)["embeddings.word_embeddings.weight"].tobytes()
     assert sum(data.count(words) for data in contents(out).values()) == 1
@@ -115,14 +121,33 @@ def test_one_transformer_behind_two_heads_lies_there_once(heads: Path, tmp_path:
         files = {record.file for record in variant.files}
         assert any(name.startswith("query.") for name in files)
         assert any(name.startswith("model.") for name in files)
-    for precision in ("fp32", "int8"):
+    for precision in PRECISIONS:
         with EmbeddingModel(out, precision=precision) as model:
             for call in ("encode", "encode_query", "encode_document"):
                 found, expected = getattr(model, call)(TEXTS), vectors(heads, call)
                 if precision == "fp32":
                     close(found, expected)
                 else:
-                    assert np.sum(np.asarray(found) * expected, axis=1).min() > 0.9
+                    assert np.sum(np.asarray(found) * expected, axis=1).min() > WORST[precision]
+
+
+@pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+def test_bf16_has_weights_once_and_token_states_of_every_route(heads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "onnx"
+    made = quick(heads, out, precisions=("bf16",), tokens=True)
+    (query,) = made.routes.values()
+    graphs = [encoder.variants[0].graph.file for encoder in (made, query)]
+    assert graphs == ["model.native.bf16.onnx", "query.model.native.bf16.onnx"]
+    weights = onnx.load(str(out / graphs[1]), load_external_data=False).graph.initializer
+    large = [weight for weight in weights if np.prod(weight.dims) >= LEAST_BYTES / 2]
+    places = {weight.external_data[0].value for weight in large}
+    assert places == {f"{graphs[0]}.data"}, "tables and matrices of the transformer lie there once"
+    with EmbeddingModel(out) as model:
+        for call in ("encode", "encode_query", "encode_document"):
+            assert np.sum(getattr(model, call)(TEXTS) * vectors(heads, call), axis=1).min() > WORST["bf16"]
+        states = [getattr(model, call)(TEXTS[2:], output="tokens") for call in ("encode_query", "encode_document")]
+    for ours, others in zip(*states, strict=True):  # of the transformer that both have
+        np.testing.assert_array_equal(ours.vectors, others.vectors)
 
 
 def test_graphs_under_the_names_of_other_tools_stand_alone(heads: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _written(
     checked: bool,
 ) -> Written:
     own = sum(weight.nbytes for key, weight in graph.weights.items() if key not in shared)
-    external = external or own > PROTOBUF_LIMIT
+    external = (external and own > 0) or own > PROTOBUF_LIMIT  # where all are shared, there is nothing to lie beside it
     weights_file = f"{file}.data" if external else ""
     offsets: dict[str, tuple[str, int, int]] = {}
     model, references = _skeleton(graph, name, metadata, weights_file or file, shared)

@@ -17,7 +17,6 @@ from pathlib import Path
 from fastembed_rt import native as own
 from fastembed_rt.manifest import Variant
 from fastembed_rt.precisions import PRECISIONS, listed, targets_for, unknown
-from fastembed_rt.system.sizes import readable
 
 from ..errors import InvalidInputError, UnsupportedCheckpointError
 from ..gate.refusals import REFUSES, Key, Refusals, new_files
@@ -25,9 +24,9 @@ from ..graph import cuda, cuda_native, native, native_floats, tensorrt
 from ..graph.cpu import CPU
 from ..graph.portable import DEFAULT_OPSET, PORTABLE
 from ..graph.target import Target
-from ..graph.writer import Written, write
+from ..graph.writer import Written
 from .calibrated import fp8_graphs, int8_graphs
-from .wanted import PLAINEST, Build, Built, Say, Wanted, token_graph, tokens_written, variant_of, written_as
+from .wanted import BF16, PLAINEST, Build, Built, Say, Wanted, token_graph, tokens_written, variant_of, written_as
 
 MODEL_FILE = "model.onnx"
 GPU_TARGETS: dict[str, Callable[[str], Target]] = {"cuda": cuda.target, "tensorrt": tensorrt.target}  # by precision
@@ -153,14 +152,14 @@ def _with_own_operators(key: Key, build: Build, work: Path, wanted: Wanted, say:
 def _fp32(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, list[Variant]]:
     portable = wanted.finish(build(PORTABLE, wanted.opset))
     written = written_as(PLAINEST, portable.graph, work, MODEL_FILE, wanted, say)
-    states = token_graph(PORTABLE, wanted.opset, work, MODEL_FILE, written, wanted)
+    states = token_graph(PLAINEST, PORTABLE, wanted.opset, work, MODEL_FILE, written, wanted)
     found = [variant_of(wanted, work, portable.graph, written, PORTABLE, "fp32", tokens=states)]
     if wanted.cpu:
         graph = build(CPU, CPU.opset or DEFAULT_OPSET).graph
         file = "model.cpu.fp32.onnx"
         # The same weights under the same names: they are read where model.onnx has them.
         again = wanted.write(PLAINEST, graph, work, file, written.offsets)
-        states = token_graph(CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
+        states = token_graph(PLAINEST, CPU, CPU.opset or DEFAULT_OPSET, work, file, written, wanted)
         found.insert(0, variant_of(wanted, work, graph, again, CPU, "fp32", tokens=states))
         found = [*_with_native(build, work, wanted, say, written), *found]
     return portable, found
@@ -201,8 +200,7 @@ def _bf16(build: Build, work: Path, wanted: Wanted, say: Say) -> tuple[Built, li
         raise UnsupportedCheckpointError(
             f"bf16 on CPUs is computed by our own operators, which lack what this encoder needs: {error}; take fp32"
         ) from error
-    say(f"writing {file}: {len(built.graph.nodes)} nodes, {readable(built.graph.weight_bytes)}")
     # Beside the graph, where a runtime maps the weights that it would copy otherwise.
-    written = write(built.graph, work, file, name=wanted.name, metadata=wanted.metadata, external=True)
-    states = token_graph(target, opset, work, file, written, wanted)
+    written = written_as(BF16, built.graph, work, file, wanted, say, external=True)
+    states = token_graph(BF16, target, opset, work, file, written, wanted)
     return built, [variant_of(wanted, work, built.graph, written, target, "bf16", tokens=states)]

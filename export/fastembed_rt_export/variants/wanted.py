@@ -22,7 +22,7 @@ from ..graph.graph import Graph
 from ..graph.target import Target
 from ..graph.writer import Written, write
 
-PLAINEST, INT8 = ("cpu", "fp32"), ("cpu", "int8")
+PLAINEST, BF16, INT8 = ("cpu", "fp32"), ("cpu", "bf16"), ("cpu", "int8")
 # Of the texts that int8 is measured on, tokens of those that all are, and one in how many of the longer ones is.
 SHORT, LONGER = 64, 3
 
@@ -111,16 +111,32 @@ class Wanted:
         ]
 
     def write(
-        self, key: Key, graph: Graph, work: Path, file: str, shared: Mapping[str, Place] | None = None
+        self,
+        key: Key,
+        graph: Graph,
+        work: Path,
+        file: str,
+        shared: Mapping[str, Place] | None = None,
+        *,
+        external: bool = False,
     ) -> Written:
-        """A graph into `work`; `shared`: weights that lie there already. One that refers to some has none beside it."""
+        """A graph into `work`, under the encoder's prefix, with what it has in common with those of other encoders.
+
+        Args:
+            key: what it is for; graphs of other keys may be refused and removed, so that nothing is shared with them.
+            graph: what to write.
+            work: where to.
+            file: its name without the prefix.
+            shared: weights that lie there already. A graph that refers to some has none beside it.
+            external: its weights lie beside it, also where nobody asked for that.
+        """
         return write(
             graph,
             work,
             f"{self.prefix}{file}",
             name=self.name,
             metadata=self.metadata,
-            external=self.external_data and shared is None,
+            external=(external or self.external_data) and shared is None,
             shared=shared,
             common=None if self.common is None else self.common[key],
         )
@@ -137,12 +153,12 @@ class Wanted:
 
 
 def token_graph(
-    target: Target, opset: int, work: Path, beside: str, written: Written, wanted: Wanted
+    key: Key, target: Target, opset: int, work: Path, beside: str, written: Written, wanted: Wanted
 ) -> TokenGraph | None:
     """The encoder alone, on the weights of the graph `beside`; None where nobody asked for it."""
     if wanted.tokens is None:
         return None
-    return tokens_written(PLAINEST, wanted.tokens.build(target, opset), work, beside, written.offsets, wanted)
+    return tokens_written(key, wanted.tokens.build(target, opset), work, beside, written.offsets, wanted)
 
 
 def tokens_written(
@@ -162,10 +178,12 @@ def tokens_written(
     )
 
 
-def written_as(key: Key, graph: Graph, work: Path, file: str, wanted: Wanted, say: Say) -> Written:
+def written_as(
+    key: Key, graph: Graph, work: Path, file: str, wanted: Wanted, say: Say, *, external: bool = False
+) -> Written:
     """Write a graph with its own weights, and say so."""
     say(f"writing {file}: {len(graph.nodes)} nodes, {readable(graph.weight_bytes)}")
-    return wanted.write(key, graph, work, file)
+    return wanted.write(key, graph, work, file, external=external)
 
 
 def variant_of(
