@@ -52,6 +52,47 @@ def test_big_bird_is_kept_to_the_lengths_where_its_attention_is_whole() -> None:
     assert (facts.positions, facts.notes) == (4096, ())
 
 
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "positions"),
+    [
+        (
+            "phi3",
+            {
+                "original_max_position_embeddings": 64,
+                "rope_scaling": {"type": "su", "original_max_position_embeddings": 64, **FACTORS},
+            },
+            64,
+        ),
+        ("phi3", {"original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", **FACTORS}}, 64),
+        (
+            "llama",
+            {
+                "rope_scaling": {
+                    "rope_type": "longrope",
+                    "original_max_position_embeddings": 96,
+                    "factor": 2.0,
+                    **FACTORS,
+                }
+            },
+            96,
+        ),
+        ("phi3", {}, 4096),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, 4096),
+    ],
+)
+def test_texts_are_kept_to_the_lengths_where_longrope_turns_as_for_short_ones(
+    model_type: str, settings: dict[str, Any], positions: int
+) -> None:
+    sizes = {"hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 3, "max_position_embeddings": 4096}
+    facts = torch_model.facts(transformers.AutoConfig.for_model(model_type, pad_token_id=0, **sizes, **settings))
+    assert facts.positions == positions
+    said = f"rotary positions are others from {positions + 1} tokens on"
+    assert [note.partition(",")[0] for note in facts.notes] == ([said] if positions < 4096 else [])
+
+
 def test_a_config_without_a_width_is_refused_in_a_sentence() -> None:
     with pytest.raises(UnsupportedCheckpointError, match=r"model_type 'clip' has no hidden_size"):
         torch_model.facts(transformers.AutoConfig.for_model("clip"))

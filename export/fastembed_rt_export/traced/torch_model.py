@@ -18,6 +18,8 @@ from ..tensors import refuse_not_finite
 # What the limit of a text's tokens is called; some are another name's in the attribute_map of their class.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 UNNAMED = 2048  # tokens where a config names no limit: distances and recurrences go on for ever
+LONG_ROTATIONS = ("longrope", "su")  # rope types that turn tokens otherwise where the longest text of a batch is long
+TYPED = ("", "a", "a b c d", "a b c d e f g h i j k l m n o p q r s t u v w x y z")  # texts that show token types
 # Where the encoder of an encoder-decoder is, which is what sentence-transformers loads of these.
 ENCODERS = {
     "blenderbot": "models.blenderbot.modeling_blenderbot.BlenderbotEncoder",
@@ -80,6 +82,13 @@ def facts(config: Any) -> Facts:
                 f"{whole} at most, with full attention"
             )
             positions = whole
+    short = _short_rotation(config)
+    if short is not None and short < positions:
+        notes.append(
+            f"rotary positions are others from {short + 1} tokens on, for all texts of a batch with one so long "
+            f"(rope_type 'longrope'); {short} at most, with those of short texts"
+        )
+        positions = short
     if positions < 1:
         raise UnsupportedCheckpointError(f"config.json of model_type {model_type!r} leaves no positions for a text")
     return Facts(hidden_size, positions, tuple(notes))
@@ -89,6 +98,21 @@ def _number(config: Any, *names: str) -> int | None:
     """The first of these settings that is a number; attribute_map of its class included."""
     values = (getattr(config, name, None) for name in names)
     return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def _short_rotation(config: Any) -> int | None:
+    """Tokens up to which rotary positions are those of short texts, where longer ones have others of their own."""
+    found: list[int] = []
+    for name in ("rope_parameters", "rope_scaling"):  # the latter before transformers 5
+        given = getattr(config, name, None)
+        given = given if isinstance(given, dict) else {}
+        for entry in (given, *(part for part in given.values() if isinstance(part, dict))):
+            if entry.get("rope_type", entry.get("type")) in LONG_ROTATIONS:
+                # Phi-3 has it beside these settings, where it counts more.
+                limit = _number(config, "original_max_position_embeddings")
+                limit = limit or entry.get("original_max_position_embeddings")
+                found += [limit] if isinstance(limit, int) else []
+    return min(found, default=None)
 
 
 def _after_pad(config: Any) -> bool:
