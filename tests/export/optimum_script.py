@@ -20,6 +20,7 @@ import transformers
 from checkpoints import SIZES, save_tokenizer
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, processors
 
 from fastembed_rt import EmbeddingModel, cli
 from fastembed_rt.errors import FastembedRtError
@@ -153,6 +154,7 @@ ENCODERS = {
     "switch_transformers": transformers.SwitchTransformersEncoderModel,
     "umt5": transformers.UMT5EncoderModel,
 }
+TEMPLATES = {"xlnet": "$A:0 [SEP]:0 [CLS]:2"}  # special tokens around a text, with types that are not all 0
 TEXTS = [" ".join(["a red dog runs over the old city under new light"] * times)[:length] for times, length in
          [(1, 1), (1, 9), (1, 20), (1, 48), (2, 70), (3, 130), (4, 190)]]  # fmt: skip
 
@@ -173,6 +175,8 @@ def save(work: Path, name: str, *, dense: bool = True) -> Path:
     model.save_pretrained(work / "plain")
     save_tokenizer(work / "plain", "roberta" if config.pad_token_id == 1 else "bert")
     _name_inputs(work / "plain" / "tokenizer_config.json", inspect.signature(model.forward).parameters)
+    if model_type in TEMPLATES:
+        _surround(work / "plain" / "tokenizer.json", TEMPLATES[model_type])
     transformer = Transformer(str(work / "plain"), max_seq_length=48)
     width = getattr(config, "hidden_size", WIDTH)
     modules = [transformer, Pooling(width, "mean"), *([Dense(width, 16)] if dense else []), Normalize()]
@@ -186,6 +190,14 @@ def _name_inputs(path: Path, taken: Container[str]) -> None:
     types = ["token_type_ids"] if "token_type_ids" in taken else []
     settings["model_input_names"] = ["input_ids", "attention_mask", *types]
     path.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _surround(path: Path, template: str) -> None:
+    """Special tokens as a family has them."""
+    tokenizer = Tokenizer.from_file(str(path))
+    special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    tokenizer.save(str(path))
 
 
 def by_command(work: Path, name: str, precision: str, *options: str) -> int:

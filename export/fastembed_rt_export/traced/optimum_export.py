@@ -24,6 +24,7 @@ from ..graph.weight import Weight
 from ..tensors import Tensors
 from . import padding, torch_model, tracing
 from .products import Product, loader, multiplied, product
+from .token_types import TokenTypes
 from .tracing import STATES, Trace
 
 MIN_OPSET = 18  # what optimum recommends
@@ -66,7 +67,7 @@ def architecture(directory: Path) -> Architecture:
         model.CopyFrom(found.model)  # its nodes are changed
         if not found.padding:
             ops = replace(ops, tokens=replace(ops.tokens, input_ids=padding.refuse_padding(ops.graph, ops.tokens)))
-        return _append(ops, model)
+        return _append(ops, model, found.types)
 
     def padding_changes() -> str | None:
         change = traced(next(iter(traces), MIN_OPSET)).change
@@ -83,11 +84,11 @@ def architecture(directory: Path) -> Architecture:
     )
 
 
-def _append(ops: Ops, model: ModelProto) -> Value:
-    """Put the traced nodes into the graph under construction."""
+def _append(ops: Ops, model: ModelProto, types: TokenTypes | None = None) -> Value:
+    """Put the traced nodes into the graph under construction; `types`: of a text's tokens, where they ask for them."""
     graph = ops.graph
     graph.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    given = {entry.name: _feed(graph, ops, entry.name) for entry in model.graph.input}
+    given = {entry.name: _feed(ops, entry.name, types or TokenTypes()) for entry in model.graph.input}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     # By what they read: all layers on one input at once, it is quantized once.
     products: dict[str, list[Product]] = {}
@@ -129,11 +130,10 @@ def _inner(node: NodeProto) -> list[NodeProto]:
     return [inner for attribute in node.attribute for inner in attribute.g.node]
 
 
-def _feed(graph: Graph, ops: Ops, name: str) -> Value:
+def _feed(ops: Ops, name: str, types: TokenTypes) -> Value:
     """What the traced graph's input `name` is among ours."""
     if name == "token_type_ids":
-        ids = ops.tokens.input_ids
-        return graph.node("Sub", ids, ids, name=name)  # all of type 0
+        return types.nodes(ops.graph, ops.tokens)
     return {"input_ids": ops.tokens.input_ids, "attention_mask": masked(ops.tokens).attention_mask}[name]
 
 

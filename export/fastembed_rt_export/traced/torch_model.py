@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedCheckpointError, explained
 from ..tensors import refuse_not_finite
+from .token_types import TokenTypes
 
 # What the limit of a text's tokens is called; some are another name's in the attribute_map of their class.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -156,10 +157,24 @@ def load(directory: Path, config: Any) -> Any:
     return model
 
 
-def given(directory: Path, model: Any) -> list[str]:
-    """What sentence-transformers gives the model: what the tokenizer makes and the model takes."""
+def given(directory: Path, model: Any) -> tuple[list[str], TokenTypes]:
+    """What sentence-transformers gives the model, what the tokenizer makes and the model takes; and which token types.
+
+    Raises:
+        UnsupportedCheckpointError: types of the tokens of a single text that are not said by their places.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    made, taken = tokenizer("a"), inspect.signature(model.forward).parameters
-    return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in made and name in taken]
+    made, taken = [tokenizer(text) for text in TYPED], inspect.signature(model.forward).parameters
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in made[0] and name in taken]
+    if "token_type_ids" not in names:
+        return names, TokenTypes()
+    rows = [encoded["token_type_ids"] for encoded in made]
+    types = TokenTypes.learned(rows)
+    if types is None:
+        raise UnsupportedCheckpointError(
+            f"{type(tokenizer).__name__} gives the tokens of {TYPED[1]!r} the types {rows[1]}, those of {TYPED[2]!r} "
+            f"{rows[2]}; a graph knows types by their places at a text's beginning and end alone"
+        )
+    return names, types

@@ -23,6 +23,7 @@ from fastembed_rt.run.providers import load_onnxruntime
 from ..errors import UnsupportedCheckpointError, explained
 from ..graph.weight import Floats
 from . import padding, torch_model
+from .token_types import TokenTypes
 
 STATES = "last_hidden_state"
 TASK = "feature-extraction"
@@ -48,6 +49,7 @@ class Trace:
     """A traced encoder: input_ids and attention_mask -> last_hidden_state."""
 
     model: ModelProto
+    types: TokenTypes  # of the tokens of a text, where it takes any
     change: float  # of a text's states by padding, in the reference
 
     @property
@@ -70,12 +72,12 @@ def trace(directory: Path, opset: int) -> Trace:
     which += f" ({REASONS[config.model_type]})" if config.model_type in REASONS else ""
     with explained(f"transformers cannot load the checkpoint of {which}"):
         model = torch_model.load(directory, config)
-        names = torch_model.given(directory, model)
+        names, types = torch_model.given(directory, model)
         pad = int(config.pad_token_id or 0)
         rows = padding.sample(facts.positions, int(config.vocab_size), pad)
     lengths = f"texts of {len(rows[0])} to {len(rows[-1])} tokens"
     with explained(f"the model of {which} itself does not run on {' and '.join(names)} of {lengths}"):
-        states = _reference(model, names)
+        states = _reference(model, names, types)
         change = padding.change_by_padding(states, rows, pad, facts.positions)
         expected = [padding.alone(states, row) for row in rows]
     if expected[0].shape != (len(rows[0]), facts.hidden_size):
@@ -86,12 +88,12 @@ def trace(directory: Path, opset: int) -> Trace:
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "model.onnx"
         with explained(f"optimum cannot trace {which}"):
-            _export(model, config, names, path, opset)
+            _export(model, config, names, types, path, opset)
         with explained(
             f"optimum's trace of {which} holds for the {TRACED_TOKENS} tokens that were traced and does not run on "
             f"{lengths}"
         ):
-            ours = _run(path)
+            ours = _run(path, types)
             apart = max(
                 padding.difference(padding.alone(ours, row), found) for row, found in zip(rows, expected, strict=True)
             )
@@ -101,15 +103,15 @@ def trace(directory: Path, opset: int) -> Trace:
                 f"optimum's trace of {which} is not the model: on {lengths} its states {far}; a trace does not hold "
                 "where a model's way depends on the length or the content of a text"
             )
-        return Trace(load(str(path)), change)
+        return Trace(load(str(path)), types, change)
 
 
-def _reference(model: Any, names: list[str]) -> padding.States:
+def _reference(model: Any, names: list[str], types: TokenTypes) -> padding.States:
     """The model on torch."""
     import torch
 
     def states(ids: Ids, mask: Ids) -> Floats:
-        feeds = _feeds(ids, mask)
+        feeds = _feeds(ids, mask, types)
         with torch.inference_mode():
             found = model(**{name: torch.from_numpy(feeds[name]) for name in names})[STATES]
         return np.asarray(found.float().numpy())
@@ -117,11 +119,11 @@ def _reference(model: Any, names: list[str]) -> padding.States:
     return states
 
 
-def _feeds(ids: Ids, mask: Ids) -> dict[str, Ids]:
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+def _feeds(ids: Ids, mask: Ids, types: TokenTypes) -> dict[str, Ids]:
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types(mask)}
 
 
-def _export(model: Any, config: Any, names: list[str], path: Path, opset: int) -> None:
+def _export(model: Any, config: Any, names: list[str], types: TokenTypes, path: Path, opset: int) -> None:
     """Let optimum write its trace of the model to `path`."""
     import torch
     from optimum.exporters.onnx.convert import export
@@ -138,7 +140,7 @@ def _export(model: Any, config: Any, names: list[str], path: Path, opset: int) -
 
     def example(self: Any, framework: str = "pt", **_: Any) -> dict[str, Any]:
         ids = torch.arange(2 * TRACED_TOKENS).reshape(2, TRACED_TOKENS) % config.vocab_size
-        feeds = _feeds(ids.numpy(), np.ones_like(ids.numpy()))
+        feeds = _feeds(ids.numpy(), np.ones_like(ids.numpy()), types)
         return {name: torch.from_numpy(feeds[name]) if framework == "pt" else feeds[name] for name in self.inputs}
 
     changes = {
@@ -168,7 +170,7 @@ def _quiet() -> Iterator[None]:
         torch._C._jit_onnx_log = kept
 
 
-def _run(path: Path) -> padding.States:
+def _run(path: Path, types: TokenTypes) -> padding.States:
     """The traced graph in onnxruntime."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -177,7 +179,7 @@ def _run(path: Path) -> padding.States:
     names = [entry.name for entry in session.get_inputs()]
 
     def states(ids: Ids, mask: Ids) -> Floats:
-        feeds = _feeds(ids, mask)
+        feeds = _feeds(ids, mask, types)
         (found,) = session.run([STATES], {name: feeds[name] for name in names})
         return np.asarray(found)
 
