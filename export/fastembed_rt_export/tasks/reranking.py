@@ -24,15 +24,13 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..tensors import Tensors
+from ..tokenizer import token_types
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
 
 ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's classes
-# Tokenizer classes that tell the texts of a pair apart by token types, by the beginning of their names.
-TYPED_TOKENIZERS = ("Bert", "Electra", "Deberta", "ConvBert", "MobileBert")
-TYPED_MODELS = ("bert", "electra", "deberta", "convbert", "mobilebert")
 SCORES = Output("sequence-classification", "logits", "scores", by_role=None)
 
 
@@ -73,7 +71,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
         )
     labels = _labels(config)
     activation = _activation(root, config, len(labels), notes)
-    head = ClassificationHead(classifier(config), labels, activation, _token_types(checkpoint))
+    head = ClassificationHead(classifier(config), labels, activation, token_types.given(checkpoint))
     notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
     return replace(checkpoint, task=RERANKING, head=head, notes=tuple(notes))
 
@@ -182,20 +180,6 @@ def _activation(root: Path, config: Mapping[str, Any], labels: int, notes: list[
             )
         return found
     return default
-
-
-def _token_types(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint's tokenizer gives token types to the model, and the model has more than one."""
-    if int(checkpoint.config.get("type_vocab_size") or (2 if checkpoint.model_type in TYPED_MODELS else 1)) < 2:
-        return False
-    path = checkpoint.path / "tokenizer_config.json"
-    config = read_json(path) if path.is_file() else {}
-    inputs = config.get("model_input_names")
-    if isinstance(inputs, list):
-        return "token_type_ids" in inputs
-    kind = config.get("tokenizer_class")
-    # Without a class, transformers takes the model's own.
-    return str(kind).startswith(TYPED_TOKENIZERS) if kind else checkpoint.model_type.startswith(TYPED_MODELS)
 
 
 TASK = Task(

@@ -12,6 +12,7 @@ from typing import Any
 from .rules import CLASSES
 
 FILE = ""  # instead of a class's name: tokenizer.json as it is
+BYTE_LEVEL = '"ByteLevel"'  # where tokenizer.json has a part of that name
 
 
 def _words(table: Mapping[str, str]) -> dict[str, str]:
@@ -168,18 +169,23 @@ def find(settings: Mapping[str, Any], config: Mapping[str, Any], *, byte_level: 
         config: of config.json.
         byte_level: whether tokenizer.json has a part named ByteLevel.
     """
+    return _class(chosen(settings, config, byte_level=byte_level))
+
+
+def chosen(settings: Mapping[str, Any], config: Mapping[str, Any], *, byte_level: bool) -> str:
+    """`find` before names that stand for others are resolved: such a class may name other inputs of a model."""
     said = settings.get("tokenizer_class") or config.get("tokenizer_class")
     model_type = str(config.get("model_type") or "")
     disbelieved = bool(DISBELIEVED & {model_type, str(config.get("model_name"))})
     registered = OF_TYPES.get(model_type)
     if not isinstance(said, str):
-        return _class(registered or FILE)
+        return registered or FILE
     name, own_code = _short(said), _own_code(settings)
     if name == "Llama" and byte_level and not (own_code or disbelieved):
         return FILE
     if own_code or registered is None or registered == name:
-        return _class(name)
-    return FILE if registered == FILE else _class(registered if disbelieved else name)
+        return name
+    return FILE if registered == FILE else registered if disbelieved else name
 
 
 def named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:

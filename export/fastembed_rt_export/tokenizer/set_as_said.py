@@ -61,7 +61,7 @@ def set_up(
     if _major() < 5:
         name = class_names.named(settings, config)
     else:
-        name = class_names.find(settings, config, byte_level='"ByteLevel"' in text)
+        name = class_names.find(settings, config, byte_level=class_names.BYTE_LEVEL in text)
     row = _row(name, directory)
     given = _given(row, {**settings, **passed}, body, tokens)
     if _major() < 5:
