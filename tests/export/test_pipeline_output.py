@@ -239,3 +239,22 @@ def test_the_old_directory_is_there_until_the_new_one_is_complete(tmp_path: Path
         (work / "manifest.json").write_text("new")
         assert (output / "manifest.json").read_text() == "old"
     assert contents(tmp_path) == {"out/manifest.json": b"new"}
+
+
+def test_a_swap_moves_nothing_onto_a_directory_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses that, also where it is empty."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "manifest.json").write_text("old")
+    real = Path.rename
+
+    def refusing(self: Path, target: Path) -> Path:
+        if target.exists():
+            raise FileExistsError(183, "Cannot create a file when that file already exists")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with atomic_directory(output, force=True) as work:
+        (work / "manifest.json").write_text("new")
+    assert contents(tmp_path) == {"out/manifest.json": b"new"}
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ def atomic_directory(destination: Path, *, force: bool = False) -> Iterator[Path
     destination.parent.mkdir(parents=True, exist_ok=True)
     # In the same parent, so that the rename stays inside one file system.
     with leftovers.unfinished(
-        lambda: destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial"),
+        lambda: _unused(destination, "partial"),
         lambda work: work.mkdir(mode=0o700),
     ) as work:
         try:
@@ -85,8 +84,8 @@ def _swap_in(work: Path, destination: Path, *, force: bool) -> None:
         work.rename(destination)
         return
     with leftovers.held(destination):  # the directory, whatever its name is meanwhile
-        old = _beside(destination, ".old")
-        destination.rename(old)  # onto an empty directory, which rename replaces
+        old = _unused(destination, "old")
+        destination.rename(old)
         try:
             work.rename(destination)
         except BaseException:
@@ -95,8 +94,12 @@ def _swap_in(work: Path, destination: Path, *, force: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(destination: Path, suffix: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent))
+def _unused(destination: Path, suffix: str) -> Path:
+    """A name beside `destination` that nothing has: on Windows a directory moves onto no other, also no empty one."""
+    while True:
+        path = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.{suffix}")
+        if not os.path.lexists(path):
+            return path
 
 
 def _umask() -> int:
