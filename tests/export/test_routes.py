@@ -96,6 +96,34 @@ def test_routes_by_task_and_modality(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "names", [("short", "text"), ("query", "text"), ("text", "short"), ("document", "query", "text")]
+)
+@pytest.mark.parametrize("default", ["first", None])
+def test_a_route_named_for_texts_takes_them_before_the_default_one(
+    tmp_path: Path, names: tuple[str, ...], default: str | None
+) -> None:
+    from sentence_transformers.base.modules import Router
+
+    chains = {name: [dense(seed=k)] for k, name in enumerate(names)}
+    route = Router(chains, default_route=default and names[0], allow_empty_key=default is not None)
+    assert_agrees(save(tmp_path / "checkpoint", *transformer(tmp_path / "bert"), route), tmp_path / "out")
+    made = read(tmp_path / "out")
+    assert made.route == "text"
+    assert set(made.routes) == {"query", "document"} & set(names)
+
+
+def test_a_mapping_counts_more_than_a_route_named_for_texts(tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Router
+
+    route = Router(
+        {"text": [dense(seed=1)], "rest": [dense(seed=2)]},
+        route_mappings={(None, "text"): "rest", ("query", None): "text"},
+    )
+    assert_agrees(save(tmp_path / "checkpoint", *transformer(tmp_path / "bert"), route), tmp_path / "out")
+    assert read(tmp_path / "out").route == "rest"
+
+
 def test_an_old_asym_module(tmp_path: Path) -> None:
     route = router([dense(seed=1)], [dense(seed=2)])
     checkpoint = save(tmp_path / "checkpoint", *transformer(tmp_path / "bert"), route)

@@ -17,6 +17,7 @@ from ..files import inside, module_entries, read_json
 
 ROUTERS = ("Router", "Asym")
 ROLES = ("query", "document")
+TEXT = "text"  # the modality that there is here
 OWN = "sentence_transformers."
 Chain = list[tuple[str, Path]]  # class name and folder of each module
 
@@ -49,7 +50,9 @@ def read_routes(root: Path) -> Routes:
     whole = {name: [*entries[:place], *chain, *entries[place + 1 :]] for name, chain in chains.items()}
     mappings = _mappings(said.get("route_mappings") or {}, chains, entries[place][1])
     notes = []
-    default = mappings.get((None, "text"), mappings.get((None, None), said.get("default_route")))
+    # The order in which sentence-transformers looks: mappings, routes named for the task or for texts, the default.
+    by_name = TEXT if TEXT in chains else None
+    default = mappings.get((None, TEXT), mappings.get((None, None), by_name or said.get("default_route")))
     if default is None:
         default = next(iter(chains)) if said.get("allow_empty_key", True) else ROLES[1]
         if not said.get("allow_empty_key", True):
@@ -58,9 +61,8 @@ def read_routes(root: Path) -> Routes:
         raise CheckpointError(f"{entries[place][1]} has no route {default!r}; there are: {', '.join(chains)}")
     others = {}
     for role in ROLES:
-        # The order in which sentence-transformers looks.
-        keys: tuple[tuple[str | None, str | None], ...] = ((role, "text"), (role, None), (None, "text"), (None, None))
-        found = next((mappings[key] for key in keys if key in mappings), role if role in chains else None)
+        keys: tuple[tuple[str | None, str | None], ...] = ((role, TEXT), (role, None), (None, TEXT), (None, None))
+        found = next((mappings[key] for key in keys if key in mappings), role if role in chains else by_name)
         if found is None:
             notes.append(f"the Router has no route for {role!r}")
         elif found != default:
@@ -113,7 +115,7 @@ def _mappings(said: object, chains: Mapping[str, Chain], folder: Path) -> dict[t
             raise CheckpointError(f"{folder} has a route for {key!r}, expected (task, modality)") from error
         if route not in chains:
             raise CheckpointError(f"{folder} maps {key} to {route!r}; there are: {', '.join(chains)}")
-        if modality in (None, "text"):
+        if modality in (None, TEXT):
             found[task, modality] = route
     return found
 
