@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from checkpoints import save_sentence_transformers
 
 from fastembed_rt_export import quantize
+from fastembed_rt_export.errors import InvalidInputError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.quantize.sample import side_by_side
 
@@ -108,3 +110,32 @@ def test_an_error_in_one_of_several_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(work, range(8), 2))
+
+
+SEPARATORS = "one\u2028two\u2029three\x85four\x0bfive\x0csix\x1cseven"  # at all of which str.splitlines ends a line
+
+
+def test_only_a_newline_ends_a_line_of_the_users_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(f"the cat\r\n\n  \n{SEPARATORS}\nlast\rof all".encode())
+    lines = [json.dumps(SEPARATORS[:18], ensure_ascii=False), json.dumps({"text": "x\u2028y"}, ensure_ascii=False), ""]
+    (tmp_path / "b.jsonl").write_bytes("\r\n".join(lines).encode())
+    assert quantize.calibration_texts(tmp_path) == ["the cat", SEPARATORS, "last\rof all", SEPARATORS[:18], "x\u2028y"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": null}', "line 3 holds null, no text"),
+        ('{"text": ["a"]}', r'line 3 holds \["a"\], no text'),
+        ("7", "line 3 holds 7, no text"),
+        ("null", "line 3 holds null, no text"),
+        ('["a"]', r'line 3 holds \["a"\], no text'),
+        ('{"words": "a"}', 'line 3 is an object without "text"'),
+        ('{"text": "a"', "line 3 is no JSON"),
+    ],
+)
+def test_a_line_that_holds_no_text_is_named(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text(f'"a cat"\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=rf"{file.name}, {said}.*; pass a UTF-8 file"):
+        quantize.calibration_texts(file)

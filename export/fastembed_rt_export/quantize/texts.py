@@ -51,26 +51,53 @@ def calibration_texts(source: Path | None = None) -> list[str]:
     A directory stands for its .txt and .jsonl files in name order.
 
     Raises:
-        InvalidInputError: no such file, or one that holds something else.
+        InvalidInputError: no such file, or one that holds something else; the message has the line's number.
     """
     if source is None:
-        lines = (resources.files("fastembed_rt_export") / "data" / "calibration.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line)["text"] for line in lines.splitlines()]
+        shipped = resources.files("fastembed_rt_export") / "data" / "calibration.jsonl"
+        return [json.loads(line)["text"] for _, line in _lines(shipped.read_text(encoding="utf-8"))]
     files = sorted(source.glob("*.txt")) + sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
     texts = []
     for file in files:
         try:
-            for line in file.read_text(encoding="utf-8").splitlines():
-                if line.strip():
-                    entry = json.loads(line) if file.suffix == ".jsonl" else line
-                    texts.append(entry["text"] if isinstance(entry, dict) else str(entry))
-        except (OSError, ValueError, KeyError) as error:
+            lines = _lines(file.read_bytes().decode("utf-8"))  # read as text, a lone \r would end a line
+        except (OSError, ValueError) as error:
             raise InvalidInputError(
                 f"calibration texts {file} cannot be read ({error!r}); {CALIBRATION_FILES}"
             ) from error
+        texts += [_text(line, file, number) if file.suffix == ".jsonl" else line for number, line in lines]
     if not texts:
         raise InvalidInputError(f"{source} has no texts to calibrate with; {CALIBRATION_FILES}")
     return texts
+
+
+def _lines(content: str) -> list[tuple[int, str]]:
+    """Lines that hold something, with their numbers from 1 on.
+
+    A line ends where an editor ends one: str.splitlines would end others at U+2028, which texts and JSON strings hold.
+    """
+    lines = (line.removesuffix("\r") for line in content.split("\n"))
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _text(line: str, file: Path, number: int) -> str:
+    """The text of a line of JSON.
+
+    Raises:
+        InvalidInputError: it holds something else.
+    """
+    where = f"calibration texts {file}, line {number}"
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise InvalidInputError(f"{where} is no JSON ({error}); {CALIBRATION_FILES}") from error
+    if isinstance(entry, dict):
+        if "text" not in entry:
+            raise InvalidInputError(f'{where} is an object without "text"; {CALIBRATION_FILES}')
+        entry = entry["text"]
+    if not isinstance(entry, str):
+        raise InvalidInputError(f"{where} holds {json.dumps(entry)[:80]}, no text; {CALIBRATION_FILES}")
+    return entry
 
 
 def share_of(per_token: float) -> float:
