@@ -15,6 +15,7 @@ import torch
 from checkpoint_faults import built, refusal
 from checkpoints import (
     SIZES,
+    TEXTS,
     assert_vectors_agree,
     change_json,
     change_tensors,
@@ -25,9 +26,10 @@ from checkpoints import (
 )
 from routed import router, save, transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize
+from tokenizers import Tokenizer, processors
 from tolerances import close
 
-from fastembed_rt import manifest
+from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.cli.export import POOLINGS
 from fastembed_rt_export.checkpoint.read import load, parse_pooling
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
@@ -337,6 +339,23 @@ def test_prompts_left_out_of_the_pooling_give_the_same_vectors(tmp_path: Path, p
     if prompt:
         included = save_with_heads(tmp_path / "included", pooling=pooling)
         assert np.abs(reference_vectors(included, prompt=prompt) - wanted).max() > 1e-3 or pooling == "lasttoken"
+
+
+@pytest.mark.parametrize("pooling", [mode for mode in FLAGS if mode != "max"])  # of nothing: -inf there
+def test_a_prompt_that_is_left_out_and_fills_a_text_leaves_nothing_to_pool(tmp_path: Path, pooling: str) -> None:
+    directory = save_with_heads(tmp_path / "prompted", pooling=pooling, include_prompt=False)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    # No special token at the end, which would count.
+    special = [("[CLS]", tokenizer.token_to_id("[CLS]"))]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=special)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    change_json(directory / "config_sentence_transformers.json", prompts={"query": "the new red house on a river : "})
+    change_json(directory / "sentence_bert_config.json", max_seq_length=6)
+    wanted = reference_vectors(directory, prompt_name="query")
+    assert wanted.any() == (pooling == "cls"), "the first token's state, or zeros"
+    close(exported_vectors(directory, tmp_path / "out", prompt_name="query"), wanted)
+    with EmbeddingModel(tmp_path / "out", target="portable") as model:
+        close(model.encode(TEXTS, prompt_name="query"), wanted)
 
 
 def test_without_modules_json_pooling_is_mean_and_that_is_noted(plain: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from ..errors import UnsupportedCheckpointError
 from . import cpu, distances
 from .graph import BOOL, FLOAT, FLOAT32, INT32, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, ScoreBias
-from .portable import PORTABLE
+from .portable import PORTABLE, where_any
 from .target import MaskedTokens, OfStates, Target, Tokens
 from .weight import Linear, Norm, Weight
 
@@ -251,9 +251,10 @@ def pool_cls(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 
 def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
-    """State of the last token, which every place behind it points to."""
+    """State of the last token, which every place behind it points to; zeros where a prompt that is left out is all."""
     row = graph.node("Gather", needed(graph, "unpack"), graph.constant(-1), axis=1, name="last")
-    return _wide(graph, graph.node("Gather", states, row, name="last"))
+    last, counts = _wide(graph, graph.node("Gather", states, row, name="last")), _own_pooling_mask(tokens)
+    return last if counts is None else where_any(graph, last, counts)
 
 
 def enter(graph: Graph, own_pooling_mask: bool) -> CudaTokens:

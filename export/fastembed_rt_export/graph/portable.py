@@ -264,10 +264,22 @@ def pool_cls(graph: Graph, tokens: Tokens, states: Value) -> Value:
 
 
 def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
-    """State of the last token that counts."""
+    """State of the last token that counts; zeros where none does, as where a prompt that is left out fills the text."""
     mask = _int32_mask(graph, tokens)
     last = graph.node("ArgMax", mask, axis=1, keepdims=1, select_last_index=1, name="last")
-    return _take(graph, states, last)
+    taken = _take(graph, states, last)
+    given = masked(tokens)
+    return taken if given.pooling_mask == given.attention_mask else where_any(graph, taken, given.pooling_mask)
+
+
+def where_any(graph: Graph, vectors: Value, counts: Value) -> Value:
+    """Vectors (B, H), zeros for texts none of whose tokens count in the mask (B, S)."""
+    mask = graph.node("Cast", counts, to=FLOAT, name="mask")
+    if graph.opset >= 18:
+        found = graph.node("ReduceMax", mask, graph.constant([1]), keepdims=1, name="any")
+    else:
+        found = graph.node("ReduceMax", mask, axes=[1], keepdims=1, name="any")
+    return graph.node("Mul", vectors, found, name="any")
 
 
 PORTABLE = Target(
