@@ -32,7 +32,7 @@ from tolerances import close
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.cli.export import POOLINGS
 from fastembed_rt_export.checkpoint.read import load, parse_pooling
-from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 WIDTH = SIZES["hidden_size"]
@@ -68,9 +68,40 @@ def test_code_named_in_auto_map_is_not_imported(chain: Path, tmp_path: Path) -> 
     sprung = tmp_path / "sprung"
     (chain / "modeling_custom.py").write_text(f"open({str(sprung)!r}, 'w').close()\nclass Model: pass\n")
     change_json(chain / "config.json", auto_map={"AutoModel": "modeling_custom.Model"})
-    made = export(str(chain), ExportOptions(output=tmp_path / "out"))
-    assert made.manifest.parity["status"] == "passed"  # the reference was loaded, and it did not run the code either
+    made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
     assert not sprung.exists()
+    # transformers knows the type too, and what it makes of it says nothing of that code.
+    assert made.parity["status"] == "not verified"
+    assert "(modeling_custom.Model), which only --trust-remote-code runs" in made.parity["reason"]
+    (note,) = [note for note in made.notes if "modeling_custom.Model" in note]
+    assert note.endswith("which is not run: built is transformers' bert")
+
+
+@pytest.mark.usefixtures("short_gate")
+def test_code_of_another_task_than_the_models_is_no_matter(chain: Path, tmp_path: Path) -> None:
+    change_json(chain / "config.json", auto_map={"AutoModelForMaskedLM": "modeling_custom.Model"})
+    made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
+    assert made.parity["status"] == "passed"
+    assert not [note for note in made.notes if "modeling_custom" in note]
+
+
+@pytest.mark.usefixtures("short_gate")
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_code_named_in_auto_map_is_the_reference_where_it_is_trusted(chain: Path, tmp_path: Path, sign: str) -> None:
+    (chain / f"modeling_of_{tmp_path.name}.py").write_text(
+        "from transformers import BertModel\n\n\nclass Model(BertModel):\n"
+        "    def forward(self, *args, **options):\n"
+        "        found = super().forward(*args, **options)\n"
+        f"        found.last_hidden_state = {sign}found.last_hidden_state\n"
+        "        return found\n"
+    )
+    change_json(chain / "config.json", auto_map={"AutoModel": f"modeling_of_{tmp_path.name}.Model"})
+    options = ExportOptions(output=tmp_path / "out", trust_remote_code=True)
+    if not sign:
+        assert export(str(chain), options).manifest.parity["status"] == "passed"
+        return
+    with pytest.raises(ParityError, match="out of bounds"):
+        export(str(chain), options)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -42,6 +42,9 @@ class Architecture:
     title: str = ""  # what its paper calls it
     examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
+    own_code: bool = (
+        False  # what transformers has no class of: built is the code that such checkpoints have of their own
+    )
     settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
@@ -195,6 +198,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="GTE, as the hub has it",
         examples=("Alibaba-NLP/gte-base-en-v1.5", "Alibaba-NLP/gte-multilingual-base"),
+        own_code=True,
     ),
     "jina_bert": Architecture(
         jina_bert.jina_bert,
@@ -203,6 +207,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="JinaBERT v2",
         examples=("jinaai/jina-embeddings-v2-base-en", "jinaai/jina-embeddings-v2-base-code"),
+        own_code=True,
     ),
     "t5": Architecture(
         t5.t5,

@@ -28,7 +28,7 @@ from .modules import POOLING_MODES, Head, Truncate, module_head, parse_pooling, 
 from .overrides import Overrides, override
 from .record import Adapter, Checkpoint
 from .routes import Chain, describe, read_routes
-from .transformer import EMBEDDINGS, Output, Transformer, read_transformer
+from .transformer import EMBEDDINGS, Output, Transformer, own_model, read_transformer
 
 __all__ = ["POOLING_MODES", "Checkpoint", "Overrides", "assemble", "load", "override", "parse_pooling"]
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
@@ -159,6 +159,12 @@ def assemble(
     weight_files += () if adapter is None else (adapter.file,)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
+    own_code = None if static else own_model(config, output)
+    if own_code is not None and not row.own_code:
+        notes.append(
+            f"config.json names code of the checkpoint's own for the model ({own_code}), which is not run: built "
+            f"is transformers' {config['model_type']}"
+        )
     prompts, default_prompt_name, similarity, truncate_dim = _sentence_settings(root, similarities, notes, chained)
     if truncate_dim is not None:
         heads = (*heads, Truncate(truncate_dim))  # behind Normalize: sentence-transformers does not normalize again
@@ -193,6 +199,7 @@ def assemble(
         similarity=similarity,
         notes=tuple(dict.fromkeys(notes)),
         adapter=adapter,
+        own_model=own_code,
     )
 
 

@@ -61,6 +61,7 @@ class Checkpoint:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     task: str = EMBEDDING
+    own_model: str | None = None  # class of code of its own that config.json names for the model
     trusted: bool = False  # code of its own may be run, to compare with
     markers: tuple[str, ...] = ()  # tokens in front of texts, each to be one token also in the midst of text
     route: str | None = None  # name of this encoder in the checkpoint's Router

@@ -44,6 +44,12 @@ class Output:
 
 
 EMBEDDINGS = Output("feature-extraction", "last_hidden_state", "token_embeddings", by_role=True)
+# Whose code config.json's auto_map may name, by what a task takes of the module.
+AUTO_CLASSES = {
+    "feature-extraction": "AutoModel",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "fill-mask": "AutoModelForMaskedLM",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,13 @@ def read_transformer(path: Path, output: Output, notes: list[str], *, chained: b
     return Transformer(
         Limits(found.all, found.by_role if output.by_role else {}), bool(said.get("do_lower_case", False)), processor
     )
+
+
+def own_model(config: Mapping[str, Any], output: Output) -> str | None:
+    """The class that config.json names for the model in code of the checkpoint's own, None where it names none."""
+    listed = config.get("auto_map")
+    named = listed.get(AUTO_CLASSES[output.task]) if isinstance(listed, dict) else None
+    return named if isinstance(named, str) else None
 
 
 def _old_last(item: tuple[str, Any]) -> bool:

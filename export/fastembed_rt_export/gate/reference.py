@@ -31,10 +31,17 @@ def own_code(checkpoint: Checkpoint) -> str | None:
     """None when the reference is transformers' or may be run, else why it may not."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    known = row_name(checkpoint.config) == checkpoint.model_type and checkpoint.model_type in CONFIG_MAPPING
-    if known or checkpoint.trusted or checkpoint.is_static:
-        return None
-    return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
+    for encoder in (checkpoint, *checkpoint.routes.values()):
+        if encoder.trusted or encoder.is_static:
+            continue
+        if row_name(encoder.config) != encoder.model_type or encoder.model_type not in CONFIG_MAPPING:
+            return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
+        if encoder.own_model is not None:
+            return (
+                f"config.json names code of the checkpoint's own for the model ({encoder.own_model}), which only "
+                "--trust-remote-code runs"
+            )
+    return None
 
 
 def versions() -> str:
