@@ -286,6 +286,12 @@ def _describe(
             f"the checkpoint's truncate_dim cuts vectors to {cut} numbers behind their normalization, and they are not "
             "normalized again, as in sentence-transformers; --normalize does that",
         )
+    if tokenizer.bare and checkpoint.task == contract.EMBEDDING and (theirs := checkpoint.of_nothing) is not None:
+        notes = (
+            *notes,
+            "the tokenizer adds no special tokens, and a text without any token has the zero vector here; in "
+            f"sentence-transformers it has {theirs}, which is not compared",
+        )
     padding_changes = checkpoint.architecture.padding_changes()
     if padding_changes is not None:
         notes = (*notes, padding_changes)

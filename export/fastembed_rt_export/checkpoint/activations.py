@@ -21,6 +21,7 @@ NAMED = {
 # In evaluation RReLU has the middle of its slopes, 1/8 and 1/3.
 _RRELU = (1 / 8 + 1 / 3) / 2
 OVER_VECTOR = ("Softmax", "Softmin", "LogSoftmax")  # torch takes another axis for token states than for vectors
+NOT_ZERO_AT_ZERO = ("Sigmoid", "Softplus", "LogSigmoid", "Hardsigmoid", *OVER_VECTOR)
 WITH_WEIGHTS = ("PReLU", "MultiheadAttention")
 
 

@@ -12,6 +12,7 @@ from fastembed_rt.manifest import EMBEDDING
 from .. import static as static_module
 from ..architectures import Architecture
 from ..tensors import Stored, Tensors
+from .activations import NOT_ZERO_AT_ZERO
 from .modules import Dense, Head, Normalize, Truncate
 
 
@@ -99,6 +100,17 @@ class Checkpoint:
         return cut
 
     @property
+    def of_nothing(self) -> str | None:
+        """What sentence-transformers makes of a text without a token, None for zeros, which are the vector here."""
+        if "cls" in self.pooling:
+            return "the state of whatever fills its batch up"
+        if "max" in self.pooling:
+            return "no number"
+        changing = (head for head in self.heads if not _keeps_zeros(head))
+        head = next(changing, None)
+        return None if head is None else f"what {head} makes of zeros"
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """The chain for people to read."""
         if self.head is not None:
@@ -113,3 +125,10 @@ class Checkpoint:
         prefix = self.architecture.prefix
         inside = any(name.startswith(prefix) for name in self.stored)
         return Tensors(self.stored, prefix if inside else "")
+
+
+def _keeps_zeros(head: Head) -> bool:
+    """Whether a head makes zeros of zeros."""
+    if isinstance(head, Dense):
+        return not head.bias and head.activation not in NOT_ZERO_AT_ZERO
+    return isinstance(head, (Normalize, Truncate))

@@ -142,7 +142,8 @@ def ask_reference(
         word_of(model),
         versions(),
     )
-    wanted = [k for k in kept if not cases[k].tokens_only]
+    # A text without a single token has nothing of its own there: a neighbour's padding decides, or the model fails.
+    wanted = [k for k in kept if ours[k].ids and not cases[k].tokens_only]
     # Where padding changes vectors, those of texts alone; in a table it takes a written padding token out of a text.
     table = described.sparse is not None and described.sparse.table
     size = REFERENCE_BATCH if described.padding and not table else 1

@@ -51,6 +51,12 @@ class Sample:
         """Some of the texts."""
         return replace(self, rows=[self.rows[k] for k in chosen], boundaries=self.boundaries[list(chosen)])
 
+    @property
+    def of_tokens(self) -> Sample:
+        """Those that have a token: of the others, as of the empty one without special tokens, graphs know nothing."""
+        chosen = [k for k, row in enumerate(self.rows) if len(row)]
+        return self if len(chosen) == len(self.rows) else self.only(chosen)
+
     def batches(self) -> list[Ids]:
         """Numbers (B,) of the texts that are run together, batch by batch."""
         return batching.plan(self.lengths, BATCH_TOKENS, mixed_lengths=self.mixed_lengths)

@@ -41,12 +41,13 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """Text of tokenizer.json, the id that fills padded positions, the side on which long texts lose tokens."""
+    """Text of tokenizer.json, and facts about it: the id that fills padded positions, where long texts lose tokens."""
 
     text: str
     pad_token_id: int
     truncation_side: str = "right"
     rows: int | None = None  # of the word table, where there are ids without one
+    bare: bool = False  # whether it adds no special tokens, so that a text may be without a token
 
 
 def load(checkpoint: Checkpoint) -> TokenizerFile:
@@ -74,7 +75,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         _refuse_without_words(checkpoint, tokenizer)
         # sentence-transformers reads the file alone, and asks it for no special tokens.
         text = _bare(tokenizer)
-        return TokenizerFile(text, 0, _truncation_side(checkpoint, tokenizer), _rows(checkpoint, tokenizer))
+        side = _truncation_side(checkpoint, tokenizer)
+        return TokenizerFile(text, 0, side, _rows(checkpoint, tokenizer), bare=True)
     changed = False
     if path.is_file():
         said, config = _file(checkpoint, SETTINGS), checkpoint.config
@@ -91,7 +93,9 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     if checkpoint.is_static:  # whose tokenizer is transformers', asked for no special tokens
         text = _bare(tokenizer)
     rows = _rows(checkpoint, tokenizer)
-    return TokenizerFile(text, _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer), rows)
+    bare = checkpoint.is_static or not tokenizer.num_special_tokens_to_add(False)
+    pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
+    return TokenizerFile(text, pad, side, rows, bare)
 
 
 def _bare(tokenizer: Tokenizer) -> str:

@@ -114,12 +114,13 @@ def _samples(
         lambda given: tokenizer.count(given).tolist(),
         wanted.reach.per_token,
     )
-    sample = wanted.task.sample(tokenizer, texts)
+    sample = wanted.task.sample(tokenizer, texts).of_tokens
     say(f"calibrating {precision} on {len(texts)} texts, {int(sample.lengths.sum())} tokens")
     words = json.loads(wanted.tokenizer.read_text(encoding="utf-8"))["model"].get("vocab", ())
     rare = quantize.rare_texts((word if isinstance(word, str) else word[0] for word in words), wanted.reach.per_token)
-    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer))
-    return sample, held_out, wanted.task.sample(tokenizer, rare) if rare else None
+    held_out = wanted.task.sample(tokenizer, wanted.texts(tokenizer)).of_tokens
+    words_alone = wanted.task.sample(tokenizer, rare).of_tokens if rare else None
+    return sample, held_out, words_alone if words_alone is not None and words_alone.rows else None
 
 
 def _calibrated_on(sample: quantize.Sample) -> dict[str, int]:
