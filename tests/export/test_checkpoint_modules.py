@@ -21,6 +21,7 @@ from checkpoints import (
     change_tensors,
     exported_vectors,
     reference_vectors,
+    save_sentence_transformers,
     save_with_heads,
     write_json,
 )
@@ -75,6 +76,16 @@ def test_code_named_in_auto_map_is_not_imported(chain: Path, tmp_path: Path) -> 
     assert "(modeling_custom.Model), which only --trust-remote-code runs" in made.parity["reason"]
     (note,) = [note for note in made.notes if "modeling_custom.Model" in note]
     assert note.endswith("which is not run: built is transformers' bert")
+
+
+@pytest.mark.usefixtures("short_gate")
+def test_code_that_transformers_has_taken_over_is_held_against_its_class(tmp_path: Path) -> None:
+    chain = save_sentence_transformers(tmp_path / "nomic", "nomic_bert")
+    change_json(chain / "config.json", auto_map={"AutoModel": "nomic-ai/nomic-bert-2048--modeling.NomicBertModel"})
+    made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
+    assert made.parity["status"] == "passed"
+    (note,) = [note for note in made.notes if "NomicBertModel" in note]
+    assert note.endswith("which is not run: built is transformers' nomic_bert")
 
 
 @pytest.mark.usefixtures("short_gate")

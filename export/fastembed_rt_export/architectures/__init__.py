@@ -42,9 +42,10 @@ class Architecture:
     title: str = ""  # what its paper calls it
     examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
-    own_code: bool = (
-        False  # what transformers has no class of: built is the code that such checkpoints have of their own
-    )
+    # transformers has no class for it: built is the code that such checkpoints have of their own; or it has taken that
+    # code over, and older checkpoints still name it.
+    own_code: bool = False
+    taken_over: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
@@ -181,6 +182,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         nomic_bert.NAMES,
         title="NomicBERT",
+        taken_over=True,
         examples=("nomic-ai/nomic-embed-text-v1.5",),
     ),
     "gte": Architecture(
