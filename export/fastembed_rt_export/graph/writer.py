@@ -110,6 +110,7 @@ def _written(
         (directory / file).write_bytes(model.SerializeToString())
         return Written(file, (*others, weights_file), offsets)
 
+    (directory / f"{file}.data").unlink(missing_ok=True)  # of a graph that was here before
     body = model.graph.SerializeToString()
     model.ClearField("graph")
     envelope = model.SerializeToString()

@@ -23,7 +23,7 @@ MANY = {"inputs": ["a cat"] * 300}  # in the lane of long requests
 
 def as_it_was(texts: Sequence[str], client: Client, *, special: bool) -> list[Any]:
     """All in one piece, from what the tokenizer's library says."""
-    library = client.app.models.all[0].model._tokenizer._without_limit()
+    library = client.app.models.all[0].model._tokenizer._library.free
     found = []
     for text in texts:
         encoding = library.encode(text)
@@ -50,7 +50,7 @@ def test_tokens_are_the_same_in_any_pieces(
     answer = client.post("/tokenize", {"inputs": TEXTS, "add_special_tokens": special})
     assert answer.json == as_it_was(TEXTS, client, special=special)
     ids = [[row["id"] for row in rows] for rows in answer.json if rows]
-    library = client.app.models.all[0].model._tokenizer._without_limit()
+    library = client.app.models.all[0].model._tokenizer._library.free
     assert client.post("/decode", {"ids": ids}).json == [library.decode(row) for row in ids]
 
 
