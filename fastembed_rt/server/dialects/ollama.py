@@ -37,7 +37,7 @@ EMBED = Body(
 )
 EMBEDDINGS = Body("OllamaEmbeddingsRequest", [Key("prompt", Text(), None), *NAMED, *UNREAD])
 SHOW = Body("OllamaShowRequest", NAMED)
-PULL = Body("OllamaPullRequest", [*NAMED, Key("stream", Flag(), True)])
+PULL = Body("OllamaPullRequest", [*NAMED, Key("stream", Flag(), True, "not looked at")])
 EMBED_ANSWER: Schema = {
     "type": "object",
     "properties": {
@@ -131,11 +131,9 @@ async def show(exchange: Exchange, value: Any) -> bytes:
 
 
 async def pull(exchange: Exchange) -> Response:
-    """Success where the model is served: nothing is fetched."""
-    body = checked(PULL, await exchange.json())
-    find(exchange, body)
-    done = dumped({"status": "success"})
-    return Response(done + b"\n", content_type=b"application/x-ndjson") if body["stream"] else Response(done)
+    """Success where the model is served: nothing is fetched. A line a step, of which there is one, streamed or not."""
+    find(exchange, checked(PULL, await exchange.json()))
+    return Response(dumped({"status": "success"}) + b"\n", content_type=b"application/x-ndjson")
 
 
 def _encoders(exchange: Exchange) -> list[Served]:
@@ -197,6 +195,7 @@ def routes() -> list[Route]:
             handler=pull,
             body=PULL,
             answer={"type": "object"},
+            answer_type="application/x-ndjson",
             error=error,
             counted=False,
             group="Ollama",

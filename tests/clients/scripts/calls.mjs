@@ -12,7 +12,8 @@ export async function call(name, make) {
     const kinds = [];
     for (let kind = error; kind && kind !== Object.prototype; kind = Object.getPrototypeOf(kind))
       if (Object.hasOwn(kind, "constructor")) kinds.push(kind.constructor.name);
-    done[name] = { raised: [error.name, ...kinds], status: error.status ?? error.statusCode ?? null, said: String(error.message ?? error) };
+    const status = error.status ?? error.statusCode ?? error.status_code ?? null;
+    done[name] = { raised: [error.name, ...kinds], status, said: String(error.message ?? error) };
   }
 }
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_schemas import misfit
 
-from fastembed_rt.server.dialects import openai, others, ranking, tei, tokens
+from fastembed_rt.server.dialects import ollama, openai, others, ranking, tei, tokens
 from fastembed_rt.server.routes import Route
 from fastembed_rt.server.schema import MISSING, Key, Text
 
@@ -73,21 +73,27 @@ OPENAI_ERROR = {
     },
     "required": ["error"],
 }
+OLLAMA_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 CHECKED = settings(
     max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
 POSTS = [
-    route for dialect in (tei, tokens, openai, ranking, others) for route in dialect.routes() if route.method == "POST"
+    route
+    for dialect in (tei, tokens, openai, ranking, others, ollama)
+    for route in dialect.routes()
+    if route.method == "POST"
 ]
 
 
 def check(client: Client, route: Route, raw: bytes) -> int:
     answer = client.post(route.path.replace("{}", "encoder"), raw=raw)
     assert answer.status in (200, 400, 404, 413, 422), (route.path, raw, answer.body)
-    assert answer.headers["content-type"] == "application/json"
-    shape = route.answer if answer.status == 200 else OPENAI_ERROR if route.error is openai.error else ERROR
+    sound = answer.status == 200
+    assert answer.headers["content-type"] == (route.answer_type if sound else "application/json")
+    errors: dict[Any, Any] = {openai.error: OPENAI_ERROR, ollama.error: OLLAMA_ERROR}
+    shape = route.answer if sound else errors.get(route.error, ERROR)
     assert misfit(shape, answer.json) is None, (route.path, raw, answer.body)
     return answer.status
 
