@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError, InvalidTypeError
+from ..models.opening import without_secrets
 from ..models.prompts import OF_ROLES, of_role
 from ..vectors.dense import Vectors
 from .opening import needs, open_model
@@ -60,6 +61,11 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.on_null = on_null
         self.model_kwargs = model_kwargs
+
+    def __getstate__(self) -> Any:
+        """What is pickled: all parameters, but no hub token."""
+        state = super().__getstate__()
+        return {**state, "model_kwargs": self.model_kwargs and without_secrets(self.model_kwargs)}
 
     def fit(self, X: Any = None, y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
         """Open the model; texts are not looked at.

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError
+from ..models.opening import without_secrets
 from ..models.prompts import OF_ROLES, of_role
 from ..vectors.dense import Vectors
 from .opening import needs, open_model
@@ -132,7 +133,14 @@ def make(
         batch_size: Docs of one call of the model.
         model_kwargs: options of `EmbeddingModel.from_checkpoint`.
         encode_kwargs: options of each call's `encode`.
+
+    Raises:
+        InvalidInputError: a hub token, which the pipeline would store with its config.
     """
+    if secret := model_kwargs.keys() - without_secrets(model_kwargs):
+        raise InvalidInputError(
+            f"{', '.join(secret)} in model_kwargs would be stored with the pipeline; set HF_TOKEN, or log in with hf"
+        )
     return FastEmbedRtVectors(
         name, model, role=role, batch_size=batch_size, model_kwargs=model_kwargs, encode_kwargs=encode_kwargs
     )

@@ -120,9 +120,7 @@ class TextTokenizer:
             parallel=parallel,
             of_pairs=of_pairs,
         )
-        self._others: dict[
-            tuple[str, str], TextTokenizer
-        ] = {}  # by policy and side: made once, however often asked for
+        self._others: dict[tuple[str, str], TextTokenizer] = {}  # by policy and side, each made once
         self._path, self._read, self._parallel, self._of_pairs = path, read, parallel, of_pairs
         self.max_length = max_length
         self.truncation = truncation
@@ -130,14 +128,10 @@ class TextTokenizer:
         self._vocabulary = vocabulary
         content = self._library.content
         assert content is not None
-        self._fast = fast if fast or vocabulary is not None else wordpiece(content)
-        template = self._fast.pair if self._fast else None
-        if of_pairs and template is None:
-            self._fast = None
-        if self._fast is None:
-            special = self._library.special()
-        else:
-            special = template.special if of_pairs and template else self._fast.special
+        fast = fast if fast or vocabulary is not None else wordpiece(content)
+        around = fast.pair if fast and of_pairs else fast
+        self._fast = fast if around else None
+        special = around.special if around else self._library.special()
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
 

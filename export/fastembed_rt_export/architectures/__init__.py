@@ -42,10 +42,8 @@ class Architecture:
     title: str = ""  # what its paper calls it
     examples: tuple[str, ...] = ()  # checkpoints on the hub
     traced: bool = False  # made by a tracer, which took the tensors it needed itself
-    # transformers has no class for it: built is the code that such checkpoints have of their own; or it has taken that
-    # code over, and older checkpoints still name it.
-    own_code: bool = False
-    taken_over: bool = False
+    own_code: bool = False  # transformers has no class for it: what is built is code that its checkpoints bring
+    taken_over: bool = False  # transformers' class is that code, which older checkpoints still name
     settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know

@@ -57,6 +57,8 @@ def test_a_thousand_docs_are_one_call(case: Case, nlp: Any, monkeypatch: pytest.
 def test_roles_and_options(case: Case, role: str) -> None:
     nlp = spacy.blank("en")
     config = {"model": case.dense, "role": role, "model_kwargs": {"threads": 1}, "encode_kwargs": {"truncate_dim": 8}}
+    with pytest.raises(Exception, match="token in model_kwargs would be stored with the pipeline"):
+        spacy.blank("en").add_pipe("fastembed_rt", config={**config, "model_kwargs": {"token": "secret"}})
     nlp.add_pipe("fastembed_rt", config=config)
     wanted = getattr(case.model, f"encode_{role}")(case.query, truncate_dim=8)
     same(nlp(case.query).vector, wanted)

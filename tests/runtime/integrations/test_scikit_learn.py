@@ -75,6 +75,14 @@ def test_clones_have_the_parameters_and_share_an_open_model(model: EmbeddingMode
     assert again.set_params(truncate_dim=4).fit_transform(TEXTS).shape == (6, 4)
 
 
+def test_a_pickle_has_no_hub_token(pair: Any) -> None:
+    made = FastEmbedRtVectorizer(str(pair.directory), model_kwargs={"threads": 1, "token": "a-secret"}).fit()
+    packed = pickle.dumps(made)
+    assert b"a-secret" not in packed
+    assert pickle.loads(packed).model_kwargs == {"threads": 1}
+    assert pickle.loads(pickle.dumps(FastEmbedRtVectorizer(str(pair.directory)))).model_kwargs is None
+
+
 def test_pickle_and_joblib(vectorizer: FastEmbedRtVectorizer, tmp_path: Path) -> None:
     wanted = vectorizer.fit().transform(TEXTS)
     joblib.dump(vectorizer, tmp_path / "step.joblib")
