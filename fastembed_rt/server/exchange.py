@@ -75,7 +75,7 @@ class Exchange:
         self._request_id = ""
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._gone = self._slow = self._watched = False
+        self._gone = self._slow = self._watched = self._ended = False
         self.counted = self.entered = False  # one of the requests that are limited; and has its place among them
         self._times: tuple[float, float, float] | None = None
         self._taken = [0, 0]  # tokens in the queue, by lane
@@ -274,6 +274,7 @@ class Exchange:
         """Parts of the result; `lengths` is given the tokens of each text."""
         tokens = sum(map(estimate, texts))
         lane = SHORT if is_short(tokens, len(texts), prepared.runner.limits.tokens) else LONG
+        self._check_wanted()
         cut = tokens > prepared.tokenizer.max_length
         room = after_cut(tokens, texts, prepared.tokenizer) if cut else tokens
         admission = self.app.admission
@@ -294,6 +295,7 @@ class Exchange:
             ClientGoneError: nobody waits any more.
         """
         check_tokens(tokens, self.app.limits)
+        self._check_wanted()
         lane = SHORT if is_short(tokens, texts, prepared.runner.limits.tokens) else LONG
         admission = self.app.admission
         admission.take(tokens, lane, self._taken)
@@ -349,8 +351,14 @@ class Exchange:
         elif not watch(self):
             loop.call_soon(self.end_gone)
 
+    def _check_wanted(self) -> None:
+        """Raise ClientGoneError where another part of the request has failed while this one was being prepared."""
+        if self._ended:
+            raise ClientGoneError
+
     def end(self) -> None:
-        """Nothing more is looked at, and what still runs for a request that has failed is given up."""
+        """Nothing more is looked at or begun, and what still runs for a request that has failed is given up."""
+        self._ended = True
         for job in self._begun():
             if not job.future.done():
                 job.given_up = True

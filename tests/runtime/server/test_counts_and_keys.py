@@ -59,21 +59,35 @@ def test_a_key_that_is_empty_opens_nothing(given: list[str], capsys: pytest.Capt
     assert f"{given[0]} is empty, so that everybody could ask" in capsys.readouterr().err
 
 
-def test_what_belongs_to_a_request_that_failed_is_not_done(loaded: Any) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["begun", "not begun"])
+def test_what_belongs_to_a_request_that_failed_is_not_done(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
     model, texts = loaded.colbert, 4000
     with App({"colbert": model}) as app:
+        (served,) = app.models.all
+        prepare = served._prepare
+
+        def slowly(options: dict[str, Any], ids: bool) -> Any:
+            if late and options["role"] == "document":
+                time.sleep(1)  # until the query has failed
+            return prepare(options, ids)
+
+        monkeypatch.setattr(served, "_prepare", slowly)
         client = Client(app)
+        if not late:  # what both sides need is there
+            assert client.post("/rerank", {"query": "a cat", "texts": ["a dog"], "truncate": False}).status == 200
         before = model.stats.texts
         body = {"query": "the cat " * 40, "texts": ["a dog runs under the tree"] * texts, "truncate": False}
         answer = client.post("/rerank", body)
         assert (answer.status, "over max_length" in answer.json["error"]) == (422, True)
+        assert app.admission.requests == 0
+        client.loop.run_until_complete(asyncio.sleep(2 if late else 0))
+        assert app.admission.tokens == 0
         seen = -1
         while seen != model.stats.texts:  # what runs at that moment comes to its end
             seen = model.stats.texts
             time.sleep(0.2)
-        assert seen - before < texts, "it goes on"
-        assert app.admission.requests == 0
-        client.loop.run_until_complete(asyncio.sleep(0))
-        assert app.admission.tokens == 0
+        assert seen - before < (1 if late else texts), "it goes on"
         assert client.post("/rerank", {"query": "a cat", "texts": ["a dog"]}).status == 200
         client.close()
