@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import transformers
 from references.modeling_jina import JinaBertModel
+from references.modeling_llama_bidirectional import LlamaBidirectionalModel
 from references.modeling_new import NewModel
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -82,6 +83,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 8,
         "sliding_window_pattern": 3,
     },
+    "llama": {**SIZES, **IDS, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True},
+    "llama_bidirec": {**SIZES, **IDS, "num_key_value_heads": 3},
+    "mistral": {**SIZES, **IDS, **GROUPED, "sliding_window": 4},
+    "eurobert": {**SIZES, **IDS, "rope_parameters": {"rope_type": "default", "rope_theta": 250_000.0}},
+    # A window of 4 tokens to each side, and all of the text in the last layer.
+    "ultrabert": {**SIZES, **IDS, "sliding_window": 4},
     "data2vec-text": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
     # Windows of 2, 8 and 4 tokens to each side.
     "longformer": {
@@ -131,7 +138,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What AutoModel gives a decoder too; sentence-transformers takes the encoder.
 ENCODERS: dict[str, Any] = {"t5": transformers.T5EncoderModel}
 # What transformers has no class of; written into checkpoints as code of their own, as those on the hub have it.
-OWN_CODE: dict[str, Any] = {"new": NewModel, "jina_bert": JinaBertModel}
+OWN_CODE: dict[str, Any] = {"new": NewModel, "jina_bert": JinaBertModel, "llama_bidirec": LlamaBidirectionalModel}
 for own in OWN_CODE.values():
     own.config_class.register_for_auto_class()
     own.register_for_auto_class("AutoModel")

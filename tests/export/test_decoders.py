@@ -38,6 +38,7 @@ def test_qwen3_windows_are_found_without_layer_types(tmp_path: Path) -> None:
 WINDOWS: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "mistral": {"sliding_window": 4},
     "gemma3_text": {"use_bidirectional_attention": False, "sliding_window": 4},
 }
 
@@ -47,13 +48,48 @@ WINDOWS: dict[str, dict[str, Any]] = {
 def test_is_causal_false_shows_a_token_all_others_or_those_of_a_window_to_each_side(
     tmp_path: Path, model_type: str, windows: bool
 ) -> None:
-    changes = WINDOWS[model_type] if windows else {"layer_types": ["full_attention"] * 3}
+    whole = {"sliding_window": None} if model_type == "mistral" else {"layer_types": ["full_attention"] * 3}
+    changes = WINDOWS[model_type] if windows else whole
     if model_type == "gemma3_text":
         changes = {**changes, "use_bidirectional_attention": False}
     both = save_transformers(tmp_path / "both", model_type, is_causal=False, **changes)
     assert_agrees(both, tmp_path / "both-out")
     causal = save_transformers(tmp_path / "causal", model_type, **changes)
     assert np.abs(exported_vectors(both, tmp_path / "b") - exported_vectors(causal, tmp_path / "c")).max() > 0.01
+
+
+@pytest.mark.parametrize("model_type", ["llama", "eurobert", "ultrabert"])
+@pytest.mark.parametrize("biases", [{"attention_bias": True, "mlp_bias": False}, {"mlp_bias": True}])
+def test_biases_of_llamas_kin_are_those_of_transformers(
+    tmp_path: Path, model_type: str, biases: dict[str, bool]
+) -> None:
+    assert_agrees(save_transformers(tmp_path / "made", model_type, **biases), tmp_path / "out")
+
+
+def test_a_llama_that_is_not_causal_shows_a_token_all_others(tmp_path: Path) -> None:
+    both = save_transformers(tmp_path / "both", "llama", is_causal=False)
+    assert_agrees(both, tmp_path / "out")
+
+
+def test_mistrals_window_is_there_where_config_json_is_silent(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "made", "mistral", sliding_window=4096)
+    change_json(directory / "config.json", "sliding_window")
+    assert_agrees(directory, tmp_path / "out")
+    change_json(directory / "config.json", sliding_window=0)
+    with pytest.raises(CheckpointError, match="sliding_window 0, expected a number of tokens"):
+        exported_vectors(directory, tmp_path / "zero")
+
+
+def test_ultrabert_settings_from_before_transformers_are_read(tmp_path: Path) -> None:
+    """Windows and bases by layer."""
+    directory = save_transformers(tmp_path / "made", "ultrabert")
+    change_json(
+        directory / "config.json",
+        *("rope_parameters", "layer_types", "sliding_window"),
+        attention_windows=[None, 3, 3],
+        rope_theta=[500.0, 30.0, 30.0],
+    )
+    assert_agrees(directory, tmp_path / "out")
 
 
 def test_a_gemma_that_is_not_causal_and_sees_both_ways_has_the_wider_of_both_windows(tmp_path: Path) -> None:

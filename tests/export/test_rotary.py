@@ -13,6 +13,14 @@ from mean_states import assert_agrees
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 40,
+}
 FULL, SLIDING = "full_attention", "sliding_attention"
 OLD_BASES: dict[str, dict[str, float]] = {
     "gemma3_text": {"rope_theta": 500.0, "rope_local_base_freq": 30.0},
@@ -93,6 +101,37 @@ def test_rope_scaling_changes_the_entries_of_the_layer_types_that_it_is_for(
     assert_counts(directory, tmp_path, model_type)
 
 
+@pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text"])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        YARN,
+        {"rope_type": "yarn", "factor": 4.0},  # reckoned from max_position_embeddings
+        {**YARN, "attention_factor": 0.7},
+        {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5, "beta_fast": 3, "beta_slow": 0.2},
+        {**YARN, "truncate": False, "beta_fast": 2.5},
+        {**YARN, "factor": 0.5},
+        LLAMA3,
+        {**LLAMA3, "high_freq_factor": 30.0},
+        {key: value for key, value in LLAMA3.items() if not key.startswith("original")},
+    ],
+)
+def test_scalings_for_longer_texts_are_those_of_transformers(
+    tmp_path: Path, model_type: str, scaling: dict[str, Any]
+) -> None:
+    parameters = {"rope_theta": 50.0, **scaling}
+    nested = {FULL: parameters, SLIDING: parameters} if model_type == "gemma3_text" else parameters
+    assert_counts(saved(tmp_path / "scaled", model_type, rope_parameters=nested), tmp_path, model_type)
+
+
+def test_the_length_trained_on_that_stands_beside_the_settings_comes_first(tmp_path: Path) -> None:
+    parameters = {"rope_theta": 50.0, **LLAMA3}
+    directory = saved(
+        tmp_path / "beside", "llama", rope_parameters=parameters, original_max_position_embeddings=400
+    )
+    assert_counts(directory, tmp_path, "llama")
+
+
 def test_a_base_of_another_family_is_nobodys(tmp_path: Path) -> None:
     assert_agrees(saved(tmp_path / "modernbert", "modernbert", "rope_parameters", rope_theta=3.0), tmp_path / "out")
 
@@ -101,8 +140,10 @@ def test_a_base_of_another_family_is_nobodys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rotary scaling 'yarn'; built are 'default'"),
-        ({"rope_scaling": {**LINEAR, "rope_type": "llama3"}}, "rotary scaling 'llama3'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "rotary scaling 'longrope'; built are 'default'"),
+        ({"rope_scaling": {**LINEAR, "rope_type": ["linear"]}}, r"rotary scaling \['linear'\]"),
+        ({"rope_scaling": {**LINEAR, "attention_factor": 2.0}}, "rotary attention_factor = 2.0"),
+        ({"rope_scaling": {**YARN, "partial_rotary_factor": 0.5}}, "rotary partial_rotary_factor = 0.5"),
         ({"rope_scaling": LINEAR, "partial_rotary_factor": 0.5}, "rotary partial_rotary_factor = 0.5"),
     ],
 )

@@ -44,6 +44,15 @@ class Sizes:
             )
 
 
+@dataclass(frozen=True)
+class Biases:
+    """Which linear layers of a layer have biases."""
+
+    inputs: bool = False  # queries, keys and values
+    output: bool = False
+    feed_forward: bool = False
+
+
 def rms_norm(tensors: Tensors, name: str, width: int, epsilon: float, *, centred: bool = False) -> Norm:
     """The RMS normalization `name`; `centred`: its weight is stored as the difference from 1 (Gemma)."""
     weight = tensors.get(f"{name}.weight", (width,))
@@ -54,9 +63,8 @@ def attention(
     tensors: Tensors,
     sizes: Sizes,
     angles: Angles,
+    biases: Biases,
     *,
-    bias: bool,
-    output_bias: bool,
     scale: float | None = None,
     query_norm: Norm | None = None,
     key_norm: Norm | None = None,
@@ -65,10 +73,10 @@ def attention(
     wide, narrow = sizes.heads * sizes.head, sizes.kv_heads * sizes.head
     return Attention(
         projections=Projections(
-            query=linear(tensors, "self_attn.q_proj", sizes.hidden, wide, bias=bias),
-            key=linear(tensors, "self_attn.k_proj", sizes.hidden, narrow, bias=bias),
-            value=linear(tensors, "self_attn.v_proj", sizes.hidden, narrow, bias=bias),
-            output=linear(tensors, "self_attn.o_proj", wide, sizes.hidden, bias=output_bias),
+            query=linear(tensors, "self_attn.q_proj", sizes.hidden, wide, bias=biases.inputs),
+            key=linear(tensors, "self_attn.k_proj", sizes.hidden, narrow, bias=biases.inputs),
+            value=linear(tensors, "self_attn.v_proj", sizes.hidden, narrow, bias=biases.inputs),
+            output=linear(tensors, "self_attn.o_proj", wide, sizes.hidden, bias=biases.output),
         ),
         heads=Heads(queries=sizes.heads, keys=sizes.kv_heads),
         scale=scale,
@@ -78,11 +86,11 @@ def attention(
     )
 
 
-def feed_forward(tensors: Tensors, sizes: Sizes, activation: str) -> FeedForward:
+def feed_forward(tensors: Tensors, sizes: Sizes, activation: str, *, bias: bool = False) -> FeedForward:
     """Gated feed-forward of the layer whose tensors these are."""
     return FeedForward(
-        gate=linear(tensors, "mlp.gate_proj", sizes.hidden, sizes.intermediate, bias=False),
-        up=linear(tensors, "mlp.up_proj", sizes.hidden, sizes.intermediate, bias=False),
-        down=linear(tensors, "mlp.down_proj", sizes.intermediate, sizes.hidden, bias=False),
+        gate=linear(tensors, "mlp.gate_proj", sizes.hidden, sizes.intermediate, bias=bias),
+        up=linear(tensors, "mlp.up_proj", sizes.hidden, sizes.intermediate, bias=bias),
+        down=linear(tensors, "mlp.down_proj", sizes.intermediate, sizes.hidden, bias=bias),
         activation=activation,
     )

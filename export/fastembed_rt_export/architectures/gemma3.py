@@ -14,7 +14,7 @@ from ..graph.ops import Ops
 from ..graph.weight import Norm
 from ..tensors import Tensors
 from .blocks import Config, flag, setting
-from .decoder import Sizes, attention, feed_forward, rms_norm
+from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
 from .rotary import angles
@@ -58,8 +58,7 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
                     own,
                     sizes,
                     turns[kind],
-                    bias=bias,
-                    output_bias=bias,
+                    Biases(inputs=bias, output=bias),
                     scale=scale,
                     query_norm=heads[0],
                     key_norm=heads[1],

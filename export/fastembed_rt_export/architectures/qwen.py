@@ -1,19 +1,18 @@
-"""Qwen2 and Qwen3 as embedders: causal, grouped keys and values, rotary positions, SwiGLU; Qwen3 normalizes its heads.
+"""Qwen2 and Qwen3 as embedders: Llama whose Qwen2 has biases around attention and whose Qwen3 normalizes its heads.
 
 Qwen Team 2024 (arXiv:2407.10671), Zhang et al. 2025 (arXiv:2506.05176); tensor names as transformers writes them.
 """
 
 from __future__ import annotations
 
-from ..errors import CheckpointError
 from ..graph.graph import Value
 from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .blocks import Config, flag, setting
-from .decoder import Sizes, attention, feed_forward, rms_norm
-from .gated import Norms, final_norm, layer
+from .decoder import Biases, Sizes
 from .layer_types import FULL, SLIDING, layer_types
+from .llama import THETA, is_causal, stack, window
 from .rotary import angles
 
 HEAD = 128  # where config.json names none
@@ -21,39 +20,23 @@ HEAD = 128  # where config.json names none
 
 def qwen2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of Qwen2Model."""
-    return _decoder(ops, config, tensors, Sizes.of(config), third=False)
+    return _qwen(ops, config, tensors, Sizes.of(config), Biases(inputs=True))
 
 
 def qwen3(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of Qwen3Model."""
-    return _decoder(ops, config, tensors, Sizes.of({"head_dim": HEAD, **config}), third=True)
+    bias = flag(config, "attention_bias", False)
+    sizes = Sizes.of({"head_dim": HEAD, **config})
+    return _qwen(ops, config, tensors, sizes, Biases(inputs=bias, output=bias), head_norms=True)
 
 
-def _decoder(ops: Ops, config: Config, tensors: Tensors, sizes: Sizes, *, third: bool) -> Value:
-    epsilon = setting(config, "rms_norm_eps", float, 1e-6)
-    activation = setting(config, "hidden_act", str, "silu")
-    bias = flag(config, "attention_bias", False) if third else True
-    biases = _masks(ops, config, kinds := _kinds(config, sizes.layers))
-    with ops.scope("embeddings"):
-        states = ops.embed(tensors.get("embed_tokens.weight", (setting(config, "vocab_size", int), sizes.hidden)))
-    turn = angles(ops, config, sizes.head, 10_000.0)
-    for index, kind in enumerate(kinds):
-        own = tensors.under(f"layers.{index}.")
-        norms = [rms_norm(own, f"self_attn.{part}_norm", sizes.head, epsilon) if third else None for part in "qk"]
-        with ops.scope(f"layer.{index}"):
-            states = layer(
-                ops,
-                states,
-                attention=attention(
-                    own, sizes, turn, bias=bias, output_bias=bias and third, query_norm=norms[0], key_norm=norms[1]
-                ),
-                around=Norms(before=rms_norm(own, "input_layernorm", sizes.hidden, epsilon)),
-                bias=biases[kind],
-                feed_forward=feed_forward(own, sizes, activation),
-                beside=Norms(before=rms_norm(own, "post_attention_layernorm", sizes.hidden, epsilon)),
-                last=index == sizes.layers - 1,
-            )
-    return final_norm(ops, states, rms_norm(tensors, "norm", sizes.hidden, epsilon))
+def _qwen(
+    ops: Ops, config: Config, tensors: Tensors, sizes: Sizes, biases: Biases, *, head_norms: bool = False
+) -> Value:
+    kinds = _kinds(config, sizes.layers)
+    seen, turn = _seen(ops, config, kinds), angles(ops, config, sizes.head, THETA)
+    turns = dict.fromkeys(kinds, turn)
+    return stack(ops, config, tensors, sizes, biases, kinds=kinds, turns=turns, seen=seen, head_norms=head_norms)
 
 
 def _kinds(config: Config, layers: int) -> list[str]:
@@ -63,17 +46,11 @@ def _kinds(config: Config, layers: int) -> list[str]:
     return layer_types(config, layers, lambda index: SLIDING if index >= whole else FULL)
 
 
-def _masks(ops: Ops, config: Config, kinds: list[str]) -> dict[str, ScoreBias]:
+def _seen(ops: Ops, config: Config, kinds: list[str]) -> dict[str, ScoreBias]:
     """What each type of layer lets a token see: those before it, and itself; or all, where the switch says so."""
-    masks = {}
-    causal = flag(config, "is_causal", True)  # False: transformers' switch for decoders trained to see all
+    seen, causal = {}, is_causal(config)
     if FULL in kinds:
-        masks[FULL] = ops.attention_bias(after=0) if causal else ops.attention_bias()
+        seen[FULL] = ops.attention_bias(after=0) if causal else ops.attention_bias()
     if SLIDING in kinds:
-        window = setting(config, "sliding_window", int)
-        if window < 1:
-            raise CheckpointError(f"config.json has sliding_window {window}, expected a number of tokens")
-        # Itself included before a token; both ends included where windows reach to each side.
-        before, after = (window - 1, 0) if causal else (window, window)
-        masks[SLIDING] = ops.attention_bias(before=before, after=after)
-    return masks
+        seen[SLIDING] = window(ops, config, causal=causal)
+    return seen

@@ -1,7 +1,7 @@
 """Rotary positions (Su et al. 2021, arXiv:2104.09864): config.json -> tables of cosines and sines.
 
-Scalings that are the same for every text are in the tables. Those that depend on the longest text of a batch
-("dynamic") do nothing up to max_position_embeddings, and longer texts are cut there.
+Scalings that are the same for every text are in the tables (`rotary_scaling`). Those that depend on the longest text of
+a batch ("dynamic") do nothing up to max_position_embeddings, and longer texts are cut there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..graph.layers import Angles
 from ..graph.ops import Ops
 from ..graph.weight import Array, Floats, Weight
 from .blocks import Config, setting
+from .rotary_scaling import frequencies
 
 
 def angles(
@@ -46,13 +47,13 @@ def angles(
     if head % 2:
         raise CheckpointError(f"config.json gives heads of {head} channels; rotary positions need an even number")
     rows = setting(config, "max_position_embeddings", int)
-    inverse = frequencies(settings(config, theta, kind, theta_key=theta_key, scaled=scaled), head)
+    inverse, factor = frequencies(settings(config, theta, kind, theta_key=theta_key, scaled=scaled), head, rows)
 
     def table(function: Callable[[Floats], Floats]) -> Callable[[], Array]:
         def load() -> Array:
             turns = np.arange(rows, dtype=np.float32)[:, None] * inverse  # rounded to float32, as the models do
             found: Array = function(turns.astype(np.float64)).astype(np.float32)
-            return found
+            return found if factor == 1.0 else found * np.float32(factor)
 
         return load
 
@@ -82,8 +83,11 @@ def settings(
         UnsupportedCheckpointError: settings for each layer type, of a model with one kind of layers.
     """
     parameters, scaling = _object(config, "rope_parameters"), _object(config, "rope_scaling")
+    outside = {"rope_theta": config.get(theta_key), "partial_rotary_factor": config.get("partial_rotary_factor")}
+    inside: dict[str, Any] = {}  # what takes the place of what the settings say
     if kind is None:
         given = dict(scaling or parameters)
+        inside["original_max_position_embeddings"] = config.get("original_max_position_embeddings")
         if entries := [key for key, value in given.items() if isinstance(value, Mapping)]:
             raise UnsupportedCheckpointError(
                 f"config.json has rotary settings for each type of layer ({', '.join(map(repr, entries))}); this "
@@ -92,8 +96,9 @@ def settings(
     else:
         given = {"rope_type": "default"} if parameters.get(kind) is None else dict(_object(parameters, kind))
         given |= scaling if scaled else {}
-    outside = {"rope_theta": config.get(theta_key), "partial_rotary_factor": config.get("partial_rotary_factor")}
-    found = {key: value for key, value in {**outside, **given}.items() if value is not None}
+        given.pop("truncate", None)  # looked for beside the entries of the layer types, where none is
+    inside = {key: value for key, value in inside.items() if value is not None}
+    found = {key: value for key, value in {**outside, **given, **inside}.items() if value is not None}
     return {"rope_type": found.get("type", "default"), "rope_theta": theta, **found}
 
 
@@ -103,38 +108,3 @@ def _object(config: Config, key: str) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise CheckpointError(f"config.json has {key} = {value!r}, expected an object with rotary settings")
     return value or {}
-
-
-def frequencies(given: Mapping[str, Any], head: int) -> Floats:
-    """Turn of each pair of channels from one position to the next, in radians: (D / 2,).
-
-    Raises:
-        UnsupportedCheckpointError: a scaling that is not known.
-    """
-    for key in ("partial_rotary_factor", "attention_factor"):
-        if given.get(key, 1.0) != 1.0:
-            raise UnsupportedCheckpointError(f"config.json has rotary {key} = {given[key]!r}; built is 1.0 only")
-    scaling = given["rope_type"]
-    theta = setting(given, "rope_theta", float)
-    if scaling in ("default", "dynamic"):
-        return _inverse(theta, head)
-    factor = setting(given, "factor", float) if scaling in ("linear", "ntk") else 1.0
-    if scaling == "linear":
-        return _inverse(theta, head) / np.float32(factor)
-    if scaling != "ntk":
-        raise UnsupportedCheckpointError(
-            f"config.json has rotary scaling {scaling!r}; built are 'default', 'linear', 'ntk' and 'dynamic'"
-        )
-    # The NTK scaling of the GTE models, plain and mixed: formulas 6 and 13 of https://kexue.fm/archives/9706.
-    mixed = given.get("mixed_b")
-    if mixed is None:
-        return _inverse(theta * factor, head) / np.float32(factor ** (2 / head))
-    steps = np.arange(1, head // 2 + 1, dtype=np.float64)
-    scale = np.exp(np.log(factor) / (head / 2) ** float(mixed) * steps ** float(mixed))
-    mixed_frequencies: Floats = (_inverse(theta, head) / scale).astype(np.float32)
-    return mixed_frequencies
-
-
-def _inverse(theta: float, head: int) -> Floats:
-    powers = np.float64(theta) ** (np.arange(0, head, 2, dtype=np.float32) / np.float32(head)).astype(np.float64)
-    return np.float32(1.0) / powers.astype(np.float32)

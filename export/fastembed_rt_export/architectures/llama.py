@@ -1,0 +1,157 @@
+"""Llama and those built like it: causal decoders (Llama, Mistral) and encoders that see all (EuroBERT, UltraBERT).
+
+Touvron et al. 2023 (arXiv:2307.09288), Jiang et al. 2023 (arXiv:2310.06825), Boizard et al. 2025 (arXiv:2503.05500);
+tensor names as transformers writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import CheckpointError
+from ..graph.graph import Value
+from ..graph.layers import Angles, ScoreBias
+from ..graph.ops import Ops
+from ..tensors import Tensors
+from .blocks import Config, flag, setting
+from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
+from .gated import Norms, final_norm, layer
+from .layer_types import FULL, SLIDING, layer_types
+from .rotary import angles
+
+THETA = 10_000.0  # where config.json names none
+WINDOW = 4096  # Mistral's, likewise
+ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}
+
+
+def llama(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of LlamaModel."""
+    seen = FULL, ops.attention_bias(after=0) if is_causal(config) else ops.attention_bias()
+    return _llama(ops, config, tensors, seen, 1e-6)
+
+
+def mistral(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of MistralModel: Llama without biases, with a window in all layers or in none."""
+    causal = is_causal(config)
+    if "sliding_window" in config and config["sliding_window"] is None:
+        seen = FULL, ops.attention_bias(after=0) if causal else ops.attention_bias()
+    else:
+        seen = SLIDING, window(ops, config, causal=causal, default=WINDOW)
+    return _llama(ops, {**config, "attention_bias": False, "mlp_bias": False}, tensors, seen, 1e-6)
+
+
+def eurobert(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of EuroBertModel."""
+    return _llama(ops, config, tensors, (FULL, ops.attention_bias()), 1e-5)
+
+
+def ultrabert(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of UltrabertModel: EuroBERT with windows in two layers of three."""
+    sizes = Sizes.of(config)
+    config, kinds = _ultra_settings(config, sizes.layers)
+    reach = setting(config, "sliding_window", int, 128)
+    seen = {FULL: ops.attention_bias(), SLIDING: ops.attention_bias(before=reach, after=reach)}
+    turns = {kind: angles(ops, config, sizes.head, ULTRA_THETA[kind], kind) for kind in dict.fromkeys(kinds)}
+    return stack(ops, config, tensors, sizes, _biases(config), kinds=kinds, turns=turns, seen=seen)
+
+
+def stack(
+    ops: Ops,
+    config: Config,
+    tensors: Tensors,
+    sizes: Sizes,
+    biases: Biases,
+    *,
+    kinds: Sequence[str],
+    turns: Mapping[str, Angles],
+    seen: Mapping[str, ScoreBias],
+    head_norms: bool = False,
+    epsilon: float = 1e-6,
+) -> Value:
+    """The embeddings, the layers and the last norm.
+
+    Args:
+        ops: operations of the graph.
+        config: config.json.
+        tensors: the checkpoint's.
+        sizes: of every layer.
+        biases: which linear layers have them.
+        kinds: type of each layer.
+        turns: rotary positions by type.
+        seen: what a token sees, by type.
+        head_norms: heads of queries and keys are normalized.
+        epsilon: of the norms, where config.json names none.
+    """
+    epsilon = setting(config, "rms_norm_eps", float, epsilon)
+    activation = setting(config, "hidden_act", str, "silu")
+    with ops.scope("embeddings"):
+        states = ops.embed(tensors.get("embed_tokens.weight", (setting(config, "vocab_size", int), sizes.hidden)))
+    for index, kind in enumerate(kinds):
+        own = tensors.under(f"layers.{index}.")
+        norms = [rms_norm(own, f"self_attn.{part}_norm", sizes.head, epsilon) if head_norms else None for part in "qk"]
+        with ops.scope(f"layer.{index}"):
+            states = layer(
+                ops,
+                states,
+                attention=attention(own, sizes, turns[kind], biases, query_norm=norms[0], key_norm=norms[1]),
+                around=Norms(before=rms_norm(own, "input_layernorm", sizes.hidden, epsilon)),
+                bias=seen[kind],
+                feed_forward=feed_forward(own, sizes, activation, bias=biases.feed_forward),
+                beside=Norms(before=rms_norm(own, "post_attention_layernorm", sizes.hidden, epsilon)),
+                last=index == sizes.layers - 1,
+            )
+    return final_norm(ops, states, rms_norm(tensors, "norm", sizes.hidden, epsilon))
+
+
+def is_causal(config: Config) -> bool:
+    """Whether a token sees none behind it; false is transformers' switch for decoders trained to see all."""
+    return flag(config, "is_causal", True)
+
+
+def window(ops: Ops, config: Config, *, causal: bool, default: int | None = None) -> ScoreBias:
+    """What config.json's window lets a token see, itself included: those before it or, not causal, to each side."""
+    tokens = setting(config, "sliding_window", int, default)
+    if tokens < 1:
+        raise CheckpointError(f"config.json has sliding_window {tokens}, expected a number of tokens")
+    # Itself counts before a token; both ends are beside it where windows reach to each side.
+    return ops.attention_bias(before=tokens - 1, after=0) if causal else ops.attention_bias(before=tokens, after=tokens)
+
+
+def _llama(ops: Ops, config: Config, tensors: Tensors, seen: tuple[str, ScoreBias], epsilon: float) -> Value:
+    """All layers of one kind."""
+    sizes, (kind, mask) = Sizes.of(config), seen
+    return stack(
+        ops,
+        config,
+        tensors,
+        sizes,
+        _biases(config),
+        kinds=[kind] * sizes.layers,
+        turns={kind: angles(ops, config, sizes.head, THETA)},
+        seen={kind: mask},
+        epsilon=epsilon,
+    )
+
+
+def _biases(config: Config) -> Biases:
+    around = flag(config, "attention_bias", False)
+    return Biases(inputs=around, output=around, feed_forward=flag(config, "mlp_bias", False))
+
+
+def _ultra_settings(config: Config, layers: int) -> tuple[Config, list[str]]:
+    """config.json as transformers reads it, and each layer's type: older ones have windows and bases by layer."""
+    found: dict[str, Any] = dict(config)
+    windows, bases = found.pop("attention_windows", None), found.get("rope_theta")
+    if isinstance(windows, list):
+        found["sliding_window"] = next((size for size in windows if size), found.get("sliding_window"))
+        if found.get("layer_types") is None:
+            found["layer_types"] = [SLIDING if size else FULL for size in windows]
+    kinds = layer_types(found, layers, lambda index: SLIDING if (index + 1) % 3 else FULL)
+    if isinstance(bases, list):
+        del found["rope_theta"]
+        if found.get("rope_parameters") is None:
+            found["rope_parameters"] = {
+                kind: {"rope_type": "default", "rope_theta": base} for kind, base in zip(kinds, bases, strict=False)
+            }
+    return found, kinds
