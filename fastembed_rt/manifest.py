@@ -107,6 +107,7 @@ class AdapterSource:
     base: str  # hub id, or the name of a local directory
     base_revision: str | None = None
     base_sha256: str  # over the base's weight files' contents, in name order
+    folder: str | None = None  # of the checkpoint, where it was one of several
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_scaling": {"type": "ntk", "factor": 2.0},
     },
     "jina_bert": {**SIZES, "pad_token_id": 0},
+    "jina_embeddings_v3": {**SIZES, "pad_token_id": 0, "type_vocab_size": 1},
     "deberta": {**SIZES, "pad_token_id": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     # As version 3 has it: distances from 4 on in buckets, shared projections, normalized rows, no other positions.
     "deberta-v2": {

@@ -58,6 +58,7 @@ class ExportOptions:
     cache_dir: str | None = None
     local_files_only: bool = False
     base: str | None = None  # of an adapter, against what it says itself
+    adapter: str | None = None  # folder of the checkpoint with the adapter to merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +104,11 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                 "calibration texts are for precision int8 and fp8, which are not asked for; add one or drop them"
             )
         quantize.calibration_texts(options.calibration)  # here, before minutes of other work
-    output = options.output or Path(f"{_base_name(name)}-onnx")
+    output = options.output or Path("-".join([_base_name(name), *Path(options.adapter or "").parts, "onnx"]))
     check_free(output, force=options.force)
     say(f"reading {name}")
-    with whole(_find(name, options.revision, options), options.base, _finder(options), say) as located:
+    found = _find(name, options.revision, options, options.adapter)
+    with whole(found, options.base, _finder(options), say, options.adapter) as located:
         checkpoint = tasks.load(
             located.path, located.name, located.revision, task=options.task, exporter=options.exporter
         )
@@ -122,9 +124,10 @@ def _finder(options: ExportOptions) -> Callable[[str, str | None], Located]:
     return lambda name, revision: _find(name, revision, options)
 
 
-def _find(name: str, revision: str | None, options: ExportOptions) -> Located:
+def _find(name: str, revision: str | None, options: ExportOptions, adapter: str | None = None) -> Located:
     return resolve_checkpoint(
         name,
+        adapter=adapter,
         revision=revision,
         token=options.token,
         cache_dir=options.cache_dir,
@@ -237,7 +240,10 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     """
     described = contract.read(directory)
     revision = options.revision or (described.source.revision if name == described.source.checkpoint else None)
-    with whole(_find(name, revision, options), options.base, _finder(options), say) as located:
+    merged = described.source.adapter
+    adapter = options.adapter or (None if merged is None else merged.folder)
+    found = _find(name, revision, options, adapter)
+    with whole(found, options.base, _finder(options), say, adapter) as located:
         checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
         said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
         checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
@@ -367,6 +373,7 @@ def _adapter(checkpoint: Checkpoint) -> AdapterSource | None:
         base=merged.base,
         base_revision=merged.base_revision,
         base_sha256=_hashed(merged.base_files),
+        folder=merged.chosen,
     )
 
 

@@ -36,6 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--base", metavar="CHECKPOINT", help="base of a LoRA adapter (default: as its adapter_config.json says)"
     )
+    parser.add_argument(
+        "--adapter", metavar="FOLDER", help="folder of the checkpoint with a LoRA adapter, where it holds several"
+    )
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")
     parser.add_argument(
@@ -143,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
         base=args.base,
+        adapter=args.adapter,
     )
     done = export(args.checkpoint, options, Steps(show=not args.quiet))
     if not args.quiet:

@@ -59,6 +59,7 @@ class Located:
     path: Path
     name: str  # hub id, or a local directory's base name: what a manifest may tell the world
     revision: str | None  # commit of the hub repository; None: a local directory
+    adapters: tuple[str, ...] = ()  # folders of the hub repository with adapters, which were not fetched
 
 
 def resolve_model(
@@ -114,16 +115,20 @@ def resolve_checkpoint(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    adapter: str | None = None,
 ) -> Located:
     """A checkpoint to export: a local directory, or a snapshot with what an export reads and nothing else.
 
-    Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any).
+    Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any); and what
+    lies in the folder `adapter`.
 
     Raises:
         ModelNotFoundError: no such directory, repository or revision; no access; not cached and offline.
         CheckpointError: the repository holds no encoder, no weights, or not all shards of them.
         InvalidInputError: a revision of a local directory; token=True without a stored token.
     """
+    if adapter is not None:
+        _check_folder(adapter)
     local = local_directory(name, revision)
     if local is not None:
         whole = (*WEIGHTS, *(file + INDEX for file in WEIGHTS), ADAPTER)
@@ -132,20 +137,20 @@ def resolve_checkpoint(
         return located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
     with no_directory(str(name)):
-        anchor = repository.fetch("modules.json") or repository.fetch("config.json") or repository.fetch(ADAPTER)
-    if anchor is None:
+        snapshot = _snapshot(repository, adapter)
+    if snapshot is None:
         raise CheckpointError(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
             "to export; check the name"
         )
-    snapshot = anchor.parent
     for file in DECISIVE_FILES:
         repository.fetch(file, snapshot.name)
     names = repository.listing(snapshot)
     if CARD in names:  # license and languages, which the export's card repeats
         repository.fetch(CARD, snapshot.name)
     directories: list[str] = []
-    found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name))]))
+    chosen = [] if adapter is None else [str(PurePosixPath(adapter))]
+    found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name)), *chosen]))
     while found:
         for file in names:
             if _parent(file) in found and file.endswith(TEXT_FILES) and not file.endswith(INDEX):
@@ -176,7 +181,8 @@ def resolve_checkpoint(
         )
     for file in weights:
         repository.fetch(file, snapshot.name)
-    return Located(path=snapshot, name=str(name), revision=snapshot.name)
+    beside = [_parent(file) for file in names if file.endswith(f"/{ADAPTER}") and _parent(file) not in directories]
+    return Located(path=snapshot, name=str(name), revision=snapshot.name, adapters=tuple(sorted(beside)))
 
 
 def local_directory(name: str | os.PathLike[str], revision: str | None) -> Path | None:
@@ -260,6 +266,22 @@ def located(directory: Path) -> Located:
     if GENERIC.fullmatch(name) and len(place.parts) > 3 and not of_a_user:
         name = f"{place.parent.name}/{name}"
     return Located(path=directory, name=as_text(name), revision=None)
+
+
+def _check_folder(adapter: str) -> None:
+    try:
+        manifest.check_file_name(adapter)
+    except ModelFormatError:
+        raise InvalidInputError(f"adapter {adapter!r} is no folder of the checkpoint") from None
+
+
+def _snapshot(repository: Repository, adapter: str | None) -> Path | None:
+    """Where a repository's files go, known by one that checkpoints have; None where it has none."""
+    for file in ANCHORS:
+        if (found := repository.fetch(file)) is not None:
+            return found.parent
+    inner = None if adapter is None else repository.fetch(f"{adapter}/{ADAPTER}")
+    return None if inner is None else inner.parents[len(PurePosixPath(str(adapter)).parts)]
 
 
 def _module_directories(snapshot: Path, name: str) -> list[str]:

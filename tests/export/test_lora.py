@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from adapters import FRONT, Made, copied, random
-from checkpoints import TEXTS, change_json, exported_vectors, reference_vectors, save_sentence_transformers, write_json
+from adapters import FRONT, SETTINGS, Made, copied, random
+from checkpoints import (
+    TEXTS,
+    change_json,
+    exported_vectors,
+    reference_vectors,
+    save_sentence_transformers,
+    save_transformers,
+    write_json,
+)
 from exports import quick
 from safetensors.torch import load_file, save_file
 from sparse_encoders import save_splade
 from tolerances import close
 
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import FastembedRtError, InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.resolve import Located, resolve_checkpoint
 from fastembed_rt_export import tasks
@@ -25,6 +35,7 @@ from fastembed_rt_export.checkpoint.read import Checkpoint
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 
+FILE = "adapter_model.safetensors"
 QUERY = "encoder.layer.{}.attention.self.query"
 
 
@@ -423,6 +434,54 @@ def test_several_adapters(tmp_path: Path) -> None:
     for name in ("legal", "medical"):
         copied(made.save(), both / name)
     assert "the adapters legal, medical" in refusal(both, UnsupportedCheckpointError)
+    options = ExportOptions(output=tmp_path / "one", verify=False, adapter="medical")
+    source = export(str(both), options).manifest.source
+    assert source.adapter is not None
+    assert (source.adapter.base, source.adapter.folder) == ("base", None)
+
+
+@pytest.mark.usefixtures("short_gate")
+def test_an_adapter_of_several_beside_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(tmp_path).queries_and_values()
+    made.save(base_model_name_or_path="somebody/who-is-not-asked")
+    copied(made.adapter, made.base / "medical")
+    made.linear(QUERY.format(0), 8, 1.0)
+    said: list[str] = []
+    export(str(made.base), ExportOptions(output=tmp_path / "plain", verify=False), said.append)
+    assert "note: base holds the adapters medical; none is merged, --adapter names one" in said
+    monkeypatch.chdir(tmp_path)
+    done = export(str(made.base), ExportOptions(adapter="medical"))
+    assert done.directory == Path("base-medical-onnx")
+    adapter = done.manifest.source.adapter
+    assert adapter is not None
+    assert (adapter.base, adapter.folder, done.manifest.parity["status"]) == ("base", "medical", "passed")
+    checked = check_again(done.directory, str(made.base), ExportOptions(), said.append)
+    assert checked.parity["status"] == "passed"
+    with EmbeddingModel(done.directory) as model, EmbeddingModel(tmp_path / "plain") as plain:
+        apart = np.abs(model.encode(TEXTS) - plain.encode(TEXTS)).max()
+    assert apart > 0.01
+    with pytest.raises(InvalidInputError, match=r"no adapter in 'legal'.*there are medical"):
+        export(str(made.base), ExportOptions(output=tmp_path / "no", adapter="legal"))
+
+
+def test_an_adapter_of_layers_stored_as_one(tmp_path: Path) -> None:
+    """As code on the hub names them, which adapters from before transformers 5 were made for."""
+    base = save_transformers(tmp_path / "base", "nomic_bert")
+    stored = load_file(base / "model.safetensors")
+    name = "encoder.layers.1.attn.Wqkv"
+    a, b = random(2, 24, seed=1), random(72, 2, seed=2)
+    write_json(
+        tmp_path / "adapter" / "adapter_config.json",
+        {**SETTINGS, "base_model_name_or_path": str(base), "target_modules": r".*layers\.1\.attn\.Wqkv", "r": 2},
+    )
+    front = FRONT + name
+    save_file({f"{front}.lora_A.weight": a, f"{front}.lora_B.weight": b}, tmp_path / "adapter" / FILE)
+    found = tensors_of(tmp_path / "adapter")[f"{name}.weight"]
+    np.testing.assert_allclose(found, (stored[f"{name}.weight"] + 4 * b @ a).numpy(), rtol=0, atol=2e-6)
+    stored[f"{name}.weight"] += 4 * b @ a
+    shutil.copytree(base, tmp_path / "merged")
+    save_file(stored, tmp_path / "merged" / "model.safetensors", metadata={"format": "pt"})
+    close(exported_vectors(tmp_path / "adapter", tmp_path / "out"), reference_vectors(tmp_path / "merged"))
 
 
 def test_no_base_and_no_weights(tmp_path: Path) -> None:

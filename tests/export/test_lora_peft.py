@@ -13,7 +13,7 @@ from checkpoints import ENCODERS, OWN_CODE, TEXTS, exported_vectors, save_transf
 from cross_encoders import save_classifier
 from tolerances import close
 
-from fastembed_rt.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt.errors import UnsupportedCheckpointError
 from fastembed_rt.hub.resolve import Located, resolve_checkpoint
 from fastembed_rt_export import tasks
 from fastembed_rt_export.adapters.whole import whole
@@ -23,13 +23,19 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'fastembed-rt[test]'")
 
-# transformers 5 takes their checkpoints' layers apart and calls them otherwise, and so do adapters made with it.
-RENAMED = ("nomic_bert", "gte")
-QUICK = ("bert", "distilbert", "t5", "qwen3")  # of layers and names that differ most; the others are slow together
+QUICK = (
+    "bert",
+    "distilbert",
+    "t5",
+    "qwen3",
+    "nomic_bert",
+    "gte",
+    "jina_embeddings_v3",
+)  # of layers and names that differ most; the others are slow together
 FAMILIES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name in ARCHITECTURES
-    if name not in (*OWN_CODE, *RENAMED)
+    if name not in OWN_CODE
 ]
 
 
@@ -85,14 +91,6 @@ def test_all_linear_layers_of_each_family(model_type: str, tmp_path: Path) -> No
     adapter = saved(auto(base, model_type), tmp_path / "adapter", target_modules="all-linear", r=3, lora_alpha=5)
     # SqueezeBERT has convolutions; its pooler is linear.
     assert assert_as_peft_merges(adapter, auto(base, model_type)) >= (1 if model_type == "squeezebert" else 6)
-
-
-@pytest.mark.parametrize("model_type", RENAMED)
-def test_layers_that_the_checkpoint_does_not_have_are_refused(model_type: str, tmp_path: Path) -> None:
-    base = save_transformers(tmp_path / "base", model_type)
-    adapter = saved(auto(base, model_type), tmp_path / "adapter", target_modules="all-linear")
-    with pytest.raises(CheckpointError, match=r"the base has no weights of that name: merge it"):
-        loaded(adapter)
 
 
 @pytest.mark.parametrize(

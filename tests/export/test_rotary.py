@@ -126,9 +126,7 @@ def test_scalings_for_longer_texts_are_those_of_transformers(
 
 def test_the_length_trained_on_that_stands_beside_the_settings_comes_first(tmp_path: Path) -> None:
     parameters = {"rope_theta": 50.0, **LLAMA3}
-    directory = saved(
-        tmp_path / "beside", "llama", rope_parameters=parameters, original_max_position_embeddings=400
-    )
+    directory = saved(tmp_path / "beside", "llama", rope_parameters=parameters, original_max_position_embeddings=400)
     assert_counts(directory, tmp_path, "llama")
 
 

@@ -39,10 +39,13 @@ class Base:
 
     name: str
     revision: str | None = None
+    adapter: str | None = None  # folder of the checkpoint that the adapter is from, where it was one of several
 
 
 @contextmanager
-def whole(located: Located, base: str | None, find: Find, say: Callable[[str], None]) -> Iterator[Located]:
+def whole(
+    located: Located, base: str | None, find: Find, say: Callable[[str], None], adapter: str | None = None
+) -> Iterator[Located]:
     """The checkpoint itself, or where it is an adapter one made of it and its base.
 
     Args:
@@ -50,19 +53,55 @@ def whole(located: Located, base: str | None, find: Find, say: Callable[[str], N
         base: name of the base against what the adapter says.
         find: gets a checkpoint.
         say: called with a line on each base.
+        adapter: folder of the checkpoint with the adapter, where it holds several.
 
     Raises:
-        InvalidInputError: a base for what is no adapter.
+        InvalidInputError: a base for what is no adapter; no adapter in that folder.
         ModelNotFoundError: the base cannot be had.
         CheckpointError, UnsupportedCheckpointError: the adapter is damaged, or is none that can be merged.
     """
-    root = located.path
-    folders = _with_adapters(root)
-    if not folders:
-        if base is not None:
-            raise InvalidInputError(f"{located.name} is no adapter (no {ADAPTER}), so it has no base; leave --base out")
-        yield located
+    if adapter is not None:
+        folder = _chosen(located.path, adapter, located.name)
+        if _has_model(located.path):
+            with _one_of_several(located, adapter, folder, base, find, say) as made:
+                yield made
+            return
+        located = replace(located, path=folder)  # adapters and nothing else
+    folders = _with_adapters(located.path)
+    if folders:
+        with _beside_bases(located, folders, base, find, say) as made:
+            yield made
         return
+    if base is not None:
+        raise InvalidInputError(f"{located.name} is no adapter (no {ADAPTER}), so it has no base; leave --base out")
+    if named := located.adapters or _named(located.path):
+        say(f"note: {located.name} holds the adapters {', '.join(named)}; none is merged, --adapter names one")
+    yield located
+
+
+@contextmanager
+def _one_of_several(
+    located: Located, adapter: str, folder: Path, base: str | None, find: Find, say: Callable[[str], None]
+) -> Iterator[Located]:
+    """A checkpoint with one of the adapters that lie in its folders, on its own weights or those of `base`."""
+    read_lora(folder)
+    weights_of(folder)
+    other = located if base is None else find(base, None)
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+        place = Path(made)
+        _link_all(other.path, place)
+        here = place / _transformer(other.path).relative_to(other.path)
+        say(f"merging the adapter {adapter} into {other.name}")
+        _set_apart(folder, here, Base(name=other.name, revision=other.revision, adapter=adapter))
+        yield replace(located, path=place)
+
+
+@contextmanager
+def _beside_bases(
+    located: Located, folders: list[Path], base: str | None, find: Find, say: Callable[[str], None]
+) -> Iterator[Located]:
+    """A checkpoint whose transformers in these folders are adapters, each with its base."""
+    root = located.path
     for folder in folders:
         read_lora(folder)  # before a base is fetched
         weights_of(folder)
@@ -103,12 +142,31 @@ def _with_adapters(root: Path) -> list[Path]:
     if (root / "modules.json").is_file():
         modules = [inside(root, folder) for _, folder in module_entries(root, own=("",)) if folder]
         return sorted(file.parent for module in modules for file in module.rglob(ADAPTER))
-    named = sorted(file.parent.name for file in root.glob(f"*/{ADAPTER}"))
-    if named and not (root / _CONFIG).is_file():
+    if (named := _named(root)) and not (root / _CONFIG).is_file():
         raise UnsupportedCheckpointError(
-            f"{root} holds the adapters {', '.join(named)}, one in each folder, and one is merged; export its folder"
+            f"{root} holds the adapters {', '.join(named)}, one in each folder, and one is merged; name it with "
+            "--adapter"
         )
     return []
+
+
+def _named(root: Path) -> list[str]:
+    """Folders of a checkpoint with an adapter each, of which its modules name none."""
+    return sorted(file.parent.name for file in root.glob(f"*/{ADAPTER}"))
+
+
+def _has_model(root: Path) -> bool:
+    return (root / _CONFIG).is_file() or (root / "modules.json").is_file()
+
+
+def _chosen(root: Path, adapter: str, name: str) -> Path:
+    """Folder of the adapter that was asked for."""
+    folder = inside(root, adapter)
+    if not (folder / ADAPTER).is_file():
+        named = _named(root)
+        there = f"there are {', '.join(named)}" if named else "it holds none in folders"
+        raise InvalidInputError(f"{name} has no adapter in {adapter!r} ({ADAPTER}); {there}")
+    return folder
 
 
 def _is_model(folder: Path) -> bool:

@@ -19,16 +19,19 @@ from . import (
     gemma3,
     gte,
     jina_bert,
+    jina_v3,
     llama,
     longformer,
     modernbert,
     mpnet,
     nomic_bert,
     qwen,
+    rotary_bert,
     squeezebert,
     t5,
 )
 from .blocks import Config
+from .renamed import Renames
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Architecture:
     settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
+    renames: Renames | None = (
+        None  # from the names that checkpoints have to those that transformers 5 and builders know
+    )
 
     def config(self, given: Config) -> Config:
         """config.json under the names that most families use."""
@@ -181,6 +187,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         nomic_bert.NAMES,
         title="NomicBERT",
+        renames=rotary_bert.NOMIC,
         taken_over=True,
         examples=("nomic-ai/nomic-embed-text-v1.5",),
     ),
@@ -190,6 +197,7 @@ ARCHITECTURES = {
         "gte.",
         _MASKED_LM,
         title="GTE, as transformers has it",
+        renames=rotary_bert.GTE,
         examples=("alibaba-nlp-community/gte-multilingual-base",),
     ),
     "new": Architecture(
@@ -198,6 +206,7 @@ ARCHITECTURES = {
         "new.",
         _MASKED_LM,
         title="GTE, as the hub has it",
+        renames=rotary_bert.GTE,
         examples=("Alibaba-NLP/gte-base-en-v1.5", "Alibaba-NLP/gte-multilingual-base"),
         own_code=True,
     ),
@@ -209,6 +218,15 @@ ARCHITECTURES = {
         title="JinaBERT v2",
         examples=("jinaai/jina-embeddings-v2-base-en", "jinaai/jina-embeddings-v2-base-code"),
         own_code=True,
+    ),
+    "jina_embeddings_v3": Architecture(
+        jina_v3.jina_v3,
+        bert.bert_positions,
+        "roberta.",
+        _MASKED_LM,
+        title="Jina v3",
+        renames=rotary_bert.JINA,
+        examples=("jinaai/jina-embeddings-v3-hf",),
     ),
     "t5": Architecture(
         t5.t5,

@@ -1,19 +1,18 @@
 """GTE's own encoder (gte-*-v1.5, gte-multilingual): BERT with rotary positions and a gated feed-forward.
 
-Zhang et al. 2024 (arXiv:2407.19669); the hub calls it "new", transformers "gte". Tensors under the hub's names, which
-transformers writes too.
+Zhang et al. 2024 (arXiv:2407.19669); the hub calls it "new", transformers "gte". Tensors under the names of
+transformers 5 (`rotary_bert.GTE`).
 """
 
 from __future__ import annotations
 
 from ..graph.graph import Value
-from ..graph.layers import Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .bert import words_and_types
-from .blocks import Config, Shape, fused, layer_norm, linear, refuse
-from .gated import Norms, layer
+from .blocks import Config, Shape, layer_norm, refuse
 from .rotary import angles
+from .rotary_bert import attention_layer, gated_feed_forward
 
 THETA = {"new": 10_000.0, "gte": 160_000.0}  # where config.json names none
 
@@ -33,22 +32,17 @@ def gte(ops: Ops, config: Config, tensors: Tensors) -> Value:
     turn = angles(ops, config, width // shape.heads, THETA[config["model_type"]])
     bias = ops.attention_bias()
     for index in range(shape.layers):
-        own = tensors.under(f"encoder.layer.{index}.")
-        query, key, value = fused(own, "attention.qkv_proj", width, width, 3, bias=True)
-        output = linear(own, "attention.o_proj", width, width)
-        up, gate = fused(own, "mlp.up_gate_proj", width, shape.intermediate, 2, bias=False)
-        down = linear(own, "mlp.down_proj", shape.intermediate, width)
+        own = tensors.under(f"layers.{index}.")
         with ops.scope(f"layer.{index}"):
-            states = layer(
+            states = attention_layer(
                 ops,
+                own,
                 states,
-                attention=Attention(
-                    projections=Projections(query, key, value, output), heads=Heads.of(shape.heads), angles=turn
-                ),
-                around=Norms(after=layer_norm(own, "attn_ln", width, shape.epsilon)),
+                shape=shape,
+                turn=turn,
                 bias=bias,
-                feed_forward=FeedForward(up, down, shape.activation, gate=gate),
-                beside=Norms(after=layer_norm(own, "mlp_ln", width, shape.epsilon)),
+                feed_forward=gated_feed_forward(own, shape, bias=False, down_bias=True),
+                biases=True,
                 last=index == shape.layers - 1,
             )
     return states

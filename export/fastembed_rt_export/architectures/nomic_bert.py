@@ -1,19 +1,18 @@
 """NomicBERT: BERT with rotary positions, SwiGLU and few biases (Nussbaum et al. 2024, arXiv:2402.01613).
 
-Tensors under the names of nomic-embed-text, which transformers writes too; config.json with GPT-2's keys or BERT's.
+Tensors under the names of transformers 5 (`rotary_bert.NOMIC`); config.json with GPT-2's keys or BERT's.
 """
 
 from __future__ import annotations
 
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
-from ..graph.layers import Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .bert import words_and_types
-from .blocks import Config, Shape, fused, layer_norm, linear, refuse, setting
-from .gated import Norms, layer
+from .blocks import Config, Shape, layer_norm, refuse, setting
 from .rotary import angles
+from .rotary_bert import attention_layer, gated_feed_forward
 
 NAMES = {
     "n_embd": "hidden_size",
@@ -43,26 +42,21 @@ def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     width = shape.hidden
     with ops.scope("embeddings"):
         states = words_and_types(ops, config, tensors.under("embeddings."), width)
-        states = ops.norm(states, layer_norm(tensors, "emb_ln", width, shape.epsilon))
+        states = ops.norm(states, layer_norm(tensors, "embeddings.LayerNorm", width, shape.epsilon))
     turn, bias = angles(ops, config, width // shape.heads, THETA), ops.attention_bias()
     for index in range(shape.layers):
-        own = tensors.under(f"encoder.layers.{index}.")
-        projections, inner, outer = (own.has(f"{name}.bias") for name in ("attn.Wqkv", "mlp.fc11", "mlp.fc2"))
-        query, key, value = fused(own, "attn.Wqkv", width, width, 3, bias=projections)
-        output = linear(own, "attn.out_proj", width, width, bias=projections)
-        up, gate = (linear(own, f"mlp.{name}", width, shape.intermediate, bias=inner) for name in ("fc11", "fc12"))
-        down = linear(own, "mlp.fc2", shape.intermediate, width, bias=outer)
+        own = tensors.under(f"layers.{index}.")
+        around, inner, outer = (own.has(f"{name}_proj.bias") for name in ("self_attn.q", "mlp.up", "mlp.down"))
         with ops.scope(f"layer.{index}"):
-            states = layer(
+            states = attention_layer(
                 ops,
+                own,
                 states,
-                attention=Attention(
-                    projections=Projections(query, key, value, output), heads=Heads.of(shape.heads), angles=turn
-                ),
-                around=Norms(after=layer_norm(own, "norm1", width, shape.epsilon)),
+                shape=shape,
+                turn=turn,
                 bias=bias,
-                feed_forward=FeedForward(up, down, shape.activation, gate=gate),
-                beside=Norms(after=layer_norm(own, "norm2", width, shape.epsilon)),
+                feed_forward=gated_feed_forward(own, shape, bias=inner, down_bias=outer),
+                biases=around,
                 last=index == shape.layers - 1,
             )
     return states

@@ -81,7 +81,7 @@ def _llama3(given: Settings, head: int, positions: int) -> tuple[Floats, float]:
 
 
 def _yarn(given: Settings, head: int, positions: int) -> tuple[Floats, float]:
-    """Slow channels are divided, fast ones left, a ramp between; scores grow with it (Peng et al., arXiv:2309.00071)."""
+    """Slow channels are divided, fast ones left, a ramp between; scores grow (Peng et al. 2023, arXiv:2309.00071)."""
     theta, factor = setting(given, "rope_theta", float), setting(given, "factor", float)
     trained = setting(given, "original_max_position_embeddings", int, positions)
 

@@ -34,6 +34,7 @@ class Adapter:
     base_revision: str | None
     base_files: tuple[Path, ...]  # with the base's tensors
     changed: frozenset[str]  # names of tensors that it changes or brings
+    chosen: str | None  # folder of the checkpoint that it is from, where it was one of several
     unplaced: tuple[str, ...]  # modules beside the encoder that it changes and that the base does not have
 
 
@@ -121,10 +122,11 @@ class Checkpoint:
         return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
 
     def tensors(self) -> Tensors:
-        """The encoder's tensors, with the task model's prefix taken off when there is one."""
-        prefix = self.architecture.prefix
-        inside = any(name.startswith(prefix) for name in self.stored)
-        return Tensors(self.stored, prefix if inside else "")
+        """The encoder's tensors as its builder names them, with the task model's prefix taken off when there is one."""
+        prefix, renames = self.architecture.prefix, self.architecture.renames
+        stored = self.stored if renames is None else renames.of(self.stored)
+        inside = any(name.startswith(prefix) for name in stored)
+        return Tensors(stored, prefix if inside else "")
 
 
 def _keeps_zeros(head: Head) -> bool:

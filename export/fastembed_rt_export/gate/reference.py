@@ -112,11 +112,13 @@ def _set_merged(model: Any, encoder: Checkpoint) -> None:
     import torch
 
     assert encoder.adapter is not None
-    prefix, state = encoder.architecture.prefix, model.state_dict()
-    for name in encoder.adapter.changed:
+    row, state = encoder.architecture, model.state_dict()
+    prefix, changed = row.prefix, {name: encoder.stored[name] for name in encoder.adapter.changed}
+    newer = {} if row.renames is None else row.renames.of(changed)
+    for name, tensor in {**newer, **changed}.items():
         found = next((way for way in (name, prefix + name, name.removeprefix(prefix)) if way in state), None)
         if found is not None:  # else it lies beside the encoder
-            state[found].copy_(torch.from_numpy(encoder.stored[name].load()))
+            state[found].copy_(torch.from_numpy(tensor.load()))
 
 
 def applied_adapter() -> str:

@@ -8,7 +8,7 @@ import pytest
 from fake_hub import FakeHub
 from hub_repositories import CHECKPOINT, NAME, NEEDED, PLAIN, Files, says, tree
 
-from fastembed_rt.errors import CheckpointError, ModelNotFoundError
+from fastembed_rt.errors import CheckpointError, InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.resolve import resolve_checkpoint
 
 
@@ -133,6 +133,18 @@ def test_an_adapter_is_fetched_with_its_weights(hub: FakeHub, beside: Files) -> 
     hub.add(NAME, {"adapter_config.json": "{}", **weights, **beside})
     located = resolve_checkpoint(NAME)
     assert tree(located.path) == sorted(["adapter_config.json", "adapter_model.safetensors", *beside])
+
+
+@pytest.mark.parametrize("beside", [{}, PLAIN], ids=["adapters alone", "beside a model"])
+def test_an_adapter_of_several_is_fetched_from_its_folder(hub: FakeHub, beside: Files) -> None:
+    one: dict[str, str | bytes] = {"adapter_config.json": "{}", "adapter_model.safetensors": b"1"}
+    both: Files = {f"{name}/{file}": body for name in ("legal", "medical") for file, body in one.items()}
+    hub.add(NAME, {**both, **beside})
+    located = resolve_checkpoint(NAME, adapter="legal")
+    assert tree(located.path) == sorted([*(f"legal/{file}" for file in one), *beside])
+    assert located.adapters == ("medical",)
+    with pytest.raises(InvalidInputError, match=r"adapter '\.\./legal' is no folder of the checkpoint"):
+        resolve_checkpoint(NAME, adapter="../legal")
 
 
 def test_an_adapter_without_weights_is_refused(hub: FakeHub) -> None:
