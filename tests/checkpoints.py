@@ -52,6 +52,17 @@ SIZES = {
 }
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 GROUPED = {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}  # wider than the hidden size
+GEMMA2 = {
+    **SIZES,
+    **IDS,
+    **GROUPED,
+    "sliding_window": 4,
+    "sliding_window_pattern": 3,
+    "global_head_dim": 12,
+    "num_global_key_value_heads": 2,
+    "hidden_size_per_layer_input": 10,
+    "embedding_dim": 20,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "hidden_act": "gelu"},
     "roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
@@ -89,6 +100,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "eurobert": {**SIZES, **IDS, "rope_parameters": {"rope_type": "default", "rope_theta": 250_000.0}},
     # A window of 4 tokens to each side, and all of the text in the last layer.
     "ultrabert": {**SIZES, **IDS, "sliding_window": 4},
+    # Heads of another width where a layer sees the whole text.
+    "embedding_gemma2_text": GEMMA2,
     "data2vec-text": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
     # Windows of 2, 8 and 4 tokens to each side.
     "longformer": {

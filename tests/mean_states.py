@@ -41,12 +41,12 @@ def mean_states(model: Any, directory: Path) -> Vectors:
     else:
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
-    pool = Pooling(model.config.hidden_size, pooling_mode="mean")
     rows = []
     for text in TEXTS:
         ids = torch.tensor([tokenizer.encode(text).ids])
         with torch.no_grad():
             states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            pool = Pooling(states.shape[-1], pooling_mode="mean")
             pooled = pool({"token_embeddings": states, "attention_mask": torch.ones_like(ids)})
         rows.append(pooled["sentence_embedding"].numpy()[0])
     return np.stack(rows)

@@ -291,13 +291,15 @@ def turned_block(
     *,
     rotary: bool = True,
     head_norms: bool = True,
+    value_norm: bool = False,
     rms: bool = True,
     norm: str = "none",
     options: Mapping[str, Any] | None = None,
     group: type[Group] | type[FloatGroup] = Group,
 ) -> tuple[dict[str, Array], list[Array], dict[str, Any], Callable[[], Array]]:
     """As `block`, of the newer architectures: x normalized before it is read, queries and keys normalized by heads and
-    turned. `norm`: none, last or first, of the sum with the residual or of what is added to it; `rms`: all norms."""
+    turned, values normalized by heads. `norm`: none, last or first, of the sum with the residual or of what is added to
+    it; `rms`: all norms."""
     width, kv_width, hidden = heads * size, kv_heads * size, 80
     starts = np.concatenate([[0], np.cumsum(lengths)])
     tokens = int(starts[-1])
@@ -310,12 +312,14 @@ def turned_block(
     first = group(random, hidden, (width, kv_width, kv_width), **kinds[0])
     second = group(random, width, (hidden,), **kinds[1])
     norms: dict[str, list[Array]] = {"before_": [], "": []}
+    if value_norm:
+        norms = {"value_": [], **norms}
     if head_norms:
         norms = {"query_": [], "key_": [], **norms}
     attributes: dict[str, Any] = {**first.attributes("input"), **second.attributes("output"), "residual": 1}
     attributes |= {"heads": heads, "kv_heads": kv_heads, "size": size, "rotary": int(rotary), **(options or {})}
     for prefix, found in norms.items():
-        wide = size if prefix in ("query_", "key_") else hidden
+        wide = size if prefix in ("query_", "key_", "value_") else hidden
         found += [random.normal(1, 0.2, wide).astype(np.float32) for _ in range(1 if rms else 2)]
         if prefix or norm != "none":
             attributes |= {f"{prefix}norm": 1, f"{prefix}epsilon": 1e-5, f"{prefix}rms": int(rms)}
@@ -332,7 +336,7 @@ def turned_block(
     def expected() -> Array:
         projected = first(of("before_", x).astype(np.float32))
         query, key, value = np.split(projected, [width, width + kv_width], axis=1)
-        query, key = of("query_", query), of("key_", key)
+        query, key, value = of("query_", query), of("key_", key), of("value_", value)
         if rotary:
             query, key = (rotated(part, angles[0], angles[1], size) for part in (query, key))
         y = second(attention(query, key, value, starts, heads, kv_heads, **(options or {})))
@@ -341,7 +345,7 @@ def turned_block(
         return of("", y + x) if norm == "last" else of("", y) + x
 
     constants = [*first.tensors(), *second.tensors()]
-    for prefix in ("query_", "key_", "before_"):
+    for prefix in ("query_", "key_", "value_", "before_"):
         constants += norms.get(prefix, [])
     constants += [x, *(norms[""] if norm != "none" else [])]
     feeds = {"x": x, "starts": starts, **dict(zip(("cosine", "sine"), angles, strict=False))}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from checkpoints import (
+    CONFIGS,
+    WORDS,
     assert_vectors_agree,
     change_json,
     exported_vectors,
+    random_model,
     save_sentence_transformers,
+    save_tokenizer,
     save_transformers,
 )
 from mean_states import assert_agrees
@@ -118,6 +124,27 @@ def test_gemma_settings_from_before_transformers_5_are_read(tmp_path: Path, both
         _sliding_window_pattern=3,
         sliding_window_pattern=3,
     )
+    assert_agrees(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("audio", [292, WORDS.index("dog") + 5])  # a token that no text has, and one of a word
+def test_the_text_model_of_embedding_gemma_2_is_found_inside(tmp_path: Path, audio: int) -> None:
+    """What stands for an image, a film or a sound is the pad token where there is none."""
+    tokens = {"image_token_id": 290, "video_token_id": 291, "audio_token_id": audio}
+    settings = {"text_config": CONFIGS["embedding_gemma2_text"], "vision_config": None, "audio_config": None, **tokens}
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model("embedding_gemma2", **settings))
+    model.language_model.load_state_dict(random_model("embedding_gemma2_text").state_dict())
+    model.save_pretrained(tmp_path / "whole")
+    save_tokenizer(tmp_path / "whole", "embedding_gemma2_text")
+    assert_agrees(tmp_path / "whole", tmp_path / "out", model.eval())
+    said = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert "the text model is built: no images, films or sounds" in str(said["notes"])
+
+
+def test_embedding_gemma_2_has_its_own_sizes_where_config_json_is_silent(tmp_path: Path) -> None:
+    sizes = {"global_head_dim": 512, "num_global_key_value_heads": 1, "num_hidden_layers": 6}
+    directory = save_transformers(tmp_path / "made", "embedding_gemma2_text", **sizes, sliding_window_pattern=6)
+    change_json(directory / "config.json", "per_layer_config", "layer_types", "rope_parameters")
     assert_agrees(directory, tmp_path / "out")
 
 

@@ -16,6 +16,7 @@ from . import (
     deberta,
     distilbert,
     electra,
+    embedding_gemma2,
     gemma3,
     gte,
     jina_bert,
@@ -51,12 +52,14 @@ class Architecture:
     settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json calls by other names or not at all
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
+    read: Callable[[Config], Config] | None = None  # what config() goes by, where config.json has it in another place
     renames: Renames | None = (
         None  # from the names that checkpoints have to those that transformers 5 and builders know
     )
 
     def config(self, given: Config) -> Config:
         """config.json under the names that most families use."""
+        given = given if self.read is None else self.read(given)
         renamed = {new: given[old] for old, new in self.names.items() if given.get(old) is not None}
         return {**renamed, **given, **self.settings}
 
@@ -303,16 +306,28 @@ ARCHITECTURES = {
         title="Gemma 3",
         examples=("google/embeddinggemma-300m",),
     ),
+    "embedding_gemma2_text": Architecture(
+        embedding_gemma2.embedding_gemma2,
+        embedding_gemma2.positions,
+        "language_model.",
+        embedding_gemma2.BESIDE,
+        title="EmbeddingGemma 2",
+        read=embedding_gemma2.read_config,
+        examples=("google/embeddinggemma-2",),
+    ),
 }
 
 
 # Code of a checkpoint's own may call itself by the name of what it was made from: model_type, key, value -> row.
 _DISGUISED = {("bert", "position_embedding_type", "alibi"): "jina_bert"}
 
+# Models that take more than texts -> the row of the text model inside.
+AROUND = {"embedding_gemma2": "embedding_gemma2_text"}
+
 
 def row_name(config: Config) -> str:
-    """Name of the row for a config.json: its model_type, unless that is another architecture's."""
-    model_type = config["model_type"]
+    """Name of the row for a config.json: its model_type, unless that is another architecture's or around one."""
+    model_type = AROUND.get(config["model_type"], config["model_type"])
     found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)
     return next(found, str(model_type))
 

@@ -68,6 +68,7 @@ def attention(
     scale: float | None = None,
     query_norm: Norm | None = None,
     key_norm: Norm | None = None,
+    value_norm: Norm | None = None,
 ) -> Attention:
     """Self-attention of the layer whose tensors these are."""
     wide, narrow = sizes.heads * sizes.head, sizes.kv_heads * sizes.head
@@ -83,6 +84,7 @@ def attention(
         angles=angles,
         query_norm=query_norm,
         key_norm=key_norm,
+        value_norm=value_norm,
     )
 
 

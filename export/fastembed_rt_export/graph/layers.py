@@ -94,6 +94,7 @@ class Attention:
     angles: Angles | None = None  # rotary positions, from `Ops.angles`
     query_norm: Norm | None = None  # of each head, or of all together where it is that wide, before they are turned
     key_norm: Norm | None = None
+    value_norm: Norm | None = None  # of each head
     relative: Relative | None = None  # its keys' table scaled as the scores are
 
     @property
@@ -103,13 +104,13 @@ class Attention:
 
     @property
     def turned(self) -> bool:
-        """Whether something happens to queries and keys between their projection and their scores."""
-        return bool(self.angles or self.key_norm or self.relative)
+        """Whether something happens to queries, keys or values between their projection and attention."""
+        return bool(self.angles or self.key_norm or self.value_norm or self.relative)
 
     @property
     def normed_by_head(self) -> bool:
         """Whether no norm is of all heads together."""
-        norms = (self.query_norm, self.key_norm)
+        norms = (self.query_norm, self.key_norm, self.value_norm)
         return all(norm is None or norm.weight.shape[0] == self.head_size for norm in norms)
 
 

@@ -94,6 +94,14 @@ class Ops:
         """Elementwise sum."""
         return self.token_graph.node("Add", left, right, name="add")
 
+    def multiply(self, left: Value, right: Value) -> Value:
+        """Elementwise product."""
+        return self.token_graph.node("Mul", left, right, name="multiply")
+
+    def scaled(self, states: Value, factor: Weight) -> Value:
+        """Every number times the one of `factor` (1,)."""
+        return self.token_graph.node("Mul", states, self.token_graph.weight(factor), name="scaled")
+
     def activation(self, states: Value, name: str) -> Value:
         """Activation under the name that transformers' ACT2FN gives it."""
         function = self.target.activations.get(name)
@@ -184,10 +192,12 @@ class Ops:
         query_norm = attention.query_norm.scaled(scale) if attention.query_norm else None
         # Softmax drops what a bias adds to all keys alike, not what norms and positions make of it.
         key = given.key if attention.turned else Linear(given.key.weight)
-        output = fold_value_bias(given.value, given.output, heads)
-        value = Linear(given.value.weight)
-        if not heads.grouped:
-            value, output = self.target.balance(value, output)
+        value, output = given.value, given.output
+        if attention.value_norm is None:
+            output = fold_value_bias(value, output, heads)
+            value = Linear(value.weight)
+            if not heads.grouped:
+                value, output = self.target.balance(value, output)
         return replace(attention, projections=Projections(query, key, value, output), query_norm=query_norm, scale=1.0)
 
     def _keys_and_values(self, states: Value, attention: Attention, *, queries: bool) -> list[Value]:
@@ -199,6 +209,9 @@ class Ops:
         *query, key, value = self.target.linears(graph, states, layers)
         key = self._turned(
             key, attention.key_norm, attention.angles, heads=attention.heads.keys, width=given.key.out_features
+        )
+        value = self._turned(
+            value, attention.value_norm, None, heads=attention.heads.keys, width=given.value.out_features
         )
         return [*query, *(self.target.spread(graph, self.tokens, part) for part in (key, value))]
 

@@ -33,9 +33,10 @@ class OwnNode:
             self.inputs.append(self.graph.weight(norm.bias))
 
     def head_norms(self, attention: Attention) -> None:
-        """Those of queries and keys."""
+        """Those of queries, keys and values."""
         self.norm("query_", attention.query_norm)
         self.norm("key_", attention.key_norm)
+        self.norm("value_", attention.value_norm)
 
     def finish(self, then: Residual | None = None) -> Value:
         """Append the node."""

@@ -90,7 +90,7 @@ static void read_add_norm(Kernel *kernel, Reader *reader, size_t width) {
         refuse(reader, "attribute norm_first is for a norm and a residual");
 }
 
-/* What queries and keys go through, but for the norms of their heads. */
+/* What heads go through, but for their norms. */
 static void read_rotary(Kernel *kernel, Reader *reader) {
     kernel->has_rotary = read_flag(reader, "rotary");
     if (!kernel->has_rotary)
@@ -102,9 +102,11 @@ static void read_rotary(Kernel *kernel, Reader *reader) {
 static void read_turn(Kernel *kernel, Reader *reader) {
     Turn *turn = &kernel->shape.turn;
     size_t size = kernel->shape.size;
-    read_norm(kernel, reader, "query_", size, &turn->query);
-    read_norm(kernel, reader, "key_", size, &turn->key);
-    if (!reader->error && size % 32 && (kernel->has_rotary || turn->query.weight || turn->key.weight))
+    read_norm(kernel, reader, "query_", size, &turn->norms[QUERY]);
+    read_norm(kernel, reader, "key_", size, &turn->norms[KEY]);
+    read_norm(kernel, reader, "value_", size, &turn->norms[VALUE]);
+    int normed = turn->norms[QUERY].weight || turn->norms[KEY].weight || turn->norms[VALUE].weight;
+    if (!reader->error && size % 32 && (kernel->has_rotary || normed))
         refuse(reader, "heads of size %zu are neither normalized nor turned here: that is for multiples of 32", size);
 }
 

@@ -3,7 +3,7 @@
  *
  *     linear            out = add_norm(act(x @ w + bias))
  *     feed_forward      out = add_norm(down(act(up(x)))); gated: down(act(gate(x)) * up(x)), gate and up one layer
- *     attention_block   out = add_norm(output(attention(input(x)))); queries and keys may be turned before attention
+ *     attention_block   out = add_norm(output(attention(input(x)))); heads may be normalized and turned before attention
  *
  * The last two may read x normalized. x and out f32, row by row. Each returns 0 where there is no memory.
  */
@@ -136,8 +136,8 @@ static void head_task(void *argument, size_t head) {
         product_panels(&product, first, first + panels);
     }
     if (fits && turns(&shape->turn)) {
-        turn_head(&shape->turn, &shape->turn.query, projected, work->rows, shape->size);
-        turn_head(&shape->turn, &shape->turn.key, projected + size, work->rows, shape->size);
+        for (int part = QUERY; part < PARTS; part++)
+            turn_head(&shape->turn, part, projected + (size_t)part * size, work->rows, shape->size);
     }
     own.heads = own.kv_heads = 1;
     own.query = projected;
@@ -204,8 +204,8 @@ static int attend_together(const Linear *layer, const Attention *shape, const No
     if (!linear_to(layer, before, x, rows, NO_ACTIVATION, &nothing, projected, strides, pool))
         return 0;
     if (turns(&shape->turn)) {
-        TurnWork turn = {&shape->turn, projected, rows, shape->size, shape->heads};
-        pool->run(pool, turn_task, &turn, shape->heads + shape->kv_heads);
+        TurnWork turn = {&shape->turn, projected, rows, shape->size, shape->heads, shape->kv_heads};
+        pool->run(pool, turn_task, &turn, shape->heads + shape->kv_heads * (shape->turn.norms[VALUE].weight ? 2 : 1));
     }
     return attention(&work, pool);
 }

@@ -65,11 +65,14 @@ typedef struct {
     int norm_first;         /* the residual is added to what is normalized; else it is normalized with it */
 } AddNorm;
 
-/* What heads of queries and keys go through on their way from the projection to attention. Their size is a multiple of
- * 32, where there is something. */
+enum { QUERY, KEY, VALUE, PARTS };
+
+/* What heads go through on their way from the projection to attention. Their size is a multiple of 32, where there is
+ * something. */
 typedef struct {
-    Norm query, key;            /* (size), of each head by itself; */
-    const float *cosine, *sine; /* (tokens, size / 2), by which channel d and d + size / 2 are turned then; or NULL */
+    Norm norms[PARTS];          /* (size), of each head by itself */
+    const float *cosine, *sine; /* (tokens, size / 2), by which channel d and d + size / 2 of queries and keys are turned
+                                 * then; or NULL */
 } Turn;
 
 /* Attention of packed texts. Query, key and value are (tokens, stride) with the heads side by side. */

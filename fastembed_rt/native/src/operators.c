@@ -4,7 +4,7 @@
  * QuantFeedForward  x, groups "up" and "down", [before], add-norm  -> y
  * PackedAttention   query, key, value, starts, [seen], [by_distance]  -> mixed
  * QuantAttention    x, starts, [seen], [by_distance], [cosine, sine], groups "input" and "output", [query], [key],
- *                   [before], add-norm                             -> y
+ *                   [value], [before], add-norm                    -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
  * Fp32Linear, Fp32FeedForward, Fp32Attention   likewise with float weights
@@ -15,12 +15,12 @@
  * so many tokens of each text are keys, and all are queries. A group is
  * [smooth], then for each of <group>_layers: values int8, scale, bias, [outlier rows]. Add-norm is [residual],
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say; with norm_first the residual is added
- * to what is normalized. Norms of x before the layers and of each head of queries and keys are weight and [bias], as
- * before_norm, query_norm, key_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2) come with rotary. <group>_tails is for all but "up", and
- * "linear" with an activation: what is beyond the input's range counts in float, but for the outlier channels,
- * which have their own rows (see Linear). <group>_dither is for all but "down". A group with bfloat16 or float weights is,
- * for each of <group>_layers, values and bias. Attention is in 16-bit integers, but for Fp32Attention and PackedAttention
- * with in_float.
+ * to what is normalized. Norms of x before the layers and of each head of queries, keys and values are weight and
+ * [bias], as before_norm, query_norm, key_norm, value_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2)
+ * come with rotary. <group>_tails is for all but "up", and "linear" with an activation: what is beyond the input's range
+ * counts in float, but for the outlier channels, which have their own rows (see Linear). <group>_dither is for all but
+ * "down". A group with bfloat16 or float weights is, for each of <group>_layers, values and bias. Attention is in 16-bit
+ * integers, but for Fp32Attention and PackedAttention with in_float.
  */
 #include "operators.h"
 

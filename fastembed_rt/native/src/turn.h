@@ -1,4 +1,4 @@
-/* Heads of queries and keys between their projection and attention: normalized, then turned by where their token is.
+/* Heads between their projection and attention: normalized, those of queries and keys then turned by where their token is.
  *
  *     y[r, d] = (x[r, d] - mean_r) / sqrt(mean_d((x[r, d] - mean_r)^2) + epsilon) * weight[d] + bias[d]
  *     out[r, d] = y[r, d] * cosine[r, d] - y[r, d + D / 2] * sine[r, d]           d < D / 2
@@ -32,14 +32,15 @@ INLINE void norm_head(const Norm *norm, float *row, size_t panels, size_t apart)
     }
 }
 
-/* A head of `rows` tokens, in place. `norm` is that of its kind. */
-static void turn_head(const Turn *turn, const Norm *norm, float *head, size_t rows, size_t size) {
+/* A head of `rows` tokens, in place; `part` says of what. */
+static void turn_head(const Turn *turn, int part, float *head, size_t rows, size_t size) {
+    const Norm *norm = &turn->norms[part];
     size_t panels = size / LANES, half = panels / 2, apart = rows * LANES;
     for (size_t r = 0; r < rows; r++) {
         float *row = head + r * LANES;
         if (norm->weight)
             norm_head(norm, row, panels, apart);
-        if (!turn->cosine)
+        if (!turn->cosine || part == VALUE)
             continue;
         const float *cosine = turn->cosine + r * (size / 2), *sine = turn->sine + r * (size / 2);
         for (size_t p = 0; p < half; p++) {
@@ -51,19 +52,21 @@ static void turn_head(const Turn *turn, const Norm *norm, float *head, size_t ro
     }
 }
 
-static int turns(const Turn *turn) { return turn->cosine || turn->query.weight || turn->key.weight; }
+static int turns(const Turn *turn) {
+    return turn->cosine || turn->norms[QUERY].weight || turn->norms[KEY].weight || turn->norms[VALUE].weight;
+}
 
-/* All heads of queries, behind them those of keys, a head after another. */
+/* All heads of queries, behind them those of keys, then of values, a head after another. */
 typedef struct {
     const Turn *turn;
     float *heads;
-    size_t rows, size, queries; /* queries: heads of them */
+    size_t rows, size, queries, keys; /* heads of them */
 } TurnWork;
 
 static void turn_task(void *argument, size_t index) {
     const TurnWork *work = argument;
-    turn_head(work->turn, index < work->queries ? &work->turn->query : &work->turn->key,
-              work->heads + index * work->size * work->rows, work->rows, work->size);
+    int part = index < work->queries ? QUERY : index < work->queries + work->keys ? KEY : VALUE;
+    turn_head(work->turn, part, work->heads + index * work->size * work->rows, work->rows, work->size);
 }
 
 #endif

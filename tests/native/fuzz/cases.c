@@ -374,6 +374,8 @@ static void block_case(Case *made, Random *random) {
         some_norm(made, random, "query_", &projected, 0, shape.size, shape.heads);
     if (turned && chance(random, 2))
         some_norm(made, random, "key_", &projected, width, shape.size, shape.kv_heads);
+    if (turned && chance(random, 2))
+        some_norm(made, random, "value_", &projected, width + kv_width, shape.size, shape.kv_heads);
     for (size_t head = 0; angles[0] && head < shape.heads + shape.kv_heads; head++)
         turn(&projected, head * shape.size, shape.size, angles[0], angles[1]);
     Matrix query = columns_of(&projected, 0, width), key = columns_of(&projected, width, kv_width);
