@@ -262,6 +262,7 @@ ARCHITECTURES = {
         "model.",
         _CAUSAL_LM,
         title="Llama",
+        examples=("castorini/repllama-v1-7b-lora-passage",),
     ),
     "llama_bidirec": Architecture(
         llama.llama,
