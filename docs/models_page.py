@@ -200,7 +200,9 @@ def _real_table(real: Figures) -> str:
 
 
 def _model_type(name: str) -> str:
-    return "`bert`, alibi" if name == "jina_bert" else f"`{name}`"
+    said = {"jina_bert": "`bert`, alibi", "nomic_bert_moe": "`nomic_bert`, experts"}
+    said["embedding_gemma2_text"] = "`embedding_gemma2`, also `embedding_gemma2_text`"
+    return said.get(name, f"`{name}`")
 
 
 def _examples(row: Architecture) -> str:

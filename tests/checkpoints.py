@@ -18,6 +18,7 @@ import transformers
 from references.modeling_jina import JinaBertModel
 from references.modeling_llama_bidirectional import LlamaBidirectionalModel
 from references.modeling_new import NewModel
+from references.modeling_nomic_moe import NomicMoeModel
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tolerances import close
@@ -126,6 +127,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "feed_forward_proj": "gated-gelu",
     },
     "nomic_bert": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
+    # Experts in the second and the last layer.
+    "nomic_bert_moe": {
+        "n_embd": 24,
+        "n_head": 3,
+        "n_layer": 4,
+        "n_inner": 56,
+        "n_positions": 48,
+        "vocab_size": VOCABULARY,
+        "type_vocab_size": 1,
+        "num_experts": 5,
+        "moe_top_k": 2,
+        "pad_token_id": 0,
+    },
     "gte": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 20_000.0}},
     "new": {
         **SIZES,
@@ -152,7 +166,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What AutoModel gives a decoder too; sentence-transformers takes the encoder.
 ENCODERS: dict[str, Any] = {"t5": transformers.T5EncoderModel}
 # What transformers has no class of; written into checkpoints as code of their own, as those on the hub have it.
-OWN_CODE: dict[str, Any] = {"new": NewModel, "jina_bert": JinaBertModel, "llama_bidirec": LlamaBidirectionalModel}
+OWN_CODE: dict[str, Any] = {
+    "new": NewModel,
+    "jina_bert": JinaBertModel,
+    "nomic_bert_moe": NomicMoeModel,
+    "llama_bidirec": LlamaBidirectionalModel,
+}
 for own in OWN_CODE.values():
     own.config_class.register_for_auto_class()
     own.register_for_auto_class("AutoModel")
@@ -215,6 +234,8 @@ def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or "_ln" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif ".router." in name:
+                parameter.normal_(0.0, 0.5)  # a rounding that turns a choice turns one of a small share
             else:
                 parameter.normal_(0.0, 0.25)
     return model

@@ -21,7 +21,8 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 BF16 = "model.native.bf16.onnx"
 runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 # Scores of random weights are so large here that softmax is a choice, which rounding may turn.
-WORST = {"new": 0.998, "t5": 0.996, "embedding_gemma2_text": 0.998}
+WORST = {"new": 0.998, "t5": 0.996, "embedding_gemma2_text": 0.998, "nomic_bert_moe": 0.95}
+MEAN = {"nomic_bert_moe": 0.998}  # an expert is a choice too
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_every_architecture_has_bf16_near_its_fp32_or_says_why_not(
         assert (model.variant.precision, model.variant.target) == ("bf16", "native")
         fidelity = Fidelity.of(model.encode(texts), expected)
     assert fidelity.min_cosine > WORST.get(model_type, 0.9995), fidelity
-    assert fidelity.mean_cosine > 0.9995, fidelity
+    assert fidelity.mean_cosine > MEAN.get(model_type, 0.9995), fidelity
     assert fidelity.mean_cosine < 1 - 1e-8, "that was not bf16"
 
 

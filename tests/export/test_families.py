@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers
@@ -156,17 +158,58 @@ def test_nomic_is_cut_where_its_scaling_would_depend_on_the_batch(tmp_path: Path
 @pytest.mark.parametrize(
     "change",
     [
-        {"num_experts": 8},
         {"prenorm": True},
         {"rotary_emb_interleaved": True},
         {"rotary_emb_fraction": 0.5},
-        {"activation_function": "gelu"},
     ],
 )
 def test_what_nomic_switches_on_elsewhere_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     directory = as_on_the_hub(save_transformers(tmp_path / "nomic", "nomic_bert"), **change)
     with pytest.raises(UnsupportedCheckpointError, match=next(iter(change))):
         exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"moe_normalize_expert_weights": True}, "moe_normalize_expert_weights"),
+        ({"expert_choice_router": True}, "expert_choice_router"),
+        ({"ffn_div": 2}, "ffn_div"),
+        ({"prenorm": True}, "prenorm"),
+        ({"moe_top_k": 6}, "5 experts of which 6 are chosen"),
+        ({"moe_every_n_layers": 1}, "in one of 1 layers"),
+        ({"activation_function": "swishglu"}, "activation 'swishglu' is not known"),
+    ],
+)
+def test_what_mixtures_of_experts_elsewhere_switch_on_is_refused(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    directory = save_transformers(tmp_path / "nomic", "nomic_bert_moe")
+    change_json(directory / "config.json", **change)
+    with pytest.raises((CheckpointError, UnsupportedCheckpointError), match=said):
+        exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"moe_top_k": 1}, {"moe_top_k": 5}, {"moe_every_n_layers": 3}, {"num_experts": 0}]
+)
+def test_other_mixtures_of_experts(tmp_path: Path, settings: dict[str, Any]) -> None:
+    source = save_sentence_transformers(tmp_path / "nomic", "nomic_bert_moe", max_seq_length=40, **settings)
+    assert_vectors_agree(source, tmp_path / "out")
+
+
+def test_experts_compute_the_tokens_that_are_theirs_alone(tmp_path: Path) -> None:
+    """On CPUs; in the graph for all providers each computes all of them."""
+    source = save_sentence_transformers(tmp_path / "nomic", "nomic_bert_moe", max_seq_length=40)
+    done = export(str(source), ExportOptions(output=tmp_path / "out", verify=False, precisions=("int8", "fp32")))
+    gathers = {}
+    for variant in done.manifest.variants:
+        graph = onnx.load(str(tmp_path / "out" / variant.graph.file), load_external_data=False).graph
+        gathers[variant.graph.file] = sum(
+            re.search(r"/expert\.\d+/rows$", node.name) is not None for node in graph.node
+        )
+    assert gathers.pop("model.onnx") == 0
+    assert {*gathers.values()} == {10}, gathers
 
 
 @pytest.mark.parametrize("types", [1, 2])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapters import Made
+from adapters import Made, copied
 from checkpoints import save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import quick
@@ -80,7 +80,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick(save_multi_vector(root / "colbert"), root / "my-colbert")
     quick(save_inference_free(root / "inference-free"), root / "my-inference-free-model")
     lora = Made(root / "lora").queries_and_values()
-    lora.save()
+    copied(lora.save(), lora.base / "medical")
     for name in ("base", "adapter"):
         (root / f"my-{name}").symlink_to(root / "lora" / name)
     for name in ("big.txt", "texts.txt"):
@@ -231,7 +231,8 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
     assert done == [
-        *["export", "export", "export", "export", "verify"],
+        *["export"] * 5,
+        "verify",
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],
         *["export", "rerank", "embed", "embed"],

@@ -194,6 +194,17 @@ ARCHITECTURES = {
         taken_over=True,
         examples=("nomic-ai/nomic-embed-text-v1.5",),
     ),
+    "nomic_bert_moe": Architecture(
+        nomic_bert.nomic_moe,
+        nomic_bert.nomic_positions,
+        "nomic_bert.",
+        _MASKED_LM,
+        nomic_bert.NAMES,
+        title="NomicBERT with experts",
+        renames=rotary_bert.NOMIC,
+        own_code=True,
+        examples=("nomic-ai/nomic-embed-text-v2-moe",),
+    ),
     "gte": Architecture(
         gte.gte,
         bert.bert_positions,
@@ -329,6 +340,8 @@ AROUND = {"embedding_gemma2": "embedding_gemma2_text"}
 def row_name(config: Config) -> str:
     """Name of the row for a config.json: its model_type, unless that is another architecture's or around one."""
     model_type = AROUND.get(config["model_type"], config["model_type"])
+    if model_type == "nomic_bert" and nomic_bert.without_gates(config):
+        return "nomic_bert_moe"
     found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)
     return next(found, str(model_type))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..graph.graph import Value
-from ..graph.layers import Attention, FeedForward, Residual, ScoreBias
+from ..graph.layers import Attention, Experts, FeedForward, Residual, ScoreBias
 from ..graph.ops import Ops
 from ..graph.weight import Norm
 
@@ -29,7 +29,7 @@ def layer(
     attention: Attention,
     around: Norms,
     bias: ScoreBias,
-    feed_forward: FeedForward,
+    feed_forward: FeedForward | Experts,
     beside: Norms,
     last: bool,
 ) -> Value:

@@ -1,16 +1,21 @@
-"""NomicBERT: BERT with rotary positions, SwiGLU and few biases (Nussbaum et al. 2024, arXiv:2402.01613).
+"""NomicBERT: BERT with rotary positions, SwiGLU and few biases (Nussbaum et al. 2024, arXiv:2402.01613); its second
+version has feed-forwards without gates, and in every second layer a mixture of experts (arXiv:2502.07972).
 
 Tensors under the names of transformers 5 (`rotary_bert.NOMIC`); config.json with GPT-2's keys or BERT's.
 """
 
 from __future__ import annotations
 
-from ..errors import UnsupportedCheckpointError
+from collections.abc import Callable
+
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
+from ..graph.layers import Experts, FeedForward
 from ..graph.ops import Ops
+from ..graph.weight import Linear
 from ..tensors import Tensors
 from .bert import words_and_types
-from .blocks import Config, Shape, layer_norm, refuse, setting
+from .blocks import Config, Shape, layer_norm, linear, refuse, setting
 from .rotary import angles
 from .rotary_bert import attention_layer, gated_feed_forward
 
@@ -30,15 +35,63 @@ SWITCHES = ("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_i
 
 
 def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
-    """last_hidden_state of NomicBertModel."""
+    """last_hidden_state of NomicBertModel, as transformers has it."""
+    refuse(config, "num_experts", 0)
+    activation = _activation(config)
+
+    def feed_forward(own: Tensors, shape: Shape, _: int) -> FeedForward:
+        inner, outer = own.has("mlp.up_proj.bias"), own.has("mlp.down_proj.bias")
+        return gated_feed_forward(own, shape, bias=inner, down_bias=outer)
+
+    return _encoder(ops, config, tensors, activation, feed_forward)
+
+
+def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of NomicBertModel, as the hub has it: no gates, and experts in some layers."""
+    for switch in ("moe_normalize_expert_weights", "expert_choice_router"):
+        refuse(config, switch, False)
+    refuse(config, "ffn_div", 1)
+    activation = setting(config, "activation_function", str, "gelu")
+    count, chosen = setting(config, "num_experts", int, 0), setting(config, "moe_top_k", int, 1)
+    every = setting(config, "moe_every_n_layers", int, -1)
+    if count and not (every >= 2 and 1 <= chosen <= count):
+        raise CheckpointError(
+            f"config.json has {count} experts of which {chosen} are chosen, in one of {every} layers; expected at "
+            "least one chosen, and every second layer or fewer"
+        )
+
+    def feed_forward(own: Tensors, shape: Shape, index: int) -> FeedForward | Experts:
+        width, wide = shape.hidden, shape.intermediate
+        if not count or index % every != 1:
+            up = linear(own, "mlp.up_proj", width, wide, bias=own.has("mlp.up_proj.bias"))
+            down = linear(own, "mlp.down_proj", wide, width, bias=own.has("mlp.down_proj.bias"))
+            return FeedForward(up, down, activation)
+        first, second = (own.get(f"mlp.experts.mlp.{name}", (count * wide, width)) for name in ("w1", "w2"))
+        places = [(k * wide, (k + 1) * wide) for k in range(count)]
+        experts = [
+            FeedForward(Linear(first.rows(*rows)), Linear(second.rows(*rows).transposed), activation) for rows in places
+        ]
+        router = linear(own, "mlp.router.layer", width, count, bias=False)
+        return Experts(router, tuple(experts), chosen, own.get("mlp.experts.bias", (width,)))
+
+    return _encoder(ops, config, tensors, activation, feed_forward)
+
+
+def _encoder(
+    ops: Ops,
+    config: Config,
+    tensors: Tensors,
+    activation: str,
+    feed_forward: Callable[[Tensors, Shape, int], FeedForward | Experts],
+) -> Value:
+    """`feed_forward`: of the layer with these tensors and this number."""
     for switch in SWITCHES:
         refuse(config, switch, False)
     refuse(config, "rotary_emb_scale_base", 0)
-    refuse(config, "num_experts", 0)
     refuse(config, "rotary_emb_fraction", 1.0)
     if "n_embd" in config and "rotary_emb_fraction" not in config:
         raise UnsupportedCheckpointError("config.json has no rotary_emb_fraction: absolute positions are not built")
-    shape = Shape.of({**config, "hidden_act": _activation(config)})
+    shape = Shape.of({**config, "hidden_act": activation})
     width = shape.hidden
     with ops.scope("embeddings"):
         states = words_and_types(ops, config, tensors.under("embeddings."), width)
@@ -46,7 +99,6 @@ def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     turn, bias = angles(ops, config, width // shape.heads, THETA), ops.attention_bias()
     for index in range(shape.layers):
         own = tensors.under(f"layers.{index}.")
-        around, inner, outer = (own.has(f"{name}_proj.bias") for name in ("self_attn.q", "mlp.up", "mlp.down"))
         with ops.scope(f"layer.{index}"):
             states = attention_layer(
                 ops,
@@ -55,8 +107,8 @@ def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 shape=shape,
                 turn=turn,
                 bias=bias,
-                feed_forward=gated_feed_forward(own, shape, bias=inner, down_bias=outer),
-                biases=around,
+                feed_forward=feed_forward(own, shape, index),
+                biases=own.has("self_attn.q_proj.bias"),
                 last=index == shape.layers - 1,
             )
     return states
@@ -68,6 +120,12 @@ def nomic_positions(config: Config) -> int:
     if config.get("rotary_scaling_factor") is None:
         return positions
     return min(positions, setting(config, "max_trained_positions", int, 2048))
+
+
+def without_gates(config: Config) -> bool:
+    """Whether config.json is of the second version, which transformers' class is not."""
+    unit = config.get("activation_function")
+    return bool(config.get("num_experts")) or (isinstance(unit, str) and unit not in GATES)
 
 
 def _activation(config: Config) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..graph.graph import Value
-from ..graph.layers import Angles, Attention, FeedForward, Heads, Projections, ScoreBias
+from ..graph.layers import Angles, Attention, Experts, FeedForward, Heads, Projections, ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .blocks import Shape, layer_norm, linear
@@ -16,7 +16,7 @@ NOMIC = Renames(
         (r"\bencoder\.layers\.", "layers."),
         (r"\bemb_ln\.", "embeddings.LayerNorm."),
         (r"\battn\.out_proj\.", "self_attn.o_proj."),
-        (r"\bmlp\.fc11\.", "mlp.up_proj."),
+        (r"\bmlp\.fc11?\.", "mlp.up_proj."),
         (r"\bmlp\.fc12\.", "mlp.gate_proj."),
         (r"\bmlp\.fc2\.", "mlp.down_proj."),
         (r"\bnorm1\.", "post_attention_layernorm."),
@@ -62,7 +62,7 @@ def attention_layer(
     shape: Shape,
     turn: Angles,
     bias: ScoreBias,
-    feed_forward: FeedForward,
+    feed_forward: FeedForward | Experts,
     biases: bool,
     last: bool,
 ) -> Value:

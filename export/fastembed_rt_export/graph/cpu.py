@@ -272,6 +272,7 @@ CPU = with_linears(
         activations={**PORTABLE.activations, "silu": silu, "swish": silu},
         first=first,
         attend_first=attend_first,
+        dispatches=True,
         pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
     ),
     linears,

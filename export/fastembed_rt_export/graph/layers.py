@@ -130,6 +130,16 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """Feed-forwards of which a router chooses a few for each token: their sum by the router's shares, and a bias."""
+
+    router: Linear  # H -> E; the shares are the softmax over all E
+    experts: tuple[FeedForward, ...]
+    chosen: int  # for each token
+    bias: Weight | None = None  # (H,)
+
+
+@dataclass(frozen=True)
 class Residual:
     """What follows a part of a layer: states are added, as a rule its input, and the sum is normalized."""
 

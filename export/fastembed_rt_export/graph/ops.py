@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import UnsupportedCheckpointError
+from .experts import mixed
 from .graph import FLOAT32, Graph, Value
-from .layers import Angles, Attention, FeedForward, Heads, Projections, Relative, Residual, ScoreBias
+from .layers import Angles, Attention, Experts, FeedForward, Heads, Projections, Relative, Residual, ScoreBias
 from .target import Target, Tokens
 from .weight import Linear, Norm, Weight
 
@@ -285,9 +286,12 @@ class Ops:
         return self.mark_first(normed) if states in self._first else normed
 
     def feed_forward(
-        self, states: Value, layers: FeedForward, *, before: Norm | None = None, then: Residual | None = None
+        self, states: Value, layers: FeedForward | Experts, *, before: Norm | None = None, then: Residual | None = None
     ) -> Value:
         """The feed-forward part of a layer, with normalization of what it reads and what follows it."""
+        if isinstance(layers, Experts):
+            states = states if before is None else self.norm(states, before)
+            return self.followed(mixed(self.token_graph, self.target, states, layers, self.feed_forward), then)
         if layers.gate is not None:  # a factor of a channel of `up` passes through the product
             up, down = self.target.balance(layers.up, layers.down)
             layers = replace(layers, up=up, down=down)

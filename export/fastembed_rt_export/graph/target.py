@@ -272,4 +272,5 @@ class Target:
     dense: Dense | None = None
     unit: Unit | None = None  # None: the target has no vectors of tokens, or makes them of stock operators
     word_weights: WordWeights | None = None
+    dispatches: bool = False  # each expert computes the tokens that are its own; else all compute all
     lanes: int = 1  # what the widths of products should be multiples of

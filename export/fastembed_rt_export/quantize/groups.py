@@ -79,11 +79,13 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
     ) -> None:
         groups.activated.add(group_key(layers.first))
 
+    # Of a mixture all experts see all tokens here: what is watched has a row for each token, whoever was chosen.
     if base is not CPU:
-        return replace(base, linears=linears)
+        return replace(base, linears=linears, dispatches=False)
     groups.blocks = True
     return replace(
         with_linears(CPU, linears),
+        dispatches=False,
         balance=balance,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
