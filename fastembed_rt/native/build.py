@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -142,11 +144,7 @@ def compiled(
         [*compiler, *FLAGS, *flags, "-c", str(source), "-o", str(made)]
         for (_, source, flags), made in zip(jobs, objects, strict=True)
     ]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    for command, process in zip(commands, running, strict=True):
-        _, errors = process.communicate()
-        if process.returncode:
-            raise BuildError(f"{' '.join(command)} failed:\n{errors.strip()[-2000:]}")
+    _run(*commands)
     return objects
 
 
@@ -190,7 +188,7 @@ def build_cuda(output: Path | None = None, extra: Sequence[str] = (), target: Ta
     if not for_cuda(target):
         raise BuildError("the operators for CUDA are for Linux")
     output = output or HERE / CUDA_LIBRARY
-    compiler = _any_compiler() if target is None else _compiler(target)
+    compiler = c_compiler() if target is None else _compiler(target)
     with tempfile.TemporaryDirectory() as work:
         for file in PTX:
             name = f"{file.stem}_ptx"
@@ -220,20 +218,53 @@ def _compiler(target: Target | None) -> list[str]:
         systems = " and ".join(SYSTEMS.values())
         here = f"{sys.platform} on {platform.machine()}"
         raise BuildError(f"the operators are for {systems} on x86-64 and Arm of 64 bits, this is {here}")
-    return _any_compiler()
+    return c_compiler()
 
 
-def _any_compiler() -> list[str]:
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
+def c_compiler() -> list[str]:
+    """The words of this machine's C compiler: those of CC, which may be "ccache gcc", or the first that is installed.
+
+    Raises:
+        BuildError: there is none, or CC cannot be split into words.
+    """
+    named = os.environ.get("CC", "").strip()
+    if named:
+        try:
+            return [named] if shutil.which(named) else shlex.split(named)  # a path may have spaces in it
+        except ValueError as error:
+            raise BuildError(f"CC is {named!r}, which is no command: {error}") from error
+    found = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if found is None:
         raise BuildError("no C compiler: install gcc or clang, or name one in CC")
-    return [compiler]
+    return [found]
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
+def _run(*commands: list[str]) -> None:
+    """Run commands side by side. When one of them fails, the others are ended and waited for.
+
+    Raises:
+        BuildError: one failed, or its program does not run; with its last words.
+    """
+    running: list[subprocess.Popen[str]] = []
+    try:
+        running.extend(map(_started, commands))
+        for command, process in zip(commands, running, strict=True):
+            _, errors = process.communicate()
+            if process.returncode:
+                raise BuildError(f"{' '.join(command)} failed:\n{errors.strip()[-2000:]}")
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what the compiler has started
+            with process:  # waits, and closes the pipe
+                pass
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0)
+    except OSError as error:
+        raise BuildError(f"{command[0]} does not run: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

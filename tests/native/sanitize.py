@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,8 +40,7 @@ TOLERANT = "detect_leaks=0:alloc_dealloc_mismatch=0:detect_odr_violation=0:alloc
 
 def runtime(name: str) -> str:
     """Path of the compiler's runtime for a sanitizer, which has to be loaded before everything else."""
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc")
-    done = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*build.c_compiler(), f"-print-file-name={name}"], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -77,6 +77,23 @@ def test_the_source_archive_builds_and_tests_itself(source: Path, tmp_path: Path
     assert [path.name.endswith("-py3-none-any.whl") for path in tmp_path.iterdir()] == [True]
 
 
+def test_a_compiler_that_is_not_there_leaves_the_library_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/nonexistent/gcc")
+    pure = built("wheel", tmp_path)
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert not any(name.endswith(".so") for name in zipfile.ZipFile(pure).namelist())
+
+
+@pytest.mark.skipif(sys.platform not in build.SYSTEMS, reason="there are no kernels for this system")
+def test_where_a_library_is_asked_for_the_build_says_what_is_wrong_with_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "/nonexistent/gcc")
+    monkeypatch.setenv("FASTEMBED_RT_NATIVE", "1")
+    with pytest.raises(AssertionError, match="/nonexistent/gcc does not run: No such file or directory"):
+        built("wheel", tmp_path)
+
+
 def test_both_packages_and_their_data_are_inside(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for wanted in (
