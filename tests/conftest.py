@@ -44,6 +44,7 @@ LONGEST = {
     "test_bench_parts.py",
     "test_bench_report.py",
     "test_bf16_operators.py",
+    "test_compile_again.py",
     "test_cuda_attention.py",
     "test_families.py",
     "test_fp32_operators.py",

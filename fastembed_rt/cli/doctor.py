@@ -144,7 +144,9 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
     if facts.kernels:
         products = f"; bf16 with {facts.bf16_products}" if facts.bf16_products else ""
         own = f"our own run, with {facts.kernels} kernels (target native){products}"
-        yield Finding(level="ok", check="operators", what=own)
+        if facts.left_out:
+            own += f"; the {facts.left_out} kernels, which are faster here, were left out: the compiler was too old"
+        yield Finding(level="note" if facts.left_out else "ok", check="operators", what=own, fix=facts.kernel_remedy)
     elif facts.no_kernels:
         yield Finding(
             level="note",

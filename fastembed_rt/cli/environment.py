@@ -78,6 +78,7 @@ class Facts:
     nvidia_smi: str = ""  # why nvidia-smi lists no GPU, "" if it does
     kernels: str = ""  # of our own operators, those that run here
     bf16_products: str = ""  # what they multiply bfloat16 numbers with
+    left_out: str = ""  # better ones for this processor, which the compiler of the operators did not know
     no_kernels: str = ""  # why none do, "" if some do
     kernel_remedy: str = ""  # what would help, "" where nothing does
     # By the number of a GPU, of one at least; empty without the provider.
@@ -113,6 +114,7 @@ def gather() -> Facts:
         nvidia_smi=nvidia_smi,
         kernels=native.kernels() or "",
         bf16_products=native.bf16_products(),
+        left_out=native.left_out(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
         cuda_operators=_cuda_operators() if CUDA in providers else (),

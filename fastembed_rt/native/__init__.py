@@ -19,10 +19,12 @@ SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these 
 NAMES = {**SYSTEMS, "win32": "Windows"}
 MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 DOMAIN = "fastembed_rt"
-COMPILE = (
-    "install a C compiler (gcc or clang) and then: "
-    "pip install --force-reinstall --no-deps --no-binary fastembed-rt fastembed-rt"
+# Without pip's cache, which may have a wheel that was made without a compiler; a failure is an error that says why.
+AGAIN = (
+    "FASTEMBED_RT_NATIVE=1 pip install --force-reinstall --no-deps --no-cache-dir --no-binary fastembed-rt fastembed-rt"
 )
+COMPILE = f"install a C compiler (gcc 9, clang 11, or later) if there is none, and then: {AGAIN}"
+COMPILE_ALL = f"install a newer C compiler (gcc 11, clang 12, or later; CC names it) and then: {AGAIN}"
 BF16 = {"amx": "AMX", "avx512bf16": "AVX512-BF16"}  # kernels -> their instructions for products of bfloat16 numbers
 SWITCH = "FASTEMBED_RT_KERNELS"  # environment: name of the kernels to take instead of the best ones
 
@@ -51,8 +53,20 @@ def why_not() -> str | None:
     return _examined(library())[1]
 
 
+def left_out() -> str:
+    """Name of the kernels that are best on this processor and that the compiler of this library did not know; or ""."""
+    if kernels() is None:
+        return ""
+    found = ctypes.CDLL(str(library())).fastembed_rt_left_out
+    found.restype = ctypes.c_char_p
+    name: bytes = found()
+    return name.decode()
+
+
 def remedy() -> str:
-    """What makes the operators run here; "" where they do, or nothing does."""
+    """What makes the operators run here, or the best of them; "" where they do, or nothing does."""
+    if left_out():
+        return COMPILE_ALL
     outdated = library().is_file() and "of another version" in (why_not() or "")
     return COMPILE if outdated or (not library().is_file() and _has_kernels(sys.platform, platform.machine())) else ""
 
@@ -112,7 +126,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
     try:
         loaded = ctypes.CDLL(str(path))
         found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
-        _ = loaded.fastembed_rt_share_packed, loaded.fastembed_rt_unshared
+        _ = loaded.fastembed_rt_share_packed, loaded.fastembed_rt_unshared, loaded.fastembed_rt_left_out
     except OSError as error:  # of another system
         return None, f"{path.name} does not load: {error}"
     except AttributeError:  # left in a source tree
@@ -129,7 +143,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
 def _why_missing(system: str, machine: str) -> str:
     """Why an installation has no library."""
     if _has_kernels(system, machine):
-        return "they were not compiled with this installation (a C compiler compiles them when it is installed)"
+        return "they were not compiled with this installation: there was no C compiler then, or it failed"
     return f"there are no kernels for {NAMES.get(system, system)} on {machine} yet"
 
 

@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,8 @@ def compiled(
 ) -> list[Path]:
     """Compile the operators, and other sources against their headers, into objects in `directory`; their paths.
 
-    `extra` are flags for all of them but the kernels where `plain` has flags for those.
+    `extra` are flags for all of them but the kernels where `plain` has flags for those. Kernels whose instructions this
+    machine's compiler does not know are left out: the library has the others, and those for the oldest processors.
 
     Raises:
         BuildError: as for `build`.
@@ -134,8 +136,12 @@ def compiled(
     processor = "neon_processor" if _is_arm(target) else "processor"
     sources = [SOURCES / f"{name}.c" for name in (*MODULES, processor)] + list(others)
     kernels = kernels_of(target) if kernels is None else kernels
+    # A wheel for others has them all, or is not made.
+    left_out = _unknown_to(compiler, kernels, directory) if target is None else frozenset()
     jobs = [
-        (name, SOURCES / "kernels.c", (*(plain or extra), *_spelled(flags, target), f"-DKERNELS={name}"))
+        (name, SOURCES / "left_out.c", (*extra, f"-DKERNELS={name}"))
+        if name in left_out
+        else (name, SOURCES / "kernels.c", (*(plain or extra), *_spelled(flags, target), f"-DKERNELS={name}"))
         for name, flags in kernels.items()
     ]
     jobs += [(source.stem, source, (f"-I{SOURCES}", *extra)) for source in sources]
@@ -160,6 +166,22 @@ def link(output: Path, objects: Sequence[Path], flags: Sequence[str] = (), targe
 def kernels_of(target: Target | None = None) -> Mapping[str, Sequence[str]]:
     """The flags of each instruction set of a target's processor, or of this machine's."""
     return NEON_KERNELS if _is_arm(target) else KERNELS
+
+
+def _unknown_to(compiler: Sequence[str], kernels: Mapping[str, Sequence[str]], directory: Path) -> frozenset[str]:
+    """Of sets of kernels, those whose instructions a compiler does not know; never the last one, which is for all.
+
+    gcc knows AVX512-BF16 and i8mm from version 10 on, AVX-VNNI and AMX from 11 on.
+    """
+    *newer, _ = kernels
+    commands = [
+        [*compiler, *FLAGS, *kernels[name], "-c", str(SOURCES / "probe.c"), "-o", str(directory / f"{name}.probe.o")]
+        for name in newer
+    ]
+    with _side_by_side(commands) as running:
+        for process in running:
+            process.communicate()
+    return frozenset(name for name, process in zip(newer, running, strict=True) if process.returncode)
 
 
 def _is_arm(target: Target | None) -> bool:
@@ -245,13 +267,24 @@ def _run(*commands: list[str]) -> None:
     Raises:
         BuildError: one failed, or its program does not run; with its last words.
     """
-    running: list[subprocess.Popen[str]] = []
-    try:
-        running.extend(map(_started, commands))
+    with _side_by_side(commands) as running:
         for command, process in zip(commands, running, strict=True):
             _, errors = process.communicate()
             if process.returncode:
                 raise BuildError(f"{' '.join(command)} failed:\n{errors.strip()[-2000:]}")
+
+
+@contextmanager
+def _side_by_side(commands: Sequence[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Commands that run; those that still do at the end are ended and waited for.
+
+    Raises:
+        BuildError: a program does not run.
+    """
+    running: list[subprocess.Popen[str]] = []
+    try:
+        running.extend(map(_started, commands))
+        yield running
     finally:
         for process in running:
             if process.poll() is None:

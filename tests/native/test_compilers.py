@@ -1,4 +1,4 @@
-"""The build takes the C compiler that CC names, whatever it is, or says in one error why it cannot."""
+"""The build takes the C compiler that CC names, makes what that one can, or says in one error why it makes nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 
 from fastembed_rt import native
+from fastembed_rt.cli.doctor import check_cpu
+from fastembed_rt.cli.environment import gather
 from fastembed_rt.native import build
 
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 CUDA = pytest.param(build.build_cuda, marks=pytest.mark.skipif(sys.platform != "linux", reason="CUDA is for Linux"))
 BUILDS = [build.build, CUDA]
-FIRST = next(iter(build.kernels_of()))  # the command that is waited for first
+SETS = build.kernels_of()
+FIRST, *_, OLDEST = SETS  # the command that is waited for first; kernels that every processor runs
 # The first command fails when another one is at work; that one starts a program that never stops of itself in time.
 ONE_FAILS = """#!/bin/sh
 case "$*" in
+*probe.c*) exit 0 ;;
 *-DKERNELS={first}*)
     until ls {folder}/*.beats >/dev/null 2>&1; do sleep 0.02; done
     echo 'no such flag' >&2
@@ -27,6 +31,16 @@ case "$*" in
 esac
 ( for beat in $(seq 400); do echo >> {folder}/$$.beats; sleep 0.05; done ) &
 wait
+"""
+
+
+REFUSES = """#!/bin/sh
+for word in "$@"; do
+    case " {flags} " in
+    *" $word "*) echo "error: unrecognized command-line option '$word'" >&2; exit 1 ;;
+    esac
+done
+exec '{compiler}' "$@"
 """
 
 
@@ -94,3 +108,32 @@ def test_when_one_compiler_fails_no_other_goes_on(tmp_path: Path, monkeypatch: p
     assert known > 0
     time.sleep(0.5)
     assert beats() == known
+
+
+def test_a_compiler_that_is_too_old_for_some_kernels_makes_the_others(
+    same_compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = native.kernels()
+    newer = {flag for flags in SETS.values() for flag in flags} - set(SETS[OLDEST])
+    old = program(tmp_path / "cc", REFUSES.format(flags=" ".join(newer), compiler=same_compiler))
+    monkeypatch.setenv("CC", str(old))
+    library = build.build(tmp_path / "library.so")
+    monkeypatch.setattr(native, "library", lambda: library)
+    assert f"kernels_{native.kernels()}" == OLDEST, native.why_not()
+    (said,) = [finding for finding in check_cpu(gather()) if finding.check == "operators"]
+    if best == native.kernels():
+        assert said.level == "ok"
+    else:
+        assert said.level == "note"
+        assert f"the {best} kernels, which are faster here, were left out: the compiler was too old" in said.what
+        assert said.fix.startswith("install a newer C compiler (gcc 11, clang 12, or later; CC names it) and then: ")
+
+
+@pytest.mark.skipif("kernels_amx" not in SETS, reason="there is no AMX on this processor's kind")
+def test_gcc_before_11_has_no_amx_and_all_kernels_without_it(
+    same_compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = "-mamx-tile -mamx-int8 -mamx-bf16"
+    old = program(tmp_path / "cc", REFUSES.format(flags=flags, compiler=same_compiler))
+    assert build._unknown_to([str(old)], SETS, tmp_path) == {"kernels_amx"}
+    assert build._unknown_to([same_compiler], SETS, tmp_path) == set()

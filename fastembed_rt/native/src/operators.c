@@ -34,25 +34,32 @@
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
 
+/* All sets of this kind of processor, the best first. */
+static const struct { const Kernels *kernels; unsigned instructions; } SETS[] = {
+#if defined(__aarch64__)
+    {&kernels_neoni8mm, HAS_NEONI8MM},
+    {&kernels_neondotprod, HAS_NEONDOTPROD},
+    {&kernels_neon, HAS_NEON},
+#else
+    {&kernels_amx, HAS_AMX},
+    {&kernels_avx512bf16, HAS_AVX512BF16},
+    {&kernels_avx512vnni, HAS_AVX512VNNI},
+    {&kernels_avxvnni, HAS_AVXVNNI},
+    {&kernels_avx2, HAS_AVX2},
+#endif
+};
+
+static int is_left_out(const Kernels *kernels) { return !kernels->linear; } /* left_out.c */
+
 const Kernels *choose_kernels(void) {
     const char *wanted = getenv("FASTEMBED_RT_KERNELS");
-    const unsigned sets = processor_sets();
-    const struct { const Kernels *kernels; unsigned runs; } rows[] = {
-#if defined(__aarch64__)
-        {&kernels_neoni8mm, sets & HAS_NEONI8MM},
-        {&kernels_neondotprod, sets & HAS_NEONDOTPROD},
-        {&kernels_neon, sets & HAS_NEON},
-#else
-        {&kernels_amx, sets & HAS_AMX},
-        {&kernels_avx512bf16, sets & HAS_AVX512BF16},
-        {&kernels_avx512vnni, sets & HAS_AVX512VNNI},
-        {&kernels_avxvnni, sets & HAS_AVXVNNI},
-        {&kernels_avx2, sets & HAS_AVX2},
-#endif
-    };
-    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++)
-        if (rows[k].runs && (!wanted || !*wanted || !strcmp(wanted, rows[k].kernels->name)))
-            return rows[k].kernels;
+    const unsigned here = processor_sets();
+    for (size_t k = 0; k < sizeof SETS / sizeof SETS[0]; k++) {
+        const Kernels *kernels = SETS[k].kernels;
+        int is_wanted = !wanted || !*wanted || !strcmp(wanted, kernels->name);
+        if (here & SETS[k].instructions && is_wanted && !is_left_out(kernels))
+            return kernels;
+    }
     return NULL;
 }
 
@@ -60,6 +67,15 @@ const Kernels *choose_kernels(void) {
 EXPORTED const char *fastembed_rt_kernels(void) {
     const Kernels *found = choose_kernels();
     return found ? found->name : "";
+}
+
+/* Name of the kernels that are best on this processor where this library lacks them, "" where it has them. */
+EXPORTED const char *fastembed_rt_left_out(void) {
+    const unsigned here = processor_sets();
+    for (size_t k = 0; k < sizeof SETS / sizeof SETS[0]; k++)
+        if (here & SETS[k].instructions)
+            return is_left_out(SETS[k].kernels) ? SETS[k].kernels->name : "";
+    return "";
 }
 
 /* What those kernels compute otherwise than a plain loop does, "" where nothing; see selfcheck.c. */

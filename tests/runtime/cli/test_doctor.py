@@ -519,3 +519,13 @@ def test_a_compiler_is_named_only_where_compiling_helps(monkeypatch: pytest.Monk
     assert row(missing, "operators").fix == ""
     told = dataclasses.replace(missing, kernel_remedy=native.COMPILE)
     assert row(told, "operators").fix == native.COMPILE
+
+
+def test_kernels_that_the_compiler_left_out_are_named() -> None:
+    facts = dataclasses.replace(HEALTHY, kernels="avx2", left_out="avxvnni", kernel_remedy=native.COMPILE_ALL)
+    found = row(facts, "operators")
+    assert (found.level, found.fix) == ("note", native.COMPILE_ALL)
+    assert found.what == (
+        "our own run, with avx2 kernels (target native); the avxvnni kernels, which are faster here, were left out: "
+        "the compiler was too old"
+    )
