@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import random
 import re
 import string
+import threading
+import time
 import unicodedata
 import weakref
 from pathlib import Path
@@ -132,6 +135,35 @@ def test_every_character_is_what_the_library_makes_of_it(lower: bool, strip: boo
 def test_words_over_the_limit_of_characters_are_unknown(longest: int) -> None:
     library = made(["a", "##a", "aaa"], longest=longest)
     compare(quick(library), library, ["a" * k for k in (1, 2, 3, 4, 99, 100, 101, 999, 1000, 1001)], 5000)
+
+
+@pytest.mark.parametrize("texts", [["abc abcab " * 1_000_000], ["abc abcab " * 100_000] * 10])
+def test_other_threads_run_beside_few_long_texts(letters: Tokenizer, texts: list[str]) -> None:
+    mine = quick(letters)
+    ticks: list[float] = []
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.0005):
+            ticks.append(time.perf_counter())
+
+    def longest_wait() -> float:
+        """Of the other thread, as a share of a call's time."""
+        begun = time.perf_counter()
+        rows = mine.pieces(texts)
+        ended = time.perf_counter()
+        assert all(row is not None for row in rows)
+        seen = [begun, *(moment for moment in ticks if begun < moment < ended), ended]
+        return max(after - before for before, after in itertools.pairwise(seen)) / (ended - begun)
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    try:
+        # Other programs may have the processors for a while; what holds the interpreter's lock does so every time.
+        assert any(longest_wait() < 0.5 for _ in range(20))
+    finally:
+        over.set()
+        ticking.join()
 
 
 def test_texts_with_added_tokens_are_the_librarys() -> None:
