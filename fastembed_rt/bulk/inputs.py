@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InvalidInputError
+from . import databases
 from .extras import filesystem, is_url
 
 ENDINGS = {
@@ -36,7 +37,6 @@ ENDINGS = {
 FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 COMPRESSED = ("txt", "jsonl", "json", "csv", "tsv")  # read from the first byte to the last
-DATABASES = ("sqlite", "duckdb")
 LINES = ("txt", "jsonl")  # formats that can be begun at any line
 COLUMNAR = ("parquet", "arrow")  # formats that can be begun at any row
 HASHED_WHOLE = 256 << 20  # bytes of all inputs; reading more than that twice would be felt
@@ -95,13 +95,13 @@ def _expanded(name: str, given_format: str | None) -> Iterator[Source]:
     if path.is_dir():
         yield from _in_directory(path, given_format)
     elif path.exists():
-        yield _source(name, given_format, path.stat().st_size)
+        yield _source(name, given_format)
     elif glob.has_magic(name):
         matched = sorted(found for found in glob.glob(name, recursive=True) if Path(found).is_file())  # noqa: PTH207
         if not matched:
             raise InvalidInputError(f"no file matches {name}")
         for match in matched:
-            yield _source(match, given_format, Path(match).stat().st_size)
+            yield _source(match, given_format)
     else:
         raise InvalidInputError(f"input {name} does not exist; pass a file, a directory, a pattern or a URL")
 
@@ -139,7 +139,7 @@ def _in_directory(path: Path, given_format: str | None) -> Iterator[Source]:
     if not found:
         raise InvalidInputError(f"the directory {path} has no file with one of {', '.join(ENDINGS)}")
     for name in found:
-        yield _source(name, given_format, Path(name).stat().st_size)
+        yield _source(name, given_format)
 
 
 def _dataset(path: Path) -> Iterator[Source]:
@@ -168,7 +168,7 @@ def _split(name: str) -> tuple[str, str]:
     return (name[: -len(suffix)], compression) if compression else (name, "")
 
 
-def _source(name: str, given_format: str | None, size: int) -> Source:
+def _source(name: str, given_format: str | None, size: int | None = None) -> Source:
     plain, compression = _split(name)
     found = given_format or ENDINGS.get(PurePosixPath(plain.replace(os.sep, "/")).suffix.lower())
     if found is None:
@@ -177,6 +177,8 @@ def _source(name: str, given_format: str | None, size: int) -> Source:
         )
     if compression and found not in COMPRESSED:
         raise InvalidInputError(f"{name}: {found} is compressed inside and is not read from a compressed file")
+    if size is None:
+        size = databases.size(name, found)
     return Source(name=name, format=found, compression=compression, size=size)
 
 
@@ -185,9 +187,11 @@ def identities(sources: list[Source]) -> list[dict[str, Any]]:
 
     Up to 256 MiB of inputs the hash of all of it, so that a copy is the same. To hash more would mean to read it twice:
     then a file is known by its size, the time of its last change and the hash of its first and last 64 KiB; an object
-    by what its store says (ETag, version or time).
+    by what its store says (ETag, version or time). A database's log counts as its file does; where SQLite's is hashed,
+    it makes no difference whether what was committed lies in the log or was written back into the file.
     """
-    whole = sum(source.size for source in sources) <= HASHED_WHOLE
+    logs = [log for source in sources if (log := _log(source)) is not None]
+    whole = sum(source.size for source in sources) + sum(log.stat().st_size for log in logs) <= HASHED_WHOLE
     return [{"name": source.name, "size": source.size, **_told_by(source, whole=whole)} for source in sources]
 
 
@@ -200,23 +204,38 @@ def _told_by(source: Source, *, whole: bool) -> dict[str, Any]:
             return said or {"modified": str(info.get("LastModified") or info.get("created"))}
         with system.open(place, "rb") as stream:
             return {"sha256": hashlib.sha256(stream.read()).hexdigest()}
-    path = Path(source.name)
+    log = _log(source)
+    if log is not None and whole and source.format == "sqlite":
+        content = databases.content(source.name)
+        if content is not None:
+            return {"sha256": hashlib.sha256(content).hexdigest()}
+    found = _told_by_file(Path(source.name), whole=whole)
+    if log is not None:
+        found |= {f"log_{fact}": value for fact, value in _told_by_file(log, whole=whole).items()}
+    return found
+
+
+def _told_by_file(path: Path, *, whole: bool) -> dict[str, Any]:
     with path.open("rb") as stream:
         if whole:
             return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
         found = hashlib.sha256(stream.read(ENDS))
-        stream.seek(max(source.size - ENDS, 0))
+        stream.seek(max(path.stat().st_size - ENDS, 0))
         found.update(stream.read(ENDS))
     return {"modified_ns": path.stat().st_mtime_ns, "ends_sha256": found.hexdigest()}
 
 
-def stamps(sources: list[Source]) -> list[tuple[str, int, int]]:
-    """What changes when a file is written to while it is read: cheap, of files of this machine."""
+def _log(source: Source) -> Path | None:
+    return None if is_url(source.name) else databases.log_of(source.name, source.format)
+
+
+def stamps(sources: list[Source]) -> list[tuple[tuple[str, int, int], ...]]:
+    """What changes when a file, or its log, is written to while it is read: cheap; nothing for what is at a URL."""
     found = []
     for source in sources:
-        if not is_url(source.name):
-            about = Path(source.name).stat()
-            found.append((source.name, about.st_size, about.st_mtime_ns))
+        log = _log(source)
+        paths = [] if is_url(source.name) else [Path(source.name), *([log] if log is not None else [])]
+        found.append(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
     return found
 
 

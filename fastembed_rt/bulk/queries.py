@@ -10,10 +10,10 @@ import itertools
 import re
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
+from . import databases
 from .columns import Plan, infer, table_of
 from .extras import arrow, is_url, required
 from .inputs import Source
@@ -43,7 +43,7 @@ def schema(source: Source, sql: str | None, sample: int) -> tuple[Any, bool]:
     if source.format == "duckdb":
         with _duckdb(source) as connection, _asked(source):
             return _reader(connection.execute(query)).schema, False
-    with _sqlite(source) as connection, _asked(source):
+    with databases.opened(source.name) as connection, _asked(source):
         cursor = connection.execute(query)
         names = _names(cursor, source)
         return infer(
@@ -67,7 +67,7 @@ def blocks(source: Source, sql: str | None, wanted: Plan, skip: Skip) -> Iterato
                     yield Block(table, source.name, number)
                     number += table.num_rows
         return
-    with _sqlite(source) as connection, _asked(source):
+    with databases.opened(source.name) as connection, _asked(source):
         cursor = connection.execute(query)
         names = _names(cursor, source)
         before = skip.left
@@ -80,13 +80,6 @@ def blocks(source: Source, sql: str | None, wanted: Plan, skip: Skip) -> Iterato
             table, faults = table_of([dict(zip(names, row, strict=True)) for row in found], wanted)
             yield Block(table, source.name, number, faults)
             number += len(found)
-
-
-@contextlib.contextmanager
-def _sqlite(source: Source) -> Iterator[sqlite3.Connection]:
-    uri = f"{Path(source.name).resolve().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-        yield connection
 
 
 @contextlib.contextmanager

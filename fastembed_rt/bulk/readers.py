@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 from ..errors import InvalidInputError
 from . import json_array, queries
 from .columns import SAMPLE, Plan, Template, infer, table_of
+from .databases import DATABASES
 from .extras import arrow, required
-from .inputs import COLUMNAR, DATABASES, Piece, Source
+from .inputs import COLUMNAR, Piece, Source
 from .rows import BLOCK_ROWS, Block, Fault, Skip
 from .streams import UTF8_BOM, Meter, contents, lines, raw
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from ..errors import InvalidInputError, OutputExistsError
 from . import columns, formats, inputs, job, readers
 from .ahead import Ahead, Behind
+from .databases import DATABASES
 from .encoder import Arrays, Encoder, Encoding, Vectors
 from .job import Job, PartRecord, Progressed
 from .outcome import FAIL, NULL, SKIP, outcome, room
@@ -69,13 +70,16 @@ class Prepared:
     pieces: list[inputs.Piece]
     plan: columns.Plan
     identities: list[dict[str, Any]]
-    stamps: list[tuple[str, int, int]]
+    stamps: list[tuple[tuple[str, int, int], ...]]
 
     def check_unchanged(self, advice: str) -> None:
         """Raise InvalidInputError where an input was written to since it was looked at."""
-        for before, now in zip(self.stamps, inputs.stamps(self.sources), strict=True):
-            if before != now:
-                raise InvalidInputError(f"input {now[0]} changed while it was read; {advice}")
+        for source, before, now in zip(self.sources, self.stamps, inputs.stamps(self.sources), strict=True):
+            if before == now:
+                continue
+            # A query reads a database as it was when it began, so that a log may be written back meanwhile.
+            if source.format not in DATABASES or inputs.identities(self.sources) != self.identities:
+                raise InvalidInputError(f"input {source.name} changed while it was read; {advice}")
 
     def job(self, fingerprint: str, more: dict[str, Any]) -> Job:
         """With the model's fingerprint, and options that only the model's side knows."""
