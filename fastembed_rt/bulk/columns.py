@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from .extras import arrow
+from .lossless import looker, takes
 from .rows import Fault
 
 SAMPLE = 1000  # rows at the beginning of the inputs that decide the columns of formats without types
@@ -157,20 +158,38 @@ class Plan:
             InvalidInputError: a file that has other columns than the first one.
         """
         pyarrow = arrow()
-        for name in self.schema.names:
-            if table.column_names.count(name) != 1:
-                raise InvalidInputError(f"{label} has no column {name!r}, which the first input has; choose --columns")
-        if self.every and (more := sorted(set(table.column_names) - set(self.schema.names))):
-            raise InvalidInputError(f"{label} has a column {more[0]!r}, which the first input lacks; choose --columns")
+        self.check_names(table.column_names, label)
         try:
             taken = table.select(self.schema.names)
             if self.beside_csv:
                 for k, field in enumerate(taken.schema):
                     if pyarrow.types.is_floating(field.type):
                         taken = taken.set_column(k, field.name, _written_floats(taken.column(k)))
+            for wanted, field in zip(self.schema, taken.schema, strict=True):
+                written = self.beside_csv and _is_text(wanted.type) and _is_plain(field.type)
+                if not written and not takes(wanted.type, field.type):
+                    raise InvalidInputError(
+                        f"{label}: its columns are not of the first input's types ({field.name!r} is {field.type}, and "
+                        f"{wanted.type} there)"
+                    )
             return taken.cast(self.schema)
         except pyarrow.ArrowException as error:
             raise InvalidInputError(f"{label}: its columns are not of the first input's types ({error})") from error
+
+    def check_names(self, names: Sequence[str], label: str) -> None:
+        """Raise InvalidInputError where a file has other columns than the first one, which would be null or be lost."""
+        for name in self.schema.names:
+            if names.count(name) > 1:
+                raise InvalidInputError(f"{label} has twice a column {name!r}, which the first input has once")
+            if name not in names:
+                raise InvalidInputError(f"{label} has no column {name!r}, which the first input has; choose --columns")
+        if self.every and (more := sorted(set(names) - set(self.schema.names))):
+            raise InvalidInputError(f"{label} has a column {more[0]!r}, which the first input lacks; choose --columns")
+
+    @property
+    def lacks(self) -> str:
+        """What is said of a key that no column is for."""
+        return f"which no row of the first {SAMPLE} has" if self.sampled else "which the first input lacks"
 
 
 def _is_plain(kind: Any) -> bool:
@@ -251,23 +270,14 @@ def table_of(rows: Sequence[Mapping[str, Any] | Fault], plan: Plan) -> tuple[Any
     pyarrow = arrow()
     faults = {k: row.reason for k, row in enumerate(rows) if isinstance(row, Fault)}
     known = set(plan.schema.names)
-    if plan.sampled and plan.every:
+    if plan.every:
         for k, row in enumerate(rows):
             if not isinstance(row, Fault) and not known.issuperset(row):
                 more = sorted(set(row) - known)[0]
-                faults[k] = f"it has {more!r}, which no row of the first {SAMPLE} has; choose columns with --columns"
-    columns: dict[str, list[Any]] = {}
-    for field in plan.schema:
-        values = [None if isinstance(row, Fault) else row.get(field.name) for row in rows]
-        if plan.beside_csv and _is_text(field.type):
-            values = [_written(value) for value in values]
-        try:
-            columns[field.name] = pyarrow.array(values, field.type)
-        except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
-            columns[field.name] = values
-            for k, value in enumerate(values):
-                if k not in faults and (reason := _misfit(value, field)):
-                    faults[k] = reason
+                faults[k] = f"it has {more!r}, {plan.lacks}; choose columns with --columns"
+    columns = {
+        field.name: _column([_value(row, field.name) for row in rows], field, plan, faults) for field in plan.schema
+    }
     made = []
     for field in plan.schema:
         column = columns[field.name]
@@ -276,6 +286,28 @@ def table_of(rows: Sequence[Mapping[str, Any] | Fault], plan: Plan) -> tuple[Any
             column = pyarrow.array([None if k in faults else value for k, value in enumerate(column)], field.type)
         made.append(column)
     return pyarrow.Table.from_arrays(made, schema=plan.schema), faults
+
+
+def _value(row: Mapping[str, Any] | Fault, name: str) -> Any:
+    return None if isinstance(row, Fault) else row.get(name)
+
+
+def _column(values: list[Any], field: Any, plan: Plan, faults: dict[int, str]) -> Any:
+    """An array of a field; a list, to become one without these rows, where some do not fit: `faults` gets them."""
+    pyarrow = arrow()
+    if plan.beside_csv and _is_text(field.type):
+        values = [_written(value) for value in values]
+    if (look := looker(field.type, plan.lacks)) is not None:
+        for k, value in enumerate(values):
+            if value is not None and k not in faults and (reason := look(value, field.name)):
+                faults[k] = reason
+    try:
+        return pyarrow.array(values, field.type)
+    except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
+        for k, value in enumerate(values):
+            if k not in faults and (reason := _misfit(value, field)):
+                faults[k] = reason
+        return values
 
 
 def _misfit(value: Any, field: Any) -> str:

@@ -70,6 +70,7 @@ def blocks(source: Source, sql: str | None, wanted: Plan, skip: Skip) -> Iterato
     with databases.opened(source.name) as connection, _asked(source):
         cursor = connection.execute(query)
         names = _names(cursor, source)
+        wanted.check_names(names, source.name)
         before = skip.left
         rows = skip.over(iter(cursor))
         for k in itertools.count():
@@ -114,4 +115,8 @@ def _reader(found: Any) -> Any:
 def _names(cursor: sqlite3.Cursor, source: Source) -> list[str]:
     if cursor.description is None:
         raise InvalidInputError(f"{source.name}: --sql gives no rows; write a SELECT")
-    return [column[0] for column in cursor.description]
+    names = [column[0] for column in cursor.description]
+    for name in names:
+        if names.count(name) > 1:  # a row by its names would have the last of them
+            raise InvalidInputError(f"{source.name}: --sql gives two columns {name!r}; name one with AS")
+    return names

@@ -7,6 +7,7 @@ a whole file for one bad line.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import itertools
 import json
@@ -25,6 +26,7 @@ from .streams import UTF8_BOM, Meter, contents, lines, raw
 
 CSV_FIELD_LIMIT = 2**31 - 1  # the largest that every platform takes; csv's own 128 KB is less than a long document
 WIDE_PIECE = 1 << 20  # bytes
+SHEETS = ("csv", "tsv")
 Row = Mapping[str, Any] | Fault
 
 
@@ -48,7 +50,7 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
     check_encoding(dialect)
     if sources[0].format == "txt" and chosen is not None and set(chosen) - set(template.names):
         raise InvalidInputError("txt has one text a line and no columns for --columns; use jsonl, csv or parquet")
-    beside_csv = len({source.format in ("csv", "tsv") for source in sources}) > 1
+    beside_csv = len({source.format in SHEETS for source in sources}) > 1
     for source in sources:
         schema, sampled = _schema(source, template, dialect)
         if schema.names:
@@ -66,7 +68,7 @@ def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, 
         return _columnar_schema(source), False
     piece = Piece(source=source, start=0, stop=source.size)
     with contents(piece, Meter()) as stream:
-        if source.format in ("csv", "tsv"):
+        if source.format in SHEETS:
             names = _header(csv_rows(stream, piece, dialect), source.name)
             return pyarrow.schema([(name, pyarrow.string()) for name in names]), False
         if source.format == "txt":
@@ -117,10 +119,14 @@ def check_encoding(dialect: Dialect) -> None:
 
 
 def _from_rows(piece: Piece, wanted: Plan, dialect: Dialect, skip: Skip, meter: Meter) -> Iterator[Block]:
-    first_name = wanted.template.names[0]
+    kind, text = piece.source.format, wanted.template.names[0]
     with contents(piece, meter) as stream:
         before = skip.left
-        rows = skip.over(OBJECTS[piece.source.format](stream, piece, dialect, first_name, skip))
+        if kind in SHEETS:
+            found = csv_objects(stream, piece, dialect, wanted)
+        else:
+            found = OBJECTS[kind](stream, piece, dialect, text, skip)
+        rows = skip.over(found)
         number = 1
         for k in itertools.count():
             block = list(itertools.islice(rows, BLOCK_ROWS))
@@ -129,6 +135,8 @@ def _from_rows(piece: Piece, wanted: Plan, dialect: Dialect, skip: Skip, meter: 
             meter.look()
             if not block:
                 return
+            if kind == "txt" and k == 0:
+                wanted.check_names([text], piece.source.name)
             table, faults = table_of(block, wanted)
             yield Block(table, label(piece), number, faults)
             number += len(block)
@@ -183,8 +191,11 @@ def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
         except StopIteration:
             return
         except csv.Error as error:
-            yield rows.line_num, Fault(f"line {rows.line_num} is not CSV ({error})")
-            continue
+            if not bad:
+                yield rows.line_num, Fault(f"line {rows.line_num} is not CSV ({error})")
+                continue
+            # Else a line of it is missing, which says why it is none.
+            fields = []
         if bad:
             yield from ((rows.line_num, fault) for fault in bad)
             bad.clear()
@@ -193,10 +204,11 @@ def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple
             yield rows.line_num, fields
 
 
-def csv_objects(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip: Skip) -> Iterator[Row]:
-    """Records under their header; all fields are strings."""
+def csv_objects(stream: BinaryIO, piece: Piece, dialect: Dialect, wanted: Plan) -> Iterator[Row]:
+    """Records under their header, which names the job's columns; all fields are strings."""
     rows = csv_rows(stream, piece, dialect)
     header = _header(rows, piece.source.name)
+    wanted.check_names(header, piece.source.name)
     for number, fields in rows:
         if isinstance(fields, Fault):
             yield fields
@@ -215,13 +227,12 @@ def _header(rows: Iterator[tuple[int, list[str] | Fault]], name: str) -> list[st
     return found
 
 
-# What reads rows of each format. Those of its last argument may be passed over where that is cheap, but for the last.
+# What reads rows of formats whose columns nobody names. Those of the last argument may be passed over where that is
+# cheap, but for the last.
 OBJECTS: Mapping[str, Callable[[BinaryIO, Piece, Dialect, str, Skip], Iterator[Row]]] = {
     "txt": txt_rows,
     "jsonl": jsonl_rows,
     "json": json_rows,
-    "csv": csv_objects,
-    "tsv": csv_objects,
 }
 
 
@@ -288,20 +299,25 @@ def _wide(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[str]:
 
 
 def _columnar_schema(source: Source) -> Any:
-    pyarrow = arrow()
-    with raw(source) as stream:
-        try:
-            if source.format == "parquet":
-                return required("pyarrow.parquet", "Parquet").ParquetFile(stream).schema_arrow
-            return _ipc(stream)[0]
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InvalidInputError(f"{source.name} is not readable as {source.format} ({error})") from error
+    with raw(source) as stream, _readable(source):
+        if source.format == "parquet":
+            return required("pyarrow.parquet", "Parquet").ParquetFile(stream).schema_arrow
+        return _ipc(stream)[0]
+
+
+@contextlib.contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    """Raise InvalidInputError with the file's name where it is damaged."""
+    try:
+        yield
+    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{source.name} is not readable as {source.format} ({error})") from error
 
 
 def _row_range(piece: Piece) -> tuple[int, int]:
     """Rows [start, stop) of a file that a piece has."""
     source = piece.source
-    with raw(source) as stream:
+    with raw(source) as stream, _readable(source):
         rows = _count(stream, source)
     size = max(source.size, 1)
     return rows * piece.start // size, rows * piece.stop // size
@@ -318,15 +334,12 @@ def _columnar(piece: Piece, wanted: Plan, skip: Skip, meter: Meter) -> Iterator[
     source = piece.source
     start, stop = _row_range(piece)
     start += skip.take(stop - start)
-    with raw(source) as stream:
-        try:
-            batches = _parquet_batches if source.format == "parquet" else _arrow_batches
-            done = start
-            for batch in batches(stream, start, stop, wanted):
-                yield Block(wanted.fit(pyarrow.Table.from_batches([batch]), source.name), source.name, done + 1)
-                done += batch.num_rows
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{source.name} is not readable as {source.format} ({error})") from error
+    with raw(source) as stream, _readable(source):
+        batches = _parquet_batches if source.format == "parquet" else _arrow_batches
+        done = start
+        for batch in batches(stream, start, stop, wanted):
+            yield Block(wanted.fit(pyarrow.Table.from_batches([batch]), source.name), source.name, done + 1)
+            done += batch.num_rows
     meter.end(piece.stop - piece.start)
 
 
