@@ -15,10 +15,11 @@ Names that begin with `_` or `.` are no data for readers of Parquet folders (Spa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -251,32 +252,47 @@ def finish(store: Store, jobs: list[Job], parts: list[list[PartRecord]]) -> None
     store.remove_folder(WORK)
 
 
-def check_no_strangers(store: Store) -> None:
-    """Raise OutputExistsError where a directory has something that no job there has written."""
+def check_no_strangers(store: Store, cleared: Callable[[int], bool] = lambda rank: False) -> None:
+    """Raise OutputExistsError where a directory has something that no job there has written.
+
+    `cleared` says of which ranks a job that begins again removes all parts, whosesoever they are.
+    """
     begun = {rank for rank, world in rank_folders(store) if Progressed(store, rank, world).read_job() is not None}
     finished = store.read(SUCCESS) is not None
     for name in store.names():
         part = PART.fullmatch(name)
         if name in (MANIFEST, SUCCESS, REJECTS) or UNFINISHED.fullmatch(name):
             continue
-        if part is None or not (finished or int(part[1]) in begun):
+        if part is None or not (finished or int(part[1]) in begun or cleared(int(part[1]))):
             raise OutputExistsError(f"{store.root} holds {name}, which is of no job there; name an empty directory")
 
 
 def clear(store: Store, rank: int, world: int) -> None:
-    """Remove what a rank has written, and what says that all of a job is there: `_SUCCESS` first."""
+    """Remove what a rank has written, what jobs of other numbers of ranks have, and what says that a job is done.
+
+    Parts of this job's other ranks stay, and what is known of them: a finished job's goes back into their folders.
+    """
+    if world > 1:
+        with contextlib.suppress(InvalidInputError):  # what is not known of any part is no loss
+            complete = Complete.read(store)
+            if complete is not None and len(complete.jobs) == world:
+                complete.reopen(store)
     for name in (SUCCESS, MANIFEST, REJECTS):
         store.remove(name)
+    folders = {(each, of): Progressed(store, each, of) for each, of in rank_folders(store)}
+    others = {each for each, of in folders if of == world and each != rank}
+    others = {each for each in others if folders[each, world].read_job() is not None}
     for name in store.names():
         part = PART.fullmatch(name)
-        if part is not None and (world == 1 or int(part[1]) == rank):
+        if part is not None and int(part[1]) not in others:
             store.remove(name)
-    for each, of in list(rank_folders(store)):
-        if world == 1 or (each, of) == (rank, world):
-            progressed = Progressed(store, each, of)
+    for (each, of), progressed in folders.items():
+        if (each, of) == (rank, world):
             for name in store.names(progressed.folder):
                 if name != LOCK:  # which whoever clears holds
                     store.remove(progressed.name(name))
+        elif of != world:
+            store.remove_folder(progressed.folder)
 
 
 def reject_lines(rejects: list[dict[str, Any]]) -> bytes:

@@ -121,7 +121,9 @@ def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:
         OutputExistsError: the store has something else, or a job while neither resume nor force was asked for.
         InvalidInputError: another job than the one that is there.
     """
-    if not force:
+    if force:
+        job.check_no_strangers(store, lambda rank: wanted.world == 1 or rank == wanted.rank)
+    else:
         job.check_no_strangers(store)
         there = Progressed(store, wanted.rank, wanted.world).read_job()
         complete = job.Complete.read(store)
@@ -142,7 +144,6 @@ def begin(store: Store, wanted: Job, *, force: bool) -> Progressed:
     progressed = Progressed(store, wanted.rank, wanted.world)
     if force:
         job.clear(store, wanted.rank, wanted.world)
-        job.check_no_strangers(store)
     store.remove_unfinished("", "" if wanted.world == 1 else f"part-{wanted.rank:05d}-")
     store.remove_unfinished(progressed.folder)
     if progressed.read_job() != wanted and job.Complete.read(store) is None:

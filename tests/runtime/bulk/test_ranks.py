@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bulk_jobs import BAD, TEXTS, encoder, execute, expected, rejects, table, vectors, write_jsonl
+from bulk_jobs import BAD, TEXTS, Counting, encoder, execute, expected, rejects, table, vectors, write_jsonl
 from exports import contents
 
 from fastembed_rt.bulk import job
 from fastembed_rt.bulk.merge import merge
 from fastembed_rt.bulk.store import Directory, open_store
-from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.errors import InvalidInputError, OutputExistsError
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -126,3 +126,39 @@ def test_ranks_that_wrote_into_a_database_are_joined_elsewhere(tmp_path: Path) -
     (places[1] / "_embed/00001-of-00002/rejects-000003.jsonl").unlink()
     with pytest.raises(InvalidInputError, match=r"part 3 in .* is damaged; resume rank 1"):
         merge(stores, open_store(str(tmp_path / "other")))
+
+
+def test_one_rank_of_a_merged_job_is_begun_again_beside_the_others_parts(tmp_path: Path) -> None:
+    source, out = write_jsonl(tmp_path / "in.jsonl", [*TEXTS, BAD]), tmp_path / "out"
+    for rank in range(2):
+        execute([source], out, rank=rank, world=2, on_error="skip")
+    merge([open_store(str(out))])
+    before = contents(out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"holds notes\.txt"):
+        execute([source], out, rank=0, world=2, on_error="skip", force=True, resume=False)
+    (out / "notes.txt").unlink()
+    assert contents(out) == before  # what is refused has removed nothing
+    counting = Counting()
+    execute([source], out, rank=0, world=2, on_error="skip", force=True, resume=False, counting=counting)
+    assert counting.texts == TEXTS[: len(counting.texts)]
+    assert 0 < len(counting.texts) < len(TEXTS)
+    others = {name for name in before if name.startswith("part-00001")}
+    assert others
+    assert all(contents(out)[name] == before[name] for name in others)
+    merge([open_store(str(out))])
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_job_of_another_number_of_ranks_is_begun_again_as_a_whole(tmp_path: Path, source: Path, merged: bool) -> None:
+    for rank in range(3):
+        execute([source], tmp_path / "out", rank=rank, world=3)
+    if merged:
+        merge([open_store(str(tmp_path / "out"))])
+    for rank in (1, 0):
+        execute([source], tmp_path / "out", rank=rank, world=2, force=True, resume=False)
+        execute([source], tmp_path / "wanted", rank=rank, world=2)
+    for name in ("out", "wanted"):
+        merge([open_store(str(tmp_path / name))])
+    assert contents(tmp_path / "out") == contents(tmp_path / "wanted")
