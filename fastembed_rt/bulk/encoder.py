@@ -188,12 +188,13 @@ class Encoding:
                 refused.update({start + k: reason for k, reason in bad.items()})
                 counted += found
             return refused, counted
-        refused = {}
+        odd: list[int] = []
         if not self.encoder.width:
             into[:] = vectors
-        elif np.dtype(self.encoder.dtype).kind == "f":
-            for k in np.flatnonzero(~np.isfinite(into).all(axis=1)).tolist():
-                refused[k] = "its vector is not finite; take another precision"
+            odd = [k for k, vector in enumerate(into) if not self.encoder.layout.is_finite(vector)]
+        elif np.dtype(self.encoder.dtype).kind == "f":  # codes of such vectors are refused where they are made
+            odd = np.flatnonzero(~np.isfinite(into).all(axis=1)).tolist()
+        refused = dict.fromkeys(odd, "its vector is not finite; take another precision")
         return refused, [int(length) for length in lengths]
 
 

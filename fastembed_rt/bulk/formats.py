@@ -24,6 +24,9 @@ class Layout(Protocol):
     def columns(self, pyarrow: Any, values: Sequence[Any]) -> list[Any]:
         """What they hold for several texts."""
 
+    def is_finite(self, value: Any) -> bool:
+        """Whether all numbers of a text's vectors are."""
+
 
 def with_vectors(table: Any, layout: Layout, values: Sequence[Any], absent: Sequence[bool], fingerprint: str) -> Any:
     """The table with the vectors' columns behind its own; null where `absent`, whose values stand in `values` too."""

@@ -49,6 +49,9 @@ class Layout(Protocol):
     def size(self, value: Any) -> int:
         """Numbers of one text, which bound what is held in memory. RuntimeError where they are not such numbers."""
 
+    def is_finite(self, value: Any) -> bool:
+        """Whether all numbers of one text are."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -70,7 +73,7 @@ class Dense:
         return self.width, self.dtype
 
     def json(self, value: Array) -> str:  # noqa: D102
-        _check_finite(value)
+        _check_finite(self, value)
         return f'"embedding": [{self._template % tuple(value.tolist())}]'
 
     def fields(self, pyarrow: Any) -> list[tuple[str, Any]]:  # noqa: D102
@@ -103,6 +106,9 @@ class Dense:
             raise RuntimeError(f"the model gave a vector of shape {value.shape}, not ({self.width},)")
         return self.width
 
+    def is_finite(self, value: Array) -> bool:  # noqa: D102
+        return bool(np.isfinite(value).all())
+
 
 @dataclass(frozen=True)
 class Sparse:
@@ -113,7 +119,7 @@ class Sparse:
     dim: int  # size of the vocabulary
 
     def json(self, value: SparseVector) -> str:  # noqa: D102
-        _check_finite(value.values)
+        _check_finite(self, value)
         weights = _template(len(value), FLOAT32) % tuple(value.values.tolist())
         return f'"indices": {value.indices.tolist()}, "values": [{weights}]'
 
@@ -141,6 +147,9 @@ class Sparse:
     def size(self, value: SparseVector) -> int:  # noqa: D102
         return 2 * len(value)
 
+    def is_finite(self, value: SparseVector) -> bool:  # noqa: D102
+        return bool(np.isfinite(value.values).all())
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -156,7 +165,7 @@ class Tokens:
 
     def json(self, value: Array | TokenVectors) -> str:  # noqa: D102
         vectors = _vectors(value)
-        _check_finite(vectors)
+        _check_finite(self, value)
         template = _template(self.dim, FLOAT32)
         made = f'"token_embeddings": [{", ".join(f"[{template % tuple(row)}]" for row in vectors.tolist())}]'
         return f'{made}, "offsets": {_offsets(value).tolist()}' if self.offsets else made
@@ -193,6 +202,9 @@ class Tokens:
     def size(self, value: Array | TokenVectors) -> int:  # noqa: D102
         return len(value) * self.dim
 
+    def is_finite(self, value: Array | TokenVectors) -> bool:  # noqa: D102
+        return bool(np.isfinite(_vectors(value)).all())
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -202,7 +214,7 @@ class Ranking:
     arrays_in: ClassVar[str] = ""
 
     def json(self, value: tuple[int, float]) -> str:  # noqa: D102
-        _check_finite(np.array(value[1]))
+        _check_finite(self, value)
         return f'"index": {value[0]}, "score": {float(str(np.float32(value[1])))!r}'
 
     def fields(self, pyarrow: Any) -> list[tuple[str, Any]]:  # noqa: D102
@@ -218,6 +230,9 @@ class Ranking:
     def size(self, value: tuple[int, float]) -> int:  # noqa: D102
         return 2
 
+    def is_finite(self, value: tuple[int, float]) -> bool:  # noqa: D102
+        return bool(np.isfinite(value[1]).all())
+
 
 def npy_header(count: int, dim: int, descr: str = "<f4") -> bytes:
     """Header of a version 1.0 .npy file of (count, dim), always NPY_HEADER_BYTES long."""
@@ -232,8 +247,8 @@ def _template(count: int, dtype: np.dtype[Any]) -> str:
     return ", ".join(["%.8e" if dtype.kind == "f" else "%d"] * count)
 
 
-def _check_finite(values: Array) -> None:
-    if not np.isfinite(values).all():
+def _check_finite(layout: Layout, value: Any) -> None:
+    if not layout.is_finite(value):
         raise NotFiniteError("not finite")
 
 

@@ -80,9 +80,14 @@ class Form:
         Without ranges, int8 and uint8 take them from `vectors`, as sentence-transformers does, and warn.
 
         Raises:
-            InvalidInputError: no ranges and a single vector, or a number beyond float16.
+            InvalidInputError: no ranges and a single vector, a number beyond float16, or one that is not finite where
+                no code would say so.
         """
         kind = self.kind
+        if (kind.packed or kind.ranged) and not np.isfinite(vectors).all():
+            raise InvalidInputError(
+                f"a vector is not finite, and {self.precision} has no code that says so; take another precision"
+            )
         if kind.packed:
             bits = np.packbits(vectors > 0, axis=-1)
             return bits if kind.dtype == np.uint8 else (bits ^ SIGN).view(np.int8)

@@ -8,13 +8,30 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-from bulk_jobs import BAD, ODD, TEXTS, Counting, execute, expected, rejects, table, vectors, write_jsonl
+from bulk_jobs import (
+    BAD,
+    ODD,
+    TEXTS,
+    Counting,
+    encoder,
+    execute,
+    expected,
+    rejects,
+    table,
+    vector_of,
+    vectors,
+    write_jsonl,
+)
 from exports import contents
 from pyarrow import parquet
 
 from fastembed_rt.bulk import job
+from fastembed_rt.bulk.cache import Cache
 from fastembed_rt.bulk.columns import Template
+from fastembed_rt.cli.layouts import Dense, Sparse, Tokens
 from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.vectors.quantized import form
+from fastembed_rt.vectors.sparse import SparseVector
 
 ROWS = ["a", None, BAD, "b", ODD, "", 7, "c"]
 GOOD = ["a", "b", "", "c"]
@@ -124,3 +141,45 @@ def test_what_decided_over_a_row_that_is_there_cannot_change(tmp_path: Path) -> 
     (tmp_path / "out" / "part-00000-000001.parquet").unlink()
     with pytest.raises(InvalidInputError, match="--on-null changed: it was 'error', now it is 'zero'"):
         execute([source], tmp_path / "out", on_error="skip", on_null="zero")
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_a_vector_that_is_not_finite_has_no_code(tmp_path: Path, precision: str) -> None:
+    ranges = [[0.0] * 4, [1.0] * 4] if precision.endswith("int8") else None
+    stored = form(precision, 4, ranges)
+    counting = Counting()
+
+    def encode(texts: list[str], out: Any) -> Any:
+        _, lengths = counting(texts)
+        out[:] = stored(np.stack([vector_of(text) for text in texts]))
+        return out, lengths
+
+    layout = Dense(stored.width, stored.kind.dtype)
+    model = encoder(encode=encode, layout=layout, width=stored.width, dtype=stored.kind.dtype)
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", ODD, "b"])
+    cache = Cache(tmp_path / "cache", "a-model", stored.width, stored.kind.dtype)
+    execute([source], tmp_path / "out", model=model, on_error="skip", cache=cache)
+    assert table(tmp_path / "out").column("id").to_pylist() == [0, 2]
+    assert vectors(tmp_path / "out").tobytes() == stored(expected(["a", "b"])).tobytes()
+    (bad,) = rejects(tmp_path / "out")
+    assert bad["row"] == 2
+    assert bad["reason"].startswith("a vector is not finite, and ")
+    assert set(cache.get(["a", ODD, "b"])) == {"a", "b"}
+
+
+def test_token_vectors_and_weights_that_are_not_finite_are_bad_rows(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["a", ODD, "b"])
+    made: dict[str, tuple[Any, Any]] = {
+        "tokens": (Tokens(4), lambda text: np.stack([vector_of("x"), vector_of(text)])),
+        "sparse": (Sparse(9), lambda text: SparseVector(np.array([1, 2, 5, 7]), vector_of(text), 9)),
+    }
+    for name, (layout, vector) in made.items():
+
+        def encode(texts: list[str], out: Any, vector: Any = vector) -> Any:
+            return [vector(text) for text in texts], [1] * len(texts)
+
+        execute([source], tmp_path / name, model=encoder(encode=encode, layout=layout, width=0), on_error="skip")
+        assert table(tmp_path / name).column("id").to_pylist() == [0, 2]
+        assert [entry["reason"] for entry in rejects(tmp_path / name)] == [
+            "its vector is not finite; take another precision"
+        ]

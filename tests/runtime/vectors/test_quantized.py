@@ -53,6 +53,19 @@ def same(ours: Array, theirs: Any) -> None:
 # --- the forms -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_a_number_that_is_not_finite_has_no_code(precision: str, odd: float) -> None:
+    vectors = random_vectors(3)
+    ranges = ranges_of(vectors) if precision in SCALAR else None
+    vectors[1, 5] = odd
+    for given_vectors in (vectors, vectors[1]):
+        with pytest.raises(InvalidInputError, match=f"a vector is not finite, and {precision} has no code"):
+            quantize_embeddings(given_vectors, precision, ranges)
+    for kept in ("float32", "float16"):  # which say so themselves
+        np.testing.assert_array_equal(quantize_embeddings(vectors, kept)[1, 5], np.float32(odd))
+
+
 @pytest.mark.filterwarnings("ignore::fastembed_rt.vectors.quantized.RangesWarning")
 @pytest.mark.parametrize("precision", ["float32", *QUANTIZED])
 @given(vectors=matrices)
