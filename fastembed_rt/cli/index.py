@@ -95,10 +95,12 @@ def run_build(args: argparse.Namespace) -> int:
 def run_info(args: argparse.Namespace) -> int:
     """Print what the index says of itself."""
     from ..search import store
+    from ..search.index import UNFINISHED
 
     stored = store.Stored(store.place(Path(args.folder)))
     try:
         facts = {**asdict(stored.settings), "files": len(stored.files), "chunks": len(stored)}
+        facts["complete"] = stored.complete
     finally:
         stored.close()
     size = stored.path.stat().st_size
@@ -106,6 +108,8 @@ def run_info(args: argparse.Namespace) -> int:
         print(json.dumps({"path": str(stored.path), "bytes": size, **facts}, ensure_ascii=False))
         return 0
     print(f"{stored.path}: {facts['files']} files, {facts['chunks']} chunks, {readable(size)}")
+    if not facts["complete"]:
+        print(f"{UNFINISHED} {args.folder}")
     for name in ("model", "checkpoint", "precision", "documents", "questions", "chunk_tokens", "similarity"):
         print(f"{name.replace('_', ' ')}: {facts[name]}")
     return 0

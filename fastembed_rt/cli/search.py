@@ -60,13 +60,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the hits; returns 0, or raises."""
     from .. import search  # only here: other commands start without it
-    from ..search.index import EMPTY
+    from ..search.index import EMPTY, UNFINISHED
 
     if not args.question.strip():  # before a model is loaded for it
         raise InvalidInputError(EMPTY)
     folder = Path(args.folder)
     recall(args, folder)
     with open_model(args, encoder) as model, search.Index(folder, model) as index:  # type: ignore[arg-type]
+        if not index.complete:  # also where nothing else is said: the best place may be missing
+            print(f"{UNFINISHED} {args.folder}", file=sys.stderr)
         reranker = None if args.reranker is None else open_reranker(args)
         try:
             start = time.perf_counter()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, ModelFormatError
 from ..models.embedding import EmbeddingModel
 from ..models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, of_role
 from ..system.locks import BUSY, locked
 from . import files, store
 from .chunks import REFUSED, Chunker
-from .codes import coded
+from .codes import NotFiniteError, coded
 from .store import Contents, Settings
 
 CHUNK_TOKENS = 256  # where the model takes as many: longer chunks are found worse and show less of where
@@ -57,7 +58,7 @@ def build(
         opened_from: the directory or name that `search` opens it from again.
         chunk_tokens: most tokens of a chunk, special tokens and prompt included; None takes what the index has, else
             256 or what the model takes.
-        rebuild: as if there were no index yet.
+        rebuild: as if there were no index yet; the one that is there is replaced at the end.
         step: called for each file that was encoded.
 
     Raises:
@@ -72,11 +73,23 @@ def build(
     with locked(path.with_name(store.LOCK), wait=False) as state:
         if state == BUSY:
             raise InvalidInputError(f"another process is building the index of {folder}; wait for it")
-        old = None if rebuild or not path.is_file() else _contents(path)
+        aside = path.with_name(store.REBUILDING) if rebuild and path.is_file() else None
+        old = _contents(path) if aside is None and path.is_file() else None
         settings = settings_of(model, opened_from, chunk_tokens, None if old is None else old.settings)
         if old is not None:
             check_same(path, old.settings, settings)
-        return _Build(model, settings, old, path, step)(found)
+        if aside is not None:
+            old = _begun(aside, settings)
+        return _Build(model, settings, old, path, aside, step)(found)
+
+
+def _begun(aside: Path, settings: Settings) -> Contents | None:
+    """What an earlier build that began anew, and was stopped, has for an index of these settings."""
+    with contextlib.suppress(InvalidInputError, ModelFormatError):
+        found = _contents(aside)
+        if replace(found.settings, model=settings.model) == settings:
+            return found
+    return None
 
 
 def _contents(path: Path) -> Contents:
@@ -161,34 +174,41 @@ class _Build:
         settings: Settings,
         old: Contents | None,
         path: Path,
+        aside: Path | None,
         step: Callable[[], object],
     ) -> None:
-        self._model, self._settings, self._path, self._step = model, settings, path, step
+        self._model, self._settings, self._step = model, settings, step
+        self._path, self._aside = path, aside  # where the index is, and where one that replaces it at the end grows
         self._old = old
         self._before: dict[str, str] = dict(old.files) if old is not None else {}
         self._textless: set[str] = set()  # files that had no chunk before
         self._hashes: dict[str, str] = {}  # what is in the index, as far as it is
         self._tables: dict[str, Rows] = {}
         self._done = Built(path)
+        self._written = False
         prepared = model.prepare(role="document")
         self._chunker = Chunker(prepared.tokenizer, prepared.prompt, settings.chunk_tokens)
 
-    def __call__(self, found: Mapping[str, Path]) -> Built:
+    def __call__(self, found: files.Found) -> Built:
         rows = dict(_by_file(self._old))
         self._hashes, self._tables = dict(self._before), dict(rows)
         self._textless = {name for name, table in rows.items() if len(table) == 0}
         same = {(sha256, Path(name).suffix.lower()): name for name, sha256 in self._before.items()}
         waiting: list[tuple[str, str, Any]] = []
-        for name in self._before.keys() - found.keys():
-            del self._hashes[name], self._tables[name]
-            self._done.removed.append(name)
+        self._done.skipped.update({f"{name}/": why for name, why in found.unreadable.items()})
+        for name in self._before.keys() - found.files.keys():
+            if not found.may_have(name):
+                self._drop(name)
         self._done.removed.sort()
-        last, count, written = time.monotonic(), 0, False
-        for name, path in found.items():
+        last, count = time.monotonic(), 0
+        for name, path in found.files.items():
             try:
                 content = path.read_bytes()
-            except OSError as error:
-                self._skip(name, error.strerror or type(error).__name__)
+            except FileNotFoundError as error:  # meanwhile
+                self._skip(name, files.reason(error))
+                continue
+            except OSError as error:  # what it has in the index stays, as all of a directory that cannot be read
+                self._done.skipped[name] = files.reason(error)
                 continue
             sha256 = files.digest(content)
             if self._before.get(name) == sha256:
@@ -202,38 +222,54 @@ class _Build:
                 self._tables[name] = _renamed(rows[moved], name)
                 self._put(name, sha256)
                 continue
-            try:
-                text = files.text_of(path, content)
-            except files.UnreadableError as error:
-                self._skip(name, str(error))
+            chunks = self._chunks(name, path, content)
+            if chunks is None:
                 continue
-            try:
-                places = self._chunker(text, code=path.suffix.lower() in files.CODE)
-            except REFUSED as error:
-                self._skip(name, refusal(error))
-                continue
-            chunks = [(a, b, " ".join(map(str, files.line_of(name, text, a))), text[a:b]) for a, b in places]
             waiting.append((name, sha256, chunks))
             count += len(chunks)
             if count >= TOGETHER:
                 self._encode(waiting)
                 waiting, count = [], 0
                 if time.monotonic() - last > COMMIT:
-                    self._write()
-                    last, written = time.monotonic(), True
+                    self._write(self._aside or self._path, complete=False)
+                    last = time.monotonic()
         self._encode(waiting)
-        done = self._done
-        if self._hashes != self._before or self._old is None or written:
-            self._write()
-        done.chunks = sum(len(table) for table in self._tables.values())
-        return done
+        self._finish()
+        self._done.chunks = sum(len(table) for table in self._tables.values())
+        return self._done
+
+    def _chunks(self, name: str, path: Path, content: bytes) -> list[tuple[int, int, str, str]] | None:
+        """A file's chunks: (start, stop, line, text) of each; None where it is skipped."""
+        try:
+            text = files.text_of(path, content)
+            places = self._chunker(text, code=path.suffix.lower() in files.CODE)
+        except files.UnreadableError as error:
+            self._skip(name, str(error))
+            return None
+        except REFUSED as error:
+            self._skip(name, refusal(error))
+            return None
+        lines = files.lines_of(name, text, (start for start, _ in places))
+        return [(start, stop, line, text[start:stop]) for (start, stop), line in zip(places, lines, strict=True)]
+
+    def _finish(self) -> None:
+        """Write what is not there so: with the index's file, nothing if nothing changed."""
+        there = self._old if self._aside is None else None
+        now = Contents(self._settings, self._hashes, None)
+        if self._written or there is None or replace(there, table=None) != now:
+            self._write(self._path, complete=True)
+        if self._aside is not None:
+            self._aside.unlink(missing_ok=True)
 
     def _skip(self, name: str, why: str) -> None:
         """A file without a text is not in the index; what it had there goes too."""
         self._done.skipped[name] = why
-        if self._hashes.pop(name, None) is not None:
-            del self._tables[name]
-            self._done.removed.append(name)
+        if name in self._hashes:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        del self._hashes[name], self._tables[name]
+        self._done.removed.append(name)
 
     def _put(self, name: str, sha256: str) -> None:
         before = name in self._before and name not in self._textless
@@ -258,20 +294,25 @@ class _Build:
 
     def _encode_all(self, waiting: list[tuple[str, str, Any]]) -> None:
         texts = [text for _, _, chunks in waiting for _, _, _, text in chunks]
-        codes, scales = coded(self._model.encode_document(texts, normalize=normalize_of(self._settings)))
+        vectors = self._model.encode_document(texts, normalize=normalize_of(self._settings))
         start = 0
         for name, sha256, chunks in waiting:
             stop = start + len(chunks)
-            self._tables[name] = store.rows(name, chunks, codes[start:stop], scales[start:stop])
-            self._put(name, sha256)
+            try:
+                self._tables[name] = store.rows(name, chunks, *coded(vectors[start:stop]))
+            except NotFiniteError as error:
+                self._skip(name, str(error))
+            else:
+                self._put(name, sha256)
+                self._done.encoded += len(chunks)
             start = stop
-        self._done.encoded += len(texts)
 
-    def _write(self) -> None:
+    def _write(self, path: Path, *, complete: bool) -> None:
         pa = store.pyarrow()
         tables = [self._tables[name] for name in sorted(self._tables)]
         table = pa.concat_tables([store.schema(self._settings.dim).empty_table(), *tables])
-        store.write(self._path, Contents(self._settings, dict(sorted(self._hashes.items())), table))
+        store.write(path, Contents(self._settings, dict(sorted(self._hashes.items())), table, complete))
+        self._written = True
 
 
 def _by_file(old: Contents | None) -> Iterator[tuple[str, Rows]]:

@@ -8,14 +8,26 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InvalidInputError
+
 Codes = npt.NDArray[np.int8]  # (n, dim) -127 to 127
 Floats = npt.NDArray[np.float32]
 LARGEST = 127
 NUMBERS = 98_304  # turned into floats at a time: 384 KiB, which are multiplied while they are in the cache
 
 
+class NotFiniteError(InvalidInputError):
+    """A vector that no code stands for."""
+
+
 def coded(vectors: Floats) -> tuple[Codes, Floats]:
-    """(n, dim) -> codes (n, dim) and scales (n,), so that codes * scale is near the vector; zeros have scale 0."""
+    """(n, dim) -> codes (n, dim) and scales (n,), so that codes * scale is near the vector; zeros have scale 0.
+
+    Raises:
+        NotFiniteError: a number that is NaN or infinite.
+    """
+    if not np.isfinite(vectors).all():
+        raise NotFiniteError("a vector of its text is not finite; take another precision of the model")
     scales: Floats = (np.abs(vectors).max(axis=1, initial=0.0) / LARGEST).astype(np.float32)
     steps = np.where(scales == 0, np.float32(1), scales)
     return np.rint(vectors / steps[:, None]).astype(np.int8), scales
@@ -37,7 +49,8 @@ def scores(codes: Codes, scales: Floats, question: Floats) -> Floats:
 
 
 def best(found: Floats, count: int) -> npt.NDArray[np.int64]:
-    """Numbers of the `count` largest, the largest first; of equal ones the first."""
+    """Numbers of the `count` largest, the largest first; of equal ones the first, and what is no number last."""
+    found = np.where(np.isnan(found), -np.inf, found)
     count = min(count, len(found))
     if count == 0:
         return np.empty(0, np.int64)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,22 +22,56 @@ class UnreadableError(InvalidInputError):
     """A file whose text cannot be had; the message says why, without its name."""
 
 
-def find(folder: Path) -> dict[str, Path]:
-    """Files whose kind is read, by name from the folder on, in order; nothing hidden, no link to a directory followed.
+@dataclass(frozen=True)
+class Found:
+    """The files of a folder, by name from the folder on, in order."""
+
+    files: Mapping[str, Path]
+    unreadable: Mapping[str, str]  # directories whose files are not known, each with the reason
+
+    def may_have(self, name: str) -> bool:
+        """Whether a file that was not found may be there all the same."""
+        return any(name.startswith(f"{directory}/") for directory in self.unreadable)
+
+
+def find(folder: Path) -> Found:
+    """Files whose kind is read; nothing hidden, no link to a directory followed.
 
     Raises:
-        InvalidInputError: no such folder.
+        InvalidInputError: no such folder, or one that cannot be read.
     """
     if not folder.is_dir():
         raise InvalidInputError(f"{folder} is not a directory")
+    unreadable: dict[str, str] = {}
+
+    def note(error: OSError) -> None:
+        place = Path(os.fsdecode(error.filename))
+        if place == folder:
+            raise InvalidInputError(f"{folder} cannot be read ({reason(error)})") from error
+        unreadable[as_text(place.relative_to(folder).as_posix())] = reason(error)
+
     found = {}
-    for place, directories, names in os.walk(folder):
+    for place, directories, names in os.walk(folder, onerror=note):
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in names:
             path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in KINDS and path.is_file():
+            if not name.startswith(".") and path.suffix.lower() in KINDS and _is_file(path):
                 found[as_text(path.relative_to(folder).as_posix())] = path
-    return dict(sorted(found.items()))
+    return Found(dict(sorted(found.items())), unreadable)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # a link to nothing
+        return False
+    except OSError:  # which whoever reads it says
+        return True
+
+
+def reason(error: OSError) -> str:
+    """Why a file or a directory cannot be read."""
+    return error.strerror or type(error).__name__
 
 
 def text_of(path: Path, content: bytes) -> str:
@@ -44,7 +80,7 @@ def text_of(path: Path, content: bytes) -> str:
     Plain files: as they are, so that a place is one of the file. HTML and PDF: the text a reader sees.
 
     Raises:
-        UnreadableError: not UTF-8, not a PDF, or no package that reads one.
+        UnreadableError: not UTF-8, not HTML or a PDF that is read, or no package that reads one.
     """
     return KINDS[path.suffix.lower()](content)
 
@@ -95,9 +131,12 @@ class _Reader(HTMLParser):
 
 
 def _html(content: bytes) -> str:
-    reader = _Reader()
-    reader.feed(_plain(content))
-    reader.close()
+    reader, source = _Reader(), _plain(content)
+    try:
+        reader.feed(source)
+        reader.close()
+    except (AssertionError, ValueError, RecursionError) as error:  # declarations that html.parser does not know
+        raise UnreadableError(f"not HTML that Python's parser reads ({error or type(error).__name__})") from error
     text = re.sub(r" *\n *", "\n", "".join(reader.parts))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
@@ -127,11 +166,15 @@ KINDS: Mapping[str, Callable[[bytes], str]] = {
 }
 
 
-def line_of(name: str, text: str, place: int) -> tuple[str, int]:
-    """Where a character stands, as people count: ("line", n) or ("page", n) from 1 on, ("character", place) of HTML."""
+def lines_of(name: str, text: str, places: Iterable[int]) -> Iterator[str]:
+    """Where characters stand, which ascend, as people count: "line 1", of a PDF "page 1", "character 0" of HTML."""
     kind = Path(name).suffix.lower()
-    if kind == ".pdf":
-        return "page", text.count(PAGE, 0, place) + 1
     if kind in (".html", ".htm"):
-        return "character", place
-    return "line", text.count("\n", 0, place) + 1
+        yield from (f"character {place}" for place in places)
+        return
+    unit, end = ("page", PAGE) if kind == ".pdf" else ("line", "\n")
+    number, before = 1, 0
+    for place in places:
+        number += text.count(end, before, place)
+        before = place
+        yield f"{unit} {number}"

@@ -11,12 +11,14 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..models.embedding import EmbeddingModel
+from ..system.paths import of_text
 from . import files, store
 from .building import check_same, normalize_of, settings_of
 from .chunks import sentences
 from .codes import Floats, best, scores
 from .store import Settings
 
+UNFINISHED = "the build of this index was not finished, so that files may be missing; run: fastembed-rt index build"
 EMPTY = "the query is empty; give a text to look for"
 
 
@@ -81,6 +83,11 @@ class Index:
         """SHA-256 of each file's contents when it was read, by name."""
         return self._stored.files
 
+    @property
+    def complete(self) -> bool:
+        """Whether its build came to its end; else files may be missing, which the next build adds."""
+        return self._stored.complete
+
     def close(self) -> None:
         """Close the file; the model is the caller's."""
         self._stored.close()
@@ -104,13 +111,16 @@ class Index:
             highlight: find the nearest sentence of each hit, which is encoded for it; else it is the whole chunk.
 
         Raises:
-            InvalidInputError: numbers below 1, a question without a word; InvalidTypeError: one that is no str.
+            InvalidInputError: numbers below 1, a question without a word, or with a vector that is not finite;
+                InvalidTypeError: one that is no str.
         """
         if isinstance(question, str) and not question.strip():
             raise InvalidInputError(EMPTY)
         if min(top_k, candidates) < 1:
             raise InvalidInputError(f"top_k {top_k} and candidates {candidates} have to be 1 or more")
         vector = self._model.encode_query([question], normalize=normalize_of(self.settings))[0]
+        if not np.isfinite(vector).all():
+            raise InvalidInputError("the query's vector is not finite; take another precision of the model")
         found = scores(self._codes, self._scales, vector)
         numbers = best(found, top_k if reranker is None else max(candidates, top_k))
         hits = [
@@ -132,8 +142,11 @@ class Index:
 
     def is_stale(self, file: str) -> bool:
         """Whether a file is no longer as the index has it."""
+        path = self.folder / file
         try:
-            return files.digest((self.folder / file).read_bytes()) != self._stored.files[file]
+            if not path.exists():  # or a name that is not UTF-8, which the index has as text
+                path = self.folder / of_text(file)
+            return files.digest(path.read_bytes()) != self._stored.files[file]
         except OSError:
             return True
 

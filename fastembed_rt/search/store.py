@@ -23,8 +23,9 @@ from ..system import leftovers
 from .codes import Codes, Floats
 
 FOLDER, NAME, LOCK = ".fastembed-rt", "index.parquet", "lock"  # in the folder that is searched
+REBUILDING = "rebuilding.parquet"  # what a build that begins anew has so far, beside the index that it will replace
 KEY = b"fastembed_rt.index"
-FORMAT = 1
+FORMAT = 2
 GROUP = 1024  # rows of a Parquet row group: what is read for the text of one hit
 
 
@@ -44,11 +45,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Contents:
-    """A whole index."""
+    """An index, or as much of it as a build has so far."""
 
     settings: Settings
     files: Mapping[str, str]  # SHA-256 of each by name, those without a chunk too
     table: Any  # pyarrow.Table
+    complete: bool = True  # its build came to its end
 
 
 def pyarrow() -> Any:
@@ -106,7 +108,12 @@ def rows(name: str, chunks: Sequence[tuple[int, int, str, str]], codes: Codes, s
 def write(path: Path, contents: Contents) -> None:
     """Replace the index; a crash at any moment leaves the old one or the new one."""
     pa = pyarrow()
-    about = {"format": FORMAT, "settings": asdict(contents.settings), "files": dict(contents.files)}
+    about = {
+        "format": FORMAT,
+        "settings": asdict(contents.settings),
+        "files": dict(contents.files),
+        "complete": contents.complete,
+    }
     body = json.dumps(about, ensure_ascii=False).encode()
     table = contents.table.replace_schema_metadata({KEY: body})
     path.parent.mkdir(exist_ok=True)
@@ -170,6 +177,7 @@ class Stored:
             )
         self.settings = Settings(**about["settings"])
         self.files: dict[str, str] = about["files"]
+        self.complete: bool = about["complete"]  # else a build goes on, or was stopped
 
     def __len__(self) -> int:
         count: int = self._file.metadata.num_rows
@@ -197,7 +205,7 @@ class Stored:
 
     def contents(self) -> Contents:
         """All of it, in memory."""
-        return Contents(self.settings, self.files, self._read(None).replace_schema_metadata(None))
+        return Contents(self.settings, self.files, self._read(None).replace_schema_metadata(None), self.complete)
 
     def close(self) -> None:
         """Close the file."""

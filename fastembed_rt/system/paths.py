@@ -7,6 +7,7 @@ encode as UTF-8. The bytes themselves are what the file system has.
 from __future__ import annotations
 
 import os
+import re
 
 from ..errors import InvalidInputError
 
@@ -32,3 +33,9 @@ def as_utf8(path: str | os.PathLike[str]) -> str:
 def as_text(path: str | os.PathLike[str]) -> str:
     """The path as text that any file or terminal of UTF-8 takes: bytes that are no UTF-8 are written as escapes."""
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def of_text(text: str) -> str:
+    """The path that `as_text` has written; not that of a name with such a backslash of its own."""
+    escapes = re.compile(rb"\\x([89a-f][0-9a-f])")
+    return os.fsdecode(escapes.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(text)))

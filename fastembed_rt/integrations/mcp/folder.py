@@ -158,9 +158,13 @@ class Folder:
         text = path.read_text(encoding="utf-8")
         return [_chunk(text, *place) for place in self._cut(text, code=path.suffix.lower() in CODE)]
 
+    def _leave_out(self, error: OSError) -> None:
+        """Count a folder that is not ours to read."""
+        self._left_out += 1
+
     def _paths(self) -> Iterator[Path]:
         """Text files in order of their names, none of them hidden or outside."""
-        for place, folders, names in os.walk(self._root):
+        for place, folders, names in os.walk(self._root, onerror=self._leave_out):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(place, name)
