@@ -11,6 +11,8 @@ from ..errors import InvalidInputError
 
 PIECE = 1 << 20  # bytes that are read at a time
 BLANK = " \t\r\n\ufeff"
+LONGEST = 2**31 - 1  # letters of an element, as of a field of csv
+TOKEN = 16  # letters: of whatever is no string, such as -Infinity, and of the escapes of one letter in a string
 parse = json.JSONDecoder().raw_decode
 
 
@@ -53,13 +55,23 @@ class _Text:
             try:
                 found, end = parse(self.waiting, self.at)
             except (ValueError, RecursionError) as error:
-                if self.more():
+                if self._may_go_on(error) and self.more():
                     continue
                 raise InvalidInputError(f"{self._label} is not JSON ({error})") from error
             if end == len(self.waiting) and self.more():  # a number may go on
                 continue
             self.at = end
             return found
+
+    def _may_go_on(self, error: Exception) -> bool:
+        """Whether an element may be good JSON whose end has not been read, and not one that no end makes good."""
+        length = len(self.waiting) - self.at
+        if length > LONGEST:
+            raise InvalidInputError(f"{self._label} has an element of more than {LONGEST} letters")
+        if isinstance(error, json.JSONDecodeError):
+            return error.msg.startswith("Unterminated string") or error.pos > len(self.waiting) - TOKEN
+        # A number of too many digits, which may be one with a fraction.
+        return isinstance(error, ValueError) and self.waiting[-1].isdigit()
 
 
 def elements(stream: BinaryIO, label: str, encoding: str, errors: str) -> Iterator[Any]:
