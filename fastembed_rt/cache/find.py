@@ -94,22 +94,35 @@ def model_directory(
 
 
 def _checkpoint(
-    name: str | os.PathLike[str], choose: Callable[[], Wanted], hub: Hub, task: str | None
+    name: str | os.PathLike[str],
+    choose: Callable[[], Wanted],
+    hub: Hub,
+    task: str | None,
+    above: frozenset[Base] = frozenset(),
 ) -> _Checkpoint | None:
+    """A checkpoint with the bases of its adapters; None for a model, and for one of those `above`, whose base it is.
+
+    An adapter that was saved beside its base may name itself. What is no such one is for the export to refuse.
+    """
     local = local_directory(name, hub.revision)
+    here = Base(str(name), hub.revision) if local is None else Base(os.path.realpath(local), None)
+    if here in above:
+        return None
     if local is not None:
         found, named = _in_directory(local), bases(local)
     else:
         found, named = _on_hub(str(name), choose, hub, task)
-    return found if found is None else _on_bases(found, named, choose, hub)
+    return found if found is None else _on_bases(found, named, choose, hub, above | {here})
 
 
-def _on_bases(made: _Checkpoint, named: Sequence[Base], choose: Callable[[], Wanted], hub: Hub) -> _Checkpoint:
+def _on_bases(
+    made: _Checkpoint, named: Sequence[Base], choose: Callable[[], Wanted], hub: Hub, above: frozenset[Base]
+) -> _Checkpoint:
     """A checkpoint with the adapters' bases: it is another where one of them is."""
     parts = [made]
     for base in named:
         try:
-            found = _checkpoint(base.name, choose, replace(hub, revision=base.revision), None)
+            found = _checkpoint(base.name, choose, replace(hub, revision=base.revision), None, above)
         except ModelNotFoundError:  # which the export says better
             continue
         parts += [found] if found is not None else []

@@ -382,3 +382,26 @@ def test_an_adapter_is_another_with_another_base(tmp_path: Path, exports: list[s
     with opened(adapter) as model:
         assert np.abs(model.encode(TEXTS) - before).max() > 1e-3
     assert len(exports) == 2
+
+
+def test_an_adapter_beside_a_model_may_name_itself(tmp_path: Path, exports: list[str]) -> None:
+    lora = Made(tmp_path).queries_and_values()
+    adapter = lora.save(r=8, lora_alpha=8)
+    with opened(adapter) as model:
+        wanted = model.encode(TEXTS)
+    for file in adapter.iterdir():
+        shutil.copy(file, lora.base / file.name)
+    change_json(lora.base / "adapter_config.json", base_model_name_or_path=str(lora.base))
+    for _ in range(2):
+        with opened(lora.base) as model:
+            np.testing.assert_array_equal(model.encode(TEXTS), wanted)
+    assert len(exports) == 2
+
+
+def test_adapters_that_are_each_others_bases_are_refused_by_name(tmp_path: Path, exports: list[str]) -> None:
+    adapter = Made(tmp_path).queries_and_values().save(r=8, lora_alpha=8)
+    other = Path(shutil.copytree(adapter, tmp_path / "other"))
+    for one, base in ((adapter, other), (other, adapter)):
+        change_json(one / "adapter_config.json", base_model_name_or_path=str(base))
+    with pytest.raises(UnsupportedCheckpointError, match=r"the base '.*other' is an adapter itself"):
+        opened(adapter)
