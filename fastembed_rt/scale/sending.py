@@ -6,10 +6,13 @@ the hash of the archive; the model checks each file's own hash when it opens.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import json
 import os
-import shutil
+import re
+import secrets
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -17,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidInputError, ModelNotFoundError
-from ..manifest import MANIFEST_FILE
+from ..system import leftovers
 from ..system.locks import locked
 from .embed import Embed
 
 MODEL = "model"  # the directory in the archive
+SIZES = "sizes.json"  # beside it, of all files that were unpacked
+LEFT = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}")  # of a process that died while it unpacked
 
 
 @dataclass(frozen=True)
@@ -76,20 +81,63 @@ def folder() -> Path:
 
 
 def unpacked(key: str, read: Callable[[], Archive]) -> Path:
-    """The directory of a model under the key of its archive; `read` gives that to the first who asks on a machine."""
+    """The directory of a model under the key of its archive; `read` gives that to the first who asks on a machine.
+
+    One that lacks a file, which whoever cleans the temporary directory may have taken, is unpacked again.
+    """
     there = folder() / key
-    if there.is_dir():
+    if _is_whole(there):
         return there / MODEL
     with locked(there.with_suffix(".lock")):
-        if not there.is_dir():
-            work = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=there.parent))
-            try:
+        if not _is_whole(there):
+            leftovers.remove_left_behind(there.parent, LEFT)
+            with leftovers.unfinished(lambda: _fresh(there), lambda work: work.mkdir(mode=0o700)) as work:
                 with tarfile.open(fileobj=io.BytesIO(read().content)) as tar:
                     tar.extractall(work, filter="data")
-                work.rename(there)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+                _settle(work)
+                if not _is_whole(there):  # or another has done it, where there are no locks
+                    if os.path.lexists(there):  # a process may run it: what it has open stays its own
+                        there.rename(aside := _fresh(there))
+                        leftovers.remove(aside)
+                    work.rename(there)
+            with contextlib.suppress(OSError):
+                _synchronize(there.parent)
     return there / MODEL
+
+
+def _is_whole(there: Path) -> bool:
+    """Whether all files of a model that was unpacked are there, in their sizes."""
+    try:
+        sizes = json.loads((there / SIZES).read_text(encoding="utf-8"))
+        return all((there / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _settle(work: Path) -> None:
+    """Write down what was unpacked, let it be new to those who clean up by age, and bring it to the disk."""
+    paths = sorted(path for path in work.rglob("*") if path.is_file())
+    sizes = {path.relative_to(work).as_posix(): path.stat().st_size for path in paths}
+    (work / SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+    for path in (*paths, work / SIZES):
+        os.utime(path)
+        _synchronize(path)
+    with contextlib.suppress(OSError):  # a directory cannot be synchronized everywhere
+        for directory in {work, *(path.parent for path in paths)}:
+            _synchronize(directory)
+
+
+def _synchronize(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fresh(there: Path) -> Path:
+    """A name for what is being unpacked or removed."""
+    return there.with_name(f"{there.name}.{secrets.token_hex(4)}")
 
 
 @dataclass(frozen=True)
@@ -102,9 +150,13 @@ class Sent:
         """Its directory.
 
         Raises:
-            ModelNotFoundError: it is not there.
+            ModelNotFoundError: it is not there, or not all of it.
         """
-        found = folder() / self.key / MODEL
-        if not (found / MANIFEST_FILE).is_file():
-            raise ModelNotFoundError(f"no model was sent to this machine as {found}; send it before the first batch")
-        return found
+        there = folder() / self.key
+        if not _is_whole(there):
+            if there.is_dir():
+                raise ModelNotFoundError(
+                    f"of the model that was sent to this machine as {there}, files are gone; send it again"
+                )
+            raise ModelNotFoundError(f"no model was sent to this machine as {there}; send it before the first batch")
+        return there / MODEL

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import ModelNotFoundError
 from fastembed_rt.scale import Embed, sending
 from fastembed_rt.scale.sending import Archive, Sent, packed, unpacked
+from fastembed_rt.system import leftovers
 
 TEXTS = ["a dog runs", "the house is red"]
 
@@ -100,3 +102,42 @@ def test_nothing_is_written_outside() -> None:
     with pytest.raises(tarfile.OutsideDestinationError):
         Archive(stream.getvalue(), "key").unpack()
     assert not (sending.folder().parent / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("taken", ["tokenizer.json", "sizes.json", "all of them", "half of one"])
+def test_a_model_of_which_a_cleaner_took_a_file_is_unpacked_again(home: Path, taken: str) -> None:
+    embed = Embed(home)
+    archive = packed(embed)
+    place = archive.unpack()
+    sent = embed.replaced(find=Sent(archive.key))
+    sent(pa.table({"text": TEXTS}))
+    before = contents(place)
+    if taken == "half of one":
+        (place / "tokenizer.json").write_bytes(before["tokenizer.json"][:100])
+    for file in place.parent.rglob("*"):
+        if file.is_file() and taken in (file.name, "all of them"):
+            file.unlink()
+    with pytest.raises(ModelNotFoundError, match="files are gone; send it again"):
+        Sent(archive.key)()
+    assert archive.unpack() == place == Sent(archive.key)()
+    assert contents(place) == before
+    assert [path.name for path in sending.folder().iterdir() if path.is_dir()] == [archive.key]
+
+
+def test_what_was_unpacked_is_new_to_those_who_clean_up(home: Path) -> None:
+    begin = time.time()
+    place = packed(Embed(home)).unpack()
+    assert min(file.stat().st_mtime for file in place.parent.rglob("*")) > begin - 60
+
+
+def test_what_a_killed_process_left_goes_at_the_next_unpacking(home: Path) -> None:
+    archive = packed(Embed(home))
+    dead = sending.folder() / f"{archive.key}.0123abcd"
+    (dead / "model").mkdir(parents=True)
+    working = sending.folder() / f"{'0' * 32}.0123abcd"
+    working.mkdir()
+    with leftovers.held(working):
+        archive.unpack()
+        assert sorted(path.name for path in sending.folder().iterdir() if path.is_dir()) == sorted(
+            [archive.key, working.name]
+        )
