@@ -55,12 +55,13 @@ def find(folder: Path) -> Found:
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in names:
             path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in KINDS and _is_file(path):
+            if not name.startswith(".") and path.suffix.lower() in KINDS and is_file(path):
                 found[as_text(path.relative_to(folder).as_posix())] = path
     return Found(dict(sorted(found.items())), unreadable)
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is a file, or something of which only reading it can tell."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:  # a link to nothing

@@ -17,7 +17,7 @@ import numpy as np
 from ... import EmbeddingModel, Reranker
 from ...errors import InvalidInputError
 from ...search.chunks import REFUSED, Chunker
-from ...search.files import CODE
+from ...search.files import CODE, is_file
 from ...vectors.dense import Vectors
 
 SUFFIXES = (".md", ".txt", ".rst", ".adoc", ".org", ".tex", ".html", ".csv", ".json", ".toml", ".yaml", ".yml", ".py")
@@ -169,7 +169,7 @@ class Folder:
             for name in sorted(names):
                 path = Path(place, name)
                 inside = not path.is_symlink() or path.resolve().is_relative_to(self._root)
-                if not name.startswith(".") and path.suffix.lower() in SUFFIXES and inside and path.is_file():
+                if not name.startswith(".") and path.suffix.lower() in SUFFIXES and inside and is_file(path):
                     yield path
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,3 +66,21 @@ def test_a_file_that_the_model_does_not_take_is_counted_and_the_others_are_found
     assert (found.files, found.left_out) == (2, 0)
     (tmp_path / "odd.txt").unlink()
     assert folder.search("a dog", 5).files == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_counted_and_the_other_files_are_found(
+    model: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("dogs.txt", "deep/cats.txt"):
+        (tmp_path / name).write_text("a dog runs", encoding="utf-8")
+    scan = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = Folder(tmp_path, model).search("a dog", 5)
+    assert ([hit.path for hit in found.hits], found.left_out) == (["dogs.txt"], 1)
