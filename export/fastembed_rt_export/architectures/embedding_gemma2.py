@@ -27,7 +27,7 @@ from .rotary import angles
 MODEL_TYPE = "embedding_gemma2_text"
 THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}  # where config.json names none
 DEFAULTS = {"head_dim": 256, "num_key_value_heads": 2}  # likewise
-POSITIONS = 8192  # of the tables for whole texts, half a kilobyte for each channel of a head
+POSITIONS = 8192  # rows of the rotary tables, of 3 kB; config.json allows 262,144, which would be 800 MB
 INNER = "hidden_size_of_layers"
 PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
 BESIDE = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.")
@@ -62,7 +62,7 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     signal = setting(config, "hidden_size_per_layer_input", int, 512)
     bias = flag(config, "attention_bias", False)
     kinds = layer_types(config, sizes.layers, lambda index: FULL if (index + 1) % 6 == 0 else SLIDING)
-    kinds[-1] = FULL  # whatever config.json says
+    kinds = [*kinds[:-1], FULL]  # whatever config.json says of the last one
     reach = setting(config, "sliding_window", int, 512)
     seen = {FULL: ops.attention_bias(), SLIDING: ops.attention_bias(before=reach, after=reach)}
     turns: dict[tuple[str, int], Angles] = {}

@@ -7,12 +7,11 @@ transformers 5 (`rotary_bert.GTE`).
 from __future__ import annotations
 
 from ..graph.graph import Value
+from ..graph.layers import FeedForward
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .bert import words_and_types
-from .blocks import Config, Shape, layer_norm, refuse
-from .rotary import angles
-from .rotary_bert import attention_layer, gated_feed_forward
+from .blocks import Config, Shape, refuse
+from .rotary_bert import encoder, gated_feed_forward
 
 THETA = {"new": 10_000.0, "gte": 160_000.0}  # where config.json names none
 
@@ -25,24 +24,8 @@ def gte(ops: Ops, config: Config, tensors: Tensors) -> Value:
     refuse(config, "logn_attention_clip1", False)
     refuse(config, "pack_qkv", True)
     shape = Shape.of(config)
-    width = shape.hidden
-    with ops.scope("embeddings"):
-        states = words_and_types(ops, config, tensors.under("embeddings."), width, 1)
-        states = ops.norm(states, layer_norm(tensors, "embeddings.LayerNorm", width, shape.epsilon))
-    turn = angles(ops, config, width // shape.heads, THETA[config["model_type"]])
-    bias = ops.attention_bias()
-    for index in range(shape.layers):
-        own = tensors.under(f"layers.{index}.")
-        with ops.scope(f"layer.{index}"):
-            states = attention_layer(
-                ops,
-                own,
-                states,
-                shape=shape,
-                turn=turn,
-                bias=bias,
-                feed_forward=gated_feed_forward(own, shape, bias=False, down_bias=True),
-                biases=True,
-                last=index == shape.layers - 1,
-            )
-    return states
+
+    def feed_forward(own: Tensors, _: int) -> FeedForward:
+        return gated_feed_forward(own, shape, bias=False, down_bias=True)
+
+    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA[config["model_type"]])

@@ -6,18 +6,14 @@ Tensors under the names of transformers 5 (`rotary_bert.NOMIC`); config.json wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.layers import Experts, FeedForward
 from ..graph.ops import Ops
 from ..graph.weight import Linear
 from ..tensors import Tensors
-from .bert import words_and_types
-from .blocks import Config, Shape, layer_norm, linear, refuse, setting
-from .rotary import angles
-from .rotary_bert import attention_layer, gated_feed_forward
+from .blocks import Config, Shape, linear, refuse, setting
+from .rotary_bert import encoder, gated_feed_forward
 
 NAMES = {
     "n_embd": "hidden_size",
@@ -37,13 +33,13 @@ SWITCHES = ("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_i
 def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of NomicBertModel, as transformers has it."""
     refuse(config, "num_experts", 0)
-    activation = _activation(config)
+    shape = _shape(config, _activation(config))
 
-    def feed_forward(own: Tensors, shape: Shape, _: int) -> FeedForward:
+    def feed_forward(own: Tensors, _: int) -> FeedForward:
         inner, outer = own.has("mlp.up_proj.bias"), own.has("mlp.down_proj.bias")
         return gated_feed_forward(own, shape, bias=inner, down_bias=outer)
 
-    return _encoder(ops, config, tensors, activation, feed_forward)
+    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA, types=2, biases=None)
 
 
 def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -51,7 +47,8 @@ def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
     for switch in ("moe_normalize_expert_weights", "expert_choice_router"):
         refuse(config, switch, False)
     refuse(config, "ffn_div", 1)
-    activation = setting(config, "activation_function", str, "gelu")
+    shape = _shape(config, setting(config, "activation_function", str, "gelu"))
+    width, wide, activation = shape.hidden, shape.intermediate, shape.activation
     count, chosen = setting(config, "num_experts", int, 0), setting(config, "moe_top_k", int, 1)
     every = setting(config, "moe_every_n_layers", int, -1)
     if count and not (every >= 2 and 1 <= chosen <= count):
@@ -60,8 +57,7 @@ def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
             "least one chosen, and every second layer or fewer"
         )
 
-    def feed_forward(own: Tensors, shape: Shape, index: int) -> FeedForward | Experts:
-        width, wide = shape.hidden, shape.intermediate
+    def feed_forward(own: Tensors, index: int) -> FeedForward | Experts:
         if not count or index % every != 1:
             up = linear(own, "mlp.up_proj", width, wide, bias=own.has("mlp.up_proj.bias"))
             down = linear(own, "mlp.down_proj", wide, width, bias=own.has("mlp.down_proj.bias"))
@@ -74,44 +70,18 @@ def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
         router = linear(own, "mlp.router.layer", width, count, bias=False)
         return Experts(router, tuple(experts), chosen, own.get("mlp.experts.bias", (width,)))
 
-    return _encoder(ops, config, tensors, activation, feed_forward)
+    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA, types=2, biases=None)
 
 
-def _encoder(
-    ops: Ops,
-    config: Config,
-    tensors: Tensors,
-    activation: str,
-    feed_forward: Callable[[Tensors, Shape, int], FeedForward | Experts],
-) -> Value:
-    """`feed_forward`: of the layer with these tensors and this number."""
+def _shape(config: Config, activation: str) -> Shape:
+    """Sizes of every layer, once nothing is switched on that is not built."""
     for switch in SWITCHES:
         refuse(config, switch, False)
     refuse(config, "rotary_emb_scale_base", 0)
     refuse(config, "rotary_emb_fraction", 1.0)
     if "n_embd" in config and "rotary_emb_fraction" not in config:
         raise UnsupportedCheckpointError("config.json has no rotary_emb_fraction: absolute positions are not built")
-    shape = Shape.of({**config, "hidden_act": activation})
-    width = shape.hidden
-    with ops.scope("embeddings"):
-        states = words_and_types(ops, config, tensors.under("embeddings."), width)
-        states = ops.norm(states, layer_norm(tensors, "embeddings.LayerNorm", width, shape.epsilon))
-    turn, bias = angles(ops, config, width // shape.heads, THETA), ops.attention_bias()
-    for index in range(shape.layers):
-        own = tensors.under(f"layers.{index}.")
-        with ops.scope(f"layer.{index}"):
-            states = attention_layer(
-                ops,
-                own,
-                states,
-                shape=shape,
-                turn=turn,
-                bias=bias,
-                feed_forward=feed_forward(own, shape, index),
-                biases=own.has("self_attn.q_proj.bias"),
-                last=index == shape.layers - 1,
-            )
-    return states
+    return Shape.of({**config, "hidden_act": activation})
 
 
 def nomic_positions(config: Config) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..graph.graph import Value
-from ..graph.layers import Angles, Attention, Experts, FeedForward, Heads, Projections, ScoreBias
+from ..graph.layers import Attention, Experts, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Shape, layer_norm, linear
+from .bert import words_and_types
+from .blocks import Config, Shape, layer_norm, linear
 from .gated import Norms, layer
 from .renamed import Renames
+from .rotary import angles
 
 QKV = tuple(f"self_attn.{part}_proj" for part in "qkv")
 NOMIC = Renames(
@@ -54,30 +58,47 @@ def gated_feed_forward(tensors: Tensors, shape: Shape, *, bias: bool, down_bias:
     return FeedForward(up, down, shape.activation, gate=gate)
 
 
-def attention_layer(
+def encoder(
     ops: Ops,
+    config: Config,
     tensors: Tensors,
-    states: Value,
-    *,
     shape: Shape,
-    turn: Angles,
-    bias: ScoreBias,
-    feed_forward: FeedForward | Experts,
-    biases: bool,
-    last: bool,
+    feed_forward: Callable[[Tensors, int], FeedForward | Experts],
+    *,
+    theta: float,
+    types: int = 1,
+    biases: bool | None = True,
 ) -> Value:
-    """norm(x + attention(x)), then norm(x + feed_forward(x)); `biases`: of the projections."""
+    """last_hidden_state: norm(x + attention(x)), then norm(x + feed_forward(x)) in each layer.
+
+    Args:
+        ops: operations of the graph.
+        config: config.json.
+        tensors: the checkpoint's.
+        shape: sizes of every layer.
+        feed_forward: of the layer with these tensors and this number.
+        theta: base of the rotary positions where config.json names none.
+        types: token types, likewise.
+        biases: whether projections have them; None: where the checkpoint has some.
+    """
     width = shape.hidden
-    projections = Projections(
-        *(linear(tensors, f"self_attn.{part}_proj", width, width, bias=biases) for part in "qkvo")
-    )
-    return layer(
-        ops,
-        states,
-        attention=Attention(projections=projections, heads=Heads.of(shape.heads), angles=turn),
-        around=Norms(after=layer_norm(tensors, "post_attention_layernorm", width, shape.epsilon)),
-        bias=bias,
-        feed_forward=feed_forward,
-        beside=Norms(after=layer_norm(tensors, "post_mlp_layernorm", width, shape.epsilon)),
-        last=last,
-    )
+    with ops.scope("embeddings"):
+        states = words_and_types(ops, config, tensors.under("embeddings."), width, types)
+        states = ops.norm(states, layer_norm(tensors, "embeddings.LayerNorm", width, shape.epsilon))
+    turn, bias = angles(ops, config, width // shape.heads, theta), ops.attention_bias()
+    for index in range(shape.layers):
+        own = tensors.under(f"layers.{index}.")
+        has = own.has("self_attn.q_proj.bias") if biases is None else biases
+        projections = Projections(*(linear(own, f"self_attn.{part}_proj", width, width, bias=has) for part in "qkvo"))
+        with ops.scope(f"layer.{index}"):
+            states = layer(
+                ops,
+                states,
+                attention=Attention(projections=projections, heads=Heads.of(shape.heads), angles=turn),
+                around=Norms(after=layer_norm(own, "post_attention_layernorm", width, shape.epsilon)),
+                bias=bias,
+                feed_forward=feed_forward(own, index),
+                beside=Norms(after=layer_norm(own, "post_mlp_layernorm", width, shape.epsilon)),
+                last=index == shape.layers - 1,
+            )
+    return states
