@@ -90,6 +90,11 @@ def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
         ("squeezebert", "SqueezeBertForMaskedLM"),
         ("data2vec-text", "Data2VecTextForMaskedLM"),
         ("qwen2", "Qwen2ForCausalLM"),
+        ("llama", "LlamaForCausalLM"),
+        ("mistral", "MistralForCausalLM"),
+        ("eurobert", "EuroBertForMaskedLM"),
+        ("ultrabert", "UltrabertForMaskedLM"),
+        ("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM"),
     ],
 )
 @pytest.mark.parametrize("tied", [True, False])

@@ -305,9 +305,10 @@ ARCHITECTURES = {
     "ultrabert": Architecture(
         llama.ultrabert,
         bert.bert_positions,
-        "model.",
+        "ultrabert.",
         (*_CAUSAL_LM, "head.", "classifier."),
         title="UltraBERT",
+        renames=llama.ULTRA_NAMES,
         examples=("dmis-lab/UltraBERT-150M",),
     ),
     "gemma3_text": Architecture(

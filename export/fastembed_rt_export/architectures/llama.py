@@ -18,10 +18,12 @@ from .blocks import Config, flag, setting
 from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
+from .renamed import Renames
 from .rotary import angles
 
 THETA = 10_000.0  # where config.json names none
 WINDOW = 4096  # Mistral's, likewise
+ULTRA_NAMES = Renames(names=((r"^model\.", "ultrabert."),), fused={})  # as transformers' own classes call it
 ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}
 
 

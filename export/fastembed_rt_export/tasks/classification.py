@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..architectures.blocks import Config, flag, layer_norm, setting
+from ..architectures.blocks import linear as linear_layer
 from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
@@ -33,9 +34,13 @@ class Classifier:
 
     layers: tuple[Layer, ...]
     pooling: str = "cls"
+    of_tokens: Layer | None = None  # in front of the pooling
 
     def logits(self, ops: Ops, states: Value, tensors: Tensors, width: int, labels: int) -> Value:
         """Token states of `width` -> logits (B, labels)."""
+        if self.of_tokens is not None:
+            layer = self.of_tokens
+            states = ops.activated(states, linear_layer(tensors, layer.name, width, width), layer.activation)
         state = ops.pool(states, self.pooling)
         ops = ops.behind_pooling
         for layer in self.layers:
@@ -69,6 +74,40 @@ def _modernbert(config: Config) -> Classifier:
     return Classifier((dense, Layer("classifier")), pooling)
 
 
+def _decoder(config: Config) -> Classifier:
+    """The state of the last token that is not the padding's, whatever the text says."""
+    return Classifier((Layer("score", bias=False),), "lasttoken")
+
+
+def _deberta(config: Config) -> Classifier:
+    width, hidden = (setting(config, key, int, 0) for key in ("pooler_hidden_size", "hidden_size"))
+    if width not in (0, hidden):
+        raise UnsupportedCheckpointError(f"config.json has pooler_hidden_size {width}; built is hidden_size, {hidden}")
+    return Classifier((Layer("pooler.dense", setting(config, "pooler_hidden_act", str, "gelu")), Layer("classifier")))
+
+
+def _eurobert(config: Config) -> Classifier:
+    pooling, dense, last = (
+        setting(config, "classifier_pooling", str, "late"),
+        Layer("dense", "gelu"),
+        Layer("classifier"),
+    )
+    if pooling == "late":  # the mean of all tokens' logits is that of the mean token
+        return Classifier((last,), "mean", of_tokens=dense)
+    if pooling not in ("bos", "mean"):
+        raise UnsupportedCheckpointError(
+            f"config.json has classifier_pooling {pooling!r}; built are 'bos', 'late' and 'mean'"
+        )
+    return Classifier((dense, last), "cls" if pooling == "bos" else "mean")
+
+
+def _ultrabert(config: Config) -> Classifier:
+    pooling = setting(config, "classifier_pooling", str, "cls")
+    if pooling not in ("cls", "mean"):
+        raise UnsupportedCheckpointError(f"config.json has classifier_pooling {pooling!r}; built are 'cls' and 'mean'")
+    return Classifier((Layer("classifier"),), pooling)
+
+
 _roberta = _fixed(Layer("classifier.dense", "tanh"), Layer("classifier.out_proj"))
 CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
     "bert": _fixed(Layer("bert.pooler.dense", "tanh"), Layer("classifier")),
@@ -80,4 +119,19 @@ CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
     "electra": _fixed(Layer("classifier.dense", "gelu"), Layer("classifier.out_proj")),
     "albert": _fixed(Layer("albert.pooler", "tanh"), Layer("classifier")),
     "modernbert": _modernbert,
+    "data2vec-text": _roberta,
+    "jina_embeddings_v3": _roberta,
+    "ernie": _fixed(Layer("ernie.pooler.dense", "tanh"), Layer("classifier")),
+    "nomic_bert": _fixed(Layer("nomic_bert.pooler.dense", "tanh"), Layer("classifier")),
+    "gte": _fixed(Layer("gte.pooler.dense", "tanh"), Layer("classifier")),
+    "new": _fixed(Layer("new.pooler.dense", "tanh"), Layer("classifier")),
+    "deberta": _deberta,
+    "deberta-v2": _deberta,
+    "eurobert": _eurobert,
+    "ultrabert": _ultrabert,
+    "llama": _decoder,
+    "mistral": _decoder,
+    "qwen2": _decoder,
+    "qwen3": _decoder,
+    "gemma3_text": _decoder,
 }

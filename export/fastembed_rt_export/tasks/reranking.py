@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
 from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.tokenizer import TextTokenizer
@@ -72,6 +74,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     labels = _labels(config)
     activation = _activation(root, config, len(labels), notes)
     head = ClassificationHead(classifier(config), labels, activation, token_types.given(checkpoint))
+    if head.made_of.pooling == "lasttoken":
+        _check_last(checkpoint)
     notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
     return replace(checkpoint, task=RERANKING, head=head, notes=tuple(notes))
 
@@ -137,6 +141,19 @@ def _check_chain(root: Path) -> None:
         raise UnsupportedCheckpointError(
             f"modules.json has {', '.join(kind for kind, _ in chain) or 'nothing'}; built are cross-encoders of a "
             "Transformer alone, with its classification head"
+        )
+
+
+def _check_last(checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer that ends every pair with the pad token, behind which transformers looks for the last one."""
+    file, pad = checkpoint.path / "tokenizer.json", checkpoint.config.get("pad_token_id")
+    if not file.is_file() or pad is None:
+        return
+    ids = Tokenizer.from_file(str(file)).encode("a", "a").ids
+    if ids and ids[-1] == pad:
+        raise UnsupportedCheckpointError(
+            f"{file} ends pairs with token {pad}, which config.json has as pad_token_id: transformers takes the score of "
+            "the last token that is another, and built is that of the last one; name another pad token"
         )
 
 
