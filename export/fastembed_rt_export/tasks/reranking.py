@@ -152,8 +152,8 @@ def _check_last(checkpoint: Checkpoint) -> None:
     ids = Tokenizer.from_file(str(file)).encode("a", "a").ids
     if ids and ids[-1] == pad:
         raise UnsupportedCheckpointError(
-            f"{file} ends pairs with token {pad}, which config.json has as pad_token_id: transformers takes the score of "
-            "the last token that is another, and built is that of the last one; name another pad token"
+            f"{file} ends pairs with token {pad}, which config.json has as pad_token_id: transformers takes the score "
+            "of the last token that is another, and built is that of the last one; name another pad token"
         )
 
 
