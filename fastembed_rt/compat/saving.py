@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,7 @@ from ..manifest import Manifest
 CARD = "README.md"
 
 
-def save(
-    source: Path, described: Manifest, path: str, *, card: bool = True, changes: Mapping[str, Any] | None = None
-) -> None:
+def save(source: Path, described: Manifest, path: str, *, card: bool = True, now: Manifest | None = None) -> None:
     """Copy a model directory to `path`, which may be there, and write what was changed into its manifest.
 
     Args:
@@ -25,7 +21,7 @@ def save(
         described: its manifest.
         path: where to; made if it is not there.
         card: whether README.md goes along.
-        changes: fields of the manifest with other values than in `described`.
+        now: the manifest as it should be there; None leaves it as it is.
 
     Raises:
         InvalidInputError: `path` is a file.
@@ -36,9 +32,8 @@ def save(
     if not target.exists() or not target.samefile(source):
         ignored = None if card else shutil.ignore_patterns(CARD)
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
-    different = {name: value for name, value in (changes or {}).items() if getattr(described, name) != value}
-    if different:
-        replace(described, **different).write(target)
+    if now is not None and now != described:
+        now.write(target)
 
 
 def push(

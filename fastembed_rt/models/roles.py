@@ -30,6 +30,11 @@ class WithRoles(WithMaxLength):
     _given: Given
     _others: dict[str, Task[WithRoles]]
 
+    @property
+    def given_max_length(self) -> int | None:
+        """The limit that the user gave or assigned, which holds for all roles; None: each has its manifest's."""
+        return self._given[0]
+
     def for_role(self, role: str) -> Self:
         """The encoder of texts in this role, "query" or "document": another model where they have one of their own."""
         if role not in self.manifest.routes:

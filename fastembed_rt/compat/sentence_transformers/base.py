@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 from ...errors import InvalidInputError, ModelNotFoundError
+from ...manifest import ROLES
 from ...models.base import WithMaxLength
 from ...models.opening import without_secrets
+from ...models.roles import WithRoles
 from ..model_card import ModelCardData
 from ..opening import is_short, load_options, their_errors
 from .devices import OnDevice
@@ -129,7 +131,7 @@ class CompatModel(OnDevice, Saved):
         state = {name: value for name, value in vars(self).items() if name != "_model"}
         state["_options"] = without_secrets(state["_options"])
         opening = {name: state[name] for name in ("_name", "_options", "trust_remote_code")}
-        return _restored, (type(self), opening, self.max_seq_length), state
+        return _restored, (type(self), opening, self._given_limit()), state
 
     def __copy__(self) -> Self:
         """The same engine, with settings of its own."""
@@ -171,12 +173,28 @@ class CompatModel(OnDevice, Saved):
         self, role: str, names: Sequence[str], inputs: Any, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """`encode` for texts in a role: with the first of the prompts `names` that there is, if no other is given."""
-        given = {"prompt_name": None, "prompt": None, **dict(zip(self.positions, arguments, strict=False)), **options}
+        by_place = placed(f"{type(self).__name__}.encode_{role}", self.positions, arguments, options)
+        given = {"prompt_name": None, "prompt": None, **by_place, **options}
         if given["prompt_name"] is None and given["prompt"] is None:
             given["prompt_name"] = next((name for name in names if name in self.prompts), None)
         # By name, as there: who overrides `encode` finds what they look for.
         encode: Callable[..., Any] = self.encode
-        return encode(inputs=given.pop("sentences", inputs), **given, task=role)
+        return encode(inputs=the_texts(inputs, given), **given, task=role)
+
+    def _for_task(self, model: Any, task: str | None) -> Any:
+        """The encoder that a model with several has for a task.
+
+        Raises:
+            InvalidInputError: a task for which it has none.
+        """
+        described = model.manifest
+        if task is None or described.route is None or task == described.route:  # without a Router, tasks are one
+            return model
+        named = {route.route: role for role, route in described.routes.items()}
+        role = named.get(task, task)
+        if role not in ROLES:
+            raise InvalidInputError(f"the model has no encoder for task {task!r}; known: {', '.join(ROLES)}")
+        return model.for_role(role)
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Refused unless it changes nothing: pooling is in the graph.
@@ -202,6 +220,11 @@ class CompatModel(OnDevice, Saved):
     def max_seq_length(self, value: int) -> None:
         self._model.max_length = value
 
+    def _given_limit(self) -> int | None:
+        """What opens another model with the limit of this one; None where the encoders for roles keep their own."""
+        model = self._model
+        return model.given_max_length if isinstance(model, WithRoles) else self.max_seq_length
+
     def get_max_seq_length(self) -> int:
         """`max_seq_length`."""
         return self.max_seq_length
@@ -218,14 +241,27 @@ class CompatModel(OnDevice, Saved):
         """`tokenizer`."""
         return self.tokenizer
 
-    def preprocess(self, inputs: Any, prompt: str | None = None, **_: Any) -> dict[str, Any]:
+    def preprocess(
+        self, inputs: Any, prompt: str | None = None, *, task: str | None = None, **others: Any
+    ) -> dict[str, Any]:
         """Padded ids of texts, or of pairs: "input_ids", "attention_mask" and what belongs to them, (n, tokens) int64.
 
         Tensors where torch is installed, else arrays.
+
+        Args:
+            inputs: texts, or pairs of them.
+            prompt: a text to put in front.
+            task: "query" or "document": whose tokenizer, where the model has an encoder for each.
+            **others: refused.
+
+        Raises:
+            InvalidInputError: another keyword, or a task for which the model has no encoder.
         """
         from .tokens import features
 
-        return features(self._model, inputs, prompt or "")
+        refuse_unknown(f"{type(self).__name__}.preprocess", others)
+        found = features(self._for_task(self._model, task), inputs, prompt or "")
+        return {**found, "task": task} if found and self._model.manifest.route is not None else found
 
     def tokenize(self, texts: Any, **options: Any) -> dict[str, Any]:
         """`preprocess` under its older name."""
@@ -264,12 +300,39 @@ class CompatModel(OnDevice, Saved):
         self._model.close()
 
 
-def _restored(kind: type[CompatModel], opening: dict[str, Any], limit: int) -> CompatModel:
+def _restored(kind: type[CompatModel], opening: dict[str, Any], limit: int | None) -> CompatModel:
     """What was pickled: loaded again; what had been set is set by pickle."""
     made = kind.__new__(kind)
     vars(made).update(opening)
     made._open(limit)
     return made
+
+
+def placed(who: str, names: Sequence[str], arguments: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Positional arguments by their names.
+
+    Raises:
+        TypeError: more of them than names, or one that is given by its name too.
+    """
+    if len(arguments) > len(names):
+        raise TypeError(f"{who} takes at most {len(names) + 1} positional arguments, got {len(arguments) + 1}")
+    found = dict(zip(names, arguments, strict=False))
+    if twice := found.keys() & options.keys():
+        raise TypeError(f"{who} got {', '.join(sorted(twice))} twice, by place and by name")
+    return found
+
+
+def the_texts(inputs: Any, options: dict[str, Any]) -> Any:
+    """What a call was given to work on: `inputs`, or `sentences` of its keywords, which is taken out of them.
+
+    Raises:
+        TypeError: both.
+    """
+    if "sentences" not in options:
+        return inputs
+    if inputs is not None:
+        raise TypeError("inputs and sentences are both given; they are two names of one argument")
+    return options.pop("sentences")
 
 
 def renamed(options: dict[str, Any], **names: str) -> dict[str, Any]:

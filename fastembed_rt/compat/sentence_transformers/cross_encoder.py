@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInputError
+from ...manifest import ACTIVATIONS, Manifest
 from ...models.reranker import Reranker, softmax
 from ...text.inputs import check_iterable
 from .. import tensors
-from .base import CompatModel, logger, refuse_unknown, renamed
+from .base import CompatModel, logger, placed, refuse_unknown, renamed, the_texts
 
 OLD_POSITIONS = ("num_labels", "max_length", "activation_fn", "device")
 OLD_NAMES = {
@@ -72,9 +74,8 @@ class CrossEncoder(CompatModel):
             NotFoundError: neither a directory nor a repository; a FileNotFoundError.
             InvalidInputError: an argument for which there is nothing here; a ValueError.
         """
-        if len(positional) > len(OLD_POSITIONS):
-            raise TypeError(f"CrossEncoder takes at most {len(OLD_POSITIONS) + 1} positional arguments")
-        options = {**dict(zip(OLD_POSITIONS, positional, strict=False)), **renamed(dict(options), **OLD_NAMES)}
+        options = renamed(dict(options), **OLD_NAMES)
+        options |= placed("CrossEncoder", OLD_POSITIONS, positional, options)
         name = options.pop("model_name_or_path", model_name_or_path)
         labels, activation = options.pop("num_labels", None), options.pop("activation_fn", None)
         for name_without_effect in ("keep_in_fp32_modules", "classifier_dropout"):
@@ -175,8 +176,8 @@ class CrossEncoder(CompatModel):
             InvalidInputError, InvalidTypeError: as for Reranker.predict; ValueError and TypeError.
         """
         if others:
-            given = renamed(others, sentences="inputs", activation_fct="activation_fn")
-            inputs, activation_fn = given.pop("inputs", inputs), given.pop("activation_fn", activation_fn)
+            given = renamed(others, activation_fct="activation_fn")
+            inputs, activation_fn = the_texts(inputs, given), given.pop("activation_fn", activation_fn)
             refuse_unknown("CrossEncoder.predict", {k: v for k, v in given.items() if k not in WITHOUT_EFFECT})
         if batch_size <= 0:
             raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
@@ -262,11 +263,32 @@ class CrossEncoder(CompatModel):
         order = sorted(range(len(texts)), key=lambda k: scores[k], reverse=True)[:top_k]
         return [{"corpus_id": k, "score": scores[k], **({"text": texts[k]} if return_documents else {})} for k in order]
 
+    def _settings(self, described: Manifest) -> dict[str, Any]:
+        assert described.reranking is not None  # the manifest is checked at birth
+        reranking = replace(described.reranking, activation=_saved_as(self._activation))
+        return {**super()._settings(described), "reranking": reranking}
+
     def is_singular_input(self, inputs: Any) -> bool:
         """Whether this is one pair of texts, and not several."""
         if isinstance(inputs, np.ndarray):
             return inputs.size > 0 and inputs.ndim < 2 and not isinstance(inputs[0], (list, tuple))
         return isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], str)
+
+
+def _saved_as(function: Callable[[Any], Any]) -> str:
+    """The name of an activation in a manifest.
+
+    Raises:
+        InvalidInputError: another function than the identity or the sigmoid, of ours or of torch.
+    """
+    kind = type(function)
+    name = kind.__name__.lower()
+    if name not in ACTIVATIONS or not (kind in (Identity, Sigmoid) or kind.__module__.startswith("torch.nn.")):
+        raise InvalidInputError(
+            f"activation_fn {function!r} cannot be saved: a model directory has {' or '.join(ACTIVATIONS)}; set one of "
+            "them before, and pass activation_fn= to whoever opens what is saved"
+        )
+    return name
 
 
 def _pair(entry: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
-from ...manifest import ROLES
+from ...manifest import Manifest
 from ...models.embedding import EmbeddingModel
 from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -18,7 +18,7 @@ from ...vectors.dense import normalized
 from ...vectors.quantized import FLOAT32, KINDS, quantize_embeddings
 from .. import tensors
 from . import functions
-from .base import CompatModel, refuse_unknown, renamed
+from .base import CompatModel, refuse_unknown, the_texts
 from .tokens import features, token_states
 
 SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
@@ -121,7 +121,8 @@ class SentenceTransformer(CompatModel):
             prompt: a text to put in front; comes before `prompt_name`.
             batch_size: without effect: batches are made of tokens.
             show_progress_bar: a tqdm bar over the texts on stderr.
-            output_value: "sentence_embedding"; "token_embeddings" (tokens, dim) of each text; None for a dict a text.
+            output_value: "sentence_embedding"; "token_embeddings" (tokens, dim) of each text; None for a dict a text,
+                which has no other precision than float32.
             precision: float32, int8, uint8, binary or ubinary.
             convert_to_numpy: False gives a list of tensors.
             convert_to_tensor: one tensor.
@@ -138,7 +139,7 @@ class SentenceTransformer(CompatModel):
             MissingDependencyError: tensors asked for without torch.
         """
         if others:
-            inputs = renamed(others, sentences="inputs").pop("inputs", inputs)
+            inputs = the_texts(inputs, others)
             refuse_unknown(f"{type(self).__name__}.encode", others)
         if batch_size <= 0:
             raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
@@ -148,11 +149,11 @@ class SentenceTransformer(CompatModel):
         text = self._resolve_prompt(prompt, prompt_name)
         simple = device is None and pool is None and chunk_size is None
         model = self._model if simple else self._working(device, pool, chunk_size)
-        if task in ROLES:
-            model = model.for_role(task)
+        if task is not None:
+            model = self._for_task(model, task)
         cut = self.truncate_dim if truncate_dim is None else truncate_dim
         if output_value != SENTENCE:
-            return self._of_tokens(model, inputs, text, output_value, cut)
+            return self._of_tokens(model, inputs, text, output_value, cut, precision)
         single = isinstance(inputs, str)
         texts = inputs if single else list(without_nulls(check_iterable(inputs)))
         vectors = model.encode(
@@ -175,14 +176,22 @@ class SentenceTransformer(CompatModel):
         return made if convert_to_tensor or single else list(made)
 
     def _of_tokens(
-        self, model: EmbeddingModel, inputs: Any, prompt: str, output_value: str | None, cut: int | None
+        self, model: EmbeddingModel, inputs: Any, prompt: str, output_value: str | None, cut: int | None, precision: str
     ) -> Any:
         """Vectors of tokens, or everything of each text."""
         if output_value not in (TOKENS, None):
             raise InvalidInputError(f"output_value {output_value!r} is not known; known: {SENTENCE}, {TOKENS}, None")
+        if output_value is None and precision != FLOAT32:
+            raise InvalidInputError(
+                f"precision {precision!r} is not possible with output_value=None; ask for {SENTENCE} or {TOKENS}"
+            )
         single = isinstance(inputs, str)
         texts = [inputs] if single else list(without_nulls(check_iterable(inputs)))
-        states = [tensors.like_theirs(array) for array in token_states(model, texts, prompt)]
+        vectors = token_states(model, texts, prompt)
+        if precision != FLOAT32:  # arrays, as there: what is quantized is no tensor
+            codes = functions.quantize_embeddings(vectors, precision)
+            return codes[0] if single else codes
+        states = [tensors.like_theirs(array) for array in vectors]
         if output_value is None:
             states = self._everything(model, texts, prompt, states, cut)
         return states[0] if single else states
@@ -210,9 +219,32 @@ class SentenceTransformer(CompatModel):
         """`encode` with the prompt "document", "passage" or "corpus", the first that there is."""
         return self._encode_role("document", DOCUMENT_PROMPTS, inputs, arguments, options)
 
-    def encode_multi_process(self, sentences: Any, pool: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-        """`encode` with a pool, (n, dim): the same vectors."""
-        return self.encode(sentences, *arguments, **{**options, "pool": pool})
+    def encode_multi_process(
+        self,
+        sentences: Any,
+        pool: dict[str, Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        chunk_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        precision: str | None = FLOAT32,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """`encode` with a pool, (n, dim): the same vectors. Arguments as there, in an order of their own."""
+        return self.encode(
+            sentences,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            precision=precision,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
+        )
 
     @property
     def similarity_fn_name(self) -> str:
@@ -258,5 +290,5 @@ class SentenceTransformer(CompatModel):
         """Whether these are one text."""
         return isinstance(inputs, str)
 
-    def _changes(self) -> dict[str, Any]:
-        return {**super()._changes(), "similarity": self.similarity_fn_name}
+    def _settings(self, described: Manifest) -> dict[str, Any]:
+        return {**super()._settings(described), "similarity": self.similarity_fn_name}

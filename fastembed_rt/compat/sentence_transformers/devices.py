@@ -17,7 +17,7 @@ class OnDevice:
     """A model of ours that is loaded anew for another device."""
 
     opens: ClassVar[type[WithMaxLength]]
-    max_seq_length: int
+    _given_limit: Callable[[], int | None]
     _model: Any
     _name: Any
     _options: dict[str, Any]
@@ -36,23 +36,31 @@ class OnDevice:
     def _place(self) -> str:
         return "cpu" if self._model.provider == "cpu" else str(self.device)
 
-    def to(self, device: Any = None, *_: Any, **options: Any) -> Self:
+    def to(
+        self, device: Any = None, dtype: Any = None, non_blocking: bool = False, *, memory_format: Any = None
+    ) -> Self:
         """Load the model anew where it does not run on `device` yet; a dtype is for the graph's own precision alone.
+
+        Args:
+            device: as at load, or a dtype of torch alone.
+            dtype: of torch; the one that the graph has, or an error.
+            non_blocking: without effect.
+            memory_format: without effect.
 
         Raises:
             InvalidInputError: a device or precision that the loaded graph does not have.
             ProviderUnavailableError: the device's provider does not run here.
         """
-        for given in (device, options.get("dtype")):
-            if str(given).startswith("torch.") and given is not None:
-                return self._same_precision(str(given).removeprefix("torch."))
-        device = options.get("device", device)
+        if str(device).startswith("torch."):  # to(dtype) and to(dtype, non_blocking)
+            device, dtype = None, device
+        if dtype is not None:
+            self._same_precision(str(dtype).removeprefix("torch."))
         if device is None or str(device) == str(self.device):
             return self
         wanted = provider_of(device)
         here = {"provider": self._model.provider, "device_ids": list(self._model.device_ids)}
         if {**here, **wanted} != here:
-            options, limit, old = self._options, self.max_seq_length, self._model
+            options, limit, old = self._options, self._given_limit(), self._model
             self._options = {**{k: v for k, v in options.items() if k not in ("target", "device_ids")}, **wanted}
             try:
                 self._open(limit)
@@ -116,7 +124,7 @@ class OnDevice:
         pool = Pool({"input": None, "output": None, "processes": [str(device) for device in devices]})
         wanted = provider_of(devices)
         if wanted["provider"] != "cpu":
-            pool.model = self._opened(self.max_seq_length, {**self._options, **wanted})
+            pool.model = self._opened(self._given_limit(), {**self._options, **wanted})
         return pool
 
     @staticmethod

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ...errors import InvalidInputError
+from ...manifest import Manifest
 from .. import saving
 from ..model_card import ModelCardData
 
@@ -14,18 +17,25 @@ class Saved:
 
     prompts: dict[str, str]
     default_prompt_name: str | None
-    max_seq_length: int
     model_card_data: ModelCardData
+    _given_limit: Callable[[], int | None]
     _model: Any
 
-    def _changes(self) -> dict[str, Any]:
-        """Fields of the manifest as they are now."""
-        saved, default = self._model.manifest.prompts, self.default_prompt_name
+    def _settings(self, described: Manifest) -> dict[str, Any]:
+        """Fields of an encoder's manifest as they are now."""
+        saved, default, limit = described.prompts, self.default_prompt_name, self._given_limit()
         return {
             "prompts": {name: text for name, text in self.prompts.items() if text or name in saved or name == default},
             "default_prompt_name": default,
-            "max_length": self.max_seq_length,
+            # An encoder with fewer positions than the limit for all takes as many as it has.
+            "max_length": described.max_length if limit is None else min(limit, described.max_positions),
         }
+
+    def _now(self) -> Manifest:
+        """The manifest with all that has been set since, in each of its encoders."""
+        described: Manifest = self._model.manifest
+        routes = {role: replace(route, **self._settings(route)) for role, route in described.routes.items()}
+        return replace(described, **self._settings(described), routes=routes)
 
     def save(
         self,
@@ -35,7 +45,7 @@ class Saved:
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
     ) -> None:
-        """Copy the model directory to `path`, with prompts, limit and similarity as they are now.
+        """Copy the model directory to `path`, with prompts, limit, similarity and activation as they are now.
 
         Args:
             path: where to; made if it is not there.
@@ -43,9 +53,11 @@ class Saved:
             create_model_card: whether README.md goes along.
             train_datasets: without effect.
             safe_serialization: without effect: weights are in ONNX files.
+
+        Raises:
+            InvalidInputError: `path` is a file, or an activation that is not the identity or the sigmoid.
         """
-        described = self._model.manifest
-        saving.save(self._model.path, described, path, card=create_model_card, changes=self._changes())
+        saving.save(self._model.path, self._model.manifest, path, card=create_model_card, now=self._now())
 
     def save_pretrained(self, path: str, *arguments: Any, **options: Any) -> None:
         """`save`."""

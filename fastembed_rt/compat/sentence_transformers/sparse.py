@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInputError, InvalidTypeError
+from ...manifest import Manifest
 from ...models.options import without_nulls
 from ...models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from ...models.sparse import SparseModel
@@ -15,7 +17,7 @@ from ...text.inputs import check_iterable
 from ...vectors.sparse import SparseVector
 from .. import tensors
 from . import functions
-from .base import CompatModel, refuse_unknown, renamed
+from .base import CompatModel, refuse_unknown, the_texts
 
 
 class SparseEncoder(CompatModel):
@@ -124,21 +126,21 @@ class SparseEncoder(CompatModel):
             max_active_dims: words kept of each vector, the heaviest, instead of the model's number.
             pool: of `start_multi_process_pool`.
             chunk_size: without effect.
-            task: without effect.
+            task: "query" or "document": which encoder, where the model has one for each.
             **others: `sentences`; anything else is refused.
 
         Raises:
             InvalidInputError, InvalidTypeError: as for SparseModel.encode; ValueError and TypeError.
         """
         if others:
-            inputs = renamed(others, sentences="inputs").pop("inputs", inputs)
+            inputs = the_texts(inputs, others)
             refuse_unknown("SparseEncoder.encode", others)
         if batch_size <= 0:
             raise InvalidInputError(f"batch_size {batch_size} is not possible; expected 1 or more")
         single = isinstance(inputs, str)
         texts = [inputs] if single else list(without_nulls(check_iterable(inputs)))
         most = self.max_active_dims if max_active_dims is None else max_active_dims
-        found = self._working(device, pool, chunk_size).encode(
+        found = self._for_task(self._working(device, pool, chunk_size), task).encode(
             texts,
             prompt=self._resolve_prompt(prompt, prompt_name),
             max_active_dims=self._model.dim if most is None else min(most, self._model.dim),
@@ -160,7 +162,7 @@ class SparseEncoder(CompatModel):
         return made if convert_to_tensor else list(made)
 
     def encode_query(self, inputs: Any = None, *arguments: Any, **options: Any) -> Any:
-        """`encode` with the prompt "query" when no other is asked for."""
+        """`encode` with the prompt "query" when no other is asked for, by the encoder for queries if there is one."""
         return self._encode_role("query", QUERY_PROMPTS, inputs, arguments, options)
 
     def encode_document(self, inputs: Any = None, *arguments: Any, **options: Any) -> Any:
@@ -238,11 +240,10 @@ class SparseEncoder(CompatModel):
         made = coo(found).coalesce()
         return made[0].coalesce() if one else made
 
-    def _changes(self) -> dict[str, Any]:
-        about = self._model.manifest.sparse
-        assert about is not None  # the manifest is checked at birth
-        sparse = type(about)(max_active_dims=self.max_active_dims)
-        return {**super()._changes(), "similarity": self.similarity_fn_name, "sparse": sparse}
+    def _settings(self, described: Manifest) -> dict[str, Any]:
+        assert described.sparse is not None  # the manifest is checked at birth
+        sparse = replace(described.sparse, max_active_dims=self.max_active_dims)
+        return {**super()._settings(described), "similarity": self.similarity_fn_name, "sparse": sparse}
 
 
 def coo(vectors: list[SparseVector]) -> Any:

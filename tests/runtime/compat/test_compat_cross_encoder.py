@@ -103,6 +103,8 @@ def test_arguments_under_the_names_of_all_versions(both: tuple[Any, Any]) -> Non
         left.close()
     with pytest.raises(errors.InvalidInputError, match="num_labels=7"):
         compat.CrossEncoder(place, num_labels=7)
+    with pytest.raises(TypeError, match="max_length twice"):
+        compat.CrossEncoder(place, labels, 20, max_length=20)
     with pytest.raises(TypeError, match="at most 5"):
         compat.CrossEncoder(place, 1, 2, None, "cpu", 5)
 
@@ -137,3 +139,25 @@ def test_copies_and_what_is_saved_give_the_same(both: tuple[Any, Any], tmp_path:
         np.testing.assert_array_equal(*logits)
         same(other.predict(PAIRS), ours.predict(PAIRS))
         other.close()
+
+
+def test_the_activation_is_saved_or_refused(both: tuple[Any, Any], tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    from fastembed_rt.compat.sentence_transformers.cross_encoder import Identity
+
+    place, checkpoint = str(both[0]._model.path), both[1].model.name_or_path
+    for number, function in enumerate((torch.nn.Identity(), torch.nn.Sigmoid(), Identity())):
+        again = []
+        for kind, path in ((compat.CrossEncoder, place), (CrossEncoder, checkpoint)):
+            model = kind(path)
+            model.activation_fn = torch.nn.Identity() if kind is CrossEncoder and number == 2 else function
+            target = str(tmp_path / f"{kind.__module__}-{number}")
+            model.save_pretrained(target)
+            again.append(kind(target))
+        same(again[0].predict(PAIRS), again[1].predict(PAIRS))
+        again[0].close()
+    model = compat.CrossEncoder(place, activation_fn=torch.nn.Tanh())
+    with pytest.raises(errors.InvalidInputError, match=r"Tanh\(\) cannot be saved"):
+        model.save_pretrained(str(tmp_path / "tanh"))
+    assert not (tmp_path / "tanh").exists()

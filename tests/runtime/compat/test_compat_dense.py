@@ -14,7 +14,7 @@ import pytest
 import torch
 from same_results import outcome, same
 
-from fastembed_rt import errors
+from fastembed_rt import EmbeddingModel, errors
 from fastembed_rt.compat import sentence_transformers as compat
 
 TEXTS = ["a dog runs", "the house is red", "", "new city light: 1 2 3 4 5 6 7 8 9 0 " * 9]
@@ -68,6 +68,11 @@ CALLS: dict[str, Call] = {
     "unknown precision": lambda m: m.encode(TEXTS, precision="int3"),
     "a number": lambda m: m.encode([1, 2]),
     "unknown keyword": lambda m: m.encode(TEXTS, speed="high"),
+    "encode_query, one positional too many": lambda m: m.encode_query(TEXTS, *[None] * 14),
+    "a prompt by place and by name": lambda m: m.encode_document(TEXTS, "query", prompt_name="document"),
+    "texts under two names": lambda m: m.encode(TEXTS, sentences=TEXTS),
+    "queries under two names": lambda m: m.encode_query(TEXTS, sentences=TEXTS),
+    "a task without a router": lambda m: m.encode(TEXTS, task="foo"),
     "device": lambda m: m.encode(TEXTS, device="cpu"),
     "max_seq_length": lambda m: m.max_seq_length,
     "get_max_seq_length": lambda m: m.get_max_seq_length(),
@@ -89,6 +94,9 @@ CALLS: dict[str, Call] = {
     "device attribute": lambda m: m.device,
     "dtype": lambda m: m.dtype,
     "to": lambda m: m.to("cpu").eval().float().encode(TEXTS),
+    "to, without waiting": lambda m: m.to("cpu", torch.float32, True).device,
+    "to a dtype without waiting": lambda m: m.to(torch.float32, True).device,
+    "to, with a word that nobody knows": lambda m: m.to("cpu", speed=3),
     "to torch.device": lambda m: m.to(torch.device("cpu")).device,
     "modalities": lambda m: (m.modalities, m.supports("text"), m.supports("image")),
     "get_model_kwargs": lambda m: m.get_model_kwargs(),
@@ -271,7 +279,14 @@ def test_what_is_torchs_says_why_it_is_not_here(name: str, ours: Any) -> None:
 def test_precision_is_not_changed_behind_anyones_back(ours: Any) -> None:
     assert ours.float() is ours
     assert ours.to(torch.float32) is ours
-    for change in (ours.half, ours.bfloat16, lambda: ours.to(torch.float16), lambda: ours.to(dtype=torch.float16)):
+    for change in (
+        ours.half,
+        ours.bfloat16,
+        lambda: ours.to(torch.float16),
+        lambda: ours.to(dtype=torch.float16),
+        lambda: ours.to("cpu", torch.float16),
+        lambda: ours.to(device="cpu", dtype=torch.float16),
+    ):
         with pytest.raises(errors.InvalidInputError, match="load the model with precision="):
             change()
     with pytest.raises(errors.InvalidInputError, match="pooling is part of the graph"):
@@ -287,6 +302,9 @@ def test_pools_give_equal_vectors(ours: Any, reference: Any) -> None:
         assert set(pool) == {"input", "output", "processes"}
         assert np.array_equal(ours.encode(texts, pool=pool, chunk_size=3), alone)
         assert np.array_equal(ours.encode_multi_process(texts, pool, batch_size=4), alone)
+        by_place = (None, "the new ", 4, 3, False, "binary", True, 8)  # chunk_size before show_progress_bar
+        codes = ours.encode(texts, prompt="the new ", precision="binary", normalize_embeddings=True, truncate_dim=8)
+        assert np.array_equal(ours.encode_multi_process(texts, pool, *by_place), codes)
         ours.stop_multi_process_pool(pool)
         compat.SentenceTransformer.stop_multi_process_pool(pool)
     assert np.array_equal(ours.encode(texts, device=["cpu", "cpu"]), alone)
@@ -342,6 +360,13 @@ def test_what_is_pickled_has_no_hub_token(pair: Any) -> None:
     assert np.array_equal(pickle.loads(packed).encode(TEXTS), model.encode(TEXTS))
 
 
+def test_settings_of_a_call_that_preprocess_does_not_have_are_refused(ours: Any) -> None:
+    for options in ({"processing_kwargs": {"text": {"max_length": 4}}}, {"padding": True}):
+        for call in (ours.preprocess, ours.tokenize):
+            with pytest.raises(errors.InvalidInputError, match=next(iter(options))):
+                call(TEXTS, **options)
+
+
 def test_what_is_saved_opens_with_what_was_set(pair: Any, tmp_path: Path) -> None:
     model = compat.SentenceTransformer(str(pair.directory), default_prompt_name="query", similarity_fn_name="dot")
     model.max_seq_length = 9
@@ -395,30 +420,75 @@ def test_it_is_pushed_with_the_calls_of_huggingface_hub(ours: Any, monkeypatch: 
         ours.save_to_hub("you/small", organization="me")
 
 
-def test_a_routed_model_encodes_queries_and_documents_apart(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def routed_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model with an encoder for queries (8 tokens) and one for documents (20), and its checkpoint."""
     import routed
     from exports import quick
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
+    root = tmp_path_factory.mktemp("routed")
     route = Router.for_query_document(
-        query_modules=routed.transformer(tmp_path / "q"), document_modules=routed.transformer(tmp_path / "d", "mpnet")
+        query_modules=routed.transformer(root / "q", processor_kwargs={"model_max_length": 8}),
+        document_modules=routed.transformer(root / "d", "mpnet"),
     )
-    checkpoint = tmp_path / "routed"
-    routed.save(checkpoint, route, prompts=None)
-    quick(checkpoint, tmp_path / "model")
-    ours, theirs = (
-        compat.SentenceTransformer(str(tmp_path / "model")),
-        SentenceTransformer(str(checkpoint), device="cpu"),
-    )
-    for call in (
-        lambda m: m.encode_query(TEXTS),
-        lambda m: m.encode_document(TEXTS),
-        lambda m: m.encode(TEXTS, task="query"),
-        lambda m: m.encode_document(TEXTS, convert_to_tensor=True, normalize_embeddings=True),
-    ):
+    routed.save(root / "checkpoint", route, prompts={"query": "the red ", "document": "a new "})
+    quick(root / "checkpoint", root / "model")
+    return root / "model", root / "checkpoint"
+
+
+ROUTED_CALLS: dict[str, Call] = {
+    "queries": lambda m: m.encode_query(TEXTS),
+    "documents": lambda m: m.encode_document(TEXTS),
+    "task query": lambda m: m.encode(TEXTS, task="query"),
+    "a task that has no route": lambda m: m.encode(TEXTS, task="foo"),
+    "documents normalized": lambda m: m.encode_document(TEXTS, convert_to_tensor=True, normalize_embeddings=True),
+    "ids of queries": lambda m: _ids(m.preprocess(TEXTS, task="query")),
+    "ids of documents": lambda m: _ids(m.preprocess(TEXTS, task="document")),
+    "ids of the default": lambda m: _ids(m.preprocess(TEXTS)),
+    "ids for a task that has no route": lambda m: m.preprocess(TEXTS, task="foo"),
+}
+
+
+def test_a_routed_model_encodes_queries_and_documents_apart(routed_pair: tuple[Path, Path]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model, checkpoint = routed_pair
+    ours, theirs = compat.SentenceTransformer(str(model)), SentenceTransformer(str(checkpoint), device="cpu")
+    for call in ROUTED_CALLS.values():
         same(outcome(call, ours), outcome(call, theirs))
     ours.close()
+
+
+@pytest.mark.parametrize("limit", [None, 6])
+def test_a_routed_model_is_saved_with_the_prompts_and_limits_of_all_its_encoders(
+    limit: int | None, routed_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model, checkpoint = routed_pair
+    both = compat.SentenceTransformer(str(model)), SentenceTransformer(str(checkpoint), device="cpu")
+    again = []
+    for kind, changed, place in zip((compat.SentenceTransformer, SentenceTransformer), both, "ab", strict=True):
+        changed.prompts["query"], changed.prompts["document"] = "the new red ", "light "
+        if limit is not None:
+            changed.max_seq_length = limit
+        changed.save_pretrained(str(tmp_path / place))
+        again.append(kind(str(tmp_path / place), device="cpu"))
+    for call in (lambda m: m.encode_query(TEXTS), lambda m: m.encode_document(TEXTS)):
+        assert np.array_equal(call(again[0]), call(both[0]))
+        same(call(again[0]), call(again[1]))
+    plain = EmbeddingModel(tmp_path / "a")
+    assert np.array_equal(plain.encode_query(TEXTS), both[0].encode_query(TEXTS))
+    compat.SentenceTransformer(str(model)).save(str(tmp_path / "unchanged"))
+    assert (tmp_path / "unchanged" / "manifest.json").read_bytes() == (model / "manifest.json").read_bytes()
+
+
+def test_a_routed_model_that_was_pickled_keeps_the_limit_of_each_encoder(routed_pair: tuple[Path, Path]) -> None:
+    model = compat.SentenceTransformer(str(routed_pair[0]))
+    other = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(other.encode_query(TEXTS), model.encode_query(TEXTS))
+    assert np.array_equal(other.encode_document(TEXTS), model.encode_document(TEXTS))
 
 
 def test_vectors_of_tokens_are_those_before_pooling(pair: Any, reference: Any, tmp_path: Path) -> None:
@@ -443,6 +513,12 @@ def test_vectors_of_tokens_are_those_before_pooling(pair: Any, reference: Any, t
                 ours.encode(given, output_value="token_embeddings", **options),
                 reference.encode(given, output_value="token_embeddings", **options),
             )
+    for precision in ("binary", "ubinary", "int8", "uint8"):
+        for given in (TEXTS, TEXTS[0], []):
+            form: dict[str, Any] = {"output_value": "token_embeddings", "precision": precision}
+            same(ours.encode(given, **form), reference.encode(given, **form))
+    with pytest.raises(errors.InvalidInputError, match="output_value=None"):
+        ours.encode(TEXTS, output_value=None, precision="int8")
     # There everything is padded to the longest text of a batch: one at a time, nothing is.
     for theirs, found in zip(
         reference.encode(TEXTS, output_value=None, batch_size=1, truncate_dim=8),

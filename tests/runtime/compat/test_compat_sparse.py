@@ -14,7 +14,7 @@ from exports import quick
 from same_results import outcome, same
 from sparse_encoders import save_splade
 
-from fastembed_rt import errors
+from fastembed_rt import SparseModel, errors
 from fastembed_rt.compat import sentence_transformers as compat
 from fastembed_rt.vectors.sparse import SparseVector
 
@@ -132,3 +132,33 @@ def test_vectors_of_ours_go_everywhere_too(both: tuple[Any, Any]) -> None:
     assert ours.decode(vectors) == ours.decode(SPARSE)
     shared = ours.intersection(vectors[0], vectors[1])
     same(torch.from_numpy(shared.to_dense()), ours.intersection(SPARSE[0], SPARSE[1]).to_dense())
+
+
+ROUTED_CALLS: dict[str, Call] = {
+    "queries": lambda m: m.encode_query(TEXTS),
+    "documents": lambda m: m.encode_document(TEXTS),
+    "texts": lambda m: m.encode(TEXTS),
+    "task query": lambda m: m.encode(TEXTS, task="query", max_active_dims=2),
+    "task document": lambda m: m.encode(TEXTS[0], task="document"),
+    "a task that has no route": lambda m: m.encode(TEXTS, task="foo"),
+    "ids of queries": lambda m: m.preprocess(TEXTS, task="query")["input_ids"],
+}
+
+
+@pytest.mark.parametrize("default", ["query", "document"])
+def test_a_routed_model_encodes_queries_and_documents_apart_and_is_saved_so(default: str, tmp_path: Path) -> None:
+    from inference_free import save_inference_free
+    from sentence_transformers import SparseEncoder
+
+    checkpoint = save_inference_free(tmp_path / "checkpoint", default_route=default)
+    quick(checkpoint, tmp_path / "model")
+    ours, theirs = compat.SparseEncoder(str(tmp_path / "model")), SparseEncoder(str(checkpoint), device="cpu")
+    for call in ROUTED_CALLS.values():
+        same(outcome(call, ours), outcome(call, theirs))
+    ours.max_active_dims, ours.similarity_fn_name = 3, "cosine"
+    ours.save_pretrained(str(tmp_path / "saved"))
+    again = compat.SparseEncoder(str(tmp_path / "saved"))
+    for call in (lambda m: m.encode_query(TEXTS), lambda m: m.encode_document(TEXTS)):
+        same(call(again), call(ours))
+    plain = SparseModel(tmp_path / "saved")  # which asks each encoder for its number of words
+    assert max(len(vector) for vector in [*plain.encode_query(TEXTS), *plain.encode_document(TEXTS)]) == 3
