@@ -475,7 +475,8 @@ def test_a_routed_model_is_saved_with_the_prompts_and_limits_of_all_its_encoders
             changed.max_seq_length = limit
         changed.save_pretrained(str(tmp_path / place))
         again.append(kind(str(tmp_path / place), device="cpu"))
-    for call in (lambda m: m.encode_query(TEXTS), lambda m: m.encode_document(TEXTS)):
+    for name in ("queries", "documents"):
+        call = ROUTED_CALLS[name]
         assert np.array_equal(call(again[0]), call(both[0]))
         same(call(again[0]), call(again[1]))
     plain = EmbeddingModel(tmp_path / "a")
