@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidInputError
 from ..manifest import CLASSES, EMBEDDING, RERANKING, Manifest
 from .arguments import add_model_arguments, port, positive
-from .opening import open_model
+from .opening import open_model, open_second
 
 EPILOG = """\
 tools: embed, similarity, rerank, and with --folder search; what they take is bounded, and no tool takes a path
@@ -33,7 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--reranker", metavar="MODEL", help="for rerank and search; without: by the vectors' similarity"
+        "--reranker",
+        metavar="MODEL",
+        help="for rerank and search, as its export says; without: by the vectors' similarity",
     )
     parser.add_argument("--folder", metavar="DIR", help="whose text files search finds; read at the first search")
     parser.add_argument("--transport", choices=("stdio", "http"), default="stdio", help="(default: stdio)")
@@ -53,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
     model: Any = open_model(args, lambda described: _only(described, EMBEDDING))
     reranker: Any = None
     if args.reranker is not None:
-        second = copy.copy(args)
-        second.model = args.reranker
-        reranker = open_model(second, lambda described: _only(described, RERANKING))
+        reranker = open_second(args, args.reranker, lambda described: _only(described, RERANKING))
     folder = None if args.folder is None else Folder(args.folder, model, reranker)
     made = server.make_server(model, reranker=reranker, folder=folder)
     server.serve(made, transport=args.transport, host=args.host, port=args.port)

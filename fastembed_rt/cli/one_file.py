@@ -20,7 +20,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, OutputExistsError
 from . import bulk, compressed, readers, writers
 from .opening import open_model
 
@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = bulk.options(args, carried, output_format)
     prepared = jobs.prepare(inputs.find(args.inputs, args.input_format), wanted)
     output = Output(args, output_format)
+    _check_rejects(args)
     with open_model(args, output.options) as model:
         start = time.perf_counter()
         request = output.asked(model)
@@ -260,6 +261,13 @@ def _plain(value: Any) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError("bytes")
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _check_rejects(args: argparse.Namespace) -> None:
+    """Raise OutputExistsError where rows that were left out would take the place of a file that may be anyone's."""
+    beside = Path(args.output + REJECTS)
+    if args.output != writers.STDOUT and not (args.force or args.append) and beside.exists():
+        raise OutputExistsError(f"{beside} exists already, where rejected rows go; pass --force to replace it")
 
 
 def _write_rejects(rejects: IO[bytes], args: argparse.Namespace) -> None:

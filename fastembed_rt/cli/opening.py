@@ -65,6 +65,12 @@ def open_model(args: argparse.Namespace, options: Callable[[Manifest], Mapping[s
     return opened
 
 
+def open_second(args: argparse.Namespace, name: str, options: Callable[[Manifest], Mapping[str, Any]]) -> Model:
+    """Another model of the command, which --precision and --revision say nothing of; options as for `open_model`."""
+    own = {"model": name, "precision": None, "revision": None}
+    return open_model(argparse.Namespace(**{**vars(args), **own}), options)
+
+
 def limit(described: Manifest, tokens: int | None, role: str = "document") -> dict[str, int | None]:
     """`--max-length` as the class for the task takes it."""
     return {f"{role}_length" if described.task == LATE_INTERACTION else "max_length": tokens}

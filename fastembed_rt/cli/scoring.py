@@ -100,7 +100,7 @@ def of_pairs(
     """Each record with the scores of its two texts, in order: (1,), or (labels,) of a reranker with several.
 
     Both texts are encoded alike, with the prompt or the model's default one; by late interaction, the first is a query
-    and the second a document.
+    and the second a document, whose own prompts the prompt takes the place of. A reranker has it before the first.
     """
     for piece in _pieces(records, PIECE if model.task == RERANKING else VECTORS):
         pairs = [(record.text, record.second) for record in piece]
@@ -113,7 +113,7 @@ def _scored(model: Any, pairs: Sequence[tuple[str, str]], prompts: dict[str, str
         return
     first, second = map(list, zip(*pairs, strict=True))
     if model.task == LATE_INTERACTION:
-        left, right = model.encode_query(first, **prompts), model.encode_document(second)
+        left, right = model.encode_query(first, **prompts), model.encode_document(second, **prompts)
     else:
         both = model.encode([*first, *second], **prompts)
         left, right = both[: len(first)], both[len(first) :]

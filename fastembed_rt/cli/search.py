@@ -16,7 +16,7 @@ from ..errors import InvalidInputError
 from ..manifest import LATE_INTERACTION, RERANKING, Manifest
 from .arguments import add_variant_options, positive, text
 from .index import encoder, recall
-from .opening import open_model
+from .opening import open_model, open_second
 from .rerank import on_one_line
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_reranker(args: argparse.Namespace) -> Any:
     """What --reranker names, with the options of the command."""
-    own = {"model": args.reranker, "provider": args.provider, "precision": None, "revision": None}
-    return open_model(argparse.Namespace(**{**vars(args), **own}), _ranks)
+    return open_second(args, args.reranker, _ranks)
 
 
 def _ranks(described: Manifest) -> dict[str, Any]:

@@ -23,8 +23,8 @@ EPILOG = """\
 example: fastembed-rt similar my-model "a dog runs" "a puppy plays"
 
 both texts are encoded alike, with the prompt given or the model's default one; a reranker scores the pair (of several
-labels, each), late interaction takes the first as a query and the second as a document; for queries and documents of
-other models, see rerank
+labels, each), with the prompt before A alone; late interaction takes A as a query and B as a document, with the prompt
+given or their own; for queries and documents of other models, see rerank
 """
 
 
@@ -51,8 +51,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="keys or columns of --file with the texts (default: text1 text2)",
     )
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt-name", type=text, help="one of the model's prompts, put before each text")
-    prompts.add_argument("--prompt", type=text, help="a prompt to put before each text; '' for none")
+    prompts.add_argument(
+        "--prompt-name", type=text, help="one of the model's prompts, before each text (of a reranker: before A)"
+    )
+    prompts.add_argument(
+        "--prompt", type=text, help="a prompt to before each text (of a reranker: before A); '' for none"
+    )
     parser.add_argument("--json", action="store_true", help="an object a pair instead of its score alone")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens a text, or of a reranker's pair")

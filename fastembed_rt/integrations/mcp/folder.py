@@ -71,7 +71,7 @@ class Folder:
         Raises:
             InvalidInputError: no folder.
         """
-        self._root = Path(root).expanduser().resolve()
+        self._root = Path(os.path.realpath(Path(root).expanduser()))
         if not self._root.is_dir():
             raise InvalidInputError(f"{root} is no folder")
         self._model, self._reranker = model, reranker
@@ -168,7 +168,8 @@ class Folder:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(place, name)
-                inside = not path.is_symlink() or path.resolve().is_relative_to(self._root)
+                # realpath, not resolve: of links that lead in a circle, it gives a path that is no file, and no error.
+                inside = not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(self._root)
                 if not name.startswith(".") and path.suffix.lower() in SUFFIXES and inside and is_file(path):
                     yield path
 

@@ -143,6 +143,23 @@ def test_bad_rows_are_noted_beside_the_output(run_task: Run, task_models: dict[s
     assert run_task("embed", "dense", "in.jsonl", "--on-error", policy, "-o", "out.npy")[0] == 2
 
 
+def test_a_file_where_rejected_rows_go_is_replaced_only_when_asked(run_task: Run) -> None:
+    Path("in.jsonl").write_text('"one"\n')
+    mine = Path("out.jsonl.rejects.jsonl")
+    mine.write_text("not of this program")
+    command = ["embed", "dense", "in.jsonl", "--template", "{text}", "-o", "out.jsonl"]
+    code, _, said = run_task(*command)
+    assert code == 2
+    assert "out.jsonl.rejects.jsonl exists already" in said
+    assert "--force" in said
+    assert mine.read_text() == "not of this program"
+    assert not Path("out.jsonl").exists()
+    assert run_task(*command, "--append")[0] == 0  # which adds to both
+    assert mine.read_text() == "not of this program"
+    assert run_task(*command, "--force")[0] == 0
+    assert not mine.exists()
+
+
 def test_a_bad_row_ends_the_run_and_leaves_nothing(run_task: Run) -> None:
     Path("in.jsonl").write_text('"one"\nno json\n')
     code, _, said = run_task("embed", "dense", "*.jsonl", "--template", "{text}", "-o", "out.npy")

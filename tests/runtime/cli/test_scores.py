@@ -151,6 +151,27 @@ def test_pairs_have_the_scores_of_sentence_transformers(
     np.testing.assert_allclose(alone, wanted[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("options", [["--prompt", "the new "], ["--prompt", ""], ["--prompt-name", "query"]])
+def test_a_prompt_stands_before_each_text_and_before_the_first_of_a_reranker(
+    task_models: dict[str, Exported], run_task: Run, name: str, options: list[str]
+) -> None:
+    pair = (QUERY, "the house is red")
+    reference = task_models[name].reference
+    prompt: dict[str, Any] = {options[0].removeprefix("--").replace("-", "_"): options[1]}
+    if name == "reranker":
+        wanted = reference.predict([pair], **prompt)[0]
+    elif name == "colbert":
+        sides = reference.encode_query([pair[0]], **prompt), reference.encode_document([pair[1]], **prompt)
+        wanted = reference.similarity(*sides)[0][0]
+    else:
+        first, second = (reference.encode([text], **prompt) for text in pair)
+        wanted = reference.similarity(first, second)[0][0]
+    code, out, said = run_task("similar", name, *pair, *options)
+    assert code == 0, said
+    assert float(out) == pytest.approx(float(wanted), rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastembed_rt import EmbeddingModel
+from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.integrations.mcp.folder import Folder
 from fastembed_rt.search.chunks import Chunker
 
@@ -47,6 +48,17 @@ def test_the_order_is_that_of_the_models_similarity(model: EmbeddingModel, tmp_p
     assert [hit.text for hit in found.hits] == [texts[k] for k in order]
     np.testing.assert_allclose([hit.score for hit in found.hits], scores[order], rtol=0, atol=1e-6)
     assert (found.files, found.left_out, found.scored_by) == (4, 0, "vectors")
+
+
+def test_links_that_lead_in_a_circle_are_left_out(model: EmbeddingModel, tmp_path: Path) -> None:
+    (tmp_path / "dogs.md").write_text("a dog runs", encoding="utf-8")
+    (tmp_path / "circle.md").symlink_to("circle.md")
+    (tmp_path / "one.md").symlink_to("two.md")
+    (tmp_path / "two.md").symlink_to("one.md")
+    (tmp_path / "again.md").symlink_to("dogs.md")
+    assert [hit.path for hit in Folder(tmp_path, model).search("a dog", 5).hits] == ["again.md", "dogs.md"]
+    with pytest.raises(InvalidInputError, match="is no folder"):
+        Folder(tmp_path / "circle.md", model)
 
 
 @pytest.mark.parametrize("where", ["cutting", "encoding"])
