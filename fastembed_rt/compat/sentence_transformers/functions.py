@@ -16,6 +16,7 @@ from ...vectors.sparse import SparseVector
 from ...vectors.sparse import similarity as sparse_similarity
 from .. import tensors
 
+BLOCK = 64  # sparse vectors whose zeros are in memory at a time
 NAMES = ("cosine", "dot", "euclidean", "manhattan")
 
 
@@ -76,7 +77,27 @@ def matrix(name: str, left: Any, right: Any) -> Any:
 
 def pairwise(name: str, left: Any, right: Any) -> Any:
     """Row by row: (n, dim) and (n, dim) -> (n,) float32, of two vectors a number; a tensor where torch is installed."""
-    a, b = floats(left), floats(right)
+    words = [sparse(side) for side in (left, right)]
+    if words == [None, None]:
+        return tensors.like_theirs(_row_by_row(name, floats(left), floats(right)))
+    sides = [floats(side) if found is None else found for side, found in zip((left, right), words, strict=True)]
+    sides = [side if isinstance(side, list) else np.atleast_2d(side) for side in sides]
+    count = max(map(len, sides))
+    if any(len(side) not in (1, count) for side in sides):
+        raise InvalidInputError(f"{len(sides[0])} and {len(sides[1])} vectors are not as many as each other")
+    made = np.empty(count, np.float32)
+    for start in range(0, count, BLOCK):
+        rows = slice(start, start + BLOCK)
+        made[rows] = _row_by_row(name, *(floats(side if len(side) == 1 else side[rows]) for side in sides))
+    return tensors.like_theirs(np.asarray(made[0]) if _is_one(left) and _is_one(right) else made)
+
+
+def _is_one(given: Any) -> bool:
+    """Whether this is one vector (dim,), and not several."""
+    return isinstance(given, SparseVector) or getattr(given, "ndim", 2) == 1
+
+
+def _row_by_row(name: str, a: Vectors, b: Vectors) -> Vectors:
     if name == "cosine":
         a, b = normalized(a), normalized(b)
     if name in ("cosine", "dot"):
@@ -85,7 +106,7 @@ def pairwise(name: str, left: Any, right: Any) -> Any:
         made = -np.sqrt(((a - b) ** 2).sum(axis=-1))
     else:
         made = -np.abs(a - b).sum(axis=-1)
-    return tensors.like_theirs(np.asarray(made, dtype=np.float32))
+    return np.asarray(made, dtype=np.float32)
 
 
 def quantize_embeddings(embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None) -> Any:
@@ -107,6 +128,8 @@ def sparse(given: Any) -> list[SparseVector] | None:
     if isinstance(given, SparseVector):
         return [given]
     if isinstance(given, (list, tuple)) and given:
+        if sparse(given[0]) is None:  # before the numbers of a list of lists are looked at one by one
+            return None
         rows = [sparse(entry) for entry in given]
         return None if None in rows else [vector for row in rows for vector in row or ()]
     if not tensors.is_tensor(given) or not given.is_sparse:

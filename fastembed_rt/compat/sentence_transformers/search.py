@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...vectors.dense import Vectors, normalized
+from ...vectors.dense import normalized
 from .. import tensors
 from . import functions
 
@@ -27,13 +29,13 @@ def semantic_search(
 
     Args:
         query_embeddings: (n, dim) or (dim,).
-        corpus_embeddings: (m, dim).
+        corpus_embeddings: (m, dim); sparse vectors stay so under the similarities of here.
         query_chunk_size: queries that are compared at a time, which bounds memory.
         corpus_chunk_size: vectors of the corpus that they are compared with at a time.
         top_k: hits a query.
         score_function: (n, dim) and (m, dim) -> (n, m), larger is nearer.
     """
-    queries, corpus = (np.atleast_2d(functions.floats(side)) for side in (query_embeddings, corpus_embeddings))
+    queries, corpus = _compared(score_function, query_embeddings, corpus_embeddings)
     found: list[list[dict[str, Any]]] = []
     for rows in _pieces(len(queries), query_chunk_size):
         scores, places = _best(queries[rows], corpus, corpus_chunk_size, top_k, score_function)
@@ -84,20 +86,32 @@ def paraphrase_mining_embeddings(
         embeddings: (n, dim).
         query_chunk_size: vectors that are compared at a time, which bounds memory.
         corpus_chunk_size: vectors that they are compared with at a time.
-        max_pairs: most pairs that are given.
+        max_pairs: most pairs that are given, and most that are held meanwhile.
         top_k: others that a vector may be paired with.
         score_function: symmetric; (n, dim) and (m, dim) -> (n, m), larger is nearer.
     """
-    vectors = functions.floats(embeddings)
-    pairs: dict[tuple[int, int], float] = {}
+    (vectors,) = _compared(score_function, embeddings)
+    if max_pairs < 1:
+        return []
+    # The worst first. Of equal scores the one that came last is the worse, which the number of its coming says.
+    best: list[tuple[float, int, int, int]] = []
+    held: set[tuple[int, int]] = set()
+    coming = count()
     for rows in _pieces(len(vectors), query_chunk_size):
         scores, places = _best(vectors[rows], vectors, corpus_chunk_size, top_k + 1, score_function)
         for own, (row, others) in enumerate(zip(scores.tolist(), places.tolist(), strict=True), rows.start):
             kept = [(other, score) for other, score in zip(others, row, strict=True) if other != own][:top_k]
             for other, score in kept:
-                pairs.setdefault((min(own, other), max(own, other)), score)
-    best = sorted(pairs.items(), key=lambda pair: pair[1], reverse=True)[:max_pairs]
-    return [[score, i, j] for (i, j), score in best]
+                pair = (min(own, other), max(own, other))
+                if pair in held or (len(best) >= max_pairs and score <= best[0][0]):
+                    continue
+                held.add(pair)
+                entry = (score, -next(coming), *pair)
+                if len(best) < max_pairs:
+                    heapq.heappush(best, entry)
+                else:
+                    held.discard(heapq.heapreplace(best, entry)[2:])
+    return [[score, i, j] for score, _, i, j in sorted(best, reverse=True)]
 
 
 def community_detection(
@@ -159,7 +173,13 @@ def _pieces(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
-def _best(queries: Vectors, corpus: Vectors, size: int, top_k: int, score: Score) -> tuple[Any, Any]:
+def _compared(score: Score, *given: Any) -> tuple[Any, ...]:
+    """Vectors as a score function takes them: (n, dim), or lists of sparse vectors where ours is given nothing else."""
+    found = [functions.sparse(side) for side in given] if score in functions.MATRICES.values() else [None]
+    return tuple(np.atleast_2d(functions.floats(side)) for side in given) if None in found else tuple(found)
+
+
+def _best(queries: Any, corpus: Any, size: int, top_k: int, score: Score) -> tuple[Any, Any]:
     """Scores and numbers (n, k) of the best of a corpus, the best first; of equal ones the first."""
     kept = np.empty((len(queries), 0), np.float32)
     places = np.empty((len(queries), 0), np.int64)

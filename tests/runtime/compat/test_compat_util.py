@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,10 @@ from same_results import outcome, same
 from sentence_transformers import util
 
 from fastembed_rt.compat import sentence_transformers as compat
-from fastembed_rt.compat.sentence_transformers import search
+from fastembed_rt.compat.sentence_transformers import functions, search
+from fastembed_rt.compat.sentence_transformers.sparse import coo
 from fastembed_rt.compat.sentence_transformers.util import OURS
+from fastembed_rt.vectors.sparse import SparseVector
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(60, 12)).astype(np.float32)
@@ -76,6 +79,72 @@ class Ours:
 @pytest.mark.parametrize("name", CALLS)
 def test_numpy_gives_what_torch_gives(name: str) -> None:
     same(outcome(CALLS[name], Ours()), outcome(CALLS[name], util), 2e-5)
+
+
+WIDE = 30_522  # words of BERT's vocabulary
+
+
+def words(n: int, seed: int, dim: int = WIDE) -> list[SparseVector]:
+    random = np.random.default_rng(seed)
+    places = [np.unique(random.integers(0, dim, 40)) for _ in range(n)]
+    return [SparseVector(own, random.random(len(own)).astype(np.float32), dim) for own in places]
+
+
+def peak(call: Callable[[], Any]) -> tuple[int, Any]:
+    """Bytes that a call had of numpy's and Python's memory at once, and what it gave."""
+    tracemalloc.start()
+    try:
+        made = call()
+        return tracemalloc.get_traced_memory()[1], made
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+@pytest.mark.parametrize("counts", [(130, 130), (130, 1), (1, 130)])
+def test_sparse_vectors_are_compared_row_by_row(name: str, counts: tuple[int, int]) -> None:
+    left, right = (words(count, seed, 50) for seed, count in enumerate(counts))
+    dense = [np.stack([vector.to_dense() for vector in side]) for side in (left, right)]
+    function = OURS[name]
+    same(function(left, right), function(*dense), 1e-6)
+    same(function(coo(left), dense[1]), function(*dense), 1e-6)
+    same(function(left[0], right[0]), function(dense[0][0], dense[1][0]), 1e-6)
+    with pytest.raises(ValueError, match="not as many"):
+        function(words(65, 0, 50), words(128, 1, 50))
+
+
+def test_what_compares_sparse_vectors_never_holds_all_their_zeros() -> None:
+    left, right = words(600, 0), words(600, 1)
+    zeros = 600 * WIDE * 4
+    for call in (
+        lambda: functions.pairwise_cos_sim(left, right),
+        lambda: search.semantic_search(left, right, top_k=3),
+        lambda: search.paraphrase_mining_embeddings(left + left[:5], top_k=3, max_pairs=5),
+    ):
+        held, made = peak(call)
+        assert held < zeros / 2
+    assert [pair[1:] for pair in sorted(made, key=lambda pair: pair[1])] == [[k, 600 + k] for k in range(5)]
+    found = search.semantic_search(left[:9], right, top_k=3)
+    queries, corpus = (np.stack([vector.to_dense() for vector in side]) for side in (left[:9], right))
+    same(found, search.semantic_search(queries, corpus, top_k=3))
+    # A function of the caller's is given arrays, whatever the vectors are.
+    same(
+        search.semantic_search(left[:9], right, score_function=lambda a, b: functions.cos_sim(a * 2, b), top_k=3), found
+    )
+
+
+def test_mining_holds_no_more_pairs_than_it_gives() -> None:
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(1500, 8)).astype(np.float32)
+    every = search.paraphrase_mining_embeddings(vectors, 100, max_pairs=10**6, top_k=60)
+    held, few = peak(lambda: search.paraphrase_mining_embeddings(vectors, 100, max_pairs=100, top_k=60))
+    assert len(every) > 40_000
+    assert few == every[:100]
+    assert held < 8e6, "tens of bytes for each of all pairs"
+    assert search.paraphrase_mining_embeddings(vectors, max_pairs=0) == []
+    alike = np.ones((7, 2), np.float32)  # of equal scores, the pairs that came first
+    whole = search.paraphrase_mining_embeddings(alike)
+    assert search.paraphrase_mining_embeddings(alike, max_pairs=4) == whole[:4]
 
 
 def test_mining_encodes_first() -> None:
