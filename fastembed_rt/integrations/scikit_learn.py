@@ -45,7 +45,7 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
 
         Args:
             model: a model directory, a checkpoint or a hub repository; or an EmbeddingModel that is open.
-            role: "query" or "document" for the prompt and the encoder of that role; None: neither, as for `encode`.
+            role: "query" or "document" for the prompt and the encoder of that role; None: those of `encode`.
             prompt_name: see `EmbeddingModel.encode`.
             prompt: see there.
             truncate_dim: see there.
@@ -73,11 +73,19 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
         Raises:
             ModelNotFoundError and others: as `EmbeddingModel.from_checkpoint`; InvalidInputError: an unknown role.
         """
+        self.__dict__.pop("opened_", None)  # anew, as `fit` is there for
+        self._opened()
+        return self
+
+    def _opened(self) -> EmbeddingModel:
+        """The model of the parameters as they are now, which `set_params` may have changed."""
         if self.role is not None and self.role not in OF_ROLES:
             raise InvalidInputError(f"role {self.role!r} is not known; known: {', '.join(OF_ROLES)}")
-        self.model_ = open_model(EmbeddingModel, self.model, self.model_kwargs)
-        self.n_features_out_ = self.model_.dim if self.truncate_dim is None else self.truncate_dim
-        return self
+        wanted = (self.model, without_secrets(self.model_kwargs or {}))  # as they are after a pickle, too
+        if getattr(self, "opened_", None) != wanted:
+            self.model_ = open_model(EmbeddingModel, self.model, self.model_kwargs)
+            self.opened_ = wanted
+        return self.model_
 
     def transform(self, X: Any) -> Vectors:  # noqa: N803
         """Vectors (n, dim) of texts (n,): a list, a numpy array, a column of pandas, polars or pyarrow.
@@ -92,10 +100,8 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
                 f"X has {X.ndim} dimensions, and texts have one: in a ColumnTransformer, name the column 'text', "
                 "not ['text']"
             )
-        if not hasattr(self, "model_"):
-            self.fit()
+        model = self._opened()
         options: dict[str, Any] = {"prompt_name": self.prompt_name, "prompt": self.prompt}
-        model = self.model_
         if self.role is not None:
             options = of_role(OF_ROLES[self.role], model.prompts, options)
             model = model.for_role(self.role)
@@ -106,10 +112,9 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Names of the vectors' numbers, for `set_output(transform="pandas")`."""
-        if not hasattr(self, "model_"):
-            self.fit()
+        dim = self._opened().dim if self.truncate_dim is None else self.truncate_dim
         name = type(self).__name__.lower()
-        return np.array([f"{name}{k}" for k in range(self.n_features_out_)], dtype=object)
+        return np.array([f"{name}{k}" for k in range(dim)], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

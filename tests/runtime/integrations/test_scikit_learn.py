@@ -75,6 +75,35 @@ def test_clones_have_the_parameters_and_share_an_open_model(model: EmbeddingMode
     assert again.set_params(truncate_dim=4).fit_transform(TEXTS).shape == (6, 4)
 
 
+def test_parameters_that_are_set_later_hold(
+    vectorizer: FastEmbedRtVectorizer, model: EmbeddingModel, export_pair: Any, model_dir: Path
+) -> None:
+    vectorizer.fit(TEXTS)
+    vectorizer.set_params(truncate_dim=8)
+    assert vectorizer.transform(TEXTS).shape == (6, len(vectorizer.get_feature_names_out())) == (6, 8)
+    other = export_pair(prompts={"query": "query : ", "document": "passage : "}, max_seq_length=16, seed=5)
+    vectorizer.set_params(model=str(other.directory), truncate_dim=None)
+    with EmbeddingModel(other.directory) as wanted:
+        np.testing.assert_array_equal(vectorizer.transform(TEXTS), wanted.encode(TEXTS))
+    vectorizer.set_params(model=model_dir, model_kwargs={"truncate_dim": 5})
+    assert len(vectorizer.get_feature_names_out()) == 5
+    np.testing.assert_array_equal(vectorizer.transform(TEXTS), model.encode(TEXTS, truncate_dim=5))
+    before = vectorizer.model_
+    vectorizer.set_params(model_kwargs={"truncate_dim": 5}, role="query").transform(TEXTS)
+    assert vectorizer.model_ is before  # what is the same is not opened again
+    again = pickle.loads(pickle.dumps(vectorizer))
+    arrived = again.model_
+    np.testing.assert_array_equal(again.transform(TEXTS), model.encode_query(TEXTS, truncate_dim=5))
+    assert again.model_ is arrived
+    with pytest.raises(InvalidInputError, match="role 'passage' is not known"):
+        vectorizer.set_params(role="passage").transform(TEXTS)
+
+
+def test_without_a_role_texts_have_the_default_prompt(model_dir: Path, model: EmbeddingModel) -> None:
+    made = FastEmbedRtVectorizer(model_dir, model_kwargs={"default_prompt_name": "query"})
+    np.testing.assert_array_equal(made.transform(TEXTS), model.encode_query(TEXTS))
+
+
 def test_a_pickle_has_no_hub_token(pair: Any) -> None:
     made = FastEmbedRtVectorizer(str(pair.directory), model_kwargs={"threads": 1, "token": "a-secret"}).fit()
     packed = pickle.dumps(made)
