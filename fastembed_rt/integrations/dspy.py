@@ -12,7 +12,7 @@ from .. import EmbeddingModel
 from ..errors import InvalidInputError
 from ..models.prompts import OF_ROLES, of_role
 from ..vectors.dense import Vectors
-from .opening import needs, open_model, several
+from .opening import fingerprint, needs, open_model, several
 
 with needs("dspy", "dspy"):
     import dspy
@@ -44,7 +44,7 @@ class FastEmbedRtEmbedder(dspy.Embedder):
             model: a model directory, a checkpoint or a hub repository; or an EmbeddingModel that is open.
             batch_size: texts of one call of the model.
             caching: keep vectors in DSPy's cache, in memory and on disk.
-            role: "query" or "document" for the prompt and the encoder of that role; None: neither, as for `encode`.
+            role: "query" or "document" for the prompt and the encoder of that role; None: those of `encode`.
             model_kwargs: options of `EmbeddingModel.from_checkpoint`.
             **encode_kwargs: of each call's `encode`; those of `__call__` come before them.
 
@@ -77,7 +77,8 @@ class FastEmbedRtEmbedder(dspy.Embedder):
             plain.caching = False
             return plain(inputs, batch_size, **kwargs)
         if caching:  # what the cache tells models apart by: see `_Encoding`
-            kwargs = {**kwargs, FINGERPRINT: self.client.fingerprint()}
+            # The role is in the options and in the client already.
+            kwargs = {**kwargs, FINGERPRINT: fingerprint(self.client, None, {**self.default_kwargs, **kwargs})}
         vectors: Vectors = super().__call__(inputs, batch_size, caching, **kwargs)
         return vectors
 

@@ -16,7 +16,7 @@ import numpy as np
 from .. import EmbeddingModel, LateInteractionModel, Reranker
 from ..errors import InvalidInputError
 from ..models.opening import without_secrets
-from .opening import check_fields, name_of, needs, several, shared_model
+from .opening import WithoutSecrets, check_fields, name_of, needs, several, shared_model
 
 with needs("lancedb", "lancedb"):
     import lancedb.rerankers
@@ -28,7 +28,7 @@ __all__ = ["FastEmbedRtEmbeddings", "FastEmbedRtReranker"]
 
 
 @register("fastembed-rt")
-class FastEmbedRtEmbeddings(TextEmbeddingFunction):  # type: ignore[misc]  # which is not followed
+class FastEmbedRtEmbeddings(WithoutSecrets, TextEmbeddingFunction):  # type: ignore[misc]  # which is not followed
     """Vectors for tables: the source column with the model's document prompt, queries with its query prompt.
 
     Attributes:
@@ -53,6 +53,15 @@ class FastEmbedRtEmbeddings(TextEmbeddingFunction):  # type: ignore[misc]  # whi
         """
         check_fields(type(self).__name__, fields.keys() - type(self).model_fields.keys())
         super().__init__(**fields)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled: without a hub token, also in the arguments that LanceDB keeps as `create` was given them."""
+        state = super().__getstate__()
+        private = dict(state["__pydantic_private__"])
+        given = private.get("_original_args") or {}
+        if "model_kwargs" in given:
+            private["_original_args"] = {**given, "model_kwargs": without_secrets(given["model_kwargs"])}
+        return {**state, "__pydantic_private__": private}
 
     def safe_model_dump(self) -> dict[str, Any]:
         """What a table stores: the arguments of `create`, without a hub token."""

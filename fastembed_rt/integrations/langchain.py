@@ -7,33 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from .. import EmbeddingModel, Reranker
+from ..models.opening import without_secrets
 from ..models.reranker import Ranked
-from .opening import needs, open_model, several, single
+from .opening import WithoutSecrets, fingerprint, needs, open_model, several, single
 
 with needs("langchain-core", "langchain"):
     from langchain_core.callbacks import Callbacks
     from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+    from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 __all__ = ["FastEmbedRtCrossEncoder", "FastEmbedRtEmbeddings", "FastEmbedRtRerank"]
+# Options of a model, without its hub token where they are written.
+Options = Annotated[dict[str, Any], PlainSerializer(without_secrets)]
 CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
 
-class FastEmbedRtEmbeddings(BaseModel, Embeddings):
+class FastEmbedRtEmbeddings(WithoutSecrets, BaseModel, Embeddings):
     """Vectors for LangChain: documents with the model's document prompt, queries with its query prompt.
 
     Lists of as many texts as there are go in one call; the model makes its own batches. Pickles and copies share the
-    model's engine.
+    model's engine; pickles have no hub token.
     """
 
     model: str | Path | EmbeddingModel
     """A model directory, a checkpoint or a hub repository; or an EmbeddingModel that is open."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: Options = Field(default_factory=dict)
     """Options of `EmbeddingModel.from_checkpoint`, such as precision, threads, prompts, truncate_dim."""
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `encode`, such as prompt_name, prompt, normalize, truncate_dim."""
@@ -56,8 +59,21 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
 
     @property
     def client(self) -> EmbeddingModel:
-        """The model itself, for what LangChain has no method for; its `fingerprint()` names a cache of vectors."""
+        """The model itself, for what LangChain has no method for."""
         return self._model
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for caches of these vectors: with the model, prompts and options, of documents and of queries.
+
+        Raises:
+            InvalidInputError: int8 or uint8 without ranges, whose vectors are those of one call alone.
+        """
+        named = (
+            fingerprint(self._model, "document", self.encode_kwargs),
+            fingerprint(self._model, "query", self._of_queries),
+        )
+        return "-".join(dict.fromkeys(named))
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Vectors (n, dim) of texts to search in, as lists of numbers that are float32's."""
@@ -88,7 +104,7 @@ class FastEmbedRtEmbeddings(BaseModel, Embeddings):
         return self.encode_kwargs if self.query_encode_kwargs is None else self.query_encode_kwargs
 
 
-class FastEmbedRtRerank(BaseDocumentCompressor):
+class FastEmbedRtRerank(WithoutSecrets, BaseDocumentCompressor):
     """Documents by falling score of a reranker, for a ContextualCompressionRetriever or any other chain.
 
     What comes back are copies with the score in `metadata["relevance_score"]`; the documents given stay as they are.
@@ -98,7 +114,7 @@ class FastEmbedRtRerank(BaseDocumentCompressor):
     """A model directory, a checkpoint or a hub repository; or a Reranker that is open."""
     top_n: int | None = Field(default=3, ge=1)
     """The best so many; None for all."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: Options = Field(default_factory=dict)
     """Options of `Reranker.from_checkpoint`."""
     rank_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `rank`, such as prompt_name, prompt, activation."""
@@ -144,12 +160,12 @@ class FastEmbedRtRerank(BaseDocumentCompressor):
         return {"top_k": self.top_n if top_n is None else top_n, **self.rank_kwargs}
 
 
-class FastEmbedRtCrossEncoder(BaseModel, BaseCrossEncoder):
+class FastEmbedRtCrossEncoder(WithoutSecrets, BaseModel, BaseCrossEncoder):
     """Scores of pairs, for LangChain's own CrossEncoderReranker."""
 
     model: str | Path | Reranker
     """A model directory, a checkpoint or a hub repository; or a Reranker that is open."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: Options = Field(default_factory=dict)
     """Options of `Reranker.from_checkpoint`."""
     predict_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `predict`, such as prompt_name, prompt, activation."""

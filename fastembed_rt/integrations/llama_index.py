@@ -10,7 +10,7 @@ from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
 from ..models.opening import without_secrets
 from ..models.reranker import Ranked
-from .opening import check_fields, name_of, needs, open_model, single
+from .opening import WithoutSecrets, check_fields, name_of, needs, open_model, single
 
 with needs("llama-index-core", "llama-index"):
     import llama_index.core.instrumentation as instrument
@@ -28,7 +28,7 @@ RETRIEVAL_SCORE = "retrieval_score"  # as LlamaIndex's own rerankers call it
 dispatcher = instrument.get_dispatcher(__name__)
 
 
-class _Written(BaseModel):
+class _Written(WithoutSecrets, BaseModel):
     """Fields that say how the model was opened: what `to_dict` writes and `from_dict` opens again."""
 
     model_kwargs: dict[str, Any] = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +13,9 @@ import numpy as np
 from .. import EmbeddingModel, Reranker
 from ..errors import InvalidInputError
 from ..models.base import LoadedModel
+from ..models.prompts import OF_ROLES
 from ..vectors.dense import Vectors
+from ..vectors.fingerprint import of_files
 from .opening import needs, open_model
 
 with needs("mteb", "mteb"):
@@ -28,8 +32,8 @@ THEIRS = ("batch_size",)  # options of MTEB's calls that mean nothing here: batc
 class FastEmbedRtEncoder(AbsEncoder):
     """An EmbeddingModel for `mteb.evaluate`: prompts are chosen as MTEB chooses them for sentence-transformers.
 
-    `mteb_model_meta` names the checkpoint and the precision, with the vectors' fingerprint as the revision, so that
-    results of two precisions are two rows and not one.
+    `mteb_model_meta` names the checkpoint and the precision, with the vectors' fingerprint and a digest of the prompts
+    as the revision, so that results of two precisions, or with two sets of prompts, are two rows and not one.
     """
 
     def __init__(
@@ -67,7 +71,14 @@ class FastEmbedRtEncoder(AbsEncoder):
             embed_dim=self.model.dim,
             similarity_fn_name=similarity,
             use_instructions=bool(wanted),
+            revision=self._revision(wanted),
         )
+
+    def _revision(self, prompts: Mapping[str, str]) -> str:
+        """The vectors' fingerprint, with a digest of what else decides them: the encoder of each role, all prompts."""
+        encoders = [self.model.fingerprint(role=role, prompt="") for role in OF_ROLES]
+        told = json.dumps([encoders, dict(prompts), self._given], sort_keys=True)
+        return f"{self.model.fingerprint()}-prompts.{_digest(told)}"
 
     def encode(
         self,
@@ -123,7 +134,20 @@ class FastEmbedRtCrossEncoder:
     ) -> None:
         """Open the model; as for FastEmbedRtEncoder."""
         self.model = open_model(Reranker, model_name, _options(revision, device, kwargs))
-        self.mteb_model_meta = _meta(self.model, type(self), ["cross-encoder"], max_tokens=self.model.max_length)
+        self.mteb_model_meta = _meta(
+            self.model,
+            type(self),
+            ["cross-encoder"],
+            max_tokens=self.model.max_length,
+            revision=self._revision(),
+        )
+
+    def _revision(self) -> str:
+        """What runs, by the contents of its files, with a digest of what else decides the scores."""
+        model = self.model
+        prompt = model.prompts[model.default_prompt_name] if model.default_prompt_name is not None else ""
+        told = json.dumps([prompt, model.max_length, model.activation])
+        return f"{of_files([(model.manifest, model.variant)])}-{_digest(told)}"
 
     def predict(
         self,
@@ -154,12 +178,14 @@ def _options(revision: str | None, device: str | None, kwargs: Mapping[str, Any]
     return options
 
 
+def _digest(told: str) -> str:
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
 def _meta(model: LoadedModel, loader: type, kinds: list[str], **facts: Any) -> Any:
     source = model.manifest.source.checkpoint
-    revision = model.fingerprint() if isinstance(model, EmbeddingModel) else model.manifest.source.sha256
     known = {
         "name": f"fastembed-rt/{source.rstrip('/').rpartition('/')[2]}-{model.precision}",
-        "revision": revision,
         "loader": loader,
         "framework": ["ONNX"],
         "adapted_from": source,

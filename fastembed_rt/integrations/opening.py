@@ -7,12 +7,18 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
+from ..models.opening import without_secrets
 from ..text.inputs import check_iterable
 
+if TYPE_CHECKING:
+    from .. import EmbeddingModel
+
+# Options of `encode` that decide a vector.
+NAMED = ("prompt_name", "prompt", "truncate_dim", "normalize", "precision", "ranges", "calibration_embeddings")
 M = TypeVar("M", bound=LoadedModel)
 T = TypeVar("T")
 _models: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
@@ -107,6 +113,36 @@ def check_fields(kind: str, unknown: Iterable[str]) -> None:
     """Raise InvalidInputError for arguments that a class has no field for: its framework would drop them silently."""
     if names := sorted(unknown):
         raise InvalidInputError(f"{kind} has no {', '.join(names)}; options of the model go into model_kwargs")
+
+
+def fingerprint(model: EmbeddingModel, role: str | None, options: Mapping[str, Any]) -> str:
+    """The name of the vectors that a model gives of texts in a role under options of `encode`: of caches of them.
+
+    Raises:
+        InvalidInputError: int8 or uint8 without ranges, whose vectors are those of one call alone.
+    """
+    return model.fingerprint(role=role, **{name: value for name, value in options.items() if name in NAMED})
+
+
+def refuse_secrets(options: Mapping[str, Any], label: str, where: str) -> None:
+    """Raise InvalidInputError for a hub token among options that a framework stores."""
+    if secret := options.keys() - without_secrets(options):
+        raise InvalidInputError(
+            f"{', '.join(secret)} in {label} would be stored with {where}; set HF_TOKEN, or log in with hf"
+        )
+
+
+class WithoutSecrets:
+    """A class of pydantic's whose `model_kwargs` are pickled and shown without a hub token; before its model class."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state: Any = super().__getstate__()
+        fields = state["__dict__"]
+        return {**state, "__dict__": {**fields, "model_kwargs": without_secrets(fields["model_kwargs"])}}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():  # type: ignore[misc]  # of pydantic
+            yield name, without_secrets(value) if name == "model_kwargs" else value
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def embed(
         texts: a Series of str, of whatever dtype.
         model: a model directory, a checkpoint or a hub repository; or an EmbeddingModel that is open, which is better
             where this is called more than once.
-        role: "query" or "document" for the prompt and the encoder of that role; None: neither, as for `encode`.
+        role: "query" or "document" for the prompt and the encoder of that role; None: those of `encode`.
         model_kwargs: options of `EmbeddingModel.from_checkpoint`.
         **encode_kwargs: of `encode`: prompt_name, prompt, truncate_dim, normalize.
 

@@ -39,7 +39,7 @@ def embed(
     Args:
         texts: a column's name or an expression of String.
         model: a model directory, a checkpoint or a hub repository, opened now; or an EmbeddingModel that is open.
-        role: "query" or "document" for the prompt and the encoder of that role; None: neither, as for `encode`.
+        role: "query" or "document" for the prompt and the encoder of that role; None: those of `encode`.
         model_kwargs: options of `EmbeddingModel.from_checkpoint`.
         **encode_kwargs: of each call's `encode`: prompt_name, prompt, truncate_dim, normalize.
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError
-from ..models.opening import without_secrets
 from ..models.prompts import OF_ROLES, of_role
 from ..vectors.dense import Vectors
-from .opening import needs, open_model
+from .opening import needs, open_model, refuse_secrets
 
 with needs("spacy", "spacy"):
     from spacy.language import Language
@@ -129,7 +128,7 @@ def make(
         nlp: the pipeline.
         name: of the component in it.
         model: a model directory, a checkpoint or a hub repository.
-        role: "query" or "document" for the prompt and the encoder of that role; None: neither, as for `encode`.
+        role: "query" or "document" for the prompt and the encoder of that role; None: those of `encode`.
         batch_size: Docs of one call of the model.
         model_kwargs: options of `EmbeddingModel.from_checkpoint`.
         encode_kwargs: options of each call's `encode`.
@@ -137,10 +136,7 @@ def make(
     Raises:
         InvalidInputError: a hub token, which the pipeline would store with its config.
     """
-    if secret := model_kwargs.keys() - without_secrets(model_kwargs):
-        raise InvalidInputError(
-            f"{', '.join(secret)} in model_kwargs would be stored with the pipeline; set HF_TOKEN, or log in with hf"
-        )
+    refuse_secrets(model_kwargs, "model_kwargs", "the pipeline")
     return FastEmbedRtVectors(
         name, model, role=role, batch_size=batch_size, model_kwargs=model_kwargs, encode_kwargs=encode_kwargs
     )

@@ -14,7 +14,7 @@ import numpy as np
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
 from ..vectors.dense import Vectors
-from .opening import needs, open_model, several
+from .opening import needs, open_model, refuse_secrets, several
 
 with needs("txtai", "txtai"):
     from txtai.vectors import Vectors as TheirVectors
@@ -33,8 +33,12 @@ class FastEmbedRtVectors(TheirVectors):
     """
 
     def loadmodel(self, path: str) -> EmbeddingModel:
-        """The model of the configuration's path."""
-        return open_model(EmbeddingModel, path, self.config.get("vectors"))
+        """The model of the configuration's path.
+
+        Raises:
+            InvalidInputError: a hub token in `vectors`, which txtai would store with the index.
+        """
+        return open_model(EmbeddingModel, path, _stored(self.config))
 
     def encode(self, data: Sequence[str], category: str | None = None) -> Vectors:
         """Vectors (n, dim) of texts in that category."""
@@ -57,8 +61,12 @@ class FastEmbedRtSparseVectors(SparseVectors):
     """
 
     def loadmodel(self, path: str) -> SparseModel:
-        """The model of the configuration's path."""
-        return open_model(SparseModel, path, self.config.get("vectors"))
+        """The model of the configuration's path.
+
+        Raises:
+            InvalidInputError: a hub token in `vectors`, which txtai would store with the index.
+        """
+        return open_model(SparseModel, path, _stored(self.config))
 
     def encode(self, data: Sequence[str], category: str | None = None) -> Any:
         """Weights (n, vocabulary) of texts in that category."""
@@ -74,6 +82,12 @@ class FastEmbedRtSparseVectors(SparseVectors):
         """Whether vectors are divided by their length: where the model's similarity is the cosine."""
         similarity: str = self.model.manifest.similarity
         return similarity == "cosine"
+
+
+def _stored(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    options: Mapping[str, Any] = config.get("vectors") or {}
+    refuse_secrets(options, "vectors", "the index")
+    return options
 
 
 def _encoder(vectors: Any, category: str | None) -> Callable[..., Any]:
@@ -95,7 +109,7 @@ def transform(
 ) -> Callable[[list[str]], Vectors]:
     """A function for `Embeddings(method="external", transform=...)`, which does not say what is a query.
 
-    Texts have no prompt, or that of encode_kwargs.
+    Texts have the model's default prompt, if it has one, or that of encode_kwargs.
     """
     opened = open_model(EmbeddingModel, model, model_kwargs)
 

@@ -452,6 +452,7 @@ class EmbeddingModel(WithRoles):
     def fingerprint(
         self,
         *,
+        role: str | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         truncate_dim: int | None = None,
@@ -460,7 +461,22 @@ class EmbeddingModel(WithRoles):
         ranges: npt.ArrayLike | None = None,
         calibration_embeddings: npt.ArrayLike | None = None,
     ) -> str:
-        """A short name of the vectors that `encode` gives under these options: the same name, comparable vectors."""
+        """A short name of the vectors that `encode` gives under these options: the same name, comparable vectors.
+
+        `role` is "query" or "document": of the vectors of `encode_query` or `encode_document`.
+        """
+        if role is not None:
+            if role not in OF_ROLES:
+                raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
+            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
+            return self.for_role(role).fingerprint(
+                **options,
+                truncate_dim=truncate_dim,
+                normalize=normalize,
+                precision=precision,
+                ranges=ranges,
+                calibration_embeddings=calibration_embeddings,
+            )
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
         return fingerprint(
             self.manifest,

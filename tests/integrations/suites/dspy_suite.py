@@ -117,6 +117,24 @@ def test_the_cache_tells_models_apart(case: Case, calls: list[int]) -> None:
     same(FastEmbedRtEmbedder(case.model, role="document", caching=True)(case.texts), case.documents)
 
 
+@pytest.mark.parametrize("role", ["document", "query"])
+def test_the_cache_tells_prompts_apart(case: Case, role: str) -> None:
+    texts = case.texts
+    models = [EmbeddingModel(case.dense, prompts={role: prompt}) for prompt in ("A: ", "B: ")]
+    first, second = (FastEmbedRtEmbedder(model, role=role, caching=True) for model in models)
+    same(first(texts), case.model.encode(texts, prompt="A: "))
+    same(second(texts), case.model.encode(texts, prompt="B: "))
+    named = (EmbeddingModel(case.dense, prompts={"mine": prompt}) for prompt in ("A: ", "B: "))
+    for model, prompt in zip(named, ("A: ", "B: "), strict=True):
+        embedder = FastEmbedRtEmbedder(model, caching=True)
+        same(embedder(texts, prompt_name="mine"), case.model.encode(texts, prompt=prompt))
+
+
+def test_without_a_role_texts_have_the_default_prompt(case: Case) -> None:
+    model = EmbeddingModel(case.dense, default_prompt_name="query")
+    same(FastEmbedRtEmbedder(model)(case.query), case.queried)
+
+
 def test_why_the_cache_is_told_the_fingerprint(case: Case) -> None:
     """A plain Embedder of two models gives the first one's vectors for both."""
     other = EmbeddingModel(case.dense, max_length=5)

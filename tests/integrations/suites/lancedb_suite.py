@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,10 @@ def test_options_are_the_models_and_are_stored(case: Case, tmp_path: Path) -> No
     private = FastEmbedRtEmbeddings.create(name=case.dense, model_kwargs={"threads": 1, "token": "secret"})
     assert private.safe_model_dump() == {"name": case.dense, "model_kwargs": {"threads": 1}}
     assert private.model_kwargs["token"] == "secret"
+    assert b"secret" not in pickle.dumps(private)
+    assert "secret" not in repr(private)
+    again = pickle.loads(pickle.dumps(private))
+    assert again.model_kwargs == again.safe_model_dump()["model_kwargs"] == {"threads": 1}
 
 
 @pytest.mark.parametrize("kind", ["list", "array", "chunked", "numpy"])

@@ -154,6 +154,39 @@ def test_pickles_and_copies_share_the_engine(case: Case, embeddings: Any, ranker
     )
 
 
+@pytest.mark.parametrize("kind", ["FastEmbedRtEmbeddings", "FastEmbedRtRerank", "FastEmbedRtCrossEncoder"])
+def test_no_hub_token_leaves_with_a_pickle_a_dump_or_a_repr(case: Case, kind: str) -> None:
+    place = case.dense if kind == "FastEmbedRtEmbeddings" else case.reranker
+    made = getattr(ours, kind)(model=place, model_kwargs={"threads": 1, "token": "a-secret"})
+    packed = pickle.dumps(made)
+    assert b"a-secret" not in packed
+    assert pickle.loads(packed).model_kwargs == {"threads": 1}
+    assert "a-secret" not in f"{made!r} {made} {made.model_dump()} {made.model_dump_json(exclude={'model'})}"
+    assert "threads" in repr(made)
+    for copied in (copy.copy(made), copy.deepcopy(made), made):  # which stay in this process
+        assert copied.model_kwargs == {"threads": 1, "token": "a-secret"}
+
+
+def test_a_cache_is_named_by_all_that_decides_its_vectors(case: Case) -> None:
+    given: list[dict[str, Any]] = [
+        {},
+        {"model_kwargs": {"prompts": {"document": "A: "}}},
+        {"model_kwargs": {"prompts": {"document": "B: "}}},
+        {"model_kwargs": {"prompts": {"document": "A: ", "query": "B: "}}},
+        {"model_kwargs": {"max_length": 5}},
+        {"encode_kwargs": {"truncate_dim": 8}},
+        {"encode_kwargs": {"prompt": "A: "}},
+        {"query_encode_kwargs": {"prompt": "A: "}},
+    ]
+    made = [ours.FastEmbedRtEmbeddings(model=case.dense, **options) for options in given]
+    names = [each.fingerprint for each in made]
+    assert len(set(names)) == len(given)
+    again = ours.FastEmbedRtEmbeddings(model=case.dense, model_kwargs={"threads": 1}, show_progress=True)
+    assert again.fingerprint == names[0]
+    prompted = ours.FastEmbedRtEmbeddings(model=case.dense, encode_kwargs={"prompt": "passage: "})
+    assert prompted.fingerprint == case.model.fingerprint(prompt="passage: ")
+
+
 async def test_a_vector_store_finds_what_the_model_does(case: Case, embeddings: Any) -> None:
     store = InMemoryVectorStore(embeddings)
     await store.aadd_documents(documents(case))

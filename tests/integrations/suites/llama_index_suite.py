@@ -187,6 +187,17 @@ def test_pickles_and_copies_share_the_engine(case: Case, embedding: FastEmbedRtE
         assert again.embed_batch_size == embedding.embed_batch_size
 
 
+@pytest.mark.parametrize("kind", [FastEmbedRtEmbedding, FastEmbedRtSparseEmbedding, FastEmbedRtRerank])
+def test_no_hub_token_leaves_with_a_pickle_or_a_repr(case: Case, kind: Any) -> None:
+    places = {FastEmbedRtEmbedding: case.dense, FastEmbedRtSparseEmbedding: case.sparse}
+    made = kind(places.get(kind, case.reranker), model_kwargs={"threads": 1, "token": "a-secret"})
+    packed = pickle.dumps(made)
+    assert b"a-secret" not in packed
+    assert pickle.loads(packed).model_kwargs == {"threads": 1}
+    assert "a-secret" not in f"{made!r} {made}"
+    assert copy.deepcopy(made).model_kwargs["token"] == "a-secret"  # which stays in this process
+
+
 def test_a_pipeline_and_its_cache(case: Case, embedding: FastEmbedRtEmbedding, calls: list[int]) -> None:
     cache = IngestionCache()
     documents = [Document(text=text, id_=f"d{k}") for k, text in enumerate(case.texts)]

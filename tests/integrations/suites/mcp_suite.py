@@ -18,7 +18,7 @@ import pytest
 from conftest import Case, close
 from mcp import Client, StdioServerParameters
 
-from fastembed_rt import Reranker
+from fastembed_rt import EmbeddingModel, Reranker
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.integrations.mcp.folder import Folder, Found
 from fastembed_rt.integrations.mcp.server import make_server, serve
@@ -93,6 +93,15 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert result.is_error
     return str(result.content[0].text)
+
+
+async def test_without_a_role_texts_have_the_default_prompt(case: Case) -> None:
+    model = EmbeddingModel(case.dense, default_prompt_name="query")
+    wanted = case.model.encode_query(case.texts)
+    async with Client(make_server(model)) as client:
+        close((await call(client, "embed", texts=case.texts))["vectors"], wanted)
+        found = await call(client, "similarity", left=case.texts)
+        np.testing.assert_allclose(found["scores"], model.similarity(wanted, wanted), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,8 @@ def test_what_mteb_knows_of_the_model(case: Case) -> None:
     assert isinstance(ours, EncoderProtocol)
     meta = ours.mteb_model_meta
     assert meta.name.startswith("fastembed-rt/") and meta.name.endswith("-fp32")
-    assert (meta.revision, meta.embed_dim) == (case.model.fingerprint(), case.model.dim)
+    assert meta.revision.startswith(f"{case.model.fingerprint()}-prompts.")
+    assert meta.embed_dim == case.model.dim
     assert meta.similarity_fn_name.value == case.model.manifest.similarity
     assert ours.model is case.model
     short = FastEmbedRtEncoder(case.dense, truncate_dim=8).mteb_model_meta
@@ -187,6 +188,24 @@ def test_results_of_two_options_are_kept_apart(case: Case, tmp_path: Path) -> No
     assert found[0] == pytest.approx(found[2], abs=1e-5)  # the third is read from the cache, rounded
     assert abs(found[0] - found[1]) > 0.01
     assert len(list(tmp_path.rglob("LocalSTS.json"))) == 2
+
+
+def test_results_with_two_sets_of_prompts_are_two_rows(case: Case) -> None:
+    given: list[dict[str, Any]] = [
+        {},
+        {"model_prompts": case.prompts},  # which take the place of a default one
+        {"model_prompts": {"query": "A: "}},
+        {"model_prompts": {"query": "B: "}},
+        {"prompts": {"document": "A: "}},
+        {"prompts": {"document": "B: "}},
+    ]
+    made = [FastEmbedRtEncoder(case.dense, **options).mteb_model_meta.revision for options in given]
+    assert len(set(made)) == len(given)
+    assert FastEmbedRtEncoder(case.dense, threads=1).mteb_model_meta.revision == made[0]
+    options: tuple[dict[str, Any], ...] = ({}, {"max_length": 9}, {"prompts": {"q": "A: "}, "default_prompt_name": "q"})
+    scores = [FastEmbedRtCrossEncoder(case.reranker, **each).mteb_model_meta.revision for each in options]
+    assert len(set(scores)) == 3
+    assert FastEmbedRtCrossEncoder(case.reranker, threads=1).mteb_model_meta.revision == scores[0]
 
 
 def test_a_cross_encoder(case: Case) -> None:

@@ -66,6 +66,12 @@ def test_roles_and_options(case: Case, role: str) -> None:
     assert nlp.get_pipe("fastembed_rt").client.threads == 1
 
 
+def test_without_a_role_docs_have_the_default_prompt(case: Case) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("fastembed_rt", config={"model": case.dense, "model_kwargs": {"default_prompt_name": "query"}})
+    same(nlp(case.query).vector, case.queried)
+
+
 def test_similarity_is_the_cosine_of_the_vectors(case: Case, nlp: Any) -> None:
     left, right = nlp(case.texts[0]), nlp(case.texts[1])
     with warnings.catch_warnings():

@@ -114,7 +114,24 @@ def test_options_and_instructions(case: Case) -> None:
     same(told.batchtransform([case.query], "query"), case.model.encode([case.query], prompt="the "))
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_hub_token_is_refused_since_it_would_be_stored(case: Case, kind: str) -> None:
+    options = {"threads": 1, "token": "a-secret"}
+    scoring = {"method": "sparse", "path": case.sparse, "vectormethod": SPARSE, "vectors": options}
+    with pytest.raises(ImportError) as caught:  # as txtai says that a method's class could not be made, and then why
+        if kind == "dense":
+            Embeddings(path=case.dense, method=DENSE, vectors=options)
+        else:
+            Embeddings(scoring=scoring, defaults=False).index(case.texts)
+    assert isinstance(caught.value.__cause__, InvalidInputError)
+    assert "token in vectors would be stored with the index; set HF_TOKEN" in str(caught.value.__cause__)
+
+
 def test_an_external_function(case: Case) -> None:
+    default = Embeddings(
+        method="external", transform=transform(EmbeddingModel(case.dense, default_prompt_name="query"))
+    )
+    close(default.batchtransform([case.query])[0], case.queried)
     index = Embeddings(method="external", transform=transform(case.dense))
     close(index.batchtransform(case.texts), case.model.encode(case.texts))
     index.index(case.texts)

@@ -39,6 +39,15 @@ def test_an_expression_of_polars_gives_vectors(model: EmbeddingModel, wanted: An
     np.testing.assert_allclose(streamed, wanted, rtol=0, atol=1e-6)
 
 
+def test_without_a_role_texts_have_the_default_prompt(model: EmbeddingModel, model_dir: Path) -> None:
+    options = {"default_prompt_name": "query"}
+    queried = model.encode_query(["a dog runs"])
+    made = pl.DataFrame({"text": ["a dog runs"]}).select(of_polars.embed("text", str(model_dir), model_kwargs=options))
+    np.testing.assert_array_equal(made["text"].to_numpy(), queried)
+    of_series = of_pandas.embed(pd.Series(["a dog runs"]), str(model_dir), model_kwargs=options)
+    np.testing.assert_array_equal(of_series.iloc[0], queried[0])
+
+
 def test_polars_columns_that_are_empty_or_all_null(model: EmbeddingModel) -> None:
     for texts in ([], [None, None]):
         frame = pl.DataFrame({"text": texts}, schema={"text": pl.String})

@@ -304,6 +304,18 @@ def test_a_fingerprint_names_what_decides_a_vector(model: EmbeddingModel) -> Non
     assert len(seen) == 10
 
 
+def test_a_fingerprint_of_a_role_names_its_prompt(model: EmbeddingModel, model_dir: Any) -> None:
+    for role in ("query", "document"):
+        assert model.fingerprint(role=role) == model.fingerprint(prompt_name=role) != model.fingerprint()
+        assert model.fingerprint(role=role, prompt="") == model.fingerprint()
+        short = model.fingerprint(role=role, truncate_dim=8, precision="ubinary")
+        assert short == model.fingerprint(prompt_name=role, truncate_dim=8, precision="ubinary")
+    made = [EmbeddingModel(model_dir, prompts={"document": text}).fingerprint(role="document") for text in ("A", "B")]
+    assert made[0] != made[1]
+    with pytest.raises(InvalidInputError, match="role 'passage' is not known; known: query, document"):
+        model.fingerprint(role="passage")
+
+
 def test_what_gives_the_same_vectors_has_the_same_fingerprint(model: EmbeddingModel, model_dir: Any) -> None:
     vectors = random_vectors(9)
     assert model.fingerprint(prompt_name="query") == model.fingerprint(prompt="query : ")
