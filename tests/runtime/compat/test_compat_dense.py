@@ -485,6 +485,14 @@ def test_a_routed_model_is_saved_with_the_prompts_and_limits_of_all_its_encoders
     assert (tmp_path / "unchanged" / "manifest.json").read_bytes() == (model / "manifest.json").read_bytes()
 
 
+def test_a_routed_models_fingerprint_for_a_role_is_that_of_its_encoder(routed_pair: tuple[Path, Path]) -> None:
+    model = EmbeddingModel(routed_pair[0])
+    names = [model.fingerprint(role=role) for role in ("query", "document")]
+    assert names == [EmbeddingModel(routed_pair[0], route="query").fingerprint(prompt_name="query"), names[1]]
+    files = [name.split("-")[0] for name in names]
+    assert files[0] != files[1] == model.fingerprint().split("-")[0]
+
+
 def test_a_routed_model_that_was_pickled_keeps_the_limit_of_each_encoder(routed_pair: tuple[Path, Path]) -> None:
     model = compat.SentenceTransformer(str(routed_pair[0]))
     other = pickle.loads(pickle.dumps(model))
