@@ -2,9 +2,10 @@
 
 The package's `Llama.embed` is not used: it copies a text's tokens one by one in Python and runs one context. Here each
 thread has a context of its own with one thread, and takes batches of texts of like length from a queue: contexts with
-more threads wait for one another at every operator. Only a single text has a context with all of them. An encoder's
-batch is small: llama.cpp has the queries of all its texts meet the keys of all its texts, and masks what is another's.
-No logits are computed: only pooled vectors are asked for.
+more threads wait for one another at every operator. Only a single text that comes alone has a context with all of them;
+while it is at work, other callers' texts take those of one thread. An encoder's batch is small: llama.cpp has the
+queries of all its texts meet the keys of all its texts, and masks what is another's. No logits are computed: only
+pooled vectors are asked for.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare.adapters.length_batches import batches
 from benchmarks.compare.adapters.plain_tokenizer import plain
 from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
@@ -64,24 +67,27 @@ def load(options: Options) -> Loaded:
     for _ in range(options.threads):
         narrow.put(Context(model, threads=1, tokens=max(most, options.max_length), texts=BATCH_TEXTS))
     workers = ThreadPoolExecutor(options.threads)
-    one_text = threading.Lock()
+    callers = Callers()
 
     def encode(texts: list[str]) -> Any:
         rows = tokenize(texts)
         out = np.empty((len(rows), manifest["dim"]), dtype=np.float32)
-        if len(rows) == 1:
-            with one_text:
+
+        def work(batch: Sequence[int]) -> None:
+            context = narrow.get()
+            try:
+                context.embed([rows[place] for place in batch], out, batch)
+            finally:
+                narrow.put(context)
+
+        with callers.enter() as alone:
+            if len(rows) == 1 and alone:
                 wide.embed(rows, out, [0])
-        else:
-
-            def work(batch: Sequence[int]) -> None:
-                context = narrow.get()
-                try:
-                    context.embed([rows[place] for place in batch], out, batch)
-                finally:
-                    narrow.put(context)
-
-            list(workers.map(work, batches([len(row) for row in rows], most, options.threads)))
+            elif len(rows) == 1:
+                work([0])
+            else:
+                lengths = [len(row) for row in rows]
+                list(workers.map(work, batches(lengths, tokens=most, threads=options.threads, texts=BATCH_TEXTS)))
         return out / np.linalg.norm(out, axis=1, keepdims=True) if manifest["normalize"] else out
 
     return Loaded(
@@ -126,19 +132,24 @@ def ids_of(tokenizer: Any) -> Tokenize:
     return lambda texts: [row.ids for row in tokenizer.encode_batch(list(texts))]
 
 
-def batches(lengths: Sequence[int], most: int, threads: int) -> Iterator[list[int]]:
-    """Places of texts, longest first, in batches of `most` tokens, or of one text that has more; less for few texts."""
-    most = min(most, -(-sum(lengths) // threads))
-    batch: list[int] = []
-    tokens = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and (tokens + lengths[place] > most or len(batch) == BATCH_TEXTS):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(place)
-        tokens += lengths[place]
-    if batch:
-        yield batch
+class Callers:
+    """Who is inside, of the threads that call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[bool]:
+        """Be inside; says whether nobody else was. That is true for one thread at a time."""
+        with self._lock:
+            alone = not self._inside
+            self._inside += 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._inside -= 1
 
 
 class Context:
