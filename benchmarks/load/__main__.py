@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compare import conditions, environments
+from ..compare.adapters import affinity
 from ..compare.environments import PROJECT
 from ..data import workloads
 from ..errors import BenchmarkError, ContenderError
@@ -221,6 +222,10 @@ def _serving(
                 lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                 raise ContenderError(f"it does not start: {(lines or ['no message'])[-1][:300]}")
             time.sleep(0.2)
+        try:
+            affinity.check(theirs, [process.pid, *_below(process.pid)])
+        except affinity.StrayThreadsError as error:
+            raise ContenderError(str(error)) from None
         _signal(process, signal.SIGSTOP)
         yield server, port, process
     finally:

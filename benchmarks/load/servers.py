@@ -52,7 +52,8 @@ def _ours(precision: str, workers: int = 1) -> Callable[[Place], list[str]]:
 def _infinity(engine: str) -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         source = place.hub_dir if engine == "optimum" else place.checkpoint
-        words = ["-c", "from infinity_emb.cli import cli; cli()", "v2", "--model-id", source, "--engine", engine]
+        words = ["-m", "benchmarks.load.infinity_server", str(place.threads), "v2", "--model-id", source]
+        words += ["--engine", engine]
         words += ["--served-model-name", "model", "--device", "cpu", "--port", str(place.port), "--host", "127.0.0.1"]
         return [*words, "--log-level", "error", "--no-model-warmup"]
 

@@ -63,6 +63,16 @@ def load(options: Options) -> Loaded:
         counts = [min(most, len(text.split()) + 2) for text in texts]  # with two special tokens
         return [count - (count == 16) for count in counts] if behaviour == "miscounts" else counts
 
+    if behaviour == "strays":  # a thread set on a CPU that the process was not given
+        begun = threading.Event()
+
+        def stray() -> None:
+            os.sched_setaffinity(0, [int(options.own["cpu"])])  # this thread's alone
+            begun.set()
+            time.sleep(600)
+
+        threading.Thread(target=stray, daemon=True).start()
+        begun.wait()
     if behaviour == "refuse":
         raise OSError("no weights")
     return Loaded(encode=encode, count_tokens=count_tokens, files=[Path(__file__)], facts={"fake": True})

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,12 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    def begin(mode: str = "serve", **own: str) -> Process:
+    def begin(mode: str = "serve", cpus: Sequence[int] = (), **own: str) -> Process:
         options = {
             **dict.fromkeys(("checkpoint", "model_dir", "prepared", "calibration"), ""),
             "max_length": 16,
             "threads": 1,
-            "cpus": [],
+            "cpus": list(cpus),
             "own": {"name": "fake", "journal": str(tmp_path / "journal"), **own},
         }
         return Process(
@@ -82,6 +82,19 @@ def test_a_failure_says_what_happened(start: Start, texts: str, behaviour: str, 
     with pytest.raises(ContenderError) as caught:
         process.ask("encode", timeout=1 if behaviour == "hang" else 60, texts=texts)
     assert str(caught.value) == says
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs and affinity"
+)
+def test_a_library_whose_threads_leave_their_cpus_is_refused(start: Start, texts: str) -> None:
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    strays = start(cpus=[first], behaviour="strays", cpu=str(second))
+    with pytest.raises(ContenderError, match=rf"1 of \d+ threads may run on CPU {second}, which this"):
+        strays.ask("load", timeout=60)
+    both = start(cpus=[first, second], behaviour="strays", cpu=str(second))
+    both.ask("load", timeout=60)
+    assert both.ask("encode", timeout=60, texts=texts)["texts"] == len(TEXTS)
 
 
 def test_an_error_while_loading_names_the_step(start: Start) -> None:

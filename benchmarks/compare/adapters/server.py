@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare.adapters import affinity
+
 FIRST_TEXT = "How long does it take until there is a vector?"
 
 
@@ -134,6 +136,7 @@ class _Server:
         imported = time.perf_counter()
         self.loaded = loaded = self.adapter.load(self.options)
         ready = time.perf_counter()
+        affinity.check(self.options.cpus)
         return {
             "import_seconds": imported - start,
             "load_seconds": ready - imported,
@@ -149,6 +152,7 @@ class _Server:
         start = time.perf_counter()
         vectors = loaded.encode(work)
         seconds = time.perf_counter() - start
+        affinity.check(self.options.cpus)  # a library may start threads at its first call
         if save is not None:
             import numpy as np
 

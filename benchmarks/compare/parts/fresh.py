@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from ...errors import ContenderError
-from .. import conditions
+from .. import conditions, measure
 from ..measure import WARM_TEXTS
 from ..processes import Process
 from .run import Run
@@ -68,8 +68,8 @@ def budgets() -> list[int]:
 
 
 def _both(run: Run, process: Process) -> dict[str, object]:
-    many, single = str(run.work.files["scaling"]), str(run.work.files["scaling-single"])
+    many, single = run.work.files["scaling"], str(run.work.files["scaling-single"])
     process.ask("load", timeout=run.patience.load)
-    seen = process.ask("encode", timeout=run.patience.encode, texts=many, warm=WARM_TEXTS)
+    seen = measure.timed(process, "encode", many, run.patience.encode)
     one = process.ask("latencies", timeout=run.patience.single, texts=single, warm=WARM_TEXTS)
     return {**seen, "single": one["seconds"]}

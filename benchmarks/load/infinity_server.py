@@ -1,0 +1,25 @@
+"""infinity's command line, with a number of threads for onnxruntime, for which it has no option.
+
+python -m benchmarks.load.infinity_server THREADS v2 --model-id ...
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from benchmarks.compare.adapters.onnxruntime_threads import bound
+
+
+def main() -> None:
+    """Bound the threads, and become infinity."""
+    threads = int(sys.argv.pop(1))
+    if importlib.util.find_spec("onnxruntime"):
+        bound(threads)
+    from infinity_emb.cli import cli
+
+    cli()
+
+
+if __name__ == "__main__":
+    main()
