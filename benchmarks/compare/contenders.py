@@ -168,7 +168,7 @@ TABLE = (
     ),
     Contender(
         name="fastembed",
-        title="fastembed, same fp32 ONNX",
+        title="fastembed, same fp32 ONNX, by length",
         environment="fastembed",
         adapter="fastembed",
         precision="fp32",
@@ -203,6 +203,15 @@ TABLE = (
         adapter="llama_cpp",
         options={"precision": "f16"},
         arithmetic="fp16",
+    ),
+    # Faster than f16 where the CPU multiplies bfloat16 by itself.
+    Contender(
+        name="llama-cpp-bf16",
+        title="llama.cpp, GGUF bf16",
+        environment="llama-cpp",
+        adapter="llama_cpp",
+        options={"precision": "bf16"},
+        arithmetic="bf16",
     ),
     Contender(
         name="llama-cpp-q8",

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.compare import environments
-from benchmarks.compare.adapters import gguf_checkpoint, llama_cpp
+from benchmarks.compare.adapters import gguf_checkpoint
+from benchmarks.compare.adapters.length_batches import batches
 from benchmarks.compare.contenders import CONTENDERS
 from benchmarks.compare.preparation import Preparation, sources
 from benchmarks.errors import ContenderError
@@ -101,9 +102,10 @@ def test_a_bert_has_llama_cpps_names_and_the_checkpoints_values(write: Write, ch
 
 def test_matrices_alone_are_rounded_and_no_more_than_the_format_rounds(write: Write, checkpoint: Path) -> None:
     exact = tensors(write("f32"))
-    half, eighth = write("f16"), write("q8_0")
-    rounded = {"F16": tensors(half), "Q8_0": tensors(eighth)}
-    for reader, kind in ((half, "F16"), (eighth, "Q8_0")):
+    half, brain, eighth = write("f16"), write("bf16"), write("q8_0")
+    rounded = {"F16": tensors(half), "BF16": tensors(brain), "Q8_0": tensors(eighth)}
+    assert value(brain, "general.file_type") == 32
+    for reader, kind in ((half, "F16"), (brain, "BF16"), (eighth, "Q8_0")):
         matrices = {row.name for row in reader.tensors if row.tensor_type.name == kind}
         assert matrices == {
             name for name, values in exact.items() if values.ndim == 2 and name[:8] not in ("position", "token_ty")
@@ -111,6 +113,7 @@ def test_matrices_alone_are_rounded_and_no_more_than_the_format_rounds(write: Wr
         assert {row.tensor_type.name for row in reader.tensors if row.name not in matrices} == {"F32"}
     for name, values in exact.items():
         np.testing.assert_allclose(rounded["F16"][name], values, rtol=2**-11, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(rounded["BF16"][name], values, rtol=2**-8, err_msg=name)
         if values.ndim == 2:
             blocks = values.reshape(-1, 32)
             # Half a step of a block's largest value by 127, and what rounding the step to f16 moves at most.
@@ -246,22 +249,22 @@ def test_gemmas_gains_and_dense_layers_are_in_the_file(write: Write, tmp_path: P
 
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may() -> None:
     lengths = [3, 70, 5, 8, 13, 2, 64, 1] * 20
-    made = list(llama_cpp.batches(lengths, 64, 2))
+    made = list(batches(lengths, tokens=64, threads=2, texts=32))
     assert sorted(place for batch in made for place in batch) == list(range(len(lengths)))
     for batch in made:
         assert sum(lengths[place] for place in batch) <= 64 or len(batch) == 1
-        assert len(batch) <= llama_cpp.BATCH_TEXTS
+        assert len(batch) <= 32
     assert [lengths[batch[0]] for batch in made] == sorted((lengths[batch[0]] for batch in made), reverse=True)
-    assert len(list(llama_cpp.batches([5, 5, 5, 5], 64, 2))) == 2  # nobody idles over a few short texts
-    assert len(list(llama_cpp.batches([1] * 1000, 64, 1))) >= 1000 / llama_cpp.BATCH_TEXTS
+    assert len(list(batches([5, 5, 5, 5], tokens=64, threads=2))) == 2  # nobody idles over a few short texts
+    assert len(list(batches([1] * 1000, tokens=10_000, threads=1, texts=32))) == -(-1000 // 32)
 
 
 def test_a_conversion_is_made_again_when_what_it_is_written_in_changes() -> None:
     def names(adapter: str) -> set[str]:
         return {path.stem for path in sources(adapter)}
 
-    assert names("llama_cpp") == {"llama_cpp", "gguf_checkpoint", "plain_tokenizer"}
-    assert names("light_embed") == {"light_embed", "plain_tokenizer"}
+    assert names("llama_cpp") == {"llama_cpp", "gguf_checkpoint", "length_batches", "plain_tokenizer"}
+    assert names("light_embed") == {"light_embed", "onnxruntime_threads", "plain_tokenizer"}
     assert all(path.is_file() for row in CONTENDERS.values() for path in sources(row.adapter))
 
 
@@ -285,7 +288,9 @@ def test_the_server_that_is_not_there_is_a_row_that_says_so(monkeypatch: pytest.
     not (environments.ROOT / "llama-cpp" / environments.STAMP).is_file(),  # the stamp comes last
     reason="no environment of llama.cpp: make bench-smoke BENCH='--contenders llama-cpp-q8' compiles it",
 )
-@pytest.mark.parametrize(("name", "least"), [("llama-cpp-f16", 0.9999), ("llama-cpp-q8", 0.999)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("llama-cpp-f16", 0.9999), ("llama-cpp-bf16", 0.9999), ("llama-cpp-q8", 0.999)]
+)
 @pytest.mark.parametrize("kind", ["bert", "qwen3", "gemma3_text"])
 def test_llama_cpp_gives_the_reference_vectors(
     checkpoint: Path, tmp_path: Path, name: str, least: float, kind: str

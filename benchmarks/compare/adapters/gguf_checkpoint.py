@@ -1,4 +1,4 @@
-"""A checkpoint as a GGUF file, llama.cpp's format: keys, the WordPiece vocabulary, tensors in f32, f16 or q8_0.
+"""A checkpoint as a GGUF file, llama.cpp's format: keys, the WordPiece vocabulary, tensors in f32, f16, bf16 or q8_0.
 
 Needs the gguf package, which names tensors and quantizes. llama.cpp's BERT computes GELU by its tanh form, takes token
 type 0 only and lowercases texts; what is not like that in a checkpoint is refused.
@@ -46,7 +46,7 @@ def write(
         checkpoint: transformers directory with config.json and model.safetensors.
         tokenizer_file: its tokenizer.json.
         out: file to write.
-        precision: of matrices: f32, f16 or q8_0 (blocks of 32 int8 with an f16 scale). Vectors stay in float32.
+        precision: of matrices: f32, f16, bf16 or q8_0 (blocks of 32 int8 with an f16 scale). Vectors stay in float32.
         pooling: mean, cls or lasttoken.
         context_length: shorter than the checkpoint's, if given; the position table is cut.
 
@@ -70,7 +70,7 @@ def write(
     writer.add_head_count(config["num_attention_heads"])
     writer.add_pooling_type(gguf.PoolingType[POOLINGS[pooling]])
     quantization = gguf.GGMLQuantizationType[precision.upper()]
-    files = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    files = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_file_type(gguf.LlamaFileType[files[precision]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.add_keys(writer, config)
