@@ -84,7 +84,7 @@ def render(record: Record) -> str:
         cells = [_cell(list(of(record, name, scenario).values())) for scenario in scenarios]
         lines.append(f"| {about['title']} | " + " | ".join(cells) + " |")
         if "failed" in about:
-            lines[-1] = f"| {about['title']} | {about['failed'][:80]} |" + " |" * (len(scenarios) - 1)
+            lines[-1] = f"| {about['title']} | {about['failed']} |" + " |" * (len(scenarios) - 1)
     busiest = max((row["driver_busy"] for row in record["samples"]), default=0.0)
     lines += ["", f"The driver was busy for {100 * busiest:.0f} % of a CPU at most.", ""]
     for name, about in record["servers"].items():
