@@ -54,19 +54,23 @@ def write(record: Record, folder: Path) -> list[Path]:
     Raises:
         BenchmarkError: matplotlib is missing; report.md is there by then.
     """
-    parts = [make(record) for make in PARTS]
-    title, lead = heading(record)
     folder.mkdir(parents=True, exist_ok=True)
     text, page = folder / "report.md", folder / "report.html"
-    text.write_text(markdown.render(title, [Part(title="Summary", lines=[lead]), *parts]), encoding="utf-8")
+    text.write_text(in_markdown(record), encoding="utf-8")
     try:
         from . import page as pages
     except ModuleNotFoundError as error:
         raise BenchmarkError(
             f"{text} is written; report.html needs {error.name}: install fastembed-rt[bench]"
         ) from None
-    page.write_text(pages.render(title, lead, parts), encoding="utf-8")
+    page.write_text(pages.render(*heading(record), [make(record) for make in PARTS]), encoding="utf-8")
     return [text, page]
+
+
+def in_markdown(record: Record) -> str:
+    """What report.md holds."""
+    title, lead = heading(record)
+    return markdown.render(title, [Part(title="Summary", lines=[lead]), *(make(record) for make in PARTS)])
 
 
 def heading(record: Record) -> tuple[str, str]:

@@ -77,10 +77,10 @@ def peak_rss(record: Record, contender: str) -> int | None:
     return None
 
 
-def worst_fidelity(record: Record, contender: str) -> dict[str, float] | None:
-    """The fidelity of the workload with the least mean cosine."""
-    found = record["contenders"].get(contender, {}).get("fidelity") or {}
-    return min(found.values(), key=lambda row: row["cosine_mean"]) if found else None
+def least_cosines(record: Record, contender: str) -> dict[str, float] | None:
+    """Least `mean`, first percentile `p1` and worst text `min` of the workloads, each by itself."""
+    found = (record["contenders"].get(contender, {}).get("fidelity") or {}).values()
+    return {key: min(row[f"cosine_{key}"] for row in found) for key in ("mean", "p1", "min")} if found else None
 
 
 def disturbed(record: Record) -> tuple[int, int]:

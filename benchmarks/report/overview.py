@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from .figures import Record, cold, disturbance, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, latency_ratio, least_cosines, peak_rss, ratio, speed
 from .records import failed, label, names, title, workloads
 from .sections import Part, Table, grid, ours, rate, words
 
@@ -63,7 +63,7 @@ def contenders(record: Record) -> Part:
     body = []
     for name in names(record):
         row = record["contenders"][name]
-        found = worst_fidelity(record, name)
+        found = least_cosines(record, name)
         body.append(
             [
                 title(record, name),
@@ -72,7 +72,7 @@ def contenders(record: Record) -> Part:
                 words(cold(record, name), 2),
                 words(peak_rss(record, name), 0, 1e-6),
                 f"{words(row.get('package_bytes'), 0, 1e-6)} + {words(row.get('model_bytes'), 0, 1e-6)}",
-                " / ".join(f"{found[f'cosine_{key}']:.4f}" for key in ("mean", "p1", "min")) if found else "-",
+                " / ".join(f"{found[key]:.4f}" for key in ("mean", "p1", "min")) if found else "-",
             ]
         )
     for name in failed(record):
@@ -99,7 +99,8 @@ def contenders(record: Record) -> Part:
         tables.append(Table(head=head, body=body, strong=ours(record, moved)))
     return Part(
         title="Contenders",
-        note="Medians over rounds. Cosine: to the first contender's vectors, the workload with the least mean. "
+        note="Medians over rounds. Cosine: to the first contender's vectors, each figure of the workload where it is "
+        "least. "
         "Other company: largest difference of an element of a text's vector when it is encoded alone, or with the "
         "batch in another order.",
         tables=tables,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import BenchmarkError
 from . import records
-from .figures import Record, cold, disturbance, latency, peak_rss, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, least_cosines, peak_rss, speed
 from .records import REFERENCE
 from .table import table
 
@@ -114,7 +114,7 @@ def _conditions(record: Record, report: str) -> str:
 
 def _columns(record: Record) -> list[Column]:
     def cosine(key: str) -> Value:
-        return lambda name: (worst_fidelity(record, name) or {}).get(key)
+        return lambda name: (least_cosines(record, name) or {}).get(key)
 
     return [
         *(
@@ -124,8 +124,8 @@ def _columns(record: Record) -> list[Column]:
         Column("one text, p50", lambda name: latency(record, name, 0.5), False, lambda value: f"{1e3 * value:.1f} ms"),
         Column("cold start", lambda name: cold(record, name), False, lambda value: f"{value:.2f} s"),
         Column("peak memory", lambda name: peak_rss(record, name), False, lambda value: f"{value / 1e6:,.0f} MB"),
-        Column("cosine, mean", cosine("cosine_mean"), True, _cosine, share=False),
-        Column("cosine, worst", cosine("cosine_min"), True, _cosine, share=False),
+        Column("cosine, mean", cosine("mean"), True, _cosine, share=False),
+        Column("cosine, worst", cosine("min"), True, _cosine, share=False),
     ]
 
 

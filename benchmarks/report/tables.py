@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import part_tables
-from .figures import Record, cold, disturbance, latency, latency_ratio, peak_rss, ratio, speed, worst_fidelity
+from .figures import Record, cold, disturbance, latency, latency_ratio, least_cosines, peak_rss, ratio, speed
 from .sections import rate
 from .table import table
 
@@ -143,8 +143,8 @@ def _disk(row: Record) -> str:
 
 
 def _fidelity(record: Record, name: str) -> str:
-    found = worst_fidelity(record, name)
-    return f"{found['cosine_mean']:.4f} / {found['cosine_p1']:.4f} / {found['cosine_min']:.4f}" if found else "-"
+    found = least_cosines(record, name)
+    return f"{found['mean']:.4f} / {found['p1']:.4f} / {found['min']:.4f}" if found else "-"
 
 
 def _least(names: Sequence[str], key: Callable[[str], float | None]) -> str | None:

@@ -65,10 +65,12 @@ def test_a_percentile_is_a_value_that_was_seen(share: float, expected: float) ->
     assert figures.percentile([4, 1, 3, 2], share) == expected
 
 
-def test_the_worst_workload_stands_for_fidelity() -> None:
-    found = figures.worst_fidelity(record(), "rt-fp32")
-    assert found is not None
-    assert found["cosine_min"] == 0.98
+def test_the_worst_text_is_the_worst_of_all_workloads_whichever_has_the_least_mean() -> None:
+    one = record()
+    one["contenders"]["rt-fp32"]["fidelity"]["short"] |= {"cosine_p1": 0.995, "cosine_min": 0.97}
+    assert figures.least_cosines(one, "rt-fp32") == {"mean": 0.99987, "p1": 0.99, "min": 0.97}
+    assert "0.9999 / 0.9900 / 0.9700" in tables.render(one)
+    assert figures.least_cosines(one, "rt-int8") is None
 
 
 def test_disturbed_samples_are_counted_and_named() -> None:
