@@ -5,6 +5,7 @@ python -m benchmarks.load.infinity_server THREADS v2 --model-id ...
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 
@@ -16,9 +17,7 @@ def main() -> None:
     threads = int(sys.argv.pop(1))
     if importlib.util.find_spec("onnxruntime"):
         bound(threads)
-    from infinity_emb.cli import cli
-
-    cli()
+    importlib.import_module("infinity_emb.cli").cli()
 
 
 if __name__ == "__main__":

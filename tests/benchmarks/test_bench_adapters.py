@@ -52,7 +52,8 @@ class Replicas:
     made: list[Replicas]
 
     def __init__(self, path: str, **told: Any) -> None:
-        self.told, self.batches = told, []
+        self.told = told
+        self.batches: list[list[int]] = []
         self.num_encoders, self.compute_type = told["inter_threads"], told["compute_type"]
         self.meeting: threading.Barrier | None = None
         Replicas.made.append(self)
