@@ -26,13 +26,13 @@ def peak(record: Record) -> Part:
     if not found:
         return Part(title="Distance from the machine's limit", missing=limits.get("failed", "not measured"))
     lines = [
-        f"{precision} peak of one large product in onnxruntime: "
+        f"{precision} peak of one large product: "
         + ", ".join(
             f"{limits[precision][key]:,.0f} GOP/s on {threads}"
             for key, threads in (("peak_gops_one_thread", "one thread"), ("peak_gops_all_threads", "all threads"))
             if limits[precision].get(key)
         )
-        for precision in ("fp32", "int8")
+        for precision in ("fp32", "bf16", "int8")
         if limits.get(precision)
     ]
     title = "Share of the machine's GEMM peak that is reached"

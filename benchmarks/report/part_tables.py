@@ -94,7 +94,7 @@ def _limits(record: Record) -> str:
     peaks = ", ".join(
         f"{precision} {found[precision]['peak_gops_one_thread']:,.0f} on one thread and "
         f"{found[precision]['peak_gops_all_threads']:,.0f} on all"
-        for precision in ("fp32", "int8")
+        for precision in ("fp32", "bf16", "int8")
         if precision in found
     )
     return _filled(record, f"Linear layers in percent of the machine's peak, in GOP/s: {peaks}", columns, values, 0)

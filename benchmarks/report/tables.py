@@ -16,7 +16,6 @@ __all__ = ["contender_table", "ratio_table", "render", "single_table", "table"]
 
 OPENVINO, TORCH, FASTEMBED = "st-openvino-int8", "st-torch", "fastembed"
 INT8, FP32 = "rt-int8", "rt-fp32"
-OURS = (INT8, FP32)
 
 # Speed of the first over the second, and what is wanted of it by workload.
 RATIOS = (
@@ -83,12 +82,11 @@ def ratio_table(record: Record) -> str:
 
 def single_table(record: Record) -> str:
     """One text, cold start and memory against the best of the others."""
-    others = [name for name in record["contenders"] if name not in OURS]
+    mine = [name for name, row in record["contenders"].items() if row["ours"]]
+    others = [name for name in record["contenders"] if name not in mine]
     fastest = _least(others, lambda name: latency(record, name, 0.5))
     body = []
-    for name in OURS:
-        if record["contenders"].get(name, {}).get("status") != "ok":
-            continue
+    for name in (name for name in mine if record["contenders"][name]["status"] == "ok"):
         p50, p99 = latency(record, name, 0.5), latency(record, name, 0.99)
         title = _title(record, name)
         start, memory = cold(record, name), peak_rss(record, name)

@@ -30,8 +30,8 @@ many, and peak memory, for each precision in the directory, each in a process of
 query and each text; of late interaction, documents.
 
 The last column is the share of the machine's GEMM peak: the multiplications by weights in a second, as a share of what
-onnxruntime reaches here on one large product with as many threads. The time by operator, and the comparison with other
-tools, are the project's own benchmarks: python -m benchmarks.inside.limits, make bench.
+one large product reaches here with as many threads, in onnxruntime or in this library. The time by operator, and the
+comparison with other tools, are the project's own benchmarks: python -m benchmarks.inside.limits, make bench.
 """
 EPILOG = """\
 example: fastembed-rt bench my-model --seconds 20

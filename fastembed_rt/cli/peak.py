@@ -1,4 +1,4 @@
-"""The most that this machine's products reach in onnxruntime, and how many of them a graph asks for.
+"""The most that this machine's products reach, in onnxruntime's operators or ours, and how many a graph asks for.
 
 The products of the probes are large and alone, so they run as fast as products can. Their graphs are here as bytes, and
 a model's graph is read field by field, because the runtime has no onnx package.
@@ -24,7 +24,7 @@ from ..system.paths import as_utf8
 SIZE = 1024  # rows, and channels in and out
 ROUNDS = 15
 # y = x w by each operator, (SIZE, SIZE) each; w is a ConstantOfShape, which onnxruntime folds and packs at load as it
-# does weights. All scales are 1. test_bench.py makes the graphs again.
+# does weights; those in bfloat16 are cast. All scales are 1. test_bench.py makes the graphs again.
 PROBES = {
     "MatMul": (
         "c-rIOw3^DuWx&N$UM$2|uEg)0pI2Oxm{;PT7Mzh-kg6rd#afn_Q<|#9#la}R=*7ao&|trSk%dc;i?M=>v0R9;Qi;tsvBbADM~I~$H8ER"
@@ -35,6 +35,16 @@ PROBES = {
         "Pi$e0<a`F>Ptay|2bM<mFlZ*0;^V3R%SPD`Tv$do+m;~6JfYx~lFt9K{0F>6^7GQK@O!NYB8|<S*ftCmfaPe_432|{Tb2M;(i6o$KC0L"
         "jdS=fn%i$OrpNstTGP60*$8S5>+"
     ),
+    "Fp32Linear": (
+        "c-rIOv}$AGGT>q=FBW1fSK@ch&nqrT%q#Iv3(iO^NYxVKVl7L|DNWVl;$ReD^kQLPXs}<v$O6)l1k{m4ybc>K#tJURaxTUsA;wB2F1G?>B"
+        "cIH?)Wjk!5iZ^wFe^SMu`;!&Sb}i@Ba;<RT4HfYYHm_$N_<g?5KBR7Vz!nP2a^E16VR<*0t`Td!2n8Y2?4DG$|V(halpi)M1gh+32^aoFbZ*"
+        "TF>^F<fQclaa3!X&6AKrEfS{8A7mCdSi~w!FJ3j"
+    ),
+    "Bf16Linear": (
+        "c-oDRJxc>Y5QcBgm26)8SQkHn<&|4$V-bYFr8@!^b~a%bcTqeq;dV7%mw#e@YKB9LkS0^i4DZ16FmgEl&2fi3L`|VMpDvo1Y?GeC^P63IbB*"
+        "I~TYq^2Ns20wW$Vd?1a3e<)2a|t8<QC#Pm7V-P>*tqa)+ZHK|i1s$Z6^dl;Qqi_TG5gnoFG4{Wh;{=i4|UHjGaKEB&YQuk$u(vGn%C+{#=HN`"
+        "9hJ8H4-!n?|#aZ!T8yKYO`ir&c(Vq=6&3mVI*^cl&WEkg1DOVaKd!3ouMS(*"
+    ),
     "QuantLinear": (
         "c-m!;!A`<J5QaNT4eNlqEMf>pj+>Bp=3-KAjR`T{xR61IXe@<vi?yEmC_aP_$WY6{u-WWv{`qF+AALFfRX9Oacnih&X0}azPH8@0Kflq"
         "AT^}z#DcQ4YYcQ=C;0HpyM@53uIevG-QE-UEAgCUW6&r*vgaU!&S}4bzr@fRtzNbu?yTz-d{w)(KIrBrAqNG>1QT+=gJoxJcVyV;U-<)"
@@ -42,7 +52,12 @@ PROBES = {
     ),
 }
 # The operators that multiply in a precision; the fastest is the peak.
-OPERATORS = {"fp32": ("MatMul",), "int8": ("MatMulIntegerToFloat", "QuantLinear")}
+OPERATORS = {
+    "fp32": ("MatMul", "Fp32Linear"),
+    "bf16": ("Bf16Linear",),
+    "int8": ("MatMulIntegerToFloat", "QuantLinear"),
+}
+OWN = ("Fp32Linear", "Bf16Linear", "QuantLinear")
 PRODUCTS = (b"Gemm", b"MatMul", b"MatMulIntegerToFloat")  # weights are input 1
 # Weights are all inputs of int8 or bfloat16, and of float those that a bias follows.
 OWN_PRODUCTS = tuple(
@@ -65,7 +80,7 @@ def gemm_peak(onnxruntime: Any, precision: str, threads: int, rounds: int = ROUN
     rates = [
         2 * SIZE**3 / _seconds(onnxruntime, operator, threads, rounds)
         for operator in OPERATORS.get(precision, ())
-        if operator != "QuantLinear" or native.kernels() is not None
+        if operator not in OWN or native.kernels() is not None
     ]
     return max(rates, default=None)
 
@@ -75,7 +90,7 @@ def _seconds(onnxruntime: Any, operator: str, threads: int, rounds: int) -> floa
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if operator == "QuantLinear":
+    if operator in OWN:
         options.register_custom_ops_library(as_utf8(native.library()))
     graph = zlib.decompress(base64.b85decode(PROBES[operator]))
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

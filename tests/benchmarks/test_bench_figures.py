@@ -14,10 +14,16 @@ from benchmarks.report import figures, tables
 def record() -> dict[str, Any]:
     speeds = {"st-torch": (10, 5, 10), "rt-fp32": (40, 10, 30), "fastembed": (20, 20, 20)}
     rows: dict[str, dict[str, Any]] = {
-        name: {"title": name.upper(), "status": "ok", "reason": "", "after_rounds": {"peak_rss": 2e8}}
+        name: {
+            "title": name.upper(),
+            "status": "ok",
+            "reason": "",
+            "ours": name.startswith("rt-"),
+            "after_rounds": {"peak_rss": 2e8},
+        }
         for name in speeds
     }
-    rows["rt-int8"] = {"title": "INT8", "status": "not available", "reason": "export it"}
+    rows["rt-int8"] = {"title": "INT8", "status": "not available", "reason": "export it", "ours": True}
     rows["st-torch"] |= {"model_bytes": 90e6, "package_bytes": 900e6}
     rows["rt-fp32"]["fidelity"] = {
         "short": {"cosine_mean": 1.0, "cosine_p1": 1.0, "cosine_min": 1.0},
@@ -107,6 +113,15 @@ def test_the_tables_show_what_there_is_and_what_is_missing() -> None:
     assert "- INT8: not available: export it" in text
     assert "900 + 90" in text
     assert "short: 100 texts, 15 tokens on average" in text
+
+
+def test_each_of_our_rows_is_beside_the_fastest_of_the_others_and_none_of_ours() -> None:
+    one = record()
+    one["contenders"]["rt-bf16"] = {**one["contenders"]["rt-fp32"], "title": "RT-BF16"}
+    one["latencies"].append(one["latencies"][0] | {"contender": "rt-bf16", "seconds": [0.001] * 100})
+    lines = tables.single_table(one).splitlines()
+    assert any(line.startswith("| RT-BF16, one text, p50") and "0.02x of" in line for line in lines)
+    assert not any("x of RT-" in line for line in lines)
 
 
 def test_table_columns_are_aligned() -> None:

@@ -21,6 +21,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.inside import limits
 from benchmarks.report import tables
 from benchmarks.report.records import REFERENCE
+from fastembed_rt import native
 
 BATCH_CALLS = sum(1 + -(-256 // batch) for batch in served.BATCHES)  # with warm-up
 
@@ -237,18 +238,32 @@ def test_limits_of_a_real_graph(
     assert '"error"' in capsys.readouterr().out
 
 
+def test_a_precision_that_has_no_operator_here_has_no_peak_and_its_row_a_reason(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(limits, "gemm_peak", lambda onnxruntime, precision, *rest: None if precision == "bf16" else 1e9)
+    found = limits.measure(small, {"short": [5]}, threads=2)
+    assert sorted(found["peaks"]) == ["fp32", "int8"]
+    assert "bf16" not in limits.described(found, 2)
+    answer = {"multiply_adds": {"bf16": 1}, "peaks": found["peaks"]}
+    assert peaks_and_operators.unknown("bf16", answer) == "no peak of bf16 products was measured on this machine"
+
+
 def test_the_limits_part_runs_in_a_process_of_its_own(
     run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peaks_and_operators, "OPTIONS", ("--rounds", "2"))
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
-    own = {"rt-fp32": {"precision": "fp32", "ours": "yes"}}
+    own = {"rt-fp32": {"precision": "fp32", "ours": "yes"}, "rt-other": {"ours": "yes"}}
     code, record = run(own, "--parts", "throughput,limits", "--rounds", "1")
     assert code == 0
+    reason = "the model directory has no graph of None for this machine"
+    assert record["contenders"]["rt-other"]["failed_parts"] == {"limits": reason}
     assert "failed" not in record["limits"], record["limits"]
     assert record["limits"]["shares"]["rt-fp32"]["smoke"]["share"] > 0
     assert sum(record["limits"]["operators"]["rt-fp32"]["smoke"].values()) == pytest.approx(1)
-    assert set(record["limits"]["int8"]) == {"peak_gops_one_thread", "peak_gops_all_threads"}
+    for precision in ("int8", "bf16") if native.kernels() is not None else ("int8",):
+        assert set(record["limits"][precision]) == {"peak_gops_one_thread", "peak_gops_all_threads"}
     assert "in percent of the machine's peak" in tables.render(record)
 
 

@@ -30,6 +30,9 @@ def measure(run: Run) -> None:
         return
     known = [row for row in ours if row.precision in found["multiply_adds"]]
     run.result.limits |= found["peaks"]
+    for row in ours:
+        if reason := unknown(row.precision, found):
+            run.result.rows[row.name].fail_in("limits", reason)
     run.result.limits["operators"] = {row.name: found["operators"][row.precision] for row in known}
     run.result.limits["shares"] = {
         row.name: shares(
@@ -42,6 +45,15 @@ def measure(run: Run) -> None:
         for row in known
     }
     run.save()
+
+
+def unknown(precision: str | None, found: dict[str, Any]) -> str | None:
+    """Why there are no shares of a precision; None: there are."""
+    if precision not in found["multiply_adds"]:
+        return f"the model directory has no graph of {precision} for this machine"
+    if "peak_gops_all_threads" not in found["peaks"].get(precision, {}):
+        return f"no peak of {precision} products was measured on this machine"
+    return None
 
 
 def shares(

@@ -230,12 +230,19 @@ def probe(operator: str) -> onnx.GraphProto:
         constants.append(numpy_helper.from_array(np.array(shape, np.int64), f"{name}s"))
         fills.append(helper.make_node("ConstantOfShape", [f"{name}s"], [name], value=value))
 
-    full("w", np.float32 if operator == "MatMul" else np.int8, peak.SIZE, peak.SIZE)
+    if operator == "Bf16Linear":
+        full("f", np.float32, peak.SIZE, peak.SIZE)
+        fills.append(helper.make_node("Cast", ["f"], ["w"], to=TensorProto.BFLOAT16))
+    else:
+        full("w", np.float32 if operator in ("MatMul", "Fp32Linear") else np.int8, peak.SIZE, peak.SIZE)
     if operator == "MatMul":
         node = helper.make_node(operator, ["x", "w"], ["y"])
     elif operator == "MatMulIntegerToFloat":
         constants.append(numpy_helper.from_array(np.float32(1), "a"))
         node = helper.make_node(operator, ["x", "w", "a", "a"], ["y"], domain="com.microsoft")
+    elif operator in ("Fp32Linear", "Bf16Linear"):
+        full("b", np.float32, peak.SIZE)
+        node = helper.make_node(operator, ["x", "w", "b"], ["y"], domain=native.DOMAIN, linear_layers=1)
     else:
         full("a", np.float32, peak.SIZE)
         rounding = {"linear_scale": 1.0, "linear_zero": 128, "linear_layers": 1}
@@ -268,6 +275,17 @@ def test_what_was_measured_is_printed_when_another_precision_fails(
     printed = capsys.readouterr()
     assert [result["precision"] for result in json.loads(printed.out)["results"]] == ["fp32"]
     assert "interrupted" in printed.err
+
+
+@pytest.mark.skipif(native.kernels() is None, reason="our own operators do not run here")
+@pytest.mark.parametrize("precision", sorted(peak.OPERATORS))
+def test_a_peak_is_the_faster_of_onnxruntimes_operator_and_ours(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any(operator in peak.OWN for operator in peak.OPERATORS[precision])
+    for operator in peak.OPERATORS[precision]:
+        monkeypatch.setattr(peak, "_seconds", lambda ort, asked, *rest, fast=operator: 1 if asked == fast else 2)
+        assert peak.gemm_peak(None, precision, 1) == 2 * peak.SIZE**3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
