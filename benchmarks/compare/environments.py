@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from dataclasses import asdict
 from pathlib import Path
@@ -50,15 +51,28 @@ def ensure(environment: Environment, root: Path = ROOT, *, timeout: float = INST
 
 
 def size(environment: Environment, root: Path = ROOT) -> int:
-    """Bytes of the installed packages, without pip itself and without compiled bytecode."""
+    """Bytes of the installed packages, without pip itself and without compiled bytecode.
+
+    Of this project, which is installed where it lies, it is the packages of its wheel.
+    """
     packages = next((root / environment.name).glob("lib/python*/site-packages"), None)
     if packages is None:
         return 0
+    folders = [folder for folder in packages.iterdir() if not folder.name.startswith("pip")]
+    if any("--editable" in step for step in environment.steps):
+        folders += own_packages()
     return sum(
         path.lstat().st_size
-        for path in packages.rglob("*")
-        if path.suffix != ".pyc" and path.is_file() and not path.relative_to(packages).parts[0].startswith("pip")
+        for folder in folders
+        for path in (folder, *folder.rglob("*"))
+        if path.suffix != ".pyc" and path.is_file()
     )
+
+
+def own_packages(project: Path = PROJECT) -> list[Path]:
+    """Folders of this project that its wheel holds, by its settings; the native libraries lie in them."""
+    settings = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    return [project / name for name in settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
 
 
 def _digest(environment: Environment) -> str:

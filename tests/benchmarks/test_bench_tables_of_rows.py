@@ -126,3 +126,16 @@ def test_a_budget_takes_whole_cores_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert conditions.choose_cpus(3, tmp_path) == [0, 1, 2]
     assert conditions.choose_cpus(9, tmp_path) == [0, 1, 2, 3]
     assert conditions.choose_cpus(2, tmp_path / "unknown") == [0, 1]
+
+
+def test_a_package_that_is_installed_where_it_lies_counts_as_what_its_wheel_holds(tmp_path: Path) -> None:
+    packages = tmp_path / "one" / "lib" / "python3" / "site-packages"
+    for name, size in {"numpy/core.so": 5000, "numpy/core.pyc": 70, "alone.py": 300, "pip/big.py": 900}.items():
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_bytes(b"x" * size)
+    installed = Environment(name="one", steps=(("numpy",),))
+    assert environments.size(installed, tmp_path) == 5300
+    ours = sum(path.stat().st_size for path in (environments.PROJECT / "fastembed_rt").rglob("*.py"))
+    editable = Environment(name="one", steps=(("numpy",), ("--editable", "{project}[cpu]")))
+    assert environments.size(editable, tmp_path) >= 5300 + ours
+    assert environments.size(Environment(name="none", steps=()), tmp_path) == 0
