@@ -1,4 +1,4 @@
-"""What each part of `encode` takes: `make bench-parts`, explained in PARTS.md beside this folder."""
+"""What each part of `encode` takes: `make bench-parts`, explained in README.md beside this file."""
 
 from __future__ import annotations
 
