@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import driver, load_tables
+from benchmarks.load import driver, infinity_server, load_tables
 from benchmarks.load.servers import SERVERS, Place, named
 
 DELAY = 0.02
@@ -132,3 +134,18 @@ def test_every_server_is_started_on_loopback_with_its_threads() -> None:
         assert "0.0.0.0" not in told
     with pytest.raises(BenchmarkError, match="unknown server other; there are rt-int8"):
         named(["other"])
+
+
+def test_infinity_gets_a_number_of_threads_for_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(model_dir="m", checkpoint="c", hub_dir="h", threads=3, port=1234)
+    words = SERVERS["infinity-optimum"].command(place)
+    assert words[:4] == ["-m", "benchmarks.load.infinity_server", "3", "v2"]
+    bound: list[int] = []
+    began: list[list[str]] = []
+    monkeypatch.setattr(infinity_server, "bound", bound.append)
+    cli = SimpleNamespace(cli=lambda: began.append(sys.argv[1:]))
+    monkeypatch.setitem(sys.modules, "infinity_emb", SimpleNamespace(cli=cli))
+    monkeypatch.setitem(sys.modules, "infinity_emb.cli", cli)
+    monkeypatch.setattr(sys, "argv", ["infinity_server", *words[2:]])
+    infinity_server.main()
+    assert (bound, began) == ([3], [words[3:]])
