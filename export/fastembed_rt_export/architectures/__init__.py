@@ -340,7 +340,7 @@ AROUND = {"embedding_gemma2": "embedding_gemma2_text"}
 
 def row_name(config: Config) -> str:
     """Name of the row for a config.json: its model_type, unless that is another architecture's or around one."""
-    model_type = AROUND.get(config["model_type"], config["model_type"])
+    model_type = AROUND.get(str(config["model_type"]), config["model_type"])
     if model_type == "nomic_bert" and nomic_bert.without_gates(config):
         return "nomic_bert_moe"
     found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)

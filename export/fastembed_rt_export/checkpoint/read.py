@@ -247,7 +247,7 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
     if exporter == "optimum" or (
         exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_export.available()
     ):
-        if row_name(config) != config["model_type"] and config["model_type"] not in AROUND:
+        if row_name(config) != config["model_type"] and str(config["model_type"]) not in AROUND:
             raise UnsupportedCheckpointError(
                 f"{path / 'config.json'} says model_type {config['model_type']!r} of code of the checkpoint's own "
                 f"({row_name(config)}), which optimum does not run; leave --exporter out"
@@ -256,7 +256,7 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
         notes += [f"model_type {config['model_type']}: traced by optimum", *row.notes]
     else:
         row = architecture(config)
-    if config["model_type"] in AROUND:
+    if str(config["model_type"]) in AROUND:
         notes.append(f"of model_type {config['model_type']} the text model is built: no images, films or sounds")
     config = dict(row.config(config))
     return config, row, *read(path, notes)
