@@ -23,13 +23,11 @@ LOADS = sorted(RESULTS.glob("*-load-*/record.json"))
 BEFORE_BATCHES_BY_LENGTH = {
     ("2026-11-25-epyc-2-cores", "fastembed"),
     ("2026-11-28-cascade-lake-2-cores", "fastembed"),
-    ("2026-11-29-epyc-zen4-2-cores", "fastembed"),
 }
 # fp32's peak was onnxruntime's alone, and bf16 had none.
 BEFORE_OUR_OWN_PEAKS = {
     "2026-11-25-epyc-2-cores",
     "2026-11-28-cascade-lake-2-cores",
-    "2026-11-29-epyc-zen4-2-cores",
 }
 
 
@@ -77,7 +75,7 @@ def test_all_texts_in_one_call_are_not_far_slower_than_the_best_size_of_call(pat
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=named)
-def test_every_row_of_ours_has_shares_of_the_peak_below_one_or_a_reason(path: Path) -> None:
+def test_every_row_of_ours_has_shares_of_the_peak_or_a_reason(path: Path) -> None:
     record = records.read(path)
     found = record["limits"]["shares"]
     if not found or named(path) in BEFORE_OUR_OWN_PEAKS:
@@ -85,7 +83,7 @@ def test_every_row_of_ours_has_shares_of_the_peak_below_one_or_a_reason(path: Pa
     for name in records.names(record, ours=True):
         shares = [row["share"] for row in found.get(name, {}).values()]
         assert shares or "limits" in record["contenders"][name].get("failed_parts", {}), name
-        assert max(shares, default=0) < 1, name
+        assert max(shares, default=0) < 1.02, name  # the peak is a measurement too
 
 
 def test_a_record_of_the_first_format_has_the_cosines_of_its_worst_texts() -> None:
