@@ -238,6 +238,9 @@ def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
                 parameter.normal_(0.0, 0.5)  # a rounding that turns a choice turns one of a small share
             else:
                 parameter.normal_(0.0, 0.25)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.fill_(0.7)
     return model
 
 

@@ -16,13 +16,13 @@ from fastembed_rt.hub.resolve import Located, resolve_checkpoint
 from fastembed_rt.manifest import AdapterSource, Manifest, Refused, Source, record_file
 
 from . import quantize, tasks, variants
-from .adapters.whole import whole
+from .adapters.whole import placed, whole
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
 from .directory.encoders import prefixed, stored_once, with_parity
 from .directory.whole import atomic_directory, check_free
-from .errors import InvalidInputError, UnsupportedCheckpointError
+from .errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 from .files import ADAPTER
 from .gate import verify
 from .gate.long_texts import Reach
@@ -112,11 +112,21 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
         checkpoint = tasks.load(
             located.path, located.name, located.revision, task=options.task, exporter=options.exporter
         )
+        _check_merged(checkpoint, located)
         checkpoint = trusted(tasks.override(checkpoint, options.overrides), options.trust_remote_code)
         if options.tokens:
             tasks.token_states(checkpoint)  # here, before minutes of other work
         described = _write(checkpoint, output, options, precisions, Refusals(say))
     return Exported(directory=output, manifest=described, seconds=time.monotonic() - start)
+
+
+def _check_merged(checkpoint: Checkpoint, located: Located) -> None:
+    """Raise CheckpointError where adapters were put beside weights that were not read: the base alone would go out."""
+    if any(one.adapter is not None for one in (checkpoint, *checkpoint.routes.values())):
+        return
+    if folders := placed(located.path):
+        place = folders[0].parent.relative_to(located.path).as_posix()
+        raise CheckpointError(f"{located.name}: the adapter is for a transformer in {place!r}, which is not read")
 
 
 def _finder(options: ExportOptions) -> Callable[[str, str | None], Located]:
@@ -245,6 +255,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     found = _find(name, revision, options, adapter)
     with whole(found, options.base, _finder(options), say, adapter) as located:
         checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
+        _check_merged(checkpoint, located)
         said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described.overrides.items()}
         checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
         if _fingerprint(checkpoint) != described.source.sha256:

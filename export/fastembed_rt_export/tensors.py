@@ -25,6 +25,8 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 _PIECE = 1 << 16  # numbers that are looked at together, which a core's cache holds
 # What wrappers of a model leave in front of its tensors' names: DataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
+# What transformers drops: old Llamas hold the turns of their positions, which follow from config.json.
+_COMPUTED = ".rotary_emb.inv_freq"
 # Names from before transformers 1.0, which transformers still renames (BERT's first checkpoints have them).
 _LEGACY_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -90,7 +92,7 @@ class Tensors:
         if account.misshapen:
             faults.append(f"misshapen: {some(account.misshapen)}")
         spaces = {name[len(self.prefix) :].split(".")[0] for name in account.used if name.startswith(self.prefix)}
-        unused = [name for name in self.stored if name not in account.used]
+        unused = [name for name in self.stored if name not in account.used and not name.endswith(_COMPUTED)]
         inside = [
             name
             for name in unused

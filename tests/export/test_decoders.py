@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import transformers
 from checkpoints import (
@@ -14,6 +15,7 @@ from checkpoints import (
     WORDS,
     assert_vectors_agree,
     change_json,
+    change_tensors,
     exported_vectors,
     random_model,
     save_sentence_transformers,
@@ -22,6 +24,7 @@ from checkpoints import (
 )
 from mean_states import assert_agrees
 
+from fastembed_rt import native
 from fastembed_rt_export.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("short_gate")
@@ -81,9 +84,38 @@ def test_mistrals_window_is_there_where_config_json_is_silent(tmp_path: Path) ->
     directory = save_transformers(tmp_path / "made", "mistral", sliding_window=4096)
     change_json(directory / "config.json", "sliding_window")
     assert_agrees(directory, tmp_path / "out")
+    if native.kernels():  # texts here are shorter than the window
+        graph = onnx.load(str(tmp_path / "out" / "model.native.fp32.onnx"), load_external_data=False).graph
+        seen = [attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "before"]
+        assert {*seen} == {4095}
     change_json(directory / "config.json", sliding_window=0)
     with pytest.raises(CheckpointError, match="sliding_window 0, expected a number of tokens"):
         exported_vectors(directory, tmp_path / "zero")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "eurobert", "ultrabert"])
+def test_sizes_that_are_null_follow_from_the_others(tmp_path: Path, model_type: str) -> None:
+    sizes = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 8}
+    directory = save_transformers(tmp_path / "made", model_type, **sizes)
+    nulls: dict[str, Any] = {"head_dim": None, "num_key_value_heads": None}
+    if model_type == "mistral":  # whose class takes no null for it
+        del nulls["num_key_value_heads"]
+    change_json(directory / "config.json", **nulls)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_mistral_has_eight_heads_of_keys_where_config_json_is_silent(tmp_path: Path) -> None:
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 4}
+    directory = save_transformers(tmp_path / "made", "mistral", **sizes)
+    change_json(directory / "config.json", "num_key_value_heads")
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_turns_that_old_llamas_hold_are_passed_over(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "made", "llama")
+    name = "layers.0.self_attn.rotary_emb.inv_freq"
+    change_tensors(directory, lambda tensors: tensors.update({name: np.ones(4, np.float32)}))
+    assert_agrees(directory, tmp_path / "out")
 
 
 def test_ultrabert_settings_from_before_transformers_are_read(tmp_path: Path) -> None:
@@ -142,7 +174,7 @@ def test_the_text_model_of_embedding_gemma_2_is_found_inside(tmp_path: Path, aud
 
 
 def test_embedding_gemma_2_has_its_own_sizes_where_config_json_is_silent(tmp_path: Path) -> None:
-    sizes = {"global_head_dim": 512, "num_global_key_value_heads": 1, "num_hidden_layers": 6}
+    sizes: dict[str, Any] = {"global_head_dim": 512, "num_global_key_value_heads": 1, "num_hidden_layers": 6}
     directory = save_transformers(tmp_path / "made", "embedding_gemma2_text", **sizes, sliding_window_pattern=6)
     change_json(directory / "config.json", "per_layer_config", "layer_types", "rope_parameters")
     assert_agrees(directory, tmp_path / "out")

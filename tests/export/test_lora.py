@@ -428,6 +428,7 @@ def test_a_base_that_is_an_adapter(tmp_path: Path) -> None:
     assert "is an adapter itself; merge that one first" in refusal(made.adapter, UnsupportedCheckpointError)
 
 
+@pytest.mark.usefixtures("short_gate")
 def test_several_adapters(tmp_path: Path) -> None:
     made = Made(tmp_path).queries_and_values()
     both = tmp_path / "both"
@@ -437,7 +438,9 @@ def test_several_adapters(tmp_path: Path) -> None:
     options = ExportOptions(output=tmp_path / "one", verify=False, adapter="medical")
     source = export(str(both), options).manifest.source
     assert source.adapter is not None
-    assert (source.adapter.base, source.adapter.folder) == ("base", None)
+    assert (source.adapter.base, source.adapter.folder) == ("base", "medical")
+    checked = check_again(tmp_path / "one", str(both), ExportOptions(), lambda _: None)
+    assert checked.parity["status"] == "passed"
 
 
 @pytest.mark.usefixtures("short_gate")
@@ -462,9 +465,36 @@ def test_an_adapter_of_several_beside_their_base(tmp_path: Path, monkeypatch: py
     assert apart > 0.01
     with pytest.raises(InvalidInputError, match=r"no adapter in 'legal'.*there are medical"):
         export(str(made.base), ExportOptions(output=tmp_path / "no", adapter="legal"))
+    with pytest.raises(InvalidInputError, match="there is no other base; leave --base out"):
+        export(str(made.base), ExportOptions(output=tmp_path / "no", adapter="medical", base=str(made.base)))
 
 
-def test_an_adapter_of_layers_stored_as_one(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_gate")
+def test_an_adapter_of_several_is_merged_into_the_transformer_that_modules_json_names(tmp_path: Path) -> None:
+    """A config.json in the root is none of transformers': early versions of sentence-transformers wrote one there."""
+    source = save_sentence_transformers(tmp_path / "source")
+    if (source / "config.json").is_file():  # today's layout has the transformer in the root
+        folder = source / "0_Transformer"
+        folder.mkdir()
+        for file in [file for file in source.iterdir() if file.is_file() and file.name != "modules.json"]:
+            shutil.move(file, folder / file.name)
+        modules = json.loads((source / "modules.json").read_text())
+        modules[0]["path"] = "0_Transformer"
+        write_json(source / "modules.json", modules)
+    write_json(source / "config.json", {"__version__": {"sentence_transformers": "2.0.0"}})
+    made = Made(tmp_path).queries_and_values()
+    copied(made.save(), source / "medical")
+    export(str(source), ExportOptions(output=tmp_path / "plain", verify=False))
+    done = export(str(source), ExportOptions(output=tmp_path / "one", adapter="medical"))
+    assert done.manifest.source.adapter is not None
+    assert done.manifest.parity["status"] == "passed"
+    with EmbeddingModel(tmp_path / "one") as model, EmbeddingModel(tmp_path / "plain") as plain:
+        assert np.abs(model.encode(TEXTS) - plain.encode(TEXTS)).max() > 0.01
+
+
+@pytest.mark.usefixtures("short_gate")
+@pytest.mark.parametrize("head", [False, True])
+def test_an_adapter_of_layers_stored_as_one(tmp_path: Path, head: bool) -> None:
     """As code on the hub names them, which adapters from before transformers 5 were made for."""
     base = save_transformers(tmp_path / "base", "nomic_bert")
     stored = load_file(base / "model.safetensors")
@@ -475,13 +505,20 @@ def test_an_adapter_of_layers_stored_as_one(tmp_path: Path) -> None:
         {**SETTINGS, "base_model_name_or_path": str(base), "target_modules": r".*layers\.1\.attn\.Wqkv", "r": 2},
     )
     front = FRONT + name
-    save_file({f"{front}.lora_A.weight": a, f"{front}.lora_B.weight": b}, tmp_path / "adapter" / FILE)
+    pieces = {f"{front}.lora_A.weight": a, f"{front}.lora_B.weight": b}
+    if head:  # which the base does not have, as peft saves it for a task
+        change_json(tmp_path / "adapter" / "adapter_config.json", modules_to_save=["classifier"])
+        pieces[f"{FRONT}classifier.weight"] = random(2, 24, seed=3)
+    save_file(pieces, tmp_path / "adapter" / FILE)
     found = tensors_of(tmp_path / "adapter")[f"{name}.weight"]
     np.testing.assert_allclose(found, (stored[f"{name}.weight"] + 4 * b @ a).numpy(), rtol=0, atol=2e-6)
     stored[f"{name}.weight"] += 4 * b @ a
     shutil.copytree(base, tmp_path / "merged")
     save_file(stored, tmp_path / "merged" / "model.safetensors", metadata={"format": "pt"})
     close(exported_vectors(tmp_path / "adapter", tmp_path / "out"), reference_vectors(tmp_path / "merged"))
+    report = export(str(tmp_path / "adapter"), ExportOptions(output=tmp_path / "verified")).manifest.parity
+    assert report["status"] == "passed"
+    assert "merged at export, since it names layers that transformers 5 calls otherwise" in report["reference"]
 
 
 def test_no_base_and_no_weights(tmp_path: Path) -> None:

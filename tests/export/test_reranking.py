@@ -30,6 +30,7 @@ from cross_encoders import (
     save_cross_encoder,
 )
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from fastembed_rt import EmbeddingModel, Reranker, cli, manifest, native
 from fastembed_rt.errors import InvalidInputError
@@ -88,6 +89,28 @@ def test_a_last_token_that_is_the_pad_token_is_refused(tmp_path: Path) -> None:
     change_json(source / "config.json", pad_token_id=3)
     with pytest.raises(UnsupportedCheckpointError, match="ends pairs with token 3, which config"):
         export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
+
+
+def test_padding_that_a_tokenizer_was_saved_with_is_no_last_token(tmp_path: Path) -> None:
+    source = save_cross_encoder(tmp_path / "source", "qwen3")
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.enable_padding(length=20)
+    tokenizer.save(str(source / "tokenizer.json"))
+    assert_scores_agree(source, tmp_path / "made")
+
+
+def test_a_chat_template_of_a_converted_reranker_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    source = save_classifier(tmp_path / "source", "qwen3")
+    change_json(source / "tokenizer_config.json", chat_template="{{ messages }}")
+    with pytest.raises(UnsupportedCheckpointError, match="remove the template if texts are meant as they are"):
+        export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
+
+
+def test_gte_saved_again_by_transformers_keeps_the_hubs_names(tmp_path: Path) -> None:
+    source = save_cross_encoder(tmp_path / "source", "gte")
+    tensors = load_file(source / "model.safetensors")
+    save_file({name.replace("gte.", "new.", 1): value for name, value in tensors.items()}, source / "model.safetensors")
+    assert_scores_agree(source, tmp_path / "made")
 
 
 def test_a_pooler_of_another_width_is_refused(tmp_path: Path) -> None:

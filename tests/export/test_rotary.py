@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import change_json, exported_vectors, save_transformers
+from checkpoints import (
+    assert_vectors_agree,
+    change_json,
+    exported_vectors,
+    save_sentence_transformers,
+    save_transformers,
+)
 from mean_states import assert_agrees
 
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
@@ -122,6 +128,17 @@ def test_scalings_for_longer_texts_are_those_of_transformers(
     parameters = {"rope_theta": 50.0, **scaling}
     nested = {FULL: parameters, SLIDING: parameters} if model_type == "gemma3_text" else parameters
     assert_counts(saved(tmp_path / "scaled", model_type, rope_parameters=nested), tmp_path, model_type)
+
+
+@pytest.mark.parametrize("model_type", ["eurobert", "gte", "qwen3"])
+def test_a_scaling_of_the_tables_is_in_the_first_tokens_query_too(tmp_path: Path, model_type: str) -> None:
+    """Where the pooling takes the first token alone, the last layer asks for no other."""
+    parameters = {**YARN, "rope_theta": 50.0, "attention_factor": 2.0}
+    causal: dict[str, Any] = {"is_causal": False} if model_type == "qwen3" else {}
+    source = save_sentence_transformers(
+        tmp_path / "yarn", model_type, pooling="cls", max_seq_length=40, rope_parameters=parameters, **causal
+    )
+    assert_vectors_agree(source, tmp_path / "out")
 
 
 def test_the_length_trained_on_that_stands_beside_the_settings_comes_first(tmp_path: Path) -> None:

@@ -103,11 +103,11 @@ def merge(base: Mapping[str, Stored], folder: Path, lora: Lora, prefix: str, bes
     return Merged(stored, frozenset(changed), tuple(unplaced))
 
 
-def fits(base: Mapping[str, Stored], folder: Path, prefix: str) -> bool:
-    """Whether all that the adapter in directory `folder` changes is called in `base` as it is there."""
+def count_known(base: Mapping[str, Stored], folder: Path, prefix: str) -> int:
+    """How many of the names of the adapter in directory `folder` are those of tensors in `base`."""
     names, file = _Names(base, prefix), weights_of(folder)
     parts, whole = _sorted(read_file(file), file)
-    return all(names.find(name) is not None for name in (*whole, *(f"{module}.weight" for module in parts)))
+    return sum(names.find(name) is not None for name in (*whole, *(f"{module}.weight" for module in parts)))
 
 
 class _Names:

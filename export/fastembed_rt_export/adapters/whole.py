@@ -63,13 +63,18 @@ def whole(
     if adapter is not None:
         folder = _chosen(located.path, adapter, located.name)
         if _has_model(located.path):
-            with _one_of_several(located, adapter, folder, base, find, say) as made:
+            if base is not None:
+                raise InvalidInputError(
+                    f"{located.name} has the weights that its adapters are for, so there is no other base; leave "
+                    "--base out"
+                )
+            with _one_of_several(located, adapter, folder, say) as made:
                 yield made
             return
         located = replace(located, path=folder)  # adapters and nothing else
     folders = _with_adapters(located.path)
     if folders:
-        with _beside_bases(located, folders, base, find, say) as made:
+        with _beside_bases(located, folders, adapter, base, find, say) as made:
             yield made
         return
     if base is not None:
@@ -80,27 +85,32 @@ def whole(
 
 
 @contextmanager
-def _one_of_several(
-    located: Located, adapter: str, folder: Path, base: str | None, find: Find, say: Callable[[str], None]
-) -> Iterator[Located]:
-    """A checkpoint with one of the adapters that lie in its folders, on its own weights or those of `base`."""
+def _one_of_several(located: Located, adapter: str, folder: Path, say: Callable[[str], None]) -> Iterator[Located]:
+    """A checkpoint with one of the adapters that lie in its folders, on its own weights."""
     read_lora(folder)
     weights_of(folder)
-    other = located if base is None else find(base, None)
     with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
         place = Path(made)
-        _link_all(other.path, place)
-        here = place / _transformer(other.path).relative_to(other.path)
-        say(f"merging the adapter {adapter} into {other.name}")
-        _set_apart(folder, here, Base(name=other.name, revision=other.revision, adapter=adapter))
+        _link_all(located.path, place)
+        here = place / _transformer(located.path).relative_to(located.path)
+        say(f"merging the adapter {adapter} into {located.name}")
+        _set_apart(folder, here, Base(name=located.name, revision=located.revision, adapter=adapter))
         yield replace(located, path=place)
 
 
 @contextmanager
 def _beside_bases(
-    located: Located, folders: list[Path], base: str | None, find: Find, say: Callable[[str], None]
+    located: Located,
+    folders: list[Path],
+    adapter: str | None,
+    base: str | None,
+    find: Find,
+    say: Callable[[str], None],
 ) -> Iterator[Located]:
-    """A checkpoint whose transformers in these folders are adapters, each with its base."""
+    """A checkpoint whose transformers in these folders are adapters, each with its base.
+
+    `adapter`: the folder of the checkpoint that this one is from, where it was one of several.
+    """
     root = located.path
     for folder in folders:
         read_lora(folder)  # before a base is fetched
@@ -114,10 +124,10 @@ def _beside_bases(
             here = place / folder.relative_to(root)
             if _is_model(folder):
                 _link_all(folder, here)
-                found = Base(name=located.name, revision=located.revision)
+                found = Base(name=located.name, revision=located.revision, adapter=adapter)
             else:
                 other = _find_base(folder, base, find)
-                found = Base(name=other.name, revision=other.revision)
+                found = Base(name=other.name, revision=other.revision, adapter=adapter)
                 source = _transformer(other.path)
                 if chained:
                     _link_model(source, here)
@@ -128,6 +138,11 @@ def _beside_bases(
             say(f"merging the adapter into {found.name}")
             _set_apart(folder, here, found)
         yield replace(located, path=place)
+
+
+def placed(root: Path) -> list[Path]:
+    """Folders of the adapters that `whole` has put into a checkpoint, which reading it has to merge."""
+    return sorted(root.rglob(FOLDER))
 
 
 def base_of(folder: Path) -> Base:
@@ -191,13 +206,13 @@ def _find_base(folder: Path, wanted: str | None, find: Find) -> Located:
 
 
 def _transformer(root: Path) -> Path:
-    """Folder of a base's transformer."""
-    if (root / _CONFIG).is_file():
-        return root
+    """Folder of a base's transformer: modules.json counts before a config.json that stands beside it."""
     if (root / "modules.json").is_file():
         kind, folder = module_entries(root, own=("",))[0]
-        if kind in ("Transformer", "MLMTransformer"):
+        if kind in ("Transformer", "MLMTransformer") and (inside(root, folder) / _CONFIG).is_file():
             return inside(root, folder)
+    if (root / _CONFIG).is_file():
+        return root
     raise CheckpointError(f"the base {root} has no {_CONFIG}; is it a transformers checkpoint?")
 
 

@@ -211,7 +211,7 @@ ARCHITECTURES = {
         "gte.",
         _MASKED_LM,
         title="GTE, as transformers has it",
-        renames=rotary_bert.GTE,
+        renames=rotary_bert.GTE_SAVED_AGAIN,
         examples=("alibaba-nlp-community/gte-multilingual-base",),
     ),
     "new": Architecture(

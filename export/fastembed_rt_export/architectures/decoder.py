@@ -24,7 +24,8 @@ class Sizes:
 
     @classmethod
     def of(cls, config: Config) -> Sizes:
-        """Sizes of config.json; without head_dim, the heads share the hidden size."""
+        """Sizes of config.json; without head_dim, or with null, the heads share the hidden size."""
+        config = {key: value for key, value in config.items() if value is not None}
         hidden, heads = setting(config, "hidden_size", int), setting(config, "num_attention_heads", int)
         return cls(
             hidden=hidden,

@@ -29,7 +29,8 @@ THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}  # where config.json names none
 DEFAULTS = {"head_dim": 256, "num_key_value_heads": 2}  # likewise
 POSITIONS = 8192  # rows of the rotary tables, of 3 kB; config.json allows 262,144, which would be 800 MB
 INNER = "hidden_size_of_layers"
-PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
+# Tokens for an image, a film and a sound, where a config.json of the whole model names none.
+PLACEHOLDERS = {"image_token_id": 258_880, "video_token_id": 258_884, "audio_token_id": 258_881}
 BESIDE = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.")
 
 
@@ -42,7 +43,7 @@ def read_config(given: Config) -> Config:
     inner: Any = given.get("text_config", given)
     if not isinstance(inner, Mapping):
         raise CheckpointError(f"config.json has text_config {inner!r}, expected an object")
-    beside = {key: given[key] for key in PLACEHOLDERS if key in given}
+    beside = {key: given.get(key, default) for key, default in PLACEHOLDERS.items()} if inner is not given else {}
     hidden, width = setting(inner, "hidden_size", int, 512), setting(inner, "embedding_dim", int, 768)
     sizes = {INNER: hidden, "hidden_size": width, "max_position_embeddings": positions(inner)}
     return {**inner, **beside, **sizes, "model_type": MODEL_TYPE}
@@ -61,7 +62,8 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     activation = setting(config, "hidden_activation", str, "gelu_pytorch_tanh")
     signal = setting(config, "hidden_size_per_layer_input", int, 512)
     bias = flag(config, "attention_bias", False)
-    kinds = layer_types(config, sizes.layers, lambda index: FULL if (index + 1) % 6 == 0 else SLIDING)
+    every = setting(config, "sliding_window_pattern", int, 6)
+    kinds = layer_types(config, sizes.layers, lambda index: SLIDING if (index + 1) % every else FULL)
     kinds = [*kinds[:-1], FULL]  # whatever config.json says of the last one
     reach = setting(config, "sliding_window", int, 512)
     seen = {FULL: ops.attention_bias(), SLIDING: ops.attention_bias(before=reach, after=reach)}

@@ -22,7 +22,7 @@ from .renamed import Renames
 from .rotary import angles
 
 THETA = 10_000.0  # where config.json names none
-WINDOW = 4096  # Mistral's, likewise
+WINDOW, KV_HEADS = 4096, 8  # Mistral's, likewise
 ULTRA_NAMES = Renames(names=((r"^model\.", "ultrabert."),), fused={})  # as transformers' own classes call it
 ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}
 
@@ -40,7 +40,8 @@ def mistral(ops: Ops, config: Config, tensors: Tensors) -> Value:
         seen = FULL, ops.attention_bias(after=0) if causal else ops.attention_bias()
     else:
         seen = SLIDING, window(ops, config, causal=causal, default=WINDOW)
-    return _llama(ops, {**config, "attention_bias": False, "mlp_bias": False}, tensors, seen, 1e-6)
+    config = {"num_key_value_heads": KV_HEADS, **config, "attention_bias": False, "mlp_bias": False}
+    return _llama(ops, config, tensors, seen, 1e-6)
 
 
 def eurobert(ops: Ops, config: Config, tensors: Tensors) -> Value:

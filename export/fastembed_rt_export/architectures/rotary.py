@@ -59,7 +59,8 @@ def angles(
 
     name = f"rotary.{kind}" if kind else "rotary"
     shape = (rows, head // 2)
-    return ops.angles(Weight(f"{name}.cos", shape, table(np.cos)), Weight(f"{name}.sin", shape, table(np.sin)))
+    tables = Weight(f"{name}.cos", shape, table(np.cos)), Weight(f"{name}.sin", shape, table(np.sin))
+    return ops.angles(*tables, scale=factor)
 
 
 def settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..graph.graph import Value
 from ..graph.layers import Attention, Experts, FeedForward, Heads, Projections
@@ -37,6 +38,8 @@ GTE = Renames(
     ),
     fused={"attention.qkv_proj": QKV, "mlp.up_gate_proj": ("mlp.up_proj", "mlp.gate_proj")},
 )
+# Row "gte" alone: transformers 5 writes what it read under the hub's names with the front that it has there.
+GTE_SAVED_AGAIN = replace(GTE, names=((r"^new\.", "gte."), *GTE.names))
 JINA = Renames(
     names=(
         (r"\bencoder\.layers\.", "layers."),

@@ -16,7 +16,7 @@ from .. import settings
 from .. import static as static_module
 from ..adapters import whole
 from ..adapters.lora import MERGE, read_lora
-from ..adapters.merge import fits, merge, weights_of
+from ..adapters.merge import count_known, merge, weights_of
 from ..architectures import ARCHITECTURES, AROUND, Architecture, architecture, row_name
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import read_json, refuse_adapter
@@ -213,8 +213,11 @@ def _merged(
     if row.traced:
         raise UnsupportedCheckpointError(f"a model that optimum traces takes no adapter here: {MERGE}")
     base = whole.base_of(path)
-    if row.renames is not None and not fits(stored, folder, row.prefix):  # made with transformers 5
-        stored = row.renames.of(stored)
+    older = False
+    if row.renames is not None:
+        renamed = row.renames.of(stored)
+        older = count_known(stored, folder, row.prefix) >= count_known(renamed, folder, row.prefix)
+        stored = stored if older else renamed
     made = merge(stored, folder, read_lora(folder), row.prefix, row.heads)
     if row.prefix == "" and (shared := sorted(made.changed & {"shared.weight", "encoder.embed_tokens.weight"})):
         raise UnsupportedCheckpointError(
@@ -228,6 +231,7 @@ def _merged(
         )
     adapter = Adapter(
         folder=folder,
+        older=older,
         file=weights_of(folder),
         chosen=base.adapter,
         base=base.name,

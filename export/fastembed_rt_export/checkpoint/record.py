@@ -29,6 +29,7 @@ class Adapter:
     """A LoRA that is merged into the weights."""
 
     folder: Path  # of its files
+    older: bool  # it names layers as the checkpoint does, where transformers 5 calls them otherwise
     file: Path  # with its tensors
     base: str  # name
     base_revision: str | None

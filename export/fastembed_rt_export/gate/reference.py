@@ -100,12 +100,20 @@ def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:
         if (routes := getattr(module, "sub_modules", None)) is not None:
             module = routes[encoder.route][0]
         inner = module.auto_model if hasattr(module, "auto_model") else module.model
-        if importlib.util.find_spec("peft") is not None:
+        if _applies(encoder, type(inner)):
             from peft import PeftModel
 
             PeftModel.from_pretrained(inner.float(), str(encoder.adapter.folder))  # changes `inner` in place
         else:
             _set_merged(inner.float(), encoder)
+
+
+def _applies(encoder: Checkpoint, kind: type) -> bool:
+    """Whether peft is installed and finds the adapter's layers in a model of this class."""
+    assert encoder.adapter is not None
+    if importlib.util.find_spec("peft") is None:
+        return False
+    return not (encoder.adapter.older and kind.__module__.startswith("transformers.models."))
 
 
 def _set_merged(model: Any, encoder: Checkpoint) -> None:
@@ -121,11 +129,14 @@ def _set_merged(model: Any, encoder: Checkpoint) -> None:
             state[found].copy_(torch.from_numpy(tensor.load()))
 
 
-def applied_adapter() -> str:
+def applied_adapter(checkpoint: Checkpoint) -> str:
     """How the reference got its adapter, for the report."""
-    if importlib.util.find_spec("peft") is not None:
-        return f"the adapter applied by peft {metadata.version('peft')}"
-    return "the adapter as merged at export, since peft is not installed"
+    if importlib.util.find_spec("peft") is None:
+        return "the adapter as merged at export, since peft is not installed"
+    encoders = [one for one in (checkpoint, *checkpoint.routes.values()) if one.adapter is not None]
+    if any(one.adapter is not None and one.adapter.older and not one.trusted for one in encoders):
+        return "the adapter as merged at export, since it names layers that transformers 5 calls otherwise"
+    return f"the adapter applied by peft {metadata.version('peft')}"
 
 
 def set_max_length(model: Any, checkpoint: Checkpoint) -> None:

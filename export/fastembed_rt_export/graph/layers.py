@@ -50,6 +50,7 @@ class Angles:
 
     cosine: Value
     sine: Value
+    scale: float = 1.0  # that is in both, and so what a token at position 0 is multiplied with
 
 
 @dataclass(frozen=True)

@@ -270,13 +270,13 @@ def _angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> An
     """(T, D / 2) each."""
     positions = _native(tokens).position_ids
     rows = [graph.node("Gather", graph.weight(table), positions, name="angle") for table in (cosine, sine)]
-    return Angles(*rows)
+    return Angles(cosine=rows[0], sine=rows[1])
 
 
 def _rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
     """(T, N * D), where no operator does it."""
     one = [graph.node("Unsqueeze", rows, graph.constant([0]), name="angle") for rows in (angles.cosine, angles.sine)]
-    return CPU.rotate(graph, states, angles=Angles(*one), heads=heads)
+    return CPU.rotate(graph, states, angles=Angles(one[0], one[1]), heads=heads)
 
 
 def _no_band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> None:

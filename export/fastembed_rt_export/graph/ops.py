@@ -129,10 +129,14 @@ class Ops:
         """Elementwise sum of those that there are."""
         return self.add(left, right) if left is not None and right is not None else left or right
 
-    def angles(self, cosine: Weight, sine: Weight) -> Angles:
-        """Rotary positions for `Attention.angles` from tables (P, D / 2): row 0, 1, 2, ... for the tokens of a text."""
+    def angles(self, cosine: Weight, sine: Weight, scale: float = 1.0) -> Angles:
+        """Rotary positions for `Attention.angles` from tables (P, D / 2): row 0, 1, 2, ... for the tokens of a text.
+
+        `scale` is in the tables: what the cosine of no turn is.
+        """
         with self.scope("rotary"):
-            return self.target.angles(self.token_graph, self.tokens, cosine=cosine, sine=sine)
+            found = self.target.angles(self.token_graph, self.tokens, cosine=cosine, sine=sine)
+        return replace(found, scale=scale)
 
     def self_attention(
         self,
@@ -236,9 +240,13 @@ class Ops:
         assert attention.relative is None, "distances need the queries of all tokens"
         given, heads = attention.projections, attention.heads
         key, value = self._keys_and_values(states, attention, queries=False)
-        query = self.linear(queries, given.query)
         # A first token is at position 0, where nothing is turned.
-        query = self._turned(query, attention.query_norm, None, heads=heads.queries, width=given.query.out_features)
+        scale = 1.0 if attention.angles is None else attention.angles.scale
+        layer, norm = given.query, attention.query_norm
+        if scale != 1.0:
+            layer, norm = (layer.scaled(scale), None) if norm is None else (layer, norm.scaled(scale))
+        query = self.linear(queries, layer)
+        query = self._turned(query, norm, None, heads=heads.queries, width=given.query.out_features)
         mixed = self.target.attend_first(
             self.token_graph, self.tokens, query=query, key=key, value=value, heads=heads, bias=bias
         )

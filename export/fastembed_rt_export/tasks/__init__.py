@@ -132,7 +132,7 @@ def verify(
     """Parity report of a model directory against its checkpoint; see verify.verify."""
     report = ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
     if any(one.adapter is not None for one in (checkpoint, *checkpoint.routes.values())):
-        report = {**report, "reference": f"{report['reference']}, {applied_adapter()}"}
+        report = {**report, "reference": f"{report['reference']}, {applied_adapter(checkpoint)}"}
     return report
 
 

@@ -26,7 +26,7 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..tensors import Tensors
-from ..tokenizer import token_types
+from ..tokenizer import token_types, tokenizer_json
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
 from .reranking_parity import fidelity, pairs_of, verify
@@ -146,14 +146,18 @@ def _check_chain(root: Path) -> None:
 
 def _check_last(checkpoint: Checkpoint) -> None:
     """Refuse a tokenizer that ends every pair with the pad token, behind which transformers looks for the last one."""
-    file, pad = checkpoint.path / "tokenizer.json", checkpoint.config.get("pad_token_id")
-    if not file.is_file() or pad is None:
+    pad = checkpoint.config.get("pad_token_id")
+    if pad is None:
         return
-    ids = Tokenizer.from_file(str(file)).encode("a", "a").ids
+    tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    ids = tokenizer.encode("a", "a").ids
     if ids and ids[-1] == pad:
         raise UnsupportedCheckpointError(
-            f"{file} ends pairs with token {pad}, which config.json has as pad_token_id: transformers takes the score "
-            "of the last token that is another, and built is that of the last one; name another pad token"
+            f"{checkpoint.path}: the tokenizer ends pairs with token {pad}, which config.json has as pad_token_id: "
+            "transformers takes the score of the last token that is another, and built is that of the last one; name "
+            "another pad token"
         )
 
 
