@@ -234,6 +234,8 @@ def random_model(model_type: str, seed: int = 0, **changes: Any) -> Any:
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or "_ln" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+                if model_type == "embedding_gemma2_text" and name.endswith("q_norm.weight"):
+                    parameter.mul_(len(parameter) ** -0.5)  # what scales its scores, by 1, has to be learned
             elif ".router." in name:
                 parameter.normal_(0.0, 0.5)  # a rounding that turns a choice turns one of a small share
             else:
