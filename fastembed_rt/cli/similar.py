@@ -52,10 +52,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument(
-        "--prompt-name", type=text, help="one of the model's prompts, before each text (of a reranker: before A)"
+        "--prompt-name", type=text, help="one of the model's prompts, put before each text (of a reranker: before A)"
     )
     prompts.add_argument(
-        "--prompt", type=text, help="a prompt to before each text (of a reranker: before A); '' for none"
+        "--prompt", type=text, help="a prompt to put before each text (of a reranker: before A); '' for none"
     )
     parser.add_argument("--json", action="store_true", help="an object a pair instead of its score alone")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")

@@ -280,8 +280,9 @@ def _snapshot(repository: Repository, adapter: str | None) -> Path | None:
     for file in ANCHORS:
         if (found := repository.fetch(file)) is not None:
             return found.parent
-    inner = None if adapter is None else repository.fetch(f"{adapter}/{ADAPTER}")
-    return None if inner is None else inner.parents[len(PurePosixPath(str(adapter)).parts)]
+    if adapter is None or (inner := repository.fetch(f"{adapter}/{ADAPTER}")) is None:
+        return None
+    return inner.parents[len(PurePosixPath(adapter).parts)]
 
 
 def _module_directories(snapshot: Path, name: str) -> list[str]:

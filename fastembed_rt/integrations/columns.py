@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError
-from ..models.prompts import OF_ROLES, of_role
+from ..models.prompts import OF_ROLES, check_role, of_role
 from ..vectors import quantized
 from ..vectors.dense import Vectors
 from .opening import open_model
@@ -31,8 +31,8 @@ def encoder(
         InvalidInputError: an unknown role; an option that `encode` does not have or that is not for columns.
     """
     check_options(encode_kwargs)
-    if role is not None and role not in OF_ROLES:
-        raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
+    if role is not None:
+        check_role(role)
     opened = open_model(EmbeddingModel, model, model_kwargs)
     options = dict(encode_kwargs)
     if role is not None:

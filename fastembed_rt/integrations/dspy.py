@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import EmbeddingModel
-from ..errors import InvalidInputError
-from ..models.prompts import OF_ROLES, of_role
+from ..models.prompts import OF_ROLES, check_role, of_role
 from ..vectors.dense import Vectors
 from .opening import fingerprint, needs, open_model, several
 
@@ -51,8 +50,8 @@ class FastEmbedRtEmbedder(dspy.Embedder):
         Raises:
             InvalidInputError: an unknown role; others as `EmbeddingModel.from_checkpoint`.
         """
-        if role is not None and role not in OF_ROLES:
-            raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
+        if role is not None:
+            check_role(role)
         opened = open_model(EmbeddingModel, model, model_kwargs)
         options = encode_kwargs
         if role is not None:

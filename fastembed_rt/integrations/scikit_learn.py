@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import EmbeddingModel
-from ..errors import InvalidInputError, InvalidTypeError
+from ..errors import InvalidTypeError
 from ..models.opening import without_secrets
-from ..models.prompts import OF_ROLES, of_role
+from ..models.prompts import OF_ROLES, check_role, of_role
 from ..vectors.dense import Vectors
 from .opening import needs, open_model
 
@@ -79,8 +79,8 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
 
     def _opened(self) -> EmbeddingModel:
         """The model of the parameters as they are now, which `set_params` may have changed."""
-        if self.role is not None and self.role not in OF_ROLES:
-            raise InvalidInputError(f"role {self.role!r} is not known; known: {', '.join(OF_ROLES)}")
+        if self.role is not None:
+            check_role(self.role)
         wanted = (self.model, without_secrets(self.model_kwargs or {}))  # as they are after a pickle, too
         if getattr(self, "opened_", None) != wanted:
             self.model_ = open_model(EmbeddingModel, self.model, self.model_kwargs)

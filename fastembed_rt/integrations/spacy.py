@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import EmbeddingModel
 from ..errors import InvalidInputError
-from ..models.prompts import OF_ROLES, of_role
+from ..models.prompts import OF_ROLES, check_role, of_role
 from ..vectors.dense import Vectors
 from .opening import needs, open_model, refuse_secrets
 
@@ -41,8 +41,8 @@ class FastEmbedRtVectors:
         encode_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the model; see `make`."""
-        if role is not None and role not in OF_ROLES:
-            raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
+        if role is not None:
+            check_role(role)
         self.name, self.batch_size = name, batch_size
         self.client = open_model(EmbeddingModel, model, model_kwargs)
         self._options = dict(encode_kwargs or {})

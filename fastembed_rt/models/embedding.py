@@ -26,7 +26,7 @@ from .extras import Counted, Encoded, asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
 from .options import Settings, all_texts, check_out, flag, optional_flag, positive
-from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output, copies
 from .shared import Arrival
@@ -321,8 +321,8 @@ class EmbeddingModel(WithRoles):
         """
         normalize = optional_flag("normalize", normalize)
         if role is not None:
-            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
-            return self.for_role(role).prepare(
+            model, options = self._in_role(role, prompt_name, prompt)
+            return model.prepare(
                 **options,
                 truncate_dim=truncate_dim,
                 normalize=normalize,
@@ -466,10 +466,8 @@ class EmbeddingModel(WithRoles):
         `role` is "query" or "document": of the vectors of `encode_query` or `encode_document`.
         """
         if role is not None:
-            if role not in OF_ROLES:
-                raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
-            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
-            return self.for_role(role).fingerprint(
+            model, options = self._in_role(role, prompt_name, prompt)
+            return model.fingerprint(
                 **options,
                 truncate_dim=truncate_dim,
                 normalize=normalize,

@@ -26,7 +26,7 @@ from .base import LoadedModel
 from .extras import asked
 from .opening import LoadOptions, Source, documented
 from .options import all_texts, flag, optional_flag, positive
-from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts, check_role
 from .reranker import Ranked
 from .shared import Arrival
 from .work import Prepared
@@ -221,6 +221,8 @@ class LateInteractionModel(LoadedModel):
 
         See EmbeddingModel.prepare; without a role texts are documents.
         """
+        if role is not None:
+            check_role(role)
         queries = role == "query"
         options = {"prompt_name": prompt_name, "prompt": prompt}
         prompts = self._prompts.for_role(QUERY_PROMPTS if queries else DOCUMENT_PROMPTS, options)

@@ -56,6 +56,12 @@ class Prompts:
         return of_role(names, self.by_name, options)
 
 
+def check_role(role: str) -> None:
+    """Raise InvalidInputError for a role that no text has."""
+    if role not in OF_ROLES:
+        raise InvalidInputError(f"role {role!r} is not known; known: {', '.join(OF_ROLES)}")
+
+
 def of_role(names: Sequence[str], by_name: Mapping[str, str], options: dict[str, Any]) -> dict[str, Any]:
     """A call's options with the first of the prompts `names` that there is, unless they have one already.
 

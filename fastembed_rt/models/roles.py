@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..manifest import Manifest, Variant
 from ..system.threads import Task, once
 from .base import WithMaxLength
 from .opening import Source, chosen_variant, of_route
 from .options import positive
-from .prompts import Prompts
+from .prompts import OF_ROLES, Prompts, check_role
 from .shared import Arrival
 from .stats import EncodeStats
 
@@ -40,6 +40,17 @@ class WithRoles(WithMaxLength):
         if role not in self.manifest.routes:
             return self
         return self._other(type(self), role, replace(self._source, route=role))
+
+    def _in_role(self, role: str, prompt_name: str | None, prompt: str | None) -> tuple[Self, dict[str, Any]]:
+        """The encoder of a role, and the prompt of a call in it.
+
+        Raises:
+            InvalidInputError: a role that is not known.
+        """
+        check_role(role)
+        return self.for_role(role), self._prompts.for_role(
+            OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt}
+        )
 
     def _other(self, kind: type[M], name: str, source: Source) -> M:
         """Another model of the files that this one has opened, made when it is first asked for."""

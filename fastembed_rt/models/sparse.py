@@ -25,7 +25,7 @@ from .base import LoadedModel
 from .extras import asked, lists
 from .opening import LoadOptions, Source, documented
 from .options import all_texts, flag, optional_flag, positive
-from .prompts import DOCUMENT_PROMPTS, OF_ROLES, QUERY_PROMPTS, Prompts
+from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
 from .shared import Arrival
 from .work import Prepared, Work
@@ -188,8 +188,8 @@ class SparseModel(WithRoles):
     ) -> Prepared[list[SparseVector]]:
         """What `encode` does with texts, for callers that gather those of many calls; see EmbeddingModel.prepare."""
         if role is not None:
-            options = self._prompts.for_role(OF_ROLES[role], {"prompt_name": prompt_name, "prompt": prompt})
-            return self.for_role(role).prepare(
+            model, options = self._in_role(role, prompt_name, prompt)
+            return model.prepare(
                 **options,
                 max_active_dims=max_active_dims,
                 truncation=truncation,

@@ -53,9 +53,7 @@ class Architecture:
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
     read: Callable[[Config], Config] | None = None  # what config() goes by, where config.json has it in another place
-    renames: Renames | None = (
-        None  # from the names that checkpoints have to those that transformers 5 and builders know
-    )
+    renames: Renames | None = None  # from the checkpoints' names to those that transformers 5 and builders know
 
     def config(self, given: Config) -> Config:
         """config.json under the names that most families use."""

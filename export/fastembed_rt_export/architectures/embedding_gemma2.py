@@ -56,6 +56,7 @@ def positions(config: Config) -> int:
 
 def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of EmbeddingGemma2TextModel."""
+    width = config["hidden_size"]
     config = {**DEFAULTS, **config, "hidden_size": config[INNER]}
     sizes = Sizes.of(config)
     hidden, epsilon = sizes.hidden, setting(config, "rms_norm_eps", float, 1e-6)
@@ -117,7 +118,6 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 states = ops.scaled(ops.add(states, made), own.get("layer_scalar", (1,)))
     states = final_norm(ops, states if first is None else ops.mark_first(states), norm(tensors, "norm"))
     with ops.scope("projection"):
-        width = setting(config, "embedding_dim", int, 768)
         states = ops.linear(states, linear(tensors, "embedding_projection", hidden, width, bias=False))
     return states if first is None else ops.mark_first(states)
 

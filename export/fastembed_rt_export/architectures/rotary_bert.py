@@ -16,16 +16,20 @@ from .renamed import Renames
 from .rotary import angles
 
 QKV = tuple(f"self_attn.{part}_proj" for part in "qkv")
+# Of the code with flash attention that both NomicBERT and Jina's grew from.
+_OF_FLASH = (
+    (r"\bencoder\.layers\.", "layers."),
+    (r"\bemb_ln\.", "embeddings.LayerNorm."),
+    (r"\bnorm1\.", "post_attention_layernorm."),
+    (r"\bnorm2\.", "post_mlp_layernorm."),
+)
 NOMIC = Renames(
     names=(
-        (r"\bencoder\.layers\.", "layers."),
-        (r"\bemb_ln\.", "embeddings.LayerNorm."),
+        *_OF_FLASH,
         (r"\battn\.out_proj\.", "self_attn.o_proj."),
         (r"\bmlp\.fc11?\.", "mlp.up_proj."),
         (r"\bmlp\.fc12\.", "mlp.gate_proj."),
         (r"\bmlp\.fc2\.", "mlp.down_proj."),
-        (r"\bnorm1\.", "post_attention_layernorm."),
-        (r"\bnorm2\.", "post_mlp_layernorm."),
     ),
     fused={"attn.Wqkv": QKV},
 )
@@ -42,11 +46,8 @@ GTE = Renames(
 GTE_SAVED_AGAIN = replace(GTE, names=((r"^new\.", "gte."), *GTE.names))
 JINA = Renames(
     names=(
-        (r"\bencoder\.layers\.", "layers."),
-        (r"\bemb_ln\.", "embeddings.LayerNorm."),
+        *_OF_FLASH,
         (r"\bmixer\.out_proj\.", "self_attn.o_proj."),
-        (r"\bnorm1\.", "post_attention_layernorm."),
-        (r"\bnorm2\.", "post_mlp_layernorm."),
     ),
     fused={"mixer.Wqkv": QKV},
 )

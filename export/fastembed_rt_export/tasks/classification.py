@@ -59,10 +59,16 @@ def _fixed(*layers: Layer) -> Callable[[Config], Classifier]:
     return lambda _: Classifier(layers)
 
 
+def _pooling(config: Config, default: str, *others: str) -> str:
+    pooling, known = setting(config, "classifier_pooling", str, default), (default, *others)
+    if pooling not in known:
+        built = " and ".join([", ".join(map(repr, known[:-1])), repr(known[-1])])
+        raise UnsupportedCheckpointError(f"config.json has classifier_pooling {pooling!r}; built are {built}")
+    return pooling
+
+
 def _modernbert(config: Config) -> Classifier:
-    pooling = setting(config, "classifier_pooling", str, "cls")
-    if pooling not in ("cls", "mean"):
-        raise UnsupportedCheckpointError(f"config.json has classifier_pooling {pooling!r}; built are 'cls' and 'mean'")
+    pooling = _pooling(config, "cls", "mean")
     dense = Layer(
         "head.dense",
         setting(config, "classifier_activation", str, "gelu"),
@@ -87,25 +93,14 @@ def _deberta(config: Config) -> Classifier:
 
 
 def _eurobert(config: Config) -> Classifier:
-    pooling, dense, last = (
-        setting(config, "classifier_pooling", str, "late"),
-        Layer("dense", "gelu"),
-        Layer("classifier"),
-    )
+    pooling, dense, last = _pooling(config, "late", "bos", "mean"), Layer("dense", "gelu"), Layer("classifier")
     if pooling == "late":  # the mean of all tokens' logits is that of the mean token
         return Classifier((last,), "mean", of_tokens=dense)
-    if pooling not in ("bos", "mean"):
-        raise UnsupportedCheckpointError(
-            f"config.json has classifier_pooling {pooling!r}; built are 'bos', 'late' and 'mean'"
-        )
     return Classifier((dense, last), "cls" if pooling == "bos" else "mean")
 
 
 def _ultrabert(config: Config) -> Classifier:
-    pooling = setting(config, "classifier_pooling", str, "cls")
-    if pooling not in ("cls", "mean"):
-        raise UnsupportedCheckpointError(f"config.json has classifier_pooling {pooling!r}; built are 'cls' and 'mean'")
-    return Classifier((Layer("classifier"),), pooling)
+    return Classifier((Layer("classifier"),), _pooling(config, "cls", "mean"))
 
 
 _roberta = _fixed(Layer("classifier.dense", "tanh"), Layer("classifier.out_proj"))

@@ -147,3 +147,15 @@ def test_a_users_class_has_what_attributes_it_likes(model: EmbeddingModel) -> No
         made.other = 3
         assert vars(made)["other"] == 3
         assert made.note == "mine"
+
+
+@pytest.mark.parametrize("kind", ["dense", "splade", "colbert"])
+@pytest.mark.parametrize("role", ["passage", "", "Query"])
+def test_a_role_nobody_knows_is_refused_by_name(kind: str, role: str, models: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=f"role '{role}' is not known; known: query, document"):
+        models[kind].prepare(role=role)
+
+
+def test_a_fingerprint_of_an_unknown_role_is_refused(models: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="role 'passage' is not known"):
+        models["dense"].fingerprint(role="passage")
