@@ -16,6 +16,7 @@ from fastembed_rt.hub.resolve import Located, resolve_checkpoint
 from fastembed_rt.manifest import AdapterSource, Manifest, Refused, Source, record_file
 
 from . import quantize, tasks, variants
+from .adapters.routed import PLAIN, chosen
 from .adapters.whole import placed, whole
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
@@ -23,7 +24,6 @@ from .directory.card import CARD_FILE, card
 from .directory.encoders import prefixed, stored_once, with_parity
 from .directory.whole import atomic_directory, check_free
 from .errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
-from .files import ADAPTER
 from .gate import verify
 from .gate.long_texts import Reach
 from .gate.parity import INT8_MIN_COSINE
@@ -58,7 +58,7 @@ class ExportOptions:
     cache_dir: str | None = None
     local_files_only: bool = False
     base: str | None = None  # of an adapter, against what it says itself
-    adapter: str | None = None  # folder of the checkpoint with the adapter to merge
+    adapter: str | None = None  # one of the checkpoint's adapters, or query=ONE,document=ANOTHER; see adapters.routed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
                 "calibration texts are for precision int8 and fp8, which are not asked for; add one or drop them"
             )
         quantize.calibration_texts(options.calibration)  # here, before minutes of other work
-    output = options.output or Path("-".join([_base_name(name), *Path(options.adapter or "").parts, "onnx"]))
+    adapters = [part for named in chosen(options.adapter).values() for part in Path(named).parts]
+    output = options.output or Path("-".join([_base_name(name), *adapters, "onnx"]))
     check_free(output, force=options.force)
     say(f"reading {name}")
     found = _find(name, options.revision, options, options.adapter)
@@ -137,7 +138,7 @@ def _finder(options: ExportOptions) -> Callable[[str, str | None], Located]:
 def _find(name: str, revision: str | None, options: ExportOptions, adapter: str | None = None) -> Located:
     return resolve_checkpoint(
         name,
-        adapter=adapter,
+        adapter=tuple(chosen(adapter).values()),
         revision=revision,
         token=options.token,
         cache_dir=options.cache_dir,
@@ -250,8 +251,7 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
     """
     described = contract.read(directory)
     revision = options.revision or (described.source.revision if name == described.source.checkpoint else None)
-    merged = described.source.adapter
-    adapter = options.adapter or (None if merged is None else merged.folder)
+    adapter = options.adapter or _adapters_of(described)
     found = _find(name, revision, options, adapter)
     with whole(found, options.base, _finder(options), say, adapter) as located:
         checkpoint = tasks.load(located.path, located.name, located.revision, task=described.task)
@@ -261,6 +261,16 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
         if _fingerprint(checkpoint) != described.source.sha256:
             say(f"note: the weights of {name} are not those that {directory} was exported from")
         return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
+
+
+def _adapters_of(described: Manifest) -> str | None:
+    """The adapters of several that were merged, as --adapter names them."""
+    own = described.source.adapter
+    routes = {role: route.source.adapter for role, route in described.routes.items()}
+    folders = {role: one.folder for role, one in {PLAIN: own, **routes}.items() if one is not None and one.folder}
+    if not folders or not routes:
+        return folders.get(PLAIN)
+    return ",".join(f"{role}={folder}" for role, folder in folders.items())
 
 
 def _verified(
@@ -380,7 +390,7 @@ def _adapter(checkpoint: Checkpoint) -> AdapterSource | None:
     return AdapterSource(
         method="lora",
         sha256=_hashed([merged.file]),
-        settings_sha256=_hashed([merged.folder / ADAPTER]),
+        settings_sha256=_hashed([merged.settings]),
         base=merged.base,
         base_revision=merged.base_revision,
         base_sha256=_hashed(merged.base_files),

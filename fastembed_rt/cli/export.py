@@ -37,7 +37,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--base", metavar="CHECKPOINT", help="base of a LoRA adapter (default: as its adapter_config.json says)"
     )
     parser.add_argument(
-        "--adapter", metavar="FOLDER", help="folder of the checkpoint with a LoRA adapter, where it holds several"
+        "--adapter",
+        metavar="NAME",
+        help="one of the LoRA adapters of a checkpoint that holds several: its folder, or a task of "
+        "jina-embeddings-v3; query=NAME,document=NAME: one for each role, in one directory",
     )
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")

@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -115,20 +115,21 @@ def resolve_checkpoint(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
-    adapter: str | None = None,
+    adapter: str | Sequence[str] = (),
 ) -> Located:
     """A checkpoint to export: a local directory, or a snapshot with what an export reads and nothing else.
 
     Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any); and what
-    lies in the folder `adapter`.
+    lies in the folder or folders `adapter`.
 
     Raises:
         ModelNotFoundError: no such directory, repository or revision; no access; not cached and offline.
         CheckpointError: the repository holds no encoder, no weights, or not all shards of them.
         InvalidInputError: a revision of a local directory; token=True without a stored token.
     """
-    if adapter is not None:
-        _check_folder(adapter)
+    adapters = [adapter] if isinstance(adapter, str) else [*adapter]
+    for folder in adapters:
+        _check_folder(folder)
     local = local_directory(name, revision)
     if local is not None:
         whole = (*WEIGHTS, *(file + INDEX for file in WEIGHTS), ADAPTER)
@@ -137,7 +138,7 @@ def resolve_checkpoint(
         return located(local)
     repository = Repository(str(name), revision, token, cache_dir, local_files_only)
     with no_directory(str(name)):
-        snapshot = _snapshot(repository, adapter)
+        snapshot = _snapshot(repository, adapters)
     if snapshot is None:
         raise CheckpointError(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
@@ -149,7 +150,7 @@ def resolve_checkpoint(
     if CARD in names:  # license and languages, which the export's card repeats
         repository.fetch(CARD, snapshot.name)
     directories: list[str] = []
-    chosen = [] if adapter is None else [str(PurePosixPath(adapter))]
+    chosen = [str(PurePosixPath(folder)) for folder in adapters]
     found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name)), *chosen]))
     while found:
         for file in names:
@@ -275,14 +276,15 @@ def _check_folder(adapter: str) -> None:
         raise InvalidInputError(f"adapter {adapter!r} is no folder of the checkpoint") from None
 
 
-def _snapshot(repository: Repository, adapter: str | None) -> Path | None:
+def _snapshot(repository: Repository, adapters: Sequence[str]) -> Path | None:
     """Where a repository's files go, known by one that checkpoints have; None where it has none."""
     for file in ANCHORS:
         if (found := repository.fetch(file)) is not None:
             return found.parent
-    if adapter is None or (inner := repository.fetch(f"{adapter}/{ADAPTER}")) is None:
-        return None
-    return inner.parents[len(PurePosixPath(adapter).parts)]
+    for adapter in adapters:
+        if (inner := repository.fetch(f"{adapter}/{ADAPTER}")) is not None:
+            return inner.parents[len(PurePosixPath(adapter).parts)]
+    return None
 
 
 def _module_directories(snapshot: Path, name: str) -> list[str]:

@@ -50,12 +50,12 @@ def tensors_of(adapter: Path, base: str | None = None) -> dict[str, np.ndarray[A
         return {name: stored.load() for name, stored in checkpoint.stored.items()}
 
 
-def refusal(adapter: Path, kind: type[FastembedRtError] = CheckpointError, base: str | None = None) -> str:
+def refusal(path: Path, kind: type[FastembedRtError] = CheckpointError, **options: Any) -> str:
     """The message, in one line, of an export that does not happen."""
     with pytest.raises(kind) as caught:
-        export(str(adapter), ExportOptions(output=adapter.parent / "out", verify=False, base=base))
+        export(str(path), ExportOptions(output=path.parent / "out", verify=False, **options))
     assert type(caught.value) is kind
-    assert not (adapter.parent / "out").exists()
+    assert not (path.parent / "out").exists()
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -490,6 +490,40 @@ def test_an_adapter_of_several_is_merged_into_the_transformer_that_modules_json_
     assert done.manifest.parity["status"] == "passed"
     with EmbeddingModel(tmp_path / "one") as model, EmbeddingModel(tmp_path / "plain") as plain:
         assert np.abs(model.encode(TEXTS) - plain.encode(TEXTS)).max() > 0.01
+
+
+@pytest.mark.usefixtures("short_gate")
+def test_an_adapter_for_queries_and_another_for_documents(tmp_path: Path) -> None:
+    """Both on the weights beside their folders, which lie in the export once where no adapter changes them."""
+    prompts = {"query": "query: ", "document": "the new "}
+    source = save_sentence_transformers(tmp_path / "source", prompts=prompts)
+    names = {"query": "asks", "document": "answers"}
+    wanted = {}
+    for k, (role, name) in enumerate(names.items()):
+        made = Made(tmp_path / name, base=source).linear(QUERY.format(k), 4, 2.0)
+        made.save(r=4, target_modules=QUERY.format(k).replace(".", r"\."))
+        copied(made.adapter, source / name)
+        merged = shutil.copytree(source, tmp_path / f"merged-{name}")
+        made.model.load_state_dict(made.wanted)
+        made.model.save_pretrained(merged)
+        wanted[role] = reference_vectors(merged, prompt_name=role)
+    chosen = ",".join(f"{role}={name}" for role, name in names.items())
+    done = export(str(source), ExportOptions(output=tmp_path / "onnx", adapter=chosen))
+    assert done.manifest.parity["status"] == "passed"
+    with EmbeddingModel(tmp_path / "onnx") as model:
+        close(model.encode_query(TEXTS), wanted["query"])
+        close(model.encode_document(TEXTS), wanted["document"])
+    assert np.abs(wanted["query"] - wanted["document"]).max() > 0.01
+    checked = check_again(tmp_path / "onnx", str(source), ExportOptions(), lambda _: None)
+    assert checked.parity["status"] == "passed"
+    with pytest.raises(InvalidInputError, match=r"no adapter in 'legal'.*there are answers, asks"):
+        export(str(source), ExportOptions(output=tmp_path / "no", adapter="query=legal,document=asks"))
+    with pytest.raises(InvalidInputError, match="named for both"):
+        export(str(source), ExportOptions(output=tmp_path / "no", adapter="document=asks,document=answers"))
+    plain = save_transformers(tmp_path / "plain")
+    copied(source / "asks", plain / "asks")
+    message = refusal(plain, UnsupportedCheckpointError, adapter="query=asks,document=asks")
+    assert "adapters for each role" in message
 
 
 @pytest.mark.usefixtures("short_gate")

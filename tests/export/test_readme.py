@@ -21,6 +21,7 @@ from checkpoints import save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import quick
 from inference_free import save_inference_free
+from jina_checkpoints import save_embedder
 from sentence_transformers import (
     CrossEncoder,
     MultiVectorEncoder,
@@ -81,6 +82,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick(save_inference_free(root / "inference-free"), root / "my-inference-free-model")
     lora = Made(root / "lora").queries_and_values()
     copied(lora.save(), lora.base / "medical")
+    for name in ("asks", "answers"):
+        beside = Made(root / name, base=root / "my-finetuned-model").queries_and_values()
+        copied(beside.save(), root / "my-finetuned-model" / name)
+    save_embedder(root / "jinaai" / "jina-embeddings-v3")
     for name in ("base", "adapter"):
         (root / f"my-{name}").symlink_to(root / "lora" / name)
     for name in ("big.txt", "texts.txt"):
@@ -218,7 +223,8 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
 def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
     monkeypatch.chdir(tmp_path)
-    for name in ("my-finetuned-model", "my-base", "my-adapter", "texts.txt", "ranges.npy", "corpus", "notes.db"):
+    names = ("my-finetuned-model", "my-base", "my-adapter", "jinaai", "texts.txt", "ranges.npy", "corpus", "notes.db")
+    for name in names:
         (tmp_path / name).symlink_to(workspace / name)
     (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
     for name in ("my-reranker", "my-colbert"):
@@ -231,7 +237,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
     assert done == [
-        *["export"] * 5,
+        *["export"] * 8,
         "verify",
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],

@@ -50,13 +50,13 @@ LAYERS = {
     checkpoint: adapters architectures errors files graph settings static tensors traced
     tokenizer: checkpoint errors files
     heads: checkpoint errors graph
-    gate: architectures checkpoint errors static
+    gate: architectures checkpoint errors static tensors
     quantize: errors gate graph
     variants: errors gate graph quantize
     directory: checkpoint errors files gate graph tokenizer variants
     tasks: adapters architectures checkpoint errors files gate graph heads masked_lm quantize settings static tensors
         tokenizer variants
-    pipeline: adapters checkpoint directory errors files gate graph quantize tasks tokenizer variants
+    pipeline: adapters checkpoint directory errors gate graph quantize tasks tokenizer variants
     """,
     "benchmarks": """
     errors demo

@@ -18,18 +18,23 @@ from pathlib import Path
 
 from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.resolve import Located
+from fastembed_rt.manifest import ROLES
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, ADAPTER_WEIGHTS, inside, module_entries, read_json
 from ..tensors import WEIGHT_FILES, weight_files
+from . import jina
 from .lora import read_lora
 from .merge import weights_of
+from .routed import ROUTER, Chosen, chosen, folder_of, refuse_unknown, write_router
 
 FOLDER = "adapter-to-merge"
 _BASE_FILE = "base.json"
 _CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 _NOT_OF_TOKENIZER = (ADAPTER, "modules.json", "config_sentence_transformers.json")
+# What lies beside a transformer and is the whole checkpoint's.
+_OF_CHECKPOINT = ("modules.json", "config_sentence_transformers.json", "README.md")
 Find = Callable[[str, str | None], Located]  # a checkpoint by its name and revision
 
 
@@ -53,13 +58,25 @@ def whole(
         base: name of the base against what the adapter says.
         find: gets a checkpoint.
         say: called with a line on each base.
-        adapter: folder of the checkpoint with the adapter, where it holds several.
+        adapter: folder of the checkpoint with the adapter, where it holds several, or a task of Jina's own code; for
+            each role one, as `routed.chosen` reads it.
 
     Raises:
         InvalidInputError: a base for what is no adapter; no adapter in that folder.
         ModelNotFoundError: the base cannot be had.
         CheckpointError, UnsupportedCheckpointError: the adapter is damaged, or is none that can be merged.
     """
+    names = chosen(adapter)
+    if (own := jina.own_transformer(located.path)) is not None:
+        if base is not None:
+            raise InvalidInputError(f"{located.name} has the weights that its adapters are for; leave --base out")
+        with _of_jina(located, own, names, say) as made:
+            yield made
+        return
+    if names and "" not in names:
+        with _one_per_role(located, names, base, say) as made:
+            yield made
+        return
     if adapter is not None:
         folder = _chosen(located.path, adapter, located.name)
         if _has_model(located.path):
@@ -96,6 +113,97 @@ def _one_of_several(located: Located, adapter: str, folder: Path, say: Callable[
         say(f"merging the adapter {adapter} into {located.name}")
         _set_apart(folder, here, Base(name=located.name, revision=located.revision, adapter=adapter))
         yield replace(located, path=place)
+
+
+@contextmanager
+def _one_per_role(located: Located, names: Chosen, base: str | None, say: Callable[[str], None]) -> Iterator[Located]:
+    """A checkpoint whose queries and documents take different adapters of those in its folders, on its own weights."""
+    folders = {role: _chosen(located.path, name, located.name) for role, name in names.items()}
+    root = located.path
+    if base is not None or not (root / "modules.json").is_file() or _is_adapter(root):
+        raise UnsupportedCheckpointError(
+            f"{located.name}: adapters for each role are merged where they lie in folders of a sentence-transformers "
+            "directory (modules.json) with the weights that they are for; export one adapter after the other, or save "
+            "the base with sentence-transformers and copy their folders into it"
+        )
+    source = _transformer(root)
+    for folder in folders.values():
+        read_lora(folder)
+        weights_of(folder)
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+        place = Path(made)
+        for role, here in _with_router(root, source, place).items():
+            say(f"merging the adapter {names[role]} into {located.name} for {role} texts")
+            _set_apart(folders[role], here, Base(name=located.name, revision=located.revision, adapter=names[role]))
+        yield replace(located, path=place)
+
+
+@contextmanager
+def _of_jina(located: Located, own: jina.Own, names: Chosen, say: Callable[[str], None]) -> Iterator[Located]:
+    """A checkpoint of Jina's own code as sentence-transformers and transformers have it, with the adapters to merge."""
+    root = located.path
+    if not names and own.default is not None:
+        names = {"": own.default}
+    refuse_unknown(names, own.tasks, located.name)
+    if "" not in names and names and not (root / "modules.json").is_file():
+        raise UnsupportedCheckpointError(
+            f"{located.name} has no modules.json, which adapters for each role need; name one adapter, or copy it from "
+            "the checkpoint on the hub"
+        )
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+        place = Path(made)
+        if names and "" not in names:
+            places = _with_router(root, own.folder, place)
+        else:
+            _link_all(root, place)
+            places = {"": place / own.folder.relative_to(root)}
+        for role, here in places.items():
+            task = names.get(role)
+            jina.write(own, here, jina.translation(own, located.name, located.revision, task))
+            if task is not None:
+                say(f"merging the adapter {task} into {located.name}" + (f" for {role} texts" if role else ""))
+        if own.tasks and not names:
+            say(
+                f"note: {located.name} holds the adapters {', '.join(own.tasks)}; none is merged, as in its own code "
+                "for texts without a task; --adapter names one, or one for each role: --adapter "
+                "query=NAME,document=NAME"
+            )
+        _translate_chain(own, place, names)
+        yield replace(located, path=place)
+
+
+def _translate_chain(own: jina.Own, place: Path, names: Chosen) -> None:
+    """modules.json without the code's own class, and the prompts of the chosen adapters."""
+    file, beside = place / "modules.json", place / "config_sentence_transformers.json"
+    if not file.is_file():
+        return
+    modules = json.loads(file.read_text(encoding="utf-8"))
+    for module in modules:
+        if jina.is_module(str(module.get("type"))):
+            module["type"] = "sentence_transformers.models.Transformer"
+            module.pop("kwargs", None)
+    said = read_json(beside) if beside.is_file() else {}
+    for changed, body in ((file, modules), (beside, jina.translated_prompts(own, said, names))):
+        changed.unlink(missing_ok=True)  # a link
+        changed.write_text(json.dumps(body), encoding="utf-8")
+
+
+def _with_router(root: Path, source: Path, place: Path) -> dict[str, Path]:
+    """Links to a checkpoint's files with a Router where its transformer in `source` is: folders of both roles' own."""
+    _link_all(root, place)
+    here = place / source.relative_to(root)
+    write_router(place)
+    folders = {role: place / ROUTER / folder_of(role) for role in ROLES}
+    for file in source.iterdir():
+        if file.is_file() and file.name not in _OF_CHECKPOINT:
+            for folder in folders.values():
+                _link(file, folder / file.name)
+            (here / file.name).unlink(missing_ok=True)
+    return folders
+
+
+def _is_adapter(root: Path) -> bool:
+    return bool(_with_adapters(root))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ ARCHITECTURES = {
         "roberta.",
         _MASKED_LM,
         title="XLM-RoBERTa",
-        examples=("BAAI/bge-m3", "intfloat/multilingual-e5-base"),
+        examples=("BAAI/bge-m3", "intfloat/multilingual-e5-base", "jinaai/jina-reranker-v2-base-multilingual"),
     ),
     "camembert": Architecture(
         bert.roberta,
@@ -238,7 +238,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="Jina v3",
         renames=rotary_bert.JINA,
-        examples=("jinaai/jina-embeddings-v3-hf",),
+        examples=("jinaai/jina-embeddings-v3", "jinaai/jina-embeddings-v3-hf", "jinaai/jina-colbert-v2"),
     ),
     "t5": Architecture(
         t5.t5,

@@ -10,6 +10,7 @@ from ..graph.ops import Ops
 from ..graph.weight import Weight
 from ..tensors import Tensors
 from .blocks import Config, LayerNames, Shape, flag, layer_norm, post_norm_layers, refuse, setting
+from .renamed import Renames
 
 LAYER = LayerNames(
     query="attention.self.query",
@@ -20,6 +21,19 @@ LAYER = LayerNames(
     up="intermediate.dense",
     down="output.dense",
     feed_forward_norm="output.LayerNorm",
+)
+# As flash attention's BERT calls the same.
+FLASH = Renames(
+    names=(
+        (r"\bencoder\.layers\.", "encoder.layer."),
+        (r"\bemb_ln\.", "embeddings.LayerNorm."),
+        (r"\bnorm1\.", f"{LAYER.attention_norm}."),
+        (r"\bnorm2\.", f"{LAYER.feed_forward_norm}."),
+        (r"\bmixer\.out_proj\.", f"{LAYER.output}."),
+        (r"\bmlp\.fc1\.", f"{LAYER.up}."),
+        (r"\bmlp\.fc2\.", f"{LAYER.down}."),
+    ),
+    fused={"mixer.Wqkv": (LAYER.query, LAYER.key, LAYER.value)},
 )
 
 

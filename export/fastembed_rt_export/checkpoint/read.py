@@ -14,12 +14,13 @@ from fastembed_rt.manifest import ROLES, SIMILARITIES
 
 from .. import settings
 from .. import static as static_module
-from ..adapters import whole
+from ..adapters import jina, whole
 from ..adapters.lora import MERGE, read_lora
 from ..adapters.merge import count_known, merge, weights_of
 from ..architectures import ARCHITECTURES, AROUND, Architecture, architecture, row_name
+from ..architectures.bert import FLASH
 from ..errors import CheckpointError, UnsupportedCheckpointError
-from ..files import read_json, refuse_adapter
+from ..files import ADAPTER, read_json, refuse_adapter
 from ..static import read_static
 from ..tensors import WEIGHT_FILES, Stored, read, some
 from ..traced import optimum_export
@@ -155,7 +156,11 @@ def assemble(
     chained = (root / "modules.json").is_file()
     refuse_adapter(path, WEIGHT_FILES, notes)
     config, row, of_base, weight_files = table or (_static if static else _built)(path, exporter, notes)
-    adapter, stored = _merged(path, row, of_base, weight_files, notes)
+    translation = jina.translation_of(path)
+    if translation is None:
+        adapter, stored = _merged(path, row, of_base, weight_files, notes)
+    else:
+        adapter, stored = _translated(path, row, of_base, weight_files, translation, notes)
     weight_files += () if adapter is None else (adapter.file,)
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
@@ -199,6 +204,7 @@ def assemble(
         similarity=similarity,
         notes=tuple(dict.fromkeys(notes)),
         adapter=adapter,
+        translated=translation is not None,
         own_model=own_code,
     )
 
@@ -231,6 +237,7 @@ def _merged(
         )
     adapter = Adapter(
         folder=folder,
+        settings=folder / ADAPTER,
         older=older,
         file=weights_of(folder),
         chosen=base.adapter,
@@ -241,6 +248,45 @@ def _merged(
         unplaced=made.unplaced,
     )
     return adapter, made.stored
+
+
+def _translated(
+    path: Path,
+    row: Architecture,
+    stored: Mapping[str, Stored],
+    files: tuple[Path, ...],
+    translation: jina.Translation,
+    notes: list[str],
+) -> tuple[Adapter | None, Mapping[str, Stored]]:
+    """The adapter of a transformer of Jina's own code, if one was chosen, and all tensors as transformers has them."""
+    if row.traced:
+        raise UnsupportedCheckpointError("a model of Jina's own code is built, not traced; leave --exporter out")
+    names = FLASH if row.renames is None else row.renames
+    merged, changed = jina.merged(stored, translation, files[0].name)
+    made = names.of(merged)
+    notes.append(
+        f"config.json names code of the checkpoint's own ({jina.CODE}), which is not run: built is the same maths, as "
+        "transformers' class has it"
+    )
+    if translation.task is None:
+        if translation.tasks:
+            notes.append(f"none of the adapters {', '.join(translation.tasks)} is merged")
+        return None, made
+    changed = frozenset(names.of({name: merged[name] for name in changed}))
+    notes.append(f"the adapter {translation.task} merged in float32: {len(changed)} tensors of {len(made)}")
+    adapter = Adapter(
+        folder=path / jina.PUBLISHED,
+        settings=path / jina.PUBLISHED / "config.json",
+        older=True,
+        file=files[0],
+        chosen=translation.task,
+        base=translation.name,
+        base_revision=translation.revision,
+        base_files=files,
+        changed=changed,
+        unplaced=(),
+    )
+    return adapter, made
 
 
 def _built(path: Path, exporter: str, notes: list[str]) -> Read:

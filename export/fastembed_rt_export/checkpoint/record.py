@@ -29,6 +29,7 @@ class Adapter:
     """A LoRA that is merged into the weights."""
 
     folder: Path  # of its files
+    settings: Path  # the file that says what it is
     older: bool  # it names layers as the checkpoint does, where transformers 5 calls them otherwise
     file: Path  # with its tensors
     base: str  # name
@@ -70,6 +71,7 @@ class Checkpoint:
     route: str | None = None  # name of this encoder in the checkpoint's Router
     routes: Mapping[str, Checkpoint] = field(default_factory=dict)  # "query", "document" where they have another one
     adapter: Adapter | None = None  # merged into `stored`
+    translated: bool = False  # transformers does not find the tensors under the names that they have in their files
     head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property

@@ -6,14 +6,18 @@ A model keeps its own limits, prompts and settings; only what the user said agai
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
+
+import numpy as np
 
 from fastembed_rt.manifest import Manifest
 
 from ..architectures import row_name
 from ..checkpoint.read import Checkpoint
 from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
+from ..tensors import Stored, some
 from .tokens import Word
 
 REFERENCE_BATCH = 8
@@ -68,6 +72,8 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the export says its own steps
+    if any(encoder.translated for encoder in _encoders(checkpoint)):
+        logging.set_verbosity_error()  # of weights that are not found, all of which are set below
     made_by = getattr(sentence_transformers, kind, None)
     if made_by is None:
         raise MissingDependencyError(
@@ -92,15 +98,21 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
 
 
 def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:
-    """Give the base in `model` its adapters: peft's own layers, or where peft is not installed what was merged here."""
-    for encoder in {id(one.adapter): one for one in (checkpoint, *checkpoint.routes.values())}.values():
-        if encoder.adapter is None:
+    """Give the base in `model` its adapters: peft's own layers, or where peft is not installed what was merged here.
+
+    Of a checkpoint whose tensors transformers does not find, all tensors.
+    """
+    for encoder in {(id(one.adapter), one.route): one for one in _encoders(checkpoint)}.values():
+        if encoder.adapter is None and not encoder.translated:
             continue
         module = model[0] if hasattr(type(model), "__getitem__") else model
         if (routes := getattr(module, "sub_modules", None)) is not None:
             module = routes[encoder.route][0]
         inner = module.auto_model if hasattr(module, "auto_model") else module.model
-        if _applies(encoder, type(inner)):
+        if encoder.translated:
+            _set_all(inner.float(), encoder)
+        elif _applies(encoder, type(inner)):
+            assert encoder.adapter is not None
             from peft import PeftModel
 
             PeftModel.from_pretrained(inner.float(), str(encoder.adapter.folder))  # changes `inner` in place
@@ -116,21 +128,50 @@ def _applies(encoder: Checkpoint, kind: type) -> bool:
     return not (encoder.adapter.older and kind.__module__.startswith("transformers.models."))
 
 
+def _encoders(checkpoint: Checkpoint) -> tuple[Checkpoint, ...]:
+    return (checkpoint, *checkpoint.routes.values())
+
+
 def _set_merged(model: Any, encoder: Checkpoint) -> None:
+    assert encoder.adapter is not None
+    row, changed = encoder.architecture, {name: encoder.stored[name] for name in encoder.adapter.changed}
+    newer = {} if row.renames is None else row.renames.of(changed)
+    _set(model, {**newer, **changed}, row.prefix)
+
+
+def _set_all(model: Any, encoder: Checkpoint) -> None:
+    """Every weight of the model, which has none of its file's: names there are others.
+
+    Raises:
+        ParityError: one that the checkpoint does not have, which would be random.
+    """
+    left = {name for name, _ in model.named_parameters()} - _set(model, encoder.stored, encoder.architecture.prefix)
+    beside = encoder.architecture.heads if encoder.head is None else ("pooler.",)
+    computed = sorted(name for name in left if not name.startswith(beside))
+    if computed:
+        kind = type(model).__name__
+        raise ParityError(
+            f"{encoder.name}: transformers' {kind} has weights that the checkpoint lacks: {some(computed)}"
+        )
+
+
+def _set(model: Any, stored: Mapping[str, Stored], prefix: str) -> set[str]:
+    """Weights of the model from tensors with or without the prefix of a task model; names of those that were set."""
     import torch
 
-    assert encoder.adapter is not None
-    row, state = encoder.architecture, model.state_dict()
-    prefix, changed = row.prefix, {name: encoder.stored[name] for name in encoder.adapter.changed}
-    newer = {} if row.renames is None else row.renames.of(changed)
-    for name, tensor in {**newer, **changed}.items():
-        found = next((way for way in (name, prefix + name, name.removeprefix(prefix)) if way in state), None)
-        if found is not None:  # else it lies beside the encoder
-            state[found].copy_(torch.from_numpy(tensor.load()))
+    state, found = model.state_dict(), set()
+    for name, tensor in stored.items():
+        way = next((way for way in (name, prefix + name, name.removeprefix(prefix)) if way in state), None)
+        if way is not None:  # else it lies beside the encoder
+            state[way].copy_(torch.from_numpy(np.array(tensor.load())))
+            found.add(way)
+    return found
 
 
 def applied_adapter(checkpoint: Checkpoint) -> str:
-    """How the reference got its adapter, for the report."""
+    """How the reference got its adapter, or weights that it does not find itself, for the report."""
+    if any(one.translated for one in _encoders(checkpoint)):
+        return "with all weights as read at export, since transformers does not find them by the names in their file"
     if importlib.util.find_spec("peft") is None:
         return "the adapter as merged at export, since peft is not installed"
     encoders = [one for one in (checkpoint, *checkpoint.routes.values()) if one.adapter is not None]

@@ -131,7 +131,7 @@ def verify(
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
     report = ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
-    if any(one.adapter is not None for one in (checkpoint, *checkpoint.routes.values())):
+    if any(one.adapter is not None or one.translated for one in (checkpoint, *checkpoint.routes.values())):
         report = {**report, "reference": f"{report['reference']}, {applied_adapter(checkpoint)}"}
     return report
 

@@ -143,6 +143,8 @@ def test_an_adapter_of_several_is_fetched_from_its_folder(hub: FakeHub, beside: 
     located = resolve_checkpoint(NAME, adapter="legal")
     assert tree(located.path) == sorted([*(f"legal/{file}" for file in one), *beside])
     assert located.adapters == ("medical",)
+    together = resolve_checkpoint(NAME, adapter=("legal", "medical"))
+    assert (tree(together.path), together.adapters) == (sorted([*both, *beside]), ())
     with pytest.raises(InvalidInputError, match=r"adapter '\.\./legal' is no folder of the checkpoint"):
         resolve_checkpoint(NAME, adapter="../legal")
 
