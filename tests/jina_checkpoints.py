@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from checkpoints import SIZES, save_tokenizer, write_json
+from checkpoints import SIZES, change_json, save_tokenizer, write_json
 from references.modeling_jina_flash import JinaXLMRoberta
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 TASKS = ("retrieval.query", "retrieval.passage", "separation", "classification", "text-matching")
 QUERY, PASSAGE = "query machine learning: ", "the new document: "
 INSTRUCTIONS = {**dict.fromkeys(TASKS, ""), TASKS[0]: QUERY, TASKS[1]: PASSAGE}
+V5_PROMPTS = {"query": "query: ", "document": "the new "}
 CODE = "jinaai/xlm-roberta-flash-implementation--"
 EMBEDDER: dict[str, Any] = {
     **SIZES,
@@ -90,6 +91,20 @@ def save_embedder(directory: Path, seed: int = 0, **changes: Any) -> Path:
     write_json(directory / "config_sentence_transformers.json", said)
     (directory / "custom_st.py").write_text("raise SystemExit('code of the checkpoint was run')\n", encoding="utf-8")
     return directory
+
+
+def as_v5(checkpoint: Path, tasks: Sequence[str], *, encoder: bool = False) -> Path:
+    """A Qwen3, or an encoder, with adapters in folders of `adapters`, as jina-embeddings-v5 is published."""
+    own: dict[str, Any] = {"model_type": "jina_embeddings_v5", "architectures": ["JinaEmbeddingsV5Model"]}
+    own["auto_map"] = {"AutoConfig": "configuration_jina_embeddings_v5.JinaEmbeddingsV5Config"}
+    own["task_names"] = list(tasks)
+    change_json(checkpoint / "config.json", **own, **({"is_decoder": False} if encoder else {}))
+    module = {"idx": 0, "name": "0", "path": "", "type": "custom_st.Transformer", "kwargs": ["task", "truncate_dim"]}
+    write_json(checkpoint / "modules.json", [module])
+    said = {"prompts": V5_PROMPTS, "default_prompt_name": "document"}
+    write_json(checkpoint / "config_sentence_transformers.json", said)
+    (checkpoint / "custom_st.py").write_text("raise SystemExit('code of the checkpoint was run')\n", encoding="utf-8")
+    return checkpoint
 
 
 def reference(directory: Path) -> JinaXLMRoberta:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fastembed_rt import manifest as contract
+from fastembed_rt.hub.adapters import chosen
 from fastembed_rt.hub.resolve import Located, resolve_checkpoint
 from fastembed_rt.manifest import AdapterSource, Manifest, Refused, Source, record_file
 
 from . import quantize, tasks, variants
-from .adapters.routed import PLAIN, chosen
+from .adapters.routed import PLAIN
 from .adapters.whole import placed, whole
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
@@ -58,7 +59,7 @@ class ExportOptions:
     cache_dir: str | None = None
     local_files_only: bool = False
     base: str | None = None  # of an adapter, against what it says itself
-    adapter: str | None = None  # one of the checkpoint's adapters, or query=ONE,document=ANOTHER; see adapters.routed
+    adapter: str | None = None  # one of the checkpoint's adapters, or query=ONE,document=ANOTHER; see hub.adapters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ def _options(wanted: Wanted, task: str, output: Path, show_progress: bool, hub: 
         tokens=wanted.tokens,
         show_progress=show_progress,
         token=hub.token,
+        adapter=wanted.adapter,
         cache_dir=None if hub.cache_dir is None else os.fspath(hub.cache_dir),
         local_files_only=hub.local_files_only,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 
 from ..errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from ..hub.adapters import chosen
 from ..hub.client import Repository
 from ..hub.resolve import ADAPTER, ANCHORS, Located, local_directory, located, no_directory, resolve_checkpoint
 from ..manifest import MANIFEST_FILE, TASKS
@@ -39,7 +40,7 @@ class _Checkpoint:
     name: str  # what a manifest calls it
     identity: str  # of its contents: a commit, or a hash
     path: str | None
-    fetch: Callable[[], Located]
+    fetch: Callable[[Sequence[str]], Located]  # with these adapters of several
     changed: Callable[[], bool] = lambda: False  # since
     opened: Callable[[], None] = lambda: None  # to be called when there is an export of it
 
@@ -195,7 +196,7 @@ def _made(checkpoint: _Checkpoint, stem: str, wanted: Wanted, hub: Hub, task: st
                 work = stack.enter_context(
                     leftovers.unfinished(lambda: entries.unfinished_name(stem), lambda work: work.mkdir())
                 )
-            source = checkpoint.fetch()
+            source = checkpoint.fetch([*chosen(wanted.adapter).values()])
             with _written():
                 made = exporting.export(
                     source, work / entries.MODEL, wanted, task, say, show_progress=show_progress, hub=hub
@@ -258,7 +259,7 @@ def _in_directory(local: Path) -> _Checkpoint | None:
         name=source.name,
         identity=identity,
         path=as_text(os.path.realpath(local)),
-        fetch=lambda: resolve_checkpoint(local),
+        fetch=lambda adapters: resolve_checkpoint(local, adapter=adapters),
         changed=lambda: fingerprint(local, memory) != identity,
     )
 
@@ -283,7 +284,7 @@ def _on_hub(
         name=name,
         identity=commit,
         path=None,
-        fetch=lambda: _fetched(name, hub, commit),
+        fetch=lambda adapters: _fetched(name, hub, commit, adapters),
         opened=lambda: _note(note, commit) if files is not None else None,
     )
     cached = Repository(name, commit, hub.token, hub.cache_dir, local_files_only=True)
@@ -310,11 +311,12 @@ def _base_on_hub(repository: Repository, commit: str) -> list[Base]:
     return [] if found is None else [found]
 
 
-def _fetched(name: str, hub: Hub, commit: str | None = None) -> Located:
+def _fetched(name: str, hub: Hub, commit: str | None = None, adapters: Sequence[str] = ()) -> Located:
     """The checkpoint on this disk, at that commit."""
     at = partial(
         resolve_checkpoint,
         name,
+        adapter=adapters,
         token=hub.token,
         cache_dir=hub.cache_dir,
         local_files_only=hub.local_files_only,

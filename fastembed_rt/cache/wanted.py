@@ -33,6 +33,7 @@ class Wanted:
     target: str = "cpu"  # of the export: cpu, cuda or tensorrt
     pooling: str | None = None  # several joined by +
     normalize: bool | None = None
+    adapter: str | None = None  # of a checkpoint that holds several; see hub.adapters
     tokens: bool = False
     calibration: str | os.PathLike[str] | None = None  # a file or directory of texts
     min_cosine: float | None = None

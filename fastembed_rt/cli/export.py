@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--adapter",
         metavar="NAME",
         help="one of the LoRA adapters of a checkpoint that holds several: its folder, or a task of "
-        "jina-embeddings-v3; query=NAME,document=NAME: one for each role, in one directory",
+        "Jina's models; query=NAME,document=NAME: one for each role, in one directory",
     )
     parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")

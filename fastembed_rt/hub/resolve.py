@@ -38,6 +38,7 @@ DECISIVE_FILES = (
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
 ADAPTER = "adapter_config.json"
+ADAPTERS = "adapters"  # folder in which some checkpoints have theirs, each in one of its name
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is taken
 ANCHORS = ("modules.json", "config.json", ADAPTER)  # a checkpoint has one of them at least
 # The hub's cache: models--org--name/snapshots/commit.
@@ -120,7 +121,7 @@ def resolve_checkpoint(
     """A checkpoint to export: a local directory, or a snapshot with what an export reads and nothing else.
 
     Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any); and what
-    lies in the folder or folders `adapter`.
+    lies in the folder or folders `adapter`, which may be in ADAPTERS.
 
     Raises:
         ModelNotFoundError: no such directory, repository or revision; no access; not cached and offline.
@@ -150,7 +151,9 @@ def resolve_checkpoint(
     if CARD in names:  # license and languages, which the export's card repeats
         repository.fetch(CARD, snapshot.name)
     directories: list[str] = []
-    chosen = [str(PurePosixPath(folder)) for folder in adapters]
+    folders = {_parent(file) for file in names if file.endswith(f"/{ADAPTER}")}
+    ways = [(str(PurePosixPath(folder)), str(PurePosixPath(ADAPTERS, folder))) for folder in adapters]
+    chosen = [deeper if deeper in folders and plain not in folders else plain for plain, deeper in ways]
     found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name)), *chosen]))
     while found:
         for file in names:

@@ -118,6 +118,7 @@ class LoadedModel:
                 pooling: instead of the checkpoint's: cls, max, mean, mean_sqrt_len, weightedmean, lasttoken, or several
                     joined by +.
                 normalize: instead of the checkpoint's.
+                adapter: one of a checkpoint that holds several, or "query=ONE,document=ANOTHER".
                 tokens: graphs of token states too, for output="tokens" and encode_spans.
                 calibration: a file or directory of texts for int8 instead of those that ship.
                 min_cosine: floor for int8 vectors, below which int8 is refused; None takes 0.98.

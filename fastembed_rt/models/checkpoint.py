@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from ..cache.find import model_directory
 from ..cache.wanted import Hub, Wanted
 from ..errors import InvalidInputError
+from ..hub.adapters import chosen
 from ..precisions import MADE_WITH, ONLY, PRECISIONS, listed, targets_for, unknown
 from ..run.providers import choose, provider_row
 from .answers import LOADING, answer
@@ -27,6 +28,7 @@ class ExportOptions(TypedDict, total=False):
 
     pooling: str | None
     normalize: bool | None
+    adapter: str | None
     tokens: bool
     calibration: str | os.PathLike[str] | None
     min_cosine: float | None
@@ -56,7 +58,7 @@ class CheckpointOptions(LoadOptions, OwnOptions, ExportOptions, total=False):
 
 
 EXPORTING = (*ExportOptions.__annotations__, "show_progress")
-FINISHED = ("pooling", "normalize", "calibration")  # of these: what a model directory cannot honour any more
+FINISHED = ("pooling", "normalize", "adapter", "calibration")  # of these: what a model directory cannot honour any more
 HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -92,6 +94,7 @@ def find(
         As `LoadedModel.from_checkpoint`.
     """
     given = {key: options[key] for key in ExportOptions.__annotations__ if key in options}
+    chosen(options.get("adapter"))  # here, before anything is fetched
 
     def choose() -> Wanted:
         target, precision = _made(*(options.get(key) for key in ("provider", "target", "precision")))

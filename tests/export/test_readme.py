@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from adapters import Made, copied
-from checkpoints import save_sentence_transformers
+from checkpoints import save_sentence_transformers, save_transformers
 from cross_encoders import save_classifier
 from exports import quick
 from inference_free import save_inference_free
-from jina_checkpoints import save_embedder
+from jina_checkpoints import as_v5, save_embedder
 from sentence_transformers import (
     CrossEncoder,
     MultiVectorEncoder,
@@ -86,6 +86,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         beside = Made(root / name, base=root / "my-finetuned-model").queries_and_values()
         copied(beside.save(), root / "my-finetuned-model" / name)
     save_embedder(root / "jinaai" / "jina-embeddings-v3")
+    small = save_transformers(root / "jinaai" / "jina-embeddings-v5-text-small", "qwen3")
+    query = "layers.0.self_attn.q_proj"
+    beside = Made(root / "retrieval", "qwen3", base=small).linear(query, 8, 1.0)
+    copied(beside.save(target_modules=query.replace(".", r"\.")), small / "adapters" / "retrieval")
+    as_v5(small, ["retrieval"])
     for name in ("base", "adapter"):
         (root / f"my-{name}").symlink_to(root / "lora" / name)
     for name in ("big.txt", "texts.txt"):
@@ -237,7 +242,7 @@ def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest
                 assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
                 done.append(words[0])
     assert done == [
-        *["export"] * 8,
+        *["export"] * 9,
         "verify",
         *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
         *["embed", "embed"],

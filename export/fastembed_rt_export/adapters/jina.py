@@ -62,11 +62,7 @@ class Own:
     @property
     def default(self) -> str | None:
         """The task of texts that name none; None: no adapter."""
-        for name in ("model_args", "model_kwargs"):
-            said = _settings(self.folder).get(name)
-            if isinstance(said, dict) and said.get("default_task"):
-                return str(said["default_task"])
-        return None
+        return default_task(self.folder)
 
     @property
     def instructions(self) -> dict[str, str]:
@@ -92,11 +88,11 @@ def own_transformer(root: Path) -> Own | None:
     """The transformer of the checkpoint in `root`, if it is of that code."""
     folder = root
     if (root / _CHAIN).is_file():
-        entries = _entries(root)
-        kind = str(entries[0].get("type", "")) if entries else ""
+        chain = entries(root)
+        kind = str(chain[0].get("type", "")) if chain else ""
         if not is_module(kind) and not kind.endswith(".Transformer"):
             return None
-        folder = inside(root, str(entries[0].get("path", "")))
+        folder = inside(root, str(chain[0].get("path", "")))
     if not (folder / _CONFIG).is_file() or (folder / PUBLISHED).is_dir():
         return None
     config = read_json(folder / _CONFIG)
@@ -195,8 +191,22 @@ def write(own: Own, place: Path, translation: Translation) -> None:
     (place / PUBLISHED / _NOTE).write_text(said, encoding="utf-8")
     (place / PUBLISHED / _CONFIG).write_bytes((own.folder / _CONFIG).read_bytes())
     _replace(place / _CONFIG, translated_config(own))
-    if body := _settings(own.folder):
+    write_settings(own.folder, place)
+
+
+def write_settings(folder: Path, place: Path) -> None:
+    """The settings of the transformer in `folder` into `place`, without what the code takes for itself."""
+    if body := _settings(folder):
         _replace(place / _SETTINGS, {key: _without_own(value) for key, value in body.items()})
+
+
+def default_task(folder: Path) -> str | None:
+    """The task of texts that name none, as the settings of the transformer in `folder` say."""
+    for name in ("model_args", "model_kwargs"):
+        said = _settings(folder).get(name)
+        if isinstance(said, dict) and said.get("default_task"):
+            return str(said["default_task"])
+    return None
 
 
 def translation_of(folder: Path) -> Translation | None:
@@ -280,7 +290,7 @@ def _with_adapter(base: Stored, a: Stored, b: Stored, wanted: Translation, modul
     return Stored(base.shape, "F32", load)
 
 
-def _entries(root: Path) -> list[dict[str, Any]]:
+def entries(root: Path) -> list[dict[str, Any]]:
     """Entries of modules.json; what is wrong with it is said where it is read."""
     try:
         return [dict(entry) for entry in json.loads((root / _CHAIN).read_text(encoding="utf-8"))]

@@ -17,24 +17,6 @@ _TRANSFORMER, _CLASS = "sentence_transformers.models.Transformer", "sentence_tra
 Chosen = Mapping[str, str]  # adapter of each role, or of all texts ("")
 
 
-def chosen(adapter: str | None) -> dict[str, str]:
-    """What was asked for: one adapter, "query=ONE,document=ANOTHER", or none.
-
-    Raises:
-        InvalidInputError: one of the roles alone, or twice.
-    """
-    if adapter is None:
-        return {}
-    pairs = [part.partition("=") for part in adapter.split(",")]
-    if not any(equals and role in ROLES for role, equals, _ in pairs):
-        return {"": adapter}
-    found = {role: name for role, _, name in pairs}
-    if sorted(role for role, _, _ in pairs) != sorted(ROLES) or not all(found.values()):
-        both = ",".join(f"{role}=NAME" for role in ROLES)
-        raise InvalidInputError(f"--adapter {adapter}: adapters of roles are named for both, as {both}")
-    return found
-
-
 def folder_of(role: str) -> str:
     """Of the transformer of a role, in the directory of its Router."""
     return f"{role}_0_Transformer"

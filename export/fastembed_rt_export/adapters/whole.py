@@ -17,16 +17,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
-from fastembed_rt.hub.resolve import Located
+from fastembed_rt.hub.adapters import chosen
+from fastembed_rt.hub.resolve import ADAPTERS, Located
 from fastembed_rt.manifest import ROLES
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, ADAPTER_WEIGHTS, inside, module_entries, read_json
 from ..tensors import WEIGHT_FILES, weight_files
-from . import jina
+from . import jina, jina_v5
 from .lora import read_lora
 from .merge import weights_of
-from .routed import ROUTER, Chosen, chosen, folder_of, refuse_unknown, write_router
+from .routed import ROUTER, Chosen, folder_of, refuse_unknown, write_router
 
 FOLDER = "adapter-to-merge"
 _BASE_FILE = "base.json"
@@ -59,7 +60,7 @@ def whole(
         find: gets a checkpoint.
         say: called with a line on each base.
         adapter: folder of the checkpoint with the adapter, where it holds several, or a task of Jina's own code; for
-            each role one, as `routed.chosen` reads it.
+            each role one, as `hub.adapters.chosen` reads it.
 
     Raises:
         InvalidInputError: a base for what is no adapter; no adapter in that folder.
@@ -71,6 +72,10 @@ def whole(
         if base is not None:
             raise InvalidInputError(f"{located.name} has the weights that its adapters are for; leave --base out")
         with _of_jina(located, own, names, say) as made:
+            yield made
+        return
+    if jina_v5.is_own(located.path):
+        with _of_jina_v5(located, jina_v5.checked(located.path, names, located.name), base, find, say) as made:
             yield made
         return
     if names and "" not in names:
@@ -170,6 +175,20 @@ def _of_jina(located: Located, own: jina.Own, names: Chosen, say: Callable[[str]
             )
         _translate_chain(own, place, names)
         yield replace(located, path=place)
+
+
+@contextmanager
+def _of_jina_v5(
+    located: Located, names: Chosen, base: str | None, find: Find, say: Callable[[str], None]
+) -> Iterator[Located]:
+    """A checkpoint of jina-embeddings-v5 as libraries have it, with the adapters to merge."""
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+        place = Path(made)
+        _link_all(located.path, place)
+        jina_v5.write(located.path, place)
+        asked = names.get("") or ",".join(f"{role}={name}" for role, name in names.items())
+        with whole(replace(located, path=place), base, find, say, asked) as merged:
+            yield merged
 
 
 def _translate_chain(own: jina.Own, place: Path, names: Chosen) -> None:
@@ -274,8 +293,8 @@ def _with_adapters(root: Path) -> list[Path]:
 
 
 def _named(root: Path) -> list[str]:
-    """Folders of a checkpoint with an adapter each, of which its modules name none."""
-    return sorted(file.parent.name for file in root.glob(f"*/{ADAPTER}"))
+    """Folders of a checkpoint with an adapter each, also in ADAPTERS, of which its modules name none."""
+    return sorted(file.parent.name for front in ("", f"{ADAPTERS}/") for file in root.glob(f"{front}*/{ADAPTER}"))
 
 
 def _has_model(root: Path) -> bool:
@@ -284,8 +303,9 @@ def _has_model(root: Path) -> bool:
 
 def _chosen(root: Path, adapter: str, name: str) -> Path:
     """Folder of the adapter that was asked for."""
-    folder = inside(root, adapter)
-    if not (folder / ADAPTER).is_file():
+    places = [inside(root, name) for name in (adapter, f"{ADAPTERS}/{adapter}")]
+    folder = next((place for place in places if (place / ADAPTER).is_file()), None)
+    if folder is None:
         named = _named(root)
         there = f"there are {', '.join(named)}" if named else "it holds none in folders"
         raise InvalidInputError(f"{name} has no adapter in {adapter!r} ({ADAPTER}); {there}")

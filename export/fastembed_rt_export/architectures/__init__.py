@@ -263,7 +263,7 @@ ARCHITECTURES = {
         "model.",
         _CAUSAL_LM,
         title="Qwen3",
-        examples=("Qwen/Qwen3-Embedding-0.6B",),
+        examples=("Qwen/Qwen3-Embedding-0.6B", "jinaai/jina-embeddings-v5-text-small"),
     ),
     "llama": Architecture(
         llama.llama,
@@ -298,7 +298,7 @@ ARCHITECTURES = {
         (*_CAUSAL_LM, "classifier.", "dense."),
         title="EuroBERT",
         taken_over=True,
-        examples=("EuroBERT/EuroBERT-210m",),
+        examples=("EuroBERT/EuroBERT-210m", "jinaai/jina-embeddings-v5-text-nano"),
     ),
     "ultrabert": Architecture(
         llama.ultrabert,

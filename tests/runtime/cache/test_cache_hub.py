@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapters import Made, copied
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers
 from exports import contents, quick
 from fake_hub import FakeHub
@@ -74,6 +75,25 @@ def test_it_is_downloaded_and_exported_once_at_the_commit_that_the_name_has(
         assert (source.checkpoint, source.revision) == (NAME, commit)
     assert exports == [NAME]
     assert [request.path for request in hub.requests] == [f"/api/models/{NAME}"]
+
+
+@pytest.mark.parametrize("folder", ["", "adapters/"])
+def test_an_adapter_of_several_comes_with_it(
+    hub: FakeHub, made: Path, tmp_path: Path, exports: list[str], folder: str
+) -> None:
+    source = Path(shutil.copytree(made, tmp_path / "tiny"))
+    for name in ("asks", "answers"):
+        copied(Made(tmp_path / name, base=made).queries_and_values().save(), source / folder / name)
+    hub.add(NAME, contents(source))
+    gives(made)
+    assert not [file for file in hub.downloaded() if "adapter" in file]
+    with opened(adapter="asks") as model:
+        adapter = model.manifest.source.adapter
+        assert adapter is not None
+        assert (adapter.folder, adapter.base) == ("asks", NAME)
+        assert np.abs(model.encode(TEXTS) - reference_vectors(made)).max() > 0.01
+    assert [file for file in hub.downloaded() if file.startswith(f"{folder}answers/")] == []
+    assert exports == [NAME, NAME]
 
 
 def test_a_name_that_has_a_new_commit_is_exported_again_and_the_old_one_is_still_there(

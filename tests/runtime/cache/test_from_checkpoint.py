@@ -17,6 +17,8 @@ from adapters import Made
 from checkpoints import TEXTS, change_json, change_tensors, reference_vectors, save_sentence_transformers
 from cross_encoders import PAIRS, reference_scores, save_classifier
 from exports import quick
+from jina_checkpoints import PASSAGE, QUERY, save_embedder
+from jina_checkpoints import wanted as jina_vectors
 from multi_vectors import save_multi_vector
 from sparse_encoders import save_masked_lm, save_splade
 from tolerances import close
@@ -28,6 +30,7 @@ from fastembed_rt.errors import (
     CheckpointError,
     IntegrityError,
     InvalidInputError,
+    InvalidTypeError,
     ModelNotFoundError,
     UnsupportedCheckpointError,
 )
@@ -364,6 +367,27 @@ def test_the_names_of_options_are_everywhere_the_same() -> None:
     own = [set(inspect.signature(kind).parameters) - shared for kind in (EmbeddingModel, Reranker, SparseModel)]
     own.append(set(inspect.signature(LateInteractionModel).parameters) - shared)
     assert set().union(*own) == set(get_type_hints(OwnOptions))
+
+
+def test_adapters_of_several_by_name_and_by_role(tmp_path: Path, exports: list[str]) -> None:
+    tasks = save_embedder(tmp_path / "tasks")
+    roles = "query=retrieval.query,document=retrieval.passage"
+    for _ in range(2):
+        with opened(tasks) as plain, opened(tasks, adapter="separation") as one, opened(tasks, adapter=roles) as both:
+            close(plain.encode(TEXTS), jina_vectors(tasks, TEXTS))
+            close(one.encode(TEXTS), jina_vectors(tasks, TEXTS, "separation"))
+            close(both.encode_query(TEXTS), jina_vectors(tasks, TEXTS, "retrieval.query", QUERY))
+            close(both.encode_document(TEXTS), jina_vectors(tasks, TEXTS, "retrieval.passage", PASSAGE))
+            made = both.path
+    assert len(exports) == 3
+    with pytest.raises(InvalidInputError, match="adapter='separation' is for checkpoints"):
+        opened(made, adapter="separation")
+    with pytest.raises(InvalidInputError, match="named for both, as query=NAME,document=NAME"):
+        opened(tasks, adapter="query=separation")
+    with pytest.raises(InvalidTypeError, match="adapter is int"):
+        opened(tasks, adapter=3)
+    with pytest.raises(InvalidInputError, match=r"no adapter 'merged'; there are retrieval\.query"):
+        opened(tasks, adapter="merged")
 
 
 def test_an_adapter_is_another_with_another_base(tmp_path: Path, exports: list[str]) -> None:
