@@ -43,6 +43,17 @@ def _hidden_act(config: Config) -> str:
     return setting(config, "hidden_act", str, "gelu")
 
 
+def _gte(table: str) -> MaskedLM:
+    """GTE's head under transformers' names, tied to this word table."""
+    return MaskedLM(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        decoder=("lm_head.decoder.weight", table),
+        bias=("lm_head.decoder.bias",),
+        activation=_hidden_act,
+    )
+
+
 def _roberta(table: str) -> MaskedLM:
     """RoBERTa's head under its own names, tied to this word table."""
     return MaskedLM(
@@ -91,6 +102,8 @@ HEADS = {
         activation=_hidden_act,
         width="embedding_size",
     ),
+    "gte": _gte("gte.embeddings.word_embeddings.weight"),
+    "new": _gte("new.embeddings.word_embeddings.weight"),
     "modernbert": MaskedLM(
         dense="head.dense",
         norm="head.norm",

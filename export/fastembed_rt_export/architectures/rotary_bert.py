@@ -39,6 +39,7 @@ GTE = Renames(
         (r"\battention\.o_proj\.", "self_attn.o_proj."),
         (r"\battn_ln\.", "post_attention_layernorm."),
         (r"\bmlp_ln\.", "post_mlp_layernorm."),
+        (r"^lm_head\.norm\.", "lm_head.layer_norm."),
     ),
     fused={"attention.qkv_proj": QKV, "mlp.up_gate_proj": ("mlp.up_proj", "mlp.gate_proj")},
 )
