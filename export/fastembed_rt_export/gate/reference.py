@@ -72,15 +72,19 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the export says its own steps
-    if any(encoder.translated for encoder in _encoders(checkpoint)):
-        logging.set_verbosity_error()  # of weights that are not found, all of which are set below
     made_by = getattr(sentence_transformers, kind, None)
     if made_by is None:
         raise MissingDependencyError(
             f"sentence-transformers {sentence_transformers.__version__} has no {kind} to compare with; "
             "pip install -U sentence-transformers"
         )
-    model = made_by(str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True)
+    said_before = logging.get_verbosity()
+    if any(encoder.translated for encoder in _encoders(checkpoint)):
+        logging.set_verbosity_error()  # of weights that are not found, all of which are set below
+    try:
+        model = made_by(str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True)
+    finally:
+        logging.set_verbosity(said_before)
     apply_adapters(model, checkpoint)
     model = model.float().eval()
     if getattr(model.tokenizer, "padding_side", "right") == "left":
