@@ -55,7 +55,7 @@ class ExportOptions:
     tokens: bool = False  # graphs of token states too, which share the weights
     show_progress: bool = False  # a bar on stderr while int8 is calibrated
     revision: str | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | None = None
     local_files_only: bool = False
     base: str | None = None  # of an adapter, against what it says itself

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Repository:
 
     name: str
     revision: str | None
-    token: str | bool | None
+    token: str | bool | None = field(repr=False)
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool
     repo_type: str = "model"  # or dataset

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from .. import EmbeddingModel, SparseModel
 from ..errors import InvalidInputError
-from ..models.opening import without_secrets
+from ..models.kept_options import KeptOptions, without_secrets
 from .opening import name_of, needs, several, shared_model
 
 with needs("chromadb", "chroma"):
@@ -27,6 +27,8 @@ Config = dict[str, Any]
 
 class _Configured:
     """A model's name and options as a collection stores them."""
+
+    model_kwargs = KeptOptions()
 
     def __init__(
         self,
@@ -56,7 +58,11 @@ class _Configured:
     def validate_config(config: Config) -> None:
         """Raise InvalidInputError, a ValueError, for a configuration that is not one of `get_config`'s."""
         if not isinstance(config.get("model"), str) or set(config) - KEYS:
-            raise InvalidInputError(f"configuration {config!r} is not one of fastembed-rt: a model, {sorted(KEYS)}")
+            names = ", ".join(map(repr, config))  # values may be secrets
+            raise InvalidInputError(
+                f"a configuration of {names or 'nothing'} is not one of fastembed-rt's: it has a str as its model, and "
+                f"of {', '.join(sorted(KEYS))} what it needs"
+            )
 
 
 @register_embedding_function

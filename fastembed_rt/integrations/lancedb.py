@@ -15,20 +15,20 @@ import numpy as np
 
 from .. import EmbeddingModel, LateInteractionModel, Reranker
 from ..errors import InvalidInputError
-from ..models.opening import without_secrets
-from .opening import WithoutSecrets, check_fields, name_of, needs, several, shared_model
+from ..models.kept_options import KeptOptions, ModelOptions, kept, without_secrets
+from .opening import KeepsOptions, check_fields, name_of, needs, several, shared_model
 
 with needs("lancedb", "lancedb"):
     import lancedb.rerankers
     import pyarrow as pa
     from lancedb.embeddings import TextEmbeddingFunction, register
-    from pydantic import PrivateAttr
+    from pydantic import Field, PrivateAttr
 
 __all__ = ["FastEmbedRtEmbeddings", "FastEmbedRtReranker"]
 
 
 @register("fastembed-rt")
-class FastEmbedRtEmbeddings(WithoutSecrets, TextEmbeddingFunction):  # type: ignore[misc]  # which is not followed
+class FastEmbedRtEmbeddings(KeepsOptions, TextEmbeddingFunction):  # type: ignore[misc]  # which is not followed
     """Vectors for tables: the source column with the model's document prompt, queries with its query prompt.
 
     Attributes:
@@ -39,10 +39,10 @@ class FastEmbedRtEmbeddings(WithoutSecrets, TextEmbeddingFunction):  # type: ign
     """
 
     name: str
-    model_kwargs: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
-    encode_kwargs: dict[str, Any] = {}  # noqa: RUF012
+    model_kwargs: ModelOptions = Field(default_factory=ModelOptions)
+    encode_kwargs: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     max_retries: int = 0
-    model_config = {"protected_namespaces": ()}  # noqa: RUF012
+    model_config = {"protected_namespaces": (), "hide_input_in_errors": True}  # noqa: RUF012
     _model: Any = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -54,14 +54,13 @@ class FastEmbedRtEmbeddings(WithoutSecrets, TextEmbeddingFunction):  # type: ign
         check_fields(type(self).__name__, fields.keys() - type(self).model_fields.keys())
         super().__init__(**fields)
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """What is pickled: without a hub token, also in the arguments that LanceDB keeps as `create` was given them."""
-        state = super().__getstate__()
-        private = dict(state["__pydantic_private__"])
-        given = private.get("_original_args") or {}
-        if "model_kwargs" in given:
-            private["_original_args"] = {**given, "model_kwargs": without_secrets(given["model_kwargs"])}
-        return {**state, "__pydantic_private__": private}
+    @classmethod
+    def create(cls, **fields: Any) -> FastEmbedRtEmbeddings:
+        """Name a model; LanceDB keeps these arguments beside the fields."""
+        if "model_kwargs" in fields:
+            fields["model_kwargs"] = kept(fields["model_kwargs"])
+        made: FastEmbedRtEmbeddings = super().create(**fields)
+        return made
 
     def safe_model_dump(self) -> dict[str, Any]:
         """What a table stores: the arguments of `create`, without a hub token."""
@@ -106,6 +105,8 @@ class FastEmbedRtEmbeddings(WithoutSecrets, TextEmbeddingFunction):  # type: ign
 
 class FastEmbedRtReranker(lancedb.rerankers.Reranker):  # type: ignore[misc]  # which is not followed
     """Results of vector, full-text and hybrid search in the order of a cross-encoder's, or of MaxSim's, scores."""
+
+    model_kwargs = KeptOptions()
 
     def __init__(
         self,

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from .. import EmbeddingModel, Reranker
-from ..models.opening import without_secrets
+from ..models.kept_options import ModelOptions
 from ..models.reranker import Ranked
-from .opening import WithoutSecrets, fingerprint, needs, open_model, several, single
+from .opening import KeepsOptions, fingerprint, needs, open_model, several, single
 
 with needs("langchain-core", "langchain"):
     from langchain_core.callbacks import Callbacks
     from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
+    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 __all__ = ["FastEmbedRtCrossEncoder", "FastEmbedRtEmbeddings", "FastEmbedRtRerank"]
-# Options of a model, without its hub token where they are written.
-Options = Annotated[dict[str, Any], PlainSerializer(without_secrets)]
-CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+CONFIG = ConfigDict(
+    extra="forbid",
+    arbitrary_types_allowed=True,
+    protected_namespaces=(),
+    hide_input_in_errors=True,  # a hub token may be in it
+)
 
 
-class FastEmbedRtEmbeddings(WithoutSecrets, BaseModel, Embeddings):
+class FastEmbedRtEmbeddings(KeepsOptions, BaseModel, Embeddings):
     """Vectors for LangChain: documents with the model's document prompt, queries with its query prompt.
 
     Lists of as many texts as there are go in one call; the model makes its own batches. Pickles and copies share the
@@ -36,7 +39,7 @@ class FastEmbedRtEmbeddings(WithoutSecrets, BaseModel, Embeddings):
 
     model: str | Path | EmbeddingModel
     """A model directory, a checkpoint or a hub repository; or an EmbeddingModel that is open."""
-    model_kwargs: Options = Field(default_factory=dict)
+    model_kwargs: ModelOptions = Field(default_factory=ModelOptions)
     """Options of `EmbeddingModel.from_checkpoint`, such as precision, threads, prompts, truncate_dim."""
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `encode`, such as prompt_name, prompt, normalize, truncate_dim."""
@@ -104,7 +107,7 @@ class FastEmbedRtEmbeddings(WithoutSecrets, BaseModel, Embeddings):
         return self.encode_kwargs if self.query_encode_kwargs is None else self.query_encode_kwargs
 
 
-class FastEmbedRtRerank(WithoutSecrets, BaseDocumentCompressor):
+class FastEmbedRtRerank(KeepsOptions, BaseDocumentCompressor):
     """Documents by falling score of a reranker, for a ContextualCompressionRetriever or any other chain.
 
     What comes back are copies with the score in `metadata["relevance_score"]`; the documents given stay as they are.
@@ -114,7 +117,7 @@ class FastEmbedRtRerank(WithoutSecrets, BaseDocumentCompressor):
     """A model directory, a checkpoint or a hub repository; or a Reranker that is open."""
     top_n: int | None = Field(default=3, ge=1)
     """The best so many; None for all."""
-    model_kwargs: Options = Field(default_factory=dict)
+    model_kwargs: ModelOptions = Field(default_factory=ModelOptions)
     """Options of `Reranker.from_checkpoint`."""
     rank_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `rank`, such as prompt_name, prompt, activation."""
@@ -160,12 +163,12 @@ class FastEmbedRtRerank(WithoutSecrets, BaseDocumentCompressor):
         return {"top_k": self.top_n if top_n is None else top_n, **self.rank_kwargs}
 
 
-class FastEmbedRtCrossEncoder(WithoutSecrets, BaseModel, BaseCrossEncoder):
+class FastEmbedRtCrossEncoder(KeepsOptions, BaseModel, BaseCrossEncoder):
     """Scores of pairs, for LangChain's own CrossEncoderReranker."""
 
     model: str | Path | Reranker
     """A model directory, a checkpoint or a hub repository; or a Reranker that is open."""
-    model_kwargs: Options = Field(default_factory=dict)
+    model_kwargs: ModelOptions = Field(default_factory=ModelOptions)
     """Options of `Reranker.from_checkpoint`."""
     predict_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of each call's `predict`, such as prompt_name, prompt, activation."""

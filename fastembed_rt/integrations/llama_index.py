@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 from .. import EmbeddingModel, Reranker, SparseModel
 from ..errors import InvalidInputError
-from ..models.opening import without_secrets
+from ..models.kept_options import ModelOptions
 from ..models.reranker import Ranked
-from .opening import WithoutSecrets, check_fields, name_of, needs, open_model, single
+from .opening import KeepsOptions, check_fields, name_of, needs, open_model, single
 
 with needs("llama-index-core", "llama-index"):
     import llama_index.core.instrumentation as instrument
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
-    from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, field_serializer
+    from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr
     from llama_index.core.callbacks import CBEventType, EventPayload
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -28,21 +28,18 @@ RETRIEVAL_SCORE = "retrieval_score"  # as LlamaIndex's own rerankers call it
 dispatcher = instrument.get_dispatcher(__name__)
 
 
-class _Written(WithoutSecrets, BaseModel):
+class _Written(KeepsOptions, BaseModel):
     """Fields that say how the model was opened: what `to_dict` writes and `from_dict` opens again."""
 
-    model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Options of from_checkpoint, such as precision, threads, prompts."
+    model_config = ConfigDict(hide_input_in_errors=True)  # a hub token may be in it
+    model_kwargs: ModelOptions = Field(
+        default_factory=ModelOptions, description="Options of from_checkpoint, such as precision, threads, prompts."
     )
 
     def __init__(self, **fields: Any) -> None:
         known = type(self).model_fields.keys() | {"class_name"}  # which `to_dict` adds
         check_fields(type(self).__name__, fields.keys() - known)
         super().__init__(**fields)
-
-    @field_serializer("model_kwargs")
-    def _without_secrets(self, value: dict[str, Any]) -> dict[str, Any]:
-        return without_secrets(value)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         # As pydantic has it: LlamaIndex would make the object anew, and with it a second engine beside the first.

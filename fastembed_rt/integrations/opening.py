@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
-from ..models.opening import without_secrets
+from ..models.kept_options import kept, without_secrets
 from ..text.inputs import check_iterable
 
 if TYPE_CHECKING:
@@ -132,17 +132,11 @@ def refuse_secrets(options: Mapping[str, Any], label: str, where: str) -> None:
         )
 
 
-class WithoutSecrets:
-    """A class of pydantic's whose `model_kwargs` are pickled and shown without a hub token; before its model class."""
+class KeepsOptions:
+    """Before a model class of pydantic's with `model_kwargs: ModelOptions`: which they are when assigned, too."""
 
-    def __getstate__(self) -> dict[Any, Any]:
-        state: Any = super().__getstate__()
-        fields = state["__dict__"]
-        return {**state, "__dict__": {**fields, "model_kwargs": without_secrets(fields["model_kwargs"])}}
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():  # type: ignore[misc]  # of pydantic
-            yield name, without_secrets(value) if name == "model_kwargs" else value
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, kept(value) if name == "model_kwargs" else value)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .. import EmbeddingModel
 from ..errors import InvalidTypeError
-from ..models.opening import without_secrets
+from ..models.kept_options import KeptOptions, without_secrets
 from ..models.prompts import OF_ROLES, check_role, of_role
 from ..vectors.dense import Vectors
 from .opening import needs, open_model
@@ -26,8 +26,11 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
     """Texts (n,) to vectors (n, dim) float32, as `encode` gives them; there is nothing to learn, so `fit` only opens.
 
     Used as the text vectorizers of scikit-learn are: `transform` works without `fit`, a ColumnTransformer names its
-    column as a str. Clones and pickles (joblib too) share the model's engine within a process.
+    column as a str. Clones and pickles (joblib too) share the model's engine within a process. A hub token in
+    model_kwargs goes into clones, and is neither shown nor pickled.
     """
+
+    model_kwargs = KeptOptions()
 
     def __init__(
         self,
@@ -61,11 +64,6 @@ class FastEmbedRtVectorizer(TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.on_null = on_null
         self.model_kwargs = model_kwargs
-
-    def __getstate__(self) -> Any:
-        """What is pickled: all parameters, but no hub token."""
-        state = super().__getstate__()
-        return {**state, "model_kwargs": self.model_kwargs and without_secrets(self.model_kwargs)}
 
     def fit(self, X: Any = None, y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
         """Open the model; texts are not looked at.

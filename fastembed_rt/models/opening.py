@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -22,7 +22,6 @@ from .answers import COMPAT, FASTEMBED, LOADING, answer
 from .options import check_device_ids, flag
 
 F = TypeVar("F", bound=Callable[..., None])
-SECRETS = ("token",)  # of the options of a model
 
 
 class LoadOptions(TypedDict, total=False):
@@ -56,7 +55,7 @@ class Source:
     max_wait: float = 0.0
     check_hashes: bool = True
     revision: str | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
     route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
@@ -97,7 +96,7 @@ ARGUMENTS = """\
 def documented(init: F) -> F:
     """A constructor that takes LoadOptions as `**options`: `help()` shows each of them, a misspelt one is named."""
     own = inspect.signature(init)
-    shared = [field for field in fields(Source) if field.name in LoadOptions.__annotations__]
+    shared = [entry for entry in fields(Source) if entry.name in LoadOptions.__annotations__]
     parameters = [entry for entry in own.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters += [inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in shared]
@@ -113,11 +112,6 @@ def documented(init: F) -> F:
     lines = (init.__doc__ or "").splitlines(keepends=True)
     checked.__doc__ = "".join(ARGUMENTS if line.lstrip().startswith("**options") else line for line in lines)
     return checked  # type: ignore[return-value]
-
-
-def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they may be stored or sent: without a hub token."""
-    return {name: value for name, value in options.items() if name not in SECRETS}
 
 
 def check_options(kind: type, options: Iterable[str], known: Iterable[str]) -> None:

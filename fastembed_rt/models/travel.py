@@ -20,7 +20,8 @@ from ..errors import IntegrityError, InvalidInputError, ModelNotFoundError
 from ..hub.resolve import CACHED
 from ..system.threads import CLOSED, once
 from . import forks, shared
-from .opening import SECRETS, Opened, Source, check_options, identity, opened
+from .kept_options import SECRETS
+from .opening import Opened, Source, check_options, identity, opened
 
 if TYPE_CHECKING:
     from .base import LoadedModel

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
-from ...models.opening import without_secrets
+from ...models.kept_options import KeptOptions
 from ...models.options import without_nulls
 from ...text.inputs import check_iterable
 from ..opening import provider_named
@@ -55,6 +55,7 @@ class FastembedModel:
     """A model of ours behind fastembed's calls."""
 
     opens: ClassVar[Any]
+    _options = KeptOptions()  # of `opens.from_checkpoint`
     registered: ClassVar[dict[str, Entry]]  # description, pooling, whether to normalize; by name in small letters
 
     def __init__(
@@ -170,7 +171,6 @@ class FastembedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name != "model"}
-        state["_options"] = without_secrets(state["_options"])
         return _restored, (type(self), state)
 
 

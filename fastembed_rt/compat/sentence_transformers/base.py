@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NoReturn, Self
 from ...errors import InvalidInputError, ModelNotFoundError
 from ...manifest import ROLES
 from ...models.base import WithMaxLength
-from ...models.opening import without_secrets
 from ...models.roles import WithRoles
 from ..model_card import ModelCardData
 from ..opening import is_short, load_options, their_errors
@@ -129,7 +128,6 @@ class CompatModel(OnDevice, Saved):
     def __reduce__(self) -> tuple[Any, ...]:
         """Opened again where it arrives, by its name; what refers to the model itself comes behind it."""
         state = {name: value for name, value in vars(self).items() if name != "_model"}
-        state["_options"] = without_secrets(state["_options"])
         opening = {name: state[name] for name in ("_name", "_options", "trust_remote_code")}
         return _restored, (type(self), opening, self._given_limit()), state
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import InvalidInputError
 from ...models.base import WithMaxLength
+from ...models.kept_options import KeptOptions
 from .. import tensors
 from ..opening import provider_of
 
@@ -20,7 +21,7 @@ class OnDevice:
     _given_limit: Callable[[], int | None]
     _model: Any
     _name: Any
-    _options: dict[str, Any]
+    _options = KeptOptions()
     _open: Callable[[int | None], None]
     _opened: Callable[[int | None, Mapping[str, Any]], Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -128,7 +129,14 @@ def test_configurations_come_back_and_wrong_ones_are_refused(case: Case) -> None
     assert function.default_space() == "cosine"
     assert FastEmbedRtEmbeddingFunction.build_from_config(config).client is function.client  # opened once
     for kind in (FastEmbedRtEmbeddingFunction, FastEmbedRtSparseEmbeddingFunction):
-        assert kind(case.dense, {"threads": 1, "token": "secret"}).get_config()["model_kwargs"] == {"threads": 1}
+        private = kind(case.dense, {"threads": 1, "token": "a-secret"})
+        assert private.get_config()["model_kwargs"] == {"threads": 1}
+        assert private.model_kwargs["token"] == "a-secret"
+        assert "a-secret" not in f"{private!r} {vars(private)}"
+        assert b"a-secret" not in pickle.dumps(private)
+        with pytest.raises(ValueError, match="is not one of fastembed-rt") as caught:
+            kind.build_from_config({**config, "model_kwargs": {"token": "a-secret"}, "device": "cpu"})
+        assert "a-secret" not in str(caught.value)
     for wrong in ({}, {"model": 1}, {"model": "x", "device": "cuda"}):
         with pytest.raises(ValueError, match="is not one of fastembed-rt"):
             FastEmbedRtEmbeddingFunction.build_from_config(wrong)

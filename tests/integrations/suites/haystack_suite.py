@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import subprocess
 import sys
 import threading
@@ -165,6 +166,10 @@ def test_arguments_are_kept_by_name(case: Case) -> None:
     assert FastEmbedRtRanker(**ranked).to_dict()["init_parameters"] == ranked
     private = FastEmbedRtRanker(case.reranker, model_kwargs={"threads": 1, "token": "secret"})
     assert private.to_dict()["init_parameters"]["model_kwargs"] == {"threads": 1}
+    for component in (private, FastEmbedRtDocumentEmbedder(case.dense, model_kwargs={"token": "secret"})):
+        assert component.model_kwargs["token"] == "secret"
+        assert b"secret" not in pickle.dumps(component)
+        assert "secret" not in f"{component!r} {vars(component)}"
     for kind in (FastEmbedRtDocumentEmbedder, FastEmbedRtRanker):
         assert kind(Path(case.dense)).to_dict()["init_parameters"]["model"] == case.dense  # YAML has no paths
         with pytest.raises(TypeError, match="model is EmbeddingModel, expected a name"):

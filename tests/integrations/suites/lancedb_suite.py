@@ -75,6 +75,17 @@ def test_options_are_the_models_and_are_stored(case: Case, tmp_path: Path) -> No
     assert "secret" not in repr(private)
     again = pickle.loads(pickle.dumps(private))
     assert again.model_kwargs == again.safe_model_dump()["model_kwargs"] == {"threads": 1}
+    with pytest.raises(ValueError, match="name") as caught:
+        FastEmbedRtEmbeddings.create(model_kwargs={"token": "secret"})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_rerankers_hub_token_is_neither_shown_nor_pickled(case: Case) -> None:
+    private = FastEmbedRtReranker(case.reranker, model_kwargs={"threads": 1, "token": "secret"})
+    assert private.model_kwargs["token"] == "secret"
+    assert "secret" not in f"{private!r} {private} {vars(private)}"
+    assert b"secret" not in pickle.dumps(private)
+    assert pickle.loads(pickle.dumps(private)).model_kwargs == {"threads": 1}
 
 
 @pytest.mark.parametrize("kind", ["list", "array", "chunked", "numpy"])

@@ -165,6 +165,12 @@ def test_no_hub_token_leaves_with_a_pickle_a_dump_or_a_repr(case: Case, kind: st
     assert "threads" in repr(made)
     for copied in (copy.copy(made), copy.deepcopy(made), made):  # which stay in this process
         assert copied.model_kwargs == {"threads": 1, "token": "a-secret"}
+    made.model_kwargs = {"token": "a-secret"}
+    assert b"a-secret" not in pickle.dumps(made)
+    assert "a-secret" not in f"{made!r} {made.model_dump()}"
+    with pytest.raises(ValueError, match="model") as caught:
+        getattr(ours, kind)(model_kwargs={"token": "a-secret"})
+    assert "a-secret" not in str(caught.value)
 
 
 def test_a_cache_is_named_by_all_that_decides_its_vectors(case: Case) -> None:

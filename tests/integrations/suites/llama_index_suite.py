@@ -196,6 +196,10 @@ def test_no_hub_token_leaves_with_a_pickle_or_a_repr(case: Case, kind: Any) -> N
     assert pickle.loads(packed).model_kwargs == {"threads": 1}
     assert "a-secret" not in f"{made!r} {made}"
     assert copy.deepcopy(made).model_kwargs["token"] == "a-secret"  # which stays in this process
+    field = "top_n" if kind is FastEmbedRtRerank else "embed_batch_size"
+    with pytest.raises(ValueError, match=field) as caught:
+        kind(case.dense, model_kwargs={"token": "a-secret"}, **{field: "x"})
+    assert "a-secret" not in str(caught.value)
 
 
 def test_a_pipeline_and_its_cache(case: Case, embedding: FastEmbedRtEmbedding, calls: list[int]) -> None:

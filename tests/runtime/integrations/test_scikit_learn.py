@@ -112,6 +112,19 @@ def test_a_pickle_has_no_hub_token(pair: Any) -> None:
     assert pickle.loads(pickle.dumps(FastEmbedRtVectorizer(str(pair.directory)))).model_kwargs is None
 
 
+def test_a_hub_token_is_in_clones_and_never_shown(pair: Any) -> None:
+    made = FastEmbedRtVectorizer(str(pair.directory), model_kwargs={"threads": 1, "token": "a-secret"})
+    for shown in (made, make_pipeline(made), ColumnTransformer([("text", made, "text")])):
+        assert "a-secret" not in f"{shown!r} {shown._repr_html_()} {shown.get_params()}"
+    assert "threads" in repr(made)
+    again = clone(clone(make_pipeline(made)))[0]
+    assert again.get_params()["model_kwargs"] == {"threads": 1, "token": "a-secret"}
+    assert again.model_kwargs["token"] == "a-secret"
+    again.set_params(model_kwargs={"token": "a-secret"})
+    assert "a-secret" not in repr(again)
+    assert b"a-secret" not in pickle.dumps(again)
+
+
 def test_pickle_and_joblib(vectorizer: FastEmbedRtVectorizer, tmp_path: Path) -> None:
     wanted = vectorizer.fit().transform(TEXTS)
     joblib.dump(vectorizer, tmp_path / "step.joblib")

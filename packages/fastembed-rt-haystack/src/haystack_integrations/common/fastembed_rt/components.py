@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from haystack import Document, default_from_dict, default_to_dict
 
 from fastembed_rt.integrations.opening import shared_model
-from fastembed_rt.models.opening import without_secrets
+from fastembed_rt.models.kept_options import KeptOptions, without_secrets
 
 
 class ModelComponent:
@@ -18,7 +18,7 @@ class ModelComponent:
 
     kind: ClassVar[Any]
     model: str
-    model_kwargs: dict[str, Any]
+    model_kwargs = KeptOptions()
     _model: Any = None
 
     def warm_up(self) -> None:

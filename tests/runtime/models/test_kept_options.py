@@ -1,0 +1,74 @@
+"""Options with a hub token: it stays in the process, whatever is made of them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import pprint
+from typing import Any
+
+import pytest
+
+from fastembed_rt.cache.wanted import Hub
+from fastembed_rt.hub.client import Repository
+from fastembed_rt.models.kept_options import KeptOptions, ModelOptions
+from fastembed_rt.models.opening import Source
+
+TOKEN = "a-secret"
+OPTIONS = {"threads": 1, "prompts": {"query": "q"}, "token": TOKEN}
+
+
+class Keeping:
+    options = KeptOptions()
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+
+def test_they_are_shown_and_pickled_without_the_token() -> None:
+    options = ModelOptions(OPTIONS)
+    assert options == OPTIONS
+    for shown in (repr(options), str([options]), f"{options}", pprint.pformat({"options": options})):
+        assert TOKEN not in shown
+        assert "threads" in shown
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        packed = pickle.dumps({"options": options}, protocol)
+        assert TOKEN.encode() not in packed
+        again = pickle.loads(packed)["options"]
+        assert type(again) is ModelOptions
+        assert again == {"threads": 1, "prompts": {"query": "q"}}
+
+
+def test_copies_in_the_process_have_it_and_hide_it_too() -> None:
+    options = ModelOptions(OPTIONS)
+    for again in (copy.copy(options), copy.deepcopy(options), options.copy(), options | {}, {} | options):
+        assert again == OPTIONS
+        assert again is not options
+        assert TOKEN not in repr(again)
+    assert copy.deepcopy(options)["prompts"] is not options["prompts"]
+
+
+def test_an_attribute_keeps_what_is_assigned_to_it() -> None:
+    made = Keeping(OPTIONS)
+    assert made.options == OPTIONS
+    assert TOKEN not in f"{vars(made)}"
+    kept = made.options
+    made.options = kept
+    assert made.options is kept  # as scikit-learn's clone asks
+    made.options = {"token": TOKEN}
+    assert TOKEN.encode() not in pickle.dumps(vars(made))
+    made.options = None
+    assert made.options is None
+    with pytest.raises(AttributeError, match="options"):
+        Keeping.__new__(Keeping).options  # noqa: B018
+
+
+def test_records_with_a_token_do_not_show_it() -> None:
+    records: list[Any] = [
+        Source(path_or_name="a/b", token=TOKEN),
+        Hub(token=TOKEN),
+        Repository(name="a/b", revision=None, token=TOKEN, cache_dir=None, local_files_only=False),
+    ]
+    for record in records:
+        assert record.token == TOKEN
+        assert TOKEN not in repr(record)
