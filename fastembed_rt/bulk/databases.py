@@ -36,10 +36,3 @@ def size(name: str, kind: str) -> int:
             (pages,), (each,) = (connection.execute(f"PRAGMA page_{of}").fetchone() for of in ("count", "size"))
             return int(pages * each)
     return Path(name).stat().st_size
-
-
-def content(name: str) -> bytes | None:
-    """The bytes that a file of SQLite will have when its log is written back; None where SQLite cannot tell."""
-    with contextlib.suppress(sqlite3.Error, AttributeError), opened(name) as connection:  # it may be built without
-        return connection.serialize()
-    return None

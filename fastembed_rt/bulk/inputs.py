@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -182,17 +182,25 @@ def _source(name: str, given_format: str | None, size: int | None = None) -> Sou
     return Source(name=name, format=found, compression=compression, size=size)
 
 
-def identities(sources: list[Source]) -> list[dict[str, Any]]:
+def identities(sources: Sequence[Source], rows: Callable[[Source], str], *, shared: bool) -> list[dict[str, Any]]:
     """What tells each file from others of its name.
 
     Up to 256 MiB of inputs the hash of all of it, so that a copy is the same. To hash more would mean to read it twice:
     then a file is known by its size, the time of its last change and the hash of its first and last 64 KiB; an object
-    by what its store says (ETag, version or time). A database's log counts as its file does; where SQLite's is hashed,
-    it makes no difference whether what was committed lies in the log or was written back into the file.
+    by what its store says (ETag, version or time).
+
+    A database is known by the rows that its query gives, of which `rows` makes a hash: where they lie, in the file or
+    in its log, and what else is there makes no difference. With `shared`, by ranks, its size counts too, which decides
+    their shares.
     """
-    logs = [log for source in sources if (log := _log(source)) is not None]
-    whole = sum(source.size for source in sources) + sum(log.stat().st_size for log in logs) <= HASHED_WHOLE
-    return [{"name": source.name, "size": source.size, **_told_by(source, whole=whole)} for source in sources]
+    whole = sum(source.size for source in sources if source.format not in databases.DATABASES) <= HASHED_WHOLE
+    return [_identity(source, rows, whole=whole, shared=shared) for source in sources]
+
+
+def _identity(source: Source, rows: Callable[[Source], str], *, whole: bool, shared: bool) -> dict[str, Any]:
+    if source.format in databases.DATABASES:
+        return {"name": source.name, **({"size": source.size} if shared else {}), "rows_sha256": rows(source)}
+    return {"name": source.name, "size": source.size, **_told_by(source, whole=whole)}
 
 
 def _told_by(source: Source, *, whole: bool) -> dict[str, Any]:
@@ -204,15 +212,7 @@ def _told_by(source: Source, *, whole: bool) -> dict[str, Any]:
             return said or {"modified": str(info.get("LastModified") or info.get("created"))}
         with system.open(place, "rb") as stream:
             return {"sha256": hashlib.sha256(stream.read()).hexdigest()}
-    log = _log(source)
-    if log is not None and whole and source.format == "sqlite":
-        content = databases.content(source.name)
-        if content is not None:
-            return {"sha256": hashlib.sha256(content).hexdigest()}
-    found = _told_by_file(Path(source.name), whole=whole)
-    if log is not None:
-        found |= {f"log_{fact}": value for fact, value in _told_by_file(log, whole=whole).items()}
-    return found
+    return _told_by_file(Path(source.name), whole=whole)
 
 
 def _told_by_file(path: Path, *, whole: bool) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _log(source: Source) -> Path | None:
     return None if is_url(source.name) else databases.log_of(source.name, source.format)
 
 
-def stamps(sources: list[Source]) -> list[tuple[tuple[str, int, int], ...]]:
+def stamps(sources: Sequence[Source]) -> list[tuple[tuple[str, int, int], ...]]:
     """What changes when a file, or its log, is written to while it is read: cheap; nothing for what is at a URL."""
     found = []
     for source in sources:

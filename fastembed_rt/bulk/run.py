@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, cast
 
 from ..errors import InvalidInputError, OutputExistsError
-from . import columns, formats, inputs, job, readers
+from . import columns, formats, inputs, job, queries, readers
 from .ahead import Ahead, Behind
 from .databases import DATABASES
 from .encoder import Arrays, Encoder, Encoding, Vectors
@@ -77,9 +77,13 @@ class Prepared:
         for source, before, now in zip(self.sources, self.stamps, inputs.stamps(self.sources), strict=True):
             if before == now:
                 continue
-            # A query reads a database as it was when it began, so that a log may be written back meanwhile.
-            if source.format not in DATABASES or inputs.identities(self.sources) != self.identities:
+            # A query reads a database as it was when it began: what its rows are not made of may change meanwhile.
+            if source.format not in DATABASES or not self._has_the_same_rows(source):
                 raise InvalidInputError(f"input {source.name} changed while it was read; {advice}")
+
+    def _has_the_same_rows(self, source: inputs.Source) -> bool:
+        known = self.identities[self.sources.index(source)]
+        return _identities([source], self.options) == [known]
 
     def job(self, fingerprint: str, more: dict[str, Any]) -> Job:
         """With the model's fingerprint, and options that only the model's side knows."""
@@ -94,7 +98,7 @@ class Prepared:
 
 
 def prepare(sources: list[inputs.Source], options: Options) -> Prepared:
-    """Look at the inputs; costs a look at each file, and up to 64 MiB of it.
+    """Look at the inputs; costs a look at each file, up to 256 MiB of all, and each database's query.
 
     Raises:
         InvalidInputError: inputs that cannot be read, or have not what the options name.
@@ -111,7 +115,11 @@ def prepare(sources: list[inputs.Source], options: Options) -> Prepared:
             raise InvalidInputError(f"{options.format} has no null; write parquet, or take --on-null zero")
     stamps = inputs.stamps(sources)
     pieces = inputs.share(sources, options.rank, options.world)
-    return Prepared(options, sources, pieces, plan, inputs.identities(sources), stamps)
+    return Prepared(options, sources, pieces, plan, _identities(sources, options), stamps)
+
+
+def _identities(sources: list[inputs.Source], options: Options) -> list[dict[str, Any]]:
+    return inputs.identities(sources, partial(queries.digest, sql=options.dialect.sql), shared=options.world > 1)
 
 
 def check(store: Store, wanted: Job, *, resume: bool, force: bool) -> None:

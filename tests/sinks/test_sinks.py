@@ -420,3 +420,26 @@ def test_a_query_on_duckdb_is_resumed(directory: Path, wanted: Any, tmp_path: Pa
     embed(directory, tmp_path / "in.duckdb", "--shards", tmp_path / "out", *words, "--resume")
     assert vectors(tmp_path / "out").tobytes() == wanted[::-1].tobytes()
     assert table(tmp_path / "out").column_names == ["n", "body", "made", "tags", "embedding"]
+
+
+def test_duckdbs_log_is_of_its_input_and_may_be_written_back(directory: Path, wanted: Any, tmp_path: Path) -> None:
+    database, out, late = tmp_path / "in.duckdb", tmp_path / "out", "a dog runs late"
+    script(SCRIPTS / "duckdb_file.py", database, given=json.dumps(TEXTS[:-1]))
+    row = f"(39, '{TEXTS[-1]}', '2020-01-01', ['a'])"
+    script(SCRIPTS / "duckdb_log.py", database, f"INSERT INTO notes VALUES {row}")
+    log = database.with_name("in.duckdb.wal")
+    assert log.stat().st_size
+    words = [database, "--shards", out, "--sql", "SELECT * FROM notes ORDER BY n", "--column", "body"]
+    words += ["--part-rows", "7"]
+    embed(directory, *words)
+    for written_back in (False, True):
+        (out / "part-00000-000003.parquet").unlink()
+        if written_back:
+            script(SCRIPTS / "duckdb_log.py", database)
+            assert not log.exists() or not log.stat().st_size
+        embed(directory, *words, "--resume")
+        assert vectors(out).tobytes() == wanted.tobytes()
+    script(SCRIPTS / "duckdb_log.py", database, f"UPDATE notes SET body = '{late}' WHERE n = 5")
+    (out / "part-00000-000003.parquet").unlink()
+    with pytest.raises(AssertionError, match=r"changed since \(rows_sha256\)"):
+        embed(directory, *words, "--resume")

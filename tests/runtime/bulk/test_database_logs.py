@@ -69,16 +69,24 @@ def test_a_row_that_was_committed_into_the_log_since_is_a_changed_input(
     stopped_at_the_third_part(notes, tmp_path / "out")
     writer.execute("INSERT INTO notes VALUES (0, 'early')")
     writer.commit()
-    with pytest.raises(InvalidInputError, match=r"input .*notes\.db changed since \(sha256\)"):
+    with pytest.raises(InvalidInputError, match=r"input .*notes\.db changed since \(rows_sha256\)"):
         execute([notes], tmp_path / "out", dialect=BY_ID)
     execute([notes], tmp_path / "out", dialect=BY_ID, force=True, resume=False)
     assert ids(tmp_path / "out") == list(range(13))
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_log_that_was_only_written_back_is_no_change(
-    notes: Path, writer: sqlite3.Connection, tmp_path: Path, closed: bool
+    notes: Path,
+    writer: sqlite3.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: bool,
+    large: bool,
 ) -> None:
+    if large:
+        monkeypatch.setattr(inputs, "HASHED_WHOLE", 10)
     stopped_at_the_third_part(notes, tmp_path / "out")
     before = notes.stat().st_size
     if closed:
@@ -90,9 +98,13 @@ def test_a_log_that_was_only_written_back_is_no_change(
     assert ids(tmp_path / "out") == list(range(1, 13))
 
 
+@pytest.mark.parametrize("large", [False, True])
 def test_a_log_may_be_written_back_while_rows_are_read_and_none_may_be_added(
-    notes: Path, writer: sqlite3.Connection, tmp_path: Path
+    notes: Path, writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
+    if large:
+        monkeypatch.setattr(inputs, "HASHED_WHOLE", 10)
+
     def write_back() -> None:
         with contextlib.closing(sqlite3.connect(notes)) as other:
             other.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -108,29 +120,66 @@ def test_a_log_may_be_written_back_while_rows_are_read_and_none_may_be_added(
         execute([notes], tmp_path / "second", model=encoder(Interrupted("text 9", add)), dialect=BY_ID)
 
 
-def test_a_large_database_is_known_by_its_log_too(
-    notes: Path, writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE notes SET text = 'text 7.0' WHERE id = 7",
+        "UPDATE notes SET text = 7 WHERE id = 7",
+        "UPDATE notes SET text = NULL WHERE id = 7",
+        "DELETE FROM notes WHERE id = 12",
+        "INSERT INTO notes VALUES (0, 'early')",
+    ],
+)
+def test_a_large_database_is_known_by_the_rows_of_its_query(
+    notes: Path, writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     monkeypatch.setattr(inputs, "HASHED_WHOLE", 10)
     stopped_at_the_third_part(notes, tmp_path / "out")
-    execute([notes], tmp_path / "out", dialect=BY_ID)
-    writer.execute("INSERT INTO notes VALUES (0, 'early')")
+    writer.execute(change)
     writer.commit()
-    with pytest.raises(InvalidInputError, match=r"changed since \(log_modified_ns, log_ends_sha256\)"):
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # no log tells of it
+    with pytest.raises(InvalidInputError, match=r"changed since \(rows_sha256\)"):
         execute([notes], tmp_path / "out", dialect=BY_ID)
 
 
-def test_duckdbs_log_is_of_its_input(tmp_path: Path) -> None:
-    """As its files lie there when the process that wrote them was killed."""
+def test_what_the_query_does_not_read_may_change(notes: Path, writer: sqlite3.Connection, tmp_path: Path) -> None:
+    stopped_at_the_third_part(notes, tmp_path / "out")
+    writer.execute("CREATE TABLE others (id INTEGER)")
+    writer.execute("INSERT INTO others VALUES (1)")
+    writer.commit()
+    writer.execute("VACUUM")
+    execute([notes], tmp_path / "out", dialect=BY_ID)
+    assert ids(tmp_path / "out") == list(range(1, 13))
+
+
+def test_a_query_that_gives_other_rows_each_time_is_not_resumed(
+    notes: Path, writer: sqlite3.Connection, tmp_path: Path
+) -> None:
+    dialect = Dialect(sql="SELECT id, text FROM notes ORDER BY random()")
+    with pytest.raises(KeyboardInterrupt):
+        execute([notes], tmp_path / "out", model=encoder(Interrupted("text 9", stop)), dialect=dialect)
+    with pytest.raises(InvalidInputError, match="rows_sha256"):
+        execute([notes], tmp_path / "out", dialect=dialect)
+
+
+def test_ranks_share_a_database_by_its_size(notes: Path, writer: sqlite3.Connection) -> None:
+    sources = inputs.find([str(notes)])
+    (alone,) = inputs.identities(sources, lambda source: "rows", shared=False)
+    (shared,) = inputs.identities(sources, lambda source: "rows", shared=True)
+    assert alone == {"name": str(notes), "rows_sha256": "rows"}
+    assert shared == {**alone, "size": sources[0].size}
+
+
+def test_duckdbs_log_tells_that_it_was_written_to(tmp_path: Path) -> None:
+    """As its files lie there when the process that wrote them was killed; tests/sinks has rows of it."""
     path, log = tmp_path / "notes.duckdb", tmp_path / "notes.duckdb.wal"
     path.write_bytes(b"rows")
     log.write_bytes(b"")  # nothing is in it
     sources = inputs.find([str(path)])
-    told, stamps = inputs.identities(sources), inputs.stamps(sources)
+    stamps = inputs.stamps(sources)
     log.unlink()
-    assert (inputs.identities(sources), inputs.stamps(sources)) == (told, stamps)
+    assert inputs.stamps(sources) == stamps
     for content in (b"more rows", b"other rows"):
         log.write_bytes(content)
-        assert inputs.identities(sources) != told
         assert inputs.stamps(sources) != stamps
-        told, stamps = inputs.identities(sources), inputs.stamps(sources)
+        stamps = inputs.stamps(sources)
