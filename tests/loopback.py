@@ -30,14 +30,20 @@ def free_port() -> int:
 class Started:
     """`fastembed-rt serve` with these arguments; ends with the block."""
 
-    def __init__(self, *arguments: object, stdout: Any = subprocess.DEVNULL, **env: str) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        stdout: Any = subprocess.DEVNULL,
+        stderr: Any = subprocess.PIPE,
+        **env: str,
+    ) -> None:
         self.port = free_port()
         command = [sys.executable, "-m", "fastembed_rt", "serve", *map(str, arguments)]
         with of_a_terminal():
             self.process = subprocess.Popen(
                 command,
                 stdout=stdout,
-                stderr=subprocess.PIPE,
+                stderr=stderr,
                 text=True,
                 env={**os.environ, "PORT": str(self.port), **env},
             )

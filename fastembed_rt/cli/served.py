@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from .. import machine
 from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError
 from ..run import nvidia, shared_weights
 from ..run.providers import AUTO
+from ..server import hangups
 
 if TYPE_CHECKING:
     from ..server.app import App
@@ -25,6 +27,7 @@ PASSED_ON = ("run",)  # of the parsed options what is no option
 
 def serve(args: argparse.Namespace) -> int:
     """Until a signal ends it."""
+    hangups.hold()  # what reloads a server ends none that has not begun
     args.models = args.models or listed(os.environ.get("MODEL_ID"))
     if not args.models:
         raise InvalidInputError("no model to serve; give a model directory or hub repository")
@@ -41,7 +44,6 @@ def serve(args: argparse.Namespace) -> int:
         return _supervise(args, listening)
     sockets, listening = listening.open()
     app = _app(args)
-    running.say(running.start_lines(app, listening))
     running.run(app, listening, sockets)
     return 0
 
@@ -49,7 +51,8 @@ def serve(args: argparse.Namespace) -> int:
 def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     if sys.platform == "win32":
         raise InvalidInputError("--workers needs processes that inherit sockets, which Windows has not; start several")
-    from ..server import packed, running
+    from ..server import packed
+    from ..server.lines import StandardError
     from ..server.workers import Supervisor, environments
 
     automatic = args.provider == AUTO
@@ -60,7 +63,8 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     sockets, listening = listening.open()
     args.port = listening.port
     options = {name: value for name, value in vars(args).items() if name not in PASSED_ON}
-    with packed.folder() as weights:
+    stderr = StandardError()
+    with packed.folder() as weights, contextlib.closing(stderr.lines):
         if weights is not None:
             shared = [{**environment, shared_weights.VARIABLE: str(weights)} for environment in shared]
         supervisor = Supervisor(
@@ -69,7 +73,7 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
             args.workers,
             drain_seconds=args.drain_seconds,
             worker_timeout=args.worker_timeout,
-            say=running.say,
+            say=stderr.say,
             weights=weights,
         )
         return asyncio.run(supervisor.run())
@@ -77,6 +81,7 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
 
 def work() -> None:
     """A worker: told what to do by a line on stdin."""
+    hangups.ignore()  # the process that started this one tells of it
     told = json.loads(sys.stdin.readline())
     args = argparse.Namespace(**told["options"])
     from ..server import running

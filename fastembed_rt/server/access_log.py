@@ -1,16 +1,12 @@
-"""A line of JSON for requests, written aside: a full disk or a reader that stalls costs lines, never an answer."""
+"""A line of JSON for requests, written aside: see lines."""
 
 from __future__ import annotations
 
-import os
 import random
-import threading
-from collections import deque
 from typing import Any
 
+from .lines import Lines
 from .writing import dumped
-
-MOST_LINES = 10_000  # that wait; those that come then are dropped and counted
 
 
 class AccessLog:
@@ -18,47 +14,24 @@ class AccessLog:
 
     def __init__(self, share: float, descriptor: int = 1) -> None:
         """`share` from 0 to 1; the file `descriptor` is stdout by default."""
-        self.share, self._descriptor = share, descriptor
-        self.dropped = 0  # lines
-        self._lines: deque[dict[str, Any]] = deque()
-        self._wake, self._idle = threading.Event(), threading.Event()
-        self._closed = False
-        self._thread: threading.Thread | None = None
+        self.share = share
+        self._lines = Lines(_line, descriptor, "fastembed_rt_access_log")
+
+    @property
+    def dropped(self) -> int:
+        """Lines that could not be written."""
+        return self._lines.dropped
 
     def __call__(self, told: dict[str, Any]) -> None:
         """A request that is answered; for the event loop, and it waits for nothing."""
         if told["status"] < 400 and self.share < 1 and random.random() >= self.share:
             return
-        if len(self._lines) >= MOST_LINES:
-            self.dropped += 1
-            return
-        self._lines.append(told)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="fastembed_rt_access_log", daemon=True)
-            self._thread.start()
-        if not self._wake.is_set():
-            self._wake.set()
+        self._lines(told)
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what waits, for no longer than that."""
-        self._closed = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
+        self._lines.close(seconds)
 
-    def _work(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._lines:
-                told = [self._lines.popleft() for _ in range(min(len(self._lines), 256))]
-                self._write(b"".join(dumped(one) + b"\n" for one in told), len(told))
-            if self._closed:
-                return
 
-    def _write(self, content: bytes, lines: int) -> None:
-        try:
-            while content:
-                content = content[os.write(self._descriptor, content) :]
-        except OSError:  # no room, or nobody reads
-            self.dropped += lines
+def _line(told: dict[str, Any]) -> bytes:
+    return dumped(told) + b"\n"

@@ -14,10 +14,12 @@ from .models import Served
 
 
 def run(app: App, listening: Listening, sockets: Sequence[socket.socket]) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish those that run."""
+    """Say what runs, answer requests until SIGTERM or SIGINT, then finish those that run."""
     from .serving import Server, serve
 
-    serve(Server(app, listening, sockets))
+    server = Server(app, listening, sockets)
+    server.stderr.say(start_lines(app, listening))
+    serve(server)
 
 
 def start_lines(app: App, listening: Listening) -> list[str]:

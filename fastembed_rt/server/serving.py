@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,10 +17,12 @@ from typing import Any
 import uvicorn
 
 from ..text.library import THREADS as LIBRARY_THREADS
+from . import hangups
 from .accepting import Acceptor
 from .app import App
 from .connections import Connection, Patience
 from .deadlines import Deadlines
+from .lines import Handler, StandardError
 from .listening import Listening
 from .sockets import Board
 from .worker import Channel
@@ -47,8 +48,10 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     ) -> None:
         """`board`, `slot` and `channel` are of a worker among others; `patience` is with single clients."""
         self._acceptor: Acceptor | None = None
+        self.stderr = StandardError()
         config = uvicorn.Config(
             app,
+            log_config=_log_config(self.stderr),
             http=functools.partial(Connection, patience=patience or Patience(head_seconds=listening.head_seconds)),
             ws="none",
             ssl_certfile=listening.certificate,
@@ -97,8 +100,8 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         self.servers = [self._acceptor]
         if self._channel is not None:
             await self._channel.open(self)
-        elif hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        else:
+            hangups.listen(loop, self._reload)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all that has come, then end, within the seconds for it."""
@@ -128,6 +131,23 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         task.add_done_callback(self._reloads.discard)
 
 
+def _log_config(stderr: StandardError) -> dict[str, Any]:
+    """uvicorn's own, and ours as it is without any, on stderr where nobody has to read it."""
+    own = {"()": "uvicorn.logging.DefaultFormatter", "fmt": "%(levelprefix)s %(message)s", "use_colors": None}
+    handlers = {name: {"()": lambda: Handler(stderr.lines), "formatter": name} for name in ("uvicorn", "plain")}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"uvicorn": own, "plain": {"format": "%(message)s"}},
+        "handlers": handlers,
+        "loggers": {
+            "uvicorn": {"handlers": ["uvicorn"], "level": "INFO", "propagate": False},
+            "uvicorn.error": {"level": "INFO"},
+            logger.name: {"handlers": ["plain"]},
+        },
+    }
+
+
 def most_connections(wanted: int) -> int:
     """As many as wanted, or as the process may have files open: the limit is raised as far as it can be."""
     try:
@@ -153,4 +173,7 @@ def serve(server: Server, told: Callable[[], None] = lambda: None) -> None:
     # uvicorn raises again what ended it, when it is done: that was no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server.run()
+    try:
+        server.run()
+    finally:
+        server.stderr.lines.close()

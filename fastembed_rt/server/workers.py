@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
-from . import packed
+from . import hangups, packed
 from .sockets import GONE, Board, let_nobody_in
 from .totals import Totals
 from .worker import MOST_BYTES
@@ -45,6 +45,7 @@ class _Worker:
     writer: asyncio.StreamWriter | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     began: float = 0.0
+    stale: bool = False  # it began to load before the last reload: its files may be older than those
     identities: dict[str, str] = field(default_factory=dict)
     text: str = ""  # metrics, as told last
 
@@ -77,7 +78,7 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._waiting: dict[tuple[int, int], asyncio.Future[Any]] = {}  # by slot and number
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._reloading = asyncio.Lock()
+        self._reloading = asyncio.Lock()  # one after the other, in all workers
         self._stopping = asyncio.Event()
         self._failed: int | None = None  # exit code of a first start
 
@@ -86,7 +87,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload_and_say()))
+        hangups.listen(loop, lambda: self._start(self._reload_and_say()))
         keepers = []
         for worker in self._workers:  # one after the other: the first says what is wrong, and reads the files
             keeper = self._start(self._keep(worker))
@@ -172,7 +173,7 @@ class Supervisor:
         Raises:
             OSError: the system gives no process, or no descriptors for one.
         """
-        worker.began, worker.text = time.monotonic(), ""
+        worker.began, worker.text, worker.stale = time.monotonic(), "", False
         self._keep_weights()
         ours, theirs = socket.socketpair()
         try:
@@ -250,10 +251,27 @@ class Supervisor:
         if worker.slot == 0 and not any(other.ready.is_set() for other in self._workers):
             self._say(message["ready"])
         worker.ready.set()
-        others = [other for other in self._workers if other is not worker and other.ready.is_set()]
-        if any(other.identities != worker.identities for other in others) and not self._reloading.locked():
-            self._say([f"worker {worker.slot} came back with other model files; the others load them too"])
-            self._start(self._reload_and_say())
+        if worker.stale or self._differ():
+            self._start(self._level(worker))
+
+    def _differ(self) -> bool:
+        """Whether what runs is not everywhere the same, or nobody knows that it is what the last reload was to load."""
+        ready = [worker for worker in self._workers if worker.ready.is_set()]
+        return any(worker.identities != ready[0].identities for worker in ready) or (
+            bool(ready) and all(worker.stale for worker in ready)
+        )
+
+    async def _level(self, worker: _Worker) -> None:
+        """Have all workers load what one has that became ready, or should have: after a reload that goes on."""
+        async with self._reloading:
+            if not self._differ():
+                for other in self._workers:
+                    other.stale = False
+                return
+            if not worker.stale:
+                self._say([f"worker {worker.slot} came back with other model files; the others load them too"])
+            answer = await self._reload_each(None)
+        self._say_reloaded(answer)
 
     def _told(self, worker: _Worker, number: int, message: dict[str, Any]) -> None:
         future = self._waiting.pop((worker.slot, number), None)
@@ -295,39 +313,51 @@ class Supervisor:
         is filled from the new files. `asker` is who waits for the answer, and ends last.
         """
         async with self._reloading:
-            found: list[dict[str, Any]] | None = None
-            restarted: list[int] = []
-            last: asyncio.subprocess.Process | None = None
-            began = time.time()
-            self._keep_weights()
-            for worker in self._workers:
-                if not worker.ready.is_set():
-                    continue  # it loads what is there now
-                process = worker.process
-                answer = await self._ask(worker, "reload", 3600.0)
-                if "error" not in answer:
-                    found = answer["models"] if found is None else found
-                elif found is None:
-                    return {"error": answer["error"]}
+            return await self._reload_each(asker)
+
+    async def _reload_each(self, asker: _Worker | None) -> dict[str, Any]:
+        found: list[dict[str, Any]] | None = None
+        restarted: list[int] = []
+        last: asyncio.subprocess.Process | None = None
+        began = time.time()
+        self._keep_weights()
+        for worker in self._workers:  # before the first is asked: they may become ready meanwhile
+            worker.stale = worker.process is not None
+        for worker in self._workers:
+            if not worker.ready.is_set():
+                continue  # what it loads is looked at when it is ready
+            process = worker.process
+            answer = await self._ask(worker, "reload", 3600.0)
+            if "error" not in answer:
+                worker.stale = False
+                found = answer["models"] if found is None else found
+            elif found is None:
+                for other in self._workers:
+                    other.stale = False  # nothing has changed
+                return {"error": answer["error"]}
+            else:
+                self._say([f"worker {worker.slot} cannot reload and is started again: {answer['error']}"])
+                restarted.append(worker.slot)
+                if worker is asker:
+                    last = process
                 else:
-                    self._say([f"worker {worker.slot} cannot reload and is started again: {answer['error']}"])
-                    restarted.append(worker.slot)
-                    if worker is asker:
-                        last = process
-                    else:
-                        _signal(process, signal.SIGTERM)
-            _signal(last, signal.SIGTERM)
-            if self._weights is not None:
-                packed.forget(self._weights, began)
-            return {"models": found or [], "restarted": restarted}
+                    _signal(process, signal.SIGTERM)
+        _signal(last, signal.SIGTERM)
+        if self._weights is not None:
+            packed.forget(self._weights, began)
+        return {"models": found or [], "restarted": restarted}
 
     async def _reload_and_say(self) -> None:
-        answer = await self._reload()
+        self._say_reloaded(await self._reload())
+
+    def _say_reloaded(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
             self._say([f"reload: {answer['error']}"])
         elif answer["restarted"]:
             self._say([f"reloaded; started again: workers {', '.join(map(str, answer['restarted']))}"])
-        else:
+        elif any(worker.stale for worker in self._workers):
+            self._say(["reload: workers that are loading follow when they are ready"])
+        elif any(worker.ready.is_set() for worker in self._workers):
             self._say(["reloaded in all workers"])
 
     def _keep_weights(self) -> None:

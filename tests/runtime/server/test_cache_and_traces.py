@@ -17,9 +17,10 @@ import pytest
 from asgi_client import Client, float32
 from loopback import Load, Started
 
-from fastembed_rt.server.access_log import MOST_LINES, AccessLog
+from fastembed_rt.server.access_log import AccessLog
 from fastembed_rt.server.app import App
 from fastembed_rt.server.cache import OVERHEAD, VectorCache
+from fastembed_rt.server.lines import MOST_LINES
 
 TEXTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "the river"]
 TOLD = {"status": 200, "route": "/embed"}
@@ -161,7 +162,7 @@ def test_a_log_that_nobody_reads_stops_nothing() -> None:
         log(dict(TOLD))
     assert time.monotonic() - began < 5
     assert log.dropped > 0
-    assert len(log._lines) <= MOST_LINES
+    assert len(log._lines._waiting) <= MOST_LINES
     received = 0
 
     def drain() -> None:

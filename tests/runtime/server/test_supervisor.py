@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import io
+import logging
 import os
 import signal
 import socket
@@ -18,20 +20,30 @@ from typing import Any
 import pytest
 
 from fastembed_rt.server import workers
+from fastembed_rt.server.lines import Handler, StandardError
 from fastembed_rt.server.running import say
 from fastembed_rt.server.workers import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 STAND_IN = """
-import json, pathlib, socket, sys
+import json, pathlib, socket, sys, time
 told = json.loads(sys.stdin.readline())
 channel = socket.socket(fileno=told["channel"])
 files = pathlib.Path(told["files"])
 def send(**message):
     channel.sendall(json.dumps(message).encode() + b"\\n")
-send(ready=["it runs"], models={"m": files.read_text()})
+def wait(what):  # until a file allows it, where one is there that forbids it
+    while (files.parent / f"hold-{what}-{told['slot']}").exists():
+        time.sleep(0.01)
+loaded = files.read_text()
+(files.parent / f"loaded-{told['slot']}").touch()
+wait("ready")
+send(ready=["it runs"], models={"m": loaded})
 for line in channel.makefile():
     message = json.loads(line)
+    if message["do"] == "reload":
+        (files.parent / f"asked-{told['slot']}").touch()
+        wait("reload")
     if message["do"] == "reload" and told["slot"] in told["stubborn"]:
         send(reloaded=message["number"], error="no memory")
     elif message["do"] == "reload":
@@ -52,20 +64,21 @@ class Watched:
 
     def run(self, scenario: Scenario, count: int = 2, *, stubborn: tuple[int, ...] = ()) -> int:
         """Its exit code; the scenario begins when all workers are ready."""
+        return asyncio.run(self.running(scenario, count, stubborn=stubborn))
+
+    async def running(self, scenario: Scenario, count: int = 2, *, stubborn: tuple[int, ...] = ()) -> int:
+        """`run` in an event loop."""
         settings = {"environment": [{}] * count, "files": str(self.files), "stubborn": stubborn}
 
-        async def both() -> int:
-            supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=0, say=self.said.extend)
-            running = asyncio.ensure_future(supervisor.run())
-            try:
-                await until(lambda: running.done() or all_ready(supervisor))
-                if not running.done():
-                    await scenario(supervisor)
-            finally:
-                supervisor._stopping.set()
-            return await asyncio.wait_for(running, 20)
-
-        return asyncio.run(both())
+        supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=0, say=self.said.extend)
+        running = asyncio.ensure_future(supervisor.run())
+        try:
+            await until(lambda: running.done() or all_ready(supervisor))
+            if not running.done():
+                await scenario(supervisor)
+        finally:
+            supervisor._stopping.set()
+        return await asyncio.wait_for(running, 20)
 
 
 @pytest.fixture
@@ -202,6 +215,102 @@ def test_a_reload_that_fails_in_the_first_worker_changes_nothing(watched: Watche
         assert [worker.identities for worker in supervisor._workers] == [{"m": "old"}] * 2
 
     assert watched.run(scenario, stubborn=(0,)) == 0
+
+
+class Held:
+    """What a stand-in does not do until it is let, and what it has done."""
+
+    def __init__(self, watched: Watched, what: str, slot: int) -> None:
+        self._file = watched.files.with_name(f"hold-{what}-{slot}")
+        self._file.touch()
+
+    def let(self) -> None:
+        self._file.unlink()
+
+
+def test_who_becomes_ready_with_old_files_while_others_reload_follows(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        loaded = watched.files.with_name("loaded-0")
+        loaded.unlink()
+        ready = Held(watched, "ready", 0)
+        os.kill(pids(supervisor)[0], signal.SIGKILL)
+        await until(loaded.exists)  # it has read the old files
+        watched.files.write_text("new")
+        asked, answer = watched.files.with_name("asked-1"), Held(watched, "reload", 1)
+        reloading = asyncio.ensure_future(supervisor._reload())
+        await until(asked.exists)
+        ready.let()
+        await until(lambda: all_ready(supervisor))
+        assert [worker.identities["m"] for worker in supervisor._workers] == ["old", "old", "old"]
+        answer.let()
+        await reloading
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 3)
+
+    assert watched.run(scenario, 3) == 0
+
+
+def test_a_reload_before_anybody_is_ready_is_made_when_they_are(watched: Watched) -> None:
+    loaded, ready = watched.files.with_name("loaded-0"), Held(watched, "ready", 0)
+
+    async def hang_up() -> None:
+        await until(loaded.exists)
+        watched.files.write_text("new")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: bool(watched.said))
+        ready.let()
+
+    async def scenario(supervisor: Supervisor) -> None:
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 2)
+
+    async def both() -> int:
+        code, _ = await asyncio.gather(watched.running(scenario), hang_up())
+        return code
+
+    assert asyncio.run(both()) == 0
+    assert "reload: workers that are loading follow when they are ready" in watched.said
+
+
+def test_who_came_back_with_the_new_files_makes_nobody_reload_twice(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        watched.files.write_text("new")
+        answer = Held(watched, "reload", 1)
+        reloading = asyncio.ensure_future(supervisor._reload())
+        await until(watched.files.with_name("asked-1").exists)
+        os.kill(pids(supervisor)[2], signal.SIGKILL)
+        await until(lambda: not supervisor._workers[2].ready.is_set())
+        await until(lambda: all_ready(supervisor))
+        answer.let()
+        await reloading
+        watched.files.with_name("asked-1").unlink()
+        await asyncio.sleep(0.3)
+        assert not watched.files.with_name("asked-1").exists()
+        assert [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 3
+
+    assert watched.run(scenario, 3) == 0
+
+
+def test_lines_wait_for_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * 4096)
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(sys, "stderr", open(writer, "w"))  # noqa: PTH123, SIM115
+    stderr = StandardError()
+    began = time.monotonic()
+    stderr.say(f"line {k}" for k in range(100))
+    logging.getLogger("a test's").addHandler(Handler(stderr.lines))
+    logging.getLogger("a test's").error("an error")
+    stderr.lines.close(0.1)
+    assert time.monotonic() - began < 5
+    read = b""
+    while b"an error" not in read:
+        read += os.read(reader, 1 << 16)
+    assert read.strip(b".").decode().splitlines() == [*(f"line {k}" for k in range(100)), "an error"]
+    sys.stderr.close()
+    StandardError().say(["to nobody"])  # which is closed
+    os.close(reader)
 
 
 def as_stderr(place: str | int) -> io.TextIOWrapper:

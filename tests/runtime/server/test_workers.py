@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -339,6 +340,64 @@ def test_a_worker_that_cannot_reload_answers_and_is_started_again(two_in_int8: l
             np.testing.assert_array_equal(vector(), vectors[1])
         code, said = started.end(signal.SIGTERM)
         assert (code, "worker 1 cannot reload and is started again: no memory" in said) == (0, True), said
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_hangup_before_it_is_ready_is_a_reload_afterwards(
+    two_in_int8: list[Path], tmp_path: Path, count: int
+) -> None:
+    from fastembed_rt import EmbeddingModel
+
+    place = tmp_path / "model"
+    place.symlink_to(two_in_int8[0])
+    with EmbeddingModel(two_in_int8[1], precision="int8") as model:
+        wanted = model.encode(TEXT)
+    started = Started(place, "--workers", count, "--precision", "int8")
+    wait_for(lambda: is_listening(started.port))  # and has not loaded the model yet
+    place.unlink()
+    place.symlink_to(two_in_int8[1])
+    started.process.send_signal(signal.SIGHUP)
+    with started:
+        wait_for(
+            lambda: all(
+                np.array_equal(np.array(started.ask("POST", "/embed", {"inputs": TEXT})[2][0], np.float32), wanted)
+                for _ in range(10)
+            )
+        )
+        assert started.end(signal.SIGTERM)[0] == 0
+
+
+def is_listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def test_a_hangup_ends_no_worker(pair: Started) -> None:
+    before = pair.children()
+    for child in before:
+        os.kill(child, signal.SIGHUP)
+    time.sleep(0.3)
+    assert pair.children() == before
+    assert pair.ask("POST", "/embed", {"inputs": TEXT}, authorization="Bearer k")[0] == 200
+
+
+def test_workers_are_started_again_while_nobody_reads_what_is_said(directories: Any) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * 4096)
+    os.set_blocking(writer, True)
+    with Started(directories.models["encoder"], "--workers", 2, stderr=writer) as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        before = started.children()
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: len(started.children()) == 2 and started.children() != before)
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        assert started.end(signal.SIGTERM)[0] == 0
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_reload_needs_a_key(pair: Started, directories: Any) -> None:
