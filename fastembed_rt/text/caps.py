@@ -83,11 +83,11 @@ def works_within_words(settings: Mapping[str, Any]) -> bool:
     added = (token["content"] for token in settings.get("added_tokens") or ())
     if any(letter.isspace() for content in added for letter in content):  # may stand across a gap
         return False
-    normalizers = _steps(settings.get("normalizer"), "normalizers")
+    normalizers = steps(settings.get("normalizer"), "normalizers")
     if not all(_is_local(step) for step in normalizers):
         return False
     # Unigram, BPE and WordPiece see one piece after the other; what splits stands before them.
-    for step in _steps(settings.get("pre_tokenizer"), "pretokenizers"):
+    for step in steps(settings.get("pre_tokenizer"), "pretokenizers"):
         if _splits(step):
             return True
         if step["type"] not in HARMLESS:
@@ -108,30 +108,34 @@ def at_stops() -> re.Pattern[str]:
 
 def gaps_of(settings: Mapping[str, Any]) -> re.Pattern[str]:
     """Where the texts of a tokenizer that works within words may be cut."""
-    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
-    splits_at_stops = _splits(steps[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in steps)
-    replaced = (step for step in _steps(settings.get("normalizer"), "normalizers") if step["type"] == "Replace")
+    found = steps(settings.get("pre_tokenizer"), "pretokenizers")
+    splits_at_stops = _splits(found[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in found)
+    replaced = (step for step in steps(settings.get("normalizer"), "normalizers") if step["type"] == "Replace")
     joined = [token["content"] for token in settings.get("added_tokens") or () if len(token["content"]) > 1]
     joined += [step["pattern"].get("String", "") for step in replaced]
     stops = set(STOPS + unicodedata.normalize("NFKC", STOPS))
     return at_stops() if splits_at_stops and not any(stops & set(content) for content in joined) else GAP
 
 
-def _steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
+def steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
+    """Of a part of a tokenizer.json: one, those of a Sequence, which lie under `inner`, or none."""
     if not step:
         return []
     if step.get("type") == "Sequence":
-        return [found for each in step[inner] for found in _steps(each, inner)]
+        return [found for each in step[inner] for found in steps(each, inner)]
     return [step]
 
 
 def _is_local(step: Mapping[str, Any]) -> bool:
     if step["type"] == "Replace":
-        pattern = step["pattern"]
-        # One letter for another, or several spaces for one: nothing that looks beyond a gap, and the gap stays.
-        if len(pattern.get("String", "xx")) != 1 and pattern.get("Regex") not in (" {2,}", r"\s+", "[ ]{2,}"):
+        pattern, content = step["pattern"], step["content"]
+        string = pattern.get("String", "")
+        # Letters within a word, or several spaces for one: nothing that looks beyond a gap, and the gap stays.
+        if string and not any(letter.isspace() for letter in string + content):
+            return bool(content) or not any(map(str.isalnum, string))  # of a word nothing might be left
+        if len(string) != 1 and pattern.get("Regex") not in (" {2,}", r"\s+", "[ ]{2,}"):
             return False
-        return not pattern.get("String", " ").isspace() or step["content"].isspace() or step["content"] == METASPACE
+        return not (string or " ").isspace() or content.isspace() or content == METASPACE
     return step["type"] in LOCAL
 
 

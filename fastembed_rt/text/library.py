@@ -6,13 +6,14 @@ Knows no policy and no prompt. Padding is the batcher's, so its own is switched 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError, from_outside
 from .caps import cutter, long_from
 from .pairs import Pair
+from .parts import PART, Encoded, Parts, parts
 
 THREADS = "TOKENIZERS_PARALLELISM"
 
@@ -51,6 +52,7 @@ class Library:
         self._made_limited: Any = None
         self._made_free: Any = None
         self._shorten: Callable[[str], str] | None = None  # when there is a long text
+        self._parts: list[Parts | None] = []  # one, when there is a very long text
 
     @property
     def limited(self) -> Any:
@@ -111,14 +113,53 @@ class Library:
         # One text a call: the library spreads a batch over all cores, however few the caller may use.
         return [tokenizer.encode_batch_fast([text])[0] for text in texts]
 
+    def uncut(self, texts: Sequence[str], *, parallel: bool) -> Iterator[Any]:
+        """Encodings of texts with places, one after the other, so that those of very long texts are not all there."""
+        long = {k for k, text in enumerate(texts) if len(text) > PART}
+        others = [text for k, text in enumerate(texts) if k not in long]
+        together = self._parallel and parallel
+        found = iter(self.free.encode_batch(others) if together and others else map(self.free.encode, others))
+        for k, text in enumerate(texts):
+            if k not in long:
+                yield next(found)
+            else:
+                yield self._in_parts(text, offsets=True, parallel=parallel) or self.free.encode(text)
+
+    def counts(self, texts: Sequence[str | Pair]) -> list[int]:
+        """Tokens of each text, or of each pair, uncut, special ones included."""
+        long = {k: self._in_parts(text, offsets=False) for k, text in enumerate(texts) if len(text) > PART}
+        found = iter(self.free.encode_batch_fast([text for k, text in enumerate(texts) if long.get(k) is None]))
+        return [len(next(found)) if (encoded := long.get(k)) is None else len(encoded) for k in range(len(texts))]
+
+    def _in_parts(self, text: str | Pair, *, offsets: bool, parallel: bool = True) -> Encoded | None:
+        """A very long text, uncut; None where the library has to have all of it at once."""
+        if not isinstance(text, str):
+            return None
+        if not self._parts:
+            self._parts = [parts(self._bytes(), self.free)]
+        (made,) = self._parts
+        return None if made is None else made.encoded(text, offsets=offsets, parallel=self._parallel and parallel)
+
+    def _cut(self, texts: Sequence[str], *, parallel: bool = True) -> list[Any]:
+        """Encodings of texts, cut at the limit."""
+        side, long = "right" if self._whole else self._side, dict[int, Encoded]()
+        for k, text in enumerate(texts):
+            if len(text) > PART and (encoded := self._in_parts(text, offsets=False, parallel=parallel)) is not None:
+                (made,) = self._parts
+                assert made is not None
+                long[k] = made.cut(encoded, self.max_length, side)
+        others = [text for k, text in enumerate(texts) if k not in long]
+        found = iter(self.encode(others, parallel=parallel) if others else [])
+        return [long[k] if k in long else next(found) for k in range(len(texts))]
+
     def first_tokens(self, texts: Sequence[str], *, parallel: bool) -> tuple[list[Any], list[int]]:
         """Encodings of texts; and numbers of those whose beginning alone was looked at, and is enough."""
         begin = self._beginnings(texts)
-        found = self.encode(begin, parallel=parallel) if begin else []
+        found = self._cut(begin, parallel=parallel)
         short = [k for k, text in enumerate(begin) if text is not texts[k]]
         again = [k for k in short if len(found[k].ids) < self.max_length]  # then the rest matters
         for k in again:
-            found[k] = self.encode([texts[k]])[0]
+            found[k] = self._cut([texts[k]])[0]
         return found, [k for k in short if k not in again and not found[k].overflowing]
 
     def pairs(self, pairs: Sequence[Pair], *, parallel: bool) -> list[Any]:

@@ -239,10 +239,8 @@ class TextTokenizer:
         Raises:
             InvalidInputError: a text has a token that the model does not know.
         """
-        tokenizer = self._library.free
         rows = [prompt + text for text in texts] if prompt else texts
-        found = tokenizer.encode_batch(rows) if self._parallel and parallel else map(tokenizer.encode, rows)
-        for k, encoding in enumerate(found):
+        for k, encoding in enumerate(self._library.uncut(rows, parallel=parallel)):
             if self._vocabulary is not None:
                 self._check_known([encoding], first + k)
             ids = np.array(encoding.ids, dtype=np.int64)
@@ -323,9 +321,8 @@ class TextTokenizer:
             found = self._counts_without_library(wanted)
             others = [k for k, number in enumerate(found) if number is None]
             if others:
-                encodings = self._library.free.encode_batch_fast([wanted[k] for k in others])
-                for k, encoding in zip(others, encodings, strict=True):
-                    found[k] = len(encoding)
+                for k, number in zip(others, self._library.counts([wanted[k] for k in others]), strict=True):
+                    found[k] = number
             counts += cast(list[int], found)
         return np.array(counts, dtype=np.int64)
 
