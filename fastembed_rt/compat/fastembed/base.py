@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
@@ -168,6 +169,24 @@ class FastembedModel:
         """Length of the vectors."""
         dim: int = self.model.get().dim
         return dim
+
+    def __copy__(self) -> Self:
+        """The same engine; what is not open yet is opened once for both."""
+        return self._copied(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As a copy, and nothing of what is set is shared."""
+        return self._copied(lambda value: copy.deepcopy(value, memo), memo)
+
+    def _copied(self, of: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Self:
+        made, loaded = type(self).__new__(type(self)), self.model
+        if memo is not None:
+            memo[id(self)] = made  # before what refers to it
+        vars(made).update({name: of(value) for name, value in vars(self).items() if name != "model"})
+        made.model = Loaded(lambda: copy.copy(loaded.get()), lazy_load=self.lazy_load)
+        if "model" in vars(loaded):
+            made.model.get()
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name != "model"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from exports import quick
 from sparse_encoders import save_splade
 from tolerances import close
 
-from fastembed_rt import errors
+from fastembed_rt import EmbeddingModel, errors
 from fastembed_rt.compat import fastembed as compat
 
 TEXTS = ["a dog runs", "the house is red", "", "new city light: 1 2 3 4 5 6 7 8 9 0 " * 9]
@@ -171,6 +172,32 @@ def test_arguments_of_devices(place: str) -> None:
         list(compat.TextEmbedding(place).embed(TEXTS, task_id=1))
     with pytest.raises(TypeError, match="no option 'speed'"):
         compat.TextEmbedding(place, speed=1)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy])
+def test_copies_share_the_engine(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Any, lazy: bool
+) -> None:
+    directory = str(shutil.copytree(place, tmp_path / "model"))  # of which no other test has an engine
+    opened = 0
+    from_checkpoint = EmbeddingModel.from_checkpoint
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return from_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr(EmbeddingModel, "from_checkpoint", counted)
+    model = compat.TextEmbedding(directory, lazy_load=lazy, token="a-secret")
+    other = way(model)
+    assert np.array_equal(list(other.embed(TEXTS)), list(model.embed(TEXTS)))
+    assert opened == 1
+    assert other.model.get()._running() is model.model.get()._running()
+    assert (other.model_name, other.lazy_load, other._options) == (directory, lazy, model._options)
+    assert way(way(other)).model.get()._running() is model.model.get()._running()
+    model.model.get().close()
+    assert len(list(other.embed(TEXTS))) == len(TEXTS)  # each is closed by itself
 
 
 def test_copies_and_pickles(place: str) -> None:
