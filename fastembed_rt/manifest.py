@@ -161,6 +161,7 @@ class LateInteraction:
     query_skiplist: tuple[int, ...] = ()  # tokens without a vector, by id
     document_skiplist: tuple[int, ...] = ()
     similarity: str = "maxsim"  # maxsim | meanmaxsim
+    reach: int | None = None  # tokens before its own that a token sees, in the layer where it sees fewest; None: all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -323,6 +323,9 @@ def _describe(
     padding_changes = checkpoint.architecture.padding_changes()
     if padding_changes is not None:
         notes = (*notes, padding_changes)
+    facts = dict(tasks.facts(checkpoint, work))
+    if (late := facts.get("late_interaction")) is not None:
+        facts["late_interaction"] = replace(late, reach=made.reach)
     of_card: list[str] = []
     named, languages = provenance.license_and_languages(checkpoint.root, of_card)
     notes = (*notes, *of_card)
@@ -336,7 +339,7 @@ def _describe(
             languages=languages,
             adapter=_adapter(checkpoint),
         ),
-        **tasks.facts(checkpoint, work),
+        **facts,
         route=checkpoint.route,
         dim=made.dim,
         pooling=checkpoint.pooling,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import LATE_INTERACTION
@@ -17,13 +16,14 @@ from ..run import batching
 from ..run.contract import Split
 from ..system.progress import progress
 from ..text.inputs import check_iterable, counted
-from ..text.tokenizer import TRUNCATIONS, TextTokenizer, Tokenized
-from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, Window, windows
+from ..text.tokenizer import TRUNCATIONS, TextTokenizer
+from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, windows
 from ..vectors.dense import Vectors
 from ..vectors.maxsim import maxsim
 from .answers import answered
 from .base import LoadedModel
 from .extras import asked
+from .late_calls import Call, Role, feeds, split
 from .opening import LoadOptions, Source, documented
 from .options import all_texts, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts, check_role
@@ -94,7 +94,11 @@ class LateInteractionModel(LoadedModel):
         if self._query_length != self._document_length:
             read = partial(tokenizer.with_max_length, self._query_length)
             tokenizer = self._shared.tokenizer((self._query_length, truncation), read)
-        self._queries = self._role(tokenizer, queries=True)
+        try:
+            self._queries = self._role(tokenizer, queries=True)
+        except InvalidInputError:
+            self.close()  # its engine has started
+            raise
 
     def _settings_now(self) -> dict[str, Any]:
         return {
@@ -107,11 +111,25 @@ class LateInteractionModel(LoadedModel):
     def _limits(self) -> dict[str, int]:
         return {"document_length": self._longest}
 
-    def _role(self, tokenizer: TextTokenizer, *, queries: bool) -> _Role:
+    def _role(self, tokenizer: TextTokenizer, *, queries: bool) -> Role:
         about = self._about
         if not queries:
-            return _Role(tokenizer, np.array(about.document_skiplist, dtype=np.int64), 0)
-        return _Role(tokenizer, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
+            return Role(tokenizer, np.array(about.document_skiplist, dtype=np.int64), 0)
+        self._check_reach(tokenizer)
+        return Role(tokenizer, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
+
+    def _check_reach(self, tokenizer: TextTokenizer) -> None:
+        """Whether all that fills a query up sees a token of it, as all of them do in the checkpoint's own setting."""
+        about, longest = self._about, self.expansion_length
+        if about.reach is None or about.attend_to_expansion or longest <= about.reach:
+            return
+        shortest = max(sum(map(len, tokenizer.around())), 1)  # tokens of a query
+        if longest - shortest > about.reach:
+            raise InvalidInputError(
+                f"queries of {longest} tokens are not possible: attention reaches {about.reach} tokens back, so that "
+                f"the last of those that fill up a short query would see none of it; query_length may be "
+                f"{about.reach + shortest} at most"
+            )
 
     @property
     def query_length(self) -> int:
@@ -122,8 +140,12 @@ class LateInteractionModel(LoadedModel):
     def query_length(self, wanted: int) -> None:
         value = self._new_limit("query_length", wanted, self._about.query_length)
         tokenizer = self._queries.tokenizer.with_max_length(value)
-        self._query_length = value
-        self._queries = self._role(tokenizer, queries=True)
+        before, self._query_length = self._query_length, value
+        try:
+            self._queries = self._role(tokenizer, queries=True)
+        except InvalidInputError:
+            self._query_length = before
+            raise
 
     @property
     def document_length(self) -> int:
@@ -265,7 +287,7 @@ class LateInteractionModel(LoadedModel):
         prompts = self._prompts.for_role(QUERY_PROMPTS, {"prompt_name": prompt_name, "prompt": prompt})
         return self._stream(inputs, self._call(self._queries, prompts), on_null)
 
-    def _stream(self, inputs: Iterable[str], call: _Call, on_null: str) -> Iterator[Vectors]:
+    def _stream(self, inputs: Iterable[str], call: Call, on_null: str) -> Iterator[Vectors]:
         if isinstance(inputs, str):
             raise InvalidTypeError("inputs are one text; pass an iterable of str, or use encode_document for one text")
         work, _ = asked(call, on_null, self._nothing, return_tokens=False)
@@ -332,7 +354,7 @@ class LateInteractionModel(LoadedModel):
         return f"dim={self.dim}, query_length={self.query_length}, document_length={self.document_length}"
 
     def _encode(
-        self, inputs: str | Sequence[str], call: _Call, show: bool | None, on_null: str, *, return_tokens: bool
+        self, inputs: str | Sequence[str], call: Call, show: bool | None, on_null: str, *, return_tokens: bool
     ) -> Any:
         show, return_tokens = optional_flag("show_progress_bar", show), flag("return_tokens", return_tokens)
         single = isinstance(inputs, str)
@@ -349,11 +371,11 @@ class LateInteractionModel(LoadedModel):
     def _nothing(self) -> Vectors:
         return np.empty((0, self.dim), np.float32)
 
-    def _call(self, role: _Role, prompts: Mapping[str, Any]) -> _Call:
+    def _call(self, role: Role, prompts: Mapping[str, Any]) -> Call:
         self._check_open()
         text = self._prompts.text(prompts.get("prompt_name"), prompts.get("prompt"))
         about = self._about
-        return _Call(role, text, about.expansion_token_id, attend=about.attend_to_expansion, dim=self.dim)
+        return Call(role, text, about.expansion_token_id, attend=about.attend_to_expansion, dim=self.dim)
 
     @staticmethod
     def _feeds(
@@ -363,74 +385,3 @@ class LateInteractionModel(LoadedModel):
 
     def _splitter(self) -> Split | None:
         return split
-
-
-@dataclass(frozen=True)
-class _Role:
-    """How texts on one side become tokens, and which of them have vectors."""
-
-    tokenizer: TextTokenizer
-    skiplist: npt.NDArray[np.int64]
-    expansion_length: int
-
-
-class _Call:
-    """Texts of one call to a late-interaction encoder."""
-
-    def __init__(self, role: _Role, prompt: str, expansion_token_id: int, *, attend: bool, dim: int) -> None:
-        self._role = role
-        self._prompt = prompt
-        self._token = expansion_token_id
-        self._attend = attend
-        self._empty = np.empty((0, dim), np.float32)
-
-    def tokenize(self, window: Window) -> Tokenized:
-        made = self._role.tokenizer(window.texts, self._prompt, window.first, parallel=window.parallel)
-        length = self._role.expansion_length
-        if not length:
-            return made
-        seen = np.array([len(row) for row in made.ids], dtype=np.int64)
-        # A text without a single token is left so: its masks would see nothing.
-        missing = [max(length - len(row), 0) if len(row) else 0 for row in made.ids]
-        full = [
-            np.pad(row, (0, more), constant_values=self._token) for row, more in zip(made.ids, missing, strict=True)
-        ]
-        return replace(made, ids=full, seen=None if self._attend else seen)
-
-    def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
-        if tokenized.seen is not None:
-            return tokenized.seen
-        return np.array([len(row) for row in tokenized.ids], dtype=np.int64)
-
-    def finish(self, tokenized: Tokenized, results: npt.NDArray[Any]) -> list[Vectors]:
-        # A text without a single token has nothing from the graph.
-        found = [self._empty if vectors is None else vectors for vectors in results]
-        skiplist = self._role.skiplist
-        if not len(skiplist):
-            return found
-        return [vectors[~np.isin(row, skiplist)] for row, vectors in zip(tokenized.ids, found, strict=True)]
-
-
-def feeds(
-    rows: Sequence[batching.Ids], inputs: Sequence[str], pad_token_id: int, boundaries: batching.Ids
-) -> batching.Feeds:
-    """What a graph of token vectors takes for a batch; `boundaries` (B,) is how many tokens of each row are seen."""
-    made = batching.feeds(rows, inputs, pad_token_id, np.zeros_like(boundaries))
-    if "seen" in inputs:  # target native
-        made["seen"] = boundaries
-    name = next((name for name in ("token_mask", "attention_mask") if name in made), None)
-    if name is None:
-        return made
-    hidden = np.arange(made[name].shape[1]) >= boundaries[:, None]
-    made[name][hidden] = 0
-    return made
-
-
-def split(vectors: Vectors, rows: Sequence[batching.Ids]) -> list[Vectors]:
-    """Each row's part of packed (T, dim) or padded (B, S, dim) vectors: (tokens, dim) each."""
-    if vectors.ndim == 2:
-        parts = np.split(vectors, np.cumsum([len(row) for row in rows])[:-1])
-    else:
-        parts = [padded[: len(row)] for padded, row in zip(vectors, rows, strict=True)]
-    # Copied: a part that somebody keeps would keep the whole batch, other calls' texts included.
-    return parts if len(parts) == 1 else [part.copy() for part in parts]

@@ -23,7 +23,7 @@ from ..text.windows import ERROR, STREAM_TEXTS, Window, windows
 from ..vectors.dense import Vectors
 from .embedding import EmbeddingModel
 from .extras import asked, lists
-from .late_interaction import feeds, split
+from .late_calls import feeds, split
 from .opening import Source, chosen_variant
 from .options import Settings, all_texts
 from .sentences import TOKENS

@@ -42,6 +42,44 @@ def assert_alike(model: LateInteractionModel, reference: Any) -> None:
             np.testing.assert_allclose(ours, np.asarray(theirs), rtol=0, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Attention reaches 16 tokens back; queries are filled up to 12."""
+    root = tmp_path_factory.mktemp("narrow")
+    wide = {"local_attention": 32}
+    quick(save_multi_vector(root / "checkpoint", "modernbert", query_expansion=FIXED, changes=wide), root / "model")
+    return root / "model"
+
+
+@pytest.mark.parametrize("target", ["native", "cpu", "portable"])
+def test_what_fills_a_query_up_sees_it_or_the_length_is_refused(narrow: Path, target: str) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    reference = MultiVectorEncoder(str(narrow.with_name("checkpoint")), device="cpu", local_files_only=True)
+    with LateInteractionModel(narrow, target=target, query_length=18) as model:
+        reference[0].query_length = reference[0].query_expansion["length"] = 18
+        texts = ["", "a cat", LONG]
+        for ours, theirs in zip(model.encode_query(texts), reference.encode_query(texts), strict=True):
+            assert len(ours) == 18
+            np.testing.assert_allclose(ours, np.asarray(theirs), rtol=0, atol=1e-5)
+        said = "queries of 19 tokens are not possible: attention reaches 16 .* query_length may be 18 at most"
+        with pytest.raises(InvalidInputError, match=said):
+            model.query_length = 19
+        assert (model.query_length, len(model.encode_query("a cat"))) == (18, 18)
+        model.query_length, model.document_length = 12, 40
+        with pytest.raises(InvalidInputError, match=said):
+            LateInteractionModel(narrow, target=target, query_length=19)
+
+
+def test_queries_that_are_seen_whole_or_not_filled_up_have_no_such_limit(tmp_path: Path) -> None:
+    for name, said in (("seen", {**FIXED, "attend": True}), ("plain", None)):
+        given: dict[str, Any] = {} if said is None else {"query_expansion": said}
+        checkpoint = save_multi_vector(tmp_path / name, "modernbert", changes={"local_attention": 8}, **given)
+        quick(checkpoint, tmp_path / f"{name}-model")
+        with LateInteractionModel(tmp_path / f"{name}-model", query_length=30) as model:
+            assert len(model.encode_query(LONG)) == 30
+
+
 @pytest.mark.parametrize("provider", ["cpu", "tensorrt"])
 def test_queries_may_be_longer_than_documents(
     directory: Path, reference: Any, pretended_gpus: None, provider: str

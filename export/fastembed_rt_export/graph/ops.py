@@ -30,11 +30,17 @@ class Ops:
     tokens: Tokens
     first_only: bool = False  # the vector is the last layer's state of each text's first token
     _first: set[Value] = field(default_factory=set)  # states of first tokens
+    _reaches: set[int] = field(default_factory=set)  # of attention that does not see all tokens before its own
 
     @property
     def token_graph(self) -> Graph:
         """The graph for what token states meet: weights and constants become of their type."""
         return self.graph.typed(self.target.state_type)
+
+    @property
+    def reach(self) -> int | None:
+        """How many tokens before its own a token sees in the layer where it sees fewest; None: all."""
+        return min(self._reaches, default=None)
 
     @property
     def behind_pooling(self) -> Ops:
@@ -123,6 +129,8 @@ class Ops:
             tensor = self.target.attention_bias(self.token_graph, self.tokens, by_distance)
             if before is not None or after is not None:
                 tensor = self._sum(tensor, self.target.band(self.token_graph, self.tokens, before=before, after=after))
+        if before is not None:
+            self._reaches.add(before)
         return ScoreBias(by_distance=by_distance, before=before, after=after, tensor=tensor)
 
     def _sum(self, left: Value | None, right: Value | None) -> Value | None:

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fastembed_rt.manifest import LATE_INTERACTION, OUTPUTS, SIMILARITIES, TOKENIZER_FILE, LateInteraction
-from fastembed_rt.models.late_interaction import feeds
+from fastembed_rt.models.late_calls import feeds
 from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from fastembed_rt.system.paths import as_utf8
 from fastembed_rt.text.tokenizer import TextTokenizer
@@ -113,7 +113,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     vectors, dim = (of_tokens if target.name.startswith("cuda") else apply)(ops, states, width, checkpoint.heads)
     shape = next(entry for entry in graph.inputs if entry.name == ops.tokens.input_ids).type.tensor_type.shape
     graph.output(vectors, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), dim))
-    return Built(graph, dim, tuple(name for name in left if name != PROJECTION))
+    return Built(graph, dim, tuple(name for name in left if name != PROJECTION), reach=ops.reach)
 
 
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:

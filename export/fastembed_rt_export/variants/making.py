@@ -41,6 +41,7 @@ class Made:
     variants: tuple[Variant, ...]
     dim: int
     beside: tuple[str, ...]
+    reach: int | None = None  # see Ops.reach
 
 
 def default_precision(targets: Sequence[str]) -> str:
@@ -107,7 +108,7 @@ def make(build: Build, work: Path, wanted: Wanted, refusals: Refusals) -> Made:
         raise refusals.nothing_left()
     order = [(target, precision) for precision in wanted.precisions for target in wanted.targets]
     ordered = [variant for key in order for variant in found.get(key, ())]
-    return Made(variants=tuple(ordered), dim=built.dim, beside=built.beside)
+    return Made(variants=tuple(ordered), dim=built.dim, beside=built.beside, reach=built.reach)
 
 
 def _gpu(

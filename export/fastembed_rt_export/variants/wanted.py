@@ -36,6 +36,7 @@ class Built:
     beside: tuple[str, ...]
     states: str | None = None  # of the graph's values the token states, where they may be an output too
     width: int = 0  # of a token state
+    reach: int | None = None  # see Ops.reach
 
 
 @dataclass(frozen=True, kw_only=True)
