@@ -5,72 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doctor_facts import CUDA_LIBRARIES, GIB, GPU, HEALTHY, problems, row, with_cpu, with_machine
 
 import fastembed_rt
 from fastembed_rt import native
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
-from fastembed_rt.cli.environment import Facts, Operators, gather
-from fastembed_rt.machine import Cpu, Machine
-from fastembed_rt.run import nvidia
-
-GIB = 1 << 30
-CPU = Cpu(
-    vendor="AuthenticAMD",
-    model="EPYC",
-    instruction_sets=frozenset({"avx2", "avx512f", "avx512_vnni"}),
-    known=True,
-)
-MACHINE = Machine(cpus=16, affinity=8, quota=None, memory_limit=None, memory=64 * GIB, cpu=CPU)
-HEALTHY = Facts(
-    python="3.12.1 (CPython)",
-    system="Linux-6.1-x86_64",
-    packages={"numpy": "2.4.6", "tokenizers": "0.23.3", "huggingface-hub": "2.4.0", "onnxruntime": "1.32.0"},
-    wheels={"onnxruntime": "1.32.0"},
-    machine=MACHINE,
-    onnxruntime="1.32.0",
-    providers=("CPUExecutionProvider",),
-    nvidia_smi="is not installed",
-)
-CUDA_LIBRARIES = {"libcudart.so.13": "", "libcublasLt.so.13": "", "libcudnn.so.9": ""}
-GPU = dataclasses.replace(
-    HEALTHY,
-    packages={**HEALTHY.packages, "nvidia-cublas": "13.1.0", "nvidia-cudnn-cu13": "9.15.0"},
-    wheels={"onnxruntime-gpu": "1.31.0"},
-    providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-    cuda="13.0",
-    libraries=CUDA_LIBRARIES,
-    tensorrt={"libnvinfer.so.10": ""},
-    gpus=("NVIDIA L4, 23034 MiB, 580.82",),
-    nvidia_smi="",
-)
-
-
-def with_machine(facts: Facts = HEALTHY, **changes: Any) -> Facts:
-    return dataclasses.replace(facts, machine=dataclasses.replace(facts.machine, **changes))
-
-
-def with_cpu(*instruction_sets: str, known: bool = True) -> Facts:
-    cpu = dataclasses.replace(CPU, instruction_sets=frozenset(instruction_sets), known=known)
-    return with_machine(cpu=cpu)
-
-
-def row(facts: Facts, check: str) -> Finding:
-    """The only finding of that name."""
-    (found,) = [finding for finding in diagnose(facts) if finding.check == check]
-    return found
-
-
-def problems(facts: Facts) -> list[str]:
-    return [finding.check for finding in diagnose(facts) if finding.level == "problem"]
+from fastembed_rt.cli.environment import Facts
 
 
 def test_a_healthy_installation_has_nothing_to_fix() -> None:
@@ -189,76 +136,6 @@ def test_too_little_memory_is_worth_a_note() -> None:
     assert (found.level, bool(found.fix)) == ("note", True)
 
 
-# CUDA
-
-
-def test_a_healthy_gpu_has_nothing_to_fix() -> None:
-    findings = diagnose(GPU)
-    assert {finding.level for finding in findings} == {"ok"}
-    assert row(GPU, "gpu").what == "NVIDIA L4, 23034 MiB, 580.82"
-    assert row(GPU, "cuda wheels").what == "nvidia-cublas 13.1.0, nvidia-cudnn-cu13 9.15.0"
-    loaded = [finding.what for finding in findings if finding.check == "cuda library"]
-    assert loaded == [f"{library} loads" for library in CUDA_LIBRARIES]
-
-
-def test_a_library_that_does_not_load_is_a_problem_where_there_is_a_gpu() -> None:
-    facts = dataclasses.replace(GPU, libraries={**CUDA_LIBRARIES, "libcudnn.so.9": "cannot open"})
-    (found,) = [finding for finding in diagnose(facts) if finding.level == "problem"]
-    assert found.what == "libcudnn.so.9 does not load: cannot open; this onnxruntime is built for cuDNN 9"
-    assert found.fix == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
-
-
-def test_onnxruntime_gpu_without_a_gpu_is_worth_notes_only() -> None:
-    failing = {"libcudart.so.13": "cannot open"}
-    facts = dataclasses.replace(GPU, gpus=(), nvidia_smi="is not installed", libraries=failing)
-    assert problems(facts) == []
-    found = row(facts, "gpu")
-    assert found.level == "note"
-    assert "nvidia-smi is not installed" in found.what
-    assert "--gpus all" in found.fix
-
-
-def test_a_gpu_wheel_whose_files_were_overwritten_is_a_problem() -> None:
-    facts = dataclasses.replace(GPU, providers=("CPUExecutionProvider",))
-    assert problems(facts) == ["cuda"]
-    assert "CUDAExecutionProvider" in row(facts, "cuda").what
-    assert "pip uninstall -y onnxruntime-gpu" in row(facts, "cuda").fix
-
-
-def test_a_gpu_that_onnxruntime_cannot_use_is_worth_a_note() -> None:
-    facts = dataclasses.replace(HEALTHY, gpus=GPU.gpus, nvidia_smi="")
-    assert problems(facts) == []
-    assert row(facts, "cuda").level == "note"
-    assert row(facts, "cuda").fix == 'pip uninstall -y onnxruntime  then: pip install "fastembed-rt[gpu]"'
-
-
-@pytest.mark.parametrize(
-    ("library", "packages", "said", "fix"),
-    [
-        ("libcublas.so.13", {"nvidia-cublas-cu12": "12.8.4"}, "CUDA 13, and installed is nvidia-cublas-cu12", "[cuda"),
-        ("libcudnn.so.9", {"nvidia-cudnn-cu12": "8.9.7"}, "cuDNN 9, and installed is nvidia-cudnn-cu12 8.9.7", "[cuda"),
-    ],
-)
-def test_a_library_of_another_major_is_named(library: str, packages: dict[str, str], said: str, fix: str) -> None:
-    facts = dataclasses.replace(GPU, packages={**HEALTHY.packages, **packages}, libraries={library: "cannot open"})
-    found = row(facts, "cuda library")
-    assert (found.level, said in found.what, fix in found.fix) == ("problem", True, True)
-
-
-def test_without_tensorrt_a_note_says_what_to_install_for_it() -> None:
-    packages = {**GPU.packages, "tensorrt-cu13": "11.0.1"}
-    facts = dataclasses.replace(GPU, packages=packages, tensorrt={"libnvinfer.so.10": "cannot open"})
-    assert problems(facts) == []
-    found = row(facts, "tensorrt library")
-    assert "built for TensorRT 10, and installed is tensorrt-cu13 11.0.1" in found.what
-    assert found.fix == 'pip install "tensorrt-cu13==10.*"'
-
-
-def test_cuda_libraries_of_the_system_are_an_answer_too() -> None:
-    facts = dataclasses.replace(GPU, packages=HEALTHY.packages)
-    assert row(facts, "cuda wheels").what.startswith("none")
-
-
 @pytest.mark.parametrize(
     "facts",
     [
@@ -272,9 +149,6 @@ def test_every_problem_comes_with_a_cure(facts: Facts) -> None:
     found = [finding for finding in diagnose(facts) if finding.level == "problem"]
     assert found
     assert all(finding.fix for finding in found)
-
-
-# The command
 
 
 def run(arguments: list[str]) -> int:
@@ -326,177 +200,6 @@ def test_machines_get_json(
     report = json.loads(capsys.readouterr().out)
     assert report["problems"] == len(problems(facts))
     assert [Finding(**finding) for finding in report["findings"]] == diagnose(facts)
-
-
-# Looking at real installations
-
-
-@pytest.fixture
-def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of packages that this interpreter and its children look into first."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return tmp_path
-
-
-def install(directory: Path, name: str, version: str, code: str = "", package: str = "onnxruntime") -> None:
-    metadata = directory / f"{name.replace('-', '_')}-{version}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (metadata / "RECORD").write_text(f"{package}/__init__.py,,\n{metadata.name}/RECORD,,\n")
-    (directory / package).mkdir(exist_ok=True)
-    (directory / package / "__init__.py").write_text(code)
-
-
-def onnxruntime(version: str, *providers: str, more: str = "") -> str:
-    return f"__version__ = {version!r}\ndef get_available_providers(): return {list(providers)!r}\n{more}"
-
-
-def test_this_installation_is_seen_as_it_is() -> None:
-    import numpy
-
-    facts = gather()
-    assert facts.packages["numpy"] == numpy.__version__
-    assert facts.import_error == ""
-    assert "CPUExecutionProvider" in facts.providers
-    assert set(facts.wheels) <= set(facts.packages)
-
-
-def test_clashing_wheels_are_recognised_by_their_files(installation: Path) -> None:
-    install(installation, "onnxruntime-gpu", "9.1", onnxruntime("9.1", "CPUExecutionProvider"))
-    install(installation, "onnxruntime_OpenVINO", "9.2", onnxruntime("9.2", "CPUExecutionProvider"))
-    install(installation, "onnxruntime-extensions", "9.3", package="onnxruntime_extensions")
-    facts = gather()
-    assert facts.wheels["onnxruntime-gpu"] == "9.1"
-    assert facts.wheels["onnxruntime-openvino"] == "9.2"
-    assert "onnxruntime-extensions" not in facts.wheels
-    assert facts.packages["onnxruntime-extensions"] == "9.3"
-    assert facts.onnxruntime == "9.2"
-    assert facts.place == str(installation)
-
-
-def test_wheels_in_two_directories_of_the_path_are_no_clash(
-    installation: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An overlay of a container, or --system-site-packages: the first is imported, whole."""
-    behind = tmp_path_factory.mktemp("behind")
-    monkeypatch.setattr(sys, "path", [sys.path[0], str(behind), *sys.path[1:]])
-    install(installation, "onnxruntime", "9.1", onnxruntime("9.1", "CPUExecutionProvider"))
-    install(behind, "onnxruntime-gpu", "9.2", onnxruntime("9.2", "CUDAExecutionProvider"))
-    facts = gather()
-    assert facts.wheels == {"onnxruntime": "9.1"}
-    assert facts.shadowed["onnxruntime-gpu 9.2"] == str(behind)
-    found = list(doctor.check_onnxruntime(facts))
-    assert [finding.level for finding in found if finding.level == "problem"] == []
-    assert found[0].what == f"onnxruntime 9.1 in {installation}"
-    said = f"onnxruntime-gpu 9.2 in {behind} is not imported: {installation} comes before it on the path"
-    assert said in [finding.what for finding in found]
-    assert nvidia.wheel("cuda", "CUDAExecutionProvider", ["CPUExecutionProvider"], "x").fix == "install x"
-
-
-def test_of_two_installations_the_one_that_is_imported_counts(installation: Path) -> None:
-    install(installation, "numpy", "0.0.1", package="not_numpy")
-    assert gather().packages["numpy"] == "0.0.1"
-
-
-def test_an_import_that_fails_is_quoted(installation: Path) -> None:
-    install(installation, "onnxruntime", "9.1", "raise ImportError('libsomething.so.1 is missing')")
-    facts = gather()
-    assert facts.import_error == "ImportError: libsomething.so.1 is missing"
-    assert facts.providers == ()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-def test_an_import_that_crashes_does_not_take_the_doctor_along(installation: Path) -> None:
-    install(installation, "onnxruntime", "9.1", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    assert gather().import_error == "crashed with signal 11"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names of shared libraries on Linux")
-def test_cuda_libraries_are_tried_one_by_one_after_onnxruntime_has_looked_for_them(
-    installation: Path,
-) -> None:
-    preload = "cuda_version = '99.1'\ndef preload_dlls(): print('looking')\n"
-    code = onnxruntime("9.1", "CUDAExecutionProvider", more=preload)
-    install(installation, "onnxruntime-gpu", "9.1", code)
-    libraries = gather().libraries
-    assert {"libcudart.so.99", "libcublasLt.so.99", "libcudnn.so.9"} <= set(libraries)
-    assert "cannot open" in libraries["libcudart.so.99"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-def test_cuda_libraries_that_crash_are_said_to_crash(installation: Path) -> None:
-    crash = "import os, signal\ncuda_version = '99.1'\ndef preload_dlls(): os.kill(os.getpid(), signal.SIGSEGV)\n"
-    code = onnxruntime("9.1", "CUDAExecutionProvider", more=crash)
-    install(installation, "onnxruntime-gpu", "9.1", code)
-    assert set(gather().libraries.values()) == {"crashed with signal 11"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
-@pytest.mark.parametrize(
-    ("script", "gpus", "why"),
-    [
-        (
-            "echo 'NVIDIA L4, 23034 MiB, 580.82'; echo 'NVIDIA L4, 23034 MiB, 580.82'",
-            ("NVIDIA L4, 23034 MiB, 580.82",) * 2,
-            "",
-        ),
-        (
-            "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
-            (),
-            "says: Failed to initialize NVML: Driver/library version mismatch",
-        ),
-    ],
-)
-def test_nvidia_smi_is_asked(installation: Path, script: str, gpus: tuple[str, ...], why: str) -> None:
-    command = installation / "bin" / "nvidia-smi"
-    command.parent.mkdir()
-    command.write_text(f"#!/bin/sh\n{script}\n")
-    command.chmod(0o755)
-    facts = gather()
-    assert (facts.gpus, facts.nvidia_smi) == (gpus, why)
-
-
-def test_without_nvidia_smi_that_is_what_is_said(installation: Path) -> None:
-    assert gather().nvidia_smi == "is not installed"
-
-
-def test_operators_for_cuda_run_or_the_plain_graphs_do() -> None:
-    gpu = dataclasses.replace(HEALTHY, providers=("CUDAExecutionProvider",), gpus=("a card",))
-    assert all(finding.check != "cuda operators" for finding in diagnose(gpu))
-    runs = row(dataclasses.replace(gpu, cuda_operators=(Operators(fp16=""),)), "cuda operators")
-    assert (runs.level, runs.what) == ("ok", "our own run (target cuda-native); fp8 too")
-    old = row(dataclasses.replace(gpu, cuda_operators=(Operators(fp16="", fp8="fp8 wants 8.9"),)), "cuda operators")
-    assert old.what == "our own run (target cuda-native); fp8 does not: fp8 wants 8.9"
-    fails = row(
-        dataclasses.replace(gpu, cuda_operators=(Operators(fp16="libcublasLt.so.13 does not load"),)), "cuda operators"
-    )
-    assert fails.level == "note"
-    assert fails.what.startswith("our own do not run: libcublasLt.so.13 does not load; the plain graphs do")
-    two = (Operators(name="NVIDIA H200", fp16=""), Operators(name="Tesla V100", fp16="fp16 wants 7.5"))
-    both = diagnose(dataclasses.replace(gpu, cuda_operators=two))
-    assert [(f.level, f.what.partition(";")[0]) for f in both if f.check == "cuda operators"] == [
-        ("ok", "device 0, NVIDIA H200: our own run (target cuda-native)"),
-        ("note", "device 1, Tesla V100: our own do not run: fp16 wants 7.5"),
-    ]
-
-
-def test_the_doctor_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from fastembed_rt.cli import doctor; doctor.diagnose(doctor.gather());"
-        "print([n for n in ('onnxruntime', 'torch', 'transformers', 'tokenizers') if n in sys.modules])"
-    )
-    root = str(Path(fastembed_rt.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_compiler_is_named_only_where_compiling_helps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

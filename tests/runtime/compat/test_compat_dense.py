@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import pickle
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from dense_calls import TEXTS, Call, ids_of
 from same_results import outcome, same
 
-from fastembed_rt import EmbeddingModel, errors
+from fastembed_rt import errors
 from fastembed_rt.compat import sentence_transformers as compat
 
-TEXTS = ["a dog runs", "the house is red", "", "new city light: 1 2 3 4 5 6 7 8 9 0 " * 9]
 VECTORS = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
-Call = Callable[[Any], Any]
-
 CALLS: dict[str, Call] = {
     "encode list": lambda m: m.encode(TEXTS),
     "encode one": lambda m: m.encode("a dog runs"),
@@ -86,10 +81,10 @@ CALLS: dict[str, Call] = {
     "similarity of lists": lambda m: m.similarity(list(VECTORS), list(torch.from_numpy(VECTORS))),
     "similarity of one and many": lambda m: m.similarity(VECTORS[0], VECTORS),
     "similarity_pairwise": lambda m: m.similarity_pairwise(VECTORS, VECTORS[::-1].copy()),
-    "preprocess": lambda m: _ids(m.preprocess(TEXTS)),
+    "preprocess": lambda m: ids_of(m.preprocess(TEXTS)),
     "preprocess of nothing": lambda m: m.preprocess([]),
-    "preprocess with a prompt": lambda m: _ids(m.preprocess(TEXTS, prompt="the new ")),
-    "tokenize": lambda m: _ids(m.tokenize(TEXTS)),
+    "preprocess with a prompt": lambda m: ids_of(m.preprocess(TEXTS, prompt="the new ")),
+    "tokenize": lambda m: ids_of(m.tokenize(TEXTS)),
     "tokenizer": lambda m: m.tokenizer(TEXTS[0])["input_ids"],
     "device attribute": lambda m: m.device,
     "dtype": lambda m: m.dtype,
@@ -106,24 +101,12 @@ CALLS: dict[str, Call] = {
 }
 
 
-def _ids(features: Any) -> dict[str, Any]:
-    """Without token types, which BERT's tokenizers give and the plain ones of these checkpoints do not."""
-    return {name: value for name, value in features.items() if name != "token_type_ids"}
-
-
 def _within(model: Any, dim: int) -> Any:
     with model.truncate_embeddings(dim):
         inside = (model.encode(TEXTS), model.get_embedding_dimension())
     with model.truncate_sentence_embeddings(dim):
         assert model.truncate_dim == dim
     return [*inside, model.encode("a dog runs")]
-
-
-@pytest.fixture(scope="module")
-def ours(pair: Any) -> Iterator[Any]:
-    model = compat.SentenceTransformer(str(pair.directory))
-    yield model
-    model.close()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -294,210 +277,11 @@ def test_precision_is_not_changed_behind_anyones_back(ours: Any) -> None:
     ours.set_pooling_include_prompt(True)
 
 
-def test_pools_give_equal_vectors(ours: Any, reference: Any) -> None:
-    texts = TEXTS * 8
-    alone = ours.encode(texts)
-    for devices in (None, ["cpu", "cpu"]):
-        pool = ours.start_multi_process_pool(devices)
-        assert set(pool) == {"input", "output", "processes"}
-        assert np.array_equal(ours.encode(texts, pool=pool, chunk_size=3), alone)
-        assert np.array_equal(ours.encode_multi_process(texts, pool, batch_size=4), alone)
-        by_place = (None, "the new ", 4, 3, False, "binary", True, 8)  # chunk_size before show_progress_bar
-        codes = ours.encode(texts, prompt="the new ", precision="binary", normalize_embeddings=True, truncate_dim=8)
-        assert np.array_equal(ours.encode_multi_process(texts, pool, *by_place), codes)
-        ours.stop_multi_process_pool(pool)
-        compat.SentenceTransformer.stop_multi_process_pool(pool)
-    assert np.array_equal(ours.encode(texts, device=["cpu", "cpu"]), alone)
-    same(alone, reference.encode(texts))
-    with pytest.raises(ValueError, match="chunk_size"):
-        ours.encode(texts, device=["cpu"], chunk_size=0)
-
-
-def test_copies_and_pickles_keep_what_was_set(pair: Any) -> None:
-    model = compat.SentenceTransformer(str(pair.directory), truncate_dim=8, threads=1)
-    model.max_seq_length = 9
-    model.prompts["mine"] = "the new "
-    model.similarity_fn_name = "dot"
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert np.array_equal(other.encode(TEXTS, prompt_name="mine"), model.encode(TEXTS, prompt_name="mine"))
-        assert (other.max_seq_length, other.similarity_fn_name, other._model.threads) == (9, "dot", 1)
-        other.max_seq_length = 5
-        other.prompts.clear()
-    assert model.max_seq_length == 9
-    assert model.prompts["mine"] == "the new "
-
-
-def test_copies_share_an_engine_and_refer_to_themselves(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = compat.SentenceTransformer(str(pair.directory))
-    model.prompts["mine"] = "the new "
-    opened: list[Any] = []
-    of = compat.SentenceTransformer._opened
-
-    def watched(self: Any, *given: Any) -> Any:
-        opened.append(of(self, *given))
-        return opened[-1]
-
-    monkeypatch.setattr(compat.SentenceTransformer, "_opened", watched)
-    copies = [copy.copy(model), copy.deepcopy(model)]
-    for other in copies:
-        np.testing.assert_array_equal(other.encode(TEXTS), model.encode(TEXTS))
-        other.max_seq_length = 5
-    assert not opened
-    assert copies[0]._model._engine is copies[1]._model._engine
-    assert model.max_seq_length == 16
-    deep, arrived = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
-    assert [entry is arrived._model for entry in opened] == [True], "once"
-    for other in (deep, arrived):
-        assert other.prompts == model.prompts
-        assert other.prompts is not model.prompts
-        assert other.model_card_data.model is other
-
-
-def test_what_is_pickled_has_no_hub_token(pair: Any) -> None:
-    model = compat.SentenceTransformer(str(pair.directory), token="a-secret")
-    packed = pickle.dumps(model)
-    assert b"a-secret" not in packed
-    assert np.array_equal(pickle.loads(packed).encode(TEXTS), model.encode(TEXTS))
-
-
 def test_settings_of_a_call_that_preprocess_does_not_have_are_refused(ours: Any) -> None:
     for options in ({"processing_kwargs": {"text": {"max_length": 4}}}, {"padding": True}):
         for call in (ours.preprocess, ours.tokenize):
             with pytest.raises(errors.InvalidInputError, match=next(iter(options))):
                 call(TEXTS, **options)
-
-
-def test_what_is_saved_opens_with_what_was_set(pair: Any, tmp_path: Path) -> None:
-    model = compat.SentenceTransformer(str(pair.directory), default_prompt_name="query", similarity_fn_name="dot")
-    model.max_seq_length = 9
-    model.prompts["mine"] = "the new "
-    model.save_pretrained(str(tmp_path / "saved"))
-    model.save(str(tmp_path / "saved"), create_model_card=False)  # again, over the first
-    again = compat.SentenceTransformer(str(tmp_path / "saved"))
-    assert np.array_equal(again.encode(TEXTS), model.encode(TEXTS))
-    assert (again.prompts, again.default_prompt_name) == (model.prompts, "query")
-    assert (again.similarity_fn_name, again.max_seq_length) == ("dot", 9)
-    plain = compat.SentenceTransformer(str(pair.directory))
-    assert plain.max_seq_length == 16  # the source is as it was
-    plain.save(str(tmp_path / "bare"), create_model_card=False)
-    assert (tmp_path / "bare" / "manifest.json").read_bytes() == (pair.directory / "manifest.json").read_bytes()
-    assert not (tmp_path / "bare" / "README.md").exists()
-
-
-def test_it_is_pushed_with_the_calls_of_huggingface_hub(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-    from huggingface_hub import CommitInfo, HfApi, RepoUrl
-
-    sent: dict[str, Any] = {}
-
-    def upload(self: Any, *, folder_path: str, **options: Any) -> CommitInfo:
-        sent.update(options, files={file.name for file in Path(folder_path).iterdir()})
-        url = f"https://huggingface.co/{options['repo_id']}/commit/0123"
-        pr = "https://huggingface.co/me/small/discussions/2"
-        return CommitInfo(commit_url=url, commit_message="", commit_description="", oid="0123", pr_url=pr)
-
-    monkeypatch.setattr(
-        HfApi,
-        "create_repo",
-        lambda self, repo_id, **_: RepoUrl(f"https://huggingface.co/me/{repo_id.removeprefix('me/')}"),
-    )
-    monkeypatch.setattr(HfApi, "create_branch", lambda self, repo_id, branch, **_: sent.update(made=branch))
-    monkeypatch.setattr(HfApi, "file_exists", lambda self, *_, **__: True)
-    monkeypatch.setattr(HfApi, "upload_folder", upload)
-    assert huggingface_hub.HfApi is HfApi
-    assert ours.push_to_hub("small") == "https://huggingface.co/me/small/commit/0123"
-    assert "manifest.json" in sent["files"]
-    assert "README.md" not in sent["files"]  # the one that is there stays
-    assert sent["revision"] is None
-    url = ours.push_to_hub("small", replace_model_card=True, revision="new", create_pr=True, commit_message="Mine")
-    assert url.endswith("/discussions/2")
-    assert (sent["made"], sent["commit_message"], sent["create_pr"]) == ("new", "Mine", True)
-    assert "README.md" in sent["files"]
-    assert ours.model_card_data.model_id == "me/small"
-    for repo_id in ("small", "me/small"):
-        assert ours.save_to_hub(repo_id, organization="me").endswith("/commit/0123")
-    with pytest.raises(ValueError, match="not the owner"):
-        ours.save_to_hub("you/small", organization="me")
-
-
-@pytest.fixture(scope="module")
-def routed_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model with an encoder for queries (8 tokens) and one for documents (20), and its checkpoint."""
-    import routed
-    from exports import quick
-    from sentence_transformers.base.modules import Router
-
-    root = tmp_path_factory.mktemp("routed")
-    route = Router.for_query_document(
-        query_modules=routed.transformer(root / "q", processor_kwargs={"model_max_length": 8}),
-        document_modules=routed.transformer(root / "d", "mpnet"),
-    )
-    routed.save(root / "checkpoint", route, prompts={"query": "the red ", "document": "a new "})
-    quick(root / "checkpoint", root / "model")
-    return root / "model", root / "checkpoint"
-
-
-ROUTED_CALLS: dict[str, Call] = {
-    "queries": lambda m: m.encode_query(TEXTS),
-    "documents": lambda m: m.encode_document(TEXTS),
-    "task query": lambda m: m.encode(TEXTS, task="query"),
-    "a task that has no route": lambda m: m.encode(TEXTS, task="foo"),
-    "documents normalized": lambda m: m.encode_document(TEXTS, convert_to_tensor=True, normalize_embeddings=True),
-    "ids of queries": lambda m: _ids(m.preprocess(TEXTS, task="query")),
-    "ids of documents": lambda m: _ids(m.preprocess(TEXTS, task="document")),
-    "ids of the default": lambda m: _ids(m.preprocess(TEXTS)),
-    "ids for a task that has no route": lambda m: m.preprocess(TEXTS, task="foo"),
-}
-
-
-def test_a_routed_model_encodes_queries_and_documents_apart(routed_pair: tuple[Path, Path]) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model, checkpoint = routed_pair
-    ours, theirs = compat.SentenceTransformer(str(model)), SentenceTransformer(str(checkpoint), device="cpu")
-    for call in ROUTED_CALLS.values():
-        same(outcome(call, ours), outcome(call, theirs))
-    ours.close()
-
-
-@pytest.mark.parametrize("limit", [None, 6])
-def test_a_routed_model_is_saved_with_the_prompts_and_limits_of_all_its_encoders(
-    limit: int | None, routed_pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model, checkpoint = routed_pair
-    both = compat.SentenceTransformer(str(model)), SentenceTransformer(str(checkpoint), device="cpu")
-    again = []
-    for kind, changed, place in zip((compat.SentenceTransformer, SentenceTransformer), both, "ab", strict=True):
-        changed.prompts["query"], changed.prompts["document"] = "the new red ", "light "
-        if limit is not None:
-            changed.max_seq_length = limit
-        changed.save_pretrained(str(tmp_path / place))
-        again.append(kind(str(tmp_path / place), device="cpu"))
-    for name in ("queries", "documents"):
-        call = ROUTED_CALLS[name]
-        assert np.array_equal(call(again[0]), call(both[0]))
-        same(call(again[0]), call(again[1]))
-    plain = EmbeddingModel(tmp_path / "a")
-    assert np.array_equal(plain.encode_query(TEXTS), both[0].encode_query(TEXTS))
-    compat.SentenceTransformer(str(model)).save(str(tmp_path / "unchanged"))
-    assert (tmp_path / "unchanged" / "manifest.json").read_bytes() == (model / "manifest.json").read_bytes()
-
-
-def test_a_routed_models_fingerprint_for_a_role_is_that_of_its_encoder(routed_pair: tuple[Path, Path]) -> None:
-    model = EmbeddingModel(routed_pair[0])
-    names = [model.fingerprint(role=role) for role in ("query", "document")]
-    assert names == [EmbeddingModel(routed_pair[0], route="query").fingerprint(prompt_name="query"), names[1]]
-    files = [name.split("-")[0] for name in names]
-    assert files[0] != files[1] == model.fingerprint().split("-")[0]
-
-
-def test_a_routed_model_that_was_pickled_keeps_the_limit_of_each_encoder(routed_pair: tuple[Path, Path]) -> None:
-    model = compat.SentenceTransformer(str(routed_pair[0]))
-    other = pickle.loads(pickle.dumps(model))
-    assert np.array_equal(other.encode_query(TEXTS), model.encode_query(TEXTS))
-    assert np.array_equal(other.encode_document(TEXTS), model.encode_document(TEXTS))
 
 
 def test_vectors_of_tokens_are_those_before_pooling(pair: Any, reference: Any, tmp_path: Path) -> None:
@@ -534,5 +318,5 @@ def test_vectors_of_tokens_are_those_before_pooling(pair: Any, reference: Any, t
         ours.encode(TEXTS, output_value=None, truncate_dim=8),
         strict=True,
     ):
-        same(_ids(found), _ids(theirs))
-    same(_ids(ours.encode(TEXTS[0], output_value=None)), _ids(reference.encode(TEXTS[0], output_value=None)))
+        same(ids_of(found), ids_of(theirs))
+    same(ids_of(ours.encode(TEXTS[0], output_value=None)), ids_of(reference.encode(TEXTS[0], output_value=None)))
