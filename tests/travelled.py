@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from fastembed_rt.hub import resolve
-from fastembed_rt.models import base
+from fastembed_rt.models import starting
 
 opened: list[str] = []
 
@@ -21,7 +21,7 @@ def _counting(module: Any, name: str) -> None:
     setattr(module, name, call)
 
 
-_counting(base, "open_session")
+_counting(starting, "open_session")
 _counting(resolve, "resolve_model")
 
 

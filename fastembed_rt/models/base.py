@@ -5,38 +5,32 @@ Knows no task: what is tokenized and what becomes of a graph's output, each task
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, Unpack
 
 from .. import machine
-from ..errors import FastembedRtError, IntegrityError, InvalidInputError
+from ..errors import FastembedRtError, InvalidInputError
 from ..files import Identity
-from ..manifest import OUTPUTS, RERANKING, Manifest, Variant
+from ..manifest import RERANKING, Manifest, Variant
 from ..run import batching
-from ..run.contract import Rows, Runner, Split
-from ..run.engine import Engine
+from ..run.contract import Runner, Split
 from ..run.providers import AUTO, PROVIDERS
-from ..run.session import open_session
-from ..system.threads import CLOSED, CURRENT, Call, GivenUpError, Task, Workers, aside
-from ..text.inputs import check_texts
-from ..text.tokenizer import TextTokenizer, Tokenized
-from ..text.windows import Window, few_tokens
+from ..system.threads import CLOSED, Workers, aside
+from ..text.tokenizer import TextTokenizer
 from . import forks, travel
 from .fixed import Chosen, Fixed, check_assigned
 from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
 from .opening import opened as find
 from .options import check_device_ids, positive, seconds
+from .passing import Passing
 from .prompts import Prompts
 from .shared import Arrival, Shared
+from .starting import start
 from .stats import Counter, EncodeStats
-from .work import Prepared, Work
 
 if TYPE_CHECKING:
     from .checkpoint import CheckpointOptions
@@ -45,10 +39,9 @@ MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
 MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 BatchTokens = Callable[[Manifest], int]
-T = TypeVar("T")
 
 
-class LoadedModel:
+class LoadedModel(Passing):
     """A model directory with tokenizer, sessions and threads. Safe to use from several threads and after a fork."""
 
     task: ClassVar[str]
@@ -285,104 +278,6 @@ class LoadedModel:
         """What `repr` says of the model itself."""
         return f"dim={self.manifest.dim}, max_length={self.manifest.max_length}"
 
-    async def _aside(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Run a call on a thread of its own, so that the event loop stays free; calls that wait run together.
-
-        Cancelled, it stops at the next batch.
-        """
-        import asyncio  # only here: it takes longer to import than this module
-
-        loop = asyncio.get_running_loop()
-        coming = loop.create_future()
-        call = Call()
-        context = contextvars.copy_context()
-        context.run(CURRENT.set, call)
-
-        def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(lambda: None if coming.done() else coming.set_result(None))
-
-        self._check_open()
-        task = self._callers.start(Task(context.run, partial(function, *arguments, **options), call=call, then=tell))
-        try:
-            await coming
-        except BaseException:
-            call.given_up = True
-            raise
-        made: T = task.result()
-        return made
-
-    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
-        """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
-        outer = CURRENT.get()
-        call = Call() if outer is None else outer
-        engine = self._running()
-        try:
-            window = next(pieces, None)
-            if ahead and window is not None and (tokens := few_tokens(window.texts, engine.limits.tokens)) is not None:
-                yield self._run_few(window, tokens, work, engine)
-                window = next(pieces, None)  # nearly always it was all
-            tokenized = None if window is None else work.tokenize(window)
-            while tokenized is not None:
-                if call.given_up:
-                    raise GivenUpError
-                following = next(pieces, None) if ahead else None
-                boundaries = work.boundaries(tokenized)
-                coming: Task[Tokenized] | None = None
-                if following is None and engine.is_small(tokenized.ids):
-                    results = engine.run_small(tokenized.ids, boundaries)
-                else:
-                    running = engine.submit(tokenized.ids, boundaries, call)
-                    if following is not None:
-                        # Behind the batches in the same queue: it begins when a thread has nothing else to do.
-                        coming = engine.background(call, work.tokenize, following)
-                    results = engine.collect(running)
-                tokenized.report()
-                self._counter.add(tokenized)
-                yield work.finish(tokenized, results)
-                if self._engine is not engine:  # closed, or this is a fork's child, where nothing is coming any more
-                    engine, coming = self._running(), None
-                if not ahead:
-                    following, ahead = next(pieces, None), True
-                if coming is not None:
-                    tokenized = coming.result()
-                else:
-                    tokenized = None if following is None else work.tokenize(following)
-        finally:
-            if outer is None:
-                call.given_up = True  # whatever of it still waits is not begun
-
-    def _few(self, inputs: Sequence[Any], work: Work[T]) -> T | None:
-        """Finished results of a call of a few texts, by a shorter way than `_work`; None where they are more."""
-        engine = self._running()
-        tokens = few_tokens(inputs, engine.limits.tokens) if inputs else None
-        return None if tokens is None else self._run_few(Window(check_texts(inputs), 0), tokens, work, engine)
-
-    def _run_few(self, window: Window, tokens: int, work: Work[T], engine: Runner) -> T:
-        """Finished results of a call that is one window of about so many tokens.
-
-        It is tokenized where it runs, so that calls that wait meanwhile cost little before they do.
-        """
-        made: list[Tokenized] = []
-
-        def make(alone: bool) -> Rows:
-            tokenized = work.tokenize(window if alone else replace(window, parallel=False))
-            made.append(tokenized)
-            return tokenized.ids, work.boundaries(tokenized)
-
-        results = engine.run_few(tokens, make)
-        (tokenized,) = made
-        tokenized.report()
-        self._counter.add(tokenized)
-        return work.finish(tokenized, results)
-
-    def _one_by_one(self, pieces: Iterator[Window], work: Work[Iterable[T]]) -> Iterator[T]:
-        for found in self._work(pieces, work, ahead=False):
-            yield from found
-
-    def _prepared(self, work: Work[T], tokenizer: TextTokenizer, prompt: str) -> Prepared[T]:
-        return Prepared(work, tokenizer, prompt, self._running(), self._counter.add)
-
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidInputError(CLOSED)
@@ -408,70 +303,7 @@ class LoadedModel:
         return engine
 
     def _start(self) -> Runner:
-        if len(self.device_ids) > 1:
-            return self._start_devices()
-        # Nothing here holds the model: its engine may be another's too, and outlive it.
-        opening = partial(
-            open_session,
-            self._files,
-            self.variant,
-            provider=self.provider,
-            output=self._output or OUTPUTS[self.task],
-            device=0 if self.provider == "cpu" else self.device_ids[0],
-            longest=self._longest,
-            batch_tokens=self.max_batch_tokens,
-        )
-        return Engine(
-            lambda threads: opening(threads=threads),
-            threads=self.threads,
-            dim=self.manifest.dim,
-            pad_token_id=self.manifest.pad_token_id,
-            max_batch_tokens=self.max_batch_tokens,
-            max_wait=self._max_wait,
-            feeds=self._feeds,
-            split=self._splitter(),
-            mixed_lengths=self.manifest.padding,
-            measured=self._measured,
-        )
-
-    def _start_devices(self) -> Runner:
-        """A process for each device."""
-        from ..run.devices import DeviceEngine  # only here: one device needs none of it
-
-        identities = self._identities()
-        self._files.check_unwritten(identities)
-        if not self._files.in_place(identities):
-            raise IntegrityError(
-                f"{self.path} was moved or replaced since the model was loaded, and processes of devices open it by "
-                "its path; load the model again"
-            )
-        variant = self.variant
-        options = {
-            "provider": self.provider,
-            "precision": variant.precision,
-            "target": variant.target,
-            "threads": max(self.threads // len(self.device_ids), 1),
-            "max_batch_tokens": self.max_batch_tokens,
-            "check_hashes": False,  # this process checks them
-            **self._limits(),
-            **({"route": self._route} if self._route is not None else {}),
-        }
-        kind = type(self)
-        return DeviceEngine(
-            {
-                "module": kind.__module__,
-                "name": kind.__qualname__,
-                "path": str(self.path),
-                "options": options,
-                "identities": identities,
-            },
-            self.device_ids,
-            threads=self.threads,
-            dim=self.manifest.dim,
-            max_batch_tokens=self.max_batch_tokens,
-            objects=self._splitter() is not None,
-            mixed_lengths=self.manifest.padding,
-        )
+        return start(self)
 
     def _limits(self) -> dict[str, int]:
         """Options with which a device's model takes the longest text."""

@@ -6,32 +6,40 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack, overload
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import EMBEDDING
 from ..run.session import UNNORMALIZED
-from ..system.progress import progress
 from ..text.columns import Texts
-from ..text.inputs import check_iterable, counted
-from ..text.windows import ERROR, STREAM_TEXTS, TEXTS, windows
+from ..text.inputs import check_iterable
+from ..text.windows import ERROR, STREAM_TEXTS, windows
 from ..vectors import quantized
 from ..vectors.dense import Vectors
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, Array
 from .answers import answered
 from .base import MAX_BATCH_TOKENS, LoadedModel
-from .extras import Counted, Encoded, asked
+from .extras import asked
 from .fixed import Chosen
 from .opening import LoadOptions, Source, documented
-from .options import Settings, all_texts, check_out, flag, optional_flag, positive
+from .options import Settings, all_texts, flag, optional_flag, positive
 from .prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, Prompts
 from .roles import Given, WithRoles
-from .sentences import SENTENCE, TOKENS, EncodeOptions, OtherOptions, SentencesCall, check_output, copies
+from .sentences import (
+    SENTENCE,
+    TOKENS,
+    EncodeOptions,
+    OtherOptions,
+    SentencesCall,
+    check_output,
+    copies,
+    encode_stored,
+    encode_vectors,
+)
 from .shared import Arrival
 from .stats import EncodeStats
-from .work import Prepared, Work
+from .work import Prepared
 
 __all__ = ["MAX_BATCH_TOKENS", "EmbeddingModel", "EncodeStats"]
 
@@ -206,51 +214,18 @@ class EmbeddingModel(WithRoles):
             return encode_tokens(self, inputs, settings, show_progress_bar, on_null, return_tokens=return_tokens)
         if precision != FLOAT32 or ranges is not None or calibration_embeddings is not None:
             to_store = self._form(precision, truncate_dim, ranges, calibration_embeddings)
-            if out is not None and isinstance(inputs, str):
-                check_out(out, (to_store.width,), to_store.kind.dtype)
-            elif out is not None:
-                count, texts = counted(inputs)
-                check_out(out, (count, to_store.width), to_store.kind.dtype)
-                inputs = list(texts)
-            made = self.encode(
-                inputs,
-                prompt_name=prompt_name,
-                prompt=prompt,
-                truncate_dim=truncate_dim,
-                normalize=normalize,
-                show_progress_bar=show_progress_bar,
-                on_null=on_null,
-                return_tokens=return_tokens,
-            )
-            stored = to_store(made.vectors if return_tokens else made)
-            if out is not None:
-                out[...] = stored
-                stored = out
-            return Encoded(stored, made.tokens) if return_tokens else stored
-        single = isinstance(inputs, str)
+            options: OtherOptions = {
+                "prompt_name": prompt_name,
+                "prompt": prompt,
+                "truncate_dim": truncate_dim,
+                "normalize": normalize,
+                "show_progress_bar": show_progress_bar,
+                "on_null": on_null,
+                "return_tokens": return_tokens,
+            }
+            return encode_stored(self, inputs, to_store, out, options)
         settings = self._settings(prompt_name, prompt, truncate_dim, normalize)
-        work: Work[Vectors] = SentencesCall(self._tokenizer, settings)
-        plain = out is None and on_null == ERROR and not (return_tokens or show_progress_bar)
-        few = [inputs] if isinstance(inputs, str) else inputs
-        if plain and isinstance(few, list) and (made := self._few(few, work)) is not None:
-            return made[0].copy() if single else made.copy()  # they may be a part of an array with those of others
-        count, texts = counted(inputs)
-        counting: Counted[Vectors] | None = None
-        if return_tokens or on_null != ERROR:
-            work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
-        if out is None:
-            rows = np.empty((count, settings.dim), dtype=np.float32)
-        else:
-            check_out(out, (settings.dim,) if single else (count, settings.dim), np.dtype(np.float32))
-            rows = out.reshape(count, settings.dim)  # the same memory: it is contiguous
-        done = 0
-        with progress(count, show_progress_bar) as bar:
-            for vectors in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
-                rows[done : done + len(vectors)] = vectors
-                done += len(vectors)
-                bar.update(len(vectors))
-        made = out if out is not None else rows[0] if single else rows
-        return made if counting is None else counting.encoded(made, single=single)
+        return encode_vectors(self, inputs, settings, show_progress_bar, on_null, out, return_tokens=return_tokens)
 
     @answered
     def encode_spans(

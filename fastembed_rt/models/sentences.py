@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError
+from ..system.progress import progress
+from ..text.columns import Texts
+from ..text.inputs import counted
 from ..text.tokenizer import TextTokenizer, Tokenized
-from ..text.windows import Window
+from ..text.windows import ERROR, TEXTS, Window, windows
 from ..vectors.dense import Vectors, chunk_means
-from ..vectors.quantized import FLOAT32
-from .options import Settings
+from ..vectors.quantized import FLOAT32, Form
+from .extras import Counted, Encoded, asked
+from .options import Settings, check_out
+from .work import Work
+
+if TYPE_CHECKING:
+    from .embedding import EmbeddingModel
 
 SENTENCE, TOKENS = "sentence", "tokens"  # what `encode` gives
 
@@ -58,6 +66,61 @@ class SentencesCall:
         """Vectors (n, dim), cut and normalized as asked; texts in chunks are the mean of those."""
         again = self._settings.normalized_already
         return self._settings.finish(chunk_means(results, tokenized.owner, tokenized.texts, again=again))
+
+
+def encode_vectors(
+    model: EmbeddingModel,
+    inputs: Texts,
+    settings: Settings,
+    show_progress_bar: bool | None,
+    on_null: str,
+    out: npt.NDArray[Any] | None,
+    *,
+    return_tokens: bool,
+) -> Any:
+    """Vectors of texts: see `EmbeddingModel.encode`."""
+    single = isinstance(inputs, str)
+    work: Work[Vectors] = SentencesCall(model._tokenizer, settings)
+    plain = out is None and on_null == ERROR and not (return_tokens or show_progress_bar)
+    few = [inputs] if isinstance(inputs, str) else inputs
+    if plain and isinstance(few, list) and (made := model._few(few, work)) is not None:
+        return made[0].copy() if single else made.copy()  # they may be a part of an array with those of others
+    count, texts = counted(inputs)
+    counting: Counted[Vectors] | None = None
+    if return_tokens or on_null != ERROR:
+        work, counting = asked(work, on_null, lambda: 0.0, return_tokens=return_tokens)
+    if out is None:
+        rows = np.empty((count, settings.dim), dtype=np.float32)
+    else:
+        check_out(out, (settings.dim,) if single else (count, settings.dim), np.dtype(np.float32))
+        rows = out.reshape(count, settings.dim)  # the same memory: it is contiguous
+    done = 0
+    with progress(count, show_progress_bar) as bar:
+        for vectors in model._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+            rows[done : done + len(vectors)] = vectors
+            done += len(vectors)
+            bar.update(len(vectors))
+    made = out if out is not None else rows[0] if single else rows
+    return made if counting is None else counting.encoded(made, single=single)
+
+
+def encode_stored(
+    model: EmbeddingModel, inputs: Texts, to_store: Form, out: npt.NDArray[Any] | None, options: OtherOptions
+) -> Any:
+    """Vectors of texts in another form than float32; `options` are those of the call in float32."""
+    if out is not None and isinstance(inputs, str):
+        check_out(out, (to_store.width,), to_store.kind.dtype)
+    elif out is not None:
+        count, texts = counted(inputs)
+        check_out(out, (count, to_store.width), to_store.kind.dtype)
+        inputs = list(texts)
+    made = model.encode(inputs, **options)
+    return_tokens = options["return_tokens"]
+    stored = to_store(made.vectors if return_tokens else made)
+    if out is not None:
+        out[...] = stored
+        stored = out
+    return Encoded(stored, made.tokens) if return_tokens else stored
 
 
 def copies(vectors: Iterator[Vectors]) -> Iterator[Vectors]:

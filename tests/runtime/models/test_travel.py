@@ -24,7 +24,7 @@ from sparse_encoders import save_splade
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
 from fastembed_rt.errors import IntegrityError, InvalidInputError, ModelNotFoundError
-from fastembed_rt.models import base, shared
+from fastembed_rt.models import shared, starting
 
 HERE = Path(__file__).parents[2]
 TOKEN = "hf_secret_of_mine"
@@ -39,13 +39,13 @@ def travelled(model: Any) -> Any:
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """A number for each session that is opened, in a process that nothing has arrived in."""
     counted: list[int] = []
-    real = vars(base)["open_session"]
+    real = vars(starting)["open_session"]
 
     def opening(*arguments: Any, **options: Any) -> Any:
         counted.append(options["threads"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(base, "open_session", opening)
+    monkeypatch.setattr(starting, "open_session", opening)
     monkeypatch.setattr(shared, "_registry", shared._Registry())
     yield counted
 

@@ -21,7 +21,7 @@ from tolerances import REFERENCE, close
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel, machine
 from fastembed_rt.errors import IntegrityError, InvalidInputError, InvalidTypeError, ModelNotFoundError
-from fastembed_rt.models import base, shared
+from fastembed_rt.models import shared, starting
 from fastembed_rt.scale import Embed, granted
 from fastembed_rt.scale.outputs import MOST, Dense, Sparse
 
@@ -56,13 +56,13 @@ def dense(tasks: dict[str, Exported]) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The threads of each session that this process opens, as one that nothing has arrived in."""
     counted: list[int] = []
-    real = vars(base)["open_session"]
+    real = vars(starting)["open_session"]
 
     def opening(*arguments: Any, **options: Any) -> Any:
         counted.append(options["threads"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(base, "open_session", opening)
+    monkeypatch.setattr(starting, "open_session", opening)
     monkeypatch.setattr(shared, "_registry", shared._Registry())
     yield counted
 
