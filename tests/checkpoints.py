@@ -36,9 +36,8 @@ VOCABULARY = 300
 OWN_FP32 = ["model.native.fp32.onnx"] if native.kernels() else []
 FP32_FILES = [*OWN_FP32, "model.cpu.fp32.onnx", "model.onnx"]
 
-# Architectures that stand for the others in quick tests, and those whose attention our own operators do not have.
-QUICK_TYPES = ("albert", "bert", "gemma3_text", "modernbert", "mpnet", "qwen3", "t5")
-NOT_NATIVE = ("deberta", "deberta-v2")
+# Architectures that stand for the others in quick tests.
+QUICK_TYPES = ("albert", "bert", "deberta-v2", "gemma3_text", "modernbert", "mpnet", "qwen3", "t5")
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

@@ -205,6 +205,19 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def relative(options: Mapping[str, Any], query: Array, key: Array, distance: Array, channels: slice) -> Array:
+    """What scores of a head get of tables by distance, query - key: products with rows of c2p, with columns of p2c."""
+    row = options["rows"][distance + len(options["rows"]) // 2]
+    bias = np.zeros(distance.shape)
+    if "c2p" in options:
+        met = query.astype(np.float64) @ options["c2p"][:, channels].T.astype(np.float64)
+        bias = bias + np.take_along_axis(met, row, axis=1)
+    if "p2c" in options:
+        met = key.astype(np.float64) @ options["p2c"][channels].astype(np.float64)
+        bias = bias + np.take_along_axis(met, row.T, axis=1).T
+    return bias
+
+
 def attention(
     query: Array, key: Array, value: Array, starts: Array, heads: int, kv_heads: int, **options: Any
 ) -> Array:
@@ -227,6 +240,8 @@ def attention(
             for limit, beyond in (("before", -distance), ("after", distance)):
                 if options.get(limit, -1) >= 0:
                     bias = np.where(beyond > options[limit], -np.inf, bias)
+            if "rows" in options:
+                bias = bias + relative(options, query[start:stop, own], key[start:stop, shared], -distance, own)
             scores = scores + bias[: len(scores)]
             share = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[rows, own] = share / share.sum(axis=1, keepdims=True) @ value[start:stop, shared]
@@ -245,7 +260,8 @@ def block(
     """QuantAttention, or that of another kind of `group`: inputs, constants, attributes, and what comes out. `options`
     are those of `attention`, `extras` those of the first group."""
     options = dict(options or {})
-    table = [options["table"]] if "table" in options else []
+    tables = {"by_distance": "table", "rows": "rows", "c2p": "c2p", "p2c": "p2c"}
+    table = [options[name] for name in tables.values() if name in options]
     width = heads * size
     starts = np.concatenate([[0], np.cumsum(lengths)])
     x = random.normal(0, 2, (int(starts[-1]), width)).astype(np.float32)
@@ -267,8 +283,8 @@ def block(
         **first.attributes("input"),
         **second.attributes("output"),
         **{"heads": heads, "kv_heads": heads, "size": size, "residual": 1, "norm": 1, "norm_bias": 1, "epsilon": 1e-6},
-        **{name: value for name, value in options.items() if name != "table"},
-        "by_distance": len(table),
+        **{name: value for name, value in options.items() if name not in tables.values()},
+        **{name: int(given in options) for name, given in tables.items() if name != "rows"},
     }
     constants = [*table, *first.tensors(), *second.tensors(), x, weight, bias]
     return {"x": x, "starts": starts}, constants, attributes, expected

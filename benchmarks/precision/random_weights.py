@@ -133,10 +133,36 @@ MODERNBERT = Shape(
     pooling="cls",
     max_length=8192,
 )
+DEBERTA = Shape(
+    config={
+        "model_type": "deberta-v2",
+        "architectures": ["DebertaV2Model"],
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 128_100,
+        "type_vocab_size": 0,
+        "max_position_embeddings": 512,
+        "max_relative_positions": -1,
+        "position_buckets": 256,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-7,
+        "pad_token_id": 0,
+        "torch_dtype": "bfloat16",
+    },
+    pooling="cls",
+)
 SHAPES: Mapping[str, Shape] = {
     "qwen3-embedding-0.6b": QWEN3,
     "embeddinggemma-300m": GEMMA,
     "modernbert-base": MODERNBERT,
+    "deberta-v3-base": DEBERTA,
 }
 
 
@@ -208,7 +234,8 @@ def _write_transformer(folder: Path, texts: Sequence[str], shape: Shape) -> None
 
 
 def _write_random(file: Path, shapes: Mapping[str, tuple[int, ...]], *, gain: float) -> None:
-    """Tensors of bfloat16 as safetensors has them: the header's length, the header, the values; vectors are `gain`."""
+    """Tensors of bfloat16 as safetensors has them: the header's length, the header, the values; biases are 0, other
+    vectors `gain`."""
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * math.prod(shape)
@@ -217,8 +244,8 @@ def _write_random(file: Path, shapes: Mapping[str, tuple[int, ...]], *, gain: fl
     random = np.random.default_rng(0)
     with file.open("wb") as stream:
         stream.write(len(described).to_bytes(8, "little") + described)
-        for shape in shapes.values():
-            values = np.full(shape, gain, np.float32)
+        for name, shape in shapes.items():
+            values = np.full(shape, 0.0 if name.endswith("bias") else gain, np.float32)
             if len(shape) > 1:
                 values = random.standard_normal(shape, dtype=np.float32) * np.float32(SPREAD)
             stream.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())  # the upper half of a float32
@@ -226,7 +253,33 @@ def _write_random(file: Path, shapes: Mapping[str, tuple[int, ...]], *, gain: fl
 
 def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the transformer's."""
-    return _modernbert(shape.config) if shape.config["model_type"] == "modernbert" else _decoder(shape)
+    others = {"modernbert": _modernbert, "deberta-v2": _deberta}
+    found = others.get(shape.config["model_type"])
+    return found(shape.config) if found else _decoder(shape)
+
+
+def _deberta(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of a DebertaV2Model."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    yield "embeddings.word_embeddings.weight", (config["vocab_size"], width)
+    yield "encoder.rel_embeddings.weight", (2 * config["position_buckets"], width)
+    norms = ["embeddings.LayerNorm", "encoder.LayerNorm"]
+    for k in range(config["num_hidden_layers"]):
+        under = f"encoder.layer.{k}."
+        for name, rows, columns in (
+            ("attention.self.query_proj", width, width),
+            ("attention.self.key_proj", width, width),
+            ("attention.self.value_proj", width, width),
+            ("attention.output.dense", width, width),
+            ("intermediate.dense", inner, width),
+            ("output.dense", width, inner),
+        ):
+            yield f"{under}{name}.weight", (rows, columns)
+            yield f"{under}{name}.bias", (rows,)
+        norms += [f"{under}attention.output.LayerNorm", f"{under}output.LayerNorm"]
+    for name in norms:
+        yield f"{name}.weight", (width,)
+        yield f"{name}.bias", (width,)
 
 
 def _modernbert(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:

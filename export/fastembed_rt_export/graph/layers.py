@@ -80,6 +80,7 @@ class ScoreBias:
     """
 
     by_distance: Weight | None = None  # (2P - 1, N): the row for distance key - query lies at that distance + P - 1
+    relative: Relative | None = None  # of one layer, where a target's attention meets the rows itself
     before: int | None = None  # how many tokens before its own a token sees; None: all
     after: int | None = None  # and behind it; 0: causal
     tensor: Value | None = None  # broadcast to the scores, the mask of padding in it; None: attention adds no tensor

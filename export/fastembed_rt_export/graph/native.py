@@ -22,10 +22,10 @@ from . import int8
 from .cpu import CPU, PackedTokens, UnpackedTokens
 from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
-from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Residual, ScoreBias
+from .layers import Angles, Attention, FeedForward, Heads, Relative, Residual, ScoreBias
 from .own_nodes import OwnNode, float_linear, zeros
 from .target import OfStates, Target, Tokens
-from .weight import Linear, Norm, Weight
+from .weight import Array, Linear, Norm, Weight
 
 # Activations under the names of transformers -> those of the operators.
 ACTIVATIONS = {
@@ -172,7 +172,7 @@ def target(recipe: Recipe) -> Target:
         attend_first=partial(attention, first_only=True),
         angles=_angles,
         rotate=_rotate,
-        by_distance=_by_distance,
+        by_distance=None,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
         dense=float_linear,
@@ -244,10 +244,45 @@ def attention_shape(
         shape["before"] = bias.before
     if bias.after is not None:
         shape["after"] = bias.after
+    if bias.relative is not None:
+        if tokens.unseen:
+            raise NotNativeError("distances that queries and keys meet, beside tokens that are not seen")
+        tables, own = _tables(graph, bias.relative, heads)
+        return [*texts, *tables], {**shape, **own}
     if bias.by_distance is None:
         return texts, shape
     table = bias.by_distance.map(".by_head", lambda array: np.ascontiguousarray(array.T), bias.by_distance.shape[::-1])
     return [*texts, graph.weight(table)], {**shape, "by_distance": 1}
+
+
+def _tables(graph: Graph, relative: Relative, heads: Heads) -> tuple[list[Value], dict[str, Any]]:
+    """The row of each distance query - key and the tables that the rows are in, for an operator, and its attributes."""
+    inputs: list[Value] = []
+    shape: dict[str, Any] = {}
+    rows: list[Array] = []
+    if relative.by_query is not None:
+        rows.append(relative.by_query.index[-2::-1])  # numbered by key - query
+        inputs.append(graph.weight(relative.by_query.table))
+        shape |= {"c2p": 1, "size": relative.by_query.table.shape[1] // heads.queries}
+    if relative.by_key is not None:
+        rows.append(relative.by_key.index[:-1])
+        inputs.append(graph.weight(_columns(relative.by_key.table)))
+        shape |= {"p2c": 1, "size": relative.by_key.table.shape[1] // heads.queries}
+    rises = np.diff(rows[0])
+    if any((other != rows[0]).any() for other in rows) or not ((rises == 0) | (rises == 1)).all():
+        raise NotNativeError("distances whose rows do not follow one another")
+    return [graph.constant(rows[0]), *inputs], shape
+
+
+def _columns(table: Weight) -> Weight:
+    """(R, N * D) -> (N * D, R), R rounded up to whole vectors."""
+    rows, width = table.shape
+    more = -rows % LANES
+
+    def turned(array: Array) -> Array:
+        return np.pad(array, ((0, more), (0, 0))).T
+
+    return table.map(".columns", turned, (width, rows + more))
 
 
 def fits_in_node(attention: Attention) -> bool:
@@ -281,10 +316,6 @@ def _rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value
 
 def _no_band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> None:
     """Nothing: the operators take the numbers."""
-
-
-def _by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
-    raise NotNativeError("attention scores that distances meet with queries or keys")
 
 
 def attention(

@@ -161,6 +161,8 @@ class Ops:
         `before`, `then`: normalization of what it reads, and what is behind it, which some targets do at once.
         """
         attention = self._folded(attention)
+        if self.target.by_distance is None and attention.relative:
+            bias, attention = replace(bias, relative=attention.relative), replace(attention, relative=None)
         if queries is not None:
             assert before is None, "the queries are of normalized states"
             attention, late = self._without_output_bias(attention, then)
@@ -266,6 +268,7 @@ class Ops:
         """The bias with what queries and keys, in the form that attention takes, make of the distance between them."""
         tensor, graph = bias.tensor, self.token_graph
         with self.scope("distances"):
+            assert self.target.by_distance is not None
             if relative.by_query:
                 met = self.target.by_distance(graph, query, rows=relative.by_query, heads=heads.queries)
                 tensor = self._sum(tensor, met)

@@ -254,7 +254,7 @@ class Target:
     angles: MakeAngles
     rotate: Rotate
     head_norm: HeadNorm
-    by_distance: ByDistance
+    by_distance: ByDistance | None  # None: attention meets the rows of `ScoreBias.relative` itself
     spread: OfStates  # projected token states -> the form that attention takes
     collect: Collect
     # Where only the first token of each text is wanted: (T, H) -> (B, H), and attention with one query a text, whose

@@ -12,6 +12,7 @@ void destroy_kernel(void *self) {
     release_linear(kernel->second);
     for (size_t k = 0; k < kernel->copied; k++)
         free(kernel->copies[k]);
+    free(kernel->rows);
     free(kernel);
 }
 
@@ -110,6 +111,95 @@ static void read_turn(Kernel *kernel, Reader *reader) {
         refuse(reader, "heads of size %zu are neither normalized nor turned here: that is for multiples of 32", size);
 }
 
+static void read_by_distance(Kernel *kernel, Reader *reader) {
+    Attention *shape = &kernel->shape;
+    if (!read_flag(reader, "by_distance"))
+        return;
+    if (kernel->has_seen)
+        refuse(reader, "attributes seen and by_distance exclude each other");
+    /* (heads, 2 * reach - 1) */
+    Tensor table = read_constant(reader, &(Form){"the bias by distance", FLOAT_TYPE, 2, (int64_t)shape->heads, ANY});
+    if (!reader->error && table.columns % 2 == 0)
+        refuse(reader, "the bias by distance has %zu columns, of which none is in the middle", table.columns);
+    shape->reach = ((int64_t)table.columns + 1) / 2;
+    shape->by_distance = copy(kernel, reader, table);
+}
+
+/* The row of each distance: the one before it or the next. */
+static void read_distances(Kernel *kernel, Reader *reader) {
+    Attention *shape = &kernel->shape;
+    Tensor given = read_constant(reader, &(Form){"the rows of distances", INT64_TYPE, 1, 1, ANY});
+    if (reader->error)
+        return;
+    if (given.columns % 2 == 0) {
+        refuse(reader, "there are %zu rows of distances, of which none is in the middle", given.columns);
+        return;
+    }
+    int32_t *rows = kernel->rows = malloc(given.columns * sizeof *rows);
+    if (!rows) {
+        reader->error = no_memory(&reader->node);
+        return;
+    }
+    for (size_t k = 0; k < given.columns; k++) {
+        int64_t row;
+        memcpy(&row, (const char *)given.data + k * sizeof row, sizeof row);
+        if (k ? row != rows[k - 1] && row != (int64_t)rows[k - 1] + 1 : row < 0 || row > MOST_TOKENS) {
+            refuse(reader, "the rows of distances have a %lld at %zu, and %s", (long long)row, k,
+                   k ? "each has to be the one before it or the next" : "the first row is 0");
+            return;
+        }
+        rows[k] = (int32_t)row;
+    }
+    size_t middle = given.columns / 2, first = middle, last = middle;
+    while (first > 0 && rows[first - 1] + 1 == rows[first])
+        first--;
+    while (last + 1 < given.columns && rows[last] + 1 == rows[last + 1])
+        last++;
+    shape->reach = (int64_t)middle + 1;
+    shape->relative.row = rows;
+    shape->relative.first = (int64_t)first - (int64_t)middle;
+    shape->relative.last = (int64_t)last - (int64_t)middle;
+}
+
+/* What scores get from queries and keys that meet a row of distances. The tables are as large as a layer, so they are no
+ * copies. */
+static void read_relative(Kernel *kernel, Reader *reader) {
+    Attention *shape = &kernel->shape;
+    Relative *relative = &shape->relative;
+    kernel->has_c2p = read_flag(reader, "c2p");
+    kernel->has_p2c = read_flag(reader, "p2c");
+    if (reader->error || !(kernel->has_c2p || kernel->has_p2c))
+        return;
+    if (kernel->has_seen || shape->by_distance)
+        refuse(reader, "attributes c2p and p2c exclude seen and by_distance");
+    if (!reader->error && !shape->size)
+        refuse(reader, "attributes c2p and p2c need the size of heads");
+    read_distances(kernel, reader);
+    if (reader->error)
+        return;
+    const int64_t width = (int64_t)(shape->heads * shape->size), most = kernel->rows[2 * shape->reach - 2];
+    relative->width = (size_t)width;
+    shape->in_float = 1;
+    if (kernel->has_c2p) {
+        kernel->c2p_input = reader->next;
+        kernel->c2p_form = (Form){"the table of c2p", FLOAT_TYPE, 2, ANY, width};
+        Tensor table = read_constant(reader, &kernel->c2p_form);
+        if (!reader->error && (int64_t)table.rows <= most)
+            refuse(reader, "the table of c2p has %zu rows, and distances one of number %lld", table.rows, (long long)most);
+        kernel->c2p_form.rows = (int64_t)table.rows;
+    }
+    if (kernel->has_p2c) {
+        kernel->p2c_input = reader->next;
+        kernel->p2c_form = (Form){"the table of p2c", FLOAT_TYPE, 2, width, ANY};
+        Tensor table = read_constant(reader, &kernel->p2c_form);
+        if (!reader->error && ((int64_t)table.columns <= most || table.columns % 16))
+            refuse(reader, "the table of p2c has %zu columns: a multiple of 16 above %lld is needed", table.columns,
+                   (long long)most);
+        relative->columns = table.columns;
+        kernel->p2c_form.columns = (int64_t)table.columns;
+    }
+}
+
 static void read_shape(Kernel *kernel, Reader *reader) {
     Attention *shape = &kernel->shape;
     int64_t heads = read_whole(reader, "heads", 1, MOST_HEADS, NEEDED);
@@ -128,16 +218,8 @@ static void read_shape(Kernel *kernel, Reader *reader) {
     kernel->has_seen = read_flag(reader, "seen");
     if (kernel->has_seen)
         kernel->seen_input = reader->next++;
-    if (!read_flag(reader, "by_distance"))
-        return;
-    if (kernel->has_seen)
-        refuse(reader, "attributes seen and by_distance exclude each other");
-    /* (heads, 2 * reach - 1) */
-    Tensor table = read_constant(reader, &(Form){"the bias by distance", FLOAT_TYPE, 2, heads, ANY});
-    if (!reader->error && table.columns % 2 == 0)
-        refuse(reader, "the bias by distance has %zu columns, of which none is in the middle", table.columns);
-    shape->reach = ((int64_t)table.columns + 1) / 2;
-    shape->by_distance = copy(kernel, reader, table);
+    read_by_distance(kernel, reader);
+    read_relative(kernel, reader);
 }
 
 static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, unsigned group,
@@ -209,7 +291,7 @@ OrtStatus *create_packed_attention(const OrtCustomOp *op, const OrtApi *api, con
     if (!reader.error)
         read_shape(kernel, &reader);
     if (!reader.error)
-        kernel->shape.in_float = read_flag(&reader, "in_float");
+        kernel->shape.in_float |= read_flag(&reader, "in_float");
     return end_kernel(kernel, &reader, out);
 }
 
@@ -222,7 +304,7 @@ static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, 
     if (!reader.error && kernel->shape.first_only)
         refuse(&reader, "attention of first tokens only is PackedAttention's");
     if (!reader.error) {
-        kernel->shape.in_float = (first & FP32_GROUP) != 0;
+        kernel->shape.in_float |= (first & FP32_GROUP) != 0;
         read_rotary(kernel, &reader);
     }
     if (!reader.error)

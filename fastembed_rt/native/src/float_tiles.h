@@ -51,7 +51,7 @@ INLINE void store_outputs(size_t mr, size_t vectors, const Linear *layer, size_t
     }
 }
 
-/* Adds `count` products to each of acc[r * VECTORS + v], r < mr <= FLOAT_MR and v < vectors <= VECTORS, both constants.
+/* `a` may be at any address. Adds `count` products to each of acc[r * VECTORS + v], r < mr <= FLOAT_MR and v < vectors <= VECTORS, both constants.
  * `ahead`: b is prefetched so many bytes before it is read, past its end what lies behind it; 0: it is near. */
 INLINE void float_tile(size_t mr, size_t vectors, const float *a, const float *b, TileSteps steps, size_t count,
                        size_t ahead, Floats *acc) {
@@ -65,7 +65,7 @@ INLINE void float_tile(size_t mr, size_t vectors, const float *a, const float *b
         }
 #pragma GCC unroll 8
         for (size_t r = 0; r < mr; r++) {
-            Floats left = broadcast(a[r * steps.row]);
+            Floats left = broadcast(float_at(a, r * steps.row));
 #pragma GCC unroll 3
             for (size_t v = 0; v < vectors; v++)
                 acc[r * VECTORS + v] = fma16(left, right[v], acc[r * VECTORS + v]);

@@ -1,6 +1,6 @@
 /* Attention of packed texts in float, without a matrix of all scores.
  *
- *     s[j, i] = sum_d key[j, d] * (query[i, d] * scale * log2 e) + log2 e * by_distance[j - i]
+ *     s[j, i] = sum_d key[j, d] * (query[i, d] * scale * log2 e) + log2 e * by_distance[j - i], and what relative.h adds
  *     output[i, d] = sum_j 2^(s[j, i] - max_j s[j, i]) * value[j, d] / sum_j 2^(s[j, i] - max_j s[j, i])
  *
  * Queries lie side by side in the lanes, so that keys and values are read where they are and sums of a softmax are vectors.
@@ -14,25 +14,11 @@
 
 #include <float.h>
 
-#include "float_tiles.h"
-#include "texts.h"
+#include "relative.h"
 
-enum {
-    SIDE_QUERIES = VECTORS * LANES, /* that pass a block of keys together */
-    TASK_SIDES = 192 / SIDE_QUERIES /* blocks of a task, at most */
-};
+enum { TASK_SIDES = 192 / SIDE_QUERIES /* blocks of queries of a task, at most */ };
 #define LOWEST (-FLT_MAX)              /* of the largest score, before the first key */
 #define NOT_SEEN (-__builtin_inff())   /* score of a key that a query does not see */
-
-/* A head of a text under work. */
-typedef struct {
-    const float *key, *value; /* of its first token */
-    const float *bias;        /* log2 e * by_distance of a key i tokens before the query, for -length < i; NULL for none */
-    size_t length, width;     /* keys; queries of a block, whole vectors */
-    float *q;                 /* [size][width] */
-    float *e;                 /* [keys of a block][width] scores, then powers of 2 */
-    float *mixed;             /* [size][width] */
-} FloatHead;
 
 /* 2^x for -126 <= x <= 0, relative error below 2e-7; 1 of 0, 0 of -127 and below, NaN of NaN (which x86's maximum has to
  * get second). A polynomial fitted to the least largest relative error on half a step around a whole number, which goes into
@@ -52,22 +38,6 @@ INLINE Floats fine_power_of_two(Floats x) {
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------ */
 
-/* e[j] = key[j] . q of mr keys, whose channels lie in panels of 16. */
-INLINE void float_score_tile(size_t mr, size_t vectors, const Attention *work, const float *key, const float *q,
-                             float *e) {
-    const size_t width = vectors * LANES;
-    Floats acc[FLOAT_MR * VECTORS];
-    zero_sums(mr, vectors, acc);
-    for (size_t d = 0; d < work->size; d += LANES, key += work->panel_stride, q += LANES * width)
-        float_tile(mr, vectors, key, q, (TileSteps){work->key_stride, 1, width, LANES}, min_size(LANES, work->size - d), 0,
-                   acc);
-#pragma GCC unroll 8
-    for (size_t r = 0; r < mr; r++)
-#pragma GCC unroll 3
-        for (size_t v = 0; v < vectors; v++)
-            store(e + r * width + v * LANES, acc[r * VECTORS + v]);
-}
-
 /* mixed[d] = mixed[d] * decay + sum_j e[j] * value[j, d] of mr channels and `keys` keys. */
 INLINE void float_mix_tile(size_t mr, size_t vectors, const float *value, size_t stride, const float *e, size_t keys,
                            const float *decay, float *mixed) {
@@ -86,24 +56,18 @@ INLINE void float_mix_tile(size_t mr, size_t vectors, const float *value, size_t
             store(mixed + r * width + v * LANES, acc[r * VECTORS + v]);
 }
 
-typedef void FloatScoreTile(const Attention *work, const float *key, const float *q, float *e);
 typedef void FloatMixTile(const float *value, size_t stride, const float *e, size_t keys, const float *decay,
                           float *mixed);
 
-#define DEFINE_FLOAT_ATTENTION_TILES(mr, vectors)                                                                      \
-    static void float_score_##mr##x##vectors(const Attention *work, const float *key, const float *q, float *e) {      \
-        float_score_tile(mr, vectors, work, key, q, e);                                                                \
-    }                                                                                                                  \
+#define DEFINE_FLOAT_MIX_TILE(mr, vectors)                                                                      \
     static void float_mix_##mr##x##vectors(const float *value, size_t stride, const float *e, size_t keys,             \
                                            const float *decay, float *mixed) {                                         \
         float_mix_tile(mr, vectors, value, stride, e, keys, decay, mixed);                                             \
     }
-#define FLOAT_SCORE_ENTRY(mr, vectors) [mr - 1][vectors - 1] = float_score_##mr##x##vectors,
 #define FLOAT_MIX_ENTRY(mr, vectors) [mr - 1][vectors - 1] = float_mix_##mr##x##vectors,
 
-FLOAT_TILES(DEFINE_FLOAT_ATTENTION_TILES)
+FLOAT_TILES(DEFINE_FLOAT_MIX_TILE)
 
-static FloatScoreTile *const float_score_tiles[FLOAT_MR][VECTORS] = {FLOAT_TILES(FLOAT_SCORE_ENTRY)};
 static FloatMixTile *const float_mix_tiles[FLOAT_MR][VECTORS] = {FLOAT_TILES(FLOAT_MIX_ENTRY)};
 
 /* ---- a block of queries and a block of keys ---------------------------------------------------------------------- */
@@ -158,6 +122,7 @@ static void power_rows(const FloatHead *head, size_t keys, SideBySide *so_far) {
 static void attend_side(const Attention *work, const FloatHead *head, size_t i, size_t rows, const float *query,
                         float *output) {
     size_t size = work->size, width = head->width, vectors = width / LANES;
+    const ScoreSteps steps = {size, work->key_stride, work->panel_stride, width, width};
     SideBySide so_far;
     float scale = work->scale * LOG2_E;
     for (size_t d = 0; d < size; d++) {
@@ -179,7 +144,9 @@ static void attend_side(const Attention *work, const FloatHead *head, size_t i, 
         size_t first = block > from ? block : from, last = min_size(to, block + KEY_BLOCK), keys = last - first;
         for (size_t j = 0; j < keys; j += FLOAT_MR)
             float_score_tiles[min_size(FLOAT_MR, keys - j) - 1][vectors - 1](
-                work, head->key + (first + j) * work->key_stride, head->q, head->e + j * width);
+                &steps, head->key + (first + j) * work->key_stride, head->q, head->e + j * width);
+        if (head->met)
+            meet_distances(work, head, i, rows, first, last);
         int all = (work->before < 0 || first + (size_t)work->before + 1 >= i + rows) &&
                   (work->after < 0 || last <= i + (size_t)work->after + 1);
         if (head->bias || !all)
@@ -223,8 +190,8 @@ static void float_task(void *argument, size_t index) {
     size_t kv_number = number / (work->heads / work->kv_heads), length = keys_of(work, one->text);
     size_t width = min_size(SIDE_QUERIES, round_up(last - first, LANES)), channels = work->size * width;
     /* Keys behind and before a query, and lanes beyond the last one. */
-    size_t biases = work->by_distance ? 2 * length + SIDE_QUERIES : 0;
-    size_t floats = 2 * channels + min_size(KEY_BLOCK, length) * width + biases;
+    size_t biases = work->by_distance ? 2 * length + SIDE_QUERIES : 0, scores = min_size(KEY_BLOCK, length) * width;
+    size_t floats = 2 * channels + scores + met_floats(work, length, width) + biases;
     _Alignas(64) float near[ON_STACK / sizeof(float)]; /* of short texts, for which an allocation takes long */
     float *memory = floats <= ON_STACK / sizeof(float) ? near : allocate(floats * sizeof(float));
     if (!memory) {
@@ -236,6 +203,8 @@ static void float_task(void *argument, size_t index) {
         .value = work->value + start * work->value_stride + kv_number * work->head_stride,
         .length = length, .width = width, .q = memory, .mixed = memory + channels, .e = memory + 2 * channels,
     };
+    if (work->relative.row)
+        begin_distances(work, &head, number, head.e + scores);
     if (biases) {
         const float *bias = bias_of(work, number);
         float *reversed = memory + floats - biases;

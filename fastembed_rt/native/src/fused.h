@@ -149,6 +149,7 @@ static void head_task(void *argument, size_t head) {
     own.output += head * shape->size;
     if (own.by_distance)
         own.by_distance += head * (size_t)(2 * shape->reach - 1);
+    own.relative = of_head(&shape->relative, head * shape->size);
     if (!fits || !attention(&own, &here))
         __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
     free(projected);

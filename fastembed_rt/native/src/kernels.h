@@ -75,6 +75,17 @@ typedef struct {
                                  * then; or NULL */
 } Turn;
 
+/* What distances between tokens add to scores, where queries and keys meet a row of a table (He et al. 2020,
+ * arXiv:2006.03654): relative.h. */
+typedef struct {
+    const float *c2p;       /* (rows, width) at any address: a row meets the query; or NULL */
+    const float *p2c;       /* (width, columns) transposed: a column meets the key; or NULL */
+    size_t width, columns;  /* heads * size; whole vectors */
+    const int32_t *row;     /* (2 * reach - 1) of the distance query - key, behind + reach - 1: each is the one before it
+                             * or the next; NULL where there are no tables */
+    int64_t first, last;    /* distances around 0 between which each is the next */
+} Relative;
+
 /* Attention of packed texts. Query, key and value are (tokens, stride) with the heads side by side. */
 typedef struct {
     const float *query, *key, *value;
@@ -89,7 +100,8 @@ typedef struct {
     int first_only;         /* one query a text, that of its first token */
     float scale;            /* of the scores */
     const float *by_distance; /* (heads, 2 * reach - 1) added to the scores by key - query + reach - 1; or NULL */
-    int64_t reach;
+    Relative relative;
+    int64_t reach;          /* tokens of the longest text that either of them knows */
     int64_t before, after;  /* tokens that a query sees on each side; negative: all */
     Turn turn;              /* for attention_block, which has the projections */
     int in_float;           /* products and softmax in float: fp32_attention.h */

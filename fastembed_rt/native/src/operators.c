@@ -2,9 +2,9 @@
  *
  * QuantLinear       x, group "linear", add-norm                    -> y
  * QuantFeedForward  x, groups "up" and "down", [before], add-norm  -> y
- * PackedAttention   query, key, value, starts, [seen], [by_distance]  -> mixed
- * QuantAttention    x, starts, [seen], [by_distance], [cosine, sine], groups "input" and "output", [query], [key],
- *                   [value], [before], add-norm                    -> y
+ * PackedAttention   query, key, value, starts, [seen], [by_distance], [rows, [c2p], [p2c]]  -> mixed
+ * QuantAttention    x, starts, [seen], [by_distance], [rows, [c2p], [p2c]], [cosine, sine], groups "input" and "output",
+ *                   [query], [key], [value], [before], add-norm    -> y
  * QuantEmbedding    ids, values int8 (rows, width), scales (rows, 1)  -> (tokens, width): values[id] * scales[id]
  * Bf16Linear, Bf16FeedForward, Bf16Attention   as those of Quant, their groups with bfloat16 weights
  * Fp32Linear, Fp32FeedForward, Fp32Attention   likewise with float weights
@@ -19,8 +19,10 @@
  * [bias], as before_norm, query_norm, key_norm, value_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2)
  * come with rotary. <group>_tails is for all but "up", and "linear" with an activation: what is beyond the input's range
  * counts in float, but for the outlier channels, which have their own rows (see Linear). <group>_dither is for all but
- * "down". A group with bfloat16 or float weights is, for each of <group>_layers, values and bias. Attention is in 16-bit
- * integers, but for Fp32Attention and PackedAttention with in_float.
+ * "down". A group with bfloat16 or float weights is, for each of <group>_layers, values and bias. Scores of DeBERTa have
+ * rows, int64 (2 * reach - 1), the row of each distance query - key, and of a table each that queries meet, c2p (rows,
+ * heads * size), and that keys meet, p2c (heads * size, columns), transposed. Attention is in 16-bit integers, but for
+ * Fp32Attention, PackedAttention with in_float, and where there are such rows.
  */
 #include "operators.h"
 

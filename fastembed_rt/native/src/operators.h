@@ -11,9 +11,12 @@ typedef struct {
     const Kernels *kernels;
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
-    int gated, has_residual, has_rotary, has_seen;
+    int gated, has_residual, has_rotary, has_seen, has_c2p, has_p2c;
     int several; /* tasks of it run on several threads: seen, not known */
     size_t residual_input, seen_input, rotary_input; /* cosines; the sines are next to them */
+    size_t c2p_input, p2c_input;  /* constants that are read where they lie, which is known in a call */
+    Form c2p_form, p2c_form;
+    int32_t *rows;                /* of distances, or NULL */
     AddNorm norm;
     Norm before;
     Attention shape;

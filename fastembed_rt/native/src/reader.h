@@ -7,6 +7,7 @@
 #define FASTEMBED_RT_READER_H
 
 #include "onnxruntime_abi.h"
+#include "support.h"
 
 #define CALL(api, type, slot_) ((type)(void (*)(void))(api)->slot[slot_])
 
@@ -76,12 +77,5 @@ OrtStatus *get_input(const Node *node, OrtKernelContext *context, size_t index, 
                      Tensor *out);
 /* The only output, (rows, columns) float. */
 OrtStatus *get_output(const Node *node, OrtKernelContext *context, size_t rows, size_t columns, float **out);
-
-/* A float at an address that need not be aligned. */
-static inline float float_at(const float *from, size_t index) {
-    float value;
-    __builtin_memcpy(&value, (const char *)from + index * sizeof value, sizeof value);
-    return value;
-}
 
 #endif

@@ -41,8 +41,8 @@ static OrtStatus *get_starts(const Kernel *kernel, OrtKernelContext *context, si
         if (to < from)
             return refusal(&kernel->node, "starts fall from %lld to %lld at text %zu", (long long)from, (long long)to,
                            text);
-        if (work->by_distance && to - from > work->reach)
-            return refusal(&kernel->node, "text %zu has %lld tokens, the bias by distance reaches over %lld", text,
+        if ((work->by_distance || work->relative.row) && to - from > work->reach)
+            return refusal(&kernel->node, "text %zu has %lld tokens, what it knows of distances reaches over %lld", text,
                            (long long)(to - from), (long long)work->reach);
     }
     work->starts = starts;
@@ -83,6 +83,21 @@ static OrtStatus *get_angles(const Kernel *kernel, OrtKernelContext *context, si
     work->turn.cosine = cosine.data;
     work->turn.sine = sine.data;
     return NULL;
+}
+
+/* Tables that distances are rows of. */
+static OrtStatus *get_relative(const Kernel *kernel, OrtKernelContext *context, Attention *work) {
+    Tensor found;
+    OrtStatus *error = NULL;
+    if (kernel->has_c2p) {
+        error = get_input(&kernel->node, context, kernel->c2p_input, &kernel->c2p_form, 1, &found);
+        work->relative.c2p = error ? NULL : found.data;
+    }
+    if (!error && kernel->has_p2c) {
+        error = get_input(&kernel->node, context, kernel->p2c_input, &kernel->p2c_form, 1, &found);
+        work->relative.p2c = error ? NULL : found.data;
+    }
+    return error;
 }
 
 typedef struct {
@@ -178,6 +193,8 @@ OrtStatus *run_packed_attention(void *self, OrtKernelContext *context) {
         error = get_starts(kernel, context, 3, key.rows, &work);
     if (!error && kernel->has_seen)
         error = get_seen(kernel, context, &work);
+    if (!error)
+        error = get_relative(kernel, context, &work);
     if (error)
         return error;
     size_t queries = work.first_only ? work.texts : key.rows;
@@ -210,6 +227,8 @@ OrtStatus *run_attention_block(void *self, OrtKernelContext *context) {
         error = get_starts(kernel, context, 1, x.rows, &work);
     if (!error && kernel->has_seen)
         error = get_seen(kernel, context, &work);
+    if (!error)
+        error = get_relative(kernel, context, &work);
     if (!error && kernel->has_rotary)
         error = get_angles(kernel, context, x.rows, &work);
     if (!error)

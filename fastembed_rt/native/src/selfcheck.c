@@ -156,26 +156,47 @@ static int float_product_is_right(const Kernels *kernels) {
 typedef struct {
     const int64_t *starts;
     size_t texts, size; /* size: channels of a head */
-    int first_only, in_float;
+    int first_only, in_float, by_distance;
     float tolerance; /* of values up to 8 */
 } Asked;
 
-/* y[q] = sum_k 2^(query[q] . key[k]) * value[k] / sum_k 2^(query[q] . key[k]), for texts, two heads on one of keys.
+/* Rows of the distances query - key: one each up to NEAR, and the last ones for all that are beyond. */
+enum { NEAR = 18, REACH = 60, MET = 2 * NEAR + 1, COLUMNS = (MET + 15) / 16 * 16 };
+static int32_t row_of(int64_t distance) {
+    return (int32_t)(distance < -NEAR ? 0 : distance > NEAR ? MET - 1 : distance + NEAR);
+}
+
+/* y[q] = sum_k 2^s * value[k] / sum_k 2^s, s = query[q] . key[k], for texts, two heads on one of keys; by distance,
+ * s has query[q] . c2p[row] + key[k] . p2c[row] beside it.
  *
  * The scale is log 2 and the scores are whole, so that the shares are powers of two. The last key of a text has the
  * largest score for its first query, head 0: what came before it has to be taken back. */
 static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
-    enum { HEADS = 2, MOST = 92 * 40, MOST_SIZE = 40, ASKED = 8 }; /* channels of a query that are not 0 */
+    enum { HEADS = 2, MOST_SIZE = 40, ASKED = 8 }; /* channels of a query that are not 0 */
     const int64_t *starts = asked->starts;
     const size_t texts = asked->texts, size = asked->size, width = HEADS * size, tokens = (size_t)starts[texts];
     const size_t rows = asked->first_only ? texts : tokens;
-    float query[MOST * HEADS], y[MOST * HEADS], key[MOST], value[MOST]; /* on a stack that may be small */
+    const size_t met = asked->by_distance ? width : 1;
+    /* On a stack that may be small. */
+    float query[rows * width], y[rows * width], key[tokens * size], value[tokens * size];
+    float c2p[MET * met], p2c[met * COLUMNS];
+    int32_t of_distance[2 * REACH - 1];
     uint32_t state = 2;
     for (size_t i = 0; i < rows * width; i++)
         query[i] = i % size < ASKED ? (float)next_whole(&state, -1, 1) : 0.0f;
     for (size_t i = 0; i < tokens * size; i++) {
         key[i] = (float)next_whole(&state, -1, 1);
         value[i] = (float)next_whole(&state, -8, 8);
+    }
+    memset(c2p, 0, sizeof c2p);
+    memset(p2c, 0, sizeof p2c);
+    for (int64_t k = 0; k < 2 * REACH - 1; k++)
+        of_distance[k] = row_of(k - REACH + 1);
+    for (size_t k = 0; asked->by_distance && k < MET * HEADS; k++) { /* one channel of each row */
+        size_t head = k % HEADS * size;
+        c2p[k / HEADS * width + head + (size_t)next_whole(&state, 0, ASKED - 1)] = (float)next_whole(&state, -1, 1);
+        p2c[(head + (size_t)next_whole(&state, 0, ASKED - 1)) * COLUMNS + k / HEADS] =
+            (float)next_whole(&state, -1, 1) * 0.69314718f;
     }
     for (size_t text = 0; text < texts; text++) {
         float *first = query + (asked->first_only ? text : (size_t)starts[text]) * width;
@@ -184,12 +205,14 @@ static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
             key[((size_t)starts[text + 1] - 1) * size + c] = first[c];
         }
     }
-    const Attention work = {
+    Attention work = {
         .query = query, .key = key, .value = value, .output = y, .query_stride = width, .key_stride = size,
         .value_stride = size, .output_stride = width, .starts = starts, .texts = texts, .heads = HEADS, .kv_heads = 1,
         .size = size, .first_only = asked->first_only, .scale = 0.69314718f, .before = -1, .after = -1,
-        .in_float = asked->in_float,
+        .in_float = asked->in_float, .reach = REACH,
     };
+    if (asked->by_distance)
+        work.relative = (Relative){c2p, p2c, width, COLUMNS, of_distance, -NEAR, NEAR};
     if (!kernels->attention(&work, &serial))
         return 0;
     for (size_t row = 0, text = 0; row < rows; row++) {
@@ -198,9 +221,15 @@ static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
             const float *own = query + row * width + head * size;
             double shares = 0, mixed[MOST_SIZE] = {0};
             for (size_t k = (size_t)starts[text]; k < (size_t)starts[text + 1]; k++) {
-                int score = ASKED; /* of at least -ASKED: a shift of at least 0 */
+                int score = ASKED + 2; /* of at least that below 0: a shift of at least 0 */
                 for (size_t c = 0; c < ASKED; c++)
                     score += (int)own[c] * (int)key[k * size + c];
+                for (size_t c = 0; asked->by_distance && c < ASKED; c++) {
+                    size_t at = (size_t)row_of((int64_t)(asked->first_only ? (size_t)starts[text] : row) - (int64_t)k);
+                    score += (int)own[c] * (int)c2p[at * width + head * size + c];
+                    score += (int)key[k * size + c] * (p2c[(head * size + c) * COLUMNS + at] > 0.0f) -
+                             (int)key[k * size + c] * (p2c[(head * size + c) * COLUMNS + at] < 0.0f);
+                }
                 double share = (double)(1 << score);
                 shares += share;
                 for (size_t c = 0; c < size; c++)
@@ -219,14 +248,16 @@ static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
 /* Texts of no multiple of any tile. */
 static int attention_is_right(const Kernels *kernels) {
     static const int64_t starts[] = {0, 71, 92}; /* the first is long enough for AMX tiles */
-    const Asked asked = {starts, 2, 40, 0, 0, 2e-3f}; /* shares and values are 16 bits in the kernels */
+    const Asked asked = {starts, 2, 40, 0, 0, 0, 2e-3f}; /* shares and values are 16 bits in the kernels */
     return one_attention_is_right(kernels, &asked);
 }
 
 static int float_attention_is_right(const Kernels *kernels) {
     static const int64_t starts[] = {0, 53, 57}, long_text[] = {0, 140}; /* more queries and keys than a block */
-    const Asked all = {starts, 2, 40, 0, 1, 1e-5f}, first = {long_text, 1, 24, 1, 1, 1e-5f}; /* roundings of 8 */
-    return one_attention_is_right(kernels, &all) && one_attention_is_right(kernels, &first);
+    const Asked all = {starts, 2, 40, 0, 1, 0, 1e-5f}, first = {long_text, 1, 24, 1, 1, 0, 1e-5f}; /* roundings of 8 */
+    const Asked distances = {starts, 2, 24, 0, 1, 1, 1e-5f};
+    return one_attention_is_right(kernels, &all) && one_attention_is_right(kernels, &first) &&
+           one_attention_is_right(kernels, &distances);
 }
 
 const char *selfcheck(const Kernels *kernels) {

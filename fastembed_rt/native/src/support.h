@@ -19,6 +19,13 @@ INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 /* Memory at a multiple of 64, for free(). NULL where there is none: every caller passes that on. */
 INLINE void *allocate(size_t bytes) { return aligned_alloc(64, round_up(bytes ? bytes : 1, 64)); }
 
+/* A float at an address that need not be aligned. */
+INLINE float float_at(const float *from, size_t index) {
+    float value;
+    __builtin_memcpy(&value, (const char *)from + index * sizeof value, sizeof value);
+    return value;
+}
+
 /* How far ahead packed weights are prefetched, in bytes: few rows use a panel only once, and it comes from a far cache. The
  * whole panels of the next tile at once drive this one's out of the first cache. */
 enum { AHEAD = 2048 };

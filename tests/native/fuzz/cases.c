@@ -245,16 +245,56 @@ static int some_seen(Case *made, Random *random, ReferenceAttention *shape) {
     return 1;
 }
 
-static void some_table(Case *made, Random *random, ReferenceAttention *shape) {
-    if (!chance(random, 4))
-        return;
+/* Tokens of the longest text, and a few. */
+static int64_t some_reach(Random *random, const ReferenceAttention *shape) {
     int64_t reach = 1;
     for (size_t text = 0; text < shape->texts; text++)
         if (reach < shape->starts[text + 1] - shape->starts[text])
             reach = shape->starts[text + 1] - shape->starts[text];
+    return reach + between(random, 0, chance(random, 3) ? 40 : 3);
+}
+
+static int some_table(Case *made, Random *random, ReferenceAttention *shape) {
+    if (!chance(random, 4))
+        return 0;
     whole(made, "", "by_distance", 1);
-    shape->table_columns = (size_t)(2 * (reach + between(random, 0, 3)) - 1);
+    shape->table_columns = (size_t)(2 * some_reach(random, shape) - 1);
     shape->table = floats(made, random, 1, 2, shape->heads, shape->table_columns, 0, 1);
+    return 1;
+}
+
+/* Rows of distances, one each near the token and shared farther away, and tables that they are in. */
+static void some_relative(Case *made, Random *random, ReferenceAttention *shape) {
+    if (!chance(random, 3))
+        return;
+    int64_t reach = some_reach(random, shape), near = chance(random, 3) ? reach : between(random, 0, reach);
+    OrtValue *value = input(made, INT64_TYPE, 1, 1, 1, 2 * reach - 1);
+    int64_t *rows = value->data, shared = between(random, 1, 4);
+    rows[0] = between(random, 0, 5);
+    for (int64_t k = 1; k < 2 * reach - 1; k++) {
+        int64_t distance = k < reach ? reach - k : k - reach + 1;
+        rows[k] = rows[k - 1] + (distance <= near || chance(random, (int)shared));
+    }
+    size_t count = (size_t)(rows[2 * reach - 2] + 1 + between(random, 0, 3)), width = shape->heads * shape->size;
+    int kinds = (int)between(random, 1, 3);
+    shape->rows = rows + reach - 1;
+    shape->in_float = 1;
+    double strength = 0.7 / sqrt(sqrt((double)shape->size));
+    if (kinds & 1) {
+        whole(made, "", "c2p", 1);
+        shape->c2p = floats(made, random, 1, 2, count, width, 0, strength);
+    }
+    if (kinds & 2) {
+        whole(made, "", "p2c", 1);
+        shape->p2c_columns = (count + 15) / 16 * 16;
+        shape->p2c = floats(made, random, 1, 2, width, shape->p2c_columns, 0, strength);
+    }
+}
+
+/* What a text's tokens see, or what their distances add. */
+static void some_of_these(Case *made, Random *random, ReferenceAttention *shape) {
+    if (!some_seen(made, random, shape) && !some_table(made, random, shape))
+        some_relative(made, random, shape);
 }
 
 /* ---- the operators ----------------------------------------------------------------------------------------------- */
@@ -327,8 +367,9 @@ static void attention_case(Case *made, Random *random) {
     made->values[3] = starts_value;
     made->info.inputs[3] = made->values + 3;
     made->info.input_count = 4;
-    if (!some_seen(made, random, &shape))
-        some_table(made, random, &shape);
+    some_of_these(made, random, &shape);
+    if (shape.rows || chance(random, 2)) /* distances need it */
+        whole(made, "", "size", (int64_t)shape.size);
     expect(made, attention_of(&shape, inputs, inputs + 1, inputs + 2));
     for (size_t k = 0; k < 3; k++)
         free_matrix(inputs + k);
@@ -358,8 +399,7 @@ static void block_case(Case *made, Random *random) {
     made->info.input_count = 0;
     Matrix x = doubles(floats(made, random, 0, 2, tokens, inputs, 0, 1), tokens, inputs);
     made->info.input_count = 2;
-    if (!some_seen(made, random, &shape))
-        some_table(made, random, &shape);
+    some_of_these(made, random, &shape);
     const float *angles[2] = {NULL, NULL};
     if (turned && chance(random, 2)) {
         whole(made, "", "rotary", 1);

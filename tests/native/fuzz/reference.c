@@ -217,6 +217,23 @@ static double score_doubt(const ReferenceAttention *shape, const Matrix *query, 
     return doubted + (double)(shape->size + 6) * ROUNDING * (size + doubted);
 }
 
+/* What a score gets of the distance between its tokens: a product of the query with a row, one of the key with a column. */
+static double relative_score(const ReferenceAttention *shape, size_t head, int64_t apart, const Matrix *query, size_t q,
+                             const Matrix *key, size_t k, double *off) {
+    const size_t row = (size_t)shape->rows[-apart], width = shape->heads * shape->size;
+    double sum = 0, size = 0, doubted = 0;
+    for (size_t d = 0; d < shape->size; d++) {
+        size_t channel = head * shape->size + d;
+        double a = shape->c2p ? shape->c2p[row * width + channel] : 0;
+        double b = shape->p2c ? shape->p2c[channel * shape->p2c_columns + row] : 0;
+        sum += query->values[q + d] * a + key->values[k + d] * b;
+        size += fabs(query->values[q + d] * a) + fabs(key->values[k + d] * b);
+        doubted += query->doubt[q + d] * fabs(a) + key->doubt[k + d] * fabs(b);
+    }
+    *off += doubted + (double)(shape->size + 8) * ROUNDING * (size + doubted);
+    return sum;
+}
+
 Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value) {
     size_t size = shape->size, width = shape->heads * size, shared = shape->heads / shape->kv_heads;
     Matrix out = matrix(query->rows, width);
@@ -243,11 +260,15 @@ Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const 
                         bias = shape->table[head * shape->table_columns + (shape->table_columns - 1) / 2 + k - q];
                     score += bias;
                     int64_t apart = (int64_t)k - (int64_t)q;
+                    double met_off = 0;
+                    if (shape->rows)
+                        score += bias = relative_score(shape, head, apart, query, row * query->columns + head * size, key,
+                                                       (start + k) * key->columns + other, &met_off);
                     if ((shape->before >= 0 && -apart > shape->before) || (shape->after >= 0 && apart > shape->after))
                         score = -INFINITY;
                     else if (shape->in_float)
-                        off = fmax(off, score_doubt(shape, query, row * query->columns + head * size, key,
-                                                    (start + k) * key->columns + other, bias));
+                        off = fmax(off, met_off + score_doubt(shape, query, row * query->columns + head * size, key,
+                                                              (start + k) * key->columns + other, bias));
                     share[k] = score;
                     top = fmax(top, score);
                 }

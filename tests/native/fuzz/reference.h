@@ -37,6 +37,10 @@ typedef struct {
     int64_t before, after;
     const float *table; /* (heads, columns) */
     size_t table_columns;
+    const int64_t *rows; /* of the distances query - key, from the middle on; or NULL */
+    const float *c2p;    /* (rows, heads * size) or NULL */
+    const float *p2c;    /* (heads * size, columns) or NULL */
+    size_t p2c_columns;
 } ReferenceAttention;
 
 /* A bfloat16 number, and the one nearest to a float. */
