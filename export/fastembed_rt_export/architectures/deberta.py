@@ -107,7 +107,7 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, second: bool) -> Val
                 bias=bias,
                 feed_forward=FeedForward(up, down, shape.activation),
                 beside=Norms(after=layer_norm(own, LAYER.feed_forward_norm, width, shape.epsilon)),
-                last=False,  # distances need the queries of all tokens
+                last=index == shape.layers - 1,
             )
     return states
 

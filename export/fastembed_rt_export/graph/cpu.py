@@ -16,13 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fastembed_rt.run.batching import LANES
 
 from . import distances, portable
 from .graph import BOOL, INT64, Graph, Value
-from .layers import Angles, DistanceRows, Heads, ScoreBias
+from .layers import Angles, DistanceRows, Heads, Relative, ScoreBias
 from .portable import PORTABLE
 from .target import Linears, MaskedTokens, OfStates, Target, Tokens
 from .weight import Linear, Norm, Weight
@@ -183,8 +181,12 @@ def rotate(graph: Graph, states: Value, *, angles: Angles, heads: int) -> Value:
 
 def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value:
     """The runtime rounds S up, so places beyond the last position exist; what they hold is masked."""
-    further = replace(rows, index=np.pad(rows.index, (LANES, LANES), mode="edge"))
-    return distances.by_distance(graph, states, rows=further, heads=heads)
+    return distances.by_distance(graph, states, rows=rows.reaching(LANES), heads=heads)
+
+
+def by_distance_of_first(graph: Graph, query: Value, key: Value, *, relative: Relative, heads: int) -> Value:
+    """As `by_distance`."""
+    return distances.by_distance_of_first(graph, query, key, relative=relative.reaching(LANES), heads=heads)
 
 
 def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
@@ -272,6 +274,7 @@ CPU = with_linears(
         activations={**PORTABLE.activations, "silu": silu, "swish": silu},
         first=first,
         attend_first=attend_first,
+        by_distance_of_first=by_distance_of_first,
         dispatches=True,
         pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
     ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .graph import Graph, Value
-from .layers import Angles, DistanceRows
+from .layers import Angles, DistanceRows, Relative
 from .target import Tokens
-from .weight import Weight
+from .weight import Array, Weight
 
 # Far below any score, far above the smallest float32: exp() gives exactly 0, and a row without tokens stays finite.
 MASKED = -1e30
@@ -91,6 +91,34 @@ def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) 
     lines = graph.node("Concat", graph.constant([0, 0]), length, shorter, axis=0, name="lines")
     moved = graph.node("Reshape", flat, lines, name="moved")
     return graph.node("Slice", moved, graph.constant([0]), length, graph.constant([3]), name="distances")
+
+
+def by_distance_of_first(graph: Graph, query: Value, key: Value, *, relative: Relative, heads: int) -> Value:
+    """Products of a text's first token (B, N * D) with the rows of the distances to all, and of all (B, S, N * D) with
+    those of the distances to the first: (B, N, 1, S)."""
+    length = graph.node("Shape", key, start=1, end=2, name="length")
+    met = []
+    if relative.by_query is not None:
+        rows = _rows(graph, relative.by_query.index, relative.by_query.table, length, heads)
+        rows = graph.node("Transpose", rows, perm=[1, 2, 0], name="rows")  # (N, D, S)
+        split = graph.node("Reshape", query, graph.constant([0, heads, 1, -1]), name="heads")
+        met.append(graph.node("MatMul", split, rows, name="products"))
+    if relative.by_key is not None:
+        # Numbered by query - key, which falls from 0 on: read backwards.
+        rows = _rows(graph, relative.by_key.index[::-1][1:], relative.by_key.table, length, heads)
+        split = graph.node("Reshape", key, graph.constant([0, 0, heads, -1]), name="heads")
+        products = graph.node("Mul", split, rows, name="products")
+        sums = graph.node("ReduceSum", products, graph.constant([3]), keepdims=1, name="sums")  # (B, S, N, 1)
+        met.append(graph.node("Transpose", sums, perm=[0, 2, 3, 1], name="met"))
+    return met[0] if len(met) == 1 else graph.node("Add", *met, name="distances")
+
+
+def _rows(graph: Graph, index: Array, table: Weight, length: Value, heads: int) -> Value:
+    """Rows of the distances 0 to S - 1, of which the first lies in the middle of `index`: (S, N, D)."""
+    places = graph.constant(index[(len(index) - 1) // 2 :])
+    chosen = graph.node("Slice", places, graph.constant([0]), length, name="rows")
+    rows = graph.node("Gather", graph.weight(table), chosen, name="rows")
+    return graph.node("Reshape", rows, graph.constant([0, heads, -1]), name="rows")
 
 
 def angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:

@@ -5,7 +5,9 @@ B batch, S sequence, H hidden, N heads of queries, K heads of keys and values, D
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from .graph import Value
 from .weight import Array, Linear, Norm, Weight
@@ -60,6 +62,10 @@ class DistanceRows:
     table: Weight  # (R, N * D)
     index: Array  # (2P,) int64, the row of the table for each distance from -(P - 1) to P
 
+    def reaching(self, further: int) -> DistanceRows:
+        """That go on with their last rows for distances up to `further` beyond them."""
+        return replace(self, index=np.pad(self.index, (further, further), mode="edge"))
+
 
 @dataclass(frozen=True)
 class Relative:
@@ -70,6 +76,11 @@ class Relative:
 
     by_query: DistanceRows | None
     by_key: DistanceRows | None
+
+    def reaching(self, further: int) -> Relative:
+        """As the rows'."""
+        ends = [rows.reaching(further) if rows else None for rows in (self.by_query, self.by_key)]
+        return Relative(*ends)
 
 
 @dataclass(frozen=True, kw_only=True)

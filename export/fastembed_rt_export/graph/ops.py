@@ -247,7 +247,6 @@ class Ops:
     def _attended_by_first(self, states: Value, queries: Value, attention: Attention, bias: ScoreBias) -> Value:
         """Attention of the texts' first tokens `queries` to all, through the output projection: (B, H)."""
         assert self.target.attend_first is not None
-        assert attention.relative is None, "distances need the queries of all tokens"
         given, heads = attention.projections, attention.heads
         key, value = self._keys_and_values(states, attention, queries=False)
         # A first token is at position 0, where nothing is turned.
@@ -257,6 +256,8 @@ class Ops:
             layer, norm = (layer.scaled(scale), None) if norm is None else (layer, norm.scaled(scale))
         query = self.linear(queries, layer)
         query = self._turned(query, norm, None, heads=heads.queries, width=given.query.out_features)
+        if attention.relative:
+            bias = self._with_distances_of_first(bias, attention.relative, query=query, key=key, heads=heads)
         mixed = self.target.attend_first(
             self.token_graph, self.tokens, query=query, key=key, value=value, heads=heads, bias=bias
         )
@@ -276,6 +277,19 @@ class Ops:
                 met = self.target.by_distance(graph, key, rows=relative.by_key, heads=heads.queries)
                 tensor = self._sum(tensor, graph.node("Transpose", met, perm=[0, 1, 3, 2], name="met"))
         return replace(bias, tensor=tensor)
+
+    def _with_distances_of_first(
+        self, bias: ScoreBias, relative: Relative, *, query: Value, key: Value, heads: Heads
+    ) -> ScoreBias:
+        """Likewise for the first tokens alone."""
+        graph, target = self.token_graph, self.target
+        assert target.by_distance_of_first is not None, "distances need the queries of all tokens"
+        with self.scope("distances"):
+            met = target.by_distance_of_first(graph, query, key, relative=relative, heads=heads.queries)
+            if bias.tensor is not None:
+                row = graph.node("Gather", bias.tensor, graph.constant([0]), axis=2, name="row")
+                met = self.add(row, met)
+        return replace(bias, tensor=met)
 
     def _turned(self, states: Value, norm: Norm | None, angles: Angles | None, *, heads: int, width: int) -> Value:
         """Projected token states with each head normalized, then turned by its position."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .graph import FLOAT32, Graph, Value
-from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Residual, ScoreBias
+from .layers import Angles, Attention, DistanceRows, FeedForward, Heads, Relative, Residual, ScoreBias
 from .weight import Linear, Norm, Weight
 
 
@@ -186,6 +186,12 @@ class ByDistance(Protocol):
     def __call__(self, graph: Graph, states: Value, *, rows: DistanceRows, heads: int) -> Value: ...
 
 
+class ByDistanceOfFirst(Protocol):
+    """What distances add to the scores of first tokens `query` (B, N * D) with all keys (B, S, N * D): (B, N, 1, S)."""
+
+    def __call__(self, graph: Graph, query: Value, key: Value, *, relative: Relative, heads: int) -> Value: ...
+
+
 class OfStates(Protocol):
     """Token states in another form: spread for attention, pooled (B, H), of the texts' first tokens (B, H)."""
 
@@ -261,6 +267,7 @@ class Target:
     # query and result are (B, N * D). None: the target computes all tokens anyway.
     first: OfStates | None
     attend_first: Attend | None
+    by_distance_of_first: ByDistanceOfFirst | None = None  # where there is `by_distance`
     pools: Mapping[str, OfStates]  # token states -> (B, H) float32
     # For targets with operators of their own; None: they are made of the functions above.
     attention_block: AttentionBlock | None = None
