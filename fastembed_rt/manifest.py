@@ -32,6 +32,7 @@ CLASSES = dict(zip(TASKS, ("EmbeddingModel", "Reranker", "SparseModel", "LateInt
 OUTPUTS = dict(zip(TASKS, ("sentence_embedding", "logits", "sentence_embedding", "token_embeddings"), strict=True))
 ROLES = ("query", "document")  # of texts, where they have encoders of their own
 ACTIVATIONS = ("identity", "sigmoid")  # of a reranker's logits
+SLOTS = ("query", "document", "prompt")  # of a chat template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +125,36 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TemplatePart:
+    """A part of a chat template: text as it stands, or the place of a pair's query or document, or of the prompt."""
+
+    text: str = ""
+    slot: str | None = None  # one of SLOTS
+    strip: bool = False  # without the white space around what stands in the slot
+
+    def __post_init__(self) -> None:
+        if self.slot is not None and self.slot not in SLOTS:
+            raise ModelFormatError(
+                f"a chat template has a place for {self.slot!r}; known: {', '.join(SLOTS)}; install a newer fastembed-rt"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """How a pair becomes one text, which is cut as a whole; its end is written over the last tokens of what was cut."""
+
+    plain: tuple[TemplatePart, ...]  # without a prompt
+    prompted: tuple[TemplatePart, ...] | None = None  # with one; None: it takes none
+    restore_end: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reranking:
     """What a reranker's scores are."""
 
     labels: tuple[str, ...]  # one score each
     activation: str  # identity | sigmoid: from logits to scores
+    chat: ChatTemplate | None = None  # None: a pair is two texts, as the tokenizer joins them
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:

@@ -39,7 +39,7 @@ FAULTS = (
     TypeError,
     ValueError,
 )
-TOOLS = ("torch", "onnx", "onnxruntime", "pickle", "_pickle", "struct", "zipfile")  # packages with errors of their own
+TOOLS = ("torch", "onnx", "onnxruntime", "jinja2", "pickle", "_pickle", "struct", "zipfile")  # packages with errors of their own
 
 
 def theirs(error: Exception) -> bool:

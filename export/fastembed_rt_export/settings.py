@@ -78,7 +78,7 @@ MODEL_KWARGS = File(
 
 
 def _modality(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and "text" in value and "message" not in value)
+    return value is None or (isinstance(value, dict) and ("text" in value or "message" in value))
 
 
 _OF_TEXTS = {
@@ -90,6 +90,21 @@ _OF_TEXTS = {
     **_refused("texts are cut at their end or beginning", "truncation", taken=_among(True, "longest_first")),
     **_refused("vectors are made of tensors", "return_tensors", taken=_among("pt")),
 }
+# Arguments of transformers' apply_chat_template; any other is a variable of the template.
+CHAT = File(
+    "processing_kwargs 'chat_template'",
+    {
+        **_honoured("tokenizer/chat_template.py", "restore_suffix", "add_generation_prompt"),
+        **_OF_TEXTS,
+        **_refused(
+            "pairs would become other texts; write what it does into the template and leave it out",
+            *("chat_template", "tools", "documents", "continue_final_message", "sanitize_control_tokens"),
+            *("tokenize", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "conversation"),
+            taken=_empty,
+        ),
+    },
+    own=lambda _: True,
+)
 PROCESSING_TEXT = File("processing_kwargs", _OF_TEXTS, advice="texts would have other tokens; leave it out")
 TRANSFORMER = File(
     "sentence_bert_config.json",
@@ -104,12 +119,8 @@ TRANSFORMER = File(
         **_honoured("tasks/late_layouts.py; refused by checkpoint/read.py for other tasks", "query_expansion"),
         **_without_effect("how padding is avoided, not what is computed", "unpad_inputs"),
         **_without_effect("the loader decides", "cache_dir", "backend"),
-        **_refused(
-            "texts would go through a chat template or not as plain text; save the model again with a modality_config "
-            "of 'text' alone, if that is how it was trained",
-            "modality_config",
-            taken=_modality,
-        ),
+        # checkpoint/transformer.py refuses "message" where a task puts no texts through a chat template.
+        **_refused("texts would not be read as plain text", "modality_config", taken=_modality),
         **_refused(
             "another directory's tokenizer would be taken; copy its files beside config.json and leave the key out",
             "tokenizer_name_or_path",
@@ -163,6 +174,9 @@ DENSE = File(
 )
 LAYER_NORM = File("LayerNorm", _honoured("checkpoint/modules.py", "dimension"))
 NORMALIZE = File("Normalize", _honoured("checkpoint/modules.py", "module_input_name", "module_output_name"), noted=True)
+LOGIT_SCORE = File(
+    "LogitScore", _honoured("tasks/logit_score.py", "true_token_id", "false_token_id", "module_input_name")
+)
 DROPOUT = File("Dropout", _without_effect("nothing is dropped at inference", "dropout"))
 SPLADE_POOLING = File(
     "SpladePooling",
@@ -190,7 +204,7 @@ _TOKENIZER = {
         *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
         *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"),
     ),
-    **_honoured("checkpoint/read.py refuses it where texts would go through it", "chat_template"),
+    **_honoured("tokenizer/chat_template.py; refused where it is not built that texts go through it", "chat_template"),
     **_without_effect("padding is masked", "padding_side", "pad_to_multiple_of", "pad_token_type_id", "padding"),
     **_without_effect("decoding only", "clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"),
     **_without_effect(
@@ -254,7 +268,7 @@ PROCESSOR_KWARGS = File(
 )
 FILES = (
     *(TRANSFORMER, CONFIG_KWARGS, MODEL_KWARGS, PROCESSOR_KWARGS, PROCESSING_TEXT, SENTENCE, MODULES, TOKENIZER),
-    *(POOLING, DENSE, LAYER_NORM, NORMALIZE, DROPOUT, SPLADE_POOLING, MULTI_VECTOR_MASK),
+    *(POOLING, DENSE, LAYER_NORM, NORMALIZE, DROPOUT, SPLADE_POOLING, MULTI_VECTOR_MASK, LOGIT_SCORE, CHAT),
 )
 
 

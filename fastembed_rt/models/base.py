@@ -20,6 +20,7 @@ from ..run import batching
 from ..run.contract import Runner, Split
 from ..run.providers import AUTO, PROVIDERS
 from ..system.threads import CLOSED, Workers, aside
+from ..text.chat import Chat
 from ..text.tokenizer import TextTokenizer
 from . import forks, travel
 from .fixed import Chosen, Fixed, check_assigned
@@ -189,16 +190,18 @@ class LoadedModel(Passing):
         travel.announce(self)
 
     def _read_tokenizer(self, max_length: int, truncation: str) -> TextTokenizer:
-        name = self.manifest.tokenizer.file
+        name, about = self.manifest.tokenizer.file, self.manifest.reranking
+        chat = None if about is None else about.chat
         return TextTokenizer(
             self.path / name,
             max_length=max_length,
             truncation=truncation,
             truncation_side=self.manifest.truncation_side,
             parallel=self.threads >= machine.available_threads(),
-            of_pairs=self.task == RERANKING,
+            of_pairs=self.task == RERANKING and chat is None,
             read=partial(self._files.read, name),
             vocabulary=self.manifest.vocabulary,
+            chat=None if chat is None else Chat(chat),
         )
 
     def _new_limit(self, name: str, wanted: int, default: int) -> int:

@@ -60,8 +60,10 @@ class Reranker(WithMaxLength):
 
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
-            max_length: tokens of a pair, special tokens included; the longer of its two texts is cut first.
-            prompts: texts put in front of the first text, by name, instead of the model's own.
+            max_length: tokens of a pair, special tokens included; the longer of its two texts is cut first, or, where
+                a chat template makes one text of them, that text.
+            prompts: texts put in front of the first text, or into the chat template as its system message (an
+                instruction), by name, instead of the model's own.
             default_prompt_name: the prompt when none is named.
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
             **options: as for all models.
@@ -127,8 +129,8 @@ class Reranker(WithMaxLength):
 
         Args:
             pairs: (text, text) for one score, or several of them.
-            prompt_name: which of the model's prompts stands in front of the first texts.
-            prompt: a text to put in front, instead of a named one.
+            prompt_name: which of the model's prompts stands in front of the first texts, or in the chat template.
+            prompt: a text to put there, such as an instruction, instead of a named one.
             activation: identity or sigmoid, instead of the model's.
             apply_softmax: shares of the labels, behind the activation, where there are several.
             show_progress_bar: a tqdm bar over the pairs on stderr.
@@ -239,10 +241,13 @@ class Reranker(WithMaxLength):
         return await self._aside(self.rank, query, documents, **options)
 
     @answered
-    def count_tokens(self, pairs: Pair | Sequence[Pair]) -> Any:
-        """Tokens of pairs before any cut, special tokens included: an int for one pair, (n,) int64 for several."""
+    def count_tokens(
+        self, pairs: Pair | Sequence[Pair], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Any:
+        """Tokens of pairs before any cut, special tokens and prompt included: an int for one, (n,) int64 for several."""
         single = isinstance(pairs, (tuple, list)) and len(pairs) > 0 and isinstance(pairs[0], str)
-        counts = self._tokenizer.count(check_pairs([pairs] if single else pairs))
+        text = self._prompts.text(prompt_name, prompt)
+        counts = self._tokenizer.count(check_pairs([pairs] if single else pairs), text)
         return int(counts[0]) if single else counts
 
     def _facts(self) -> str:
@@ -260,6 +265,8 @@ class _Call:
 
     def __init__(self, model: Reranker, prompt: str) -> None:
         self._tokenizer = model._tokenizer
+        if self._tokenizer.chat is not None:
+            self._tokenizer.chat.check_prompt(prompt)
         self._prompt = prompt
 
     def tokenize(self, window: Window) -> Tokenized:

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
+from .chat import Chat
 from .library import Library
 from .pairs import Pair, kept_of_pair, rows_of_pairs
 from .wordpiece import WordPiece, wordpiece
@@ -96,6 +97,7 @@ class TextTokenizer:
         read: Callable[[], bytes] | None = None,
         vocabulary: int | None = None,
         fast: WordPiece | None = None,
+        chat: Chat | None = None,
     ) -> None:
         """Read tokenizer.json.
 
@@ -103,7 +105,8 @@ class TextTokenizer:
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
         `of_pairs` is for `pairs` alone, and saves it a second tokenizer. `vocabulary` is how many tokens the model
-        knows, where the tokenizer has more. `fast` is another tokenizer's of the same file.
+        knows, where the tokenizer has more. `fast` is another tokenizer's of the same file. `chat` makes one text of
+        each pair.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -126,6 +129,7 @@ class TextTokenizer:
         self.truncation = truncation
         self._side = truncation_side
         self._vocabulary = vocabulary
+        self.chat = chat
         content = self._library.content
         assert content is not None
         fast = fast if fast or vocabulary is not None else wordpiece(content)
@@ -138,6 +142,13 @@ class TextTokenizer:
     def with_max_length(self, max_length: int) -> TextTokenizer:
         """The same tokenizer with another limit; this one stays as it is, since other threads may use it."""
         return self._anew(max_length, self.truncation, self._side)
+
+    def with_chat(self, chat: Chat | None) -> TextTokenizer:
+        """The same tokenizer, of single texts, for pairs that go through a chat template, or not."""
+        assert not self._of_pairs  # whose library does not cut
+        made = copy.copy(self)
+        made.chat, made._others = chat, {}
+        return made
 
     def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
         """The same tokenizer with another policy or side for what is too long; None leaves each as it is.
@@ -178,6 +189,7 @@ class TextTokenizer:
             read=self._read,
             vocabulary=self._vocabulary,
             fast=self._fast,
+            chat=self.chat,
         )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
@@ -258,8 +270,11 @@ class TextTokenizer:
     def pairs(self, pairs: Sequence[Pair], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
         """Token ids of two texts each, in one row; the longer of the two is cut first.
 
-        A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs.
+        A prompt stands in front of the first text. Errors as for single texts; "chunk" is not for pairs. Where pairs go
+        through a chat template, that says where a prompt stands, and their text is cut as a whole.
         """
+        if self.chat is not None:
+            return self._chats(self.chat, pairs, prompt, first, parallel=parallel)
         given = [(prompt + left, right) for left, right in pairs] if prompt else pairs
         rows: list[Ids | None] = [None] * len(given)
         segments: list[int] = [0] * len(given)
@@ -282,6 +297,15 @@ class TextTokenizer:
         warning = self._warning(given, sorted(long), "", first) if long else None
         owner, zeros = np.arange(len(ids), dtype=np.int64), np.array(segments, dtype=np.int64)
         return Tokenized(ids, owner, len(ids), len(long), warning, first_segments=zeros)
+
+    def _chats(self, chat: Chat, pairs: Sequence[Pair], prompt: str, first: int, *, parallel: bool) -> Tokenized:
+        made = self([chat.render(pair, prompt) for pair in pairs], "", first, parallel=parallel)
+        chat.with_end(made.ids, self.max_length, prompt, self._uncut)
+        return replace(made, first_segments=np.array([len(row) for row in made.ids], dtype=np.int64))
+
+    def _uncut(self, text: str) -> Sequence[int]:
+        ids: Sequence[int] = self._library.limited.encode(text).ids
+        return ids if len(ids) < self.max_length else self._library.free.encode(text).ids
 
     def _check_known(
         self, encodings: list[Any], first: int, ids: Sequence[Ids] | None = None, *, chunks: bool = False
@@ -313,11 +337,11 @@ class TextTokenizer:
         return f"{message} and were cut"
 
     def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:
-        """Tokens of each text, or of each pair, before any cut, special tokens included: (n,) int64."""
+        """Tokens of each text, or of each pair, before any cut, special tokens and prompt included: (n,) int64."""
         counts: list[int] = []
         for start in range(0, len(texts), COUNTED):
             some = texts[start : start + COUNTED]
-            wanted = [prompt + text if isinstance(text, str) else text for text in some]
+            wanted = [prompt + text if isinstance(text, str) else self._joined(text, prompt) for text in some]
             found = self._counts_without_library(wanted)
             others = [k for k, number in enumerate(found) if number is None]
             if others:
@@ -325,6 +349,12 @@ class TextTokenizer:
                     found[k] = number
             counts += cast(list[int], found)
         return np.array(counts, dtype=np.int64)
+
+    def _joined(self, pair: Pair, prompt: str) -> Pair | str:
+        """What is tokenized of a pair."""
+        if self.chat is not None:
+            return self.chat.render(pair, prompt)
+        return (prompt + pair[0], pair[1]) if prompt else pair
 
     def _counts_without_library(self, texts: Sequence[str | Pair]) -> list[int | None]:
         """What `count` gives, None for the library's texts."""

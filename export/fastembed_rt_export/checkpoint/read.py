@@ -206,6 +206,7 @@ def assemble(
         adapter=adapter,
         translated=translation is not None,
         own_model=own_code,
+        chat=module.chat,
     )
 
 

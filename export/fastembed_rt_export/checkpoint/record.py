@@ -14,6 +14,7 @@ from ..architectures import Architecture
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
 from .modules import Dense, Head, Normalize, Truncate
+from .transformer import Chat
 
 
 class TaskHead(Protocol):
@@ -72,6 +73,7 @@ class Checkpoint:
     routes: Mapping[str, Checkpoint] = field(default_factory=dict)  # "query", "document" where they have another one
     adapter: Adapter | None = None  # merged into `stored`
     translated: bool = False  # transformers does not find the tensors under the names that they have in their files
+    chat: Chat | None = None  # how texts go through the tokenizer's chat template; None: they are read as they are
     head: TaskHead | None = None  # of another task than embedding: what its own module builds and describes
 
     @property

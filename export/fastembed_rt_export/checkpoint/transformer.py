@@ -6,7 +6,7 @@ Without modules.json sentence-transformers makes the module itself and reads nei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ SETTINGS_FILES = (
     "sentence_xlnet_config.json",
 )
 TOKENIZER_SETTINGS = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template"  # key of processing_kwargs
+FORMS = ("flat", "structured", "auto")  # of messages
 # Keys until sentence-transformers 5, which replace the new ones where both are there.
 _OLD_NAMES = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 _HALVES = ("float16", "bfloat16", "half", "torch.float16", "torch.bfloat16")
@@ -41,6 +43,7 @@ class Output:
     name: str
     by_role: bool | None = False  # own lengths of queries and documents: built, refused, or no matter here (None)
     absent: str = "feature-extraction"  # the transformer_task where none is named
+    chats: bool = False  # texts may go through a chat template
 
 
 EMBEDDINGS = Output("feature-extraction", "last_hidden_state", "token_embeddings", by_role=True)
@@ -49,7 +52,17 @@ AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
     "sequence-classification": "AutoModelForSequenceClassification",
     "fill-mask": "AutoModelForMaskedLM",
+    "text-generation": "AutoModelForCausalLM",
 }
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How texts go through the tokenizer's chat template."""
+
+    form: str = "auto"  # of a message's content: flat (its text), structured (a list of parts), auto: as the template asks
+    restore_end: bool = True
+    variables: Mapping[str, Any] = field(default_factory=dict)  # of the template, beside messages and special tokens
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Transformer:
     limits: Limits = field(default_factory=lambda: Limits(None))
     lower_case: bool = False
     processor: Mapping[str, Any] = field(default_factory=dict)  # said against tokenizer_config.json
+    chat: Chat | None = None  # None: texts are read as they are
 
 
 def read_transformer(path: Path, output: Output, notes: list[str], *, chained: bool) -> Transformer:
@@ -72,25 +86,34 @@ def read_transformer(path: Path, output: Output, notes: list[str], *, chained: b
     tokenizer = _tokenizer_settings(path, notes)
     file = next((path / name for name in SETTINGS_FILES if (path / name).is_file()), None)
     said: dict[str, Any] = {}
+    chat: Chat | None = None
     if not chained:
-        _refuse_chat_template(path, tokenizer)
+        named = _chat_template(path, tokenizer)
+        if named is not None and not output.chats:
+            _refuse_chat_template(path, named, config)
+        chat = None if named is None else Chat()
         if file is not None:
             notes.append(f"{file.name} is not read: there is no modules.json, and so it is in sentence-transformers")
     elif file is not None:
         said = read_json(file)
         settings.check(settings.TRANSFORMER, said, file.name, notes)
         said = {_OLD_NAMES.get(key, key): value for key, value in sorted(said.items(), key=_old_last)}
-        _check_output(said, output, file)
-    own, processor, processing = _passed_on(said, config, path, notes)
+        chat = _check_output(said, output, file)
+    own, processor, processing = _passed_on(said, config, path, notes, chats=chat is not None)
     if own.get("dtype", own.get("torch_dtype")) in _HALVES:
         notes.append("model_kwargs ask for weights of half precision; they are read as they are stored")
     where = path / "config.json"
     found = limits.read(said, processor, processing, tokenizer, config.get("max_position_embeddings"), where)
     if output.by_role is False:
         _refuse_lengths(found, file)
-    return Transformer(
-        Limits(found.all, found.by_role if output.by_role else {}), bool(said.get("do_lower_case", False)), processor
-    )
+    if chat is not None:
+        chat = replace(
+            chat,
+            restore_end=bool(processing.pop("restore_suffix", True)),
+            variables={key: value for key, value in processing.items() if key not in settings.PROCESSING_TEXT.rules},
+        )
+    lengths = found.by_role if output.by_role else {}
+    return Transformer(Limits(found.all, lengths), bool(said.get("do_lower_case", False)), processor, chat)
 
 
 def own_model(config: Mapping[str, Any], output: Output) -> str | None:
@@ -113,29 +136,43 @@ def _tokenizer_settings(path: Path, notes: list[str]) -> dict[str, Any]:
     return said
 
 
-def _refuse_chat_template(path: Path, tokenizer: Mapping[str, Any]) -> None:
-    """A plain directory with a chat template: sentence-transformers makes a chat of every text."""
+def _chat_template(path: Path, tokenizer: Mapping[str, Any]) -> str | None:
+    """The file in directory `path` that has a chat template."""
     files = [path / "chat_template.jinja", *sorted((path / "additional_chat_templates").glob("*.jinja"))]
     found = next((file.name for file in files if file.is_file()), None)
-    found = found or (TOKENIZER_SETTINGS if tokenizer.get("chat_template") is not None else None)
-    if found is not None:
-        raise UnsupportedCheckpointError(
-            f"{path} has a chat template ({found}) and no modules.json: sentence-transformers would put every text "
-            "through it, which is not built; remove the template if texts are meant as they are, or save the model "
-            "with sentence-transformers and a modality_config of 'text' alone"
-        )
+    return found or (TOKENIZER_SETTINGS if tokenizer.get("chat_template") is not None else None)
 
 
-def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> None:
-    """Refuse another output of the transformer than the task's."""
+def _refuse_chat_template(path: Path, found: str, config: Mapping[str, Any]) -> None:
+    """A plain directory with a chat template: sentence-transformers makes a chat of every text."""
+    named = config.get("architectures")
+    causal = isinstance(named, list) and bool(named) and str(named[0]).endswith("ForCausalLM")
+    reranker = "; if it is a reranker, export it with --task reranking" if causal else ""
+    raise UnsupportedCheckpointError(
+        f"{path} has a chat template ({found}) and no modules.json: sentence-transformers would put every text "
+        "through it, which is not built; remove the template if texts are meant as they are, or save the model "
+        f"with sentence-transformers and a modality_config of 'text' alone{reranker}"
+    )
+
+
+def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> Chat | None:
+    """Refuse another output of the transformer than the task's; whether texts go through a chat template."""
     task = said.get("transformer_task", output.absent)
     if task != output.task:
         raise UnsupportedCheckpointError(
             f"{file} has transformer_task {task!r}; what follows is built behind {output.task!r} only"
         )
     modality = said.get("modality_config")
+    chats = modality is not None and "message" in modality
+    if chats and not output.chats:
+        raise UnsupportedCheckpointError(
+            f"{file} has modality_config {sorted(modality)}, which is not built: texts would go through a chat "
+            "template; save the model again with a modality_config of 'text' alone, if that is how it was trained"
+        )
+    text: Mapping[str, Any] = {}
     if modality is not None:
-        text = modality["text"] if isinstance(modality["text"], dict) else {}
+        text = modality["message" if chats else "text"]
+        text = text if isinstance(text, dict) else {}
         name = text.get("method_output_name")
         found = (text.get("method"), name[0] if isinstance(name, list) and len(name) == 1 else name)
         if found != ("forward", output.method_output) or said.get("module_output_name") != output.name:
@@ -148,6 +185,12 @@ def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> None:
         raise UnsupportedCheckpointError(
             f"{file} has query_expansion, which is built for late interaction alone; leave it out"
         )
+    if not chats:
+        return None
+    form = text.get("format", "auto")
+    if form not in FORMS:
+        raise CheckpointError(f"{file} has messages of format {form!r}; known: {', '.join(FORMS)}")
+    return Chat(str(form))
 
 
 def _refuse_lengths(found: Limits, file: Path | None) -> None:
@@ -160,9 +203,12 @@ def _refuse_lengths(found: Limits, file: Path | None) -> None:
 
 
 def _passed_on(
-    said: Mapping[str, Any], config: Mapping[str, Any], path: Path, notes: list[str]
+    said: Mapping[str, Any], config: Mapping[str, Any], path: Path, notes: list[str], *, chats: bool
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What the module passes on to the model, to the tokenizer, and to each of the tokenizer's calls with texts."""
+    """What the module passes on to the model, to the tokenizer, and to each of the tokenizer's calls with texts.
+
+    Of `chats` the last has what it passes on to the chat template, too.
+    """
     kwargs = {}
     for key in (*_OLD_NAMES.values(), "processing_kwargs"):
         value = said.get(key) or {}
@@ -176,10 +222,12 @@ def _passed_on(
     settings.check(settings.MODEL_KWARGS, kwargs["model_kwargs"], "model_kwargs", notes)
     settings.check(settings.PROCESSOR_KWARGS, kwargs["processor_kwargs"], "processor_kwargs", notes)
     processing: dict[str, Any] = {}
-    for key in ("text", "common"):  # in this order: what is common counts more
+    # In this order: what is common counts more, but not in chats, where the template's own counts most.
+    for key in ("common", "text", CHAT_TEMPLATE) if chats else ("text", "common"):
         part = kwargs["processing_kwargs"].get(key) or {}
         if not isinstance(part, dict):
             raise CheckpointError(f"processing_kwargs has {key} {part!r}, expected settings by name")
-        settings.check(settings.PROCESSING_TEXT, part, f"processing_kwargs {key!r}", notes)
+        known = settings.CHAT if key == CHAT_TEMPLATE else settings.PROCESSING_TEXT
+        settings.check(known, part, f"processing_kwargs {key!r}", notes)
         processing.update(part)
     return kwargs["model_kwargs"], kwargs["processor_kwargs"], processing

@@ -87,7 +87,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
         logging.set_verbosity(said_before)
     apply_adapters(model, checkpoint)
     model = model.float().eval()
-    if getattr(model.tokenizer, "padding_side", "right") == "left":
+    if getattr(model.tokenizer, "padding_side", "right") == "left" and not _reads_last_place(model):
         # Padding on the left shifts absolute positions, so that vectors depend on the batch: a text alone has none.
         model.tokenizer.padding_side = "right"
     limit = getattr(model, "max_seq_length", None)
@@ -99,6 +99,12 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
     if "default_prompt_name" in said:
         model.default_prompt_name = said["default_prompt_name"]
     return model
+
+
+def _reads_last_place(model: Any) -> bool:
+    """Whether padding has to stand on the left: of causal language models the logits of a batch's last place are read."""
+    module = model[0] if hasattr(type(model), "__getitem__") else None
+    return getattr(module, "transformer_task", None) == "text-generation"
 
 
 def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:

@@ -49,6 +49,8 @@ def detect(root: Path) -> str:
             return SPARSE
         if "MultiVectorMask" in kinds or any(kind.startswith("pylate.") for kind in kinds):
             return LATE_INTERACTION
+        if "LogitScore" in kinds:
+            return RERANKING
         return _CLASSES.get(str(_beside(root, "config_sentence_transformers.json").get("model_type")), EMBEDDING)
     if (root / "artifact.metadata").is_file():
         return LATE_INTERACTION

@@ -1,7 +1,7 @@
-"""Cross-encoders: a transformer with a classification head over pairs of texts, as sentence-transformers reads it.
+"""Cross-encoders: a transformer with a head over pairs of texts, as sentence-transformers reads it.
 
 The graph gives logits; the activation that makes scores of them is a fact of the manifest. The head stays float: it is
-one row a pair. Which heads there are: classification.py.
+one row a pair. Which heads there are: classification.py, and logit_score.py for causal language models.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
 from fastembed_rt.models.reranker import feeds
+from fastembed_rt.text.chat import Chat
 from fastembed_rt.text.tokenizer import TextTokenizer
 
 from ..checkpoint.read import Checkpoint, assemble
@@ -29,6 +30,7 @@ from ..tensors import Tensors
 from ..tokenizer import token_types, tokenizer_json
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
+from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
 
@@ -37,10 +39,10 @@ SCORES = Output("sequence-classification", "logits", "scores", by_role=None)
 
 
 @dataclass(frozen=True)
-class ClassificationHead:
+class PairHead:
     """A head, what its outputs are called, and how they become scores."""
 
-    made_of: Classifier
+    made_of: Classifier | LogitHead
     labels: tuple[str, ...]
     activation: str
     token_types: bool
@@ -48,6 +50,8 @@ class ClassificationHead:
     @property
     def modules(self) -> tuple[str, ...]:
         """For people to read."""
+        if isinstance(self.made_of, LogitHead):
+            return (f"{self.made_of.name}, {self.activation})",)
         count = len(self.labels)
         return (f"Classification({count} label{'' if count == 1 else 's'}, {self.activation})",)
 
@@ -56,26 +60,16 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     """Read a cross-encoder; see checkpoint.load."""
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
-    _check_chain(root)
+    causal = is_causal(root, read_json(root / "config.json"))
+    if not causal:
+        _check_chain(root)
     notes: list[str] = []
-    checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=SCORES)
-    config = checkpoint.config
-    classifier = CLASSIFIERS.get(checkpoint.model_type)
-    if classifier is None:
-        raise UnsupportedCheckpointError(
-            f"model_type {checkpoint.model_type!r} has no classification head here; there are: {', '.join(CLASSIFIERS)}"
-        )
-    named = config.get("architectures") or ()
-    if not any(str(architecture).endswith("ForSequenceClassification") for architecture in named):
-        raise CheckpointError(
-            f"config.json has architectures {list(named)}, no ...ForSequenceClassification: the checkpoint holds no "
-            "classification head, so there are no scores to export"
-        )
-    labels = _labels(config)
-    activation = _activation(root, config, len(labels), notes)
-    head = ClassificationHead(classifier(config), labels, activation, token_types.given(checkpoint))
-    if head.made_of.pooling == "lasttoken":
-        _check_last(checkpoint)
+    output = LOGITS if causal else SCORES
+    checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output)
+    made_of = head_of(checkpoint, notes) if causal else _classifier(checkpoint)
+    labels = ("LABEL_0",) if isinstance(made_of, LogitHead) else _labels(checkpoint.config)
+    activation = _activation(root, checkpoint.config, len(labels), notes)
+    head = PairHead(made_of, labels, activation, token_types.given(checkpoint) and not causal)
     notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
     return replace(checkpoint, task=RERANKING, head=head, notes=tuple(notes))
 
@@ -102,9 +96,12 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
             f"the builder of {checkpoint.model_type} knows no token types, which its tokenizer gives to pairs"
         )
     with ops.scope("head"):
-        width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
-        beside = Tensors(tensors.stored, "", tensors.account)
-        state = head.made_of.logits(ops, states, beside, width, len(head.labels))
+        if isinstance(head.made_of, LogitHead):
+            state = head.made_of.logits(ops, states, tensors, checkpoint.config)
+        else:
+            width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+            beside = Tensors(tensors.stored, "", tensors.account)
+            state = head.made_of.logits(ops, states, beside, width, len(head.labels))
     left = tensors.check(checkpoint.architecture.heads)
     graph.output(state, OUTPUTS[RERANKING], FLOAT, ("batch", len(head.labels)))
     return Built(graph, len(head.labels), left)
@@ -113,34 +110,57 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     """The manifest's fields."""
     head = _head(checkpoint)
-    return {"task": RERANKING, "reranking": Reranking(labels=head.labels, activation=head.activation)}
+    chat = head.made_of.chat if isinstance(head.made_of, LogitHead) else None
+    return {"task": RERANKING, "reranking": Reranking(labels=head.labels, activation=head.activation, chat=chat)}
 
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Pairs; the correlation of their logits."""
+    made_of = _head(checkpoint).made_of
+    chat = Chat(made_of.chat) if isinstance(made_of, LogitHead) and made_of.chat is not None else None
 
     def sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
-        made = tokenizer.pairs(pairs_of(texts))
+        made = tokenizer.with_chat(chat).pairs(pairs_of(texts))
         assert made.first_segments is not None
         return Sample(made.ids, made.first_segments, feeds, OUTPUTS[RERANKING])
 
     return Quantizing(sample=sample, fidelity=fidelity, inputs="pairs", outputs="logits")
 
 
-def _head(checkpoint: Checkpoint) -> ClassificationHead:
-    assert isinstance(checkpoint.head, ClassificationHead)
+def _head(checkpoint: Checkpoint) -> PairHead:
+    assert isinstance(checkpoint.head, PairHead)
     return checkpoint.head
 
 
+def _classifier(checkpoint: Checkpoint) -> Classifier:
+    """The classification head that config.json describes."""
+    config = checkpoint.config
+    classifier = CLASSIFIERS.get(checkpoint.model_type)
+    if classifier is None:
+        raise UnsupportedCheckpointError(
+            f"model_type {checkpoint.model_type!r} has no classification head here; there are: {', '.join(CLASSIFIERS)}"
+        )
+    named = config.get("architectures") or ()
+    if not any(str(architecture).endswith("ForSequenceClassification") for architecture in named):
+        raise CheckpointError(
+            f"config.json has architectures {list(named)}, no ...ForSequenceClassification: the checkpoint holds no "
+            "classification head, so there are no scores to export"
+        )
+    made = classifier(config)
+    if made.pooling == "lasttoken":
+        _check_last(checkpoint)
+    return made
+
+
 def _check_chain(root: Path) -> None:
-    """Refuse what stands behind the transformer in modules.json: a head of causal models, or code of its own."""
+    """Refuse what stands behind the transformer in modules.json."""
     if not (root / "modules.json").is_file():
         return
     chain = module_entries(root)
     if [kind for kind, _ in chain] != ["Transformer"] or chain[0][1]:
         raise UnsupportedCheckpointError(
             f"modules.json has {', '.join(kind for kind, _ in chain) or 'nothing'}; built are cross-encoders of a "
-            "Transformer alone, with its classification head"
+            f"Transformer alone, with its classification head, and with a {MODULE} behind a causal language model"
         )
 
 

@@ -58,10 +58,7 @@ def set_up(
 
     body = json.loads(text, parse_float=number)
     tokens = added_tokens.read(settings, passed, directory, body)
-    if _major() < 5:
-        name = class_names.named(settings, config)
-    else:
-        name = class_names.find(settings, config, byte_level=class_names.BYTE_LEVEL in text)
+    name = _class(settings, config, text)
     row = _row(name, directory)
     given = _given(row, {**settings, **passed}, body, tokens)
     if _major() < 5:
@@ -82,10 +79,24 @@ def set_up(
     return None if same and _parts(made) == before else made
 
 
+def named(text: str, settings: Settings, passed: Settings, config: Settings, directory: Path) -> dict[str, str]:
+    """Special tokens by name, as transformers gives them to chat templates; arguments as for `set_up`."""
+    body = json.loads(text)
+    tokens = added_tokens.read(settings, passed, directory, body)
+    given = _given(_row(_class(settings, config, text), directory), {**settings, **passed}, body, tokens)
+    return {name: str(token) for name, token in given.named.items() if name in NAMES and token is not None}
+
+
 _ADVICE = (
     "save the checkpoint with its own tokenizer, or, if vectors were made with tokenizer.json as it is, write "
     '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json in place of {}'
 )
+
+
+def _class(settings: Settings, config: Settings, text: str) -> str:
+    if _major() < 5:
+        return class_names.named(settings, config)
+    return class_names.find(settings, config, byte_level=class_names.BYTE_LEVEL in text)
 
 
 def _row(name: str, directory: Path) -> TokenizerClass:

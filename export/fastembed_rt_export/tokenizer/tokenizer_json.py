@@ -90,10 +90,11 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         changed = True
     if _keep_whole(tokenizer, checkpoint.markers) or changed:
         text = piece_scores.exact(tokenizer.to_str())
-    if checkpoint.is_static:  # whose tokenizer is transformers', asked for no special tokens
+    bare = checkpoint.is_static or checkpoint.chat is not None  # transformers' tokenizer, asked for no special tokens
+    if bare:
         text = _bare(tokenizer)
     rows = _rows(checkpoint, tokenizer)
-    bare = checkpoint.is_static or not tokenizer.num_special_tokens_to_add(False)
+    bare = bare or not tokenizer.num_special_tokens_to_add(False)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
     return TokenizerFile(text, pad, side, rows, bare)
 

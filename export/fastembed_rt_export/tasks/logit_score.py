@@ -1,0 +1,168 @@
+"""Rerankers that score by a causal language model's next token: the logit of one word, or of one less another's.
+
+As sentence-transformers' LogitScore: of the state behind the last token of a pair, which went through the tokenizer's
+chat template. Of the head over the vocabulary only the rows of these words go into the graph, as one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from fastembed_rt.manifest import ChatTemplate
+
+from .. import settings
+from ..architectures.blocks import Config, flag, refuse, setting
+from ..checkpoint.read import Checkpoint
+from ..checkpoint.transformer import Output
+from ..errors import CheckpointError, UnsupportedCheckpointError
+from ..files import inside, module_entries, read_json
+from ..graph.graph import Value
+from ..graph.ops import Ops
+from ..graph.weight import Array, Linear, Weight
+from ..heads import linear
+from ..tensors import Tensors
+from ..tokenizer import chat_template, tokenizer_json
+
+MODULE = "LogitScore"
+LOGITS = Output("text-generation", "logits", "causal_logits", by_role=None, chats=True)
+WORDS = ("yes", "no")  # that sentence-transformers takes where nothing is said
+# By model_type: whether the head is the word table where config.json does not say.
+MODELS = {"llama": False, "mistral": False, "qwen2": False, "qwen3": False, "gemma3_text": True}
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class LogitHead:
+    """The words whose logits make the score."""
+
+    true: int
+    false: int | None
+    tied: bool  # whether the head is the word table where the checkpoint stores none
+    chat: ChatTemplate | None
+    pooling: str = "lasttoken"
+
+    @property
+    def name(self) -> str:
+        """For people to read."""
+        return f"{MODULE}(token {self.true}{'' if self.false is None else f' - token {self.false}'}"
+
+    def logits(self, ops: Ops, states: Value, tensors: Tensors, config: Config) -> Value:
+        """Token states (..., H) -> (B, 1); `tensors` are the encoder's."""
+        words, width = setting(config, "vocab_size", int), setting(config, "hidden_size", int)
+        whole = Tensors(tensors.stored, "", tensors.account)
+        source = (tensors, "embed_tokens.weight") if self.tied and not whole.has(HEAD) else (whole, HEAD)
+        matrix = source[0].get(source[1], (words, width))
+        state = ops.pool(states, self.pooling)
+        return linear(ops.behind_pooling, state, Linear(self._row(matrix)))
+
+    def _row(self, matrix: Weight) -> Weight:
+        """(words, H) -> (1, H): the score is a product with this difference of rows."""
+
+        def load() -> Array:
+            table = matrix.load()
+            row = table[self.true].astype(np.float64) - (0.0 if self.false is None else table[self.false])
+            return row.astype(np.float32)[None, :]
+
+        return Weight(f"score.{matrix.name}.{self.true}-{self.false}", (1, matrix.shape[1]), load)
+
+
+def is_causal(root: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the reranker in `root` is one of these: by its modules, or without any by config.json's first class."""
+    if (root / "modules.json").is_file():
+        return any(kind == MODULE for kind, _ in module_entries(root))
+    named = config.get("architectures")
+    return isinstance(named, list) and bool(named) and str(named[0]).endswith("ForCausalLM")
+
+
+def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
+    """What follows the transformer.
+
+    Raises:
+        CheckpointError: words that the vocabulary does not have, no chat template where one is asked for.
+        UnsupportedCheckpointError: a model_type whose head is not built, nothing that says what a pair looks like, a
+            template that is not built.
+    """
+    config, chained = checkpoint.config, (checkpoint.root / "modules.json").is_file()
+    if checkpoint.model_type not in MODELS:
+        raise UnsupportedCheckpointError(
+            f"model_type {checkpoint.model_type!r} has no head over the vocabulary here; there are: {', '.join(MODELS)}"
+        )
+    refuse(config, "final_logit_softcapping", None)
+    if not chained and checkpoint.chat is None:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path} is a causal language model without modules.json and without a chat template, so nothing "
+            f"says what its pairs look like: {chat_template.ADVICE}; or save it with sentence-transformers, "
+            "CrossEncoder(modules=[Transformer(..., transformer_task='text-generation'), LogitScore(true_token_id, "
+            "false_token_id)]).save_pretrained()"
+        )
+    true, false = _saved_words(checkpoint.root) if chained else _default_words(checkpoint, notes)
+    words = setting(config, "vocab_size", int)
+    for token in (true, false):
+        if token is not None and not 0 <= token < words:
+            raise CheckpointError(f"{MODULE} names token {token}, and the model has {words}")
+    chat = None if checkpoint.chat is None else chat_template.read(checkpoint)
+    if chat is not None and chat.prompted is None and any(checkpoint.prompts.values()):
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path} has prompts, and its chat template takes no system message, in which they would stand; "
+            f"{chat_template.ADVICE}"
+        )
+    tied = flag(config, "tie_word_embeddings", MODELS[checkpoint.model_type])
+    head = LogitHead(true, false, tied, chat)
+    _check_adapter(checkpoint, head)
+    return head
+
+
+def _saved_words(root: Path) -> tuple[int, int | None]:
+    """Ids of LogitScore's tokens."""
+    chain = module_entries(root)
+    if [kind for kind, _ in chain] != ["Transformer", MODULE]:
+        raise UnsupportedCheckpointError(
+            f"modules.json has {', '.join(kind for kind, _ in chain)}; with {MODULE} built is a Transformer before it "
+            "and nothing else"
+        )
+    path = inside(root, chain[1][1]) / "config.json"
+    said = read_json(path)
+    settings.check(settings.LOGIT_SCORE, said, path, [])
+    if (source := said.get("module_input_name", LOGITS.name)) != LOGITS.name:
+        raise UnsupportedCheckpointError(f"{path} has module_input_name {source!r}; built is {LOGITS.name!r}")
+    true, false = said.get("true_token_id"), said.get("false_token_id")
+    if type(true) is not int or (false is not None and type(false) is not int):
+        raise CheckpointError(f"{path} has true_token_id {true!r} and false_token_id {false!r}, expected ids of tokens")
+    return true, false
+
+
+def _default_words(checkpoint: Checkpoint, notes: list[str]) -> tuple[int, int]:
+    tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
+    found = [tokenizer.token_to_id(word) for word in WORDS]
+    absent = [word for word, token in zip(WORDS, found, strict=True) if token is None]
+    if absent:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path} has no modules.json, so that its score is the logit of {WORDS[0]!r} less that of "
+            f"{WORDS[1]!r}, as in sentence-transformers, and its vocabulary has no {absent[0]!r}; save it with "
+            "sentence-transformers and a LogitScore of its own words"
+        )
+    notes.append(
+        f"no modules.json: the score is the logit of {WORDS[0]!r} less that of {WORDS[1]!r}, as sentence-transformers does"
+    )
+    true, false = found
+    return true, false
+
+
+def _check_adapter(checkpoint: Checkpoint, head: LogitHead) -> None:
+    """Refuse an adapter that changes one of two matrices that the base stores as one."""
+    merged = checkpoint.adapter
+    if merged is None or not head.tied or HEAD in checkpoint.stored:
+        return
+    beside = [name for name in merged.unplaced if name.startswith("lm_head")]
+    table = [name for name in merged.changed if name.endswith("embed_tokens.weight")]
+    if beside or table:
+        raise UnsupportedCheckpointError(
+            f"the adapter changes {(beside or table)[0]}, and the base has one matrix for the word table and the head: "
+            "merge it with peft first (merge_and_unload()) and save the whole model"
+        )

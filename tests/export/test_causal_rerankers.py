@@ -1,0 +1,388 @@
+"""Rerankers of causal language models: exports give the scores of sentence-transformers' LogitScore, or are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from causal_rerankers import BEHIND, QWEN, TURNS, save_causal, save_causal_reranker, token_id
+from checkpoints import change_json, change_tensors, write_json
+from cross_encoders import PAIRS, assert_scores_agree, cross_encoder, exported_scores, reference_scores
+from safetensors.numpy import load_file
+
+from fastembed_rt import Reranker, manifest
+from fastembed_rt.errors import InvalidInputError
+from fastembed_rt_export import tasks
+from fastembed_rt_export.checkpoint.read import Overrides
+from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tasks.logit_score import MODELS
+
+pytestmark = pytest.mark.usefixtures("short_gate")
+
+LOGITS = torch.nn.Identity()
+PROMPT = "Is the document about the red house?"
+MORE = [
+    *PAIRS,
+    ("<|im_end|>\n<|im_start|>system", "</think> yes <|endoftext|>"),
+    ("  spaced\n", "\t\u00a0wide\u3000 "),
+    ("{{ 7 * 7 }}", "e\u0301 ﬁ İ \u200d🏳️‍🌈 \u0000"),
+    ("yes", "no " * 400),
+    ("no " * 400, "yes"),
+]
+
+
+def exported(source: Path, output: Path, **options: Any) -> manifest.Manifest:
+    return export(str(source), ExportOptions(output=output, verify=False, **options)).manifest
+
+
+def assert_agree(source: Path, output: Path, **options: Any) -> None:
+    """Scores and logits of all pairs, which differ from pair to pair."""
+    logits = reference_scores(source, MORE, activation_fn=LOGITS, **options)
+    assert len({round(float(logit), 4) for logit in logits}) > len(MORE) // 2, "pairs that score the same tell nothing"
+    found = exported_scores(source, output, MORE, activation="identity", **options)
+    np.testing.assert_allclose(found, logits, rtol=1e-5, atol=2e-5)
+    assert_scores_agree(source, output, MORE, **options)
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("model_type", sorted(MODELS))
+def test_every_architecture_scores_as_its_cross_encoder(tmp_path: Path, model_type: str, tied: bool) -> None:
+    source = save_causal_reranker(tmp_path / "source", model_type, tie_word_embeddings=tied)
+    assert ("lm_head.weight" in load_file(source / "model.safetensors")) is not tied
+    exported(source, tmp_path / "made")
+    logits = reference_scores(source, MORE, activation_fn=LOGITS)
+    assert np.ptp(logits) > 0.1
+    for target in ("cpu", "portable"):
+        with Reranker(tmp_path / "made", target=target) as model:
+            assert model.labels == ("LABEL_0",)
+            np.testing.assert_allclose(model.predict(MORE, activation="identity"), logits, rtol=1e-5, atol=2e-5)
+
+
+def test_one_word_has_its_logit_alone(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", words=("1", None), activation=torch.nn.Identity())
+    assert_agree(source, tmp_path / "made")
+    made = manifest.read(tmp_path / "made")
+    assert made.modules == ("Transformer(qwen3)", f"LogitScore(token {token_id(source, '1')}, identity)")
+
+
+def test_only_the_words_rows_are_in_the_graph(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", tie_word_embeddings=False)
+    described = exported(source, tmp_path / "made")
+    untied = sum(record.size for record in described.variants[-1].files)
+    head = load_file(source / "model.safetensors")["lm_head.weight"]
+    whole = (source / "model.safetensors").stat().st_size
+    assert untied < whole - head.nbytes + 40_000
+
+
+def test_a_head_that_is_stored_beside_its_table_counts(tmp_path: Path) -> None:
+    """As in transformers, which ties nothing that is stored twice with different values."""
+    source = save_causal_reranker(tmp_path / "source")
+    change_tensors(
+        source,
+        lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"][::-1].copy()}),
+    )
+    assert_agree(source, tmp_path / "made")
+
+
+def test_a_head_that_is_nowhere_is_missing(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", tie_word_embeddings=False)
+    change_tensors(source, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(CheckpointError, match=r"missing: lm_head\.weight"):
+        exported(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"true_token_id": 420}, CheckpointError, "names token 420, and the model has 420"),
+        ({"false_token_id": -1}, CheckpointError, "names token -1"),
+        ({"true_token_id": None}, CheckpointError, "true_token_id None .* expected ids of tokens"),
+        ({"true_token_id": True}, CheckpointError, "true_token_id True"),
+        ({"bias": 1.0}, CheckpointError, "has 'bias', which sentence-transformers refuses as well"),
+        ({"module_input_name": "scores"}, UnsupportedCheckpointError, "module_input_name 'scores'; built is"),
+    ],
+)
+def test_words_that_are_none_are_refused(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    change_json(source / "1_LogitScore" / "config.json", **changes)
+    with pytest.raises(error, match=words):
+        exported(source, tmp_path / "made")
+
+
+def test_other_heads_than_plain_ones_are_refused(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", "gemma3_text")
+    change_json(source / "config.json", final_logit_softcapping=30.0)
+    with pytest.raises(UnsupportedCheckpointError, match=r"final_logit_softcapping = 30\.0"):
+        exported(source, tmp_path / "made")
+
+
+# --- templates and prompts -------------------------------------------------------------------------------------------
+
+THINKING: dict[str, Any] = {"chat_template": {"add_generation_prompt": True, "enable_thinking": False}}
+LAYOUTS = {
+    "qwen": {"template": QWEN},
+    "turns": {"template": TURNS, "processing": THINKING, "tokenizer": {"bos_token": "<|im_start|>"}},
+    "behind": {"template": BEHIND},
+}
+
+
+@pytest.mark.parametrize("prompt", [None, "", PROMPT, "named"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prompts_are_the_templates_system_message(tmp_path: Path, layout: str, prompt: str | None) -> None:
+    prompts = {"web": "Find web pages", "empty": ""}
+    source = save_causal_reranker(tmp_path / "source", prompts=prompts, **LAYOUTS[layout])
+    options = {"prompt_name": "web"} if prompt == "named" else {"prompt": prompt}
+    assert_agree(source, tmp_path / "made", **options)
+    plain, named = (exported_scores(source, tmp_path / "made", prompt=text) for text in ("", PROMPT))
+    assert np.abs(plain - named).max() > 1e-3
+
+
+def test_the_default_prompt_counts(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", prompts={"web": "Find web pages"}, default_prompt_name="web")
+    assert_agree(source, tmp_path / "made")
+    assert_agree(source, tmp_path / "made", prompt="")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("max_length", [5, 30, 90])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_cut_takes_the_end_of_the_text_and_not_of_the_template(
+    tmp_path: Path, layout: str, max_length: int, side: str
+) -> None:
+    """The gate compares token ids of every pair, with each prompt and without; scores show that it is not the same."""
+    options = {**LAYOUTS[layout], "max_length": max_length, "prompts": {"web": PROMPT}}
+    tokenizer = {**options.pop("tokenizer", {}), "truncation_side": side}
+    source = save_causal_reranker(tmp_path / "source", tokenizer=tokenizer, **options)
+    made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
+    assert (made.max_length, made.truncation_side) == (max_length, side)
+    assert made.parity["status"] == "passed"
+    for given in ({}, {"prompt_name": "web"}):
+        wanted = reference_scores(source, MORE, activation_fn=LOGITS, **given)
+        found = exported_scores(source, tmp_path / "made", MORE, activation="identity", **given)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+def test_the_end_is_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    cut = {"chat_template": {"restore_suffix": False}}
+    source = save_causal_reranker(tmp_path / "source", max_length=90, processing=cut)
+    assert_scores_agree(source, tmp_path / "made", MORE)
+    other = save_causal_reranker(tmp_path / "other", max_length=90)
+    assert np.abs(reference_scores(source, MORE) - reference_scores(other, MORE)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("processing", "limit"),
+    [
+        ({"text": {"max_length": 70}, "common": {"max_length": 80}}, 70),
+        ({"common": {"max_length": 80}}, 80),
+        ({"text": {"max_length": 70}, "chat_template": {"max_length": 90, "truncation": True}}, 90),
+    ],
+)
+def test_limits_of_a_call_count_as_in_the_reference(tmp_path: Path, processing: dict[str, Any], limit: int) -> None:
+    source = save_causal_reranker(tmp_path / "source", processing=processing)
+    assert_scores_agree(source, tmp_path / "made", MORE)
+    assert manifest.read(tmp_path / "made").max_length == limit
+    assert cross_encoder(source).preprocess([("a", "no " * 400)])["input_ids"].shape[1] == limit
+
+
+def test_a_template_without_a_place_for_prompts_takes_none(tmp_path: Path) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + BEHIND
+    source = save_causal_reranker(tmp_path / "source", template=refusing)
+    assert_agree(source, tmp_path / "made")
+    with Reranker(tmp_path / "made") as model, pytest.raises(InvalidInputError, match="takes no system message"):
+        model.predict(PAIRS, prompt=PROMPT)
+    with_prompts = save_causal_reranker(tmp_path / "prompts", template=refusing, prompts={"web": PROMPT})
+    with pytest.raises(UnsupportedCheckpointError, match="has prompts, and its chat template takes no system message"):
+        exported(with_prompts, tmp_path / "none")
+
+
+def test_a_prompt_without_a_place_changes_nothing(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", template="{{ messages[-2].content }}?{{ messages[-1].content }}:")
+    assert_agree(source, tmp_path / "made", prompt=PROMPT)
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "list", "additional"])
+def test_a_template_is_found_where_transformers_finds_it(tmp_path: Path, place: str) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    (source / "chat_template.jinja").unlink()
+    if place == "additional":
+        (source / "additional_chat_templates").mkdir()
+        for name in ("default", "other"):
+            (source / "additional_chat_templates" / f"{name}.jinja").write_text(BEHIND + name, encoding="utf-8")
+    else:
+        several = [{"name": "other", "template": QWEN}, {"name": "default", "template": BEHIND}]
+        change_json(source / "tokenizer_config.json", chat_template=several if place == "list" else BEHIND)
+    assert_agree(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "writes no query and no document"),
+        ("{{ messages[-2].content }}: yes or no?", "writes no document"),
+        ("{{ messages[-2].content | upper }} {{ messages[-1].content }}", "does more with a text"),
+        ("{{ messages[-2].content }} {{ messages[-1].content.split('</think>')[-1] }}", "does more with a text"),
+        ("{{ messages[-2].content[:500] }} {{ messages[-1].content }}", "does more with a text"),
+        ("{{ ('Q: ' + messages[-2].content) | trim }} {{ messages[-1].content }}", "does more with a text"),
+        ("{{ messages[-2].content | tojson }} {{ messages[-1].content }}", "does more with a text"),
+        ("{{ strftime_now('%Y') }} {{ messages[-2].content }} {{ messages[-1].content }}", "writes today's date"),
+        ("{{ raise_exception('no') }}", r"gives no text of a query and a document \(.*: no\)"),
+        ("{% if %}", "not a template that Jinja reads"),
+    ],
+)
+def test_templates_that_are_more_than_a_frame_are_refused_with_what_to_do(
+    tmp_path: Path, template: str, words: str
+) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    (source / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises((CheckpointError, UnsupportedCheckpointError), match=words):
+        exported(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize("key", ["continue_final_message", "sanitize_control_tokens", "tools"])
+def test_arguments_of_chats_that_are_not_built_are_refused(tmp_path: Path, key: str) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    change_json(source / "sentence_bert_config.json", processing_kwargs={"chat_template": {key: [True]}})
+    with pytest.raises(UnsupportedCheckpointError, match=f"has {key}"):
+        exported(source, tmp_path / "made")
+
+
+def test_a_template_that_is_asked_for_and_is_not_there_is_missed(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    (source / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match=r"has no chat template, which its modality_config asks for; a template"):
+        exported(source, tmp_path / "made")
+
+
+# --- without a template ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", [None, "the new red city "])
+def test_without_a_template_a_pair_is_two_texts(tmp_path: Path, prompt: str | None) -> None:
+    source = save_causal_reranker(tmp_path / "source", template=None, max_length=40)
+    assert manifest.read(exported(source, tmp_path / "made") and tmp_path / "made").reranking.chat is None  # type: ignore[union-attr]
+    pairs = [pair for pair in MORE if any(pair)]  # of no token at all the reference has no logits
+    wanted = reference_scores(source, pairs, activation_fn=LOGITS, prompt=prompt)
+    found = exported_scores(source, tmp_path / "made", pairs, activation="identity", prompt=prompt)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+def test_a_template_beside_a_reranker_of_plain_texts_is_not_taken(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", template=None)
+    (source / "chat_template.jinja").write_text(QWEN, encoding="utf-8")
+    pairs = [pair for pair in MORE if any(pair)]
+    assert_scores_agree(source, tmp_path / "made", pairs)
+
+
+# --- as published, without modules.json ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [QWEN, TURNS], ids=["flat", "structured"])
+def test_a_published_directory_scores_yes_less_no(tmp_path: Path, template: str) -> None:
+    source = save_causal(tmp_path / "source", template=template)
+    change_json(source / "tokenizer_config.json", model_max_length=160)
+    made = export(str(source), ExportOptions(output=tmp_path / "made", task="reranking")).manifest
+    assert made.parity["status"] == "passed"
+    assert any("the logit of 'yes' less that of 'no'" in note for note in made.notes)
+    assert_agree(source, tmp_path / "made", prompt=PROMPT)
+    assert_agree(source, tmp_path / "made")
+
+
+def test_a_published_directory_is_a_reranker_when_it_is_said(tmp_path: Path) -> None:
+    source = save_causal(tmp_path / "source")
+    assert tasks.detect(source) == "embedding"
+    with pytest.raises(UnsupportedCheckpointError, match="if it is a reranker, export it with --task reranking"):
+        exported(source, tmp_path / "made")
+
+
+def test_a_published_directory_of_which_nothing_says_how_pairs_look_is_refused(tmp_path: Path) -> None:
+    source = save_causal(tmp_path / "source", template=None)
+    with pytest.raises(UnsupportedCheckpointError, match=r"nothing says what its pairs look like: .*chat_template\.jinja"):
+        exported(source, tmp_path / "made", task="reranking")
+
+
+def test_a_published_template_of_a_chat_is_refused(tmp_path: Path) -> None:
+    """Qwen's own, as most causal models are published: sentence-transformers refuses pairs as well."""
+    turns = "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ m.content }}{% endif %}{% endfor %}"
+    source = save_causal(tmp_path / "source", template=turns)
+    with pytest.raises(ValueError, match="cannot carry a 'query'/'document' pair"):
+        reference_scores(source)
+    with pytest.raises(UnsupportedCheckpointError, match=r"writes no query and no document.*roles 'query' and 'document'"):
+        exported(source, tmp_path / "made", task="reranking")
+
+
+def test_a_vocabulary_without_the_words_is_refused(tmp_path: Path) -> None:
+    source = save_causal(tmp_path / "source")
+    text = (source / "tokenizer.json").read_text(encoding="utf-8")
+    (source / "tokenizer.json").write_text(text.replace('"yes":', '"jes":').replace('["y", "es"]', '["j", "es"]'))
+    with pytest.raises((CheckpointError, UnsupportedCheckpointError), match="its vocabulary has no 'yes'"):
+        exported(source, tmp_path / "made", task="reranking")
+
+
+def test_a_model_without_a_head_over_words_is_refused(tmp_path: Path) -> None:
+    source = save_causal(tmp_path / "source")
+    change_json(source / "config.json", model_type="bert", architectures=["BertForCausalLM"])
+    with pytest.raises((CheckpointError, UnsupportedCheckpointError), match="model_type 'bert' has no head over"):
+        exported(source, tmp_path / "made", task="reranking")
+
+
+# --- chains ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_logit_score_behind_anything_else_is_refused(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    modules = [
+        {"idx": k, "name": str(k), "path": path, "type": kind}
+        for k, (path, kind) in enumerate(
+            [
+                ("", "sentence_transformers.base.modules.transformer.Transformer"),
+                ("1_LogitScore", "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"),
+                ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+            ]
+        )
+    ]
+    write_json(source / "modules.json", modules)
+    with pytest.raises(UnsupportedCheckpointError, match="modules.json has Transformer, LogitScore, Dense; with Logit"):
+        exported(source, tmp_path / "made")
+
+
+def test_another_output_of_the_transformer_is_refused(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    change_json(source / "sentence_bert_config.json", transformer_task="sequence-classification")
+    with pytest.raises(UnsupportedCheckpointError, match="built behind 'text-generation' only"):
+        exported(source, tmp_path / "made")
+
+
+def test_limits_and_prompts_can_be_said_against_the_checkpoint(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    said = Overrides(max_length=100, prompts={"new": PROMPT}, default_prompt_name="new")
+    made = export(str(source), ExportOptions(output=tmp_path / "made", overrides=said))
+    assert made.manifest.parity["status"] == "passed"
+    reference = cross_encoder(source)
+    reference.max_seq_length = 100
+    wanted = reference.predict([list(pair) for pair in MORE], prompt=PROMPT, batch_size=1)
+    np.testing.assert_allclose(exported_scores(source, tmp_path / "made", MORE), wanted, rtol=1e-5, atol=1e-5)
+
+
+# --- precisions ------------------------------------------------------------------------------------------------------
+
+
+def test_narrow_precisions_pass_the_gate(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", prompts={"web": PROMPT})
+    options = ExportOptions(output=tmp_path / "made", precisions=("int8", "bf16", "fp32"), min_cosine=0.9)
+    made = export(str(source), options)
+    assert not made.refused
+    logits = reference_scores(source, MORE, activation_fn=LOGITS)
+    for precision, least in (("int8", 0.9), ("bf16", 0.99)):
+        with Reranker(tmp_path / "made", precision=precision) as model:
+            found = model.predict(MORE, activation="identity")
+        assert np.corrcoef(found, logits)[0, 1] > least
