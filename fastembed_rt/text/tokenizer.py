@@ -138,6 +138,10 @@ class TextTokenizer:
         special = around.special if around else self._library.special()
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
+        if chat is not None and max_length <= (tokens := len(self._uncut(chat.render(("", ""))))):
+            raise InvalidInputError(
+                f"max_length {max_length} leaves no room beside {tokens} tokens of the chat template; raise it"
+            )
 
     def with_max_length(self, max_length: int) -> TextTokenizer:
         """The same tokenizer with another limit; this one stays as it is, since other threads may use it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import pytest
 import torch
 from causal_rerankers import BEHIND, QWEN, TURNS, save_causal, save_causal_reranker, token_id
 from checkpoints import change_json, change_tensors, write_json
-from cross_encoders import PAIRS, assert_scores_agree, cross_encoder, exported_scores, reference_scores
+from cross_encoders import (
+    PAIRS,
+    assert_scores_agree,
+    cross_encoder,
+    exported_scores,
+    reference_scores,
+    save_classifier,
+)
 from safetensors.numpy import load_file
 
 from fastembed_rt import Reranker, manifest
@@ -35,6 +43,22 @@ MORE = [
 ]
 
 
+# For a vocabulary of these words and letters.
+PLAIN_WORDS = (
+    "[CLS] {{ messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('the new') }} "
+    "cat {{ messages[-2].content }} dog {{ messages[-1].content }} red house [SEP]"
+)
+
+
+def save_classifier_with_template(directory: Path, model_type: str) -> Path:
+    """A cross-encoder with a classification head, saved by sentence-transformers with its chat template."""
+    plain = save_classifier(directory.with_name("plain"), model_type, max_position_embeddings=200)
+    (plain / "chat_template.jinja").write_text(PLAIN_WORDS, encoding="utf-8")
+    change_json(plain / "tokenizer_config.json", model_max_length=60)
+    cross_encoder(plain).save_pretrained(str(directory), create_model_card=False)
+    return directory
+
+
 def exported(source: Path, output: Path, **options: Any) -> manifest.Manifest:
     return export(str(source), ExportOptions(output=output, verify=False, **options)).manifest
 
@@ -54,7 +78,8 @@ def assert_agree(source: Path, output: Path, **options: Any) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("model_type", sorted(MODELS))
 def test_every_architecture_scores_as_its_cross_encoder(tmp_path: Path, model_type: str, tied: bool) -> None:
-    source = save_causal_reranker(tmp_path / "source", model_type, tie_word_embeddings=tied)
+    wide = {"sliding_window": 200} if model_type == "mistral" else {}  # else its last token sees the template alone
+    source = save_causal_reranker(tmp_path / "source", model_type, tie_word_embeddings=tied, **wide)
     assert ("lm_head.weight" in load_file(source / "model.safetensors")) is not tied
     exported(source, tmp_path / "made")
     logits = reference_scores(source, MORE, activation_fn=LOGITS)
@@ -73,12 +98,12 @@ def test_one_word_has_its_logit_alone(tmp_path: Path) -> None:
 
 
 def test_only_the_words_rows_are_in_the_graph(tmp_path: Path) -> None:
-    source = save_causal_reranker(tmp_path / "source", tie_word_embeddings=False)
-    described = exported(source, tmp_path / "made")
-    untied = sum(record.size for record in described.variants[-1].files)
-    head = load_file(source / "model.safetensors")["lm_head.weight"]
-    whole = (source / "model.safetensors").stat().st_size
-    assert untied < whole - head.nbytes + 40_000
+    sizes = []
+    for tied in (True, False):
+        source = save_causal_reranker(tmp_path / f"source-{tied}", tie_word_embeddings=tied)
+        described = exported(source, tmp_path / f"made-{tied}")
+        sizes.append([sum(record.size for record in variant.files) for variant in described.variants])
+    assert np.abs(np.diff(sizes, axis=0)).max() < 200  # bytes; a head has 40,320
 
 
 def test_a_head_that_is_stored_beside_its_table_counts(tmp_path: Path) -> None:
@@ -153,15 +178,15 @@ def test_the_default_prompt_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("max_length", [5, 30, 90])
+@pytest.mark.parametrize("room", [3, 40])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_cut_takes_the_end_of_the_text_and_not_of_the_template(
-    tmp_path: Path, layout: str, max_length: int, side: str
+    tmp_path: Path, layout: str, room: int, side: str
 ) -> None:
-    """The gate compares token ids of every pair, with each prompt and without; scores show that it is not the same."""
-    options = {**LAYOUTS[layout], "max_length": max_length, "prompts": {"web": PROMPT}}
-    tokenizer = {**options.pop("tokenizer", {}), "truncation_side": side}
-    source = save_causal_reranker(tmp_path / "source", tokenizer=tokenizer, **options)
+    """The gate compares token ids of every pair, with each prompt and without."""
+    source = save_causal_reranker(tmp_path / "source", prompts={"web": PROMPT}, **LAYOUTS[layout])
+    max_length = cross_encoder(source).preprocess([("", "")])["input_ids"].shape[1] + room
+    change_json(source / "tokenizer_config.json", model_max_length=max_length, truncation_side=side)
     made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
     assert (made.max_length, made.truncation_side) == (max_length, side)
     assert made.parity["status"] == "passed"
@@ -171,20 +196,28 @@ def test_a_cut_takes_the_end_of_the_text_and_not_of_the_template(
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
 
 
+def test_a_limit_without_room_for_a_pair_is_refused(tmp_path: Path) -> None:
+    """Of which the reference makes one score for all pairs."""
+    source = save_causal_reranker(tmp_path / "source", max_length=90)
+    assert np.ptp(reference_scores(source, MORE)) < 1e-5
+    with pytest.raises(InvalidInputError, match=r"max_length 90 leaves no room beside \d+ tokens of the chat template"):
+        export(str(source), ExportOptions(output=tmp_path / "made"))
+
+
 def test_the_end_is_cut_where_that_is_asked_for(tmp_path: Path) -> None:
     cut = {"chat_template": {"restore_suffix": False}}
-    source = save_causal_reranker(tmp_path / "source", max_length=90, processing=cut)
+    source = save_causal_reranker(tmp_path / "source", processing=cut)
     assert_scores_agree(source, tmp_path / "made", MORE)
-    other = save_causal_reranker(tmp_path / "other", max_length=90)
+    other = save_causal_reranker(tmp_path / "other")
     assert np.abs(reference_scores(source, MORE) - reference_scores(other, MORE)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("processing", "limit"),
     [
-        ({"text": {"max_length": 70}, "common": {"max_length": 80}}, 70),
-        ({"common": {"max_length": 80}}, 80),
-        ({"text": {"max_length": 70}, "chat_template": {"max_length": 90, "truncation": True}}, 90),
+        ({"text": {"max_length": 170}, "common": {"max_length": 180}}, 170),
+        ({"common": {"max_length": 180}}, 180),
+        ({"text": {"max_length": 170}, "chat_template": {"max_length": 190, "truncation": True}}, 190),
     ],
 )
 def test_limits_of_a_call_count_as_in_the_reference(tmp_path: Path, processing: dict[str, Any], limit: int) -> None:
@@ -322,8 +355,10 @@ def test_a_published_template_of_a_chat_is_refused(tmp_path: Path) -> None:
 
 def test_a_vocabulary_without_the_words_is_refused(tmp_path: Path) -> None:
     source = save_causal(tmp_path / "source")
-    text = (source / "tokenizer.json").read_text(encoding="utf-8")
-    (source / "tokenizer.json").write_text(text.replace('"yes":', '"jes":').replace('["y", "es"]', '["j", "es"]'))
+    body = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    body["model"]["merges"] = [merge for merge in body["model"]["merges"] if "".join(merge) != "yes"]
+    body["model"]["vocab"]["unused"] = body["model"]["vocab"].pop("yes")
+    write_json(source / "tokenizer.json", body)
     with pytest.raises((CheckpointError, UnsupportedCheckpointError), match="its vocabulary has no 'yes'"):
         exported(source, tmp_path / "made", task="reranking")
 
@@ -364,11 +399,11 @@ def test_another_output_of_the_transformer_is_refused(tmp_path: Path) -> None:
 
 def test_limits_and_prompts_can_be_said_against_the_checkpoint(tmp_path: Path) -> None:
     source = save_causal_reranker(tmp_path / "source")
-    said = Overrides(max_length=100, prompts={"new": PROMPT}, default_prompt_name="new")
+    said = Overrides(max_length=150, prompts={"new": PROMPT}, default_prompt_name="new")
     made = export(str(source), ExportOptions(output=tmp_path / "made", overrides=said))
     assert made.manifest.parity["status"] == "passed"
     reference = cross_encoder(source)
-    reference.max_seq_length = 100
+    reference.max_seq_length = 150
     wanted = reference.predict([list(pair) for pair in MORE], prompt=PROMPT, batch_size=1)
     np.testing.assert_allclose(exported_scores(source, tmp_path / "made", MORE), wanted, rtol=1e-5, atol=1e-5)
 
@@ -386,3 +421,33 @@ def test_narrow_precisions_pass_the_gate(tmp_path: Path) -> None:
         with Reranker(tmp_path / "made", precision=precision) as model:
             found = model.predict(MORE, activation="identity")
         assert np.corrcoef(found, logits)[0, 1] > least
+
+
+# --- classification heads behind a chat template ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", [None, PROMPT])
+@pytest.mark.parametrize("model_type", ["qwen3", "bert"])
+def test_a_classifier_may_read_pairs_through_a_template(tmp_path: Path, model_type: str, prompt: str | None) -> None:
+    """As conversions of such rerankers do: the head's rows are stored as a classifier's, the template is the same."""
+    source = save_classifier_with_template(tmp_path / "source", model_type)
+    made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
+    assert made.parity["status"] == "passed"
+    assert made.reranking is not None and made.reranking.chat is not None
+    assert_scores_agree(source, tmp_path / "made", MORE, prompt=prompt)
+
+
+def test_a_published_classifier_with_a_template_goes_through_it(tmp_path: Path) -> None:
+    source = save_classifier(tmp_path / "source", "qwen3", max_position_embeddings=200)
+    (source / "chat_template.jinja").write_text(PLAIN_WORDS, encoding="utf-8")
+    assert_scores_agree(source, tmp_path / "made", MORE)
+    (source / "chat_template.jinja").write_text("the old {{ messages[-2].content }}", encoding="utf-8")
+    with pytest.raises(UnsupportedCheckpointError, match="no document.* or remove the template if texts are meant"):
+        exported(source, tmp_path / "none")
+
+
+def test_a_template_that_ends_with_the_pad_token_is_refused_for_a_classifier(tmp_path: Path) -> None:
+    source = save_classifier_with_template(tmp_path / "source", "qwen3")
+    (source / "chat_template.jinja").write_text(PLAIN_WORDS + "[PAD]", encoding="utf-8")
+    with pytest.raises(UnsupportedCheckpointError, match="ends pairs with token 0, which config"):
+        exported(source, tmp_path / "made")

@@ -101,7 +101,8 @@ def test_padding_that_a_tokenizer_was_saved_with_is_no_last_token(tmp_path: Path
 
 def test_a_chat_template_of_a_converted_reranker_is_refused_with_what_to_do(tmp_path: Path) -> None:
     source = save_classifier(tmp_path / "source", "qwen3")
-    change_json(source / "tokenizer_config.json", chat_template="{{ messages }}")
+    turns = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    change_json(source / "tokenizer_config.json", chat_template=turns)
     with pytest.raises(UnsupportedCheckpointError, match="remove the template if texts are meant as they are"):
         export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
 

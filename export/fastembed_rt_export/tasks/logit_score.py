@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from fastembed_rt.manifest import ChatTemplate
-
 from .. import settings
 from ..architectures.blocks import Config, flag, refuse, setting
 from ..checkpoint.read import Checkpoint
@@ -27,7 +25,8 @@ from ..graph.ops import Ops
 from ..graph.weight import Array, Linear, Weight
 from ..heads import linear
 from ..tensors import Tensors
-from ..tokenizer import chat_template, tokenizer_json
+from ..tokenizer import tokenizer_json
+from ..tokenizer.chat_template import ADVICE
 
 MODULE = "LogitScore"
 LOGITS = Output("text-generation", "logits", "causal_logits", by_role=None, chats=True)
@@ -44,13 +43,12 @@ class LogitHead:
     true: int
     false: int | None
     tied: bool  # whether the head is the word table where the checkpoint stores none
-    chat: ChatTemplate | None
     pooling: str = "lasttoken"
 
     @property
     def name(self) -> str:
         """For people to read."""
-        return f"{MODULE}(token {self.true}{'' if self.false is None else f' - token {self.false}'}"
+        return f"{MODULE}(token {self.true}{'' if self.false is None else f' - token {self.false}'})"
 
     def logits(self, ops: Ops, states: Value, tensors: Tensors, config: Config) -> Value:
         """Token states (..., H) -> (B, 1); `tensors` are the encoder's."""
@@ -84,9 +82,8 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
     """What follows the transformer.
 
     Raises:
-        CheckpointError: words that the vocabulary does not have, no chat template where one is asked for.
-        UnsupportedCheckpointError: a model_type whose head is not built, nothing that says what a pair looks like, a
-            template that is not built.
+        CheckpointError: words that the vocabulary does not have.
+        UnsupportedCheckpointError: a model_type whose head is not built, nothing that says what a pair looks like.
     """
     config, chained = checkpoint.config, (checkpoint.root / "modules.json").is_file()
     if checkpoint.model_type not in MODELS:
@@ -97,7 +94,7 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
     if not chained and checkpoint.chat is None:
         raise UnsupportedCheckpointError(
             f"{checkpoint.path} is a causal language model without modules.json and without a chat template, so nothing "
-            f"says what its pairs look like: {chat_template.ADVICE}; or save it with sentence-transformers, "
+            f"says what its pairs look like: {ADVICE}; or save it with sentence-transformers, "
             "CrossEncoder(modules=[Transformer(..., transformer_task='text-generation'), LogitScore(true_token_id, "
             "false_token_id)]).save_pretrained()"
         )
@@ -106,14 +103,8 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
     for token in (true, false):
         if token is not None and not 0 <= token < words:
             raise CheckpointError(f"{MODULE} names token {token}, and the model has {words}")
-    chat = None if checkpoint.chat is None else chat_template.read(checkpoint)
-    if chat is not None and chat.prompted is None and any(checkpoint.prompts.values()):
-        raise UnsupportedCheckpointError(
-            f"{checkpoint.path} has prompts, and its chat template takes no system message, in which they would stand; "
-            f"{chat_template.ADVICE}"
-        )
     tied = flag(config, "tie_word_embeddings", MODELS[checkpoint.model_type])
-    head = LogitHead(true, false, tied, chat)
+    head = LogitHead(true, false, tied)
     _check_adapter(checkpoint, head)
     return head
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from fastembed_rt.manifest import OUTPUTS, RERANKING, Reranking
+from fastembed_rt.manifest import OUTPUTS, RERANKING, TOKENIZER_FILE, ChatTemplate, Reranking
 from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.chat import Chat
 from fastembed_rt.text.tokenizer import TextTokenizer
@@ -27,7 +27,7 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..tensors import Tensors
-from ..tokenizer import token_types, tokenizer_json
+from ..tokenizer import chat_template, token_types, tokenizer_json
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
 from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
@@ -35,7 +35,7 @@ from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
 
 ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's classes
-SCORES = Output("sequence-classification", "logits", "scores", by_role=None)
+SCORES = Output("sequence-classification", "logits", "scores", by_role=None, chats=True)
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ class PairHead:
     labels: tuple[str, ...]
     activation: str
     token_types: bool
+    chat: ChatTemplate | None = None  # that pairs go through
 
     @property
     def modules(self) -> tuple[str, ...]:
         """For people to read."""
-        if isinstance(self.made_of, LogitHead):
-            return (f"{self.made_of.name}, {self.activation})",)
         count = len(self.labels)
-        return (f"Classification({count} label{'' if count == 1 else 's'}, {self.activation})",)
+        what = f"{count} label{'' if count == 1 else 's'}"
+        made = self.made_of.name if isinstance(self.made_of, LogitHead) else f"Classification({what})"
+        return (f"{made[:-1]}, {self.activation})",)
 
 
 def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoint:
@@ -67,9 +68,12 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     output = LOGITS if causal else SCORES
     checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output)
     made_of = head_of(checkpoint, notes) if causal else _classifier(checkpoint)
+    chat = None if checkpoint.chat is None else _template(checkpoint)
+    if not causal and made_of.pooling == "lasttoken":
+        _check_last(checkpoint, chat)
     labels = ("LABEL_0",) if isinstance(made_of, LogitHead) else _labels(checkpoint.config)
     activation = _activation(root, checkpoint.config, len(labels), notes)
-    head = PairHead(made_of, labels, activation, token_types.given(checkpoint) and not causal)
+    head = PairHead(made_of, labels, activation, token_types.given(checkpoint), chat)
     notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
     return replace(checkpoint, task=RERANKING, head=head, notes=tuple(notes))
 
@@ -110,14 +114,16 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
 def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     """The manifest's fields."""
     head = _head(checkpoint)
-    chat = head.made_of.chat if isinstance(head.made_of, LogitHead) else None
-    return {"task": RERANKING, "reranking": Reranking(labels=head.labels, activation=head.activation, chat=chat)}
+    if head.chat is not None:  # which has to leave room for a pair
+        TextTokenizer(work / TOKENIZER_FILE, max_length=checkpoint.max_length, chat=Chat(head.chat))
+    about = Reranking(labels=head.labels, activation=head.activation, chat=head.chat)
+    return {"task": RERANKING, "reranking": about}
 
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Pairs; the correlation of their logits."""
-    made_of = _head(checkpoint).made_of
-    chat = Chat(made_of.chat) if isinstance(made_of, LogitHead) and made_of.chat is not None else None
+    template = _head(checkpoint).chat
+    chat = None if template is None else Chat(template)
 
     def sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
         made = tokenizer.with_chat(chat).pairs(pairs_of(texts))
@@ -146,10 +152,7 @@ def _classifier(checkpoint: Checkpoint) -> Classifier:
             f"config.json has architectures {list(named)}, no ...ForSequenceClassification: the checkpoint holds no "
             "classification head, so there are no scores to export"
         )
-    made = classifier(config)
-    if made.pooling == "lasttoken":
-        _check_last(checkpoint)
-    return made
+    return classifier(config)
 
 
 def _check_chain(root: Path) -> None:
@@ -164,7 +167,18 @@ def _check_chain(root: Path) -> None:
         )
 
 
-def _check_last(checkpoint: Checkpoint) -> None:
+def _template(checkpoint: Checkpoint) -> ChatTemplate:
+    """The chat template that pairs go through."""
+    made = chat_template.read(checkpoint)
+    if made.prompted is None and any(checkpoint.prompts.values()):
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path} has prompts, and its chat template takes no system message, in which they would stand; "
+            f"{chat_template.ADVICE}"
+        )
+    return made
+
+
+def _check_last(checkpoint: Checkpoint, chat: ChatTemplate | None) -> None:
     """Refuse a tokenizer that ends every pair with the pad token, behind which transformers looks for the last one."""
     pad = checkpoint.config.get("pad_token_id")
     if pad is None:
@@ -172,7 +186,7 @@ def _check_last(checkpoint: Checkpoint) -> None:
     tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    ids = tokenizer.encode("a", "a").ids
+    ids = (tokenizer.encode("a", "a") if chat is None else tokenizer.encode(Chat(chat).render(("a", "a")))).ids
     if ids and ids[-1] == pad:
         raise UnsupportedCheckpointError(
             f"{checkpoint.path}: the tokenizer ends pairs with token {pad}, which config.json has as pad_token_id: "

@@ -57,16 +57,19 @@ def read(checkpoint: Checkpoint) -> ChatTemplate:
         raise UnsupportedCheckpointError(f"{where} gives no text of a query and a document ({error}); {ADVICE}") from error
     absent = [slot for slot in ("query", "document") if MARKS[slot] not in whole]
     if absent:
+        classifies = str((checkpoint.config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+        plain = classifies and not (checkpoint.root / "modules.json").is_file()
         raise UnsupportedCheckpointError(
             f"{where} writes no {' and no '.join(absent)}, so that scores would not depend on it; {ADVICE}"
+            + (", or remove the template if texts are meant as they are" if plain else "")
         )
-    plain = _parts(render, whole, literals, where, prompted=False)
+    parts = _parts(render, whole, literals, where, prompted=False)
     try:
         whole = render(MARKS)
     except CheckpointError:
-        return ChatTemplate(plain=plain, restore_end=checkpoint.chat.restore_end)
+        return ChatTemplate(plain=parts, restore_end=checkpoint.chat.restore_end)
     prompted = _parts(render, whole, literals, where, prompted=True)
-    return ChatTemplate(plain=plain, prompted=prompted, restore_end=checkpoint.chat.restore_end)
+    return ChatTemplate(plain=parts, prompted=prompted, restore_end=checkpoint.chat.restore_end)
 
 
 def source_of(checkpoint: Checkpoint) -> str:
