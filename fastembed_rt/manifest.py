@@ -155,6 +155,7 @@ class Reranking:
     labels: tuple[str, ...]  # one score each
     activation: str  # identity | sigmoid: from logits to scores
     chat: ChatTemplate | None = None  # None: a pair is two texts, as the tokenizer joins them
+    score_tokens: tuple[int, ...] = ()  # ids of a word whose logit is the score, and of one whose logit is taken off
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:

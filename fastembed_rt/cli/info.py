@@ -336,6 +336,10 @@ def _vectors(facts: Manifest) -> Iterator[tuple[str, str]]:
 def _scores(facts: Reranking) -> Iterator[tuple[str, str]]:
     yield "labels", f"{len(facts.labels)}: {', '.join(facts.labels)}"
     yield "activation", facts.activation
+    if facts.chat is not None:
+        for name, parts in (("chat template", facts.chat.plain), ("with a prompt", facts.chat.prompted)):
+            if parts is not None:
+                yield name, _quote("".join(part.text if part.slot is None else f"{{{part.slot}}}" for part in parts))
 
 
 def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[str, Loading]) -> Iterator[str]:

@@ -78,9 +78,10 @@ class Served:
                 raise ApiError("Validation", REFUSED)
             # Aside: it may load a session or a tokenizer.
             found = await asyncio.to_thread(self._prepare, options, ids)
-            if len(self._prepared) >= MOST_PREPARED:
-                self._prepared.clear()
-            self._prepared[key] = found
+            if options.get("prompt") is None:  # texts of clients, of any size
+                if len(self._prepared) >= MOST_PREPARED:
+                    self._prepared.clear()
+                self._prepared[key] = found
         return found
 
     def _prepare(self, options: dict[str, Any], ids: bool) -> Prepared[Any]:

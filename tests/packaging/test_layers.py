@@ -21,7 +21,7 @@ LAYERS = {
     precisions: manifest
     files: errors manifest
     system: errors
-    text: errors native
+    text: errors manifest native
     vectors: errors manifest text
     hub: errors files manifest system
     run: errors files manifest native precisions system

@@ -120,7 +120,8 @@ def outline(manifest: Manifest) -> str:
     about, late = manifest.reranking, manifest.late_interaction
     if about is not None:
         labels = f"{len(about.labels)} label{'' if len(about.labels) == 1 else 's'}"
-        return f"{labels}, activation {about.activation}, pairs of {manifest.max_length} tokens at most"
+        through = "" if about.chat is None else " through a chat template"
+        return f"{labels}, activation {about.activation}, pairs{through} of {manifest.max_length} tokens at most"
     if late is not None:
         return (
             f"{manifest.dim} numbers a token, {late.similarity}, queries of {late.query_length} and documents of "

@@ -18,6 +18,7 @@ from fastembed_rt.manifest import EMBEDDING, FileRecord, record_file
 from ..checkpoint.modules import Truncate
 from ..checkpoint.record import Checkpoint
 from ..files import inside, module_entries, read_json
+from ..tokenizer import chat_template
 from ..tokenizer.tokenizer_json import SETTINGS, TokenizerFile
 from . import sentence_modules
 
@@ -121,6 +122,8 @@ def tokenizer_settings(checkpoint: Checkpoint, tokenizer: TokenizerFile) -> tupl
         if (one := spelled(padding) or other) is not None:
             special["pad_token"] = one
     kept = {key: value for key, value in said.items() if key not in (*_TOKENIZER_LEFT_OUT, *_SPECIAL)}
+    if checkpoint.chat is not None:  # which may lie in a file of its own
+        kept["chat_template"] = chat_template.source_of(checkpoint)
     # By content alone: fastembed and light-embed take pad_token for a string.
     names = {name: token["content"] if isinstance(token, dict) else token for name, token in special.items()}
     if isinstance(special.get("additional_special_tokens"), list):

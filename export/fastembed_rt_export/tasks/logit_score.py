@@ -50,6 +50,11 @@ class LogitHead:
         """For people to read."""
         return f"{MODULE}(token {self.true}{'' if self.false is None else f' - token {self.false}'})"
 
+    @property
+    def words(self) -> tuple[int, ...]:
+        """Their ids."""
+        return (self.true,) if self.false is None else (self.true, self.false)
+
     def logits(self, ops: Ops, states: Value, tensors: Tensors, config: Config) -> Value:
         """Token states (..., H) -> (B, 1); `tensors` are the encoder's."""
         words, width = setting(config, "vocab_size", int), setting(config, "hidden_size", int)

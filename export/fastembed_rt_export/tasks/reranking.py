@@ -116,7 +116,8 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     head = _head(checkpoint)
     if head.chat is not None:  # which has to leave room for a pair
         TextTokenizer(work / TOKENIZER_FILE, max_length=checkpoint.max_length, chat=Chat(head.chat))
-    about = Reranking(labels=head.labels, activation=head.activation, chat=head.chat)
+    words = head.made_of.words if isinstance(head.made_of, LogitHead) else ()
+    about = Reranking(labels=head.labels, activation=head.activation, chat=head.chat, score_tokens=words)
     return {"task": RERANKING, "reranking": about}
 
 

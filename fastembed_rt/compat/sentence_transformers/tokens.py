@@ -36,9 +36,20 @@ def features(model: WithMaxLength, inputs: Any, prompt: str) -> dict[str, Any]:
         if made.first_segments is not None:
             types[(np.arange(ids.shape[1]) >= made.first_segments[:, None]) & (mask != 0)] = 1
         found = {"input_ids": ids, "token_type_ids": types, "attention_mask": found["attention_mask"]}
+    about = model.manifest.reranking
+    more: dict[str, Any] = {"prompt_length": tokenizer.prompt_tokens(prompt)} if prompt and not tokenizer.chat else {}
+    if about is not None and about.score_tokens:  # of a causal language model, whose last place is read
+        found = {name: _padded_left(array, mask) for name, array in found.items()}
+        more["logits_to_keep"] = 1
     result: dict[str, Any] = {name: tensors.like_theirs(array) for name, array in found.items()}
-    length = {"prompt_length": tokenizer.prompt_tokens(prompt)} if prompt else {}
-    return {**result, "modality": "text", **length}
+    return {**result, "modality": "message" if tokenizer.chat else "text", **more}
+
+
+def _padded_left(array: Array, mask: Array) -> Array:
+    """(n, tokens) padded on the right -> padded on the left."""
+    order = np.argsort(mask.astype(bool), axis=1, kind="stable")
+    moved: Array = np.take_along_axis(array, order, axis=1)
+    return moved
 
 
 def token_states(model: EmbeddingModel, texts: list[str], prompt: str) -> list[Array]:

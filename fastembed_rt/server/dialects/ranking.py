@@ -30,6 +30,7 @@ RERANK = Body(
         Key("top_n", Whole(), None, "only the best so many; 0 for all"),
         Key("return_documents", Flag(), None, "the documents beside their scores"),
         Key("raw_scores", Flag(), False, "logits instead of numbers between 0 and 1"),
+        *tei_bodies.INSTRUCTED,
         Key("max_tokens_per_doc", Anything(), None, "not looked at: the model's length holds"),
     ],
 )
@@ -71,6 +72,7 @@ SCORE = Body(
         Key("text_2", Texts(), None),
         Key("queries", Texts(), None, "instead of text_1"),
         Key("documents", Texts(), None, "instead of text_2"),
+        *tei_bodies.INSTRUCTED,
         Key("model", Text(), None),
     ],
 )
@@ -82,7 +84,8 @@ async def rerank(exchange: Exchange, value: Any) -> bytes:
     texts = [text for text, _ in body["documents"]]
     tei.not_empty(texts, "documents")
     served = exchange.find(body, RERANKING, LATE_INTERACTION)
-    scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"])
+    options = tei.instructed(served, body)
+    scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"], **options)
     # infinity's are strings where others' are objects; of the clients that send documents only its own has raw_scores.
     plain = exchange.infinity or "raw_scores" in value
     results = []
@@ -126,16 +129,18 @@ async def score(exchange: Exchange, value: Any) -> bytes:
         raise ApiError("Validation", f"text_1: {len(left)} texts for {len(right)}; send one, or as many as text_2 has")
     left = left * len(right) if len(left) == 1 else left
     served = exchange.find(body, RERANKING, EMBEDDING, LATE_INTERACTION)
-    scores = await _scores(exchange, served, left, right)
+    scores = await _scores(exchange, served, left, right, tei.instructed(served, body))
     data = [{"index": k, "object": "score", "score": found} for k, found in enumerate(scores)]
     about = {"id": exchange.request_id, "object": "list", "created": int(time.time()), "model": served.name}
     return dumped({**about, "data": data, "usage": usage(exchange)})
 
 
-async def _scores(exchange: Exchange, served: Served, left: list[str], right: list[str]) -> list[float]:
+async def _scores(
+    exchange: Exchange, served: Served, left: list[str], right: list[str], options: dict[str, Any]
+) -> list[float]:
     """Of a reranker between 0 and 1, of an embedding model cosines, of late interaction MaxSim."""
     if served.task == RERANKING:
-        logits = await exchange.run(served, list(zip(left, right, strict=True)))
+        logits = await exchange.run(served, list(zip(left, right, strict=True)), **options)
         if logits.shape[1] != 1:
             raise ApiError("Validation", f"model {served.name} gives several scores a pair: POST /predict")
         rows: list[float] = shares(logits)[:, 0].tolist()

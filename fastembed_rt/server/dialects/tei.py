@@ -96,7 +96,7 @@ async def predict(exchange: Exchange, value: Any) -> bytes:
     served = exchange.find(body, RERANKING)
     given = body["inputs"]
     not_empty(given.texts, "inputs")
-    logits = await exchange.run(served, given.texts, **cutting(body))
+    logits = await exchange.run(served, given.texts, **instructed(served, body), **cutting(body))
     scores = logits if body["raw_scores"] else shares(logits)
     labels = served.model.labels
     rows = [[{"score": row[k], "label": labels[k]} for k in best_first(row)] for row in scores]
@@ -109,11 +109,21 @@ async def rerank(exchange: Exchange, value: Any) -> bytes:
     texts = body["texts"]
     not_empty(texts, "texts")
     served = exchange.find(body, RERANKING, LATE_INTERACTION)
-    scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"], **cutting(body))
+    options = {**instructed(served, body), **cutting(body)}
+    scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"], **options)
     rows = [{"index": k, "score": scores[k]} for k in best_first(scores)]
     if body["return_text"]:
         rows = [{"index": row["index"], "text": texts[row["index"]], "score": row["score"]} for row in rows]
     return dumped(rows)
+
+
+def instructed(served: Served, body: dict[str, Any]) -> dict[str, Any]:
+    """The prompt of a reranker, where the body has one."""
+    given = {key.name: body[key.name] for key in bodies.INSTRUCTED if body[key.name] is not None}
+    if given and served.task != RERANKING:
+        name = next(iter(given))
+        raise ApiError("Validation", f"{name}: model {served.name} is no reranker; leave it out", param=name)
+    return given
 
 
 async def scores_of(

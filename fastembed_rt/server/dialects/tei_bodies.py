@@ -34,6 +34,11 @@ CUTTING = [
     Key("truncation_direction", Choice(("right", "left")), None, "where a text that is too long loses tokens"),
 ]
 PROMPT = Key("prompt_name", Text(), None, "the model's prompt that stands in front of the texts")
+# Of rerankers, whose instruction a client may write itself.
+INSTRUCTED = [
+    Key("prompt_name", Text(), None, "a reranker's prompt, in front of the first texts or in its chat template"),
+    Key("prompt", Text(), None, "a text instead of a named prompt, such as an instruction"),
+]
 MODEL = Key("model", Text(), None, "where several are served; without it the first of the task answers")
 RAW = Key("raw_scores", Flag(), False, "logits instead of numbers between 0 and 1")
 
@@ -49,13 +54,14 @@ EMBED = Body(
     ],
 )
 EMBED_ALL = Body("EmbedAllRequest", [Key("inputs", Inputs()), *CUTTING, PROMPT, MODEL])
-PREDICT = Body("PredictRequest", [Key("inputs", Pairs()), *CUTTING, RAW, MODEL])
+PREDICT = Body("PredictRequest", [Key("inputs", Pairs()), *CUTTING, *INSTRUCTED, RAW, MODEL])
 RERANK = Body(
     "RerankRequest",
     [
         Key("query", Text("What is deep learning?")),
         Key("texts", Listed(Text())),
         *CUTTING,
+        *INSTRUCTED,
         RAW,
         Key("return_text", Flag(), False, "the texts beside their scores"),
         MODEL,

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi_client import Client, float32
+from causal_rerankers import save_causal_reranker
 from cross_encoders import reference_scores
+from exports import quick
+
+from fastembed_rt import LateInteractionModel, Reranker
+from fastembed_rt.server.app import App
 
 QUERY = "which dog runs ?"
 DOCUMENTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "new city light: 1 2 3"]
@@ -104,3 +109,43 @@ def test_pooling_classify_and_features(client: Client, loaded: Any) -> None:
     answer = client.post("/pipeline/feature-extraction/encoder", {"inputs": DOCUMENTS[:1]}).json
     np.testing.assert_array_equal(float32(answer[0][0]), loaded.encoder.encode(DOCUMENTS[0]))
     assert client.post("/pipeline/feature-extraction/none/such", {"inputs": DOCUMENTS}).status == 404
+
+
+def test_a_request_may_bring_its_own_prompt(directories: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("instructed")
+    checkpoint = save_causal_reranker(root / "checkpoint", prompts={"web": "Find web pages"})
+    quick(checkpoint, root / "judge")
+    models = {
+        "judge": Reranker(root / "judge"),
+        "colbert": LateInteractionModel(directories.models["colbert"]),
+    }
+    pairs = [(QUERY, text) for text in DOCUMENTS]
+    with App(models) as app:
+        client = Client(app)
+        for given, options in (
+            ({}, {}),
+            ({"prompt_name": "web"}, {"prompt_name": "web"}),
+            ({"prompt": "Is it about cats?"}, {"prompt": "Is it about cats?"}),
+        ):
+            scores = reference_scores(checkpoint, pairs, **options)
+            ranked = {"query": QUERY, "model": "judge", **given}
+            for path, body, name in (
+                ("/v1/rerank", {**ranked, "documents": DOCUMENTS}, "relevance_score"),
+                ("/rerank", {**ranked, "texts": DOCUMENTS}, "score"),
+            ):
+                answer = client.post(path, body).json
+                entries = answer["results"] if isinstance(answer, dict) else answer
+                found = {entry["index"]: entry[name] for entry in entries}
+                np.testing.assert_allclose([found[k] for k in range(len(pairs))], scores, atol=1e-5)
+            body = {"text_1": QUERY, "text_2": DOCUMENTS, "model": "judge", **given}
+            np.testing.assert_allclose([e["score"] for e in client.post("/score", body).json["data"]], scores, atol=1e-5)
+            body = {"inputs": [list(pair) for pair in pairs], "model": "judge", **given}
+            np.testing.assert_allclose([row[0]["score"] for row in client.post("/predict", body).json], scores, atol=1e-5)
+        assert "cats" not in repr([*app.models.find("judge")._prepared]), "clients' own texts are not kept"
+        for more in ({"prompt": "x", "prompt_name": "web"}, {"prompt_name": "nothing"}, {"prompt": 3}):
+            assert client.post("/rerank", {"query": QUERY, "texts": DOCUMENTS, "model": "judge", **more}).status == 422
+        refused = client.post("/rerank", {"query": QUERY, "texts": DOCUMENTS, "model": "colbert", "prompt": "x"})
+        assert (refused.status, "no reranker" in refused.text) == (422, True)
+        client.close()
+    for model in models.values():
+        model.close()
