@@ -135,7 +135,8 @@ class TemplatePart:
     def __post_init__(self) -> None:
         if self.slot is not None and self.slot not in SLOTS:
             raise ModelFormatError(
-                f"a chat template has a place for {self.slot!r}; known: {', '.join(SLOTS)}; install a newer fastembed-rt"
+                f"a chat template has a place for {self.slot!r}; known: {', '.join(SLOTS)}; "
+                "install a newer fastembed-rt"
             )
 
 

@@ -1,4 +1,4 @@
-"""Small rerankers of causal language models with random weights, saved by sentence-transformers, with chat templates."""
+"""Small rerankers of causal language models with random weights and chat templates, saved by sentence-transformers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,13 @@ def save_bpe_tokenizer(directory: Path, template: str | None, **settings: Any) -
 def random_causal(model_type: str, seed: int = 0, **changes: Any) -> Any:
     """A transformers model with random weights large enough that pairs differ."""
     torch.manual_seed(seed)
-    settings = {**CONFIGS[model_type], "vocab_size": WORDS, "tie_word_embeddings": True, "max_position_embeddings": 512, **changes}
+    settings = {
+        **CONFIGS[model_type],
+        "vocab_size": WORDS,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 512,
+        **changes,
+    }
     config = transformers.AutoConfig.for_model(model_type, **settings)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
     with torch.no_grad():

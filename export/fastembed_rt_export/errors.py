@@ -39,7 +39,8 @@ FAULTS = (
     TypeError,
     ValueError,
 )
-TOOLS = ("torch", "onnx", "onnxruntime", "jinja2", "pickle", "_pickle", "struct", "zipfile")  # packages with errors of their own
+# Packages with errors of their own.
+TOOLS = ("torch", "onnx", "onnxruntime", "jinja2", "pickle", "_pickle", "struct", "zipfile")
 
 
 def theirs(error: Exception) -> bool:

@@ -244,7 +244,7 @@ class Reranker(WithMaxLength):
     def count_tokens(
         self, pairs: Pair | Sequence[Pair], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Any:
-        """Tokens of pairs before any cut, special tokens and prompt included: an int for one, (n,) int64 for several."""
+        """Tokens of pairs before any cut, special tokens and prompt included: an int for one, (n,) int64 for a list."""
         single = isinstance(pairs, (tuple, list)) and len(pairs) > 0 and isinstance(pairs[0], str)
         text = self._prompts.text(prompt_name, prompt)
         counts = self._tokenizer.count(check_pairs([pairs] if single else pairs), text)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+import transformers
 from causal_rerankers import BEHIND, QWEN, TURNS, save_causal, save_causal_reranker, token_id
 from checkpoints import change_json, change_tensors, write_json
 from cross_encoders import (
@@ -78,7 +82,9 @@ def assert_agree(source: Path, output: Path, **options: Any) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("model_type", sorted(MODELS))
 def test_every_architecture_scores_as_its_cross_encoder(tmp_path: Path, model_type: str, tied: bool) -> None:
-    wide = {"sliding_window": 200} if model_type == "mistral" else {}  # else its last token sees the template alone
+    wide: dict[str, Any] = (
+        {"sliding_window": 200} if model_type == "mistral" else {}
+    )  # else its last token sees the template alone
     source = save_causal_reranker(tmp_path / "source", model_type, tie_word_embeddings=tied, **wide)
     assert ("lm_head.weight" in load_file(source / "model.safetensors")) is not tied
     exported(source, tmp_path / "made")
@@ -153,7 +159,7 @@ def test_other_heads_than_plain_ones_are_refused(tmp_path: Path) -> None:
 # --- templates and prompts -------------------------------------------------------------------------------------------
 
 THINKING: dict[str, Any] = {"chat_template": {"add_generation_prompt": True, "enable_thinking": False}}
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "qwen": {"template": QWEN},
     "turns": {"template": TURNS, "processing": THINKING, "tokenizer": {"bos_token": "<|im_start|>"}},
     "behind": {"template": BEHIND},
@@ -165,7 +171,7 @@ LAYOUTS = {
 def test_prompts_are_the_templates_system_message(tmp_path: Path, layout: str, prompt: str | None) -> None:
     prompts = {"web": "Find web pages", "empty": ""}
     source = save_causal_reranker(tmp_path / "source", prompts=prompts, **LAYOUTS[layout])
-    options = {"prompt_name": "web"} if prompt == "named" else {"prompt": prompt}
+    options: dict[str, Any] = {"prompt_name": "web"} if prompt == "named" else {"prompt": prompt}
     assert_agree(source, tmp_path / "made", **options)
     plain, named = (exported_scores(source, tmp_path / "made", prompt=text) for text in ("", PROMPT))
     assert np.abs(plain - named).max() > 1e-3
@@ -190,7 +196,8 @@ def test_a_cut_takes_the_end_of_the_text_and_not_of_the_template(
     made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
     assert (made.max_length, made.truncation_side) == (max_length, side)
     assert made.parity["status"] == "passed"
-    for given in ({}, {"prompt_name": "web"}):
+    calls: list[dict[str, Any]] = [{}, {"prompt_name": "web"}]
+    for given in calls:
         wanted = reference_scores(source, MORE, activation_fn=LOGITS, **given)
         found = exported_scores(source, tmp_path / "made", MORE, activation="identity", **given)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
@@ -239,7 +246,9 @@ def test_a_template_without_a_place_for_prompts_takes_none(tmp_path: Path) -> No
 
 
 def test_a_prompt_without_a_place_changes_nothing(tmp_path: Path) -> None:
-    source = save_causal_reranker(tmp_path / "source", template="{{ messages[-2].content }}?{{ messages[-1].content }}:")
+    source = save_causal_reranker(
+        tmp_path / "source", template="{{ messages[-2].content }}?{{ messages[-1].content }}:"
+    )
     assert_agree(source, tmp_path / "made", prompt=PROMPT)
 
 
@@ -302,7 +311,9 @@ def test_a_template_that_is_asked_for_and_is_not_there_is_missed(tmp_path: Path)
 @pytest.mark.parametrize("prompt", [None, "the new red city "])
 def test_without_a_template_a_pair_is_two_texts(tmp_path: Path, prompt: str | None) -> None:
     source = save_causal_reranker(tmp_path / "source", template=None, max_length=40)
-    assert manifest.read(exported(source, tmp_path / "made") and tmp_path / "made").reranking.chat is None  # type: ignore[union-attr]
+    about = exported(source, tmp_path / "made").reranking
+    assert about is not None
+    assert about.chat is None
     pairs = [pair for pair in MORE if any(pair)]  # of no token at all the reference has no logits
     wanted = reference_scores(source, pairs, activation_fn=LOGITS, prompt=prompt)
     found = exported_scores(source, tmp_path / "made", pairs, activation="identity", prompt=prompt)
@@ -339,7 +350,9 @@ def test_a_published_directory_is_a_reranker_when_it_is_said(tmp_path: Path) -> 
 
 def test_a_published_directory_of_which_nothing_says_how_pairs_look_is_refused(tmp_path: Path) -> None:
     source = save_causal(tmp_path / "source", template=None)
-    with pytest.raises(UnsupportedCheckpointError, match=r"nothing says what its pairs look like: .*chat_template\.jinja"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"nothing says what its pairs look like: .*chat_template\.jinja"
+    ):
         exported(source, tmp_path / "made", task="reranking")
 
 
@@ -349,7 +362,9 @@ def test_a_published_template_of_a_chat_is_refused(tmp_path: Path) -> None:
     source = save_causal(tmp_path / "source", template=turns)
     with pytest.raises(ValueError, match="cannot carry a 'query'/'document' pair"):
         reference_scores(source)
-    with pytest.raises(UnsupportedCheckpointError, match=r"writes no query and no document.*roles 'query' and 'document'"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"writes no query and no document.*roles 'query' and 'document'"
+    ):
         exported(source, tmp_path / "made", task="reranking")
 
 
@@ -386,7 +401,7 @@ def test_a_logit_score_behind_anything_else_is_refused(tmp_path: Path) -> None:
         )
     ]
     write_json(source / "modules.json", modules)
-    with pytest.raises(UnsupportedCheckpointError, match="modules.json has Transformer, LogitScore, Dense; with Logit"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"has Transformer, LogitScore, Dense; with LogitScore"):
         exported(source, tmp_path / "made")
 
 
@@ -406,6 +421,67 @@ def test_limits_and_prompts_can_be_said_against_the_checkpoint(tmp_path: Path) -
     reference.max_seq_length = 150
     wanted = reference.predict([list(pair) for pair in MORE], prompt=PROMPT, batch_size=1)
     np.testing.assert_allclose(exported_scores(source, tmp_path / "made", MORE), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("template", [QWEN, None])
+def test_the_layout_of_other_tools_is_refused(tmp_path: Path, template: str | None) -> None:
+    source = save_causal_reranker(tmp_path / "source", template=template)
+    with pytest.raises(UnsupportedCheckpointError, match=r"has no layout hub: .*(chat template|whole vocabulary)"):
+        exported(source, tmp_path / "made", layout="hub")
+
+
+def test_the_template_lies_beside_the_graph_for_other_tools(tmp_path: Path) -> None:
+    """With which plain onnxruntime and transformers get the same logits."""
+    source = save_causal_reranker(tmp_path / "source")
+    exported(source, tmp_path / "made")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "made")
+    session = onnxruntime.InferenceSession(str(tmp_path / "made" / "model.onnx"))
+    for query, document in (pair for pair in PAIRS if len(pair[0]) + len(pair[1]) < 40):
+        messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
+        feeds = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="np")
+        ids = np.asarray(feeds["input_ids"], dtype=np.int64)
+        (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        wanted = reference_scores(source, [(query, document)], activation_fn=LOGITS)
+        np.testing.assert_allclose(logits[0], wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("tied", "targets", "merged"),
+    [
+        (True, ["q_proj", "down_proj"], True),
+        (False, ["q_proj", "lm_head"], True),
+        (True, ["q_proj", "lm_head"], False),
+        (True, ["embed_tokens", "v_proj"], False),
+    ],
+)
+def test_adapters_are_merged_where_head_and_table_are_not_one(
+    tmp_path: Path, tied: bool, targets: list[str], merged: bool
+) -> None:
+    peft = pytest.importorskip("peft")
+    base = save_causal(tmp_path / "base", tie_word_embeddings=tied)
+    change_json(base / "tokenizer_config.json", model_max_length=160)
+    torch.manual_seed(1)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's own, of tied weights
+        model = peft.get_peft_model(plain, peft.LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data.normal_(0, 0.3)
+        model.save_pretrained(str(tmp_path / "adapter"))
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(base / file, tmp_path / "adapter" / file)
+    if not merged:
+        with pytest.raises(UnsupportedCheckpointError, match="one matrix for the word table and the head"):
+            exported(tmp_path / "adapter", tmp_path / "made", task="reranking")
+        return
+    exported(tmp_path / "adapter", tmp_path / "made", task="reranking")
+    shutil.copytree(base, tmp_path / "merged")
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    wanted = reference_scores(tmp_path / "merged", MORE, activation_fn=LOGITS)
+    found = exported_scores(tmp_path / "adapter", tmp_path / "made", MORE, activation="identity")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
+    assert np.abs(wanted - reference_scores(base, MORE, activation_fn=LOGITS)).max() > 1e-2
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------
@@ -433,7 +509,8 @@ def test_a_classifier_may_read_pairs_through_a_template(tmp_path: Path, model_ty
     source = save_classifier_with_template(tmp_path / "source", model_type)
     made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
     assert made.parity["status"] == "passed"
-    assert made.reranking is not None and made.reranking.chat is not None
+    assert made.reranking is not None
+    assert made.reranking.chat is not None
     assert_scores_agree(source, tmp_path / "made", MORE, prompt=prompt)
 
 
@@ -442,7 +519,7 @@ def test_a_published_classifier_with_a_template_goes_through_it(tmp_path: Path) 
     (source / "chat_template.jinja").write_text(PLAIN_WORDS, encoding="utf-8")
     assert_scores_agree(source, tmp_path / "made", MORE)
     (source / "chat_template.jinja").write_text("the old {{ messages[-2].content }}", encoding="utf-8")
-    with pytest.raises(UnsupportedCheckpointError, match="no document.* or remove the template if texts are meant"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"no document.* or remove the template if texts are meant"):
         exported(source, tmp_path / "none")
 
 

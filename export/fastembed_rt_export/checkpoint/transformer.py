@@ -60,7 +60,7 @@ AUTO_CLASSES = {
 class Chat:
     """How texts go through the tokenizer's chat template."""
 
-    form: str = "auto"  # of a message's content: flat (its text), structured (a list of parts), auto: as the template asks
+    form: str = "auto"  # of a message's content: flat (its text), structured (a list), auto: as the template asks
     restore_end: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)  # of the template, beside messages and special tokens
 
@@ -164,7 +164,7 @@ def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> Chat |
         )
     modality = said.get("modality_config")
     chats = modality is not None and "message" in modality
-    if chats and not output.chats:
+    if modality is not None and chats and not output.chats:
         raise UnsupportedCheckpointError(
             f"{file} has modality_config {sorted(modality)}, which is not built: texts would go through a chat "
             "template; save the model again with a modality_config of 'text' alone, if that is how it was trained"

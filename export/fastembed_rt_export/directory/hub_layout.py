@@ -42,6 +42,10 @@ def check(checkpoint: Checkpoint) -> None:
     why = None
     if checkpoint.task not in (EMBEDDING, RERANKING):
         why = f"tools run a {checkpoint.task} model on outputs of another form than its graph has"
+    elif checkpoint.chat is not None:
+        why = "its pairs go through a chat template, and tools join the two texts themselves"
+    elif checkpoint.task == RERANKING and str(checkpoint.config.get("architectures")).endswith("ForCausalLM']"):
+        why = "tools look for a head over the whole vocabulary in a causal language model, of which its score is left"
     elif checkpoint.is_static:
         why = "a table of token vectors has no token states, and no config.json that tools would know it by"
     elif not checkpoint.include_prompt:

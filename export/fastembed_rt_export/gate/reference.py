@@ -102,7 +102,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
 
 
 def _reads_last_place(model: Any) -> bool:
-    """Whether padding has to stand on the left: of causal language models the logits of a batch's last place are read."""
+    """Whether padding has to stand on the left: of causal language models the last place of a batch is read."""
     module = model[0] if hasattr(type(model), "__getitem__") else None
     return getattr(module, "transformer_task", None) == "text-generation"
 

@@ -69,8 +69,11 @@ class LogitHead:
 
         def load() -> Array:
             table = matrix.load()
-            row = table[self.true].astype(np.float64) - (0.0 if self.false is None else table[self.false])
-            return row.astype(np.float32)[None, :]
+            row = table[self.true].astype(np.float64)
+            if self.false is not None:
+                row -= table[self.false]
+            made: Array = row.astype(np.float32)[None, :]
+            return made
 
         return Weight(f"score.{matrix.name}.{self.true}-{self.false}", (1, matrix.shape[1]), load)
 
@@ -98,8 +101,8 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
     refuse(config, "final_logit_softcapping", None)
     if not chained and checkpoint.chat is None:
         raise UnsupportedCheckpointError(
-            f"{checkpoint.path} is a causal language model without modules.json and without a chat template, so nothing "
-            f"says what its pairs look like: {ADVICE}; or save it with sentence-transformers, "
+            f"{checkpoint.path} is a causal language model without modules.json and without a chat template, so "
+            f"nothing says what its pairs look like: {ADVICE}; or save it with sentence-transformers, "
             "CrossEncoder(modules=[Transformer(..., transformer_task='text-generation'), LogitScore(true_token_id, "
             "false_token_id)]).save_pretrained()"
         )
@@ -135,18 +138,17 @@ def _saved_words(root: Path) -> tuple[int, int | None]:
 
 def _default_words(checkpoint: Checkpoint, notes: list[str]) -> tuple[int, int]:
     tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
-    found = [tokenizer.token_to_id(word) for word in WORDS]
-    absent = [word for word, token in zip(WORDS, found, strict=True) if token is None]
-    if absent:
+    true, false = (tokenizer.token_to_id(word) for word in WORDS)
+    absent = [word for word, token in zip(WORDS, (true, false), strict=True) if token is None]
+    if true is None or false is None:
         raise UnsupportedCheckpointError(
             f"{checkpoint.path} has no modules.json, so that its score is the logit of {WORDS[0]!r} less that of "
             f"{WORDS[1]!r}, as in sentence-transformers, and its vocabulary has no {absent[0]!r}; save it with "
             "sentence-transformers and a LogitScore of its own words"
         )
     notes.append(
-        f"no modules.json: the score is the logit of {WORDS[0]!r} less that of {WORDS[1]!r}, as sentence-transformers does"
+        f"no modules.json: the score is the logit of {WORDS[0]!r} less that of {WORDS[1]!r}, the reference's default"
     )
-    true, false = found
     return true, false
 
 

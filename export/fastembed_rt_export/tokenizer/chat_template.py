@@ -33,8 +33,8 @@ ADVICE = (
 # Texts that a template might not put in their place as they are.
 PROBES = (
     *("", " ", "a", "two  words", "  spaced  ", "\n\nlines\n\n", "\ttab\t", "\u00a0wide\u3000", "a\r\nb", "0", "None"),
-    *("STRASSE straße İ ﬁ", "e\u0301 日本 🙂", "<b>&amp; \"quoted\" 'so'</b>", "{{ 7 * 7 }}{% raw %}", "back\\slash \\n"),
-    *("[1, 2]", "https://example.com/a.png", "a. b, c! d? " * 3000),
+    *("STRASSE straße İ ﬁ", "e\u0301 日本 🙂", "<b>&amp; \"quoted\" 'so'</b>", "{{ 7 * 7 }}{% raw %}"),
+    *("back\\slash \\n", "[1, 2]", "https://example.com/a.png", "a. b, c! d? " * 3000),
 )
 Render = Callable[[Mapping[str, str]], str]  # of what stands in each slot; without a prompt there is no system message
 
@@ -54,7 +54,9 @@ def read(checkpoint: Checkpoint) -> ChatTemplate:
     try:
         whole = render({"query": MARKS["query"], "document": MARKS["document"]})
     except CheckpointError as error:
-        raise UnsupportedCheckpointError(f"{where} gives no text of a query and a document ({error}); {ADVICE}") from error
+        raise UnsupportedCheckpointError(
+            f"{where} gives no text of a query and a document ({error}); {ADVICE}"
+        ) from error
     absent = [slot for slot in ("query", "document") if MARKS[slot] not in whole]
     if absent:
         classifies = str((checkpoint.config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
@@ -146,7 +148,7 @@ def _environment(where: str) -> Any:
     class Generation(Extension):
         """{% generation %}: marks what a model has said, and writes what it is around."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -212,7 +214,9 @@ def _parts(
     for strips in sorted(product((False, True), repeat=len(slots)), key=sum):
         strip = dict(zip(slots, strips, strict=True))
         parts = tuple(
-            TemplatePart(slot=by_mark[piece], strip=strip[by_mark[piece]]) if piece in by_mark else TemplatePart(text=piece)
+            TemplatePart(slot=by_mark[piece], strip=strip[by_mark[piece]])
+            if piece in by_mark
+            else TemplatePart(text=piece)
             for piece in pieces
             if piece
         )

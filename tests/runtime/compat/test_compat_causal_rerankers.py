@@ -44,7 +44,7 @@ def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     from sentence_transformers import CrossEncoder
 
     root = tmp_path_factory.mktemp("reranker")
-    template = {} if request.param == "template" else {"template": None}
+    template: dict[str, Any] = {} if request.param == "template" else {"template": None}
     checkpoint = save_causal_reranker(root / "checkpoint", prompts=PROMPTS, default_prompt_name="web", **template)
     quick(checkpoint, root / "model")
     ours = compat.CrossEncoder(str(root / "model"))
