@@ -353,9 +353,9 @@ def test_an_encoder_without_a_known_head_is_refused(tmp_path: Path, monkeypatch:
 def test_more_modules_than_the_transformer_are_refused(tmp_path: Path) -> None:
     source = save_cross_encoder(tmp_path / "source")
     modules = json.loads((source / "modules.json").read_text(encoding="utf-8"))
-    kind = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
-    write_json(source / "modules.json", [*modules, {"idx": 1, "name": "1", "path": "1_LogitScore", "type": kind}])
-    with pytest.raises(UnsupportedCheckpointError, match=r"modules.json has Transformer, LogitScore"):
+    kind = "sentence_transformers.base.modules.dense.Dense"
+    write_json(source / "modules.json", [*modules, {"idx": 1, "name": "1", "path": "1_Dense", "type": kind}])
+    with pytest.raises(UnsupportedCheckpointError, match=r"modules.json has Transformer, Dense; built are"):
         export(str(source), ExportOptions(output=tmp_path / "made"))
 
 
@@ -472,7 +472,8 @@ def test_export_info_and_verify_on_the_command_line(tmp_path: Path, capsys: pyte
     assert "fingerprint" not in printed
     assert cli.main(["info", str(made), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["manifest"]["reranking"] == {"labels": ["LABEL_0"], "activation": "sigmoid"}
+    about = {"labels": ["LABEL_0"], "activation": "sigmoid", "chat": None, "score_tokens": []}
+    assert facts["manifest"]["reranking"] == about
     assert cli.main(["verify", str(made), "--against", str(source), "--write"]) == 0
     assert "correlation" in capsys.readouterr().out
     change_tensors(source, lambda tensors: tensors.update({"classifier.bias": tensors["classifier.bias"] + 1}))
