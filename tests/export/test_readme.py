@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from adapters import Made, copied
+from causal_rerankers import save_causal_reranker
 from checkpoints import save_sentence_transformers, save_transformers
 from cross_encoders import save_classifier
 from exports import quick
@@ -77,6 +78,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick(root / "my-finetuned-model", root / "my-model", precisions=("fp32", "int8"))
     quick(save_sentence_transformers(root / "plain"), root / "my-token-model", tokens=True)
     quick(save_classifier(root / "reranker"), root / "my-reranker")
+    quick(save_causal_reranker(root / "causal-reranker"), root / "my-qwen3-reranker")
     quick(save_splade(root / "splade"), root / "my-splade")
     quick(save_multi_vector(root / "colbert"), root / "my-colbert")
     quick(save_inference_free(root / "inference-free"), root / "my-inference-free-model")

@@ -52,8 +52,8 @@ OWN: dict[str, dict[str, Any]] = {
     "/predict": {"inputs": [["a cat", "a dog"]]},
     "/classify": {"input": ["a cat", "a dog"]},
     "/similarity": {"inputs": {"source_sentence": "a cat", "sentences": ["a dog"]}},
-    "/score": {"documents": ["a dog"]},
-    "/v1/score": {"documents": ["a dog"]},
+    "/score": {"documents": ["a dog"], "prompt_name": None},
+    "/v1/score": {"documents": ["a dog"], "prompt_name": None},
     "/v2/embed": {"truncate": "end"},
     "/v1/embed": {"truncate": "end"},
 }
@@ -75,7 +75,7 @@ OPENAI_ERROR = {
 }
 OLLAMA_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 CHECKED = settings(
-    max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
