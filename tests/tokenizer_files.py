@@ -30,6 +30,7 @@ class Described:
     lower_case = False
     is_static = False
     markers = ()
+    chat = None
 
     def __init__(self, path: Path, passed: Mapping[str, Any] | None = None) -> None:
         self.path = path

@@ -32,6 +32,7 @@ from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks.logit_score import MODELS
+from fastembed_rt_export.tokenizer import set_as_said
 
 pytestmark = pytest.mark.usefixtures("short_gate")
 
@@ -296,6 +297,30 @@ def test_arguments_of_chats_that_are_not_built_are_refused(tmp_path: Path, key: 
     change_json(source / "sentence_bert_config.json", processing_kwargs={"chat_template": {key: [True]}})
     with pytest.raises(UnsupportedCheckpointError, match=f"has {key}"):
         exported(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"bos_token": {"__type": "AddedToken", "content": "<think>", "lstrip": False}, "unk_token": None},
+        {"tokenizer_class": "Qwen2Tokenizer"},
+        {"tokenizer_class": "Qwen2Tokenizer", "eos_token": None, "pad_token": "</think>"},
+        {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>"},
+        {"tokenizer_class": "LlamaTokenizer"},
+        {"tokenizer_class": "GemmaTokenizer"},
+        {"extra_special_tokens": ["<think>"], "image_token": "<think>"},
+    ],
+)
+def test_special_tokens_have_the_names_that_templates_know_them_by(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """What transformers gives a template: what the settings say, then what the tokenizer's class takes for granted."""
+    source = save_causal(tmp_path / "source")
+    change_json(source / "tokenizer_config.json", "pad_token", "eos_token", **settings)
+    said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    text = (source / "tokenizer.json").read_text(encoding="utf-8")
+    found = set_as_said.named(text, said, {}, config, source)
+    assert found == transformers.AutoTokenizer.from_pretrained(source).special_tokens_map
 
 
 def test_a_template_that_is_asked_for_and_is_not_there_is_missed(tmp_path: Path) -> None:

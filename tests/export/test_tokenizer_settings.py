@@ -42,6 +42,7 @@ class Described:
     lower_case = False
     is_static = False
     markers = ()
+    chat = None
 
     def __init__(self, path: Path, passed: dict[str, Any]) -> None:
         self.path = path

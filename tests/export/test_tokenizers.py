@@ -77,6 +77,7 @@ class Described:
     lower_case = False
     is_static = False
     markers = ()
+    chat = None
     tokenizer_settings: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, path: Path) -> None:

@@ -84,7 +84,7 @@ def named(text: str, settings: Settings, passed: Settings, config: Settings, dir
     body = json.loads(text)
     tokens = added_tokens.read(settings, passed, directory, body)
     given = _given(_row(_class(settings, config, text), directory), {**settings, **passed}, body, tokens)
-    return {name: str(token) for name, token in given.named.items() if name in NAMES and token is not None}
+    return {name: str(token) for name, token in given.named.items() if token is not None}
 
 
 _ADVICE = (
