@@ -25,12 +25,13 @@ from cross_encoders import (
 )
 from safetensors.numpy import load_file
 
-from fastembed_rt import Reranker, manifest
+from fastembed_rt import Reranker, cli, manifest
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint.read import Overrides
-from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, MissingDependencyError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.tasks import reranking_parity
 from fastembed_rt_export.tasks.logit_score import MODELS
 from fastembed_rt_export.tokenizer import set_as_said
 
@@ -507,6 +508,33 @@ def test_adapters_are_merged_where_head_and_table_are_not_one(
     found = exported_scores(tmp_path / "adapter", tmp_path / "made", MORE, activation="identity")
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
     assert np.abs(wanted - reference_scores(base, MORE, activation_fn=LOGITS)).max() > 1e-2
+
+
+@pytest.mark.parametrize("absent", ["sentence_transformers.nowhere", "sentence_transformers.nowhere.logit_score"])
+def test_a_reference_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
+    monkeypatch.setattr(reranking_parity, "LOGIT_SCORE", absent)
+    source = save_causal_reranker(tmp_path / "source")
+    with pytest.raises(MissingDependencyError, match=r"knows no chat templates.*pip install -U"):
+        export(str(source), ExportOptions(output=tmp_path / "made"))
+
+
+def test_the_command_line_shows_the_template_and_takes_an_instruction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_causal_reranker(tmp_path / "source")
+    exported(source, tmp_path / "made")
+    assert cli.main(["info", str(tmp_path / "made")]) == 0
+    shown = capsys.readouterr().out
+    assert "Find passages that answer the query\\n<Query>: {query}\\n<Document>: {document}<|im_end|>" in shown
+    assert "<Instruct>: {prompt}\\n<Query>: {query}" in shown
+    texts = ["a dog runs", "the house is red"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    asked = ["rerank", str(tmp_path / "made"), "a dog", str(tmp_path / "texts.txt"), "--json", "-q"]
+    assert cli.main([*asked, "--query-prompt", PROMPT]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {row["text"]: row["score"] for row in rows}
+    wanted = reference_scores(source, [("a dog", text) for text in texts], prompt=PROMPT)
+    np.testing.assert_allclose([found[text] for text in texts], wanted, atol=1e-5)
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,16 +19,17 @@ from fastembed_rt.text.pairs import Pair
 from fastembed_rt.vectors.dense import Vectors
 
 from ..checkpoint.read import Checkpoint
-from ..errors import ParityError
+from ..errors import MissingDependencyError, ParityError
 from ..gate.long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, Reach, at_limit, between, filled
 from ..gate.order import Known, Prepared, ask_reference
 from ..gate.parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity_texts
-from ..gate.reference import check_facts, load, set_max_length, versions
+from ..gate.reference import can_verify, check_facts, load, set_max_length, versions
 from ..gate.report import Refuse, of_variants, raised
 from ..gate.verify import first_here, opened
 from .task import Say
 
 PREDICT = "predict"
+LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score"
 QUERY_WORDS = 8
 LONGEST_TEXT = 8  # characters for each token that fits
 SCORE_TOLERANCE = 1e-3  # of fp32 scores, on the scale of the score
@@ -179,6 +181,8 @@ def _reference(
     directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared, about: Reranking
 ) -> tuple[Known, Vectors]:
     """CrossEncoder's logits of each pair, and the scores of all: (n, labels)."""
+    if about.chat is not None or about.score_tokens:
+        _check_version()
     model = load("CrossEncoder", checkpoint)
     import torch
 
@@ -193,6 +197,19 @@ def _reference(
         logits = torch.tensor(_rows(known.expected))
         scores = logits if own is None else own(logits)
     return known, scores.numpy()
+
+
+def _check_version() -> None:
+    """Raise MissingDependencyError where CrossEncoder knows no chat templates, which came with LogitScore."""
+    try:
+        found = importlib.util.find_spec(LOGIT_SCORE) is not None
+    except ModuleNotFoundError:  # nor the package that it is in, or none of sentence-transformers
+        found = False
+    if not found and can_verify() is None:
+        raise MissingDependencyError(
+            f"{versions()}: its CrossEncoder knows no chat templates and no words' logits to compare with; "
+            "pip install -U 'sentence-transformers>=5.4'"
+        )
 
 
 def _correlation(a: Vectors, b: Vectors) -> float:
