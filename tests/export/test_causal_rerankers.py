@@ -367,6 +367,29 @@ def test_a_published_directory_scores_yes_less_no(tmp_path: Path, template: str)
     assert_agree(source, tmp_path / "made")
 
 
+def test_templates_by_name_are_guessed_to_take_lists(tmp_path: Path) -> None:
+    """Whatever stands in them, as sentence-transformers guesses: of one without a name it looks."""
+    text = "{{ m.content if m.content is string else m.content[0]['te' ~ 'xt'] ~ '!' }} "
+    template = "{% for m in messages %}" + text + "{% endfor %}"
+    source = save_causal(tmp_path / "source", template=None)
+    ways: dict[str, Any] = {"one": template, "named": [{"name": "default", "template": template}]}
+    for name, said in ways.items():
+        change_json(source / "tokenizer_config.json", model_max_length=160, chat_template=said)
+        exported(source, tmp_path / name, task="reranking")
+        assert_scores_agree(source, tmp_path / name, MORE)
+    about = manifest.read(tmp_path / "named").reranking
+    assert about is not None
+    assert about.chat is not None
+    assert any("!" in part.text for part in about.chat.plain)
+
+
+def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    source = save_causal(tmp_path / "source")
+    (source / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="is not a text file"):
+        exported(source, tmp_path / "made", task="reranking")
+
+
 def test_a_published_directory_is_a_reranker_when_it_is_said(tmp_path: Path) -> None:
     source = save_causal(tmp_path / "source")
     assert tasks.detect(source) == "embedding"

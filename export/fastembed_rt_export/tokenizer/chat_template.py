@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from fastembed_rt.errors import FastembedRtError
@@ -84,18 +85,19 @@ def source_of(checkpoint: Checkpoint) -> str:
 
 
 def _source(checkpoint: Checkpoint) -> tuple[str, str, bool]:
-    """The template, what messages call its place, and whether it is one of several: as transformers looks for it."""
+    """The template, what messages call its place, and whether it has a name among others: as transformers looks."""
     path = checkpoint.path
     said = read_json(path / SETTINGS) if (path / SETTINGS).is_file() else {}
     files = {"default": path / FILE} if (path / FILE).is_file() else {}
     files |= {file.stem: file for file in sorted((path / FOLDER).glob("*.jinja"))}
-    found: Any = {name: file.read_text(encoding="utf-8") for name, file in files.items()} or said.get("chat_template")
+    found: Any = {name: _text(file) for name, file in files.items()} or said.get("chat_template")
+    found = found["default"] if [*files] == ["default"] else found
     where = str(path / (FILE if files else SETTINGS))
     if "chat_template" in checkpoint.tokenizer_settings:
         found, where = checkpoint.tokenizer_settings["chat_template"], "processor_kwargs' chat_template"
+    several = isinstance(found, (list, dict))
     if isinstance(found, list):
         found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-    several = isinstance(found, dict) and [*found] != ["default"]
     if isinstance(found, dict):
         if "default" not in found:
             raise CheckpointError(f"{where}: of the chat templates {sorted(map(str, found))} none is called 'default'")
@@ -105,8 +107,18 @@ def _source(checkpoint: Checkpoint) -> tuple[str, str, bool]:
     return found, where, several
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not a text file ({error}); download it again") from error
+
+
 def _is_structured(form: str, source: str, several: bool) -> bool:
-    """Whether a message's content is a list of parts; as sentence-transformers guesses it where nothing is said."""
+    """Whether a message's content is a list of parts; as sentence-transformers guesses it where nothing is said.
+
+    Of templates by name, be it one, it guesses nothing.
+    """
     if form != "auto":
         return form == "structured"
     return several or any(pattern in source for pattern in STRUCTURED)
