@@ -16,11 +16,14 @@ import onnx
 import pytest
 from checkpoints import PROMPTS, change_json, change_tensors, save_sentence_transformers, save_transformers
 from exports import SHARE, contents, shorten_the_gate
+from multi_vectors import save_multi_vector
 from onnx import numpy_helper
+from sparse_encoders import save_splade
 
 from fastembed_rt import cli, manifest, native
 from fastembed_rt.errors import FastembedRtError, ModelFormatError
 from fastembed_rt.manifest import FileRecord, Manifest
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import MissingDependencyError, ParityError
 from fastembed_rt_export.gate import parity, verify
 from fastembed_rt_export.gate.parity import FP32, Bounds, Case, Comparison, compare, parity_texts
@@ -54,6 +57,38 @@ def model(originals: Path, tmp_path: Path) -> Path:
 
 def again(model: Path, checkpoint: Path) -> Manifest:
     return check_again(model, str(checkpoint), ExportOptions(), lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["passage", "corpus"])
+@pytest.mark.parametrize(
+    "save", [save_sentence_transformers, save_splade, save_multi_vector], ids=["embedding", "sparse", "late"]
+)
+def test_encode_document_has_the_prompt_that_the_checkpoint_has_for_it(
+    tmp_path: Path, save: Callable[..., Path], name: str
+) -> None:
+    """sentence-transformers documents so, and finds an empty "document" of its own where the checkpoint has none."""
+    prompts = {"query": "query: ", name: "the new red "}
+    checkpoint = save(tmp_path / "checkpoint", prompts=prompts)
+    change_json(checkpoint / "config_sentence_transformers.json", prompts=prompts)
+    made = export(str(checkpoint), ExportOptions(output=tmp_path / "model")).manifest
+    assert (made.parity["status"], made.prompts) == ("passed", prompts)
+    assert [note for note in made.notes if f"prompt_name={name!r}" in note]
+
+
+@pytest.mark.parametrize("own", ["", "a "])
+def test_a_document_prompt_of_the_checkpoints_own_comes_first_also_an_empty_one(tmp_path: Path, own: str) -> None:
+    prompts = {"document": own, "passage": "the new red "}
+    checkpoint = save_sentence_transformers(tmp_path / "checkpoint", prompts=prompts)
+    made = export(str(checkpoint), ExportOptions(output=tmp_path / "model")).manifest
+    assert made.parity["status"] == "passed"
+    assert not [note for note in made.notes if "prompt_name" in note]
+
+
+def test_document_prompts_are_those_also_of_a_reference_with_other_modules(tmp_path: Path) -> None:
+    checkpoint = save_sentence_transformers(tmp_path / "checkpoint")
+    change_json(checkpoint / "config_sentence_transformers.json", prompts={"passage": "the new red "})
+    options = ExportOptions(output=tmp_path / "model", overrides=Overrides(pooling=("cls",), normalize=False))
+    assert export(str(checkpoint), options).manifest.parity["status"] == "passed"
 
 
 def refusal(model: Path, checkpoint: Path) -> str:

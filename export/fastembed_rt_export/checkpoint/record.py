@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastembed_rt.manifest import EMBEDDING
+from fastembed_rt.manifest import EMBEDDING, RERANKING
+from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from .. import static as static_module
 from ..architectures import Architecture
@@ -106,6 +107,22 @@ class Checkpoint:
         return cut
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What users of its vectors should know, after the user's word: beside `notes`."""
+        found = []
+        if (cut := self.cut_unit_vectors) is not None:
+            found.append(
+                f"the checkpoint's truncate_dim cuts vectors to {cut} numbers behind their normalization, and they are "
+                "not normalized again, as in sentence-transformers; --normalize does that"
+            )
+        if self.task != RERANKING and (name := self.document_prompt) is not None:
+            found.append(
+                f"encode_document puts the prompt {name!r} in front, as sentence-transformers documents it; its "
+                f"version 6 takes an empty 'document' of its own first: pass prompt_name={name!r} there"
+            )
+        return tuple(found)
+
+    @property
     def of_nothing(self) -> str | None:
         """What sentence-transformers makes of a text without a token, None for zeros, which are the vector here."""
         if "cls" in self.pooling:
@@ -115,6 +132,12 @@ class Checkpoint:
         changing = (head for head in self.heads if not _keeps_zeros(head))
         head = next(changing, None)
         return None if head is None else f"what {head} makes of zeros"
+
+    @property
+    def document_prompt(self) -> str | None:
+        """Name of encode_document's prompt where it is "passage" or "corpus", for want of a "document"; else None."""
+        found = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
+        return found if found != DOCUMENT_PROMPTS[0] and found is not None and self.prompts[found] else None
 
     @property
     def modules(self) -> tuple[str, ...]:

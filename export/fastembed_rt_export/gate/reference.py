@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastembed_rt.manifest import Manifest
+from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from ..architectures import row_name
 from ..checkpoint.read import Checkpoint
@@ -98,6 +99,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
         model.prompts = {**model.prompts, **said["prompts"]}
     if "default_prompt_name" in said:
         model.default_prompt_name = said["default_prompt_name"]
+    _leave_document_prompt(model, checkpoint)
     return model
 
 
@@ -105,6 +107,15 @@ def _reads_last_place(model: Any) -> bool:
     """Whether padding has to stand on the left: of causal language models the last place of a batch is read."""
     module = model[0] if hasattr(type(model), "__getitem__") else None
     return getattr(module, "transformer_task", None) == "text-generation"
+
+
+def _leave_document_prompt(model: Any, checkpoint: Checkpoint) -> None:
+    """Take out the empty prompt "document" that sentence-transformers adds where the checkpoint has another one.
+
+    encode_document is documented to look for "passage" and "corpus" after it, and finds the empty one first.
+    """
+    if checkpoint.document_prompt is not None:
+        model.prompts = {name: text for name, text in model.prompts.items() if name != DOCUMENT_PROMPTS[0]}
 
 
 def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:
@@ -234,6 +245,7 @@ def sentence_transformer(checkpoint: Checkpoint) -> Any:
             default_prompt_name=model.default_prompt_name,
             similarity_fn_name=model.similarity_fn_name,
         ).eval()
+        _leave_document_prompt(model, checkpoint)
     model.truncate_dim = dim
     return model
 
