@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from ..system.paths import expanded
 
 OUT_OF_ORDER = (429, 500, 502, 503, 504)  # answers that say nothing about what was asked for
 
@@ -105,7 +106,7 @@ class Repository:
 
     @property
     def _cache_dir(self) -> Path | None:
-        return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        return None if self.cache_dir is None else expanded(self.cache_dir)
 
     @property
     def _cache(self) -> str:

@@ -24,7 +24,7 @@ from ..errors import (
     ModelNotFoundError,
 )
 from ..manifest import MANIFEST_FILE, Manifest
-from ..system.paths import as_text
+from ..system.paths import as_text, expanded
 from .client import Repository
 
 # Files whose absence changes vectors without breaking anything: pooling, prompts, lengths. They are asked for
@@ -35,6 +35,7 @@ DECISIVE_FILES = (
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
+COLBERT = "artifact.metadata"  # lengths, markers and masks of Stanford's ColBERT, which has no modules.json
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
 ADAPTER = "adapter_config.json"
@@ -145,7 +146,8 @@ def resolve_checkpoint(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
             "to export; check the name"
         )
-    for file in DECISIVE_FILES:
+    chained = repository.fetch(DECISIVE_FILES[0], snapshot.name) is not None
+    for file in DECISIVE_FILES[1:] if chained else (*DECISIVE_FILES[1:], COLBERT):
         repository.fetch(file, snapshot.name)
     names = repository.listing(snapshot)
     if CARD in names:  # license and languages, which the export's card repeats
@@ -199,9 +201,9 @@ def local_directory(name: str | os.PathLike[str], revision: str | None) -> Path 
     if not text.strip():
         raise ModelNotFoundError("the model name is empty; give a directory or a hub repository (org/name)")
     try:
-        path = Path(text).expanduser()
+        path = expanded(text)
         is_directory, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError):  # a name too long for the file system; ~user without such a user
+    except OSError:  # a name too long for the file system
         path, is_directory, is_file = Path(text), False, False
     if is_directory and revision is not None:
         raise InvalidInputError(
@@ -266,7 +268,7 @@ def located(directory: Path) -> Located:
     if match := CACHED.fullmatch(place.as_posix()):
         return Located(path=directory, name=match["name"].replace("--", "/"), revision=match["commit"])
     name = place.name or "checkpoint"
-    of_a_user = place.parent == Path.home() or place.parent.parent.name in ("home", "Users")
+    of_a_user = place.parent == expanded("~") or place.parent.parent.name in ("home", "Users")
     if GENERIC.fullmatch(name) and len(place.parts) > 3 and not of_a_user:
         name = f"{place.parent.name}/{name}"
     return Located(path=directory, name=as_text(name), revision=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from ..errors import InvalidInputError
 
@@ -28,6 +29,11 @@ def as_utf8(path: str | os.PathLike[str]) -> str:
             f"path {as_text(path)} is not UTF-8 (byte 0x{name[error.start]:02x}), and neither the tokenizer nor "
             "onnxruntime can open it; rename the directory, or reach it by a link with another name"
         ) from error
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ~ and ~user as home directories; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises RuntimeError there
 
 
 def as_text(path: str | os.PathLike[str]) -> str:

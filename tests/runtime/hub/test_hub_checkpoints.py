@@ -101,6 +101,21 @@ def test_a_plain_transformer_needs_no_modules(hub: FakeHub) -> None:
     assert tree(resolve_checkpoint(NAME).path) == sorted(PLAIN)
 
 
+def test_lengths_and_masks_of_stanfords_colbert_are_fetched(hub: FakeHub) -> None:
+    files: Files = {**PLAIN, "artifact.metadata": '{"doc_maxlen": 180, "attend_to_mask_tokens": true}'}
+    hub.add(NAME, files)
+    assert tree(resolve_checkpoint(NAME).path) == sorted(files)
+
+
+def test_a_cache_without_colberts_metadata_is_refused_offline(hub: FakeHub) -> None:
+    hub.add(NAME, {**PLAIN, "artifact.metadata": "{}"})
+    snapshot = resolve_checkpoint(NAME).path
+    (snapshot / "artifact.metadata").unlink()
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve_checkpoint(NAME, local_files_only=True)
+    says(error, "artifact.metadata", "not in the cache")
+
+
 def test_modules_of_the_oldest_layout_are_found_by_their_path(hub: FakeHub) -> None:
     hub.add(
         NAME,
