@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, OutputExistsError
 from ..manifest import Manifest, Variant
-from ..vectors.fingerprint import fingerprint
+from ..vectors.fingerprint import digest, fingerprint
 from ..vectors.quantized import FLOAT32, form
 from . import compressed
 from .layouts import NPY_HEADER_BYTES, Dense, Layout
@@ -36,8 +36,16 @@ def of_words(described: Manifest, variant: Variant, *, prompt: str, max_length: 
 
 
 def of_late_interaction(described: Manifest, variant: Variant, *, prompt: str, length: int, role: str) -> str:
-    """Fingerprint of the token vectors of QUERIES or DOCUMENTS."""
-    return f"{_of_raw(described, variant, prompt, length)}-{role}"
+    """Fingerprint of the token vectors of QUERIES or DOCUMENTS.
+
+    Which tokens have one, and what queries are filled up with, the manifest alone says.
+    """
+    about = described.late_interaction
+    assert about is not None
+    facts: list[object] = [about.document_skiplist]
+    if role == QUERIES:
+        facts = [about.query_skiplist, about.expansion_length, about.expansion_token_id, about.attend_to_expansion]
+    return f"{_of_raw(described, variant, prompt, length)}-{role}.{digest(json.dumps(facts).encode(), 8)}"
 
 
 def _of_raw(described: Manifest, variant: Variant, prompt: str, max_length: int) -> str:

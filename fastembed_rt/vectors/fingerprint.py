@@ -2,7 +2,8 @@
 
 Two runs with the same fingerprint give comparable vectors. It reads
 `9c1f0e22ab47-cpu.int8-prompt.1a2b3c4d-len256-dim384-unit-float32`: model files, variant, prompt, limit, length,
-unit or raw, precision (with the ranges' hash for int8 and uint8).
+unit or raw, precision (with the ranges' hash for int8 and uint8). The limit is `len256left` where texts lose their
+beginning.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError
-from ..manifest import Manifest, Variant
+from ..manifest import TRUNCATION_SIDES, Manifest, Variant
 from .quantized import Form
 
 
@@ -34,13 +35,14 @@ def fingerprint(
     """
     if form.needs_ranges:
         raise InvalidInputError(f"{form.precision} vectors have no fingerprint without ranges; pass ranges=")
+    side = described.truncation_side  # no file has it
     parts = [
         of_files([(described, variant)]),
-        f"prompt.{_digest(prompt.encode(), 8)}" if prompt else "noprompt",
-        f"len{max_length}{'chunks' if chunked else ''}",
+        f"prompt.{digest(prompt.encode(), 8)}" if prompt else "noprompt",
+        f"len{max_length}{'' if side == TRUNCATION_SIDES[0] else side}{'chunks' if chunked else ''}",
         f"dim{form.dim}",
         "unit" if normalize else "raw",
-        form.precision if form.ranges is None else f"{form.precision}.{_digest(form.ranges.tobytes(), 8)}",
+        form.precision if form.ranges is None else f"{form.precision}.{digest(form.ranges.tobytes(), 8)}",
     ]
     return "-".join(parts)
 
@@ -50,8 +52,9 @@ def of_files(encoders: Sequence[tuple[Manifest, Variant]]) -> str:
     # Not the checkpoint's hash: another calibration or pooling gives other vectors.
     files = {record.sha256 for described, variant in encoders for record in (*variant.files, described.tokenizer)}
     variant = encoders[0][1]
-    return f"{_digest(chr(10).join(sorted(files)).encode(), 12)}-{variant.target}.{variant.precision}"
+    return f"{digest(chr(10).join(sorted(files)).encode(), 12)}-{variant.target}.{variant.precision}"
 
 
-def _digest(content: bytes, letters: int) -> str:
+def digest(content: bytes, letters: int) -> str:
+    """The first `letters` of a SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()[:letters]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from task_models import PROMPTS, TEXTS, Exported, Run, rows
 from tolerances import REFERENCE, close
 
-from fastembed_rt import cli
+from fastembed_rt import cli, manifest
 
 
 def weights(model: Exported, role: str | None = None) -> Any:
@@ -93,6 +95,36 @@ def test_token_vectors_of_late_interaction(task_models: dict[str, Exported], run
         assert set(arrays) == {"token_embeddings", "lengths", "fingerprint"}
         assert arrays["lengths"].tolist() == [len(vectors) for vectors in wanted]
         close(arrays["token_embeddings"], np.concatenate(wanted), REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("role", "facts"),
+    [
+        ("document", {"document_skiplist": (7,)}),
+        ("query", {"query_skiplist": (7,)}),
+        ("query", {"expansion_length": 5}),
+        ("query", {"expansion_token_id": 7}),
+        ("query", {"attend_to_expansion": True}),
+    ],
+    ids=str,
+)
+def test_token_vectors_that_the_manifest_alone_makes_others_are_not_appended(
+    task_models: dict[str, Exported],
+    run_task: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    role: str,
+    facts: dict[str, Any],
+) -> None:
+    other = Path(shutil.copytree(task_models["colbert"].directory, tmp_path / "other"))
+    described = manifest.read(other)
+    assert described.late_interaction is not None
+    replace(described, late_interaction=replace(described.late_interaction, **facts)).write(other)
+    words = ["texts.jsonl", "--role", role, "-o", "out.jsonl"]
+    assert run_task("embed", "colbert", *words)[0] == 0
+    assert cli.main(["embed", str(other), *words, "--append"]) == 2
+    assert "holds vectors of" in capsys.readouterr().err
+    assert run_task("embed", "colbert", *words, "--append")[0] == 0
 
 
 def test_token_vectors_of_dense_models_with_offsets(task_models: dict[str, Exported], run_task: Run) -> None:

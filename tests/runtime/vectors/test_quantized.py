@@ -348,6 +348,8 @@ def test_other_weights_and_another_tokenizer_have_another_fingerprint(
     options: dict[str, Any] = {"prompt": "", "normalize": True, "max_length": 16, "chunked": False}
     assert fingerprint(model.manifest, model.variant, form("float32", 24), **options) == model.fingerprint()
     assert fingerprint(described, model.variant, form("float32", 24), **options) != model.fingerprint()
+    left = dataclasses.replace(model.manifest, truncation_side="left")  # which the manifest alone says
+    assert "-len16left-" in fingerprint(left, model.variant, form("float32", 24), **options)
 
 
 def test_a_model_that_does_not_normalize_says_raw(export_pair: Callable[..., Any]) -> None:
