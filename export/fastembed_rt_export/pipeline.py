@@ -23,7 +23,7 @@ from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
 from .directory.encoders import prefixed, stored_once, with_parity
-from .directory.whole import atomic_directory, check_free
+from .directory.whole import atomic_directory, check_apart, check_free
 from .errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 from .gate import verify
 from .gate.long_texts import Reach
@@ -110,6 +110,7 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     check_free(output, force=options.force)
     say(f"reading {name}")
     found = _find(name, options.revision, options, options.adapter)
+    check_apart(found.path, output)
     with whole(found, options.base, _finder(options), say, options.adapter) as located:
         checkpoint = tasks.load(
             located.path, located.name, located.revision, task=options.task, exporter=options.exporter
@@ -308,12 +309,7 @@ def _describe(
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
     if tokenizer.rows is not None:
         notes = (*notes, f"the tokenizer has ids beyond the {tokenizer.rows} rows of the word table: an error in texts")
-    if (cut := checkpoint.cut_unit_vectors) is not None:
-        notes = (
-            *notes,
-            f"the checkpoint's truncate_dim cuts vectors to {cut} numbers behind their normalization, and they are not "
-            "normalized again, as in sentence-transformers; --normalize does that",
-        )
+    notes = (*notes, *checkpoint.remarks)
     if tokenizer.bare and checkpoint.task == contract.EMBEDDING and (theirs := checkpoint.of_nothing) is not None:
         notes = (
             *notes,

@@ -22,6 +22,7 @@ from .tensors import FLOATS, Stored, Tensors, read
 STATIC = "static"  # stands for a model_type in the manifest
 UNLIMITED = 1 << 20  # tokens: memory has to end somewhere
 TABLE = "embedding.weight"
+WHOLE = ("I8", "U8", "I16", "I32", "I64")
 # model2vec's names: rows, the row of each token where there are fewer rows than tokens, a weight for each token.
 ROWS, MAPPING, WEIGHTS = "embeddings", "mapping", "weights"
 
@@ -55,10 +56,16 @@ def _folded(folder: Path, stored: Mapping[str, Stored]) -> Stored:
     def load() -> Array:
         table = rows.load()
         if mapping is not None:
-            table = table[mapping.load().astype(np.int64)]
+            places = mapping.load().astype(np.int64)
+            beyond = np.count_nonzero((places < -len(table)) | (places >= len(table)))
+            if beyond:
+                said = f"a mapping with {beyond} places beyond its table's {len(table)} rows"
+                raise CheckpointError(f"{folder} has {said}")
+            table = table[places]
         return table if weights is None else (table * weights.load()[:, None]).astype(np.float32)
 
-    return Stored((tokens, *rows.shape[1:]), rows.dtype, load)
+    # Rows in whole numbers become floats through the weights; without those, no model takes them.
+    return Stored((tokens, *rows.shape[1:]), "F32" if weights and rows.dtype in WHOLE else rows.dtype, load)
 
 
 def encoder(ops: Ops, config: Config, tensors: Tensors) -> Value:

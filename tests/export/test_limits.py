@@ -13,7 +13,7 @@ from exports import quick
 
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt_export.checkpoint.read import Overrides, load, override
-from fastembed_rt_export.errors import UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 LONG = [*TEXTS, "the cat runs " * 40]
@@ -182,3 +182,15 @@ def test_a_chat_template_of_a_plain_directory_is_refused(plain: Path, place: str
 def test_a_chat_template_beside_modules_json_changes_nothing(chain: Path, tmp_path: Path) -> None:
     change_json(chain / "tokenizer_config.json", chat_template=TEMPLATE)
     assert_cut_alike(chain, tmp_path / "out", 48)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_limit_without_room_beside_special_tokens_is_refused(chain: Path, tmp_path: Path, length: int) -> None:
+    said = f"max_length {length} leaves no room beside 2 special tokens"
+    with pytest.raises(InvalidInputError, match=said):
+        quick(chain, tmp_path / "out", overrides=Overrides(max_length=length))
+    change_json(chain / "sentence_bert_config.json", max_seq_length=length)
+    with pytest.raises(CheckpointError, match=said):
+        quick(chain, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert quick(chain, tmp_path / "out", overrides=Overrides(max_length=3)).max_length == 3

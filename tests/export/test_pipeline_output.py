@@ -45,6 +45,19 @@ def test_an_empty_directory_is_filled(checkpoint: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx").is_file()
 
 
+def test_force_does_not_delete_the_checkpoint_that_is_exported(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    quick(checkpoint, output)
+    inside = Path(shutil.copytree(checkpoint, output / "from"))
+    before = contents(output)
+    (tmp_path / "link").symlink_to(inside)
+    for source in (inside, tmp_path / "link"):
+        with pytest.raises(OutputExistsError, match=r"lies inside .*, which --force replaces"):
+            quick(source, output, force=True)
+    assert contents(output) == before
+    assert quick(inside, output / "another").dim
+
+
 def test_force_does_not_replace_what_is_not_a_model_directory(checkpoint: Path, tmp_path: Path) -> None:
     """A mistyped output must not cost the checkpoint, or a home directory."""
     source = Path(shutil.copytree(checkpoint, tmp_path / "source"))

@@ -285,12 +285,14 @@ def test_static_embeddings(normalized: bool, tmp_path: Path) -> None:
     assert made.variants[-1].notes["embedding"] == "int8"
 
 
-def test_model2vec_tables_with_mapping_and_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["float16", "int8"])
+def test_model2vec_tables_with_mapping_and_weights(tmp_path: Path, whole: bool) -> None:
     checkpoint, random = tmp_path / "checkpoint", np.random.default_rng(0)
     save_transformers(checkpoint)
     tokens = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_vocab_size()
+    table = random.integers(-127, 128, (40, 12), np.int8) if whole else random.normal(size=(40, 12)).astype(np.float16)
     tensors = {
-        "embeddings": random.normal(size=(40, 12)).astype(np.float16),
+        "embeddings": table,
         "mapping": random.integers(0, 40, tokens),
         "weights": random.uniform(0.1, 2.0, tokens),
     }
@@ -319,6 +321,14 @@ def test_a_tokenizer_saved_with_a_truncation_keeps_it(tmp_path: Path) -> None:
     assert read(tmp_path / "out").max_length == 7
 
 
+def test_a_saved_truncation_to_nothing_is_refused(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "checkpoint", static(tmp_path / "static"))
+    truncation = {"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 0}
+    change_json(checkpoint / "tokenizer.json", truncation=truncation)
+    with pytest.raises(CheckpointError, match=r"max_length 0 beside .* is not a number of tokens"):
+        export(str(checkpoint), ExportOptions(output=tmp_path / "out", verify=False))
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -328,6 +338,10 @@ def test_a_tokenizer_saved_with_a_truncation_keeps_it(tmp_path: Path) -> None:
         (
             {"embeddings": np.zeros((200, 4), np.float32), "mapping": np.zeros(200, np.int64), "weights": np.ones(3)},
             r"a mapping of \(200,\) and weights of \(3,\)",
+        ),
+        (
+            {"embeddings": np.zeros((200, 4), np.float32), "mapping": np.arange(200) + 3},
+            "a mapping with 3 places beyond its table's 200 rows",
         ),
     ],
 )

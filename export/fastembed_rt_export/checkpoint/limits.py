@@ -43,23 +43,27 @@ def read(
         CheckpointError: a limit that is no number of tokens.
     """
     if "model_max_length" in processor:
-        limit = _tokens(processor["model_max_length"], "model_max_length", where)
+        limit = tokens(processor["model_max_length"], "model_max_length", where)
     elif settings.get("max_seq_length") is not None:
-        limit = _tokens(settings["max_seq_length"], "max_seq_length", where)
+        limit = tokens(settings["max_seq_length"], "max_seq_length", where)
     else:
         named = tokenizer.get("model_max_length") if "model_max_length" in tokenizer else tokenizer.get("max_len")
-        limit = _tokens(named, "model_max_length", where)
+        limit = tokens(named, "model_max_length", where)
         if type(positions) is int and positions > 0:
             limit = positions if limit is None else min(limit, positions)
-    roles = {role: _tokens(settings.get(f"{role}_length"), f"{role}_length", where) for role in ROLES}
-    always = _tokens(processing.get("max_length"), "processing_kwargs max_length", where)
+    roles = {role: tokens(settings.get(f"{role}_length"), f"{role}_length", where) for role in ROLES}
+    always = tokens(processing.get("max_length"), "processing_kwargs max_length", where)
     if always is not None:
         return Limits(always)
     return Limits(limit, {role: length for role, length in roles.items() if length is not None})
 
 
-def _tokens(value: object, key: str, where: object) -> int | None:
-    """A number of tokens; a float without a fraction is one, None says that there is no limit."""
+def tokens(value: object, key: str, where: object) -> int | None:
+    """A number of tokens; a float without a fraction is one, None says that there is no limit.
+
+    Raises:
+        CheckpointError: something else.
+    """
     if value is None:
         return None
     whole = type(value) is int or (isinstance(value, float) and value.is_integer())

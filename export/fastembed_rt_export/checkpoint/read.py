@@ -324,7 +324,7 @@ def _saved_limit(path: Path) -> int | None:
     """The truncation that tokenizer.json was saved with, which a StaticEmbedding keeps to."""
     file = path / "tokenizer.json"
     saved = read_json(file).get("truncation") if file.is_file() else None
-    return saved.get("max_length") if isinstance(saved, dict) else None
+    return limits.tokens(saved.get("max_length"), "truncation max_length", file) if isinstance(saved, dict) else None
 
 
 def _sentence_settings(

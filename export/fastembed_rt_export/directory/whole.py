@@ -78,6 +78,15 @@ def check_free(destination: Path, *, force: bool) -> None:
         raise OutputExistsError(f"{destination} is there and is not a directory; pass -o another directory")
 
 
+def check_apart(source: Path, destination: Path) -> None:
+    """Raise OutputExistsError where what is exported lies in a directory that --force would replace, and so delete."""
+    if destination.is_dir() and Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
+        raise OutputExistsError(
+            f"{source} lies inside {destination}, which --force replaces with all that is in it; "
+            "pass -o another directory"
+        )
+
+
 def _swap_in(work: Path, destination: Path, *, force: bool) -> None:
     check_free(destination, force=force)  # it may have come into being meanwhile
     if not destination.exists():

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken, Tokenizer, normalizers
 
-from fastembed_rt.manifest import TRUNCATION_SIDES
+from fastembed_rt.manifest import RERANKING, TRUNCATION_SIDES
 
 from ..checkpoint.record import Checkpoint
-from ..errors import CheckpointError, MissingDependencyError, first_line, theirs
+from ..errors import CheckpointError, InvalidInputError, MissingDependencyError, first_line, theirs
 from ..files import read_json, refuse_pointer
 from . import piece_scores, set_as_said
 from .added_tokens import SPECIAL_MAP
@@ -95,8 +95,21 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         text = _bare(tokenizer)
     rows = _rows(checkpoint, tokenizer)
     bare = bare or not tokenizer.num_special_tokens_to_add(False)
+    if not bare:
+        _check_room(checkpoint, tokenizer)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
     return TokenizerFile(text, pad, side, rows, bare)
+
+
+def _check_room(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raise where all that texts are cut to is special tokens, since no text has a vector of its own then."""
+    special = tokenizer.num_special_tokens_to_add(checkpoint.task == RERANKING)
+    if checkpoint.max_length > special:
+        return
+    said = f"max_length {checkpoint.max_length} leaves no room beside {special} special tokens"
+    if "max_length" in checkpoint.overrides:
+        raise InvalidInputError(said)
+    raise CheckpointError(f"{checkpoint.path}: {said}; change it in the checkpoint's settings, or pass --max-length")
 
 
 def _bare(tokenizer: Tokenizer) -> str:
