@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..errors import InvalidInputError
 from ..system.progress import watched
 from .encoder import Counts
 from .streams import Meter
@@ -140,7 +141,11 @@ class Telling:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Telling:
-        self._write()  # a file that cannot be written is an error before the work begins
+        try:
+            self._write()  # a file that cannot be written is an error before the work begins
+        except (OSError, ValueError) as error:  # the latter: a name without a last part, such as "."
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInputError(f"--metrics-file {self._file} cannot be written ({reason})") from error
         if not self._quiet and watched():
             from tqdm import tqdm
 

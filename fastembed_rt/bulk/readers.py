@@ -26,7 +26,9 @@ from .streams import UTF8_BOM, Meter, contents, lines, raw
 
 CSV_FIELD_LIMIT = 2**31 - 1  # the largest that every platform takes; csv's own 128 KB is less than a long document
 WIDE_PIECE = 1 << 20  # bytes
-SHEETS = ("csv", "tsv")
+MARK = "\ufeff"
+USUAL = {"csv": ",", "tsv": "\t"}  # what ends a field, where nothing else is said
+SHEETS = tuple(USUAL)
 Row = Mapping[str, Any] | Fault
 
 
@@ -48,6 +50,7 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
         InvalidInputError: see `Plan.of`, or an input that cannot be read.
     """
     check_encoding(dialect)
+    _check_of_use(sources, dialect)
     if sources[0].format == "txt" and chosen is not None and set(chosen) - set(template.names):
         raise InvalidInputError("txt has one text a line and no columns for --columns; use jsonl, csv or parquet")
     beside_csv = len({source.format in SHEETS for source in sources}) > 1
@@ -57,6 +60,24 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
             return Plan.of(schema, template, chosen, sampled=sampled, label=source.name, beside_csv=beside_csv)
     nothing = arrow().schema([(name, arrow().string()) for name in template.names])  # no file has a row
     return Plan.of(nothing, template, None, sampled=False, label=sources[0].name)
+
+
+def _check_of_use(sources: Sequence[Source], dialect: Dialect) -> None:
+    """Raise InvalidInputError where the dialect says of files what none of them is."""
+    formats = {source.format for source in sources}
+    known = ", ".join(sorted(formats))
+    if dialect.sql is not None and not formats & set(DATABASES):
+        raise InvalidInputError(f"--sql is for databases ({', '.join(DATABASES)}), and the input is {known}; drop it")
+    changed = {"--delimiter": dialect.delimiter is not None, "--quote": dialect.quote != Dialect.quote}
+    for option, given in changed.items():
+        if given and not formats & set(SHEETS):
+            raise InvalidInputError(f"{option} is for {' and '.join(SHEETS)}, and the input is {known}; drop it")
+    delimiter = dialect.delimiter
+    if delimiter is not None and delimiter in (dialect.quote, "\n", "\r"):
+        raise InvalidInputError(f"--delimiter {delimiter!r} cannot end a field: it is the quote, or ends a line")
+    for kind, usual in USUAL.items():
+        if kind in formats and dialect.quote in (delimiter or usual, "\n", "\r"):
+            raise InvalidInputError(f"--quote {dialect.quote!r} cannot quote a field: it ends one, or a line")
 
 
 def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, bool]:
@@ -108,11 +129,11 @@ def total_rows(pieces: Sequence[Piece]) -> int | None:
 
 
 def check_encoding(dialect: Dialect) -> None:
-    """Raise InvalidInputError for an encoding that is not known."""
+    """Raise InvalidInputError for an encoding that is not known, or is none of texts."""
     try:
-        codecs.lookup(dialect.encoding)
-    except LookupError as error:
-        raise InvalidInputError(f"--encoding {dialect.encoding!r} is not known") from error
+        "".encode(dialect.encoding)
+    except (LookupError, ValueError) as error:  # such as base64, which turns bytes into bytes
+        raise InvalidInputError(f"--encoding {dialect.encoding!r} is not known as an encoding of texts") from error
 
 
 # Formats whose rows are made one by one.
@@ -172,7 +193,7 @@ def json_rows(stream: BinaryIO, piece: Piece, dialect: Dialect, name: str, skip:
 def csv_rows(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[tuple[int, list[str] | Fault]]:
     """Fields of each record and the line where it ends, the header first; empty lines are no rows."""
     csv.field_size_limit(CSV_FIELD_LIMIT)
-    delimiter = dialect.delimiter or ("\t" if piece.source.format == "tsv" else ",")
+    delimiter = dialect.delimiter or USUAL[piece.source.format]
     bad: list[Fault] = []
 
     def good() -> Iterator[str]:
@@ -282,12 +303,15 @@ def _decoded(
 def _wide(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[str]:
     """Lines of an encoding whose letters are several bytes."""
     decode = codecs.getincrementaldecoder(dialect.encoding)(dialect.decode_errors).decode
-    rest, ended = "", False
+    rest, ended, begun = "", False, False
     try:
         while not ended:
             found = stream.read(WIDE_PIECE)
             ended = not found
-            *whole, rest = (rest + decode(found, ended)).split("\n")
+            made = decode(found, ended)
+            if made and not begun:  # the mark of a byte order, which a codec without one in its name leaves there
+                made, begun = made.removeprefix(MARK), True
+            *whole, rest = (rest + made).split("\n")
             yield from (line + "\n" for line in whole)
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{piece.source.name} is not {dialect.encoding} ({error.reason})") from error

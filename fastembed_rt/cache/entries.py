@@ -21,7 +21,7 @@ from .. import manifest
 from ..errors import FastembedRtError, ModelNotFoundError
 from ..manifest import TASKS
 from ..system import leftovers, locks, user_cache
-from ..system.paths import as_text
+from ..system.paths import as_text, expanded
 from .contents import recalled
 from .wanted import LETTERS, Wanted
 
@@ -71,7 +71,7 @@ class Entry:
 
     def named(self, name: str) -> bool:
         """Whether somebody means this entry: by its checkpoint, the checkpoint's place, or its own directory."""
-        place = os.path.realpath(Path(name).expanduser())
+        place = os.path.realpath(expanded(name))
         return name in (self.origin.checkpoint, self.directory.name) or as_text(place) in (
             self.origin.path,
             as_text(os.path.realpath(self.directory)),

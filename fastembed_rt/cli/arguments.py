@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..precisions import ALL, listed, unknown
 from .readers import READERS
@@ -38,7 +39,7 @@ def add_variant_options(parser: argparse.ArgumentParser) -> None:
 def add_input_arguments(parser: argparse.ArgumentParser, formats: Iterable[str] = READERS) -> None:
     """Declare INPUT and the options that say how its texts are found; readers.py looks at them."""
     parser.add_argument(
-        "inputs", nargs="*", default=None, metavar="INPUT", help="files in order; - or none: standard input"
+        "inputs", nargs="*", type=place, default=None, metavar="INPUT", help="files in order; - or none: standard input"
     )
     parser.add_argument("--input-format", choices=list(formats), help="format of every input")
     parser.add_argument("--column", type=text, help="key or column with the text (default: text)")
@@ -49,8 +50,20 @@ def add_hub_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that may ask the hub."""
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--token", help="hub token (default: the one of `hf auth login`, or HF_TOKEN)")
-    parser.add_argument("--cache-dir", help="where hub files are kept")
+    parser.add_argument("--cache-dir", type=place, help="where hub files are kept")
     parser.add_argument("--local-files-only", action="store_true", help="do not ask the hub")
+
+
+def place(value: str) -> str:
+    """The name of a file, a directory or a URL, for argparse: an empty one would be the working directory."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError(f"the name {value!r} is empty; name a file or directory")
+    return value
+
+
+def path(value: str) -> Path:
+    """`place` as a path, for argparse."""
+    return Path(place(value))
 
 
 def min_cosine(value: str) -> float:

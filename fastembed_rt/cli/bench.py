@@ -19,7 +19,7 @@ from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
 from ..manifest import Manifest
 from . import readers
-from .arguments import add_model_arguments, positive
+from .arguments import add_model_arguments, place, positive
 from .opening import find
 
 MOST_TEXTS = 5000  # read from --texts
@@ -56,7 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--seconds", type=_seconds, default=SECONDS, metavar="S", help=f"for each precision (default: {SECONDS:g})"
     )
-    parser.add_argument("--texts", metavar="FILE", help="your texts, in a format that embed reads (default: built-in)")
+    parser.add_argument(
+        "--texts", type=place, metavar="FILE", help="your texts, in a format that embed reads (default: built-in)"
+    )
     parser.add_argument("--input-format", choices=list(readers.READERS), help="format of --texts")
     parser.add_argument("--column", default="text", help="key or column with the text (default: text)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")

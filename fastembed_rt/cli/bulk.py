@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, Manifest
-from .arguments import positive
+from .arguments import place, positive
 from .opening import open_model
 
 if TYPE_CHECKING:
@@ -90,16 +90,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: error)",
     )
     group.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="encode equal texts again")
-    group.add_argument("--cache", metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint")
+    group.add_argument(
+        "--cache", type=place, metavar="DIR", help="keep vectors of texts there for later runs, by fingerprint"
+    )
     group.add_argument(
         "--log-every",
         type=positive,
         metavar="SECONDS",
         help="lines of progress where there is no terminal (default: 30)",
     )
-    group.add_argument("--metrics-file", metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom")
+    group.add_argument(
+        "--metrics-file", type=place, metavar="FILE", help="figures of the run as JSON, or for Prometheus as .prom"
+    )
     group = parser.add_argument_group("long jobs")
-    group.add_argument("--shards", metavar="DIR", help="directory or URL for parts that appear whole, instead of -o")
+    group.add_argument(
+        "--shards", type=place, metavar="DIR", help="directory or URL for parts that appear whole, instead of -o"
+    )
     group.add_argument(
         "--to",
         metavar="URL",

@@ -16,7 +16,7 @@ from ..errors import InvalidInputError
 from ..manifest import ROLES
 from ..vectors.quantized import FLOAT32, KINDS
 from . import bulk, one_file, readers, writers
-from .arguments import add_input_arguments, add_model_arguments, device_ids, positive, text
+from .arguments import add_input_arguments, add_model_arguments, device_ids, place, positive, text
 from .opening import open_model
 from .pairing import paired
 from .progress import Progress
@@ -69,7 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_model_arguments(parser)
     add_input_arguments(parser, FORMATS)
-    parser.add_argument("-o", "--output", default=writers.STDOUT, help="file to write; default: standard output")
+    parser.add_argument(
+        "-o", "--output", type=place, default=writers.STDOUT, help="file to write; default: standard output"
+    )
     parser.add_argument("--output-format", choices=list(writers.WRITERS))
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompt-name", type=text, help="one of the model's prompts, put before every text")
@@ -87,8 +89,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of the vectors (default: float32); --precision is the graph's",
     )
     ranges = parser.add_mutually_exclusive_group()
-    ranges.add_argument("--ranges", metavar="FILE.npy", help="(2, dim), for int8 and uint8 vectors")
-    ranges.add_argument("--calibration-embeddings", metavar="FILE.npy", help="(n, dim), to take the ranges from")
+    ranges.add_argument("--ranges", type=place, metavar="FILE.npy", help="(2, dim), for int8 and uint8 vectors")
+    ranges.add_argument(
+        "--calibration-embeddings", type=place, metavar="FILE.npy", help="(n, dim), to take the ranges from"
+    )
     parser.add_argument("--tokens", action="store_true", help="a vector a token, of a model exported with --tokens")
     parser.add_argument(
         "--max-active-dims", type=positive, metavar="N", help="of sparse vectors, the heaviest N words alone"

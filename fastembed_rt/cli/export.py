@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInputError, MissingDependencyError, ParityError, UnsupportedCheckpointError
@@ -13,7 +12,7 @@ from ..manifest import TASKS
 from ..run import memory
 from ..system.progress import Steps
 from ..system.sizes import readable
-from .arguments import add_hub_options, min_cosine, text
+from .arguments import add_hub_options, min_cosine, path, text
 
 if TYPE_CHECKING:
     from fastembed_rt_export.pipeline import Exported
@@ -42,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="one of the LoRA adapters of a checkpoint that holds several: its folder, or a task of "
         "Jina's models; query=NAME,document=NAME: one for each role, in one directory",
     )
-    parser.add_argument("-o", "--output", type=Path, help="model directory to make (default: NAME-onnx here)")
+    parser.add_argument("-o", "--output", type=path, help="model directory to make (default: NAME-onnx here)")
     parser.add_argument("--force", action="store_true", help="replace the output when it exists")
     parser.add_argument(
         "--task",
@@ -72,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "joined by commas, the first is the directory's default (default: fp32; for GPUs alone fp16)",
     )
     parser.add_argument(
-        "--calibration", type=Path, metavar="FILE|DIR", help="texts for int8 and fp8 instead of those that ship"
+        "--calibration", type=path, metavar="FILE|DIR", help="texts for int8 and fp8 instead of those that ship"
     )
     parser.add_argument(
         "--min-cosine", type=min_cosine, help="floor for int8 vectors, below which int8 is left out (default: 0.98)"

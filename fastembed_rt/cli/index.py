@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..manifest import EMBEDDING, Manifest
+from ..system.paths import expanded
 from ..system.sizes import readable
-from .arguments import add_variant_options, positive
+from .arguments import add_variant_options, place, positive
 from .opening import open_model
 from .progress import Progress
 
@@ -42,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=("build", "info"), metavar="build|info", help="make it; show what it has")
-    parser.add_argument("folder", metavar="FOLDER", help="the folder with the files")
+    parser.add_argument("folder", type=place, metavar="FOLDER", help="the folder with the files")
     parser.add_argument("--model", help="directory or checkpoint of a sentence encoder (default: the index's)")
     add_variant_options(parser)
     parser.add_argument(
@@ -140,7 +141,7 @@ def encoder(described: Manifest) -> dict[str, Any]:
 
 def anywhere(model: str) -> str:
     """A directory by its whole path: the index is asked from elsewhere too."""
-    path = Path(model).expanduser()
+    path = expanded(model)
     return str(path.resolve()) if path.is_dir() else model
 
 

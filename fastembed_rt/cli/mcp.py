@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from ..manifest import CLASSES, EMBEDDING, RERANKING, Manifest
-from .arguments import add_model_arguments, port, positive
+from .arguments import add_model_arguments, place, port, positive
 from .opening import open_model, open_second
 
 EPILOG = """\
@@ -36,7 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MODEL",
         help="for rerank and search, as its export says; without: by the vectors' similarity",
     )
-    parser.add_argument("--folder", metavar="DIR", help="whose text files search finds; read at the first search")
+    parser.add_argument(
+        "--folder", type=place, metavar="DIR", help="whose text files search finds; read at the first search"
+    )
     parser.add_argument("--transport", choices=("stdio", "http"), default="stdio", help="(default: stdio)")
     parser.add_argument("--host", default="127.0.0.1", help="of http, on this machine (default: 127.0.0.1)")
     parser.add_argument("--port", type=port, default=8090, help="of http, whose path is /mcp (default: 8090)")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .. import manifest
 from ..hub.resolve import resolve_model
 from ..manifest import CLASSES, LATE_INTERACTION, Manifest
+from ..system.paths import expanded
 from ..system.progress import watched
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def open_model(args: argparse.Namespace, options: Callable[[Manifest], Mapping[s
     directory = resolve_model(args.model, files=lambda _: (), **hub) if exported is None else exported
     described = manifest.read(directory)
     given = {**_given(args, SHARED), **hub, **options(described)}
-    if exported is None and directory != Path(args.model).expanduser():
+    if exported is None and directory != expanded(args.model):
         given["revision"] = directory.name  # of a snapshot, which is named by its commit: the hub is not asked again
     import fastembed_rt
 

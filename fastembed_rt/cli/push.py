@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from .arguments import path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "manifest and the model card, after checking every hash. Files of a directory that was there before and is "
         "replaced are deleted; others stay. Models open under the repository's name, EmbeddingModel('org/name').",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="model directory")
+    parser.add_argument("directory", type=path, metavar="DIR", help="model directory")
     parser.add_argument("repository", metavar="REPO", help="org/name; made where it is missing")
     parser.add_argument("--private", action="store_true", help="make a private repository")
     parser.add_argument("--revision", help="branch, made where it is missing (default: main)")

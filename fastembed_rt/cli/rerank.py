@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
 from . import readers, writers
-from .arguments import add_input_arguments, add_model_arguments, positive, text
+from .arguments import add_input_arguments, add_model_arguments, place, positive, text
 from .opening import limit, open_model
 from .pairing import paired
 from .progress import Progress
@@ -46,7 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("query", type=text, metavar="QUERY", help="one text")
     add_input_arguments(parser)
     parser.add_argument("-k", "--top-k", type=positive, metavar="N", help="only the best N (default: all)")
-    parser.add_argument("-o", "--output", default=writers.STDOUT, help="file to write; default: a table on the screen")
+    parser.add_argument(
+        "-o", "--output", type=place, default=writers.STDOUT, help="file to write; default: a table on the screen"
+    )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_const", const="jsonl", dest="output_format", help="JSON lines")
     forms.add_argument("--output-format", choices=FORMATS, help="default: as the output's name says")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..manifest import LATE_INTERACTION, RERANKING, Manifest
-from .arguments import add_variant_options, positive, text
+from .arguments import add_variant_options, place, positive, text
 from .index import encoder, recall
 from .opening import open_model, open_second
 from .rerank import on_one_line
@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("question", type=text, metavar="QUESTION", help="one text")
-    parser.add_argument("--folder", default=".", help="the folder of `index build` (default: this one)")
+    parser.add_argument("--folder", type=place, default=".", help="the folder of `index build` (default: this one)")
     parser.add_argument("--model", help="the index's model, where it is now (default: where it was)")
     add_variant_options(parser)
     parser.add_argument("-k", "--top-k", type=positive, default=5, metavar="N", help="hits (default: 5)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from ..manifest import Manifest
 from . import readers
-from .arguments import add_model_arguments, positive, text
+from .arguments import add_model_arguments, place, positive, text
 from .opening import limit, open_model
 from .progress import Progress
 from .readers import Columns, Record
@@ -40,7 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_model_arguments(parser)
     parser.add_argument("first", nargs="?", type=text, metavar="A", help="a text")
     parser.add_argument("second", nargs="?", type=text, metavar="B", help="another")
-    parser.add_argument("--file", metavar="FILE", help="pairs instead of A and B: jsonl, csv or parquet; - for stdin")
+    parser.add_argument(
+        "--file", type=place, metavar="FILE", help="pairs instead of A and B: jsonl, csv or parquet; - for stdin"
+    )
     parser.add_argument("--input-format", choices=list(readers.READERS), help="format of --file")
     parser.add_argument(
         "--columns",

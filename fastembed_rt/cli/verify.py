@@ -10,7 +10,7 @@ from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundErr
 from ..hub.resolve import did_you_mean
 from ..manifest import replace_text
 from ..system.progress import Steps
-from .arguments import add_hub_options, min_cosine
+from .arguments import add_hub_options, min_cosine, path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Compare a model directory with its checkpoint in sentence-transformers on torch: the tokens of "
         "each text or pair first, then vectors, scores or weights.",
     )
-    parser.add_argument("directory", type=Path, help="model directory")
+    parser.add_argument("directory", type=path, help="model directory")
     parser.add_argument("--against", metavar="CHECKPOINT", help="hub id or directory (default: the manifest's source)")
     parser.add_argument("--write", action="store_true", help="put the report into the manifest and the model card")
     parser.add_argument(

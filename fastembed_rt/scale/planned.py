@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from .. import manifest
@@ -20,6 +19,7 @@ from ..models.base import LoadedModel
 from ..models.opening import Source, chosen_variant, of_route
 from ..models.options import positive
 from ..models.prompts import Prompts
+from ..system.paths import expanded
 from ..text.windows import ERROR, check_on_null
 from ..vectors import quantized
 from .batches import LISTS
@@ -118,7 +118,7 @@ def _class_of(model: str | os.PathLike[str], options: Mapping[str, Any]) -> tupl
     task = manifest.read(directory).task
     kind: type[LoadedModel] = getattr(import_module(f"..models.{MODULES[task]}", __package__), CLASSES[task])
     given = dict(options)
-    if directory != Path(model).expanduser():
+    if directory != expanded(model):
         given["revision"] = directory.name  # of a snapshot, which is named by its commit: the hub is not asked again
     return kind, given
 

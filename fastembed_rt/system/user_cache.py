@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from ..errors import InvalidInputError
+from .paths import expanded
+
 VARIABLE = "FASTEMBED_RT_CACHE"
 
 
@@ -13,12 +16,24 @@ def folder(kind: str) -> Path:
     """Where files of one kind are kept: in FASTEMBED_RT_CACHE, else in the user's cache directory; may not be there.
 
     The user's is XDG_CACHE_HOME or ~/.cache, on Windows LOCALAPPDATA, and `fastembed-rt` in there.
+
+    Raises:
+        InvalidInputError: none of these is set, and the user has no home, as in containers under a number of their own.
     """
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given) / kind
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return _in_home(given) / kind
+    windows = sys.platform == "win32"
+    named = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    base = Path(named) if named else _in_home("~" if windows else "~/.cache")
     return base / "fastembed-rt" / kind
+
+
+def _in_home(path: str) -> Path:
+    found = expanded(path)
+    if found.parts[:1] and found.parts[0].startswith("~"):
+        raise InvalidInputError(
+            f"there is no home directory for {path!r}: neither HOME nor the system's list of users names one; set "
+            f"{VARIABLE} to a directory that can be written"
+        )
+    return found

@@ -71,7 +71,7 @@ class Folder:
         Raises:
             InvalidInputError: no folder.
         """
-        self._root = Path(os.path.realpath(Path(root).expanduser()))
+        self._root = Path(os.path.realpath(os.path.expanduser(root)))  # noqa: PTH111  Path's raises for ~user without a home
         if not self._root.is_dir():
             raise InvalidInputError(f"{root} is no folder")
         self._model, self._reranker = model, reranker

@@ -248,9 +248,52 @@ def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
     assert texts_of(path, encoding=encoding) == given_texts
 
 
-def test_an_encoding_that_is_not_known(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="'utf-9' is not known"):
-        texts_of(write(tmp_path / "in.txt", ["a"]), encoding="utf-9")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("name", ["in.txt", "in.csv", "in.json", "in.jsonl"])
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_text(tmp_path: Path, name: str, encoding: str) -> None:
+    path = write(tmp_path / name, ["plain", "naïve"])
+    path.write_bytes(("\ufeff" + path.read_bytes().decode("utf-8")).encode(encoding))
+    assert texts_of(path, encoding=encoding) == ["plain", "naïve"]
+
+
+# The last three turn bytes into bytes or texts into texts.
+@pytest.mark.parametrize("encoding", ["utf-9", "", "base64", "rot13", "undefined"])
+def test_an_encoding_that_is_not_known(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"'{encoding}' is not known"):
+        texts_of(write(tmp_path / "in.txt", ["a"]), encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sql": "SELECT 1"}, "--sql is for databases .sqlite, duckdb., and the input is txt"),
+        ({"delimiter": ";"}, "--delimiter is for csv and tsv, and the input is txt"),
+        ({"quote": "'"}, "--quote is for csv and tsv, and the input is txt"),
+    ],
+    ids=str,
+)
+def test_what_is_said_of_other_formats_is_refused(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        texts_of(write(tmp_path / "in.txt", ["a"]), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("in.csv", {"delimiter": '"'}),
+        ("in.csv", {"delimiter": "\n"}),
+        ("in.csv", {"quote": ","}),
+        ("in.csv", {"quote": "\n"}),
+        ("in.csv", {"delimiter": ";", "quote": ";"}),
+        ("in.tsv", {"quote": "\t"}),
+    ],
+    ids=str,
+)
+def test_fields_that_could_not_be_told_apart_are_refused(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    path = tmp_path / name
+    path.write_text("text\na\n")
+    with pytest.raises(InvalidInputError, match=r"cannot (end|quote) a field"):
+        texts_of(path, **options)
 
 
 # Columns.

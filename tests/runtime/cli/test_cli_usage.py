@@ -131,3 +131,30 @@ def test_what_this_model_does_not_have_is_wrong_usage_too(
     assert err.count("\n") == 1
     assert said in err
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["embed", NOTHING, ""],
+        ["embed", NOTHING, "--cache", ""],
+        ["embed", NOTHING, "--cache-dir", ""],
+        ["embed", NOTHING, "--metrics-file", " "],
+        ["embed", NOTHING, "--shards", ""],
+        ["embed", NOTHING, "-o", ""],
+        ["embed", NOTHING, "--ranges", ""],
+        ["rerank", NOTHING, "query", ""],
+        ["index", "build", ""],
+        ["search", "query", "--folder", ""],
+        ["export", NOTHING, "-o", ""],
+        ["export", NOTHING, "--calibration", ""],
+        ["similar", NOTHING, "--file", ""],
+        ["bench", NOTHING, "--texts", ""],
+        ["verify", ""],
+        ["push", "", "org/name"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_working_directory(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, *command)
+    assert "is empty; name a file or directory" in err.splitlines()[-1]

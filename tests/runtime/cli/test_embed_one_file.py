@@ -192,6 +192,8 @@ def test_sparse_vectors_and_vectors_of_tokens(run_task: Run, task_models: dict[s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["texts.jsonl", "--metrics-file", "."], "--metrics-file . cannot be written"),
+        (["texts.jsonl", "--metrics-file", "no/such.json"], "--metrics-file no/such.json cannot be written"),
         (["texts.jsonl", "--resume"], "--resume is for jobs in parts; pass --shards DIR"),
         (["texts.jsonl", "--to", "duckdb://a/b"], "--to is for jobs in parts"),
         (["texts.jsonl", "--shard-format", "npy"], "for one file it is --output-format"),
