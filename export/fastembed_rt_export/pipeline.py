@@ -145,6 +145,7 @@ def _find(name: str, revision: str | None, options: ExportOptions, adapter: str 
         token=options.token,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
+        code=options.trust_remote_code and options.verify,
     )
 
 

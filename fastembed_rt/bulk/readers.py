@@ -58,8 +58,9 @@ def plan(sources: Sequence[Source], template: Template, chosen: Sequence[str] | 
         schema, sampled = _schema(source, template, dialect)
         if schema.names:
             return Plan.of(schema, template, chosen, sampled=sampled, label=source.name, beside_csv=beside_csv)
-    nothing = arrow().schema([(name, arrow().string()) for name in template.names])  # no file has a row
-    return Plan.of(nothing, template, None, sampled=False, label=sources[0].name)
+    wanted = dict.fromkeys([*template.names, *(chosen or ())])
+    nothing = arrow().schema([(name, arrow().string()) for name in wanted])  # no file has a row
+    return Plan.of(nothing, template, chosen, sampled=False, label=sources[0].name)
 
 
 def _check_of_use(sources: Sequence[Source], dialect: Dialect) -> None:

@@ -284,7 +284,7 @@ def _on_hub(
         name=name,
         identity=commit,
         path=None,
-        fetch=lambda adapters: _fetched(name, hub, commit, adapters),
+        fetch=lambda adapters: _fetched(name, hub, commit, adapters, code=choose().trust_remote_code),
         opened=lambda: _note(note, commit) if files is not None else None,
     )
     cached = Repository(name, commit, hub.token, hub.cache_dir, local_files_only=True)
@@ -311,7 +311,9 @@ def _base_on_hub(repository: Repository, commit: str) -> list[Base]:
     return [] if found is None else [found]
 
 
-def _fetched(name: str, hub: Hub, commit: str | None = None, adapters: Sequence[str] = ()) -> Located:
+def _fetched(
+    name: str, hub: Hub, commit: str | None = None, adapters: Sequence[str] = (), *, code: bool = False
+) -> Located:
     """The checkpoint on this disk, at that commit."""
     at = partial(
         resolve_checkpoint,
@@ -320,6 +322,7 @@ def _fetched(name: str, hub: Hub, commit: str | None = None, adapters: Sequence[
         token=hub.token,
         cache_dir=hub.cache_dir,
         local_files_only=hub.local_files_only,
+        code=code,
     )
     # By its revision first, so that the hub's cache knows the name for the time without a connection.
     with suppress(*(() if commit is None else (ModelNotFoundError, CheckpointError))):

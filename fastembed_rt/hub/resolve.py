@@ -38,6 +38,7 @@ DECISIVE_FILES = (
 COLBERT = "artifact.metadata"  # lengths, markers and masks of Stanford's ColBERT, which has no modules.json
 TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
 CARD = "README.md"
+CODE = ".py"
 ADAPTER = "adapter_config.json"
 ADAPTERS = "adapters"  # folder in which some checkpoints have theirs, each in one of its name
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is taken
@@ -118,11 +119,13 @@ def resolve_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     adapter: str | Sequence[str] = (),
+    code: bool = False,
 ) -> Located:
     """A checkpoint to export: a local directory, or a snapshot with what an export reads and nothing else.
 
-    Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any); and what
-    lies in the folder or folders `adapter`, which may be in ADAPTERS.
+    Configuration, tokenizer, the modules that modules.json names, one set of weights (safetensors if any); what lies in
+    the folder or folders `adapter`, which may be in ADAPTERS; and with `code` the Python files that config.json names,
+    also those of other repositories.
 
     Raises:
         ModelNotFoundError: no such directory, repository or revision; no access; not cached and offline.
@@ -146,9 +149,7 @@ def resolve_checkpoint(
             f"hub repository '{name}' has neither modules.json nor config.json, so it holds no encoder "
             "to export; check the name"
         )
-    chained = repository.fetch(DECISIVE_FILES[0], snapshot.name) is not None
-    for file in DECISIVE_FILES[1:] if chained else (*DECISIVE_FILES[1:], COLBERT):
-        repository.fetch(file, snapshot.name)
+    _fetch_decisive(repository, snapshot)
     names = repository.listing(snapshot)
     if CARD in names:  # license and languages, which the export's card repeats
         repository.fetch(CARD, snapshot.name)
@@ -164,6 +165,8 @@ def resolve_checkpoint(
         directories += found
         deeper = [place for directory in found for place in _route_directories(snapshot, directory)]
         found = [place for place in dict.fromkeys(deeper) if place not in directories]
+    if code:
+        _fetch_code(repository, names, snapshot, directories)
     # Weights come last, the encoder's own at the very end: an interrupted snapshot shows it by lacking them.
     weights = [
         file
@@ -318,6 +321,45 @@ def _route_directories(snapshot: Path, directory: str) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return []
+
+
+def _fetch_decisive(repository: Repository, snapshot: Path) -> None:
+    chained = repository.fetch(DECISIVE_FILES[0], snapshot.name) is not None
+    for file in DECISIVE_FILES[1:] if chained else (*DECISIVE_FILES[1:], COLBERT):
+        repository.fetch(file, snapshot.name)
+
+
+def _fetch_code(repository: Repository, names: list[str], snapshot: Path, directories: list[str]) -> None:
+    """Code of the checkpoint's own: beside config.json, or in other repositories that its auto_map names.
+
+    Those go where transformers looks for them, which is told of no other cache.
+    """
+    for file in names:
+        if file.endswith(CODE) and _parent(file) in directories:
+            repository.fetch(file, snapshot.name)
+    for name, module in dict.fromkeys(found for directory in directories for found in _elsewhere(snapshot / directory)):
+        other = Repository(name, None, repository.token, None, repository.local_files_only)
+        first = other.fetch(module)
+        if first is None:
+            raise CheckpointError(
+                f"config.json of '{repository.name}' names code in {module} of '{name}', which has no such file"
+            )
+        for file in other.listing(first.parent):
+            if file.endswith(CODE) and not _parent(file):
+                other.fetch(file, first.parent.name)
+
+
+def _elsewhere(directory: Path) -> Iterator[tuple[str, str]]:
+    """Repositories with code for a transformer, and the file of each that is named: "org/name--module.Class"."""
+    try:
+        said = json.loads((directory / "config.json").read_bytes())["auto_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    for entry in said:
+        for found in entry if isinstance(entry, list) else [entry]:
+            name, mark, place = str(found).partition("--")
+            if mark:
+                yield name, f"{place.partition('.')[0]}{CODE}"
 
 
 def _adapter_weights(names: list[str], directory: str) -> list[str]:

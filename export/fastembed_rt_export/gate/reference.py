@@ -17,7 +17,7 @@ from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from ..architectures import row_name
 from ..checkpoint.read import Checkpoint
-from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError
+from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from ..tensors import Stored, some
 from .tokens import Word
 
@@ -62,7 +62,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
 
     Raises:
         MissingDependencyError: torch or sentence-transformers is not installed, or too old for the class.
-        UnsupportedCheckpointError: the reference is code of the checkpoint's own, and not trusted.
+        UnsupportedCheckpointError: the reference is code of the checkpoint's own, and not trusted; it does not load.
     """
     missing = can_verify()
     if missing is not None:
@@ -82,8 +82,12 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
     said_before = logging.get_verbosity()
     if any(encoder.translated for encoder in _encoders(checkpoint)):
         logging.set_verbosity_error()  # of weights that are not found, all of which are set below
+    code = "" if not checkpoint.trusted else "; its code has to lie beside config.json, or in the hub's cache"
     try:
-        model = made_by(str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True)
+        with explained(f"sentence-transformers does not load {checkpoint.name}{code}"):
+            model = made_by(
+                str(checkpoint.root), device="cpu", trust_remote_code=checkpoint.trusted, local_files_only=True
+            )
     finally:
         logging.set_verbosity(said_before)
     apply_adapters(model, checkpoint)

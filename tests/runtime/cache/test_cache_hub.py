@@ -222,3 +222,12 @@ def test_the_folders_of_routes_come_too(hub: FakeHub, tmp_path: Path) -> None:
             found, wanted = getattr(model, encode)("a dog runs"), getattr(local, encode)("a dog runs")
             np.testing.assert_array_equal(found.indices, wanted.indices)
             np.testing.assert_array_equal(found.values, wanted.values)
+
+
+def test_code_of_a_repository_is_the_reference_where_it_is_trusted(hub: FakeHub, tmp_path: Path) -> None:
+    made = save_sentence_transformers(tmp_path / "made", "new")
+    hub.add(NAME, contents(made))
+    with opened(verify=True) as model:
+        assert model.manifest.parity["status"] == "not verified"
+    with opened(verify=True, trust_remote_code=True) as model:
+        assert model.manifest.parity["status"] == "passed"

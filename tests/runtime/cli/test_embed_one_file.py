@@ -121,6 +121,16 @@ def test_csv_with_options_and_a_query(run_task: Run, task_models: dict[str, Expo
     assert vectors("notes.jsonl").tobytes() == encoded(task_models, ["first", "second"]).tobytes()
 
 
+@pytest.mark.parametrize("content", ["", "no json\n"], ids=["no row", "no good row"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_inputs_without_a_row_have_the_columns_that_are_asked_for(run_task: Run, content: str, name: str) -> None:
+    Path("in.jsonl").write_text(content)
+    for words in (["--id-column", "id"], ["--columns", "id,n"]):
+        code, _, said = run_task("embed", "dense", "in.jsonl", *words, "--on-error", "skip", "-o", name, "--force")
+        assert code == 0, said
+    assert name == "out.jsonl" or pq.read_table(name).column_names == ["id", "n", "embedding"]
+
+
 @pytest.mark.parametrize("policy", ["skip", "null"])
 def test_bad_rows_are_noted_beside_the_output(run_task: Run, task_models: dict[str, Exported], policy: str) -> None:
     Path("in.jsonl").write_text('"one"\nno json\n"two"\n{"text": null}\n"one"\n')

@@ -150,6 +150,47 @@ def test_an_adapter_is_fetched_with_its_weights(hub: FakeHub, beside: Files) -> 
     assert tree(located.path) == sorted(["adapter_config.json", "adapter_model.safetensors", *beside])
 
 
+def test_code_is_fetched_only_where_it_is_trusted_and_from_where_config_json_says(hub: FakeHub) -> None:
+    classes = {
+        "AutoConfig": "configuring.Own",
+        "AutoModel": "acme/code--modeling.Own",
+        "AutoTokenizer": [None, "acme/code--deeper.Own"],
+    }
+    files: Files = {
+        **PLAIN,
+        "config.json": json.dumps({"auto_map": classes}),
+        "configuring.py": "own = 1",
+        "tests/test_it.py": "own = 2",
+    }
+    hub.add(NAME, files)
+    code: Files = {
+        "modeling.py": "other = 1",
+        "deeper.py": "other = 2",
+        "beside.py": "other = 3",
+        "b/c.py": "",
+        "x.bin": b"1",
+    }
+    hub.add("acme/code", code)
+    plain = resolve_checkpoint(NAME).path
+    assert tree(plain) == sorted(PLAIN)
+    assert not any("acme/code" in request.path for request in hub.requests)
+    for _ in range(2):
+        assert tree(resolve_checkpoint(NAME, code=True).path) == sorted([*PLAIN, "configuring.py"])
+    beside = plain.parents[2] / "models--acme--code"
+    (snapshot,) = (beside / "snapshots").iterdir()
+    assert tree(snapshot) == ["beside.py", "deeper.py", "modeling.py"]
+    assert (beside / "refs" / "main").read_text() == snapshot.name  # by which it is found without a connection
+    resolve_checkpoint(NAME, code=True, local_files_only=True)
+
+
+def test_code_that_is_not_where_config_json_says_is_named(hub: FakeHub) -> None:
+    hub.add(NAME, {**PLAIN, "config.json": json.dumps({"auto_map": {"AutoModel": "acme/code--modeling.Own"}})})
+    hub.add("acme/code", {"other.py": ""})
+    with pytest.raises(CheckpointError) as error:
+        resolve_checkpoint(NAME, code=True)
+    says(error, "modeling.py", "acme/code", "no such file")
+
+
 @pytest.mark.parametrize("beside", [{}, PLAIN], ids=["adapters alone", "beside a model"])
 def test_an_adapter_of_several_is_fetched_from_its_folder(hub: FakeHub, beside: Files) -> None:
     one: dict[str, str | bytes] = {"adapter_config.json": "{}", "adapter_model.safetensors": b"1"}
