@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ from checkpoints import (
     save_transformers,
     save_with_heads,
 )
-from cross_encoders import save_cross_encoder
+from cross_encoders import PAIRS, reference_scores, save_cross_encoder
 from exports import contents, quick
 from multi_vectors import save_multi_vector
 from sparse_encoders import save_splade
 from tokenizers import AddedToken, Tokenizer
 from tolerances import close
 
-from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel, manifest
 from fastembed_rt.errors import CheckpointError
 from fastembed_rt.hub.resolve import resolve_checkpoint
 from fastembed_rt.text.tokenizer import TextTokenizer
+from fastembed_rt_export.checkpoint.read import Overrides
 from fastembed_rt_export.errors import InvalidInputError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.gate.refusals import Refusals, left
 from fastembed_rt_export.pipeline import ExportOptions, export
@@ -96,8 +98,6 @@ def test_tools_find_the_settings_that_the_graph_was_made_with(tmp_path: Path) ->
 
 
 def test_they_say_what_was_changed_at_export(tmp_path: Path) -> None:
-    from fastembed_rt_export.checkpoint.read import Overrides
-
     wanted = Overrides(
         pooling=("cls",),
         normalize=True,
@@ -117,6 +117,47 @@ def test_they_say_what_was_changed_at_export(tmp_path: Path) -> None:
     said = read(tmp_path / "out" / "config_sentence_transformers.json")
     assert (said["prompts"], said["default_prompt_name"], said["truncate_dim"]) == ({"query": "Q: "}, "query", 16)
     assert read(tmp_path / "out" / "tokenizer_config.json")["model_max_length"] == 11
+
+
+def with_weights(checkpoint: Path, output: Path) -> str:
+    """An export with the checkpoint's weights beside its settings, as torch loads them."""
+    for file in checkpoint.rglob("*.safetensors"):
+        shutil.copyfile(file, output / file.relative_to(checkpoint))
+    return str(output)
+
+
+CHANGED: dict[str, Any] = {"max_length": 9, "prompts": {"query": "a red ", "document": "the new "}}
+
+
+def test_sparse_encoders_say_what_was_changed_at_export(tmp_path: Path) -> None:
+    from sentence_transformers import SparseEncoder
+
+    checkpoint, output = save_splade(tmp_path / "mini"), tmp_path / "out"
+    quick(checkpoint, output, overrides=Overrides(**CHANGED, default_prompt_name="query"))
+    theirs = SparseEncoder(with_weights(checkpoint, output), device="cpu", local_files_only=True)
+    with SparseModel(output) as model:
+        for call in ("encode", "encode_document"):
+            wanted = getattr(theirs, call)(TEXTS, convert_to_sparse_tensor=False).numpy()
+            close(np.stack([vector.to_dense() for vector in getattr(model, call)(TEXTS)]), wanted)
+
+
+def test_rerankers_say_what_was_changed_at_export(tmp_path: Path) -> None:
+    checkpoint, output = save_cross_encoder(tmp_path / "mini"), tmp_path / "out"
+    quick(checkpoint, output, overrides=Overrides(**CHANGED, default_prompt_name="query"))
+    wanted = reference_scores(Path(with_weights(checkpoint, output)))
+    with Reranker(output) as model:
+        close(model.predict(PAIRS), wanted)
+
+
+def test_late_interaction_says_what_was_changed_at_export(tmp_path: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    checkpoint, output = save_multi_vector(tmp_path / "mini"), tmp_path / "out"
+    quick(checkpoint, output, overrides=Overrides(**CHANGED))
+    theirs = MultiVectorEncoder(with_weights(checkpoint, output), device="cpu", local_files_only=True)
+    with LateInteractionModel(output) as model:
+        for ours, wanted in zip(model.encode_document(TEXTS), theirs.encode_document(TEXTS), strict=True):
+            close(ours, np.asarray(wanted))
 
 
 def test_tools_that_add_the_special_tokens_change_no_text(tmp_path: Path) -> None:

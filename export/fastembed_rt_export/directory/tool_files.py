@@ -153,16 +153,27 @@ def sentence_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _as_they_are(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Of a task with modules of its own: sentence-transformers' files as the checkpoint has them, folders included."""
-    root, found = checkpoint.root, {}
+    """Of a task with modules of its own: sentence-transformers' files as the checkpoint has them, folders included.
+
+    But for what was changed at export: prompts and limits.
+    """
+    root, changed = checkpoint.root, checkpoint.overrides
+    found: dict[str, Any] = {}
     for name in ("sentence_bert_config.json", "config_sentence_transformers.json"):
         if (root / name).is_file():
             found[name] = read_json(root / name)
     if "sentence_bert_config.json" in found:
         found["sentence_bert_config.json"].pop("model_kwargs", None)  # of torch
         found["sentence_bert_config.json"].pop("model_args", None)
-        if found["sentence_bert_config.json"].get("max_seq_length") is not None:
-            found["sentence_bert_config.json"]["max_seq_length"] = checkpoint.max_length
+        limits = ("max_seq_length", *(("document_length",) if "max_length" in changed else ()))
+        for limit in limits:
+            if found["sentence_bert_config.json"].get(limit) is not None:
+                found["sentence_bert_config.json"][limit] = checkpoint.max_length
+    if (sentence := found.get("config_sentence_transformers.json")) is not None:
+        if "prompts" in changed:
+            sentence["prompts"] = {**(sentence.get("prompts") or {}), **changed["prompts"]}
+        if "default_prompt_name" in changed:
+            sentence["default_prompt_name"] = changed["default_prompt_name"]
     if not (root / "modules.json").is_file():
         return found
     found["modules.json"] = json.loads((root / "modules.json").read_text(encoding="utf-8"))
