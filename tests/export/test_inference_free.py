@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,6 @@ def test_settings_hold_for_both_and_models_travel(exported: Path) -> None:
 
 def test_weights_by_name_in_a_file(tmp_path: Path, checkpoint: Path) -> None:
     """As SparseStaticEmbedding.from_json reads them: what the vocabulary lacks is the unknown token's."""
-    import shutil
-
     from transformers import AutoTokenizer
 
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
@@ -146,6 +145,29 @@ def test_weights_by_name_in_a_file(tmp_path: Path, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "tokenizer.json cannot be read by tokenizers"),
+        (
+            '{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "cat": 7}, "unk_token": "a"}}',
+            "up to 7",
+        ),
+    ],
+)
+def test_weights_by_token_of_a_tokenizer_that_cannot_place_them_are_refused(
+    tmp_path: Path, checkpoint: Path, content: str, said: str
+) -> None:
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (folder,) = copy.glob("*_SparseStaticEmbedding")
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "idf.json", {"cat": 2.5})
+    write_json(folder / "config.json", {"frozen": False, "path": str(folder / "idf.json")})
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match=said):
+        export(str(copy), ExportOptions(output=tmp_path / "out", verify=False))
+
+
+@pytest.mark.parametrize(
     ("weight", "tokenizer", "words"),
     [
         (float("nan"), True, "weight weight in {}/idf.json is NaN or infinite in 1 of its "),
@@ -155,8 +177,6 @@ def test_weights_by_name_in_a_file(tmp_path: Path, checkpoint: Path) -> None:
 def test_weights_by_token_that_are_not_finite_or_have_no_tokens_are_refused(
     tmp_path: Path, checkpoint: Path, weight: float, tokenizer: bool, words: str
 ) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     folder = copy / "query_0_SparseStaticEmbedding"
     (folder / "model.safetensors").unlink()
@@ -179,8 +199,6 @@ def test_weights_by_token_that_are_not_finite_or_have_no_tokens_are_refused(
 def test_what_is_not_there_or_not_known(
     tmp_path: Path, checkpoint: Path, change: dict[str, Any], kind: type[FastembedRtError], words: list[str]
 ) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     write_json(copy / "query_0_SparseStaticEmbedding/config.json", change)
     with pytest.raises(kind) as caught:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from .. import settings
 from ..errors import CheckpointError, UnsupportedCheckpointError
@@ -23,6 +22,7 @@ from ..graph.weight import Array
 from ..settings import SPARSE_STATIC
 from ..static import STATIC
 from ..tensors import FLOATS, Stored, Tensors, read, refuse_not_finite
+from ..tokenizer.tokenizer_json import parsed
 
 MODULE, WEIGHT = "SparseStaticEmbedding", "weight"
 _IDF = "idf.json"
@@ -80,11 +80,14 @@ def _from_json(file: Path, folder: Path) -> tuple[Stored, tuple[Path, ...]]:
     by_token = read_json(file)
     if not all(isinstance(value, (int, float)) for value in by_token.values()):
         raise CheckpointError(f"{file} holds other than a number for each token")
-    if not (folder / "tokenizer.json").is_file():
+    path = folder / "tokenizer.json"
+    if not path.is_file():
         raise CheckpointError(f"{folder} lacks the checkpoint's vocabulary: there is no tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = parsed(path.read_text(encoding="utf-8", errors="replace"), path)
     unknown = tokenizer.token_to_id(str(getattr(tokenizer.model, "unk_token", None) or "[UNK]"))
     words = tokenizer.get_vocab_size(with_added_tokens=True)
+    if (last := max(tokenizer.get_vocab().values(), default=-1)) >= words:
+        raise CheckpointError(f"{path} has {words} tokens with ids up to {last}, so that weights have no place by id")
 
     def load() -> Array:
         weights = np.zeros(words, np.float32)

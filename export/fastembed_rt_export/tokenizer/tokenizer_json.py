@@ -63,14 +63,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         text = path.read_text(encoding="utf-8") if path.is_file() else piece_scores.exact(_convert(checkpoint))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
-        if not theirs(error):
-            raise
-        raise CheckpointError(
-            f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
-        ) from error
+    tokenizer = parsed(text, path)
     if checkpoint.is_static and checkpoint.head is None:
         _refuse_without_words(checkpoint, tokenizer)
         # sentence-transformers reads the file alone, and asks it for no special tokens.
@@ -99,6 +92,22 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         _check_room(checkpoint, tokenizer)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
     return TokenizerFile(text, pad, side, rows, bare)
+
+
+def parsed(text: str, path: Path) -> Tokenizer:
+    """The tokenizer of the text of tokenizer.json, which is at `path`.
+
+    Raises:
+        CheckpointError: the tokenizers library cannot read it.
+    """
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:
+        if not theirs(error):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
+        ) from error
 
 
 def _check_room(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
