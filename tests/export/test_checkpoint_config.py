@@ -12,12 +12,13 @@ from checkpoints import (
     change_json,
     save_with_heads,
 )
+from exports import quick
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
 from fastembed_rt_export.checkpoint.read import Overrides, load, override
-from fastembed_rt_export.errors import InvalidInputError, UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 
 WIDTH = SIZES["hidden_size"]
 
@@ -76,6 +77,9 @@ def test_a_config_that_is_not_a_json_object_is_refused(plain: Path, content: byt
         ("layer_norm_eps", "1e-12", "layer_norm_eps = '1e-12', expected float"),
         ("vocab_size", None, "lacks 'vocab_size'"),
         ("max_position_embeddings", None, "lacks 'max_position_embeddings'"),
+        ("layer_norm_eps", float("nan"), "layer_norm_eps = nan, expected float"),
+        ("layer_norm_eps", 10**400, "layer_norm_eps = inf, expected float"),
+        ("layer_norm_eps", -1, "impossible size"),
         ("hidden_size", 0, "impossible size"),
         ("hidden_size", -24, "impossible size"),
         ("num_hidden_layers", 0, "impossible size"),
@@ -115,6 +119,27 @@ def test_what_no_builder_computes_is_refused_by_name(plain: Path, key: str, valu
 def test_prompts_that_are_not_texts_by_name_are_refused(chain: Path, prompts: object) -> None:
     change_json(chain / "config_sentence_transformers.json", prompts=prompts)
     assert "prompts that are not texts by name" in refusal(chain)
+
+
+# Every step of an export meets them, those before the build too.
+@pytest.mark.parametrize("key", ["vocab_size", "type_vocab_size", "num_hidden_layers", "hidden_size", "pad_token_id"])
+@pytest.mark.parametrize("value", [[None], {"a": 1}, "x", 1.5])
+def test_a_number_that_is_none_is_named_wherever_it_is_met(
+    plain: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    change_json(plain / "config.json", **{key: value})
+    try:
+        quick(plain, tmp_path / "out")
+    except CheckpointError as error:
+        assert key in str(error)
+    else:
+        assert key == "pad_token_id"  # any will do, since padding is masked
+
+
+@pytest.mark.parametrize("value", [[[]], {"a": 1}, 5])
+def test_a_default_prompt_that_is_no_name_is_refused(chain: Path, value: object) -> None:
+    change_json(chain / "config_sentence_transformers.json", default_prompt_name=value)
+    assert "default_prompt_name" in refusal(chain)
 
 
 def test_a_prompt_of_null_is_empty(chain: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -156,6 +157,16 @@ def test_a_queries_encoder_without_its_vocabulary_is_refused(tmp_path: Path) -> 
 def test_a_tokenizer_json_that_cannot_be_read_is_refused(chain: Path, content: bytes) -> None:
     (chain / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizer_json.load(load(chain, "chain"))
+
+
+def test_a_template_with_a_token_that_has_no_id_is_refused(chain: Path) -> None:
+    """The library reads it, and panics at the first text."""
+    file = chain / "tokenizer.json"
+    body = json.loads(file.read_text())
+    body["post_processor"]["special_tokens"] = {}
+    file.write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be used by tokenizers"):
         tokenizer_json.load(load(chain, "chain"))
 
 

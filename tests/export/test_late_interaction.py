@@ -385,6 +385,11 @@ def test_options_that_cannot_be_are_refused(directory: Path, model: LateInteract
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task 'fill-mask'"),
         ("sentence_bert_config.json", {"query_expansion": {"strategy": "some", "length": 3}}, "expected strategy"),
         ("sentence_bert_config.json", {"query_expansion": {"strategy": "fixed"}}, "without a length"),
+        (
+            "sentence_bert_config.json",
+            {"query_expansion": {"strategy": "fixed", "length": 9, "token": 0}},
+            "token 0, expected its text",
+        ),
         ("sentence_bert_config.json", {"document_length": -1}, "document_length -1, expected a number of tokens"),
         (
             "sentence_bert_config.json",

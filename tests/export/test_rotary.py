@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,29 @@ def test_settings_that_are_no_object_are_an_error(tmp_path: Path, changes: dict[
     directory = saved(tmp_path / "odd", "qwen3", **changes)
     with pytest.raises(CheckpointError, match=f"{next(iter(changes))} = .*, expected an object with rotary settings"):
         exported_vectors(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 0, -1.0, 10**400, [1.0], "x"], ids=lambda value: str(value)[:9]
+)
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda value: {"rope_type": "default", "rope_theta": value},
+        lambda value: {**LINEAR, "rope_theta": 1e4, "factor": value},
+        lambda value: {"rope_type": "ntk", "rope_theta": 1e4, "factor": value, "mixed_b": value},
+        lambda value: {**LLAMA3, "rope_theta": 1e4, "factor": value},
+        lambda value: {**YARN, "rope_theta": 1e4, "factor": value},
+    ],
+    ids=["default", "linear", "ntk", "llama3", "yarn"],
+)
+def test_settings_that_give_no_numbers_are_refused_or_give_numbers(
+    tmp_path: Path, made: Callable[[object], dict[str, Any]], value: object
+) -> None:
+    directory = saved(tmp_path / "odd", "qwen3", rope_parameters=made(value))
+    try:
+        found = exported_vectors(directory, tmp_path / "out")
+    except (CheckpointError, UnsupportedCheckpointError) as error:
+        assert "config.json" in str(error)
+    else:
+        assert np.isfinite(found).all()

@@ -233,6 +233,8 @@ def test_the_command_line(directory: Path, tmp_path: Path, capsys: pytest.Captur
         ({"types": {"query_0_Dense": "mine.Dense"}}, "route 'query' has a mine.Dense, code of the checkpoint's own"),
         ({"types": {"query_0_Dense": "sentence_transformers.models.Router"}}, "a Router inside the Router"),
         ({"parameters": {"default_route": "title"}}, "no route 'title'; there are: query, document"),
+        ({"parameters": {"default_route": {"a": 1}}}, "no route {'a': 1}; there are: query, document"),
+        ({"parameters": {"route_mappings": {"('query', None)": ["query"]}}}, "there are: query, document"),
         ({"parameters": {"route_mappings": {"query": "query"}}}, "a route for 'query', expected"),
         ({"parameters": {"route_mappings": {"('query', None)": "title"}}}, "to 'title'; there are: query, document"),
         ({"parameters": {"route_mappings": 3}}, "route_mappings 3"),

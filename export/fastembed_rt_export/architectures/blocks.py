@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,20 +16,22 @@ from ..tensors import Tensors
 
 Config = Mapping[str, Any]
 T = TypeVar("T", int, float, str)
+LARGEST = 10**300  # of whole numbers that become floats
 
 
 def setting(config: Config, key: str, kind: type[T], default: T | None = None) -> T:
     """Value of config.json under `key`.
 
     Raises:
-        CheckpointError: absent without a default, or of another type.
+        CheckpointError: absent without a default, or of another type; NaN or infinite, which JSON may hold.
     """
     value = config.get(key, default)
     if value is None:
         raise CheckpointError(f"config.json lacks {key!r}; is this the whole checkpoint?")
     if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+        value = float(value) if abs(value) < LARGEST else math.inf
+    bad = isinstance(value, float) and not math.isfinite(value)
+    if not isinstance(value, kind) or isinstance(value, bool) or bad:
         raise CheckpointError(f"config.json has {key} = {value!r}, expected {kind.__name__}")
     return value
 
@@ -98,7 +101,7 @@ class Shape:
         )
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.intermediate, self.layers, self.heads) < 1:
+        if min(self.hidden, self.intermediate, self.layers, self.heads) < 1 or self.epsilon < 0:
             raise CheckpointError(f"config.json gives an impossible size: {self}")
         if self.hidden % self.heads:
             raise CheckpointError(f"config.json: hidden size {self.hidden} is not a multiple of {self.heads} heads")

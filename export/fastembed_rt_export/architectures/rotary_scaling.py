@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedCheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.weight import Floats
 from .blocks import flag, setting
 
@@ -30,7 +30,7 @@ def frequencies(given: Settings, head: int, positions: int) -> tuple[Floats, flo
 
     Raises:
         UnsupportedCheckpointError: a scaling that is not known.
-        CheckpointError: a setting that it needs is not there, or of another type.
+        CheckpointError: a setting that it needs is not there, or of another type; settings that give no numbers.
     """
     scaling = given["rope_type"]
     refused = ["partial_rotary_factor"] if scaling == "yarn" else ["partial_rotary_factor", "attention_factor"]
@@ -42,7 +42,16 @@ def frequencies(given: Settings, head: int, positions: int) -> tuple[Floats, flo
         raise UnsupportedCheckpointError(
             f"config.json has rotary scaling {scaling!r}; built are {', '.join(map(repr, SCALINGS))}"
         )
-    return make(given, head, positions)
+    try:
+        with np.errstate(all="ignore"):
+            inverse, factor = make(given, head, positions)
+        sound = bool(np.isfinite(inverse).all()) and math.isfinite(factor)
+    except (ArithmeticError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        said = ", ".join(f"{key} {value!r}" for key, value in given.items())
+        raise CheckpointError(f"config.json's rotary settings give no turns of positions: {said}")
+    return inverse, factor
 
 
 def _default(given: Settings, head: int, positions: int) -> tuple[Floats, float]:

@@ -349,7 +349,7 @@ def _sentence_settings(
         raise CheckpointError(f"{path} has prompts that are not texts by name")
     prompts = {name: text or "" for name, text in prompts.items()}  # null is sentence-transformers' empty prompt
     default = config.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(f"{path}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
     similarity = config.get("similarity_fn_name")
     if similarity is not None and not isinstance(similarity, str):

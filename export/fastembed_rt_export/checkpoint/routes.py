@@ -57,7 +57,7 @@ def read_routes(root: Path) -> Routes:
         default = next(iter(chains)) if said.get("allow_empty_key", True) else ROLES[1]
         if not said.get("allow_empty_key", True):
             notes.append(f"the Router asks for a route with every text; without one it is {default!r} here")
-    if default not in chains:
+    if not isinstance(default, str) or default not in chains:
         raise CheckpointError(f"{entries[place][1]} has no route {default!r}; there are: {', '.join(chains)}")
     others = {}
     for role in ROLES:
@@ -113,7 +113,7 @@ def _mappings(said: object, chains: Mapping[str, Chain], folder: Path) -> dict[t
             task, modality = ast.literal_eval(key)
         except (ValueError, SyntaxError, TypeError) as error:
             raise CheckpointError(f"{folder} has a route for {key!r}, expected (task, modality)") from error
-        if route not in chains:
+        if not isinstance(route, str) or route not in chains:
             raise CheckpointError(f"{folder} maps {key} to {route!r}; there are: {', '.join(chains)}")
         if modality in (None, TEXT):
             found[task, modality] = route

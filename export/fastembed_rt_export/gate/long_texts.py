@@ -127,13 +127,18 @@ def _work(checkpoint: Checkpoint) -> Callable[[int], float]:
     """Multiply-adds of a text by its tokens: a layer costs each its weights, and each pair of them the width twice."""
     if checkpoint.is_static:
         return lambda _: 0.0
-    config = checkpoint.config
-    width = int(config.get("hidden_size") or config.get("dim") or 0)
-    layers = next((int(config[name]) for name in ("num_hidden_layers", "n_layers", "num_layers") if name in config), 1)
-    words = int(config.get("vocab_size") or 0)
+    width = _size(checkpoint, "hidden_size", "dim")
+    layers = _size(checkpoint, "num_hidden_layers", "n_layers", "num_layers") or 1
+    words = _size(checkpoint, "vocab_size")
     stored = (tensor.shape for tensor in checkpoint.stored.values() if len(tensor.shape) == 2)
     weights = max(sum(math.prod(shape) for shape in stored if shape[0] != words), 12 * layers * width**2)
     return lambda tokens: float(tokens * weights + 2 * layers * width * tokens**2)
+
+
+def _size(checkpoint: Checkpoint, *names: str) -> int:
+    """The first of these that config.json has; 0 where there is none, or what the build refuses."""
+    found = next((checkpoint.config[name] for name in names if name in checkpoint.config), 0)
+    return found if isinstance(found, int) else 0
 
 
 def _most(limit: int, fits: Callable[[int], bool]) -> int:

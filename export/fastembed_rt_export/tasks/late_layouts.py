@@ -181,6 +181,8 @@ def _expansion(said: object, where: Path) -> Expansion | None:
     length = _length(said, "length", where)
     if length is None:
         raise CheckpointError(f"{where} has query_expansion without a length")
+    if not isinstance(said.get("token"), (str, type(None))):
+        raise CheckpointError(f"{where} has query_expansion with token {said['token']!r}, expected its text")
     return Expansion(
         length=length, cut=said["strategy"] == "fixed", attend=bool(said.get("attend")), token=said.get("token")
     )

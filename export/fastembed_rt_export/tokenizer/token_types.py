@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from fastembed_rt.manifest import RERANKING
 
 from ..checkpoint.record import Checkpoint
-from ..errors import UnsupportedCheckpointError, theirs
+from ..errors import CheckpointError, UnsupportedCheckpointError, theirs
 from ..files import read_json
 from . import class_names
 
@@ -22,9 +22,15 @@ TYPED_MODELS = frozenset("albert bert convbert electra ernie mobilebert nomic_be
 
 
 def given(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint's tokenizer gives token types to the model, and the model has more than one."""
+    """Whether the checkpoint's tokenizer gives token types to the model, and the model has more than one.
+
+    Raises:
+        CheckpointError: a number of types that is none.
+    """
     count = checkpoint.config.get("type_vocab_size")
-    several = checkpoint.model_type in TYPED_MODELS if count is None else int(count) > 1
+    if count is not None and type(count) is not int:
+        raise CheckpointError(f"config.json has type_vocab_size {count!r}, expected a number of token types")
+    several = checkpoint.model_type in TYPED_MODELS if count is None else count > 1
     return several and _made(checkpoint)
 
 

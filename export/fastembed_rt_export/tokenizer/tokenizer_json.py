@@ -29,6 +29,7 @@ VOCABULARIES = ("*.txt", "*.model", "*.json", "*.tiktoken")  # files of slow tok
 _OTHER_VOCABULARIES = ("tokenizer.model*", "*.tiktoken", "tiktoken.model", "tekken.json", "tokenizer.*.json")
 _SOME_VOCABULARY = ("*vocab*", "*.model", "merges.txt", "dict.txt", "*.codes")  # what classes call theirs
 _NO_VOCABULARY = {"tokenizer.json", SETTINGS, "normalizer.json", "entity_vocab.json"}  # beside it
+_PANIC = "PanicException"  # what the Rust library raises of a template that names a token without its id; no Exception
 _FEWEST_WORDS = 2  # classes that transformers makes of nothing have up to one word beside their special tokens
 
 
@@ -100,14 +101,22 @@ def parsed(text: str, path: Path) -> Tokenizer:
     Raises:
         CheckpointError: the tokenizers library cannot read it.
     """
+    advice = "update tokenizers or save it again"
     try:
-        return Tokenizer.from_str(text)
+        made = Tokenizer.from_str(text)
     except Exception as error:
         if not theirs(error):
             raise
-        raise CheckpointError(
-            f"{path} cannot be read by tokenizers ({error}); update tokenizers or save it again"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read by tokenizers ({error}); {advice}") from error
+    try:
+        made.encode_batch(["a", ("a", "a")])
+    except BaseException as error:
+        if type(error).__name__ == _PANIC:
+            raise CheckpointError(f"{path} cannot be used by tokenizers ({error}); {advice}") from error
+        if not isinstance(error, Exception) or not theirs(error):
+            raise
+        # Else a vocabulary that lacks its own unknown token: texts will say so.
+    return made
 
 
 def _check_room(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
@@ -197,7 +206,8 @@ def _pad_token_id(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
         token = _file(checkpoint, name).get("pad_token")
         content = token.get("content") if isinstance(token, dict) else token
         known = tokenizer.token_to_id(content) if isinstance(content, str) else None
-        if known is not None and known < checkpoint.config.get("vocab_size", known + 1):
+        rows = checkpoint.config.get("vocab_size")
+        if known is not None and (not isinstance(rows, int) or known < rows):
             return int(known)
     configured = checkpoint.config.get("pad_token_id")
     return configured if isinstance(configured, int) and configured >= 0 else 0
