@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -367,8 +368,8 @@ def _known_beside(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _base_name(name: str) -> str:
-    """Last part of a hub id or of a directory, `.` and `..` included."""
-    return Path(name).resolve().name if Path(name).is_dir() else Path(name).name
+    """Last part of a hub id or of a directory, `.` and `..` included; a link has its own name."""
+    return Path(os.path.abspath(name) if Path(name).is_dir() else name).name  # noqa: PTH100  resolve follows links
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:

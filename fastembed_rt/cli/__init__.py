@@ -16,10 +16,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from .. import __version__
-from ..errors import FastembedRtError, UnknownPromptError
+from ..errors import FastembedRtError, InvalidInputError, UnknownPromptError
 
 PROG = "fastembed-rt"
 COMMANDS = (
@@ -39,6 +39,7 @@ COMMANDS = (
     "doctor",
 )  # modules of this package, in the order of --help
 
+EXIT_USAGE = InvalidInputError.exit_code
 INTERRUPTED = 130  # 128 + SIGINT, ...: what a shell reports for a tool that the signal ended
 HANGUP = 129  # the terminal is gone
 TERMINATED = 143
@@ -50,6 +51,7 @@ class _CommandParser(argparse.ArgumentParser):
     """Takes options and positionals in any order: plain argparse refuses `embed MODEL -o FILE INPUT`."""
 
     _mixing = False
+    _brief = ""  # the usage without options
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # An abbreviation that is clear today is another option's tomorrow.
@@ -60,6 +62,9 @@ class _CommandParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         if self._mixing:  # parse_known_intermixed_args calls back, once for options and once for positionals
             return super().parse_known_args(args, namespace)
+        brief = self.formatter_class(prog=f"{self.prog} [options]")
+        brief.add_usage(None, self._get_positional_actions(), [])
+        self._brief = brief.format_help()  # now: intermixed parsing hides positionals for a while
         self._mixing = True
         try:
             found, unknown = self.parse_known_intermixed_args(args, namespace)
@@ -68,6 +73,11 @@ class _CommandParser(argparse.ArgumentParser):
         if unknown:  # said here, with the command's own usage; argparse leaves it to the program's parser
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2. The usage is short here: thirty lines of options would stand before the one that is wrong."""
+        self._print_message(f"{self._brief}(all options: {self.prog} --help)\n", sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
 
 
 def build_parser(commands: Sequence[str] | None = None) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
 
 from .arguments import add_hub_options, port, positive, precision
@@ -42,6 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         given = os.environ.get(variable)
         if given:
             settings["default"] = given  # argparse puts it through `type`
+            if "type" in settings:
+                settings["type"] = _naming(settings["type"], variable, given)
         parser.add_argument(flag, help=f"{what} [{variable}]", **settings)
 
     option("--host", "HOST", "address to listen on (default: 127.0.0.1)", default="127.0.0.1")
@@ -103,6 +106,20 @@ def run(args: argparse.Namespace) -> int:
     from .served import serve
 
     return serve(args)
+
+
+def _naming(kind: Callable[[str], Any], variable: str, given: str) -> Callable[[str], Any]:
+    """A type whose errors name the variable that a wrong value is from: nobody looks for it in the environment."""
+
+    def typed(value: str) -> Any:
+        try:
+            return kind(value)
+        except argparse.ArgumentTypeError as error:
+            if value == given:
+                raise argparse.ArgumentTypeError(f"{error} (the environment has {variable}={value})") from None
+            raise
+
+    return typed
 
 
 def _switch(default: bool) -> dict[str, Any]:

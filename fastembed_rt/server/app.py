@@ -83,10 +83,16 @@ class App:
         """Of the models."""
         return self.models.names
 
-    def check_ready(self) -> None:
-        """Raise ApiError while the models are not warm, and once the server drains."""
-        if self._draining or not self._warm:
-            raise ApiError("Unhealthy", "the server is stopping" if self._draining else "the models are not ready")
+    async def ready(self) -> None:
+        """Wait until every model has answered once: those of an application that is mounted, which no server starts.
+
+        Raises:
+            ApiError: the server drains, or a model does not answer.
+        """
+        if not (self._warm or self._draining):
+            await self.warm_up()
+        if self._draining:
+            raise ApiError("Unhealthy", "the server is stopping")
 
     async def warm_up(self) -> None:
         """Have every model answer once; `/health` says 200 from then on."""

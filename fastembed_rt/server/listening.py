@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..errors import InvalidInputError
 from . import sockets
@@ -47,10 +49,32 @@ class Listening:
         """Sockets that listen, and this with their port, which the system chooses where 0 is asked for.
 
         Raises:
-            InvalidInputError: that cannot be.
+            InvalidInputError: that cannot be, or the files of TLS are not what they should be.
         """
+        self.check_certificate()
         found = self.bind()
         return found, self if self.uds is not None else replace(self, port=found[0].getsockname()[1])
+
+    def check_certificate(self) -> None:
+        """Raise InvalidInputError for a certificate or a key that cannot be used, before a model is loaded."""
+        if self.certificate is None:
+            if self.certificate_key is not None:
+                raise InvalidInputError("--ssl-keyfile is the key of a certificate; give --ssl-certfile too")
+            return
+        for option, path in (("--ssl-certfile", self.certificate), ("--ssl-keyfile", self.certificate_key)):
+            if path is not None:
+                try:
+                    Path(path).read_bytes()
+                except OSError as error:
+                    raise InvalidInputError(f"{option} {path} cannot be read: {error.strerror}") from None
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.certificate_key)
+        except ssl.SSLError as error:
+            files = " and ".join(path for path in (self.certificate, self.certificate_key) if path is not None)
+            raise InvalidInputError(
+                f"{files}: no certificate in PEM with its private key ({error.reason or error}); "
+                "give --ssl-certfile, and --ssl-keyfile where the key has a file of its own"
+            ) from None
 
     def bind(self) -> list[socket.socket]:
         """Sockets that listen.

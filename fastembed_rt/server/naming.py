@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def entries(wanted: Sequence[str], aliases: Iterable[str] = ()) -> list[tuple[st
             given, source = "", entry
         if not source.strip() or (sign and not given.strip()):
             raise InvalidInputError(f"{entry!r} is not a model to serve; write NAME=MODEL or MODEL")
-        name = given or (Path(source).resolve().name if Path(source).is_dir() else source)
+        name = given or (directory_name(source) if Path(source).is_dir() else source)
         if name in found:
             what = f"{found[name]} and {source}" if found[name] != source else f"{source}, given twice,"
             raise InvalidInputError(
@@ -36,3 +37,8 @@ def entries(wanted: Sequence[str], aliases: Iterable[str] = ()) -> list[tuple[st
         if alias in others:
             raise InvalidInputError(f"the alias {alias!r} of {next(iter(found))} is the name of another model")
     return list(found.items())
+
+
+def directory_name(path: str) -> str:
+    """Last part of a directory's path, `.` and `..` included; a link's own name, which stays when the link moves on."""
+    return os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119  Path.resolve would follow the link

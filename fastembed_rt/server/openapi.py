@@ -22,8 +22,8 @@ POLICY = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 REFUSALS = ("Malformed", "Unauthorized", "NotFound", "TooLarge", "Validation", "Backend", "Overloaded", "Timeout")
 
 
-def describe(table: Table, *, keys: bool) -> dict[str, Any]:
-    """OpenAPI 3.1; `keys`: routes that are not public want one."""
+def describe(table: Table, *, keys: bool, root: str = "") -> dict[str, Any]:
+    """OpenAPI 3.1; `keys`: routes that are not public want one; `root`: the path that all of them lie below."""
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for route in table.routes:
@@ -35,6 +35,7 @@ def describe(table: Table, *, keys: bool) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": __version__},
+        "servers": [{"url": root or "/"}],
         "paths": paths,
         "components": components,
     }
@@ -72,7 +73,8 @@ def _page() -> bytes:
 
 async def openapi(exchange: Exchange) -> Response:
     """The file."""
-    return Response(dumped(describe(exchange.app.table, keys=bool(exchange.app.keys))))
+    root = str(exchange.scope.get("root_path", "")).rstrip("/")
+    return Response(dumped(describe(exchange.app.table, keys=bool(exchange.app.keys), root=root)))
 
 
 async def page(exchange: Exchange) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FastembedRtError
@@ -88,6 +88,14 @@ class Reloader:
             return self._load()
         except FastembedRtError as error:
             raise ReloadError(f"{type(error).__name__}: {error}") from error
+
+
+def outcome(found: Sequence[Mapping[str, Any]]) -> str:
+    """What a reload gave, for people: each model's identity, and the one before where it has changed."""
+    return ", ".join(
+        f"{one['name']} {one['now']} ({'unchanged' if one['now'] == one['before'] else 'was ' + str(one['before'])})"
+        for one in found
+    )
 
 
 async def _retire(old: Sequence[Served], generation: Generation) -> None:

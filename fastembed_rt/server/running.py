@@ -44,7 +44,7 @@ def described(served: Served) -> str:
     parts = [
         f"{served.name}: {served.task}",
         f"{about['max_input_length']} tokens",
-        f"{about['target']}/{about['model_dtype']} on {about['provider']}, {about['threads']} threads",
+        f"{about['target']}/{about['model_dtype']} on {about['provider']}, {about['threads']} thread{'' if about['threads'] == 1 else 's'}",
         f"batches of {about['max_batch_tokens']} tokens",
     ]
     fingerprint = getattr(served.model, "fingerprint", None)

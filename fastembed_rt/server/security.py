@@ -52,10 +52,11 @@ def read_keys(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"the file of keys cannot be read: {type(error).__name__}") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        raise InvalidInputError(f"the file of keys {path} cannot be read: {reason}") from None
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
-        raise InvalidInputError("the file of keys holds none; write a key a line")
+        raise InvalidInputError(f"the file of keys {path} holds none; write a key a line")
     return keys
 
 

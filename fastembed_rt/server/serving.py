@@ -24,6 +24,8 @@ from .connections import Connection, Patience
 from .deadlines import Deadlines
 from .lines import Handler, StandardError
 from .listening import Listening
+from .reloading import outcome
+from .running import say
 from .sockets import Board
 from .worker import Channel
 
@@ -122,9 +124,11 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     def _reload(self) -> None:
         async def reload() -> None:
             try:
-                await self.app.reload()
+                found = await self.app.reload()
             except Exception as error:  # noqa: BLE001  it goes on with what it has
                 logger.error("reload: %s", error)
+            else:
+                say([f"reloaded: {outcome(found)}"])
 
         task = asyncio.get_running_loop().create_task(reload())
         self._reloads.add(task)

@@ -82,7 +82,8 @@ def bind_unix(path: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise InvalidInputError(f"cannot listen on the Unix socket: {os.strerror(error.errno or 0)}") from None
+        reason = error.strerror or str(error)  # a path that is too long has no number
+        raise InvalidInputError(f"cannot listen on the Unix socket {path}: {reason}") from None
     listener.setblocking(False)
     return listener
 
@@ -93,7 +94,7 @@ def _remove_dead(path: str) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise InvalidInputError("--uds names a file that is no socket")
+        raise InvalidInputError(f"--uds {path} is a file that is no socket; give another path, or remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(1)
         try:
@@ -104,7 +105,7 @@ def _remove_dead(path: str) -> None:
             return
         except OSError:
             return  # bind says what is wrong
-    raise InvalidInputError("a server listens on this Unix socket already")
+    raise InvalidInputError(f"a server listens on the Unix socket {path} already")
 
 
 class Board:

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from . import hangups, packed
+from .reloading import outcome
 from .sockets import GONE, Board, let_nobody_in
 from .totals import Totals
 from .worker import MOST_BYTES
@@ -358,7 +359,7 @@ class Supervisor:
         elif any(worker.stale for worker in self._workers):
             self._say(["reload: workers that are loading follow when they are ready"])
         elif any(worker.ready.is_set() for worker in self._workers):
-            self._say(["reloaded in all workers"])
+            self._say([f"reloaded in all workers: {outcome(answer['models'])}"])
 
     def _keep_weights(self) -> None:
         if self._weights is not None:

@@ -98,6 +98,9 @@ def test_the_output_is_named_after_the_checkpoint_when_none_is_given(
     assert made.directory == Path("mini-onnx")
     assert (tmp_path / "mini-onnx" / "model.onnx").is_file()
 
+    (tmp_path / "latest").symlink_to(checkpoint)
+    assert export("latest", ExportOptions(verify=False)).directory == Path("latest-onnx")
+
 
 def test_a_new_directory_is_readable_by_others(checkpoint: Path, tmp_path: Path) -> None:
     quick(checkpoint, tmp_path / "out")

@@ -202,7 +202,7 @@ def _nested(instance: Any) -> bool:
 
 async def health(exchange: Exchange) -> Response:
     """200 once every model has answered, until the server drains."""
-    exchange.app.check_ready()
+    await exchange.app.ready()
     return Response(b"{}")
 
 

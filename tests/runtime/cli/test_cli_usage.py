@@ -70,6 +70,24 @@ def test_no_command_takes_abbreviations(name: str, capsys: pytest.CaptureFixture
     assert "unrecognized arguments: --debu" in refused(capsys, name, *words(name), "--debu")
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_wrong_option_does_not_drown_in_thirty_lines_of_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    usage, *_, where, error = refused(capsys, name, *words(name), "--bogus").splitlines()
+    assert usage.startswith(f"usage: fastembed-rt {name} [options]")
+    assert name != "serve" or usage.endswith("[MODEL ...]")
+    assert where == f"(all options: fastembed-rt {name} --help)"
+    assert error.endswith("--bogus")
+
+
+def test_a_wrong_value_from_the_environment_names_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKERS", "two")
+    said = refused(capsys, "serve", NOTHING).splitlines()[-1]
+    assert said.endswith("'two' is not a positive integer (the environment has WORKERS=two)")
+    assert "environment" not in refused(capsys, "serve", NOTHING, "--workers", "three")
+
+
 def test_without_a_command_the_usage_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--bogus"], ["nothing"]):
         assert refused(capsys, *words).startswith("usage: fastembed-rt [-h]")

@@ -195,11 +195,32 @@ def test_a_token_that_the_model_does_not_know_is_not_repeated() -> None:
 def test_readiness_comes_after_the_warm_up(loaded: Any) -> None:
     app = App(loaded.encoder)
     client = Client(app)
-    assert (client.get("/health").status, client.get("/livez").status) == (503, 200)
-    assert client.get("/health").json["error_type"] == "Unhealthy"
+    assert client.get("/livez").status == 200
     with app:
         assert client.get("/health").status == client.get("/").status == 200
         assert app.names == ["encoder"]
+    assert client.get("/health").status == 503
+    assert client.get("/health").json["error_type"] == "Unhealthy"
+    client.close()
+
+
+def test_a_mounted_application_warms_up_when_it_is_asked_for_its_health(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frameworks tell what is mounted neither of the start nor of the end: a probe would see 503 for ever."""
+    warmed: list[str] = []
+    warm_up = Served.warm_up
+
+    async def counted(served: Served) -> None:
+        warmed.append(served.name)
+        await warm_up(served)
+
+    monkeypatch.setattr(Served, "warm_up", counted)
+    app = App({"one": loaded.encoder, "two": loaded.encoder})
+    client = Client(app, root_path="/vectors")
+    assert [client.get("/health").status for _ in range(3)] == [200] * 3
+    assert warmed == ["one", "two"]
+    app.close()
     assert client.get("/health").status == 503
     client.close()
 
@@ -209,6 +230,8 @@ def test_below_a_path_of_another_application(loaded: Any) -> None:
         client = Client(app, root_path="/vectors")
         found = client.post("/embed", {"inputs": "the cat"})
         np.testing.assert_array_equal(float32(found.json[0]), loaded.encoder.encode("the cat"))
+        assert client.get("/openapi.json").json["servers"] == [{"url": "/vectors"}]
+        assert Client(app).get("/openapi.json").json["servers"] == [{"url": "/"}]
         client.close()
 
 
@@ -241,6 +264,13 @@ def test_every_route_is_in_the_openapi_file_and_its_examples_check(client: Clien
     embed = described["components"]["schemas"]["EmbedRequest"]
     assert embed["required"] == ["inputs"]
     assert embed["properties"]["truncate"]["type"] == ["boolean", "null"]
+
+
+def test_the_page_has_a_body_to_try_for_every_route_that_takes_one(client: Client) -> None:
+    page = client.get("/docs").body.decode()
+    (examples,) = re.findall(r"const EXAMPLES = \{(.*?)\n\};", page, flags=re.DOTALL)
+    routes = [route for route in client.app.table.routes if route.method == "POST" and route.path != "/admin/reload"]
+    assert {route.path.replace("{}", "{name}") for route in routes} == set(re.findall(r'"(/[^"]*)":', examples))
 
 
 def test_the_page_needs_nothing_from_elsewhere(client: Client) -> None:

@@ -219,3 +219,14 @@ def test_the_dashboard_shows_metrics_that_there_are(directories: Any) -> None:
     variables = {entry["name"] for entry in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(board["panels"])))
     assert used - {"__rate_interval"} <= variables
+
+
+def test_the_proxy_leaves_the_limits_to_the_server() -> None:
+    text = re.sub(r"#.*", "", (DEPLOY / "nginx.conf").read_text(encoding="utf-8"))
+    found = dict(re.findall(r"([a-z_]+) (?:\$?\w+://)?([^;{}\n]+);", text))
+    defaults = build_parser().parse_args(["serve", "m"])
+    assert int(found["client_max_body_size"]) == defaults.payload_limit
+    assert float(found["proxy_read_timeout"].rstrip("s")) > defaults.request_seconds
+    assert float(found["keepalive_timeout"].rstrip("s")) < defaults.keep_alive_seconds
+    assert found["server"] == f"{defaults.host}:{defaults.port}"
+    assert f"upstream {found['proxy_pass']} " in text

@@ -53,6 +53,19 @@ def test_names_apart_are_taken_and_an_alias_may_hide_no_model(
             entries([entry])
 
 
+def test_a_link_is_served_under_its_own_name_which_stays_when_it_moves_on(
+    two: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "current"
+    for directory in two:
+        link.unlink(missing_ok=True)
+        link.symlink_to(directory)
+        assert entries([str(link)]) == [("current", str(link))]
+    monkeypatch.chdir(two[0])
+    assert entries(["."]) == [("m", ".")]
+    assert entries(["../m/"]) == [("m", "../m/")]
+
+
 def test_exports_of_one_checkpoint_share_its_name_and_keep_their_own(directories: Any, tmp_path: Path) -> None:
     other = shutil.copytree(directories.models["encoder"], tmp_path / "second")
     found = load([str(directories.models["encoder"]), str(other)], threads=1)
@@ -95,3 +108,24 @@ def test_any_free_port_is_the_same_on_all_addresses_and_is_said() -> None:
     finally:
         for found in sockets:
             found.close()
+
+
+def test_files_that_cannot_be_used_are_named_before_a_model_is_loaded(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing in these directories loads: an error about the model would be the wrong one."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("no certificate\n")
+    for options, said in (
+        (["--api-key-file", "no-keys"], "the file of keys no-keys cannot be read: No such file or directory"),
+        (["--api-key-file", str(tmp_path / "empty")], f"the file of keys {tmp_path / 'empty'} holds none"),
+        (["--ssl-certfile", "no.pem"], "--ssl-certfile no.pem cannot be read: No such file or directory"),
+        (["--ssl-keyfile", "no.pem"], "--ssl-keyfile is the key of a certificate; give --ssl-certfile too"),
+        (["--ssl-certfile", str(tmp_path / "text")], f"{tmp_path / 'text'}: no certificate in PEM"),
+        (["--uds", "nowhere/here"], "cannot listen on the Unix socket nowhere/here: No such file or directory"),
+        (["--uds", str(tmp_path / "text")], f"--uds {tmp_path / 'text'} is a file that is no socket"),
+        (["--uds", str(tmp_path / ("a" * 200))], "AF_UNIX path too long"),
+    ):
+        for workers in ("1", "2"):
+            assert main(["serve", two[0], *options, "--workers", workers]) == 2, options
+            assert said in capsys.readouterr().err

@@ -6,6 +6,8 @@ import base64
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,6 +75,35 @@ def start() -> Iterator[Start]:
     for process in made:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_link_that_moves_on_and_a_reload_keep_the_name_and_say_what_runs(
+    start: Start, directories: Any, tmp_path: Path, workers: str
+) -> None:
+    link, encoder = tmp_path / "current", directories.models["encoder"]
+    first, second = shutil.copytree(encoder, tmp_path / "v1"), shutil.copytree(encoder, tmp_path / "v2")
+    manifest = json.loads((second / "manifest.json").read_text())
+    (second / "manifest.json").write_text(json.dumps({**manifest, "prompts": {"query": "query: "}}))
+    link.symlink_to(first)
+    process, port = start(link, "--workers", workers)
+    assert process.stderr is not None
+    body = {"input": "a", "model": "current"}
+    assert ask(port, "POST", "/v1/embeddings", body)[0] == 200
+
+    said = []
+    for target in (first, second):
+        link.unlink()
+        link.symlink_to(target)
+        process.send_signal(signal.SIGHUP)
+        said.append(next(line for line in process.stderr if line.startswith("reloaded")))
+        assert ask(port, "POST", "/v1/embeddings", body)[0] == 200
+    assert re.search(r": current \S+ \(unchanged\)$", said[0])
+    before, now = re.search(r": current (\S+) \(", said[0]), re.search(r": current (\S+) \(was (\S+)\)$", said[1])
+    assert before and now
+    assert (now[2], now[1] != now[2]) == (before[1], True)
+    assert ask(port, "POST", "/v1/embeddings", {**body, "input_type": "query"})[0] == 200
 
 
 def test_it_serves_until_it_is_told_to_stop_and_answers_what_runs(start: Start, directories: Any, loaded: Any) -> None:
