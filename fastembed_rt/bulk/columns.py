@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InvalidInputError
 from .extras import arrow
 from .lossless import looker, takes
-from .rows import Fault
+from .rows import Fault, delimiter_meant
 
 SAMPLE = 1000  # rows at the beginning of the inputs that decide the columns of formats without types
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
@@ -137,6 +137,9 @@ class Plan:
                 fault = "twice a" if name in names else "no"
                 has = ", ".join(map(repr, names)) or "none"
                 option = "--columns" if name not in template.names else "--column or --template"
+                meant = delimiter_meant(names)
+                if meant is not None:
+                    option = f"--delimiter {meant!r}, or {option}"
                 raise InvalidInputError(f"{label} has {fault} column {name!r}; it has {has}: pass {option}")
         if template.plain and not _is_text(schema.field(template.pattern).type):
             raise InvalidInputError(

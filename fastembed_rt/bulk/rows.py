@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 BLOCK_ROWS = 1024  # that are read together
+DELIMITERS = (";", "\t", "|", ",")  # that files are written with
+
+
+def delimiter_meant(names: Sequence[str]) -> str | None:
+    """What seems to separate the fields of a file whose header was read as one column, such as `id;title;text`."""
+    if len(names) != 1:
+        return None
+    likely = max(DELIMITERS, key=names[0].count)
+    return likely if likely in names[0] else None
 
 
 class Fault(NamedTuple):

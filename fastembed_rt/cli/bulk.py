@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=OF_JOBS["decode_errors"],
         help="bytes that are not of the encoding: a bad row, or \ufffd in the text (default: strict)",
     )
-    group.add_argument("--delimiter", help="of csv and tsv (default: comma, tab)")
+    group.add_argument("--delimiter", type=_delimiter, help=r"of csv and tsv, such as ';' or '\t' (default: comma, tab)")
     group.add_argument("--quote", default=OF_JOBS["quote"], help="of csv and tsv; '' for none (default: \")")
     group.add_argument("--sql", metavar="QUERY", help="what to read of a database, with ORDER BY")
     group.add_argument(
@@ -197,6 +197,11 @@ def merge(args: argparse.Namespace) -> int:
     return 0
 
 
+def _delimiter(value: str) -> str:
+    r"""A tab as shells hand it over from '\t'."""
+    return "\t" if value == r"\t" else value
+
+
 def _check(args: argparse.Namespace) -> None:
     if args.output != "-" or args.output_format is not None:
         raise InvalidInputError("--shards is instead of -o and --output-format; pass --shard-format")
@@ -230,7 +235,7 @@ def check_texts(args: argparse.Namespace) -> None:
     if args.template is not None and args.column is not None:
         raise InvalidInputError("--template and --column both say what the text is; pass one of them")
     if args.delimiter is not None and len(args.delimiter) != 1:
-        raise InvalidInputError(f"--delimiter {args.delimiter!r} is not one character")
+        raise InvalidInputError(f"--delimiter {args.delimiter!r} is not one character, such as ';' or '\\t'")
     if len(args.quote) > 1:
         raise InvalidInputError(f"--quote {args.quote!r} is not one character")
 

@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     output_format = writers.find_format(args.output, args.output_format)
     _check_columns(args, {source.format for source in sources}, output_format)
     output = Output(args, output_format)
-    columns = Columns(text=args.column or "text", id=args.id_column)
+    columns = Columns(text=args.column or "text", id=args.id_column, dialect=True)
     with open_model(args, output.options) as model:
         start = time.perf_counter()
         asked = output.asked(model)

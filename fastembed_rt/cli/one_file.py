@@ -203,18 +203,18 @@ class _Rows:
         """What was done, for a person."""
         from .requests import prompt_used
 
-        counts = self._watch.counts
+        counts, to_stdout = self._watch.counts, self._args.output == writers.STDOUT
         said = [f"{self.kept} text{'' if self.kept == 1 else 's'}", f"{seconds:.1f} s"]
         said.append(f"{self.kept / max(seconds, 1e-9):.0f} texts/s")
         prompt = prompt_used(self._model, self._request.prompts)
         counted = {
             "duplicates": counts.duplicates,
             "from the cache": counts.cached,
-            "rejected": counts.rejected,
+            "rejected" if to_stdout else f"rejected (see {self._args.output}{REJECTS})": counts.rejected,
             f"truncated to {self._request.limit}": self._model.stats.truncated,
         }
         said += [*([prompt] if prompt else []), *(f"{count} {what}" for what, count in counted.items() if count)]
-        return ", ".join(said if self._args.output == writers.STDOUT else [*said, self._args.output])
+        return ", ".join(said if to_stdout else [*said, self._args.output])
 
 
 def _write_parquet(stream: BinaryIO, rows: _Rows) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ..bulk.rows import delimiter_meant
 from ..errors import InvalidInputError, MissingDependencyError
 from . import compressed
 
@@ -45,6 +46,7 @@ class Columns:
     id: str | None = None
     second: str | None = None
     option: str = "--column"  # which names the texts, for messages
+    dialect: bool = False  # whether the command has --encoding, --delimiter and --on-null, for messages too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ def _open(name: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
 
 
-def _decoded_lines(stream: BinaryIO, label: str) -> Iterator[str]:
+def _decoded_lines(stream: BinaryIO, label: str, columns: Columns) -> Iterator[str]:
     """Lines as text, ends kept. Only \\n ends a line: the other separators of str.splitlines are text."""
     offset = 0
     for number, raw in enumerate(stream, start=1):
@@ -149,6 +151,7 @@ def _decoded_lines(stream: BinaryIO, label: str) -> Iterator[str]:
             raise InvalidInputError(
                 f"{label}, line {number}: byte 0x{line[error.start]:02x} at offset {offset + error.start} "
                 f"is not UTF-8 ({error.reason}); convert the file to UTF-8"
+                + (", or pass --encoding, such as latin-1" if columns.dialect else "")
             ) from error
         offset += len(line)
 
@@ -159,7 +162,7 @@ def read_txt(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
         raise InvalidInputError(f"{label} is txt and has no column {columns.id!r}; ids need jsonl, csv or parquet")
     if columns.second is not None:
         raise InvalidInputError(f"{label} is txt and has one text a line; pairs need jsonl, csv or parquet")
-    for line in _decoded_lines(stream, label):
+    for line in _decoded_lines(stream, label, columns):
         if line.endswith("\r\n"):
             yield Record(line[:-2])
         else:
@@ -168,7 +171,7 @@ def read_txt(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
 
 def read_jsonl(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]:
     """A JSON string a line, or an object with the text column as a key; empty lines are no rows."""
-    for number, line in enumerate(_decoded_lines(stream, label), start=1):
+    for number, line in enumerate(_decoded_lines(stream, label, columns), start=1):
         if not line.strip():
             continue
         where = f"{label}, line {number}"
@@ -185,15 +188,15 @@ def read_jsonl(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Recor
                 raise InvalidInputError(
                     f"{where}: a string is no pair; write objects with {columns.text!r} and {columns.second!r}"
                 )
-            record = Record(_text(value, where))
+            record = Record(_text(value, where, columns))
         elif isinstance(value, dict):
-            text = _text(_member(value, columns.text, where, columns.option), where)
+            text = _text(_member(value, columns.text, where, columns.option), where, columns)
             found = None if columns.id is None else _member(value, columns.id, where, "--id-column")
             other = None if columns.second is None else _member(value, columns.second, where, columns.option)
             record = Record(
                 text,
                 None if columns.id is None else _id(found, where),
-                None if columns.second is None else _text(other, where),
+                None if columns.second is None else _text(other, where, columns),
             )
         else:
             raise InvalidInputError(f"{where}: {_kind(value)} where a string or an object was expected")
@@ -203,14 +206,14 @@ def read_jsonl(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Recor
 def read_csv(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]:
     """Comma-separated rows under a header, quoted as in RFC 4180; empty lines are no rows."""
     csv.field_size_limit(CSV_FIELD_LIMIT)
-    rows = csv.reader(_decoded_lines(stream, label), strict=True)
+    rows = csv.reader(_decoded_lines(stream, label, columns), strict=True)
     try:
         header = next(rows, None)
         if header is None:
             raise InvalidInputError(f"{label} is empty; csv starts with a header that names its columns")
-        text_at = _position(header, columns.text, label, columns.option)
-        id_at = None if columns.id is None else _position(header, columns.id, label, "--id-column")
-        second_at = None if columns.second is None else _position(header, columns.second, label, columns.option)
+        text_at = _position(header, columns.text, label, columns)
+        id_at = None if columns.id is None else _position(header, columns.id, label, columns, "--id-column")
+        second_at = None if columns.second is None else _position(header, columns.second, label, columns)
         for row in rows:
             if not row:
                 continue
@@ -244,13 +247,13 @@ def _parquet_records(file: Any, label: str, columns: Columns, types: Any) -> Ite
     schema = file.schema_arrow
     texts = [name for name in (columns.text, columns.second) if name is not None]
     for name in texts:
-        _position(schema.names, name, label, columns.option)
+        _position(schema.names, name, label, columns)
         column_type = schema.field(name).type
         value_type = column_type.value_type if types.is_dictionary(column_type) else column_type
         if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
             raise InvalidInputError(f"{label}: column {name!r} holds {column_type}, not strings; pass {columns.option}")
     if columns.id is not None:
-        _position(schema.names, columns.id, label, "--id-column")
+        _position(schema.names, columns.id, label, columns, "--id-column")
     wanted = list(dict.fromkeys([*texts, *([] if columns.id is None else [columns.id])]))
     row = 0
     for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted):
@@ -261,17 +264,20 @@ def _parquet_records(file: Any, label: str, columns: Columns, types: Any) -> Ite
             row += 1
             where = f"{label}, row {row}"
             yield Record(
-                _text(text, where),
+                _text(text, where, columns),
                 None if columns.id is None else _id(found, where),
-                None if columns.second is None else _text(other, where),
+                None if columns.second is None else _text(other, where, columns),
             )
 
 
-def _position(names: Sequence[str], name: str, label: str, option: str) -> int:
+def _position(names: Sequence[str], name: str, label: str, columns: Columns, option: str | None = None) -> int:
+    option = option or columns.option
     if names.count(name) != 1:
         fault = "twice a" if name in names else "no"
+        meant = delimiter_meant(names) if columns.dialect else None
+        remedy = option if meant is None else f"--delimiter {meant!r}, or {option}"
         raise InvalidInputError(
-            f"{label} has {fault} column {name!r}; it has {', '.join(map(repr, names))}: pass {option}"
+            f"{label} has {fault} column {name!r}; it has {', '.join(map(repr, names))}: pass {remedy}"
         )
     return names.index(name)
 
@@ -283,9 +289,13 @@ def _member(row: Mapping[str, Any], name: str, where: str, option: str) -> Any:
     return row[name]
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: Any, where: str, columns: Columns) -> str:
     if not isinstance(value, str):
-        raise InvalidInputError(f"{where}: the text is {_kind(value)}; every row needs a string (it may be empty)")
+        policy = "--on-null" if value is None else "--on-error"
+        raise InvalidInputError(
+            f"{where}: the text is {_kind(value)}; every row needs a string (it may be empty)"
+            + (f", or pass {policy}" if columns.dialect else "")
+        )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:  # "\ud800" is good JSON and no text

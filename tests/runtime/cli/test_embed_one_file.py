@@ -136,7 +136,7 @@ def test_bad_rows_are_noted_beside_the_output(run_task: Run, task_models: dict[s
     Path("in.jsonl").write_text('"one"\nno json\n"two"\n{"text": null}\n"one"\n')
     code, _, said = run_task("embed", "dense", "in.jsonl", "--on-error", policy, "-o", "out.jsonl")
     assert code == 0, said
-    assert "2 rejected" in said
+    assert "2 rejected (see out.jsonl.rejects.jsonl)" in said
     assert "1 duplicates" in said
     assert [row["row"] for row in rows("out.jsonl.rejects.jsonl")] == [2, 4]
     kept = [row for row in rows("out.jsonl") if row["embedding"] is not None]
@@ -151,6 +151,29 @@ def test_bad_rows_are_noted_beside_the_output(run_task: Run, task_models: dict[s
     assert run_task("embed", "dense", "in.jsonl", "--on-error", policy, "-o", "out.jsonl", "--force")[0] == 0
     assert not Path("out.jsonl.rejects.jsonl").exists()  # those were another output's
     assert run_task("embed", "dense", "in.jsonl", "--on-error", policy, "-o", "out.npy")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "remedy", "advised"),
+    [
+        ("in.csv", b"id;text\n1;a\n", [], "pass --delimiter ';', or --column", ["--delimiter", ";"]),
+        ("in.csv", b"id\ttext\n1\ta\n", [], r"pass --delimiter '\t', or --column", ["--delimiter", r"\t"]),
+        ("in.csv", b"id;text\n1;a\n", ["--columns", "id"], "pass --delimiter ';', or --columns", ["--delimiter", ";"]),
+        ("in.txt", b"caf\xe9\n", [], "or pass --encoding, such as latin-1", ["--encoding", "latin-1"]),
+        ("in.jsonl", b'{"text": null}\n', [], "or pass --on-null", ["--on-null", "zero"]),
+        ("in.jsonl", b'{"text": "a"}\n{"text": 5}\n', [], "or pass --on-error", ["--on-error", "null"]),
+    ],
+)
+def test_what_cannot_be_read_names_the_option_that_reads_it(
+    run_task: Run, name: str, content: bytes, options: list[str], remedy: str, advised: list[str]
+) -> None:
+    Path(name).write_bytes(content)
+    code, _, said = run_task("embed", "dense", name, *options, "-o", "out.parquet")
+    assert (code, remedy in said) == (2, True), said
+    assert run_task("embed", "dense", name, *options, *advised, "-o", "out.parquet")[0] == 0
+    code, _, said = run_task("rerank", "dense", "a query", name)  # which has no such options
+    assert code == 2
+    assert not any(word in said for word in ("--delimiter", "--encoding", "--on-"))
 
 
 def test_a_file_where_rejected_rows_go_is_replaced_only_when_asked(run_task: Run) -> None:
