@@ -23,6 +23,8 @@ from .streams import Meter
 
 EVERY = 30.0  # seconds between two lines of a log
 REWRITTEN = 5.0  # seconds between two states of the metrics file
+REDRAWN = 0.5  # seconds between two states of the bar: a part may take a minute, and a bar that stands looks dead
+WIDE = 100  # columns of a terminal from which on the bar has room for the shares
 PROMETHEUS = ".prom"
 NAMES = {  # of the metrics file, with what they count
     "rows": "rows that are done, those of earlier runs included",
@@ -55,7 +57,6 @@ class Watch:
     total_rows: int | None = None
     total_bytes: int = 0
     live: Callable[[], tuple[int, int]] | None = None  # texts and tokens of the model up to now
-    step: Callable[[int], None] = lambda rows: None
     started: float = field(default_factory=time.monotonic)
 
     def figures(self) -> dict[str, float]:
@@ -149,9 +150,10 @@ class Telling:
         if not self._quiet and watched():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=self._watch.total_rows, unit=" rows", file=sys.stderr, leave=False)
-            self._watch.step = self._step
-        if self._lines or self._file is not None:
+            self._bar = tqdm(
+                total=self._watch.total_rows, unit=" rows", file=sys.stderr, leave=False, dynamic_ncols=True
+            )
+        if self._lines or self._file is not None or self._bar is not None:
             self._thread = threading.Thread(target=self._tell, name="fastembed_rt_progress", daemon=True)
             self._thread.start()
         return self
@@ -165,11 +167,14 @@ class Telling:
         with contextlib.suppress(OSError):
             self._write()
 
-    def _step(self, rows: int) -> None:
+    def _draw(self) -> None:
         figures = self._watch.figures()
         if "rows_total" in figures:
             self._bar.total = int(figures["rows_total"])
         self._bar.n = int(figures["rows"])
+        if _columns() < WIDE:
+            self._bar.refresh()
+            return
         shares = {"tokens/s": f"{figures['tokens_per_second']:.0f}"}
         shares |= {
             name: f"{figures[key]:.1%}"
@@ -179,14 +184,20 @@ class Telling:
         self._bar.set_postfix(shares, refresh=True)
 
     def _tell(self) -> None:
-        said = time.monotonic()
-        while not self._over.wait(min(self._every, REWRITTEN)):
+        said = written = time.monotonic()
+        pause = min(self._every, REWRITTEN) if self._bar is None else REDRAWN
+        while not self._over.wait(pause):
+            now = time.monotonic()
             with contextlib.suppress(OSError, ValueError):  # a log that is full or closed stops no work
-                if self._lines and time.monotonic() - said >= self._every:
-                    said = time.monotonic()
+                if self._bar is not None:
+                    self._draw()
+                if self._lines and now - said >= self._every:
+                    said = now
                     print(line(self._watch.figures()), file=self._out, flush=True)
-            with contextlib.suppress(OSError):
-                self._write()
+            if now - written >= min(self._every, REWRITTEN):
+                written = now
+                with contextlib.suppress(OSError):
+                    self._write()
 
     def _write(self) -> None:
         if self._file is None:
@@ -195,3 +206,11 @@ class Telling:
         fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")  # whoever reads it sees a whole state
         fresh.write_text(content, encoding="utf-8")
         fresh.replace(self._file)
+
+
+def _columns() -> int:
+    """Of the terminal that the bar is on; 0 where nobody knows."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0

@@ -238,7 +238,6 @@ class Run:
                         )
                     continue
                 writer.put(self._encoded(part, made))
-                self.watch.step(len(part.texts))
                 del part, there
             writer.finish()
         finally:

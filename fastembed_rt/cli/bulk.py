@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=OF_JOBS["decode_errors"],
         help="bytes that are not of the encoding: a bad row, or \ufffd in the text (default: strict)",
     )
-    group.add_argument("--delimiter", type=_delimiter, help=r"of csv and tsv, such as ';' or '\t' (default: comma, tab)")
+    group.add_argument("--delimiter", type=_delimiter, help=r"of csv and tsv, '\t' too (default: comma, tab)")
     group.add_argument("--quote", default=OF_JOBS["quote"], help="of csv and tsv; '' for none (default: \")")
     group.add_argument("--sql", metavar="QUERY", help="what to read of a database, with ORDER BY")
     group.add_argument(
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         more = {"truncation": args.truncation, "provider": model.provider}
         if args.to is not None:
             more |= {"to": sinks.without_secrets(args.to), "id_column": args.id_column}
-        watch = progress.Watch(live=lambda: (model.stats.texts, model.stats.tokens))
+        watch = progress.Watch(live=lambda: (model._texts_now(), model.stats.tokens))
         file = None if args.metrics_file is None else Path(args.metrics_file)
         every = float(args.log_every or progress.EVERY)
         kept = cache(args, made_by)

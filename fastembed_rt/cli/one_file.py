@@ -133,7 +133,7 @@ class _Rows:
         self.kept = 0
         self.rejects: IO[bytes] = tempfile.SpooledTemporaryFile(HELD)  # noqa: SIM115  lines; who runs this closes it
         self._args, self._prepared, self._model, self._request = args, prepared, model, request
-        self._watch = Watch(live=lambda: (model.stats.texts, model.stats.tokens))
+        self._watch = Watch(live=lambda: (model._texts_now(), model.stats.tokens))
         self._watch.total_bytes = sum(piece.stop - piece.start for piece in prepared.pieces)
         made_by = bulk.encoder(model, args, request)
         self.encoding = Encoding(made_by, args.dedupe, bulk.cache(args, made_by), self._watch.counts)
@@ -171,7 +171,6 @@ class _Rows:
             self.rejects.write(job.reject_lines(made.rejects))
             self.kept += len(made.kept)
             yield made if args.columns is not None else self._with_text(made, part)
-            self._watch.step(len(part.texts))
         self._prepared.check_unchanged("embed it again")
 
     def _parts(self) -> Iterator[Part]:

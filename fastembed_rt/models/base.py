@@ -17,7 +17,7 @@ from ..errors import FastembedRtError, InvalidInputError
 from ..files import Identity
 from ..manifest import RERANKING, Manifest, Variant
 from ..run import batching
-from ..run.contract import Runner, Split
+from ..run.contract import Runner, Running, Split
 from ..run.providers import AUTO, PROVIDERS
 from ..system.threads import CLOSED, Workers, aside
 from ..text.chat import Chat
@@ -93,6 +93,7 @@ class LoadedModel(Passing):
         self.device_ids = check_device_ids(source.device_ids)
         self._check_hashes = source.check_hashes
         self._counter = Counter()
+        self._started: tuple[int, Running] = (0, [])  # texts and batches of the last large call
         self._closed = False
         self._engine: Runner | None = None
         self._callers = Workers(ASYNC_CALLERS, "fastembed_rt_async")  # they wait; the engine's own do the work
@@ -220,6 +221,14 @@ class LoadedModel(Passing):
     def stats(self) -> EncodeStats:
         """Texts, tokens and truncated texts since the model was loaded."""
         return self._counter.total()
+
+    def _texts_now(self) -> int:
+        """Texts of `stats`, and those of the last large call that are done while it runs; for who watches it."""
+        texts, running = self._started
+        batches = list(running)  # it is emptied when the call has its results, and then counted
+        rows = sum(len(batch) for batch, _ in batches)
+        done = sum(len(batch) for batch, promise in batches if promise.finished)
+        return self.stats.texts + (texts * done // rows if rows else 0)
 
     @property
     def prompts(self) -> dict[str, str]:

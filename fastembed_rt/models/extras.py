@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..system.progress import progress
+from ..system.progress import NoBar, progress
 from ..text.columns import Texts
 from ..text.inputs import counted
 from ..text.tokenizer import Tokenized
@@ -88,7 +88,9 @@ def asked(
 class Run(Protocol):
     """A model's `_work`."""
 
-    def __call__(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+    def __call__(
+        self, pieces: Iterator[Window], work: Work[T], *, ahead: bool, bar: NoBar | None = None
+    ) -> Iterator[T]:
         """Finished results of each window."""
 
 
@@ -108,7 +110,7 @@ def lists(
     work, counting = asked(call, on_null, zero, return_tokens=return_tokens)
     out: list[Any] = []
     with progress(count, show) as bar:
-        for found in run(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+        for found in run(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True, bar=bar):
             out += found
             bar.update(len(found))
     made = out[0] if single else out

@@ -362,7 +362,7 @@ class LateInteractionModel(LoadedModel):
         work, counting = asked(call, on_null, self._nothing, return_tokens=return_tokens)
         out: list[Vectors] = []
         with progress(count, show) as bar:
-            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+            for found in self._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True, bar=bar):
                 out += found
                 bar.update(len(found))
         made = out[0] if single else out

@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from ..run.contract import Rows, Runner
+from ..run.contract import Rows, Runner, Running
+from ..system.progress import NoBar
 from ..system.threads import CURRENT, Call, GivenUpError, Task, Workers
 from ..text.inputs import check_texts
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window, few_tokens
 from .stats import Counter
-from .work import Prepared, Work
+from .work import Prepared, Work, show
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Passing:
     _engine: Runner | None
     _callers: Workers
     _counter: Counter
+    _started: tuple[int, Running]  # texts and batches of the last large call
 
     def _running(self) -> Runner:
         """The engine, started if need be."""
@@ -65,8 +67,11 @@ class Passing:
         made: T = task.result()
         return made
 
-    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
-        """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`."""
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool, bar: NoBar | None = None) -> Iterator[T]:
+        """Finished results of each window; the next window is tokenized while one runs, the second only if `ahead`.
+
+        `bar` is told of each batch; of a window that is done, by the caller.
+        """
         outer = CURRENT.get()
         call = Call() if outer is None else outer
         engine = self._running()
@@ -89,6 +94,8 @@ class Passing:
                     if following is not None:
                         # Behind the batches in the same queue: it begins when a thread has nothing else to do.
                         coming = engine.background(call, work.tokenize, following)
+                    self._started = (tokenized.texts, running)
+                    show(running, tokenized.texts, bar)
                     results = engine.collect(running)
                 tokenized.report()
                 self._counter.add(tokenized)

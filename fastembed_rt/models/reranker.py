@@ -155,7 +155,7 @@ class Reranker(WithMaxLength):
         logits = np.empty((len(wanted), len(self.labels)), dtype=np.float32)
         done = 0
         with progress(len(wanted), show_progress_bar) as bar:
-            for rows in self._work(_windows(wanted), work, ahead=True):
+            for rows in self._work(_windows(wanted), work, ahead=True, bar=bar):
                 logits[done : done + len(rows)] = rows
                 done += len(rows)
                 bar.update(len(rows))

@@ -108,6 +108,10 @@ class WithRoles(WithMaxLength):
         """Texts, tokens and truncated texts since the model was loaded, those of all its roles."""
         return sum((other.stats for other in self._loaded_others()), super().stats)
 
+    def _texts_now(self) -> int:
+        """As of one model: those of all its roles."""
+        return super()._texts_now() + sum(other._texts_now() - other.stats.texts for other in self._loaded_others())
+
     def close(self) -> None:
         """Give the memory and the threads back; further use is an error."""
         super().close()

@@ -96,7 +96,7 @@ def encode_vectors(
         rows = out.reshape(count, settings.dim)  # the same memory: it is contiguous
     done = 0
     with progress(count, show_progress_bar) as bar:
-        for vectors in model._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True):
+        for vectors in model._work(windows(texts, (TEXTS,), nulls=on_null != ERROR), work, ahead=True, bar=bar):
             rows[done : done + len(vectors)] = vectors
             done += len(vectors)
             bar.update(len(vectors))

@@ -14,6 +14,7 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..manifest import SPARSE
 from ..run import batching
 from ..run.contract import Split
+from ..system.progress import NoBar
 from ..system.threads import CURRENT, GivenUpError
 from ..text.columns import Texts
 from ..text.inputs import check_iterable
@@ -275,11 +276,11 @@ class SparseModel(WithRoles):
     def _most(self, wanted: int) -> int:
         return positive("max_active_dims", wanted, self.manifest.dim, self.manifest.dim)
 
-    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool) -> Iterator[T]:
+    def _work(self, pieces: Iterator[Window], work: Work[T], *, ahead: bool, bar: NoBar | None = None) -> Iterator[T]:
         """As for all models; weights of a table are looked up, since its graph gives the whole vocabulary each time."""
         assert self.manifest.sparse is not None
         if not self.manifest.sparse.table:
-            yield from super()._work(pieces, work, ahead=ahead)
+            yield from super()._work(pieces, work, ahead=ahead, bar=bar)
             return
         call = CURRENT.get()
         for window in pieces:

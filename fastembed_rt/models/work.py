@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..run.contract import Runner
+from ..run.contract import Runner, Running
+from ..system.progress import Bar, NoBar
 from ..text.tokenizer import TextTokenizer, Tokenized
 from ..text.windows import Window
 
@@ -38,3 +39,21 @@ class Prepared(Generic[T_co]):
     prompt: str  # in front of each text
     runner: Runner
     count: Callable[[Tokenized], None]  # into the model's `stats`
+
+
+def show(running: Running, texts: int, bar: NoBar | None) -> None:
+    """Move a bar over a window of so many texts as batch after batch is done; raises what a batch raised.
+
+    A text may be several rows, and batches have rows.
+    """
+    if not isinstance(bar, Bar):
+        return
+    rows, done = sum(len(batch) for batch, _ in running), 0
+    try:
+        for k in range(len(running)):
+            running[k][1].result()
+            done += len(running[k][0])
+            bar.early(texts * done // rows)
+    except BaseException:
+        running.clear()  # as where results are collected: an error that a batch holds would outlive the call
+        raise

@@ -41,10 +41,11 @@ def start_lines(app: App, listening: Listening) -> list[str]:
 def described(served: Served) -> str:
     """A model in a line."""
     about = served.about()
+    threads = f"{about['threads']} thread{'' if about['threads'] == 1 else 's'}"
     parts = [
         f"{served.name}: {served.task}",
         f"{about['max_input_length']} tokens",
-        f"{about['target']}/{about['model_dtype']} on {about['provider']}, {about['threads']} thread{'' if about['threads'] == 1 else 's'}",
+        f"{about['target']}/{about['model_dtype']} on {about['provider']}, {threads}",
         f"batches of {about['max_batch_tokens']} tokens",
     ]
     fingerprint = getattr(served.model, "fingerprint", None)

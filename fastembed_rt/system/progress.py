@@ -20,13 +20,33 @@ class NoBar:
         """Nothing to show."""
 
 
-def progress(total: int, show: bool | None, unit: str = "text", what: str = "encode") -> Any:
+class Bar(NoBar):
+    """A tqdm bar that moves with the batches of a window of texts, long before the window is done."""
+
+    def __init__(self, shown: Any) -> None:
+        self._shown, self._early = shown, 0
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def early(self, count: int) -> None:
+        """So many are done of those that the next `update` counts."""
+        self._shown.update(count - self._early)
+        self._early = count
+
+    def update(self, count: int) -> None:
+        """So many more are done."""
+        self._shown.update(count - self._early)
+        self._early = 0
+
+
+def progress(total: int, show: bool | None, unit: str = "text", what: str = "encode") -> NoBar:
     """A tqdm bar over `total` texts, or other units, on stderr, or nothing; a context manager with `update(count)`."""
     if not show or sys.stderr is None or sys.stderr.closed:  # pythonw, a daemon: nobody could see it
         return NoBar()
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, desc=what)
+    return Bar(tqdm(total=total, unit=unit, desc=what))
 
 
 class Steps:

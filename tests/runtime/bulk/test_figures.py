@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 import time
 from pathlib import Path
 
@@ -47,3 +50,26 @@ def test_a_line_each_so_many_seconds(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "left" in said[0]
     assert progress.duration(3723) == "1:02:03"
     assert progress.duration(59.7) == "01:00"
+
+
+def test_the_bar_moves_within_a_part_and_keeps_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(progress, "REDRAWN", 0.01)
+    done = iter(range(1, 1000))
+    watch = progress.Watch(total_rows=1000, live=lambda: (next(done), 0))
+    with progress.Telling(watch):
+        time.sleep(0.5)
+    assert watch.counts.rows == 0  # the part is not done
+    seen = [int(rows) for rows in re.findall(r" (\d+)/1000 ", shown.getvalue())]
+    assert len(set(seen)) > 3
+    assert seen == sorted(seen)
+    assert "tokens/s" not in shown.getvalue()
+    monkeypatch.setattr(progress, "_columns", lambda: 120)
+    with progress.Telling(watch):
+        time.sleep(0.2)
+    assert "tokens/s=" in shown.getvalue()
