@@ -44,6 +44,31 @@ def test_the_readme_says_what_its_record_says() -> None:
         assert (ROOT / link.strip("()")).exists(), link
 
 
+def test_pages_that_speak_of_the_benchmark_have_the_figures_of_the_same_record() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {
+        cells[1].strip(" *"): [*map(str.strip, cells)]
+        for cells in (x.split("|") for x in readme.splitlines())
+        if cells[2:]
+    }
+    bare = {name: [cell.strip("*") for cell in cells] for name, cells in rows.items()}
+    int8, bf16, fp32 = (bare[f"fastembed-rt {name}"] for name in ("INT8", "bf16", "fp32"))
+    report = (ROOT / readme_table.named(readme)).with_name("report.md").read_text(encoding="utf-8")
+    (callers,) = re.findall(
+        r"\| texts/s at callers .*?\n\| \*\*fastembed-rt INT8\*\* ([^\n]*)", report, flags=re.DOTALL
+    )
+    one, two, *_, sixteen = (cell.strip() for cell in callers.strip("| ").split("|"))
+    deployment, page = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("deployment.md", "int8.md"))
+    said = " ".join(deployment.split())
+    assert f"one caller has {one} texts a second, two have {two} and sixteen {sixteen} (" in said
+    assert f"first vector: {int8[6]} in INT8 and {fp32[6]} in fp32 in the [benchmark]" in said
+    assert (
+        f"{int8[7]} at most in INT8, {bf16[7].removesuffix(' MB')} in bf16 and {fp32[7].removesuffix(' MB')} in fp32"
+        in said
+    )
+    assert f"a cosine of {float(int8[8]):.4f} to fp32 in the mean" in page
+
+
 def test_the_figures_are_medians_of_the_raw_samples() -> None:
     """Counted here once more, from the JSON alone."""
     record = json.loads(COMMITTED.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The bar of `encode` and its like, and `_texts_now`: they move with batches, not with windows of thousands of texts."""
+"""The bar of `encode` and its like: it moves with the batches, not with windows of thousands of texts."""
 
 from __future__ import annotations
 
