@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from ..errors import InvalidInputError
 from ..system.progress import watched
+from ..system.terminal import columns
 from .encoder import Counts
 from .streams import Meter
 
@@ -172,7 +173,7 @@ class Telling:
         if "rows_total" in figures:
             self._bar.total = int(figures["rows_total"])
         self._bar.n = int(figures["rows"])
-        if _columns() < WIDE:
+        if (columns(sys.stderr) or WIDE) < WIDE:
             self._bar.refresh()
             return
         shares = {"tokens/s": f"{figures['tokens_per_second']:.0f}"}
@@ -206,11 +207,3 @@ class Telling:
         fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")  # whoever reads it sees a whole state
         fresh.write_text(content, encoding="utf-8")
         fresh.replace(self._file)
-
-
-def _columns() -> int:
-    """Of the terminal that the bar is on; 0 where nobody knows."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):
-        return 0

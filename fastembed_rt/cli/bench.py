@@ -20,6 +20,7 @@ from ..errors import FastembedRtError, InvalidInputError
 from ..manifest import Manifest
 from . import readers
 from .arguments import add_model_arguments, place, positive
+from .filled import HelpFormatter
 from .opening import find
 
 MOST_TEXTS = 5000  # read from --texts
@@ -49,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a quick look at one model on this machine: latency, texts/s, memory, distance from the GEMM peak",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_model_arguments(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs that this process may use")
@@ -198,6 +199,8 @@ def as_text(directory: Path, described: Manifest, cpu: machine.Cpu, results: Seq
         yield "  ".join([name.ljust(widths[0]), *rest])
     yield ""
     yield f"p50, p95, p99: milliseconds of one {unit[:-1]} a call; {unit}/s and tokens/s: many {unit} a call"
+    if any("" in row[3:6] for row in table):
+        yield "empty: too few calls for a percentile; a longer --seconds gives more"
 
 
 def _kind(described: Manifest) -> str:

@@ -17,6 +17,7 @@ from ..manifest import ROLES
 from ..vectors.quantized import FLOAT32, KINDS
 from . import bulk, one_file, readers, writers
 from .arguments import add_input_arguments, add_model_arguments, device_ids, place, positive, text
+from .filled import HelpFormatter
 from .opening import open_model
 from .pairing import paired
 from .progress import Progress
@@ -65,7 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Turn texts into vectors (dense, sparse or one a token, as the model gives them), as a stream; an "
         "output file appears when it is complete.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_model_arguments(parser)
     add_input_arguments(parser, FORMATS)

@@ -16,6 +16,7 @@ from ..manifest import EMBEDDING, Manifest
 from ..system.paths import expanded
 from ..system.sizes import readable
 from .arguments import add_variant_options, place, positive
+from .filled import HelpFormatter
 from .opening import open_model
 from .progress import Progress
 
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the files of a folder as vectors, for search: build, and build again what changed",
         description="Build the index of a folder, bring it up to date, or show what is in it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("action", choices=("build", "info"), metavar="build|info", help="make it; show what it has")
     parser.add_argument("folder", type=place, metavar="FOLDER", help="the folder with the files")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from ..machine import cpu_features, int8_kernels
 from ..manifest import FileRecord, Manifest, Reranking, Variant
 from ..precisions import listed
 from ..system.sizes import readable
+from ..system.terminal import columns
 from ..vectors.fingerprint import fingerprint
 from ..vectors.quantized import FLOAT32, form
 from .arguments import add_model_arguments
 from .export import plain_prompt
+from .filled import aligned
 from .opening import find
 
 if TYPE_CHECKING:
@@ -31,7 +34,8 @@ OK, ALTERED, MISSING, UNREADABLE, NOT_FETCHED = "ok", "ALTERED", "MISSING", "UNR
 SOUND = frozenset({OK, NOT_FETCHED})
 MOST_ROWS = 3  # of a table in the parity report, whose worst row comes first; --json has all
 MOST_PARITY = 5  # lines of the parity report
-FIRST = ("worst_cosine", "reason")  # names in it that say most
+FIRST = ("worst_cosine",)  # names in it that say most
+SAID_ABOVE = ("status", "reason", "variants")  # of it, in other lines
 VARIANT_COLUMNS = ("file", "target", "precision", "opset", "size", "hash", "weights")
 
 
@@ -284,7 +288,8 @@ def _fact_rows(facts: Manifest) -> Iterator[tuple[str, str]]:
         yield "route", f"{role} texts: {' -> '.join(route.modules)}, at most {route.max_length} tokens"
     for name, value in facts.overrides.items():
         yield "override", f"{name} = {_quote(value)}"
-    yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED))
+    reason = facts.parity.get("reason")
+    yield "parity", str(facts.parity.get("status", manifest.NOT_VERIFIED)) + (f" ({reason})" if reason else "")
     for refused in facts.refused:
         yield "left out", str(refused)
     if facts.created_by:
@@ -361,7 +366,7 @@ def _variant_table(facts: Manifest, status: Mapping[str, str], loading: Mapping[
         )
         why = f"loads here: {found.why}" if found.loads else found.why
         table.append(("*" if found.loads else "", *cells, "" if shared else why))
-    yield from _aligned(table)
+    yield from aligned(table, columns(sys.stdout))
     if not any(found.loads for found in loading.values()):
         yield "no variant loads here" + (f": {shared}" if shared else " with these options")
 
@@ -372,17 +377,13 @@ def _weights(record: FileRecord, graphs: Collection[str], status: Mapping[str, s
     return f"{record.file} {size}{status[record.file]}"
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
 def _parity(facts: Manifest) -> Iterator[str]:
     """What the comparison found, behind the graphs: the worst first, the rest of many figures counted."""
     graphs = facts.parity.get("variants")
     graphs = graphs if isinstance(graphs, Mapping) else {}
-    found = [*_flatten({key: value for key, value in facts.parity.items() if key not in ("status", "variants")})]
+    found = [
+        *_flatten({key: value for key, value in facts.parity.items() if key not in ("status", "reason", "variants")})
+    ]
     found.sort(key=lambda entry: not entry[0].rpartition(".")[2].startswith(FIRST))
     if not found and not graphs:
         return

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidInputError
 from ..manifest import CLASSES, EMBEDDING, RERANKING, Manifest
 from .arguments import add_model_arguments, place, port, positive
+from .filled import HelpFormatter
 from .opening import open_model, open_second
 
 EPILOG = """\
@@ -28,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tools for LLMs: embed, similarity, rerank, search in a folder (Model Context Protocol)",
         description="Answer the calls of an MCP client over standard input and output, or over HTTP on this machine.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_model_arguments(parser)
     parser.add_argument(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
+from ..system.terminal import columns
 from . import readers, writers
 from .arguments import add_input_arguments, add_model_arguments, place, positive, text
+from .filled import HelpFormatter
 from .opening import limit, open_model
 from .pairing import paired
 from .progress import Progress
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="texts of a file by their score to a query, with a model of any task",
         description="Put texts in the order in which they fit a query: the best first, equal ones as they came.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_model_arguments(parser)
     parser.add_argument("query", type=text, metavar="QUERY", help="one text")
@@ -121,7 +122,7 @@ def _best(found: Iterator[tuple[float, int, Record]], most: int | None) -> list[
 
 def as_table(best: Sequence[tuple[float, int, Record]], *, with_ids: bool) -> Iterator[str]:
     """Score, index, id and text, a line each; on a terminal no longer than its lines."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = columns(sys.stdout)
     rows = [("score", "index", *(["id"] if with_ids else []))]
     rows += [
         (f"{score:.4f}", str(-place), *([on_one_line(str(record.id))] if with_ids else []))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..manifest import LATE_INTERACTION, RERANKING, Manifest
+from ..system.terminal import coloured, columns
 from .arguments import add_variant_options, place, positive, text
+from .filled import INDENT, HelpFormatter, wrapped
 from .index import encoder, recall
 from .opening import open_model, open_second
 from .rerank import on_one_line
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the places in a folder that answer a question; see index",
         description="Print the chunks of an indexed folder that are nearest to a question, the nearest first.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("question", type=text, metavar="QUESTION", help="one text")
     parser.add_argument("--folder", type=place, default=".", help="the folder of `index build` (default: this one)")
@@ -103,15 +104,16 @@ def _ranks(described: Manifest) -> dict[str, Any]:
 
 def _shown(hit: Hit, *, stale: bool, whole: bool) -> Iterator[str]:
     """Score and place, then what answers with the text around it, on one line."""
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     place = f"{hit.score:.3f}  {on_one_line(hit.file)}, {hit.line}"
     yield place + (" (the file has changed since)" if stale else "")
     begin, end = (place - hit.start for place in hit.highlight)
     before, marked, after = (on_one_line(part) for part in (hit.text[:begin], hit.text[begin:end], hit.text[end:]))
     if not whole:
         before, after = _end_of(before), _start_of(after)
-    marks = (BOLD, PLAIN) if colour else ("**", "**")
-    yield " ".join(filter(None, ("   ", before, f"{marks[0]}{marked}{marks[1]}", after)))
+    marks = (BOLD, PLAIN) if coloured(sys.stdout) else ("**", "**")
+    line = " ".join(filter(None, (before, f"{marks[0]}{marked}{marks[1]}", after)))
+    width = columns(sys.stdout)
+    yield from wrapped(line, width) if width is not None else (INDENT + line,)
 
 
 def _start_of(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .arguments import add_hub_options, port, positive, precision
+from .filled import HelpFormatter
 
 EPILOG = """\
 routes: those of text-embeddings-inference (/embed, /rerank, /predict, ...), OpenAI (/v1/embeddings, /v1/models),
@@ -30,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="answer requests over HTTP, in the dialects of existing clients",
         description="Serve models of any task over HTTP until SIGTERM or Ctrl-C.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "models",

@@ -12,6 +12,7 @@ from ..errors import InvalidInputError
 from ..manifest import Manifest
 from . import readers
 from .arguments import add_model_arguments, place, positive, text
+from .filled import HelpFormatter
 from .opening import limit, open_model
 from .progress import Progress
 from .readers import Columns, Record
@@ -35,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the score of two texts, or of each pair in a file, with a model of any task",
         description="Print the model's similarity of two texts, or a reranker's score of them.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_model_arguments(parser)
     parser.add_argument("first", nargs="?", type=text, metavar="A", help="a text")

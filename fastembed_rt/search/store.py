@@ -157,8 +157,11 @@ class Stored:
         """
         pa = pyarrow()
         if not path.is_file():
+            folder = path.parent.parent
+            if not folder.is_dir():
+                raise InvalidInputError(f"{folder} is not a directory; give the folder whose files are searched")
             raise InvalidInputError(
-                f"{path} does not exist; make it with: fastembed-rt index build {path.parent.parent}"
+                f"{path} does not exist; make it with: fastembed-rt index build {folder} --model MODEL"
             )
         self.path = path
         try:

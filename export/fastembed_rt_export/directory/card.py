@@ -60,6 +60,12 @@ def card(manifest: Manifest) -> str:
     default = f" (default: `{manifest.default_prompt_name}`)" if manifest.default_prompt_name else ""
     overrides = "".join(f"- {key}: {value}\n" for key, value in manifest.overrides.items())
     notes = "".join(f"- {note}\n" for note in manifest.notes)
+    compared = "".join(f"- {line}\n" for line in details(manifest.parity))
+    left_out = "".join(f"Left out, since it does not pass: {one}.\n" for one in manifest.refused)
+    roles = "".join(
+        f"Texts in the role {r!r} go through {' -> '.join(m.modules)}.\n" for r, m in manifest.routes.items()
+    )
+    more = "\n".join(filter(None, (compared, left_out, roles)))
     rows = "".join(
         f"| {v.graph.file} | {v.target} | {v.precision} | {v.opset} | {readable(v.graph.size)} |\n"
         for encoder in (manifest, *manifest.routes.values())
@@ -74,10 +80,7 @@ Exported from `{source.checkpoint}`{revision} ({source.model_type}) by {manifest
 {" -> ".join(manifest.modules)}; {outline(manifest)}.
 
 Parity with the checkpoint: {describe(manifest.parity)}.
-{"".join(f"{chr(10)}- {line}" for line in details(manifest.parity))}
-{"".join(f"{chr(10)}Left out, since it does not pass: {one}." for one in manifest.refused)}
-{"".join(f"{chr(10)}Texts in the role {r!r} go through {' -> '.join(m.modules)}." for r, m in manifest.routes.items())}
-
+{chr(10) + more if more else ""}
 ## Load it
 
 ```python

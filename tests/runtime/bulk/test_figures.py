@@ -60,6 +60,7 @@ def test_the_bar_moves_within_a_part_and_keeps_to_a_narrow_terminal(monkeypatch:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setattr(progress, "REDRAWN", 0.01)
+    monkeypatch.setenv("COLUMNS", "60")
     done = iter(range(1, 1000))
     watch = progress.Watch(total_rows=1000, live=lambda: (next(done), 0))
     with progress.Telling(watch):
@@ -69,7 +70,7 @@ def test_the_bar_moves_within_a_part_and_keeps_to_a_narrow_terminal(monkeypatch:
     assert len(set(seen)) > 3
     assert seen == sorted(seen)
     assert "tokens/s" not in shown.getvalue()
-    monkeypatch.setattr(progress, "_columns", lambda: 120)
+    monkeypatch.setenv("COLUMNS", "120")
     with progress.Telling(watch):
         time.sleep(0.2)
     assert "tokens/s=" in shown.getvalue()

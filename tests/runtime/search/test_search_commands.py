@@ -121,8 +121,10 @@ def test_a_reranker_by_name(run: Run, model_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("search x --folder notes", 2, "does not exist; make it with: fastembed-rt index build"),
-        ("index build notes", 2, "does not exist; make it with: fastembed-rt index build"),
+        ("search x --folder notes", 2, "does not exist; make it with: fastembed-rt index build notes --model MODEL"),
+        ("index build notes", 2, "does not exist; make it with: fastembed-rt index build notes --model MODEL"),
+        ("search x --folder nowhere", 2, "nowhere is not a directory; give the folder whose files are searched"),
+        ("index info nowhere", 2, "nowhere is not a directory; give the folder"),
         ("search '' --folder notes", 2, "the query is empty"),
         ("index build nowhere --model M", 2, "nowhere is not a directory"),
         ("index build notes --model M --rebuild --chunk-tokens 99", 2, "longer than what the model takes, 16"),
