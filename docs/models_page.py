@@ -1,8 +1,9 @@
 """Writes docs/models.md: each architecture that is built, what of it was checked, checkpoints of it on the hub; and the
 tables of real weights in docs/int8.md.
 
-    python docs/models_page.py             the page, from the table of architectures and docs/models.json
-    python docs/models_page.py --measure   docs/models.json too: exports a random checkpoint of each (minutes)
+    python docs/models_page.py                  the page, from the table of architectures and docs/models.json
+    python docs/models_page.py --measure        docs/models.json too: exports a random checkpoint of each (minutes)
+    python docs/models_page.py --measure bert   of these alone; the figures of all others stay
 
 The figures are the parity reports of those exports: the table says what is built, they say that it was compared.
 """
@@ -69,24 +70,39 @@ REASON = 200  # letters of it
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the pages."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--measure", action="store_true", help="export and compare a random checkpoint of each first")
-    if parser.parse_args(words).measure:
-        FIGURES.write_text(json.dumps(measured(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    parser = argparse.ArgumentParser(description=" ".join((__doc__ or "").partition("\n\n")[0].split()))
+    parser.add_argument(
+        "--measure",
+        nargs="*",
+        metavar="MODEL_TYPE",
+        help="export and compare a random checkpoint of each first, or of these, which leaves the others' figures",
+    )
+    wanted = parser.parse_args(words).measure
+    if wanted is not None:
+        if unknown := sorted(set(wanted) - set(ARCHITECTURES)):
+            parser.error(f"not built: {', '.join(unknown)}; built are {', '.join(ARCHITECTURES)}")
+        found = measured(wanted or list(ARCHITECTURES))
+        if wanted:  # the page names one reference for all
+            before = json.loads(FIGURES.read_text(encoding="utf-8"))
+            if any(before[key] != found[key] for key in ("reference", "texts")):
+                parser.error(f"the others were measured with {before['reference']}; install that, or measure all")
+            known = {name: row for name, row in before["architectures"].items() if name in ARCHITECTURES}
+            found["architectures"] = {**known, **found["architectures"]}
+        FIGURES.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")
     INT8_PAGE.write_text(int8_page(INT8_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
-def measured() -> dict[str, Any]:
-    """Parity figures of every architecture by target and precision, and what they were taken with."""
+def measured(names: Sequence[str]) -> dict[str, Any]:
+    """Parity figures of architectures by target and precision, and what they were taken with."""
     from checkpoints import save_sentence_transformers
 
     from fastembed_rt_export.pipeline import ExportOptions, export
 
     found: dict[str, Any] = {}
     report: Mapping[str, Any] = {}
-    for name in ARCHITECTURES:
+    for name in names:
         with tempfile.TemporaryDirectory() as work:
             source = save_sentence_transformers(Path(work) / "source", name, max_seq_length=40)
             options = ExportOptions(output=Path(work) / "made", precisions=PRECISIONS["cpu"], trust_remote_code=True)

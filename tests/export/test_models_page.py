@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import models_page
 import pytest
@@ -46,3 +49,35 @@ def test_a_row_that_is_new_or_gone_makes_the_page_stale(monkeypatch: pytest.Monk
 
 def test_every_row_has_a_title_and_an_example() -> None:
     assert all(row.title and row.examples for row in ARCHITECTURES.values())
+
+
+def test_one_architecture_is_measured_without_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever adds one waits for one, and moves no figure of another."""
+    for name in ("PAGE", "FIGURES", "INT8_PAGE"):
+        copy = tmp_path / getattr(models_page, name).name
+        copy.write_text(getattr(models_page, name).read_text(encoding="utf-8"), encoding="utf-8")
+        monkeypatch.setattr(models_page, name, copy)
+    fresh = {"native fp32": {"max_abs_diff": 0.0, "mean_cosine": 1.0, "min_cosine": 1.0, "float_groups": 0}}
+    asked: list[Sequence[str]] = []
+    reference = FIGURES["reference"]
+
+    def measured(names: Sequence[str]) -> dict[str, Any]:
+        asked.append(names)
+        return {**FIGURES, "architectures": dict.fromkeys(names, fresh), "reference": reference}
+
+    monkeypatch.setattr(models_page, "measured", measured)
+    assert models_page.main(["--measure", "mpnet"]) == 0
+    assert asked == [["mpnet"]]
+    written = json.loads((tmp_path / "models.json").read_text(encoding="utf-8"))["architectures"]
+    assert written == {**FIGURES["architectures"], "mpnet": fresh}
+    reference = "another library"
+    with pytest.raises(SystemExit):
+        models_page.main(["--measure", "mpnet"])
+    assert "install that, or measure all" in capsys.readouterr().err
+    assert models_page.main(["--measure"]) == 0
+    assert asked[-1] == list(ARCHITECTURES)
+    with pytest.raises(SystemExit):
+        models_page.main(["--measure", "mpnet2"])
+    assert "not built: mpnet2; built are bert, " in capsys.readouterr().err
