@@ -165,8 +165,13 @@ class Stored:
             )
         self.path = path
         try:
-            self._file = pa.parquet.ParquetFile(path, page_checksum_verification=True)
+            self._stream = path.open("rb")  # by Python: pyarrow takes no name with bytes that are not UTF-8
+        except OSError as error:
+            raise self._damaged(error) from error
+        try:
+            self._file = pa.parquet.ParquetFile(self._stream, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
+            self._stream.close()
             raise self._damaged(error) from error
         try:
             about = json.loads((self._file.schema_arrow.metadata or {})[KEY])
@@ -213,6 +218,7 @@ class Stored:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._stream.close()
 
     def _read(self, columns: Sequence[str] | None, group: int | None = None) -> Any:
         try:

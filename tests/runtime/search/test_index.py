@@ -425,8 +425,11 @@ def test_an_empty_folder_has_an_empty_index(tmp_path: Path, model: EmbeddingMode
         assert index.search(QUESTION) == []
     with pytest.raises(InvalidInputError, match="is not a directory"):
         build(tmp_path / "none", model, opened_from="x")
-    with pytest.raises(InvalidInputError, match=r"does not exist; make it with: fastembed-rt index build"):
+    with pytest.raises(InvalidInputError, match=r"none is not a directory; give the folder whose files are searched"):
         Index(tmp_path / "none", model)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InvalidInputError, match=r"fastembed-rt index build .*bare --model MODEL"):
+        Index(tmp_path / "bare", model)
 
 
 def test_what_is_stored_names_the_model(folder: Path, make: Callable[..., Built], model: EmbeddingModel) -> None:

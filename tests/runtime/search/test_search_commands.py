@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,14 @@ def test_what_is_not_possible(
     assert found[0] == code
     assert said in found[2]
     assert found[1] == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode whatever the locale")
+def test_a_folder_whose_name_the_locale_cannot_write(run: Run, model_dir: Path, tmp_path: Path) -> None:
+    """In a container without a locale Python has such names with surrogates, which pyarrow does not take."""
+    (tmp_path / "notes").rename(tmp_path / "n\N{LATIN SMALL LETTER O WITH DIAERESIS}tes")
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for words in (["index", "build", "--model", str(model_dir)], ["search", QUESTION, "--folder"], ["index", "info"]):
+        command = [sys.executable, "-m", "fastembed_rt", *words, os.fsencode("n\u00f6tes")]
+        done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
