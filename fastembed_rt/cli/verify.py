@@ -41,11 +41,8 @@ def _source(directory: Path) -> str:
     """The checkpoint that a model directory says it is from, where that can be had.
 
     Raises:
-        ModelNotFoundError: no such directory.
         InvalidInputError: it is from a directory of somebody's, which the hub does not know and need not hear of.
     """
-    if not directory.exists():
-        raise ModelNotFoundError(f"model directory {directory} does not exist{did_you_mean(directory)}; check the path")
     source = manifest.read(directory).source
     if source.revision is None:
         raise InvalidInputError(
@@ -73,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
     )
+    if not args.directory.exists():
+        near = did_you_mean(args.directory)
+        raise ModelNotFoundError(f"model directory {args.directory} does not exist{near}; check the path")
     name = args.against or _source(args.directory)
     checked = check_again(args.directory, name, options, Steps(show=not args.quiet))
     if args.write:

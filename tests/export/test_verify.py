@@ -178,6 +178,7 @@ def test_the_report_is_in_the_manifest_and_in_the_card(model: Path) -> None:
     assert re.search(r"sentence-transformers \d.*transformers \d.*torch \d.*float32 on CPU", report["reference"])
     card = (model / "README.md").read_text(encoding="utf-8")
     assert f"Parity with the checkpoint: passed on {report['texts']} texts against {report['reference']}" in card
+    assert "\n\n\n" not in card
     assert "model.onnx" in report["variants"]
     for file, figures in report["variants"].items():
         assert figures["bounds"] == {"min_cosine": 0.99999, "max_abs_diff": 1e-5}
@@ -434,6 +435,14 @@ def absent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """The name of a package that is not installed."""
     monkeypatch.setitem(sys.modules, request.param, None)
     yield str(request.param).replace("_", "-")
+
+
+def test_a_directory_that_is_not_there_is_said_to_be_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for against in ([], ["--against", str(tmp_path)]):
+        assert cli.main(["verify", str(tmp_path / "none"), *against]) == 3
+        said = capsys.readouterr().err
+        assert f"model directory {tmp_path / 'none'} does not exist; check the path" in said
+        assert "export" not in said
 
 
 def test_an_export_without_the_reference_is_not_verified_and_says_so(

@@ -63,9 +63,10 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
     if wanted.default_prompt_name is not None:
         prompts = changes.get("prompts", checkpoint.prompts)
         if wanted.default_prompt_name not in prompts:
+            known = f"there are {', '.join(map(repr, sorted(prompts)))}" if prompts else "there is none"
             raise InvalidInputError(
-                f"default prompt {wanted.default_prompt_name!r} is not one of {sorted(prompts) or 'no prompts'}; "
-                "add it with --prompt NAME=TEXT"
+                f"default prompt {wanted.default_prompt_name!r} is no prompt of the checkpoint ({known}); "
+                f"add it with --prompt '{wanted.default_prompt_name}=TEXT'"
             )
         changes["default_prompt_name"] = wanted.default_prompt_name
     said = {

@@ -62,8 +62,9 @@ def calibration_texts(source: Path | None = None) -> list[str]:
         try:
             lines = _lines(file.read_bytes().decode("utf-8"))  # read as text, a lone \r would end a line
         except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise InvalidInputError(
-                f"calibration texts {file} cannot be read ({error!r}); {CALIBRATION_FILES}"
+                f"calibration texts {file} cannot be read ({reason}); {CALIBRATION_FILES}"
             ) from error
         texts += [_text(line, file, number) if file.suffix == ".jsonl" else line for number, line in lines]
     if not texts:

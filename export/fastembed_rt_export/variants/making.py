@@ -59,7 +59,7 @@ def check(targets: Sequence[str], precisions: Sequence[str]) -> None:
     asked, chosen = f"precision {','.join(precisions)!r}", ", ".join(targets)
     for precision in precisions:
         if reason := unknown(precision):
-            raise InvalidInputError(f"{asked}: {reason}, of which target {chosen} has {listed(possible)}")
+            raise InvalidInputError(f"{reason}, of which target {chosen} has {listed(possible)}")
         if precision not in possible:
             raise InvalidInputError(
                 f"{asked} is not possible for target {chosen}; choose from {', '.join(possible)}, each once, or add "
