@@ -373,7 +373,7 @@ def test_a_unix_socket(run: Run, tmp_path: Path) -> None:
     connect = run(uds=str(path))
     assert asks(connect) == 200
     assert stat.S_IMODE(path.stat().st_mode) == sockets.UDS_MODE
-    with pytest.raises(InvalidInputError, match="listens on this Unix socket already"):
+    with pytest.raises(InvalidInputError, match=f"listens on the Unix socket {path} already"):
         sockets.bind_unix(str(path))
     assert asks(connect) == 200
     left = tmp_path / "left"
