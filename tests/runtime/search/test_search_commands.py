@@ -155,6 +155,6 @@ def test_a_folder_whose_name_the_locale_cannot_write(run: Run, model_dir: Path, 
     (tmp_path / "notes").rename(tmp_path / "n\N{LATIN SMALL LETTER O WITH DIAERESIS}tes")
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     for words in (["index", "build", "--model", str(model_dir)], ["search", QUESTION, "--folder"], ["index", "info"]):
-        command = [sys.executable, "-m", "fastembed_rt", *words, os.fsencode("n\u00f6tes")]
+        command = [sys.executable, "-m", "fastembed_rt", *words, "n\u00f6tes"]
         done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
