@@ -49,9 +49,17 @@ def cuda_runtime() -> Any:
     return _opened.get(name)
 
 
+def forget_error(runtime: Any) -> None:
+    """Of a call that failed: CUDA keeps it for this thread, and onnxruntime would take it for one of its kernels."""
+    runtime.cudaGetLastError()
+
+
 def _exchanged(mode: int) -> int | None:
     """The mode that this thread had; None where CUDA is not there, or does not tell."""
     runtime, given = cuda_runtime(), ctypes.c_int(mode)
-    if runtime is None or runtime.cudaThreadExchangeStreamCaptureMode(ctypes.byref(given)):
+    if runtime is None:
+        return None
+    if runtime.cudaThreadExchangeStreamCaptureMode(ctypes.byref(given)):
+        forget_error(runtime)
         return None
     return given.value

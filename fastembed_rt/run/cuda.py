@@ -37,6 +37,9 @@ from .staging import Buffer, PinnedMemory, Staging
 
 # Batches of ever other sizes: the arena grows by what they ask for, not to the next power of two.
 SETTINGS = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
+# Flash and memory-efficient attention, which compute each text by itself. Where there is no flash attention, on Turing,
+# onnxruntime would take kernels made for one length of the longest text each: a vector would depend on its batch.
+BY_TEXT = {"sdpa_kernel": "3"}
 TEXTS = (1, 4, 16)  # of captured shapes
 TOKENS = (16, 32, 64, 128, 256, 512)
 TIMES = 3  # a measurement is the least of so many
@@ -83,8 +86,10 @@ def load(files: ModelFiles, variant: Variant, *, device: int = 0, longest: int =
 
     Other options and errors as for `session.load`.
     """
-    with cuda_operators.remembered(device, variant.graph.sha256) if variant.target == TARGET else nullcontext():
-        graph = session.load(files, variant, device=device, settings=SETTINGS, **options)
+    own = variant.target == TARGET
+    settings = SETTINGS | (BY_TEXT if own else {})
+    with cuda_operators.remembered(device, variant.graph.sha256) if own else nullcontext():
+        graph = session.load(files, variant, device=device, settings=settings, **options)
     if not calibration.wanted():
         return CudaSession(graph, device)
     file = calibration.place(variant, device, longest)

@@ -7,6 +7,7 @@ has six inputs, and six copies took a third of the time of one text. Nothing her
 from __future__ import annotations
 
 import ctypes
+import mmap
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from ..errors import ProviderUnavailableError
 from .batching import Feeds
-from .captures import apart, cuda_runtime
+from .captures import apart, cuda_runtime, forget_error
 from .providers import load_onnxruntime
 
 ALIGNED = 256  # bytes: what CUDA's own allocations have, and no kernel wants more
@@ -102,15 +103,21 @@ class PinnedMemory:
         return self._runtime is not None
 
     def allocate(self, size: int) -> Buffer:
-        """A buffer, page-locked for as long as it lives; ordinary memory, only slower to copy, where that fails."""
-        buffer, runtime = Buffer(np.empty(size, np.uint8)), self._runtime  # which another thread may give up
+        """A buffer of at least a byte, page-locked for as long as it lives; where that fails, ordinary memory, which is
+        only slower to copy."""
+        # Pages of its own: CUDA locks whole ones, and none twice.
+        whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        room = np.empty(whole + mmap.PAGESIZE, np.uint8)
+        start = -room.ctypes.data % mmap.PAGESIZE
+        buffer, runtime = Buffer(room[start : start + size]), self._runtime  # which another thread may give up
         if runtime is not None:
             address = ctypes.c_void_p(buffer.array.ctypes.data)
             runtime.cudaSetDevice(self._device)
-            if runtime.cudaHostRegister(address, ctypes.c_size_t(size), PORTABLE) == 0:
+            if runtime.cudaHostRegister(address, ctypes.c_size_t(whole), PORTABLE) == 0:
                 # The array is held until it is unlocked, whoever drops the buffer first.
                 weakref.finalize(buffer, _unlock, runtime, buffer.array)
             else:
+                forget_error(runtime)
                 self._runtime = None
         return buffer
 
@@ -146,9 +153,11 @@ class PinnedMemory:
             runtime.cudaMemcpy(*addresses, ctypes.c_size_t(size), kind)
         )
         if status:
+            forget_error(runtime)
             raise ProviderUnavailableError(f"CUDA does not copy a batch to or from device {self._device}: {status}")
 
 
 def _unlock(runtime: Any, array: Bytes) -> None:
     with apart():  # in whichever thread the buffer goes
-        runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
+        if runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data)):
+            forget_error(runtime)

@@ -52,6 +52,7 @@ def build(python: str, into: Path) -> Path:
     wanted["libcudart.so.13"] |= {
         "cudaHostRegister",
         "cudaHostUnregister",
+        "cudaGetLastError",
         "cudaMemcpy",
         "cudaSetDevice",
         "cudaThreadExchangeStreamCaptureMode",
@@ -78,10 +79,13 @@ def run(
     timeout: float = 300,
     devices: int = 1,
     capture_ms: int = 0,
+    capability: int = 90,
+    locks: bool = True,
 ) -> tuple[str, str]:
     """What code says on stdout and stderr, run by a Python with such libraries; its caches are `work` / "cache".
 
-    There are so many `devices`; a capture takes `capture_ms` more than it would.
+    There are so many `devices` of a compute capability, 90 for 9.0; a capture takes `capture_ms` more than it would;
+    without `locks` no host memory is page-locked.
 
     Raises:
         AssertionError: it ended with an error.
@@ -95,6 +99,8 @@ def run(
         "FASTEMBED_RT_CACHE": str(work / "cache"),
         "FAKE_CUDA_DEVICES": str(devices),
         "FAKE_CUDA_CAPTURE_MS": str(capture_ms),
+        "FAKE_CUDA_CAPABILITY": str(capability),
+        "FAKE_CUDA_LOCKS": str(int(locks)),
     }
     command = [python, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)

@@ -1,5 +1,5 @@
 /* As much of CUDA as onnxruntime asks for when it creates a session and runs it on pretended GPUs, of which there are
-   FAKE_CUDA_DEVICES (1): memory is the host's, copies are done, kernels are not launched. What a graph computes is undefined;
+   FAKE_CUDA_DEVICES (1), of compute capability FAKE_CUDA_CAPABILITY (90): memory is the host's, copies are done, kernels are not launched. What a graph computes is undefined;
    where its nodes run is real, and so is what a card would refuse (state.c). Functions that are not here return 0, which
    CUDA calls success. */
 #include <stdlib.h>
@@ -9,9 +9,10 @@
 #define OWN(what, thing) do { int status = fake_has(what, thing); if (status) return status; } while (0)
 #define HERE(what, at) do { int status = fake_touches(what, at); if (status) return status; } while (0)
 typedef struct { unsigned x, y, z; } Sizes;
-extern int fake_devices(void), fake_device(void), fake_set_device(int), fake_exchange(int *), fake_unsafe(const char *);
+extern int fake_devices(void), fake_capability(void), fake_device(void), fake_set_device(int), fake_exchange(int *), fake_unsafe(const char *);
 extern int fake_begin(void), fake_end(void), fake_captures(void), fake_allocate(void **, size_t), fake_release(void *);
 extern int fake_thing(void **), fake_has(const char *, const void *), fake_touches(const char *, const void *);
+extern int fake_lock(void *, size_t), fake_unlock(void *), fake_last(int);
 extern int fake_match(const char *, const void *, const void *);
 int cudaGetDeviceCount(int*n){*n=fake_devices();return 0;}
 int cudaGetDevice(int*d){*d=fake_device();return 0;}
@@ -45,12 +46,12 @@ int cudaGraphLaunch(void*g,void*s){OWN("cudaGraphLaunch",g);OWN("cudaGraphLaunch
 int cudaGraphExecDestroy(void*g){SAFE("cudaGraphExecDestroy");return 0;}
 int cudaDriverGetVersion(int*v){*v=13000;return 0;}
 int cudaRuntimeGetVersion(int*v){*v=13000;return 0;}
-int cudaDeviceGetAttribute(int*v,int a,int d){*v= a==75?9: a==76?0: a==16?132: a==97?232448:1024;return 0;}
+int cudaDeviceGetAttribute(int*v,int a,int d){*v= a==75?fake_capability()/10: a==76?fake_capability()%10: a==16?132: a==97?232448:1024;return 0;}
 int cudaStreamIsCapturing(void*s,int*st){*st=fake_captures()>0;return 0;}
 int cudaPointerGetAttributes(void*a,const void*p){memset(a,0,32);return 0;}
 /* Offsets in struct cudaDeviceProp of CUDA 13. */
 int cudaGetDeviceProperties(char*p,int d){memset(p,0,1008);strcpy(p,"fake GPU");*(size_t*)(p+288)=(size_t)80<<30;*(size_t*)(p+296)=49152;*(int*)(p+304)=65536;*(int*)(p+308)=32;
- *(size_t*)(p+312)=2147483647;*(int*)(p+320)=1024;*(int*)(p+324)=1024;*(int*)(p+328)=1024;*(int*)(p+332)=64;*(int*)(p+336)=2147483647;*(int*)(p+340)=65535;*(int*)(p+344)=65535;*(size_t*)(p+352)=65536;*(int*)(p+360)=9;*(int*)(p+364)=0;*(int*)(p+384)=132;return 0;}
+ *(size_t*)(p+312)=2147483647;*(int*)(p+320)=1024;*(int*)(p+324)=1024;*(int*)(p+328)=1024;*(int*)(p+332)=64;*(int*)(p+336)=2147483647;*(int*)(p+340)=65535;*(int*)(p+344)=65535;*(size_t*)(p+352)=65536;*(int*)(p+360)=fake_capability()/10;*(int*)(p+364)=fake_capability()%10;*(int*)(p+384)=132;return 0;}
 int cublasCreate_v2(void**h){SAFE("cublasCreate");return fake_thing(h);}
 int cublasSetStream_v2(void*h,void*s){return fake_match("cublasSetStream",h,s);}
 int cublasLtCreate(void**h){SAFE("cublasLtCreate");return fake_thing(h);}
@@ -69,7 +70,7 @@ int cublasLtMatmulAlgoGetHeuristic(void*h,void*o,void*a,void*b,void*c,void*d,voi
 int cuCtxGetDevice(int*d){*d=fake_device();return 0;}
 int cuDeviceGetName(char*p,int n,int d){strncpy(p,"fake GPU",n);return 0;}
 int cuDeviceGet(int*d,int n){*d=n;return n<0||n>=fake_devices()?101:0;}
-int cuDeviceGetAttribute(int*v,int a,int d){*v= a==75?9:0;return 0;}
+int cuDeviceGetAttribute(int*v,int a,int d){*v= a==75?fake_capability()/10: a==76?fake_capability()%10: 0;return 0;}
 int cuMemAlloc_v2(void**p,size_t n){SAFE("cuMemAlloc");return fake_allocate(p,n);}
 int cuMemFree_v2(void*p){SAFE("cuMemFree");return fake_release(p);}
 const char* cublasGetStatusString(int e){return "fake";}
@@ -77,8 +78,10 @@ const char* cublasLtGetStatusString(int e){return "fake";}
 int cudaStreamEndCapture(void*s,void**g){OWN("cudaStreamEndCapture",s);fake_end();return fake_thing(g);}
 int cudaGraphInstantiate(void**e,void*g,unsigned long long f){OWN("cudaGraphInstantiate",g);return fake_thing(e);}
 int cudaSetDevice(int d){return fake_set_device(d);}
-int cudaHostRegister(void*p,size_t n,unsigned f){SAFE("cudaHostRegister");return 0;}
-int cudaHostUnregister(void*p){SAFE("cudaHostUnregister");return 0;}
+int cudaHostRegister(void*p,size_t n,unsigned f){SAFE("cudaHostRegister");return fake_lock(p,n);}
+int cudaHostUnregister(void*p){SAFE("cudaHostUnregister");return fake_unlock(p);}
+int cudaGetLastError(void){return fake_last(1);}
+int cudaPeekAtLastError(void){return fake_last(0);}
 const char* cudnnGetErrorString(int e){return "fake";}
 size_t cudnnGetVersion(void){return 91500;}
 int cudnnCreate(void**h){SAFE("cudnnCreate");return fake_thing(h);}

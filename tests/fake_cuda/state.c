@@ -1,7 +1,8 @@
 /* What the pretended libraries share: each thread's device, whose memory and streams are whose, and who captures.
 
    What a card would refuse is refused: calls that may disturb a capture, in every thread that does not say that it stands
-   apart, and handles of another device than the thread's. Each refusal is a line on stderr too. */
+   apart, handles of another device than the thread's, and memory whose pages are locked already. Each refusal is a line on
+   stderr too. FAKE_CUDA_LOCKS=0: no memory is locked at all. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 int fake_number(const char *name, int otherwise) { const char *given = getenv(name); return given ? atoi(given) : otherwise; }
 int fake_devices(void) { return fake_number("FAKE_CUDA_DEVICES", 1); }
+int fake_capability(void) { return fake_number("FAKE_CUDA_CAPABILITY", 90); }
 int fake_device(void) { return device; }
 int fake_set_device(int number) { return number < 0 || number >= fake_devices() ? 101 : (device = number, 0); }
 int fake_exchange(int *given) { int before = mode; mode = *given; *given = before; return 0; }
@@ -83,3 +85,28 @@ int fake_touches(const char *what, const void *at) {
     return of < 0 || of == device ? 0 : refused(what, "it is given memory of another device", OF_ANOTHER);
 }
 int fake_captures(void) { return captures; }
+/* Page locks are of whole pages. What fails is this thread's last error until somebody asks for it. */
+static _Thread_local int last;
+static struct { char *from, *to, *given; } locks[MOST];
+int fake_last(int forget) { int found = last; if (forget) last = 0; return found; }
+int fake_lock(void *start, size_t size) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *from = (char *)((size_t)start / page * page), *to = (char *)(((size_t)start + size + page - 1) / page * page);
+    int place = -1, taken = 0;
+    if (!fake_number("FAKE_CUDA_LOCKS", 1)) return last = 801;
+    pthread_mutex_lock(&lock);
+    for (int k = 0; k < MOST; k++)
+        if (!locks[k].from) place = place < 0 ? k : place;
+        else taken = taken || (from < locks[k].to && locks[k].from < to);
+    if (!taken && place >= 0) locks[place].from = from, locks[place].to = to, locks[place].given = start;
+    pthread_mutex_unlock(&lock);
+    return taken || place < 0 ? last = refused("cudaHostRegister", "some of its pages are locked already", 712) : 0;
+}
+int fake_unlock(void *start) {
+    int found = 0;
+    pthread_mutex_lock(&lock);
+    for (int k = 0; k < MOST && !found; k++)
+        if (locks[k].from && locks[k].given == start) found = 1, locks[k].from = NULL;
+    pthread_mutex_unlock(&lock);
+    return found ? 0 : (last = refused("cudaHostUnregister", "it is not locked", 713));
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_inputs_lie_one_after_the_other_where_any_kernel_can_read_them() -> None
 def test_a_copy_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Runtime:
         cudaSetDevice = cudaHostRegister = cudaHostUnregister = staticmethod(lambda *_: 0)  # noqa: N815
+        cudaGetLastError = staticmethod(lambda: 0)  # noqa: N815
         cudaMemcpy = staticmethod(lambda *_: 700)  # noqa: N815  an illegal address
 
     monkeypatch.setattr(staging, "cuda_runtime", Runtime)
@@ -176,21 +178,73 @@ def test_where_nothing_can_be_locked_onnxruntime_copies(monkeypatch: pytest.Monk
     """As on a machine with CUDA's libraries and no driver for them."""
     from pretended import Value
 
+    pending = [0]  # the thread's last error, which onnxruntime asks for after each of its kernels
+
     class Runtime:
         cudaSetDevice = staticmethod(lambda *_: 0)  # noqa: N815
-        cudaHostRegister = staticmethod(lambda *_: 35)  # noqa: N815  the driver is too old
+        cudaGetLastError = staticmethod(pending.pop)  # noqa: N815
+
+        @staticmethod
+        def cudaHostRegister(*_: Any) -> int:  # noqa: N802
+            pending.append(35)  # the driver is too old
+            return 35
 
     monkeypatch.setattr(staging, "cuda_runtime", Runtime)
     memory = staging.PinnedMemory(0)
     before, buffer = memory.works, memory.allocate(16)
     assert (before, memory.works) == (True, False)
+    assert pending == [0]
     value = Value.ortvalue_from_shape_and_type((16,), np.uint8, "cuda", 0)
     buffer.array[:] = np.arange(16)
     memory.send(buffer.array, value, 4)
     np.testing.assert_array_equal(value.array, np.arange(16))
 
 
+def test_buffers_share_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA locks whole pages, and small arrays of numpy's lie beside each other."""
+    import mmap
+
+    locked: list[range] = []
+
+    class Runtime:
+        cudaSetDevice = cudaHostUnregister = staticmethod(lambda *_: 0)  # noqa: N815
+
+        @staticmethod
+        def cudaHostRegister(address: Any, size: Any, _: int) -> int:  # noqa: N802
+            locked.append(range(address.value, address.value + size.value))
+            return 0
+
+    monkeypatch.setattr(staging, "cuda_runtime", Runtime)
+    memory = staging.PinnedMemory(0)
+    buffers = [memory.allocate(size) for size in (96, 1, 96, mmap.PAGESIZE, mmap.PAGESIZE + 1)]
+    assert [len(buffer.array) for buffer in buffers] == [96, 1, 96, mmap.PAGESIZE, mmap.PAGESIZE + 1]
+    for pages, buffer in zip(locked, buffers, strict=True):
+        assert (pages.start % mmap.PAGESIZE, pages.stop % mmap.PAGESIZE) == (0, 0)
+        assert buffer.array.ctypes.data == pages.start
+        assert len(buffer.array) <= len(pages)
+    assert len({page for pages in locked for page in pages[:: mmap.PAGESIZE]}) == 6
+    del buffers
+
+
 # With CUDA pretended
+
+
+@pytest.mark.usefixtures("pretended_gpus")
+def test_graphs_of_our_own_attend_to_each_text_by_itself(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the card: on Turing, onnxruntime's first choice is made for one length of the longest text each."""
+    import onnxruntime
+
+    said: list[Any] = []
+    make = onnxruntime.InferenceSession
+
+    def making(*arguments: Any, **options: Any) -> Any:
+        said.append(options["providers"][0][1].get("sdpa_kernel"))
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", making)
+    for target in ("cuda-native", "cuda"):
+        EmbeddingModel(directory, provider="cuda", precision="fp16", target=target).close()
+    assert said == ["3", None]
 
 
 @pytest.mark.slow
@@ -220,6 +274,54 @@ def test_sessions_bind_capture_and_replay_as_onnxruntime_wants_it(directory: Pat
         assert said == ["(24,) (2, 24)", "(3540, 24)", "CudaSession (1, 16) True"]
         assert automatic == "auto took cuda (the first choice)"
         assert refused.startswith("provider 'cuda' did not start (no GPU 1: the driver shows 1, counted from 0;")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_WHEEL, reason="FASTEMBED_RT_GPU_WHEEL names no Python with onnxruntime-gpu")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+@pytest.mark.parametrize("locks", [True, False])
+def test_runs_go_on_where_no_memory_is_page_locked(directory: Path, tmp_path: Path, locks: bool) -> None:
+    """The error of the lock is not taken for one of onnxruntime's kernels, and buffers share no page."""
+    import fake_cuda
+
+    code = (
+        "import sys, fastembed_rt\n"
+        "model = fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', precision='fp16')\n"
+        "print([model.encode(['the cat'] * texts).shape[0] for texts in range(1, 20)] == list(range(1, 20)))\n"
+        "print(model._engine.sessions[0].pinned, flush=True)\n"
+    )
+    said, complained = fake_cuda.run(GPU_WHEEL, code, [directory], tmp_path, locks=locks)
+    assert said.splitlines() == ["True", str(locks)]
+    assert "fake CUDA refuses" not in complained
+    assert "Non-zero status code" not in complained
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_WHEEL, reason="FASTEMBED_RT_GPU_WHEEL names no Python with onnxruntime-gpu")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+@pytest.mark.parametrize("capability", [75, 80, 90, 120])
+def test_attention_is_one_kernel_for_texts_of_any_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: int
+) -> None:
+    """As onnxruntime itself says: flash attention from sm_80 on, memory-efficient attention on Turing."""
+    import fake_cuda
+
+    changes: dict[str, Any] = {"hidden_size": 128, "num_attention_heads": 2, "max_position_embeddings": 514}
+    source = save_sentence_transformers(tmp_path / "c", max_seq_length=512, **changes)
+    pipeline.export(
+        str(source), ExportOptions(output=tmp_path / "m", targets=("cuda",), precisions=("fp16",), verify=False)
+    )
+    monkeypatch.setenv("ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO", "1")
+    code = (
+        "import sys, fastembed_rt\n"
+        "model = fastembed_rt.EmbeddingModel(sys.argv[1], provider='cuda', precision='fp16')\n"
+        "for words in (1, 30, 100, 500): model.encode(['a ' * words] * 40)\n"
+        "print(model.variant.target, flush=True)\n"
+    )
+    said, _ = fake_cuda.run(GPU_WHEEL, code, [tmp_path / "m"], tmp_path, capability=capability)
+    assert "cuda-native" in said
+    kernels = set(re.findall(r"Operator=PackedMultiHeadAttention.*?SdpaKernel=([A-Z_]+)", said))
+    assert kernels == {"EFFICIENT_ATTENTION" if capability < 80 else "FLASH_ATTENTION"}
 
 
 # On a GPU
