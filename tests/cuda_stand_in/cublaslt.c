@@ -27,11 +27,13 @@ double stand_in_milliseconds; /* what all products took so far */
 static double cost[ORDERS] = {0, 1, 1, 1, 1}, cost_of_few[ORDERS]; /* of up to FEW rows, where it is told */
 enum { FEW = 64 };
 static int heuristics, refused; /* refused: an order that `check` and `matmul` do not take */
+static uint64_t least_rows[ORDERS];  /* that an order takes */
 static long products[ORDERS], fp8_products;
 
 API void stand_in_set_cost(int order, double milliseconds) { cost[order] = milliseconds; }
 API void stand_in_set_cost_of_few(int order, double milliseconds) { cost_of_few[order] = milliseconds; }
 API void stand_in_refuse(int order) { refused = order; }
+API void stand_in_set_least_rows(int order, int rows) { least_rows[order] = (uint64_t)rows; }
 API int stand_in_heuristics(void) { return heuristics; }
 API long stand_in_products(int order) { return products[order]; }
 API long stand_in_fp8_products(void) { return fp8_products; }
@@ -195,7 +197,7 @@ API int cublasLtMatmulAlgoCheck(void *handle, void *desc, void *a, void *b, void
     if (!fits(handle) || !matches(desc, a, b, c, d))
         return BAD;
     return algorithm->data[0] == MAGIC && algorithm->data[1] && algorithm->data[1] < ORDERS &&
-                   (int)algorithm->data[1] != refused
+                   (int)algorithm->data[1] != refused && ((const Layout *)d)->columns >= least_rows[algorithm->data[1]]
                ? OK
                : UNSUPPORTED;
 }
@@ -244,7 +246,7 @@ API int cublasLtMatmul(void *handle, void *desc_, const void *alpha, const void 
         workspace_size || (a->type != E4M3 && *(const float *)alpha != 1) || *(const float *)beta != 0 || algorithm->data[0] != MAGIC)
         return BAD;
     const int order = (int)algorithm->data[1];
-    if (order == refused)
+    if (order == refused || d->columns < least_rows[order])
         return UNSUPPORTED;
     products[order]++;
     fp8_products += a->type == E4M3;

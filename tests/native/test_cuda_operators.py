@@ -235,6 +235,22 @@ def test_the_fastest_algorithm_is_taken_once_a_process(
     assert chosen(stand_in, code) == [str(taken), str(taken), "1", "0"]
 
 
+@pytest.mark.parametrize("least", [2, 65])
+@pytest.mark.parametrize("timed", [True, False])
+def test_an_algorithm_that_few_rows_have_not_is_left_out(stand_in: StandIn, least: int, timed: bool) -> None:
+    """Whatever it takes: a call of one row would fail. The same of one that an earlier process chose."""
+    few = f"host.stand_in_set_cost({FORWARD}, 0.1)\nhost.stand_in_set_least_rows({FORWARD}, {least})\n"
+    memory = "" if timed else "host.stand_in_set_out_of_memory(1)\n"
+    one = "x = x[:1]\nprint(taken(load()), host.stand_in_heuristics())"
+    assert chosen(stand_in, few + memory + one) == [str(BACKWARD), "1"]
+    said = chosen(stand_in, "host.stand_in_set_cost(1, 0.1); load(); print(cuda.choices(file, 0).hex())")
+    learn = f"cuda.learn(file, 0, bytes.fromhex('{said[0]}'))\n"
+    assert chosen(stand_in, learn + few + memory + one) == [str(BACKWARD), "1"]
+    none = "".join(f"host.stand_in_set_least_rows({order}, 2)\n" for order in (FORWARD, BACKWARD, BY_EIGHT))
+    code = "try: load()\nexcept Exception as error: print('for any number of rows' in str(error))"
+    assert chosen(stand_in, none + memory + code) == ["True"]
+
+
 def test_without_memory_to_time_with_the_first_is_taken(stand_in: StandIn) -> None:
     code = "host.stand_in_set_out_of_memory(1); host.stand_in_set_cost(2, 0.1); print(taken(load()))"
     assert chosen(stand_in, code) == [str(FORWARD)]

@@ -68,8 +68,9 @@ EXPORTED void fastembed_rt_cuda_learn(int device, const unsigned char *choices, 
 
 /* ---- choosing ----------------------------------------------------------------------------------------------------- */
 
-/* What a choice is made with: layouts for ROWS rows, and for FEW; numbers to compute with, where there is memory for them. */
-enum { OF_MANY, OF_FEW, LAYOUTS };
+/* What a choice is made with: layouts for ROWS rows, for FEW and for one; numbers to compute with, where there is memory. */
+enum { OF_MANY, OF_FEW, OF_ONE, LAYOUTS };
+static const int64_t rows_of[LAYOUTS] = {ROWS, FEW, 1};
 typedef struct {
     void *x[LAYOUTS], *c[LAYOUTS], *y[LAYOUTS];
     uint64_t memory;  /* x, w, bias, y one after the other; 0: none */
@@ -180,6 +181,18 @@ static int splits(const LtAlgorithm *algorithm) {
            written == sizeof parts && parts > 1;
 }
 
+/* Whether cuBLASLt says that an algorithm takes any number of rows without a workspace. */
+static int serves(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
+    for (int of = 0; of < LAYOUTS; of++) {
+        LtResult result = {0};
+        if (cublaslt()->check(product->handle, product->desc, product->weight, trial->x[of], trial->c[of], trial->y[of],
+                              algorithm, &result) ||
+            result.state || result.workspace)
+            return 0;
+    }
+    return 1;
+}
+
 /* Candidates of cuBLASLt that may be taken: no workspace, no split of K, inputs at any multiple of ALIGNED. */
 static int candidates(const Product *product, const Trial *trial, LtResult *results) {
     const Lt *lt = cublaslt();
@@ -201,24 +214,31 @@ static int candidates(const Product *product, const Trial *trial, LtResult *resu
     return kept;
 }
 
-/* The fastest of some candidates; the first where none of them runs. */
+/* The first of some candidates, without a clock: of those that cuBLASLt says take any number of rows; -1 of none. */
+static int first(const Product *product, const Trial *trial, const LtResult *results, int count) {
+    for (int k = 0; k < count; k++)
+        if (serves(product, trial, &results[k].algorithm))
+            return k;
+    return -1;
+}
+
+/* The fastest of some candidates that run with any number of rows; -1 where none does. */
 static int fastest(const Product *product, const Trial *trial, const LtResult *results, int count) {
-    float many[CANDIDATES], least = -1.0f, least_of_few = -1.0f;
-    int best = 0;
+    float many[CANDIDATES], few[CANDIDATES], least = -1.0f, least_of_few = -1.0f;
+    int best = -1;
     for (int k = 0; k < count; k++) {
-        many[k] = timed(product, trial, OF_MANY, &results[k].algorithm);
+        few[k] = timed(product, trial, OF_FEW, &results[k].algorithm);
+        many[k] = few[k] < 0.0f || timed(product, trial, OF_ONE, &results[k].algorithm) < 0.0f
+                      ? -1.0f
+                      : timed(product, trial, OF_MANY, &results[k].algorithm);
         if (many[k] >= 0.0f && (least < 0.0f || many[k] < least))
             least = many[k];
     }
-    for (int k = 0; k < count; k++) {
-        if (many[k] < 0.0f || many[k] * NEAR > least)
-            continue;
-        float few = timed(product, trial, OF_FEW, &results[k].algorithm);
-        if (few >= 0.0f && (least_of_few < 0.0f || few < least_of_few * NEAR)) {
-            least_of_few = few;
+    for (int k = 0; k < count; k++)
+        if (many[k] >= 0.0f && many[k] * NEAR <= least && (least_of_few < 0.0f || few[k] < least_of_few * NEAR)) {
+            least_of_few = few[k];
             best = k;
         }
-    }
     return best;
 }
 
@@ -233,16 +253,10 @@ static int choose(Product *product, Trial *trial) {
                     cublaslt()->desc_set(product->desc, LT_DESC_D_SCALE_POINTER, &bias, sizeof bias))))
         return 0;
     const int count = candidates(product, trial, results);
-    product->algorithm = results[timing && count > 1 ? fastest(product, trial, results, count) : 0].algorithm;
-    return count > 0;
-}
-
-/* Whether an algorithm of an earlier process runs here. */
-static int runs(const Product *product, const Trial *trial, const LtAlgorithm *algorithm) {
-    LtResult result = {0};
-    return !cublaslt()->check(product->handle, product->desc, product->weight, trial->x[OF_MANY], trial->c[OF_MANY],
-                              trial->y[OF_MANY], algorithm, &result) &&
-           !result.state && !result.workspace;
+    const int taken = (timing ? fastest : first)(product, trial, results, count);
+    if (taken >= 0)
+        product->algorithm = results[taken].algorithm;
+    return taken >= 0;
 }
 
 /* The layout of `rows` rows of numbers, for which cuBLASLt has columns. */
@@ -277,7 +291,7 @@ static int make(Product *product, Trial *trial) {
         (is_fp8(shape) ? lay_out(&product->weight, shape->type, K, N) : lay_out(&product->weight, shape->type, N, K)))
         return 0;
     for (int of = 0; of < LAYOUTS; of++) {
-        const int64_t rows = of == OF_MANY ? ROWS : FEW;
+        const int64_t rows = rows_of[of];
         if (lay_out(&trial->x[of], shape->type, K, rows) || lay_out(&trial->y[of], shape->out, N, rows) ||
             lay_out(&trial->c[of], of_c(shape), N, rows))
             return 0;
@@ -297,7 +311,7 @@ OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
     if (found) {
         pthread_mutex_lock(&knowing); /* one that times at a time */
         LtAlgorithm *earlier = find(device, &shape);
-        if (earlier && runs(out, &trial, earlier)) {
+        if (earlier && serves(out, &trial, earlier)) {
             out->algorithm = *earlier;
         } else {
             found = choose(out, &trial);
@@ -318,7 +332,7 @@ OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
     if (!out->handle)
         return refusal(node, "cuBLASLt does not start on this device");
     return refusal(node, "cuBLASLt %zu has no product of %lld inputs and %lld outputs from type %d to %d, epilogue %d, "
-                         "for this device", cublaslt()->version(), (long long)shape.inputs, (long long)shape.outputs,
+                         "for any number of rows on this device", cublaslt()->version(), (long long)shape.inputs, (long long)shape.outputs,
                    (int)shape.type, (int)shape.out, (int)shape.epilogue);
 }
 
