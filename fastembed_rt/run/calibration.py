@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -101,7 +100,4 @@ def write(file: Path, plan: Plan) -> None:
     """Keep a plan, whole or not at all; where the directory cannot be written, the next load measures again."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        with os.fdopen(number, "w", encoding="utf-8") as stream:
-            json.dump(asdict(plan), stream)
-        Path(name).replace(file)
+        user_cache.write_whole(file, json.dumps(asdict(plan)).encode())

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -118,14 +116,7 @@ def read(file: Path) -> Known:
 def write(file: Path, known: Known) -> None:
     """Put it into a file, at once: who reads it finds the old or the new."""
     rest = json.dumps(sorted(known.graphs)).encode() + b"\n" + known.choices
-    number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            stream.write(MARK + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    user_cache.write_whole(file, MARK + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 
 
 def _file(device: int) -> Path:

@@ -13,7 +13,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,36 +101,42 @@ class EngineCache:
         Engines that are altered, or that `load` fails with, are set aside and built again.
 
         Raises:
-            InvalidInputError: the directory cannot be written.
+            InvalidInputError: the directory cannot be written, or the disk is full.
         """
         if self._whole():
             try:
                 return load(self.directory)
             except ProviderUnavailableError:
                 pass  # engines that TensorRT refuses; if it is not that, the build says so
-        try:
+        with self._kept_or_told():
             self._set_aside()
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             # Other processes may build the same engines: each in a directory of its own, and the first is kept.
             name = f".{self.directory.name}."
             work = Path(tempfile.mkdtemp(prefix=name, suffix=".partial", dir=self.directory.parent))
-        except OSError as error:
-            raise InvalidInputError(
-                f"engines cannot be kept in {self.directory.parent} ({error.strerror}); set {user_cache.VARIABLE} to a "
-                "directory that can be written"
-            ) from error
         try:
             made = load(work)
-            sums = {file.name: sha256_file(file) for file in sorted(work.iterdir())}
-            (work / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
-            try:
-                work.rename(self.directory)
-            except OSError:
-                if not self.directory.is_dir():
-                    raise
+            with self._kept_or_told():
+                sums = {file.name: sha256_file(file) for file in sorted(work.iterdir())}
+                (work / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+                try:
+                    work.rename(self.directory)
+                except OSError:
+                    if not self.directory.is_dir():
+                        raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return made
+
+    @contextmanager
+    def _kept_or_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InvalidInputError(
+                f"engines cannot be kept in {self.directory.parent} ({error.strerror}); set {user_cache.VARIABLE} to a "
+                "directory that can be written and has room"
+            ) from error
 
     def _whole(self) -> bool:
         """Whether all files are there and are what they were."""
@@ -142,6 +149,8 @@ class EngineCache:
     def _set_aside(self) -> None:
         if not self.directory.exists():
             return
+        for earlier in self.directory.parent.glob(f"{self.directory.name}.*.damaged"):
+            shutil.rmtree(earlier, ignore_errors=True)  # one to look at is enough
         aside = Path(tempfile.mkdtemp(prefix=f"{self.directory.name}.", suffix=".damaged", dir=self.directory.parent))
         try:
             self.directory.rename(aside / self.directory.name)

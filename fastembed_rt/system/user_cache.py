@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from ..errors import InvalidInputError
@@ -37,3 +38,19 @@ def _in_home(path: str) -> Path:
             f"{VARIABLE} to a directory that can be written"
         )
     return found
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Put content into a file, at once: who reads it finds the old or the new, and what fails leaves nothing behind.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(content)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -23,7 +23,7 @@ from pretended import pretended_gpus
 from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import ProviderUnavailableError
 from fastembed_rt.native.cuda import DOMAIN
-from fastembed_rt.run import batching, cuda_operators
+from fastembed_rt.run import batching, calibration, cuda_operators
 from fastembed_rt.run.session import choose_variant
 from fastembed_rt_export.gate.parity import distances
 from fastembed_rt_export.graph import cuda, cuda_native
@@ -228,6 +228,19 @@ def test_choices_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         file.write_bytes(spoilt)
         assert cuda_operators.read(file) == nothing
     assert [entry.name for entry in file.parent.iterdir()] == ["x.algorithms"]
+
+
+def test_what_a_full_disk_does_not_take_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither half a file nor a name for one, at every load."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        cuda_operators.write(tmp_path / "x.algorithms", cuda_operators.Known(b"1"))
+    calibration.write(tmp_path / "x.plan.json", calibration.Plan())
+    assert list(tmp_path.iterdir()) == []
 
 
 # The real wheel

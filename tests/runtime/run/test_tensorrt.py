@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,40 @@ def test_a_place_that_cannot_be_written_is_named_with_the_variable_that_chooses_
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match=r"cannot be kept in .*file.deep .*set FASTEMBED_RT_CACHE"):
         EngineCache(tmp_path / "file" / "deep" / "key").open(building()[0])
+
+
+@pytest.mark.parametrize("step", ["write_text", "rename"])
+def test_a_disk_that_is_full_behind_the_build_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The engines are there by then, and there is no room for what says that they are whole."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = EngineCache(tmp_path / "cache" / "key")
+    with monkeypatch.context() as patch, pytest.raises(InvalidInputError, match=r"cannot be kept in .*No space left"):
+        load, _ = building()
+
+        def built(folder: Path) -> str:
+            made = load(folder)
+            patch.setattr(Path, step, full)
+            return made
+
+        cache.open(built)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert cache.open(building()[0]) == "engine"
+
+
+def test_of_damaged_engines_the_last_are_kept(tmp_path: Path) -> None:
+    """A disk that damages them at every load is not filled up with them."""
+    cache = EngineCache(tmp_path / "key")
+    for _ in range(3):
+        cache.open(building()[0])
+        next((tmp_path / "key").glob("*.engine")).write_text("spoilt")
+    cache.open(building()[0])
+    assert len(list(tmp_path.glob("*.damaged"))) == 1
+    assert sorted(path.name.partition(".")[0] for path in tmp_path.iterdir()) == ["key", "key"]
 
 
 def test_of_two_builders_the_first_is_kept_and_both_go_on(tmp_path: Path) -> None:
