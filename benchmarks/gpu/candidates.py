@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastembed_rt.errors import first_line
+
 from .by_hand import ByHand
 
 Vectors = npt.NDArray[np.float32]
 # Texts, how many go together, tokens of the longest -> vectors (n, dim).
 Encode = Callable[[list[str], int, int], Vectors]
+
+
+class ContenderError(Exception):
+    """A contender failed in the middle of a measurement: the others are measured without it."""
+
+    def __init__(self, who: str, why: Exception) -> None:
+        super().__init__(f"{who}: {type(why).__name__}: {first_line(why)}")
+        self.who = who
+
+
+@contextmanager
+def failing(who: str) -> Iterator[None]:
+    """What fails inside is this contender's."""
+    try:
+        yield
+    except ContenderError:
+        raise
+    except Exception as error:  # memory of the card, a kernel that is not there: whatever it is
+        raise ContenderError(who, error) from error
 
 
 @dataclass(frozen=True)
@@ -94,12 +116,12 @@ BY_HAND = {  # contenders that take ids, too: device, type, whether it is compil
     "by-hand-fp16": ("cuda", "float16", True),
     "by-hand-fp32": ("cpu", "float32", False),
 }
-# Options of this package's models.
+# Options of this package's models. Each names its target: another, taken where its own does not run, is no contender.
 ENGINES: dict[str, Any] = {
-    "rt-cuda-fp16": {"provider": "cuda", "precision": "fp16"},
+    "rt-cuda-fp16": {"provider": "cuda", "precision": "fp16", "target": "cuda-native"},
     "rt-cuda-plain-fp16": {"provider": "cuda", "precision": "fp16", "target": "cuda"},
-    "rt-cuda-bf16": {"provider": "cuda", "precision": "bf16"},
-    "rt-cuda-fp8": {"provider": "cuda", "precision": "fp8"},
+    "rt-cuda-bf16": {"provider": "cuda", "precision": "bf16", "target": "cuda-native"},
+    "rt-cuda-fp8": {"provider": "cuda", "precision": "fp8", "target": "cuda-native"},
     "rt-tensorrt-fp16": {"provider": "tensorrt", "precision": "fp16"},
     "rt-cpu-fp32": {"provider": "cpu", "precision": "fp32"},
 }

@@ -15,11 +15,13 @@ import numpy as np
 
 from .candidates import Contender, Encode
 from .shapes import POSITIONS, Shape, texts
+from .timing import Plan
 
 # Tokens of a text: the mean, and how far the logarithm of lengths spreads.
 LENGTHS = {"short": (15, 0.35), "mixed": (44, 1.0), "long": (240, 0.4)}
 BATCHES = (32, 256)  # of those who want to be told; the better one counts
 MOST = 512  # tokens of a text
+LEAST_ROUNDS = 3
 
 
 def lengths(name: str, count: int) -> list[int]:
@@ -52,14 +54,16 @@ def real(data: Path, tokens: int) -> dict[str, list[str]]:
 
 
 def measure(
-    work: Mapping[str, list[str]], encoders: Mapping[str, Encode], contenders: Mapping[str, Contender], rounds: int
+    work: Mapping[str, list[str]], encoders: Mapping[str, Encode], contenders: Mapping[str, Contender], plan: Plan
 ) -> list[dict[str, Any]]:
-    """Seconds for the same texts, contenders in turn; ours batch by themselves."""
+    """Seconds for the same texts, contenders in turn; ours batch by themselves. Fewer rounds where time runs out."""
     rows: list[dict[str, Any]] = []
     for name, given in work.items():
         ways = [(who, batch) for who in encoders for batch in ((0,) if contenders[who].ours else BATCHES)]
         seconds: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
-        for turn in range(rounds + 1):  # one that is not counted
+        for turn in range(plan.rounds + 1):  # one that is not counted
+            if turn > LEAST_ROUNDS and plan.over():
+                break
             for who, batch in ways:
                 start = time.perf_counter()
                 encoders[who](given, batch, MOST)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .candidates import BY_HAND, REFERENCE
+from .kernels import table
 from .shapes import SHAPES
 
 Record = dict[str, Any]
@@ -160,6 +161,31 @@ def markdown(record: Record) -> Iterator[str]:
                     f"{row['matrix_share']:.1%}",
                 )
                 for row in found.get("engines", ())
+            ),
+        )
+        for row in found.get("kernels", ()):
+            what = f"{row['contender']}, {row['texts']} x {row['length']}: {row['batch_seconds'] * 1e3:.2f} ms"
+            yield from _table((f"{what}, kernels", "of the time", "calls", "us each"), iter(table(row)))
+        yield from _table(
+            (
+                "loaded",
+                "",
+                "target",
+                "s",
+                "s to the first vector",
+                "batch tokens",
+                "in flight",
+                "captured to",
+                "shapes",
+            ),
+            (
+                (
+                    *(row["contender"], row["load"], row["target"]),
+                    *(f"{row['loaded']:.2f}", f"{row['first_vector']:.2f}"),
+                    *(str((row["plan"] or {}).get(key, "")) for key in ("batch_tokens", "flights", "captured_tokens")),
+                    ", ".join(f"{texts} x {tokens}" for texts, tokens in row["captured"] or ()),
+                )
+                for row in found.get("loads", ())
             ),
         )
         yield from _table(

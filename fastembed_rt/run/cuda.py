@@ -206,6 +206,11 @@ class CudaSession:
         self._capturer.close()
         self._copiers.close()
 
+    @property
+    def plan(self) -> Plan:
+        """What was measured of this graph on this card, or what is taken where nothing was."""
+        return self._plan
+
     def captured_shapes(self) -> list[tuple[int, int]]:
         """(texts, tokens a text) of the shapes captured so far."""
         return sorted(self._held.captured)

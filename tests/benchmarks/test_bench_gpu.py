@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import candidates, rates, timing
+from benchmarks.gpu import candidates, checks, engines, kernels, mixes, prepared, rates, timing
 from benchmarks.gpu.shapes import SHAPES, make, texts
 
 
@@ -43,6 +46,14 @@ def test_a_dry_run_goes_all_the_way_and_says_that_it_is_one(dry: dict[str, Any])
         ("rt-cpu-fp32", 4, 8),
         ("by-hand-fp32", 4, 8),
     ]
+    (profile,) = found["kernels"]
+    assert (profile["contender"], profile["texts"], profile["length"]) == ("by-hand-fp32", 4, 8)
+    assert profile["busy_seconds"] == pytest.approx(sum(kernel["seconds"] for kernel in profile["kernels"]))
+    assert "aten::addmm" in {kernel["name"] for kernel in profile["kernels"]}
+    assert [(row["contender"], row["load"], row["target"]) for row in found["loads"]] == [
+        ("rt-cpu-fp32", load, found["engines"][0]["target"]) for load in ("first", "second")
+    ]
+    assert all(0 < row["loaded"] <= row["first_vector"] for row in found["loads"])
     assert set(found["bits"]) == set(found["callers"]) == set(dry["contenders"])
     assert {(row["contender"], row["mix"], row["batch"]) for row in found["mixes"]} == {
         *(("rt-cpu-fp32", mix, 0) for mix in ("short", "mixed", "long")),
@@ -84,7 +95,7 @@ def test_a_run_that_ends_in_time_is_gone_on_with(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(timing.Plan, "over", lambda _: next(over))
     assert command.main(words) == 0
     first = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
-    assert first["left"] == [f"tiny: {part}" for part in ("callers", "latency", "mixes", "throughput")]
+    assert first["left"] == [f"tiny: {part}" for part in ("bits", "loads", "callers", "latency", "mixes", "throughput")]
     assert "left for the next run with the same --out: tiny: mixes" in (tmp_path / "report.md").read_text()
     monkeypatch.setattr(timing.Plan, "over", lambda _: False)
     monkeypatch.setattr(command, "say", lambda line: parts.append(line.partition(": ")[2]))
@@ -93,12 +104,155 @@ def test_a_run_that_ends_in_time_is_gone_on_with(tmp_path: Path, monkeypatch: py
     assert second["left"] == []
     assert len(second["commands"]) == 2
     assert second["shapes"]["tiny"]["engines"] == first["shapes"]["tiny"]["engines"]
-    assert "engines" not in parts
-    assert {"callers", "latency", "mixes"} <= set(parts)
+    assert not {"engines", "kernels"} & set(parts)
+    assert {"bits", "loads", "callers", "latency", "mixes"} <= set(parts)
     spoilt = {**second, "machine": {**second["machine"], "device": "another"}}
     (tmp_path / "record.json").write_text(json.dumps(spoilt), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"of other machine \(device\); pass another --out"):
         command.main(words)
+
+
+PARTS: dict[str, Callable[[dict[str, candidates.Encode], timing.Plan], Any]] = {
+    "bits": lambda them, plan: checks.bits(SHAPES["tiny"], them, plan, count=4),
+    "callers": lambda them, plan: checks.callers(SHAPES["tiny"], them, candidates.ON_CPU, plan, 0.02),
+    "latency": lambda them, plan: timing.latency(SHAPES["tiny"], them, candidates.ON_CPU, plan),
+    "mixes": lambda them, plan: mixes.measure({"short": ["w1"] * 8}, them, candidates.ON_CPU, plan),
+    "throughput": lambda them, plan: timing.throughput(SHAPES["tiny"], them, plan, 8, 4),
+}
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_a_contender_that_fails_in_a_part_keeps_the_others_from_nothing(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose memory does not do for a large batch: it is a line of the report, in threads too."""
+    monkeypatch.setattr(timing, "SAMPLE", 0.01)
+    calls: dict[str, list[int]] = {"rt-cpu-fp32": [], "st-fp32": []}
+
+    def encode(given: list[str], batch: int, _: int) -> Any:
+        calls["rt-cpu-fp32"].append(batch)
+        time.sleep(1e-4)
+        return np.zeros((len(given), 2), np.float32)
+
+    def encode_or_fail(given: list[str], batch: int, _: int) -> Any:
+        calls["st-fp32"].append(batch)
+        if len(calls["st-fp32"]) > 2:
+            raise MemoryError("CUDA out of memory\nand more")
+        return np.zeros((len(given), 2), np.float32)
+
+    plan = timing.Plan(lengths=(8,), batches=(4,), rounds=2, tokens=64, calls=2)
+    record: dict[str, Any] = {"failures": []}
+    encoders = {
+        "rt-cpu-fp32": candidates.failing("rt-cpu-fp32")(encode),
+        "st-fp32": candidates.failing("st-fp32")(encode_or_fail),
+    }
+    found = command.measured(lambda them: PARTS[part](them, plan), encoders, f"tiny, {part}", record)
+    assert record["failures"] == [f"tiny, {part}: st-fp32: MemoryError: CUDA out of memory"]
+    assert set(found if isinstance(found, dict) else (row["contender"] for row in found)) == {"rt-cpu-fp32"}
+    if part in ("callers", "latency"):  # as it is loaded by default: a bound of one text would be no batch of several
+        assert set(calls["rt-cpu-fp32"]) == {0}
+    command.failed(record, record["failures"][0])
+    assert len(record["failures"]) == 1
+
+
+def test_a_sample_ends_however_slow_the_slowest_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of one text each is 16,384 calls for the tokens of a sample: of sentence-transformers, a minute."""
+    clock, texts_of = [0.0], dict[str, list[int]](fast=[], slow=[])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def encoder(name: str, seconds: float) -> candidates.Encode:
+        def encode(given: list[str], batch: int, _: int) -> Any:
+            texts_of[name].append(len(given))
+            clock[0] += seconds * len(given) / batch
+
+        return encode
+
+    plan = timing.Plan(lengths=(16,), batches=(1,), rounds=7, tokens=262144, calls=1)
+    encoders = {"fast": encoder("fast", 2.0**-13), "slow": encoder("slow", 2.0**-8)}
+    rows = timing.throughput(SHAPES["tiny"], encoders, plan, 16, 1)
+    assert {name: found[2:] for name, found in texts_of.items()} == dict.fromkeys(("fast", "slow"), [256] * 8)
+    assert [(row["texts"], len(row["seconds"])) for row in rows] == [(256, 7), (256, 7)]
+    assert clock[0] < 2 * 8 * timing.SAMPLE
+    rows = timing.throughput(SHAPES["tiny"], {"fast": encoder("fast", 10.0)}, plan, 16, 1)
+    assert rows[0]["texts"] == 1, "one batch, whatever it takes"
+
+
+def test_what_the_aims_are_about_is_measured_first() -> None:
+    plan = timing.Plan(lengths=(16, 128, 512), batches=(1, 32, 128), rounds=1, tokens=1, calls=1)
+    batches = {name: [(length, count) for count, length in engines.BATCHES[name]] for name in ("base", "large")}
+    assert timing.cells(plan, batches["base"])[:2] == [(128, 128), (512, 32)]
+    assert timing.cells(plan, batches["large"])[:2] == [(512, 32), (16, 1)]
+    assert sorted(timing.cells(plan, batches["base"])) == sorted(timing.cells(plan))
+    defaults = command.parse([])
+    for name, length, *_ in rates.AIMS:  # those of a default run are in it
+        count = {length: count for count, length in engines.BATCHES[name]}[length]
+        assert str(length) in defaults.lengths.split(",")
+        assert str(count) in defaults.batches.split(",")
+
+
+def test_kernels_of_the_card_are_summed_up_by_name() -> None:
+    def event(name: str, kind: str, microseconds: float) -> Any:
+        elapsed = SimpleNamespace(elapsed_us=lambda: microseconds)
+        return SimpleNamespace(name=name, device_type=f"DeviceType.{kind}", time_range=elapsed, self_cpu_time_total=1.0)
+
+    flash = "void (anonymous namespace)::flash_fwd<cutlass::half_t<2>, Traits<64, 128>>(Params)"
+    events = [event(flash, "CUDA", 30.0), event("fastembed_rt_mean_float16", "CUDA", 6.0)] * kernels.RUNS
+    events += [event("cudaLaunchKernel", "CPU", 9e9), event("Memcpy HtoD (Pinned -> Device)", "CUDA", 3.0)]
+    found = kernels.by_name(events, "cuda")
+    assert [(row["name"], row["calls"]) for row in found] == [
+        ("flash_fwd", 1.0),
+        ("fastembed_rt_mean_float16", 1.0),
+        ("Memcpy HtoD", 1 / kernels.RUNS),
+    ]
+    assert [row["seconds"] for row in found] == pytest.approx([30e-6, 6e-6, 1e-6])
+    row = {"batch_seconds": 74e-6, "busy_seconds": 37e-6, "kernels": found}
+    assert kernels.table(row)[0] == ("`flash_fwd`", "40.5%", "1", "30.0")
+    assert kernels.table(row)[-1] == ("no kernel", "50.0%", "", "")
+    many = [{"name": f"k{number}", "seconds": 1e-6, "calls": 2.0} for number in range(kernels.MOST + 3)]
+    assert kernels.table({**row, "kernels": many})[-2] == ("3 others", "4.1%", "6", "0.5")
+
+
+def test_a_profiler_that_sees_nothing_is_a_failure() -> None:
+    with pytest.raises(RuntimeError, match="saw no kernel"):
+        kernels.profiled(lambda: None, "cpu")
+
+
+def test_what_is_prepared_is_taken_by_later_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs in FP8 take minutes of CPUs, which the card need not wait for."""
+    options = ["--dry-run", "--work", str(tmp_path / "work")]
+    assert command.main([*options, "--prepare"]) == 0
+    made = sorted(path.name.partition("-")[0] for path in (tmp_path / "work" / "tiny").iterdir())
+    assert made == ["checkpoint", "model"]
+
+    def nothing(*_: Any, **__: Any) -> Any:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(prepared, "make", nothing)
+    monkeypatch.setattr("fastembed_rt_export.pipeline.export", nothing)
+    monkeypatch.setattr(timing.Plan, "over", lambda _: False)
+    with prepared.workplace(tmp_path / "work", "tiny") as work:
+        _, directory = prepared.prepared(SHAPES["tiny"], candidates.ON_CPU, work)
+        assert (directory / "manifest.json").is_file()
+        monkeypatch.setenv("FASTEMBED_RT_CUDA_ATTENTION", "1")
+        with pytest.raises(AssertionError, match="made again"):
+            prepared.prepared(SHAPES["tiny"], candidates.ON_CPU, work)
+    with pytest.raises(SystemExit):
+        command.parse(["--prepare"])
+
+
+def test_contenders_with_our_operators_are_those_or_none() -> None:
+    """Without, the stock graph would run under their name."""
+    asked = {name: options.get("target") for name, options in candidates.ENGINES.items() if "cuda" in name}
+    assert asked == {
+        **dict.fromkeys(("rt-cuda-fp16", "rt-cuda-bf16", "rt-cuda-fp8"), "cuda-native"),
+        "rt-cuda-plain-fp16": "cuda",
+    }
+
+
+def test_tests_that_need_a_card_are_found_by_their_marker() -> None:
+    files = checks.marked()
+    assert {"tests/runtime/run/test_cuda.py", "tests/native/test_cuda_operators.py"} <= set(files)
+    assert len(files) < 20
 
 
 def test_texts_have_exactly_as_many_tokens_as_asked(tmp_path: Path) -> None:
@@ -197,4 +351,6 @@ def test_centring_takes_away_what_all_vectors_share() -> None:
 
 @pytest.mark.gpu
 def test_the_smallest_real_run(tmp_path: Path) -> None:
-    assert command.main(["--quick", "--out", str(tmp_path)]) == 0
+    """Of what needs no compiler on the machine."""
+    options = ["--quick", "--contenders", "rt-cuda-fp16,rt-cuda-plain-fp16,st-fp16", "--out", str(tmp_path)]
+    assert command.main(options) == 0
