@@ -210,7 +210,14 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
             level="note",
             check="gpu",
             what=f'none to be seen, so provider "cuda" will not start: nvidia-smi {facts.nvidia_smi}',
-            fix="install the NVIDIA driver; in a container, pass the GPU in (docker run --gpus all)",
+            fix=nvidia.show_devices(),
+        )
+    elif facts.no_device:
+        yield Finding(
+            level="problem",
+            check="gpu",
+            what=f'nvidia-smi lists it and CUDA shows none, so provider "cuda" will not start: {facts.no_device}',
+            fix=nvidia.show_devices(),
         )
     if not facts.import_error and "CUDAExecutionProvider" not in facts.providers:
         yield Finding(
@@ -227,7 +234,7 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
     )
     for library, failure in facts.libraries.items():
         yield _library("cuda library", library, failure, facts, "problem" if facts.gpus else "note")
-    for number, device in enumerate(facts.cuda_operators):
+    for number, device in enumerate(() if facts.no_device else facts.cuda_operators):
         # Its number is what device_ids takes; nvidia-smi may count otherwise.
         where = f"device {number}, {device.name}: " if len(facts.cuda_operators) > 1 else ""
         what = f"{where}our own run (target cuda-native); {f'fp8 does not: {device.fp8}' if device.fp8 else 'fp8 too'}"

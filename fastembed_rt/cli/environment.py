@@ -44,7 +44,8 @@ from fastembed_rt.run import cuda_operators, nvidia
 def asked(device):
     why = {precision: cuda_operators.why_not(precision, device) or "" for precision in ("fp16", "fp8")}
     return {"name": nvidia.device_name(device), **why}
-print(json.dumps({"devices": [asked(device) for device in range(max(nvidia.devices()[0], 1))]}))
+count, why = nvidia.devices()
+print(json.dumps({"devices": [asked(device) for device in range(max(count, 1))], "hidden": why}))
 """
 
 
@@ -83,6 +84,7 @@ class Facts:
     kernel_remedy: str = ""  # what would help, "" where nothing does
     # By the number of a GPU, of one at least; empty without the provider.
     cuda_operators: tuple[Operators, ...] = ()
+    no_device: str = ""  # why CUDA shows no GPU, "" where it does or was not asked
 
 
 def gather() -> Facts:
@@ -95,6 +97,7 @@ def gather() -> Facts:
     gpus, nvidia_smi = _gpus()
     cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
     needed = nvidia.libraries("cuda", cuda)
+    operators, no_device = _cuda_operators() if CUDA in providers else ((), "")
     libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
     return Facts(
         python=f"{platform.python_version()} ({platform.python_implementation()})",
@@ -117,14 +120,16 @@ def gather() -> Facts:
         left_out=native.left_out(),
         no_kernels=native.why_not() or "",
         kernel_remedy=native.remedy(),
-        cuda_operators=_cuda_operators() if CUDA in providers else (),
+        cuda_operators=operators,
+        no_device=no_device,
     )
 
 
-def _cuda_operators() -> tuple[Operators, ...]:
-    """Whether our own for CUDA run, on each GPU."""
+def _cuda_operators() -> tuple[tuple[Operators, ...], str]:
+    """Whether our own for CUDA run, on each GPU; and why CUDA shows none."""
     found, error = _try([sys.executable, "-P", "-c", OPERATORS_TRIAL, str(Path(nvidia.__file__).parents[2])])
-    return tuple(Operators(**entry) for entry in found.get("devices", ())) or (Operators(fp16=error),)
+    operators = tuple(Operators(**entry) for entry in found.get("devices", ()))
+    return operators or (Operators(fp16=error),), str(found.get("hidden", ""))
 
 
 def _libraries(cuda: str, *, with_tensorrt: bool) -> dict[str, str]:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import importlib.util
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ NVIDIA = ("cuda", "tensorrt")  # the providers that this module knows
 CUDNN = 9  # major of the cuDNN that onnxruntime is built for since 1.19
 TENSORRT = 10  # and of TensorRT; 11 has other library names and does not load
 INSTALL_LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 INSTALL_DRIVER = "install the NVIDIA driver; in a container, pass the GPU in (docker run --gpus all)"
 # What cuInit returns (cuda.h).
 CUDA_ERRORS = {
@@ -159,10 +161,22 @@ def find(provider: str, onnxruntime: Any, device: int = 0) -> Missing | None:
             return library(name, failure, cuda, distributions()[0])
     count, why = devices()
     if not count:
-        return Missing(f"no GPU: {why}", INSTALL_DRIVER)
+        return Missing(f"no GPU: {why}", show_devices())
     if device >= count:
-        return Missing(f"no GPU {device}: the driver shows {count}, counted from 0", "choose one of those")
+        what = f"no GPU {device}: the driver shows {count}, counted from 0"
+        hidden = os.environ.get(VISIBLE)
+        return Missing(
+            what, "choose one of those" + (f", or change {VISIBLE}={hidden!r}" if hidden is not None else "")
+        )
     return None
+
+
+def show_devices() -> str:
+    """The cure where the driver shows no device: it is asked not to, or is not there."""
+    hidden = os.environ.get(VISIBLE)
+    if hidden is None:
+        return INSTALL_DRIVER
+    return f"{VISIBLE} is {hidden!r}: unset it, or name there what nvidia-smi -L lists (of MIG, one instance a process)"
 
 
 def library(name: str, failure: str, cuda: str, packages: Mapping[str, str]) -> Missing:

@@ -96,3 +96,23 @@ def test_operators_for_cuda_run_or_the_plain_graphs_do() -> None:
         ("ok", "device 0, NVIDIA H200: our own run (target cuda-native)"),
         ("note", "device 1, Tesla V100: our own do not run: fp16 wants 7.5"),
     ]
+
+
+def test_a_gpu_that_cuda_is_told_not_to_show_is_no_working_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-smi lists it all the same, and no driver has to be installed."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-another-machine")
+    hidden = dataclasses.replace(
+        HEALTHY,
+        providers=("CUDAExecutionProvider",),
+        wheels={"onnxruntime-gpu": "1.31.1"},
+        gpus=("a card",),
+        cuda_operators=(Operators(fp16="cuInit fails with error 100"),),
+        no_device="no CUDA-capable device",
+    )
+    found = [finding for finding in diagnose(hidden) if finding.check in ("gpu", "cuda operators")]
+    assert [finding.level for finding in found] == ["ok", "problem"]
+    assert "CUDA shows none" in found[1].what
+    assert found[1].what.endswith("no CUDA-capable device")
+    assert found[1].fix.startswith("CUDA_VISIBLE_DEVICES is 'GPU-of-another-machine': unset it")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert "driver" in next(f.fix for f in diagnose(hidden) if f.level == "problem" and f.check == "gpu")

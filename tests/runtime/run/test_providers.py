@@ -86,6 +86,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(nvidia, "failures", failures)
         monkeypatch.setattr(nvidia, "distributions", lambda: (packages or {}, {}))
         monkeypatch.setattr(nvidia, "devices", lambda: (0, device) if device else (2, ""))
+        monkeypatch.delenv(nvidia.VISIBLE, raising=False)
 
     return pretend
 
@@ -117,6 +118,19 @@ def test_tensorrt_11_is_not_tensorrt_10(pretend: Callable[..., None]) -> None:
 def test_no_device_comes_with_the_drivers_reason(pretend: Callable[..., None]) -> None:
     pretend(device="no CUDA-capable device")
     assert nvidia.find("cuda", Built("13.0")) == Missing("no GPU: no CUDA-capable device", nvidia.INSTALL_DRIVER)
+
+
+def test_devices_that_are_hidden_want_no_driver(pretend: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(device="no CUDA-capable device")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = nvidia.find("cuda", Built("13.0"))
+    assert found is not None
+    assert found.fix.startswith("CUDA_VISIBLE_DEVICES is '': unset it, or name there what nvidia-smi -L lists")
+    pretend()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    found = nvidia.find("cuda", Built("13.0"), 2)
+    assert found is not None
+    assert found.fix == "choose one of those, or change CUDA_VISIBLE_DEVICES='MIG-a,MIG-b'"
 
 
 def test_a_device_that_is_not_there_is_told_from_those_that_are(pretend: Callable[..., None]) -> None:
