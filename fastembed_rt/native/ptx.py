@@ -1,7 +1,9 @@
 """`python -m fastembed_rt.native.ptx`: the .cu files of src/cuda -> .ptx beside them, with nvcc; both are checked in.
 
 PTX for the oldest card, which the driver of every later one turns into its own code. Its version is set back to the
-oldest that has all that is used, so that drivers older than the nvcc at hand read it; ptxas says whether it has.
+oldest that has all that is used, so that drivers older than the nvcc at hand read it; ptxas says whether it has. No
+product and sum become one instruction but where the source says so: which do would be left to the driver, and a row's
+bits with it.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def make(name: str, said: Callable[[str], object] = lambda _: None) -> str:
     kind = SOURCES[name]
     with tempfile.TemporaryDirectory() as work:
         file = Path(work) / f"{name}.ptx"
-        subprocess.run(["nvcc", "-ptx", f"-arch=compute_{kind.oldest}", "-O3", "-o", file, source(name)], check=True)
+        command = ["nvcc", "-ptx", f"-arch=compute_{kind.oldest}", "-O3", "-fmad=false", "-o", file, source(name)]
+        subprocess.run(command, check=True)
         text = re.sub(r"(?m)^\.version .*$", f".version {kind.version}", file.read_text(encoding="ascii"))
         # nvcc names what is static by a hash of the file's path.
         text = re.sub(r"_INTERNAL_[0-9a-f]{8}_", "_INTERNAL_", text)

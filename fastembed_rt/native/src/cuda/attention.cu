@@ -244,7 +244,7 @@ DEVICE void attention(const Call &call) {
             for (int n = 0; n < TILES; n++)
 #pragma unroll
                 for (int k = 2 * r; k < 2 * r + 2; k++) {
-                    scores[n][k] = power_of_two(scores[n][k] * LOG2_E - base);
+                    scores[n][k] = power_of_two(fmaf(scores[n][k], LOG2_E, -base));
                     weight[r] += scores[n][k];
                 }
         }
