@@ -70,7 +70,7 @@ def by_name(events: Iterable[Any], device: str) -> list[dict[str, Any]]:
         took = event.time_range.elapsed_us() if device == "cuda" else event.self_cpu_time_total
         found.setdefault(short(event.name), []).append(took * 1e-6)
     rows = [{"name": name, "seconds": sum(took) / RUNS, "calls": len(took) / RUNS} for name, took in found.items()]
-    return sorted(rows, key=lambda row: -float(row["seconds"]))  # type: ignore[arg-type]
+    return sorted(rows, key=lambda row: -float(row["seconds"]))
 
 
 def short(name: str) -> str:

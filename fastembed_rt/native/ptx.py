@@ -62,8 +62,8 @@ def make(name: str, said: Callable[[str], object] = lambda _: None) -> str:
     kind = SOURCES[name]
     with tempfile.TemporaryDirectory() as work:
         file = Path(work) / f"{name}.ptx"
-        command = ["nvcc", "-ptx", f"-arch=compute_{kind.oldest}", "-O3", "-fmad=false", "-o", file, source(name)]
-        subprocess.run(command, check=True)
+        flags = ["-ptx", f"-arch=compute_{kind.oldest}", "-O3", "-fmad=false"]
+        subprocess.run(["nvcc", *flags, "-o", file, source(name)], check=True)
         text = re.sub(r"(?m)^\.version .*$", f".version {kind.version}", file.read_text(encoding="ascii"))
         # nvcc names what is static by a hash of the file's path.
         text = re.sub(r"_INTERNAL_[0-9a-f]{8}_", "_INTERNAL_", text)

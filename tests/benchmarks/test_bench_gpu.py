@@ -142,7 +142,7 @@ def test_a_contender_that_fails_in_a_part_keeps_the_others_from_nothing(
 
     plan = timing.Plan(lengths=(8,), batches=(4,), rounds=2, tokens=64, calls=2)
     record: dict[str, Any] = {"failures": []}
-    encoders = {
+    encoders: dict[str, candidates.Encode] = {
         "rt-cpu-fp32": candidates.failing("rt-cpu-fp32")(encode),
         "st-fp32": candidates.failing("st-fp32")(encode_or_fail),
     }
@@ -158,7 +158,7 @@ def test_a_contender_that_fails_in_a_part_keeps_the_others_from_nothing(
 def test_a_sample_ends_however_slow_the_slowest_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of one text each is 16,384 calls for the tokens of a sample: of sentence-transformers, a minute."""
     clock, texts_of = [0.0], dict[str, list[int]](fast=[], slow=[])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def encoder(name: str, seconds: float) -> candidates.Encode:
         def encode(given: list[str], batch: int, _: int) -> Any:
@@ -251,7 +251,7 @@ def test_contenders_with_our_operators_are_those_or_none() -> None:
 
 def test_tests_that_need_a_card_are_found_by_their_marker() -> None:
     files = checks.marked()
-    assert {"tests/runtime/run/test_cuda.py", "tests/native/test_cuda_operators.py"} <= set(files)
+    assert {"tests/runtime/run/test_cuda.py", "tests/native/test_cuda_on_a_card.py"} <= set(files)
     assert len(files) < 20
 
 

@@ -11,14 +11,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastembed_rt.native import cuda
 
-from .sessions import StandIn
+from .sessions import Card, StandIn
 
 Array = npt.NDArray[Any]
 E4M3: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
 TYPES = {E4M3: TensorProto.FLOAT8E4M3FN, np.dtype(np.float16): TensorProto.FLOAT16, np.dtype(np.int64): 7}
 
 
-def run(stand_in: StandIn, op: str, given: dict[str, Array], wanted: list[int], **attributes: Any) -> list[Array]:
+def run(
+    stand_in: StandIn | Card, op: str, given: dict[str, Array], wanted: list[int], **attributes: Any
+) -> list[Array]:
     """A node's results; all inputs are constants but the first, which with e4m3 ones is given and taken by its bits."""
     first, *others = given
     eight = given[first].dtype == E4M3

@@ -40,6 +40,26 @@ class StandIn:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
+class Card:
+    """The installed operators on a GPU, in a StandIn's place."""
+
+    def session(self, graph: bytes) -> onnxruntime.InferenceSession:
+        """A session under the CUDA provider; skips a test that this card has no instructions for."""
+        import pytest
+
+        from fastembed_rt.run import cuda_operators, providers
+
+        wanted = "fp8" if b"Fp8" in graph else "bf16" if b"BFloat16" in graph or b"Attention" in graph else "fp16"
+        why = cuda_operators.why_not(wanted)
+        if why is not None:
+            pytest.skip(why)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.register_custom_ops_library(str(cuda_operators.opened()))
+        provider = ("CUDAExecutionProvider", dict(providers.PROVIDERS["cuda"].options))
+        return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=False)
+
+
 FLOAT_OUTPUT = ("Mean", "WordWeights", "Unit", "Dense")
 
 

@@ -3,6 +3,7 @@ are made of; and how they stand beside those of target cuda in a model directory
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -263,4 +264,81 @@ def test_onnxruntime_runs_them_on_its_cuda_provider(directory: Path, tmp_path: P
     said, complained = fake_cuda.run(GPU_WHEEL, code, [directory], tmp_path)
     assert said.splitlines() == ["cuda-native (2, 24) (3540, 24)"] * 2, complained[-2000:]
     kept = sorted(file.name.partition(".")[2] for file in (tmp_path / "cache" / "cuda").iterdir())
-    assert kept == ["algorithms", "plan.json", "plan.json"]
+    assert kept == ["algorithms", "lock", "plan.json", "plan.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_WHEEL, reason="FASTEMBED_RT_GPU_WHEEL names no Python with onnxruntime-gpu")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+def test_every_family_runs_on_the_cuda_provider(tmp_path: Path) -> None:
+    """With CUDA pretended, with onnxruntime's attention and ours: no node is left to the CPU, every call is taken."""
+    import fake_cuda
+
+    made = 0
+    for model_type in SUPPORTED:
+        for modes in (("mean",), ("cls", "max", "lasttoken", "weightedmean")):
+            checkpoint = loaded(tmp_path / f"{model_type}.{len(modes)}", model_type, modes)
+            for precision, own in itertools.product(cuda_native.TYPES, (False, True)):
+                graph = build(checkpoint, cuda_native.target(precision, own_attention=own), cuda.OPSET).graph
+                write(graph, tmp_path, f"{model_type}.{len(modes)}.{precision}.{own}.onnx", name="test", metadata={})
+                made += 1
+    code = (
+        "import pathlib, sys, numpy, onnxruntime\n"
+        "from fastembed_rt.run import batching, cuda, cuda_operators\n"
+        "from fastembed_rt.run.providers import PROVIDERS\n"
+        "options = onnxruntime.SessionOptions()\n"
+        "options.register_custom_ops_library(str(cuda_operators.opened()))\n"
+        "options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')\n"
+        "settings = {**PROVIDERS['cuda'].options, **cuda.SETTINGS, **cuda.BY_TEXT}\n"
+        "plain = onnxruntime.RunOptions()\n"
+        "plain.add_run_config_entry('gpu_graph_id', '-1')\n"
+        "ran = 0\n"
+        "for file in sorted(pathlib.Path(sys.argv[1]).glob('*.onnx')):\n"
+        "    try:\n"
+        "        session = onnxruntime.InferenceSession(\n"
+        "            str(file), options, providers=[('CUDAExecutionProvider', settings)], enable_fallback=False)\n"
+        "        names = [entry.name for entry in session.get_inputs()]\n"
+        "        feeds = batching.packed_for_cuda([numpy.arange(5, 12), numpy.arange(5, 8)], names)\n"
+        "        session.run(None, {name: feeds[name] for name in names}, plain)\n"
+        "        ran += 1\n"
+        "    except Exception as error: print(file.name, error)\n"
+        "print(ran, flush=True)\n"
+    )
+    said, _ = fake_cuda.run(GPU_WHEEL, code, [tmp_path], tmp_path)
+    assert said.splitlines() == [str(made)]
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_text_has_the_same_bits_alone_and_in_any_batch_on_a_card(directory: Path, precision: str) -> None:
+    """Captured and replayed, or in a large batch as it comes."""
+    texts = ["the cat sleeps " * words for words in range(1, 9)] * 40
+    with EmbeddingModel(directory, provider="cuda", precision=precision, target="cuda-native") as model:
+        together = model.encode(texts)
+        for number in (0, 3, 7, 100, 319):
+            few = model.encode([texts[number], "a dog"])[0]
+            alone = [model.encode(texts[number]) for _ in range(2)]
+            for found in (few, *alone):
+                assert found.tobytes() == together[number].tobytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model_type", ["mpnet", "modernbert", "gte", "nomic_bert", "qwen3", "gemma3_text"])
+def test_vectors_of_newer_families_are_those_of_torch_on_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """With onnxruntime's attention and with ours, which has bias, windows and fewer heads of keys."""
+    from checkpoints import TEXTS, reference_vectors
+
+    source = save_sentence_transformers(tmp_path / "c", model_type)
+    wanted = reference_vectors(source, TEXTS * 20)
+    for own in ("", "1"):
+        monkeypatch.setenv("FASTEMBED_RT_CUDA_ATTENTION", own)
+        output = tmp_path / f"m{own}"
+        export(str(source), ExportOptions(output=output, targets=("cuda",), precisions=("fp16",), verify=False))
+        with EmbeddingModel(output, provider="cuda", precision="fp16", target="cuda-native") as model:
+            cosine, _ = distances(model.encode(TEXTS * 20), wanted)
+        assert cosine.min() >= BOUNDS["fp16"]

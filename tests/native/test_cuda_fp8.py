@@ -27,6 +27,11 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     return StandIn.built(tmp_path_factory.mktemp("cuda"))
 
 
+def fp8_products(stand_in: StandIn) -> int:
+    """How many the stand-in for cuBLASLt computed; -1 of a card, which does not tell."""
+    return int(stand_in.host.stand_in_fp8_products()) if isinstance(stand_in, StandIn) else -1
+
+
 def e4m3(values: Array) -> Array:
     return np.clip(values, -448, 448).astype(E4M3)
 
@@ -77,9 +82,9 @@ def test_a_product_of_fp8_ends_in_its_bias_and_activation(
     if activation:
         attributes["activation"] = activation
     kind = TensorProto.FLOAT8E4M3FN if narrow else TensorProto.FLOAT16
-    before = stand_in.host.stand_in_fp8_products()
+    before = fp8_products(stand_in)
     (found,) = run(stand_in, "Fp8LinearFp8" if narrow else "Fp8Linear", given, [kind], **attributes)
-    assert stand_in.host.stand_in_fp8_products() > before
+    assert before < 0 or fp8_products(stand_in) > before
     wide = scale * x.astype(np.float32) @ weight.astype(np.float32).T
     wanted = reference.linear(wide, np.eye(32, dtype=np.float32), given.get("bias"), activation)
     if narrow:
