@@ -19,10 +19,10 @@ HERE = Path(__file__).parent
 NAME = "stand_in.so"
 
 
-def build(into: Path, zig: Sequence[str] | None = None) -> Path:
+def build(into: Path, zig: Sequence[str] | None = None, sources: Path = build_module.SOURCES / "cuda") -> Path:
     """Compile the library into a directory, with the kernels' own sources; its path.
 
-    `zig`: a Python that has ziglang, and flags, to compile for another processor.
+    `zig`: a Python that has ziglang, and flags, to compile for another processor. `sources`: where the .cu files are.
     """
     gcc, cpp_compiler = (
         (["gcc"], ["g++"]) if zig is None else ([zig[0], "-m", "ziglang", tool, *zig[1:]] for tool in ("cc", "c++"))
@@ -34,7 +34,7 @@ def build(into: Path, zig: Sequence[str] | None = None) -> Path:
         "-Wno-unknown-pragmas",
         "-ffp-contract=off",
         f"-I{HERE}",
-        f"-I{build_module.SOURCES}/cuda",
+        f"-I{sources}",
     ]
     c, cpp, library = into / "cublaslt.o", into / "driver.o", into / NAME
     for command in (

@@ -53,7 +53,7 @@ struct Thread {
     Index place;
     uint64_t given[2][6] = {}; /* to the warp, by turns: a thread may be one ahead of another */
     unsigned turns = 0;
-    bool done = false;
+    bool done = false, waiting = false; /* waiting: at a barrier */
     struct Copy {
         Vector *to;
         Vector bytes;
@@ -77,10 +77,27 @@ void enter() {
 
 void leave() { swapcontext(&threads[running].context, &outside); }
 
+bool goes_on(const Thread &thread) { return !thread.done && !thread.waiting; }
+
+/* A warp until all of its threads wait at a barrier or have ended: its threads change at shuffles. */
+void run_warp(size_t first) {
+    const size_t last = std::min(first + 32, threads.size());
+    for (bool any = true; any;) {
+        any = false;
+        for (running = first; running < last; running++)
+            if (goes_on(threads[running])) {
+                threadIdx = threads[running].place;
+                swapcontext(&outside, &threads[running].context);
+                any = any || goes_on(threads[running]);
+            }
+    }
+}
+
+/* One warp runs as far ahead of the others as barriers let it, the first and the last by turns: what is not there yet is
+ * read, and what others still read is written over, unless barriers keep it from that. */
 void run_block() {
-    size_t left = threads.size();
     for (Thread &thread : threads) {
-        thread.done = false;
+        thread.done = thread.waiting = false;
         thread.turns = thread.groups = 0;
         thread.copies.clear();
         getcontext(&thread.context);
@@ -89,14 +106,13 @@ void run_block() {
         thread.context.uc_link = nullptr;
         makecontext(&thread.context, enter, 0);
     }
-    while (left)
-        for (running = 0; running < threads.size(); running++) {
-            if (threads[running].done)
-                continue;
-            threadIdx = threads[running].place;
-            swapcontext(&outside, &threads[running].context);
-            left -= threads[running].done;
-        }
+    const size_t warps = (threads.size() + 31) / 32;
+    for (size_t phase = 0; std::any_of(threads.begin(), threads.end(), goes_on); phase++) {
+        for (size_t warp = 0; warp < warps; warp++)
+            run_warp(32 * (phase % 2 ? warps - 1 - warp : warp));
+        for (Thread &thread : threads)
+            thread.waiting = false;
+    }
 }
 
 } // namespace
@@ -128,7 +144,11 @@ void copy_later(Vector *to, const Vector *from, int there) {
     if (((uintptr_t)to | (uintptr_t)from) % 16)
         abort();
     Thread &own = threads[running];
-    own.copies.push_back({to, there ? *from : Vector{}, own.groups});
+    const uint32_t some = (own.groups * 40503u + (uint32_t)(running / 32) * 30011u + blockIdx.x * 7919u) * 2654435761u;
+    if (some >> 31) /* of a warp's groups about half are there at once, over what others may still read */
+        *to = there ? *from : Vector{};
+    else
+        own.copies.push_back({to, there ? *from : Vector{}, own.groups});
 }
 void end_of_group() { threads[running].groups++; }
 void wait_for(int but) {
@@ -174,7 +194,10 @@ void add_product_of(float *sum, const unsigned *a, const unsigned *b, float (*wi
     }
 }
 
-void barrier() { leave(); }
+void barrier() {
+    threads[running].waiting = true;
+    leave();
+}
 
 /* ---- kernels by name ---------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
-/* As much of CUDA C++ as the kernels use, for g++: a block's threads are contexts that take turns, and change at shuffles
- * and barriers. */
+/* As much of CUDA C++ as the kernels use, for g++: a block's threads are contexts that take turns. Those of a warp change at
+ * shuffles, warps at barriers. */
 #ifndef ON_HOST_H
 #define ON_HOST_H
 #include <math.h>
@@ -58,7 +58,8 @@ struct Vector; /* device.cuh: 16 bytes */
 struct Float16;
 struct BFloat16;
 
-/* Copies arrive when they are waited for, not before: what is read too early is not there yet. */
+/* Copies arrive at once or not before they are waited for: what is read too early is not there, or what is read too late
+ * is written over. */
 void copy_later(Vector *to, const Vector *from, int there);
 void end_of_group();
 void wait_for(int but);

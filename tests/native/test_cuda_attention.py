@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import cuda_stand_in
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from cuda_stand_in.sessions import TYPES, StandIn, run
+
+from fastembed_rt.native import build
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not (shutil.which("gcc") and shutil.which("g++")), reason="needs gcc and g++ on Linux"
@@ -163,3 +167,23 @@ def test_boundaries_of_no_sense_read_nothing(stand_in: StandIn) -> None:
     found = run(stand_in, "AttentionFloat16", feeds_of(parts, starts, 64), [], heads=1, size=32)
     expected = wanted(parts, (1, 1), np.array([0, 8]))
     np.testing.assert_allclose(found[3:].astype(np.float64), expected[3:], atol=2e-3, rtol=2e-3)
+
+
+BARRIERS = (build.SOURCES / "cuda" / "attention.cu").read_text(encoding="utf-8").split("__syncthreads();")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", range(1, len(BARRIERS)))
+def test_every_barrier_is_missed_where_it_is_left_out(tmp_path: Path, left_out: int) -> None:
+    """By the stand-in: its warps run ahead of each other, and copies come early or late."""
+    sources = shutil.copytree(build.SOURCES / "cuda", tmp_path / "cuda")
+    spoilt = "__syncthreads();".join(BARRIERS[:left_out]) + "__syncthreads();".join(["", *BARRIERS[left_out:]])[16:]
+    (sources / "attention.cu").write_text(spoilt, encoding="utf-8")
+    assert spoilt.count("__syncthreads();") == len(BARRIERS) - 2
+    library = cuda_stand_in.build(tmp_path, sources=sources)
+    spoilt_stand_in = StandIn(build.build_cuda(tmp_path / "operators.so"), library)
+    starts = np.cumsum([0, *LENGTHS]).astype(np.int32)
+    parts = states("Float16", (2, 2), 64, int(starts[-1]))
+    found = run(spoilt_stand_in, "AttentionFloat16", feeds_of(parts, starts, 144), [], heads=2, size=64)
+    expected = wanted(parts, (2, 2), starts)
+    assert not np.allclose(found.astype(np.float64), expected, atol=BOUND["Float16"], rtol=BOUND["Float16"])
