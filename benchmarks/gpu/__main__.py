@@ -21,7 +21,7 @@ from typing import Any
 
 from fastembed_rt.errors import first_line
 
-from . import checks, engines, kernels, mixes, peaks, timing
+from . import checks, engines, mixes, peaks, profiling, timing
 from . import record as record_of
 from .candidates import (
     BOUND,
@@ -180,14 +180,14 @@ def one_shape(
     alone, seconds = (checks.ALONE, checks.SECONDS) if on_card else (8, 0.2)
     parts: dict[str, Callable[[dict[str, Encode]], Any]] = {
         "engines": lambda them: engines.measure(shape, list(them), directory, checkpoint, plan.rounds),
-        "kernels": lambda them: kernels.measure(shape, list(them), directory, checkpoint, device),
+        "kernels": lambda them: profiling.measure(shape, list(them), directory, checkpoint, device),
         "bits": lambda them: checks.bits(shape, them, plan, count=alone),
         "loads": lambda them: checks.loads(list(them), directory, longest),
         "callers": lambda them: checks.callers(shape, them, contenders, plan, seconds),
         "latency": lambda them: timing.latency(shape, them, contenders, plan),
     }
     if not on_card:  # its own operators are not torch's: nothing is seen of them there
-        parts["kernels"] = lambda them: kernels.measure(
+        parts["kernels"] = lambda them: profiling.measure(
             *(shape, [name for name in them if name in BY_HAND], directory, checkpoint, device)
         )
     if shape.name in MIXED:

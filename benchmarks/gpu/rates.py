@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .candidates import BY_HAND, REFERENCE
-from .kernels import table
+from .profiling import table
 from .shapes import SHAPES
 
 Record = dict[str, Any]
