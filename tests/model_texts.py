@@ -10,7 +10,7 @@ import pytest
 from checkpoints import TEXTS
 from tolerances import REFERENCE, close
 
-import fastembed_rt.models.embedding as model_module
+from fastembed_rt.models import embedding, sentences
 
 Vectors = npt.NDArray[np.float32]
 DIM, MAX_LENGTH, POSITIONS = 24, 16, 48
@@ -44,5 +44,5 @@ def unit(rows: Vectors) -> Vectors:
 
 def small_windows(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Tokenize so many texts at a time, so that a few texts make several windows."""
-    monkeypatch.setattr(model_module, "TEXTS", size)
-    monkeypatch.setattr(model_module, "STREAM_TEXTS", (size,))
+    monkeypatch.setattr(sentences, "TEXTS", size)
+    monkeypatch.setattr(embedding, "STREAM_TEXTS", (size,))

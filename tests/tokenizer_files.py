@@ -28,6 +28,8 @@ class Described:
     """As much of a checkpoint as its tokenizer needs."""
 
     lower_case = False
+    task = "embedding"
+    max_length = 512
     is_static = False
     markers = ()
     chat = None

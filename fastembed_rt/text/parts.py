@@ -6,7 +6,7 @@ has the tokens that it has alone, and what stands behind it those that it has be
 the first is tokenized behind a word of its own, whose tokens are left out: nothing that is done to the beginning of a
 text (a space put in front, one taken away, places counted otherwise) is done to a part.
 
-Texts without such gaps, and tokenizers of which this is not sure, are left whole. tests/runtime/text/test_parts.py
+Texts without such gaps, and tokenizers of which this is not sure, are left whole. tests/runtime/text/test_text_parts.py
 compares ids and places.
 """
 
