@@ -156,7 +156,7 @@ def test_callers_that_get_another_texts_vector_are_found_out() -> None:
         return np.eye(32, dtype=np.float32)[[texts.index(before)]]
 
     with pytest.raises(together.NotThreadSafeError, match=r"cosine 0\.000 to its text's own"):
-        together.callers(last_asked, texts, 2)
+        together.callers(last_asked, texts, 2, least=0)
 
 
 def test_every_call_of_every_caller_is_timed_and_every_difference_seen() -> None:
@@ -164,9 +164,12 @@ def test_every_call_of_every_caller_is_timed_and_every_difference_seen() -> None
         return np.array([[len(text), len(texts) / 1000] for text in texts], dtype=np.float32)
 
     texts = ["x" * k for k in range(1, 21)]
-    seen = together.callers(encode, texts, 4)
+    seen = together.callers(encode, texts, 4, least=0)
     assert len(seen["seconds"]) == 20
     assert all(0 < seconds <= seen["wall"] * 1.01 for seconds in seen["seconds"])
+    longer = together.callers(encode, texts, 4, least=0.2)
+    assert longer["wall"] >= 0.2
+    assert len(longer["seconds"]) > 20
     found = together.invariance(encode, texts)
     assert found == {"alone": pytest.approx(0.019), "order": 0}
 

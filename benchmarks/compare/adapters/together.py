@@ -5,6 +5,7 @@ Runs inside every contender's environment: numpy is all that it needs.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ Encode = Callable[[list[str]], Any]
 
 # Callers at once may change rounding, not meaning: below this cosine a vector is another text's, or none.
 LEAST_COSINE = 0.98
+LEAST_SECONDS = 1.0  # of callers at once: the beginning and the end, where fewer ask, are to be a small part
 CHECKED = 16  # texts whose vectors are held against those of calls from one thread
 
 
@@ -24,39 +26,46 @@ class NotThreadSafeError(Exception):
     """Calls from several threads failed or gave other vectors than calls from one."""
 
 
-def callers(encode: Encode, texts: Sequence[str], count: int) -> dict[str, Any]:
+def callers(encode: Encode, texts: Sequence[str], count: int, least: float = LEAST_SECONDS) -> dict[str, Any]:
     """`count` threads, each asking for one text and then for the next that nobody has taken.
 
+    Texts are asked again from the first one on, until `least` seconds are over.
+
     Returns:
-        wall: seconds from the first call to the last answer; seconds: of each call, by text.
+        wall: seconds from the first call to the last answer; seconds: of each call.
 
     Raises:
         NotThreadSafeError: a call raised, or a vector is not its text's.
     """
-    seconds = [0.0] * len(texts)
+    seconds: list[float] = []
     vectors: list[Any] = [None] * len(texts)
     failures: list[Exception] = []
-    places = iter(range(len(texts)))
+    numbers = itertools.count()
     taking, together = threading.Lock(), threading.Barrier(count + 1)
+    end = 0.0
 
     def call() -> None:
         together.wait()
         while not failures:
             with taking:
-                place = next(places, None)
-            if place is None:
+                number = next(numbers)
+            if number >= len(texts) and time.perf_counter() >= end:
                 return
+            place = number % len(texts)
             start = time.perf_counter()
             try:
-                vectors[place] = encode([texts[place]])
+                found = encode([texts[place]])
             except Exception as error:  # noqa: BLE001  any failure of any library is an answer
                 failures.append(error)
                 return
-            seconds[place] = time.perf_counter() - start
+            seconds.append(time.perf_counter() - start)
+            if number < len(texts):
+                vectors[place] = found
 
     threads = [threading.Thread(target=call, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
+    end = time.perf_counter() + least
     together.wait()
     start = time.perf_counter()
     for thread in threads:
