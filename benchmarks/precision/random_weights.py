@@ -12,6 +12,11 @@ float32, which the others are compared with): the same with
 
     BENCH='--parts lengths --contenders st-torch-bf16,rt-bf16,rt-int8 --workloads length-2048,length-8192'
 
+DeBERTa-v3-base (--shape deberta-v3-base), on 96 texts: the same with
+
+    BENCH='--parts throughput,latency --contenders st-torch,st-torch-bf16,st-openvino,rt-fp32,rt-bf16,rt-int8 \\
+        --workloads mixed-96 --rounds 2'
+
 Speeds are those of the real weights; cosines are not. 0.3 to 1.2 GB, and the exports as much again and more.
 """
 
