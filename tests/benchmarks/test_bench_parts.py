@@ -94,7 +94,8 @@ def test_too_few_texts_of_a_length_are_one_line(tmp_path: Path) -> None:
         lengths.texts(workloads.WORKLOADS["length-8"], tmp_path, word_tokenizer())
 
 
-def test_texts_a_call_and_callers_at_once(run: Run, tmp_path: Path) -> None:
+def test_texts_a_call_and_callers_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "CALLERS_SECONDS", 0.0)
     code, record = run({"a": {}, "one": {"behaviour": "one-caller"}}, "--parts", "batches,concurrent")
     assert code == 0
     seen = {(row["contender"], row["batch"]): row["texts"] for row in record["batches"]}
@@ -113,7 +114,10 @@ def test_texts_a_call_and_callers_at_once(run: Run, tmp_path: Path) -> None:
     assert all(len(row["seconds"]) == 200 for row in record["concurrent"])
 
 
-def test_a_contender_that_died_in_a_part_is_started_again_for_the_next(run: Run) -> None:
+def test_a_contender_that_died_in_a_part_is_started_again_for_the_next(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "CALLERS_SECONDS", 0.0)
     calls = str(CHECK_CALLS + BATCH_CALLS - 1)
     code, record = run({"dies": {"behaviour": "crash", "good_calls": calls}}, "--parts", "batches,concurrent")
     assert code == 0

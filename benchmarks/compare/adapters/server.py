@@ -182,14 +182,14 @@ class _Server:
             loaded.encode(call)
         return {"seconds": time.perf_counter() - start, "texts": len(work)}
 
-    def do_callers(self, texts: str, callers: int, warm: int = 0) -> dict[str, Any]:
-        """That many threads, each asking for one text after the other; none ever waits on purpose."""
+    def do_callers(self, texts: str, callers: int, warm: int = 0, least: float = 0.0) -> dict[str, Any]:
+        """That many threads for `least` seconds, each asking for one text after the other; none waits on purpose."""
         from benchmarks.compare.adapters import together  # here: a cold start must not pay for it
 
         loaded, work = self._ready(), self._texts(texts)
         for text in work[:warm]:
             loaded.encode([text])
-        return together.callers(loaded.encode, work, callers)
+        return together.callers(loaded.encode, work, callers, least)
 
     def do_invariance(self, texts: str) -> dict[str, Any]:
         """How far a text's vector is from the one it has among others, and from the one in another order."""

@@ -18,7 +18,6 @@ Encode = Callable[[list[str]], Any]
 
 # Callers at once may change rounding, not meaning: below this cosine a vector is another text's, or none.
 LEAST_COSINE = 0.98
-LEAST_SECONDS = 1.0  # of callers at once: the beginning and the end, where fewer ask, are to be a small part
 CHECKED = 16  # texts whose vectors are held against those of calls from one thread
 
 
@@ -26,7 +25,7 @@ class NotThreadSafeError(Exception):
     """Calls from several threads failed or gave other vectors than calls from one."""
 
 
-def callers(encode: Encode, texts: Sequence[str], count: int, least: float = LEAST_SECONDS) -> dict[str, Any]:
+def callers(encode: Encode, texts: Sequence[str], count: int, least: float) -> dict[str, Any]:
     """`count` threads, each asking for one text and then for the next that nobody has taken.
 
     Texts are asked again from the first one on, until `least` seconds are over.

@@ -12,6 +12,7 @@ from .run import Run
 
 BATCHES = (1, 4, 16, 64, 256)  # texts a call
 CALLERS = (1, 2, 4, 8, 16)  # threads that ask at once
+CALLERS_SECONDS = 1.0  # at least: the beginning and the end, where fewer ask, are to be a small part
 TURNS = 5  # of everybody in a round of single texts
 
 
@@ -68,7 +69,8 @@ def concurrent(run: Run) -> None:
     for number, names in run.rounds("concurrent", run.settings.other_rounds):
         for callers in CALLERS:
             for position, name in enumerate(names):
-                seen = run.ask("concurrent", name, "callers", "single", run.patience.single, callers=callers)
+                how = {"callers": callers, "least": CALLERS_SECONDS}
+                seen = run.ask("concurrent", name, "callers", "single", run.patience.single, **how)
                 if seen is not None:
                     where = {"callers": callers, "round": number, "position": position}
                     run.result.concurrent.append({"contender": name, **where, **seen})
