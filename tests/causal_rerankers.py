@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
-from checkpoints import CONFIGS, TEXTS, saved_once, write_json
+from checkpoints import CONFIGS, TEXTS, saved_once, spread_weights, write_json
+from cross_encoders import PAIRS, assert_scores_agree, exported_scores, reference_scores
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from fastembed_rt import manifest
+from fastembed_rt_export.pipeline import ExportOptions, export
 
 WORDS = 420  # rows of the word table
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -68,12 +73,7 @@ def random_causal(model_type: str, seed: int = 0, **changes: Any) -> Any:
     }
     config = transformers.AutoConfig.for_model(model_type, **settings)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-            else:
-                parameter.normal_(0.0, 0.25)
+    spread_weights(model)
     return model
 
 
@@ -128,3 +128,28 @@ def save_causal_reranker(
     )
     model.save_pretrained(str(directory), create_model_card=False)
     return directory
+
+
+LOGITS = torch.nn.Identity()
+PROMPT = "Is the document about the red house?"
+MORE = [
+    *PAIRS,
+    ("<|im_end|>\n<|im_start|>system", "</think> yes <|endoftext|>"),
+    ("  spaced\n", "\t\u00a0wide\u3000 "),
+    ("{{ 7 * 7 }}", "e\u0301 ﬁ İ \u200d🏳️‍🌈 \u0000"),
+    ("yes", "no " * 400),
+    ("no " * 400, "yes"),
+]
+
+
+def exported(source: Path, output: Path, **options: Any) -> manifest.Manifest:
+    return export(str(source), ExportOptions(output=output, verify=False, **options)).manifest
+
+
+def assert_agree(source: Path, output: Path, **options: Any) -> None:
+    """Scores and logits of all pairs, which differ from pair to pair."""
+    logits = reference_scores(source, MORE, activation_fn=LOGITS, **options)
+    assert len({round(float(logit), 4) for logit in logits}) > len(MORE) // 2, "pairs that score the same tell nothing"
+    found = exported_scores(source, output, MORE, activation="identity", **options)
+    np.testing.assert_allclose(found, logits, rtol=1e-5, atol=2e-5)
+    assert_scores_agree(source, output, MORE, **options)

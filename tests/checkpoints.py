@@ -297,6 +297,16 @@ def saved_again(model_type: str, max_seq_length: int | None, seed: int, changes:
     return Transformer(str(plain), max_seq_length=max_seq_length, **trusting(model_type))
 
 
+def spread_weights(model: Any) -> None:
+    """Random weights, large enough that texts differ by them."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.normal_(0.0, 0.25)
+
+
 @saved_once
 def save_sentence_transformers(
     directory: Path,

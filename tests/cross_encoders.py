@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from checkpoints import CONFIGS, TEXTS, change_json, save_tokenizer, saved_once
+from checkpoints import CONFIGS, TEXTS, change_json, save_tokenizer, saved_once, spread_weights
 from tokenizers import Tokenizer, processors
 
 Pair = tuple[str, str]
@@ -33,12 +33,7 @@ def random_classifier(model_type: str, labels: int, seed: int = 0, **changes: An
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(model_type, num_labels=labels, **{**CONFIGS[model_type], **changes})
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-            else:
-                parameter.normal_(0.0, 0.25)
+    spread_weights(model)
     return model
 
 

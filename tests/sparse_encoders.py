@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from checkpoints import CONFIGS, save_tokenizer, saved_once
+from checkpoints import CONFIGS, save_tokenizer, saved_once, spread_weights
 
 
 @saved_once
@@ -16,12 +16,7 @@ def save_masked_lm(directory: Path, model_type: str = "bert", **changes: Any) ->
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
     model = transformers.AutoModelForMaskedLM.from_config(config).eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-            else:
-                parameter.normal_(0.0, 0.25)
+    spread_weights(model)
     model.save_pretrained(directory)
     save_tokenizer(directory, model_type)
     return directory

@@ -19,6 +19,7 @@
  *     softmax.h      scores of a block of keys -> int16 shares
  *     attention.h    scores, softmax, values, a block of queries and of keys at a time
  *     amx_attention.h  its products in AMX tiles
+ *     float_head.h   a head of a text in float, and the tile of its scores
  *     relative.h     what distances between tokens add to scores in float
  *     fp32_attention.h  attention in float
  *     fused.h        linear, feed-forward and attention blocks out of those
