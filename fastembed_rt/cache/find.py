@@ -52,6 +52,7 @@ def model_directory(
     *,
     task: str | None = None,
     export: bool = True,
+    ready: Callable[[], None] = lambda: None,
     show_progress: bool | None = None,
 ) -> Path | None:
     """The model directory of a checkpoint, exported if that was not done yet; None for a name that is of none.
@@ -64,6 +65,7 @@ def model_directory(
         hub: how the hub is asked.
         task: of the class that opens it; None takes what the checkpoint is for.
         export: False: who only looks gets what is there, whatever its options; nothing is an error.
+        ready: called before an export; raises where what comes of it would not run here.
         show_progress: lines on stderr while it is exported; None: where that is a terminal.
 
     Raises:
@@ -71,6 +73,7 @@ def model_directory(
         MissingDependencyError: it has to be exported, and the extra is not installed.
         InvalidInputError: a checkpoint for another task, options that are not possible, a cache that cannot be written.
         CheckpointError, UnsupportedCheckpointError, ParityError: see fastembed_rt_export.pipeline.export.
+        FastembedRtError: of `ready`.
     """
     checkpoint = _checkpoint(name, choose, hub, task)
     if checkpoint is None:
@@ -85,6 +88,7 @@ def model_directory(
             f"make a model directory with: fastembed-rt export {os.fspath(name)}"
         )
     if found is None:
+        ready()
         exporting.require(name)
         stem = _stem(checkpoint.name, checkpoint.identity, wanted)
         found = _made(checkpoint, stem, wanted, hub, task, watched() if show_progress is None else show_progress)

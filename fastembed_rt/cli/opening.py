@@ -82,7 +82,7 @@ def _of_checkpoint(args: argparse.Namespace, *, export: bool = True) -> Path | N
     from ..models import checkpoint  # only here: `--help` does without
 
     shown = watched() and not getattr(args, "quiet", False)
-    asked = {**_given(args, HUB), "provider": args.provider, "precision": args.precision, "show_progress": shown}
+    asked = {**_given(args, (*HUB, "provider", "precision", "device_ids")), "show_progress": shown}
     return checkpoint.find(args.model, asked, export=export)
 
 

@@ -24,7 +24,7 @@ from ..text.chat import Chat
 from ..text.tokenizer import TextTokenizer
 from . import forks, travel
 from .fixed import Chosen, Fixed, check_assigned
-from .opening import Source, check_task, chosen_provider, chosen_variant, of_route
+from .opening import MOST_THREADS, Source, check_task, chosen_provider, chosen_variant, of_route
 from .opening import opened as find
 from .options import check_device_ids, positive, seconds
 from .passing import Passing
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .checkpoint import CheckpointOptions
 
 MAX_BATCH_TOKENS = PROVIDERS["cpu"].batch_tokens
-MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 ASYNC_CALLERS = 64  # asynchronous calls that may wait for results at a time
 BatchTokens = Callable[[Manifest], int]
 

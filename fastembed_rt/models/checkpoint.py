@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -12,10 +13,12 @@ from ..cache.find import model_directory
 from ..cache.wanted import Hub, Wanted
 from ..errors import InvalidInputError
 from ..hub.adapters import chosen
-from ..precisions import MADE_WITH, ONLY, PRECISIONS, listed, targets_for, unknown
+from ..precisions import MADE_WITH, PRECISIONS, listed, possible, targets_for, unknown
 from ..run.providers import choose, provider_row
+from ..run.session import require_running
 from .answers import LOADING, answer
-from .opening import LoadOptions
+from .opening import LoadOptions, check_loading
+from .options import check_device_ids
 
 if TYPE_CHECKING:
     from .base import LoadedModel
@@ -67,6 +70,7 @@ def from_checkpoint(kind: type[M], name: str | os.PathLike[str], options: Mappin
     _check_names(kind, options)
     made: Callable[..., M] = kind  # as its subclasses are made
     loading = {key: value for key, value in options.items() if key not in EXPORTING}
+    check_loading(name, options)
     for again in (True, False):
         found = find(name, options, task=kind.task)
         if found is None:
@@ -95,14 +99,17 @@ def find(
     """
     given = {key: options[key] for key in ExportOptions.__annotations__ if key in options}
     chosen(options.get("adapter"))  # here, before anything is fetched
+    asked = _Asked(*(options.get(key) for key in ("provider", "target", "precision", "device_ids")))
 
     def choose() -> Wanted:
-        target, precision = _made(*(options.get(key) for key in ("provider", "target", "precision")))
+        target, precision = _made(asked)
         return Wanted(precision=precision, target=target, **given)
 
     hub = Hub(**{key: options[key] for key in HUB if key in options})
     shown = options.get("show_progress")
-    found = model_directory(name, choose, hub, task=task, export=export, show_progress=shown)
+    found = model_directory(
+        name, choose, hub, task=task, export=export, ready=lambda: _check_running(asked), show_progress=shown
+    )
     changed = [key for key in FINISHED if given.get(key) is not None]
     if found is None and changed:
         raise InvalidInputError(
@@ -112,27 +119,51 @@ def find(
     return found
 
 
-def _made(provider: str | None, target: str | None, precision: str | None) -> tuple[str, str]:
+@dataclass(frozen=True)
+class _Asked:
+    """What decides which graph runs, and where; None is the default."""
+
+    provider: str | None
+    target: str | None
+    precision: str | None
+    device_ids: Sequence[int] | None
+
+    @property
+    def runs(self) -> str:
+        """The provider, which is known.
+
+        Raises:
+            InvalidInputError: a provider that does not exist.
+        """
+
+        def unsuited(name: str) -> str | None:
+            made = _first(name, self.target)
+            fits = made is not None and (self.precision is None or self.precision in PRECISIONS[made])
+            return None if fits else f"precision {self.precision!r} and target {self.target!r} are not for it"
+
+        return choose("cpu" if self.provider is None else self.provider, unsuited, self.devices).provider
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        return check_device_ids(self.device_ids)
+
+
+def _made(asked: _Asked) -> tuple[str, str]:
     """The export's target and precision that a model is loaded with.
 
     Raises:
         InvalidInputError: a provider, target or precision that does not exist, or that do not fit together.
-        ProviderUnavailableError: the provider does not run here.
     """
+    target, precision = asked.target, asked.precision
     if precision is not None and (reason := unknown(precision)):
         raise InvalidInputError(reason)
-
-    def unsuited(name: str) -> str | None:
-        made = _first(name, target)
-        fits = made is not None and (precision is None or precision in PRECISIONS[made])
-        return None if fits else f"precision {precision!r} and target {target!r} are not for it"
-
-    runs = choose("cpu" if provider is None else provider, unsuited).provider
+    runs = asked.runs
     made = _first(runs, target)
     if made is None:
         known = ", ".join(provider_row(runs).targets)
         raise InvalidInputError(f"target {target!r} does not run with provider {runs!r}, which runs {known}")
-    there = PRECISIONS[made] if target is None else ONLY.get(target, PRECISIONS[made])
+    there = possible(provider_row(runs).targets if target is None else (target,))
+    there = tuple(name for name in PRECISIONS[made] if name in there)
     if precision is None:
         return made, there[0]
     if precision not in there:
@@ -142,6 +173,16 @@ def _made(provider: str | None, target: str | None, precision: str | None) -> tu
             f"for target {listed(targets_for(precision), 'or')}"
         )
     return made, precision
+
+
+def _check_running(asked: _Asked) -> None:
+    """Raise what the load after an export would raise, as far as that is known before: exports take minutes.
+
+    Raises:
+        MissingDependencyError, ProviderUnavailableError: see `require_running`.
+    """
+    _, precision = _made(asked)
+    require_running(asked.runs, precision, asked.target, asked.devices)
 
 
 def _first(provider: str, target: str | None) -> str | None:

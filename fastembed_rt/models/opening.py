@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -19,9 +19,10 @@ from ..run.providers import Choice, choose
 from ..run.session import choose_variant
 from ..vectors.fingerprint import of_files
 from .answers import COMPAT, FASTEMBED, LOADING, answer
-from .options import check_device_ids, flag
+from .options import check_device_ids, flag, positive, seconds
 
 F = TypeVar("F", bound=Callable[..., None])
+MOST_THREADS = 4096  # beyond any machine: a typing error, not a wish
 
 
 class LoadOptions(TypedDict, total=False):
@@ -61,8 +62,18 @@ class Source:
     route: str | None = None  # "query" or "document": the encoder of those texts, where they have one of their own
 
     def __post_init__(self) -> None:
+        """All that is known to be wrong without a model: an export before it may take minutes."""
         flag("check_hashes", self.check_hashes)
         flag("local_files_only", self.local_files_only)
+        positive("threads", self.threads, 1, MOST_THREADS)
+        positive("max_batch_tokens", self.max_batch_tokens, 1)
+        seconds("max_wait", self.max_wait)
+        check_device_ids(self.device_ids)
+
+
+def check_loading(path_or_name: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+    """Raise for options of a constructor that no model can have, as `Source` does; it looks for nothing."""
+    Source(path_or_name=path_or_name, **{key: options[key] for key in LoadOptions.__annotations__ if key in options})
 
 
 # In the docstring of every constructor, in place of the line that begins with `**options`.

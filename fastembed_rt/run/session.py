@@ -15,7 +15,7 @@ from ..errors import IntegrityError, InvalidInputError, ModelFormatError, Provid
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
 from ..native import cuda as native_cuda
-from ..precisions import lacking, listed
+from ..precisions import lacking, listed, possible
 from ..system.paths import as_utf8
 from . import cuda_operators, shared_weights
 from .batching import Feeds
@@ -88,8 +88,8 @@ def choose_variant(
     wanted = manifest.default.precision if precision is None else precision
     there = {variant.target for variant in manifest.variants if variant.precision == wanted}
     missing = {
-        name: next(filter(None, (why(wanted, device) for device in devices)), None)
-        for name, why in OWN.items()
+        name: _against(name, wanted, devices)
+        for name in OWN
         if name in row.targets and (name in there or name == target)
     }
     if target is not None and (reason := missing.get(target)) is not None:
@@ -116,6 +116,41 @@ def choose_variant(
             f"{target!r}; choose another precision or export again"
         )
     return min(fitting, key=lambda variant: row.targets.index(variant.target))
+
+
+def require_running(provider: str, precision: str, target: str | None = None, devices: Sequence[int] = (0,)) -> None:
+    """Raise where no graph of this precision would run, as far as that is known without a graph.
+
+    Args:
+        provider: of the table.
+        precision: of those that the provider runs.
+        target: of those that the provider runs; None: any of them.
+        devices: the provider's numbers of those that are to run it.
+
+    Raises:
+        MissingDependencyError: no onnxruntime.
+        ProviderUnavailableError: this onnxruntime has no such provider; a library or device is missing; the precision
+            is computed by our own operators alone, which do not run here.
+    """
+    onnxruntime = require_provider(provider)
+    for device in devices:
+        if missing := explain(provider, onnxruntime, device):
+            raise ProviderUnavailableError(f"provider {provider!r} does not run here{missing}")
+    targets = [name for name in provider_row(provider).targets if target in (None, name)]
+    against = [_against(name, precision, devices) for name in targets if precision in possible([name])]
+    if against and all(against):
+        raise ProviderUnavailableError(
+            f"precision {precision!r} is computed by our own operators, which do not run here: {against[0]}; take "
+            "another precision"
+            if target is None
+            else f"the operators of target {target!r} do not run here: {against[0]}; leave target out"
+        )
+
+
+def _against(target: str, precision: str, devices: Sequence[int]) -> str | None:
+    """Why the operators of a target do not run on one of the devices; None where they do, or are not our own."""
+    why = OWN.get(target)
+    return None if why is None else next(filter(None, (why(precision, device) for device in devices)), None)
 
 
 class Session:
