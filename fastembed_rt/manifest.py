@@ -190,6 +190,18 @@ class LateInteraction:
     document_skiplist: tuple[int, ...] = ()
     similarity: str = "maxsim"  # maxsim | meanmaxsim
     reach: int | None = None  # tokens before its own that a token sees, in the layer where it sees fewest; None: all
+    # Whether all queries have one length, which query_length sets. None, of older exports: where the two are the same.
+    expansion_fixed: bool | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all queries have one length."""
+        same = 0 < self.expansion_length == self.query_length
+        return same if self.expansion_fixed is None else self.expansion_fixed
+
+    def filled_to(self, query_length: int) -> int:
+        """Tokens that queries are filled up to where they are cut after `query_length`; 0: they are not."""
+        return query_length if self.fixed else min(self.expansion_length, query_length)
 
 
 @dataclass(frozen=True, kw_only=True)

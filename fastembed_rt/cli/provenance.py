@@ -44,7 +44,7 @@ def of_late_interaction(described: Manifest, variant: Variant, *, prompt: str, l
     assert about is not None
     facts: list[object] = [about.document_skiplist]
     if role == QUERIES:
-        facts = [about.query_skiplist, about.expansion_length, about.expansion_token_id, about.attend_to_expansion]
+        facts = [about.query_skiplist, about.filled_to(length), about.expansion_token_id, about.attend_to_expansion]
     return f"{_of_raw(described, variant, prompt, length)}-{role}.{digest(json.dumps(facts).encode(), 8)}"
 
 

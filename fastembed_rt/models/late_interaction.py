@@ -53,7 +53,8 @@ class LateInteractionModel(LoadedModel):
         Args:
             path_or_name: a model directory, else a hub repository that holds one.
             query_length: tokens after which queries are cut, special tokens included; where the model fills all
-                queries up to one length, this is that length. None takes the model's own.
+                queries up to one length, this is that length; where it has a least length, no less. None takes the
+                model's own.
             document_length: tokens after which documents are cut; None takes the model's own.
             prompts: what stands in front of texts, by name, instead of the model's own ("query", "document").
             truncation: "truncate" cuts and counts in `stats`, "warn" also warns, "error" raises.
@@ -115,12 +116,17 @@ class LateInteractionModel(LoadedModel):
         about = self._about
         if not queries:
             return Role(tokenizer, np.array(about.document_skiplist, dtype=np.int64), 0)
-        self._check_reach(tokenizer)
+        self._check_expansion(tokenizer)
         return Role(tokenizer, np.array(about.query_skiplist, dtype=np.int64), self.expansion_length)
 
-    def _check_reach(self, tokenizer: TextTokenizer) -> None:
-        """Whether all that fills a query up sees a token of it, as all of them do in the checkpoint's own setting."""
+    def _check_expansion(self, tokenizer: TextTokenizer) -> None:
+        """Whether queries are filled up as the checkpoint's own: to its least length, by tokens that see the query."""
         about, longest = self._about, self.expansion_length
+        if not about.fixed and longest < about.expansion_length:
+            raise InvalidInputError(
+                f"query_length {longest} is not possible: queries of this model are filled up to "
+                f"{about.expansion_length} tokens at least; query_length may be {about.expansion_length} or more"
+            )
         if about.reach is None or about.attend_to_expansion or longest <= about.reach:
             return
         shortest = max(sum(map(len, tokenizer.around())), 1)  # tokens of a query
@@ -161,9 +167,7 @@ class LateInteractionModel(LoadedModel):
     @property
     def expansion_length(self) -> int:
         """Tokens that queries are filled up to; 0 where they are not."""
-        about = self._about
-        fixed = about.expansion_length == about.query_length
-        return self._query_length if fixed else min(about.expansion_length, self._query_length)
+        return self._about.filled_to(self._query_length)
 
     @property
     def dim(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from exports import quick
 from multi_vectors import FIXED, save_multi_vector
 from pretended import pretended_gpus
 
-from fastembed_rt import LateInteractionModel
+from fastembed_rt import LateInteractionModel, manifest
 from fastembed_rt.errors import FixedError, InvalidInputError
 from fastembed_rt.run.providers import PROVIDERS
 
@@ -106,6 +107,38 @@ def test_limits_that_are_assigned_hold_for_what_comes(directory: Path, reference
         assert "query_length=12, document_length=25" in repr(model)
         with pytest.raises(InvalidInputError, match="query_length 4096 is not possible"):
             model.query_length = 4096
+
+
+@pytest.mark.parametrize("length", [12, 18])  # of queries, in the checkpoint; 12 is also what they are filled up to
+def test_a_least_length_of_queries_stays_where_their_limit_is_raised(tmp_path: Path, length: int) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    least = {**FIXED, "strategy": "min"}
+    checkpoint = save_multi_vector(tmp_path / "c", query_length=length, document_length=30, query_expansion=least)
+    reference = MultiVectorEncoder(str(checkpoint), device="cpu", local_files_only=True)
+    quick(checkpoint, tmp_path / "m")
+    reference[0].query_length = 24
+    with LateInteractionModel(tmp_path / "m", query_length=24) as given, LateInteractionModel(tmp_path / "m") as model:
+        assert model.query_length == length
+        with pytest.raises(InvalidInputError, match="filled up to 12 tokens at least; query_length may be 12 or more"):
+            model.query_length = 11  # which sentence-transformers refuses too
+        assert model.query_length == length
+        model.query_length = 24
+        for each in (given, model):
+            assert each.expansion_length == 12
+            assert [len(vectors) for vectors in each.encode_query([LONG, "a cat"])] == [24, 12]
+            assert_alike(each, reference)
+
+
+def test_exports_that_do_not_say_so_have_one_length_of_queries_where_both_are_the_same(tmp_path: Path) -> None:
+    checkpoint = save_multi_vector(tmp_path / "c", query_length=12, document_length=30, query_expansion=FIXED)
+    quick(checkpoint, tmp_path / "m")
+    described = manifest.read(tmp_path / "m")
+    assert described.late_interaction is not None
+    assert described.late_interaction.expansion_fixed is True
+    replace(described, late_interaction=replace(described.late_interaction, expansion_fixed=None)).write(tmp_path / "m")
+    with LateInteractionModel(tmp_path / "m", query_length=18) as model:
+        assert len(model.encode_query("a cat")) == 18
 
 
 def test_a_fixed_length_of_queries_goes_with_their_limit(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
             document_length=checkpoint.max_length,
             expansion_length=min(expansion.length, most) if expansion else 0,
             expansion_token_id=_expansion_token(checkpoint, tokenizer, expansion) if expansion else 0,
+            expansion_fixed=bool(expansion and expansion.cut),
             attend_to_expansion=bool(expansion and expansion.attend),
             query_skiplist=skiplist if "query" in layout.skiplist_tasks else (),
             document_skiplist=skiplist if "document" in layout.skiplist_tasks else (),

@@ -102,7 +102,7 @@ def test_token_vectors_of_late_interaction(task_models: dict[str, Exported], run
     [
         ("document", {"document_skiplist": (7,)}),
         ("query", {"query_skiplist": (7,)}),
-        ("query", {"expansion_length": 5}),
+        ("query", {"expansion_length": 5, "expansion_fixed": False}),
         ("query", {"expansion_token_id": 7}),
         ("query", {"attend_to_expansion": True}),
     ],
