@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .. import manifest
@@ -36,7 +37,9 @@ DECISIVE_FILES = (
     "sentence_bert_config.json",
 )
 COLBERT = "artifact.metadata"  # lengths, markers and masks of Stanford's ColBERT, which has no modules.json
-TEXT_FILES = (".json", ".txt", ".model", ".jinja")  # configuration, vocabularies, sentencepiece models, chat templates
+# Configuration, vocabularies, sentencepiece models, chat templates; and vocabularies under other names.
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*vocab*", "tokenizer.model*", "*.tiktoken", "*.codes")
+CHAT_TEMPLATES = "additional_chat_templates"  # folder beside a tokenizer: a template by name in each file of it
 CARD = "README.md"
 CODE = ".py"
 ADAPTER = "adapter_config.json"
@@ -160,7 +163,7 @@ def resolve_checkpoint(
     found = list(dict.fromkeys(["", *_module_directories(snapshot, str(name)), *chosen]))
     while found:
         for file in names:
-            if _parent(file) in found and file.endswith(TEXT_FILES) and not file.endswith(INDEX):
+            if any(is_text(file, directory) for directory in found):
                 repository.fetch(file, snapshot.name)
         directories += found
         deeper = [place for directory in found for place in _route_directories(snapshot, directory)]
@@ -192,6 +195,17 @@ def resolve_checkpoint(
         repository.fetch(file, snapshot.name)
     beside = [_parent(file) for file in names if file.endswith(f"/{ADAPTER}") and _parent(file) not in directories]
     return Located(path=snapshot, name=str(name), revision=snapshot.name, adapters=tuple(sorted(beside)))
+
+
+def is_text(file: str, directory: str) -> bool:
+    """Whether a file is of a module in that directory ("": the root), and neither its weights nor code.
+
+    `file` is its path from the root on.
+    """
+    parent, _, name = file.rpartition("/")
+    if parent == (f"{directory}/{CHAT_TEMPLATES}" if directory else CHAT_TEMPLATES):
+        return name.endswith(".jinja")
+    return parent == directory and not name.endswith(INDEX) and any(fnmatchcase(name, kind) for kind in TEXT_FILES)
 
 
 def local_directory(name: str | os.PathLike[str], revision: str | None) -> Path | None:

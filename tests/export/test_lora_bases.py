@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from adapters import Made, copied
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers, save_transformers, write_json
-from exports import quick
+from exports import contents, quick
 from lora_merges import QUERY, assert_merged, refusal, tensors_of
 from safetensors.torch import load_file, save_file
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
+from fastembed_rt_export.adapters.whole import _link_model
 from fastembed_rt_export.errors import UnsupportedCheckpointError
 from fastembed_rt_export.pipeline import ExportOptions, check_again, export
 
@@ -191,3 +192,12 @@ def test_an_adapter_for_queries_and_another_for_documents(tmp_path: Path) -> Non
     copied(source / "asks", plain / "asks")
     message = refusal(plain, UnsupportedCheckpointError, adapter="query=asks,document=asks")
     assert "adapters for each role" in message
+
+
+def test_the_tokenizer_of_a_base_comes_with_its_named_chat_templates(tmp_path: Path) -> None:
+    base = save_transformers(tmp_path / "base")
+    (base / "additional_chat_templates").mkdir()
+    for file in ("additional_chat_templates/other.jinja", "chat_template.jinja", "vocab.tiktoken", "notes.md"):
+        (base / file).write_text("{{ messages }}", encoding="utf-8")
+    _link_model(base, tmp_path / "place")
+    assert {*contents(tmp_path / "place")} == {*contents(base)} - {"notes.md"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.adapters import chosen
-from fastembed_rt.hub.resolve import ADAPTERS, Located
+from fastembed_rt.hub.resolve import ADAPTERS, CHAT_TEMPLATES, Located, is_text
 from fastembed_rt.manifest import ROLES
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
@@ -356,12 +356,13 @@ def _link_model(source: Path, place: Path) -> None:
     """config.json and weights of a base's transformer; its tokenizer where there is none yet."""
     files = [source / _CONFIG, *weight_files(source, with_index=True)]
     if not any((place / name).is_file() for name in _TOKENIZER_FILES):
-        texts = [file for file in source.glob("*") if file.suffix in (".json", ".txt", ".model", ".jinja")]
+        beside = [*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")]
+        texts = [file for file in beside if is_text(file.relative_to(source).as_posix(), "")]
         named = [file for file in texts if file.name not in _NOT_OF_TOKENIZER]
         files += [file for file in named if not file.name.startswith("sentence_")]  # settings of the base's modules
     files += source.glob("*.py")  # code of the base's own, which --trust-remote-code runs
     for file in files:
-        _link(file, place / file.name)
+        _link(file, place / file.relative_to(source))
 
 
 def _set_apart(folder: Path, place: Path, base: Base) -> None:
