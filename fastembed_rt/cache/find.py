@@ -276,7 +276,10 @@ def _on_hub(
     Where the hub cannot be asked, the commit that this cache or the hub's was last told.
     """
     repository = Repository(name, hub.revision, hub.token, hub.cache_dir, hub.local_files_only)
-    note = entries.folder() / entries.REFS / f"{_short(f'{name}@{hub.revision}')}.json"
+    exports = None  # where there is no home directory to keep them in, which a model's repository does not need
+    with suppress(InvalidInputError):
+        exports = entries.folder()
+    note = None if exports is None else exports / entries.REFS / f"{_short(f'{name}@{hub.revision}')}.json"
     files: list[str] | None = None
     if hub.revision is not None and COMMIT.fullmatch(hub.revision):
         commit = hub.revision  # which never changes: nobody has to be asked
@@ -289,7 +292,7 @@ def _on_hub(
         identity=commit,
         path=None,
         fetch=lambda adapters: _fetched(name, hub, commit, adapters, code=choose().trust_remote_code),
-        opened=lambda: _note(note, commit) if files is not None else None,
+        opened=lambda: _note(note, commit) if files is not None and note is not None else None,
     )
     cached = Repository(name, commit, hub.token, hub.cache_dir, local_files_only=True)
     if files is not None:
@@ -298,7 +301,7 @@ def _on_hub(
         return made, _base_on_hub(repository, commit) if ADAPTER in files else []
     if known := _base_on_hub(cached, commit):
         return made, known
-    if _exported(name, commit, choose(), task) is not None:  # without asking anybody
+    if exports is not None and _exported(name, commit, choose(), task) is not None:  # without asking anybody
         return made, []
     with no_directory(name):
         if repository.has(MANIFEST_FILE, commit):
@@ -336,9 +339,10 @@ def _fetched(
     return at(revision=commit)
 
 
-def _last_known(repository: Repository, note: Path) -> str | None:
+def _last_known(repository: Repository, note: Path | None) -> str | None:
     """The commit of the revision as this cache or the hub's was told last."""
-    told = [entry for entry in (_noted(note), repository.cached_head()) if entry is not None]
+    noted = None if note is None else _noted(note)
+    told = [entry for entry in (noted, repository.cached_head()) if entry is not None]
     return max(told, key=lambda entry: entry[1])[0] if told else None
 
 

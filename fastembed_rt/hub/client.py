@@ -32,8 +32,14 @@ class Repository:
     writing: bool = False  # whether it is to be written to
 
     def fetch(self, file: str, commit: str | None = None) -> Path | None:
-        """Local path of a file, downloaded unless cached; None when the repository has no such file."""
+        """Local path of a file, downloaded unless cached; None when the repository has no such file.
+
+        Raises:
+            InvalidInputError: the hub's cache would be in a home directory that is not there.
+            ModelNotFoundError: it cannot be had.
+        """
         hub = huggingface_hub()
+        self._check_cache()
         where: dict[str, Any] = {
             "revision": commit or self.revision,
             "cache_dir": self._cache_dir,
@@ -103,6 +109,14 @@ class Repository:
             return note.read_text(encoding="utf-8").strip(), note.stat().st_mtime
         except (OSError, ValueError):
             return None
+
+    def _check_cache(self) -> None:
+        """Raise InvalidInputError where the cache is below ~ and there is no home directory, as in some containers."""
+        if str(expanded(self._cache)).startswith("~"):
+            raise InvalidInputError(
+                f"there is no home directory for the hub's cache, {self._cache}: neither HOME nor the system's list of "
+                "users names one; set HF_HOME to a directory that can be written"
+            )
 
     @property
     def _cache_dir(self) -> Path | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from exports import contents
+from fake_hub import FakeHub
+from hub_repositories import NAME
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.cache import entries
@@ -42,6 +47,38 @@ def test_without_a_home_local_directories_are_exported_and_opened(model_dir: Pat
     assert located(model_dir).path == model_dir
     with EmbeddingModel(model_dir) as model:
         assert model.encode("a dog").shape == (model.dim,)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("options", [{}, {"revision": True}, {"local_files_only": True}], ids=str)
+def test_without_a_home_models_of_the_hub_are_opened_where_its_cache_is_named(
+    hub: FakeHub, model_dir: Path, options: dict[str, Any]
+) -> None:
+    commit = hub.add(NAME, contents(model_dir))
+    EmbeddingModel(NAME).close()  # which fills the hub's cache
+    if "revision" in options:
+        options = {"revision": commit}
+    with EmbeddingModel.from_checkpoint(NAME, **options) as model:
+        assert model.encode("a dog").shape == (model.dim,)
+    hub.add("acme/checkpoint", {"config.json": "{}", "model.safetensors": b"1"})
+    with pytest.raises(InvalidInputError, match="set FASTEMBED_RT_CACHE"):
+        EmbeddingModel.from_checkpoint("acme/checkpoint")
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_the_hubs_cache_is_asked_for(
+    hub: FakeHub, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    hub.add(NAME, contents(model_dir))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))  # noqa: PTH111
+    monkeypatch.setenv(user_cache.VARIABLE, str(tmp_path / "own"))
+    for made in (EmbeddingModel, EmbeddingModel.from_checkpoint):
+        for options in ({}, {"local_files_only": True}):
+            with pytest.raises(InvalidInputError, match=r"no home directory for the hub's cache, ~.*set HF_HOME"):
+                made(NAME, **options)
+        made(NAME, cache_dir=tmp_path / "given").close()
 
 
 def test_a_cache_in_the_home_directory_may_be_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
