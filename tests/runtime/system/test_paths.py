@@ -75,9 +75,9 @@ def test_without_a_home_the_hubs_cache_is_asked_for(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))  # noqa: PTH111
     monkeypatch.setenv(user_cache.VARIABLE, str(tmp_path / "own"))
     for made in (EmbeddingModel, EmbeddingModel.from_checkpoint):
-        for options in ({}, {"local_files_only": True}):
+        for local in (False, True):
             with pytest.raises(InvalidInputError, match=r"no home directory for the hub's cache, ~.*set HF_HOME"):
-                made(NAME, **options)
+                made(NAME, local_files_only=local)
         made(NAME, cache_dir=tmp_path / "given").close()
 
 
