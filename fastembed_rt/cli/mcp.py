@@ -57,11 +57,19 @@ def run(args: argparse.Namespace) -> int:
     model: Any = open_model(args, lambda described: _only(described, EMBEDDING))
     reranker: Any = None
     if args.reranker is not None:
-        reranker = open_second(args, args.reranker, lambda described: _only(described, RERANKING))
+        reranker = open_second(args, args.reranker, _ranks)
     folder = None if args.folder is None else Folder(args.folder, model, reranker)
     made = server.make_server(model, reranker=reranker, folder=folder)
     server.serve(made, transport=args.transport, host=args.host, port=args.port)
     return 0
+
+
+def _ranks(described: Manifest) -> Mapping[str, Any]:
+    from .scoring import check_order
+
+    options = _only(described, RERANKING)
+    check_order(described, "--reranker", "give one that gives a single score")
+    return options
 
 
 def _only(described: Manifest, task: str) -> Mapping[str, Any]:

@@ -50,16 +50,19 @@ def names(model: Model) -> tuple[str, ...]:
 
 def check(described: Manifest, document_prompt: str | None) -> None:
     """Raise InvalidInputError for a reranker whose scores are no order, or with a prompt where it has none."""
-    facts = described.reranking
-    if facts is None:
-        return
-    if len(facts.labels) != 1:
-        raise InvalidInputError(
-            f"this model gives {len(facts.labels)} scores a pair ({', '.join(facts.labels)}), so it has no order of "
-            "relevance; use fastembed-rt similar for the scores of pairs"
-        )
-    if document_prompt is not None:
+    check_order(described, "this model", "use fastembed-rt similar for the scores of pairs")
+    if described.reranking is not None and document_prompt is not None:
         raise InvalidInputError("--document-prompt is for models with vectors, this one scores pairs; drop it")
+
+
+def check_order(described: Manifest, what: str, instead: str) -> None:
+    """Raise InvalidInputError for a reranker whose scores are no order: what it is called, and what to do instead."""
+    labels = ("",) if described.reranking is None else described.reranking.labels
+    if len(labels) != 1:
+        raise InvalidInputError(
+            f"{what} gives {len(labels)} scores a pair ({', '.join(labels)}), so it has no order of relevance; "
+            f"{instead}"
+        )
 
 
 def against(

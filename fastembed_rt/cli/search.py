@@ -97,8 +97,11 @@ def open_reranker(args: argparse.Namespace) -> Any:
 
 
 def _ranks(described: Manifest) -> dict[str, Any]:
+    from .scoring import check_order
+
     if described.task not in (RERANKING, LATE_INTERACTION):
         raise InvalidInputError(f"--reranker is a reranker or a late-interaction model, not one for {described.task}")
+    check_order(described, "--reranker", "give one that gives a single score")
     return {}
 
 

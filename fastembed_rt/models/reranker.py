@@ -218,7 +218,7 @@ class Reranker(WithMaxLength):
         if len(self.labels) != 1:
             raise InvalidInputError(
                 f"this model gives {len(self.labels)} scores a pair ({', '.join(self.labels)}), so it has no order "
-                "of relevance; use predict"
+                "of relevance; use predict, or a reranker that gives one score"
             )
         if not isinstance(query, str):
             raise InvalidTypeError(f"query is {type(query).__name__}, expected str")

@@ -14,8 +14,8 @@ from exports import quick
 from fastembed_rt.cli import main
 
 
-def test_the_reranker_is_opened_in_its_own_precision(
-    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_reranker_is_opened_in_its_own_precision_and_gives_one_score(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick(pair.checkpoint, tmp_path / "model", precisions=("fp32", "bf16"))
     quick(save_cross_encoder(tmp_path / "reranker"), tmp_path / "my-reranker")
@@ -32,3 +32,7 @@ def test_the_reranker_is_opened_in_its_own_precision(
     command = ["mcp", tmp_path / "model", "--reranker", tmp_path / "my-reranker", "--precision", "bf16"]
     assert main([*map(str, command)]) == 0
     assert opened == [("embedding", "bf16"), ("reranking", "fp32")]
+    quick(save_cross_encoder(tmp_path / "three", labels=3), tmp_path / "labels")
+    command = ["mcp", tmp_path / "model", "--reranker", tmp_path / "labels"]
+    assert main([*map(str, command)]) == 2
+    assert "--reranker gives 3 scores a pair" in capsys.readouterr().err

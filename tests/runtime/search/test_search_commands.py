@@ -118,6 +118,13 @@ def test_a_reranker_by_name(run: Run, model_dir: Path, tmp_path: Path) -> None:
     code, _, err = run("search", QUESTION, "--folder", "notes", "--reranker", model_dir)
     assert code == 2
     assert "--reranker is a reranker or a late-interaction model, not one for embedding" in err
+    quick(save_cross_encoder(tmp_path / "labels", labels=3), tmp_path / "labels-onnx")
+    code, _, err = run("search", QUESTION, "--folder", "notes", "--reranker", tmp_path / "labels-onnx")
+    assert code == 2
+    assert (
+        "--reranker gives 3 scores a pair (LABEL_0, LABEL_1, LABEL_2), so it has no order of relevance; give one" in err
+    )
+    assert "predict" not in err
 
 
 @pytest.mark.parametrize(
