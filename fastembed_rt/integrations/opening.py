@@ -79,7 +79,7 @@ def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
     Raises:
         ModelNotFoundError and others: as `from_checkpoint`.
     """
-    key = repr((kind.__name__, name, sorted(options.items())))
+    key = repr((kind.__name__, name, sorted({**options}.items())))  # a hub token too: others may not see the model
     with _opening:
         found = _models.get(key)
         if found is None or found._closed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping, ValuesView
 from typing import Any
 
 SECRETS = ("token",)  # of the options of a model
@@ -11,14 +11,24 @@ SECRETS = ("token",)  # of the options of a model
 
 def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they may be stored or sent: without a hub token."""
-    return {name: value for name, value in options.items() if name not in SECRETS}
+    return {name: options[name] for name in options if name not in SECRETS}
 
 
 class ModelOptions(dict[str, Any]):
-    """Options of `from_checkpoint` as an object keeps them: a hub token is there, but neither shown nor pickled.
+    """Options of `from_checkpoint` as an object keeps them, with a hub token that is not shown, pickled or written.
 
-    Copies, which stay in this process, have it. What writes the items otherwise, as JSON does, asks `without_secrets`.
+    `options["token"]`, `**options` and copies, which stay in this process, have it. Whoever walks through items and
+    values does not: json and others write those, and dataclasses.asdict makes records of them. What reads a dict past
+    its methods, as orjson and dict() do, is given `without_secrets` of it.
     """
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        """Names and values without the token."""
+        return without_secrets(self).items()
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        """Values without the token."""
+        return without_secrets(self).values()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: Any) -> Any:
@@ -50,7 +60,7 @@ class ModelOptions(dict[str, Any]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelOptions:
         made = memo[id(self)] = type(self)()
-        made.update({name: copy.deepcopy(value, memo) for name, value in self.items()})
+        made.update({name: copy.deepcopy(self[name], memo) for name in self})
         return made
 
 

@@ -62,7 +62,7 @@ class OnDevice:
         here = {"provider": self._model.provider, "device_ids": list(self._model.device_ids)}
         if {**here, **wanted} != here:
             options, limit, old = self._options, self._given_limit(), self._model
-            self._options = {**{k: v for k, v in options.items() if k not in ("target", "device_ids")}, **wanted}
+            self._options = {**{k: options[k] for k in options if k not in ("target", "device_ids")}, **wanted}
             try:
                 self._open(limit)
             except Exception:

@@ -74,6 +74,14 @@ def test_copies_share_an_engine_and_refer_to_themselves(pair: Any, monkeypatch: 
         assert other.model_card_data.model is other
 
 
+def test_another_device_is_asked_for_with_the_hub_token(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = compat.SentenceTransformer(str(pair.directory), token="a-secret")
+    opened: list[Any] = []
+    monkeypatch.setattr(model, "_open", lambda _: opened.append({**model._options}))
+    model.to("cuda")
+    assert [(options["provider"], options["token"]) for options in opened] == [("cuda", "a-secret")]
+
+
 def test_what_is_pickled_has_no_hub_token(pair: Any) -> None:
     model = compat.SentenceTransformer(str(pair.directory), token="a-secret")
     packed = pickle.dumps(model)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import pickle
 import pprint
 from typing import Any
 
 import pytest
+import yaml
 
 from fastembed_rt.cache.wanted import Hub
 from fastembed_rt.hub.client import Repository
@@ -37,6 +40,29 @@ def test_they_are_shown_and_pickled_without_the_token() -> None:
         again = pickle.loads(packed)["options"]
         assert type(again) is ModelOptions
         assert again == {"threads": 1, "prompts": {"query": "q"}}
+
+
+@dataclasses.dataclass
+class Record:
+    options: Any
+
+
+def test_what_writes_their_items_leaves_the_token_out() -> None:
+    made, record = Keeping(OPTIONS), Record(ModelOptions(OPTIONS))
+    for written in (
+        json.dumps(made.options),
+        json.dumps(made.options, indent=1, sort_keys=True),
+        "".join(json.JSONEncoder().iterencode(made.options)),
+        json.dumps(vars(made)),
+        json.dumps(dataclasses.asdict(record)),
+        json.dumps({name: value for name, value in made.options.items()}),  # noqa: C416
+        str([*made.options.values()]),
+        yaml.safe_dump(dict(made.options.items())),
+    ):
+        assert TOKEN not in written
+        assert "query" in written
+    assert made.options["token"] == made.options.get("token") == TOKEN
+    assert {**made.options} == dict(made.options) == OPTIONS
 
 
 def test_copies_in_the_process_have_it_and_hide_it_too() -> None:
