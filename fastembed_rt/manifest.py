@@ -103,7 +103,7 @@ class AdapterSource:
     """An adapter that was merged into its base at export."""
 
     method: str  # lora
-    sha256: str  # of its weights
+    sha256: str  # over the contents of the files with its weights, in name order
     settings_sha256: str  # of its adapter_config.json
     base: str  # hub id, or the name of a local directory
     base_revision: str | None = None

@@ -391,7 +391,7 @@ def _adapter(checkpoint: Checkpoint) -> AdapterSource | None:
         return None
     return AdapterSource(
         method="lora",
-        sha256=_hashed([merged.file]),
+        sha256=_hashed(merged.files),
         settings_sha256=_hashed([merged.settings]),
         base=merged.base,
         base_revision=merged.base_revision,

@@ -22,6 +22,7 @@ from jina_checkpoints import (
     save_embedder,
     wanted,
 )
+from safetensors.torch import load_file, save_file
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, native
@@ -56,7 +57,38 @@ def refusal(checkpoint: Path, kind: type[FastembedRtError], **options: Any) -> s
     return str(caught.value)
 
 
+def in_shards(checkpoint: Path) -> list[Path]:
+    """The weights of a checkpoint in two files, the second with the adapters of feed-forward layers."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    second = {name for name in tensors if "mlp" in name}
+    assert any("lora" in name for name in second)
+    places = {name: f"model-0000{1 + (name in second)}-of-00002.safetensors" for name in tensors}
+    files = [checkpoint / name for name in sorted(set(places.values()))]
+    for file in files:
+        save_file({name: tensors[name] for name in tensors if places[name] == file.name}, file, {"format": "pt"})
+    write_json(checkpoint / "model.safetensors.index.json", {"weight_map": places})
+    return files
+
+
 # --- adapters by task ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_an_adapter_is_known_by_every_file_that_holds_a_part_of_it(tmp_path: Path, shard: int) -> None:
+    checkpoint = save_embedder(tmp_path / "jina")
+    file = in_shards(checkpoint)[shard]
+    first = quick(checkpoint, tmp_path / "first", adapter="retrieval.query").source
+    with EmbeddingModel(tmp_path / "first") as model:
+        whole = save_embedder(tmp_path / "whole")
+        close(model.encode(TEXTS), wanted(whole, TEXTS, "retrieval.query", QUERY))
+    tensors = load_file(file)
+    changed = next(name for name in tensors if name.endswith("0.lora_A"))
+    save_file({**tensors, changed: tensors[changed] + 1}, file, {"format": "pt"})
+    second = quick(checkpoint, tmp_path / "second", adapter="retrieval.query").source
+    assert first.adapter is not None and second.adapter is not None
+    assert first.adapter.sha256 != second.adapter.sha256
+    assert first.sha256 != second.sha256
 
 
 def test_without_a_task_as_the_code_has_it_without_one(published: Path, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def assemble(
         adapter, stored = _merged(path, row, of_base, weight_files, notes)
     else:
         adapter, stored = _translated(path, row, of_base, weight_files, translation, notes)
-    weight_files += () if adapter is None else (adapter.file,)
+    weight_files += () if adapter is None else adapter.files
     weight_files += tuple(file for folder in weighted for file in read(folder)[1])
     module = Transformer() if static else read_transformer(path, output, notes, chained=chained)
     own_code = None if static else own_model(config, output)
@@ -240,7 +240,7 @@ def _merged(
         folder=folder,
         settings=folder / ADAPTER,
         older=older,
-        file=weights_of(folder),
+        files=(weights_of(folder),),
         chosen=base.adapter,
         base=base.name,
         base_revision=base.revision,
@@ -263,7 +263,8 @@ def _translated(
     if row.traced:
         raise UnsupportedCheckpointError("a model of Jina's own code is built, not traced; leave --exporter out")
     names = FLASH if row.renames is None else row.renames
-    merged, changed = jina.merged(stored, translation, files[0].name)
+    where = files[0].name if len(files) == 1 else translation.name
+    merged, changed = jina.merged(stored, translation, where)
     made = names.of(merged)
     notes.append(
         f"config.json names code of the checkpoint's own ({jina.CODE}), which is not run: built is the same maths, as "
@@ -279,7 +280,7 @@ def _translated(
         folder=path / jina.PUBLISHED,
         settings=path / jina.PUBLISHED / "config.json",
         older=True,
-        file=files[0],
+        files=files,  # which hold it beside the base
         chosen=translation.task,
         base=translation.name,
         base_revision=translation.revision,

@@ -33,7 +33,7 @@ class Adapter:
     folder: Path  # of its files
     settings: Path  # the file that says what it is
     older: bool  # it names layers as the checkpoint does, where transformers 5 calls them otherwise
-    file: Path  # with its tensors
+    files: tuple[Path, ...]  # with its tensors
     base: str  # name
     base_revision: str | None
     base_files: tuple[Path, ...]  # with the base's tensors
