@@ -54,7 +54,7 @@ class ExportOptions:
     external_data: bool = False  # also for models under 2 GB
     layout: str = hub_layout.PLAIN  # hub: onnx/model.onnx too, for tools of the Hugging Face hub
     tokens: bool = False  # graphs of token states too, which share the weights
-    show_progress: bool = False  # a bar on stderr while int8 is calibrated
+    show_progress: bool = False  # bars on stderr while int8 is calibrated and the reference computes
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | None = None
@@ -264,7 +264,10 @@ def check_again(directory: Path, name: str, options: ExportOptions, say: Callabl
         checkpoint = trusted(tasks.override(checkpoint, Overrides(**said)), options.trust_remote_code)
         if _fingerprint(checkpoint) != described.source.sha256:
             say(f"note: the weights of {name} are not those that {directory} was exported from")
-        return with_parity(described, tasks.verify(directory, checkpoint, say, min_cosine=options.min_cosine))
+        report = tasks.verify(
+            directory, checkpoint, say, min_cosine=options.min_cosine, show_progress=options.show_progress
+        )
+        return with_parity(described, report)
 
 
 def _adapters_of(described: Manifest) -> str | None:
@@ -292,7 +295,14 @@ def _verified(
         return with_parity(described, {"status": contract.NOT_VERIFIED, "reason": missing})
     refusals.encoder = ""  # the report names files
     before = len(refusals.errors)
-    report = tasks.verify(work, checkpoint, refusals.say, min_cosine=options.min_cosine, refuse=refusals.variant)
+    report = tasks.verify(
+        work,
+        checkpoint,
+        refusals.say,
+        min_cosine=options.min_cosine,
+        refuse=refusals.variant,
+        show_progress=options.show_progress,
+    )
     verified = with_parity(left(work, described, refusals), report)
     if len(refusals.errors) > before and not verified.parity["variants"]:
         raise refusals.nothing_left()  # what does not run here has not passed either

@@ -47,7 +47,7 @@ def export(
         wanted: how.
         task: of the class that will open it; None takes what the checkpoint is for.
         say: called with one line at each step.
-        show_progress: a bar while int8 is calibrated.
+        show_progress: bars while int8 is calibrated and the reference computes.
         hub: how to ask it, for what a checkpoint refers to.
 
     Raises:

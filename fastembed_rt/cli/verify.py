@@ -9,7 +9,7 @@ from .. import manifest
 from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from ..hub.resolve import did_you_mean
 from ..manifest import replace_text
-from ..system.progress import Steps
+from ..system.progress import Steps, watched
 from .arguments import add_hub_options, min_cosine, path
 
 
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         token=args.token,
         cache_dir=args.cache_dir,
         local_files_only=args.local_files_only,
+        show_progress=not args.quiet and watched(),
     )
     if not args.directory.exists():
         near = did_you_mean(args.directory)

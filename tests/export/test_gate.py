@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tqdm
 from checkpoints import PROMPTS, change_json, save_sentence_transformers, save_transformers
 from cross_encoders import save_cross_encoder
 from multi_vectors import save_multi_vector
@@ -361,3 +364,32 @@ def test_the_tokens_that_are_compared_are_those_that_a_call_uses(embedding: Path
         assert model._tokenizer.tokens(short.ids) == ["[CLS]", "the", "new", "red", "a", "cat", "[SEP]"]
         assert model.stats.texts == 1  # nothing ran
         np.testing.assert_array_equal(model.encode_query("a cat"), before)
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [save_sentence_transformers, save_cross_encoder, save_splade, save_multi_vector])
+@pytest.mark.usefixtures("short_gate")
+def test_a_bar_shows_how_far_the_reference_is_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], save: Callable[..., Path]
+) -> None:
+    monkeypatch.setattr(tqdm, "tqdm", partial(tqdm.tqdm, mininterval=0))  # it shows ten steps a second otherwise
+    checkpoint = save(tmp_path / "checkpoint")
+    for show in (True, False):
+        export(str(checkpoint), ExportOptions(output=tmp_path / f"out-{show}", show_progress=show))
+        err = capsys.readouterr().err
+        steps = {int(step) for step in re.findall(r"reference:\s+(\d+)%", err)}
+        assert (len(steps) > 3 and {0, 100} <= steps) is show
+        assert ("reference" in err) is show
+
+
+@pytest.mark.usefixtures("short_gate")
+def test_verify_shows_how_far_the_reference_is_on_a_terminal(
+    embedding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(str(embedding), ExportOptions(output=tmp_path / "out", verify=False))
+    for watched in (True, False):
+        monkeypatch.setattr("fastembed_rt.cli.verify.watched", lambda watched=watched: watched)
+        assert cli.main(["verify", str(tmp_path / "out"), "--against", str(embedding)]) == 0
+        assert ("reference: 100%" in capsys.readouterr().err) is watched

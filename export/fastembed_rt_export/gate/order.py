@@ -6,7 +6,7 @@ itself, with every named one, and with texts at and beyond the limit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,11 @@ from tokenizers import Tokenizer
 from fastembed_rt.manifest import Manifest
 from fastembed_rt.models.base import LoadedModel
 from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from fastembed_rt.system.progress import progress
 
 from ..static import UNLIMITED
 from .long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, AtLimit, Reach, at_limit, between, filled
-from .parity import NO_PROMPT, Case, ask, parity_texts
+from .parity import NO_PROMPT, Case, ask, groups, parity_texts
 from .reference import REFERENCE_BATCH, versions, word_of
 from .tokens import Row, check, comparable, fed, fed_to_reference
 
@@ -110,7 +111,14 @@ def prompt_of(model: Any, call: str) -> str:
 
 
 def ask_reference(
-    model: Any, directory: Path, described: Manifest, prepared: Prepared, options: dict[str, Any], given: Any = None
+    model: Any,
+    directory: Path,
+    described: Manifest,
+    prepared: Prepared,
+    options: dict[str, Any],
+    given: Any = None,
+    *,
+    show_progress: bool = False,
 ) -> Known:
     """Compare tokens, then compute.
 
@@ -121,6 +129,7 @@ def ask_reference(
         prepared: its cases with our tokens.
         options: of the reference's calls.
         given: more options, of the calls that compute alone.
+        show_progress: a bar over the tokens that it computes.
 
     Raises:
         ParityError: tokens that differ.
@@ -147,10 +156,29 @@ def ask_reference(
     # Where padding changes vectors, those of texts alone; in a table it takes a written padding token out of a text.
     table = described.sparse is not None and described.sparse.table
     size = REFERENCE_BATCH if described.padding and not table else 1
-    with torch.inference_mode():
-        expected = ask(model, [cases[k] for k in wanted], **{"batch_size": size, **options, **(given or {})})
+    lengths = [len(ours[k].ids) for k in wanted]
+    with torch.inference_mode(), progress(sum(lengths), show_progress, unit="token", what="reference") as bar:
+        computing = {"batch_size": size, **options, **(given or {})}
+        expected = _by_batches(model, [cases[k] for k in wanted], lengths, bar.update, computing)
     alone = [k for k in range(0, len(wanted), max(len(wanted) // ALONE_TEXTS, 1)) if len(ours[wanted[k]].ids) <= SHORT]
     return Known([cases[k] for k in wanted], expected, alone, _calls(cases, ours, theirs, kept, wanted))
+
+
+def _by_batches(
+    model: Any, cases: Sequence[Case], lengths: Sequence[int], done: Callable[[int], None], options: Mapping[str, Any]
+) -> list[Any]:
+    """What the reference gives for each case: long ones first, as it sorts them itself, and some at a time.
+
+    `done` is told the tokens of each step, of the `lengths` that cases have.
+    """
+    out: list[Any] = [None] * len(cases)
+    for group in groups(cases):
+        rows = sorted(group, key=lambda k: -lengths[k])
+        for part in (rows[first : first + REFERENCE_BATCH] for first in range(0, len(rows), REFERENCE_BATCH)):
+            for k, one in zip(part, ask(model, [cases[k] for k in part], **options), strict=True):
+                out[k] = one
+            done(sum(lengths[k] for k in part))
+    return out
 
 
 def _calls(

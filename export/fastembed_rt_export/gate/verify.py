@@ -69,6 +69,7 @@ def verify(
     *,
     min_cosine: float = INT8_MIN_COSINE,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint, every variant of it, for the manifest.
 
@@ -78,6 +79,7 @@ def verify(
         say: called with one line at each step.
         min_cosine: bound for int8 variants; fp32 has its own.
         refuse: called with each variant that is out of bounds, which has no part in the report then.
+        show_progress: a bar on stderr while the reference computes.
 
     Raises:
         ParityError: a text is tokenized differently; or, from `raised`, out of bounds: the message has the worst and
@@ -92,7 +94,7 @@ def verify(
         f"reference: {sum(encoder.prepared.compared for encoder in encoders)} texts with sentence-transformers on torch"
     )
     # One model in memory at a time: the reference first, then the sessions.
-    known = _reference(directory, checkpoint, encoders)
+    known = _reference(directory, checkpoint, encoders, show_progress=show_progress)
     gc.collect()
     reports = []
     for encoder, theirs in zip(encoders, known, strict=True):
@@ -124,7 +126,9 @@ def _encoder(directory: Path, described: Manifest, checkpoint: Checkpoint, role:
         return Encoder(role, described, Prepared.of(model, cases))
 
 
-def _reference(directory: Path, checkpoint: Checkpoint, encoders: Sequence[Encoder]) -> list[Known]:
+def _reference(
+    directory: Path, checkpoint: Checkpoint, encoders: Sequence[Encoder], *, show_progress: bool
+) -> list[Known]:
     with explained(f"sentence-transformers does not load {checkpoint.name}"):
         model = sentence_transformer(checkpoint)
     check_facts(encoders[0].described, model)
@@ -132,7 +136,10 @@ def _reference(directory: Path, checkpoint: Checkpoint, encoders: Sequence[Encod
     again = model.truncate_dim is not None and checkpoint.normalize
     options = {"show_progress_bar": False, "normalize_embeddings": again}
     with explained(f"sentence-transformers does not run {checkpoint.name}"):
-        return [ask_reference(model, directory, one.described, one.prepared, options) for one in encoders]
+        return [
+            ask_reference(model, directory, one.described, one.prepared, options, show_progress=show_progress)
+            for one in encoders
+        ]
 
 
 def _compare(

@@ -130,9 +130,12 @@ def verify(
     *,
     min_cosine: float = INT8_MIN_COSINE,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report of a model directory against its checkpoint; see verify.verify."""
-    report = ROWS[checkpoint.task].verify(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    report = ROWS[checkpoint.task].verify(
+        directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse, show_progress=show_progress
+    )
     if any(one.adapter is not None or one.translated for one in (checkpoint, *checkpoint.routes.values())):
         report = {**report, "reference": f"{report['reference']}, {applied_adapter(checkpoint)}"}
     return report

@@ -110,11 +110,12 @@ def verify(
     *,
     min_cosine: float = INT8_MIN_COSINE,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report; see gate.verify.verify."""
     from ..gate.verify import verify as compare  # only here: it needs the reference's libraries
 
-    return compare(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse)
+    return compare(directory, checkpoint, say, min_cosine=min_cosine, refuse=refuse, show_progress=show_progress)
 
 
 TASK = Task(

@@ -37,6 +37,7 @@ def verify(
     *,
     min_cosine: float,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report: a text's token vectors, one after another, beside the reference's; see verify.verify.
 
@@ -48,7 +49,7 @@ def verify(
     with LateInteractionModel(directory, **first_here(directory, described)) as model:
         prepared = Prepared.of(model, _cases(model, checkpoint))
     say(f"reference: {prepared.compared} queries and documents with MultiVectorEncoder on torch")
-    known, scores = _reference(directory, checkpoint, described, prepared)
+    known, scores = _reference(directory, checkpoint, described, prepared, show_progress=show_progress)
     gc.collect()
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
@@ -125,14 +126,14 @@ def _sides(known: Known) -> tuple[list[Vectors], list[Vectors]]:
 
 
 def _reference(
-    directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared
+    directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared, *, show_progress: bool
 ) -> tuple[Known, Vectors]:
     """MultiVectorEncoder's vectors, (tokens, dim) each, and its scores (queries, documents)."""
     model = load("MultiVectorEncoder", checkpoint)
     if "max_length" in checkpoint.overrides:
         model[0].document_length = checkpoint.overrides["max_length"]
     options = {"show_progress_bar": False, "convert_to_numpy": True}
-    known = ask_reference(model, directory, described, prepared, options)
+    known = ask_reference(model, directory, described, prepared, options, show_progress=show_progress)
     known = replace(known, expected=[np.asarray(vectors, dtype=np.float32) for vectors in known.expected])
     scores = model.similarity(*_sides(known)).numpy()
     return known, scores.astype(np.float32)

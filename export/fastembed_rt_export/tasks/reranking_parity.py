@@ -57,6 +57,7 @@ def verify(
     *,
     min_cosine: float,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report: logits and scores of pairs beside sentence-transformers' CrossEncoder; see verify.verify.
 
@@ -69,7 +70,9 @@ def verify(
     with Reranker(directory, **first_here(directory, described)) as model:
         prepared = Prepared.of(model, _cases(model, checkpoint))
     say(f"reference: {prepared.compared} pairs with sentence-transformers' CrossEncoder on torch")
-    known, scores = _reference(directory, checkpoint, described, prepared, described.reranking)
+    known, scores = _reference(
+        directory, checkpoint, described, prepared, described.reranking, show_progress=show_progress
+    )
     alone = [known.cases[k] for k in known.alone]
     theirs = _rows([*known.expected, *(known.expected[k] for k in known.alone)])
 
@@ -178,7 +181,13 @@ def _rows(scores: Sequence[Any]) -> Vectors:
 
 
 def _reference(
-    directory: Path, checkpoint: Checkpoint, described: Manifest, prepared: Prepared, about: Reranking
+    directory: Path,
+    checkpoint: Checkpoint,
+    described: Manifest,
+    prepared: Prepared,
+    about: Reranking,
+    *,
+    show_progress: bool,
 ) -> tuple[Known, Vectors]:
     """CrossEncoder's logits of each pair, and the scores of all: (n, labels)."""
     if about.chat is not None or about.score_tokens:
@@ -192,7 +201,8 @@ def _reference(
     check_facts(described, model)
     quiet = {"show_progress_bar": False}
     own = getattr(model, "activation_fn", None)
-    known = ask_reference(model, directory, described, prepared, quiet, {"activation_fn": torch.nn.Identity()})
+    plain = {"activation_fn": torch.nn.Identity()}
+    known = ask_reference(model, directory, described, prepared, quiet, plain, show_progress=show_progress)
     with torch.inference_mode():
         logits = torch.tensor(_rows(known.expected))
         scores = logits if own is None else own(logits)

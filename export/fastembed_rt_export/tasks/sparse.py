@@ -220,6 +220,7 @@ def verify(
     *,
     min_cosine: float,
     refuse: Refuse = raised,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Parity report: all words' weights beside sentence-transformers' SparseEncoder; see verify.verify."""
     start = time.monotonic()
@@ -233,7 +234,8 @@ def verify(
             encoders.append((role, one, Prepared.of(model, cases)))
     count = sum(prepared.compared for _, _, prepared in encoders)
     say(f"reference: {count} texts with sentence-transformers' SparseEncoder on torch")
-    all_known = _reference(directory, checkpoint, [(one, prepared) for _, one, prepared in encoders])
+    asked = [(one, prepared) for _, one, prepared in encoders]
+    all_known = _reference(directory, checkpoint, asked, show_progress=show_progress)
     gc.collect()
     reports = []
     for (role, one, _), known in zip(encoders, all_known, strict=True):
@@ -272,13 +274,18 @@ def _exported(model: SparseModel, wanted: Sequence[Case]) -> Vectors:
     return out
 
 
-def _reference(directory: Path, checkpoint: Checkpoint, encoders: Sequence[tuple[Manifest, Prepared]]) -> list[Known]:
+def _reference(
+    directory: Path, checkpoint: Checkpoint, encoders: Sequence[tuple[Manifest, Prepared]], *, show_progress: bool
+) -> list[Known]:
     """Vectors of SparseEncoder on torch in float32, (vocabulary,) each, by each encoder."""
     model = load_reference("SparseEncoder", checkpoint)
     set_max_length(model, checkpoint)
     check_facts(encoders[0][0], model)
     options = {"show_progress_bar": False, "convert_to_sparse_tensor": False, "max_active_dims": encoders[0][0].dim}
-    return [ask_reference(model, directory, described, prepared, options) for described, prepared in encoders]
+    return [
+        ask_reference(model, directory, described, prepared, options, show_progress=show_progress)
+        for described, prepared in encoders
+    ]
 
 
 def _modules(chain: Chain, where: str) -> tuple[Path, SpladePooling, Output]:

@@ -19,7 +19,14 @@ class Verify(Protocol):
     """Compares a model directory with its checkpoint; see verify.verify."""
 
     def __call__(
-        self, directory: Path, checkpoint: Checkpoint, say: Say = ..., *, min_cosine: float, refuse: Refuse
+        self,
+        directory: Path,
+        checkpoint: Checkpoint,
+        say: Say = ...,
+        *,
+        min_cosine: float,
+        refuse: Refuse,
+        show_progress: bool = False,
     ) -> dict[str, Any]:
         """Parity report, or ParityError."""
 
