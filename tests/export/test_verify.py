@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from checkpoints import PROMPTS, change_json, change_tensors, save_sentence_transformers, save_transformers
+from checkpoints import PROMPTS, TEXTS, change_json, change_tensors, save_sentence_transformers, save_transformers
 from exports import SHARE, contents, shorten_the_gate
 from multi_vectors import save_multi_vector
 from onnx import numpy_helper
+from sentence_transformers import SentenceTransformer
 from sparse_encoders import save_splade
+from tolerances import close
 
 from fastembed_rt import cli, manifest, native
 from fastembed_rt.errors import FastembedRtError, ModelFormatError
@@ -73,6 +75,17 @@ def test_encode_document_has_the_prompt_that_the_checkpoint_has_for_it(
     made = export(str(checkpoint), ExportOptions(output=tmp_path / "model")).manifest
     assert (made.parity["status"], made.prompts) == ("passed", prompts)
     assert [note for note in made.notes if f"prompt_name={name!r}" in note]
+
+
+@pytest.mark.parametrize("name", ["passage", "corpus", "document"])
+def test_sentence_transformers_does_what_the_page_on_prompts_says_of_it(tmp_path: Path, name: str) -> None:
+    checkpoint = save_sentence_transformers(tmp_path / "checkpoint", prompts={name: "the new red "})
+    change_json(checkpoint / "config_sentence_transformers.json", prompts={name: "the new red "})
+    theirs = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    found = theirs.encode_document(TEXTS)
+    close(found, theirs.encode(TEXTS, prompt_name=name if name == "document" else None))
+    if name != "document":
+        assert np.abs(found - theirs.encode(TEXTS, prompt_name=name)).max() > 0.01
 
 
 @pytest.mark.parametrize("own", ["", "a "])
