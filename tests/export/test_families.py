@@ -203,6 +203,20 @@ def test_other_mixtures_of_experts(tmp_path: Path, settings: dict[str, Any]) -> 
     assert_vectors_agree(source, tmp_path / "out")
 
 
+def test_routers_stay_in_float32_on_cpus_whatever_the_precision(tmp_path: Path) -> None:
+    checkpoint = save_transformers(tmp_path / "plain", "nomic_bert_moe")
+    precisions = ("fp32", "bf16", "int8")
+    options = ExportOptions(output=tmp_path / "model", verify=False, precisions=precisions, min_cosine=0.01)
+    made = export(str(checkpoint), options).manifest
+    assert {variant.precision for variant in made.variants} == {*precisions}
+    for variant in made.variants:
+        graph = onnx.load(tmp_path / "model" / variant.graph.file, load_external_data=False).graph
+        types = {weight.name: weight.data_type for weight in graph.initializer}
+        layers = [node for node in graph.node if "/router/" in node.name and node.op_type not in ("Softmax", "TopK")]
+        assert [node.op_type for node in layers] == ["Fp32Linear" if variant.target == "native" else "MatMul"] * 2
+        assert {types[name] for node in layers for name in node.input if name in types} == {onnx.TensorProto.FLOAT}
+
+
 def test_experts_compute_the_tokens_that_are_theirs_alone(tmp_path: Path) -> None:
     """On CPUs; in the graph for all providers each computes all of them."""
     source = save_sentence_transformers(tmp_path / "nomic", "nomic_bert_moe", max_seq_length=40)
