@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import ItemsView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Mapping, ValuesView
 from typing import Any
 
 SECRETS = ("token",)  # of the options of a model
@@ -37,7 +37,7 @@ class ModelOptions(dict[str, Any]):
 
         written = core_schema.plain_serializer_function_ser_schema(without_secrets)
         known = handler.generate_schema(dict[str, Any])
-        return core_schema.no_info_after_validator_function(kept, known, serialization=written)
+        return core_schema.no_info_wrap_validator_function(_read, known, serialization=written)
 
     def __repr__(self) -> str:
         return repr(without_secrets(self))
@@ -62,6 +62,11 @@ class ModelOptions(dict[str, Any]):
         made = memo[id(self)] = type(self)()
         made.update({name: copy.deepcopy(self[name], memo) for name in self})
         return made
+
+
+def _read(value: Any, handler: Callable[[Any], dict[str, Any]]) -> ModelOptions:
+    """A field's value for pydantic, which walks through the items of a dict: its own kind is copied whole."""
+    return value.copy() if isinstance(value, ModelOptions) else ModelOptions(handler(value))
 
 
 class KeptOptions:

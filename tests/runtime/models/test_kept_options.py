@@ -65,6 +65,21 @@ def test_what_writes_their_items_leaves_the_token_out() -> None:
     assert {**made.options} == dict(made.options) == OPTIONS
 
 
+def test_a_field_of_pydantics_has_the_token_and_writes_it_nowhere() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    kind = pydantic.create_model("Kind", options=(ModelOptions, ...))
+    for given in (OPTIONS, ModelOptions(OPTIONS)):
+        made = kind(options=given)
+        for each in (made, made.model_copy(), made.model_copy(deep=True), kind(options=made.options)):
+            assert type(each.options) is ModelOptions
+            assert each.options is not given
+            assert {**each.options} == OPTIONS
+            written = (repr(each), each.model_dump_json(), json.dumps(each.model_dump()), json.dumps(each.options))
+            assert not [text for text in written if TOKEN in text]
+    with pytest.raises(pydantic.ValidationError, match="dictionary"):
+        kind(options=3)
+
+
 def test_copies_in_the_process_have_it_and_hide_it_too() -> None:
     options = ModelOptions(OPTIONS)
     for again in (copy.copy(options), copy.deepcopy(options), options.copy(), options | {}, {} | options):
