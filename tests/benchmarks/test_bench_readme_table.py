@@ -69,6 +69,62 @@ def test_pages_that_speak_of_the_benchmark_have_the_figures_of_the_same_record()
     assert f"a cosine of {float(int8[8]):.4f} to fp32 in the mean" in page
 
 
+def ratios(folder: str, one: str, other: str, *workloads: str, digits: int) -> list[str]:
+    """Of texts a second, medians over the rounds of a committed record."""
+    samples = json.loads((ROOT / "benchmarks" / "results" / folder / "record.json").read_text(encoding="utf-8"))[
+        "samples"
+    ]
+    found = []
+    for workload in workloads:
+        rates: dict[str, dict[int, float]] = {one: {}, other: {}}
+        for sample in samples:
+            if sample["contender"] in rates and sample["workload"] == workload:
+                rates[sample["contender"]][sample["round"]] = sample["texts"] / sample["seconds"]
+        assert rates[one].keys() == rates[other].keys() != set()
+        found.append(f"{median(rates[one][k] / rates[other][k] for k in rates[one]):.{digits}f}")
+    return found
+
+
+def test_ratios_in_pages_are_those_of_the_records_beside_them() -> None:
+    names = {"bf16": "docs/bf16.md", "benchmarks": "docs/benchmarks.md", "readme": "benchmarks/README.md"}
+    said = {key: " ".join((ROOT / file).read_text(encoding="utf-8").split()) for key, file in names.items()}
+    lengths = ("short", "mixed", "long")
+    newest = "2026-11-30-epyc-zen4-2-cores"
+    fp32, theirs = (ratios(newest, "rt-bf16", other, *lengths, digits=2) for other in ("rt-fp32", "st-openvino"))
+    assert f"{_listed(fp32)} times our fp32's texts a second, and {_listed(theirs)} times those of" in said["bf16"]
+    for folder, words in {
+        "2026-11-29-epyc-zen4-2-cores-qwen3-shape": {
+            ("rt-int8", "llama-cpp-q8"): "INT8 embeds {} times as many texts a second as llama.cpp's q8_0",
+            ("rt-bf16", "st-openvino"): "bf16 {} times as many as OpenVINO",
+        },
+        "2026-11-29-epyc-zen4-2-cores-embeddinggemma-shape": {
+            ("rt-int8", "llama-cpp-q8"): "INT8 embeds {} times as many as q8_0"
+        },
+        "2026-11-30-epyc-zen4-2-cores-deberta-shape": {
+            ("rt-int8", "st-openvino"): "INT8 embeds {} times as many mixed texts a second as",
+            ("rt-bf16", "st-openvino"): "bf16 {} times and",
+            ("rt-fp32", "st-openvino"): "fp32 {} times; a single text",
+        },
+    }.items():
+        assert f"results/{folder}/report.md" in said["benchmarks"]
+        for (one, other), sentence in words.items():
+            assert sentence.format(*ratios(folder, one, other, "mixed-96", digits=1)) in said["benchmarks"]
+    shape = "2026-11-29-epyc-zen4-2-cores-modernbert-shape"
+    asked = ("length-2048", "length-8192")
+    int8, bf16 = (ratios(shape, one, "st-torch-bf16", *asked, digits=1) for one in ("rt-int8", "rt-bf16"))
+    assert f"INT8 embeds {int8[0]} times as many texts a second as torch in bfloat16" in said["benchmarks"]
+    assert f"our bf16 {bf16[0]} times; of 8,192 tokens, {int8[1]} and {bf16[1]} times" in said["benchmarks"]
+    by_hand = "2026-11-29-epyc-zen4-2-cores-openvino-by-hand"
+    int8 = ratios(by_hand, "rt-int8", "openvino-by-hand-int8", *lengths, digits=2)
+    bf16 = ratios(by_hand, "rt-bf16", "openvino-by-hand", *lengths, digits=2)
+    assert f"our INT8 has {_listed(int8)} times the texts/s of theirs" in said["readme"]
+    assert f"our bf16 {_listed(bf16)} times those of their default" in said["readme"]
+
+
+def _listed(figures: list[str]) -> str:
+    return f"{figures[0]}, {figures[1]} and {figures[2]}"
+
+
 def test_the_figures_are_medians_of_the_raw_samples() -> None:
     """Counted here once more, from the JSON alone."""
     record = json.loads(COMMITTED.read_text(encoding="utf-8"))
