@@ -29,7 +29,6 @@ SEARCHED = 4096  # characters in which a gap is looked for; text without one has
 
 # Normalizers that change no more than a letter and what is joined to it.
 LOCAL = {
-    "BertNormalizer",
     "NFC",
     "NFD",
     "NFKC",
@@ -44,6 +43,7 @@ LOCAL = {
 # Pre-tokenizers that split at white space, so that no token has letters of two words.
 SPLITTING = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"}
 ONLY_AT_SPACE = {"WhitespaceSplit", "Metaspace"}  # a comma and the letter before it may be one token
+WITHOUT_SPACES = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}  # how many there are is the same to them
 HARMLESS = {"Digits", "Punctuation"}  # pre-tokenizers that take no white space away and join nothing
 # Regular expressions of GPT-2 and its successors: a word takes the space before it and nothing of the word before that.
 _WORD, _REST = (
@@ -81,15 +81,12 @@ def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | Non
 def works_within_words(settings: Mapping[str, Any]) -> bool:
     """Whether a tokenizer.json says so: see the top of this module."""
     added = (token["content"] for token in settings.get("added_tokens") or ())
-    if any(letter.isspace() for content in added for letter in content):  # may stand across a gap
-        return False
-    normalizers = steps(settings.get("normalizer"), "normalizers")
-    if not all(_is_local(step) for step in normalizers):
-        return False
+    if any(letter.isspace() or letter == METASPACE for content in added for letter in content):
+        return False  # it may stand across a gap
     # Unigram, BPE and WordPiece see one piece after the other; what splits stands before them.
     for step in steps(settings.get("pre_tokenizer"), "pretokenizers"):
         if _splits(step):
-            return True
+            return all(_is_local(each, step["type"]) for each in steps(settings.get("normalizer"), "normalizers"))
         if step["type"] not in HARMLESS:
             return False
     return False
@@ -109,8 +106,11 @@ def at_stops() -> re.Pattern[str]:
 def gaps_of(settings: Mapping[str, Any]) -> re.Pattern[str]:
     """Where the texts of a tokenizer that works within words may be cut."""
     found = steps(settings.get("pre_tokenizer"), "pretokenizers")
+    normalizers = steps(settings.get("normalizer"), "normalizers")
     splits_at_stops = _splits(found[0]) and any(_splits(step) and step["type"] not in ONLY_AT_SPACE for step in found)
-    replaced = (step for step in steps(settings.get("normalizer"), "normalizers") if step["type"] == "Replace")
+    if any(map(_spaces_out, normalizers)):  # a stop behind Han is no longer the same word's
+        splits_at_stops = splits_at_stops and found[0]["type"] not in ONLY_AT_SPACE
+    replaced = (step for step in normalizers if step["type"] == "Replace")
     joined = [token["content"] for token in settings.get("added_tokens") or () if len(token["content"]) > 1]
     joined += [step["pattern"].get("String", "") for step in replaced]
     stops = set(STOPS + unicodedata.normalize("NFKC", STOPS))
@@ -126,7 +126,10 @@ def steps(step: Any, inner: str) -> list[Mapping[str, Any]]:
     return [step]
 
 
-def _is_local(step: Mapping[str, Any]) -> bool:
+def _is_local(step: Mapping[str, Any], splits: str) -> bool:
+    """Whether a normalizer leaves a gap between words, where `splits` is the type of what splits behind it."""
+    if step["type"] == "BertNormalizer":
+        return splits in WITHOUT_SPACES or not _spaces_out(step)
     if step["type"] == "Replace":
         pattern, content = step["pattern"], step["content"]
         string = pattern.get("String", "")
@@ -135,8 +138,15 @@ def _is_local(step: Mapping[str, Any]) -> bool:
             return bool(content) or not any(map(str.isalnum, string))  # of a word nothing might be left
         if len(string) != 1 and pattern.get("Regex") not in (" {2,}", r"\s+", "[ ]{2,}"):
             return False
-        return not (string or " ").isspace() or content.isspace() or content == METASPACE
+        if content == METASPACE:  # no space to other pre-tokenizers; a gap is one space
+            return splits == "Metaspace" or string != " " and pattern.get("Regex") != r"\s+"
+        return not (string or " ").isspace() or content.isspace()
     return step["type"] in LOCAL
+
+
+def _spaces_out(step: Mapping[str, Any]) -> bool:
+    """Whether it puts spaces around Han."""
+    return step["type"] == "BertNormalizer" and step.get("handle_chinese_chars") is not False
 
 
 def _splits(step: Mapping[str, Any]) -> bool:

@@ -111,7 +111,7 @@ def parts(tokenizer_json: bytes, tokenizer: Any) -> Parts | None:
         settings = json.loads(tokenizer_json)
     except ValueError:
         return None
-    if not works_within_words(settings) or any(map(_takes_a_gap, settings.get("added_tokens") or ())):
+    if not works_within_words(settings) or any(map(_may_stand_before_a_gap, settings.get("added_tokens") or ())):
         return None
     if any(map(_repeats, steps(settings.get("post_processor"), "processors"))):
         return None
@@ -131,6 +131,6 @@ def _repeats(processor: Mapping[str, Any]) -> bool:
     return sum("Sequence" in part for part in single) != 1
 
 
-def _takes_a_gap(token: Mapping[str, Any]) -> bool:
-    """Whether an added token has the space behind it, and may be the word before a gap."""
-    return bool(token.get("rstrip")) and token["content"][-1:].isalnum()
+def _may_stand_before_a_gap(token: Mapping[str, Any]) -> bool:
+    """Whether an added token ends as a word does: behind it begins what normalizers and splits take for a new text."""
+    return bool(token["content"][-1:].isalnum())

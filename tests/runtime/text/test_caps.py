@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from checkpoints import WORDS
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from word_tokenizers import FILES, PIECES, TRAINED, UNSAFE, long_texts, made
 
 from fastembed_rt import EmbeddingModel
@@ -96,6 +96,8 @@ def test_tokenizers_that_reach_over_words_are_left_alone() -> None:
             }
         },
         {"added_tokens": [{"content": "New York"}]},
+        {"added_tokens": [{"content": "New\u2581York"}]},
+        {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}},
     ],
 )
 def test_what_is_not_known_to_be_local_is_left_alone(change: dict[str, Any]) -> None:
@@ -124,6 +126,32 @@ def test_what_may_join_a_stop_to_the_letter_before_it_is_cut_at_spaces_alone(cha
     assert caps.gaps_of(settings) is caps.at_stops()
     assert caps.works_within_words({**settings, **change})
     assert caps.gaps_of({**settings, **change}) is caps.GAP
+
+
+@pytest.mark.parametrize(
+    ("splits", "normalizer"),
+    [
+        (pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.BertNormalizer(lowercase=False)),
+        (pre_tokenizers.WhitespaceSplit(), normalizers.BertNormalizer(lowercase=False)),
+    ],
+    ids=["spaces around Han", "stops apart from Han"],
+)
+def test_normalizers_that_change_gaps_change_no_token(splits: Any, normalizer: Any) -> None:
+    tokenizer = made(
+        models.BPE(unk_token="<unk>"),
+        trainers.BpeTrainer(vocab_size=PIECES, special_tokens=["<unk>"], show_progress=False),
+        pre_tokenizers.Sequence([splits, pre_tokenizers.ByteLevel(add_prefix_space=True)]),
+        normalizer,
+    )
+    settings = json.loads(tokenizer.to_str())
+    if not caps.works_within_words(settings):
+        return
+    for text in long_texts():
+        gap = caps.gaps_of(settings).search(text, len(text) // 2)
+        if gap is not None:
+            begin, word = tokenizer.encode(text[: gap.start()]).ids, tokenizer.encode("a").ids
+            rest = tokenizer.encode("a" + text[gap.start() :]).ids
+            assert begin + rest[len(word) :] == tokenizer.encode(text).ids
 
 
 def test_what_normalizers_take_apart_is_not_cut_behind() -> None:

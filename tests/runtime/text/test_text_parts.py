@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from word_tokenizers import FILES, TRAINED, UNSAFE, long_texts
 
 from fastembed_rt import EmbeddingModel
@@ -66,7 +66,7 @@ def test_parts_of_real_tokenizers_have_the_tokens_of_the_whole(path: Path, small
     assert wrong == []
 
 
-def test_what_takes_the_space_behind_it_or_repeats_a_text_is_left_whole() -> None:
+def test_added_tokens_that_end_as_words_do_leave_texts_whole() -> None:
     def made(change: Any = None, **flags: Any) -> parts.Parts | None:
         tokenizer = TRAINED["BERT"]()
         if flags:
@@ -76,9 +76,21 @@ def test_what_takes_the_space_behind_it_or_repeats_a_text_is_left_whole() -> Non
         return parts.parts(tokenizer.to_str().encode(), tokenizer)
 
     assert made(content="<x>", rstrip=True) is not None  # no word of letters
-    assert made(content="xyz", lstrip=True) is not None
     assert made(content="xyz", rstrip=True) is None
+    assert made(content="a", single_word=True) is None
+    assert made(content="xyz") is None  # behind it a text may begin anew, with a mark in front or without its space
     assert made(processors.TemplateProcessing(single="$A $A", special_tokens=[])) is None
+
+
+def test_a_text_that_begins_anew_behind_an_added_token_has_the_tokens_of_the_whole(small: None) -> None:
+    tokenizer = TRAINED["sentencepiece"]()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.add_tokens([AddedToken("xyz", normalized=False)])
+    made = parts.parts(tokenizer.to_str().encode(), tokenizer)
+    text = "xyz cat " * 40
+    found = None if made is None else made.encoded(text, offsets=False, parallel=False)
+    assert found is None or found.ids.tolist() == tokenizer.encode(text).ids
 
 
 def test_texts_without_gaps_are_left_whole(small: None) -> None:
