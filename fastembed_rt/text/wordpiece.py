@@ -29,6 +29,7 @@ KNOWN = 0x2100  # characters in the table, from 0 on, as in the C source
 LETTER, BLANK, PUNCTUATION, OTHER = range(4)  # kinds of them, likewise
 KINDS = {"L": LETTER, "N": LETTER, "S": LETTER, "P": PUNCTUATION}  # by category; marks, separators, controls are others
 SURROGATES = re.compile("[\ud800-\udfff]")
+PLAIN = re.compile("[!-~]*")  # what normalizers leave as it is, but for capitals
 # Letters, digits, signs and punctuation; not among them what is left out of texts, or joins what stands before it.
 RANGES = (
     (0x20, 0x7F),
@@ -154,9 +155,12 @@ def fits(described: dict[str, Any]) -> bool:
     """Whether a tokenizer.json is of BERT's kind in all that concerns characters of the table."""
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
     kinds, _ = characters(*_settings(normalizer))
-    # An added token that begins with a letter or a blank might begin within a word.
-    begin = [ord(token["content"][0]) for token in described["added_tokens"]]
+    # An added token that begins with a letter or a blank might begin within a word; one that is looked for in normalized
+    # texts may be there in other characters than its own.
+    added = described["added_tokens"]
+    begin = [ord(token["content"][0]) for token in added]
     apart = all(first >= KNOWN or kinds[first] in (PUNCTUATION, OTHER) for first in begin)
+    plain = all(PLAIN.fullmatch(token["content"]) for token in added if token.get("normalized", True))
     return bool(
         model.get("type", "WordPiece" if "merges" not in model else "BPE") == "WordPiece"  # old files do not say it
         and model["continuing_subword_prefix"] == CONTINUES
@@ -166,6 +170,7 @@ def fits(described: dict[str, Any]) -> bool:
         and normalizer["type"] == "BertNormalizer"
         and words["type"] == "BertPreTokenizer"
         and apart
+        and plain
     )
 
 

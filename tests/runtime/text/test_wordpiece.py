@@ -178,6 +178,17 @@ def test_added_tokens_of_normalized_text_are_the_librarys() -> None:
     compare(quick(library), library, ["<mask>", "a <M\u00c1SK> b", "<m\u00e1sk>", "<m\u00e1>", "a<b"], 20)
 
 
+@pytest.mark.parametrize(
+    ("token", "text"),
+    [("[\u00e9]", "a [e] b"), ("<a\tb>", "<a b>"), ("<a b>", "<a\tb>"), (".\u200bb", ".b"), ("\u00b7a", "a \u0387a")],
+)
+def test_an_added_token_that_normalizing_changes_is_found(token: str, text: str) -> None:
+    library = made(["a", "b", "e", "<", ".", "["], added=(AddedToken(token, normalized=True),))
+    mine = wordpiece(content_of(library))
+    if mine is not None:
+        compare(mine, library, [text], 20)
+
+
 @pytest.mark.skipif(not HAS_DATA, reason=f"no data in {DATA}")
 def test_real_and_nasty_texts_have_the_librarys_ids() -> None:
     texts, compared = [*real_texts(), *nasty_texts()], 0
