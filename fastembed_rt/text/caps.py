@@ -139,7 +139,7 @@ def _is_local(step: Mapping[str, Any], splits: str) -> bool:
         if len(string) != 1 and pattern.get("Regex") not in (" {2,}", r"\s+", "[ ]{2,}"):
             return False
         if content == METASPACE:  # no space to other pre-tokenizers; a gap is one space
-            return splits == "Metaspace" or string != " " and pattern.get("Regex") != r"\s+"
+            return splits == "Metaspace" or (string != " " and pattern.get("Regex") != r"\s+")
         return not (string or " ").isspace() or content.isspace()
     return step["type"] in LOCAL
 

@@ -155,8 +155,8 @@ def fits(described: dict[str, Any]) -> bool:
     """Whether a tokenizer.json is of BERT's kind in all that concerns characters of the table."""
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
     kinds, _ = characters(*_settings(normalizer))
-    # An added token that begins with a letter or a blank might begin within a word; one that is looked for in normalized
-    # texts may be there in other characters than its own.
+    # An added token that begins with a letter or a blank might begin within a word; one that is looked for in
+    # normalized texts may be there in other characters than its own.
     added = described["added_tokens"]
     begin = [ord(token["content"][0]) for token in added]
     apart = all(first >= KNOWN or kinds[first] in (PUNCTUATION, OTHER) for first in begin)
