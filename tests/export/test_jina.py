@@ -335,6 +335,11 @@ def test_late_interaction(tmp_path: Path) -> None:
         ({"lora_alpha": None}, CheckpointError, "lora_alpha None"),
         ({"lora_adaptations": ["separation"]}, CheckpointError, "with 1 tasks of rank 2"),
         ({"lora_adaptations": "separation"}, CheckpointError, "expected names of tasks"),
+        ({"task_instructions": "query: "}, CheckpointError, "task_instructions 'query: ', expected texts by task"),
+        ({"vocab_size": "64"}, CheckpointError, "vocab_size '64', expected a whole number above 0"),
+        ({"num_attention_heads": 0}, CheckpointError, "num_attention_heads 0, expected a whole number above 0"),
+        ({"architectures": 1}, CheckpointError, "architectures 1, expected names of classes"),
+        ({"initializer_range": "\ud800"}, CheckpointError, "config.json cannot be read as JSON"),
     ],
 )
 def test_settings_that_do_not_fit(
@@ -343,6 +348,12 @@ def test_settings_that_do_not_fit(
     checkpoint = save_embedder(tmp_path / "jina")
     change_json(checkpoint / "config.json", **changes)
     assert words in refusal(checkpoint, kind, adapter="separation")
+
+
+def test_prompts_that_are_none(tmp_path: Path) -> None:
+    checkpoint = save_embedder(tmp_path / "jina")
+    change_json(checkpoint / "config_sentence_transformers.json", prompts=["query: "])
+    assert "prompts that are not texts by name" in refusal(checkpoint, CheckpointError, adapter="separation")
 
 
 def test_an_adapter_that_there_is_not(published: Path, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class Own:
     def instructions(self) -> dict[str, str]:
         """The prompt of each task."""
         said = self.config.get("task_instructions") or {}
+        if not isinstance(said, dict):
+            raise CheckpointError(f"{self.folder / _CONFIG} has task_instructions {said!r}, expected texts by task")
         return {str(name): text for name, text in said.items() if isinstance(text, str)}
 
 
@@ -116,6 +118,12 @@ def translated_config(own: Own) -> dict[str, Any]:
     config, where = own.config, own.folder / _CONFIG
     if missing := [key for key in _SIZES if config.get(key) is None]:
         raise CheckpointError(f"{where} has no {', '.join(missing)}")
+    for key in ("hidden_size", "num_attention_heads", "vocab_size", "pad_vocab_size_multiple"):
+        if (size := config.get(key)) is not None and (type(size) is not int or size < 1):
+            raise CheckpointError(f"{where} has {key} {size!r}, expected a whole number above 0")
+    named = config.get("architectures") or ()
+    if not isinstance(named, (list, tuple)):
+        raise CheckpointError(f"{where} has architectures {named!r}, expected names of classes")
     kind, activation = config["position_embedding_type"], config.get("hidden_act", "gelu")
     if activation not in ("gelu", *_TANH):
         raise CheckpointError(
@@ -135,11 +143,11 @@ def translated_config(own: Own) -> dict[str, Any]:
                 "ones over whole heads, by halves and without a scale"
             )
     rotary = kind == "rotary"
-    multiple = int(config.get("pad_vocab_size_multiple") or 1)
+    multiple = config.get("pad_vocab_size_multiple") or 1
     made = {key: value for key, value in config.items() if key not in _OWN_KEYS}
     made |= {
         "model_type": "jina_embeddings_v3" if rotary else "xlm-roberta",
-        "architectures": [_class(str(name), rotary=rotary) for name in config.get("architectures") or ()],
+        "architectures": [_class(str(name), rotary=rotary) for name in named],
         "hidden_act": "gelu" if activation == "gelu" else "gelu_pytorch_tanh",
         "vocab_size": -(-config["vocab_size"] // multiple) * multiple,
     }
@@ -162,8 +170,13 @@ def translated_prompts(own: Own, said: Mapping[str, Any], chosen: Mapping[str, s
         own: the transformer.
         said: the file as it is.
         chosen: task of each role, or of all texts ("").
+
+    Raises:
+        CheckpointError: prompts that are no texts by name.
     """
     named = said.get("prompts") or {}
+    if not isinstance(named, dict):
+        raise CheckpointError(f"{own.folder} has prompts that are not texts by name")
     prompts = {**own.instructions, **{name: text or "" for name, text in named.items()}}
     if not chosen:
         return dict(said)
