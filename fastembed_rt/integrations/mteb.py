@@ -14,8 +14,8 @@ from .. import EmbeddingModel, Reranker
 from ..errors import InvalidInputError
 from ..models.base import LoadedModel
 from ..models.prompts import OF_ROLES
+from ..models.travel import ticket
 from ..vectors.dense import Vectors
-from ..vectors.fingerprint import of_files
 from .opening import needs, open_model
 
 with needs("mteb", "mteb"):
@@ -147,7 +147,7 @@ class FastEmbedRtCrossEncoder:
         model = self.model
         prompt = model.prompts[model.default_prompt_name] if model.default_prompt_name is not None else ""
         told = json.dumps([prompt, model.max_length, model.activation])
-        return f"{of_files([(model.manifest, model.variant)])}-{_digest(told)}"
+        return f"{ticket(model).identity}-{_digest(told)}"
 
     def predict(
         self,

@@ -17,7 +17,7 @@ from ..hub import resolve
 from ..manifest import CLASSES, ROLES, FileRecord, Manifest, TokenGraph, Variant
 from ..run.providers import Choice, choose
 from ..run.session import choose_variant
-from ..vectors.fingerprint import of_files
+from ..vectors.fingerprint import of_model
 from .answers import COMPAT, FASTEMBED, LOADING, answer
 from .options import check_device_ids, flag, positive, seconds
 
@@ -178,10 +178,10 @@ def opened(source: Source, task: str) -> Opened:
 
 
 def identity(whole: Manifest, source: Source) -> str:
-    """A short name of the files that run, as the fingerprint of vectors begins with it."""
+    """A short name of what runs, which begins as the fingerprint of its vectors does."""
     first = of_route(whole, source.route)
-    encoders = [first] if source.route is not None else [first, *first.routes.values()]
-    return of_files([(encoder, chosen_variant(encoder, source)) for encoder in encoders])
+    encoders = {"": first} if source.route is not None else {"": first, **first.routes}
+    return of_model({role: (encoder, chosen_variant(encoder, source)) for role, encoder in encoders.items()})
 
 
 def chosen_variant(described: Manifest, source: Source) -> Variant:

@@ -15,10 +15,10 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..manifest import LATE_INTERACTION, RERANKING
 from ..models.base import LoadedModel
+from ..models.travel import ticket
 from ..models.work import Prepared
 from ..run.contract import Runner
 from ..system.threads import CLOSED
-from ..vectors.fingerprint import of_files
 from .errors import ApiError
 from .gather import Gatherer
 from .jobs import Job
@@ -45,12 +45,12 @@ class Served:
 
     @cached_property
     def identity(self) -> str:
-        """What decides its answers: files, variant, prompts, lengths; a short name."""
+        """What decides its answers: the files of all roles, variant, prompts, lengths; a short name."""
         model = self.model
         settings = [sorted(model.prompts.items()), getattr(model, "default_prompt_name", None)]
         settings += [getattr(model, name, None) for name in ("max_length", "query_length", "document_length")]
         digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
-        return f"{of_files([(model.manifest, model.variant)])}-{digest}"
+        return f"{ticket(model).identity}-{digest}"
 
     @property
     def task(self) -> str:

@@ -8,12 +8,20 @@ beginning.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 
 from ..errors import InvalidInputError
 from ..manifest import TRUNCATION_SIDES, Manifest, Variant
 from .quantized import Form
+
+# Of a manifest: what is for readers, and what files and other encoders have a hash of their own for.
+_WITHOUT_EFFECT = (
+    *("source", "modules", "tool_files", "overrides", "notes", "parity", "refused", "created_by"),
+    *("tokenizer", "variants", "default_variant", "route", "routes"),
+)
 
 
 def fingerprint(
@@ -37,7 +45,7 @@ def fingerprint(
         raise InvalidInputError(f"{form.precision} vectors have no fingerprint without ranges; pass ranges=")
     side = described.truncation_side  # no file has it
     parts = [
-        of_files([(described, variant)]),
+        of_files(described, variant),
         f"prompt.{digest(prompt.encode(), 8)}" if prompt else "noprompt",
         f"len{max_length}{'' if side == TRUNCATION_SIDES[0] else side}{'chunks' if chunked else ''}",
         f"dim{form.dim}",
@@ -47,12 +55,28 @@ def fingerprint(
     return "-".join(parts)
 
 
-def of_files(encoders: Sequence[tuple[Manifest, Variant]]) -> str:
-    """The first two parts: what runs, by the contents of its files, of one encoder or of all that a model has."""
+def of_files(described: Manifest, variant: Variant) -> str:
+    """The first two parts: what runs of one encoder, by the contents of its files."""
     # Not the checkpoint's hash: another calibration or pooling gives other vectors.
-    files = {record.sha256 for described, variant in encoders for record in (*variant.files, described.tokenizer)}
-    variant = encoders[0][1]
+    files = {record.sha256 for record in (*variant.files, described.tokenizer)}
     return f"{digest(chr(10).join(sorted(files)).encode(), 12)}-{variant.target}.{variant.precision}"
+
+
+def of_model(encoders: Mapping[str, tuple[Manifest, Variant]]) -> str:
+    """All that decides a model's results: `of_files` of the first encoder, then a hash of what each role has.
+
+    Args:
+        encoders: by role, "" for all texts.
+    """
+    told = {}
+    for role, (described, variant) in encoders.items():
+        said = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
+        facts = {name: value for name, value in said.items() if name not in _WITHOUT_EFFECT}
+        graphs = (variant,) if variant.tokens is None else (variant, variant.tokens)
+        files = [record.sha256 for graph in graphs for record in graph.files]
+        told[role] = [files, described.tokenizer.sha256, facts]
+    content = json.dumps(told, sort_keys=True, default=dataclasses.asdict).encode()
+    return f"{of_files(*next(iter(encoders.values())))}-{digest(content, 12)}"
 
 
 def digest(content: bytes, letters: int) -> str:

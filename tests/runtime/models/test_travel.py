@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import shutil
@@ -18,6 +19,7 @@ from checkpoints import TEXTS, save_sentence_transformers
 from cross_encoders import save_classifier
 from exports import contents, quick
 from fake_hub import FakeHub
+from jina_checkpoints import save_embedder
 from multi_vectors import save_multi_vector
 from routed import dense, router, save, static, transformer
 from sparse_encoders import save_splade
@@ -420,3 +422,40 @@ sys.exit(code)
         model_dir,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_roles_that_changed_places_are_another_model(tmp_path: Path, loads: list[int]) -> None:
+    """All files are the same, and each role has those of the other."""
+    checkpoint = save_embedder(tmp_path / "jina")
+    for name, *tasks in (("first", "separation", "classification"), ("second", "classification", "separation")):
+        quick(checkpoint, tmp_path / f"{name}-onnx", adapter="query={},document={}".format(*tasks))
+    place = tmp_path / "model"
+    shutil.copytree(tmp_path / "first-onnx", place)
+    with EmbeddingModel(place, threads=1) as model:
+        wanted, sent = model.encode_query(TEXTS), pickle.dumps(model)
+        assert np.abs(model.encode_document(TEXTS) - wanted).max() > 0.01
+    shutil.rmtree(place)
+    shutil.copytree(tmp_path / "second-onnx", place)
+    with pytest.raises(IntegrityError, match="another export"):
+        pickle.loads(sent).encode_query(TEXTS)
+    shutil.rmtree(place)
+    shutil.copytree(tmp_path / "first-onnx", place)
+    np.testing.assert_array_equal(pickle.loads(sent).encode_query(TEXTS), wanted)
+
+
+def test_what_the_manifest_alone_decides_is_another_model(
+    rest: dict[str, Path], tmp_path: Path, loads: list[int]
+) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(rest["late"], place)
+    with LateInteractionModel(place, threads=1) as model:
+        sent = pickle.dumps(model)
+    said = json.loads((place / "manifest.json").read_text())
+    said["notes"] = ["for readers alone"]
+    (place / "manifest.json").write_text(json.dumps(said))
+    with pickle.loads(sent) as same:
+        assert same.encode_document("the cat").shape[1] == same.dim
+    said["late_interaction"]["document_skiplist"] = [5, 6, 7]
+    (place / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(IntegrityError, match="another export"):
+        pickle.loads(sent).encode_document("the cat")

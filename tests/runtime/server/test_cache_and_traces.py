@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi_client import Client, float32
+from exports import quick
+from jina_checkpoints import save_embedder
 from loopback import Load, Started
 
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.server.access_log import AccessLog
 from fastembed_rt.server.app import App
 from fastembed_rt.server.cache import OVERHEAD, VectorCache
 from fastembed_rt.server.lines import MOST_LINES
+from fastembed_rt.server.models import named_models
 
 TEXTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "the river"]
 TOLD = {"status": 200, "route": "/embed"}
@@ -55,6 +59,32 @@ def test_vectors_that_were_made_are_found_again(cached: Client, loaded: Any) -> 
     tokens = loaded.encoder.count_tokens(TEXTS)
     assert again.json["usage"] == first.json["usage"]
     assert mixed.json["usage"]["prompt_tokens"] == tokens.sum() + tokens[1]
+
+
+def test_a_reload_that_changes_the_encoder_of_one_role_alone_changes_what_is_found(tmp_path: Path) -> None:
+    checkpoint = save_embedder(tmp_path / "jina")
+    for name, query in (("one", "separation"), ("other", "text-matching")):
+        quick(checkpoint, tmp_path / name, adapter=f"query={query},document=classification")
+    link = tmp_path / "model"
+    link.symlink_to(tmp_path / "one")
+
+    def load() -> Any:
+        return named_models(EmbeddingModel(link, threads=1), token_ids=False)
+
+    asked = {"input": "the cat sleeps.", "input_type": "query"}
+    with App(load(), load=load, cache=VectorCache(1_000_000)) as app:
+        client = Client(app)
+        before = client.post("/v1/embeddings", asked).json["data"][0]["embedding"]
+        link.unlink()
+        link.symlink_to(tmp_path / "other")
+        client.loop.run_until_complete(app.reload())
+        after = client.post("/v1/embeddings", asked).json["data"][0]["embedding"]
+        client.close()
+        for served in app.models.all:
+            served.model.close()
+    with EmbeddingModel(tmp_path / "other") as model:
+        np.testing.assert_array_equal(float32(after), model.encode_query("the cat sleeps."))
+    assert before != after
 
 
 def test_what_decides_a_vector_decides_where_it_is_found(cached: Client, loaded: Any) -> None:
