@@ -112,6 +112,8 @@ def export(name: str, options: ExportOptions, say: Callable[[str], None] = lambd
     say(f"reading {name}")
     found = _find(name, options.revision, options, options.adapter)
     check_apart(found.path, output)
+    if len(chosen(options.adapter)) > 1:
+        tasks.check_roles(found.path, found.name, options.task)
     with whole(found, options.base, _finder(options), say, options.adapter) as located:
         checkpoint = tasks.load(
             located.path, located.name, located.revision, task=options.task, exporter=options.exporter

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from adapters import Made, copied
 from checkpoints import TEXTS, reference_vectors, save_sentence_transformers, save_transformers, write_json
+from cross_encoders import save_cross_encoder
 from exports import contents, quick
 from lora_merges import QUERY, assert_merged, refusal, tensors_of
+from multi_vectors import save_multi_vector
 from safetensors.torch import load_file, save_file
 from tolerances import close
 
@@ -201,3 +204,13 @@ def test_the_tokenizer_of_a_base_comes_with_its_named_chat_templates(tmp_path: P
         (base / file).write_text("{{ messages }}", encoding="utf-8")
     _link_model(base, tmp_path / "place")
     assert {*contents(tmp_path / "place")} == {*contents(base)} - {"notes.md"}
+
+
+@pytest.mark.parametrize(("save", "task"), [(save_cross_encoder, "reranking"), (save_multi_vector, "late interaction")])
+def test_roles_of_a_task_that_has_none_are_refused(tmp_path: Path, save: Any, task: str) -> None:
+    source = save(tmp_path / "source")
+    for name in ("asks", "answers"):
+        made = Made(tmp_path / name, base=save_transformers(tmp_path / "base")).queries_and_values()
+        copied(made.save(), source / name)
+    message = refusal(source, UnsupportedCheckpointError, adapter="query=asks,document=answers")
+    assert f"source is for {task}, and adapters for each role are for embedding and sparse models" in message

@@ -13,7 +13,7 @@ from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ..checkpoint import read as checkpoints
 from ..checkpoint.read import Checkpoint, Overrides
 from ..checkpoint.routes import ROUTERS, read_routes
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, UnsupportedCheckpointError
 from ..files import read_json, refuse_adapter
 from ..gate.parity import INT8_MIN_COSINE
 from ..gate.reference import applied_adapter
@@ -56,6 +56,16 @@ def detect(root: Path) -> str:
         return LATE_INTERACTION
     named = _beside(root, "config.json").get("architectures")
     return RERANKING if any(str(name).endswith("ForSequenceClassification") for name in named or ()) else EMBEDDING
+
+
+def check_roles(root: Path, name: str, task: str = AUTO) -> None:
+    """Raise UnsupportedCheckpointError where queries and documents cannot have an encoder each."""
+    task = detect(root) if task == AUTO else task
+    if task in (RERANKING, LATE_INTERACTION):
+        raise UnsupportedCheckpointError(
+            f"{name} is for {task.replace('_', ' ')}, and adapters for each role are for embedding and sparse models; "
+            "name one adapter"
+        )
 
 
 def load(root: Path, name: str, revision: str | None = None, *, task: str = AUTO, exporter: str = "auto") -> Checkpoint:
