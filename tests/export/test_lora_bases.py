@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adapters import Made, copied
-from checkpoints import TEXTS, reference_vectors, save_sentence_transformers, save_transformers, write_json
+from checkpoints import TEXTS, change_json, reference_vectors, save_sentence_transformers, save_transformers, write_json
 from cross_encoders import save_cross_encoder
 from exports import contents, quick
 from lora_merges import QUERY, assert_merged, refusal, tensors_of
@@ -214,3 +214,22 @@ def test_roles_of_a_task_that_has_none_are_refused(tmp_path: Path, save: Any, ta
         copied(made.save(), source / name)
     message = refusal(source, UnsupportedCheckpointError, adapter="query=asks,document=answers")
     assert f"source is for {task}, and adapters for each role are for embedding and sparse models" in message
+
+
+def test_what_is_wrong_is_said_of_the_file_that_the_user_has(tmp_path: Path) -> None:
+    """Not of the directory that checkpoint and adapter were put together in, which is gone by then."""
+    made = Made(tmp_path).queries_and_values()
+    adapter = made.save()
+    change_json(made.base / "tokenizer_config.json", model_max_length=1)
+    message = refusal(adapter)
+    assert f"{adapter}: max_length 1 leaves no room" in message
+    (made.base / "tokenizer.json").write_text("no tokenizer")
+    assert str(made.base / "tokenizer.json") in refusal(adapter)
+
+    source = save_sentence_transformers(tmp_path / "source")
+    copied(adapter, source / "one")
+    change_json(source / "config_sentence_transformers.json", default_prompt_name="none")
+    message = refusal(source, adapter="one")
+    assert str(source / "config_sentence_transformers.json") in message
+    message = refusal(source, adapter="query=one,document=one")
+    assert str(source / "config_sentence_transformers.json") in message

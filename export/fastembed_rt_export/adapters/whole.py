@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fastembed_rt.errors import InvalidInputError, ModelNotFoundError
+from fastembed_rt.errors import FastembedRtError, InvalidInputError, ModelNotFoundError
 from fastembed_rt.hub.adapters import chosen
 from fastembed_rt.hub.resolve import ADAPTERS, CHAT_TEMPLATES, Located, is_text
 from fastembed_rt.manifest import ROLES
@@ -111,8 +112,7 @@ def _one_of_several(located: Located, adapter: str, folder: Path, say: Callable[
     """A checkpoint with one of the adapters that lie in its folders, on its own weights."""
     read_lora(folder)
     weights_of(folder)
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
-        place = Path(made)
+    with _place(located.path, folder) as (place, _):
         _link_all(located.path, place)
         here = place / _transformer(located.path).relative_to(located.path)
         say(f"merging the adapter {adapter} into {located.name}")
@@ -135,8 +135,7 @@ def _one_per_role(located: Located, names: Chosen, base: str | None, say: Callab
     for folder in folders.values():
         read_lora(folder)
         weights_of(folder)
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
-        place = Path(made)
+    with _place(root) as (place, _):
         for role, here in _with_router(root, source, place).items():
             say(f"merging the adapter {names[role]} into {located.name} for {role} texts")
             _set_apart(folders[role], here, Base(name=located.name, revision=located.revision, adapter=names[role]))
@@ -155,8 +154,7 @@ def _of_jina(located: Located, own: jina.Own, names: Chosen, say: Callable[[str]
             f"{located.name} has no modules.json, which adapters for each role need; name one adapter, or copy it from "
             "the checkpoint on the hub"
         )
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
-        place = Path(made)
+    with _place(root) as (place, _):
         if names and "" not in names:
             places = _with_router(root, own.folder, place)
         else:
@@ -182,8 +180,7 @@ def _of_jina_v5(
     located: Located, names: Chosen, base: str | None, find: Find, say: Callable[[str], None]
 ) -> Iterator[Located]:
     """A checkpoint of jina-embeddings-v5 as libraries have it, with the adapters to merge."""
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
-        place = Path(made)
+    with _place(located.path) as (place, _):
         _link_all(located.path, place)
         jina_v5.write(located.path, place)
         asked = names.get("") or ",".join(f"{role}={name}" for role, name in names.items())
@@ -242,8 +239,7 @@ def _beside_bases(
     for folder in folders:
         read_lora(folder)  # before a base is fetched
         weights_of(folder)
-    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
-        place = Path(made)
+    with _place(root) as (place, there):
         chained = (root / "modules.json").is_file()
         if chained:
             _link_all(root, place)
@@ -256,6 +252,7 @@ def _beside_bases(
                 other = _find_base(folder, base, find)
                 found = Base(name=other.name, revision=other.revision, adapter=adapter)
                 source = _transformer(other.path)
+                there += [other.path, source]
                 if chained:
                     _link_model(source, here)
                 else:
@@ -372,6 +369,27 @@ def _set_apart(folder: Path, place: Path, base: Base) -> None:
             _link(folder / name, place / FOLDER / name)
         (place / name).unlink(missing_ok=True)
     (place / FOLDER / _BASE_FILE).write_text(json.dumps(asdict(base)), encoding="utf-8")
+
+
+@contextmanager
+def _place(*roots: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A directory that goes again, and the directories that its files are from, of which more may be added.
+
+    What is wrong with a file in it is said of the file that it is a link to.
+    """
+    there = list(roots)
+    with tempfile.TemporaryDirectory(prefix="fastembed-rt-adapter-") as made:
+
+        def real(found: re.Match[str]) -> str:
+            inner = found["inner"].replace(f"{os.sep}{FOLDER}", "").lstrip(os.sep)
+            return str(next((root for root in there if (root / inner).exists()), there[0]) / inner)
+
+        try:
+            yield Path(made), there
+        except FastembedRtError as error:
+            pattern = re.compile(re.escape(made) + r"(?P<inner>[^\s:,;()'\"]*)")
+            error.args = tuple(pattern.sub(real, part) if isinstance(part, str) else part for part in error.args)
+            raise
 
 
 def _link(file: Path, name: Path) -> None:
