@@ -337,7 +337,8 @@ class TextTokenizer:
             f"max_length {self.max_length}"
         )
         if self.truncation == "error":
-            raise TextTooLongError(f"{message}; shorten them, or choose truncation='truncate' or 'chunk'")
+            advice = "shorten them, or choose truncation='truncate', for dense vectors also 'chunk'"
+            raise TextTooLongError(f"{message}; {advice}")
         return f"{message} and were cut"
 
     def count(self, texts: Sequence[str] | Sequence[Pair], prompt: str = "") -> npt.NDArray[np.int64]:

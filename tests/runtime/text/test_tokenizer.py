@@ -129,7 +129,9 @@ def test_warn_is_silent_about_texts_that_fit(make: Callable[..., TextTokenizer])
 def test_error_names_the_text_its_tokens_and_the_limit(make: Callable[..., TextTokenizer], hf: Any) -> None:
     tokenizer = make(truncation="error")
     tokens = len(hf("query : " + LONG)["input_ids"])
-    with pytest.raises(TextTooLongError, match=rf"text 1 has {tokens} tokens.*max_length 16; .*'chunk'"):
+    with pytest.raises(
+        TextTooLongError, match=rf"text 1 has {tokens} tokens.*max_length 16; .*for dense vectors also 'chunk'"
+    ):
         tokenizer(["a", LONG], "query : ")
     with pytest.raises(TextTooLongError, match="text 101 has"):
         tokenizer(["a", LONG], first=100)
