@@ -227,7 +227,7 @@ def _make(
             opset=options.opset,
             external_data=options.external_data,
             cpu=not (checkpoint.architecture.traced or table),
-            name=checkpoint.name,
+            name=checkpoint.model_type,
             metadata=_metadata(checkpoint),
             max_length=checkpoint.max_length,
             calibration=options.calibration,
@@ -423,8 +423,8 @@ def _hashed(files: Iterable[Path]) -> str:
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """What each graph says of itself; not the checkpoint's name: from any folder it gives the same files."""
     return {
-        "source": checkpoint.name,
         "pooling": "+".join(checkpoint.pooling),
         "normalize": str(checkpoint.normalize).lower(),
         "max_length": str(checkpoint.max_length),

@@ -166,9 +166,21 @@ def test_a_verified_export_has_the_same_graphs_and_tokenizer(checkpoint: Path, m
     assert {name: body for name, body in contents(tmp_path / "again").items() if name not in told} == wanted
 
 
-def test_the_graph_names_its_source(model: Path) -> None:
+def test_the_folder_of_a_checkpoint_is_in_no_file_that_decides_vectors(checkpoint: Path, tmp_path: Path) -> None:
+    """Stored vectors and pickled models are told apart by those files: a folder that was renamed is no other model."""
+    renamed = shutil.copytree(checkpoint, tmp_path / "renamed")
+    quick(checkpoint, tmp_path / "a")
+    quick(renamed, tmp_path / "b")
+    told = {"manifest.json", "README.md"}  # these name it
+    first, second = ({k: v for k, v in contents(tmp_path / name).items() if k not in told} for name in "ab")
+    assert first == second
+    with EmbeddingModel(tmp_path / "a") as one, EmbeddingModel(tmp_path / "b") as other:
+        assert one.fingerprint() == other.fingerprint()
+
+
+def test_the_graph_says_what_it_computes(model: Path) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(str(model / "model.onnx")).metadata_props}
-    assert metadata == {"source": "mini", "pooling": "mean", "normalize": "true", "max_length": "48"}
+    assert metadata == {"pooling": "mean", "normalize": "true", "max_length": "48"}
 
 
 # --- external data ---------------------------------------------------------------------------------------------------
