@@ -85,6 +85,12 @@ def unshared() -> int:
     return int(ctypes.CDLL(str(library())).fastembed_rt_unshared())
 
 
+def trim() -> None:
+    """Give back memory that calls of the operators have left for the next ones, where there is some."""
+    if kernels() is not None:
+        ctypes.CDLL(str(library())).fastembed_rt_trim()
+
+
 class WordpieceFunctions(NamedTuple):
     """Of src/wordpiece.c, for text/wordpiece.py."""
 
@@ -127,6 +133,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
         loaded = ctypes.CDLL(str(path))
         found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
         _ = loaded.fastembed_rt_share_packed, loaded.fastembed_rt_unshared, loaded.fastembed_rt_left_out
+        _ = loaded.fastembed_rt_trim
     except OSError as error:  # of another system
         return None, f"{path.name} does not load: {error}"
     except AttributeError:  # left in a source tree

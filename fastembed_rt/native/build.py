@@ -36,6 +36,7 @@ FLAGS = (
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fvisibility=hidden",
+    "-fexceptions",  # those of onnxruntime's allocator pass through operators.c
     "-Wall",
     "-Wextra",
     "-Werror=implicit-function-declaration",
@@ -54,7 +55,7 @@ NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
     "kernels_neondotprod": ("-march=armv8.2-a+dotprod",),
     "kernels_neon": ("-march=armv8-a",),
 }
-MODULES = ("reader", "pages", "shared", "layers", "create", "run", "selfcheck", "wordpiece", "operators")
+MODULES = ("reader", "pages", "scratch", "shared", "layers", "create", "run", "selfcheck", "wordpiece", "operators")
 
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
 CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import native
+
 _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +(/.*)")  # of /proc/self/maps
 # Of an entry of /proc/self/pagemap (https://docs.kernel.org/admin-guide/mm/pagemap.html). A page of a private mapping
 # that was written to is the file's no more.
@@ -34,7 +36,7 @@ _CPUS_A_HEAP = 4  # threads of so many share one without waiting for each other;
 
 
 class Trimmer:
-    """Trims now and then; other C libraries than glibc have nothing to trim."""
+    """Trims now and then: what our operators keep, and glibc; other C libraries have nothing to trim."""
 
     keeping = False  # see `keep_free`
 
@@ -48,7 +50,7 @@ class Trimmer:
         if now < self._next:
             return
         self._next = now + SECONDS
-        if _malloc_trim() is None or (self.keeping and resident() <= self._most):
+        if self.keeping and resident() <= self._most:
             return
         give_back()
         if self.keeping:
@@ -94,6 +96,7 @@ def resident() -> int:
 
 def give_back() -> None:
     """Give back what is free; takes about 5 ms."""
+    native.trim()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

@@ -234,7 +234,7 @@ feeds = dict(query=part, key=part, value=part, starts=np.array([0, tokens]))
 # A window of one key: much memory, little to compute.
 session = open_session(model("PackedAttention", feeds, [], heads=1, before=0, after=0))
 first = session.run(["y"], feeds)[0]
-del first  # its memory stays in the session's arena for the next
+del first
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**20, resource.RLIM_INFINITY))
 try:
@@ -252,7 +252,7 @@ def test_a_call_without_memory_is_an_error_and_the_next_one_runs() -> None:
     code = MEMORY.format(path=[str(Path(__file__).parents[1])])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "no memory" in done.stdout
+    assert "std::bad_alloc" in done.stdout or "no memory" in done.stdout  # onnxruntime's own, or ours
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@
 
 #include "fp32_attention.h"
 #include "kernels.h"
+#include "scratch.h"
 #include "softmax.h"
 #if TILE_PRODUCTS
 #include "amx_attention.h"
@@ -425,7 +426,7 @@ static void whole_task(void *argument, size_t index) {
     int tiled = is_tiled(work, head.length);
     size_t packed = packed_bytes(&head, tiled), bytes = packed + task_bytes(&head, tiled);
     _Alignas(64) char near[ON_STACK]; /* of short texts, for which an allocation takes long */
-    char *memory = bytes <= sizeof near ? near : allocate(bytes);
+    char *memory = bytes <= sizeof near ? near : allocate_scratch(bytes);
     if (!memory) {
         fail(work);
         return;
@@ -435,7 +436,7 @@ static void whole_task(void *argument, size_t index) {
     attend_queries(work, &head, text, number, 0, queries_of(work, text));
     end_task(tiled);
     if (memory != near)
-        free(memory);
+        free_scratch(memory);
 }
 
 /* A long text: its heads, whose keys and values are in `memory`, and parts of its queries. */
@@ -464,7 +465,7 @@ static void part_task(void *argument, size_t index) {
     int tiled = is_tiled(work, head.length);
     size_t bytes = task_bytes(&head, tiled);
     _Alignas(64) char near[ON_STACK];
-    char *memory = bytes <= sizeof near ? near : allocate(bytes);
+    char *memory = bytes <= sizeof near ? near : allocate_scratch(bytes);
     if (!memory) {
         fail(work);
         return;
@@ -473,7 +474,7 @@ static void part_task(void *argument, size_t index) {
     attend_queries(work, &head, one->text, number, from, min_size(from + PART_QUERIES, queries_of(work, one->text)));
     end_task(tiled);
     if (memory != near)
-        free(memory);
+        free_scratch(memory);
 }
 
 static void attend_long(const Attention *work, size_t text, const Pool *pool) {
@@ -482,7 +483,7 @@ static void attend_long(const Attention *work, size_t text, const Pool *pool) {
     LongText one = {
         .work = work, .text = text, .parts = (queries_of(work, text) + PART_QUERIES - 1) / PART_QUERIES,
         .bytes = bytes,
-        .heads = allocate(work->kv_heads * sizeof(Head)), .memory = allocate(work->kv_heads * bytes),
+        .heads = allocate_scratch(work->kv_heads * sizeof(Head)), .memory = allocate_scratch(work->kv_heads * bytes),
     };
     if (one.heads && one.memory) {
         memset(one.heads, 0, work->kv_heads * sizeof(Head));
@@ -491,8 +492,8 @@ static void attend_long(const Attention *work, size_t text, const Pool *pool) {
     } else {
         fail(work);
     }
-    free(one.memory);
-    free(one.heads);
+    free_scratch(one.memory);
+    free_scratch(one.heads);
 }
 
 static int attention(const Attention *work, const Pool *pool) {

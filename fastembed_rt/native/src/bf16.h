@@ -20,6 +20,7 @@
 #define FASTEMBED_RT_BF16_H
 
 #include "float_tiles.h"
+#include "scratch.h"
 
 enum { KR_BF16 = 2 };   /* of a step */
 
@@ -29,7 +30,7 @@ enum { KR_BF16 = 2 };   /* of a step */
  * number would be none. */
 static int bf16_allocate_input(const Linear *layer, size_t rows, Input *input) {
     size_t bytes = rows * layer->depth * sizeof(Rounded);
-    *input = (Input){.numbers = allocate(bytes)};
+    *input = (Input){.numbers = allocate_scratch(bytes)};
     if (input->numbers && layer->depth > round_up(layer->inputs, LANES))
         memset(input->numbers, 0, bytes);
     return input->numbers != NULL;

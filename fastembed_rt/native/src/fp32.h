@@ -10,10 +10,11 @@
 #define FASTEMBED_RT_FP32_H
 
 #include "float_tiles.h"
+#include "scratch.h"
 
 /* 0 where there is no memory. */
 static int fp32_allocate_input(const Linear *layer, size_t rows, Input *input) {
-    *input = (Input){.numbers = allocate(rows * layer->depth * sizeof(float))};
+    *input = (Input){.numbers = allocate_scratch(rows * layer->depth * sizeof(float))};
     return input->numbers != NULL;
 }
 

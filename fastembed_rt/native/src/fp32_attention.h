@@ -15,6 +15,7 @@
 #include <float.h>
 
 #include "relative.h"
+#include "scratch.h"
 
 enum { TASK_SIDES = 192 / SIDE_QUERIES /* blocks of queries of a task, at most */ };
 #define LOWEST (-FLT_MAX)              /* of the largest score, before the first key */
@@ -193,7 +194,7 @@ static void float_task(void *argument, size_t index) {
     size_t biases = work->by_distance ? 2 * length + SIDE_QUERIES : 0, scores = min_size(KEY_BLOCK, length) * width;
     size_t floats = 2 * channels + scores + met_floats(work, length, width) + biases;
     _Alignas(64) float near[ON_STACK / sizeof(float)]; /* of short texts, for which an allocation takes long */
-    float *memory = floats <= ON_STACK / sizeof(float) ? near : allocate(floats * sizeof(float));
+    float *memory = floats <= ON_STACK / sizeof(float) ? near : allocate_scratch(floats * sizeof(float));
     if (!memory) {
         fail(work);
         return;
@@ -218,7 +219,7 @@ static void float_task(void *argument, size_t index) {
         attend_side(work, &head, i, min_size(width, last - i), query + i * work->query_stride,
                     output + i * work->output_stride);
     if (memory != near)
-        free(memory);
+        free_scratch(memory);
 }
 
 /* A head of a text of one part. */

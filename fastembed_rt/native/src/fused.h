@@ -15,6 +15,7 @@
 #include "attention.h"
 #include "norms.h"
 #include "product.h"
+#include "scratch.h"
 #include "turn.h"
 
 /* Of queries, keys and values; the second-level caches of servers have one to two megabytes. Tests have their own. */
@@ -34,7 +35,7 @@ static const Norm no_norm;
 
 /* Room for `rows` normalized rows, NULL without a norm; 0 where there is no memory. */
 static int allocate_normed(const Norm *norm, size_t rows, size_t width, float **room) {
-    *room = norm->weight ? allocate(rows * width * sizeof(float)) : NULL;
+    *room = norm->weight ? allocate_scratch(rows * width * sizeof(float)) : NULL;
     return *room || !norm->weight;
 }
 
@@ -55,7 +56,7 @@ static int linear_to(const Linear *layer, const Norm *before, const float *x, si
         product(&work, pool);
         add_norm(norm, r, to, here, layer->outputs, pool);
     }
-    free(room);
+    free_scratch(room);
     free_input(&input);
     return fits;
 }
@@ -91,7 +92,7 @@ static int feed_forward(const Linear *up, const Linear *down, const Norm *before
         product(&second, pool);
         add_norm(norm, r, to, here, down->outputs, pool);
     }
-    free(room);
+    free_scratch(room);
     free_input(&hidden);
     free_input(&input);
     return fits;
@@ -122,7 +123,7 @@ static void head_task(void *argument, size_t head) {
     const Attention *shape = work->shape;
     const Pool here = {run_here, NULL, NULL};
     size_t panels = shape->size / LANES, all = shape->heads * panels, size = shape->size * work->rows;
-    float *projected = allocate(3 * size * sizeof(float));
+    float *projected = allocate_scratch(3 * size * sizeof(float));
     Attention own = *shape;
     int fits = projected != NULL;
     if (work->several && !pthread_equal(pthread_self(), work->caller))
@@ -152,7 +153,7 @@ static void head_task(void *argument, size_t head) {
     own.relative = of_head(&shape->relative, head * shape->size);
     if (!fits || !attention(&own, &here))
         __atomic_store_n(work->short_of_memory, 1, __ATOMIC_RELAXED);
-    free(projected);
+    free_scratch(projected);
 }
 
 /* x -> work->output; 0 where there is no memory. */
@@ -168,7 +169,7 @@ static int attend_by_heads(const Linear *layer, const Attention *shape, const No
         HeadsWork work = {layer, &input, rows, shape, pthread_self(), pool->several, &short_of_memory};
         pool->run(pool, head_task, &work, shape->heads);
     }
-    free(room);
+    free_scratch(room);
     free_input(&input);
     return fits && !short_of_memory;
 }
@@ -219,8 +220,8 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
     for (size_t text = 0; text < shape->texts; text++)
         most = most > (size_t)(starts[text + 1] - starts[text]) ? most : (size_t)(starts[text + 1] - starts[text]);
     most = most > BLOCK ? most : min_size(BLOCK, (size_t)starts[shape->texts]);
-    float *projected = NULL, *mixed = allocate(most * width * sizeof(float));
-    int64_t *local = allocate((shape->texts + 1) * sizeof(int64_t));
+    float *projected = NULL, *mixed = allocate_scratch(most * width * sizeof(float));
+    int64_t *local = allocate_scratch((shape->texts + 1) * sizeof(int64_t));
     int fits = mixed && local;
     while (fits && first < shape->texts) {
         size_t last = first + 1, start = (size_t)starts[first];
@@ -244,7 +245,7 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         if (by_heads(&work, rows, pool)) {
             fits = attend_by_heads(input, &work, before, from, rows, pool);
         } else {
-            projected = projected ? projected : allocate(most * input->outputs * sizeof(float));
+            projected = projected ? projected : allocate_scratch(most * input->outputs * sizeof(float));
             fits = projected && attend_together(input, &work, before, from, rows, projected, pool);
         }
         AddNorm here = *norm;
@@ -253,9 +254,9 @@ static int attention_block(const Linear *input, const Attention *shape, const Li
         fits = fits && linear(output, mixed, rows, NO_ACTIVATION, &here, out + start * output->outputs, pool);
         first = last;
     }
-    free(local);
-    free(mixed);
-    free(projected);
+    free_scratch(local);
+    free_scratch(mixed);
+    free_scratch(projected);
     return fits;
 }
 

@@ -12,6 +12,8 @@
 
 enum { API_VERSION = 17 };
 
+typedef struct OrtEnv OrtEnv;
+typedef struct OrtMemoryInfo OrtMemoryInfo;
 typedef struct OrtStatus OrtStatus; /* NULL: no error */
 typedef struct OrtValue OrtValue;
 typedef struct OrtKernelInfo OrtKernelInfo;
@@ -30,6 +32,8 @@ enum { ANY_TYPE = 0, FLOAT_TYPE = 1, INT8_TYPE = 3, INT32_TYPE = 6, INT64_TYPE =
        E4M3_TYPE = 17 }; /* ONNXTensorElementDataType */
 enum { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 enum { FAILED = 1, INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
+enum { WARNING = 2 }; /* OrtLoggingLevel */
+enum { DEVICE_ALLOCATOR = 0, DEFAULT_MEMORY = 0 }; /* OrtAllocatorType, OrtMemType */
 
 typedef OrtStatus *(*CreateStatus)(int code, const char *message);
 typedef const char *(*GetErrorMessage)(const OrtStatus *status);
@@ -56,7 +60,13 @@ typedef OrtStatus *(*ConstantInput)(const OrtKernelInfo *info, size_t index, int
 typedef OrtStatus *(*ParallelFor)(const OrtKernelContext *context, void (*fn)(void *argument, size_t index),
                                   size_t total, size_t batches, void *argument);
 
+typedef OrtStatus *(*CreateEnv)(int severity, const char *name, OrtEnv **out);
+typedef OrtStatus *(*CreateCpuMemoryInfo)(int allocator_type, int memory_type, OrtMemoryInfo **out);
+typedef void (*ReleaseEnv)(OrtEnv *env);
+typedef OrtStatus *(*AddSessionConfigEntry)(OrtSessionOptions *options, const char *key, const char *value);
+
 #define CREATE_STATUS 0
+#define CREATE_ENV 3
 #define GET_ERROR_MESSAGE 2
 #define CREATE_CUSTOM_OP_DOMAIN 26
 #define CUSTOM_OP_DOMAIN_ADD 27
@@ -66,18 +76,34 @@ typedef OrtStatus *(*ParallelFor)(const OrtKernelContext *context, void (*fn)(vo
 #define GET_DIMENSIONS_COUNT 61
 #define GET_DIMENSIONS 62
 #define GET_TENSOR_TYPE_AND_SHAPE 65
+#define CREATE_CPU_MEMORY_INFO 69
+#define DEFAULT_ALLOCATOR 78
 #define ATTRIBUTE_FLOAT 85
 #define ATTRIBUTE_INT 86
 #define ATTRIBUTE_STRING 87
 #define GET_INPUT 90
 #define GET_OUTPUT 91
+#define RELEASE_ENV 92
 #define RELEASE_STATUS 93
 #define RELEASE_SHAPE 99
+#define ADD_SESSION_CONFIG_ENTRY 130
 #define ATTRIBUTE_FLOATS 162
 #define ATTRIBUTE_INTS 163
+#define REGISTER_ALLOCATOR 176
 #define INPUT_COUNT 230
 #define CONSTANT_INPUT 249
 #define PARALLEL_FOR 274
+
+/* OrtAllocator of version 17. */
+typedef struct OrtAllocator OrtAllocator;
+struct OrtAllocator {
+    uint32_t version;
+    void *(*allocate)(OrtAllocator *allocator, size_t bytes);
+    void (*free)(OrtAllocator *allocator, void *memory);
+    const OrtMemoryInfo *(*info)(const OrtAllocator *allocator);
+};
+typedef OrtStatus *(*DefaultAllocator)(OrtAllocator **out);
+typedef OrtStatus *(*RegisterAllocator)(OrtEnv *env, OrtAllocator *allocator);
 
 /* OrtCustomOp up to version 17; functions that are NULL are not called for this version. */
 typedef struct OrtCustomOp OrtCustomOp;

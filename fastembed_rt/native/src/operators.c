@@ -31,6 +31,7 @@
 #include <string.h>
 
 #include "processor.h"
+#include "scratch.h"
 #include "selfcheck.h"
 #include "support.h"
 
@@ -134,6 +135,63 @@ static const Operator operators[] = {
     OPERATOR("Bf16Embedding", create_bf16_embedding, run_bf16_embedding),
 };
 
+/* ---- where sessions get their tensors ---------------------------------------------------------------------------- */
+
+static OrtMemoryInfo *cpu_memory;
+static OrtAllocator *onnxruntimes;
+
+/* Where there is no memory onnxruntime wants an exception of C++, which its own allocator throws through this function:
+ * NULL it would write to. */
+static void *allocate_tensor(OrtAllocator *allocator, size_t bytes) {
+    (void)allocator;
+    void *found;
+    while (!(found = allocate_scratch(bytes)))
+        onnxruntimes->free(onnxruntimes, onnxruntimes->allocate(onnxruntimes, bytes));
+    return found;
+}
+
+static void free_tensor(OrtAllocator *allocator, void *memory) {
+    (void)allocator;
+    free_scratch(memory);
+}
+
+static const OrtMemoryInfo *memory_of(const OrtAllocator *allocator) {
+    (void)allocator;
+    return cpu_memory;
+}
+
+static OrtAllocator tensors = {API_VERSION, allocate_tensor, free_tensor, memory_of};
+
+/* Has the process's onnxruntime know the allocator. Sessions that do not ask for it have their own as before. */
+static OrtStatus *offer_tensors(const OrtApi *api) {
+    OrtEnv *env = NULL; /* the one that is there: a process has one */
+    OrtStatus *error = CALL(api, DefaultAllocator, DEFAULT_ALLOCATOR)(&onnxruntimes);
+    if (!error)
+        error = CALL(api, CreateCpuMemoryInfo, CREATE_CPU_MEMORY_INFO)(DEVICE_ALLOCATOR, DEFAULT_MEMORY, &cpu_memory);
+    if (!error)
+        error = CALL(api, CreateEnv, CREATE_ENV)(WARNING, "fastembed_rt", &env);
+    if (!error)
+        error = CALL(api, RegisterAllocator, REGISTER_ALLOCATOR)(env, &tensors);
+    if (env)
+        CALL(api, ReleaseEnv, RELEASE_ENV)(env);
+    return error;
+}
+
+/* Has a session get its tensors from scratch memory. Where the process has another allocator for its sessions, which
+ * before 1.23 no second one may join, this one keeps onnxruntime's: the same vectors from more memory. */
+static OrtStatus *use_tensors(OrtSessionOptions *options, const OrtApi *api) {
+    static enum { NOT_YET, OFFERED, REFUSED } state;
+    if (state == NOT_YET) {
+        OrtStatus *error = offer_tensors(api);
+        state = error ? REFUSED : OFFERED;
+        if (error)
+            CALL(api, ReleaseStatus, RELEASE_STATUS)(error);
+    }
+    return state == REFUSED ? NULL
+                            : CALL(api, AddSessionConfigEntry, ADD_SESSION_CONFIG_ENTRY)(
+                                  options, "session.use_env_allocators", "1");
+}
+
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
     const OrtApi *api = base->get_api(API_VERSION);
@@ -151,6 +209,8 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
             error = CALL(api, CustomOpDomainAdd, CUSTOM_OP_DOMAIN_ADD)(made, &operators[k].op);
         domain = error ? NULL : made;
     }
+    if (!error)
+        error = use_tensors(options, api);
     pthread_mutex_unlock(&registering);
     return error ? error : CALL(api, AddCustomOpDomain, ADD_CUSTOM_OP_DOMAIN)(options, domain);
 }

@@ -13,6 +13,7 @@
 #define FASTEMBED_RT_QUANTIZE_H
 
 #include "kernels.h"
+#include "scratch.h"
 #include "support.h"
 #include "tiles.h"
 
@@ -85,7 +86,7 @@ static int allocate_tails(const Linear *layer, size_t rows, Tails *tails) {
     if (!layer->tails)
         return 1;
     tails->gathered =
-        allocate(cells * (sizeof(Tail) + sizeof(float)) + (rows + 1) * sizeof(uint32_t) + cells / LANES * 2);
+        allocate_scratch(cells * (sizeof(Tail) + sizeof(float)) + (rows + 1) * sizeof(uint32_t) + cells / LANES * 2);
     if (!tails->gathered)
         return 0;
     tails->beyond = (float *)(tails->gathered + cells);
@@ -160,18 +161,18 @@ typedef struct {
 /* 0 where there is no memory. `free_input` frees what there is. */
 static int allocate_input(const Linear *layer, size_t rows, Input *input) {
     input->numbers = NULL;
-    input->q = allocate(rows * layer->depth * sizeof(Quantized));
-    input->excess = allocate(rows * layer->outliers * sizeof(float));
-    input->dither = allocate(rows * sizeof(float));
+    input->q = allocate_scratch(rows * layer->depth * sizeof(Quantized));
+    input->excess = allocate_scratch(rows * layer->outliers * sizeof(float));
+    input->dither = allocate_scratch(rows * sizeof(float));
     return allocate_tails(layer, rows, &input->tails) && input->q && input->excess && input->dither;
 }
 
 static void free_input(Input *input) {
-    free(input->tails.gathered);
-    free(input->dither);
-    free(input->excess);
-    free(input->numbers);
-    free(input->q);
+    free_scratch(input->tails.gathered);
+    free_scratch(input->dither);
+    free_scratch(input->excess);
+    free_scratch(input->numbers);
+    free_scratch(input->q);
 }
 
 /* u of `count` <= 4 vectors of channels from k on, a constant -> q, and the tails among them. */

@@ -242,6 +242,12 @@ static OrtStatus *add_domain(OrtSessionOptions *options, OrtCustomOpDomain *doma
     return NULL;
 }
 
+/* Sessions keep the tensors that they have. */
+static OrtStatus *no_allocator(OrtAllocator **out) {
+    (void)out;
+    return own_status(FAILED, "no allocator");
+}
+
 #define SLOT(function) (void (*)(void))(function)
 const OrtApi fake_api = {.slot = {
     [CREATE_STATUS] = SLOT(create_status),
@@ -254,6 +260,7 @@ const OrtApi fake_api = {.slot = {
     [GET_DIMENSIONS_COUNT] = SLOT(rank_of),
     [GET_DIMENSIONS] = SLOT(dims_of),
     [GET_TENSOR_TYPE_AND_SHAPE] = SLOT(type_and_shape),
+    [DEFAULT_ALLOCATOR] = SLOT(no_allocator),
     [ATTRIBUTE_FLOAT] = SLOT(attribute_float),
     [ATTRIBUTE_INT] = SLOT(attribute_int),
     [ATTRIBUTE_STRING] = SLOT(attribute_string),
