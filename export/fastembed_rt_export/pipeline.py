@@ -215,6 +215,7 @@ def _make(
     hub = options.layout == hub_layout.HUB
     if hub:
         hub_layout.check(checkpoint)
+    tokenizer_json.refuse_code(checkpoint)
     tokenizer = tokenizer_json.load(checkpoint)
     token_types.refuse_others(checkpoint, tokenizer.text)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
@@ -323,7 +324,7 @@ def _describe(
         notes = (*notes, f"tensors beside the encoder left out: {', '.join(strange[:8])}")
     if tokenizer.rows is not None:
         notes = (*notes, f"the tokenizer has ids beyond the {tokenizer.rows} rows of the word table: an error in texts")
-    notes = (*notes, *checkpoint.remarks)
+    notes = (*notes, *tokenizer.notes, *checkpoint.remarks)
     if tokenizer.bare and checkpoint.task == contract.EMBEDDING and (theirs := checkpoint.of_nothing) is not None:
         notes = (
             *notes,

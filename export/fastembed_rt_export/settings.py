@@ -219,10 +219,10 @@ _TOKENIZER = {
     **_without_effect("where files were; those beside it are read", "name_or_path", "full_tokenizer_file"),
     **_without_effect("of slow tokenizers", "do_basic_tokenize", "never_split", "sp_model_kwargs", "use_fast"),
     **_without_effect("of slow tokenizers, or decoding only", "wordpieces_prefix", "remove_space"),
-    **_without_effect("tokenizer.json's own template decides", "add_bos_token", "add_eos_token"),
+    **_honoured("tokenizer/ends.py, for the classes that read them", "add_bos_token", "add_eos_token"),
     **_without_effect("texts go through its tokenizer", "processor_class", "image_processor_type"),
     **_without_effect("of the library", "backend", "is_local", "files_loaded", "verbose", *_HUB_KEYS),
-    **_without_effect("code of the checkpoint's own, which is not run", "auto_map"),
+    **_honoured("tokenizer/ends.py: code of the checkpoint's own is known, compared with or refused", "auto_map"),
     **_refused("tokens with special names would be split like other words", "split_special_tokens", taken=_empty),
     **_refused(
         "the model would see padding as text",

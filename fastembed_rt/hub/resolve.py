@@ -344,7 +344,7 @@ def _fetch_decisive(repository: Repository, snapshot: Path) -> None:
 
 
 def _fetch_code(repository: Repository, names: list[str], snapshot: Path, directories: list[str]) -> None:
-    """Code of the checkpoint's own: beside config.json, or in other repositories that its auto_map names.
+    """Code of the checkpoint's own: beside config.json, or in other repositories that an auto_map names.
 
     Those go where transformers looks for them, which is told of no other cache.
     """
@@ -356,7 +356,7 @@ def _fetch_code(repository: Repository, names: list[str], snapshot: Path, direct
         first = other.fetch(module)
         if first is None:
             raise CheckpointError(
-                f"config.json of '{repository.name}' names code in {module} of '{name}', which has no such file"
+                f"an auto_map of '{repository.name}' names code in {module} of '{name}', which has no such file"
             )
         for file in other.listing(first.parent):
             if file.endswith(CODE) and not _parent(file):
@@ -365,15 +365,16 @@ def _fetch_code(repository: Repository, names: list[str], snapshot: Path, direct
 
 def _elsewhere(directory: Path) -> Iterator[tuple[str, str]]:
     """Repositories with code for a transformer, and the file of each that is named: "org/name--module.Class"."""
-    try:
-        said = json.loads((directory / "config.json").read_bytes())["auto_map"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    for entry in said:
-        for found in entry if isinstance(entry, list) else [entry]:
-            name, mark, place = str(found).partition("--")
-            if mark:
-                yield name, f"{place.partition('.')[0]}{CODE}"
+    for file in ("config.json", "tokenizer_config.json"):
+        try:
+            said = json.loads((directory / file).read_bytes())["auto_map"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        for entry in said.values() if isinstance(said, dict) else [said]:
+            for found in entry if isinstance(entry, list) else [entry]:
+                name, mark, place = str(found).partition("--")
+                if mark:
+                    yield name, f"{place.partition('.')[0]}{CODE}"
 
 
 def _adapter_weights(names: list[str], directory: str) -> list[str]:

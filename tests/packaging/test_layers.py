@@ -50,7 +50,7 @@ LAYERS = {
     checkpoint: adapters architectures errors files graph settings static tensors traced
     tokenizer: checkpoint errors files
     heads: checkpoint errors graph
-    gate: architectures checkpoint errors static tensors
+    gate: architectures checkpoint errors static tensors tokenizer
     quantize: errors gate graph
     variants: errors gate graph quantize
     directory: checkpoint errors files gate graph tokenizer variants

@@ -19,6 +19,7 @@ from ..architectures import row_name
 from ..checkpoint.read import Checkpoint
 from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from ..tensors import Stored, some
+from ..tokenizer.tokenizer_json import asked_ends
 from .tokens import Word
 
 REFERENCE_BATCH = 8
@@ -90,6 +91,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
             )
     finally:
         logging.set_verbosity(said_before)
+    _put_around(model, checkpoint)
     apply_adapters(model, checkpoint)
     model = model.float().eval()
     if getattr(model.tokenizer, "padding_side", "right") == "left" and not _reads_last_place(model):
@@ -105,6 +107,23 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
         model.default_prompt_name = said["default_prompt_name"]
     _leave_document_prompt(model, checkpoint)
     return model
+
+
+def _put_around(model: Any, checkpoint: Checkpoint) -> None:
+    """Tell its tokenizers of the special tokens around texts that the checkpoint asks for; see tokenizer/ends.py."""
+    for encoder in {one.route: one for one in _encoders(checkpoint)}.values():
+        asked = asked_ends(encoder)
+        if asked is None:
+            continue
+        for name, value in asked.arguments.items():
+            setattr(_module(model, encoder).tokenizer, name, value)
+
+
+def _module(model: Any, encoder: Checkpoint) -> Any:
+    """The module, or model, of the reference that holds this encoder."""
+    module = model[0] if hasattr(type(model), "__getitem__") else model
+    routes = getattr(module, "sub_modules", None)
+    return module if routes is None else routes[encoder.route][0]
 
 
 def _reads_last_place(model: Any) -> bool:
@@ -130,9 +149,7 @@ def apply_adapters(model: Any, checkpoint: Checkpoint) -> None:
     for encoder in {(id(one.adapter), one.route): one for one in _encoders(checkpoint)}.values():
         if encoder.adapter is None and not encoder.translated:
             continue
-        module = model[0] if hasattr(type(model), "__getitem__") else model
-        if (routes := getattr(module, "sub_modules", None)) is not None:
-            module = routes[encoder.route][0]
+        module = _module(model, encoder)
         inner = module.auto_model if hasattr(module, "auto_model") else module.model
         if encoder.translated:
             _set_all(inner.float(), encoder)

@@ -180,10 +180,10 @@ def chosen(settings: Mapping[str, Any], config: Mapping[str, Any], *, byte_level
     registered = OF_TYPES.get(model_type)
     if not isinstance(said, str):
         return registered or FILE
-    name, own_code = _short(said), _own_code(settings)
-    if name == "Llama" and byte_level and not (own_code or disbelieved):
+    name, own = _short(said), own_code(settings) is not None
+    if name == "Llama" and byte_level and not (own or disbelieved):
         return FILE
-    if own_code or registered is None or registered == name:
+    if own or registered is None or registered == name:
         return name
     return FILE if registered == FILE else registered if disbelieved else name
 
@@ -205,7 +205,12 @@ def _short(named: str) -> str:
     return name.removesuffix("Tokenizer") if name.endswith("Tokenizer") else FILE
 
 
-def _own_code(settings: Mapping[str, Any]) -> bool:
-    """Whether tokenizer_config.json names code of the checkpoint's own, which is not run here."""
+def own_code(settings: Mapping[str, Any]) -> str | None:
+    """The class in code of the checkpoint's own that tokenizer_config.json names, which is not run; None: none.
+
+    Of two it is that of a fast tokenizer, which stands second.
+    """
     listed = settings.get("auto_map")
-    return bool(listed) if isinstance(listed, list) else isinstance(listed, dict) and "AutoTokenizer" in listed
+    named = listed.get("AutoTokenizer") if isinstance(listed, dict) else listed
+    classes = [named] if isinstance(named, str) else list(named or ())
+    return next((str(name) for name in reversed(classes) if name), None)

@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from ..errors import CheckpointError, UnsupportedCheckpointError, theirs
-from . import added_tokens, class_names, piece_scores
+from . import added_tokens, class_names, ends, piece_scores
 from .added_tokens import NAMES, Token, Tokens
 from .parts import Given, bert_normalizer
 from .rules import CLASSES, Again, TokenizerClass
@@ -33,9 +33,17 @@ _FLAGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def set_up(
-    text: str, read: Tokenizer, settings: Settings, passed: Settings, config: Settings, directory: Path
+    text: str,
+    read: Tokenizer,
+    settings: Settings,
+    passed: Settings,
+    config: Settings,
+    directory: Path,
+    notes: list[str],
 ) -> Tokenizer | None:
     """The tokenizer that transformers makes; None where tokenizer.json alone gives the same.
+
+    Around texts stand the special tokens that tokenizer_config.json asks for, which transformers 5 passes over.
 
     Args:
         text: of tokenizer.json.
@@ -44,6 +52,7 @@ def set_up(
         passed: what the module passes on, which counts more.
         config: of config.json.
         directory: of the checkpoint.
+        notes: gets a sentence where transformers leaves out what is said.
 
     Raises:
         CheckpointError: a file that does not fit its class.
@@ -61,12 +70,15 @@ def set_up(
     name = _class(settings, config, text)
     row = _row(name, directory)
     given = _given(row, {**settings, **passed}, body, tokens)
+    asked = ends.asked(settings, config)
     if _major() < 5:
-        return _as_before(read, name, row, given, tokens)
+        return _as_before(read, name, row, given, tokens, asked, notes)
     before = _parts(read)
     try:
         made = _built(row, given, read)
         _with_tokens(made, row, given, tokens, templated=bool(body.get("post_processor")))
+        if asked is not None:
+            _put_around(made, given, asked, notes)
     except Exception as error:
         if not theirs(error):
             raise
@@ -218,6 +230,18 @@ def _template(made: Tokenizer, ends: tuple[str, str], given: Given, ids: Mapping
     return processors.TemplateProcessing(single=single, pair=pair, special_tokens=list(used.items()))
 
 
+def _put_around(made: Tokenizer, given: Given, asked: ends.Asked, notes: list[str]) -> None:
+    """Replace the special tokens around texts by those that are asked for; a note where they are others."""
+    first = "{bos}:0 " if asked.bos and given.named.get("bos_token") is not None else ""
+    last = " {eos}:0" if asked.eos and given.named.get("eos_token") is not None else ""
+    single = f"{first}$A:0{last}"
+    before = made.encode("").ids
+    pair = f"{single} {single.replace('$A', '$B').replace(':0', ':1')}"
+    made.post_processor = _template(made, (single, pair), given, {})
+    if made.encode("").ids != before:
+        notes.append(ends.note(asked, made.encode("").tokens))
+
+
 def _keeps_model(row: TokenizerClass, given: Given) -> bool:
     """Whether the class's model, whose vocabulary is the file's, is the file's."""
     described = given.body["model"]
@@ -252,10 +276,17 @@ def _parts(tokenizer: Tokenizer) -> list[object]:
 # --- transformers 4 --------------------------------------------------------------------------------------------------
 
 _BERT_LIKE = ("Bert", "ConvBert", "Funnel", "MPNet", "Splinter")
-_BOS = {"Llama": True, "Gemma": True, "Cohere": True, "GPTNeoX": False}  # whether a text begins with bos by default
 
 
-def _as_before(read: Tokenizer, name: str, row: TokenizerClass, given: Given, tokens: Tokens) -> Tokenizer | None:
+def _as_before(
+    read: Tokenizer,
+    name: str,
+    row: TokenizerClass,
+    given: Given,
+    tokens: Tokens,
+    asked: ends.Asked | None,
+    notes: list[str],
+) -> Tokenizer | None:
     """The file, with BERT's settings of letters, add_prefix_space, and the ends of classes that make them anew."""
     before = _parts(read)
     added_tokens.add(read, tokens, given.named, _extra(row, given, tokens))
@@ -266,10 +297,8 @@ def _as_before(read: Tokenizer, name: str, row: TokenizerClass, given: Given, to
         prefix = given.flag("add_prefix_space", False)
         regex = json.loads(read.pre_tokenizer.__getstate__()).get("use_regex", True)
         read.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=regex)
-    if name in _BOS:
-        first = "{bos}:0 " if given.flag("add_bos_token", _BOS[name]) else ""
-        last = " {eos}:0" if given.flag("add_eos_token", False) else ""
-        single = f"{first}$A:0{last}"
-        pair = f"{single} {single.replace('$A', '$B').replace(':0', ':1')}"
-        read.post_processor = _template(read, (single, pair), given, {})
+    if asked is not None and asked.by_code:
+        _put_around(read, given, asked, notes)
+    elif name in ends.BOS:  # by itself, said or not
+        _put_around(read, given, asked or ends.Asked(ends.BOS[name], False), [])
     return None if _parts(read) == before else read

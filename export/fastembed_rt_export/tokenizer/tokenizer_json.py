@@ -19,7 +19,7 @@ from fastembed_rt.manifest import RERANKING, TRUNCATION_SIDES
 from ..checkpoint.record import Checkpoint
 from ..errors import CheckpointError, InvalidInputError, MissingDependencyError, first_line, theirs
 from ..files import read_json, refuse_pointer
-from . import piece_scores, set_as_said
+from . import ends, piece_scores, set_as_said
 from .added_tokens import SPECIAL_MAP
 
 SETTINGS = "tokenizer_config.json"
@@ -49,6 +49,7 @@ class TokenizerFile:
     truncation_side: str = "right"
     rows: int | None = None  # of the word table, where there are ids without one
     bare: bool = False  # whether it adds no special tokens, so that a text may be without a token
+    notes: tuple[str, ...] = ()  # what users of its ids should know
 
 
 def load(checkpoint: Checkpoint) -> TokenizerFile:
@@ -72,9 +73,10 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         side = _truncation_side(checkpoint, tokenizer)
         return TokenizerFile(text, 0, side, _rows(checkpoint, tokenizer), bare=True)
     changed = False
+    notes: list[str] = []
     if path.is_file():
-        said, config = _file(checkpoint, SETTINGS), checkpoint.config
-        made = set_as_said.set_up(text, tokenizer, said, checkpoint.tokenizer_settings, config, checkpoint.path)
+        said, passed, config = _file(checkpoint, SETTINGS), checkpoint.tokenizer_settings, checkpoint.config
+        made = set_as_said.set_up(text, tokenizer, said, passed, config, checkpoint.path, notes)
         changed, tokenizer = made is not None, made or tokenizer
     _refuse_without_words(checkpoint, tokenizer)  # after what is said of its class
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
@@ -86,13 +88,26 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         text = piece_scores.exact(tokenizer.to_str())
     bare = checkpoint.is_static or checkpoint.chat is not None  # transformers' tokenizer, asked for no special tokens
     if bare:
-        text = _bare(tokenizer)
+        text, notes = _bare(tokenizer), []
     rows = _rows(checkpoint, tokenizer)
     bare = bare or not tokenizer.num_special_tokens_to_add(False)
     if not bare:
         _check_room(checkpoint, tokenizer)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
-    return TokenizerFile(text, pad, side, rows, bare)
+    return TokenizerFile(text, pad, side, rows, bare, tuple(notes))
+
+
+def asked_ends(checkpoint: Checkpoint) -> ends.Asked | None:
+    """The special tokens around texts that the checkpoint's settings ask for; see ends.py."""
+    if checkpoint.is_static or not (checkpoint.path / "tokenizer.json").is_file():
+        return None
+    return ends.asked(_file(checkpoint, SETTINGS), checkpoint.config)
+
+
+def refuse_code(checkpoint: Checkpoint) -> None:
+    """Raise UnsupportedCheckpointError where code of the checkpoint's own makes its tokens and is not compared with."""
+    if not checkpoint.is_static and not checkpoint.trusted:
+        ends.refuse_code(_file(checkpoint, SETTINGS), checkpoint.path / SETTINGS)
 
 
 def parsed(text: str, path: Path) -> Tokenizer:

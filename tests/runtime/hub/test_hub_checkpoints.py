@@ -150,15 +150,13 @@ def test_an_adapter_is_fetched_with_its_weights(hub: FakeHub, beside: Files) -> 
     assert tree(located.path) == sorted(["adapter_config.json", "adapter_model.safetensors", *beside])
 
 
-def test_code_is_fetched_only_where_it_is_trusted_and_from_where_config_json_says(hub: FakeHub) -> None:
-    classes = {
-        "AutoConfig": "configuring.Own",
-        "AutoModel": "acme/code--modeling.Own",
-        "AutoTokenizer": [None, "acme/code--deeper.Own"],
-    }
+def test_code_is_fetched_only_where_it_is_trusted_and_from_where_the_settings_say(hub: FakeHub) -> None:
+    classes = {"AutoConfig": "configuring.Own", "AutoModel": "acme/code--modeling.Own"}
+    tokenizer = {"AutoTokenizer": [None, "acme/code--deeper.Own"]}
     files: Files = {
         **PLAIN,
         "config.json": json.dumps({"auto_map": classes}),
+        "tokenizer_config.json": json.dumps({"auto_map": tokenizer}),
         "configuring.py": "own = 1",
         "tests/test_it.py": "own = 2",
     }
@@ -172,10 +170,12 @@ def test_code_is_fetched_only_where_it_is_trusted_and_from_where_config_json_say
     }
     hub.add("acme/code", code)
     plain = resolve_checkpoint(NAME).path
-    assert tree(plain) == sorted(PLAIN)
+    assert tree(plain) == sorted({*PLAIN, "tokenizer_config.json"})
     assert not any("acme/code" in request.path for request in hub.requests)
     for _ in range(2):
-        assert tree(resolve_checkpoint(NAME, code=True).path) == sorted([*PLAIN, "configuring.py"])
+        assert tree(resolve_checkpoint(NAME, code=True).path) == sorted(
+            {*PLAIN, "tokenizer_config.json", "configuring.py"}
+        )
     beside = plain.parents[2] / "models--acme--code"
     (snapshot,) = (beside / "snapshots").iterdir()
     assert tree(snapshot) == ["beside.py", "deeper.py", "modeling.py"]
