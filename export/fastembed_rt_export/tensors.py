@@ -38,6 +38,7 @@ class Stored:
     shape: tuple[int, ...]
     dtype: str  # as safetensors spells it
     load: Callable[[], Array]
+    take: Callable[[Sequence[int]], Array] | None = None  # some rows of it; None: they are read with all others
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Tensors:
         elif stored.shape != shape or stored.dtype not in FLOATS:
             self.account.misshapen.append(f"{full} is {stored.dtype} {stored.shape}, the config asks for float {shape}")
         else:
-            return Weight(full, shape, stored.load)
+            return Weight(full, shape, stored.load, take=stored.take)
         return Weight(full, shape, lambda: np.zeros(shape, np.float32))
 
     def check(self, beside: tuple[str, ...]) -> tuple[str, ...]:
@@ -178,7 +179,13 @@ def _finite(stored: Stored, name: str, file: Path) -> Stored:
             seen = True
         return values
 
-    return replace(stored, load=load)
+    def take(rows: Sequence[int]) -> Array:
+        assert stored.take is not None
+        values = stored.take(rows)
+        refuse_not_finite(values, name, file)
+        return values
+
+    return replace(stored, load=load, take=None if stored.take is None else take)
 
 
 def refuse_not_finite(values: Array, name: str, file: Path) -> None:
@@ -237,17 +244,20 @@ def _read_safetensors(file: Path) -> dict[str, Stored]:
 
     types = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
-    def loader(name: str, dtype: str, shape: tuple[int, ...], begin: int) -> Callable[[], Array]:
+    def stored(name: str, dtype: str, shape: tuple[int, ...], begin: int) -> Stored:
+        def floats(rows: Sequence[int] | None = None) -> Array:
+            # Mapped for each tensor: nothing is copied that is float32 already, and pages that were read do not stay.
+            mapped = np.memmap(file, types[dtype], "r", begin, shape)
+            with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+                return np.asarray(mapped if rows is None else mapped[list(rows)]).astype(np.float32, copy=False)
+
         def load() -> Array:
             if dtype not in types or 0 in shape:
                 with safe_open(file, framework="np") as opened:
                     return np.asarray(opened.get_tensor(name), dtype=np.float32)
-            # Mapped for each tensor: nothing is copied that is float32 already, and pages that were read do not stay.
-            mapped = np.memmap(file, types[dtype], "r", begin, shape)
-            with np.errstate(over="ignore"):  # what becomes infinite is refused by name
-                return np.asarray(mapped).astype(np.float32, copy=False)
+            return floats()
 
-        return load
+        return Stored(shape, dtype, load, floats if dtype in types and 0 not in shape else None)
 
     try:
         with safe_open(file, framework="np") as opened:  # which checks the whole header
@@ -257,7 +267,7 @@ def _read_safetensors(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
         return {
-            name: Stored(shape, dtype, loader(name, dtype, shape, 8 + length + header[name]["data_offsets"][0]))
+            name: stored(name, dtype, shape, 8 + length + header[name]["data_offsets"][0])
             for name, (dtype, shape) in known.items()
         }
     except (SafetensorError, OSError) as error:

@@ -98,6 +98,22 @@ def test_only_the_words_rows_are_in_the_graph(tmp_path: Path) -> None:
     assert np.abs(np.diff(sizes, axis=0)).max() < 200  # bytes; a head has 40,320
 
 
+def test_rows_of_other_words_are_not_read(tmp_path: Path) -> None:
+    source = save_causal_reranker(tmp_path / "source", tie_word_embeddings=False)
+    before = reference_scores(source, MORE)
+    (said,) = source.glob("*LogitScore/config.json")
+    words = list(json.loads(said.read_text(encoding="utf-8")).values())[:2]
+
+    def change(tensors: dict[str, Any]) -> None:
+        head = tensors["lm_head.weight"]
+        head[np.setdiff1d(np.arange(len(head)), words)] = np.nan
+
+    change_tensors(source, change)
+    exported(source, tmp_path / "made")
+    with Reranker(tmp_path / "made") as model:
+        np.testing.assert_allclose(model.predict(MORE), before, atol=2e-5)
+
+
 def test_a_head_that_is_stored_beside_its_table_counts(tmp_path: Path) -> None:
     """As in transformers, which ties nothing that is stored twice with different values."""
     source = save_causal_reranker(tmp_path / "source")

@@ -150,7 +150,7 @@ def post_norm_layers(
                     output=linear(layer, names.output, width, width),
                 )
                 attention = Attention(projections=projections, heads=Heads.of(shape.heads))
-                queries = ops.only_first(states) if index == len(prefixes) - 1 else None
+                queries = ops.only_one(states) if index == len(prefixes) - 1 else None
                 norm = layer_norm(layer, names.attention_norm, width, shape.epsilon)
                 then = Residual(states if queries is None else queries, norm)
                 states = ops.self_attention(states, attention, biases[index], queries=queries, then=then)
@@ -161,5 +161,5 @@ def post_norm_layers(
                 forward = FeedForward(up, down, shape.activation)
                 states = ops.feed_forward(states, forward, then=Residual(states, norm))
                 if queries is not None:
-                    ops.mark_first(states)
+                    ops.mark_one(states)
     return states

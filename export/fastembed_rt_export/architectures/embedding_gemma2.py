@@ -76,27 +76,28 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     with ops.scope("embeddings"):
         words = _words(config, tensors.get("embed_tokens.weight", (setting(config, "vocab_size", int), hidden)))
         states = embedded = ops.embed(words.scaled(math.sqrt(hidden)))
-    first = None
+    one = None
     signals = linear(tensors, "ple.per_layer_model_projection", hidden, sizes.layers * signal, bias=False)
     for index, kind in enumerate(kinds):
         own, last = tensors.under(f"layers.{index}."), index == sizes.layers - 1
         mine = Sizes.of({**config, **_of_layer(config, index, kind)})
         if (kind, mine.head) not in turns:
             turns[kind, mine.head] = angles(ops, config, mine.head, THETA[kind], kind)
+        heads = attention(
+            own,
+            mine,
+            turns[kind, mine.head],
+            Biases(inputs=bias, output=bias),
+            scale=1.0,
+            query_norm=norm(own, "self_attn.q_norm", mine.head),
+            key_norm=norm(own, "self_attn.k_norm", mine.head),
+            value_norm=Norm(_ones(mine.head), None, epsilon, rms=True),
+        )
         with ops.scope(f"layer.{index}"):
             states = layer(
                 ops,
                 states,
-                attention=attention(
-                    own,
-                    mine,
-                    turns[kind, mine.head],
-                    Biases(inputs=bias, output=bias),
-                    scale=1.0,
-                    query_norm=norm(own, "self_attn.q_norm", mine.head),
-                    key_norm=norm(own, "self_attn.k_norm", mine.head),
-                    value_norm=Norm(_ones(mine.head), None, epsilon, rms=True),
-                ),
+                attention=heads,
                 around=Norms(before=norm(own, "input_layernorm"), inside=norm(own, "post_attention_layernorm")),
                 bias=seen[kind],
                 feed_forward=feed_forward(own, mine, activation),
@@ -106,20 +107,20 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 last=last,
             )
             if last:
-                first = ops.only_first(embedded)
+                one = ops.only_one(embedded, heads, seen[kind])
             with ops.scope("per_layer"):
                 projection = Linear(signals.weight.rows(index * signal, (index + 1) * signal))
-                made = ops.linear(embedded if first is None else first, projection.scaled(hidden**-0.5))
+                made = ops.linear(embedded if one is None else one, projection.scaled(hidden**-0.5))
                 made = ops.norm(made, norm(tensors, "ple.per_layer_projection_norm", signal))
                 gate = linear(own, "ple_block.per_layer_input_gate", hidden, signal, bias=False)
                 made = ops.multiply(ops.activated(states, gate, activation), made)
                 made = ops.linear(made, linear(own, "ple_block.per_layer_projection", signal, hidden, bias=False))
                 made = ops.norm(made, norm(own, "ple_block.post_per_layer_input_norm"))
                 states = ops.scaled(ops.add(states, made), own.get("layer_scalar", (1,)))
-    states = final_norm(ops, states if first is None else ops.mark_first(states), norm(tensors, "norm"))
+    states = final_norm(ops, states if one is None else ops.mark_one(states), norm(tensors, "norm"))
     with ops.scope("projection"):
         states = ops.linear(states, linear(tensors, "embedding_projection", hidden, width, bias=False))
-    return states if first is None else ops.mark_first(states)
+    return states if one is None else ops.mark_one(states)
 
 
 def _of_layer(config: Config, index: int, kind: str) -> Mapping[str, Any]:

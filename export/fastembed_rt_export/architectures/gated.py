@@ -35,25 +35,25 @@ def layer(
 ) -> Value:
     """x + attention(x), then x + feed_forward(x), with the norms `around` the first and `beside` the second.
 
-    In the last layer, first tokens only where the pooling takes no others.
+    In the last layer, one token a text only where the pooling takes no others.
     """
-    first = last and ops.needs_first_only
+    one = last and ops.keeps_one(attention, bias)
     with ops.scope("attention"):
-        if first:
+        if one:
             read = _normed(ops, states, around.before)
-            mixed = ops.self_attention(read, attention, bias, queries=ops.only_first(read))
-            kept = ops.only_first(states)
+            mixed = ops.self_attention(read, attention, bias, queries=ops.only_one(read, attention, bias))
+            kept = ops.only_one(states, attention, bias)
             assert kept is not None
             states = _joined(ops, kept, _normed(ops, mixed, around.inside), around)
         else:
             states = _through(ops, states, around, partial(ops.self_attention, states, attention, bias))
     with ops.scope("feed_forward"):
         states = _through(ops, states, beside, partial(ops.feed_forward, states, feed_forward))
-    return ops.mark_first(states) if first else states
+    return ops.mark_one(states) if one else states
 
 
 def final_norm(ops: Ops, states: Value, norm: Norm) -> Value:
-    """Normalization behind the last layer, of first tokens only where that gave no others."""
+    """Normalization behind the last layer, of one token a text where that gave no others."""
     with ops.scope("final_norm"):
         return ops.norm_kept(states, norm)
 

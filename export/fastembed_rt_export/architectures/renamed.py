@@ -57,4 +57,4 @@ def _rows(tensor: Stored, start: int, count: int) -> Stored:
         return tensor.load()[start : start + count]
 
     made: Callable[[], Array] = load
-    return replace(tensor, shape=(count, *tensor.shape[1:]), load=made)
+    return replace(tensor, shape=(count, *tensor.shape[1:]), load=made, take=None)

@@ -34,7 +34,7 @@ def squeezebert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     for index in range(shape.layers):
         layer = tensors.under(f"encoder.layers.{index}.")
         with ops.scope(f"layer.{index}"):
-            queries = ops.only_first(states) if index == shape.layers - 1 else None
+            queries = ops.only_one(states) if index == shape.layers - 1 else None
             with ops.scope("attention"):
                 query, key, value = (
                     _grouped(layer, f"attention.{name}", width, width, _groups(config, option))
@@ -63,7 +63,7 @@ def squeezebert(ops: Ops, config: Config, tensors: Tensors) -> Value:
                     ops, states, up, down, activation=shape.activation, then=Residual(states, norm)
                 )
             if queries is not None:
-                ops.mark_first(states)
+                ops.mark_one(states)
     return states
 
 

@@ -22,7 +22,7 @@ from . import distances, portable
 from .graph import BOOL, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, Relative, ScoreBias
 from .portable import PORTABLE
-from .target import Linears, MaskedTokens, OfStates, Target, Tokens
+from .target import LastToken, Linears, MaskedTokens, OfStates, Target, Tokens
 from .weight import Linear, Norm, Weight
 
 OPSET = 23  # the Attention operator
@@ -217,6 +217,28 @@ def attend_first(
     return graph.node("Squeeze", mixed, graph.constant([1]), name="mixed")
 
 
+def last(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """(T, H) -> (B, H): the last token of each text."""
+    return graph.node("Gather", states, _last_places(graph, tokens), name="last")
+
+
+def last_angles(graph: Graph, tokens: Tokens, angles: Angles) -> Angles:
+    """(1, T, D / 2) -> (1, B, D / 2), twice."""
+    places = _last_places(graph, tokens)
+    cosine, sine = (graph.node("Gather", rows, places, axis=1, name="last") for rows in (angles.cosine, angles.sine))
+    return replace(angles, cosine=cosine, sine=sine)
+
+
+def _last_places(graph: Graph, tokens: Tokens) -> Value:
+    """(B,): the last column, which holds a text's last token wherever it ends."""
+    return graph.node("Gather", unpacked(tokens).unpack, graph.constant(-1), axis=1, name="last")
+
+
+def seen(graph: Graph, tokens: Tokens) -> Value:
+    """(B, 1, 1, S): the padding alone."""
+    return portable.padding_bias(graph, tokens, MASKED)
+
+
 def unpack(graph: Graph, tokens: Tokens, states: Value) -> Value:
     """(T, H) -> (B, S, H)."""
     return graph.node("Gather", states, unpacked(tokens).unpack, name="unpack")
@@ -275,6 +297,7 @@ CPU = with_linears(
         first=first,
         attend_first=attend_first,
         by_distance_of_first=by_distance_of_first,
+        last=LastToken(states=last, angles=last_angles, seen=seen),
         dispatches=True,
         pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
     ),

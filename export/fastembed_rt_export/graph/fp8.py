@@ -81,7 +81,7 @@ def nearest(values: Array) -> None:
 
 def simulated(recipe: Recipe) -> Target:
     """The cpu target with what the card computes: rounded inputs and weights, in floats. All tokens are computed."""
-    base = replace(CPU, first=None, attend_first=None, dispatches=False)
+    base = replace(CPU, first=None, attend_first=None, last=None, dispatches=False)
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         group = recipe.groups.get(group_key(layers))

@@ -47,7 +47,7 @@ def self_attention(
     queries: Value | None,
     then: Residual,
 ) -> Value:
-    """Self-attention, and what follows it; `queries`: from `Ops.only_first`."""
+    """Self-attention, and what follows it; `queries`: from `Ops.only_one`."""
     query, value = projections.query, projections.value
     key = [Linear(part.weight) for part in projections.key]  # softmax drops what a bias adds to all keys alike
     target, graph, tokens = ops.target, ops.token_graph, ops.tokens

@@ -24,7 +24,7 @@ from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
 from .layers import Angles, Attention, FeedForward, Heads, Relative, Residual, ScoreBias
 from .own_nodes import OwnNode, float_linear, zeros
-from .target import OfStates, Target, Tokens
+from .target import LastToken, OfStates, Target, Tokens
 from .weight import Array, Linear, Norm, Weight
 
 # Activations under the names of transformers -> those of the operators.
@@ -41,6 +41,7 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 LANES = 16
+END = np.iinfo(np.int64).max  # of a slice: all that follows
 WITH_TAILS = frozenset(
     ("input", "output", "down", "linear")
 )  # groups whose result goes through no activation inside an operator
@@ -103,6 +104,23 @@ def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
     ends = (graph.constant([0]), graph.constant([-1]))
     places = graph.node("Slice", starts_of(tokens), *ends, name="first")
     return graph.node("Gather", states, places, name="first")
+
+
+def last(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """(T, H) -> (B, H): the last token of each text."""
+    return graph.node("Gather", states, _last_places(graph, tokens), name="last")
+
+
+def _last_angles(graph: Graph, tokens: Tokens, angles: Angles) -> Angles:
+    """(T, D / 2) -> (B, D / 2), twice."""
+    cosine, sine = (last(graph, tokens, rows) for rows in (angles.cosine, angles.sine))
+    return replace(angles, cosine=cosine, sine=sine)
+
+
+def _last_places(graph: Graph, tokens: Tokens) -> Value:
+    """(B,): the place before that where the next text begins."""
+    behind = graph.node("Slice", starts_of(tokens), graph.constant([1]), graph.constant([END]), name="behind")
+    return graph.node("Sub", behind, graph.constant(1), name="last")
 
 
 def _on_padded(pool: OfStates) -> OfStates:
@@ -170,6 +188,7 @@ def target(recipe: Recipe) -> Target:
         band=_no_band,
         attention=partial(attention, first_only=False),
         attend_first=partial(attention, first_only=True),
+        last=LastToken(states=last, angles=_last_angles, seen=lambda _, __: None),
         angles=_angles,
         rotate=_rotate,
         by_distance=None,

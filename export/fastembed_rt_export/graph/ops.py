@@ -20,6 +20,8 @@ from .layers import Angles, Attention, Experts, FeedForward, Heads, Projections,
 from .target import Target, Tokens
 from .weight import Linear, Norm, Weight
 
+FIRST, LAST = "first", "last"
+
 
 @dataclass(frozen=True)
 class Ops:
@@ -28,8 +30,8 @@ class Ops:
     graph: Graph  # float32, as everything behind a pooling is
     target: Target
     tokens: Tokens
-    first_only: bool = False  # the vector is the last layer's state of each text's first token
-    _first: set[Value] = field(default_factory=set)  # states of first tokens
+    only: str | None = None  # FIRST, LAST: the vector is the last layer's state of that token of each text
+    _one: set[Value] = field(default_factory=set)  # states of one token a text
     _reaches: set[int] = field(default_factory=set)  # of attention that does not see all tokens before its own
 
     @property
@@ -156,7 +158,7 @@ class Ops:
         before: Norm | None = None,
         then: Residual | None = None,
     ) -> Value:
-        """Multi-head self-attention with its output projection; `queries`: from `only_first`, nobody else asks.
+        """Multi-head self-attention with its output projection; `queries`: from `only_one`, nobody else asks.
 
         `before`, `then`: normalization of what it reads, and what is behind it, which some targets do at once.
         """
@@ -166,7 +168,7 @@ class Ops:
         if queries is not None:
             assert before is None, "the queries are of normalized states"
             attention, late = self._without_output_bias(attention, then)
-            return self.followed(self._attended_by_first(states, queries, attention, bias), then, late)
+            return self.followed(self._attended_by_one(states, queries, attention, bias), then, late)
         if self.target.attention_block is not None and not attention.relative:
             block = self.target.attention_block(
                 *(self.token_graph, self.tokens, states), attention=attention, bias=bias, before=before, then=then
@@ -244,18 +246,22 @@ class Ops:
         mixed = self.target.attention(graph, self.tokens, query=query, key=key, value=value, heads=heads, bias=bias)
         return self.target.collect(graph, self.tokens, mixed, given.output)
 
-    def _attended_by_first(self, states: Value, queries: Value, attention: Attention, bias: ScoreBias) -> Value:
-        """Attention of the texts' first tokens `queries` to all, through the output projection: (B, H)."""
+    def _attended_by_one(self, states: Value, queries: Value, attention: Attention, bias: ScoreBias) -> Value:
+        """Attention of one token a text, `queries`, to all, through the output projection: (B, H)."""
         assert self.target.attend_first is not None
-        given, heads = attention.projections, attention.heads
+        given, heads, angles = attention.projections, attention.heads, attention.angles
         key, value = self._keys_and_values(states, attention, queries=False)
-        # A first token is at position 0, where nothing is turned.
-        scale = 1.0 if attention.angles is None else attention.angles.scale
         layer, norm = given.query, attention.query_norm
-        if scale != 1.0:
-            layer, norm = (layer.scaled(scale), None) if norm is None else (layer, norm.scaled(scale))
+        if self.only == LAST:
+            assert self.target.last is not None
+            angles = None if angles is None else self.target.last.angles(self.token_graph, self.tokens, angles)
+            bias = replace(bias, after=None, tensor=self.target.last.seen(self.token_graph, self.tokens))
+        elif angles is not None:  # a first token is at position 0, where nothing is turned
+            if angles.scale != 1.0:
+                layer, norm = (layer.scaled(angles.scale), None) if norm is None else (layer, norm.scaled(angles.scale))
+            angles = None
         query = self.linear(queries, layer)
-        query = self._turned(query, norm, None, heads=heads.queries, width=given.query.out_features)
+        query = self._turned(query, norm, angles, heads=heads.queries, width=given.query.out_features)
         if attention.relative:
             bias = self._with_distances_of_first(bias, attention.relative, query=query, key=key, heads=heads)
         mixed = self.target.attend_first(
@@ -297,26 +303,37 @@ class Ops:
             states = self.target.head_norm(self.token_graph, states, norm, heads=width // norm.weight.shape[0])
         return states if angles is None else self.target.rotate(self.token_graph, states, angles=angles, heads=heads)
 
-    @property
-    def needs_first_only(self) -> bool:
-        """Whether the last layer needs no states but those of the texts' first tokens, and the target can do so."""
-        return self.first_only and self.target.first is not None
+    def keeps_one(self, attention: Attention | None, bias: ScoreBias | None) -> bool:
+        """Whether the last layer needs no states but those of one token a text, and the target can do so.
 
-    def only_first(self, states: Value) -> Value | None:
-        """States (B, H) of the texts' first tokens where the last layer needs no others, else None."""
-        if not self.first_only or self.target.first is None:
+        Of the last token only where attention is known, and that token sees all of its text, wherever it is in it.
+        """
+        if self.only == FIRST:
+            return self.target.first is not None
+        if self.only != LAST or self.target.last is None or attention is None or bias is None:
+            return False
+        return bias.before is None and bias.by_distance is None and attention.relative is None
+
+    def only_one(
+        self, states: Value, attention: Attention | None = None, bias: ScoreBias | None = None
+    ) -> Value | None:
+        """States (B, H) of one token a text where the last layer needs no others, else None; see `keeps_one`."""
+        if not self.keeps_one(attention, bias):
             return None
-        return self.mark_first(self.target.first(self.token_graph, self.tokens, states))
+        last = self.target.last
+        part = last.states if self.only == LAST and last is not None else self.target.first
+        assert part is not None
+        return self.mark_one(part(self.token_graph, self.tokens, states))
 
-    def mark_first(self, states: Value) -> Value:
-        """Say that these states are of first tokens only: pooling takes them as they are."""
-        self._first.add(states)
+    def mark_one(self, states: Value) -> Value:
+        """Say that these states are of one token a text: pooling takes them as they are."""
+        self._one.add(states)
         return states
 
     def norm_kept(self, states: Value, norm: Norm) -> Value:
-        """Normalization behind the last layer: what it makes of first tokens are first tokens."""
+        """Normalization behind the last layer: what it makes of one token a text is of one token a text."""
         normed = self.norm(states, norm)
-        return self.mark_first(normed) if states in self._first else normed
+        return self.mark_one(normed) if states in self._one else normed
 
     def feed_forward(
         self, states: Value, layers: FeedForward | Experts, *, before: Norm | None = None, then: Residual | None = None
@@ -358,7 +375,7 @@ class Ops:
 
     def pool(self, states: Value, mode: str) -> Value:
         """Token states -> (B, H)."""
-        if states in self._first:
+        if states in self._one:
             return states
         return self.target.pools[mode](self.token_graph, self.tokens, states)
 

@@ -318,6 +318,7 @@ PORTABLE = Target(
     collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
     first=None,
     attend_first=None,
+    last=None,
     pools={
         "mean": pool_mean,
         "mean_sqrt_len_tokens": pool_mean_sqrt_len,

@@ -198,6 +198,27 @@ class OfStates(Protocol):
     def __call__(self, graph: Graph, tokens: Tokens, states: Value, /) -> Value: ...
 
 
+class OfAngles(Protocol):
+    """Rotary positions of all tokens -> of the texts' last tokens, for `Rotate` of their states."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, angles: Angles, /) -> Angles: ...
+
+
+class Seen(Protocol):
+    """What is added to the scores of a token that sees all of its text, as `AttentionBias`."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, /) -> Value | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastToken:
+    """What a target makes of the texts' last tokens alone; `Target.attend_first` attends by them to all keys."""
+
+    states: OfStates  # (T, H) -> (B, H)
+    angles: OfAngles
+    seen: Seen
+
+
 class Collect(Protocol):
     """What attention gives, through a layer -> token states."""
 
@@ -268,6 +289,7 @@ class Target:
     first: OfStates | None
     attend_first: Attend | None
     by_distance_of_first: ByDistanceOfFirst | None = None  # where there is `by_distance`
+    last: LastToken | None  # likewise where only the last one is wanted; it goes with `attend_first`
     pools: Mapping[str, OfStates]  # token states -> (B, H) float32
     # For targets with operators of their own; None: they are made of the functions above.
     attention_block: AttentionBlock | None = None

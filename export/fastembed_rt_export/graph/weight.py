@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,11 @@ class Weight:
     shape: tuple[int, ...]
     load: Callable[[], Array]
     dtype: np.dtype[Any] = field(default=np.dtype(np.float32))
+    take: Callable[[Sequence[int]], Array] | None = None  # some rows, where they can be read without the others
+
+    def at(self, rows: Sequence[int]) -> Array:
+        """Some rows of it, in that order."""
+        return self.load()[list(rows)] if self.take is None else self.take(rows)
 
     def map(self, suffix: str, function: Callable[[Array], Array], shape: tuple[int, ...] | None = None) -> Weight:
         """Weight computed from this one when it is read; `shape` when the function changes it."""

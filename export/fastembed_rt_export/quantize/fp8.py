@@ -129,7 +129,7 @@ def passing(found: Calibrated, trial: Trial) -> tuple[Recipe, Fidelity]:
 
 def _probe(groups: Groups, allowed: fp8.Groups) -> Target:
     """The cpu target for all tokens, noting what each group that may be quantized reads."""
-    base = replace(CPU, first=None, attend_first=None)
+    base = replace(CPU, first=None, attend_first=None, last=None)
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         key = group_key(layers)

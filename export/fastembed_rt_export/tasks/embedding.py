@@ -19,11 +19,13 @@ from ..errors import InvalidInputError
 from ..gate.parity import INT8_MIN_COSINE
 from ..gate.report import Refuse, raised
 from ..graph.graph import FLOAT, Graph
-from ..graph.ops import Ops
+from ..graph.ops import FIRST, LAST, Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..variants import Built, Quantizing, TokenStates
 from .task import Say, Task
+
+ONLY = {"cls": FIRST, "lasttoken": LAST}  # poolings that take the state of one token
 
 
 def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoint:
@@ -40,7 +42,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     """
     graph = Graph(opset)
     tokens = target.enter(graph, not checkpoint.include_prompt)
-    ops = Ops(graph, target, tokens, first_only=first_only(checkpoint))
+    ops = Ops(graph, target, tokens, only=only(checkpoint))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
@@ -53,9 +55,9 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     return Built(graph, dim, beside, states, width)
 
 
-def first_only(checkpoint: Checkpoint) -> bool:
-    """Whether the last layer computes the state of each text's first token alone."""
-    return checkpoint.pooling == ("cls",) and checkpoint.include_prompt
+def only(checkpoint: Checkpoint) -> str | None:
+    """The one token of each text whose state is pooled, which the last layer need not compute for others."""
+    return ONLY.get(checkpoint.pooling[0]) if len(checkpoint.pooling) == 1 and checkpoint.include_prompt else None
 
 
 def token_states(checkpoint: Checkpoint) -> TokenStates:
@@ -70,7 +72,8 @@ def token_states(checkpoint: Checkpoint) -> TokenStates:
         graph.output(states, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), width))
         return Built(graph, width, ())
 
-    int8 = "its last layer is calibrated on first tokens alone" if first_only(checkpoint) else ""
+    one = only(checkpoint)
+    int8 = f"its last layer is calibrated on {one} tokens alone" if one else ""
     return TokenStates(build=build_states, no_int8=int8, no_spans=_no_spans(checkpoint))
 
 

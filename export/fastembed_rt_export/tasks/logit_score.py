@@ -68,11 +68,8 @@ class LogitHead:
         """(words, H) -> (1, H): the score is a product with this difference of rows."""
 
         def load() -> Array:
-            table = matrix.load()
-            row = table[self.true].astype(np.float64)
-            if self.false is not None:
-                row -= table[self.false]
-            made: Array = row.astype(np.float32)[None, :]
+            true, *false = matrix.at(self.words).astype(np.float64)
+            made: Array = (true - sum(false)).astype(np.float32)[None, :]
             return made
 
         return Weight(f"score.{matrix.name}.{self.true}-{self.false}", (1, matrix.shape[1]), load)

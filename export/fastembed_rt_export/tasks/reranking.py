@@ -30,6 +30,7 @@ from ..tensors import Tensors
 from ..tokenizer import chat_template, token_types, tokenizer_json
 from ..variants import Built, Quantizing
 from .classification import CLASSIFIERS, Classifier
+from .embedding import ONLY
 from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
@@ -92,7 +93,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         shape = next(entry for entry in graph.inputs if entry.name == tokens.input_ids).type.tensor_type.shape
         types = graph.input("token_type_ids", INT64, [dim.dim_param for dim in shape.dim])
         tokens = replace(tokens, token_type_ids=types)
-    ops = Ops(graph, target, tokens, first_only=head.made_of.pooling == "cls")
+    ops = Ops(graph, target, tokens, only=ONLY.get(head.made_of.pooling))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     if head.token_types and not any("token_type_ids" in node.input for node in graph.nodes):
