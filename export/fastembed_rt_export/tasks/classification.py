@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from ..architectures.blocks import Config, flag, layer_norm, setting
 from ..architectures.blocks import linear as linear_layer
-from ..errors import UnsupportedCheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..graph.portable import norm
 from ..graph.weight import Linear
 from ..heads import linear
 from ..tensors import Tensors
+
+BIDIRECTIONAL = {"avg": "mean", "cls": "cls", "last": "lasttoken"}  # poolings of NVIDIA's Llama, by its name for them
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Classifier:
     layers: tuple[Layer, ...]
     pooling: str = "cls"
     of_tokens: Layer | None = None  # in front of the pooling
+    temperature: float = 1.0  # by which logits are divided
 
     def logits(self, ops: Ops, states: Value, tensors: Tensors, width: int, labels: int) -> Value:
         """Token states of `width` -> logits (B, labels)."""
@@ -47,7 +50,10 @@ class Classifier:
             outputs = labels if layer is self.layers[-1] else width
             weight = tensors.get(f"{layer.name}.weight", (outputs, width))
             bias = tensors.get(f"{layer.name}.bias", (outputs,)) if layer.bias else None
-            state = ops.activation(linear(ops, state, Linear(weight, bias)), layer.activation)
+            made = Linear(weight, bias)
+            if layer is self.layers[-1] and self.temperature != 1.0:
+                made = made.scaled(1.0 / self.temperature)
+            state = ops.activation(linear(ops, state, made), layer.activation)
             if layer.norm is not None:
                 scales = layer_norm(tensors, layer.norm, width, layer.epsilon, bias=layer.norm_bias)
                 state = norm(ops.graph, state, scales)
@@ -83,6 +89,18 @@ def _modernbert(config: Config) -> Classifier:
 def _decoder(config: Config) -> Classifier:
     """The state of the last token that is not the padding's, whatever the text says."""
     return Classifier((Layer("score", bias=False),), "lasttoken")
+
+
+def _llama_bidirectional(config: Config) -> Classifier:
+    """NVIDIA's: one layer over what config.json says of the pooling, and a temperature."""
+    named, temperature = setting(config, "pooling", str, "avg"), setting(config, "temperature", float, 1.0)
+    if named not in BIDIRECTIONAL:
+        raise UnsupportedCheckpointError(
+            f"config.json has pooling {named!r}; built for a score are {', '.join(map(repr, BIDIRECTIONAL))}"
+        )
+    if temperature <= 0:
+        raise CheckpointError(f"config.json has temperature {temperature}, expected a number above 0")
+    return Classifier((Layer("score", bias=False),), BIDIRECTIONAL[named], temperature=temperature)
 
 
 def _deberta(config: Config) -> Classifier:
@@ -125,6 +143,7 @@ CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
     "eurobert": _eurobert,
     "ultrabert": _ultrabert,
     "llama": _decoder,
+    "llama_bidirec": _llama_bidirectional,
     "mistral": _decoder,
     "qwen2": _decoder,
     "qwen3": _decoder,

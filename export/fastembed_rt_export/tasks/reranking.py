@@ -36,6 +36,12 @@ from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
 
 ACTIVATIONS = {"Identity": "identity", "Sigmoid": "sigmoid"}  # torch.nn's classes
+# By model_type: what the cards of models say that their pairs look like, and no file of theirs.
+TEMPLATES = {
+    "llama_bidirec": (
+        "{{ bos_token }}question:{{ messages[0]['content'] }}{{ ' \\n \\n passage:' }}{{ messages[1]['content'] }}"
+    )
+}
 SCORES = Output("sequence-classification", "logits", "scores", by_role=None, chats=True)
 
 
@@ -70,6 +76,12 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output)
     made_of = head_of(checkpoint, notes) if causal else _classifier(checkpoint)
     chat = None if checkpoint.chat is None else _template(checkpoint)
+    if chat is None and checkpoint.model_type in TEMPLATES and not (root / "modules.json").is_file():
+        raise UnsupportedCheckpointError(
+            f"{root} has no chat template, and its kind scores a query and a document as one text, which nothing in it "
+            f"says; for NVIDIA's llama-nemotron-rerank put this line beside its weights as {chat_template.FILE}: "
+            f"{TEMPLATES[checkpoint.model_type]}"
+        )
     if not causal and made_of.pooling == "lasttoken":
         _check_last(checkpoint, chat)
     labels = ("LABEL_0",) if isinstance(made_of, LogitHead) else _labels(checkpoint.config)
