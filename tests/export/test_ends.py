@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import transformers
 from checkpoints import TEXTS, change_json, reference_vectors, save_sentence_transformers, write_json
 from tokenizer_files import Described
@@ -105,6 +106,22 @@ def made(directory: Path) -> tuple[Tokenizer, tuple[str, ...]]:
     return Tokenizer.from_str(found.text), found.notes
 
 
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BPE model of sentencepiece."""
+    directory = tmp_path_factory.mktemp("pieces")
+    words = [f"the cat sleeps under tree {number}" for number in range(200)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words),
+        model_prefix=str(directory / "m"),
+        vocab_size=310,
+        model_type="bpe",
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    return directory / "m.model"
+
+
 def transformers_own(directory: Path, **options: Any) -> Any:
     return transformers.AutoTokenizer.from_pretrained(str(directory), **options)
 
@@ -146,6 +163,25 @@ def test_a_token_that_is_not_named_stands_nowhere(tmp_path: Path) -> None:
     directory = save(tmp_path, "mistral", "PreTrainedFast", FIRST, BOTH)
     change_json(directory / "tokenizer_config.json", "bos_token", tokenizer_class="GPTNeoXTokenizer", bos_token=None)
     assert made(directory)[0].encode("").tokens == transformers_own(directory, **BOTH).convert_ids_to_tokens([2])
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [({}, "<s>"), (EOS, "<s> </s>"), (BOTH, "<s> </s>"), (NEITHER, ""), (NO_BOS, ""), ({**NO_BOS, **EOS}, "</s>")],
+)
+def test_a_sentencepiece_model_without_a_tokenizer_json_is_read_likewise(
+    tmp_path: Path, pieces: Path, said: dict[str, Any], wanted: str
+) -> None:
+    """What transformers 4.57.6 puts around a text."""
+    directory = save(tmp_path, "mistral", "Llama", FIRST, said)
+    (directory / "tokenizer.json").unlink()
+    shutil.copy(pieces, directory / "tokenizer.model")
+    tokenizer, notes = made(directory)
+    assert " ".join(tokenizer.encode("").tokens) == wanted
+    asked = tokenizer_json.asked_ends(Described(directory))  # type: ignore[arg-type]
+    assert asked is not None
+    assert tokenizer.encode("the cat").ids == transformers_own(directory, **asked.arguments)("the cat")["input_ids"]
+    assert bool(notes) == (tokenizer.encode("").ids != transformers_own(directory)("")["input_ids"])
 
 
 # --- code of the checkpoint's own ------------------------------------------------------------------------------------
@@ -197,7 +233,7 @@ def test_vectors_are_those_of_the_last_token_that_is_asked_for(
     wanted = with_arguments(chain, {key: value for key, value in said.items() if key != "auto_map"})
     described = export(str(chain), ExportOptions(output=tmp_path / "out", trust_remote_code=trust)).manifest
     assert described.parity["status"] == "passed"
-    assert any("add_eos_token true, which transformers 5 passes over" in note for note in described.notes)
+    assert any("read before transformers 5, which puts others there" in note for note in described.notes)
     with EmbeddingModel(tmp_path / "out") as model:
         found = model.encode(TEXTS[1:])
     close(found, wanted)

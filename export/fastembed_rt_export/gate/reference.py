@@ -115,8 +115,12 @@ def _put_around(model: Any, checkpoint: Checkpoint) -> None:
         asked = asked_ends(encoder)
         if asked is None:
             continue
+        tokenizer = _module(model, encoder).tokenizer
         for name, value in asked.arguments.items():
-            setattr(_module(model, encoder).tokenizer, name, value)
+            setattr(
+                tokenizer, f"_{name}", value
+            )  # what its property reads, and in code of checkpoints' own may not set
+        tokenizer.update_post_processor()
 
 
 def _module(model: Any, encoder: Checkpoint) -> Any:

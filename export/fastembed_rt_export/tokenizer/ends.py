@@ -37,18 +37,20 @@ class Asked:
         return dict(zip(KEYS[self.by_code :], (self.bos, self.eos)[self.by_code :], strict=True))
 
 
-def asked(settings: Settings, config: Settings) -> Asked | None:
+def asked(settings: Settings, config: Settings, *, converted: bool = False) -> Asked | None:
     """What tokenizer_config.json asks for and its class, or its own code, would honour; None where that is nothing.
 
     Args:
         settings: of tokenizer_config.json.
         config: of config.json.
+        converted: there is no tokenizer.json, which transformers 5 would have saved; where nothing is said, it is what
+            the class did before.
     """
     if class_names.own_code(settings) is not None:
         known = is_known(settings) and KEYS[1] in settings
         return Asked(False, bool(settings[KEYS[1]]), by_code=True) if known else None
     name = class_names.named(settings, config)
-    if name not in BOS or not any(key in settings for key in KEYS):
+    if name not in BOS or not (converted or any(key in settings for key in KEYS)):
         return None
     bos, eos = (bool(settings.get(key, default)) for key, default in zip(KEYS, (BOS[name], False), strict=True))
     return Asked(bos, eos)
@@ -72,11 +74,10 @@ def refuse_code(settings: Settings, where: object) -> None:
 
 
 def note(asked: Asked, tokens: Sequence[str]) -> str:
-    """A sentence on special tokens around texts, `tokens`, that transformers does not put there by itself."""
-    said = " and ".join(f"{name} {str(value).lower()}" for name, value in asked.arguments.items())
+    """A sentence on special tokens around texts, `tokens`, that transformers 5 does not put there by itself."""
     names = ", ".join(map(repr, tokens))
     around = f"special tokens around texts are {names}" if tokens else "no special tokens are around texts"
     return (
-        f"{around}, by tokenizer_config.json's {said}, which transformers 5 passes over beside a tokenizer.json; "
-        "sentence-transformers gives the same vectors with these as processor_kwargs"
+        f"{around}, as tokenizer_config.json was read before transformers 5, which puts others there; "
+        f"sentence-transformers gives the same vectors with processor_kwargs={asked.arguments}"
     )

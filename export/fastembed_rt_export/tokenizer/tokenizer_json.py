@@ -61,8 +61,9 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     """
     path = checkpoint.path / "tokenizer.json"
     refuse_pointer(path)
+    asked = asked_ends(checkpoint)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else piece_scores.exact(_convert(checkpoint))
+        text = path.read_text(encoding="utf-8") if path.is_file() else piece_scores.exact(_convert(checkpoint, asked))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     tokenizer = parsed(text, path)
@@ -78,6 +79,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         said, passed, config = _file(checkpoint, SETTINGS), checkpoint.tokenizer_settings, checkpoint.config
         made = set_as_said.set_up(text, tokenizer, said, passed, config, checkpoint.path, notes)
         changed, tokenizer = made is not None, made or tokenizer
+    elif asked is not None and asked.bos and ends.KEYS[0] not in _file(checkpoint, SETTINGS):
+        notes.append(ends.note(asked, tokenizer.encode("").tokens))
     _refuse_without_words(checkpoint, tokenizer)  # after what is said of its class
     if checkpoint.lower_case and not _lower_cases(tokenizer.normalizer):
         before = [normalizers.Lowercase()]
@@ -99,9 +102,12 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
 
 def asked_ends(checkpoint: Checkpoint) -> ends.Asked | None:
     """The special tokens around texts that the checkpoint's settings ask for; see ends.py."""
-    if checkpoint.is_static or not (checkpoint.path / "tokenizer.json").is_file():
-        return None
-    return ends.asked(_file(checkpoint, SETTINGS), checkpoint.config)
+    converted = not (checkpoint.path / "tokenizer.json").is_file()
+    return (
+        None
+        if checkpoint.is_static
+        else ends.asked(_file(checkpoint, SETTINGS), checkpoint.config, converted=converted)
+    )
 
 
 def refuse_code(checkpoint: Checkpoint) -> None:
@@ -266,7 +272,7 @@ def _there(directory: Path, pattern: str) -> bool:
     return any(True for _ in directory.glob(pattern))
 
 
-def _convert(checkpoint: Checkpoint) -> str:
+def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> str:
     """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied."""
     directory = checkpoint.path
     for pattern in VOCABULARIES:
@@ -281,6 +287,7 @@ def _convert(checkpoint: Checkpoint) -> str:
         ) from error
     passed = {**checkpoint.tokenizer_settings, "use_fast": True, "local_files_only": True}
     passed.pop("trust_remote_code", None)
+    passed |= {} if asked is None else asked.arguments
     tokenizer = None
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
