@@ -36,9 +36,8 @@ class Fast(Qwen2Tokenizer):
         super().__init__(**given{})
 """
 # model_type, class, of tokenizer.json, of tokenizer_config.json -> what transformers 4.57.6 puts around a text.
-# What these are on the hub: e5-mistral, SFR-Embedding, Linq-Embed, bge-en-icl (Llama's class, eos said); GritLM (bos
-# said); gte-Qwen2, stella_en_1.5B and inf-retriever (own code, eos said); Qwen3-Embedding and what is trained of Qwen2
-# (their class reads neither); llama-embed-nemotron, jina-embeddings-v5 (the file as it is).
+# What these are on the hub: e5-mistral-7b-instruct, SFR-Embedding-Mistral (Llama's class, eos said); Qwen3-Embedding (a
+# class that reads neither). gte-Qwen2-instruct and stella_en_1.5B_v5 are below (code of their own, eos said).
 TABLE = [
     ("mistral", "Llama", FIRST, EOS, "<s> </s>"),
     ("mistral", "Llama", FIRST, BOTH, "<s> </s>"),
