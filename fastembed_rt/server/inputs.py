@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .schema import Schema, WrongError, named
+from .schema import Choice, Schema, WrongError, named
+
+ENDS = ("none", "end", "start")  # where a text that is too long loses tokens; none: that is an error
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,38 @@ def _check_ids(ids: list[Any]) -> None:
         raise WrongError("the list of token ids is empty")
     if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= 2**31:
         raise WrongError("expected token ids, whole numbers from 0 on")
+
+
+@dataclass(frozen=True)
+class InputsOrObjects:
+    """The same, where a text may be an object with a key `text`, as some of Jina's clients send it."""
+
+    def check(self, value: Any) -> Given:
+        """See schema.Kind."""
+        if type(value) is list and dict in set(map(type, value)):
+            return Given([text for text, _ in Documents().check(value)], single=False)
+        return Inputs().check(value)
+
+    def schema(self) -> Schema:
+        """See schema.Kind."""
+        about = Inputs().schema()
+        return {**about, "anyOf": [*about["anyOf"], Documents().schema()]}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which end a text over the model's length loses: true and false, or end, start and none; gives the latter."""
+
+    def check(self, value: Any) -> str:
+        """See schema.Kind."""
+        if type(value) is bool:
+            return "end" if value else "none"
+        cut: str = Choice(ENDS).check(value)
+        return cut
+
+    def schema(self) -> Schema:
+        """See schema.Kind."""
+        return {"anyOf": [{"type": "boolean"}, Choice(ENDS).schema()]}
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,36 @@ from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE
 from ...vectors import quantized
 from ..errors import ApiError
 from ..exchange import Exchange, Response, checked
-from ..inputs import Inputs
+from ..inputs import Cut, InputsOrObjects
 from ..routes import Route
-from ..schema import Anything, Body, Choice, Key, Schema, Text, Whole
+from ..schema import Anything, Body, Choice, Flag, Key, Schema, Text, Whole
 from ..writing import VECTORS_AT_ONCE, dumped, listed
 from .roles import INPUT_TYPE, TASK, with_role
 from .tei import posted, vectors_of
 from .tei_bodies import NUMBERS, PROMPT
 
+RANGED = ("int8", "uint8")
+FORM = Choice(("float", "base64", "binary", "ubinary", *RANGED))
+CUTS: dict[str | None, dict[str, str | None]] = {  # as options of a model
+    None: {"truncation": None, "truncation_side": None},
+    "none": {"truncation": "error", "truncation_side": None},
+    "end": {"truncation": "truncate", "truncation_side": "right"},
+    "start": {"truncation": "truncate", "truncation_side": "left"},
+}
 EMBEDDINGS = Body(
     "EmbeddingsRequest",
     [
-        Key("input", Inputs()),
+        Key("input", InputsOrObjects()),
         Key("model", Text(), None),
         Key("encoding_format", Choice(("float", "base64")), "float", "base64: of float32, little endian"),
-        Key("embedding_type", Choice(("float", "base64", "binary", "ubinary")), None, "the same, of Jina's clients"),
+        Key("embedding_type", FORM, None, "the same, of Jina's clients"),
+        Key("output_dtype", FORM, None, "the same, of Voyage's and Mistral's clients"),
         Key("dimensions", Whole(), None, "first so many numbers of each vector; 0 and null for all"),
+        Key("output_dimension", Whole(), None, "the same, of Voyage's and Mistral's clients"),
+        Key("truncate", Cut(), None, "which end a text over the model's length loses; false, none: an error"),
+        Key("truncation", Flag(), None, "the same, of Voyage's clients"),
+        Key("normalized", Flag(), None, "whether vectors have length 1; of Jina's clients"),
+        Key("late_chunking", Flag(), False, "refused: a vector would depend on the texts beside it"),
         Key("user", Anything(), None, "not looked at"),
         PROMPT,
         INPUT_TYPE,
@@ -49,6 +63,7 @@ USAGE: Schema = {
 ANSWER: Schema = {
     "type": "object",
     "properties": {
+        "id": {"type": "string"},
         "object": {"const": "list"},
         "data": {"type": "array", "items": EMBEDDING_ENTRY},
         "model": {"type": "string"},
@@ -72,17 +87,43 @@ async def embeddings(exchange: Exchange, value: Any) -> bytes:
     """Vectors of texts."""
     body = checked(EMBEDDINGS, value)
     served = exchange.find(body, EMBEDDING)
+    form = _form(body)
+    if body["late_chunking"]:
+        what = "a vector would depend on the texts beside it; send each text as it is, without late chunking"
+        raise ApiError("Validation", f"late_chunking: {what}", param="late_chunking")
     vectors = await vectors_of(
         exchange,
         served,
         body["input"],
         name="input",
-        truncate_dim=body["dimensions"] or None,
+        normalize=body["normalized"],
+        truncate_dim=body["dimensions"] or body["output_dimension"] or None,
+        **CUTS["none" if body["truncation"] is False else body["truncate"]],
         **with_role(exchange, served, body),
     )
-    form = body["embedding_type"] or body["encoding_format"]
     encoded = as_bits(form) if form.endswith("binary") else as_base64 if form == "base64" else list
-    return await a_list("list", "embedding", encoded, vectors, served.name, exchange)
+    made = await a_list("list", "embedding", encoded, vectors, served.name, exchange)
+    return dumped({"id": exchange.request_id})[:-1] + b"," + made[1:]  # which Mistral's clients want
+
+
+def _form(body: dict[str, Any]) -> str:
+    """How vectors are written. Bits are numbers whatever `encoding_format` says: clients take a string for float32."""
+    for key in ("embedding_type", "output_dtype"):
+        check_form(key, body[key])
+    kind = body["output_dtype"]
+    form: str = body["embedding_type"] or (None if kind == "float" else kind) or body["encoding_format"]
+    return form
+
+
+def check_form(key: str, form: str | None) -> None:
+    """Raise ApiError for whole numbers of a range."""
+    if form in RANGED:
+        raise ApiError(
+            "Validation",
+            f"{key}: {form} needs ranges of the numbers, which a single request does not have; ask for float, base64, "
+            "binary or ubinary",
+            param=key,
+        )
 
 
 async def a_list(

@@ -9,29 +9,27 @@ from typing import Any
 import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
-from ..errors import ApiError
 from ..exchange import Exchange, Response, checked
-from ..inputs import Inputs, Pairs
+from ..inputs import ENDS, Inputs, Pairs
 from ..routes import Route
 from ..schema import Body, Choice, Flag, Key, Listed, Schema, Text, Whole
 from ..writing import VECTORS_AT_ONCE, dumped, listed
 from . import tei
-from .openai import a_list, as_base64, as_bits, error, usage
+from .openai import CUTS, FORM, a_list, as_base64, as_bits, check_form, error, usage
 from .roles import INPUT_TYPE, with_role
 from .scores import best_first, shares
 from .tei import posted, vectors_of
 from .tei_bodies import CUTTING, MODEL, PROMPT
 
-CUTS = {"none": ("error", None), "end": ("truncate", "right"), "start": ("truncate", "left")}
 COHERE_EMBED = Body(
     "CohereEmbedRequest",
     [
         Key("texts", Listed(Text())),
         Key("model", Text(), None),
         INPUT_TYPE,
-        Key("embedding_types", Listed(Choice(("float", "base64", "binary", "ubinary", "int8", "uint8"))), None),
+        Key("embedding_types", Listed(FORM), None),
         Key("output_dimension", Whole(), None, "first so many numbers of each vector; 0 for all"),
-        Key("truncate", Choice(tuple(CUTS)), "end", "where a text that is too long loses tokens; none: an error"),
+        Key("truncate", Choice(ENDS), "end", "where a text that is too long loses tokens; none: an error"),
     ],
 )
 POOLING = Body(
@@ -65,22 +63,14 @@ async def cohere_embed_v1(exchange: Exchange, value: Any) -> bytes:
 async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) -> bytes:
     tei.not_empty(body["texts"], "texts")
     served = exchange.find(body, EMBEDDING)
-    policy, side = CUTS[body["truncate"]]
     types = list(dict.fromkeys(body["embedding_types"] or ["float"]))
-    ranged = [name for name in types if name in ("int8", "uint8")]
-    if ranged:
-        raise ApiError(
-            "Validation",
-            f"embedding_types: {ranged[0]} needs ranges of the numbers, which a single request does not have; ask for "
-            "float, base64, binary or ubinary",
-            param="embedding_types",
-        )
+    for name in types:
+        check_form("embedding_types", name)
     vectors = await exchange.run(
         served,
         body["texts"],
         truncate_dim=body["output_dimension"] or None,
-        truncation=policy,
-        truncation_side=side,
+        **CUTS[body["truncate"]],
         **with_role(exchange, served, body),
     )
     written: dict[str, Callable[[Any], Any]] = {

@@ -64,6 +64,69 @@ def test_task_and_form_are_those_of_jinas_clients(client: Client, loaded: Any) -
         np.testing.assert_array_equal(found, np.packbits(signs, axis=1))
 
 
+def test_size_and_form_are_those_of_voyages_and_mistrals_clients(client: Client, loaded: Any) -> None:
+    body = {"input": TEXTS, "model": "encoder", "encoding_format": "base64", "output_dimension": 8}
+    answer = client.post("/v1/embeddings", {**body, "output_dtype": "float", "truncation": True}).json
+    found = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in answer["data"]]
+    np.testing.assert_array_equal(found, loaded.encoder.encode(TEXTS, truncate_dim=8))
+    assert isinstance(answer["id"], str)  # which Mistral's client wants
+    for form in ("binary", "ubinary"):  # numbers, or the client would take the bytes of another type
+        data = client.post("/v1/embeddings", {**body, "output_dimension": 16, "output_dtype": form}).json["data"]
+        expected = loaded.encoder.encode(TEXTS, truncate_dim=16, precision=form)
+        np.testing.assert_array_equal([entry["embedding"] for entry in data], expected)
+    for form in ("int8", "uint8"):
+        refused = client.post("/v1/embeddings", {**body, "output_dtype": form})
+        assert refused.status == 422
+        assert refused.json["detail"].startswith(f"output_dtype: {form} needs ranges")
+
+
+LONG = "the cat " * 24 + "dog old " * 24  # its beginning and its end are other words
+
+
+@pytest.mark.parametrize("given", [{"truncation": False}, {"truncate": False}, {"truncate": "NONE"}])
+def test_who_wants_no_cut_gets_an_error(client: Client, given: dict[str, Any]) -> None:
+    answer = client.post("/v1/embeddings", {"input": [TEXTS[0], LONG], **given})
+    assert answer.status == 422
+    assert "over max_length 40" in answer.json["detail"]
+    assert client.post("/v1/embeddings", {"input": TEXTS, **given}).status == 200
+
+
+def test_who_names_the_end_that_is_cut_loses_that(client: Client, loaded: Any) -> None:
+    words = LONG.split()  # a token each, of which 40 with two special ones are read
+    kept = {"right": " ".join(words[:38]), "left": " ".join(words[-38:])}
+    for given, side in (({"truncate": True}, "right"), ({"truncate": "END"}, "right"), ({"truncate": "START"}, "left")):
+        data = client.post("/v1/embeddings", {"input": [LONG], **given}).json["data"]
+        expected = loaded.encoder.encode([kept[side]])
+        np.testing.assert_allclose(float32([entry["embedding"] for entry in data]), expected, rtol=0, atol=1e-6)
+    assert client.post("/v1/embeddings", {"input": [LONG], "truncate": "MIDDLE"}).status == 422
+
+
+def test_texts_may_be_objects(client: Client, loaded: Any) -> None:
+    given = [{"text": TEXTS[0]}, TEXTS[1], {"text": TEXTS[2]}]
+    data = client.post("/v1/embeddings", {"input": given}).json["data"]
+    np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), loaded.encoder.encode(TEXTS))
+    for wrong in ({"image": "https://example.org"}, [5, 6], None):
+        assert client.post("/v1/embeddings", {"input": [given[0], wrong]}).status == 422
+
+
+def test_lengths_are_kept_where_jinas_clients_ask_for_them(client: Client, loaded: Any) -> None:
+    found = {}
+    for normalized in (True, False):
+        data = client.post("/v1/embeddings", {"input": TEXTS, "normalized": normalized}).json["data"]
+        found[normalized] = float32([entry["embedding"] for entry in data])
+    np.testing.assert_array_equal(found[True], loaded.encoder.encode(TEXTS))
+    lengths = np.linalg.norm(found[False], axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 0.1
+    np.testing.assert_allclose(found[False] / lengths, found[True], rtol=0, atol=1e-6)
+
+
+def test_late_chunking_is_refused(client: Client) -> None:
+    answer = client.post("/v1/embeddings", {"input": TEXTS, "late_chunking": True})
+    assert answer.status == 422
+    assert "depend on the texts beside it" in answer.json["detail"]
+    assert client.post("/v1/embeddings", {"input": TEXTS, "late_chunking": False}).status == 200
+
+
 def test_token_ids_are_refused_with_the_clients_switch(client: Client) -> None:
     for given in ([1, 5, 4], [[1, 5, 4], [6]], ["a", [6]]):
         answer = client.post("/v1/embeddings", {"input": given, "model": "encoder"})
