@@ -15,7 +15,7 @@ from . import administration
 from . import openapi as about
 from .aside import Aside
 from .cache import VectorCache
-from .dialects import ollama, openai, others, ranking, tei, tokens
+from .dialects import google, ollama, openai, others, ranking, tei, tokens, weaviate
 from .errors import ApiError, answer_to
 from .exchange import ClientGoneError, Exchange, Headers, Receive, Response, Scope
 from .limits import Admission, Limits
@@ -73,7 +73,7 @@ class App:
         self.reload_all: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self._reloader = None if load is None else Reloader(self, load)
         self._generation = Generation()
-        dialects = (tei, tokens, openai, ranking, others, ollama, administration, about)
+        dialects = (tei, tokens, openai, ranking, others, ollama, google, weaviate, administration, about)
         self.table = Table([route for dialect in dialects for route in dialect.routes()], self.models)
         self._warm = False
         self._draining = False

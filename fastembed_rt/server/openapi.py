@@ -53,7 +53,7 @@ def _operation(route: Route, schemas: dict[str, Any], *, keys: bool) -> dict[str
         if kind != "Unauthorized" or (keys and not route.public):
             about = {"description": kind, "content": {"application/json": {"schema": {"type": "object"}}}}
             made["responses"].setdefault(str(KINDS[kind][0]), about)
-    if route.path.endswith("{}"):
+    if "{}" in route.path:
         made["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     if route.method == "POST":
         schema: dict[str, Any] = {"type": "object"}

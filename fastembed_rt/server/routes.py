@@ -24,7 +24,7 @@ def plain_error(error: ApiError) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """What is done with a method and a path; `{}` at the end of the path stands for any name."""
+    """What is done with a method and a path; `{}`, at its end or before a colon, stands for any name."""
 
     method: str
     path: str
@@ -51,17 +51,15 @@ class Table:
         self.routes = list(routes)
         self._models = models
         self._exact: dict[str, dict[str, Route]] = {}
-        self._open: list[tuple[str, dict[str, Route]]] = []
+        opened: dict[tuple[str, str], dict[str, Route]] = {}
         for route in self.routes:
-            if route.path.endswith("{}"):
-                prefix = route.path.removesuffix("{}")
-                found = next((methods for known, methods in self._open if known == prefix), None)
-                if found is None:
-                    found = {}
-                    self._open.append((prefix, found))
-                found[route.method] = route
+            prefix, variable, suffix = route.path.partition("{}")
+            if variable:
+                opened.setdefault((prefix, suffix), {})[route.method] = route
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
+        # Those with something behind the name come first: a name may end in anything.
+        self._open = sorted(opened.items(), key=lambda entry: not entry[0][1])
 
     def find(self, exchange: Exchange, method: str, path: str) -> Route:
         """The route, with what the path says of model, role and prompt in the exchange.
@@ -81,9 +79,9 @@ class Table:
         return route
 
     def _behind(self, exchange: Exchange, path: str) -> dict[str, Route]:
-        for prefix, methods in self._open:
-            if path.startswith(prefix) and len(path) > len(prefix):
-                exchange.variable = path[len(prefix) :]
+        for (prefix, suffix), methods in self._open:
+            if path.startswith(prefix) and path.endswith(suffix) and len(path) > len(prefix) + len(suffix):
+                exchange.variable = path[len(prefix) : len(path) - len(suffix)]
                 return methods
         first, _, rest = path[1:].partition("/")
         if self._models.known(first) and exchange.model is None:

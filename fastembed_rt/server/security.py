@@ -11,7 +11,8 @@ from .errors import ApiError
 from .exchange import Exchange, Headers
 
 METHODS = b"GET, POST, OPTIONS"
-ASKED = b"authorization, content-type, x-api-key, api-key, x-request-id, traceparent, tracestate"
+KEYED = (b"x-api-key", b"api-key", b"x-goog-api-key")  # headers beside authorization; the last is of Google's clients
+ASKED = b"authorization, content-type, " + b", ".join(KEYED) + b", x-request-id, traceparent, tracestate"
 SHOWN = b"x-request-id, retry-after, x-compute-time, x-compute-tokens, x-total-time, x-queue-time, x-inference-time"
 SECONDS = b"600"  # that a browser keeps what it was told
 
@@ -37,7 +38,7 @@ class Keys:
         headers = exchange.headers
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = [token.strip()] if kind.lower() == b"bearer" else []
-        given += [headers[name] for name in (b"x-api-key", b"api-key") if name in headers]
+        given += [headers[name] for name in KEYED if name in headers]
         # All of them, whichever fits: the time tells nothing.
         found = [hmac.compare_digest(key, other) for key in self._keys for other in given]
         return any(found)

@@ -16,7 +16,7 @@ from ..models import Served
 from ..routes import Route
 from ..schema import Anything, Body, Flag, Key, Listed, Schema, Text, Whole
 from ..writing import dumped
-from . import tei, tei_bodies
+from . import tei, tei_bodies, weaviate
 from .openai import error, usage
 from .scores import best_first, shares
 from .tei import posted, scores_of
@@ -28,12 +28,15 @@ RERANK = Body(
         Key("documents", Documents()),
         Key("model", Text(), None),
         Key("top_n", Whole(), None, "only the best so many; 0 for all"),
+        Key("top_k", Whole(), None, "the same, of Voyage's clients"),
+        Key("truncation", Flag(), None, "of Voyage's clients: false makes a text over the model's length an error"),
         Key("return_documents", Flag(), None, "the documents beside their scores"),
         Key("raw_scores", Flag(), False, "logits instead of numbers between 0 and 1"),
         *tei_bodies.INSTRUCTED,
         Key("max_tokens_per_doc", Anything(), None, "not looked at: the model's length holds"),
     ],
 )
+EXTRA = ("top_n", "top_k", "truncation", "return_documents", "max_tokens_per_doc")  # with documents alone
 EITHER = Body(
     "AnyRerankRequest",
     [
@@ -41,7 +44,8 @@ EITHER = Body(
         Key("texts", Listed(Text()), None),
         Key("documents", Documents(), None),
         *(key for key in tei_bodies.RERANK.keys if key.name not in ("query", "texts")),
-        *(key for key in RERANK.keys if key.name in ("top_n", "return_documents", "max_tokens_per_doc")),
+        *(key for key in RERANK.keys if key.name in EXTRA),
+        Key("property", Text(), None, "of Weaviate's: scores in the documents' order"),
     ],
     "with `texts` as text-embeddings-inference has it, with `documents` as Cohere, Jina, vLLM and infinity do",
 )
@@ -60,6 +64,7 @@ RANKED: Schema = {
         "id": {"type": "string"},
         "model": {"type": "string"},
         "results": {"type": "array", "items": RESULT},
+        "data": {"type": "array", "items": RESULT},
         "usage": {"type": "object"},
         "meta": {"type": "object"},
     },
@@ -84,34 +89,36 @@ async def rerank(exchange: Exchange, value: Any) -> bytes:
     texts = [text for text, _ in body["documents"]]
     tei.not_empty(texts, "documents")
     served = exchange.find(body, RERANKING, LATE_INTERACTION)
-    options = tei.instructed(served, body)
+    options = tei.instructed(served, body) | ({"truncation": "error"} if body["truncation"] is False else {})
     scores = await scores_of(exchange, served, body["query"], texts, raw=body["raw_scores"], **options)
     # infinity's are strings where others' are objects; of the clients that send documents only its own has raw_scores.
     plain = exchange.infinity or "raw_scores" in value
     results = []
-    for k in best_first(scores)[: body["top_n"] or None]:
+    for k in best_first(scores)[: body["top_n"] or body["top_k"] or None]:
         result: dict[str, Any] = {"index": k, "relevance_score": scores[k]}
         if body["return_documents"]:
             text, document = body["documents"][k]
             result["document"] = text if plain else document
         results.append(result)
-    return dumped(
-        {
-            "id": exchange.request_id,
-            "object": "rerank",
-            "created": int(time.time()),
-            "model": served.name,
-            "results": results,
-            "usage": usage(exchange),
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
-        }
-    )
+    about = {
+        "id": exchange.request_id,
+        "object": "rerank",
+        "created": int(time.time()),
+        "model": served.name,
+        "results": results,
+        "usage": usage(exchange),
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    }
+    if "top_k" in value or "truncation" in value:  # Voyage's clients, which send both, look for another name
+        about["data"] = results
+    return dumped(about)
 
 
 async def either(exchange: Exchange, value: Any) -> bytes:
-    """By what the body holds: texts, or documents."""
-    documents = isinstance(value, dict) and "documents" in value and "texts" not in value
-    return await (rerank if documents else tei.rerank)(exchange, value)
+    """By what the body holds: texts, or documents; of Weaviate's a property, too."""
+    if not isinstance(value, dict) or "documents" not in value or "texts" in value:
+        return await tei.rerank(exchange, value)
+    return await (weaviate.rank if "property" in value else rerank)(exchange, value)
 
 
 async def score(exchange: Exchange, value: Any) -> bytes:
@@ -167,7 +174,7 @@ def routes() -> list[Route]:
             path="/rerank",
             handler=posted(either),
             body=EITHER,
-            answer={"anyOf": [RANKED, tei_bodies.RANKS]},
+            answer={"anyOf": [RANKED, tei_bodies.RANKS, weaviate.SCORES]},
             group=group,
             says="Texts or documents by their score to a query",
         ),

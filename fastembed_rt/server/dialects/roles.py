@@ -10,7 +10,10 @@ from ..schema import Key, Text
 
 INPUT_TYPE = Key("input_type", Text(), None, "what the texts are for: query, document, or the name of a prompt")
 TASK = Key("task", Text(), None, "what Jina's clients call `input_type`")
-QUERIES = ("query", "search_query", "retrieval.query", "retrieval_query")
+QUERIES = (
+    *("query", "search_query", "retrieval.query", "retrieval_query"),
+    *("question_answering", "fact_verification", "code_retrieval_query"),  # Google's uses of what documents answer
+)
 DOCUMENTS = ("document", "passage", "search_document", "retrieval.passage", "retrieval_document")
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_schemas import misfit
 
-from fastembed_rt.server.dialects import ollama, openai, others, ranking, tei, tokens
+from fastembed_rt.server.dialects import google, ollama, openai, others, ranking, tei, tokens, weaviate
 from fastembed_rt.server.routes import Route
 from fastembed_rt.server.schema import MISSING, Key, Text
 
@@ -47,6 +47,16 @@ SOUND: dict[str, Any] = {
     "output_dimension": 8,
     "prompt": "a cat",
     "top_n": 1,
+    "top_k": 2,
+    "truncation": True,
+    "output_dtype": "ubinary",
+    "property": "title",
+    "text": "a cat",
+    "config": {"task_type": "query", "dimensions": 8},
+    "content": {"parts": [{"text": "a cat"}]},
+    "requests": [{"content": {"parts": [{"text": "a cat"}]}, "taskType": "RETRIEVAL_QUERY"}],
+    "outputDimensionality": 8,
+    "taskType": "CLUSTERING",
 }
 OWN: dict[str, dict[str, Any]] = {
     "/predict": {"inputs": [["a cat", "a dog"]]},
@@ -73,6 +83,17 @@ OPENAI_ERROR = {
     },
     "required": ["error"],
 }
+GOOGLE_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {"message": {"type": "string"}, "code": {"type": "integer"}, "status": {"type": "string"}},
+            "required": ["message", "code", "status"],
+        },
+    },
+    "required": ["error"],
+}
 OLLAMA_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 CHECKED = settings(
     max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -81,7 +102,7 @@ CHECKED = settings(
 
 POSTS = [
     route
-    for dialect in (tei, tokens, openai, ranking, others, ollama)
+    for dialect in (tei, tokens, openai, ranking, others, ollama, google, weaviate)
     for route in dialect.routes()
     if route.method == "POST"
 ]
@@ -92,7 +113,11 @@ def check(client: Client, route: Route, raw: bytes) -> int:
     assert answer.status in (200, 400, 404, 413, 422), (route.path, raw, answer.body)
     sound = answer.status == 200
     assert answer.headers["content-type"] == (route.answer_type if sound else "application/json")
-    errors: dict[Any, Any] = {openai.error: OPENAI_ERROR, ollama.error: OLLAMA_ERROR}
+    errors: dict[Any, Any] = {
+        openai.error: OPENAI_ERROR,
+        ollama.error: OLLAMA_ERROR,
+        google.error: GOOGLE_ERROR,
+    }
     shape = route.answer if sound else errors.get(route.error, ERROR)
     assert misfit(shape, answer.json) is None, (route.path, raw, answer.body)
     return answer.status

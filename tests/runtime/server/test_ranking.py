@@ -43,6 +43,19 @@ def test_infinitys_documents_are_strings(client: Client) -> None:
     assert client.post("/infinity/infinity/rerank", body).status == 404
 
 
+def test_voyages_clients_find_results_as_data(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "model": "ranker"}
+    expected = client.post("/v1/rerank", body).json["results"]
+    answer = client.post("/v1/rerank", {**body, "top_k": 2, "truncation": True}).json
+    assert answer["data"] == expected[:2]
+    assert answer["usage"]["total_tokens"] > 0
+    assert client.post("/v1/rerank", {**body, "top_k": None, "truncation": True}).json["data"] == expected
+    long = {**body, "documents": [*DOCUMENTS, "the old river " * 40], "truncation": False}
+    refused = client.post("/v1/rerank", long)
+    assert refused.status == 422
+    assert "over max_length 40" in refused.json["detail"]
+
+
 def test_documents_may_be_objects(client: Client) -> None:
     body = {"query": QUERY, "documents": [{"text": text, "page": 3} for text in DOCUMENTS], "return_documents": True}
     results = client.post("/v1/rerank", body).json["results"]
