@@ -117,18 +117,18 @@ $(INTEROP)/.ready: Makefile
 	@touch $@
 
 # Other projects' clients against `fastembed-rt serve` on loopback, each in an environment of its own under build/clients
-# (2.5 gigabytes, and Node 20). With FASTEMBED_RT_REAL, a folder that has minilm, that checkpoint is served too.
+# (6 gigabytes, and Node 20). With FASTEMBED_RT_REAL, a folder that has minilm, that checkpoint is served too.
 # CLIENTS_ONLY adds arguments, such as CLIENTS_ONLY='-k litellm'.
 .PHONY: clients
 CLIENTS := build/clients
 clients: $(TEST)/.ready $(CLIENTS)/.ready
 	FASTEMBED_RT_CLIENTS=$(CURDIR)/$(CLIENTS) $(TEST)/bin/pytest -m clients tests/clients $(CLIENTS_ONLY)
 
-# langchain-cohere takes cohere 5, the newest is 7; DSPy's embedder wants numpy, which dspy does not bring. Versions of
-# docs/clients.md.
+# langchain-cohere takes cohere 5, the newest is 7; DSPy's embedder wants numpy, which dspy does not bring; Pydantic AI and LightRAG take
+# google-genai 2, the newest is 3; Ragas imports what langchain-community 0.4 has no more. Versions of docs/clients.md.
 $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
-	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis; do \
+	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis providers agents pymilvus crews; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
 	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
@@ -142,9 +142,18 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/infinity/bin/pip install --quiet infinity-client==0.0.78
 	$(CLIENTS)/chroma/bin/pip install --quiet chromadb==1.5.9 openai==3.57.0 ollama==0.6.3
 	$(CLIENTS)/schemathesis/bin/pip install --quiet schemathesis==4.32.5
+	$(CLIENTS)/providers/bin/pip install --quiet voyageai==0.5.0 mistralai==3.7.0 google-genai==3.6.1
+	$(CLIENTS)/agents/bin/pip install --quiet mem0ai==2.2.1 agno==3.1.10 lightrag-hku==1.5.7 graphiti-core==0.31.2 \
+		redisvl==0.28.0 'pydantic-ai-slim[openai,cohere,voyageai,google]==2.68.0' semantic-kernel==1.45.0 \
+		voyageai==0.5.0 mistralai==3.7.0 ollama==0.6.3 openai==3.57.0 cohere==7.3.1
+	$(CLIENTS)/pymilvus/bin/pip install --quiet 'pymilvus[model]==3.0.2' ragas==0.4.3 'langchain-community<0.4' \
+		voyageai==0.5.0 google-genai==3.6.1 cohere==7.3.1 litellm==1.110.2
+	$(CLIENTS)/crews/bin/pip install --quiet crewai==1.15.30 cognee==1.6.5 ollama==0.6.3
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
-		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @langchain/openai@1.5.8 \
-		@langchain/core@1.4.0 cohere-ai@8.1.0 @huggingface/inference@4.13.30 ollama@0.6.4 @langchain/ollama@1.3.0 >>npm.log
+		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @ai-sdk/google@3.0.141 \
+		@langchain/openai@1.5.8 @langchain/core@1.4.0 @langchain/google-genai@2.3.2 cohere-ai@8.1.0 \
+		@huggingface/inference@4.13.30 ollama@0.6.4 @langchain/ollama@1.3.0 @google/genai@2.32.0 \
+		@mistralai/mistralai@2.7.0 voyageai@0.4.0 @mastra/core@1.71.0 >>npm.log
 	@touch $@
 
 # Haystack and stores, each with our module for it: make integrations-stores.

@@ -49,7 +49,9 @@ def answer_to(error: BaseException, seconds: float) -> ApiError | None:
     if isinstance(error, DeadlineError):
         return ApiError("Timeout", f"not done within the {seconds:g} seconds that a request may take; send fewer texts")
     if isinstance(error, TextTooLongError):
-        return ApiError("Validation", str(error).partition(";")[0] + "; send truncate: true, or shorter texts")
+        # "context length" are the words by which clients that can send a text in parts know that they have to.
+        what = str(error).partition(";")[0] + ", the model's context length"
+        return ApiError("Validation", what + "; send truncate: true, or shorter texts")
     if isinstance(error, UnknownTokenError):  # its words have the token, which is of the text
         return ApiError("Tokenizer", "a text has a token that the model does not know; take special tokens out of it")
     if isinstance(error, (InvalidInputError, LacksGraphError)):

@@ -27,6 +27,7 @@ class Expected:
     scores: Any  # (n,) of the reranker
     ubinary: Any
     sparse: Any  # vectors of the sparse model
+    max_length: int  # of the encoder
 
 
 def vectors(kind: str = "encoded", count: int | None = None, times: int = 1) -> Check:
@@ -86,6 +87,16 @@ def texts_in_order(gave: Any, expected: Expected) -> None:
     assert gave == [expected.texts[k] for k in np.argsort(-expected.scores, kind="stable")]
 
 
+def one_vector(gave: Any, expected: Expected) -> None:
+    """Of a text in parts, which the client has averaged."""
+    assert np.shape(gave) == (1, expected.encoded.shape[1])
+    assert 0 < np.linalg.norm(gave) <= 1
+
+
+def limit(gave: Any, expected: Expected) -> None:
+    assert gave == expected.max_length
+
+
 def second_text(gave: Any, expected: Expected) -> None:
     assert gave == [expected.texts[1]]
 
@@ -116,9 +127,11 @@ class Raises:
         assert self.said in told["said"], told
 
 
-UNKNOWN, MANY, KEYS, IDS = (
+UNKNOWN, MANY, KEYS, IDS, LONG, RANGES = (
     "no model has this name",
     "max_client_batch_size is",
     "one of the server's keys",
     "check_embedding_ctx_length",
+    "the model's context length",
+    "needs ranges of the numbers",
 )

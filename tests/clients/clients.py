@@ -1,28 +1,17 @@
-"""The clients, each with its environment and script, and what each call of the script must give.
-
-`make clients` makes the environments. A script takes the case from stdin and writes what its calls gave to stdout; see
-scripts/calls.py.
-"""
+"""Clients of servers' APIs, and what each call of their scripts must give."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from clients.checks import (
     IDS,
     KEYS,
+    LONG,
     MANY,
+    RANGES,
     UNKNOWN,
     Check,
-    Expected,
     Raises,
     cosines,
     equals,
@@ -36,76 +25,8 @@ from clients.checks import (
     unnormalized,
     vectors,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = Path(__file__).with_name("scripts")
-ENVIRONMENTS = Path(os.environ.get("FASTEMBED_RT_CLIENTS", ROOT / "build" / "clients"))
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client as one test runs it."""
-
-    name: str
-    environment: str  # folder in ENVIRONMENTS
-    script: str
-    calls: Mapping[str, Check | Raises]
-
-    def missing(self) -> str | None:
-        """Why it cannot be run here, if so."""
-        place = ENVIRONMENTS / self.environment
-        if (place / ("node_modules" if self.environment == "node" else "bin/python")).exists():
-            return None
-        return f"{place} is not there; make clients makes it"
-
-    def run(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Its version and what its calls gave."""
-        place = ENVIRONMENTS / self.environment
-        script = SCRIPTS / self.script
-        if self.environment == "node":  # which looks for modules where the script lies
-            for name in ("calls.mjs", self.script):
-                (place / name).write_text((SCRIPTS / name).read_text(encoding="utf-8"), encoding="utf-8")
-            command = ["node", str(place / self.script)]
-        else:
-            command = [str(place / "bin" / "python"), str(script)]
-        offline = {
-            "ANONYMIZED_TELEMETRY": "false",
-            "HAYSTACK_TELEMETRY_ENABLED": "false",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-            "NO_PROXY": "127.0.0.1",
-        }
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        done = subprocess.run(
-            command,
-            input=json.dumps(case),
-            env={**kept, **offline},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{self.name}: {done.stderr[-3000:]}"
-        told: dict[str, Any] = json.loads(done.stdout[done.stdout.index('{"version"') :])
-        return told
-
-
-def check(client: Client, told: Mapping[str, Any], expected: Expected) -> None:
-    """Every call that the table names, and no other; all that fail are told."""
-    assert set(told["calls"]) == set(client.calls)
-    failed = []
-    for name, wanted in client.calls.items():
-        found = told["calls"][name]
-        try:
-            if isinstance(wanted, Raises):
-                wanted.check(found)
-            else:
-                assert "gave" in found, found
-                wanted(found["gave"], expected)
-        except AssertionError as error:
-            failed.append(f"{name}: {error}")
-    if failed:
-        pytest.fail(f"{client.name} {told['version']}\n" + "\n".join(failed))
-
+from clients.frameworks import FRAMEWORKS
+from clients.running import Client
 
 FIRST = vectors(count=1)
 COHERE: Mapping[str, Check | Raises] = {
@@ -328,6 +249,57 @@ CLIENTS = (
         },
     ),
     Client(
+        "voyageai",
+        "providers",
+        "voyage_python.py",
+        {
+            **dict.fromkeys(("vectors", "asynchronous"), vectors()),
+            "query": vectors("queries"),
+            "document": vectors("documents"),
+            "shorter": vectors("shorter"),
+            "binary": ubinary,
+            "bytes_of_a_range": Raises("MalformedRequestError", 422, RANGES),
+            "rerank": ranked(),
+            "rerank_best": ranked(2),
+            **dict.fromkeys(("too_long", "rerank_too_long"), Raises("MalformedRequestError", 422, LONG)),
+            "unknown_model": Raises("APIError", 404, UNKNOWN),
+            "too_many": Raises("MalformedRequestError", 422, MANY),
+            "wrong_key": Raises("AuthenticationError", 401, KEYS),
+        },
+    ),
+    Client(
+        "mistralai",
+        "providers",
+        "mistral_python.py",
+        {
+            **dict.fromkeys(("vectors", "asynchronous"), vectors()),
+            "one": FIRST,
+            "shorter": vectors("shorter"),
+            "binary": ubinary,
+            "bytes_of_a_range": Raises("ResponseValidationError", 422),
+            "unknown_model": Raises("SDKError", 404, UNKNOWN),
+            "too_many": Raises("ResponseValidationError", 422, MANY),
+            "wrong_key": Raises("SDKError", 401, KEYS),
+        },
+    ),
+    Client(
+        "google-genai",
+        "providers",
+        "google_genai_client.py",
+        {
+            **dict.fromkeys(("vectors", "prefixed", "asynchronous"), vectors()),
+            "one": FIRST,
+            "query": vectors("queries"),
+            "document": vectors("documents"),
+            "shorter": vectors("shorter"),
+            "titled": Raises("ClientError", 422, "put the title into it"),
+            "image": Raises("ClientError", 422, "parts[0].text: is missing"),
+            "unknown_model": Raises("ClientError", 404, UNKNOWN),
+            "too_many": Raises("ClientError", 422, MANY),
+            "wrong_key": Raises("ClientError", 401, KEYS),
+        },
+    ),
+    Client(
         "openai (Node)",
         "node",
         "openai_node.mjs",
@@ -370,12 +342,52 @@ CLIENTS = (
         "node",
         "ai_sdk_node.mjs",
         {
-            **dict.fromkeys(("compatible", "openai"), vectors()),
+            **dict.fromkeys(("compatible", "openai", "google"), vectors()),
             "one": FIRST,
+            "google_query": vectors("queries", 1),
             "cohere_query": vectors("queries"),
             "cohere_rerank": ranked(),
             "unknown_model": Raises("AI_APICallError", 404, UNKNOWN),
             "wrong_key": Raises("AI_APICallError", 401, KEYS),
+        },
+    ),
+    Client(
+        "@google/genai (Node)",
+        "node",
+        "google_node.mjs",
+        {
+            "vectors": vectors(),
+            "query": vectors("queries"),
+            "shorter": vectors("shorter"),
+            "langchain_documents": vectors("documents"),
+            "langchain_query": vectors("queries", 1),
+            "unknown_model": Raises("ApiError", 404, UNKNOWN),
+            "wrong_key": Raises("ApiError", 401, KEYS),
+        },
+    ),
+    Client(
+        "@mistralai/mistralai (Node)",
+        "node",
+        "mistral_node.mjs",
+        {
+            "vectors": vectors(),
+            "one": FIRST,
+            "shorter": vectors("shorter"),
+            "unknown_model": Raises("SDKError", 404, UNKNOWN),
+            "wrong_key": Raises("SDKError", 401, KEYS),
+        },
+    ),
+    Client(
+        "voyageai (Node)",
+        "node",
+        "voyage_node.mjs",
+        {
+            "vectors": vectors(),
+            "query": vectors("queries"),
+            "shorter": vectors("shorter"),
+            "rerank": ranked(2),
+            "unknown_model": Raises("VoyageAIError", 404, UNKNOWN),
+            "wrong_key": Raises("VoyageAIError", 401, KEYS),
         },
     ),
     Client(
@@ -401,4 +413,5 @@ CLIENTS = (
             "wrong_key": Raises("InferenceClientProviderApiError", None),
         },
     ),
+    *FRAMEWORKS,
 )

@@ -19,7 +19,8 @@ from exports import quick
 from sparse_encoders import save_splade
 
 from clients.checks import Expected
-from clients.clients import CLIENTS, Client, check
+from clients.clients import CLIENTS
+from clients.running import Client, check
 from clients.served import serving
 from fastembed_rt import EmbeddingModel, Reranker, SparseModel
 
@@ -27,6 +28,7 @@ REAL = Path(os.environ.get("FASTEMBED_RT_REAL", "."))
 ENCODERS = ["tiny", *(["minilm"] if (REAL / "minilm" / "config.json").is_file() else [])]
 TEXTS = ["the cat sleeps.", "a dog runs quickly under the old tree!", "new city light: 1 2 3", "über Bäume — 猫 🐈"]
 QUERY, KEY, MANY, LARGE = "which dog runs ?", "a-key-of-the-tests", 64, 100_000
+TWO_TOKENS = 200  # so many times two are more than any of the models reads
 PROMPTS = {"query": "query : ", "document": "passage : "}
 
 pytestmark = [
@@ -69,7 +71,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             scores=ranker.predict([(QUERY, text) for text in TEXTS], activation="sigmoid"),
             ubinary=encoder.encode(TEXTS, precision="ubinary"),
             sparse=splade.encode(TEXTS),
+            max_length=encoder.max_length,
         )
+        dim = encoder.dim
     limits = ["--max-client-batch-size", str(MANY), "--payload-limit", str(LARGE)]
     keys = work / "keys"
     keys.write_text(f"# of the tests\n{KEY}\n", encoding="utf-8")
@@ -81,10 +85,12 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             "query": QUERY,
             "embedding": "encoder",
             "reranker": "ranker",
+            "dim": dim,
             "dimensions": dimensions,
             "prompts": request.param == "tiny",
             "too_many": MANY + 1,
             "too_large": LARGE,
+            "too_long": TWO_TOKENS,
         }
         yield Case(given, expected)
 

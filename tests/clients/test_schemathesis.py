@@ -16,7 +16,7 @@ from exports import quick
 from multi_vectors import save_multi_vector
 from sparse_encoders import save_splade
 
-from clients.clients import ENVIRONMENTS
+from clients.running import ENVIRONMENTS
 from clients.served import serving
 
 KEY = "a-key-of-the-tests"

@@ -1,5 +1,6 @@
-// AI SDK: embed and embedMany through its providers for OpenAI, for what is compatible, and Cohere with rerank.
+// AI SDK: embed and embedMany through its providers for OpenAI, for what is compatible, Google, and Cohere with rerank.
 import { createCohere } from "@ai-sdk/cohere";
+import { createGoogleGenerativeAI } from "@ai-sdk/google";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { embed, embedMany, rerank } from "ai";
@@ -15,6 +16,10 @@ const many = async (model) => (await embedMany({ model, values: TEXTS, maxRetrie
 await call("compatible", () => many(compatibleModel(CASE.embedding)));
 await call("openai", () => many(openaiModel(CASE.embedding)));
 await call("one", async () => [(await embed({ model: openaiModel(CASE.embedding), value: TEXTS[0] })).embedding]);
+const google = createGoogleGenerativeAI({ baseURL: `${URL}/v1beta`, apiKey: KEY }).textEmbeddingModel(CASE.embedding);
+const query = { google: { taskType: "RETRIEVAL_QUERY" } };
+await call("google", () => many(google));
+await call("google_query", async () => [(await embed({ model: google, value: TEXTS[0], providerOptions: query })).embedding]);
 await call("cohere_query", () => many(cohereModel(CASE.embedding)));
 await call("cohere_rerank", async () => {
   const found = await rerank({ model: cohere.reranking(CASE.reranker), query: QUERY, documents: TEXTS, maxRetries: 0 });

@@ -17,7 +17,10 @@ def call(function):
         made = function()
         _done[function.__name__] = {"gave": asyncio.run(made) if inspect.isawaitable(made) else made}
     except Exception as error:
-        status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+        places = [(error, "status_code"), (getattr(error, "response", None), "status_code")]
+        places += [(error, "http_status"), (error, "code")]  # Voyage's and Google's
+        found = (getattr(place, name, None) for place, name in places)
+        status = next((number for number in found if isinstance(number, int)), None)
         kinds = [kind.__name__ for kind in type(error).__mro__]
         _done[function.__name__] = {"raised": kinds, "status": status, "said": str(error)}
     return function

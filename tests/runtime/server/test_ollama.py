@@ -47,6 +47,7 @@ def test_dimensions_prompts_and_cuts(client: Client, loaded: Any) -> None:
     refused = client.post("/api/embed", {**long, "truncate": False})
     assert refused.status == 422
     assert "over max_length 40" in refused.json["error"]
+    assert "context length" in refused.json["error"]  # by which clients know that a text has to be sent in parts
 
 
 @pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings", "/api/show", "/api/pull"])
