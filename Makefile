@@ -117,7 +117,7 @@ $(INTEROP)/.ready: Makefile
 	@touch $@
 
 # Other projects' clients against `fastembed-rt serve` on loopback, each in an environment of its own under build/clients
-# (6 gigabytes, and Node 20). With FASTEMBED_RT_REAL, a folder that has minilm, that checkpoint is served too.
+# (4 gigabytes, and Node 20). With FASTEMBED_RT_REAL, a folder that has minilm, that checkpoint is served too.
 # CLIENTS_ONLY adds arguments, such as CLIENTS_ONLY='-k litellm'.
 .PHONY: clients
 CLIENTS := build/clients

@@ -116,9 +116,9 @@ FRAMEWORKS = (
         "pymilvus",
         "pymilvus_functions.py",
         {
-            **dict.fromkeys(("vectors_openai", "vectors_gemini"), vectors()),
+            "vectors_openai": vectors(),
             "shorter": vectors("shorter"),
-            **dict.fromkeys(("query_cohere", "query_gemini"), vectors("queries")),
+            "query_cohere": vectors("queries"),
             "documents_cohere": vectors("documents"),
             "reranked_voyage": ranked(2),
             "unknown_model": Raises("NotFoundError", 404, UNKNOWN),

@@ -57,11 +57,14 @@ class Client:
             "NO_PROXY": "127.0.0.1",
         }
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        with tempfile.TemporaryDirectory() as home:  # where some of them leave settings and tables
+        # Some leave settings and tables at home, and some call pip by its name: theirs, never that of who runs this.
+        kept["PATH"] = os.pathsep.join([str(place / "bin"), kept.get("PATH", os.defpath)])
+        with tempfile.TemporaryDirectory() as home:
             done = subprocess.run(
                 command,
                 input=json.dumps(case),
-                env={**kept, **offline, "HOME": home, "XDG_DATA_HOME": home},
+                env={**kept, **offline, "HOME": home, "XDG_DATA_HOME": home, "PIP_NO_INDEX": "1"},
+                cwd=home,
                 capture_output=True,
                 text=True,
                 timeout=300,

@@ -1,11 +1,9 @@
-"""pymilvus: its embedding functions for OpenAI, Voyage, Cohere and Gemini, and Voyage's and Cohere's rerankers."""
+"""pymilvus: its embedding functions for OpenAI and Cohere, and Voyage's reranker. (Gemini's calls pip.)"""
 
 import voyageai
 from calls import CASE, KEY, QUERY, TEXTS, URL, call, told
-from google.genai.types import EmbedContentConfig
 from pymilvus.model.dense import (
     CohereEmbeddingFunction,
-    GeminiEmbeddingFunction,
     OpenAIEmbeddingFunction,
 )
 from pymilvus.model.reranker import VoyageRerankFunction
@@ -43,20 +41,6 @@ def query_cohere():
 @call
 def documents_cohere():
     return listed(cohere(embedding_types=["float"]).encode_documents(TEXTS))
-
-
-def gemini(**options):
-    return GeminiEmbeddingFunction(model, api_key=KEY, http_options={"base_url": URL}, **options)
-
-
-@call
-def vectors_gemini():
-    return listed(gemini()(TEXTS))
-
-
-@call
-def query_gemini():
-    return listed(gemini(config=EmbedContentConfig(task_type="RETRIEVAL_QUERY")).encode_queries(TEXTS))
 
 
 @call
