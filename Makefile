@@ -222,15 +222,16 @@ integrations-frameworks: $(TEST)/.ready $(INTEGRATIONS)/.frameworks
 # Versions of docs/integrations. langchain-core 1.8.3: see docs/integrations/langchain.md.
 $(INTEGRATIONS)/.frameworks: Makefile
 	mkdir -p $(INTEGRATIONS)
-	for name in langchain llama-index dspy spacy txtai mteb mcp; do \
+	for name in langchain llama-index dspy spacy txtai bertopic mteb mcp; do \
 		$(PYTHON) -m venv $(INTEGRATIONS)/$$name && $(INTEGRATIONS)/$$name/bin/pip install --quiet -e '.[cpu]' \
 			pytest pytest-asyncio || exit 1; done
 	$(INTEGRATIONS)/langchain/bin/pip install --quiet langchain-core==1.8.3 langchain-tests==1.1.9 langchain-qdrant==1.1.0
 	$(INTEGRATIONS)/llama-index/bin/pip install --quiet llama-index-core==0.14.25
 	$(INTEGRATIONS)/dspy/bin/pip install --quiet dspy==3.4.1 cloudpickle
 	$(INTEGRATIONS)/spacy/bin/pip install --quiet spacy==3.8.18
-	for name in txtai mteb; do $(INTEGRATIONS)/$$name/bin/pip install --quiet '$(TORCH)' || exit 1; done
+	for name in txtai bertopic mteb; do $(INTEGRATIONS)/$$name/bin/pip install --quiet '$(TORCH)' || exit 1; done
 	$(INTEGRATIONS)/txtai/bin/pip install --quiet '$(TORCH)' txtai==9.14.0 scipy scikit-learn
+	$(INTEGRATIONS)/bertopic/bin/pip install --quiet '$(TORCH)' bertopic==0.17.4 keybert==0.9.0
 	$(INTEGRATIONS)/mteb/bin/pip install --quiet '$(TORCH)' mteb==2.26.24 sentence-transformers==6.2.0
 	$(INTEGRATIONS)/mcp/bin/pip install --quiet mcp==2.3.0
 	@touch $@

@@ -84,6 +84,7 @@ FRAMEWORKS = (
     Framework("DSPy", "dspy", "dspy_suite.py"),
     Framework("spaCy", "spacy", "spacy_suite.py"),
     Framework("txtai", "txtai", "txtai_suite.py"),
+    Framework("BERTopic", "bertopic", "bertopic_suite.py"),
     Framework("MTEB", "mteb", "mteb_suite.py"),
     Framework("MCP", "mcp", "mcp_suite.py"),
 )

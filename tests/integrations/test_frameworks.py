@@ -1,4 +1,4 @@
-"""LangChain, LlamaIndex, DSPy, spaCy, txtai, MTEB and MCP, each in its environment with its own suite.
+"""LangChain, LlamaIndex, DSPy, spaCy, txtai, BERTopic, MTEB and MCP, each in its environment with its own suite.
 
 `make integrations-frameworks` makes the environments and runs this; FASTEMBED_RT_INTEGRATIONS names their folder.
 MTEB's tasks want FASTEMBED_RT_REAL, a folder with minilm, and FASTEMBED_RT_DATA. With FASTEMBED_RT_INTEGRATIONS_TABLE,
