@@ -125,10 +125,12 @@ clients: $(TEST)/.ready $(CLIENTS)/.ready
 	FASTEMBED_RT_CLIENTS=$(CURDIR)/$(CLIENTS) $(TEST)/bin/pytest -m clients tests/clients $(CLIENTS_ONLY)
 
 # langchain-cohere takes cohere 5, the newest is 7; DSPy's embedder wants numpy, which dspy does not bring; Pydantic AI and LightRAG take
-# google-genai 2, the newest is 3; Ragas imports what langchain-community 0.4 has no more. Versions of docs/clients.md.
+# google-genai 2, the newest is 3; Ragas imports what langchain-community 0.4 has no more, and pip looks for very long for what goes
+# with it unless it is told. Versions of docs/clients.md.
 $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
-	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis providers agents pymilvus crews; do \
+	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis providers agents pymilvus ragas \
+		crews; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
 	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
@@ -146,8 +148,9 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/agents/bin/pip install --quiet mem0ai==2.2.1 agno==3.1.10 lightrag-hku==1.5.7 graphiti-core==0.31.2 \
 		redisvl==0.28.0 'pydantic-ai-slim[openai,cohere,voyageai,google]==2.68.0' semantic-kernel==1.45.0 \
 		voyageai==0.5.0 mistralai==3.7.0 ollama==0.6.3 openai==3.57.0 cohere==7.3.1
-	$(CLIENTS)/pymilvus/bin/pip install --quiet 'pymilvus[model]==3.0.2' ragas==0.4.3 'langchain-community<0.4' \
-		voyageai==0.5.0 google-genai==3.6.1 cohere==7.3.1 litellm==1.110.2
+	$(CLIENTS)/pymilvus/bin/pip install --quiet 'pymilvus[model]==3.0.2' voyageai==0.5.0 cohere==7.3.1 openai==3.57.0
+	$(CLIENTS)/ragas/bin/pip install --quiet ragas==0.4.3 langchain-community==0.3.31 langchain==1.5.2 langchain-core==1.8.3 \
+		langchain-openai==1.7.4 openai==3.3.0 instructor==1.17.0 litellm==1.110.2 google-genai==3.6.1
 	$(CLIENTS)/crews/bin/pip install --quiet crewai==1.15.30 cognee==1.6.5 ollama==0.6.3
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
 		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @ai-sdk/google@3.0.141 \

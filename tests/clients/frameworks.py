@@ -127,7 +127,7 @@ FRAMEWORKS = (
     ),
     Client(
         "Ragas",
-        "pymilvus",
+        "ragas",
         "ragas_embeddings.py",
         {
             **dict.fromkeys(("vectors_openai", "asynchronous", "vectors_google", "vectors_litellm"), vectors()),
