@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def test_weights_larger_than_a_chunk_are_multiplied_whole() -> None:
 
 
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the kernel has no large pages")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="a library with that sanitizer maps no pages")
 def test_weights_ask_for_large_pages_and_go_with_their_session() -> None:
     session, group = load(0, 4096, 12_288)  # 48 MB, more than a chunk
     del group  # what numpy has asked for
