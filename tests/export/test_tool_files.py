@@ -80,7 +80,7 @@ def test_tools_find_the_settings_that_the_graph_was_made_with(tmp_path: Path) ->
         auto_map={"AutoTokenizer": ["x", None]},
     )
     change_json(checkpoint / "config.json", auto_map={"AutoModel": "x.Y"}, _name_or_path="/home/somebody/model")
-    quick(checkpoint, tmp_path / "out")
+    quick(checkpoint, tmp_path / "out", trust_remote_code=True)  # else code of the tokenizer's own is refused
     assert_named(tmp_path / "out")
     settings = read(tmp_path / "out" / "tokenizer_config.json")
     assert settings["model_max_length"] == 20 and "max_length" not in settings and "auto_map" not in settings
