@@ -120,7 +120,8 @@ def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: Gro
         smoothed = graph.node("Mul", states, graph.weight(smoothing(layers, group)), name="smooth")
     scale = graph.constant(group.scale)
     zero = graph.constant(group.zero_point, np.uint8)
-    quantized = graph.node("QuantizeLinear", smoothed, scale, zero, name="quantize")
+    # Of onnxruntime: its 1.23, the last for Macs with Intel processors, has no kernel for that of opset 23.
+    quantized = graph.node("QuantizeLinear", smoothed, scale, zero, domain=MICROSOFT, name="quantize")
     excess = _excess(graph, smoothed, group) if group.outliers else None
     out = []
     for index in range(len(layers)):
