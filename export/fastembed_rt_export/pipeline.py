@@ -8,10 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fastembed_rt import __version__
 from fastembed_rt import manifest as contract
 from fastembed_rt.hub.adapters import chosen
 from fastembed_rt.hub.resolve import Located, resolve_checkpoint
@@ -371,7 +371,7 @@ def _describe(
         default_variant=made.variants[0].graph.file,
         overrides=checkpoint.overrides,
         notes=notes,
-        created_by=f"fastembed-rt {metadata.version('fastembed-rt')}",
+        created_by=f"fastembed-rt {__version__}",
     )
 
 

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import MissingDependencyError
 from ..machine import int8_kernels
 from ..run import nvidia
+from ..run.providers import OLDEST, too_old
 from .environment import Facts, gather
 
 Level = Literal["ok", "note", "problem"]
@@ -119,6 +120,15 @@ def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
             check="onnxruntime",
             what=f"{installed} is installed and does not import: {facts.import_error}",
             fix=f"{uninstall}  then: {wanted}",
+        )
+    elif too_old(facts.onnxruntime):
+        special = [name for name in facts.wheels if name not in ("onnxruntime", "onnxruntime-gpu")]
+        upgrade = f"pip install --upgrade {special[0]}" if special else wanted.replace("install", "install --upgrade")
+        yield Finding(
+            level="problem",
+            check="onnxruntime",
+            what=f"{installed or f'{facts.onnxruntime} (no wheel)'}{where} is too old: {OLDEST} or newer is needed",
+            fix=upgrade,
         )
     else:
         yield Finding(level="ok", check="onnxruntime", what=(installed or f"{facts.onnxruntime} (no wheel)") + where)

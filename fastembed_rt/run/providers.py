@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from ..errors import InvalidInputError, MissingDependencyError, ProviderUnavailableError
 from . import nvidia
 
+OLDEST = "1.23.1"  # of onnxruntime, the first that runs every graph; pyproject.toml asks for it
 AUTO = "auto"
 AUTO_ORDER = ("cuda", "cpu")  # TensorRT builds engines for minutes, the others run parts of a graph: ask for them
 
@@ -93,6 +95,23 @@ def load_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
+
+
+def too_old(version: str) -> bool:
+    """Whether a version of onnxruntime is before OLDEST; one that is no numbers is not."""
+    found, least = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, OLDEST))
+    return bool(found) and found < least
+
+
+def outdated(onnxruntime: Any, provider: str = "cpu") -> str:
+    """That onnxruntime is too old, and what to install, for an error about a graph; "" where it is not."""
+    if not too_old(onnxruntime.__version__):
+        return ""
+    package = provider_row(provider).package
+    return (
+        f"onnxruntime {OLDEST} or newer is needed, and this is {onnxruntime.__version__}; "
+        f"pip install --upgrade '{package}'"
+    )
 
 
 def provider_row(provider: str) -> Provider:

@@ -11,7 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import native
-from ..errors import IntegrityError, InvalidInputError, ModelFormatError, ProviderUnavailableError, first_line
+from ..errors import (
+    IntegrityError,
+    InvalidInputError,
+    MissingDependencyError,
+    ModelFormatError,
+    ProviderUnavailableError,
+    first_line,
+)
 from ..files import ModelFiles
 from ..manifest import Manifest, Variant
 from ..native import cuda as native_cuda
@@ -30,6 +37,7 @@ from .providers import (
     available_providers,
     explain,
     load_onnxruntime,
+    outdated,
     provider_row,
     require_onnxruntime,
     require_provider,
@@ -207,13 +215,16 @@ def load(
 
     Raises:
         IntegrityError: the files are no longer what they were when `files` was opened.
-        MissingDependencyError: no onnxruntime.
+        MissingDependencyError: no onnxruntime, or one that is too old.
         ProviderUnavailableError: this onnxruntime has no such provider, or the provider did not start.
         ModelFormatError: onnxruntime cannot read the graph.
     """
     row = provider_row(provider)
     onnxruntime = require_provider(provider)
     path = files.directory / variant.graph.file
+    old = outdated(onnxruntime, provider)
+    if old and provider == "cpu":  # not only where the graph does not load: 1.23.0 makes NaN of some
+        raise MissingDependencyError(f"{path} cannot be run: {old}")
     place = as_utf8(path)
     # Without a device_id where it is the first: asked for one, onnxruntime looks for a plugin before the provider that
     # it has, and warns at every session that there is none.
@@ -237,9 +248,11 @@ def load(
         raise
     except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
         # so that this is no time limit of a caller
-        reason = first_line(error)
+        reason, found = first_line(error), explain(provider, onnxruntime, device)
+        if old and not found:
+            raise MissingDependencyError(f"{path} cannot be run: {old}") from error
         if provider != "cpu":
-            why = f"provider {provider!r} did not start{explain(provider, onnxruntime, device)}: {reason}"
+            why = f"provider {provider!r} did not start{found}: {reason}"
             raise ProviderUnavailableError(why) from error
         raise ModelFormatError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
     running = inference.get_providers()

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from checkpoints import save_sentence_transformers
 
+from fastembed_rt.run.providers import OLDEST
 from fastembed_rt_export import quantize
-from fastembed_rt_export.errors import InvalidInputError
+from fastembed_rt_export.errors import InvalidInputError, MissingDependencyError
 from fastembed_rt_export.pipeline import ExportOptions, export
+from fastembed_rt_export.quantize import sample
 from fastembed_rt_export.quantize.sample import side_by_side
 
 OURS = quantize.calibration_texts()
@@ -67,6 +70,14 @@ def test_ranges_are_seen_of_texts_as_long_as_the_model_reads(tmp_path: Path, mon
     export(str(source), options)
     assert np.count_nonzero(np.array(lengths) == 600) >= 3
     assert len(lengths) == 40 + 3 + len(quantize.degenerate_texts())
+
+
+def test_an_onnxruntime_that_is_too_old_is_told_before_it_calibrates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", "1.20.0")
+    with pytest.raises(MissingDependencyError, match=f"^calibration runs graphs: onnxruntime {OLDEST} or newer"):
+        sample.session(tmp_path / "stage.onnx")
 
 
 def test_words_of_the_vocabulary_are_tried_on_small_models_alone() -> None:

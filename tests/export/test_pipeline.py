@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,25 @@ from exports import contents, quick
 from sentence_transformers import SentenceTransformer
 from tolerances import REORDERED, close
 
+import fastembed_rt
 from fastembed_rt import EmbeddingModel, files, manifest
 from fastembed_rt.errors import IntegrityError
 from fastembed_rt_export.graph import writer
 
 Vectors = npt.NDArray[np.float32]
+
+
+def test_a_source_tree_that_is_not_installed_exports(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str, known: Callable[[str], str] = importlib.metadata.version) -> str:
+        if name == "fastembed-rt":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    quick(checkpoint, tmp_path / "model")
+    assert manifest.read(tmp_path / "model").created_by == f"fastembed-rt {fastembed_rt.__version__}"
 
 
 # --- what is in the directory ----------------------------------------------------------------------------------------

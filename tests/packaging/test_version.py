@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import fastembed_rt
+from fastembed_rt.run.providers import OLDEST
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,11 @@ def test_the_project_takes_it_from_the_package() -> None:
     assert "version" not in project["project"]
     assert "version" in project["project"]["dynamic"]
     assert project["tool"]["hatch"]["version"]["path"] == "fastembed_rt/__init__.py"
+
+
+def test_the_oldest_onnxruntime_is_the_one_that_errors_name() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert extras["cpu"] == [f"onnxruntime>={OLDEST}"]
 
 
 def test_the_citation_names_it() -> None:

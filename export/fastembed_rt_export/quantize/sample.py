@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastembed_rt import native
+from fastembed_rt.errors import MissingDependencyError
 from fastembed_rt.manifest import EMBEDDING, OUTPUTS
 from fastembed_rt.run import batching
 from fastembed_rt.run.batching import Ids
+from fastembed_rt.run.providers import outdated
 from fastembed_rt.run.session import SLOWER_FUSIONS, load_onnxruntime, tune
 from fastembed_rt.system.paths import as_utf8
 
@@ -105,6 +107,8 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> It
 def session(path: Path) -> Any:
     """An onnxruntime session as the CPU's graphs are run, on the thread that calls."""
     onnxruntime = load_onnxruntime()
+    if why := outdated(onnxruntime):
+        raise MissingDependencyError(f"calibration runs graphs: {why}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

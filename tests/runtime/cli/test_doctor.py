@@ -18,6 +18,7 @@ from fastembed_rt import native
 from fastembed_rt.cli import doctor
 from fastembed_rt.cli.doctor import Finding, diagnose
 from fastembed_rt.cli.environment import Facts
+from fastembed_rt.run.providers import OLDEST
 
 
 def test_a_healthy_installation_has_nothing_to_fix() -> None:
@@ -71,6 +72,21 @@ def test_an_onnxruntime_that_does_not_import_is_reinstalled() -> None:
     assert found.level == "problem"
     assert "libgomp.so.1" in found.what
     assert found.fix == 'pip uninstall -y onnxruntime  then: pip install "fastembed-rt[cpu]"'
+
+
+@pytest.mark.parametrize(
+    ("name", "upgraded"),
+    [
+        ("onnxruntime", '"fastembed-rt[cpu]"'),
+        ("onnxruntime-gpu", '"fastembed-rt[gpu]"'),
+        ("onnxruntime-openvino", "onnxruntime-openvino"),
+    ],
+)
+def test_an_onnxruntime_that_is_too_old_is_a_problem(name: str, upgraded: str) -> None:
+    facts = dataclasses.replace(HEALTHY, wheels={name: "1.20.0"}, onnxruntime="1.20.0")
+    found = row(facts, "onnxruntime")
+    assert (found.level, found.what) == ("problem", f"{name} 1.20.0 is too old: {OLDEST} or newer is needed")
+    assert found.fix == f"pip install --upgrade {upgraded}"
 
 
 def test_an_onnxruntime_built_by_hand_is_fine() -> None:

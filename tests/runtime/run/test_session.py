@@ -16,6 +16,7 @@ from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
+from fastembed_rt.run.providers import OLDEST, too_old
 from fastembed_rt.run.session import PROVIDERS, available_providers, choose_variant, load, provider_row
 
 GPU_NAMES = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -152,6 +153,39 @@ def test_a_graph_that_onnxruntime_cannot_read_is_named(tmp_path: Path, described
     variant = choose_variant(described, target="portable")
     with pytest.raises(ModelFormatError, match=rf"onnxruntime {onnxruntime.__version__} cannot load .*model\.onnx"):
         load(ModelFiles(tmp_path, variant.files), variant, provider="cpu", threads=1)
+
+
+@pytest.mark.parametrize("version", ["1.20.0", "1.23.0", "0.9"])
+def test_an_onnxruntime_that_is_too_old_is_told_in_a_sentence(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    with pytest.raises(MissingDependencyError) as caught:
+        EmbeddingModel(model_dir)
+    wanted = (
+        f"onnxruntime {OLDEST} or newer is needed, and this is {version}; pip install --upgrade 'fastembed-rt[cpu]'"
+    )
+    assert str(caught.value).endswith(f".onnx cannot be run: {wanted}")
+
+
+def test_a_provider_whose_onnxruntime_is_too_old_for_a_graph_says_so(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wheels of other providers are behind: what they run is run."""
+    names = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", BrokenSession)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.20.0")
+    with pytest.raises(MissingDependencyError, match=r"is 1\.20\.0; pip install --upgrade 'onnxruntime-openvino'"):
+        EmbeddingModel(model_dir, provider="openvino")
+    monkeypatch.setattr(onnxruntime, "__version__", OLDEST)
+    with pytest.raises(ProviderUnavailableError, match="did not start: Failed to load library"):
+        EmbeddingModel(model_dir, provider="openvino")
+
+
+@pytest.mark.parametrize("version", [OLDEST, "1.24.0", "1.100", "2.0", "1.32.0.dev20261101", "1.24.0+cu13", "", "main"])
+def test_a_version_that_is_not_before_the_oldest_is_taken(version: str) -> None:
+    assert not too_old(version)
 
 
 @pytest.mark.parametrize("name", ["EmbeddingModel", "EncodeStats"])
