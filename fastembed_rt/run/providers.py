@@ -16,6 +16,9 @@ from ..errors import InvalidInputError, MissingDependencyError, ProviderUnavaila
 from . import nvidia
 
 OLDEST = "1.23.1"  # of onnxruntime, the first that runs every graph; pyproject.toml asks for it
+# Of onnxruntime, the first that keeps INT8 from overflowing where `overflows`: the ones before sum wrongly all the
+# same, or end the process.
+KEEPS_INT8 = "1.30"
 AUTO = "auto"
 AUTO_ORDER = ("cuda", "cpu")  # TensorRT builds engines for minutes, the others run parts of a graph: ask for them
 
@@ -97,10 +100,10 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-def too_old(version: str) -> bool:
-    """Whether a version of onnxruntime is before OLDEST; one that is no numbers is not."""
-    found, least = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, OLDEST))
-    return bool(found) and found < least
+def too_old(version: str, least: str = OLDEST) -> bool:
+    """Whether a version of onnxruntime is before another; one that is no numbers is not."""
+    found, wanted = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, least))
+    return bool(found) and found < wanted
 
 
 def outdated(onnxruntime: Any, provider: str = "cpu") -> str:

@@ -32,6 +32,7 @@ from .memory import release_mapped
 from .nvidia import NVIDIA
 from .overflow import overflows
 from .providers import (
+    KEEPS_INT8,
     PROVIDERS,
     Provider,
     available_providers,
@@ -41,6 +42,7 @@ from .providers import (
     provider_row,
     require_onnxruntime,
     require_provider,
+    too_old,
 )
 from .unnormalized import with_unnormalized
 
@@ -244,7 +246,7 @@ def load(
         by_path = output != UNNORMALIZED
         with apart() if provider in NVIDIA else nullcontext():
             inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
-    except (IntegrityError, ModelFormatError):
+    except (IntegrityError, MissingDependencyError, ModelFormatError):
         raise
     except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
         # so that this is no time limit of a caller
@@ -395,11 +397,20 @@ def open_session(
 
 
 def tune(options: Any, onnxruntime: Any, precision: str) -> None:
-    """Set what a graph made for the cpu target needs, but threads."""
+    """Set what a graph made for the cpu target needs, but threads.
+
+    Raises:
+        MissingDependencyError: INT8 overflows on this processor, and this onnxruntime does not keep it from that.
+    """
     levels = onnxruntime.GraphOptimizationLevel
     # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
     if precision == "int8" and overflows(onnxruntime):
+        if too_old(onnxruntime.__version__, KEEPS_INT8):
+            raise MissingDependencyError(
+                f"INT8 on onnxruntime's operators overflows on this processor before onnxruntime {KEEPS_INT8}, and "
+                f"this is {onnxruntime.__version__}; pip install --upgrade onnxruntime, or take precision 'fp32'"
+            )
         # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")

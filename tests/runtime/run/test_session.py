@@ -16,6 +16,7 @@ from fastembed_rt import EmbeddingModel, manifest
 from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
+from fastembed_rt.run import session
 from fastembed_rt.run.providers import OLDEST, too_old
 from fastembed_rt.run.session import PROVIDERS, available_providers, choose_variant, load, provider_row
 
@@ -181,6 +182,18 @@ def test_a_provider_whose_onnxruntime_is_too_old_for_a_graph_says_so(
     monkeypatch.setattr(onnxruntime, "__version__", OLDEST)
     with pytest.raises(ProviderUnavailableError, match="did not start: Failed to load library"):
         EmbeddingModel(model_dir, provider="openvino")
+
+
+def test_int8_that_would_overflow_is_refused_where_onnxruntime_does_not_keep_it_from_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "overflows", lambda _: True)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.29.0")
+    session.tune(onnxruntime.SessionOptions(), onnxruntime, "fp32")
+    with pytest.raises(MissingDependencyError, match=r"before onnxruntime 1\.30, and this is 1\.29\.0; pip install"):
+        session.tune(onnxruntime.SessionOptions(), onnxruntime, "int8")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.30.0")
+    session.tune(onnxruntime.SessionOptions(), onnxruntime, "int8")
 
 
 @pytest.mark.parametrize("version", [OLDEST, "1.24.0", "1.100", "2.0", "1.32.0.dev20261101", "1.24.0+cu13", "", "main"])
