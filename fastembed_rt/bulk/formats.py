@@ -8,10 +8,11 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, MissingDependencyError
 from .extras import arrow, required
 
 FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in the metadata of Parquet and Arrow files
+NULLS = 26  # of pyarrow, the first that writes null among vectors of one length into Parquet and reads it again
 ROW_GROUP = 2048  # rows; readers that look for few rows read no more than one, and a writer holds one twice
 
 
@@ -55,9 +56,23 @@ def check_names(columns: Sequence[str], layout: Layout) -> None:
             )
 
 
+def check_nulls(table: Any, layout: Layout) -> None:
+    """Raise MissingDependencyError where a vector is null and this pyarrow has no way to keep that in Parquet."""
+    pyarrow = arrow()
+    if int(pyarrow.__version__.partition(".")[0]) >= NULLS:
+        return
+    for name, kind in layout.fields(pyarrow):
+        if pyarrow.types.is_fixed_size_list(kind) and table.column(name).null_count:
+            raise MissingDependencyError(
+                f"a null vector in Parquet needs pyarrow {NULLS} or newer, and this is {pyarrow.__version__}; "
+                "pip install --upgrade pyarrow, or take another format or --on-null zero"
+            )
+
+
 def parquet(table: Any, layout: Layout, stream: BinaryIO) -> None:
     """A Parquet file; vectors have no repeated values, so that dictionaries are for the other columns."""
     writer = required("pyarrow.parquet", "Parquet")
+    check_nulls(table, layout)
     vectors = {name for name, _ in layout.fields(arrow())}
     plain = [name for name in table.column_names if name not in vectors]
     writer.write_table(table, stream, row_group_size=ROW_GROUP, use_dictionary=plain)

@@ -226,7 +226,9 @@ def _write_parquet(stream: BinaryIO, rows: _Rows) -> None:
     parquet = required("pyarrow.parquet", "Parquet")
     with parquet.ParquetWriter(stream, schema, use_dictionary=list(carried.names)) as writer:
         for made in rows:
-            writer.write_table(made.with_vectors(rows.encoding), row_group_size=formats.ROW_GROUP)
+            table = made.with_vectors(rows.encoding)
+            formats.check_nulls(table, encoder.layout)
+            writer.write_table(table, row_group_size=formats.ROW_GROUP)
 
 
 def _write_jsonl(stream: BinaryIO, rows: _Rows) -> None:

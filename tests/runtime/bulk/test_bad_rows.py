@@ -29,7 +29,7 @@ from fastembed_rt.bulk import job
 from fastembed_rt.bulk.cache import Cache
 from fastembed_rt.bulk.columns import Template
 from fastembed_rt.cli.layouts import Dense, Sparse, Tokens
-from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.errors import InvalidInputError, MissingDependencyError
 from fastembed_rt.vectors.quantized import form
 from fastembed_rt.vectors.sparse import SparseVector
 
@@ -69,6 +69,18 @@ def test_bad_rows_are_null_and_noted(tmp_path: Path, part_format: str) -> None:
     kept = [value for value in found if value is not None]
     assert np.array(kept, np.float32).tobytes() == expected(GOOD).tobytes()
     assert len(rejects(tmp_path / "out")) == 4
+
+
+def test_a_pyarrow_that_does_not_keep_null_vectors_is_told_and_what_has_none_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyarrow, "__version__", "25.0.0")
+    bad = write_jsonl(tmp_path / "in.jsonl", ["a", None])
+    with pytest.raises(MissingDependencyError, match=r"needs pyarrow 26 or newer, and this is 25\.0\.0; pip install"):
+        execute([bad], tmp_path / "bad", on_error="null")
+    execute([bad], tmp_path / "arrow", on_error="null", format="arrow")
+    execute([write_jsonl(tmp_path / "good.jsonl", ["a", "b"])], tmp_path / "good", on_error="null")
+    assert vectors(tmp_path / "good").tobytes() == expected(["a", "b"]).tobytes()
 
 
 def test_the_first_bad_row_ends_a_run_with_its_place(tmp_path: Path) -> None:
