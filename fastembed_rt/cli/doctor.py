@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import MissingDependencyError
 from ..machine import int8_kernels
 from ..run import nvidia
-from ..run.providers import OLDEST, too_old
+from ..run.providers import KEEPS_INT8, OLDEST, too_old
 from .environment import Facts, gather
 
 Level = Literal["ok", "note", "problem"]
@@ -157,6 +157,14 @@ def check_cpu(facts: Facts) -> Iterator[Finding]:
         if facts.left_out:
             own += f"; the {facts.left_out} kernels, which are faster here, were left out: the compiler was too old"
         yield Finding(level="note" if facts.left_out else "ok", check="operators", what=own, fix=facts.kernel_remedy)
+    elif facts.no_kernels and "avx2" in cpu and not full and too_old(facts.onnxruntime, KEEPS_INT8):
+        yield Finding(
+            level="note",
+            check="operators",
+            what=f"our own do not run: {facts.no_kernels}; fp32 runs on stock operators (target cpu), INT8 on none: "
+            f"this processor wants onnxruntime {KEEPS_INT8} for it",
+            fix=facts.kernel_remedy or "pip install --upgrade onnxruntime",
+        )
     elif facts.no_kernels:
         yield Finding(
             level="note",

@@ -240,6 +240,16 @@ def test_a_compiler_is_named_only_where_compiling_helps(monkeypatch: pytest.Monk
     assert row(told, "operators").fix == native.COMPILE
 
 
+@pytest.mark.parametrize(
+    ("version", "sets", "runs"), [("1.29.0", "avx2", False), ("1.30.0", "avx2", True), ("1.29.0", "avx512_vnni", True)]
+)
+def test_stock_int8_that_overflows_is_told(version: str, sets: str, runs: bool) -> None:
+    facts = dataclasses.replace(with_cpu("avx2", sets), onnxruntime=version, no_kernels="there is no compiler")
+    found = row(facts, "operators")
+    assert ("INT8 on none: this processor wants onnxruntime 1.30" in found.what) == (not runs)
+    assert (found.fix == "pip install --upgrade onnxruntime") == (not runs)
+
+
 def test_kernels_that_the_compiler_left_out_are_named() -> None:
     facts = dataclasses.replace(HEALTHY, kernels="avx2", left_out="avxvnni", kernel_remedy=native.COMPILE_ALL)
     found = row(facts, "operators")
