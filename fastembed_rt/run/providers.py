@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InvalidInputError, MissingDependencyError, ProviderUnavailableError
 from . import nvidia
 
-OLDEST = "1.23.1"  # of onnxruntime, the first that runs every graph; pyproject.toml asks for it
+OLDEST = "1.23.1"  # of onnxruntime, the first that runs what an export makes for CPUs; pyproject.toml asks for it
 # Of onnxruntime, the first that keeps INT8 from overflowing where `overflows`: the ones before sum wrongly all the
 # same, or end the process.
 KEEPS_INT8 = "1.30"

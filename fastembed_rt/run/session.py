@@ -366,6 +366,11 @@ def _load_from(
                     release_mapped((files.directory / record.file).resolve() for record in variant.weights)
                 return made
     if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
+        if place is None:
+            raise MissingDependencyError(
+                f"vectors before their normalization need onnxruntime 1.24 or newer, and this is "
+                f"{onnxruntime.__version__}; pip install --upgrade onnxruntime"
+            )
         raise IntegrityError(
             f"{files.directory} was moved or replaced since the model was loaded, and onnxruntime "
             f"{onnxruntime.__version__} opens its weights by path only; load the model again"

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from checkpoints import TEXTS, save_sentence_transformers
 from exports import quick
 from onnx import TensorProto, helper
 
 from fastembed_rt import EmbeddingModel
-from fastembed_rt.errors import ModelFormatError
+from fastembed_rt.errors import MissingDependencyError, ModelFormatError
 from fastembed_rt.run.unnormalized import with_unnormalized
 from fastembed_rt.text.windows import Window
 
@@ -80,6 +81,19 @@ def test_they_are_those_of_the_checkpoint(
             lengths = np.linalg.norm(found, axis=1, keepdims=True)
             np.testing.assert_allclose(found / lengths, before, rtol=0, atol=1e-6)
             np.testing.assert_array_equal(model.encode(TEXTS), before)
+
+
+def test_an_onnxruntime_that_reads_weights_by_path_alone_is_told(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those before 1.24."""
+    quick(checkpoint, tmp_path / "model", external_data=True)
+    monkeypatch.delattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory")
+    with (
+        EmbeddingModel(tmp_path / "model") as model,
+        pytest.raises(MissingDependencyError, match=r"normalization need onnxruntime 1\.24 or newer, and this is"),
+    ):
+        unnormalized(model, TEXTS[:1])
 
 
 def test_of_int8_they_have_the_same_directions(checkpoint: Path, tmp_path: Path) -> None:
