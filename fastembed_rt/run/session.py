@@ -289,6 +289,8 @@ def _start(
     """The session of a graph by its path, or by its content with that of its weights' files."""
     on_cpu = row is PROVIDERS["cpu"]
     options = _options(onnxruntime, threads, cpu=on_cpu)
+    if (variant.target, variant.precision) == ("cpu", "int8"):
+        require_int8(onnxruntime)
     if variant.target in TUNED:
         tune(options, onnxruntime, variant.precision)
     if variant.target == "native":
@@ -401,21 +403,21 @@ def open_session(
     return made
 
 
-def tune(options: Any, onnxruntime: Any, precision: str) -> None:
-    """Set what a graph made for the cpu target needs, but threads.
+def require_int8(onnxruntime: Any) -> None:
+    """Raise MissingDependencyError where INT8 on onnxruntime's operators overflows, and nothing keeps it from that."""
+    if too_old(onnxruntime.__version__, KEEPS_INT8) and overflows(onnxruntime):
+        raise MissingDependencyError(
+            f"INT8 on onnxruntime's operators overflows on this processor before onnxruntime {KEEPS_INT8}, and "
+            f"this is {onnxruntime.__version__}; pip install --upgrade onnxruntime, or take precision 'fp32'"
+        )
 
-    Raises:
-        MissingDependencyError: INT8 overflows on this processor, and this onnxruntime does not keep it from that.
-    """
+
+def tune(options: Any, onnxruntime: Any, precision: str) -> None:
+    """Set what a graph made for the cpu target needs, but threads."""
     levels = onnxruntime.GraphOptimizationLevel
     # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
     if precision == "int8" and overflows(onnxruntime):
-        if too_old(onnxruntime.__version__, KEEPS_INT8):
-            raise MissingDependencyError(
-                f"INT8 on onnxruntime's operators overflows on this processor before onnxruntime {KEEPS_INT8}, and "
-                f"this is {onnxruntime.__version__}; pip install --upgrade onnxruntime, or take precision 'fp32'"
-            )
         # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")

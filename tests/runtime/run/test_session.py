@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from checkpoints import save_sentence_transformers
+from exports import quick
 
 import fastembed_rt
-from fastembed_rt import EmbeddingModel, manifest
+from fastembed_rt import EmbeddingModel, manifest, native
 from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
@@ -184,16 +186,30 @@ def test_a_provider_whose_onnxruntime_is_too_old_for_a_graph_says_so(
         EmbeddingModel(model_dir, provider="openvino")
 
 
+@pytest.fixture(scope="module")
+def int8_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory in fp32 and INT8."""
+    root = tmp_path_factory.mktemp("int8")
+    quick(save_sentence_transformers(root / "checkpoint"), root / "model", precisions=("fp32", "int8"), min_cosine=0.5)
+    return root / "model"
+
+
+@pytest.mark.parametrize("target", ["cpu", "native"])
 def test_int8_that_would_overflow_is_refused_where_onnxruntime_does_not_keep_it_from_that(
-    monkeypatch: pytest.MonkeyPatch,
+    int8_dir: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
+    """Our own operators do not overflow."""
+    if target == "native" and native.kernels() is None:
+        pytest.skip("our own operators do not run here")
     monkeypatch.setattr(session, "overflows", lambda _: True)
-    monkeypatch.setattr(onnxruntime, "__version__", "1.29.0")
-    session.tune(onnxruntime.SessionOptions(), onnxruntime, "fp32")
-    with pytest.raises(MissingDependencyError, match=r"before onnxruntime 1\.30, and this is 1\.29\.0; pip install"):
-        session.tune(onnxruntime.SessionOptions(), onnxruntime, "int8")
-    monkeypatch.setattr(onnxruntime, "__version__", "1.30.0")
-    session.tune(onnxruntime.SessionOptions(), onnxruntime, "int8")
+    for version in ("1.30.0", "1.29.0"):
+        monkeypatch.setattr(onnxruntime, "__version__", version)
+        if (target, version) == ("cpu", "1.29.0"):
+            with pytest.raises(MissingDependencyError, match=r"before onnxruntime 1\.30, and this is 1\.29\.0; pip"):
+                EmbeddingModel(int8_dir, precision="int8", target=target)
+        else:
+            EmbeddingModel(int8_dir, precision="int8", target=target).close()
+    EmbeddingModel(int8_dir, precision="fp32", target=target).close()
 
 
 @pytest.mark.parametrize("version", [OLDEST, "1.24.0", "1.100", "2.0", "1.32.0.dev20261101", "1.24.0+cu13", "", "main"])
