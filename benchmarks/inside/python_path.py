@@ -83,6 +83,7 @@ def stand_in_modules() -> dict[str, types.ModuleType]:
     vars(tokenizers)["Tokenizer"] = _Tokenizer
     onnxruntime.__spec__ = ModuleSpec("onnxruntime", None)
     vars(onnxruntime).update(
+        __version__="1.32.0",
         SessionOptions=lambda: types.SimpleNamespace(add_session_config_entry=lambda *_: None),
         GraphOptimizationLevel=types.SimpleNamespace(ORT_ENABLE_BASIC=1),
         ExecutionMode=types.SimpleNamespace(ORT_SEQUENTIAL=0),
