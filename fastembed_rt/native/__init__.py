@@ -106,7 +106,7 @@ def wordpiece() -> WordpieceFunctions | None:
     try:
         many, few = ctypes.CDLL(str(library())), ctypes.PyDLL(str(library()))
         new, free = many.fastembed_rt_wordpiece_new, many.fastembed_rt_wordpiece_free
-        both = few.fastembed_rt_wordpiece_encode, many.fastembed_rt_wordpiece_encode
+        both = few.fastembed_rt_wordpiece_rows, many.fastembed_rt_wordpiece_rows
     except (OSError, AttributeError):  # none, of another system, or left in a source tree
         return None
     pointer, number, short = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -115,9 +115,7 @@ def wordpiece() -> WordpieceFunctions | None:
     free.argtypes = [pointer]
     for encode in both:
         encode.restype = None
-        encode.argtypes = [
-            *(pointer, ctypes.c_char_p, pointer, number, number, pointer, number, number, pointer, pointer, pointer)
-        ]
+        encode.argtypes = [pointer, ctypes.c_char_p, number, number, pointer, number, number, pointer]
     return WordpieceFunctions(new, free, *both)
 
 

@@ -6,7 +6,7 @@ that memory is bounded too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[Any]]  # integers and bools, by name of the input
 LANES = 16  # float32 in the widest vectors
-PADDED = ("unpack", "pack", "token_mask", "pooling_mask")  # inputs of packed graphs that have places (B, S)
+PADDED = frozenset({"unpack", "pack", "token_mask", "pooling_mask"})  # inputs of packed graphs that have places (B, S)
 _PLACES = np.arange(512)  # of a single text: all of them share it
 _PLACES.flags.writeable = False
 POSITIONS_AFTER_PAD = "position_ids_after_pad_"  # an input of cuda graphs, with the pad id behind it
@@ -81,7 +81,7 @@ def pad(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
     return input_ids, mask.astype(np.int64)
 
 
-def packed(rows: Sequence[Ids], inputs: Sequence[str] = PADDED) -> Feeds:
+def packed(rows: Sequence[Ids], inputs: Collection[str] = PADDED) -> Feeds:
     """Rows of any length -> the inputs of a packed graph: tokens one after the other, and where they stand in (B, S).
 
     S is rounded up to a multiple of 16: softmax sums a row in vector lanes, and a row that fills whole vectors is
@@ -103,7 +103,7 @@ def packed(rows: Sequence[Ids], inputs: Sequence[str] = PADDED) -> Feeds:
             "position_ids": np.arange(int(ends[-1])) - np.repeat(starts, lengths),
             "starts": np.append(starts, ends[-1:]),
         }
-    if any(name in PADDED for name in inputs):
+    if not PADDED.isdisjoint(inputs):
         places = np.arange(-(-int(lengths.max()) // LANES) * LANES)
         mask = places < lengths[:, None]
         made["unpack"] = starts[:, None] + np.minimum(places, lengths[:, None] - 1)

@@ -208,10 +208,12 @@ class TextTokenizer:
         given = [prompt + text for text in texts] if prompt else texts
         rows, cut = self._without_library(given)
         others = [k for k, row in enumerate(rows) if row is None]
-        encodings, beginnings = self._library.first_tokens([given[k] for k in others], parallel=parallel)
-        cut += [others[k] for k in beginnings]
-        if self._vocabulary is not None:
-            self._check_known(encodings, first, chunks=self.truncation == "chunk")
+        encodings: list[Any] = []
+        if others:
+            encodings, beginnings = self._library.first_tokens([given[k] for k in others], parallel=parallel)
+            cut += [others[k] for k in beginnings]
+            if self._vocabulary is not None:
+                self._check_known(encodings, first, chunks=self.truncation == "chunk")
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
         overflowing: dict[int, list[Any]] = {}
         for k, encoding in zip(others, encodings, strict=True):

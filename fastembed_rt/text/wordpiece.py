@@ -85,9 +85,10 @@ class WordPiece:
         # Not at the end of the process, when threads may still be at it.
         weakref.finalize(self, functions.free, self._made).atexit = False
         self._few, self._many = functions.encode_few, functions.encode_many
-        self._around = np.array([*before, *after], np.int64)
+        self._special = np.array([*before, *after], np.int64)
+        self._around = _at(self._special)
         self._before, self._after = len(before), len(after)
-        self.special = len(self._around)  # tokens around each text
+        self.special = len(self._special)  # tokens around each text
         self.pair = pair  # None: pairs are the library's
 
     def __call__(self, texts: Sequence[str], max_length: int) -> tuple[list[Ids | None], list[int]]:
@@ -95,46 +96,33 @@ class WordPiece:
 
         Beside them the numbers of texts that were cut.
         """
-        return self._rows(texts, max_length - self.special, self._around, self._before, self._after)
+        return self._rows(texts, max_length - self.special, self._before, self._after)
 
     def pieces(self, texts: Sequence[str], most: int | None = None) -> list[Ids | None]:
         """Ids of texts without special tokens, the first `most` of each; None where the library has to do it."""
-        return self._rows(texts, ALL if most is None else most, self._around, 0, 0)[0]
+        return self._rows(texts, ALL if most is None else most, 0, 0)[0]
 
-    def _rows(
-        self, texts: Sequence[str], most: int, around: Ids, before: int, after: int
-    ) -> tuple[list[Ids | None], list[int]]:
+    def _rows(self, texts: Sequence[str], most: int, before: int, after: int) -> tuple[list[Ids | None], list[int]]:
         numbers: Sequence[int] = range(len(texts))
         try:
             data = [text.encode() for text in texts]
         except UnicodeEncodeError:  # half of a pair of surrogates: the library says so
             numbers = [k for k in numbers if not SURROGATES.search(texts[k])]
             data = [texts[k].encode() for k in numbers]
-        lengths = np.fromiter(map(len, data), np.int64, len(data))
-        ids = np.empty(int(np.minimum(lengths, most).sum()) + (before + after) * len(numbers), np.int64)
-        counts, more = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.uint8)
-        joined = data[0] if len(data) == 1 else b"".join(data)
-        encode = self._few if len(numbers) <= FEW and len(joined) <= FEW_BYTES else self._many
-        encode(
-            self._made,
-            joined,
-            _at(lengths),
-            len(numbers),
-            most,
-            _at(around),
-            before,
-            after,
-            _at(ids),
-            _at(counts),
-            _at(more),
-        )
+        lengths, n = list(map(len, data)), len(data)
+        room = sum(length if length < most else most for length in lengths) + (before + after) * n
+        memory = np.empty(3 * n + room, np.int64)  # one for all: a single text waits for each that is made
+        memory[:n] = lengths
+        joined = data[0] if n == 1 else b"".join(data)
+        encode = self._few if n <= FEW and len(joined) <= FEW_BYTES else self._many
+        encode(self._made, joined, n, most, self._around, before, after, _at(memory))
         found: list[Ids | None] = [None] * len(texts)
-        start = 0
-        for k, length in zip(numbers, counts.tolist(), strict=True):
+        start = 3 * n
+        for k, length in zip(numbers, memory[n : 2 * n].tolist(), strict=True):
             if length >= 0:
-                found[k] = ids[start : start + length]
+                found[k] = memory[start : start + length]
                 start += length
-        return found, [k for k, cut in zip(numbers, more.tolist(), strict=True) if cut]
+        return found, [k for k, cut in zip(numbers, memory[2 * n : 3 * n].tolist(), strict=True) if cut]
 
 
 def wordpiece(content: bytes) -> WordPiece | None:

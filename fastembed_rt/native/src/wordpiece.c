@@ -197,7 +197,7 @@ static int32_t cut(const Wordpiece *w, const uint8_t *word, int32_t length, int3
 }
 
 /* Ids of a text, the first `most` of them; their number, or LIBRARY. `*more`: there were others. */
-static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, int64_t most, int64_t *ids, uint8_t *more) {
+static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, int64_t most, int64_t *ids, int64_t *more) {
     uint8_t word[MOST_BYTES];
     int32_t pieces[MOST_BYTES];
     int64_t number = 0, size;
@@ -239,12 +239,14 @@ static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, i
     return number;
 }
 
-/* Rows of `n` texts in UTF-8, which stand one after the other and are `lengths` bytes long: the ids of `around`,
-   `before` of them in front and `after` behind, and between them at most `most` of the text, one row after the other.
-   `counts` has the length of each row, -1 for a text that is the library's, `more` whether it was cut. */
-EXPORTED void fastembed_rt_wordpiece_encode(const void *made, const uint8_t *texts, const int64_t *lengths, int64_t n,
-                                            int64_t most, const int64_t *around, int64_t before, int64_t after,
-                                            int64_t *ids, int64_t *counts, uint8_t *more) {
+/* Rows of `n` texts in UTF-8, which stand one after the other: the ids of `around`, `before` of them in front and `after`
+   behind, and between them at most `most` of the text. `memory` has, n numbers each, the lengths of the texts in bytes
+   and room for those of their rows, -1 for a text that is the library's, and for whether a text was cut; behind them is
+   room for the rows, one after the other. */
+EXPORTED void fastembed_rt_wordpiece_rows(const void *made, const uint8_t *texts, int64_t n, int64_t most,
+                                          const int64_t *around, int64_t before, int64_t after, int64_t *memory) {
+    const int64_t *lengths = memory;
+    int64_t *counts = memory + n, *more = counts + n, *ids = more + n;
     for (int64_t k = 0; k < n; texts += lengths[k++]) {
         int64_t number = encode(made, texts, lengths[k], most, ids + before, more + k);
         counts[k] = number;
