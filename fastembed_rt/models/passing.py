@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -126,7 +125,9 @@ class Passing:
         made: list[Tokenized] = []
 
         def make(alone: bool) -> Rows:
-            tokenized = work.tokenize(window if alone else replace(window, parallel=False))
+            if not alone:
+                window.parallel = False
+            tokenized = work.tokenize(window)
             made.append(tokenized)
             return tokenized.ids, work.boundaries(tokenized)
 

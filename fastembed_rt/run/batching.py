@@ -95,13 +95,15 @@ def packed(rows: Sequence[Ids], inputs: Collection[str] = PADDED) -> Feeds:
         }
         starts, lengths = made["starts"][:1], made["starts"][1:]
     else:
+        # Methods, not numpy's functions of the same names: a few calls that run together wait for these, too.
         lengths = np.array([len(row) for row in rows])
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
+        boundaries = np.zeros(len(rows) + 1, np.int64)
+        lengths.cumsum(out=boundaries[1:])
+        starts = boundaries[:-1]
         made = {
             "input_ids": np.concatenate(rows),
-            "position_ids": np.arange(int(ends[-1])) - np.repeat(starts, lengths),
-            "starts": np.append(starts, ends[-1:]),
+            "position_ids": np.arange(boundaries[-1]) - starts.repeat(lengths),
+            "starts": boundaries,
         }
     if not PADDED.isdisjoint(inputs):
         places = np.arange(-(-int(lengths.max()) // LANES) * LANES)

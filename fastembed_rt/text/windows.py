@@ -18,7 +18,7 @@ CHARACTERS = 4_000_000
 STREAM_TEXTS = (64, 512, TEXTS)  # a stream shows its first vectors early
 
 
-@dataclass(frozen=True)
+@dataclass
 class Window:
     """Checked texts that are tokenized together, and the number of the first one in its call."""
 
@@ -27,7 +27,7 @@ class Window:
     parallel: bool = True  # whether all cores may tokenize them
 
 
-@dataclass(frozen=True)
+@dataclass
 class WindowWithNulls(Window):
     """A window in which there may have been no text in places, where "" stands now."""
 
