@@ -234,6 +234,8 @@ def attention(
             shared = slice(head // (heads // kv_heads) * size, (head // (heads // kv_heads) + 1) * size)
             rows = slice(text, text + 1) if options.get("first_only") else slice(start, stop)
             scores = query[rows, own].astype(np.float64) @ key[start:stop, shared].T
+            if "cap" in options:
+                scores = options["cap"] * np.tanh(scores / options["cap"])
             bias = np.zeros((stop - start, stop - start))
             if "table" in options:
                 bias = options["table"][head][distance + (len(options["table"][head]) - 1) // 2]

@@ -87,6 +87,7 @@ def test_windows_and_rows_that_are_far_or_crowded(before: int, after: int, tiles
     check(tiles_in_c, feeds, heads=5, kv_heads=5, before=before, after=after)
     table = np.random.default_rng(1).normal(0, 2, (5, 2 * length - 1)).astype(np.float32)
     check(tiles_in_c, feeds, table, heads=5, kv_heads=5, before=before, after=after)
+    check(tiles_in_c, feeds, heads=5, kv_heads=5, before=before, after=after, capped=1, cap=5.0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -45,7 +45,7 @@ def expected(query: Array, key: Array, value: Array, rows: Array, bias: Array | 
     return mixed
 
 
-def run(feeds: dict[str, Array], threads: int = 1, table: Array | None = None, **attributes: int) -> Array:
+def run(feeds: dict[str, Array], threads: int = 1, table: Array | None = None, **attributes: float) -> Array:
     """PackedAttention of query, key, value and starts; `table` is added to the scores by distance."""
     inputs, constants = list(feeds), []
     if table is not None:
@@ -166,6 +166,27 @@ def test_a_bias_by_distance_over_long_texts(length: int) -> None:
     bias = table[0][np.arange(length) - rows[:, None] + length - 1].astype(np.float64)
     found = attend([head], [0, length], table=table)[rows, 0]
     check(found, expected(*head, rows, bias), head[2])
+
+
+@pytest.mark.parametrize("cap", [0.5, 3.0, 50.0])
+def test_capped_scores(cap: float) -> None:
+    """Rows near 0 and far from it, whole and in windows; the first query alone has the same bits."""
+    rows = np.arange(300)
+    distance = rows - rows[:, None]
+    for query, key, value in (random_head(300, 4), with_far_rows(), with_sinks(300, 0.97, (9,), 0.05)):
+        scores = query.astype(np.float64) @ key.T.astype(np.float64)
+        moved = cap * np.tanh(scores / cap) - scores
+        for before, after in ((-1, -1), (-1, 0), (64, 3)):
+            hidden = ((before >= 0) & (-distance > before)) | ((after >= 0) & (distance > after))
+            exact = expected(query, key, value, rows, np.where(hidden, -np.inf, moved))
+            found = attend([(query, key, value)], [0, 300], before=before, after=after, capped=1, cap=cap)
+            error = found[:, 0] - exact
+            assert np.linalg.norm(error) <= 0.02 * np.linalg.norm(exact)
+            near = np.abs(scores).max(axis=1) < 60
+            assert np.linalg.norm(error[near]) <= 2 * RELATIVE * np.linalg.norm(exact[near])
+            if after < 0:
+                alone = attend([(query[:1], key, value)], [0, 300], first_only=1, capped=1, cap=cap)
+                np.testing.assert_array_equal(alone[0], found[0])
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -317,6 +338,7 @@ heads += [with_sinks(700, 0.999, (0, 1), 1.0), with_sinks(700, 0.9, (127, 600), 
 found = [attend(heads, [0, 700], before=before, after=after)
          for before, after in ((-1, -1), (-1, 0), (64, 64), (3, 300), (5, 5), (200, 0))]
 found += [attend(heads, [0, 700], table=table, before=before) for before in (-1, 100)]
+found += [attend(heads, [0, 700], after=0, capped=1, cap=cap) for cap in (0.5, 50.0)]
 np.save({out!r}, np.stack(found))
 """
 

@@ -209,7 +209,9 @@ def exact(feeds: dict[str, Array], heads: int, kv_heads: int, **options: Any) ->
 def attend(
     feeds: dict[str, Array], heads: int, kv_heads: int, threads: int = 1, path: Path | None = None, **options: Any
 ) -> Array:
-    attributes = {name: int(value) for name, value in options.items() if name != "table"}
+    attributes = {name: value if name == "cap" else int(value) for name, value in options.items() if name != "table"}
+    if "cap" in options:
+        attributes["capped"] = 1
     inputs, constants = dict(feeds), []
     if "table" in options:
         attributes["by_distance"], constants = 1, [options["table"]]
@@ -265,6 +267,32 @@ def test_a_first_token_sees_its_window_only(libraries: list[Path]) -> None:
         found = attended(libraries, feeds, 4, 2, first_only=True, **options)
         off = np.abs(found - exact(feeds, 4, 2, first_only=True, **options))
         assert off.max() < MIXED + 5 * OF_SCORE  # biases are up to 5
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("cap", [0.05, 1.0, 50.0])
+def test_capped_scores(cap: float, first_only: bool, libraries: list[Path]) -> None:
+    """From caps that all scores reach to one that hardly changes them, in windows and with biases, which are not capped."""
+    lengths = (300, 0, 49, 130, 1, 2)
+    feeds = random_feeds(12, lengths, 4, 2, 24, first_only)
+    feeds["query"] *= 3
+    table = np.random.default_rng(12).normal(0, 2, (4, 2 * 303 - 1)).astype(np.float32)
+    for more in ({}, {"after": 0}, {"before": 3, "after": 20}, {"table": table}):
+        options = {"cap": cap, "first_only": first_only, **more}
+        found = attended(libraries, feeds, 4, 2, **options)
+        wanted = exact(feeds, 4, 2, **options)
+        assert np.abs(found - wanted).max() < MIXED + 12 * OF_SCORE
+    free = exact(feeds, 4, 2, first_only=first_only)
+    assert np.abs(exact(feeds, 4, 2, first_only=first_only, cap=cap) - free).max() > (1e-3 if cap == 50.0 else 0.1)
+
+
+def test_a_score_that_is_no_number_is_not_hidden_by_a_cap(libraries: list[Path]) -> None:
+    feeds = random_feeds(13, (40, 30), 1, 1, 16)
+    feeds["query"][5] = np.nan
+    for path in libraries:
+        found = attend(feeds, 1, 1, path=path, cap=2.0)
+        assert np.isnan(found[5]).all()
+        assert np.isfinite(found[40:]).all()
 
 
 @pytest.mark.parametrize("largest", [1e4, -1e4])
@@ -428,6 +456,10 @@ def test_groups_that_make_no_sense_are_refused() -> None:
         ({"in_float": 1.0}, "in_float is of another type"),
         ({"heads": 3, "kv_heads": 3}, "query is 16 wide"),
         ({"kv_heads": 4}, "2 heads do not share 4 heads"),
+        ({"capped": 1}, "cap is missing"),
+        ({"capped": 1, "cap": 0.0}, "cap is 0 and has to be from"),
+        ({"capped": 1, "cap": float("nan")}, "cap is nan and has to be from"),
+        ({"capped": 1, "cap": 50}, "cap is of another type"),
     ],
 )
 def test_attention_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:

@@ -1,7 +1,8 @@
 /* Attention of packed texts, without a matrix of all scores. A task is a head of a text; of a long text, a head's keys
  * and values are packed by one task and read by several.
  *
- *     s[i, j] = scale * sum_d query[i, d] * key[j, d] + by_distance[j - i]   -1e30 where query i does not see key j
+ *     s[i, j] = scale * sum_d query[i, d] * key[j, d] + by_distance[j - i]   -1e30 where query i does not see key j;
+ *                                                                            the product may be capped (cap.h)
  *     p[i, j] = exp(s[i, j] - max_j s[i, j]) / sum_j exp(s[i, j] - max_j s[i, j])
  *     output[i, d] = sum_j p[i, j] * value[j, d]
  *
@@ -21,6 +22,7 @@
 #ifndef FASTEMBED_RT_ATTENTION_H
 #define FASTEMBED_RT_ATTENTION_H
 
+#include "cap.h"
 #include "fp32_attention.h"
 #include "kernels.h"
 #include "scratch.h"
@@ -247,7 +249,7 @@ INLINE void attend(const Attention *work, const Head *head, size_t number, size_
     Shares shares;
     int far = head->far >> r0 & 1, all = sees_all(work, i, rows, part, head->length);
     store(shares.decay, one);
-    if (!far && !work->by_distance) {
+    if (!far && !work->by_distance && work->cap == 0.0f) {
         power_block(head, r0, rows, part, sums, lanes);
         if (!all)
             for (size_t r = 0; r < rows; r++) {
@@ -259,6 +261,8 @@ INLINE void attend(const Attention *work, const Head *head, size_t number, size_
         score_block(head, r0, rows, part);
         for (size_t r = 0; r < rows; r++) {
             float *row = head->scores + r * KEY_BLOCK;
+            if (work->cap > 0.0f)
+                keep_within(work->cap, row, part.last - part.first);
             if (work->by_distance)
                 add_bias(work, number, row, part, head->length, i + r);
             if (!all || part.last > head->length)

@@ -209,6 +209,8 @@ static void read_shape(Kernel *kernel, Reader *reader) {
     shape->before = read_whole(reader, "before", -1, MOST_TOKENS, -1);
     shape->after = read_whole(reader, "after", -1, MOST_TOKENS, -1);
     shape->scale = 1.0f;
+    if (read_flag(reader, "capped"))
+        shape->cap = read_real(reader, "cap", 0x1p-10f, 0x1p20f);
     if (!reader->error && heads % kv_heads)
         refuse(reader, "%lld heads do not share %lld heads of keys and values evenly", (long long)heads,
                (long long)kv_heads);

@@ -1,6 +1,7 @@
 /* Attention of packed texts in float, without a matrix of all scores.
  *
- *     s[j, i] = sum_d key[j, d] * (query[i, d] * scale * log2 e) + log2 e * by_distance[j - i], and what relative.h adds
+ *     s[j, i] = sum_d key[j, d] * (query[i, d] * scale * log2 e) + log2 e * by_distance[j - i], and what relative.h adds;
+ *               the sum may be capped first (cap.h)
  *     output[i, d] = sum_j 2^(s[j, i] - max_j s[j, i]) * value[j, d] / sum_j 2^(s[j, i] - max_j s[j, i])
  *
  * Queries lie side by side in the lanes, so that keys and values are read where they are and sums of a softmax are vectors.
@@ -14,6 +15,7 @@
 
 #include <float.h>
 
+#include "cap.h"
 #include "relative.h"
 #include "scratch.h"
 
@@ -146,6 +148,8 @@ static void attend_side(const Attention *work, const FloatHead *head, size_t i, 
         for (size_t j = 0; j < keys; j += FLOAT_MR)
             float_score_tiles[min_size(FLOAT_MR, keys - j) - 1][vectors - 1](
                 &steps, head->key + (first + j) * work->key_stride, head->q, head->e + j * width);
+        if (work->cap > 0.0f)
+            keep_within(work->cap, head->e, keys * width);
         if (head->met)
             meet_distances(work, head, i, rows, first, last);
         int all = (work->before < 0 || first + (size_t)work->before + 1 >= i + rows) &&

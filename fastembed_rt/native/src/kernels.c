@@ -20,6 +20,7 @@
  *     attention.h    scores, softmax, values, a block of queries and of keys at a time
  *     amx_attention.h  its products in AMX tiles
  *     float_head.h   a head of a text in float, and the tile of its scores
+ *     cap.h          scores within a cap
  *     relative.h     what distances between tokens add to scores in float
  *     fp32_attention.h  attention in float
  *     fused.h        linear, feed-forward and attention blocks out of those

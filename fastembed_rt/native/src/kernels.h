@@ -99,6 +99,7 @@ typedef struct {
     size_t texts, heads, kv_heads, size; /* size: channels of a head */
     int first_only;         /* one query a text, that of its first token */
     float scale;            /* of the scores */
+    float cap;              /* products become cap * tanh(product / cap); 0: they do not */
     const float *by_distance; /* (heads, 2 * reach - 1) added to the scores by key - query + reach - 1; or NULL */
     Relative relative;
     int64_t reach;          /* tokens of the longest text that either of them knows */

@@ -21,7 +21,8 @@
  * counts in float, but for the outlier channels, which have their own rows (see Linear). <group>_dither is for all but
  * "down". A group with bfloat16 or float weights is, for each of <group>_layers, values and bias. Scores of DeBERTa have
  * rows, int64 (2 * reach - 1), the row of each distance query - key, and of a table each that queries meet, c2p (rows,
- * heads * size), and that keys meet, p2c (heads * size, columns), transposed. Attention is in 16-bit integers, but for
+ * heads * size), and that keys meet, p2c (heads * size, columns), transposed; with capped, products of queries and keys
+ * are cap * tanh(product / cap) first. Attention is in 16-bit integers, but for
  * Fp32Attention, PackedAttention with in_float, and where there are such rows.
  */
 #include "operators.h"

@@ -225,6 +225,12 @@ static ReferenceAttention some_attention(Case *made, Random *random, size_t wide
         whole(made, "", "before", shape.before = chance(random, 4) ? MOST_NUMBERS << 20 : between(random, 0, 20));
     if (chance(random, 4))
         whole(made, "", "after", shape.after = chance(random, 4) ? 0x7FFFFFFF : between(random, 0, 20));
+    if (chance(random, 4)) {
+        float cap = chance(random, 2) ? 50.0f : 0.5f;
+        whole(made, "", "capped", 1);
+        attribute(made, "", "cap", REAL)->real = cap;
+        shape.cap = cap;
+    }
     return shape;
 }
 

@@ -214,7 +214,8 @@ static double score_doubt(const ReferenceAttention *shape, const Matrix *query, 
         size += a * b;
         doubted += query->doubt[q + d] * b + a * key->doubt[k + d] + query->doubt[q + d] * key->doubt[k + d];
     }
-    return doubted + (double)(shape->size + 6) * ROUNDING * (size + doubted);
+    /* A cap moves a score by less than the product is off, and has roundings of its own. */
+    return doubted + (double)(shape->size + (shape->cap > 0 ? 14 : 6)) * ROUNDING * (size + doubted);
 }
 
 /* What a score gets of the distance between its tokens: a product of the query with a row, one of the key with a column. */
@@ -256,6 +257,8 @@ Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const 
                         score += query->values[row * query->columns + head * size + d] *
                                  key->values[(start + k) * key->columns + other + d];
                     strongest = fmax(strongest, fabs(score));
+                    if (shape->cap > 0)
+                        score = shape->cap * tanh(score / shape->cap);
                     if (shape->table)
                         bias = shape->table[head * shape->table_columns + (shape->table_columns - 1) / 2 + k - q];
                     score += bias;

@@ -35,6 +35,7 @@ typedef struct {
     const int64_t *seen; /* keys of each text; or NULL */
     int first_only, in_float;
     int64_t before, after;
+    double cap; /* of the products; 0: none */
     const float *table; /* (heads, columns) */
     size_t table_columns;
     const int64_t *rows; /* of the distances query - key, from the middle on; or NULL */
