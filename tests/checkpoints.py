@@ -84,6 +84,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "squeezebert": {**SIZES, "embedding_size": 24, "q_groups": 3, "k_groups": 2, "v_groups": 3},
     "modernbert": {**SIZES, **IDS, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
     "qwen3": {**SIZES, **IDS, **GROUPED},
+    "gemma": {**SIZES, **IDS, **GROUPED},
+    # Windows of 4 tokens in the first and the last layer, and a cap that scores here do reach.
+    "gemma2": {
+        **SIZES,
+        **IDS,
+        **GROUPED,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 4,
+        "attn_logit_softcapping": 0.5,
+    },
     # Windows of 4 tokens to each side, and all of the text in the last layer.
     "gemma3_text": {
         **SIZES,

@@ -151,11 +151,19 @@ def test_words_that_are_none_are_refused(
         exported(source, tmp_path / "made")
 
 
-def test_other_heads_than_plain_ones_are_refused(tmp_path: Path) -> None:
-    source = save_causal_reranker(tmp_path / "source", "gemma3_text")
-    change_json(source / "config.json", final_logit_softcapping=30.0)
-    with pytest.raises(UnsupportedCheckpointError, match=r"final_logit_softcapping = 30\.0"):
-        exported(source, tmp_path / "made")
+@pytest.mark.parametrize("model_type", ["gemma2", "gemma3_text"])
+def test_logits_within_a_cap_are_those_of_the_cross_encoder(tmp_path: Path, model_type: str) -> None:
+    source = save_causal_reranker(tmp_path / "source", model_type, final_logit_softcapping=0.5)
+    assert_agree(source, tmp_path / "made")
+    with Reranker(tmp_path / "made") as model:
+        capped = model.predict(MORE, activation="identity")
+    change_json(source / "config.json", final_logit_softcapping=None)
+    assert_agree(source, tmp_path / "free")
+    with Reranker(tmp_path / "free") as model:
+        assert np.abs(model.predict(MORE, activation="identity") - capped).max() > 0.01
+    change_json(source / "config.json", final_logit_softcapping=0)
+    with pytest.raises(CheckpointError, match=r"final_logit_softcapping 0\.0, expected a number above 0"):
+        exported(source, tmp_path / "zero")
 
 
 # --- as published, without modules.json ------------------------------------------------------------------------------

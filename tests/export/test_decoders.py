@@ -1,4 +1,4 @@
-"""Decoders used as encoders, Qwen and Gemma 3: what a token sees, and settings from before transformers 5."""
+"""Decoders used as encoders, Qwen and Gemma: what a token sees, and settings from before transformers 5."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from checkpoints import (
 from mean_states import assert_agrees
 
 from fastembed_rt import native
-from fastembed_rt_export.errors import CheckpointError
+from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 
 pytestmark = pytest.mark.usefixtures("short_gate")
 
@@ -48,6 +48,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "mistral": {"sliding_window": 4},
+    "gemma2": {"sliding_window": 4},
     "gemma3_text": {"use_bidirectional_attention": False, "sliding_window": 4},
 }
 
@@ -67,17 +68,54 @@ def test_is_causal_false_shows_a_token_all_others_or_those_of_a_window_to_each_s
     assert np.abs(exported_vectors(both, tmp_path / "b") - exported_vectors(causal, tmp_path / "c")).max() > 0.01
 
 
+@pytest.mark.parametrize("model_type", ["gemma", "llama"])
+def test_a_decoder_without_windows_that_is_not_causal_shows_a_token_all_others(tmp_path: Path, model_type: str) -> None:
+    both = save_transformers(tmp_path / "both", model_type, is_causal=False)
+    assert_agrees(both, tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
+def test_gemma_is_found_as_the_hub_has_it(tmp_path: Path, model_type: str) -> None:
+    """An activation that was called gelu and is not, a base beside the other keys; null where nothing is capped."""
+    directory = save_transformers(tmp_path / "gemma", model_type, attention_bias=True)
+    changes: dict[str, Any] = {"rope_theta": 700.0, "hidden_act": "gelu", "hidden_activation": None}
+    if model_type == "gemma2":
+        changes = {
+            "rope_theta": 700.0,
+            "hidden_act": "gelu",
+            "attn_logit_softcapping": None,
+            "cache_implementation": "hybrid",
+        }
+    change_json(directory / "config.json", "rope_parameters", "layer_types", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_gemma_has_its_own_sizes_where_config_json_is_silent(tmp_path: Path) -> None:
+    for model_type, heads in (("gemma", 16), ("gemma2", 4)):
+        sizes = {"num_attention_heads": 16, "num_key_value_heads": heads, "head_dim": 256, "num_hidden_layers": 1}
+        directory = save_transformers(tmp_path / model_type, model_type, hidden_size=32, **sizes)
+        change_json(directory / "config.json", "num_key_value_heads", "head_dim")
+        assert_agrees(directory, tmp_path / f"{model_type}-out")
+
+
+def test_caps_and_masks_of_gemma_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "gemma", "gemma2")
+    change_json(directory / "config.json", attn_logit_softcapping=-1.0)
+    with pytest.raises(CheckpointError, match=r"attn_logit_softcapping -1\.0, expected a number above 0"):
+        exported_vectors(directory, tmp_path / "out")
+    for model_type in ("gemma", "gemma2"):
+        directory = save_transformers(tmp_path / model_type, model_type)
+        change_json(directory / "config.json", use_bidirectional_attention=True)
+        with pytest.raises(UnsupportedCheckpointError, match="use_bidirectional_attention = True"):
+            exported_vectors(directory, tmp_path / "out")
+
+
 @pytest.mark.parametrize("model_type", ["llama", "eurobert", "ultrabert"])
 @pytest.mark.parametrize("biases", [{"attention_bias": True, "mlp_bias": False}, {"mlp_bias": True}])
 def test_biases_of_llamas_kin_are_those_of_transformers(
     tmp_path: Path, model_type: str, biases: dict[str, bool]
 ) -> None:
     assert_agrees(save_transformers(tmp_path / "made", model_type, **biases), tmp_path / "out")
-
-
-def test_a_llama_that_is_not_causal_shows_a_token_all_others(tmp_path: Path) -> None:
-    both = save_transformers(tmp_path / "both", "llama", is_causal=False)
-    assert_agrees(both, tmp_path / "out")
 
 
 def test_mistrals_window_is_there_where_config_json_is_silent(tmp_path: Path) -> None:

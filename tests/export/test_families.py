@@ -80,6 +80,8 @@ def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
     ("model_type", "task"),
     [
         ("qwen3", "Qwen3ForCausalLM"),
+        ("gemma", "GemmaForCausalLM"),
+        ("gemma2", "Gemma2ForCausalLM"),
         ("gemma3_text", "Gemma3ForCausalLM"),
         ("modernbert", "ModernBertForMaskedLM"),
         ("nomic_bert", "NomicBertForMaskedLM"),
@@ -108,7 +110,7 @@ def test_task_models_give_the_encoder_inside(tmp_path: Path, model_type: str, ta
     assert_agrees(directory, tmp_path / "out", model)
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text", "nomic_bert", "new"])
+@pytest.mark.parametrize("model_type", ["qwen3", "gemma2", "gemma3_text", "nomic_bert", "new"])
 def test_padding_on_the_left_changes_nothing_where_positions_are_relative(tmp_path: Path, model_type: str) -> None:
     source = save_sentence_transformers(tmp_path / "left", model_type, pooling="lasttoken", max_seq_length=40)
     change_json(source / "tokenizer_config.json", padding_side="left")

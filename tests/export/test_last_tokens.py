@@ -20,14 +20,15 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 pytestmark = pytest.mark.usefixtures("short_gate")
 
 CUT: dict[str, dict[str, Any]] = {
-    **{key: {} for key in ("qwen2", "qwen3", "llama", "llama_bidirec", "eurobert", "gte", "gemma3_text")},
+    **{key: {} for key in ("qwen2", "qwen3", "llama", "llama_bidirec", "eurobert", "gte", "gemma", "gemma3_text")},
+    "gemma2": {"layer_types": ["sliding_attention"] + ["full_attention"] * 2},
     "embedding_gemma2_text": {},
     "mistral": {"sliding_window": None},
 }
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 # Windows, distances, layers that are normalized behind their parts.
 WHOLE: dict[str, dict[str, Any]] = {
-    **{"qwen3": WINDOWS, "mistral": {"sliding_window": 4}, "bert": {}, "mpnet": {}, "deberta-v2": {}},
+    **{"qwen3": WINDOWS, "mistral": {"sliding_window": 4}, "bert": {}, "mpnet": {}, "deberta-v2": {}, "gemma2": {}},
     "gemma3_text": {
         "layer_types": ["full_attention"] * 2 + ["sliding_attention"],
         "use_bidirectional_attention": False,

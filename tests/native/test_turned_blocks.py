@@ -129,6 +129,8 @@ LARGE: dict[str, dict[str, Any]] = {
     "nomic_bert": {},
     "gte": {},
     "qwen3": {"head_dim": 32, "num_key_value_heads": 3},
+    "gemma": {"head_dim": 32, "num_key_value_heads": 1},
+    "gemma2": {"head_dim": 32, "num_key_value_heads": 3},
     "gemma3_text": {"head_dim": 32, "num_key_value_heads": 1},
     "llama": {"attention_bias": False, "mlp_bias": False},
     "mistral": {"head_dim": 32, "num_key_value_heads": 3},

@@ -112,13 +112,16 @@ def is_causal(config: Config) -> bool:
     return flag(config, "is_causal", True)
 
 
-def window(ops: Ops, config: Config, *, causal: bool, default: int | None = None) -> ScoreBias:
+def window(
+    ops: Ops, config: Config, *, causal: bool, default: int | None = None, cap: float | None = None
+) -> ScoreBias:
     """What config.json's window lets a token see, itself included: those before it or, not causal, to each side."""
     tokens = setting(config, "sliding_window", int, default)
     if tokens < 1:
         raise CheckpointError(f"config.json has sliding_window {tokens}, expected a number of tokens")
     # Itself counts before a token; both ends are beside it where windows reach to each side.
-    return ops.attention_bias(before=tokens - 1, after=0) if causal else ops.attention_bias(before=tokens, after=tokens)
+    before, after = (tokens - 1, 0) if causal else (tokens, tokens)
+    return ops.attention_bias(before=before, after=after, cap=cap)
 
 
 def _llama(ops: Ops, config: Config, tensors: Tensors, seen: tuple[str, ScoreBias], epsilon: float) -> Value:

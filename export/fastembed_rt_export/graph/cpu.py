@@ -138,6 +138,9 @@ def attention(
 ) -> Value:
     """Attend to padded key and value (B, S, K * D) from (B, S, N * D); the scale is in the query weights."""
     assert bias.tensor is not None
+    if bias.cap is not None:
+        # Attention has a cap too: before the mask in onnxruntime 1.32, behind it in 1.24.
+        return portable.attention(graph, tokens, query=query, key=key, value=value, heads=heads, bias=bias)
     return graph.node(
         "Attention",
         *(query, key, value, bias.tensor),

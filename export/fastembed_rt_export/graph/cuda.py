@@ -171,6 +171,11 @@ def attention(
     graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
     """From (T, N * D) to (T, K * D) each; the scale is in the query weights."""
+    if bias.cap is not None:
+        raise UnsupportedCheckpointError(
+            "target cuda has no attention whose scores are kept within a cap, as Gemma 2's are; export it for cpu or "
+            "tensorrt"
+        )
     if heads.grouped:
         key, value = (_repeated(graph, states, heads) for states in (key, value))
     parts = [_as_attended(graph, part) for part in (query, key, value)]

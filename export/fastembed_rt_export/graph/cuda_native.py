@@ -162,7 +162,7 @@ def attention(
     made_by = {output: node for node in graph.nodes for output in node.output}
     sizes = {entry.name: entry.i for entry in made_by[query].attribute} if query in made_by else {}
     size = sizes.get("size", sizes.get("out_features", 0) // heads.queries)
-    if tokens.unseen or size not in HEAD_SIZES:
+    if tokens.unseen or size not in HEAD_SIZES or bias.cap is not None:
         return cuda.attention(graph, tokens, query=query, key=key, value=value, heads=heads, bias=bias)
     inputs = [query, key, value, cuda.needed(graph, cuda.BOUNDARIES), cuda.needed(graph, "places")]
     options: dict[str, Any] = {"heads": heads.queries, "key_heads": heads.keys, "size": size}

@@ -87,7 +87,7 @@ class Relative:
 class ScoreBias:
     """What attention adds to its scores (B, N, S, S), made once for all layers that share it: see `Ops.attention_bias`.
 
-    It is said in two ways, and a target takes the one that its attention knows: as numbers, and as the tensor of them.
+    Where there is a `cap`, a score becomes cap * tanh(score / cap) before anything is added. The rest is said in two ways, and a target takes the one that its attention knows: as numbers, and as the tensor of them.
     """
 
     by_distance: Weight | None = None  # (2P - 1, N): the row for distance key - query lies at that distance + P - 1
@@ -95,6 +95,7 @@ class ScoreBias:
     before: int | None = None  # how many tokens before its own a token sees; None: all
     after: int | None = None  # and behind it; 0: causal
     tensor: Value | None = None  # broadcast to the scores, the mask of padding in it; None: attention adds no tensor
+    cap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

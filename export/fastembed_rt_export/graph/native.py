@@ -263,6 +263,8 @@ def attention_shape(
         shape["before"] = bias.before
     if bias.after is not None:
         shape["after"] = bias.after
+    if bias.cap is not None:
+        shape |= {"capped": 1, "cap": bias.cap}
     if bias.relative is not None:
         if tokens.unseen:
             raise NotNativeError("distances that queries and keys meet, beside tokens that are not seen")

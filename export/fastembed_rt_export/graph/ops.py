@@ -121,11 +121,16 @@ class Ops:
         return function(self.token_graph, states)
 
     def attention_bias(
-        self, by_distance: Weight | None = None, *, before: int | None = None, after: int | None = None
+        self,
+        by_distance: Weight | None = None,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        cap: float | None = None,
     ) -> ScoreBias:
         """What is added to the scores: the mask, and a bias (2P - 1, N) for key - query + P - 1.
 
-        A token sees at most `before` tokens before it and `after` tokens behind it; None: all.
+        A token sees at most `before` tokens before it and `after` tokens behind it; None: all. `cap`: of the scores.
         """
         with self.scope("attention_bias"):
             tensor = self.target.attention_bias(self.token_graph, self.tokens, by_distance)
@@ -133,7 +138,7 @@ class Ops:
                 tensor = self._sum(tensor, self.target.band(self.token_graph, self.tokens, before=before, after=after))
         if before is not None:
             self._reaches.add(before)
-        return ScoreBias(by_distance=by_distance, before=before, after=after, tensor=tensor)
+        return ScoreBias(by_distance=by_distance, before=before, after=after, tensor=tensor, cap=cap)
 
     def _sum(self, left: Value | None, right: Value | None) -> Value | None:
         """Elementwise sum of those that there are."""

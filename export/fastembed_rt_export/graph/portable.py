@@ -148,9 +148,19 @@ def with_distances(graph: Graph, additive: Value, places: Value, table: Weight) 
     return graph.node("Add", distances.bias(graph, distance, table), additive, name="bias")
 
 
-def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
+def capped(graph: Graph, scores: Value, cap: float | None) -> Value:
+    """cap * tanh(score / cap) where there is a cap (Gemma Team 2024, arXiv:2408.00118)."""
+    if cap is None:
+        return scores
+    small = graph.node("Tanh", graph.node("Div", scores, graph.constant(cap), name="scores/cap"), name="tanh")
+    return graph.node("Mul", small, graph.constant(cap), name="capped")
+
+
+def softmax(graph: Graph, scores: Value, bias: ScoreBias) -> Value:
     """Shares of the keys: scores (B, N, S, S) and a bias."""
-    return graph.node("Softmax", graph.node("Add", scores, bias, name="scores+bias"), axis=-1, name="softmax")
+    assert bias.tensor is not None
+    total = graph.node("Add", capped(graph, scores, bias.cap), bias.tensor, name="scores+bias")
+    return graph.node("Softmax", total, axis=-1, name="softmax")
 
 
 def attention(
@@ -162,13 +172,12 @@ def attention(
     value: Value,
     heads: Heads,
     bias: ScoreBias,
-    shares: Callable[[Graph, Value, Value], Value] = softmax,
+    shares: Callable[[Graph, Value, ScoreBias], Value] = softmax,
 ) -> Value:
-    """softmax(Q K^T + bias) V: query (B, S, N * D), key and value (B, S, K * D); the scale is in the query weights.
+    """softmax(capped(Q K^T) + bias) V: query (B, S, N * D), key and value (B, S, K * D); the scale is in the query weights.
 
     `shares`: of the keys, from scores and what is added to them.
     """
-    assert bias.tensor is not None
     if heads.grouped:
         key, value = (_repeated(graph, states, heads) for states in (key, value))
     shape = graph.constant([0, 0, heads.queries, -1])
@@ -179,7 +188,7 @@ def attention(
     v = graph.node("Reshape", value, shape, name="value")
     v = graph.node("Transpose", v, perm=[0, 2, 1, 3], name="value")
     scores = graph.node("MatMul", q, k, name="scores")
-    mixed = graph.node("MatMul", shares(graph, scores, bias.tensor), v, name="mixed")
+    mixed = graph.node("MatMul", shares(graph, scores, bias), v, name="mixed")
     mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3], name="mixed")
     return graph.node("Reshape", mixed, graph.constant([0, 0, -1]), name="mixed")
 

@@ -81,14 +81,13 @@ def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) 
 def attention(
     graph: Graph, tokens: Tokens, *, query: Value, key: Value, value: Value, heads: Heads, bias: ScoreBias
 ) -> Value:
-    """softmax(Q K^T + bias) V with products in half precision and a softmax in float32."""
+    """softmax(capped(Q K^T) + bias) V with products in half precision and a softmax in float32."""
     return portable.attention(graph, tokens, query=query, key=key, value=value, heads=heads, bias=bias, shares=softmax)
 
 
-def softmax(graph: Graph, scores: Value, bias: Value) -> Value:
+def softmax(graph: Graph, scores: Value, bias: ScoreBias) -> Value:
     """Over the keys."""
-    total = graph.node("Add", wide(graph, scores), bias, name="scores+bias")
-    return narrow(graph, graph.node("Softmax", total, axis=-1, name="softmax"))
+    return narrow(graph, portable.softmax(graph.typed(FLOAT32), wide(graph, scores), bias))
 
 
 def _wide_pool(pool: OfStates) -> OfStates:

@@ -147,5 +147,7 @@ CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
     "mistral": _decoder,
     "qwen2": _decoder,
     "qwen3": _decoder,
+    "gemma": _decoder,
+    "gemma2": _decoder,
     "gemma3_text": _decoder,
 }

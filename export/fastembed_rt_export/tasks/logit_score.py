@@ -15,13 +15,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .. import settings
-from ..architectures.blocks import Config, flag, refuse, setting
+from ..architectures.blocks import Config, flag, setting
 from ..checkpoint.read import Checkpoint
 from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
 from ..graph.graph import Value
 from ..graph.ops import Ops
+from ..graph.portable import capped
 from ..graph.weight import Array, Linear, Weight
 from ..heads import linear
 from ..tensors import Tensors
@@ -32,7 +33,17 @@ MODULE = "LogitScore"
 LOGITS = Output("text-generation", "logits", "causal_logits", by_role=None, chats=True)
 WORDS = ("yes", "no")  # that sentence-transformers takes where nothing is said
 # By model_type: whether the head is the word table where config.json does not say.
-MODELS = {"llama": False, "mistral": False, "qwen2": False, "qwen3": False, "gemma3_text": True}
+MODELS = {
+    "llama": False,
+    "mistral": False,
+    "qwen2": False,
+    "qwen3": False,
+    "gemma": True,
+    "gemma2": True,
+    "gemma3_text": True,
+}
+# By model_type, of those that have one: the cap of logits where config.json does not say.
+CAPS = {"gemma2": 30.0, "gemma3_text": None}
 HEAD = "lm_head.weight"
 
 
@@ -43,6 +54,7 @@ class LogitHead:
     true: int
     false: int | None
     tied: bool  # whether the head is the word table where the checkpoint stores none
+    cap: float | None = None  # of each logit
     pooling: str = "lasttoken"
 
     @property
@@ -62,7 +74,12 @@ class LogitHead:
         source = (tensors, "embed_tokens.weight") if self.tied and not whole.has(HEAD) else (whole, HEAD)
         matrix = source[0].get(source[1], (words, width))
         state = ops.pool(states, self.pooling)
-        return linear(ops.behind_pooling, state, Linear(self._row(matrix)))
+        if self.cap is None:
+            return linear(ops.behind_pooling, state, Linear(self._row(matrix)))
+        own = Weight(f"score.{matrix.name}", (len(self.words), matrix.shape[1]), lambda: matrix.at(self.words))
+        found = capped(ops.graph, linear(ops.behind_pooling, state, Linear(own)), self.cap)
+        signs = ops.graph.constant(np.array([[1.0], [-1.0]], np.float32)[: len(self.words)])
+        return ops.graph.node("MatMul", found, signs, name="score")
 
     def _row(self, matrix: Weight) -> Weight:
         """(words, H) -> (1, H): the score is a product with this difference of rows."""
@@ -95,7 +112,6 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
         raise UnsupportedCheckpointError(
             f"model_type {checkpoint.model_type!r} has no head over the vocabulary here; there are: {', '.join(MODELS)}"
         )
-    refuse(config, "final_logit_softcapping", None)
     if not chained and checkpoint.chat is None:
         raise UnsupportedCheckpointError(
             f"{checkpoint.path} is a causal language model without modules.json and without a chat template, so "
@@ -109,7 +125,7 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> LogitHead:
         if token is not None and not 0 <= token < words:
             raise CheckpointError(f"{MODULE} names token {token}, and the model has {words}")
     tied = flag(config, "tie_word_embeddings", MODELS[checkpoint.model_type])
-    head = LogitHead(true, false, tied)
+    head = LogitHead(true, false, tied, _cap(checkpoint))
     _check_adapter(checkpoint, head)
     return head
 
@@ -147,6 +163,17 @@ def _default_words(checkpoint: Checkpoint, notes: list[str]) -> tuple[int, int]:
         f"no modules.json: the score is the logit of {WORDS[0]!r} less that of {WORDS[1]!r}, the reference's default"
     )
     return true, false
+
+
+def _cap(checkpoint: Checkpoint) -> float | None:
+    """Of each logit."""
+    key, config = "final_logit_softcapping", checkpoint.config
+    if checkpoint.model_type not in CAPS or config.get(key, CAPS[checkpoint.model_type]) is None:
+        return None
+    cap = setting(config, key, float, CAPS[checkpoint.model_type])
+    if cap <= 0:
+        raise CheckpointError(f"config.json has {key} {cap}, expected a number above 0")
+    return cap
 
 
 def _check_adapter(checkpoint: Checkpoint, head: LogitHead) -> None:
