@@ -272,7 +272,7 @@ def test_a_first_token_sees_its_window_only(libraries: list[Path]) -> None:
 @pytest.mark.parametrize("first_only", [False, True])
 @pytest.mark.parametrize("cap", [0.05, 1.0, 50.0])
 def test_capped_scores(cap: float, first_only: bool, libraries: list[Path]) -> None:
-    """From caps that all scores reach to one that hardly changes them, in windows and with biases, which are not capped."""
+    """From caps that all scores reach to one that hardly changes them; what is added to scores is not capped."""
     lengths = (300, 0, 49, 130, 1, 2)
     feeds = random_feeds(12, lengths, 4, 2, 24, first_only)
     feeds["query"] *= 3

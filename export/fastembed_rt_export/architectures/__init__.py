@@ -316,7 +316,7 @@ ARCHITECTURES = {
         "model.",
         _CAUSAL_LM,
         title="Gemma",
-        examples=("BAAI/bge-reranker-v2-gemma", "google/gemma-2b"),
+        examples=("BAAI/bge-reranker-v2-gemma", "Jaume/gemma-2b-embeddings"),
     ),
     "gemma2": Architecture(
         gemma.gemma2,

@@ -24,6 +24,10 @@ from .rotary import angles
 HEAD = 256  # where config.json names none
 KV_HEADS, GEMMA2_KV_HEADS = 16, 4  # likewise
 WINDOW, CAP = 4096, 50.0
+NORMS = (
+    ("input_layernorm", "post_attention_layernorm"),
+    ("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)  # of Gemma 2
 
 
 def gemma(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -49,7 +53,7 @@ def gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
         kinds=kinds,
         activation=setting(config, "hidden_activation", str, "gelu_pytorch_tanh"),
         scale=setting(config, "query_pre_attn_scalar", float, 256.0) ** -0.5,
-        norms_inside=True,
+        norms=NORMS,
     )
 
 
@@ -63,16 +67,12 @@ def _stack(
     kinds: Sequence[str],
     activation: str,
     scale: float | None = None,
-    norms_inside: bool = False,
+    norms: Sequence[Sequence[str]] = (("input_layernorm",), ("post_attention_layernorm",)),
 ) -> Value:
-    """The embeddings, the layers, whose parts give what is normalized where `norms_inside`, and the last norm."""
+    """The embeddings, the layers and the last norm; `norms`: of what each part of a layer reads, and of what it gives."""
     bias, epsilon = flag(config, "attention_bias", False), setting(config, "rms_norm_eps", float, 1e-6)
-    beside = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
-    around: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
-    if not norms_inside:
-        around, beside = around[:1], around[1:]
 
-    def norms(own: Tensors, names: Sequence[str]) -> Norms:
+    def norms_of(own: Tensors, names: Sequence[str]) -> Norms:
         return Norms(*(rms_norm(own, name, sizes.hidden, epsilon, centred=True) for name in names))
 
     with ops.scope("embeddings"):
@@ -86,10 +86,10 @@ def _stack(
                 ops,
                 states,
                 attention=attention(own, sizes, turn, Biases(inputs=bias, output=bias), scale=scale),
-                around=norms(own, around),
+                around=norms_of(own, norms[0]),
                 bias=seen[kind],
                 feed_forward=feed_forward(own, sizes, activation),
-                beside=norms(own, beside),
+                beside=norms_of(own, norms[1]),
                 last=index == sizes.layers - 1,
             )
     return final_norm(ops, states, rms_norm(tensors, "norm", sizes.hidden, epsilon, centred=True))

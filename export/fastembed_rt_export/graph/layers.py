@@ -87,7 +87,8 @@ class Relative:
 class ScoreBias:
     """What attention adds to its scores (B, N, S, S), made once for all layers that share it: see `Ops.attention_bias`.
 
-    Where there is a `cap`, a score becomes cap * tanh(score / cap) before anything is added. The rest is said in two ways, and a target takes the one that its attention knows: as numbers, and as the tensor of them.
+    Where there is a `cap`, a score becomes cap * tanh(score / cap) before anything is added. The rest is said in two
+    ways, and a target takes the one that its attention knows: as numbers, and as the tensor of them.
     """
 
     by_distance: Weight | None = None  # (2P - 1, N): the row for distance key - query lies at that distance + P - 1

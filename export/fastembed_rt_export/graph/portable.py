@@ -174,7 +174,9 @@ def attention(
     bias: ScoreBias,
     shares: Callable[[Graph, Value, ScoreBias], Value] = softmax,
 ) -> Value:
-    """softmax(capped(Q K^T) + bias) V: query (B, S, N * D), key and value (B, S, K * D); the scale is in the query weights.
+    """softmax(capped(Q K^T) + bias) V: query (B, S, N * D), key and value (B, S, K * D).
+
+    The scale is in the query weights.
 
     `shares`: of the keys, from scores and what is added to them.
     """

@@ -152,9 +152,9 @@ class Project(Protocol):
 
 
 class Attend(Protocol):
-    """softmax(capped(Q K^T) + bias) V for `query` N * D wide, `key` and `value` K * D wide, in the form that attention takes.
+    """softmax(capped(Q K^T) + bias) V for `query` N * D wide, `key` and `value` K * D wide.
 
-    The scale of the scores is in the query. The result is as the query is.
+    They have the form that attention takes. The scale of the scores is in the query. The result is as the query is.
     """
 
     def __call__(
