@@ -107,6 +107,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {**SIZES, **IDS, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True},
     "llama_bidirec": {**SIZES, **IDS, "num_key_value_heads": 3},
     "mistral": {**SIZES, **IDS, **GROUPED, "sliding_window": 4},
+    # As NVIDIA's embedders have it: all of a text is seen.
+    "ministral3": {
+        **SIZES,
+        **IDS,
+        **GROUPED,
+        "is_causal": False,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 600,
+            "mscale_all_dim": 1.0,
+            "mscale": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
     "eurobert": {**SIZES, **IDS, "rope_parameters": {"rope_type": "default", "rope_theta": 250_000.0}},
     # A window of 4 tokens to each side, and all of the text in the last layer.
     "ultrabert": {**SIZES, **IDS, "sliding_window": 4},

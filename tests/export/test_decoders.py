@@ -26,6 +26,7 @@ from mean_states import assert_agrees
 
 from fastembed_rt import native
 from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
+from fastembed_rt_export.pipeline import ExportOptions, export
 
 pytestmark = pytest.mark.usefixtures("short_gate")
 
@@ -72,6 +73,34 @@ def test_is_causal_false_shows_a_token_all_others_or_those_of_a_window_to_each_s
 def test_a_decoder_without_windows_that_is_not_causal_shows_a_token_all_others(tmp_path: Path, model_type: str) -> None:
     both = save_transformers(tmp_path / "both", model_type, is_causal=False)
     assert_agrees(both, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_causal": True}, {"is_causal": True, "sliding_window": 4}, {"sliding_window": 4}]
+)
+def test_ministral3_sees_what_its_config_says(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert_agrees(save_transformers(tmp_path / "made", "ministral3", **changes), tmp_path / "out")
+
+
+def test_ministral3_has_its_own_sizes_and_turns_where_config_json_is_silent(tmp_path: Path) -> None:
+    sizes = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 1}
+    directory = save_transformers(tmp_path / "made", "ministral3", rope_parameters=None, **sizes)
+    change_json(directory / "config.json", "num_key_value_heads", "head_dim", "rope_parameters", "sliding_window")
+    assert_agrees(directory, tmp_path / "out")
+
+
+def test_texts_of_ministral3_end_where_its_queries_are_scaled(tmp_path: Path) -> None:
+    """The gate compares texts of up to that length, and beyond it where nothing is scaled."""
+    turns = {**CONFIGS["ministral3"]["rope_parameters"], "original_max_position_embeddings": 16}
+    for beta, longest in ((0.1, 16), (0.0, 40)):
+        turns["llama_4_scaling_beta"] = beta
+        source = save_sentence_transformers(
+            tmp_path / f"source-{beta}", "ministral3", max_seq_length=40, rope_parameters=turns
+        )
+        made = export(str(source), ExportOptions(output=tmp_path / f"out-{beta}")).manifest
+        assert made.max_length == longest
+        assert made.parity["status"] == "passed"
+        assert ("max_length 40 is more than the 16 positions of the model; capped" in made.notes) is (longest == 16)
 
 
 @pytest.mark.parametrize("model_type", ["gemma", "gemma2"])

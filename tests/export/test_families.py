@@ -94,6 +94,7 @@ def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
         ("qwen2", "Qwen2ForCausalLM"),
         ("llama", "LlamaForCausalLM"),
         ("mistral", "MistralForCausalLM"),
+        ("ministral3", "Ministral3ForCausalLM"),
         ("eurobert", "EuroBertForMaskedLM"),
         ("ultrabert", "UltrabertForMaskedLM"),
         ("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM"),

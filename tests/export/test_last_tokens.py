@@ -23,6 +23,7 @@ CUT: dict[str, dict[str, Any]] = {
     **{key: {} for key in ("qwen2", "qwen3", "llama", "llama_bidirec", "eurobert", "gte", "gemma", "gemma3_text")},
     "gemma2": {"layer_types": ["sliding_attention"] + ["full_attention"] * 2},
     "embedding_gemma2_text": {},
+    "ministral3": {},
     "mistral": {"sliding_window": None},
 }
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}

@@ -134,6 +134,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 32, "num_key_value_heads": 1},
     "llama": {"attention_bias": False, "mlp_bias": False},
     "mistral": {"head_dim": 32, "num_key_value_heads": 3},
+    "ministral3": {"head_dim": 32, "num_key_value_heads": 1},
     "eurobert": {},
     "ultrabert": {},
     "jina_embeddings_v3": {},

@@ -292,6 +292,15 @@ ARCHITECTURES = {
         title="Mistral",
         examples=("intfloat/e5-mistral-7b-instruct", "Salesforce/SFR-Embedding-Mistral"),
     ),
+    "ministral3": Architecture(
+        llama.mistral,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        title="Ministral 3",
+        read=llama.read_ministral3,
+        examples=("nvidia/Nemotron-3-Embed-1B-BF16", "nvidia/Nemotron-3-Embed-8B-BF16"),
+    ),
     "eurobert": Architecture(
         llama.eurobert,
         bert.bert_positions,

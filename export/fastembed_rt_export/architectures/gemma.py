@@ -69,7 +69,7 @@ def _stack(
     scale: float | None = None,
     norms: Sequence[Sequence[str]] = (("input_layernorm",), ("post_attention_layernorm",)),
 ) -> Value:
-    """The embeddings, the layers and the last norm; `norms`: of what each part of a layer reads, and of what it gives."""
+    """The embeddings, the layers and the last norm; `norms`: of what a layer's parts read, and of what they give."""
     bias, epsilon = flag(config, "attention_bias", False), setting(config, "rms_norm_eps", float, 1e-6)
 
     def norms_of(own: Tensors, names: Sequence[str]) -> Norms:

@@ -1,4 +1,4 @@
-"""Llama and those built like it: causal decoders (Llama, Mistral) and encoders that see all (EuroBERT, UltraBERT).
+"""Llama and those built like it: decoders (Llama, Mistral, Ministral 3), encoders that see all (EuroBERT, UltraBERT).
 
 Touvron et al. 2023 (arXiv:2307.09288), Jiang et al. 2023 (arXiv:2310.06825), Boizard et al. 2025 (arXiv:2503.05500);
 tensor names as transformers writes them.
@@ -19,12 +19,23 @@ from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
 from .renamed import Renames
-from .rotary import angles
+from .rotary import angles, settings
 
 THETA = 10_000.0  # where config.json names none
 WINDOW, KV_HEADS = 4096, 8  # Mistral's, likewise
 ULTRA_NAMES = Renames(names=((r"^model\.", "ultrabert."),), fused={})  # as transformers' own classes call it
 ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}
+# Ministral 3's, where config.json has none.
+MINISTRAL = {
+    "rope_type": "yarn",
+    "rope_theta": 1_000_000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16384,
+    "mscale_all_dim": 1.0,
+    "mscale": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+MINISTRAL_POSITIONS = 262_144
 
 
 def llama(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -42,6 +53,23 @@ def mistral(ops: Ops, config: Config, tensors: Tensors) -> Value:
         seen = SLIDING, window(ops, config, causal=causal, default=WINDOW)
     config = {"num_key_value_heads": KV_HEADS, **config, "attention_bias": False, "mlp_bias": False}
     return _llama(ops, config, tensors, seen, 1e-6)
+
+
+def read_ministral3(config: Config) -> Config:
+    """config.json with what transformers takes where it is silent, and the positions whose queries are not scaled.
+
+    Those behind original_max_position_embeddings are multiplied by a number that grows with the position: texts are cut
+    before them.
+    """
+    found = {"head_dim": 128, "sliding_window": None, "rms_norm_eps": 1e-5, **config}
+    if not found.get("rope_parameters") and not found.get("rope_scaling"):
+        found["rope_parameters"] = MINISTRAL
+    found.setdefault("max_position_embeddings", MINISTRAL_POSITIONS)
+    most, turns = setting(found, "max_position_embeddings", int), settings(found, THETA)
+    if setting(turns, "llama_4_scaling_beta", float, 0.0) != 0.0:
+        trained = setting(turns, "original_max_position_embeddings", int, most)
+        found["max_position_embeddings"] = min(most, trained)
+    return found
 
 
 def eurobert(ops: Ops, config: Config, tensors: Tensors) -> Value:

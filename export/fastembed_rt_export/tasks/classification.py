@@ -145,6 +145,7 @@ CLASSIFIERS: dict[str, Callable[[Config], Classifier]] = {
     "llama": _decoder,
     "llama_bidirec": _llama_bidirectional,
     "mistral": _decoder,
+    "ministral3": _decoder,
     "qwen2": _decoder,
     "qwen3": _decoder,
     "gemma": _decoder,

@@ -36,6 +36,7 @@ WORDS = ("yes", "no")  # that sentence-transformers takes where nothing is said
 MODELS = {
     "llama": False,
     "mistral": False,
+    "ministral3": False,
     "qwen2": False,
     "qwen3": False,
     "gemma": True,
