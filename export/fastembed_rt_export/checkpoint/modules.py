@@ -14,6 +14,7 @@ from ..tensors import Tensors, read
 from .activations import KNOWN, NAMED, OVER_VECTOR, WITH_WEIGHTS
 
 VECTORS = "sentence_embedding"  # the feature that modules behind the pooling work on
+GIVES = "module_output_name"
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 SHORT = {"mean_sqrt_len_tokens": "mean_sqrt_len"}  # as users say it
 # The flags that older sentence-transformers wrote, in the order in which it concatenates them.
@@ -111,8 +112,13 @@ def parse_pooling(modes: tuple[str, ...]) -> tuple[str, ...]:
     return spelled
 
 
-def module_head(kind: str, folder: Path, notes: list[str], on: str = VECTORS) -> tuple[Head, ...]:
-    """Head of one module, which works on the feature `on`; dropout does nothing at inference."""
+def module_head(
+    kind: str, folder: Path, notes: list[str], on: str = VECTORS, gives: str | None = None
+) -> tuple[Head, ...]:
+    """Head of one module, which works on the feature `on`; dropout does nothing at inference.
+
+    `gives`: what it has to call its result, if not the same.
+    """
     if kind not in _FILES:
         raise UnsupportedCheckpointError(
             f"modules.json has a {kind} module; built are Dense, LayerNorm, Dropout and Normalize behind the pooling"
@@ -122,7 +128,7 @@ def module_head(kind: str, folder: Path, notes: list[str], on: str = VECTORS) ->
     settings.check(_FILES[kind], config, beside, notes)
     if kind == "Dropout":
         return ()
-    _check_names(kind, folder, config, on)
+    _check_names(kind, folder, config, on, gives)
     if kind == "Normalize":
         return (Normalize(),)
     if kind == "LayerNorm":
@@ -154,9 +160,9 @@ def _activation(config: Mapping[str, Any], folder: Path, on: str) -> str:
     return name
 
 
-def _check_names(kind: str, folder: Path, config: Mapping[str, Any], on: str) -> None:
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, on):
+def _check_names(kind: str, folder: Path, config: Mapping[str, Any], on: str, gives: str | None) -> None:
+    for key, built in (("module_input_name", (None, on)), (GIVES, (None, on) if gives is None else (gives,))):
+        if config.get(key) not in built:
             raise UnsupportedCheckpointError(f"{folder.name}: a {kind} with {key} {config[key]!r} is not built")
 
 

@@ -1,7 +1,7 @@
 """Cross-encoders: a transformer with a head over pairs of texts, as sentence-transformers reads it.
 
 The graph gives logits; the activation that makes scores of them is a fact of the manifest. The head stays float: it is
-one row a pair. Which heads there are: classification.py, and logit_score.py for causal language models.
+one row a pair. Which heads there are: classification.py, pooled_score.py, logit_score.py for causal language models.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from ..quantize import Sample
 from ..tensors import Tensors
 from ..tokenizer import chat_template, token_types, tokenizer_json
 from ..variants import Built, Quantizing
+from . import pooled_score
 from .classification import CLASSIFIERS, Classifier
 from .embedding import ONLY
 from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
+from .pooled_score import PooledHead, is_pooled
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
 
@@ -49,7 +51,7 @@ SCORES = Output("sequence-classification", "logits", "scores", by_role=None, cha
 class PairHead:
     """A head, what its outputs are called, and how they become scores."""
 
-    made_of: Classifier | LogitHead
+    made_of: Classifier | LogitHead | PooledHead
     labels: tuple[str, ...]
     activation: str
     token_types: bool
@@ -58,6 +60,8 @@ class PairHead:
     @property
     def modules(self) -> tuple[str, ...]:
         """For people to read."""
+        if isinstance(self.made_of, PooledHead):
+            return (*self.made_of.modules, self.activation)
         count = len(self.labels)
         what = f"{count} label{'' if count == 1 else 's'}"
         made = self.made_of.name if isinstance(self.made_of, LogitHead) else f"Classification({what})"
@@ -68,13 +72,15 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     """Read a cross-encoder; see checkpoint.load."""
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
-    causal = is_causal(root, read_json(root / "config.json"))
-    if not causal:
-        _check_chain(root)
     notes: list[str] = []
-    output = LOGITS if causal else SCORES
-    checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output)
-    made_of = head_of(checkpoint, notes) if causal else _classifier(checkpoint)
+    causal = is_causal(root, read_json(root / "config.json"))
+    pooled = pooled_score.head_of(root, notes) if is_pooled(root) else None
+    if not causal and pooled is None:
+        _check_chain(root)
+    output = pooled_score.STATES if pooled else LOGITS if causal else SCORES
+    weighted = () if pooled is None else pooled.folders
+    checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output, weighted=weighted)
+    made_of = pooled or (head_of(checkpoint, notes) if causal else _classifier(checkpoint))
     chat = None if checkpoint.chat is None else _template(checkpoint)
     if chat is None and checkpoint.model_type in TEMPLATES and not (root / "modules.json").is_file():
         raise UnsupportedCheckpointError(
@@ -82,9 +88,12 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
             f"says; for NVIDIA's llama-nemotron-rerank put this line beside its weights as {chat_template.FILE}: "
             f"{TEMPLATES[checkpoint.model_type]}"
         )
-    if not causal and made_of.pooling == "lasttoken":
+    if isinstance(made_of, Classifier) and made_of.pooling == "lasttoken":
         _check_last(checkpoint, chat)
-    labels = ("LABEL_0",) if isinstance(made_of, LogitHead) else _labels(checkpoint.config)
+    if isinstance(made_of, Classifier):
+        labels = _labels(checkpoint.config)
+    else:
+        labels = _numbered(made_of.labels if isinstance(made_of, PooledHead) else 1)
     activation = _activation(root, checkpoint.config, len(labels), notes)
     head = PairHead(made_of, labels, activation, token_types.given(checkpoint), chat)
     notes = [*checkpoint.notes, *(note for note in notes if note not in checkpoint.notes)]
@@ -112,11 +121,13 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         raise UnsupportedCheckpointError(
             f"the builder of {checkpoint.model_type} knows no token types, which its tokenizer gives to pairs"
         )
+    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
     with ops.scope("head"):
         if isinstance(head.made_of, LogitHead):
             state = head.made_of.logits(ops, states, tensors, checkpoint.config)
+        elif isinstance(head.made_of, PooledHead):
+            state = head.made_of.logits(ops, states, width)
         else:
-            width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
             beside = Tensors(tensors.stored, "", tensors.account)
             state = head.made_of.logits(ops, states, beside, width, len(head.labels))
     left = tensors.check(checkpoint.architecture.heads)
@@ -177,7 +188,8 @@ def _check_chain(root: Path) -> None:
     if [kind for kind, _ in chain] != ["Transformer"] or chain[0][1]:
         raise UnsupportedCheckpointError(
             f"modules.json has {', '.join(kind for kind, _ in chain) or 'nothing'}; built are cross-encoders of a "
-            f"Transformer alone, with its classification head, and with a {MODULE} behind a causal language model"
+            f"Transformer alone, with its classification head, with a {MODULE} behind a causal language model, and "
+            "with a Pooling and layers of their own"
         )
 
 
@@ -216,11 +228,15 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
         count = config.get("num_labels", 2)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise CheckpointError(f"config.json has num_labels {count!r}, expected a number of labels")
-        return tuple(f"LABEL_{k}" for k in range(count))
+        return _numbered(count)
     try:
         return tuple(str(named[key]) for key in sorted(named, key=int)) or ("LABEL_0",)
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"config.json has id2label {named!r}, expected names by number") from error
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{k}" for k in range(count))
 
 
 def _activation(root: Path, config: Mapping[str, Any], labels: int, notes: list[str]) -> str:

@@ -26,6 +26,7 @@ from ..gate.parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity
 from ..gate.reference import can_verify, check_facts, load, set_max_length, versions
 from ..gate.report import Refuse, of_variants, raised
 from ..gate.verify import first_here, opened
+from .pooled_score import is_pooled
 from .task import Say
 
 PREDICT = "predict"
@@ -190,7 +191,7 @@ def _reference(
     show_progress: bool,
 ) -> tuple[Known, Vectors]:
     """CrossEncoder's logits of each pair, and the scores of all: (n, labels)."""
-    if about.chat is not None or about.score_tokens:
+    if about.chat is not None or about.score_tokens or is_pooled(checkpoint.root):
         _check_version()
     model = load("CrossEncoder", checkpoint)
     import torch
@@ -210,14 +211,14 @@ def _reference(
 
 
 def _check_version() -> None:
-    """Raise MissingDependencyError where CrossEncoder knows no chat templates, which came with LogitScore."""
+    """Raise MissingDependencyError where CrossEncoder knows neither chat templates nor modules: they came together."""
     try:
         found = importlib.util.find_spec(LOGIT_SCORE) is not None
     except ModuleNotFoundError:  # nor the package that it is in, or none of sentence-transformers
         found = False
     if not found and can_verify() is None:
         raise MissingDependencyError(
-            f"{versions()}: its CrossEncoder knows no chat templates and no words' logits to compare with; "
+            f"{versions()}: its CrossEncoder knows no chat templates and no modules to compare with; "
             "pip install -U 'sentence-transformers>=5.4'"
         )
 
