@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import transformers
 from references.modeling_jina import JinaBertModel
+from references.modeling_lfm2_bidirectional import Lfm2BidirectionalModel
 from references.modeling_llama_bidirectional import LlamaBidirectionalModel
 from references.modeling_new import NewModel
 from references.modeling_nomic_moe import NomicMoeModel
@@ -62,6 +63,13 @@ GEMMA2 = {
     "num_global_key_value_heads": 2,
     "hidden_size_per_layer_input": 10,
     "embedding_dim": 20,
+}
+LFM2 = {
+    **SIZES,
+    **IDS,
+    "num_key_value_heads": 1,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "block_multiple_of": 8,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "hidden_act": "gelu"},
@@ -123,6 +131,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "llama_4_scaling_beta": 0.1,
         },
     },
+    # A convolution at both ends, and a width that is none of config.json's.
+    "lfm2": LFM2,
+    "lfm2_bidirectional": LFM2,
     "eurobert": {**SIZES, **IDS, "rope_parameters": {"rope_type": "default", "rope_theta": 250_000.0}},
     # A window of 4 tokens to each side, and all of the text in the last layer.
     "ultrabert": {**SIZES, **IDS, "sliding_window": 4},
@@ -196,6 +207,7 @@ OWN_CODE: dict[str, Any] = {
     "jina_bert": JinaBertModel,
     "nomic_bert_moe": NomicMoeModel,
     "llama_bidirec": LlamaBidirectionalModel,
+    "lfm2_bidirectional": Lfm2BidirectionalModel,
 }
 for own in OWN_CODE.values():
     own.config_class.register_for_auto_class()

@@ -17,8 +17,8 @@ from fastembed_rt_export.checkpoint.read import Checkpoint, Overrides
 Array = npt.NDArray[Any]
 BOUNDS = {"fp16": 0.9995, "bf16": 0.995}
 LENGTHS = (20, 1, 7, 2, 19)
-OWN_SCORES = ("deberta", "deberta-v2", "gemma2")  # which no attention of the target has: refused
-SUPPORTED = sorted(set(CONFIGS) - set(OWN_SCORES))
+REFUSED = ("deberta", "deberta-v2", "gemma2", "lfm2", "lfm2_bidirectional")  # by their scores or convolutions
+SUPPORTED = sorted(set(CONFIGS) - set(REFUSED))
 
 
 def rows_of(lengths: tuple[int, ...] = LENGTHS) -> list[Array]:

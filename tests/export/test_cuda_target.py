@@ -27,7 +27,7 @@ from checkpoints import (
     save_sentence_transformers,
     save_transformers,
 )
-from cuda_graphs import BOUNDS, OWN_SCORES, SUPPORTED, expected, loaded, rows_of
+from cuda_graphs import BOUNDS, REFUSED, SUPPORTED, expected, loaded, rows_of
 from packed_attention import evaluate
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tolerances import REORDERED, close
@@ -92,11 +92,11 @@ def test_half_precision_keeps_to_its_bound(tmp_path: Path, model_type: str, prec
     assert least >= BOUNDS[precision]
 
 
-@pytest.mark.parametrize("model_type", OWN_SCORES)
-def test_scores_that_no_attention_of_the_target_has_are_refused_by_name(tmp_path: Path, model_type: str) -> None:
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_what_the_target_has_no_operator_for_is_refused_by_name(tmp_path: Path, model_type: str) -> None:
     source = save_sentence_transformers(tmp_path / "c", model_type)
     options = ExportOptions(output=tmp_path / "m", targets=("cuda",), verify=False)
-    with pytest.raises(UnsupportedCheckpointError, match=r"target cuda has no attention whose .* for cpu or tensorrt"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"target cuda has no .* for cpu or tensorrt"):
         export(str(source), options)
     assert not (tmp_path / "m").exists()
 

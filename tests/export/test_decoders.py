@@ -250,3 +250,58 @@ def test_embedding_gemma_2_has_its_own_sizes_where_config_json_is_silent(tmp_pat
 def test_embedding_gemma_is_whole_with_its_dense_heads(tmp_path: Path) -> None:
     source = save_sentence_transformers(tmp_path / "gemma", "gemma3_text", dense=40, max_seq_length=40)
     assert_vectors_agree(source, tmp_path / "out")
+
+
+def test_lfm2_has_its_own_sizes_where_config_json_is_silent(tmp_path: Path) -> None:
+    """As older checkpoints have them: the numbers of the layers with attention, the width under another name."""
+    directory = save_transformers(
+        tmp_path / "made", "lfm2", hidden_size=32, num_key_value_heads=8, num_attention_heads=8, conv_bias=True
+    )
+    change_json(
+        directory / "config.json",
+        *("layer_types", "num_key_value_heads", "rope_parameters", "conv_L_cache", "norm_eps"),
+        full_attn_idxs=[1],
+        block_ff_dim=56,
+        intermediate_size=1000,
+        tie_embedding=True,
+    )
+    assert_agrees(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_auto_adjust_ff_dim": False},
+        {"block_ffn_dim_multiplier": 1.3},
+        {"conv_L_cache": 4},
+        {"conv_L_cache": 1},
+    ],
+)
+def test_widths_and_convolutions_of_lfm2_are_those_of_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert_agrees(save_transformers(tmp_path / "made", "lfm2", **changes), tmp_path / "out")
+
+
+def test_lfm2_that_names_the_other_class_sees_both_ways(tmp_path: Path) -> None:
+    """As LFM2.5's embedders are published, under the name of the causal one; and as later versions call them."""
+    directory = save_transformers(tmp_path / "made", "lfm2_bidirectional", conv_L_cache=5)
+    said = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    assert (said["model_type"], said["architectures"]) == ("lfm2", ["Lfm2BidirectionalModel"])
+    assert_agrees(directory, tmp_path / "out", random_model("lfm2_bidirectional", conv_L_cache=5))
+    both = exported_vectors(directory, tmp_path / "both")
+    change_json(directory / "config.json", "auto_map", model_type="lfm2_bidirectional")
+    np.testing.assert_array_equal(exported_vectors(directory, tmp_path / "later"), both)
+    change_json(directory / "config.json", model_type="lfm2", architectures=["Lfm2Model"])
+    assert np.abs(exported_vectors(directory, tmp_path / "causal") - both).max() > 0.01
+
+
+def test_convolutions_of_lfm2_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "made", "lfm2_bidirectional")
+    for changes, words in (
+        ({"conv_L_cache": 4}, "conv_L_cache 4, expected a number of tokens, odd"),
+        ({"conv_L_cache": 0}, "conv_L_cache 0"),
+        ({"layer_types": ["conv", "sliding_attention", "conv"]}, "expected 'full_attention' or 'conv'"),
+        ({"layer_types": ["conv"] * 3, "block_multiple_of": 0}, "block_multiple_of 0"),
+    ):
+        change_json(directory / "config.json", **changes)
+        with pytest.raises(CheckpointError, match=words):
+            exported_vectors(directory, tmp_path / "out")

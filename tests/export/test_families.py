@@ -93,6 +93,7 @@ def test_neighbours_change_no_bit(tmp_path: Path, model_type: str) -> None:
         ("data2vec-text", "Data2VecTextForMaskedLM"),
         ("qwen2", "Qwen2ForCausalLM"),
         ("llama", "LlamaForCausalLM"),
+        ("lfm2", "Lfm2ForCausalLM"),
         ("mistral", "MistralForCausalLM"),
         ("ministral3", "Ministral3ForCausalLM"),
         ("eurobert", "EuroBertForMaskedLM"),

@@ -24,12 +24,21 @@ CUT: dict[str, dict[str, Any]] = {
     "gemma2": {"layer_types": ["sliding_attention"] + ["full_attention"] * 2},
     "embedding_gemma2_text": {},
     "ministral3": {},
+    **{key: {"layer_types": ["conv", "conv", "full_attention"]} for key in ("lfm2", "lfm2_bidirectional")},
     "mistral": {"sliding_window": None},
 }
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 # Windows, distances, layers that are normalized behind their parts.
 WHOLE: dict[str, dict[str, Any]] = {
-    **{"qwen3": WINDOWS, "mistral": {"sliding_window": 4}, "bert": {}, "mpnet": {}, "deberta-v2": {}, "gemma2": {}},
+    **{
+        "qwen3": WINDOWS,
+        "mistral": {"sliding_window": 4},
+        "bert": {},
+        "mpnet": {},
+        "deberta-v2": {},
+        "gemma2": {},
+        "lfm2": {},
+    },
     "gemma3_text": {
         "layer_types": ["full_attention"] * 2 + ["sliding_attention"],
         "use_bidirectional_attention": False,

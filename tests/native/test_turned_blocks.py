@@ -135,6 +135,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": False, "mlp_bias": False},
     "mistral": {"head_dim": 32, "num_key_value_heads": 3},
     "ministral3": {"head_dim": 32, "num_key_value_heads": 1},
+    "lfm2": {"layer_types": ["full_attention"] * 3},
     "eurobert": {},
     "ultrabert": {},
     "jina_embeddings_v3": {},

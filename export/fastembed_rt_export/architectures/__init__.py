@@ -22,6 +22,7 @@ from . import (
     gte,
     jina_bert,
     jina_v3,
+    lfm2,
     llama,
     longformer,
     modernbert,
@@ -301,6 +302,24 @@ ARCHITECTURES = {
         read=llama.read_ministral3,
         examples=("nvidia/Nemotron-3-Embed-1B-BF16", "nvidia/Nemotron-3-Embed-8B-BF16"),
     ),
+    "lfm2": Architecture(
+        lfm2.lfm2,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        title="LFM2",
+        examples=("LiquidAI/LFM2-ColBERT-350M",),
+    ),
+    "lfm2_bidirectional": Architecture(
+        lfm2.lfm2,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        settings={"is_causal": False},
+        title="LFM2 that sees both ways",
+        examples=("LiquidAI/LFM2.5-Embedding-350M", "LiquidAI/LFM2.5-ColBERT-350M"),
+        own_code=True,
+    ),
     "eurobert": Architecture(
         llama.eurobert,
         bert.bert_positions,
@@ -367,6 +386,8 @@ def row_name(config: Config) -> str:
     model_type = AROUND.get(str(config["model_type"]), config["model_type"])
     if model_type == "nomic_bert" and nomic_bert.without_gates(config):
         return "nomic_bert_moe"
+    if model_type == "lfm2" and lfm2.sees_both_ways(config):
+        return "lfm2_bidirectional"
     found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)
     return next(found, str(model_type))
 

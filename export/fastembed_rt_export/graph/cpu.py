@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from fastembed_rt.run.batching import LANES
 
 from . import distances, portable
-from .graph import BOOL, INT64, Graph, Value
+from .graph import BOOL, FLOAT, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, Relative, ScoreBias
 from .portable import PORTABLE
 from .target import LastToken, Linears, MaskedTokens, OfStates, Target, Tokens
@@ -198,6 +198,17 @@ def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     return graph.node("Reshape", portable.norm(graph, split, layer), graph.constant([0, -1]), name="normed")
 
 
+def shift(graph: Graph, tokens: Tokens, states: Value, *, by: int) -> Value:
+    """(T, H): a token of the same text is as many positions away as it is places."""
+    positions = packed(tokens).position_ids
+    wanted = graph.node("Sub", positions, graph.constant(by), name="wanted")
+    # One more than the position, of which no place without a token has 0.
+    there = portable.moved(graph, graph.node("Add", positions, graph.constant(1), name="place"), by, axis=0, rank=1)
+    same = graph.node("Equal", there, graph.node("Add", wanted, graph.constant(1), name="place"), name="same")
+    same = graph.node("Unsqueeze", graph.node("Cast", same, to=FLOAT, name="same"), graph.constant([1]), name="same")
+    return graph.node("Mul", portable.moved(graph, states, by, axis=0, rank=2), same, name="shifted")
+
+
 def silu(graph: Graph, states: Value) -> Value:
     """x * sigmoid(x) in half the time of the two operators."""
     return graph.node("QuickGelu", states, alpha=1.0, domain="com.microsoft", name="silu")
@@ -295,6 +306,7 @@ CPU = with_linears(
         by_distance=by_distance,
         rotate=rotate,
         head_norm=head_norm,
+        shift=shift,
         spread=unpack,
         activations={**PORTABLE.activations, "silu": silu, "swish": silu},
         first=first,

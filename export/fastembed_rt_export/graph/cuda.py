@@ -212,6 +212,13 @@ def by_distance(graph: Graph, states: Value, *, rows: DistanceRows, heads: int) 
     )
 
 
+def shift(graph: Graph, tokens: Tokens, states: Value, *, by: int) -> Value:
+    """Where the next text begins is not known to the states, and no operator may compute it."""
+    raise UnsupportedCheckpointError(
+        "target cuda has no convolutions over tokens, as LFM2's are; export it for cpu or tensorrt"
+    )
+
+
 def angles(graph: Graph, tokens: Tokens, *, cosine: Weight, sine: Weight) -> Angles:
     """The row of each token: (1, T, D / 2) each."""
     return cpu.rows_of_angles(graph, needed(graph, "position_ids"), cosine=cosine, sine=sine)
@@ -292,6 +299,7 @@ def target(precision: str) -> Target:
         rotate=cpu.rotate,
         by_distance=by_distance,
         head_norm=head_norm,
+        shift=shift,
         collect=lambda graph, _, mixed, layer: cpu.linears(graph, mixed, [layer])[0],
         pools={
             **{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()},

@@ -108,8 +108,16 @@ class Ops:
         return self.token_graph.node("Mul", left, right, name="multiply")
 
     def scaled(self, states: Value, factor: Weight) -> Value:
-        """Every number times the one of `factor` (1,)."""
+        """Every number times the one of `factor` (1,), or its channel's (H,)."""
         return self.token_graph.node("Mul", states, self.token_graph.weight(factor), name="scaled")
+
+    def offset(self, states: Value, bias: Weight) -> Value:
+        """Every number and its channel's of `bias` (H,)."""
+        return self.token_graph.node("Add", states, self.token_graph.weight(bias), name="offset")
+
+    def shifted(self, states: Value, by: int) -> Value:
+        """The states of the token `by` places before each one in its text, zeros where none is; below 0: behind it."""
+        return states if by == 0 else self.target.shift(self.token_graph, self.tokens, states, by=by)
 
     def activation(self, states: Value, name: str) -> Value:
         """Activation under the name that transformers' ACT2FN gives it."""

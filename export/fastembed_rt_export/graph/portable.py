@@ -89,6 +89,25 @@ def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, 0, -1]), name="normed")
 
 
+def shift(graph: Graph, tokens: Tokens, states: Value, *, by: int) -> Value:
+    """(B, S, H): zeros come in at one end, and from behind a text, where padding may hold anything."""
+    if by < 0:
+        there = graph.node("Cast", masked(tokens).attention_mask, to=FLOAT, name="there")
+        there = graph.node("Unsqueeze", there, graph.constant([2]), name="there")
+        states = graph.node("Mul", states, graph.node("CastLike", there, states, name="there"), name="known")
+    return moved(graph, states, by, axis=1, rank=3)
+
+
+def moved(graph: Graph, states: Value, by: int, *, axis: int, rank: int) -> Value:
+    """`by` places further along the axis, back where below 0, with zeros behind them."""
+    ends = [0] * (2 * rank)
+    ends[axis if by > 0 else rank + axis] = abs(by)
+    padded = graph.node("Pad", states, graph.constant(ends), name="padded")
+    cut = (0, -by) if by > 0 else (-by, np.iinfo(np.int64).max)
+    bounds = [graph.constant([place]) for place in (*cut, axis)]
+    return graph.node("Slice", padded, *bounds, name="moved")
+
+
 def gelu(graph: Graph, states: Value) -> Value:
     """x * (1 + erf(x / sqrt 2)) / 2; an operator since opset 20."""
     if graph.opset >= 20:
@@ -325,6 +344,7 @@ PORTABLE = Target(
     by_distance=by_distance,
     rotate=rotate,
     head_norm=head_norm,
+    shift=shift,
     spread=lambda _, __, states: states,
     collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
     first=None,

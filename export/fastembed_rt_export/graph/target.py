@@ -192,6 +192,12 @@ class ByDistanceOfFirst(Protocol):
     def __call__(self, graph: Graph, query: Value, key: Value, *, relative: Relative, heads: int) -> Value: ...
 
 
+class Shift(Protocol):
+    """Token states of the token `by` places before each one in its text, zeros where none is; below 0: behind it."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, *, by: int) -> Value: ...
+
+
 class OfStates(Protocol):
     """Token states in another form: spread for attention, pooled (B, H), of the texts' first tokens (B, H)."""
 
@@ -281,6 +287,7 @@ class Target:
     angles: MakeAngles
     rotate: Rotate
     head_norm: HeadNorm
+    shift: Shift
     by_distance: ByDistance | None  # None: attention meets the rows of `ScoreBias.relative` itself
     spread: OfStates  # projected token states -> the form that attention takes
     collect: Collect
