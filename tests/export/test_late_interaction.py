@@ -31,9 +31,9 @@ from fastembed_rt_export.tasks import late_layouts
 pytestmark = pytest.mark.usefixtures("short_gate")
 
 
-def save_pylate(directory: Path, **config: Any) -> Path:
+def save_pylate(directory: Path, encoder: str = "bert", **config: Any) -> Path:
     """What PyLate's models.ColBERT writes: markers as added tokens, settings beside the prompts."""
-    save_transformers(directory)
+    save_transformers(directory, encoder)
     _add_markers(directory, "[Q] ", "[D] ")
     dense = directory / "1_Dense"
     activation = "torch.nn.modules.linear.Identity"
@@ -96,6 +96,18 @@ def _add_to_vocabulary(directory: Path, *words: str) -> None:
 def exported(checkpoint: Path, output: Path, **options: Any) -> Path:
     export(str(checkpoint), ExportOptions(output=output, verify=False, **options))
     return output
+
+
+@pytest.mark.parametrize("said", [{"attend_to_expansion_tokens": True}, {"do_query_expansion": False}])
+def test_convolutions_over_tokens_that_all_see_pass_the_gate(tmp_path: Path, said: dict[str, bool]) -> None:
+    source = save_pylate(tmp_path / "source", "lfm2", **said)
+    made = export(str(source), ExportOptions(output=tmp_path / "made")).manifest
+    assert made.parity["status"] == "passed"
+
+
+def test_convolutions_over_tokens_that_no_other_sees_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedCheckpointError, match="another convolution over those"):
+        exported(save_pylate(tmp_path / "source", "lfm2"), tmp_path / "made")
 
 
 def reference(checkpoint: Path) -> Any:

@@ -308,7 +308,7 @@ ARCHITECTURES = {
         "model.",
         _CAUSAL_LM,
         title="LFM2",
-        examples=("LiquidAI/LFM2-ColBERT-350M",),
+        examples=("LiquidAI/LFM2-350M",),
     ),
     "lfm2_bidirectional": Architecture(
         lfm2.lfm2,
@@ -317,7 +317,7 @@ ARCHITECTURES = {
         _CAUSAL_LM,
         settings={"is_causal": False},
         title="LFM2 that sees both ways",
-        examples=("LiquidAI/LFM2.5-Embedding-350M", "LiquidAI/LFM2.5-ColBERT-350M"),
+        examples=("LiquidAI/LFM2.5-Embedding-350M",),
         own_code=True,
     ),
     "eurobert": Architecture(

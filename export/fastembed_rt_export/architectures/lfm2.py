@@ -5,7 +5,7 @@ Liquid AI 2025 (arXiv:2511.23404); tensor names as transformers writes them.
 
 from __future__ import annotations
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.layers import Angles, Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
@@ -25,6 +25,12 @@ BOTH_WAYS = "Lfm2Bidirectional"  # how classes of the second kind begin
 
 def lfm2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of Lfm2Model, or, not causal, of Lfm2BidirectionalModel."""
+    if ops.tokens.unseen:
+        raise UnsupportedCheckpointError(
+            "queries are filled up with tokens that no other sees, and transformers 5 has another convolution over "
+            "those than version 4 and the checkpoints' own code: say attend_to_expansion_tokens true or "
+            "do_query_expansion false in config_sentence_transformers.json, if the model was trained so"
+        )
     causal = is_causal(config)
     sizes = Sizes.of({"num_key_value_heads": KV_HEADS, **config, "intermediate_size": _intermediate(config)})
     epsilon = setting(config, "norm_eps", float, EPSILON)
