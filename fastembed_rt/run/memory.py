@@ -1,4 +1,4 @@
-"""Memory of this process: what it had at most; giving back what is free, and pages of files that were read once.
+"""Memory of this process: what it had at most; giving back what is free.
 
 Batches of ever other sizes leave holes between what lives longer, and glibc keeps what is free above and between: the
 resident set of a process that encodes texts of random length crept up to twice what it needs, and on from there.
@@ -10,10 +10,9 @@ import ctypes
 import math
 import mmap
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,6 @@ import numpy.typing as npt
 
 from .. import native
 
-_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +(/.*)")  # of /proc/self/maps
-# Of an entry of /proc/self/pagemap (https://docs.kernel.org/admin-guide/mm/pagemap.html). A page of a private mapping
-# that was written to is the file's no more.
-_OF_FILE, _SWAPPED, _PRESENT = (np.uint64(1 << bit) for bit in (61, 62, 63))
-_DONTNEED = 4  # Linux
 SECONDS = 1.0  # at least between two trims: one takes about 5 ms
 GROWN = 192 << 20  # bytes by which a long job may grow before it trims, or a quarter of what it has
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
@@ -110,38 +104,6 @@ def outside(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.ND
     return np.frombuffer(mmap.mmap(-1, size, **own), dtype, count).reshape(shape)
 
 
-def release_mapped(files: Iterable[Path]) -> None:
-    """Have mapped files leave the resident set, where nothing was written to their pages.
-
-    They stay in the system's cache, and what is read again comes back page by page. For files whose weights have been
-    packed into memory of their own: else both count.
-    """
-    advise = _madvise()
-    if advise is None:
-        return
-    wanted = {os.fsencode(file) for file in files}
-    for start, end in _clean_mappings(wanted):
-        advise(start, end - start, _DONTNEED)
-
-
-def _clean_mappings(files: set[bytes]) -> list[tuple[int, int]]:
-    """Addresses, first and behind the last, of mappings of these files; none if some page is no longer the file's."""
-    page = mmap.PAGESIZE
-    found, held = [], []
-    try:
-        with Path("/proc/self/maps").open("rb") as lines, Path("/proc/self/pagemap").open("rb", 0) as pages:
-            for head in map(_MAPPING.match, lines):
-                if head is not None and head[3] in files:
-                    start, end = int(head[1], 16), int(head[2], 16)
-                    found.append((start, end))
-                    held.append(os.pread(pages.fileno(), (end - start) // page * 8, start // page * 8))
-    except OSError:
-        return []
-    flags = np.frombuffer(b"".join(held), np.uint64)
-    written = (flags & _SWAPPED) | (~flags & _OF_FILE) * ((flags & _PRESENT) != 0)
-    return [] if written.any() else found
-
-
 def peak() -> int | None:
     """Most resident bytes of this process so far; None where the system does not tell."""
     try:
@@ -171,12 +133,3 @@ def _function(name: str) -> Any:
         return None
     library = ctypes.CDLL(None)
     return getattr(library, name, None) if hasattr(library, "malloc_trim") else None
-
-
-@cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    function = ctypes.CDLL(None).madvise
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int], ctypes.c_int
-    return function

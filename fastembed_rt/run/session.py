@@ -28,7 +28,6 @@ from . import cuda_operators, shared_weights
 from .batching import Feeds
 from .captures import apart
 from .contract import Facts, GraphSession, Output
-from .memory import release_mapped
 from .nvidia import NVIDIA
 from .overflow import overflows
 from .providers import (
@@ -364,8 +363,6 @@ def _load_from(
         else:
             if files.in_place(names):  # and so they were between
                 files.check_unwritten(names)
-                if variant.target == "native":
-                    release_mapped((files.directory / record.file).resolve() for record in variant.weights)
                 return made
     if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
         if place is None:

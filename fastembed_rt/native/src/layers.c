@@ -201,15 +201,19 @@ static int values_are_packed(const Linear *linear, const Group *group) {
     return 1;
 }
 
+static size_t layer_bytes(const Group *group, const Layer *layer) {
+    static const size_t sizes[] = {[INT8_WEIGHTS] = 1, [BF16_WEIGHTS] = 2, [FP32_WEIGHTS] = 4};
+    return group->linear.inputs * layer->columns * sizes[group->linear.weights];
+}
+
 /* The file's: the packed weights, and behind them what `pack` adds up beside them. */
 static SharedName shared_name(const PackedLinear *packed, const Group *group, size_t beside) {
     const Linear *linear = &packed->linear;
     uint64_t about[] = {linear->weights, linear->inputs, linear->outputs, (uint64_t)linear->zero_point};
     SharedName name = {packed->kernels->name, hashed(0, about, sizeof about),
                        round_up(packed_bytes(packed), 64) + beside};
-    static const size_t sizes[] = {[INT8_WEIGHTS] = 1, [BF16_WEIGHTS] = 2, [FP32_WEIGHTS] = 4};
     for (const Layer *layer = group->layers; layer < group->layers + group->count; layer++)
-        name.hash = hashed(name.hash, layer->values, linear->inputs * layer->columns * sizes[linear->weights]);
+        name.hash = hashed(name.hash, layer->values, layer_bytes(group, layer));
     return name;
 }
 
@@ -395,6 +399,10 @@ const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *pr
     if (found && found->users++ && found->file.bytes)
         touch_shared(&found->file);
     unlock_packed();
+    /* Else the file's pages would count beside what was packed from them. Only here it is certain that no other session
+     * unmaps them: onnxruntime holds this one's constants while it makes its kernels. */
+    for (size_t index = 0; index < group.count; index++)
+        release_file_pages(group.layers[index].values, layer_bytes(&group, group.layers + index));
     if (!found)
         reader->error = no_memory(&reader->node);
     return found ? &found->linear : NULL;

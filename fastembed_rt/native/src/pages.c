@@ -103,3 +103,44 @@ void free_pages(void *memory, size_t bytes) {
 }
 
 #endif
+
+#if defined(__linux__)
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Of an entry of /proc/self/pagemap (https://docs.kernel.org/admin-guide/mm/pagemap.html). A page of a private mapping
+ * that was written to is the file's no more. */
+static const uint64_t OF_FILE = 1ull << 61 | 1ull << 63; /* and in memory */
+enum { ENTRIES = 512 };
+
+void release_file_pages(const void *memory, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), next = (uintptr_t)memory / page;
+    uintptr_t end = ((uintptr_t)memory + bytes + page - 1) / page;
+    int pages = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); /* some sandboxes have none */
+    while (pages >= 0 && next < end) {
+        uint64_t entries[ENTRIES];
+        size_t wanted = min_size(end - next, ENTRIES) * sizeof entries[0];
+        if (pread(pages, entries, wanted, (off_t)(next * sizeof entries[0])) != (ssize_t)wanted)
+            break;
+        for (size_t count = wanted / sizeof entries[0], from = 0, to; from < count; from = to + 1) {
+            for (to = from; to < count && (entries[to] & OF_FILE) == OF_FILE; to++)
+                ;
+            if (to > from)
+                madvise((void *)((next + from) * page), (to - from) * page, MADV_DONTNEED);
+        }
+        next += ENTRIES;
+    }
+    if (pages >= 0)
+        close(pages);
+}
+
+#else
+
+void release_file_pages(const void *memory, size_t bytes) {
+    (void)memory;
+    (void)bytes;
+}
+
+#endif

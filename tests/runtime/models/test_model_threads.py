@@ -71,6 +71,25 @@ def test_a_text_that_is_refused_disturbs_no_other_thread(pair: Any) -> None:
                     assert_same(vector, wanted, REORDERED)
 
 
+OPENED = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from fastembed_rt import EmbeddingModel
+wanted = EmbeddingModel(sys.argv[1], threads=1).encode("the cat")
+def use(_):
+    with EmbeddingModel(sys.argv[1], threads=1) as model:
+        return np.array_equal(model.encode("the cat"), wanted)
+with ThreadPoolExecutor(4) as pool:
+    print(all(pool.map(use, range(120))))
+"""
+
+
+def test_models_are_opened_while_others_are_closed(run_script: Any, model_dir: Path) -> None:
+    done = run_script(OPENED, model_dir, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 @pytest.mark.parametrize("leads", [False, True], ids=["waits", "leads"])
 def test_an_interrupted_call_does_not_block_the_next(run_script: Any, model_dir: Path, leads: bool) -> None:
     script = """

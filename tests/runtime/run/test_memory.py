@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 import sys
@@ -92,38 +91,6 @@ def test_the_peak_of_a_child_is_not_its_parents() -> None:
     code = "from fastembed_rt.run.memory import peak; print(peak())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1e6 < int(done.stdout) < 300e6 < block.nbytes
-
-
-def resident(file: Path) -> tuple[int, int]:
-    """Kilobytes of a file's mappings in the resident set, and of those that are no longer the file's."""
-    found, inside = [0, 0], False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition(":")
-        if "-" in name.split()[0]:
-            inside = line.endswith(str(file))
-        elif inside and name in ("Rss", "Anonymous"):
-            found[name == "Anonymous"] += int(rest.split()[0])
-    return found[0], found[1]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("written", [False, True])
-def test_pages_of_a_mapped_file_are_released_unless_one_was_written_to(tmp_path: Path, written: bool) -> None:
-    file = tmp_path / "weights of a model"
-    content = bytes(range(256)) * 16 * 50
-    file.write_bytes(content)
-    with (
-        file.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as held,
-    ):
-        if written:
-            held[8192] = 7
-        expected = held[:]
-        assert resident(file)[0] == 200
-        memory.release_mapped([file])
-        assert resident(file) == ((200, 4) if written else (0, 0))
-        assert held[:] == expected
-    memory.release_mapped([tmp_path / "another one"])
 
 
 @needs_glibc
