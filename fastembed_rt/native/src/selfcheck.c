@@ -5,7 +5,25 @@
  */
 #include "selfcheck.h"
 
+#include <assert.h>
 #include <string.h>
+
+#include "support.h"
+
+/* What a check works on, as the stack of whoever loads the first model may be small. */
+typedef struct {
+    char *memory;
+    size_t used;
+} Room;
+enum { ROOM = 96 << 10 };
+
+/* Zeros at a multiple of 64. */
+static void *take(Room *room, size_t bytes) {
+    char *found = room->memory + room->used;
+    room->used += round_up(bytes, 64);
+    assert(room->used <= ROOM);
+    return memset(found, 0, bytes);
+}
 
 /* Runs tasks one after another. */
 static void run_serial(const Pool *pool, void (*fn)(void *, size_t), void *argument, size_t count) {
@@ -26,13 +44,14 @@ static int next_whole(uint32_t *state, int low, int high) {
  *
  * Rows, inputs and outputs are no multiples of any tile, and row 0 with columns 0 and 1 reaches the largest sums, where
  * products of bytes would saturate. */
-static int product_is_right(const Kernels *kernels) {
+static int product_is_right(const Kernels *kernels, Room *room) {
     enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = PANELS * 16 * DEPTH };
-    _Alignas(64) int16_t packed[MOST_PACKED] = {0};
-    float x[ROWS * INPUTS], y[ROWS * OUTPUTS], factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
+    int16_t *packed = take(room, MOST_PACKED * sizeof *packed);
+    float *x = take(room, ROWS * INPUTS * sizeof *x), *y = take(room, ROWS * OUTPUTS * sizeof *y);
+    float factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
     int32_t compensation[PANELS * 16] = {0};
-    int steps[ROWS * INPUTS];
-    int8_t weight[INPUTS * OUTPUTS];
+    int *steps = take(room, ROWS * INPUTS * sizeof *steps);
+    int8_t *weight = take(room, INPUTS * OUTPUTS * sizeof *weight);
     uint32_t state = 1;
     for (size_t k = 0; k < INPUTS; k++)
         factor[k] = 1.0f;
@@ -57,7 +76,7 @@ static int product_is_right(const Kernels *kernels) {
         .compensation = compensation, .scales = scales, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > sizeof packed)
+    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
         return 0;
     kernels->pack(&layer, weight, OUTPUTS, 0);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
@@ -76,12 +95,13 @@ static int product_is_right(const Kernels *kernels) {
 
 /* y[r, n] = sum_k x[r, k] * w[k, n] + bias[n] with bfloat16 weights, of whole numbers up to 256 and halves of them that
  * tell where a number is rounded: without rounding of a sum, in whatever order it is made. */
-static int bf16_product_is_right(const Kernels *kernels) {
-    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5 };
-    _Alignas(64) uint16_t packed[PANELS * 16 * DEPTH] = {0};
-    uint16_t weight[INPUTS * OUTPUTS];
-    float x[ROWS * INPUTS], y[ROWS * OUTPUTS], bias[PANELS * 16];
-    int whole_x[ROWS * INPUTS], whole_weight[INPUTS * OUTPUTS];
+static int bf16_product_is_right(const Kernels *kernels, Room *room) {
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, MOST_PACKED = PANELS * 16 * DEPTH };
+    uint16_t *packed = take(room, MOST_PACKED * sizeof *packed);
+    uint16_t *weight = take(room, INPUTS * OUTPUTS * sizeof *weight);
+    float *x = take(room, ROWS * INPUTS * sizeof *x), *y = take(room, ROWS * OUTPUTS * sizeof *y), bias[PANELS * 16];
+    int *whole_x = take(room, ROWS * INPUTS * sizeof *whole_x);
+    int *whole_weight = take(room, INPUTS * OUTPUTS * sizeof *whole_weight);
     uint32_t state = 3;
     for (size_t n = 0; n < PANELS * 16; n++)
         bias[n] = (float)next_whole(&state, -1000, 1000);
@@ -102,7 +122,7 @@ static int bf16_product_is_right(const Kernels *kernels) {
         .packed = packed, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > sizeof packed)
+    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
         return 0;
     kernels->pack(&layer, weight, OUTPUTS, 0);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
@@ -120,10 +140,11 @@ static int bf16_product_is_right(const Kernels *kernels) {
 
 /* y[r, n] = sum_k x[r, k] * w[k, n] + bias[n] with float weights, of whole numbers of more bits than bfloat16 has: without
  * rounding of a sum, in whatever order it is made. */
-static int float_product_is_right(const Kernels *kernels) {
-    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, MOST = 600 }; /* 37 * 600^2 < 2^24 */
-    _Alignas(64) float packed[PANELS * 16 * DEPTH] = {0};
-    float weight[INPUTS * OUTPUTS], x[ROWS * INPUTS], y[ROWS * OUTPUTS], bias[PANELS * 16];
+static int float_product_is_right(const Kernels *kernels, Room *room) {
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, MOST_PACKED = PANELS * 16 * DEPTH };
+    enum { MOST = 600 }; /* 37 * 600^2 < 2^24 */
+    float *packed = take(room, MOST_PACKED * sizeof *packed), *weight = take(room, INPUTS * OUTPUTS * sizeof *weight);
+    float *x = take(room, ROWS * INPUTS * sizeof *x), *y = take(room, ROWS * OUTPUTS * sizeof *y), bias[PANELS * 16];
     uint32_t state = 4;
     for (size_t n = 0; n < PANELS * 16; n++)
         bias[n] = (float)next_whole(&state, -1000, 1000);
@@ -136,7 +157,7 @@ static int float_product_is_right(const Kernels *kernels) {
         .packed = packed, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > sizeof packed)
+    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
         return 0;
     kernels->pack(&layer, weight, OUTPUTS, 0);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
@@ -171,15 +192,16 @@ static int32_t row_of(int64_t distance) {
  *
  * The scale is log 2 and the scores are whole, so that the shares are powers of two. The last key of a text has the
  * largest score for its first query, head 0: what came before it has to be taken back. */
-static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
+static int one_attention_is_right(const Kernels *kernels, Room *room, const Asked *asked) {
     enum { HEADS = 2, MOST_SIZE = 40, ASKED = 8 }; /* channels of a query that are not 0 */
     const int64_t *starts = asked->starts;
     const size_t texts = asked->texts, size = asked->size, width = HEADS * size, tokens = (size_t)starts[texts];
     const size_t rows = asked->first_only ? texts : tokens;
     const size_t met = asked->by_distance ? width : 1;
-    /* On a stack that may be small. */
-    float query[rows * width], y[rows * width], key[tokens * size], value[tokens * size];
-    float c2p[MET * met], p2c[met * COLUMNS];
+    room->used = 0;
+    float *query = take(room, rows * width * sizeof *query), *y = take(room, rows * width * sizeof *y);
+    float *key = take(room, tokens * size * sizeof *key), *value = take(room, tokens * size * sizeof *value);
+    float *c2p = take(room, MET * met * sizeof *c2p), *p2c = take(room, met * COLUMNS * sizeof *p2c);
     int32_t of_distance[2 * REACH - 1];
     uint32_t state = 2;
     for (size_t i = 0; i < rows * width; i++)
@@ -188,8 +210,6 @@ static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
         key[i] = (float)next_whole(&state, -1, 1);
         value[i] = (float)next_whole(&state, -8, 8);
     }
-    memset(c2p, 0, sizeof c2p);
-    memset(p2c, 0, sizeof p2c);
     for (int64_t k = 0; k < 2 * REACH - 1; k++)
         of_distance[k] = row_of(k - REACH + 1);
     for (size_t k = 0; asked->by_distance && k < MET * HEADS; k++) { /* one channel of each row */
@@ -246,28 +266,38 @@ static int one_attention_is_right(const Kernels *kernels, const Asked *asked) {
 }
 
 /* Texts of no multiple of any tile. */
-static int attention_is_right(const Kernels *kernels) {
+static int attention_is_right(const Kernels *kernels, Room *room) {
     static const int64_t starts[] = {0, 71, 92}; /* the first is long enough for AMX tiles */
     const Asked asked = {starts, 2, 40, 0, 0, 0, 2e-3f}; /* shares and values are 16 bits in the kernels */
-    return one_attention_is_right(kernels, &asked);
+    return one_attention_is_right(kernels, room, &asked);
 }
 
-static int float_attention_is_right(const Kernels *kernels) {
+static int float_attention_is_right(const Kernels *kernels, Room *room) {
     static const int64_t starts[] = {0, 53, 57}, long_text[] = {0, 140}; /* more queries and keys than a block */
     const Asked all = {starts, 2, 40, 0, 1, 0, 1e-5f}, first = {long_text, 1, 24, 1, 1, 0, 1e-5f}; /* roundings of 8 */
     const Asked distances = {starts, 2, 24, 0, 1, 1, 1e-5f};
-    return one_attention_is_right(kernels, &all) && one_attention_is_right(kernels, &first) &&
-           one_attention_is_right(kernels, &distances);
+    return one_attention_is_right(kernels, room, &all) && one_attention_is_right(kernels, room, &first) &&
+           one_attention_is_right(kernels, room, &distances);
 }
 
 const char *selfcheck(const Kernels *kernels) {
-    if (!product_is_right(kernels))
-        return "a product";
-    if (!bf16_product_is_right(kernels))
-        return "a bfloat16 product";
-    if (!float_product_is_right(kernels))
-        return "a float product";
-    if (!attention_is_right(kernels))
-        return "an attention";
-    return float_attention_is_right(kernels) ? "" : "a float attention";
+    static const struct {
+        int (*is_right)(const Kernels *, Room *);
+        const char *what;
+    } checks[] = {
+        {product_is_right, "a product"},
+        {bf16_product_is_right, "a bfloat16 product"},
+        {float_product_is_right, "a float product"},
+        {attention_is_right, "an attention"},
+        {float_attention_is_right, "a float attention"},
+    };
+    char *memory = allocate(ROOM);
+    const char *wrong = memory ? "" : "the check, without memory,";
+    for (size_t k = 0; memory && !*wrong && k < sizeof checks / sizeof checks[0]; k++) {
+        Room room = {memory, 0};
+        if (!checks[k].is_right(kernels, &room))
+            wrong = checks[k].what;
+    }
+    free(memory);
+    return wrong;
 }

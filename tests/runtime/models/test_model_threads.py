@@ -90,6 +90,25 @@ def test_models_are_opened_while_others_are_closed(run_script: Any, model_dir: P
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+SMALL_STACK = """
+import sys, threading
+import onnxruntime
+def use():
+    from fastembed_rt import EmbeddingModel
+    model = EmbeddingModel(sys.argv[1], threads=2)
+    print(model.encode("the cat").shape, model.encode(["the cat " * n for n in range(300)]).shape)
+threading.stack_size(128 << 10)
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+"""
+
+
+def test_the_first_model_is_loaded_on_a_thread_with_a_small_stack(run_script: Any, model_dir: Path) -> None:
+    done = run_script(SMALL_STACK, model_dir, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"({DIM},) (300, {DIM})\n"), done.stderr
+
+
 @pytest.mark.parametrize("leads", [False, True], ids=["waits", "leads"])
 def test_an_interrupted_call_does_not_block_the_next(run_script: Any, model_dir: Path, leads: bool) -> None:
     script = """
