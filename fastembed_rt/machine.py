@@ -75,20 +75,26 @@ class Machine:
 
     @property
     def threads(self) -> int:
-        """Threads that can really run at once; at least 1.
-
-        A quota is rounded down: one thread too many and the kernel stops all of them, in the middle of a
-        batch, for the rest of the period.
-        """
-        granted = self.cpus if self.affinity is None else min(self.cpus, self.affinity)
-        if self.quota is not None:
-            granted = min(granted, int(self.quota))
-        return max(1, granted)
+        """Threads that can really run at once; at least 1."""
+        return _granted(self.cpus, self.affinity, self.quota)
 
 
 def available_threads(root: Path = ROOT) -> int:
     """Threads this process can really run at once: the least of CPU affinity, cgroup quota and CPU count."""
-    return describe(root).threads
+    # Alone: every model asks, and what names the processor takes long where there are many, or starts a process.
+    return _granted(os.cpu_count() or 1, cpu_affinity(), cpu_quota(root))
+
+
+def _granted(cpus: int, affinity: int | None, quota: float | None) -> int:
+    """Threads that can really run at once; at least 1.
+
+    A quota is rounded down: one thread too many and the kernel stops all of them, in the middle of a batch, for the
+    rest of the period.
+    """
+    granted = cpus if affinity is None else min(cpus, affinity)
+    if quota is not None:
+        granted = min(granted, int(quota))
+    return max(1, granted)
 
 
 def describe(root: Path = ROOT) -> Machine:

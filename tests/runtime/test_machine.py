@@ -240,6 +240,11 @@ def test_a_forbidden_affinity_call_degrades_to_the_host(tmp_path: Path, monkeypa
     assert available_threads(tmp_path) == 16
 
 
+def test_threads_are_counted_without_a_look_at_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastembed_rt.machine.cpu_features", lambda *_: pytest.fail("the processors were looked at"))
+    assert available_threads(tmp_path) >= 1
+
+
 def test_there_is_always_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
