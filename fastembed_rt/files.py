@@ -42,6 +42,7 @@ class ModelFiles:
         self._descriptors: dict[str, int] = {}
         self._identities: dict[str, Identity] = {}
         self._release = weakref.finalize(self, _close, self._descriptors, self._identities)
+        self._release.atexit = False  # what runs at exit may still open a session
         for record in records:
             if record.file not in self._records:
                 self._hold(record.file)

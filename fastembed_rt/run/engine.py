@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..system.threads import Call, Task, once
+from ..system.threads import Call, Task, away, once
 from . import batching
 from .batching import Ids, Limits
 from .contract import Feeder, GraphSession, Make, Results, Running, Split
@@ -180,7 +180,7 @@ class Engine:
         # A text without a single token (a tokenizer that adds none) has the zero vector, as a mean over nothing has.
         full = [k for k, row in enumerate(rows) if len(row)]
         if len(full) == len(rows):
-            made = session.run(self._feeds(rows, session.facts.inputs, self._pad_token_id, left_out))
+            made = away(session.run, self._feeds(rows, session.facts.inputs, self._pad_token_id, left_out))
             if self._split is None:
                 return made
             objects = self._pool.room(len(rows))

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..system.threads import POLL, Promise, Task, Workers, ended, under
+from ..system.threads import POLL, Promise, Task, Workers, ended, ends_interpreter, under
 from .batching import Ids
 from .contract import Make, Results, Rows
 
@@ -109,6 +109,8 @@ class Turns:
         try:
             if self._max_wait == 0 and self._take_place(lead):
                 return self._lead(make, run, alone=self._is_alone(lead))
+            if ends_interpreter():  # those who have the places are refused what they want, and linger
+                return self._lead(make, run, alone=False)
             mine = _Small(tokens, make, frame)
             self._queue[mine] = None
             if not self._wake_worker():
@@ -161,13 +163,12 @@ class Turns:
         """A call is over: its place, where it has one, goes to those that wait."""
         for number in self._places:
             if self._leading.get(number) is lead:
-                with suppress(InvalidInputError):  # closed, as those who wait find out
-                    if self._queue:
-                        self._start_worker(number, run)
-                        continue
-                    self._leading.pop(number, None)
-                    if self._queue:  # who came in between has found the place taken, and may sleep already
-                        self._call_worker(run)
+                if self._queue:
+                    self._start_worker(number, run)
+                    continue
+                self._leading.pop(number, None)
+                if self._queue:  # who came in between has found the place taken, and may sleep already
+                    self._call_worker(run)
 
     def _wake_worker(self) -> bool:
         """Have a worker that sleeps get up; whether there is one."""
@@ -188,17 +189,13 @@ class Turns:
         return True
 
     def _start_worker(self, number: int, run: Run) -> bool:
-        """Give a place to a worker, whoever has it; False where the system gives no thread for one.
-
-        Raises:
-            InvalidInputError: closed.
-        """
+        """Give a place to a worker, whoever has it; False where there is no thread for one."""
         lead = _Lead(sys._getframe())
         try:
             self._leading[number] = lead
             self._workers.start(Task(self._work, number, lead, run))
             lead.worker = True
-        except RuntimeError:
+        except (RuntimeError, InvalidInputError):  # the system gives none, or they have been let go
             return False
         finally:
             lead.frame = None  # without a worker, the place is free
@@ -222,8 +219,7 @@ class Turns:
                 time.sleep(self._max_wait)
             while not self._workers.closed and (group := self._gather()):
                 if self._queue and not self._wake_worker():
-                    with suppress(InvalidInputError):  # closed meanwhile
-                        self._call_worker(run)
+                    self._call_worker(run)
                 self._run_group(group, run, alone=self._is_alone(lead))
             if self._workers.closed:
                 self._leading.pop(number, None)

@@ -25,8 +25,10 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import InvalidInputError
 
+GRACE = 1.0  # seconds in which an interpreter that ends has mostly gone
 POLL = 0.05  # seconds after which who waits looks for itself, should nobody have woken it
 CLOSED = "the model is closed; load it again"
+ENDING = "the program ends, and its threads encode nothing any more"
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -90,6 +92,7 @@ class Promise(Generic[T]):
             elif not self.finished and (error := self.lost()) is not None:
                 raise error
         if self._error is not None:
+            _linger()
             try:
                 raise self._error
             finally:
@@ -184,6 +187,7 @@ class Workers:
         """
         state = self._state
         if state.closed:
+            _linger()
             raise InvalidInputError(CLOSED)
         task._workers = state
         state.jobs.put(task)
@@ -244,27 +248,104 @@ def _work(state: _State, me: threading.Thread | None = None) -> None:
 
 
 _states: weakref.WeakSet[_State] = weakref.WeakSet()
-_alone: set[tuple[int, Task[Any]]] = set()  # with the process: a forked child has copies of what never ends in it
+# With the process and the thread: a forked child has copies of what never ends in it.
+_alone: set[tuple[int, int, Task[Any]]] = set()
+
+
+_exits: list[int] = []  # the thread that ends the interpreter, once it does
+
+
+def away(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function of C++ gives, which lets other threads have the interpreter meanwhile.
+
+    A thread that wants it back when it has gone ends the whole process (std::terminate). So the end of the interpreter
+    waits for who is here, also for daemon threads of the user's, and nobody else comes in then.
+
+    Raises:
+        InvalidInputError: the interpreter ends.
+    """
+    try:
+        return _away(function, *arguments)
+    except _EndsError:
+        _linger()
+        raise
+
+
+class _EndsError(InvalidInputError):
+    """The interpreter ends, and this is not its thread."""
+
+
+def _away(function: Callable[..., T], *arguments: Any) -> T:
+    """As `away`; who is here is seen by its frame, so that nothing is left behind however the call ends."""
+    if (error := _refused(_thread.get_ident())) is not None:
+        raise error
+    return function(*arguments)
+
+
+def _check_going_on() -> None:
+    if (error := _refused(_thread.get_ident())) is not None:
+        _linger()
+        raise error
+
+
+def _linger() -> None:
+    """Before an error: where the interpreter ends, a thread of the user's mostly goes with it and prints nothing."""
+    if not _exits:
+        return
+    me = _thread.get_ident()
+    ours = {thread.ident for state in list(_states) for thread in list(state.alive)}
+    ours.update(thread for _, thread, _ in list(_alone))  # the end waits for them
+    if _exits[0] != me and me not in ours:
+        time.sleep(GRACE)
+
+
+def ends_interpreter() -> bool:
+    """Whether this thread ends the interpreter now, with handlers that may encode."""
+    return bool(_exits) and _exits[0] == _thread.get_ident()
+
+
+def _refused(caller: int) -> _EndsError | None:
+    """Why nothing is begun for a thread any more; the one that ends the interpreter goes on."""
+    return _EndsError(ENDING) if _exits and _exits[0] != caller else None
+
+
+def _is_away(frame: FrameType | None) -> bool:
+    """Whether a thread with this frame is in a call of `_away`."""
+    while frame is not None:
+        if frame.f_code is _away.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _at_exit() -> None:
     """Let threads come back from onnxruntime before the interpreter goes; what only waits is refused."""
-    process = os.getpid()
+    process, me = os.getpid(), _thread.get_ident()
+    _exits.append(me)
     mine = [state for state in list(_states) if state.process == process]
     for state in mine:
         _end(state)
-    while any(state.alive for state in mine) or any(owner == process for owner, _ in list(_alone)):
+    while (
+        any(state.alive for state in mine)
+        or any(owner == process for owner, _, _ in list(_alone))
+        or any(_is_away(frame) for thread, frame in sys._current_frames().items() if thread != me)
+    ):
         time.sleep(0.001)
 
 
 atexit.register(_at_exit)
 
 
-def _run_alone(task: Task[Any]) -> None:
-    mark = (os.getpid(), task)
+def _start_alone(task: Task[Any]) -> None:
+    _check_going_on()
+    _thread.start_new_thread(_run_alone, (task, _thread.get_ident()))
+
+
+def _run_alone(task: Task[Any], caller: int) -> None:
+    mark = (os.getpid(), _thread.get_ident(), task)
     _alone.add(mark)
     try:
-        task.run()
+        task.run(_refused(caller))  # asked again: the end comes between any two steps
     finally:
         _alone.discard(mark)
 
@@ -272,7 +353,7 @@ def _run_alone(task: Task[Any]) -> None:
 def aside(function: Callable[..., T], *arguments: Any) -> Task[T]:
     """A task that runs on a thread of its own, at once."""
     task = Task(function, *arguments)
-    _thread.start_new_thread(_run_alone, (task,))
+    _start_alone(task)
     return task
 
 
@@ -285,7 +366,7 @@ def once(tasks: dict[K, Task[T]], key: K, make: Callable[[], T]) -> T:
     if task is None:
         task = tasks.setdefault(key, Task(make))
     if not task.begun():
-        _thread.start_new_thread(_run_alone, (task,))  # of several threads, one runs it
+        _start_alone(task)  # of several threads, one runs it
     try:
         return task.result()
     finally:

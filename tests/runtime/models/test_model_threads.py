@@ -90,6 +90,34 @@ def test_models_are_opened_while_others_are_closed(run_script: Any, model_dir: P
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+DAEMONS = """
+import atexit, sys, threading, time
+atexit.register(lambda: print(*(model.encode("the cat") == wanted).shape))  # after the library's own handler
+from fastembed_rt import EmbeddingModel
+texts = ["the cat"] * 600
+model = EmbeddingModel(sys.argv[1], threads=2)
+wanted = model.encode("the cat")
+def load():
+    with EmbeddingModel(sys.argv[1], threads=2) as other:
+        other.encode(texts)
+work = {"few": lambda: model.encode(texts[:3]), "many": lambda: model.encode(texts), "load": load}[sys.argv[2]]
+def over_and_over():
+    while True:
+        work()
+for _ in range(4):
+    threading.Thread(target=over_and_over, daemon=True).start()
+time.sleep(0.4)
+"""
+
+
+@pytest.mark.parametrize("work", ["few", "many", "load"])
+def test_an_interpreter_ends_in_peace_while_threads_of_the_user_encode(
+    run_script: Any, model_dir: Path, work: str
+) -> None:
+    done = run_script(DAEMONS, model_dir, work, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{DIM}\n", "")
+
+
 SMALL_STACK = """
 import sys, threading
 import onnxruntime
