@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .answering import Answer
 from .deadlines import Deadlines
+from .parsing import Parser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,13 @@ class TooMuchError(Exception):
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
     """Of one client."""
 
+    parser: Any  # None once the connection is lost
+
     def __init__(self, *args: Any, acceptor: Any, patience: Patience, deadlines: Deadlines, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._acceptor, self._patience, self._deadlines = acceptor, patience, deadlines
+        self.parser = Parser(self, self.parser)
+        self.again = False  # see Parser
         self._clock: asyncio.TimerHandle | None = None  # of the head, or of a body that nobody wants
         self._stalled: asyncio.TimerHandle | None = None
         self._head = self._lines = 0
@@ -78,29 +83,39 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self.again:
+            return
         super().on_message_begin()
         self._head = self._lines = 0
         self._inside = True
 
     def on_url(self, url: bytes) -> None:
         """Of its first line."""
+        if self.again:
+            return
         self._grow(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One line."""
+        if self.again:
+            return
         self._lines += 1
         self._grow(len(name) + len(value) + 4)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The application takes over."""
+        if self.again:
+            return
         self._stop_clock()
         self._pending = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request's end."""
+        if self.parser.asks_for_another():
+            return
         self._inside = False
         self._stop_clock()
         super().on_message_complete()

@@ -214,6 +214,36 @@ def test_what_is_no_http_is_refused(run: Run) -> None:
     assert asks(connect) == 200
 
 
+UPGRADE = (
+    "connection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\nupgrade: h2c"  # as Java's client asks
+)
+
+
+@pytest.mark.parametrize("pieces", ["whole", "head first", "bytes"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(run: Run, pieces: str, chunked: bool) -> None:
+    content = request(EMBED, UPGRADE)
+    if chunked:
+        head = content.partition(b"\r\n\r\n")[0].replace(
+            b"content-length: %d" % len(EMBED), b"transfer-encoding: chunked"
+        )
+        content = head + b"\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(EMBED), EMBED)
+    content += b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    content += request(EMBED, "connection: close")
+    cuts = {"whole": [], "head first": [content.index(b"\r\n\r\n") + 4], "bytes": range(1, len(content))}[pieces]
+    found = b""
+    with run()() as connection:
+        for first, last in zip([0, *cuts], [*cuts, len(content)], strict=True):
+            connection.sendall(content[first:last])
+            if pieces == "head first":
+                time.sleep(0.05)
+        while part := connection.recv(65536):
+            found += part
+    statuses, bodies = zip(*(one.split(b"\r\n\r\n") for one in found.split(b"HTTP/1.1 ")[1:]), strict=True)
+    assert [status[:3] for status in statuses] == [b"200"] * 3
+    assert bodies[0] == bodies[2] != bodies[1]
+
+
 def test_a_hundred_megabytes_are_refused_before_they_are_sent(run: Run) -> None:
     from fastembed_rt.server.metrics import resident
 
