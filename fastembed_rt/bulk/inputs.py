@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InvalidInputError
-from . import databases
+from . import databases, listing
 from .extras import filesystem, is_url
 
 ENDINGS = {
@@ -41,6 +41,7 @@ LINES = ("txt", "jsonl")  # formats that can be begun at any line
 COLUMNAR = ("parquet", "arrow")  # formats that can be begun at any row
 HASHED_WHOLE = 256 << 20  # bytes of all inputs; reading more than that twice would be felt
 ENDS = 1 << 16
+HIDDEN = (".", "_")  # what names of a directory's files begin with that are no inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +96,13 @@ def _expanded(name: str, given_format: str | None) -> Iterator[Source]:
     if path.is_dir():
         yield from _in_directory(path, given_format)
     elif path.exists():
-        yield _source(name, given_format)
+        yield _of_file(name, given_format)
     elif glob.has_magic(name):
-        matched = sorted(found for found in glob.glob(name, recursive=True) if Path(found).is_file())  # noqa: PTH207
+        matched = [found for found in listing.matching(name) if not Path(found).is_dir()]
         if not matched:
             raise InvalidInputError(f"no file matches {name}")
         for match in matched:
-            yield _source(match, given_format)
+            yield _of_file(match, given_format)
     else:
         raise InvalidInputError(f"input {name} does not exist; pass a file, a directory, a pattern or a URL")
 
@@ -119,7 +120,10 @@ def _at_url(name: str, given_format: str | None) -> Iterator[Source]:
         raise InvalidInputError(f"input {name} does not exist, or has no file of a known format")
     for entry in sorted(found):
         url = entry if is_url(entry) else f"{protocol}://{entry}"
-        yield _source(url, given_format, int(system.size(entry) or 0))
+        size = system.size(entry)
+        if size is None:  # by which its end is known, and its share of many machines
+            raise InvalidInputError(f"input {url}: its server does not say how many bytes it has; download it first")
+        yield _source(url, given_format, int(size))
 
 
 def _in_directory(path: Path, given_format: str | None) -> Iterator[Source]:
@@ -131,15 +135,16 @@ def _in_directory(path: Path, given_format: str | None) -> Iterator[Source]:
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         yield from _dataset(path)
         return
-    found = sorted(
-        str(entry)
-        for entry in path.rglob("*")
-        if entry.is_file() and _known(str(entry.relative_to(path)), given_format)
-    )
+    found = [name for name in listing.below(str(path), HIDDEN) if _known(os.path.relpath(name, path), given_format)]
     if not found:
         raise InvalidInputError(f"the directory {path} has no file with one of {', '.join(ENDINGS)}")
     for name in found:
-        yield _source(name, given_format)
+        yield _of_file(name, given_format)
+
+
+def _of_file(name: str, given_format: str | None) -> Source:
+    listing.check_file(name)
+    return _source(name, given_format)
 
 
 def _dataset(path: Path) -> Iterator[Source]:
@@ -155,7 +160,7 @@ def _dataset(path: Path) -> Iterator[Source]:
 def _known(name: str, given_format: str | None) -> bool:
     """Whether a directory's file is an input: not hidden, no other's bookkeeping, and of a format that is read."""
     path = PurePosixPath(name.replace(os.sep, "/"))
-    if any(part.startswith((".", "_")) for part in path.parts):
+    if any(part.startswith(HIDDEN) for part in path.parts):
         return False
     plain, compression = _split(path.name)
     told = ENDINGS.get(PurePosixPath(plain).suffix.lower())
