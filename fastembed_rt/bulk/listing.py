@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,24 +35,25 @@ def below(directory: str, hidden: tuple[str, ...]) -> list[str]:
 
 
 def matching(pattern: str) -> list[str]:
-    """What a pattern stands for, in order, as `glob` reads it; links are followed, but to no directory that they lie in.
+    """What a pattern stands for, in order, as `glob` reads it; no link is followed to a directory that it lies in.
 
     Raises:
         InvalidInputError: a directory that cannot be read.
     """
     drive, rest = os.path.splitdrive(pattern)
     root = drive + rest[: len(rest) - len(rest.lstrip(SEPARATORS))]
-    parts = [part for part in rest.replace(os.altsep or os.sep, os.sep).split(os.sep) if part]
+    parts = [part for part in re.split(f"[{re.escape(SEPARATORS)}]", rest) if part]
     return sorted(set(_matching(root, parts, ())))
 
 
 def check_file(path: str) -> None:
     """Raise InvalidInputError for what is no file that can be read again: a link to nothing, a pipe, a device."""
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"input {path} is gone, or links to nothing; mend it, or take the name away") from error
     except OSError as error:
-        why = "is gone, or links to nothing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise InvalidInputError(f"input {path} {why}; mend that, or take it away") from error
+        raise InvalidInputError(f"input {path} cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(mode):
         raise InvalidInputError(
             f"input {path} is a pipe or a device, which is read once, and files are looked at before they are read; "
@@ -70,7 +72,7 @@ def _matching(place: str, parts: list[str], above: tuple[str, ...]) -> Iterator[
         return
     first, *rest = parts
     if not glob.has_magic(first):
-        if os.path.lexists(path := os.path.join(place, first)):
+        if os.path.lexists(path := _within(place, first)):
             yield from _matching(path, rest, above)
         return
     here = os.path.realpath(place or os.curdir)
@@ -80,7 +82,7 @@ def _matching(place: str, parts: list[str], above: tuple[str, ...]) -> Iterator[
     if first == ANY and rest:
         yield from _matching(place, rest, above)
     for name, is_directory in _entries(place):
-        path = os.path.join(place, name)
+        path = _within(place, name)
         if first == ANY:
             if name.startswith("."):
                 continue
@@ -89,16 +91,26 @@ def _matching(place: str, parts: list[str], above: tuple[str, ...]) -> Iterator[
             elif not rest:
                 yield path
         elif fnmatch.fnmatch(name, first) and (first.startswith(".") or not name.startswith(".")):
-            if is_directory or not rest:
-                yield from _matching(path, rest, inside)
+            yield from _matching(path, rest, inside)
 
 
 def _entries(place: str) -> Iterator[tuple[str, bool]]:
     """Names in a directory, and whether each is one itself; none where it is a file, or gone."""
     try:
         with os.scandir(place or os.curdir) as entries:
-            yield from sorted((entry.name, os.path.isdir(entry.path)) for entry in entries)
+            yield from sorted((entry.name, _is_directory(entry)) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         _raise(error)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, of which whoever wants the file is told
+        return False
+
+
+def _within(place: str, name: str) -> str:
+    return place + name if not place or place.endswith(tuple(SEPARATORS)) else f"{place}{os.sep}{name}"

@@ -1,4 +1,4 @@
-"""Which files a directory or a pattern stands for: what cannot be looked at is named, and nothing is left out instead."""
+"""Which files a directory or a pattern stands for: what cannot be looked at is named, and nothing is left out."""
 
 from __future__ import annotations
 
