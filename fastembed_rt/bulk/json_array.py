@@ -87,17 +87,19 @@ def elements(stream: BinaryIO, label: str, encoding: str, errors: str) -> Iterat
     if first != "[":
         raise InvalidInputError(f"{label} holds no JSON array; for one object a line pass --input-format jsonl")
     text.at += 1
-    if text.letter() == "]":
-        return
-    while True:
+    empty = text.letter() == "]"
+    while not empty:
         if not text.letter():
             raise InvalidInputError(f"{label} ends within its array")
         yield text.value()
         following = text.letter()
         if following == "]":
-            return
+            break
         if following != ",":
             raise InvalidInputError(
                 f"{label} " + ("has no comma behind an element" if following else "ends within its array")
             )
         text.at += 1
+    text.at += 1
+    if text.letter():  # such as the arrays of several answers, one behind the other
+        raise InvalidInputError(f"{label} goes on behind its array; give each array a file of its own, or write jsonl")

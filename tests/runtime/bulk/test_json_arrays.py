@@ -47,3 +47,12 @@ def test_an_element_without_an_end_is_not_read_without_one(monkeypatch: pytest.M
     with pytest.raises(InvalidInputError, match="has an element of more than 3145728 letters"):
         next(json_array.elements(stream, "in.json", "utf-8", "strict"))
     assert stream.tell() <= 4 * json_array.PIECE
+
+
+@pytest.mark.parametrize("behind", ['[{"text": "b"}]', "]", ",", "x", "\n\n{}"])
+def test_what_stands_behind_an_array_is_not_passed_over(behind: str) -> None:
+    """Such as the arrays of several answers, one behind the other."""
+    for array in ('[{"text": "a"}]', "[]"):
+        with pytest.raises(InvalidInputError, match=r"in\.json goes on behind its array; give each array a file"):
+            list(json_array.elements(io.BytesIO((array + "\n" + behind).encode()), "in.json", "utf-8", "strict"))
+        list(json_array.elements(io.BytesIO((array + " \r\n\t").encode()), "in.json", "utf-8", "strict"))
