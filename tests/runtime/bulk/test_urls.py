@@ -121,3 +121,13 @@ def test_a_url_of_a_package_that_is_missing_says_which(monkeypatch: pytest.Monke
         extras.required("no_such_package", "a thing")
     with pytest.raises(InvalidInputError, match="does not exist"):
         execute([(tmp_path / "none.txt").as_uri()], tmp_path / "out")
+
+
+def test_an_object_of_an_unknown_size_is_refused_whose_rows_would_be_missing(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server has it that sends no Content-Length."""
+    memory.pipe_file("/bucket/in.jsonl", write_jsonl(tmp_path / "in.jsonl", TEXTS).read_bytes())
+    monkeypatch.setattr(type(memory), "size", lambda *_: None)
+    with pytest.raises(InvalidInputError, match=r"in\.jsonl: its server does not say how many bytes it has"):
+        execute(["memory://bucket/in.jsonl"], tmp_path / "out")
