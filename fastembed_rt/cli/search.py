@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from ..manifest import LATE_INTERACTION, RERANKING, Manifest
 from ..system.terminal import coloured, columns
+from . import writers
 from .arguments import add_variant_options, place, positive, text
 from .filled import INDENT, HelpFormatter, wrapped
 from .index import encoder, recall
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.question.strip():  # before a model is loaded for it
         raise InvalidInputError(EMPTY)
+    writers.check_open("the hits")
     folder = Path(args.folder)
     recall(args, folder)
     with open_model(args, encoder) as model, search.Index(folder, model) as index:  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..manifest import Manifest
-from . import readers
+from . import readers, writers
 from .arguments import add_model_arguments, place, positive, text
 from .filled import HelpFormatter
 from .opening import limit, open_model
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from .requests import prompt_used
 
     records = _records(args)
+    writers.check_open("the scores")
 
     def options(described: Manifest) -> dict[str, Any]:
         return limit(described, args.max_length)

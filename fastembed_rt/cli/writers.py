@@ -96,6 +96,12 @@ def check_target(target: str, *, force: bool) -> None:
         raise InvalidInputError(f"output {target}: the directory {path.resolve().parent} does not exist; create it")
 
 
+def check_open(what: str) -> None:
+    """Raise InvalidInputError where standard output, the only place for something, is closed."""
+    if sys.stdout is None:
+        raise InvalidInputError(f"standard output is closed, and {what} would go there; open it")
+
+
 @contextlib.contextmanager
 def open_target(target: str, output_format: str, *, force: bool, append: bool = False) -> Iterator[BinaryIO]:
     """A stream for a writer; what it holds appears under `target` when the block ends without an error.

@@ -63,6 +63,14 @@ def test_a_summary_does_not_end_up_among_the_vectors(model_dir: Path, texts: Pat
 
 
 @posix
+def test_scores_that_nobody_would_see_are_refused(model_dir: Path) -> None:
+    done = run(["similar", str(model_dir), "a dog runs", "the house is red"], (1,))
+    assert (done.returncode, b"standard output is closed, and the scores would go there" in done.stderr) == (2, True)
+    done = run(["search", "a dog", "--model", str(model_dir)], (1,))
+    assert (done.returncode, b"standard output is closed, and the hits would go there" in done.stderr) == (2, True)
+
+
+@posix
 def test_an_error_keeps_its_code_and_touches_nothing_else(model_dir: Path, texts: Path) -> None:
     for words, code in (
         (["embed", str(model_dir), "nowhere.txt"], 2),
