@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InvalidInputError
 from .extras import arrow
 from .lossless import looker, takes
+from .plain import plain, plain_type
 from .rows import Fault, delimiter_meant
 
 SAMPLE = 1000  # rows at the beginning of the inputs that decide the columns of formats without types
@@ -149,6 +150,7 @@ class Plan:
         taken = [name for name in names if name in wanted]
         pyarrow = arrow()
         fields = [schema.field(name).remove_metadata() for name in taken]
+        fields = [field.with_type(plain_type(field.type)) for field in fields]
         if beside_csv:
             fields = [field.with_type(pyarrow.string()) if _is_plain(field.type) else field for field in fields]
         carried = taken if chosen is None else list(dict.fromkeys(chosen))
@@ -164,6 +166,9 @@ class Plan:
         self.check_names(table.column_names, label)
         try:
             taken = table.select(self.schema.names)
+            for k, field in enumerate(taken.schema):
+                if plain_type(field.type) != field.type:
+                    taken = taken.set_column(k, field.name, plain(taken.column(k)))
             if self.beside_csv:
                 for k, field in enumerate(taken.schema):
                     if pyarrow.types.is_floating(field.type):
@@ -231,7 +236,7 @@ def infer(rows: Iterable[Mapping[str, Any]], label: str, text: str = "") -> Any:
     """
     pyarrow = arrow()
     sample = list(rows)
-    names = list(dict.fromkeys(name for row in sample for name in row))
+    names = list(dict.fromkeys(name for row in sample for name in row if not _has_half_pair(name)))
     fields = []
     for name in names:
         values = [row.get(name) for row in sample]
@@ -239,7 +244,7 @@ def infer(rows: Iterable[Mapping[str, Any]], label: str, text: str = "") -> Any:
             fields.append((name, pyarrow.string()))
             continue
         try:
-            kind = pyarrow.array([value for value in values if not _has_half_pair(value)]).type
+            kind = _type_of([value for value in values if not _has_half_pair(value)])
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
             kinds = sorted({type(value).__name__ for value in values if value is not None})
             raise InvalidInputError(
@@ -250,9 +255,24 @@ def infer(rows: Iterable[Mapping[str, Any]], label: str, text: str = "") -> Any:
     return pyarrow.schema(fields)
 
 
+def _type_of(values: list[Any]) -> Any:
+    """Arrow's type for them; of whole numbers of 64 bits without a sign, such as hashes, uint64."""
+    pyarrow = arrow()
+    try:
+        return pyarrow.array(values).type
+    except OverflowError:
+        if not {type(value) for value in values} <= {int, type(None)}:
+            raise
+        return pyarrow.array(values, pyarrow.uint64()).type
+
+
 def _has_half_pair(value: Any) -> bool:
-    """Whether a string has no UTF-8: that is a fault of its row."""
-    return isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+    """Whether a string in it, a key too, has no UTF-8: that is a fault of its row."""
+    if isinstance(value, str):
+        return not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return any(_has_half_pair(inner) for inner in (*value, *value.values()))
+    return isinstance(value, list) and any(map(_has_half_pair, value))
 
 
 def _known_type(kind: Any) -> Any:
@@ -318,7 +338,7 @@ def _misfit(value: Any, field: Any) -> str:
     try:
         pyarrow.array([value], field.type)
     except UnicodeEncodeError as error:  # "\ud800" is good JSON and no text
-        return f"{field.name!r} holds half a surrogate pair ({value[error.start]!r})"
+        return f"{field.name!r} holds half a surrogate pair ({error.object[error.start]!r})"
     except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
         return f"{field.name!r} is {type(value).__name__}, and {field.type} in the rows before"
     return ""

@@ -56,6 +56,22 @@ def check_names(columns: Sequence[str], layout: Layout) -> None:
             )
 
 
+def check_types(columns: Any, kind: str) -> None:
+    """Raise InvalidInputError where a column of a schema has a type that cannot be written, before a model works."""
+    pyarrow = arrow()
+    for field in columns:
+        table = pyarrow.Table.from_arrays([pyarrow.nulls(0, field.type)], names=[field.name])
+        try:
+            table.take(pyarrow.array([], pyarrow.int64()))
+            if kind == "parquet":
+                required("pyarrow.parquet", "Parquet").write_table(table, pyarrow.BufferOutputStream())
+        except pyarrow.ArrowNotImplementedError as error:
+            raise InvalidInputError(
+                f"column {field.name!r} holds {field.type}, which cannot be written ({error}); choose others with "
+                "--columns" + (", or take another format" if kind == "parquet" else "")
+            ) from error
+
+
 def check_nulls(table: Any, layout: Layout) -> None:
     """Raise MissingDependencyError where a vector is null and this pyarrow has no way to keep that in Parquet."""
     pyarrow = arrow()

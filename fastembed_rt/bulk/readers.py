@@ -21,6 +21,7 @@ from .columns import SAMPLE, Plan, Template, infer, table_of
 from .databases import DATABASES
 from .extras import arrow, required
 from .inputs import COLUMNAR, Piece, Source
+from .plain import readable
 from .rows import BLOCK_ROWS, Block, Fault, Skip
 from .streams import UTF8_BOM, Meter, contents, lines, raw
 
@@ -363,7 +364,8 @@ def _columnar(piece: Piece, wanted: Plan, skip: Skip, meter: Meter) -> Iterator[
         batches = _parquet_batches if source.format == "parquet" else _arrow_batches
         done = start
         for batch in batches(stream, start, stop, wanted):
-            yield Block(wanted.fit(pyarrow.Table.from_batches([batch]), source.name), source.name, done + 1)
+            table, faults = readable(wanted.fit(pyarrow.Table.from_batches([batch]), source.name))
+            yield Block(table, source.name, done + 1, faults)
             done += batch.num_rows
     meter.end(piece.stop - piece.start)
 

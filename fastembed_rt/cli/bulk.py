@@ -126,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one rank of a job; returns 0, or raises."""
-    from ..bulk import inputs, progress, run, sinks, store
+    from ..bulk import formats, inputs, progress, run, sinks, store
     from ..bulk.extras import arrow
     from ..run import memory
     from . import requests
@@ -140,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
     wanted = options(args, () if args.shard_format == "npy" else chosen(args, None), args.shard_format)
     prepared = run.prepare(inputs.find(args.inputs or [], args.input_format), wanted)
     _check_id(args, prepared.plan.carried)
+    if args.to is None:
+        formats.check_types(prepared.plan.carried_schema, args.shard_format)
     target = store.open_store(args.shards)
     stored = requests.stored_as(args)
 

@@ -89,7 +89,7 @@ def _is_plain(name: str, given_format: str | None) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Embed the inputs into one file; returns 0, or raises."""
-    from ..bulk import inputs
+    from ..bulk import formats, inputs
     from ..bulk import run as jobs
     from ..bulk.extras import arrow
     from .output import Output
@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     carried = () if arrays else bulk.chosen(args, ())
     wanted = bulk.options(args, carried, output_format)
     prepared = jobs.prepare(inputs.find(args.inputs, args.input_format), wanted)
+    formats.check_types(prepared.plan.carried_schema, output_format)
     output = Output(args, output_format)
     _check_rejects(args)
     with open_model(args, output.options) as model:

@@ -208,7 +208,7 @@ def read_csv(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Record]
     csv.field_size_limit(CSV_FIELD_LIMIT)
     rows = csv.reader(_decoded_lines(stream, label, columns), strict=True)
     try:
-        header = next(rows, None)
+        header = next(filter(None, rows), None)
         if header is None:
             raise InvalidInputError(f"{label} is empty; csv starts with a header that names its columns")
         text_at = _position(header, columns.text, label, columns)
@@ -259,7 +259,7 @@ def _parquet_records(file: Any, label: str, columns: Columns, types: Any) -> Ite
     for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted):
         nothing = [None] * batch.num_rows
         named = (columns.text, columns.id, columns.second)
-        lists = [nothing if name is None else batch.column(name).to_pylist() for name in named]
+        lists = [nothing if name is None else _values(batch, name, row, label, columns) for name in named]
         for text, found, other in zip(*lists, strict=True):
             row += 1
             where = f"{label}, row {row}"
@@ -268,6 +268,20 @@ def _parquet_records(file: Any, label: str, columns: Columns, types: Any) -> Ite
                 None if columns.id is None else _id(found, where),
                 None if columns.second is None else _text(other, where, columns),
             )
+
+
+def _values(batch: Any, name: str, before: int, label: str, columns: Columns) -> list[Any]:
+    """A column of the rows behind so many."""
+    values = []
+    try:
+        for value in batch.column(name):
+            values.append(value.as_py())  # noqa: PERF401  whose number says where the bad one is
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{label}, row {before + len(values) + 1}: {name!r} is not UTF-8 ({error.reason})"
+            + ("; pass --on-error to go on without such rows" if columns.dialect else "")
+        ) from error
+    return values
 
 
 def _position(names: Sequence[str], name: str, label: str, columns: Columns, option: str | None = None) -> int:

@@ -126,6 +126,7 @@ def test_a_byte_order_mark_is_dropped_at_the_start_only() -> None:
 def test_empty_lines_are_no_rows_of_jsonl_and_csv() -> None:
     assert read_texts(b'"a"\n\n"b"\n\n', "jsonl") == ["a", "b"]
     assert read_texts(b'text\na\n\n""\n\n', "csv") == ["a", ""]
+    assert read_texts(b"\r\n\ntext\na\n", "csv") == ["a"]
 
 
 def test_a_csv_field_may_be_a_whole_book() -> None:

@@ -256,3 +256,23 @@ def test_values_without_a_word_in_json_are_named(run_task: Run) -> None:
     code, _, said = run_task("embed", "dense", "in.parquet", "--columns", "all", "-o", "out.jsonl")
     assert code == 2
     assert "column 'raw' has b'\\x00', for which JSON has no word; write parquet" in said
+
+
+@pytest.mark.parametrize("words", [["--shards", "out"], ["-o", "out.parquet", "--columns", "all"]])
+def test_an_object_without_keys_is_refused_where_it_cannot_be_written(run_task: Run, words: list[str]) -> None:
+    Path("in.jsonl").write_text('{"text": "a", "meta": {}}\n', encoding="utf-8")
+    code, _, said = run_task("embed", "dense", "in.jsonl", *words)
+    assert (code, "column 'meta' holds struct<>, which cannot be written" in said) == (2, True), said
+    code, _, said = run_task("embed", "dense", "in.jsonl", "-o", "out.jsonl", "--columns", "all")
+    assert code == 0, said
+    assert rows("out.jsonl")[0]["meta"] == {}
+
+
+def test_a_row_that_is_no_utf8_is_named(run_task: Run) -> None:
+    packed = pa.array([b"a"] * 1500 + [b"caf\xe9"])
+    texts = pa.StringArray.from_buffers(len(packed), *packed.buffers()[1:])
+    pq.write_table(pa.table({"text": texts}), "bad.parquet")
+    code, _, said = run_task("embed", "dense", "bad.parquet", "-o", "out.npy")
+    assert (code, "bad.parquet, row 1501: 'text' is not UTF-8" in said) == (2, True), said
+    code, _, said = run_task("embed", "dense", "bad.parquet", "-o", "out.jsonl", "--on-error", "skip")
+    assert (code, "1500 texts" in said) == (0, True), said
