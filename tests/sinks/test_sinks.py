@@ -443,3 +443,46 @@ def test_duckdbs_log_is_of_its_input_and_may_be_written_back(directory: Path, wa
     (out / "part-00000-000003.parquet").unlink()
     with pytest.raises(AssertionError, match=r"changed since \(rows_sha256\)"):
         embed(directory, *words, "--resume")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_that_duckdb_opens_and_writes_nothing_into_is_refused(
+    directory: Path, tmp_path: Path, ending: str
+) -> None:
+    """DuckDB 2 shows the rows of such a file, and keeps what is new in memory."""
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+    other = tmp_path / f"other.{ending}"
+    script("-c", f"import duckdb; duckdb.sql('SELECT 1 AS a').{WRITTEN[ending]}({str(other)!r})")
+    before = other.read_bytes()
+    said = refused(directory, source, "--shards", tmp_path / "job", "--to", f"duckdb://{other}/docs")
+    assert "DuckDB" in said
+    assert other.read_bytes() == before
+    said = refused(directory, source, "--shards", tmp_path / "memory", "--to", "duckdb://:memory:/docs")
+    assert ":memory: is no database of DuckDB, to keep rows" in said
+
+
+WRITTEN = {"csv": "write_csv", "parquet": "write_parquet"}
+
+
+def test_what_does_not_fit_a_table_is_refused_before_a_part_is_made(directory: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+    to = f"duckdb://{tmp_path / 'in.duckdb'}/docs"
+    embed(directory, source, "--shards", tmp_path / "first", "--to", to)
+    said = refused(directory, source, "--shards", tmp_path / "cut", "--to", to, "--truncate-dim", "8")
+    assert "the table docs has vectors of FLOAT[24], these would be FLOAT[8]; name another table" in said
+    more = write_jsonl(tmp_path / "more.jsonl", TEXTS, more=[1] * len(TEXTS))
+    said = refused(directory, more, "--shards", tmp_path / "more", "--to", to)
+    assert "the table docs has no column 'more'; name another table" in said
+
+
+def test_columns_that_a_store_does_not_keep_are_refused_by_name(directory: Path, tmp_path: Path) -> None:
+    odd = write_jsonl(tmp_path / "odd.jsonl", TEXTS, meta=[{"inner": {}}] * len(TEXTS))
+    said = refused(directory, odd, "--shards", tmp_path / "job", "--to", f"lancedb://{tmp_path / 'lance'}/docs")
+    assert "column 'meta' (struct<inner: struct<>>) is none that LanceDB keeps" in said
+    script("-c", "import pyarrow, pyarrow.parquet as files; " + MADE, tmp_path / "in.parquet")
+    to = f"qdrant://{tmp_path / 'qdrant'}/docs"
+    said = refused(directory, tmp_path / "in.parquet", "--shards", tmp_path / "bytes", "--to", to)
+    assert "column 'raw' holds binary, and payloads of Qdrant hold no bytes; choose others with --columns" in said
+
+
+MADE = "import sys; files.write_table(pyarrow.table({'text': ['a'], 'raw': [b'b']}), sys.argv[1])"

@@ -23,12 +23,26 @@ class DuckSink:
             connection.execute(f"ALTER TABLE {MARKS} ADD COLUMN IF NOT EXISTS {name} {kind}")
         connection.register("fastembed_rt_rows", about.schema.empty_table())
         connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} AS SELECT * FROM fastembed_rt_rows")
+        wanted, there = self._columns("fastembed_rt_rows"), self._columns(self._table)
         connection.unregister("fastembed_rt_rows")
+        if missing := sorted(set(wanted) - set(there)):
+            raise InvalidInputError(f"the table {table} has no column {missing[0]!r}; name another table")
+        vectors = about.vectors.lower()
+        if wanted[vectors] != there[vectors]:
+            raise InvalidInputError(
+                f"the table {table} has vectors of {there[vectors]}, these would be {wanted[vectors]}; "
+                "name another table"
+            )
         # Marks outlive a table that was dropped or emptied: what they stand for has to be written again.
         connection.execute(
             f"DELETE FROM {MARKS} WHERE starts_with(mark, ?) AND NOT EXISTS (SELECT 1 FROM {self._table})",
             [about.marks],
         )
+
+    def _columns(self, table: str) -> dict[str, str]:
+        """Types by name, in whose letters DuckDB makes no difference."""
+        found = self._connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()
+        return {name.lower(): kind for name, kind, *_ in found}
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
         mark = self._about.mark(part)
@@ -60,6 +74,13 @@ def open_sink(rest: str, about: About) -> DuckSink:
     duckdb = required("duckdb", "--to duckdb://", "duckdb")
     file, table = database_and_table(rest, about.scheme)
     try:
-        return DuckSink(duckdb.connect(file), table, about)
+        connection = duckdb.connect(file)
+        (path,) = connection.execute(
+            "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+        ).fetchone()
+        if path is None:  # as it opens a file of Parquet, csv or JSON: its rows as tables, and what is new in memory
+            connection.close()
+            raise InvalidInputError(f"--to duckdb://{rest}: {file} is no database of DuckDB, to keep rows")
+        return DuckSink(connection, table, about)
     except duckdb.Error as error:
         raise InvalidInputError(f"--to duckdb://{rest}: {error}") from error

@@ -40,6 +40,11 @@ def open_sink(rest: str, about: About) -> LanceSink:
     lancedb = required("lancedb", "--to lancedb://", "lancedb")
     place, name = database_and_table(rest, about.scheme)
     pyarrow = arrow()
+    for field in about.schema:
+        if not field.name or _is_hollow(field.type):  # LanceDB takes the latter, and reads no row of the table then
+            raise InvalidInputError(
+                f"column {field.name!r} ({field.type}) is none that LanceDB keeps; choose others with --columns"
+            )
     schema = about.schema.append(pyarrow.field(MARK, pyarrow.string())).remove_metadata()
     try:
         database = lancedb.connect(place)
@@ -49,3 +54,11 @@ def open_sink(rest: str, about: About) -> LanceSink:
     if missing := sorted(set(schema.names) - set(table.schema.names)):
         raise InvalidInputError(f"--to lancedb://{rest}: the table has no column {missing[0]!r}; name another table")
     return LanceSink(table, about)
+
+
+def _is_hollow(kind: Any) -> bool:
+    """Whether there is an object without keys in a type."""
+    if not arrow().types.is_nested(kind):
+        return False
+    inner = [kind.field(k).type for k in range(kind.num_fields)]
+    return not inner or any(map(_is_hollow, inner))

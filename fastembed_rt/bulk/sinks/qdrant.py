@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
-from ..extras import required
+from ..extras import arrow, required
 from . import About, database_and_table
 
 POINTS = 512  # a request
@@ -75,6 +75,7 @@ def open_sink(rest: str, about: About) -> QdrantSink:
         )
     if about.schema.field(about.vectors).type.value_type not in _floats():
         raise InvalidInputError("--to qdrant:// takes vectors of float32 or float16; Qdrant quantizes them itself")
+    _check_payloads(about)
     if place.startswith(("/", "./", "../")):
         client = qdrant.QdrantClient(path=place)
     else:
@@ -90,7 +91,17 @@ def open_sink(rest: str, about: About) -> QdrantSink:
     return QdrantSink(client, models, collection, about)
 
 
-def _floats() -> tuple[Any, ...]:
-    from ..extras import arrow
+def _check_payloads(about: About) -> None:
+    """Raise InvalidInputError for a column of bytes, which are nothing in JSON."""
+    types = arrow().types
+    told = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+    for field in about.schema:
+        if any(is_bytes(field.type) for is_bytes in told):
+            raise InvalidInputError(
+                f"column {field.name!r} holds {field.type}, and payloads of Qdrant hold no bytes; choose others with "
+                "--columns"
+            )
 
+
+def _floats() -> tuple[Any, ...]:
     return (arrow().float32(), arrow().float16())

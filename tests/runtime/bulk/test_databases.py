@@ -93,7 +93,10 @@ class Connection:
             found = self.marks.get(values[0])
             new = found is None
         description = [(name,) for name in self.columns]
-        return types.SimpleNamespace(fetchone=lambda: found, rowcount=int(new), description=description)
+        both = [("id", "BIGINT"), ("embedding", f"FLOAT[{WIDTH}]")]  # of the table, and of the rows
+        return types.SimpleNamespace(
+            fetchone=lambda: found, fetchall=lambda: both, rowcount=int(new), description=description
+        )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
