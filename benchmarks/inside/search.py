@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastembed_rt.search import store
-from fastembed_rt.search.codes import best, scores
+from fastembed_rt.search.codes import nearest
 
 ROUNDS, TOP = 50, 10
 OPENINGS = 10
@@ -89,11 +89,11 @@ def openings(path: Path) -> list[float]:
 def seconds(codes: Any, scales: Any) -> tuple[list[float], list[float]]:
     """Wall and CPU time of each question; they are far apart on a machine that does other things too."""
     questions = np.random.default_rng(1).normal(size=(ROUNDS, codes.shape[1])).astype(np.float32)
-    best(scores(codes, scales, questions[0]), TOP)
+    nearest(codes, scales, questions[0], TOP)
     wall, cpu = [], []
     for question in questions:
         start, used = time.perf_counter(), time.process_time()
-        best(scores(codes, scales, question), TOP)
+        nearest(codes, scales, question, TOP)
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - used)
     return wall, cpu

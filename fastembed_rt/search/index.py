@@ -15,7 +15,7 @@ from ..system.paths import of_text
 from . import files, store
 from .building import check_same, normalize_of, settings_of
 from .chunks import sentences
-from .codes import Floats, best, scores
+from .codes import Floats, nearest
 from .store import Settings
 
 UNFINISHED = "the build of this index was not finished, so that files may be missing; run: fastembed-rt index build"
@@ -121,11 +121,11 @@ class Index:
         vector = self._model.encode_query([question], normalize=normalize_of(self.settings))[0]
         if not np.isfinite(vector).all():
             raise InvalidInputError("the query's vector is not finite; take another precision of the model")
-        found = scores(self._codes, self._scales, vector)
-        numbers = best(found, top_k if reranker is None else max(candidates, top_k))
+        wanted = top_k if reranker is None else max(candidates, top_k)
+        numbers, scores = nearest(self._codes, self._scales, vector, wanted)
         hits = [
             Hit(
-                float(found[n]),
+                score,
                 row["file"],
                 row["line"],
                 row["start"],
@@ -133,7 +133,7 @@ class Index:
                 row["text"],
                 (row["start"], row["stop"]),
             )
-            for n, row in zip(numbers.tolist(), self._stored.chunks(numbers.tolist()), strict=True)
+            for score, row in zip(scores.tolist(), self._stored.chunks(numbers.tolist()), strict=True)
         ]
         if reranker is not None and hits:
             order = reranker.rank(question, [hit.text for hit in hits], top_k=min(top_k, len(hits)))

@@ -34,10 +34,26 @@ def chunk_means(vectors: Vectors, owner: npt.NDArray[np.int64], texts: int, *, a
     return means
 
 
+def products(rows: Vectors, vector: Vectors) -> Vectors:
+    """The dot product of each row with a vector: (n, dim) and (dim,) -> (n,), the same wherever a row stands.
+
+    Those of BLAS round by the row's place, so that equal rows would not be equally near.
+    """
+    found: Vectors = np.einsum("nd,d->n", rows, vector, optimize=False)
+    return found
+
+
+def _products(left: Vectors, right: Vectors) -> Vectors:
+    if 1 not in (len(left), len(right)):
+        return left @ right.T
+    return products(right, left[0])[None] if len(left) == 1 else products(left, right[0])[:, None]
+
+
 def similarity(function: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
     """Similarity matrix: (n, dim) or (dim,) and (m, dim) or (dim,) -> (n, m) float32; distances are negated.
 
-    The functions are sentence-transformers': cosine, dot, euclidean, manhattan.
+    The functions are sentence-transformers': cosine, dot, euclidean, manhattan. Beside one vector, equal vectors have
+    equal similarities, to the last bit.
     """
     a, b = (np.atleast_2d(np.asarray(side, dtype=np.float32)) for side in (left, right))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
@@ -45,8 +61,7 @@ def similarity(function: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vect
     if function == "cosine":
         a, b = normalized(a), normalized(b)
     if function in ("cosine", "dot"):
-        product: Vectors = a @ b.T
-        return product
+        return _products(a, b)
     if function == "euclidean":
         # Differences, not a^2 + b^2 - 2ab, which loses the digits of near vectors; row by row bounds memory.
         rows = [-np.sqrt(((row - b) ** 2).sum(axis=1)) for row in a]

@@ -28,7 +28,7 @@ LAYERS = {
     cache: errors hub manifest system
     models: cache errors files hub machine manifest precisions run system text vectors
     compat: errors manifest models run text vectors
-    search: errors models system text
+    search: errors models system text vectors
     integrations: compat errors manifest models search text vectors
     scale: errors hub machine manifest models system text vectors
     server: errors hub manifest models run system text vectors

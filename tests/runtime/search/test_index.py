@@ -21,7 +21,7 @@ from fastembed_rt import EmbeddingModel, Reranker
 from fastembed_rt.errors import InvalidInputError, ModelFormatError
 from fastembed_rt.search import Built, Index, build, building, store
 from fastembed_rt.search.chunks import Chunker, sentences
-from fastembed_rt.search.codes import best, coded, scores
+from fastembed_rt.search.codes import best, coded, nearest, scores
 from fastembed_rt.system.locks import locked
 
 FILES = {
@@ -406,6 +406,37 @@ def test_codes_are_within_half_a_step_and_their_products_exact(tmp_path: Path) -
     assert scores(codes[:0], scales[:0], question).shape == (0,)
 
 
+@pytest.mark.parametrize("dim", [8, 31, 384, 1024])
+@pytest.mark.parametrize("rows", [1, 2, 7, 300, 1000])
+def test_equal_chunks_are_equally_near_wherever_they_stand(rows: int, dim: int) -> None:
+    made = np.random.default_rng(rows * dim)
+    for _ in range(20):
+        question = made.standard_normal(dim).astype(np.float32)
+        codes, scales = coded(np.repeat(made.standard_normal((3, dim)), rows, axis=0).astype(np.float32))
+        order = made.permutation(3 * rows)
+        kind = np.repeat(np.arange(3), rows)[order]
+        numbers, found = nearest(codes[order], scales[order], question, 2 * rows)
+        assert len({float(score) for score in found}) == 2
+        exact = (codes[order].astype(np.float64) @ question) * scales[order]
+        np.testing.assert_allclose(found, exact[numbers], rtol=0, atol=1e-5 * np.abs(exact).max())
+        best_kind, second = kind[numbers[0]], kind[numbers[-1]]
+        assert numbers.tolist() == [*np.flatnonzero(kind == best_kind), *np.flatnonzero(kind == second)]
+
+
+def test_the_nearest_are_those_of_all_scores_in_exact_numbers() -> None:
+    made = np.random.default_rng(0)
+    codes, scales = coded(made.standard_normal((5000, 96)).astype(np.float32))
+    for _ in range(20):
+        question = made.standard_normal(96).astype(np.float32)
+        exact = (codes.astype(np.float64) @ question.astype(np.float64)) * scales
+        for count in (1, 10, 5000, 6000):
+            numbers, found = nearest(codes, scales, question, count)
+            assert numbers[:10].tolist() == np.argsort(-exact, kind="stable")[: min(count, 10)].tolist()
+            assert sorted(numbers.tolist()) == sorted(set(numbers.tolist()))
+            assert len(numbers) == min(count, 5000)
+            assert (np.diff(found) <= 0).all()
+
+
 def test_a_hundred_thousand_vectors_are_searched_in_time() -> None:
     """20 ms on a machine that does nothing else (benchmarks.inside.search); here a bound that only a mistake passes."""
     codes = np.random.default_rng(0).integers(-127, 128, (100_000, 384), dtype=np.int8)
@@ -413,7 +444,7 @@ def test_a_hundred_thousand_vectors_are_searched_in_time() -> None:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        best(scores(codes, scales, question), 10)
+        nearest(codes, scales, question, 10)
         times.append(time.perf_counter() - start)
     assert min(times) < 1
 

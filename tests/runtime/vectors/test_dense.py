@@ -58,6 +58,19 @@ def test_nothing_compared_with_something_is_empty(function: str) -> None:
     assert similarity(function, random_vectors(3), random_vectors(0)).shape == (3, 0)
 
 
+@pytest.mark.parametrize("function", ["cosine", "dot", "euclidean", "manhattan"])
+@pytest.mark.parametrize("dim", [7, 32, 384, 768])
+@pytest.mark.parametrize("count", [2, 3, 5, 50, 257])
+def test_beside_one_vector_equal_ones_are_equally_similar(function: str, dim: int, count: int) -> None:
+    made = np.random.default_rng(count * dim)
+    for _ in range(10):
+        one, other = made.standard_normal((2, dim)).astype(np.float32)
+        alone = similarity(function, one, other)[0, 0]
+        many = np.repeat(other[None], count, axis=0)
+        assert set(similarity(function, one, many)[0].tolist()) == {float(alone)}
+        assert set(similarity(function, many, one)[:, 0].tolist()) == {float(alone)}
+
+
 @functions
 @pytest.mark.parametrize("kind", [list, np.float64, np.float16, torch.tensor], ids=lambda kind: kind.__name__)
 def test_lists_and_other_kinds_of_numbers_are_taken(function: str, kind: Any) -> None:
