@@ -327,7 +327,7 @@ def _wide(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[str]:
 def _columnar_schema(source: Source) -> Any:
     with raw(source) as stream, _readable(source):
         if source.format == "parquet":
-            return required("pyarrow.parquet", "Parquet").ParquetFile(stream).schema_arrow
+            return _parquet(stream).schema_arrow
         return _ipc(stream)[0]
 
 
@@ -351,7 +351,7 @@ def _row_range(piece: Piece) -> tuple[int, int]:
 
 def _count(stream: BinaryIO, source: Source) -> int:
     if source.format == "parquet":
-        return int(required("pyarrow.parquet", "Parquet").ParquetFile(stream).metadata.num_rows)
+        return int(_parquet(stream).metadata.num_rows)
     return sum(batch.num_rows for batch in _ipc(stream)[1])
 
 
@@ -370,8 +370,13 @@ def _columnar(piece: Piece, wanted: Plan, skip: Skip, meter: Meter) -> Iterator[
     meter.end(piece.stop - piece.start)
 
 
+def _parquet(stream: BinaryIO) -> Any:
+    """A file, whose pages are compared with their checksums where it has them, as Spark writes them."""
+    return required("pyarrow.parquet", "Parquet").ParquetFile(stream, page_checksum_verification=True)
+
+
 def _parquet_batches(stream: BinaryIO, start: int, stop: int, wanted: Plan) -> Iterator[Any]:
-    file = required("pyarrow.parquet", "Parquet").ParquetFile(stream)
+    file = _parquet(stream)
     names = None if wanted.every else [name for name in file.schema_arrow.names if name in wanted.schema.names]
     groups: list[int] = []
     first = at = 0

@@ -71,6 +71,8 @@ def contents(piece: Piece, meter: Meter) -> Iterator[BinaryIO]:
     """
     source = piece.source
     with raw(source) as stream:
+        if source.compression and not source.size:  # of gzip and zstd, what nothing was left of would have no row
+            raise InvalidInputError(f"{source.name} is no whole {source.compression} file (it is empty)")
         meter.begin(stream)
         try:
             yield _decompressed(stream, source.compression)

@@ -75,6 +75,8 @@ def reading(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
     openers: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     opened = openers[ending](stream) if ending else stream
     try:
+        if ending and not stream.peek(1):  # type: ignore[attr-defined]
+            raise EOFError("it is empty")
         yield cast("BinaryIO", opened)
     except DAMAGED as error:
         raise InvalidInputError(f"{name} is not what its ending {ending} says ({error}); compress it again") from error

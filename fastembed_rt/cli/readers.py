@@ -238,7 +238,8 @@ def read_parquet(stream: BinaryIO, label: str, columns: Columns) -> Iterator[Rec
             shutil.copyfileobj(stream, file)
             file.seek(0)
         try:
-            yield from _parquet_records(parquet.ParquetFile(file), label, columns, pyarrow.types)
+            opened = parquet.ParquetFile(file, page_checksum_verification=True)  # where there are such, as of Spark
+            yield from _parquet_records(opened, label, columns, pyarrow.types)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"{label}: not readable as Parquet ({error})") from error
 

@@ -133,9 +133,10 @@ def test_compressed_files_are_read_and_cut_ones_are_refused(tmp_path: Path, name
     packed = tmp_path / f"{name}{ending}"
     packed.write_bytes(whole)
     assert texts_of(packed) == given_texts
-    packed.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InvalidInputError, match="in\\."):
-        texts_of(packed)
+    for length in (len(whole) // 2, 0):
+        packed.write_bytes(whole[:length])
+        with pytest.raises(InvalidInputError, match="in\\."):
+            texts_of(packed)
 
 
 def test_gzip_members_one_behind_the_other_are_one_file(tmp_path: Path) -> None:
@@ -485,6 +486,17 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.parquet").write_bytes(b"PAR1nothingPAR1")
     with pytest.raises(InvalidInputError, match=r"in\.parquet is not readable as parquet"):
         rows_of([tmp_path / "in.parquet"])
+
+
+def test_a_page_of_parquet_that_is_not_what_its_checksum_says_is_named(tmp_path: Path) -> None:
+    """As Spark writes them; without a look at it, another text would be encoded."""
+    path = tmp_path / "in.parquet"
+    options: Any = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    parquet.write_table(pyarrow.table({"text": ["a dog runs", "a cat"]}), path, write_page_checksum=True, **options)
+    assert texts_of(path) == ["a dog runs", "a cat"]
+    path.write_bytes(path.read_bytes().replace(b"a dog runs", b"a hog runs", 1))
+    with pytest.raises(InvalidInputError, match=r"in\.parquet is not readable as parquet \(.*checksum"):
+        texts_of(path)
 
 
 def test_an_input_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_an_input_is_read_as_its_name_says(
 
 
 @endings
-@pytest.mark.parametrize("content", [b"not compressed at all\n", None], ids=["plain", "cut"])
+@pytest.mark.parametrize("content", [b"not compressed at all\n", None, b""], ids=["plain", "cut", "empty"])
 def test_a_damaged_input_is_named(ending: str, content: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"in.txt{ending}"
     Path(name).write_bytes(PACK[ending](bytes(range(256)).hex().encode() * 100)[:-20] if content is None else content)

@@ -133,6 +133,14 @@ def test_a_csv_field_may_be_a_whole_book() -> None:
     assert read_texts(b"text\n" + b"word " * 100_000, "csv") == ["word " * 100_000]
 
 
+def test_a_damaged_page_of_parquet_is_told_by_its_checksum() -> None:
+    sink = io.BytesIO()
+    options: Any = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    parquet.write_table(pyarrow.table({"text": ["a dog runs", "a cat"]}), sink, write_page_checksum=True, **options)
+    assert read_texts(sink.getvalue(), "parquet") == ["a dog runs", "a cat"]
+    assert "checksum" in refusal(sink.getvalue().replace(b"a dog runs", b"a hog runs", 1), "parquet")
+
+
 @pytest.mark.parametrize("kind", [pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())])
 def test_every_kind_of_parquet_string_is_text(kind: Any) -> None:
     content = parquet_bytes(text=pyarrow.array(["a", "b", "a"], pyarrow.string()).cast(kind))
