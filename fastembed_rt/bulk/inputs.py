@@ -149,11 +149,16 @@ def _of_file(name: str, given_format: str | None) -> Source:
 
 def _dataset(path: Path) -> Iterator[Source]:
     """Files of `datasets.Dataset.save_to_disk`, in the order of its state."""
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if state.get("_indices_data_files"):
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        selected, names = state.get("_indices_data_files"), [entry["filename"] for entry in state["_data_files"]]
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InvalidInputError(f"{path / 'state.json'} does not name the files of a dataset ({error!r})") from error
+    if selected:
         raise InvalidInputError(f"{path} has a selection beside its rows; save it again with flatten_indices()")
-    for entry in state["_data_files"]:
-        name = path / entry["filename"]
+    for file in names:
+        name = path / file
+        listing.check_file(str(name))
         yield Source(name=str(name), format="arrow", size=name.stat().st_size)
 
 

@@ -5,9 +5,13 @@ polars writes strings and bytes as views, which have no kernels for taking rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .extras import arrow
+
+# Types whose values are found by places and lengths that the file says.
+PLACES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "dictionary", "nested")
 
 
 def plain_type(kind: Any) -> Any:
@@ -62,26 +66,42 @@ def plain(column: Any) -> Any:
     return pyarrow.chunked_array(chunks, wanted)
 
 
-def readable(table: Any) -> tuple[Any, dict[int, str]]:
-    """A table whose values Python can hold: strings that are no UTF-8 are null in it, and why, by row."""
-    pyarrow = arrow()
-    faults: dict[int, str] = {}
-    try:
-        table.validate(full=True)
-    except pyarrow.ArrowException:  # or values of a type that is not looked at
-        for place, name in enumerate(table.column_names):
-            column = table.column(place)
-            bad = [k for k in range(len(column)) if not _is_readable(column[k])]
-            if bad:
-                faults |= {k: f"{name!r} is not UTF-8" for k in bad if k not in faults}
-                kept = pyarrow.array([None if k in faults else k for k in range(len(column))], pyarrow.int64())
-                table = table.set_column(place, table.schema.field(place), column.take(kept))
-    return table, faults
+def not_utf8(table: Any, names: Sequence[str]) -> dict[str, list[int]]:
+    """Rows, by column, with a string that is no UTF-8, which Arrow takes and Python does not hold.
+
+    Raises:
+        pyarrow.ArrowInvalid: columns that are damaged: to read such lengths and places would be to read anything.
+    """
+    types = arrow().types
+    of_places = [getattr(types, f"is_{kind}") for kind in PLACES]
+    found = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name not in names:
+            continue
+        column.validate()
+        kind = column.type
+        if not any(told(kind) for told in of_places) or types.is_union(kind) or _is_utf8(column):
+            continue
+        decoded = column.cast(kind.value_type) if types.is_dictionary(kind) else column
+        found[name] = [k for k in range(len(decoded)) if not _is_utf8(decoded.slice(k, 1))]
+    return found
 
 
-def _is_readable(value: Any) -> bool:
+def _is_utf8(column: Any) -> bool:
     try:
-        value.as_py()
-    except UnicodeDecodeError:
+        column.validate(full=True)
+    except arrow().ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
         return False
     return True
+
+
+def without(table: Any, bad: Mapping[str, list[int]]) -> Any:
+    """The table with null in these rows of its columns."""
+    pyarrow = arrow()
+    for name, places in bad.items():
+        at, gone = table.schema.get_field_index(name), set(places)
+        kept = pyarrow.array([None if k in gone else k for k in range(table.num_rows)], pyarrow.int64())
+        table = table.set_column(at, table.schema.field(at), table.column(at).take(kept))
+    return table

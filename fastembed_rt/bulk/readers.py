@@ -21,7 +21,7 @@ from .columns import SAMPLE, Plan, Template, infer, table_of
 from .databases import DATABASES
 from .extras import arrow, required
 from .inputs import COLUMNAR, Piece, Source
-from .plain import readable
+from .plain import not_utf8, without
 from .rows import BLOCK_ROWS, Block, Fault, Skip
 from .streams import UTF8_BOM, Meter, contents, lines, raw
 
@@ -326,9 +326,9 @@ def _wide(stream: BinaryIO, piece: Piece, dialect: Dialect) -> Iterator[str]:
 
 def _columnar_schema(source: Source) -> Any:
     with raw(source) as stream, _readable(source):
-        if source.format == "parquet":
-            return _parquet(stream).schema_arrow
-        return _ipc(stream)[0]
+        found = _parquet(stream).schema_arrow if source.format == "parquet" else _ipc(stream)[0]
+        assert isinstance(found.names, list)  # here, where names that are no UTF-8 are the file's damage
+        return found
 
 
 @contextlib.contextmanager
@@ -364,8 +364,10 @@ def _columnar(piece: Piece, wanted: Plan, skip: Skip, meter: Meter) -> Iterator[
         batches = _parquet_batches if source.format == "parquet" else _arrow_batches
         done = start
         for batch in batches(stream, start, stop, wanted):
-            table, faults = readable(wanted.fit(pyarrow.Table.from_batches([batch]), source.name))
-            yield Block(table, source.name, done + 1, faults)
+            table = pyarrow.Table.from_batches([batch])
+            bad = not_utf8(table, wanted.schema.names)
+            faults = {k: f"{name!r} is not UTF-8" for name, places in bad.items() for k in places}
+            yield Block(without(wanted.fit(table, source.name), bad), source.name, done + 1, faults)
             done += batch.num_rows
     meter.end(piece.stop - piece.start)
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from bulk_jobs import execute, expected, rejects, table, vectors
@@ -158,3 +159,43 @@ def test_whole_numbers_without_a_sign_are_kept(tmp_path: Path) -> None:
         write_lines(source, [{"text": "t", "id": given} for given in [*ids, beyond]])
         with pytest.raises(InvalidInputError, match="column 'id' holds int in the first 4 rows"):
             execute([source], tmp_path / f"out {beyond}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "there", "damaged"),
+    [
+        ("text", pyarrow.array(["one", "two", "three"]), [0, 3, 6, 11], [0, 3, 2**30, 11]),
+        ("text", pyarrow.array(["one", "two", "three"]), [0, 3, 6, 11], [0, 9, 6, 11]),
+        ("text", pyarrow.array(["one", "two", "three"]), [0, 3, 6, 11], [0, 3, 6, 2**30]),
+        ("kind", pyarrow.array(["p", "q", "p"]).dictionary_encode(), [0, 1, 0], [0, 2**30, 0]),
+        ("tags", pyarrow.array([[1], [2, 3], []], pyarrow.list_(pyarrow.int8())), [0, 1, 3, 3], [0, 2**30, 3, 3]),
+    ],
+)
+def test_places_in_a_damaged_arrow_file_are_not_followed(
+    tmp_path: Path, name: str, values: Any, there: list[int], damaged: list[int]
+) -> None:
+    """They would be read as other memory, or end the process."""
+    columns = {"text": ["aaaa", "bbbb", "cccc"], name: values}
+    source = write_arrow(tmp_path / "in.arrow", columns, rows=3)
+    execute([source], tmp_path / "whole")
+    before, after = (np.array(each, np.int32).tobytes() for each in (there, damaged))
+    assert source.read_bytes().count(before) == 1
+    source.write_bytes(source.read_bytes().replace(before, after))
+    for on_error in ("fail", "skip"):
+        with pytest.raises(InvalidInputError, match=r"in\.arrow is not readable as arrow \("):
+            execute([source], tmp_path / on_error, on_error=on_error)
+
+
+def test_names_of_columns_that_are_no_utf8_are_damage(tmp_path: Path) -> None:
+    source = write_arrow(tmp_path / "in.arrow", {"text": ["a"], "colonne": ["b"]})
+    source.write_bytes(source.read_bytes().replace(b"colonne", b"col\xffnne"))
+    with pytest.raises(InvalidInputError, match=r"in\.arrow is not readable as arrow \(.*can't decode byte 0xff"):
+        execute([source], tmp_path / "out")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_dates_that_are_no_whole_days_are_no_damage(tmp_path: Path, ending: str) -> None:
+    dates = pyarrow.array([1, 86_400_001], pyarrow.int64()).view(pyarrow.date64())
+    source = write_arrow(tmp_path / "in.arrow", {"text": ["a", "b"], "day": dates})
+    execute([source], tmp_path / "out", format=ending)
+    assert table(tmp_path / "out").num_rows == 2

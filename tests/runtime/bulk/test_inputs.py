@@ -202,6 +202,13 @@ def test_a_dataset_on_disk_is_read_in_the_order_of_its_state(tmp_path: Path) -> 
     (folder / "state.json").write_text(json.dumps({**state, "_indices_data_files": [{"filename": "i.arrow"}]}))
     with pytest.raises(InvalidInputError, match="flatten_indices"):
         texts_of(folder)
+    for damaged in ("{", "[]", "{}", '{"_data_files": [1]}'):
+        (folder / "state.json").write_text(damaged)
+        with pytest.raises(InvalidInputError, match=r"state\.json does not name the files of a dataset"):
+            texts_of(folder)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "gone.arrow"}]}))
+    with pytest.raises(InvalidInputError, match=r"gone\.arrow is gone, or links to nothing"):
+        texts_of(folder)
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     with pytest.raises(InvalidInputError, match="the splits train, test"):
         texts_of(tmp_path)
