@@ -38,8 +38,8 @@ def check(source: Source, sql: str | None) -> str:
     return sql
 
 
-def schema(source: Source, sql: str | None, sample: int) -> tuple[Any, bool]:
-    """Columns of a query, and whether the first rows decided their types."""
+def schema(source: Source, sql: str | None, sample: int, text: str) -> tuple[Any, bool]:
+    """Columns of a query, and whether the first rows decided their types; `text` as for `infer`."""
     query = check(source, sql)
     if source.format == "duckdb":
         with _duckdb(source) as connection, _asked(source):
@@ -47,9 +47,8 @@ def schema(source: Source, sql: str | None, sample: int) -> tuple[Any, bool]:
     with databases.opened(source.name) as connection, _asked(source):
         cursor = connection.execute(query)
         names = _names(cursor, source)
-        return infer(
-            (dict(zip(names, row, strict=True)) for row in itertools.islice(cursor, sample)), source.name
-        ), True
+        rows = (dict(zip(names, row, strict=True)) for row in itertools.islice(cursor, sample))
+        return infer(rows, source.name, text), True
 
 
 def blocks(source: Source, sql: str | None, wanted: Plan, skip: Skip) -> Iterator[Block]:

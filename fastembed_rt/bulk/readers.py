@@ -85,8 +85,9 @@ def _check_of_use(sources: Sequence[Source], dialect: Dialect) -> None:
 def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, bool]:
     """Columns of a file, and whether its first rows decided them; none where there is no row to tell."""
     pyarrow = arrow()
+    text = template.pattern if template.plain else ""
     if source.format in DATABASES:
-        return queries.schema(source, dialect.sql, SAMPLE)
+        return queries.schema(source, dialect.sql, SAMPLE, text)
     if source.format in COLUMNAR:
         return _columnar_schema(source), False
     piece = Piece(source=source, start=0, stop=source.size)
@@ -98,7 +99,7 @@ def _schema(source: Source, template: Template, dialect: Dialect) -> tuple[Any, 
             return pyarrow.schema([(template.names[0], pyarrow.string())]), False
         rows = OBJECTS[source.format](stream, piece, dialect, template.names[0], Skip(0))
         sample = (row for row in itertools.islice(rows, SAMPLE) if not isinstance(row, Fault))
-        return infer(sample, source.name, template.pattern if template.plain else ""), True
+        return infer(sample, source.name, text), True
 
 
 def read(pieces: Sequence[Piece], wanted: Plan, dialect: Dialect, skip: Skip, meter: Meter) -> Iterator[Block]:

@@ -236,6 +236,17 @@ def test_a_query_on_sqlite(tmp_path: Path) -> None:
         rows_of([path], sql="DELETE FROM notes WHERE n IN (SELECT n FROM notes ORDER BY n)")
 
 
+def test_a_text_of_sqlite_that_is_none_is_a_bad_row(tmp_path: Path) -> None:
+    """SQLite keeps any value in any column."""
+    path = tmp_path / "in.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+        connection.executemany("INSERT INTO notes VALUES (?)", [["a"], [7], [b"\xff"], [None], ["e"]])
+    found = rows_of([path], sql="SELECT text FROM notes ORDER BY rowid")
+    wanted = ["'text' is int, and string in the rows before", "'text' is bytes, and string in the rows before"]
+    assert found == [{"text": "a"}, *wanted, {"text": None}, {"text": "e"}]
+
+
 def test_delimiters_and_quotes(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("id;text\n1;'a;b'\n2;plain\n\n3;'it''s'\n")
