@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from ..errors import InvalidInputError, MissingDependencyError
-from .extras import arrow, required
+from .extras import arrow, flat, required
 
 FINGERPRINT_KEY = "fastembed_rt.fingerprint"  # in the metadata of Parquet and Arrow files
 NULLS = 26  # of pyarrow, the first that writes null among vectors of one length into Parquet and reads it again
@@ -62,7 +62,7 @@ def check_types(columns: Any, kind: str) -> None:
     for field in columns:
         table = pyarrow.Table.from_arrays([pyarrow.nulls(0, field.type)], names=[field.name])
         try:
-            table.take(pyarrow.array([], pyarrow.int64()))
+            table.take(flat(np.empty(0, np.int64)))
             if kind == "parquet":
                 required("pyarrow.parquet", "Parquet").write_table(table, pyarrow.BufferOutputStream())
         except pyarrow.ArrowNotImplementedError as error:
