@@ -56,14 +56,23 @@ def plain(column: Any) -> Any:
         return column
     pyarrow = arrow()
     if not pyarrow.types.is_dictionary(wanted):
-        return column.cast(wanted)
+        return _cast(column, wanted)
     chunks = [
         pyarrow.DictionaryArray.from_arrays(
-            chunk.indices, chunk.dictionary.cast(wanted.value_type), ordered=wanted.ordered
+            chunk.indices, _cast(chunk.dictionary, wanted.value_type), ordered=wanted.ordered
         )
         for chunk in column.chunks
     ]
     return pyarrow.chunked_array(chunks, wanted)
+
+
+def _cast(column: Any, wanted: Any) -> Any:
+    pyarrow = arrow()
+    try:
+        return column.cast(wanted)
+    except pyarrow.ArrowNotImplementedError:  # of views, by early releases that have them
+        made = pyarrow.array(column.to_pylist(), wanted)
+        return pyarrow.chunked_array([made]) if isinstance(column, pyarrow.ChunkedArray) else made
 
 
 def not_utf8(table: Any, names: Sequence[str]) -> dict[str, list[int]]:

@@ -31,7 +31,7 @@ UNWRITABLE = [
 def dictionary_of_views(values: list[str]) -> Any:
     """As polars writes a Categorical."""
     found = pyarrow.array(values).dictionary_encode()
-    return pyarrow.DictionaryArray.from_arrays(found.indices, found.dictionary.cast(VIEW))
+    return pyarrow.DictionaryArray.from_arrays(found.indices, pyarrow.array(found.dictionary.to_pylist(), VIEW))
 
 
 def write_arrow(path: Path, columns: dict[str, Any], rows: int = 2) -> Path:
@@ -56,7 +56,7 @@ def test_views_of_strings_and_bytes_are_carried_along(tmp_path: Path, part_forma
         "raw": pyarrow.array([b"\xff", None, b"y" * 20], pyarrow.binary_view()),
         "kind": dictionary_of_views(["p", "q", "p"]),
         "tags": pyarrow.array([["t", None], None, []], pyarrow.large_list(VIEW)),
-        "pair": pyarrow.array([["t", "u"], None, ["v", "w"]], pyarrow.list_(VIEW, 2)),
+        "pair": pyarrow.array([["t", "u"], ["x", "y"], ["v", "w"]], pyarrow.list_(VIEW, 2)),
         "meta": pyarrow.array(
             [{"a": {"b": "c"}}, None, {"a": None}], pyarrow.struct({"a": pyarrow.struct({"b": VIEW})})
         ),
