@@ -186,6 +186,8 @@ class CompatModel(OnDevice, Saved):
             InvalidInputError: a task for which it has none.
         """
         described = model.manifest
+        if task in described.routes:  # also without a Router, where a role is cut elsewhere
+            return model.for_role(task)
         if task is None or described.route is None or task == described.route:  # without a Router, tasks are one
             return model
         named = {route.route: role for role, route in described.routes.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +93,31 @@ def test_a_routed_model_that_was_pickled_keeps_the_limit_of_each_encoder(routed_
     other = pickle.loads(pickle.dumps(model))
     assert np.array_equal(other.encode_query(TEXTS), model.encode_query(TEXTS))
     assert np.array_equal(other.encode_document(TEXTS), model.encode_document(TEXTS))
+
+
+ROLES_CUT_ELSEWHERE: dict[str, dict[str, Any]] = {
+    "without a Router": {"query_length": 7, "document_length": 12, "max_seq_length": 20},
+    "with one": {"query_length": 7, "document_length": 12},
+}
+
+
+@pytest.mark.parametrize("case", ROLES_CUT_ELSEWHERE)
+def test_roles_with_lengths_of_their_own_are_cut_there(case: str, tmp_path: Path) -> None:
+    """Also where the role's encoder is the default one, and by the task alone."""
+    import routed
+    from exports import quick
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    modules = routed.transformer(tmp_path / "plain", **ROLES_CUT_ELSEWHERE[case])
+    if case == "with one":
+        modules = [Router.for_query_document(modules, routed.transformer(tmp_path / "d"), default_route="query")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(
+        str(tmp_path / "checkpoint"), create_model_card=False
+    )
+    quick(tmp_path / "checkpoint", tmp_path / "model")
+    ours = compat.SentenceTransformer(str(tmp_path / "model"))
+    theirs = SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu")
+    for call in ROUTED_CALLS.values():
+        same(outcome(call, ours), outcome(call, theirs))
+    ours.close()
