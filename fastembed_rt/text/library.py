@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ class Library:
             raise ModelFormatError(
                 f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
             ) from error
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that the file calls special."""
+        added = self.limited.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
 
     def special(self) -> int:
         """Special tokens of a text, or of a pair."""

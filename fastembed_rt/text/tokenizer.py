@@ -431,11 +431,10 @@ class TextTokenizer:
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the beginning of a text, special tokens in front included.
 
-        Counted as sentence-transformers does: the prompt alone, less a special token at its end.
+        Counted as sentence-transformers does: the prompt alone, less a special token at its end, also one of its own.
         """
-        encoding = self._library.limited.encode(prompt)
-        mask = encoding.special_tokens_mask
-        return len(mask) - (1 if mask and mask[-1] else 0)
+        ids = self._library.limited.encode(prompt).ids
+        return len(ids) - (1 if ids and ids[-1] in self._library.special_ids else 0)
 
 
 def callers_level() -> int:

@@ -383,6 +383,26 @@ def test_prompts_left_out_of_the_pooling_give_the_same_vectors(tmp_path: Path, p
         assert np.abs(reference_vectors(included, prompt=prompt) - wanted).max() > 1e-3 or pooling == "lasttoken"
 
 
+@pytest.mark.parametrize("prompt", ["query: [SEP]", "a red 東", "the [MASK]", "a new dog"])
+@pytest.mark.parametrize("ends", ["[CLS] $A", "[CLS] $A [SEP]"])
+@pytest.mark.parametrize("named", [True, False], ids=["with names", "without"])
+def test_a_special_token_at_the_end_of_a_prompt_that_is_left_out_counts_as_there(
+    tmp_path: Path, named: bool, ends: str, prompt: str
+) -> None:
+    """A text's own token as one that is put there; and only one that has a name."""
+    directory = save_with_heads(tmp_path / "prompted", include_prompt=False)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=ends, special_tokens=special)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    if not named:
+        change_json(directory / "tokenizer_config.json", "sep_token", "mask_token", "extra_special_tokens")
+    change_json(directory / "config_sentence_transformers.json", prompts={"query": prompt})
+    texts = TEXTS[1:]
+    wanted = reference_vectors(directory, texts, prompt_name="query")
+    close(exported_vectors(directory, tmp_path / "out", texts, prompt_name="query"), wanted)
+
+
 @pytest.mark.parametrize("pooling", [mode for mode in FLAGS if mode != "max"])  # of nothing: -inf there
 def test_a_prompt_that_is_left_out_and_fills_a_text_leaves_nothing_to_pool(tmp_path: Path, pooling: str) -> None:
     directory = save_with_heads(tmp_path / "prompted", pooling=pooling, include_prompt=False)

@@ -99,6 +99,17 @@ def named(text: str, settings: Settings, passed: Settings, config: Settings, dir
     return {name: str(token) for name, token in given.named.items() if token is not None}
 
 
+def special(text: str, settings: Settings, passed: Settings, config: Settings, directory: Path) -> set[str]:
+    """Special tokens that have a name or are listed, which are transformers' all_special_tokens; tokenizer.json may
+    call others special too. Arguments as for `set_up`.
+    """
+    body = json.loads(text)
+    tokens = added_tokens.read(settings, passed, directory, body)
+    row = _row(_class(settings, config, text), directory)
+    given = _given(row, {**settings, **passed}, body, tokens)
+    return {str(token) for token in (*given.named.values(), *_extra(row, given, tokens)) if token is not None}
+
+
 _ADVICE = (
     "save the checkpoint with its own tokenizer, or, if vectors were made with tokenizer.json as it is, write "
     '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json in place of {}'

@@ -89,6 +89,9 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         changed = True
     if _keep_whole(tokenizer, checkpoint.markers) or changed:
         text = piece_scores.exact(tokenizer.to_str())
+    if not checkpoint.include_prompt and path.is_file():
+        known = set_as_said.special(text, said, passed, config, checkpoint.path)
+        text = _special_alone(text, known)
     bare = checkpoint.is_static or checkpoint.chat is not None  # transformers' tokenizer, asked for no special tokens
     if bare:
         text, notes = _bare(tokenizer), []
@@ -155,6 +158,15 @@ def _bare(tokenizer: Tokenizer) -> str:
     """tokenizer.json of a tokenizer that adds no special tokens."""
     bare = {**json.loads(tokenizer.to_str()), "post_processor": None}
     return piece_scores.exact(json.dumps(bare, ensure_ascii=False))
+
+
+def _special_alone(text: str, known: set[str]) -> str:
+    """tokenizer.json that calls no other tokens special: whether one ends a prompt decides how long that is."""
+    body = json.loads(text)
+    others = [token for token in body.get("added_tokens") or [] if token["special"] and token["content"] not in known]
+    for token in others:
+        token["special"] = False
+    return piece_scores.exact(json.dumps(body, ensure_ascii=False)) if others else text
 
 
 def _rows(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int | None:
