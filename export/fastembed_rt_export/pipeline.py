@@ -32,7 +32,7 @@ from .gate.parity import INT8_MIN_COSINE
 from .gate.refusals import Key, Refusals, left
 from .graph.common import Common
 from .graph.portable import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from .tokenizer import token_types, tokenizer_json
+from .tokenizer import padding_side, token_types, tokenizer_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +218,7 @@ def _make(
     tokenizer_json.refuse_code(checkpoint)
     tokenizer = tokenizer_json.load(checkpoint)
     token_types.refuse_others(checkpoint, tokenizer.text)
+    padding_side.refuse_shifted(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")
     made = variants.make(
         lambda target, opset: tasks.build(checkpoint, target, opset),

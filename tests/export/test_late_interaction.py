@@ -454,3 +454,16 @@ def test_graphs_for_tensorrt_are_refused(checkpoint: Path, tmp_path: Path) -> No
     with pytest.raises(UnsupportedCheckpointError, match="target tensorrt gives one vector a text"):
         export(str(checkpoint), options)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("tasks", [[], "query", ["query", "document"], None])
+def test_what_texts_skip_words_in(tasks: Any, tmp_path: Path) -> None:
+    checkpoint = save_multi_vector(tmp_path / "checkpoint", query_expansion=FIXED)
+    change_json(next(checkpoint.glob("*_MultiVectorMask")) / "config.json", skiplist_tasks=tasks)
+    assert_agrees(checkpoint, tmp_path / "out")
+
+
+def test_settings_under_an_older_name_of_their_file(tmp_path: Path) -> None:
+    checkpoint = save_multi_vector(tmp_path / "checkpoint", query_expansion=FIXED, document_length=9)
+    (checkpoint / "sentence_bert_config.json").rename(checkpoint / "sentence_roberta_config.json")
+    assert_agrees(checkpoint, tmp_path / "out")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import change_json
 from exports import quick
 from multi_vectors import FIXED, save_multi_vector
 from pretended import pretended_gpus
@@ -15,6 +16,7 @@ from pretended import pretended_gpus
 from fastembed_rt import LateInteractionModel, manifest
 from fastembed_rt.errors import FixedError, InvalidInputError
 from fastembed_rt.run.providers import PROVIDERS
+from fastembed_rt_export.errors import UnsupportedCheckpointError
 
 __all__ = ["pretended_gpus"]
 LONG = "the cat runs under a tree and sleeps " * 4
@@ -149,3 +151,17 @@ def test_a_fixed_length_of_queries_goes_with_their_limit(tmp_path: Path) -> None
         model.query_length = 9
         assert model.expansion_length == 9
         assert len(model.encode_query("a cat")) == len(model.encode_query(LONG)) == 9
+
+
+@pytest.mark.parametrize(
+    "own", [{"document_length": 20}, {"query_expansion": {"strategy": "min", "length": 12}}], ids=str
+)
+@pytest.mark.parametrize("part", ["text", "common"])
+def test_a_length_of_every_call_beside_those_of_roles_is_refused(
+    part: str, own: dict[str, Any], tmp_path: Path
+) -> None:
+    """It counts more than theirs, and is not raised to that of filled queries."""
+    checkpoint = save_multi_vector(tmp_path / "checkpoint", **own)
+    change_json(checkpoint / "sentence_bert_config.json", processing_kwargs={part: {"max_length": 9}})
+    with pytest.raises(UnsupportedCheckpointError, match="has a max_length in processing_kwargs beside"):
+        quick(checkpoint, tmp_path / "model")

@@ -359,3 +359,15 @@ def test_a_similarity_of_token_vectors_is_passed_over_as_in_the_reference(tmp_pa
     described = quick(checkpoint, tmp_path / "out")
     assert described.similarity == "dot"
     assert any("similarity_fn_name 'maxsim' is none of dot" in note for note in described.notes)
+
+
+@pytest.mark.parametrize("said", [None, {}], ids=["no file", "nothing in it"])
+def test_a_transformer_that_is_not_said_to_have_a_head_has_none(said: Any, tmp_path: Path) -> None:
+    """The reference pools its token states then, and calls them weights of words."""
+    checkpoint = save_splade(tmp_path / "splade")
+    (checkpoint / "sentence_bert_config.json").unlink()
+    if said is not None:
+        (checkpoint / "sentence_bert_config.json").write_text(json.dumps(said), encoding="utf-8")
+    assert reference(checkpoint).shape[1] == 24
+    with pytest.raises(UnsupportedCheckpointError, match="has transformer_task 'feature-extraction'"):
+        quick(checkpoint, tmp_path / "out")

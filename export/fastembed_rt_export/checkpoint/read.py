@@ -87,6 +87,21 @@ def _with_lengths(made: Checkpoint) -> Checkpoint:
     return replace(made, lengths=lengths, routes={**made.routes, **routes})
 
 
+def check_class(root: Path, *names: str) -> None:
+    """Raise UnsupportedCheckpointError where the modules in `root` are not said to be those of one of these classes.
+
+    sentence-transformers makes modules of its own then, and leaves those of the checkpoint out, or some of them.
+    """
+    path = root / SENTENCE_SETTINGS
+    named = read_json(path).get("model_type") if path.is_file() else None
+    named = _CLASSES[0] if named is None else named
+    if named not in names:
+        raise UnsupportedCheckpointError(
+            f"{path} has model_type {named!r}, or none, and sentence-transformers' {names[0]} would not make what "
+            f"modules.json says: write {names[0]!r} there, if vectors were made so"
+        )
+
+
 def _load_chain(
     root: Path, chain: Chain, name: str, revision: str | None, exporter: str, notes: list[str], where: str
 ) -> Checkpoint:
@@ -199,6 +214,7 @@ def assemble(
         lengths={role: capped(length) for role, length in allowed.by_role.items()},
         lower_case=module.lower_case,
         tokenizer_settings=module.processor,
+        padding=module.padding,
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=similarity,

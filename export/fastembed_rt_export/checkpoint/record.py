@@ -15,7 +15,7 @@ from ..architectures import Architecture
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
 from .modules import Dense, Head, Normalize, Truncate
-from .transformer import Chat
+from .transformer import Chat, Padding
 
 
 class TaskHead(Protocol):
@@ -60,6 +60,7 @@ class Checkpoint:
     max_length: int  # tokens, special tokens included
     lower_case: bool  # sentence-transformers' own do_lower_case, before the tokenizer's normalizer
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # said against tokenizer_config.json
+    padding: Padding = field(default_factory=Padding)
     lengths: Mapping[str, int] = field(default_factory=dict)  # "query", "document" -> max_length of theirs
     prompts: Mapping[str, str]
     default_prompt_name: str | None

@@ -66,6 +66,14 @@ class Chat:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What each call of the tokenizer is told of padding."""
+
+    alone: bool = False  # a text alone is padded too
+    side: str | None = None  # None: the tokenizer's own
+
+
+@dataclass(frozen=True)
 class Transformer:
     """What the module's settings say."""
 
@@ -73,6 +81,7 @@ class Transformer:
     lower_case: bool = False
     processor: Mapping[str, Any] = field(default_factory=dict)  # said against tokenizer_config.json
     chat: Chat | None = None  # None: texts are read as they are
+    padding: Padding = field(default_factory=Padding)
 
 
 def read_transformer(path: Path, output: Output, notes: list[str], *, chained: bool) -> Transformer:
@@ -94,11 +103,12 @@ def read_transformer(path: Path, output: Output, notes: list[str], *, chained: b
         chat = None if named is None else Chat()
         if file is not None:
             notes.append(f"{file.name} is not read: there is no modules.json, and so it is in sentence-transformers")
-    elif file is not None:
-        said = read_json(file)
-        settings.check(settings.TRANSFORMER, said, file.name, notes)
-        said = {_OLD_NAMES.get(key, key): value for key, value in sorted(said.items(), key=_old_last)}
-        chat = _check_output(said, output, file)
+    else:
+        if file is not None:
+            said = read_json(file)
+            settings.check(settings.TRANSFORMER, said, file.name, notes)
+            said = {_OLD_NAMES.get(key, key): value for key, value in sorted(said.items(), key=_old_last)}
+        chat = _check_output(said, output, file or path / SETTINGS_FILES[0])
     own, processor, processing = _passed_on(said, config, path, notes, chats=chat is not None)
     if own.get("dtype", own.get("torch_dtype")) in _HALVES:
         notes.append("model_kwargs ask for weights of half precision; they are read as they are stored")
@@ -113,7 +123,9 @@ def read_transformer(path: Path, output: Output, notes: list[str], *, chained: b
             variables={key: value for key, value in processing.items() if key not in settings.PROCESSING_TEXT.rules},
         )
     lengths = found.by_role if output.by_role else {}
-    return Transformer(Limits(found.all, lengths), bool(said.get("do_lower_case", False)), processor, chat)
+    padded = processing.get("padding") == "max_length" or bool(processing.get("pad_to_multiple_of"))
+    padding = Padding(padded, processing.get("padding_side"))
+    return Transformer(Limits(found.all, lengths), bool(said.get("do_lower_case", False)), processor, chat, padding)
 
 
 def own_model(config: Mapping[str, Any], output: Output) -> str | None:

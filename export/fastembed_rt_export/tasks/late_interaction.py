@@ -28,6 +28,7 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..heads import apply, of_tokens
 from ..quantize import Sample
+from ..tokenizer import padding_side
 from ..tokenizer.tokenizer_json import Vocabulary, special_token
 from ..variants import Built, Quantizing
 from .late_layouts import PROJECTION, Expansion, Layout, read_layout
@@ -74,6 +75,11 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     most = checkpoint.architecture.positions(checkpoint.config)
     wanted = layout.document_length or checkpoint.max_length
     longest = max(wanted, layout.query_length or 0, layout.expansion.length if layout.expansion else 0)
+    if layout.expansion is not None and layout.expansion.cut and padding_side.is_left(checkpoint):
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path}: queries are filled up on the left, where its tokenizer pads, and built is the right; "
+            f"set {padding_side.KEY} to right in {padding_side.SETTINGS}, if vectors were made so"
+        )
     notes = list(checkpoint.notes)
     if longest > most:
         notes.append(f"a length of {longest} is more than the {most} positions of the model; capped")

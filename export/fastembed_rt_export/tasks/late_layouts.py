@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.modules import Dense, Head, Normalize, module_head
+from ..checkpoint.read import check_class
+from ..checkpoint.transformer import SETTINGS_FILES
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import inside, module_entries, read_json
 from ..settings import MULTI_VECTOR_MASK, check
@@ -83,12 +85,13 @@ def _modules(root: Path, notes: list[str]) -> Layout:
     beside = root / "config_sentence_transformers.json"
     said = read_json(beside) if beside.is_file() else {}
     path = inside(root, entries[0][1])
-    own = path / "sentence_bert_config.json"
+    own = next((path / name for name in SETTINGS_FILES if (path / name).is_file()), path / SETTINGS_FILES[0])
     knobs = {**_from_pylate(said), **(read_json(own) if own.is_file() else {})}
     if knobs.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise UnsupportedCheckpointError(
             f"{own} has transformer_task {knobs['transformer_task']!r}; token vectors are built of 'feature-extraction'"
         )
+    _refuse_common_length(knobs, own)
     heads: list[Head] = []
     weighted: list[Path] = []
     mask: dict[str, Any] | None = None
@@ -104,7 +107,9 @@ def _modules(root: Path, notes: list[str]) -> Layout:
             )
         heads += module_head(kind, where, notes, TOKENS)
         weighted += [where] if kind == "Dense" else []
-    if mask is None:
+    if mask is not None:
+        check_class(root, "MultiVectorEncoder", "ColBERT")
+    else:
         if not (any(key in said for key in _PYLATE) or said.get("model_type") == "ColBERT"):
             raise UnsupportedCheckpointError(
                 "modules.json has no MultiVectorMask, and config_sentence_transformers.json nothing of PyLate's: "
@@ -116,7 +121,8 @@ def _modules(root: Path, notes: list[str]) -> Layout:
         heads.append(Normalize())
     if mask.get("keep_only_token_ids"):
         raise UnsupportedCheckpointError("MultiVectorMask has keep_only_token_ids, which is for images; not built")
-    tasks = mask.get("skiplist_tasks") or ("document",)
+    tasks = mask.get("skiplist_tasks")
+    tasks = ("document",) if tasks is None else tasks  # of an empty list nothing is skipped
     similarity = said.get("similarity_fn_name")
     return Layout(
         path=path,
@@ -186,6 +192,21 @@ def _expansion(said: object, where: Path) -> Expansion | None:
     return Expansion(
         length=length, cut=said["strategy"] == "fixed", attend=bool(said.get("attend")), token=said.get("token")
     )
+
+
+def _refuse_common_length(knobs: Mapping[str, Any], where: Path) -> None:
+    """Refuse a max_length of each call of the tokenizer, which counts more than the lengths of roles, in most of them.
+
+    Queries that are filled up are cut before it or there, as it is said.
+    """
+    own = [key for key in ("query_length", "document_length", "query_expansion") if knobs.get(key) is not None]
+    processing = knobs.get("processing_kwargs")
+    parts = processing.values() if isinstance(processing, dict) else ()
+    if own and any(isinstance(part, dict) and part.get("max_length") is not None for part in parts):
+        raise UnsupportedCheckpointError(
+            f"{where} has a max_length in processing_kwargs beside {' and '.join(own)}, which is not built; leave it "
+            "out"
+        )
 
 
 def _length(said: Mapping[str, Any], key: str, where: Path) -> int | None:

@@ -18,7 +18,7 @@ from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.chat import Chat
 from fastembed_rt.text.tokenizer import TextTokenizer
 
-from ..checkpoint.read import Checkpoint, assemble
+from ..checkpoint.read import Checkpoint, assemble, check_class
 from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import module_entries, read_json
@@ -27,7 +27,7 @@ from ..graph.ops import Ops
 from ..graph.target import Target
 from ..quantize import Sample
 from ..tensors import Tensors
-from ..tokenizer import chat_template, token_types, tokenizer_json
+from ..tokenizer import chat_template, padding_side, token_types, tokenizer_json
 from ..variants import Built, Quantizing
 from . import pooled_score
 from .classification import CLASSIFIERS, Classifier
@@ -91,6 +91,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     if isinstance(made_of, Classifier) and made_of.pooling == "lasttoken":
         _check_last(checkpoint, chat)
     if isinstance(made_of, Classifier):
+        if made_of.pooling == "cls" and checkpoint.padding.alone and padding_side.is_left(checkpoint):
+            padding_side.refuse(checkpoint, "the score is that of a pair's first token, which would be padding")
         labels = _labels(checkpoint.config)
     else:
         labels = _numbered(made_of.labels if isinstance(made_of, PooledHead) else 1)
@@ -184,6 +186,7 @@ def _check_chain(root: Path) -> None:
     """Refuse what stands behind the transformer in modules.json."""
     if not (root / "modules.json").is_file():
         return
+    check_class(root, "CrossEncoder")
     chain = module_entries(root)
     if [kind for kind, _ in chain] != ["Transformer"] or chain[0][1]:
         raise UnsupportedCheckpointError(

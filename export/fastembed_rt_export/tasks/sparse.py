@@ -23,7 +23,7 @@ from fastembed_rt.vectors.dense import Vectors
 from .. import static
 from ..adapters.lora import MERGE
 from ..checkpoint import limits
-from ..checkpoint.read import Checkpoint, assemble
+from ..checkpoint.read import Checkpoint, assemble, check_class
 from ..checkpoint.routes import Chain, describe, read_routes
 from ..checkpoint.transformer import TOKENIZER_SETTINGS, Output
 from ..errors import CheckpointError, ParityError, UnsupportedCheckpointError
@@ -81,6 +81,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
             )
         notes = ["no modules.json: max pooling of a masked language model, as sentence-transformers does"]
         return _masked_lm(root, root, name, revision, notes, SpladePooling(), LOGITS)
+    check_class(root, "SparseEncoder")
     routes = read_routes(root)
 
     def encoder(chain: Chain, notes: list[str], where: str) -> Checkpoint:
