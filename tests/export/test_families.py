@@ -347,6 +347,17 @@ def test_the_encoder_of_a_whole_t5_is_taken(tmp_path: Path) -> None:
     assert_agrees(directory, tmp_path / "out", encoder)
 
 
+def test_t5s_own_word_for_its_activation_counts_more(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "t5", "t5")
+    before = reference_vectors(directory)
+    change_json(directory / "config.json", dense_act_fn="relu")
+    assert np.abs(reference_vectors(directory) - before).max() > 1e-3
+    assert_vectors_agree(directory, tmp_path / "out", TEXTS[:-1])  # the last is cut here
+    change_json(directory / "config.json", is_gated_act=False)
+    with pytest.raises(UnsupportedCheckpointError, match="is_gated_act = False"):
+        exported_vectors(directory, tmp_path / "refused")
+
+
 def test_another_feed_forward_of_t5_is_refused(tmp_path: Path) -> None:
     directory = save_transformers(tmp_path / "t5", "t5")
     change_json(directory / "config.json", feed_forward_proj="gated-tanh")
@@ -425,3 +436,47 @@ def test_texts_of_a_left_padded_reference_are_cut_alike(tmp_path: Path) -> None:
     source = save_sentence_transformers(tmp_path / "left", "qwen3", pooling="mean", max_seq_length=16)
     change_json(source / "tokenizer_config.json", padding_side="left")
     close(exported_vectors(source, tmp_path / "out"), reference_vectors(source))
+
+
+@pytest.mark.parametrize("buckets", [8, 16])
+def test_fewer_buckets_than_mpnets_distances_fall_into_are_refused(buckets: int, tmp_path: Path) -> None:
+    """transformers counts 32, whatever config.json says of its table."""
+    checkpoint = save_transformers(tmp_path / "checkpoint", "mpnet", relative_attention_num_buckets=buckets)
+    with pytest.raises(IndexError):
+        reference_vectors(checkpoint)
+    with pytest.raises(CheckpointError, match=f"relative_attention_num_buckets = {buckets}; texts of 300 tokens need"):
+        export(str(checkpoint), ExportOptions(output=tmp_path / "out", verify=False))
+
+
+@pytest.mark.parametrize("kinds", [("full", "sliding", "full"), ("full",) * 3, ("sliding",) * 3, None], ids=str)
+def test_mistral_with_types_of_layers_is_ministral(kinds: tuple[str, ...] | None, tmp_path: Path) -> None:
+    """transformers makes the one of the other's config.json, whatever it is called there."""
+    directory = save_transformers(tmp_path / "mistral", "mistral")
+    change_json(directory / "config.json", layer_types=kinds and [f"{kind}_attention" for kind in kinds])
+    assert type(transformers.AutoModel.from_pretrained(directory)).__name__ == "MinistralModel"
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("reach", [1, 6])
+def test_modernberts_windows_under_their_newer_name(reach: int, tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "modernbert", "modernbert")
+    before = reference_vectors(directory)
+    change_json(directory / "config.json", sliding_window=reach)
+    assert np.abs(reference_vectors(directory) - before).max() > 1e-3
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_distilberts_sizes_under_the_names_of_others(tmp_path: Path) -> None:
+    """transformers takes them in place of its own."""
+    directory = save_transformers(tmp_path / "distilbert", "distilbert")
+    before = reference_vectors(directory)
+    change_json(directory / "config.json", num_attention_heads=6)
+    assert np.abs(reference_vectors(directory) - before).max() > 1e-3
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_gemma_with_capped_scores_is_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "gemma3", "gemma3_text")
+    change_json(directory / "config.json", attn_logit_softcapping=5.0)
+    with pytest.raises(UnsupportedCheckpointError, match=r"attn_logit_softcapping = 5\.0"):
+        exported_vectors(directory, tmp_path / "out")

@@ -124,6 +124,7 @@ ARCHITECTURES = {
         bert.bert_positions,
         "distilbert.",
         (*_MASKED_LM, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+        distilbert.NAMES,
         title="DistilBERT",
         examples=("sentence-transformers/msmarco-distilbert-base-v4",),
     ),

@@ -9,7 +9,7 @@ from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..graph.weight import Weight
 from ..tensors import Tensors
-from .blocks import Config, LayerNames, Shape, flag, layer_norm, post_norm_layers, refuse, setting
+from .blocks import Config, LayerNames, Shape, flag, layer_norm, post_norm_layers, refuse, refuse_causal, setting
 from .renamed import Renames
 
 LAYER = LayerNames(
@@ -71,6 +71,7 @@ def refuse_other_attention(config: Config) -> None:
     refuse(config, "position_embedding_type", "absolute")
     refuse(config, "is_decoder", False)
     refuse(config, "add_cross_attention", False)
+    refuse_causal(config)
 
 
 def embedded(

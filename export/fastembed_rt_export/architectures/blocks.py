@@ -45,6 +45,14 @@ def refuse(config: Config, key: str, *accepted: object) -> None:
         )
 
 
+def refuse_causal(config: Config) -> None:
+    """Raise UnsupportedCheckpointError where config.json asks an encoder to see only what is before a token.
+
+    transformers hands is_causal on to the attention of its encoders as well, which counts it where no text is padded.
+    """
+    refuse(config, "is_causal", False)
+
+
 def flag(config: Config, key: str, default: bool) -> bool:
     """Switch of config.json under `key`.
 

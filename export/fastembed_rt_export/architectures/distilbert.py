@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Config, LayerNames, Shape, layer_norm, post_norm_layers, setting
+from .blocks import Config, LayerNames, Shape, layer_norm, post_norm_layers, refuse_causal, setting
 
 LAYER = LayerNames(
     query="attention.q_lin",
@@ -17,16 +17,18 @@ LAYER = LayerNames(
     down="ffn.lin2",
     feed_forward_norm="output_layer_norm",
 )
+NAMES = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}
 EPSILON = 1e-12  # fixed in transformers' modeling_distilbert, not in the config
 
 
 def distilbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of DistilBertModel."""
+    refuse_causal(config)
     shape = Shape(
-        hidden=setting(config, "dim", int),
+        hidden=setting(config, "hidden_size", int),
         intermediate=setting(config, "hidden_dim", int),
-        layers=setting(config, "n_layers", int),
-        heads=setting(config, "n_heads", int),
+        layers=setting(config, "num_hidden_layers", int),
+        heads=setting(config, "num_attention_heads", int),
         activation=setting(config, "activation", str, "gelu"),
         epsilon=EPSILON,
     )

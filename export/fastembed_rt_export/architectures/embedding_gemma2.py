@@ -18,7 +18,7 @@ from ..graph.layers import Angles
 from ..graph.ops import Ops
 from ..graph.weight import Array, Linear, Norm, Weight
 from ..tensors import Tensors
-from .blocks import Config, flag, linear, setting
+from .blocks import Config, flag, linear, refuse_causal, setting
 from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
@@ -56,6 +56,7 @@ def positions(config: Config) -> int:
 
 def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of EmbeddingGemma2TextModel."""
+    refuse_causal(config)
     width = config["hidden_size"]
     config = {**DEFAULTS, **config, "hidden_size": config[INNER]}
     sizes = Sizes.of(config)

@@ -13,10 +13,11 @@ from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..graph.weight import Norm
 from ..tensors import Tensors
-from .blocks import Config, flag, setting
+from .blocks import Config, flag, refuse, setting
 from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
+from .llama import is_causal
 from .rotary import angles
 
 THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}  # where config.json names none
@@ -26,6 +27,7 @@ DEFAULTS = {"head_dim": 256, "num_key_value_heads": 4}
 
 def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of Gemma3TextModel."""
+    refuse(config, "attn_logit_softcapping", None)
     sizes = Sizes.of({**DEFAULTS, **config})
     epsilon = setting(config, "rms_norm_eps", float, 1e-6)
     activation = setting(config, "hidden_activation", str, "gelu_pytorch_tanh")
@@ -76,7 +78,7 @@ def gemma3(ops: Ops, config: Config, tensors: Tensors) -> Value:
 
 def _mask(ops: Ops, config: Config, kind: str) -> ScoreBias:
     """What a layer lets a token see: half a window to each side, or a whole one before it where it sees no further."""
-    both, causal = flag(config, "use_bidirectional_attention", False), flag(config, "is_causal", True)
+    both, causal = flag(config, "use_bidirectional_attention", False), is_causal(config)
     if kind == FULL:
         return ops.attention_bias() if both or not causal else ops.attention_bias(after=0)
     window = setting(config, "sliding_window", int, 4096)

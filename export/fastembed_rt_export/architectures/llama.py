@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.layers import Angles, ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Config, flag, setting
+from .blocks import Config, flag, refuse_causal, setting
 from .decoder import Biases, Sizes, attention, feed_forward, rms_norm
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
@@ -45,14 +45,21 @@ def llama(ops: Ops, config: Config, tensors: Tensors) -> Value:
 
 
 def mistral(ops: Ops, config: Config, tensors: Tensors) -> Value:
-    """last_hidden_state of MistralModel: Llama without biases, with a window in all layers or in none."""
+    """last_hidden_state of MistralModel: Llama without biases, with a window in all layers or in none.
+
+    Where config.json has types of layers it is that of MinistralModel, which transformers makes then.
+    """
     causal = is_causal(config)
-    if "sliding_window" in config and config["sliding_window"] is None:
-        seen = FULL, ops.attention_bias(after=0) if causal else ops.attention_bias()
-    else:
-        seen = SLIDING, window(ops, config, causal=causal, default=WINDOW)
-    config = {"num_key_value_heads": KV_HEADS, **config, "attention_bias": False, "mlp_bias": False}
-    return _llama(ops, config, tensors, seen, 1e-6)
+    config = {"num_key_value_heads": KV_HEADS, "sliding_window": WINDOW, **config}
+    sizes = Sizes.of(config)
+    kinds = layer_types(config, sizes.layers, lambda _: FULL if config["sliding_window"] is None else SLIDING)
+    seen = {}
+    if FULL in kinds:
+        seen[FULL] = ops.attention_bias(after=0) if causal else ops.attention_bias()
+    if SLIDING in kinds:
+        seen[SLIDING] = window(ops, config, causal=causal)
+    turns = dict.fromkeys(kinds, angles(ops, config, sizes.head, THETA))
+    return stack(ops, config, tensors, sizes, Biases(), kinds=kinds, turns=turns, seen=seen)
 
 
 def read_ministral3(config: Config) -> Config:
@@ -74,11 +81,13 @@ def read_ministral3(config: Config) -> Config:
 
 def eurobert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of EuroBertModel."""
+    refuse_causal(config)
     return _llama(ops, config, tensors, (FULL, ops.attention_bias()), 1e-5)
 
 
 def ultrabert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of UltrabertModel: EuroBERT with windows in two layers of three."""
+    refuse_causal(config)
     sizes = Sizes.of(config)
     config, kinds = _ultra_settings(config, sizes.layers)
     reach = setting(config, "sliding_window", int, 128)
@@ -136,7 +145,13 @@ def stack(
 
 
 def is_causal(config: Config) -> bool:
-    """Whether a token sees none behind it; false is transformers' switch for decoders trained to see all."""
+    """Whether a token sees none behind it; false is transformers' switch for decoders trained to see all.
+
+    Raises:
+        UnsupportedCheckpointError: null, of which transformers makes the one where texts are padded, else the other.
+    """
+    if config.get("is_causal", True) is None:
+        raise UnsupportedCheckpointError("config.json has is_causal = None; this builder knows true or false only")
     return flag(config, "is_causal", True)
 
 

@@ -11,7 +11,7 @@ from ..graph.layers import Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..graph.weight import Norm
 from ..tensors import Tensors
-from .blocks import Config, Shape, flag, fused, layer_norm, linear, setting
+from .blocks import Config, Shape, flag, fused, layer_norm, linear, refuse_causal, setting
 from .gated import Norms, final_norm, layer
 from .layer_types import FULL, SLIDING, layer_types
 from .rotary import angles
@@ -22,6 +22,7 @@ THETA_KEYS = {FULL: "global_rope_theta", SLIDING: "local_rope_theta"}  # before 
 
 def modernbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of ModernBertModel."""
+    refuse_causal(config)
     shape = Shape(
         hidden=setting(config, "hidden_size", int),
         intermediate=setting(config, "intermediate_size", int),
@@ -39,7 +40,8 @@ def modernbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
         return layer_norm(tensors, name, width, shape.epsilon, bias=norm_bias)
 
     window = setting(config, "local_attention", int, 128)
-    if window < 1:
+    reach = setting(config, "sliding_window", int, window // 2)  # to each side; the latter is a window's half
+    if window < 1 or reach < 0:
         raise CheckpointError(f"config.json has local_attention {window}, expected a number of tokens")
     every = setting(config, "global_attn_every_n_layers", int, 3)
     kinds = layer_types(config, shape.layers, lambda index: SLIDING if index % every else FULL)
@@ -49,8 +51,8 @@ def modernbert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     turns, biases = {}, {}
     for kind in dict.fromkeys(kinds):
         turns[kind] = angles(ops, config, width // shape.heads, THETA[kind], kind, theta_key=THETA_KEYS[kind])
-        reach = window // 2 if kind == SLIDING else None  # to each side
-        biases[kind] = ops.attention_bias(before=reach, after=reach)
+        near = reach if kind == SLIDING else None
+        biases[kind] = ops.attention_bias(before=near, after=near)
     for index, kind in enumerate(kinds):
         own = tensors.under(f"layers.{index}.")
         query, key, value = fused(own, "attn.Wqkv", width, width, 3, bias=attention_bias)

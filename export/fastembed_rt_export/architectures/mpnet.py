@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import CheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..tensors import Tensors
@@ -39,6 +40,10 @@ def mpnet(ops: Ops, config: Config, tensors: Tensors) -> Value:
     buckets = setting(config, "relative_attention_num_buckets", int, BUCKETS)
     table = tensors.get("encoder.relative_attention_bias.weight", (buckets, shape.heads))
     bucket = relative_bucket(np.arange(-(rows - 1), rows))
+    if buckets <= (most := int(bucket.max())):
+        raise CheckpointError(
+            f"config.json has relative_attention_num_buckets = {buckets}; texts of {rows} tokens need {most + 1}"
+        )
     by_distance = table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, shape.heads))
     bias = ops.attention_bias(by_distance)
     return post_norm_layers(ops, tensors, states, prefix="encoder.layer.{}.", names=LAYER, shape=shape, bias=bias)

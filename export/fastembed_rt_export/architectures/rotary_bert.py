@@ -10,7 +10,7 @@ from ..graph.layers import Attention, Experts, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..tensors import Tensors
 from .bert import words_and_types
-from .blocks import Config, Shape, layer_norm, linear
+from .blocks import Config, Shape, layer_norm, linear, refuse_causal
 from .gated import Norms, layer
 from .renamed import Renames
 from .rotary import angles
@@ -86,6 +86,7 @@ def encoder(
         types: token types, likewise.
         biases: whether projections have them; None: where the checkpoint has some.
     """
+    refuse_causal(config)
     width = shape.hidden
     with ops.scope("embeddings"):
         states = words_and_types(ops, config, tensors.under("embeddings."), width, types)

@@ -14,7 +14,7 @@ from ..graph.layers import Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
 from ..graph.weight import Weight
 from ..tensors import Tensors
-from .blocks import Config, linear, setting
+from .blocks import Config, linear, refuse, refuse_causal, setting
 from .decoder import Sizes, rms_norm
 from .gated import Norms, final_norm, layer
 from .mpnet import relative_bucket
@@ -33,6 +33,7 @@ GATES = {"gated-gelu": "gelu_new", "gated-silu": "silu", "gated-relu": "relu"}
 
 def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
     """last_hidden_state of T5EncoderModel."""
+    refuse_causal(config)
     sizes, epsilon = Sizes.of(config), setting(config, "layer_norm_epsilon", float, 1e-6)
     wide = sizes.heads * sizes.head
     words = "shared.weight" if tensors.has("shared.weight") else "encoder.embed_tokens.weight"
@@ -78,12 +79,14 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
 def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> FeedForward:
     """relu in the first version, a gate in later ones."""
     kind = setting(config, "feed_forward_proj", str, "relu")
+    activation = setting(config, "dense_act_fn", str, GATES.get(kind, kind))  # which may say otherwise
+    refuse(config, "is_gated_act", kind in GATES)
     down = linear(own, "wo", sizes.intermediate, sizes.hidden, bias=False)
     if kind == "relu":
-        return FeedForward(linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, kind)
+        return FeedForward(linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, activation)
     if kind not in GATES:
         raise UnsupportedCheckpointError(
             f"config.json has feed_forward_proj {kind!r}; this builder knows relu, {', '.join(GATES)} only"
         )
     gate, up = (linear(own, name, sizes.hidden, sizes.intermediate, bias=False) for name in ("wi_0", "wi_1"))
-    return FeedForward(up, down, GATES[kind], gate=gate)
+    return FeedForward(up, down, activation, gate=gate)
