@@ -426,3 +426,14 @@ def test_without_modules_json_pooling_is_mean_and_that_is_noted(plain: Path, tmp
     assert described.pooling == ("mean",)
     assert not described.normalize
     assert any("no modules.json" in note for note in described.notes)
+
+
+def test_a_static_embedding_is_cut_where_its_tokenizer_json_says(tmp_path: Path) -> None:
+    """The reference reads no other file of its tokenizer."""
+    directory = save(tmp_path / "checkpoint", routed.static(tmp_path / "plain"))
+    folder = next(directory.rglob("tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder))
+    tokenizer.enable_truncation(6)
+    tokenizer.save(str(folder))
+    write_json(folder.with_name("tokenizer_config.json"), {"truncation_side": "left"})
+    assert_vectors_agree(directory, tmp_path / "out", TEXTS[1:])

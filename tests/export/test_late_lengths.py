@@ -165,3 +165,12 @@ def test_a_length_of_every_call_beside_those_of_roles_is_refused(
     change_json(checkpoint / "sentence_bert_config.json", processing_kwargs={part: {"max_length": 9}})
     with pytest.raises(UnsupportedCheckpointError, match="has a max_length in processing_kwargs beside"):
         quick(checkpoint, tmp_path / "model")
+
+
+def test_queries_that_are_cut_before_they_are_filled_up_are_refused(tmp_path: Path) -> None:
+    expansion = {"strategy": "min", "length": 14}
+    checkpoint = save_multi_vector(tmp_path / "checkpoint", query_expansion=expansion, max_seq_length=9)
+    with pytest.raises(UnsupportedCheckpointError, match="cut at 9 tokens and then filled up to 14"):
+        quick(checkpoint, tmp_path / "model")
+    change_json(checkpoint / "sentence_bert_config.json", query_length=20)
+    assert quick(checkpoint, tmp_path / "model").late_interaction.query_length == 20  # type: ignore[union-attr]

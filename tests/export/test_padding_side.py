@@ -75,3 +75,17 @@ def test_queries_that_are_filled_up_on_the_left_are_refused(where: str, tmp_path
         assert np.abs(np.asarray(query) - np.asarray(other)).max() > 1e-3
     with pytest.raises(UnsupportedCheckpointError, match="queries are filled up on the left"):
         quick(checkpoint, tmp_path / "model")
+
+
+@pytest.mark.parametrize("padded", PADDED)
+def test_a_padded_prompt_that_is_left_out_is_refused(padded: str, tmp_path: Path) -> None:
+    """The reference counts its padding as tokens of the prompt."""
+    prompts = {"query": "the new red "}
+    checkpoint = save_sentence_transformers(
+        tmp_path / "checkpoint", "roberta", include_prompt=False, prompts=prompts, max_seq_length=40
+    )
+    before = reference_vectors(checkpoint, TEXTS[2:3], prompt_name="query")
+    change_json(checkpoint / SETTINGS, processing_kwargs=PADDED[padded])
+    assert np.abs(reference_vectors(checkpoint, TEXTS[2:3], prompt_name="query") - before).max() > 1e-3
+    with pytest.raises(UnsupportedCheckpointError, match="also the prompt whose tokens are counted"):
+        quick(checkpoint, tmp_path / "model")

@@ -371,3 +371,10 @@ def test_a_transformer_that_is_not_said_to_have_a_head_has_none(said: Any, tmp_p
     assert reference(checkpoint).shape[1] == 24
     with pytest.raises(UnsupportedCheckpointError, match="has transformer_task 'feature-extraction'"):
         quick(checkpoint, tmp_path / "out")
+
+
+def test_a_vocabulary_whose_size_is_not_said_is_refused(tmp_path: Path) -> None:
+    checkpoint = save_masked_lm(tmp_path / "plain")
+    change_json(checkpoint / "config.json", "vocab_size")
+    with pytest.raises(CheckpointError, match="config.json lacks 'vocab_size'"):
+        quick(checkpoint, tmp_path / "out", task="sparse")

@@ -22,6 +22,7 @@ from fastembed_rt.vectors.dense import Vectors
 
 from .. import static
 from ..adapters.lora import MERGE
+from ..architectures.blocks import setting
 from ..checkpoint import limits
 from ..checkpoint.read import Checkpoint, assemble, check_class
 from ..checkpoint.routes import Chain, describe, read_routes
@@ -162,7 +163,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     Raises:
         CheckpointError: tensors that do not fit the config.
     """
-    words = int(checkpoint.config["vocab_size"])
+    words = setting(checkpoint.config, "vocab_size", int)
     if is_table(checkpoint):
         table = checkpoint.tensors()
         graph, vectors = token_weights.build(target, opset, words, table)

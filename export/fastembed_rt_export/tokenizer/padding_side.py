@@ -29,8 +29,16 @@ def is_left(checkpoint: Checkpoint) -> bool:
 
 
 def refuse_shifted(checkpoint: Checkpoint) -> None:
-    """Raise UnsupportedCheckpointError where padding shifts the positions of a text alone."""
-    if checkpoint.is_static or not checkpoint.padding.alone or checkpoint.model_type not in COUNTED:
+    """Raise UnsupportedCheckpointError where padding shifts the positions of a text alone, or what is pooled of it."""
+    if checkpoint.is_static or not checkpoint.padding.alone:
+        return
+    if not checkpoint.include_prompt:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path}: texts alone are padded too, also the prompt whose tokens are counted to leave them out "
+            "of the pooling; take the padding out of processing_kwargs, or include_prompt: false out of the pooling's "
+            "config.json, if vectors were made so"
+        )
+    if checkpoint.model_type not in COUNTED:
         return
     if checkpoint.config.get("position_biased_input", True) and is_left(checkpoint):
         refuse(checkpoint, "the positions of a text's tokens would follow from how much it is padded")

@@ -7,7 +7,7 @@ so that the file alone gives the checkpoint's ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         _refuse_without_words(checkpoint, tokenizer)
         # sentence-transformers reads the file alone, and asks it for no special tokens.
         text = _bare(tokenizer)
-        side = _truncation_side(checkpoint, tokenizer)
+        side = _truncation_side(checkpoint, tokenizer, {})
         return TokenizerFile(text, 0, side, _rows(checkpoint, tokenizer), bare=True)
     changed = False
     notes: list[str] = []
@@ -99,7 +99,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     bare = bare or not tokenizer.num_special_tokens_to_add(False)
     if not bare:
         _check_room(checkpoint, tokenizer)
-    pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer)
+    pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer, _settings(checkpoint))
     return TokenizerFile(text, pad, side, rows, bare, tuple(notes))
 
 
@@ -214,10 +214,10 @@ def special_token(checkpoint: Checkpoint, tokenizer: Vocabulary, name: str) -> i
     return None
 
 
-def _truncation_side(checkpoint: Checkpoint, tokenizer: Tokenizer) -> str:
-    """The side of tokenizer_config.json, else the one that tokenizer.json was saved with, else the end."""
+def _truncation_side(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str:
+    """The side of the settings, else the one that tokenizer.json was saved with, else the end."""
     saved = tokenizer.truncation or {}
-    side = _settings(checkpoint).get("truncation_side") or str(saved.get("direction", TRUNCATION_SIDES[0])).lower()
+    side = settings.get("truncation_side") or str(saved.get("direction", TRUNCATION_SIDES[0])).lower()
     if side not in TRUNCATION_SIDES:
         known = ", ".join(TRUNCATION_SIDES)
         raise CheckpointError(f"{checkpoint.path}: truncation_side {side!r} is not known; known: {known}")

@@ -191,8 +191,8 @@ class CompatModel(OnDevice, Saved):
         if task is None or described.route is None or task == described.route:  # without a Router, tasks are one
             return model
         named = {route.route: role for role, route in described.routes.items()}
-        role = named.get(task, task)
-        if role not in ROLES:
+        role = task if task in ROLES else named.get(task)  # a route may have the name of another role
+        if role is None:
             raise InvalidInputError(f"the model has no encoder for task {task!r}; known: {', '.join(ROLES)}")
         return model.for_role(role)
 
