@@ -43,14 +43,14 @@ def _hidden_act(config: Config) -> str:
     return setting(config, "hidden_act", str, "gelu")
 
 
-def _gte(table: str) -> MaskedLM:
-    """GTE's head under transformers' names, tied to this word table."""
+def _gte(table: str, activation: Callable[[Config], str]) -> MaskedLM:
+    """GTE's head under transformers' names, tied to this word table; its activation is the hub's or transformers'."""
     return MaskedLM(
         dense="lm_head.dense",
         norm="lm_head.layer_norm",
         decoder=("lm_head.decoder.weight", table),
         bias=("lm_head.decoder.bias",),
-        activation=_hidden_act,
+        activation=activation,
     )
 
 
@@ -102,8 +102,8 @@ HEADS = {
         activation=_hidden_act,
         width="embedding_size",
     ),
-    "gte": _gte("gte.embeddings.word_embeddings.weight"),
-    "new": _gte("new.embeddings.word_embeddings.weight"),
+    "gte": _gte("gte.embeddings.word_embeddings.weight", lambda _: "gelu"),
+    "new": _gte("new.embeddings.word_embeddings.weight", _hidden_act),
     "modernbert": MaskedLM(
         dense="head.dense",
         norm="head.norm",

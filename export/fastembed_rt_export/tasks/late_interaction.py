@@ -80,12 +80,12 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
             f"{checkpoint.path}: queries are filled up on the left, where its tokenizer pads, and built is the right; "
             f"set {padding_side.KEY} to right in {padding_side.SETTINGS}, if vectors were made so"
         )
-    if (expansion := layout.expansion) and not expansion.cut and layout.query_length is None:
-        if checkpoint.max_length < min(expansion.length, most):
-            raise UnsupportedCheckpointError(
-                f"{checkpoint.path}: queries are cut at {checkpoint.max_length} tokens and then filled up to "
-                f"{expansion.length}, which is not built; say a query_length, if vectors were made with one"
-            )
+    filled = 0 if layout.expansion is None or layout.expansion.cut else layout.expansion.length
+    if layout.query_length is None and checkpoint.max_length < min(filled, most):
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.path}: queries are cut at {checkpoint.max_length} tokens and then filled up to {filled}, "
+            "which is not built; say a query_length, if vectors were made with one"
+        )
     notes = list(checkpoint.notes)
     if longest > most:
         notes.append(f"a length of {longest} is more than the {most} positions of the model; capped")

@@ -34,9 +34,9 @@ def refuse_shifted(checkpoint: Checkpoint) -> None:
         return
     if not checkpoint.include_prompt:
         raise UnsupportedCheckpointError(
-            f"{checkpoint.path}: texts alone are padded too, also the prompt whose tokens are counted to leave them out "
-            "of the pooling; take the padding out of processing_kwargs, or include_prompt: false out of the pooling's "
-            "config.json, if vectors were made so"
+            f"{checkpoint.path}: texts alone are padded too, also the prompt whose tokens are counted to leave them "
+            "out of the pooling; take the padding out of processing_kwargs, or let the pooling include the prompt, if "
+            "vectors were made so"
         )
     if checkpoint.model_type not in COUNTED:
         return
