@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .architectures.albert import ACTIVATION as ALBERT_ACTIVATION
 from .architectures.blocks import Config, flag, layer_norm, linear, setting
 from .architectures.distilbert import EPSILON as DISTILBERT_EPSILON
 from .errors import UnsupportedCheckpointError
@@ -99,7 +100,7 @@ HEADS = {
         norm="predictions.LayerNorm",
         decoder=("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
         bias=("predictions.decoder.bias", "predictions.bias"),
-        activation=_hidden_act,
+        activation=lambda config: setting(config, "hidden_act", str, ALBERT_ACTIVATION),
         width="embedding_size",
     ),
     "gte": _gte("gte.embeddings.word_embeddings.weight", lambda _: "gelu"),

@@ -373,6 +373,13 @@ def test_a_transformer_that_is_not_said_to_have_a_head_has_none(said: Any, tmp_p
         quick(checkpoint, tmp_path / "out")
 
 
+def test_alberts_head_has_alberts_activation_where_none_is_said(tmp_path: Path) -> None:
+    checkpoint = save_masked_lm(tmp_path / "plain", "albert")
+    change_json(checkpoint / "config.json", "hidden_act")
+    with SparseModel(exported(checkpoint, tmp_path / "out", task="sparse")) as model:
+        close(dense(model.encode(TEXTS, max_active_dims=model.dim)), reference(checkpoint))
+
+
 def test_a_vocabulary_whose_size_is_not_said_is_refused(tmp_path: Path) -> None:
     checkpoint = save_masked_lm(tmp_path / "plain")
     change_json(checkpoint / "config.json", "vocab_size")
