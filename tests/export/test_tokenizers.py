@@ -75,6 +75,7 @@ class Described:
     """As much of a checkpoint as its tokenizer needs."""
 
     lower_case = False
+    include_prompt = True
     task = "embedding"
     max_length = 512
     is_static = False

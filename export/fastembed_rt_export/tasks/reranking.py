@@ -186,7 +186,6 @@ def _check_chain(root: Path) -> None:
     """Refuse what stands behind the transformer in modules.json."""
     if not (root / "modules.json").is_file():
         return
-    check_class(root, "CrossEncoder")
     chain = module_entries(root)
     if [kind for kind, _ in chain] != ["Transformer"] or chain[0][1]:
         raise UnsupportedCheckpointError(
@@ -194,6 +193,7 @@ def _check_chain(root: Path) -> None:
             f"Transformer alone, with its classification head, with a {MODULE} behind a causal language model, and "
             "with a Pooling and layers of their own"
         )
+    check_class(root, "CrossEncoder")
 
 
 def _template(checkpoint: Checkpoint) -> ChatTemplate:
