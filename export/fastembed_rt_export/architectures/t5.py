@@ -77,16 +77,16 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
 
 
 def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> FeedForward:
-    """relu in the first version, a gate in later ones."""
+    """relu in the first version, a gate in later ones; dense_act_fn may name another activation."""
     kind = setting(config, "feed_forward_proj", str, "relu")
-    activation = setting(config, "dense_act_fn", str, GATES.get(kind, kind))  # which may say otherwise
-    refuse(config, "is_gated_act", kind in GATES)
-    down = linear(own, "wo", sizes.intermediate, sizes.hidden, bias=False)
-    if kind == "relu":
-        return FeedForward(linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, activation)
-    if kind not in GATES:
+    if kind != "relu" and kind not in GATES:
         raise UnsupportedCheckpointError(
             f"config.json has feed_forward_proj {kind!r}; this builder knows relu, {', '.join(GATES)} only"
         )
+    refuse(config, "is_gated_act", kind in GATES)
+    activation = setting(config, "dense_act_fn", str, GATES.get(kind, kind))
+    down = linear(own, "wo", sizes.intermediate, sizes.hidden, bias=False)
+    if kind == "relu":
+        return FeedForward(linear(own, "wi", sizes.hidden, sizes.intermediate, bias=False), down, activation)
     gate, up = (linear(own, name, sizes.hidden, sizes.intermediate, bias=False) for name in ("wi_0", "wi_1"))
     return FeedForward(up, down, activation, gate=gate)
