@@ -29,6 +29,7 @@ def build(into: Path, zig: Sequence[str] | None = None, sources: Path = build_mo
     )
     flags = [
         "-O2",
+        "-U_FORTIFY_SOURCE",  # some compilers' own: it lets no longjmp change stacks
         "-fPIC",
         "-Wall",
         "-Wno-unknown-pragmas",

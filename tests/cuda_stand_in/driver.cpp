@@ -1,5 +1,6 @@
 /* The CUDA driver on the host: memory is the host's, streams run at once, time is what products say they take, and the
  * kernels are those of the .cu files, compiled for this processor. */
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
@@ -48,7 +49,9 @@ namespace {
 constexpr size_t STACK = 64 << 10;
 
 struct Thread {
-    ucontext_t context;
+    ucontext_t begin;
+    jmp_buf left; /* where it goes on: swapcontext would ask the system for signals each time */
+    bool begun = false;
     std::vector<char> stack;
     Index place;
     uint64_t given[2][6] = {}; /* to the warp, by turns: a thread may be one ahead of another */
@@ -65,17 +68,31 @@ struct Thread {
 
 thread_local std::vector<Thread> threads;
 thread_local size_t running;
-thread_local ucontext_t outside;
+thread_local jmp_buf outside;
 thread_local void (*body)(void **);
 thread_local void **body_arguments;
 
 void enter() {
     body(body_arguments);
     threads[running].done = true;
-    swapcontext(&threads[running].context, &outside);
+    _longjmp(outside, 1);
 }
 
-void leave() { swapcontext(&threads[running].context, &outside); }
+void leave() {
+    if (!_setjmp(threads[running].left))
+        _longjmp(outside, 1);
+}
+
+/* Until the running thread leaves. */
+void go_on() {
+    Thread &own = threads[running];
+    if (_setjmp(outside))
+        return;
+    if (own.begun)
+        _longjmp(own.left, 1);
+    own.begun = true;
+    setcontext(&own.begin);
+}
 
 bool goes_on(const Thread &thread) { return !thread.done && !thread.waiting; }
 
@@ -87,7 +104,7 @@ void run_warp(size_t first) {
         for (running = first; running < last; running++)
             if (goes_on(threads[running])) {
                 threadIdx = threads[running].place;
-                swapcontext(&outside, &threads[running].context);
+                go_on();
                 any = any || goes_on(threads[running]);
             }
     }
@@ -97,14 +114,14 @@ void run_warp(size_t first) {
  * read, and what others still read is written over, unless barriers keep it from that. */
 void run_block() {
     for (Thread &thread : threads) {
-        thread.done = thread.waiting = false;
+        thread.done = thread.waiting = thread.begun = false;
         thread.turns = thread.groups = 0;
         thread.copies.clear();
-        getcontext(&thread.context);
-        thread.context.uc_stack.ss_sp = thread.stack.data();
-        thread.context.uc_stack.ss_size = thread.stack.size();
-        thread.context.uc_link = nullptr;
-        makecontext(&thread.context, enter, 0);
+        getcontext(&thread.begin);
+        thread.begin.uc_stack.ss_sp = thread.stack.data();
+        thread.begin.uc_stack.ss_size = thread.stack.size();
+        thread.begin.uc_link = nullptr;
+        makecontext(&thread.begin, enter, 0);
     }
     const size_t warps = (threads.size() + 31) / 32;
     for (size_t phase = 0; std::any_of(threads.begin(), threads.end(), goes_on); phase++) {
@@ -180,16 +197,24 @@ void load_transposed(unsigned *out, const Vector *row) {
         out[k] = number_at(given_by(8 * k + 2 * t), g) | number_at(given_by(8 * k + 2 * t + 1), g) << 16;
 }
 void add_product_of(float *sum, const unsigned *a, const unsigned *b, float (*wide)(unsigned bits)) {
-    const uint64_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    uint64_t words[6]; /* of two numbers each, made wide once */
+    for (unsigned k = 0; k < 6; k++) {
+        const unsigned pair = k < 4 ? a[k] : b[k - 4];
+        const float both[2] = {wide(pair & 0xffff), wide(pair >> 16)};
+        memcpy(&words[k], both, sizeof both);
+    }
     give(words, 6);
     const unsigned g = (unsigned)(running % 32) / 4, t = (unsigned)running % 4;
-    for (unsigned k = 0; k < 16; k++) {
-        const unsigned lane = k % 8 / 2, high = k / 8, shift = k % 2 * 16;
+    for (unsigned k = 0; k < 16; k += 2) {
+        const unsigned lane = k % 8 / 2, high = k / 8;
+        const uint64_t *row = given_by(4 * g + lane);
         for (unsigned n = 0; n < 4; n++) {
             const unsigned column = 2 * t + n % 2;
-            const unsigned left = (unsigned)given_by(4 * g + lane)[n / 2 + 2 * high] >> shift & 0xffff;
-            const unsigned right = (unsigned)given_by(4 * column + lane)[4 + high] >> shift & 0xffff;
-            sum[n] += wide(left) * wide(right);
+            float left[2], right[2];
+            memcpy(left, &row[n / 2 + 2 * high], sizeof left);
+            memcpy(right, &given_by(4 * column + lane)[4 + high], sizeof right);
+            sum[n] += left[0] * right[0];
+            sum[n] += left[1] * right[1];
         }
     }
 }
