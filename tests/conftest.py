@@ -27,7 +27,10 @@ os.environ.setdefault("HF_MODULES_CACHE", str(CACHES / "modules"))
 os.environ.setdefault("FASTEMBED_RT_CACHE", str(CACHES / "engines"))
 
 # The first process's, for all that it starts.
-os.environ.setdefault(compiled_once.KEPT, str(CACHES / "compiled"))
+if compiled_once.KEPT not in os.environ:
+    os.environ[compiled_once.KEPT] = str(CACHES / "compiled")
+    if compiled_once.INSTALLED.is_dir():
+        shutil.copytree(compiled_once.INSTALLED, CACHES / "compiled")
 if "CC" not in os.environ and (program := compiled_once.write_compiler(CACHES)):
     os.environ["CC"] = str(program)
 
