@@ -109,7 +109,7 @@ def test_wrong_kernels_step_aside_with_the_reason(
     best = native.kernels()
     kernels = build.kernels_of()
     names = list(kernels) if sys.platform == "darwin" else [f"kernels_{best}"]  # whose linker has no aliases
-    wrong = {name: (*kernels[name], "-O1", "-include", str(header)) for name in names}
+    wrong = {name: (*kernels[name], "-Og", "-include", str(header)) for name in names}
     library = build.build(tmp_path / "wrong.so", wrong, alone(names[0]) if len(names) == 1 else ())
     monkeypatch.setattr(native, "library", lambda: library)
     assert native.kernels() is None
