@@ -255,7 +255,7 @@ def test_heads_one_at_a_time_and_all_at_once_have_the_same_bits(tmp_path: Path) 
     random, found = np.random.default_rng(5), []
     feeds, constants, attributes, _ = block(random, [90, 1, 0, 33, 200, 64], 3, 32, extras={"dither": True})
     for size in (1, 1 << 40):  # of the cache that is reckoned with
-        flags = {"kernels_avx2": (*build.AVX2, f"-DCACHED_BYTES={size}L")}
+        flags = {"kernels_avx2": (*build.AVX2, "-O1", f"-DCACHED_BYTES={size}L")}
         made = build.build(tmp_path / f"{size}.so", flags, alone("kernels_avx2"))
         found += [run("QuantAttention", feeds, constants, threads, made, **attributes) for threads in (1, 2)]
     for other in found[1:]:
