@@ -34,6 +34,10 @@ if compiled_once.KEPT not in os.environ:
 if "CC" not in os.environ and (program := compiled_once.write_compiler(CACHES)):
     os.environ["CC"] = str(program)
 
+# Matrices of tests are small: BLAS's threads would mostly wait for each other, and to wait they spin. Before numpy is
+# imported; also in what tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # transformers asks for versions with each model that it reads or writes, and a package's long description is parsed.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
 
