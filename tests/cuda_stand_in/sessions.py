@@ -36,6 +36,7 @@ class StandIn:
     def session(self, graph: bytes) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = 1  # the stand-in computes on the caller's; others would spin
         options.register_custom_ops_library(str(self.file))
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
