@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,26 @@ sys.dont_write_bytecode = False
 # Where it is ignored, as some supervisors leave it, children have no exit code: subprocess says 0 for all of them.
 if hasattr(signal, "SIGCHLD"):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sleeping_threads() -> Iterator[None]:
+    """Threads of sessions sleep where they wait: models of tests are small, and spinning takes another test's core.
+
+    Processes that tests start have them spin, as users' do.
+    """
+    from fastembed_rt.run import session
+
+    options = session._options
+
+    def sleeping(onnxruntime: Any, threads: int, *, cpu: bool) -> Any:
+        found = options(onnxruntime, threads, cpu=cpu)
+        found.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_options", sleeping)
+        yield
 
 
 @pytest.fixture
