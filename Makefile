@@ -42,7 +42,7 @@ help:
 	@echo "make compat  tests of sentence-transformers, fastembed and qdrant-client on our classes of the same names; clones of"
 	@echo "            them in FASTEMBED_RT_ST_TESTS, FASTEMBED_RT_FASTEMBED_TESTS, FASTEMBED_RT_QDRANT_TESTS (what is not there is skipped)"
 	@echo "make cold   time from a cold interpreter to the first vector"
-	@echo "make bench  speed, fidelity, quality beside other libraries (sixteen of them took 43 minutes on two cores); bench-smoke: a minute or two"
+	@echo "make bench  speed, fidelity, quality beside other libraries (eighteen of them took 54 minutes on two cores, installed meanwhile); bench-smoke: a minute or two"
 	@echo "            bench-load: the server's requests/s beside other servers (ten minutes on a quiet machine)"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
 	@echo "            bench-real: INT8 of the real checkpoints in FASTEMBED_RT_REAL, by cosine and by task (half an hour and more)"
