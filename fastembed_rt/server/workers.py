@@ -31,6 +31,7 @@ from .worker import MOST_BYTES
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fastembed_rt.cli.served import work; work()"
 SOUND_SECONDS = 10.0  # after which a worker that ends has not failed at its start
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds before a worker is started again that failed at its start
+FIRST_STARTS = 3  # of a place that nobody has had, while others answer: its files may be changed just then
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics: one that is busy is left with what it said last
 SILENT = 2  # questions in a row that a worker has not answered: one may be due to a machine that stood still
 SPARE_SECONDS = 5.0  # after the time for draining, until workers are killed
@@ -81,6 +82,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()  # one after the other, in all workers
         self._stopping = asyncio.Event()
+        self._answering = False  # a worker has been ready
         self._failed: int | None = None  # exit code of a first start
 
     async def run(self) -> int:
@@ -127,6 +129,7 @@ class Supervisor:
     async def _keep(self, worker: _Worker) -> None:
         """Have the place filled until the end."""
         wait, sound = FIRST_WAIT, False
+        starts = 0
         while not self._stopping.is_set():
             try:
                 code: int | None = await self._one(worker)
@@ -138,7 +141,8 @@ class Supervisor:
             self._board.set(worker.slot, GONE)
             if self._stopping.is_set():
                 return
-            if not sound:  # at its first start: nothing that trying again would change
+            starts += 1
+            if not sound and (starts == FIRST_STARTS or not self._answering):  # trying again would change nothing
                 if code is None or code <= 0:  # else it has said why
                     self._say([f"error: worker {worker.slot} {what}"])
                 self._failed = code if code is not None and code > 0 else 1
@@ -252,6 +256,7 @@ class Supervisor:
         if worker.slot == 0 and not any(other.ready.is_set() for other in self._workers):
             self._say(message["ready"])
         worker.ready.set()
+        self._answering = True
         if worker.stale or self._differ():
             self._start(self._level(worker))
 

@@ -259,6 +259,7 @@ def test_a_reload_under_load_loses_nothing_and_swaps_the_model(directories: Any,
         expected = {"old": old.encode(long), "new": new.encode(long)}
     assert not np.array_equal(expected["old"], expected["new"])
     with Started(f"m={place}", "--workers", workers, "--api-key", "k") as started:
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers", 1) == workers)
         key = {"authorization": "Bearer k"}
 
         def vector() -> Any:
@@ -435,6 +436,43 @@ def test_what_cannot_start_is_said_once_and_ends(directories: Any, tmp_path: Pat
                 [*command, "--port", str(first.port), *more], capture_output=True, text=True, timeout=60, check=False
             )
             assert (done.returncode, "cannot listen on 127.0.0.1 port" in done.stderr) == (2, True), done.stderr
+
+
+FAILS_TO_START = """
+# Workers fail at their start, other than the first that comes and those after so many.
+import os
+from pathlib import Path
+from fastembed_rt.cli import served
+from fastembed_rt.errors import InvalidInputError
+load = served._app
+def counted(*args, **kwargs):
+    place = Path(os.environ["STARTS"])
+    (place / str(os.getpid())).touch()
+    if 1 < len(list(place.iterdir())) <= 1 + int(os.environ["FAILURES"]):
+        raise InvalidInputError("no file there just now")
+    return load(*args, **kwargs)
+served._app = counted
+"""
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_worker_that_fails_at_its_start_while_others_answer_is_tried_again(
+    directories: Any, tmp_path: Path, failures: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILS_TO_START)
+    (tmp_path / "starts").mkdir()
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {"PYTHONPATH": paths, "STARTS": str(tmp_path / "starts"), "FAILURES": str(failures)}
+    with Started(directories.models["encoder"], "--workers", 2, **env) as started:
+        if failures == 2:
+            wait_for(lambda: started.metrics()["fastembed_rt_workers"] == 2)
+            code, said = started.end(signal.SIGTERM)
+            assert code == 0
+        else:  # it will not come: better said than served by fewer than were asked for
+            code, said = started.end()
+            assert code == 2
+        assert said.count("error: no file there just now") == failures, said
+        assert said.count("worker 1 ended with code 2") == 2, said
 
 
 def test_workers_end_with_the_process_that_started_them(directories: Any) -> None:
