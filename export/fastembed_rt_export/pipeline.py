@@ -20,6 +20,7 @@ from fastembed_rt.manifest import AdapterSource, Manifest, Refused, Source, reco
 from . import quantize, tasks, variants
 from .adapters.routed import PLAIN
 from .adapters.whole import placed, whole
+from .checkpoint import copied_rows
 from .checkpoint.read import Checkpoint, Overrides
 from .directory import hub_layout, provenance, tool_files
 from .directory.card import CARD_FILE, card
@@ -217,6 +218,8 @@ def _make(
         hub_layout.check(checkpoint)
     tokenizer_json.refuse_code(checkpoint)
     tokenizer = tokenizer_json.load(checkpoint)
+    if tokenizer.copied:
+        checkpoint = copied_rows.add(checkpoint, tokenizer.copied)
     token_types.refuse_others(checkpoint, tokenizer.text)
     padding_side.refuse_shifted(checkpoint)
     (work / contract.TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8", newline="")

@@ -82,7 +82,7 @@ ARCHITECTURES = {
         "roberta.",
         _MASKED_LM,
         title="RoBERTa",
-        examples=("sentence-transformers/all-distilroberta-v1",),
+        examples=("sentence-transformers/all-distilroberta-v1", "bkai-foundation-models/vietnamese-bi-encoder"),
     ),
     "xlm-roberta": Architecture(
         bert.roberta,

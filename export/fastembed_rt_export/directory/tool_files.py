@@ -18,7 +18,7 @@ from fastembed_rt.manifest import EMBEDDING, FileRecord, record_file
 from ..checkpoint.modules import Truncate
 from ..checkpoint.record import Checkpoint
 from ..files import inside, module_entries, read_json
-from ..tokenizer import chat_template
+from ..tokenizer import chat_template, class_names
 from ..tokenizer.tokenizer_json import SETTINGS, TokenizerFile
 from . import sentence_modules
 
@@ -86,6 +86,8 @@ def config(checkpoint: Checkpoint, tokenizer: TokenizerFile) -> dict[str, Any]:
     said = read_json(checkpoint.path / "config.json")
     sizes = {name: said[other] for name, other in _SIZES.items() if name not in said and other in said}
     padding = {"pad_token_id": tokenizer.pad_token_id} if said.get("pad_token_id") is None else {}
+    if tokenizer.copied:
+        sizes["vocab_size"] = checkpoint.config["vocab_size"]
     return {**{key: value for key, value in said.items() if key not in _LEFT_OUT}, **sizes, **padding}
 
 
@@ -129,6 +131,8 @@ def tokenizer_settings(checkpoint: Checkpoint, tokenizer: TokenizerFile) -> tupl
     if isinstance(special.get("additional_special_tokens"), list):
         names["additional_special_tokens"] = special["additional_special_tokens"]
     kind = str(said.get("tokenizer_class") or _ANY_TOKENIZER)
+    if class_names.is_in_python(kind):  # which would not read tokenizer.json
+        kind = _ANY_TOKENIZER
     return {
         **kept,
         **names,

@@ -21,6 +21,7 @@ from fastembed_rt.models.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from fastembed_rt.system.progress import progress
 
 from ..static import UNLIMITED
+from ..tokenizer import phobert
 from .long_texts import EXACT, FAR_MORE, LENGTH, LONGEST, ONE_MORE, SHORT, AtLimit, Reach, at_limit, between, filled
 from .parity import NO_PROMPT, Case, ask, groups, parity_texts
 from .reference import REFERENCE_BATCH, versions, word_of
@@ -143,6 +144,8 @@ def ask_reference(
         cases = [replace(case, tokens_only=case.tokens_only and case.id not in texts) for case in cases]
     kept = comparable(cases, ours, theirs, described.max_positions)
     vocabulary = Tokenizer.from_file(str(directory / described.tokenizer.file))
+    if type(tokenizer := getattr(model, "tokenizer", None)).__name__ == phobert.CLASS:
+        ours = [replace(row, ids=phobert.as_there(row.ids, vocabulary, tokenizer)) for row in ours]
     check(
         [cases[k] for k in kept],
         [ours[k] for k in kept],

@@ -194,6 +194,11 @@ def named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return _class(_short(said) if isinstance(said, str) else OF_TYPES.get(str(config.get("model_type")), FILE))
 
 
+def is_in_python(said: str) -> bool:
+    """Whether a class of this name is written in Python."""
+    return _class(_short(said)) in IN_PYTHON
+
+
 def _class(name: str) -> str:
     """The class of a name; FILE for names that transformers does not know."""
     name = ALIASES.get(name, name)

@@ -19,7 +19,7 @@ from fastembed_rt.manifest import RERANKING, TRUNCATION_SIDES
 from ..checkpoint.record import Checkpoint
 from ..errors import CheckpointError, InvalidInputError, MissingDependencyError, first_line, theirs
 from ..files import read_json, refuse_pointer
-from . import ends, piece_scores, set_as_said
+from . import ends, phobert, piece_scores, set_as_said
 from .added_tokens import SPECIAL_MAP
 
 SETTINGS = "tokenizer_config.json"
@@ -50,6 +50,7 @@ class TokenizerFile:
     rows: int | None = None  # of the word table, where there are ids without one
     bare: bool = False  # whether it adds no special tokens, so that a text may be without a token
     notes: tuple[str, ...] = ()  # what users of its ids should know
+    copied: tuple[int, ...] = ()  # rows of the word table that ids behind it are copies of, see phobert.py
 
 
 def load(checkpoint: Checkpoint) -> TokenizerFile:
@@ -63,7 +64,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     refuse_pointer(path)
     asked = asked_ends(checkpoint)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else piece_scores.exact(_convert(checkpoint, asked))
+        text, copied = (path.read_text(encoding="utf-8"), ()) if path.is_file() else _convert(checkpoint, asked)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     tokenizer = parsed(text, path)
@@ -95,12 +96,12 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     bare = checkpoint.is_static or checkpoint.chat is not None  # transformers' tokenizer, asked for no special tokens
     if bare:
         text, notes = _bare(tokenizer), []
-    rows = _rows(checkpoint, tokenizer)
+    rows = None if copied else _rows(checkpoint, tokenizer)
     bare = bare or not tokenizer.num_special_tokens_to_add(False)
     if not bare:
         _check_room(checkpoint, tokenizer)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer, _settings(checkpoint))
-    return TokenizerFile(text, pad, side, rows, bare, tuple(notes))
+    return TokenizerFile(text, pad, side, rows, bare, tuple(notes), copied)
 
 
 def asked_ends(checkpoint: Checkpoint) -> ends.Asked | None:
@@ -284,8 +285,8 @@ def _there(directory: Path, pattern: str) -> bool:
     return any(True for _ in directory.glob(pattern))
 
 
-def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> str:
-    """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied."""
+def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> tuple[str, tuple[int, ...]]:
+    """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied; rows that it copies."""
     directory = checkpoint.path
     for pattern in VOCABULARIES:
         for file in directory.glob(pattern):
@@ -304,8 +305,10 @@ def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> str:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
         _refuse_without_vocabulary(directory, tokenizer)
+        if type(tokenizer).__name__ == phobert.CLASS:
+            return phobert.convert(tokenizer, checkpoint.config["vocab_size"])
         backend = tokenizer.backend_tokenizer
-        return str(backend.to_str())
+        return piece_scores.exact(str(backend.to_str())), ()
     except Exception as error:
         if isinstance(error, CheckpointError) or not theirs(error):
             raise
