@@ -294,6 +294,16 @@ def test_lfm2_that_names_the_other_class_sees_both_ways(tmp_path: Path) -> None:
     assert np.abs(exported_vectors(directory, tmp_path / "causal") - both).max() > 0.01
 
 
+def test_is_causal_of_lfm2_is_about_its_attention_alone(tmp_path: Path) -> None:
+    """Convolutions see what is before a token, as in the class that transformers has."""
+    directory = save_transformers(tmp_path / "made", "lfm2", is_causal=False)
+    assert_agrees(directory, tmp_path / "out")
+    change_json(directory / "config.json", "is_causal")
+    causal = exported_vectors(directory, tmp_path / "causal")
+    change_json(directory / "config.json", is_causal=False)
+    assert np.abs(exported_vectors(directory, tmp_path / "both") - causal).max() > 0.01
+
+
 def test_convolutions_of_lfm2_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     directory = save_transformers(tmp_path / "made", "lfm2_bidirectional")
     for changes, words in (

@@ -312,7 +312,7 @@ ARCHITECTURES = {
         examples=("LiquidAI/LFM2-350M",),
     ),
     "lfm2_bidirectional": Architecture(
-        lfm2.lfm2,
+        lfm2.lfm2_bidirectional,
         bert.bert_positions,
         "model.",
         _CAUSAL_LM,

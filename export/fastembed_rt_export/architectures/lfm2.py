@@ -24,21 +24,29 @@ BOTH_WAYS = "Lfm2Bidirectional"  # how classes of the second kind begin
 
 
 def lfm2(ops: Ops, config: Config, tensors: Tensors) -> Value:
-    """last_hidden_state of Lfm2Model, or, not causal, of Lfm2BidirectionalModel."""
+    """last_hidden_state of Lfm2Model, whose convolutions see only what is before a token, whatever is_causal says."""
+    return _encoder(ops, config, tensors, attention_causal=is_causal(config), convolution_causal=True)
+
+
+def lfm2_bidirectional(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of Lfm2BidirectionalModel."""
+    return _encoder(ops, config, tensors, attention_causal=False, convolution_causal=False)
+
+
+def _encoder(ops: Ops, config: Config, tensors: Tensors, *, attention_causal: bool, convolution_causal: bool) -> Value:
     if ops.tokens.unseen:
         raise UnsupportedCheckpointError(
             "queries are filled up with tokens that no other sees, and transformers 5 has another convolution over "
             "those than version 4 and the checkpoints' own code: say attend_to_expansion_tokens true or "
             "do_query_expansion false in config_sentence_transformers.json, if the model was trained so"
         )
-    causal = is_causal(config)
     sizes = Sizes.of({"num_key_value_heads": KV_HEADS, **config, "intermediate_size": _intermediate(config)})
     epsilon = setting(config, "norm_eps", float, EPSILON)
     kinds = _kinds(config, sizes.layers)
     with ops.scope("embeddings"):
         states = ops.embed(tensors.get("embed_tokens.weight", (setting(config, "vocab_size", int), sizes.hidden)))
     if FULL in kinds:
-        turn, seen = angles(ops, config, sizes.head, THETA), ops.attention_bias(after=0 if causal else None)
+        turn, seen = angles(ops, config, sizes.head, THETA), ops.attention_bias(after=0 if attention_causal else None)
     for index, kind in enumerate(kinds):
         own = tensors.under(f"layers.{index}.")
         around, beside = (rms_norm(own, name, sizes.hidden, epsilon) for name in ("operator_norm", "ffn_norm"))
@@ -57,7 +65,8 @@ def lfm2(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 )
             else:
                 with ops.scope("convolution"):
-                    states = ops.add(states, _convolution(ops, states, around, config, own, causal=causal))
+                    made = _convolution(ops, states, around, config, own, causal=convolution_causal)
+                    states = ops.add(states, made)
                 with ops.scope("feed_forward"):
                     states = ops.add(states, ops.feed_forward(states, feed_forward, before=beside))
     return final_norm(ops, states, rms_norm(tensors, "embedding_norm", sizes.hidden, epsilon))
