@@ -108,6 +108,37 @@ def test_rope_scaling_changes_the_entries_of_the_layer_types_that_it_is_for(
     assert_counts(directory, tmp_path, model_type)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": {FULL: {"rope_type": "default"}, SLIDING: {"rope_type": "default"}}},
+        {"rope_parameters": {FULL: LINEAR, SLIDING: {"rope_type": "default", "rope_theta": 50.0}}},
+        {"rope_parameters": {FULL: LINEAR, SLIDING: LINEAR}, "rope_theta": [70.0, 60.0, 50.0]},
+        {
+            "rope_scaling": {
+                FULL: {**LINEAR, "rope_theta": 300.0},
+                SLIDING: {"rope_type": "default", "rope_theta": 50.0},
+            }
+        },
+    ],
+)
+def test_entries_of_ultrabert_stand_for_themselves(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Its bases are for a config.json without any entry, and bases by layer for one without settings."""
+    assert_counts(saved(tmp_path / "made", "ultrabert", **changes), tmp_path, "ultrabert")
+
+
+def test_rope_scaling_of_embedding_gemma_2_takes_the_place_of_all_entries(tmp_path: Path) -> None:
+    scaling = {FULL: {**LINEAR, "rope_theta": 300.0}, SLIDING: {"rope_type": "default", "rope_theta": 50.0}}
+    directory = saved(tmp_path / "scaled", "embedding_gemma2_text", rope_scaling=scaling)
+    assert_counts(directory, tmp_path, "embedding_gemma2_text")
+
+
+@pytest.mark.parametrize("changes", [{"rope_theta": 10.0}, {"partial_rotary_factor": 0.5}])
+def test_what_stands_outside_of_embedding_gemma_2s_entries_is_nobodys(tmp_path: Path, changes: dict[str, Any]) -> None:
+    directory = saved(tmp_path / "outside", "embedding_gemma2_text", "rope_parameters", **changes)
+    assert_agrees(directory, tmp_path / "out")
+
+
 @pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text"])
 @pytest.mark.parametrize(
     "scaling",

@@ -45,8 +45,14 @@ def read_config(given: Config) -> Config:
         raise CheckpointError(f"config.json has text_config {inner!r}, expected an object")
     beside = {key: given.get(key, default) for key, default in PLACEHOLDERS.items()} if inner is not given else {}
     hidden, width = setting(inner, "hidden_size", int, 512), setting(inner, "embedding_dim", int, 768)
+    if min(hidden, width) < 1:
+        raise CheckpointError(f"config.json has hidden_size {hidden} and embedding_dim {width}, expected channels")
     sizes = {INNER: hidden, "hidden_size": width, "max_position_embeddings": positions(inner)}
-    return {**inner, **beside, **sizes, "model_type": MODEL_TYPE}
+    # transformers reads bases and shares of channels inside rope_parameters alone, and takes rope_scaling for those.
+    found = {key: value for key, value in inner.items() if key not in ("rope_theta", "partial_rotary_factor")}
+    if (turns := found.pop("rope_scaling", None)) is not None:
+        found["rope_parameters"] = turns
+    return {**found, **beside, **sizes, "model_type": MODEL_TYPE}
 
 
 def positions(config: Config) -> int:
@@ -67,7 +73,8 @@ def embedding_gemma2(ops: Ops, config: Config, tensors: Tensors) -> Value:
     every = setting(config, "sliding_window_pattern", int, 6)
     kinds = layer_types(config, sizes.layers, lambda index: SLIDING if (index + 1) % every else FULL)
     kinds = [*kinds[:-1], FULL]  # whatever config.json says of the last one
-    reach = setting(config, "sliding_window", int, 512)
+    if (reach := setting(config, "sliding_window", int, 512)) < 0:
+        raise CheckpointError(f"config.json has sliding_window {reach}, expected a number of tokens")
     seen = {FULL: ops.attention_bias(), SLIDING: ops.attention_bias(before=reach, after=reach)}
     turns: dict[tuple[str, int], Angles] = {}
 

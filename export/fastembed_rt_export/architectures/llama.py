@@ -24,7 +24,7 @@ from .rotary import angles, settings
 THETA = 10_000.0  # where config.json names none
 WINDOW, KV_HEADS = 4096, 8  # Mistral's, likewise
 ULTRA_NAMES = Renames(names=((r"^model\.", "ultrabert."),), fused={})  # as transformers' own classes call it
-ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}
+ULTRA_THETA = {FULL: 2_560_000.0, SLIDING: 10_000.0}  # where config.json has no rotary settings at all
 # Ministral 3's, where config.json has none.
 MINISTRAL = {
     "rope_type": "yarn",
@@ -90,9 +90,10 @@ def ultrabert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     refuse_causal(config)
     sizes = Sizes.of(config)
     config, kinds = _ultra_settings(config, sizes.layers)
-    reach = setting(config, "sliding_window", int, 128)
+    if (reach := setting(config, "sliding_window", int, 128)) < 0:
+        raise CheckpointError(f"config.json has sliding_window {reach}, expected a number of tokens")
     seen = {FULL: ops.attention_bias(), SLIDING: ops.attention_bias(before=reach, after=reach)}
-    turns = {kind: angles(ops, config, sizes.head, ULTRA_THETA[kind], kind) for kind in dict.fromkeys(kinds)}
+    turns = {kind: angles(ops, config, sizes.head, THETA, kind) for kind in dict.fromkeys(kinds)}
     return stack(ops, config, tensors, sizes, _biases(config), kinds=kinds, turns=turns, seen=seen)
 
 
@@ -191,16 +192,15 @@ def _biases(config: Config) -> Biases:
 def _ultra_settings(config: Config, layers: int) -> tuple[Config, list[str]]:
     """config.json as transformers reads it, and each layer's type: older ones have windows and bases by layer."""
     found: dict[str, Any] = dict(config)
-    windows, bases = found.pop("attention_windows", None), found.get("rope_theta")
+    windows, bases = found.pop("attention_windows", None), found.pop("rope_theta", None)
     if isinstance(windows, list):
         found["sliding_window"] = next((size for size in windows if size), found.get("sliding_window"))
         if found.get("layer_types") is None:
             found["layer_types"] = [SLIDING if size else FULL for size in windows]
     kinds = layer_types(found, layers, lambda index: SLIDING if (index + 1) % 3 else FULL)
-    if isinstance(bases, list):
-        del found["rope_theta"]
-        if found.get("rope_parameters") is None:
-            found["rope_parameters"] = {
-                kind: {"rope_type": "default", "rope_theta": base} for kind, base in zip(kinds, bases, strict=False)
-            }
+    if scaling := found.pop("rope_scaling", None):
+        found["rope_parameters"] = scaling  # in place of all entries
+    if found.get("rope_parameters") is None:
+        thetas = dict(zip(kinds, bases, strict=False)) if isinstance(bases, list) else ULTRA_THETA
+        found["rope_parameters"] = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in thetas.items()}
     return found, kinds
