@@ -84,9 +84,11 @@ class Tensors:
 
         Raises:
             CheckpointError: tensors missing, misshapen, or unused inside the encoder, where the checkpoint computes
-                something that the builder does not.
+                something that the builder does not; tensors of the encoder that are there twice.
         """
         account = self.account
+        inner = {name[len(self.prefix) :] for name in account.used if self.prefix and name.startswith(self.prefix)}
+        refuse_twice([name for name in self.stored if name in inner], f"with {self.prefix} in front and without")
         faults = []
         if account.missing:
             faults.append(f"missing: {some(account.missing)}")
@@ -111,6 +113,15 @@ class Tensors:
         return tuple(name for name in unused if name not in inside)
 
 
+def refuse_twice(names: Sequence[str], how: str) -> None:
+    """Raise CheckpointError where tensors are stored under two names, of which transformers takes one or the other."""
+    if names:
+        raise CheckpointError(
+            f"the checkpoint holds tensors twice, {how}: {some(names)}; save it again with save_pretrained() of the "
+            "model it was trained as"
+        )
+
+
 def some(names: Sequence[str], most: int = 4) -> str:
     """A few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -129,7 +140,9 @@ def read(directory: Path, notes: list[str] | None = None) -> tuple[dict[str, Sto
     stored: dict[str, Stored] = {}
     for file in files:
         stored.update(read_file(file))
-    return _unwrapped({_modern(name): tensor for name, tensor in stored.items()}, directory, notes), files
+    modern = {name: _modern(name) for name in stored}
+    refuse_twice([new for old, new in modern.items() if old != new and new in stored], "one under a name from before")
+    return _unwrapped({modern[name]: tensor for name, tensor in stored.items()}, directory, notes), files
 
 
 def weight_files(directory: Path, *, with_index: bool = False) -> tuple[Path, ...]:

@@ -33,6 +33,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from tolerances import close
 
 from fastembed_rt import manifest
+from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import CheckpointError, MissingDependencyError
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.traced import torch_model
@@ -188,6 +189,55 @@ def test_layer_norms_under_their_first_names_are_read(tmp_path: Path) -> None:
 
     change_tensors(directory, rename)
     assert_vectors_agree(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gte", "modernbert", "qwen3", "roberta"])
+def test_tensors_with_and_without_the_front_of_task_models_are_refused(tmp_path: Path, model_type: str) -> None:
+    """transformers takes some of one kind and some of the other, by the order of their names."""
+    directory = save_transformers(tmp_path / "both", model_type)
+    front = ARCHITECTURES[model_type].prefix
+
+    def double(tensors: dict[str, Any]) -> None:
+        tensors.update({front + name: tensor * 0.5 for name, tensor in list(tensors.items())})
+
+    change_tensors(directory, double)
+    message = refusal(directory)
+    assert f"twice, with {front} in front and without" in message
+
+
+def test_a_norm_under_its_first_name_and_its_later_one_is_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "both")
+
+    def double(tensors: dict[str, Any]) -> None:
+        tensors["embeddings.LayerNorm.gamma"] = tensors["embeddings.LayerNorm.weight"] * 0
+
+    change_tensors(directory, double)
+    assert "twice, one under a name from before: embeddings.LayerNorm.weight" in refusal(directory)
+
+
+def test_words_of_its_own_count_more_for_t5s_encoder_than_shared_ones(tmp_path: Path) -> None:
+    directory = save_sentence_transformers(tmp_path / "t5", "t5", max_seq_length=40)
+
+    def own(tensors: dict[str, Any]) -> None:
+        tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"][::-1].copy()
+
+    shared = reference_vectors(directory)
+    change_tensors(directory, own)
+    assert np.abs(reference_vectors(directory) - shared).max() > 0.01
+    assert_vectors_agree(directory, tmp_path / "out")
+
+
+def test_biases_that_nomicberts_class_does_not_have_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "nomic", "nomic_bert")
+    plain = reference_vectors(directory)
+
+    def biased(tensors: dict[str, Any]) -> None:
+        for name in [name for name in tensors if name.endswith(("_proj.weight", "Wqkv.weight", "fc11.weight"))]:
+            tensors[name.removesuffix("weight") + "bias"] = np.ones(len(tensors[name]), np.float32)
+
+    change_tensors(directory, biased)
+    np.testing.assert_array_equal(reference_vectors(directory), plain)
+    assert "unknown inside the encoder: " in refusal(directory)
 
 
 # --- weight files ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ NAMES = {
     "layer_norm_epsilon": "layer_norm_eps",
     "rotary_emb_base": "rope_theta",
 }
-THETA = 1000.0  # where config.json names none
+THETA = 1000.0  # of transformers' class, where config.json names none
+ROTARY = ("rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor")  # transformers' own
 GATES = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
 # What other checkpoints of the same code switch on, and nomic-embed-text does not.
 SWITCHES = ("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved")
@@ -36,10 +37,9 @@ def nomic_bert(ops: Ops, config: Config, tensors: Tensors) -> Value:
     shape = _shape(config, _activation(config))
 
     def feed_forward(own: Tensors, _: int) -> FeedForward:
-        inner, outer = own.has("mlp.up_proj.bias"), own.has("mlp.down_proj.bias")
-        return gated_feed_forward(own, shape, bias=inner, down_bias=outer)
+        return gated_feed_forward(own, shape, bias=False, down_bias=False)
 
-    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA, types=2, biases=None)
+    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA, types=2, biases=False)
 
 
 def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -47,10 +47,11 @@ def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
     for switch in ("moe_normalize_expert_weights", "expert_choice_router"):
         refuse(config, switch, False)
     refuse(config, "ffn_div", 1)
-    shape = _shape(config, setting(config, "activation_function", str, "gelu"))
+    refuse(config, "activation_function", "gelu")
+    shape = _shape(config, "gelu")
     width, wide, activation = shape.hidden, shape.intermediate, shape.activation
-    count, chosen = setting(config, "num_experts", int, 0), setting(config, "moe_top_k", int, 1)
-    every = setting(config, "moe_every_n_layers", int, -1)
+    count, theta = setting(config, "num_experts", int, 0), setting(config, "rotary_emb_base", float)
+    chosen, every = (setting(config, key, int, None if count else 0) for key in ("moe_top_k", "moe_every_n_layers"))
     if count and not (every >= 2 and 1 <= chosen <= count):
         raise CheckpointError(
             f"config.json has {count} experts of which {chosen} are chosen, in one of {every} layers; expected at "
@@ -70,7 +71,9 @@ def nomic_moe(ops: Ops, config: Config, tensors: Tensors) -> Value:
         router = linear(own, "mlp.router.layer", width, count, bias=False)
         return Experts(router, tuple(experts), chosen, own.get("mlp.experts.bias", (width,)))
 
-    return encoder(ops, config, tensors, shape, feed_forward, theta=THETA, types=2, biases=None)
+    # Its code knows no other rotary settings.
+    config = {key: value for key, value in config.items() if key not in ROTARY}
+    return encoder(ops, config, tensors, shape, feed_forward, theta=theta, types=2, biases=None)
 
 
 def _shape(config: Config, activation: str) -> Shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import UnsupportedCheckpointError
+from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.layers import Attention, FeedForward, Heads, Projections
 from ..graph.ops import Ops
@@ -27,6 +27,7 @@ NAMES = {
     "num_heads": "num_attention_heads",
     "n_positions": "max_position_embeddings",
 }
+WORDS = ("encoder.embed_tokens.weight", "shared.weight")
 POSITIONS = 512  # where config.json names none; the last bucket goes on for ever
 GATES = {"gated-gelu": "gelu_new", "gated-silu": "silu", "gated-relu": "relu"}
 
@@ -36,7 +37,8 @@ def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
     refuse_causal(config)
     sizes, epsilon = Sizes.of(config), setting(config, "layer_norm_epsilon", float, 1e-6)
     wide = sizes.heads * sizes.head
-    words = "shared.weight" if tensors.has("shared.weight") else "encoder.embed_tokens.weight"
+    # Tied to "shared", unless the checkpoint has one of its own.
+    words = next((name for name in WORDS if tensors.has(name)), WORDS[-1])
     with ops.scope("embeddings"):
         states = ops.embed(tensors.get(words, (setting(config, "vocab_size", int), sizes.hidden)))
     bias = ops.attention_bias(_by_distance(config, tensors, sizes.heads))
@@ -71,6 +73,13 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
     rows = t5_positions(config)
     buckets = setting(config, "relative_attention_num_buckets", int, 32)
     furthest = setting(config, "relative_attention_max_distance", int, 128)
+    if (
+        not 1 <= buckets // 4 < furthest
+    ):  # the first quarter has a bucket for each distance, the second logarithmic ones
+        raise CheckpointError(
+            f"config.json has relative_attention_num_buckets {buckets} and relative_attention_max_distance {furthest}; "
+            "expected at least 4 buckets, and a distance beyond a quarter of them"
+        )
     table = tensors.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", (buckets, heads))
     bucket = relative_bucket(np.arange(-(rows - 1), rows), buckets, furthest)
     return table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, heads))
