@@ -5,6 +5,7 @@ Devlin et al. 2018 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692); tenso
 
 from __future__ import annotations
 
+from ..errors import CheckpointError
 from ..graph.graph import Value
 from ..graph.ops import Ops
 from ..graph.weight import Weight
@@ -93,7 +94,9 @@ def embedded(
         words = embeddings.get("word_embeddings.weight", (setting(config, "vocab_size", int), width))
         rows = setting(config, "max_position_embeddings", int)
         positions = embeddings.get("position_embeddings.weight", (rows, width))
-        types = embeddings.get("token_type_embeddings.weight", (setting(config, "type_vocab_size", int, 2), width))
+        if (count := setting(config, "type_vocab_size", int, 2)) < 1:
+            raise CheckpointError(f"config.json has type_vocab_size {count}; expected one type at least")
+        types = embeddings.get("token_type_embeddings.weight", (count, width))
         # A text alone is all of type 0: its row joins every position.
         table = ops.fold_token_type(positions, types)
         if task is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import CheckpointError
 from ..graph.graph import Value
 from ..graph.layers import Attention, DistanceRows, FeedForward, Heads, Projections, Relative
 from ..graph.ops import Ops
@@ -148,6 +149,8 @@ def _distances(config: Config, encoder: Tensors, shape: Shape, *, second: bool) 
     furthest = setting(config, "max_relative_positions", int, -1)
     furthest = positions if furthest < 1 else furthest
     buckets = setting(config, "position_buckets", int, -1) if second else -1
+    if buckets == 1:
+        raise CheckpointError("config.json has position_buckets 1; expected two at least, one for each side")
     reach = buckets if buckets > 0 else furthest
     distance = np.arange(-(positions - 1), positions + 1)
     found = log_bucket(distance, buckets, furthest) if buckets > 0 else distance
