@@ -10,7 +10,7 @@ from checkpoint_faults import refusal
 from checkpoints import change_json, random_model, reference_vectors, save_transformers
 from mean_states import assert_agrees
 
-from fastembed_rt_export.errors import UnsupportedCheckpointError
+from fastembed_rt_export.errors import CheckpointError, UnsupportedCheckpointError
 
 
 @pytest.mark.parametrize("model_type", ["albert", "bert", "electra", "ernie", "roberta", "squeezebert"])
@@ -52,6 +52,17 @@ def test_sizes_that_nothing_has_are_refused(
     checkpoint = save_transformers(tmp_path / "checkpoint", model_type)
     change_json(checkpoint / "config.json", **changes)
     assert said in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("kinds", ["", "c2p|", ["c2p", "c2p"]])
+@pytest.mark.parametrize("model_type", ["deberta", "deberta-v2"])
+def test_kinds_of_debertas_distances_that_are_nothing_or_twice_are_refused(
+    tmp_path: Path, model_type: str, kinds: str | list[str]
+) -> None:
+    """The first version divides its scores by how many there are, the second by how many it knows."""
+    checkpoint = save_transformers(tmp_path / "deberta", model_type, pos_att_type=kinds)
+    kind = CheckpointError if isinstance(kinds, list) else UnsupportedCheckpointError
+    assert "pos_att_type = " in refusal(checkpoint, kind)
 
 
 @pytest.mark.parametrize("key", ["moe_top_k", "moe_every_n_layers", "rotary_emb_base"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import NoneType
 
 import numpy as np
 import numpy.typing as npt
@@ -134,11 +135,15 @@ def _embedded(ops: Ops, config: Config, embeddings: Tensors, shape: Shape, tenso
 
 def _kinds(config: Config) -> list[str]:
     """Which scores distances take part in: c2p, words with distances; p2c, distances with words."""
-    given = config.get("pos_att_type") or []
-    kinds = given.lower().split("|") if isinstance(given, str) else given
+    given = config.get("pos_att_type")
+    if not isinstance(given, (str, list, NoneType)):
+        raise CheckpointError(f"config.json has pos_att_type = {given!r}, expected names")
+    kinds = given.lower().split("|") if isinstance(given, str) else given or []
     kinds = [str(kind).strip() for kind in kinds]
-    for kind in kinds:
+    for kind in kinds:  # an empty name is one more for the first version, which divides scores by how many there are
         refuse({"pos_att_type": kind}, "pos_att_type", "c2p", "p2c")
+    if len(set(kinds)) < len(kinds):
+        raise CheckpointError(f"config.json has pos_att_type = {given!r}, which has a name twice")
     return kinds
 
 

@@ -73,9 +73,8 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
     rows = t5_positions(config)
     buckets = setting(config, "relative_attention_num_buckets", int, 32)
     furthest = setting(config, "relative_attention_max_distance", int, 128)
-    if (
-        not 1 <= buckets // 4 < furthest
-    ):  # the first quarter has a bucket for each distance, the second logarithmic ones
+    # A quarter for near distances, a bucket each, and as many for those up to the furthest; the same to the other side.
+    if not 1 <= buckets // 4 < furthest:
         raise CheckpointError(
             f"config.json has relative_attention_num_buckets {buckets} and relative_attention_max_distance {furthest}; "
             "expected at least 4 buckets, and a distance beyond a quarter of them"
