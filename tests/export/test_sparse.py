@@ -136,6 +136,18 @@ def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
         close(dense(model.encode(TEXTS)), reference(checkpoint))
 
 
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_a_bias_of_which_transformers_makes_zeros_is_refused(model_type: str, tmp_path: Path) -> None:
+    """As version 4 saved heads that are not tied: the bias under the name that only those have which are."""
+    checkpoint = save_masked_lm(tmp_path / "checkpoint", model_type, tie_word_embeddings=False)
+    name = {"bert": "cls.predictions.decoder.bias", "roberta": "lm_head.decoder.bias"}[model_type]
+    whole = reference(checkpoint, TEXTS[:5])
+    change_tensors(checkpoint, lambda tensors: tensors.update({name.replace("decoder.", ""): tensors.pop(name)}))
+    assert np.abs(reference(checkpoint, TEXTS[:5]) - whole).max() > 1e-3
+    with pytest.raises(CheckpointError, match=f"missing: {name}"):
+        exported(checkpoint, tmp_path / "out", task="sparse")
+
+
 def test_old_checkpoints_with_an_mlm_transformer_module(tmp_path: Path) -> None:
     checkpoint = save_splade(tmp_path / "checkpoint")
     modules = json.loads((checkpoint / "modules.json").read_text())
