@@ -140,8 +140,8 @@ def logits(ops: Ops, row: MaskedLM, config: Config, tensors: Tensors, states: Va
     states = ops.activated(states, dense, row.activation(config))
     states = ops.norm(states, layer_norm(tensors, row.norm, width, row.epsilon(config), bias=row.norm_bias(config)))
     words = setting(config, "vocab_size", int)
-    # A decoder stored beside a word table that it is tied to is the same matrix, or was trained on its own. Not tied, it
-    # has its own alone, and its bias too, for which transformers 5 takes zeros where version 4 took the other name's.
+    # A decoder stored beside a word table that it is tied to is the same matrix, or was trained on its own. One that is
+    # not tied has no other, nor another bias: transformers 5 takes zeros where version 4 took that of the other name.
     names = slice(None if flag(config, "tie_word_embeddings", True) else 1)
     matrix = tensors.get(_stored(tensors, row.decoder[names]), (words, width))
     bias = tensors.get(_stored(tensors, row.bias[names]), (words,)) if row.decoder_bias(config) else None
