@@ -28,8 +28,8 @@ example: fastembed-rt rerank my-reranker "where does the dog run?" documents.txt
 the score is a reranker's own, or the similarity of the query's vector and the text's (dense, sparse, or MaxSim of late
 interaction), which the last line names; index counts the texts of all inputs from 0; inputs are read as embed does
 
-jsonl     {"id"?, "text", "index", "score"} a line
-parquet   columns id?, text, index, score; needs fastembed-rt[parquet]
+  jsonl    {"id"?, "text", "index", "score"} a line
+  parquet  columns id?, text, index, score; needs fastembed-rt[parquet]
 """
 FORMATS = ("jsonl", "parquet")
 

@@ -47,6 +47,17 @@ def test_a_list_in_a_help_text_keeps_its_entries(
     assert '\n  jsonl    in: a string or an object a line; out: {"id"?,\n           "text", VECTORS}\n' in said
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_no_list_in_a_help_text_runs_into_one_line(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines at the margin flow: entries of a list begin further in."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    cli.main([name, "--help"])
+    said = capsys.readouterr().out
+    assert re.findall(r"^\S.*\S {2,}\S.*$", said, re.MULTILINE) == []
+
+
 def test_a_table_that_does_not_fit_has_a_few_lines_a_row() -> None:
     wide = list(aligned(TABLE, None))
     assert (
