@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Built:
 
 
 def build(
-    folder: Path,
+    folder: str | PathLike[str],
     model: EmbeddingModel,
     *,
     opened_from: str,
@@ -67,6 +68,7 @@ def build(
         MissingDependencyError: no pyarrow.
     """
     store.pyarrow()
+    folder = Path(folder)
     found = files.find(folder)
     path = store.place(folder)
     path.parent.mkdir(exist_ok=True)

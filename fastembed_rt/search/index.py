@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,7 +46,7 @@ class Hit:
 class Index:
     """The index of a folder, with the model that asks it."""
 
-    def __init__(self, folder: Path, model: EmbeddingModel) -> None:
+    def __init__(self, folder: str | PathLike[str], model: EmbeddingModel) -> None:
         """Open it; vectors are read into memory: dim bytes a chunk.
 
         Raises:
@@ -53,8 +54,8 @@ class Index:
             ModelFormatError: a file that cannot be read.
             MissingDependencyError: no pyarrow.
         """
-        self.folder = folder
-        self._stored = store.Stored(store.place(folder))
+        self.folder = Path(folder)
+        self._stored = store.Stored(store.place(self.folder))
         try:
             own = self._stored.settings
             check_same(self._stored.path, own, settings_of(model, own.model, old=own))

@@ -126,6 +126,17 @@ def test_a_hits_line_is_that_of_its_sentence(
         assert {hit.line for hit in index.search("a dog", 2, highlight=False)} == {"line 3", "character 0"}
 
 
+def test_a_folder_is_named_by_a_str_too(
+    folder: Path, model: EmbeddingModel, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    built = build("notes", model, opened_from=str(model_dir))
+    assert set(built.added) == set(FILES) - {"empty.txt"}
+    with Index("notes", model) as index, Index(folder, model) as same:
+        assert index.search(QUESTION) == same.search(QUESTION) != []
+        assert not index.is_stale("dogs.txt")
+
+
 def test_only_what_is_new_is_encoded(
     folder: Path, make: Callable[..., Built], model: EmbeddingModel, tmp_path: Path
 ) -> None:
