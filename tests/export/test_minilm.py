@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +212,21 @@ def test_int8_weighs_at_most_26_mb(directory: Path) -> None:
 def test_the_first_precision_named_is_the_default(directory: Path) -> None:
     with EmbeddingModel(directory) as model, EmbeddingModel(directory, precision="fp32") as exact:
         assert (model.variant.precision, exact.variant.precision) == ("int8", "fp32")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_example_prints_the_similarities_that_it_says(
+    page: str, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    examples = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "# the dog and" in block]
+    (tmp_path / "my-model").symlink_to(directory)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(examples[0], names)
+    printed = re.findall(r"\d\.\d*", capsys.readouterr().out)[1:3]
+    said = re.findall(r"(?:puppy|oil): (\d\.\d\d)", examples[0])
+    assert [f"{float(number):.2f}" for number in printed] == said
 
 
 def test_the_card_shows_plain_onnxruntime_where_a_graph_for_it_is(directory: Path) -> None:

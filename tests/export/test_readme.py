@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
 import re
 import shlex
 import sqlite3
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ CONTENTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 REPOSITORY = "https://github.com/fastembed-rt/fastembed-rt"
 GPU = "provider="  # what only a machine with a GPU runs
 NETWORK = "sentence-transformers/"  # a hub id
-DIMS = 264
+DIMS = 384  # all-MiniLM-L6-v2's, which pages name
 CLIENTS = "clients.md"  # other projects' clients, whose calls tests/clients runs: `make clients`
 ENGINES = "scale.md"  # other projects' engines, whose scripts tests/scale runs: `make scale`
 # What the pages that compare calls speak of.
@@ -58,7 +60,8 @@ SAID: dict[str, Any] = {
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", CONTENTS[page], re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", CONTENTS[page], re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
 def commands(page: str) -> Iterator[list[str]]:
@@ -95,6 +98,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     as_v5(small, ["retrieval"])
     for name in ("base", "adapter"):
         (root / f"my-{name}").symlink_to(root / "lora" / name)
+    (root / "my-splade-masked-lm").symlink_to(root / "splade")
     for name in ("big.txt", "texts.txt"):
         (root / name).write_text("a dog runs\nthe house is red\n\n")
     np.save(root / "ranges.npy", SAID["ranges"])
@@ -226,41 +230,72 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
             assert options <= known | others, (page, code)
 
 
+WITHOUT_END = ("serve", "mcp", "bench", "doctor")  # or of this machine; `cache clear` is of the tests' own cache
+
+
+def elsewhere(words: list[str], folder: Path) -> bool:
+    """Whether a command is for another place than a folder of small models: a GPU, the hub, a store, a terminal."""
+    absent = [word for word in words if word.startswith("./") and not (folder / word).exists()]
+    return words[0] in (*WITHOUT_END, "push") or NETWORK in words[1] or bool({"--target", "--to"} & {*words} or absent)
+
+
+def made(words: list[str]) -> str | None:
+    """The name of what a command writes."""
+    option = next((option for option in ("-o", "--shards") if option in words), None)
+    return option and words[words.index(option) + 1]
+
+
+EXPORTED: set[str] = set()  # of the pages before
+
+
 @pytest.mark.usefixtures("short_gate")
-def test_the_commands_do_what_the_pages_say(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From the checkpoint to vectors in a file; the hub's and the GPU's lines, bench and doctor aside."""
+@pytest.mark.parametrize("page", [page for page in CONTENTS if any(commands(page))])
+def test_the_commands_of_a_page_do_what_it_says(
+    page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other, in a folder that has what the page does not make. An export of several pages runs once."""
     monkeypatch.chdir(tmp_path)
-    names = ("my-finetuned-model", "my-base", "my-adapter", "jinaai", "texts.txt", "ranges.npy", "corpus", "notes.db")
-    for name in names:
-        (tmp_path / name).symlink_to(workspace / name)
-    (tmp_path / "my-splade-masked-lm").symlink_to(workspace / "splade")
-    for name in ("my-reranker", "my-colbert"):
-        (tmp_path / name).symlink_to(workspace / name)
-    done = []
-    for page in ("export.md", "run.md", "stored-vectors.md", "other-heads.md", "bulk.md"):
-        for words in commands(page):
-            skipped = words[0] in ("bench", "doctor") or "--target" in words or NETWORK in words[1] or "--to" in words
-            if not skipped:
-                assert cli.main([*words, *(["--force"] if words[0] == "export" else [])]) == 0, words
-                done.append(words[0])
-    assert done == [
-        *["export"] * 9,
-        "verify",
-        *["export", "embed", "embed", "rerank", "similar", "info", "cache", "cache"],
-        *["embed", "embed"],
-        *["export", "rerank", "embed", "embed"],
-        *["embed"] * 8,  # long jobs
-    ]
-    with np.load("passages.npz") as arrays:
-        assert len(arrays["lengths"]) == 3
-        assert arrays["token_embeddings"].shape == (arrays["lengths"].sum(), 8)
-    with np.load("weights.npz") as arrays:
-        assert arrays["shape"][0] == len(arrays["indptr"]) - 1 == 3
-    assert np.load("vectors.npy").shape == (3, DIMS)
-    codes = np.load("codes.npy")
-    assert codes.shape == (3, DIMS)
-    assert codes.dtype == np.int8
-    assert len(Path("growing.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    words_here = [words for words in commands(page) if not elsewhere(words, workspace)]
+    own = {made(words) for words in words_here}
+    for entry in workspace.iterdir():
+        if entry.name not in own | {"notes"}:
+            (tmp_path / entry.name).symlink_to(entry)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "walks.md").write_text(WALKS, encoding="utf-8")
+    for words in words_here:
+        if " ".join(words) in EXPORTED:
+            continue
+        capfd.readouterr()
+        if words[0] == "export":
+            EXPORTED.add(" ".join(words))
+            words.append("--force")
+        assert cli.main(words) == 0, words
+        out = capfd.readouterr().out
+        name = made(words) or ""
+        if words[0] == "search":
+            shown = [block for block in blocks(page, "") if re.match(HIT, block)]
+            assert shown and re.match(HIT, out), out
+        elif name.endswith((".npy", ".npz")):
+            with np.load(name) if name.endswith(".npz") else contextlib.nullcontext(np.load(name)) as arrays:
+                assert SHAPES[name](arrays), name
+        elif name.endswith(".jsonl"):
+            assert len(Path(name).read_text(encoding="utf-8").splitlines()) == 3
+
+
+WALKS = "We go to the park.\n\nThe brown dog runs after the tram. The grey one watches.\n"
+HIT = re.compile(r"-?\d\.\d{3}  walks\.md, line \d+\n    .*\*\*.+\*\*")
+SHAPES: dict[str, Callable[[Any], bool]] = {  # of the files that pages have written
+    "vectors.npy": lambda array: array.shape == (3, DIMS),
+    "codes.npy": lambda array: array.shape == (3, DIMS) and array.dtype == np.int8,
+    "tokens.npz": lambda arrays: len(arrays["offsets"]) == len(arrays["token_embeddings"]) == arrays["lengths"].sum(),
+    "passages.npz": lambda arrays: arrays["token_embeddings"].shape == (arrays["lengths"].sum(), 8),
+    "weights.npz": lambda arrays: arrays["shape"][0] == len(arrays["indptr"]) - 1 == 3,
+}
+
+
+def test_every_kind_of_command_that_ends_by_itself_runs_here(workspace: Path) -> None:
+    found = {words[0] for page in CONTENTS for words in commands(page) if not elsewhere(words, workspace)}
+    assert found == set(cli.COMMANDS) - {*WITHOUT_END, "push"}
 
 
 def rows(page: str) -> Iterator[list[list[str]]]:
@@ -369,6 +404,13 @@ def test_calls_beside_those_of_fastembed_run_and_are_what_is_said(
     assert ran >= 14
 
 
+def test_every_environment_variable_of_ours_has_a_row() -> None:
+    sources = [path for name in ("fastembed_rt", "export") for path in (ROOT / name).rglob("*.[pc]*")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources if path.suffix in (".py", ".c"))
+    rows = re.findall(r"^\| `(FASTEMBED_RT_\w+)` \|", CONTENTS["deployment.md"], re.MULTILINE)
+    assert set(rows) == set(re.findall(r'"(FASTEMBED_RT_\w+)"', text))
+
+
 def anchors(page: Path) -> set[str]:
     """The names of a page's headings in links."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -388,6 +430,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             target = page.parent / place if place else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs" / "integrations").glob("*.md"))], ids=lambda p: p.name)
+def test_what_a_page_names_of_the_project_is_there(page: Path) -> None:
+    """Files, modules that are run, targets of make, extras."""
+    text = page.read_text(encoding="utf-8")
+    for place in re.findall(r"\b(?:tests|benchmarks|deploy|docs|fastembed_rt|export)/[\w./-]+\.\w+", text):
+        assert (ROOT / place).exists(), place
+    for module in re.findall(r"python -m ((?:benchmarks|fastembed_rt)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= {*targets}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = re.findall(r"fastembed-rt\[([\w,-]+)\]", text)
+    assert {extra for names in named for extra in names.split(",")} <= {*extras}
 
 
 def test_every_page_is_in_the_menu_and_readme_leads_to_it() -> None:
