@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,15 +53,21 @@ def run(args: argparse.Namespace) -> int:
     from ..integrations.mcp import server  # only here: other commands start without the SDK
     from ..integrations.mcp.folder import Folder
 
-    if args.transport == "http" and not server.is_loopback(args.host):
-        raise InvalidInputError(f"--host {args.host!r} is not an address of this machine alone; pass 127.0.0.1")
+    listeners = None
+    if args.transport == "stdio":  # either before a model is loaded for nothing
+        server.check_streams()
+    else:
+        listeners = server.listen(args.host, args.port)
     model: Any = open_model(args, lambda described: _only(described, EMBEDDING))
     reranker: Any = None
     if args.reranker is not None:
         reranker = open_second(args, args.reranker, _ranks)
     folder = None if args.folder is None else Folder(args.folder, model, reranker)
     made = server.make_server(model, reranker=reranker, folder=folder)
-    server.serve(made, transport=args.transport, host=args.host, port=args.port)
+    if listeners is not None:
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"http://{host}:{listeners[0].getsockname()[1]}/mcp", file=sys.stderr)
+    server.serve(made, transport=args.transport, host=args.host, port=args.port, listeners=listeners)
     return 0
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,11 +16,13 @@ import numpy as np
 from ... import EmbeddingModel, Reranker, __version__
 from ...errors import FastembedRtError, InvalidInputError
 from ..opening import needs
+from . import stdio
 from .folder import Folder, Found
 
 with needs("mcp", "mcp"):
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.server.transport_security import TransportSecuritySettings
     from mcp_types import ToolAnnotations
     from pydantic import Field
 
@@ -131,21 +136,69 @@ def make_server(
     return made
 
 
-def serve(server: MCPServer[Any], *, transport: str = "stdio", host: str = "127.0.0.1", port: int = 8090) -> None:
+def serve(
+    server: MCPServer[Any],
+    *,
+    transport: str = "stdio",
+    host: str = "127.0.0.1",
+    port: int = 8090,
+    listeners: Sequence[socket.socket] | None = None,
+) -> None:
     """Run until the client leaves (stdio) or a signal comes (http, at /mcp).
 
+    Args:
+        server: of `make_server`.
+        transport: "stdio" or "http".
+        host: of http, an address of this machine alone.
+        port: of http.
+        listeners: of http, what `listen` made for this host and port.
+
     Raises:
-        InvalidInputError: a host that other machines reach: the tools ask nobody for a key.
+        InvalidInputError: a host that other machines reach: the tools ask nobody for a key. Standard input or output is
+            closed, or the port is taken.
+        OSError: standard output takes nothing any more.
     """
     if transport == "stdio":
-        server.run("stdio")
+        check_streams()
+        asyncio.run(stdio.run(server))
         return
+    import uvicorn  # comes with the SDK
+
+    found = listen(host, port) if listeners is None else listeners
+    named = sorted({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
+    known = TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[f"{name}:*" for name in named],
+        allowed_origins=[f"http://{name}:*" for name in named],
+    )
+    app = server.streamable_http_app(stateless_http=True, json_response=True, host=host, transport_security=known)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=list(found))
+
+
+def check_streams() -> None:
+    """Raise InvalidInputError where messages over standard input and output would go nowhere."""
+    for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
+        if stream is None:
+            raise InvalidInputError(f"standard {name} is closed, and messages go there; open it, or use http")
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on an address of this machine alone.
+
+    Raises:
+        InvalidInputError: another machine's, or the port is taken or not ours to take.
+    """
     if not is_loopback(host):
         raise InvalidInputError(
             f"host {host!r} is not possible: the tools ask for no key, so they are for this machine alone; "
             "pass 127.0.0.1, ::1 or localhost"
         )
-    server.run("streamable-http", host=host, port=port, stateless_http=True, json_response=True)
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [socket.create_server((address, port), family=family)]
+    except OSError as error:
+        raise InvalidInputError(f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -62,9 +65,10 @@ async def over(way: str, case: Case, notes: Path, **options: Any) -> AsyncIterat
 
 
 class http:  # noqa: N801 - a context manager
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], host: str = "127.0.0.1") -> None:
+        self.host = host
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, 0))
             self.port = free.getsockname()[1]
         command = [*COMMAND, *arguments, "--transport", "http", "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -73,8 +77,8 @@ class http:  # noqa: N801 - a context manager
         for _ in range(600):
             assert self.process.poll() is None, self.process.communicate()
             with socket.socket() as trying:
-                if trying.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return f"http://127.0.0.1:{self.port}/mcp", self.process
+                if trying.connect_ex((self.host, self.port)) == 0:
+                    return f"http://{self.host}:{self.port}/mcp", self.process
             time.sleep(0.1)
         raise AssertionError("it does not listen")
 
@@ -241,3 +245,107 @@ def test_wrong_models_are_named(case: Case) -> None:
 def test_the_server_ends_with_its_client(case: Case) -> None:
     done = subprocess.run([*COMMAND, case.dense], capture_output=True, text=True, check=False, input="", timeout=60)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+class Lines:
+    """The command over stdio, asked by the line."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def ask(self, line: bytes | dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], 60)
+        assert ready, f"no answer to {line!r}"
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def end(self) -> tuple[int, str]:
+        _, error = self.process.communicate(timeout=60)
+        return self.process.returncode, error.decode()
+
+    def __enter__(self) -> Lines:
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "lines", "version": "1"}}
+        assert "result" in self.ask({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def embedding(text: str) -> bytes:
+    asked = {"name": "embed", "arguments": {"texts": ["TEXT"]}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": asked})
+    return line.replace("TEXT", text).encode("latin-1") + b"\n"
+
+
+def test_every_line_has_an_answer(case: Case) -> None:
+    """Also one that is no message; with its id, where one can be read."""
+    with Lines(case.dense) as server:
+        for line, number, code in (
+            (b"hello\n", None, -32700),
+            (b'{"jsonrpc":"2.0","id":7,\n', None, -32700),
+            (b"[" * 100_000 + b"\n", None, -32700),
+            (embedding("\\ud800"), 7, -32700),  # half a surrogate pair, which json reads
+            (embedding("gr\xf6\xdfe"), 7, -32700),  # no UTF-8: never a vector of other letters
+            (b'{"a":1}\n', None, -32600),
+            (b'[{"jsonrpc":"2.0","id":7,"method":"ping"}]\n', None, -32600),
+            (b'{"jsonrpc":"2.0","id":"seven","method":"ping","params":[1]}\n', "seven", -32600),
+            (b'{"jsonrpc":"2.0","id":7,"method":"no/such"}\n', 7, -32601),
+        ):
+            answer = server.ask(line)
+            assert (answer["id"], answer["error"]["code"]) == (number, code), (line, answer)
+            assert "\n" not in answer["error"]["message"]
+        assert server.ask(b'\n  \r\n{"jsonrpc":"2.0","id":8,"method":"ping"}\r\n')["id"] == 8
+        vectors = server.ask(embedding("größe".encode().decode("latin-1")))["result"]["structuredContent"]["vectors"]
+        close(vectors[0], case.model.encode("größe"))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_server_while_the_client_says_nothing(case: Case, name: str, code: int) -> None:
+    with Lines(case.dense) as server:
+        server.process.send_signal(getattr(signal, name))
+        server.process.wait(30)
+        returned, error = server.end()
+        assert (returned, error.count("\n")) == (code, 1), error
+
+
+def test_a_client_that_reads_no_more_ends_the_server(case: Case) -> None:
+    with Lines(case.dense) as server:
+        assert server.process.stdin is not None and server.process.stdout is not None
+        server.process.stdout.close()
+        server.process.stdin.write(b'{"jsonrpc":"2.0","id":7,"method":"ping"}\n')
+        server.process.stdin.flush()
+        assert server.process.wait(60) == 141
+
+
+@pytest.mark.parametrize(("closed", "name"), [("<&-", "input"), (">&-", "output")])
+def test_a_standard_stream_that_is_closed_is_said_at_once(case: Case, closed: str, name: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, case.dense], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and f"standard {name} is closed" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_loads(case: Case) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = ["--transport", "http", "--port", str(taken.getsockname()[1])]
+        done = subprocess.run([*COMMAND, "/nowhere", *where], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "cannot listen on 127.0.0.1" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give a machine 127.0.0.1 alone")
+async def test_every_address_of_this_machine_refuses_strangers(case: Case) -> None:
+    with http([case.dense, "--host", "127.0.0.2"], "127.0.0.2") as (url, _):
+        async with httpx2.AsyncClient() as client:
+            headers = {"Accept": "application/json", "Content-Type": "application/json"}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            stranger = await client.post(url, json=body, headers={**headers, "Host": "example.org"})
+            assert stranger.status_code == 421
+        async with Client(url) as client:
+            assert (await client.list_tools()).tools
