@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
 from ..manifest import Manifest
+from ..system.interpreter import interpreter
 from . import readers
 from .arguments import add_model_arguments, place, positive
 from .filled import HelpFormatter
@@ -152,12 +152,13 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         FastembedRtError: what it refused, with its exit code; or it died.
     """
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "fastembed_rt.cli.bench_worker"],
+        [interpreter("bench"), "-P", "-m", "fastembed_rt.cli.bench_worker"],
         input=json.dumps(job),
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         check=False,
+        process_group=0,  # Ctrl-C reaches the command alone, which ends this one and says so
     )
     try:
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -194,7 +193,6 @@ def kernels(target: str, precision: str, onnxruntime: Any, overflows: Callable[[
 
 def main() -> int:
     """Read the job, measure, print; an error is printed as JSON too, for the command to raise."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the command too, which says so
     try:
         answer = measure(json.load(sys.stdin))
     except FastembedRtError as error:

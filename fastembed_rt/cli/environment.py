@@ -1,17 +1,20 @@
 """What is installed here and what the GPU side answers: the facts that `doctor` judges.
 
-Nothing that may crash is imported: onnxruntime and CUDA's libraries are tried in a process of their own.
+Nothing that may crash is imported: onnxruntime and CUDA's libraries are tried in a process of their own, where there is
+another Python to start.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import json
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,12 +95,16 @@ def gather() -> Facts:
     packages, wheels = nvidia.distributions()
     trial: dict[str, Any] = {}
     import_error = "not installed"
-    if wheels or importlib.util.find_spec("onnxruntime") is not None:
+    frozen = bool(getattr(sys, "frozen", False))
+    if frozen:  # started again, it would be this program
+        trial, import_error = _imported()
+        packages = {**_versions(("numpy", "tokenizers", "huggingface-hub")), **packages}
+    elif wheels or importlib.util.find_spec("onnxruntime") is not None:
         trial, import_error = _try([sys.executable, "-P", "-c", IMPORT_TRIAL])
     gpus, nvidia_smi = _gpus()
     cuda, providers = str(trial.get("cuda", "")), tuple(trial.get("providers", ()))
     needed = nvidia.libraries("cuda", cuda)
-    operators, no_device = _cuda_operators() if CUDA in providers else ((), "")
+    operators, no_device = _cuda_operators() if CUDA in providers and not frozen else ((), "")
     libraries = _libraries(cuda, with_tensorrt=TENSORRT in providers)
     return Facts(
         python=f"{platform.python_version()} ({platform.python_implementation()})",
@@ -123,6 +130,24 @@ def gather() -> Facts:
         cuda_operators=operators,
         no_device=no_device,
     )
+
+
+def _imported() -> tuple[dict[str, Any], str]:
+    """What IMPORT_TRIAL says, in a program that has no other Python; of CUDA it is not asked."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return {}, str(error)
+    return {"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}, ""
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """Packages that import, by what they say of themselves: a program that was built whole has no metadata of most."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(ImportError):
+            found[name] = str(importlib.import_module(name.replace("-", "_")).__version__)
+    return found
 
 
 def _cuda_operators() -> tuple[tuple[Operators, ...], str]:

@@ -25,6 +25,11 @@ AGAIN = (
 )
 COMPILE = f"install a C compiler (gcc 9, clang 11, or later) if there is none, and then: {AGAIN}"
 COMPILE_ALL = f"install a newer C compiler (gcc 11, clang 12, or later; CC names it) and then: {AGAIN}"
+BUILD_AGAIN = (
+    f"build the program again where the package has fastembed_rt/native/{LIBRARY}: PyInstaller takes it by itself, "
+    "others have to be told of it"
+)
+UNPACK = "install the package into a folder, or build with shiv, whose programs unpack themselves"
 BF16 = {"amx": "AMX", "avx512bf16": "AVX512-BF16"}  # kernels -> their instructions for products of bfloat16 numbers
 SWITCH = "FASTEMBED_RT_KERNELS"  # environment: name of the kernels to take instead of the best ones
 
@@ -67,8 +72,13 @@ def remedy() -> str:
     """What makes the operators run here, or the best of them; "" where they do, or nothing does."""
     if left_out():
         return COMPILE_ALL
-    outdated = library().is_file() and "of another version" in (why_not() or "")
-    return COMPILE if outdated or (not library().is_file() and _has_kernels(sys.platform, platform.machine())) else ""
+    if library().is_file():
+        return COMPILE if "of another version" in (why_not() or "") else ""
+    if not _has_kernels(sys.platform, platform.machine()):
+        return ""
+    if _frozen():
+        return BUILD_AGAIN
+    return COMPILE if _archive(library()) is None else UNPACK
 
 
 def share_packed(folder: str) -> bool:
@@ -126,7 +136,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
     The library checks itself first: kernels that compute something else on this machine than they should do not run.
     """
     if not path.is_file():
-        return None, _why_missing(sys.platform, platform.machine())
+        return None, _why_missing(sys.platform, platform.machine(), frozen=_frozen(), archive=_archive(path))
     try:
         loaded = ctypes.CDLL(str(path))
         found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
@@ -145,11 +155,25 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
     return name, None
 
 
-def _why_missing(system: str, machine: str) -> str:
-    """Why an installation has no library."""
+def _why_missing(system: str, machine: str, *, frozen: bool = False, archive: Path | None = None) -> str:
+    """Why an installation has no library, or a program that was built whole, or an archive that Python imports from."""
+    if frozen and _has_kernels(system, machine):
+        return f"{LIBRARY} was left out of this program when it was built"
+    if archive is not None and _has_kernels(system, machine):
+        return f"the package lies in {archive.name}, and no library can be loaded out of an archive"
     if _has_kernels(system, machine):
         return "they were not compiled with this installation: there was no C compiler then, or it failed"
     return f"there are no kernels for {NAMES.get(system, system)} on {machine} yet"
+
+
+def _frozen() -> bool:
+    """Whether this is a program that PyInstaller, cx_Freeze or Nuitka built."""
+    return bool(getattr(sys, "frozen", False)) or "__compiled__" in globals()
+
+
+def _archive(path: Path) -> Path | None:
+    """The file that a path leads into, such as a zipapp; None: there is none."""
+    return next((parent for parent in path.parents if parent.is_file()), None)
 
 
 def _has_kernels(system: str, machine: str) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from ..errors import FastembedRtError, IntegrityError, InvalidInputError, WorkerError
+from ..system.interpreter import interpreter
 from ..system.threads import CLOSED, Call, GivenUpError, Promise, Task
 from .batching import Ids, Limits
 from .contract import GraphSession, Make, Results, Running
@@ -208,7 +209,7 @@ class _Worker:
         self._error: BaseException | None = None  # set once: nothing runs here any more
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(sys.path)],
+            [interpreter("device_ids with several GPUs"), "-c", BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

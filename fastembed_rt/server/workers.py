@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
+from ..system.interpreter import interpreter
 from . import hangups, packed
 from .reloading import outcome
 from .sockets import GONE, Board, let_nobody_in
@@ -72,6 +73,7 @@ class Supervisor:
         weights that workers share.
         """
         self._weights = weights
+        self._python = interpreter("serve with several workers")
         self._settings, self._sockets, self._drain_seconds, self._say = settings, sockets, drain_seconds, say
         self._ask_seconds = worker_timeout / SILENT
         self._board = Board(count)
@@ -204,7 +206,7 @@ class Supervisor:
         told |= {"channel": descriptors[0], "board": descriptors[1], "sockets": descriptors[2:]}
         try:
             worker.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", BOOT, json.dumps(sys.path)),
+                *(self._python, "-c", BOOT, json.dumps(sys.path)),
                 stdin=asyncio.subprocess.PIPE,
                 pass_fds=descriptors,
                 env={**os.environ, **self._settings["environment"][worker.slot]},

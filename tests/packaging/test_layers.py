@@ -16,7 +16,7 @@ EXPORTING = "fastembed_rt/cache/exporting.py"  # the runtime's one way to the ex
 # By distribution: a row a package or module on its first level, lower ones first, with all that it imports, also late.
 LAYERS = {
     "fastembed_rt": """
-    errors machine native
+    errors machine native pyinstaller
     manifest: errors
     precisions: manifest
     files: errors manifest

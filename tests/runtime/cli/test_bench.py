@@ -6,9 +6,12 @@ import base64
 import io
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,3 +326,26 @@ def test_dims_are_read_packed_or_not(tmp_path: Path) -> None:
         file = tmp_path / "model.onnx"
         file.write_bytes(bytes([0x3A, len(graph)]) + graph + bytes([0x0D, 0, 0, 0, 0]))  # and a 32-bit field
         assert peak.products(file) == 2048
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_ctrl_c_while_a_worker_starts_is_one_line(two_precisions: Path, tmp_path: Path, terminal_signals: None) -> None:
+    """The terminal sends it to all of a group; Python prints a traceback of what it was importing."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys, time\n"
+        "if 'fastembed_rt.cli.bench_worker' in sys.orig_argv:\n"
+        f"    pathlib.Path({str(tmp_path / 'starts')!r}).touch()\n"
+        "    time.sleep(60)\n",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "fastembed_rt", "bench", str(two_precisions), "--seconds", "0.2"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "starts").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (cli.INTERRUPTED, b"fastembed-rt: error: interrupted\n")

@@ -1,0 +1,21 @@
+"""Python for a process of our own."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import FastembedRtError
+
+
+def interpreter(what: str) -> str:
+    """Path of the interpreter that runs this, for `what`, which starts it again.
+
+    Raises:
+        FastembedRtError: this is a program that PyInstaller or the like built: started again it would be itself.
+    """
+    if getattr(sys, "frozen", False):
+        raise FastembedRtError(
+            f"{what} starts Python in processes of its own, and a program that was built whole ({sys.executable}) "
+            "has none to start; run it with an installed fastembed-rt"
+        )
+    return sys.executable
