@@ -116,34 +116,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     debug, args = False, argparse.Namespace()
-    _clean_up_on_signals()
-    try:
+    with _noted_signals() as came:
         try:
-            args = _parser_for(sys.argv[1:] if argv is None else argv).parse_args(argv)
-        except SystemExit as done:  # argparse has printed the help, the version or what is wrong
-            code = done.code if isinstance(done.code, int) else 0
-        else:
-            debug = args.debug
-            code = args.run(args)
-        if sys.stdout is not None:  # None: started with standard output closed
-            sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
-    except FastembedRtError as error:
-        code = _fail(_said(error, args), error.exit_code, debug=debug)
-    except Terminated as error:
-        code = _fail(error.what, error.exit_code)
-    except KeyboardInterrupt:
-        code = _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        _discard(sys.stdout)
-        code = BROKEN_PIPE
-    except OSError as error:
-        _discard(sys.stdout)
-        code = _fail(_describe(error), 1, debug=debug)
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
-        hint = "" if debug else " (run again with --debug for the traceback)"
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        code = _fail(message + hint, 1, debug=debug)
+            try:
+                args = _parser_for(sys.argv[1:] if argv is None else argv).parse_args(argv)
+            except SystemExit as done:  # argparse has printed the help, the version or what is wrong
+                code = done.code if isinstance(done.code, int) else 0
+            else:
+                debug = args.debug
+                code = args.run(args)
+            if sys.stdout is not None:  # None: started with standard output closed
+                sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
+            # Modules in C that a signal interrupts at their import raise something else, such as an ImportError.
+            code = _failed(came[0] if came else error, args, debug=debug)
     return code
+
+
+def _failed(error: BaseException, args: argparse.Namespace, *, debug: bool) -> int:
+    """Say in one line what went wrong; the exit code for it."""
+    if isinstance(error, Terminated):
+        return _fail(error.what, error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    if isinstance(error, FastembedRtError):
+        return _fail(_said(error, args), error.exit_code, debug=debug)
+    if isinstance(error, OSError):
+        _discard(sys.stdout)
+        return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _fail(_describe(error), 1, debug=debug)
+    hint = "" if debug else " (run again with --debug for the traceback)"
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return _fail(message + hint, 1, debug=debug)
 
 
 class Terminated(KeyboardInterrupt):
@@ -159,15 +162,33 @@ class Terminated(KeyboardInterrupt):
 ENDING = {"SIGTERM": ("terminated", TERMINATED), "SIGHUP": ("the terminal is gone", HANGUP)}  # Windows lacks the latter
 
 
-def _clean_up_on_signals() -> None:
-    def terminate(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for what the first has begun
-        raise Terminated(*ENDING[signal.Signals(number).name])
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[list[KeyboardInterrupt]]:
+    """Have signals raise, so that what is unfinished is removed; the list gets what they raised."""
+    came: list[KeyboardInterrupt] = []
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, terminate)
+    def interrupt(_number: int, _frame: object) -> None:
+        came.append(KeyboardInterrupt())
+        raise came[-1]
+
+    def terminate(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for what the first has begun
+        came.append(Terminated(*ENDING[signal.Signals(number).name]))
+        raise came[-1]
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield came
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

@@ -458,3 +458,21 @@ def test_a_model_that_loses_a_text_is_found_out(
     give_stdin(monkeypatch, b"a\nb\n")
     assert cli.main(["embed", "MODEL", "-o", str(tmp_path / "out.npy")]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_an_import_that_ctrl_c_interrupts_is_not_said(
+    terminal_signals: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Modules in C swallow the exception and raise their own; of NumPy: "caused by a bad install"."""
+
+    def run(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("caused by a bad install or environment on your machine") from None
+        return 0
+
+    monkeypatch.setattr("fastembed_rt.cli.doctor.run", run)
+    assert cli.main(["doctor"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == "fastembed-rt: error: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
