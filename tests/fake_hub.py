@@ -58,7 +58,7 @@ class FakeHub:
     repositories: dict[str, FakeRepository] = field(default_factory=dict)
     known_tokens: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
-    broken_paths: dict[str, int] = field(default_factory=dict)  # path -> status it fails with
+    broken_paths: dict[str, int | tuple[int, str]] = field(default_factory=dict)  # path -> status, words
     objects: dict[str, bytes] = field(default_factory=dict)  # large files that were sent, by SHA-256
 
     def add(
@@ -151,7 +151,11 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(address.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path in self.hub.broken_paths:
-            self.send(self.hub.broken_paths[path])
+            broken = self.hub.broken_paths[path]
+            if isinstance(broken, int):
+                self.send(broken)
+            else:
+                self.fail(broken[0], None, broken[1])
         elif sent is not None and sent not in self.hub.known_tokens:
             self.fail(401, None, "Invalid credentials in Authorization header")
         elif self.command in ("POST", "PUT"):

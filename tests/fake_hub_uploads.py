@@ -77,6 +77,8 @@ def _change(handler: Handler, name: str, verb: str, branch: str, body: bytes) ->
             for file, mode in zip(files, modes, strict=True)
         ]
         _json(handler, {"files": made})
+    elif (parent := json.loads(body.splitlines()[0])["value"].get("parentCommit")) not in (None, commit):
+        handler.fail(412, None, f"A commit has happened since {parent}.")
     else:
         made_commit = _commit(handler.hub, repository, branch, commit, [json.loads(line) for line in body.splitlines()])
         url = f"{handler.hub.url}/{name}/commit/{made_commit}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..system.progress import watched
 from .arguments import path
 
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         token=args.token,
         message=args.message,
+        show_progress=watched() and not args.quiet,
     )
     if not args.quiet:
         gone = f", {len(done.deleted)} of an earlier directory deleted" if done.deleted else ""

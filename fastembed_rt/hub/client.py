@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from ..system.paths import expanded
 
 OUT_OF_ORDER = (429, 500, 502, 503, 504)  # answers that say nothing about what was asked for
@@ -30,6 +30,11 @@ class Repository:
     local_files_only: bool
     repo_type: str = "model"  # or dataset
     writing: bool = False  # whether it is to be written to
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInputError for a token that no header can hold; the error of the HTTP client would show it."""
+        if isinstance(self.token, str) and not (self.token.isascii() and self.token.isprintable()):
+            raise InvalidInputError("the token holds a line end or another letter that no token has; copy it again")
 
     def fetch(self, file: str, commit: str | None = None) -> Path | None:
         """Local path of a file, downloaded unless cached; None when the repository has no such file.
@@ -171,10 +176,29 @@ class Repository:
         except hub.errors.HfHubHTTPError as error:
             raise self._refused(wanted, error) from error
         except _connection_errors() as error:
-            raise ModelNotFoundError(
-                f"cannot get {wanted} of {who} from {endpoint} ({_one_line(error)}); "
-                f"check the connection, and that {self._cache} can be written"
-            ) from error
+            raise self._not_reached(wanted, error) from error
+        except (RuntimeError, ValueError) as error:  # of large files that were not sent, and of a card
+            if not self.writing or isinstance(error, FastembedRtError):
+                raise
+            cause = error.__cause__
+            if isinstance(cause, hub.errors.HfHubHTTPError):
+                raise self._refused(wanted, cause) from error
+            if isinstance(cause, _connection_errors()):
+                raise self._not_reached(wanted, cause) from error
+            raise InvalidInputError(f"{wanted} of {who} failed: {_one_line(error)}") from error
+
+    def _not_reached(self, wanted: str, error: BaseException) -> ModelNotFoundError:
+        """The error for a connection that there is not, or a disk that is full."""
+        who, endpoint = f"hub repository '{self.name}'", huggingface_hub().constants.ENDPOINT
+        if self.writing:
+            return ModelNotFoundError(
+                f"{wanted} of {who} to {endpoint} failed ({_one_line(error)}); check the connection, HF_ENDPOINT and "
+                "the proxy, and push again: large files that have arrived are not sent twice"
+            )
+        return ModelNotFoundError(
+            f"cannot get {wanted} of {who} from {endpoint} ({_one_line(error)}); "
+            f"check the connection, and that {self._cache} can be written"
+        )
 
     def _not_cached(self, wanted: str, error: Exception) -> ModelNotFoundError:
         """The error for a file that is not cached and was not to be had."""
@@ -204,8 +228,12 @@ class Repository:
             401: "the token was refused; check HF_TOKEN, the token given, or run: hf auth login",
             403: f"the token may not {verb} it; give one with {verb} access",
             429: "too many requests; wait, or log in for a higher limit",
-        }.get(status, "try again later")
-        return ModelNotFoundError(f"{hub.constants.ENDPOINT} answered {status} for {wanted} of '{self.name}'; {advice}")
+            409: "something else is changing it; try again",
+            412: "something else has changed it meanwhile; try again",
+        }.get(status, "try again later" if status in OUT_OF_ORDER else "")
+        said = " ".join((getattr(error, "server_message", None) or "").split())[:300]
+        facts = f"{hub.constants.ENDPOINT} answered {status} for {wanted} of '{self.name}'"
+        return ModelNotFoundError(f"{facts}{f' ({said})' if said else ''}{f'; {advice}' if advice else ''}")
 
 
 def huggingface_hub() -> Any:

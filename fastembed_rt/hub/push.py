@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import manifest
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, ModelNotFoundError
 from ..files import check_file
 from ..manifest import MANIFEST_FILE, Manifest
 from .client import Repository, huggingface_hub
@@ -33,6 +35,7 @@ def push(
     revision: str | None = None,
     token: str | bool | None = None,
     message: str | None = None,
+    show_progress: bool = False,
 ) -> Pushed:
     """Upload a model directory, whole or not at all; the repository and the branch are made where they are missing.
 
@@ -45,11 +48,12 @@ def push(
         revision: branch; None: main.
         token: as everywhere; it needs leave to write.
         message: of the commit.
+        show_progress: bars of the upload on standard error.
 
     Raises:
-        ModelNotFoundError: no model directory; no such name, no access, no connection.
+        ModelNotFoundError: no model directory; no such name, no access, no connection; another push came in between.
         ModelFormatError, IntegrityError: the directory is damaged.
-        InvalidInputError: token=True without a stored token.
+        InvalidInputError: token=True without a stored token, or one that is none; a card that the hub refuses.
     """
     described = manifest.read(directory)
     for record in described.files:
@@ -60,12 +64,15 @@ def push(
     hub = huggingface_hub()
     branch = revision or MAIN
     repository = Repository(name, revision, token, None, False, writing=True)
-    with repository.explained("the upload"):
+    if name.count("/") != 1:  # one without org would be made as another's, and then not be found
+        raise ModelNotFoundError(f"{name!r} is no possible name of one (org/name); check the name")
+    with repository.explained("the upload"), _bars(hub, show=show_progress):
         api = hub.HfApi(token=token)
         api.create_repo(name, private=private, exist_ok=True)
         if branch != MAIN:
             api.create_branch(name, branch=branch, exist_ok=True)
-        stale = _stale(api, name, branch, {*names, MANIFEST_FILE})
+        head = api.model_info(name, revision=branch)
+        stale = _stale(api, name, head, {*names, MANIFEST_FILE})
         added = {file: hub.CommitOperationAdd(file, str(directory / file)) for file in (*names, MANIFEST_FILE)}
         # Second names of a file come after it, when the hub has their contents and asks for no more.
         first = {record.sha256: added[record.file] for record in reversed(described.files)}
@@ -75,17 +82,32 @@ def push(
             [*added.values(), *(hub.CommitOperationDelete(file) for file in stale)],
             commit_message=message or f"Upload {described.source.checkpoint} exported by {described.created_by}",
             revision=branch,
+            parent_commit=head.sha,  # where what is stale was found: 412 if another commit has come since
         )
     return Pushed(url=str(made.commit_url), files=(*names, MANIFEST_FILE), deleted=tuple(stale))
 
 
-def _stale(api: Any, name: str, branch: str, kept: set[str]) -> list[str]:
-    """Files that the repository's manifest names, and the directory does not have."""
-    there = set(api.list_repo_files(name, revision=branch))
+@contextlib.contextmanager
+def _bars(hub: Any, *, show: bool) -> Iterator[None]:
+    """Show huggingface_hub's bars or none; it has one switch for a process."""
+    before = hub.utils.are_progress_bars_disabled()
+    if show or before:
+        yield
+        return
+    hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.utils.enable_progress_bars()
+
+
+def _stale(api: Any, name: str, head: Any, kept: set[str]) -> list[str]:
+    """Files that the manifest of a commit names, and the directory does not have."""
+    there = {str(file.rfilename) for file in head.siblings or ()}
     if MANIFEST_FILE not in there:
         return []
     try:
-        before: Manifest = manifest.read(Path(api.hf_hub_download(name, MANIFEST_FILE, revision=branch)).parent)
+        before: Manifest = manifest.read(Path(api.hf_hub_download(name, MANIFEST_FILE, revision=head.sha)).parent)
     except ModelFormatError:  # of another program: none of its files are ours to delete
         return []
     return sorted({record.file for record in before.files} & there - kept)

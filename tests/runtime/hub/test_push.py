@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,86 @@ def test_a_name_that_is_none_and_a_directory_that_is_none(exported: Path, writab
         push(exported, "a/b/c", token=TOKEN)
     with pytest.raises(ModelNotFoundError, match="holds no manifest"):
         push(tmp_path, NAME, token=TOKEN)
+
+
+COMMIT = f"/api/models/{NAME}/commit/main"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words", "said"),
+    [
+        (COMMIT, 400, 'Invalid metadata: "license" must be one of', '"license" must be one of'),
+        (COMMIT, 403, "Private repository storage limit reached", "storage limit reached"),
+        (COMMIT, 409, "Conflict", "something else is changing it; try again"),
+        (COMMIT, 500, "boom", "try again later"),
+        ("/api/validate-yaml", 400, "license: no such", "answered 400 for the upload .*license: no such"),
+        ("OBJECT", 403, "expired", "answered 403 for the upload .*expired"),
+    ],
+)
+def test_what_the_hub_says_is_said(
+    exported: Path,
+    writable: FakeHub,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    status: int,
+    words: str,
+    said: str,
+) -> None:
+    before = writable.add(NAME, {"README.md": "mine"})
+    large = hashlib.sha256((exported / "model.onnx").read_bytes()).hexdigest()
+    writable.broken_paths[path.replace("OBJECT", f"/objects/{large}")] = (status, words)
+    assert cli.main(["push", str(exported), NAME, "--token", TOKEN, "--quiet"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()  # no bars beside it
+    assert re.search(said, line)
+    assert "try again later" not in line or status == 500
+    assert writable.repositories[NAME].head == before
+
+
+def test_a_hub_that_does_not_answer_is_said_of_the_upload(
+    exported: Path, writable: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def reset(*_: object, **__: object) -> None:
+        raise RuntimeError("Error while uploading 'model.onnx' to the Hub.") from ConnectionResetError(104, "reset")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", reset)
+    with pytest.raises(ModelNotFoundError, match=r"the upload of .* failed \(ConnectionResetError.*push again"):
+        push(exported, NAME, token=TOKEN)
+
+
+def test_a_push_beside_another_does_not_mix_with_it(
+    exported: Path, writable: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that the other one brought would stay, as no manifest names them."""
+    import huggingface_hub
+
+    quick(save_sentence_transformers(tmp_path / "mini"), tmp_path / "plain")
+    send = huggingface_hub.HfApi.preupload_lfs_files
+
+    def beside(api: object, *arguments: object, **options: object) -> None:
+        monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", send)
+        push(exported, NAME, token=TOKEN)
+        send(api, *arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", beside)
+    with pytest.raises(ModelNotFoundError, match="something else has changed it meanwhile; try again"):
+        push(tmp_path / "plain", NAME, token=TOKEN)
+    assert EmbeddingModel(NAME).encode(TEXTS[0]).shape == (24,)
+    assert push(tmp_path / "plain", NAME, token=TOKEN).deleted == ("onnx/model.onnx",)
+
+
+def test_a_name_without_an_organization_makes_no_repository(exported: Path, writable: FakeHub) -> None:
+    with pytest.raises(ModelNotFoundError, match="'mini' is no possible name of one"):
+        push(exported, "mini", token=TOKEN)
+    assert writable.requests == []
+
+
+@pytest.mark.parametrize("token", ["hf_right\r", "hf_r\xfcght"])
+def test_a_token_that_cannot_be_one_is_not_shown(
+    exported: Path, writable: FakeHub, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    for command in (["push", str(exported), NAME], ["info", NAME]):
+        assert cli.main([*command, "--token", token]) == 2
+        assert "hf_r" not in capsys.readouterr().err
+    assert writable.requests == []
