@@ -17,7 +17,7 @@ from typing import Any
 from .. import machine, manifest
 from ..errors import FastembedRtError, InvalidInputError
 from ..manifest import Manifest
-from ..system.interpreter import interpreter
+from ..system.interpreter import environment, interpreter
 from . import readers
 from .arguments import add_model_arguments, place, positive
 from .filled import HelpFormatter
@@ -158,6 +158,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         text=True,
         encoding="utf-8",
         check=False,
+        env=environment(),
         process_group=0,  # Ctrl-C reaches the command alone, which ends this one and says so
     )
     try:

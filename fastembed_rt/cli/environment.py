@@ -22,6 +22,7 @@ from typing import Any
 from .. import native
 from ..machine import Machine, describe
 from ..run import nvidia
+from ..system.interpreter import environment
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -189,7 +190,13 @@ def _output(command: list[str]) -> tuple[str, str]:
     """What a command prints, or in one line how it failed: its last words, or the signal that killed it."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=TRIAL_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TRIAL_SECONDS,
+            check=False,
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return "", f"no answer in {TRIAL_SECONDS} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import FastembedRtError
@@ -19,3 +20,12 @@ def interpreter(what: str) -> str:
             "has none to start; run it with an installed fastembed-rt"
         )
     return sys.executable
+
+
+def environment() -> dict[str, str]:
+    """For an interpreter that is to import what this one does; shiv and others change the path after the start.
+
+    Without the first entry, the directory of the script or the working directory.
+    """
+    path = [os.environ.get("PYTHONPATH", ""), *(sys.path if sys.flags.safe_path else sys.path[1:])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastembed_rt
-from fastembed_rt.cli import doctor
+from fastembed_rt.cli import doctor, environment
 from fastembed_rt.cli.environment import gather
 from fastembed_rt.run import nvidia
 
@@ -161,3 +161,10 @@ def test_the_doctor_imports_nothing_heavy() -> None:
         timeout=120,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trial_imports_what_this_process_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that shiv built add their packages to the path once they run."""
+    (tmp_path / "only_here.py").touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert environment._try([sys.executable, "-P", "-c", "import only_here; print('{}')"]) == ({}, "")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,6 @@ import pytest
 from fastembed_rt import cli
 from fastembed_rt.errors import FastembedRtError
 from fastembed_rt.run import devices
-from fastembed_rt.system.interpreter import interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,10 @@ def test_doctor_looks_at_what_is_inside(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_several_gpus_are_refused() -> None:
-    assert devices.interpreter is interpreter
-    with pytest.raises(FastembedRtError, match="has none to start; run it with an installed fastembed-rt"):
-        devices.interpreter("device_ids with several GPUs")
+    with pytest.raises(FastembedRtError, match=r"device_ids with several GPUs starts Python .* has none to start"):
+        devices._Worker(0, {}, queue.SimpleQueue(), weakref.WeakMethod(threading.Event().set))
+
+
+def test_several_workers_of_a_server_are_refused(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", str(model_dir), "--workers", "2", "--port", "0"]) == 1
+    assert "serve with several workers starts Python in processes of its own" in capsys.readouterr().err
