@@ -26,7 +26,7 @@ def test_the_reranker_is_opened_in_its_own_precision_and_gives_one_score(
         for each in (model, reranker):
             each.close()
 
-    served = SimpleNamespace(is_loopback=lambda _: True, make_server=make_server, serve=lambda *_, **__: None)
+    served = SimpleNamespace(check_streams=lambda: None, make_server=make_server, serve=lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "fastembed_rt.integrations.mcp.server", served)
     monkeypatch.setattr("fastembed_rt.integrations.mcp.server", served, raising=False)
     command = ["mcp", tmp_path / "model", "--reranker", tmp_path / "my-reranker", "--precision", "bf16"]
