@@ -4,7 +4,8 @@
 
 Its parts, one after another:
 
-tests   tests/native in Python, with a library that watches addresses and undefined behaviour (ASan, UBSan);
+tests   tests/native in Python and those of the tokenizer in C, with a library that watches addresses and undefined
+        behaviour (ASan, UBSan);
 fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too;
 tiles   a tenth as many of them through the kernels for AMX, whose instructions are plain C here;
 races   the same on several threads at once, watched for races (TSan): sessions that load and release shared weights.
@@ -30,6 +31,7 @@ from fastembed_rt.native import build
 
 HERE = Path(__file__).parent
 FUZZ = sorted((HERE / "fuzz").glob("*.c"))
+TESTS = (HERE, HERE.parent / "runtime" / "text" / "test_wordpiece.py")
 COMMON = ("-O1", "-g", "-fno-omit-frame-pointer")
 WATCHED = (*COMMON, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = (*COMMON, "-fsanitize=thread")
@@ -45,7 +47,7 @@ def runtime(name: str) -> str:
 
 
 def run_tests(directory: Path) -> int:
-    """tests/native with a sanitized library."""
+    """The tests of what is in C, with a sanitized library."""
     library = build.build(directory / build.LIBRARY, extra=WATCHED)
     environment = {
         **os.environ,
@@ -55,7 +57,7 @@ def run_tests(directory: Path) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", str(HERE)]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *map(str, TESTS)]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
