@@ -57,7 +57,9 @@ def run_tests(directory: Path) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *map(str, TESTS)]
+    # What a sanitizer says before it ends the process is to be seen: pytest would keep it in a file of its own.
+    options = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "--capture=sys"]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, TESTS)]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
