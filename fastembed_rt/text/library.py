@@ -149,6 +149,8 @@ class Library:
 
     def _cut(self, texts: Sequence[str], *, parallel: bool = True) -> list[Any]:
         """Encodings of texts, cut at the limit."""
+        if max(map(len, texts)) <= PART:  # nearly always
+            return self.encode(texts, parallel=parallel)
         side, long = "right" if self._whole else self._side, dict[int, Encoded]()
         for k, text in enumerate(texts):
             if len(text) > PART and (encoded := self._in_parts(text, offsets=False, parallel=parallel)) is not None:
@@ -163,6 +165,8 @@ class Library:
         """Encodings of texts; and numbers of those whose beginning alone was looked at, and is enough."""
         begin = self._beginnings(texts)
         found = self._cut(begin, parallel=parallel)
+        if begin is texts:
+            return found, []
         short = [k for k, text in enumerate(begin) if text is not texts[k]]
         again = [k for k in short if len(found[k].ids) < self.max_length]  # then the rest matters
         for k in again:
