@@ -149,7 +149,7 @@ class Library:
 
     def _cut(self, texts: Sequence[str], *, parallel: bool = True) -> list[Any]:
         """Encodings of texts, cut at the limit."""
-        if max(map(len, texts)) <= PART:  # nearly always
+        if max(map(len, texts), default=0) <= PART:  # nearly always
             return self.encode(texts, parallel=parallel)
         side, long = "right" if self._whole else self._side, dict[int, Encoded]()
         for k, text in enumerate(texts):
