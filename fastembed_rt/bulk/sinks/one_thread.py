@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from ...errors import FastembedRtError
 from ...system.threads import Task, Workers
 from . import Sink
 
@@ -12,18 +14,24 @@ T = TypeVar("T")
 
 
 class InOneThread:
-    """Opens, fills and closes a store in a thread of its own; each call waits until it is done there."""
+    """Opens, fills and closes a store in a thread of its own; each call waits until it is done there.
+
+    Raises:
+        FastembedRtError: the store's own, or one that says what its client raised: it is away, full, or refuses.
+    """
 
     def __init__(self, opened: Callable[[], Sink]) -> None:
         self._workers = Workers(1, "fastembed_rt_sink")
         try:
-            self._sink = self._do(opened)
+            with _said("--to cannot be opened", ""):
+                self._sink = self._do(opened)
         except BaseException:
             self._workers.close()
             raise
 
     def write(self, part: int, table: Any) -> None:  # noqa: D102
-        self._do(self._sink.write, part, table)
+        with _said(f"part {part} did not come into the database", "; --resume goes on with it"):
+            self._do(self._sink.write, part, table)
 
     def close(self) -> None:  # noqa: D102
         try:
@@ -33,3 +41,15 @@ class InOneThread:
 
     def _do(self, function: Callable[..., T], *arguments: Any) -> T:
         return self._workers.start(Task(function, *arguments)).result()
+
+
+@contextlib.contextmanager
+def _said(what: str, advice: str) -> Iterator[None]:
+    """Errors of a store's client in a sentence; nobody knows beforehand which ones it has."""
+    try:
+        yield
+    except FastembedRtError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FastembedRtError(f"{what} ({said}){advice}") from error

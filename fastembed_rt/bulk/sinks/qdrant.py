@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InvalidInputError
 from ..extras import arrow, required
-from . import About, database_and_table
+from . import About, database_and_table, holds_bytes
 
 POINTS = 512  # a request
 SPACE = uuid.UUID("6d0f6ad4-3b1c-4d7e-9a55-0f1be2a1f3c7")  # of names that are made into numbers here
@@ -93,10 +93,8 @@ def open_sink(rest: str, about: About) -> QdrantSink:
 
 def _check_payloads(about: About) -> None:
     """Raise InvalidInputError for a column of bytes, which are nothing in JSON."""
-    types = arrow().types
-    told = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
     for field in about.schema:
-        if any(is_bytes(field.type) for is_bytes in told):
+        if holds_bytes(field.type):
             raise InvalidInputError(
                 f"column {field.name!r} holds {field.type}, and payloads of Qdrant hold no bytes; choose others with "
                 "--columns"

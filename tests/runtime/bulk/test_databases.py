@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import sqlite3
 import threading
 import types
@@ -18,13 +19,14 @@ import pyarrow
 import pytest
 from bulk_jobs import BAD, TEXTS, WIDTH, execute, expected, write_jsonl
 
+from fastembed_rt.bulk import sinks
 from fastembed_rt.bulk.job import Job
-from fastembed_rt.bulk.sinks import About
+from fastembed_rt.bulk.sinks import About, qdrant
 from fastembed_rt.bulk.sinks.duck import DuckSink
 from fastembed_rt.bulk.sinks.lance import LanceSink
 from fastembed_rt.bulk.sinks.postgres import PostgresSink
 from fastembed_rt.bulk.sinks.qdrant import QdrantSink
-from fastembed_rt.errors import InvalidInputError
+from fastembed_rt.errors import FastembedRtError, InvalidInputError
 
 VECTORS = pyarrow.list_(pyarrow.float32(), WIDTH)
 
@@ -89,11 +91,16 @@ class Connection:
     def execute(self, statement: Any, values: Any = ()) -> Any:
         self.said.append(str(statement))
         found, new = None, 1
-        if values and self.said[-1].startswith(("SELECT row_count", "INSERT INTO fastembed_rt_parts")):
-            found = self.marks.get(values[0])
+        if self.said[-1].startswith("SELECT to_regclass"):
+            found = (True,)
+        if self.said[-1].startswith(("SELECT row_count", "INSERT INTO fastembed_rt_parts")):
+            asked = [*values, *re.findall(r"'(a-job-[0-9-]+)'", self.said[-1])]
+            found = self.marks.get(asked[0])
             new = found is None
         description = [(name,) for name in self.columns]
-        both = [("id", "BIGINT"), ("embedding", f"FLOAT[{WIDTH}]")]  # of the table, and of the rows
+        both: list[Any] = [("id", "BIGINT"), ("embedding", f"FLOAT[{WIDTH}]")]  # of the table, and of the rows
+        if "pg_attribute" in self.said[-1]:
+            both = [(name, "_float4", -1, "real[]") for name in (*COLUMNS, "embedding")]
         return types.SimpleNamespace(
             fetchone=lambda: found, fetchall=lambda: both, rowcount=int(new), description=description
         )
@@ -113,8 +120,14 @@ class Connection:
         """Nothing to do."""
 
 
+COLUMNS = ("id", "title", "tags", "about", "scores")  # of PostgreSQL's table
+
+
 class Sql(str):
     """Statements of psycopg.sql, as far as they are put together here."""
+
+    def as_string(self) -> str:
+        return self
 
     def format(self, *parts: Any) -> Sql:  # type: ignore[override]
         return Sql(str.format(self, *parts))
@@ -145,8 +158,9 @@ class Copying:
 
 
 def postgres(connection: Connection, told: About) -> PostgresSink:
-    sql = types.SimpleNamespace(SQL=Sql, Identifier=lambda *names: Sql(".".join(names)))
-    return PostgresSink(types.SimpleNamespace(sql=sql, DataError=DataError), connection, "docs", told)
+    sql = types.SimpleNamespace(SQL=Sql, Identifier=lambda *names: Sql(".".join(names)), Literal=lambda v: Sql(repr(v)))
+    errors = {"DataError": DataError, "IntegrityError": DataError, "OperationalError": ConnectionError}
+    return PostgresSink(types.SimpleNamespace(sql=sql, **errors), lambda: connection, "docs", told)
 
 
 OLD: Any = ((), {"a-job-0-1": (None, None), "a-job-0-2": (None, None)})
@@ -349,3 +363,63 @@ def test_a_store_that_does_not_open_or_take_a_part_ends_the_run_with_its_error(t
         if thread.name.startswith("fastembed_rt_sink"):
             thread.join(5)
             assert not thread.is_alive()
+
+
+def test_what_a_stores_client_raises_is_said_in_a_sentence(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TEXTS)
+
+    class Full(SqliteSink):
+        def write(self, part: int, table: Any) -> None:
+            if part == 2:
+                raise sqlite3.OperationalError("database or disk is full\nCONTEXT: a page")
+            super().write(part, table)
+
+    def absent(job: Job, schema: Any) -> Any:
+        raise ConnectionRefusedError("nobody is there")
+
+    with pytest.raises(FastembedRtError, match=r"^--to cannot be opened \(ConnectionRefusedError: nobody is there\)$"):
+        execute([source], tmp_path / "job", sink=absent)
+    said = r"^part 2 did not come into the database \(OperationalError: .* full CONTEXT: a page\); --resume goes on"
+    with pytest.raises(FastembedRtError, match=said):
+        execute([source], tmp_path / "job", sink=lambda job, schema: Full(tmp_path / "docs.sqlite"))
+    execute([source], tmp_path / "job", sink=lambda job, schema: SqliteSink(tmp_path / "docs.sqlite"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "docs.sqlite")) as connection:
+        assert connection.execute("SELECT count(*), count(DISTINCT id) FROM docs").fetchone() == (len(TEXTS),) * 2
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("pgvector://host/db/docs", "pgvector://host/db/docs"),
+        ("pgvector://me:secret@host:5432/db/docs?sslmode=require", "pgvector://host:5432/db/docs"),
+        ("pgvector://me:se?cr#et@host/db/docs", "pgvector://host/db/docs"),
+        ("pgvector://me:sec@ret@host/db/docs", "pgvector://host/db/docs"),
+        ("pgvector://me:sec/ret@host/db/docs", "pgvector://host/db/docs"),
+        ("pgvector://me:secret@[::1/db/docs", "pgvector://[::1/db/docs"),
+        ("pgvector://host:5432/db/docs@2", "pgvector://host:5432/db/docs@2"),
+        ("pgvector:///db/docs?host=/tmp&password=secret", "pgvector:///db/docs"),
+        ("duckdb:///data/a@1/in.duckdb/docs", "duckdb:///data/a@1/in.duckdb/docs"),
+        ("duckdb://in#1.duckdb/docs", "duckdb://in#1.duckdb/docs"),
+        ("postgres://me:secret@host/db/docs", "postgres://host/db/docs"),
+    ],
+)
+def test_no_message_and_no_file_has_a_password(url: str, shown: str, tmp_path: Path) -> None:
+    assert sinks.without_secrets(url) == shown
+    if not url.startswith(("pgvector", "duckdb")):
+        with pytest.raises(InvalidInputError, match=r"^--to postgres://host/db/docs is of no known store; known: "):
+            sinks.open_sink(url, lambda scheme: about(scheme=scheme))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.binary(),
+        pyarrow.list_(pyarrow.large_binary()),
+        pyarrow.struct([("a", pyarrow.map_(pyarrow.string(), pyarrow.binary(4)))]),
+    ],
+    ids=str,
+)
+def test_bytes_are_no_payload_of_qdrant_wherever_they_are(kind: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"column 'raw' holds .*, and payloads of Qdrant hold no bytes"):
+        qdrant._check_payloads(about(("raw", kind)))
+    qdrant._check_payloads(about(("raw", pyarrow.list_(pyarrow.string()))))
