@@ -176,7 +176,7 @@ def test_ranks_that_begin_at_once_do_not_meet_in_the_catalog(ask: Any, postgres:
         ask(f"CREATE DATABASE fresh_{k}")
         address = postgres.address.replace("/postgres", f"/fresh_{k}")
         script(SCRIPTS / "at_once.py", f"pgvector://{address}/docs")
-        assert ask("SELECT count(*) FROM docs", f"fresh_{k}") == [[8]]
+        assert ask("SELECT count(*) FROM docs", f"fresh_{k}") == [[64]]
 
 
 # Ends its own connection at the 10th row and at the 25th; a sequence is not rolled back.
@@ -250,15 +250,16 @@ def test_a_server_that_ends_in_the_middle_loses_no_row_and_doubles_none(
         process = subprocess.Popen(
             [*map(str, command)], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
         )
-        there, deadline = len(list(records.glob("part-*"))), time.monotonic() + 120
+        before, deadline = len(list(records.glob("part-*"))), time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            if len(list(records.glob("part-*"))) > there + 3:
+            if len(list(records.glob("part-*"))) > before + 3:
                 break
             time.sleep(0.002)
         restarted.stop()
         _, said = process.communicate(timeout=120)
         assert process.returncode == 1, said
-        assert "did not come into the database (OperationalError: connection failed: " in said
+        assert "did not come into the database (" in said
+        assert "connection failed: " in said
         assert said.count("\n") == 1
         if ends == 1:  # nobody is there
             assert "Connection refused" in refused(directory, *words)

@@ -5,16 +5,19 @@ The stores themselves are in tests/sinks.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import re
 import sqlite3
 import threading
+import tracemalloc
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from bulk_jobs import BAD, TEXTS, WIDTH, execute, expected, write_jsonl
@@ -292,6 +295,26 @@ def test_what_postgresql_does_not_take_is_named_with_its_row(column: str, kind: 
     connection.fault = DataError("integer out of range\nCONTEXT:  COPY docs, line 1, column id")
     with pytest.raises(InvalidInputError, match=r"part 5 cannot be written into docs: integer out of range CONTEXT: "):
         sink.write(5, rows(told, **{column: [None]}))
+
+
+def test_a_part_for_postgresql_is_made_objects_of_python_a_few_rows_at_a_time() -> None:
+    told = about(scheme="postgresql", schema=pyarrow.schema([("embedding", LONG)]))
+    connection = Connection()
+    connection.lines = collections.deque(maxlen=1)  # type: ignore[assignment]
+    sink = postgres(connection, told)
+    numbers = pyarrow.array(np.ones(LONG.list_size * 16_384, np.float32))
+    part = pyarrow.table([pyarrow.FixedSizeListArray.from_arrays(numbers, LONG.list_size)], schema=told.schema)
+    tracemalloc.start()
+    try:
+        sink.write(0, part)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert connection.lines
+    assert most < 2**20
+
+
+LONG = pyarrow.list_(pyarrow.float32(), 16)
 
 
 class SqliteSink:

@@ -1,4 +1,7 @@
-"""Eight ranks of a job that open a store in one moment, and write a row each: `at_once.py URL`."""
+"""Eight ranks of a job that open a store in one moment, and write eight parts of a row each: `at_once.py URL`.
+
+A pooler gives each transaction another connection, which knows nothing that was prepared in one before.
+"""
 
 import sys
 import threading
@@ -20,7 +23,10 @@ def rank(number):
 
     barrier.wait()
     sink = open_sink(sys.argv[1], about)
-    sink.write(0, pyarrow.table({"id": [number], "embedding": [[0.5, 1.5]]}, schema=SCHEMA))
+    for part in range(8):
+        sink.write(part, pyarrow.table({"id": [number], "embedding": [[0.5, 1.5]]}, schema=SCHEMA))
+    prepared = sink._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+    assert not prepared, prepared
     sink.close()
 
 
