@@ -258,7 +258,7 @@ $(INTEGRATIONS)/.frameworks: Makefile
 # Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.
 compat: $(TEST)/.ready $(COMPAT_ENV)/.ready
 	PYTHONPATH=.:export $(TEST)/bin/python tests/interop_suites/sentence_transformers_suite.py $(COMPAT)
-	PYTHONPATH=.:export FASTEMBED_RT_FASTEMBED=$(COMPAT_ENV)/bin/python $(TEST)/bin/python tests/interop_suites/fastembed_suite.py
+	PYTHONPATH=.:export FASTEMBED_RT_FASTEMBED=$(CURDIR)/$(COMPAT_ENV)/bin/python $(TEST)/bin/python tests/interop_suites/fastembed_suite.py
 
 $(COMPAT_ENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(COMPAT_ENV)
