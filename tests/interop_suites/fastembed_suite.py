@@ -9,7 +9,6 @@ FASTEMBED_RT_FASTEMBED_TESTS and FASTEMBED_RT_QDRANT_TESTS name clones, whose fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import stand_ins  # type: ignore[import-not-found]
-from sentence_transformers_suite import unpack  # type: ignore[import-not-found]
+from sentence_transformers_suite import Outcomes, recorded, unpack  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("FASTEMBED_RT_FASTEMBED", "")
@@ -82,7 +81,7 @@ def version(package: str) -> str:
     return subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run(file: str, work: Path, place: Path) -> dict[str, dict[str, str]]:
+def run(file: str, work: Path, place: Path) -> Outcomes:
     """What becomes of each test of a file."""
     record = work / "record.json"
     record.unlink(missing_ok=True)
@@ -107,10 +106,7 @@ def run(file: str, work: Path, place: Path) -> dict[str, dict[str, str]]:
         file,
     ]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=1500)
-    if not record.is_file():
-        return {"(the file itself)": {"outcome": "failed", "why": (done.stdout + done.stderr)[-400:]}}
-    found: dict[str, dict[str, str]] = json.loads(record.read_text(encoding="utf-8"))
-    return found
+    return recorded(record, done.stdout + done.stderr)
 
 
 def main() -> int:

@@ -92,10 +92,13 @@ def run(file: str, suite: str, work: Path, tests: Sequence[str] = ()) -> Outcome
     ]
     command += [f"{file}::{test}" for test in tests] or [file]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=1500)
-    if not record.is_file():
-        return {"(the file itself)": {"outcome": "failed", "why": (done.stdout + done.stderr)[-400:]}}
-    outcomes: Outcomes = json.loads(record.read_text(encoding="utf-8"))
-    return outcomes or {"(the file itself)": {"outcome": "failed", "why": done.stdout[-400:]}}
+    return recorded(record, done.stdout + done.stderr)
+
+
+def recorded(record: Path, said: str) -> Outcomes:
+    """What pytest wrote down; a file whose tests could not even be collected is a failure of its own."""
+    outcomes: Outcomes = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return outcomes or {"(the file itself)": {"outcome": "failed", "why": said[-400:]}}
 
 
 def main() -> int:
@@ -111,7 +114,7 @@ def main() -> int:
         print(f"skipped: {why}")
         return 0
     faults = 0
-    recorded: dict[str, dict[str, Outcomes]] = {}
+    all_outcomes: dict[str, dict[str, Outcomes]] = {}
     with tempfile.TemporaryDirectory() as place:
         base = arguments.keep or Path(place)
         (base / "exports").mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def main() -> int:
             ours = run(file, suite, work)
             other = [test for test, result in ours.items() if result["outcome"] != "passed"]
             theirs = run(file, "theirs", work, other) if other else {}
-            recorded[file] = {"theirs": theirs, "ours": ours}
+            all_outcomes[file] = {"theirs": theirs, "ours": ours}
             passed, failed, skipped = differences.sorted_out(file, theirs, ours)
             print(f"| {file.removeprefix('tests/')} | {len(passed)} | {len(failed)} | {len(skipped)} |", flush=True)
             for label, found in (("failed", failed), ("not applicable", skipped)):
@@ -135,7 +138,7 @@ def main() -> int:
             faults += len(failed)
         subprocess.run(["rm", "-rf", str(work)], check=False)
     if arguments.record:
-        arguments.record.write_text(json.dumps(recorded, indent=1), encoding="utf-8")
+        arguments.record.write_text(json.dumps(all_outcomes, indent=1), encoding="utf-8")
     return 1 if faults else 0
 
 
