@@ -90,9 +90,12 @@ class Supervisor:
     async def run(self) -> int:
         """Until SIGTERM or SIGINT; an exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
         hangups.listen(loop, lambda: self._start(self._reload_and_say()))
+        if self._ask_seconds:
+            for worker in self._workers:
+                self._start(self._watch(worker))
         keepers = []
         for worker in self._workers:  # one after the other: the first says what is wrong, and reads the files
             keeper = self._start(self._keep(worker))
@@ -102,16 +105,20 @@ class Supervisor:
             await asyncio.wait([ready, stop, keeper], return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()
             stop.cancel()
-            if not worker.ready.is_set():
+            if self._stopping.is_set():
                 break
         else:
             self._say([f"  {len(self._workers)} workers: {', '.join(str(number) for number in self._pids())}"])
-        if self._ask_seconds:
-            for worker in self._workers:
-                self._start(self._watch(worker))
         await self._stopping.wait()
         await self._end(keepers)
         return self._failed or 0
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: the second drops what is not answered, as it does where one process serves."""
+        if self._stopping.is_set():
+            for worker in self._workers:
+                _signal(worker.process, signal.SIGINT)
+        self._stopping.set()
 
     def _pids(self) -> list[int]:
         return [worker.process.pid for worker in self._workers if worker.process is not None]
@@ -189,6 +196,8 @@ class Supervisor:
             process = worker.process
             assert process is not None
             assert process.stdin is not None
+            if self._stopping.is_set():  # it was being started when all others were told to end
+                _signal(process, signal.SIGTERM)
             with contextlib.suppress(ConnectionError):  # it ended at once
                 process.stdin.write(json.dumps(told).encode() + b"\n")  # not as arguments: those are for all to see
                 await process.stdin.drain()
@@ -255,7 +264,7 @@ class Supervisor:
 
     def _is_ready(self, worker: _Worker, message: dict[str, Any]) -> None:
         worker.identities = message["models"]
-        if worker.slot == 0 and not any(other.ready.is_set() for other in self._workers):
+        if not self._answering:
             self._say(message["ready"])
         worker.ready.set()
         self._answering = True
@@ -276,9 +285,10 @@ class Supervisor:
                 for other in self._workers:
                     other.stale = False
                 return
-            if not worker.stale:
+            newest = worker if worker.ready.is_set() and not worker.stale else None
+            if newest is not None:
                 self._say([f"worker {worker.slot} came back with other model files; the others load them too"])
-            answer = await self._reload_each(None)
+            answer = await self._reload_each(None, newest)
         self._say_reloaded(answer)
 
     def _told(self, worker: _Worker, number: int, message: dict[str, Any]) -> None:
@@ -287,12 +297,13 @@ class Supervisor:
             future.set_result(message)
 
     async def _answer(self, worker: _Worker, message: dict[str, Any]) -> None:
+        writer = worker.writer  # of who asks: another process may have the place before there is an answer
         try:
             answer = {"text": await self._metrics()} if message["ask"] == "metrics" else await self._reload(worker)
         except Exception as error:  # noqa: BLE001  who has asked waits for an answer
             answer = {"error": f"{type(error).__name__}: {error}"}
-        if worker.writer is not None:
-            worker.writer.write(json.dumps({"answer": message["number"], **answer}).encode() + b"\n")
+        if writer is not None:
+            writer.write(json.dumps({"answer": message["number"], **answer}).encode() + b"\n")
 
     async def _ask(self, worker: _Worker, what: str, seconds: float) -> dict[str, Any]:
         if worker.writer is None or not worker.ready.is_set():
@@ -323,23 +334,27 @@ class Supervisor:
         async with self._reloading:
             return await self._reload_each(asker)
 
-    async def _reload_each(self, asker: _Worker | None) -> dict[str, Any]:
-        found: list[dict[str, Any]] | None = None
+    async def _reload_each(self, asker: _Worker | None, newest: _Worker | None = None) -> dict[str, Any]:
+        """`newest` has loaded the files just now, and loads them again only where they have changed since."""
+        found: list[dict[str, Any]] = []
+        changed = newest is not None
         restarted: list[int] = []
         last: asyncio.subprocess.Process | None = None
         began = time.time()
         self._keep_weights()
         for worker in self._workers:  # before the first is asked: they may become ready meanwhile
-            worker.stale = worker.process is not None
-        for worker in self._workers:
-            if not worker.ready.is_set():
+            worker.stale = worker.process is not None and worker is not newest
+        for worker in sorted(self._workers, key=lambda worker: worker is newest):
+            if self._stopping.is_set():
+                return {"error": "the server is stopping"}
+            if not worker.ready.is_set() or (worker is newest and not self._differ()):
                 continue  # what it loads is looked at when it is ready
             process = worker.process
             answer = await self._ask(worker, "reload", 3600.0)
             if "error" not in answer:
-                worker.stale = False
-                found = answer["models"] if found is None else found
-            elif found is None:
+                worker.stale, changed = False, True
+                found = found or answer["models"]
+            elif not changed:
                 for other in self._workers:
                     other.stale = False  # nothing has changed
                 return {"error": answer["error"]}
@@ -353,7 +368,7 @@ class Supervisor:
         _signal(last, signal.SIGTERM)
         if self._weights is not None:
             packed.forget(self._weights, began)
-        return {"models": found or [], "restarted": restarted}
+        return {"models": found, "restarted": restarted}
 
     async def _reload_and_say(self) -> None:
         self._say_reloaded(await self._reload())

@@ -40,7 +40,7 @@ loaded = files.read_text()
 wait("ready")
 send(ready=["it runs"], models={"m": loaded})
 for line in channel.makefile():
-    message = json.loads(line)
+    message = {"do": None, **json.loads(line)}
     if message["do"] == "reload":
         (files.parent / f"asked-{told['slot']}").touch()
         wait("reload")
@@ -49,6 +49,11 @@ for line in channel.makefile():
     elif message["do"] == "reload":
         now = files.read_text()
         send(reloaded=message["number"], models=[{"name": "m", "now": now}], identities={"m": now})
+    elif "answer" in message:
+        (files.parent / f"answered-{told['slot']}").touch()
+    elif message["do"] == "ping":
+        wait("pong")
+        send(pong=message["number"])
     elif message["do"] == "nonsense":
         channel.sendall(b"no JSON\\n")
 """
@@ -59,7 +64,7 @@ class Watched:
     """Supervisors of stand-ins, what they said, and the version of the files that workers load."""
 
     def __init__(self, files: Path) -> None:
-        self.files, self.said = files, list[str]()
+        self.files, self.said, self.timeout = files, list[str](), 0.0
         files.write_text("old")
 
     def run(self, scenario: Scenario, count: int = 2, *, stubborn: tuple[int, ...] = ()) -> int:
@@ -70,7 +75,7 @@ class Watched:
         """`run` in an event loop."""
         settings = {"environment": [{}] * count, "files": str(self.files), "stubborn": stubborn}
 
-        supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=0, say=self.said.extend)
+        supervisor = Supervisor(settings, [], count, drain_seconds=1, worker_timeout=self.timeout, say=self.said.extend)
         running = asyncio.ensure_future(supervisor.run())
         try:
             await until(lambda: running.done() or all_ready(supervisor))
@@ -130,7 +135,8 @@ def test_a_first_start_for_which_there_is_no_process_ends_with_an_error(
 ) -> None:
     asyncio.run(until(lambda: True))  # what asyncio opens once is open
     before = descriptors()
-    fails(monkeypatch, asyncio, "create_subprocess_exec", after=slot, times=1)
+    tries = workers.FIRST_STARTS if slot else 1  # while others answer
+    fails(monkeypatch, asyncio, "create_subprocess_exec", after=slot, times=tries)
     assert watched.run(nothing) == 1
     assert f"error: worker {slot} could not be run: BlockingIOError" in watched.said[-1]
     gc.collect()
@@ -203,6 +209,33 @@ def test_who_waits_for_the_answer_of_a_reload_ends_last(
         assert done == order
 
     assert watched.run(scenario, 3, stubborn=(1,)) == 0
+
+
+def test_who_cannot_follow_one_that_came_back_with_other_files_is_started_again(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        before = pids(supervisor)
+        watched.files.write_text("new")
+        os.kill(before[1], signal.SIGKILL)
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 3)
+        await until(lambda: all_ready(supervisor))
+        assert pids(supervisor)[0] != before[0]
+        assert pids(supervisor)[2] == before[2]
+
+    assert watched.run(scenario, 3, stubborn=(0,)) == 0
+    assert "worker 0 cannot reload and is started again: no memory" in watched.said
+
+
+def test_who_came_back_loads_again_where_the_files_have_changed_since(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        watched.files.write_text("new")
+        answer = Held(watched, "reload", 0)
+        os.kill(pids(supervisor)[1], signal.SIGKILL)
+        await until(watched.files.with_name("asked-0").exists)  # to load what 1 has
+        watched.files.write_text("newest")
+        answer.let()
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["newest"] * 3)
+
+    assert watched.run(scenario, 3) == 0
 
 
 def test_a_reload_that_fails_in_the_first_worker_changes_nothing(watched: Watched) -> None:
@@ -287,6 +320,113 @@ def test_who_came_back_with_the_new_files_makes_nobody_reload_twice(watched: Wat
         assert [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 3
 
     assert watched.run(scenario, 3) == 0
+
+
+def test_who_is_being_started_when_all_are_told_to_end_is_told_too(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, processes, stopped = asyncio.create_subprocess_exec, list[Any](), asyncio.Event()
+
+    async def starts(*arguments: Any, **options: Any) -> Any:
+        processes.append(await start(*arguments, **options))
+        if len(processes) == 3:  # who comes in another's place
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stopped.wait()
+        return processes[-1]
+
+    def signals(process: Any, number: int) -> None:
+        send(process, number)
+        if number == signal.SIGTERM:
+            stopped.set()
+
+    async def scenario(supervisor: Supervisor) -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", starts)
+        os.kill(pids(supervisor)[1], signal.SIGKILL)
+        await until(supervisor._stopping.is_set)
+
+    send = workers._signal
+    monkeypatch.setattr(workers, "_signal", signals)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", starts)
+    assert watched.run(scenario) == 0
+    assert [process.returncode for process in processes] == [-signal.SIGTERM, -signal.SIGKILL, -signal.SIGTERM]
+
+
+def test_one_that_ends_as_soon_as_it_is_ready_keeps_no_other_from_being_started(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_ready, ended = Supervisor._is_ready, list[int]()
+
+    def ends(supervisor: Supervisor, worker: Any, message: dict[str, Any]) -> None:
+        is_ready(supervisor, worker, message)
+        if not ended:
+            ended.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
+            time.sleep(0.5)  # its end is there before anybody else has a turn
+
+    async def scenario(supervisor: Supervisor) -> None:
+        assert len(set(pids(supervisor)) - {*ended}) == 2
+
+    monkeypatch.setattr(Supervisor, "_is_ready", ends)
+    assert watched.run(scenario) == 0
+
+
+def test_a_hang_is_seen_while_others_are_still_started(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "timeout", 1.0)
+    ready, loaded = Held(watched, "ready", 1), watched.files.with_name("loaded-1")
+
+    async def hang() -> None:
+        await until(loaded.exists)
+        watched.files.with_name("hold-pong-0").touch()
+        await until(lambda: any("has not answered for 1 s; killed" in line for line in watched.said))
+        watched.files.with_name("hold-pong-0").unlink()
+        ready.let()
+
+    async def both() -> int:
+        code, _ = await asyncio.gather(watched.running(nothing), hang())
+        return code
+
+    assert asyncio.run(both()) == 0
+
+
+def test_an_answer_is_for_who_has_asked_and_not_for_who_comes_in_its_place(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        async def metrics() -> str:
+            await until(lambda: all_ready(supervisor) and pids(supervisor)[1] != before)
+            return ""
+
+        monkeypatch.setattr(supervisor, "_metrics", metrics)
+        before = pids(supervisor)[1]
+        worker = supervisor._workers[1]
+        answering = asyncio.ensure_future(supervisor._answer(worker, {"ask": "metrics", "number": 1}))
+        await asyncio.sleep(0)
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: not worker.ready.is_set())
+        await answering
+        await supervisor._ask(worker, "ping", 5.0)
+        assert not watched.files.with_name("answered-1").exists()
+
+    assert watched.run(scenario) == 0
+
+
+def test_a_second_interrupt_waits_for_no_answer(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, sent = workers._signal, list[int]()
+
+    def signals(process: Any, number: int) -> None:
+        sent.append(number)
+        if number != signal.SIGTERM:  # which its work would keep from ending it
+            send(process, number)
+
+    async def scenario(supervisor: Supervisor) -> None:
+        monkeypatch.setattr(workers, "_signal", signals)
+        monkeypatch.setattr(workers, "SPARE_SECONDS", 60.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(lambda: len(sent) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert watched.run(scenario) == 0
+    assert sent[:4] == [signal.SIGTERM] * 2 + [signal.SIGINT] * 2
 
 
 def test_lines_wait_for_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
