@@ -34,7 +34,8 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from ..server import running
         from ..server.naming import entries
-    except ImportError as error:
+        from ..server.sockets import let_nobody_in
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(f"serve needs {error.name}; install fastembed-rt[server]") from error
     # Before anything is loaded: names that would hide a model, a file that is not there.
     entries(args.models, listed(args.alias))
@@ -43,7 +44,12 @@ def serve(args: argparse.Namespace) -> int:
     if args.workers > 1:
         return _supervise(args, listening)
     sockets, listening = listening.open()
-    app = _app(args)
+    try:
+        app = _app(args)
+    except BaseException:
+        for listener in sockets:
+            let_nobody_in(listener)  # the name of a Unix socket goes
+        raise
     running.run(app, listening, sockets)
     return 0
 

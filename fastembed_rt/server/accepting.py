@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -16,9 +18,11 @@ from typing import Any
 
 from .sockets import GONE, Board, let_nobody_in
 
+logger = logging.getLogger("fastembed_rt.server")
 AT_ONCE = 64  # accepted in a row by who serves alone
 LEFT_SECONDS = 0.002  # that a connection is left to a worker with fewer
 FULL_SECONDS = 0.1  # until it is tried again when the system gives no more descriptors
+SAID_SECONDS = 60.0  # until that is said again
 HANDSHAKE_SECONDS = 10.0  # of TLS
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # half-open ones end after two minutes
 
@@ -44,6 +48,7 @@ class Acceptor:
         self._left: set[int] = set()  # sockets whose next connection was left to others
         self.connections = 0
         self._paused = self._closed = False
+        self._said = -math.inf  # that none can be taken, in seconds of the event loop's time
         self._count(0)
         for listener in self.sockets:
             self._watch(listener)
@@ -122,7 +127,10 @@ class Acceptor:
             connection, _ = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
-        except OSError:  # no descriptors or memory left: those who are here go on
+        except OSError as error:  # no descriptors or memory left: those who are here go on
+            if self._loop.time() >= self._said + SAID_SECONDS:
+                self._said = self._loop.time()
+                logger.error("no connection can be taken: %s", error.strerror)
             self._rest(listener, FULL_SECONDS)
             return False
         self._count(self.connections + 1)

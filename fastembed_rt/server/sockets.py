@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -12,6 +13,7 @@ import struct
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..errors import InvalidInputError
 
@@ -19,6 +21,8 @@ BACKLOG = 2048  # connections that wait to be accepted; the kernel may allow few
 UDS_MODE = 0o660  # owner and group: whoever may write may ask
 ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # a classic BPF program: return 0
+NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # where it is switched off, localhost still stands for ::1 too
+_made: dict[str, tuple[Path, int, int]] = {}  # Unix sockets of this process
 GONE = -1  # on the board: a worker that accepts nothing
 
 
@@ -26,9 +30,12 @@ def let_nobody_in(listener: socket.socket) -> None:
     """Drop connections that come from now on, in all processes that share the socket; those that wait can be accepted.
 
     Without it a client may be let in by the kernel between the last accept and the close, and is then reset. It asks
-    again after a second and is refused. Where the system has no such filter, that gap stays.
+    again after a second and is refused. Where the system has no such filter, that gap stays. A Unix socket loses its
+    name instead, in the process that gave it.
     """
-    if sys.platform == "linux" and listener.family != socket.AF_UNIX:
+    if sys.platform != "win32" and listener.family == socket.AF_UNIX:
+        _remove_own(listener.getsockname())
+    elif sys.platform == "linux":
         program = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
         with contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
@@ -45,23 +52,39 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         raise InvalidInputError(f"host {host!r} is not known here: {error.strerror}") from None
     made: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, kind, protocol, _, place in dict.fromkeys(found):
-            listener = socket.socket(family, kind, protocol)
-            made.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Where any is asked for, all addresses have the one that the first was given.
-            chosen = made[0].getsockname()[1] if port == 0 and len(made) > 1 else place[1]
-            listener.bind((place[0], chosen, *place[2:]))
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
+            # Where any port is asked for, all addresses have the one that the first was given.
+            chosen = made[0].getsockname()[1] if port == 0 and made else place[1]
+            try:
+                made.append(_listening(family, kind, protocol, (place[0], chosen, *place[2:])))
+            except OSError as error:
+                if family != socket.AF_INET6 or error.errno not in NO_IPV6:
+                    raise
+                missing = error
+        if missing is not None and not made:
+            raise missing
     except OSError as error:
         for listener in made:
             listener.close()
         raise InvalidInputError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}") from None
     return made
+
+
+def _listening(family: int, kind: int, protocol: int, place: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def bind_unix(path: str) -> socket.socket:
@@ -79,6 +102,7 @@ def bind_unix(path: str) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(before)
+        _made[path] = _file(path)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -86,6 +110,20 @@ def bind_unix(path: str) -> socket.socket:
         raise InvalidInputError(f"cannot listen on the Unix socket {path}: {reason}") from None
     listener.setblocking(False)
     return listener
+
+
+def _file(path: str) -> tuple[Path, int, int]:
+    """A file's place, and its numbers: another one may take the place."""
+    place = Path(path).absolute()
+    about = place.lstat()
+    return place, about.st_dev, about.st_ino
+
+
+def _remove_own(path: str) -> None:
+    made = _made.pop(path, None)
+    with contextlib.suppress(OSError):
+        if made is not None and _file(path) == made:
+            made[0].unlink()
 
 
 def _remove_dead(path: str) -> None:
@@ -108,6 +146,14 @@ def _remove_dead(path: str) -> None:
     raise InvalidInputError(f"a server listens on the Unix socket {path} already")
 
 
+def _in_memory() -> int:
+    """A file without a name; where the system has none in memory, one on a disk, which may be full or read-only."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fastembed-rt-board")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class Board:
     """How many connections each worker has, in memory that all of them see."""
 
@@ -115,10 +161,8 @@ class Board:
         """Of so many workers; `descriptor` is another process's, as it was inherited."""
         size = 4 * count
         if descriptor is None:
-            file = tempfile.TemporaryFile()  # noqa: SIM115  the mapping outlives it
-            file.truncate(size)
-            descriptor = os.dup(file.fileno())
-            file.close()
+            descriptor = _in_memory()
+            os.truncate(descriptor, size)
         self.descriptor = descriptor
         self._counts = memoryview(mmap.mmap(descriptor, size)).cast("i")
         self.count = count
