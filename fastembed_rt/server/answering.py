@@ -90,6 +90,8 @@ async def _send_whole(cycle: Any, head: dict[str, Any], body: bytes) -> None:
         body = b""
     parts, said = [STATUS_LINE[head["status"]]], False
     for name, value in (*cycle.default_headers, *head["headers"]):
+        if name == b"connection" and cycle.keep_alive and cycle.transport.get_protocol().pipeline:
+            continue  # a server that drains; the last answer closes
         parts += (name, b": ", value, b"\r\n")
         if name == b"connection" and value == b"close":
             cycle.keep_alive, said = False, True

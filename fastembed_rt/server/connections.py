@@ -7,6 +7,7 @@ The body's time while the application reads it is the exchange's; see limits.
 from __future__ import annotations
 
 import asyncio
+import select
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,13 @@ class Patience:
 
     head_seconds: float = 10.0  # from the connection or a request's first byte to the end of its header lines
     rest_seconds: float = 10.0  # that a body is taken in and thrown away, of a request that was refused
+    ended_seconds: float = 0.1  # until it is looked whether a client that sends no more has gone; and again
     stalled_seconds: float = 30.0  # that a client may leave its answer unread
     head_bytes: int = 65_536  # of the request's line and header lines
     head_lines: int = 128
+
+
+CONTINUE = STATUS_LINE[100] + b"\r\n"
 
 
 class TooMuchError(Exception):
@@ -80,6 +85,33 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
                 self.send_400_response("")
             elif self._clock is None:
                 self._start_clock(self._patience.head_seconds)
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it may have gone, or wait for its answer. Whether the connection stays open."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if self._inside and self._head_is_over() != answered:
+            self._answer(400, b"Malformed", b"the request has no end")
+        if answered or self.transport.is_closing() or self.scheme == "https":  # of TLS both sides are closed at once
+            return False
+        self.cycle.keep_alive = False
+        self._stop_clock()
+        self._clock = self.loop.call_later(self._patience.ended_seconds, self._ask_for_life)
+        return True
+
+    def _ask_for_life(self) -> None:
+        """Send who sends no more a word that every client passes over: the system of one that has gone refuses it."""
+        if not self._running.response_started and self._running.scope["http_version"] == "1.1":
+            self.transport.write(CONTINUE)
+        self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        self._clock = None
+        if self.transport.is_closing():
+            return
+        if _hung_up(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+        else:
+            self._clock = self.loop.call_later(self._patience.ended_seconds, self._look_for_end)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -153,11 +185,17 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             self._answer(431, b"TooLarge", what.encode())
 
     def _answer(self, status: int, kind: bytes, what: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self._may_answer():
             body = b'{"error":"%s","error_type":"%s"}' % (what, kind)
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether an answer would be of the request that comes in, and the only one."""
+        if self._inside and self._head_is_over():
+            return self._running is self.cycle and not self.cycle.response_started
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def _grow(self, size: int) -> None:
         self._head += size
@@ -198,6 +236,16 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             self.transport.abort()
         else:
             self._stalled = self.loop.call_later(self._patience.stalled_seconds, self._look, now)
+
+
+def _hung_up(connection: Any) -> bool:
+    """Whether nothing that is sent arrives; False where the system does not say."""
+    try:
+        asked = select.poll()
+        asked.register(connection.fileno(), 0)
+        return bool(asked.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _in_kernel(connection: Any) -> int:

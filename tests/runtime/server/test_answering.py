@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
+from fastembed_rt.server import deadlines
 from fastembed_rt.server.answering import ONE_WRITE, Answer
 from fastembed_rt.server.deadlines import Deadlines
 
@@ -36,7 +37,11 @@ class Cycle:
         self.passed: list[dict[str, Any]] = []
         self.ended: list[bool] = []
         self.told = 0
-        self.transport = SimpleNamespace(write=self.written.append, close=partial(self.ended.append, True))
+        self.transport = SimpleNamespace(
+            write=self.written.append,
+            close=partial(self.ended.append, True),
+            get_protocol=lambda: SimpleNamespace(pipeline=[]),
+        )
         for name, value in about.items():
             setattr(self, name, value)
 
@@ -202,22 +207,37 @@ def test_who_has_gone_before_is_not_watched() -> None:
     assert times.waiting == []
 
 
-def test_each_is_ended_at_its_own_time_and_others_not() -> None:
+def test_each_is_ended_at_its_own_time_and_others_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def patient(deadline: float) -> Patient:
+        made = Patient(0)
+        made.deadline = deadline
+        return made
+
+    async def until(seconds: float) -> None:
+        nonlocal now
+        now = seconds
+        for _ in range(3):  # the event loop looks at the clock, then calls what is due
+            await asyncio.sleep(0)
+
     async def all_of_it() -> list[list[str]]:
-        times = Deadlines(asyncio.get_running_loop())
-        those = [Patient(0.15), Patient(0.05), Patient(60), Patient(0.05), Patient(0.3)]
-        for patient in those:
-            times.add(patient)
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: now)
+        monkeypatch.setattr(deadlines, "time", SimpleNamespace(monotonic=lambda: now))
+        times = Deadlines(loop)
+        those = [patient(15), patient(5), patient(6000), patient(5), patient(30)]
+        for one in those:
+            times.add(one)
         times.discard(those[3])
         times.discard(those[3])
-        await asyncio.sleep(0.1)
-        first = [list(patient.ended) for patient in those]
-        assert first == [[], ["late"], [], [], []]
-        await asyncio.sleep(0.1)
-        again = Patient(0.02)  # sooner than what the timer waits for
+        await until(10)
+        assert [list(one.ended) for one in those] == [[], ["late"], [], [], []]
+        await until(20)
+        again = patient(22)  # sooner than what the timer waits for
         times.add(again)
-        await asyncio.sleep(0.05)
+        await until(25)
         assert again.ended == ["late"]
-        return [patient.ended for patient in those]
+        return [one.ended for one in those]
 
     assert asyncio.run(all_of_it()) == [["late"], ["late"], [], [], []]

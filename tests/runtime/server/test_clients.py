@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import socket
 import ssl
@@ -347,6 +346,52 @@ def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any, monkeypat
     assert asks(connect) == 200
 
 
+LONG = json.dumps({"inputs": ["the old dog runs " * 9] * 1000}).encode()
+
+
+@pytest.mark.parametrize("uds", [False, True])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_sends_no_more_waits_for_the_answer(run: Run, tmp_path: Path, version: str, uds: bool) -> None:
+    connect = run(**({"uds": str(tmp_path / "socket")} if uds else {}))
+    for body in (EMBED, LONG):
+        with connect() as connection:
+            connection.sendall(request(body).replace(b"HTTP/1.1", b"HTTP/" + version.encode()))
+            connection.shutdown(socket.SHUT_WR)
+            status, told, keep = answer(connection)
+            assert (status, len(told), keep) == (200, len(json.loads(body)["inputs"]) if body is LONG else 1, False)
+            assert ended(connection)
+    with connect() as connection:  # several
+        connection.sendall(request(LONG) + request(LONG))
+        connection.shutdown(socket.SHUT_WR)
+        assert [answer(connection)[0] for _ in range(2)] == [200, 200]
+        assert ended(connection)
+
+
+def test_a_request_without_its_end_is_refused(run: Run) -> None:
+    connect = run()
+    chunked = b"POST /embed HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    for sent in (b"GE", request()[:30], request()[:-5], chunked + b"5\r\nhel"):
+        with connect() as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            status, told, keep = answer(connection)
+            assert (status, told["error"], keep) == (400, "the request has no end", False)
+            assert ended(connection)
+    with connect() as connection:  # the one before it is answered
+        connection.sendall(request(LONG) + b"POST /em")
+        connection.shutdown(socket.SHUT_WR)
+        assert answer(connection)[0] == 200
+        assert ended(connection)
+    with connect() as connection:
+        connection.sendall(chunked + b"no length\r\n")
+        assert answer(connection)[0] == 400
+        assert ended(connection)
+    with connect() as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert ended(connection)
+    assert asks(connect) == 200
+
+
 def test_a_request_that_takes_too_long_is_answered_and_its_connection_goes_on(run: Run, loaded: Any) -> None:
     app = App({"encoder": loaded.encoder}, limits=Limits(request_seconds=0.2, max_client_batch_size=30_000))
     connect = run(app=app)
@@ -381,6 +426,20 @@ def test_pipelined_requests_of_a_client_that_goes_away_are_not_made(run: Run, lo
     # Reading is paused behind a second request, so that the first is still made: its end is seen when that is done.
     until(lambda: not app.admission.requests, 60)
     assert loaded.encoder.stats.texts - before <= 4000  # nothing of the second
+
+
+def test_pipelined_requests_are_all_answered_by_a_server_that_drains(run: Run, loaded: Any) -> None:
+    app = App({"encoder": loaded.encoder})
+    connect = run(app=app)
+    app.drain()
+    with connect() as connection:
+        connection.sendall(request() * 3)
+        found = b""
+        while more := connection.recv(65536):
+            found += more
+    assert found.count(b"HTTP/1.1 200 OK") == 3
+    assert found.count(b"connection: close") == 1
+    assert b"connection: close" in found.split(b"HTTP/1.1")[3]
 
 
 def test_connections_beyond_the_limit_wait_for_their_turn(run: Run) -> None:
@@ -445,23 +504,3 @@ def test_tls_by_certificate_files(run: Run, tmp_path: Path) -> None:
     with trusted.wrap_socket(connect(), server_hostname="127.0.0.1") as secure:
         secure.sendall(request())
         assert answer(secure)[0] == 200
-
-
-def test_addresses_that_cannot_be_are_said() -> None:
-    (taken, *_) = sockets.bind("127.0.0.1", 0)
-    with pytest.raises(InvalidInputError, match=r"cannot listen on 127\.0\.0\.1 port"):
-        sockets.bind("127.0.0.1", taken.getsockname()[1])
-    taken.close()
-    with pytest.raises(InvalidInputError, match="not known here"):
-        sockets.bind("no.such.host.invalid", 0)
-
-
-def test_who_has_fewer_connections_takes_the_next(tmp_path: Path) -> None:
-    board = sockets.Board(3)
-    other = sockets.Board(3, os.dup(board.descriptor))  # of another process
-    for slot, count in enumerate((2, 5, sockets.GONE)):
-        board.set(slot, count)
-    assert [other.get(slot) for slot in range(3)] == [2, 5, sockets.GONE]
-    assert [other.others_have_fewer(slot) for slot in (0, 1)] == [False, True]
-    board.set(0, sockets.GONE)
-    assert not other.others_have_fewer(1)
