@@ -114,6 +114,11 @@ class App:
             raise ReloadError("the models were not loaded by the server")
         return await self._reloader()
 
+    @property
+    def loading(self) -> bool:
+        """Whether a reload has a thread, which cannot be ended."""
+        return self._reloader is not None and self._reloader.loading
+
     def identities(self) -> dict[str, str]:
         """What runs under each name."""
         return {served.name: served.identity for served in self.models.all}
@@ -182,9 +187,9 @@ class App:
                     self.keys.check(exchange)
                 exchange.counted = route.counted
                 response = await route.handler(exchange)
-            except (ClientGoneError, asyncio.CancelledError):
+            except ClientGoneError:
                 raise
-            except Exception as error:  # noqa: BLE001  every request gets an answer
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  every request gets an answer
                 response, failure = self._failed(exchange, route, error)
         except ClientGoneError:
             failure = "Gone"
@@ -212,7 +217,11 @@ class App:
         if self._tracer is not None:
             self._tracer(exchange, None if route is None else route.path, status)
 
-    def _failed(self, exchange: Exchange, route: Route | None, error: Exception) -> tuple[Response, str]:
+    def _failed(self, exchange: Exchange, route: Route | None, error: BaseException) -> tuple[Response, str]:
+        if isinstance(error, asyncio.CancelledError):
+            if not self._draining:
+                raise error
+            error = ApiError("Unhealthy", "the server is stopping")  # the time for what runs is over
         problem = error if isinstance(error, ApiError) else answer_to(error, self.limits.request_seconds)
         if problem is None or problem.kind == "Backend":
             # Its kind and place, not its words: those may hold a text.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FastembedRtError
@@ -47,6 +50,7 @@ class Reloader:
     def __init__(self, app: App, load: Load) -> None:
         self._app, self._load = app, load
         self._lock = asyncio.Lock()
+        self.loading = False  # a thread that cannot be ended
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def __call__(self) -> list[dict[str, Any]]:
@@ -58,7 +62,7 @@ class Reloader:
         app = self._app
         async with self._lock:
             before = app.identities()
-            loading = asyncio.ensure_future(asyncio.to_thread(self._loaded))
+            loading = self._in_thread()
             try:
                 fresh = await asyncio.shield(loading)
             except asyncio.CancelledError:
@@ -82,6 +86,24 @@ class Reloader:
             task.add_done_callback(self._retiring.discard)
             after = app.identities()
         return [{"name": name, "before": before.get(name), "now": now} for name, now in after.items()]
+
+    def _in_thread(self) -> asyncio.Future[Models]:
+        """Of its own: a program that ends would wait for the event loop's, however long they take."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Models] = loop.create_future()
+
+        def work() -> None:
+            try:
+                done = partial(future.set_result, self._loaded())
+            except Exception as error:  # noqa: BLE001  for who waits
+                done = partial(future.set_exception, error)
+            self.loading = False
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(done)
+
+        self.loading = True
+        threading.Thread(target=work, name="fastembed_rt_reload", daemon=True).start()
+        return future
 
     def _loaded(self) -> Models:
         try:

@@ -10,8 +10,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -31,6 +32,7 @@ from .worker import Channel
 
 logger = logging.getLogger("fastembed_rt.server")
 IDLE_SECONDS = 0.5  # at the end, for requests that are on their way over connections that are open
+FAILED = 3  # exit code where the application does not start, as uvicorn has it
 SPARE_FILES = 64  # descriptors that are not for connections
 
 
@@ -71,10 +73,13 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         self.app, self._listening, self._sockets = app, listening, sockets
         self._board, self._slot, self._channel = board, slot, channel
         self._reloads: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Warm up, then accept."""
+        """Warm up, then accept; and end at once where a signal has come meanwhile."""
         await super().startup(sockets=[])
+        if not self.started:  # a model does not answer; old uvicorns leave it to their own `run` to exit with an error
+            sys.exit(FAILED)
         # What is here now stays: the collector need not look through it, again and again, for circles in requests.
         gc.collect()
         gc.freeze()
@@ -104,20 +109,27 @@ class Server(uvicorn.Server):  # type: ignore[misc]
             await self._channel.open(self)
         else:
             hangups.listen(loop, self._reload)
+        if self.should_exit:  # what waits is answered; old uvicorns would leave it
+            await self.shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all that has come, then end, within the seconds for it."""
+        if self._ended:
+            return
+        self._ended = True
         began = time.monotonic()
         self.app.drain()  # each answer now closes its connection
-        if self._acceptor is not None:
-            self._acceptor.drain()
+        assert self._acceptor is not None
+        self._acceptor.drain()
         # A connection that is idle may have a request on its way: closing it at once would lose that.
         grace = min(IDLE_SECONDS, self._listening.drain_seconds)
-        while self.server_state.connections and time.monotonic() - began < grace and not self.force_exit:
+        while self._acceptor.connections and time.monotonic() - began < grace and not self.force_exit:
             await asyncio.sleep(0.02)
         left = self._listening.drain_seconds - (time.monotonic() - began)
         self.config.timeout_graceful_shutdown = max(left, 0.1)
         await super().shutdown(sockets)
+        if self.force_exit:  # which uvicorn takes for a reason to tell the application nothing
+            await self.lifespan.shutdown()
         if self._channel is not None:
             await self._channel.end()
 
@@ -168,16 +180,18 @@ def most_connections(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - SPARE_FILES), 1)
 
 
-def serve(server: Server, told: Callable[[], None] = lambda: None) -> None:
+def serve(server: Server) -> None:
     """Until SIGTERM or SIGINT."""
-    told()
     if not any(served.model.prepare().runner.spare for served in server.app.models.all):
         # Batches keep all cores busy, for which the threads of tokenizers would wait.
         os.environ.setdefault(LIBRARY_THREADS, "false")
-    # uvicorn raises again what ended it, when it is done: that was no failure.
+    # From here on a signal is kept until there is a loop to end. uvicorn raises again what ended it, when it is done:
+    # that was no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     try:
         server.run()
     finally:
         server.stderr.lines.close()
+    if server.app.loading:
+        os._exit(0)  # all is answered; Python would end within the other thread's work, and a crash is what may come
