@@ -211,6 +211,23 @@ def test_who_waits_for_the_answer_of_a_reload_ends_last(
     assert watched.run(scenario, 3, stubborn=(1,)) == 0
 
 
+def test_a_reload_ends_with_the_server(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ask = list[int](), Supervisor._ask
+
+    async def asks(supervisor: Supervisor, worker: Any, what: str, seconds: float) -> Any:
+        asked.append(worker.slot)
+        answer = await ask(supervisor, worker, what, seconds)
+        supervisor._stopping.set()
+        return answer
+
+    async def scenario(supervisor: Supervisor) -> None:
+        monkeypatch.setattr(Supervisor, "_ask", asks)
+        assert await supervisor._reload() == {"error": "the server is stopping"}
+        assert asked == [0]
+
+    assert watched.run(scenario) == 0
+
+
 def test_who_cannot_follow_one_that_came_back_with_other_files_is_started_again(watched: Watched) -> None:
     async def scenario(supervisor: Supervisor) -> None:
         before = pids(supervisor)
