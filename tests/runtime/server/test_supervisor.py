@@ -371,20 +371,19 @@ def test_who_is_being_started_when_all_are_told_to_end_is_told_too(
 def test_one_that_ends_as_soon_as_it_is_ready_keeps_no_other_from_being_started(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_ready, ended = Supervisor._is_ready, list[int]()
+    one, ended = Supervisor._one, list[int]()
 
-    def ends(supervisor: Supervisor, worker: Any, message: dict[str, Any]) -> None:
-        is_ready(supervisor, worker, message)
-        if not ended:
-            ended.append(worker.process.pid)
-            os.kill(worker.process.pid, signal.SIGKILL)
-            time.sleep(0.5)  # its end is there before anybody else has a turn
+    async def ends(supervisor: Supervisor, worker: Any) -> int:
+        if ended:
+            return await one(supervisor, worker)
+        ended.append(worker.slot)
+        await asyncio.sleep(0.05)  # others wait for it
+        supervisor._is_ready(worker, {"ready": ["it runs"], "models": {"m": "old"}})
+        return 1
 
-    async def scenario(supervisor: Supervisor) -> None:
-        assert len(set(pids(supervisor)) - {*ended}) == 2
-
-    monkeypatch.setattr(Supervisor, "_is_ready", ends)
-    assert watched.run(scenario) == 0
+    monkeypatch.setattr(Supervisor, "_one", ends)
+    assert watched.run(nothing) == 0  # all were ready
+    assert ended == [0]
 
 
 def test_a_hang_is_seen_while_others_are_still_started(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
