@@ -187,7 +187,7 @@ def test_what_nomic_switches_on_elsewhere_is_refused(tmp_path: Path, change: dic
         ({"prenorm": True}, "prenorm"),
         ({"moe_top_k": 6}, "5 experts of which 6 are chosen"),
         ({"moe_every_n_layers": 1}, "in one of 1 layers"),
-        ({"activation_function": "swishglu"}, "activation 'swishglu' is not known"),
+        ({"activation_function": "swishglu"}, "activation_function = 'swishglu'"),
     ],
 )
 def test_what_mixtures_of_experts_elsewhere_switch_on_is_refused(

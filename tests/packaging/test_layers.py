@@ -148,3 +148,11 @@ def test_contributing_has_the_same_tables() -> None:
 def test_no_file_name_is_there_twice_in_the_benchmarks() -> None:
     names = [file.name for file in (ROOT / "benchmarks").rglob("*.py") if not file.name.startswith(("__", "conftest"))]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_no_file_name_is_there_twice_in_the_tests() -> None:
+    """pytest imports them by their bare names: the second of one name ends the run of all."""
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        places.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert not [found for found in places.values() if len(found) > 1]
