@@ -51,12 +51,16 @@ to run, and says "not verified" where not.
 Any other encoder that optimum can trace is exported with `fastembed-rt[optimum]` in an environment of its own:
 `model.onnx` in fp32 and, where it multiplies with matrices of weights, INT8 with static scales on padded texts. The
 model is traced with what sentence-transformers gives it, and the trace compared with the model at several lengths
-before anything is written. Token types are those that the tokenizer gives a single text. Where rotary positions change
-with the longest text of a batch (rope type longrope), texts are cut before that. Where padding changes a text's states
-in the reference (a convolution over the tokens; in MobileBERT the next token's embedding, unless the pad token's is
-zero), batches have texts of one length only: a vector is that of the text alone. Random checkpoints, with the largest
-difference from the reference, and mean and worst cosine of INT8 to fp32 at default gates with the groups of layers that
-stay float for it (of 12 to 37)
+before anything is written.
+
+- **Token types** are those that the tokenizer gives a single text.
+- **Where rotary positions change with the longest text of a batch** (rope type longrope), texts are cut before that.
+- **Where padding changes a text's states in the reference** (a convolution over the tokens; in MobileBERT the next
+  token's embedding, unless the pad token's is zero), batches have texts of one length only: a vector is that of the
+  text alone.
+
+Random checkpoints, with the largest difference from the reference, and mean and worst cosine of INT8 to fp32 at default
+gates with the groups of layers that stay float for it (of 12 to 37)
 (`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`):
 
 {traced}
