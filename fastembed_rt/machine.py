@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
+
+
+def is_built_whole() -> bool:
+    """Whether this is a program that PyInstaller, cx_Freeze or Nuitka built: there is no Python to be started again."""
+    return bool(getattr(sys, "frozen", False) or getattr(globals().get("__compiled__"), "standalone", False))
+
 
 # The instruction sets that decide how fast INT8 and fp32 products run; other flags tell us nothing.
 INSTRUCTION_SETS = frozenset(

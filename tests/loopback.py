@@ -27,6 +27,13 @@ def free_port() -> int:
         return port
 
 
+def wait_for(true: Any, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.05)
+
+
 class Started:
     """`fastembed-rt serve` with these arguments; ends with the block."""
 

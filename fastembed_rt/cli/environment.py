@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import native
-from ..machine import Machine, describe
+from ..machine import Machine, describe, is_built_whole
 from ..run import nvidia
 from ..system.interpreter import environment
 
@@ -96,7 +96,7 @@ def gather() -> Facts:
     packages, wheels = nvidia.distributions()
     trial: dict[str, Any] = {}
     import_error = "not installed"
-    frozen = bool(getattr(sys, "frozen", False))
+    frozen = is_built_whole()
     if frozen:  # started again, it would be this program
         trial, import_error = _imported()
         packages = {**_versions(("numpy", "tokenizers", "huggingface-hub")), **packages}

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..machine import is_built_whole
+
 LIBRARY = "fastembed_rt_operators.so"  # as build.py names it, which stands alone
 SYSTEMS = {"linux": "Linux", "darwin": "macOS"}  # which have kernels, on these processors; as build.py has them
 NAMES = {**SYSTEMS, "win32": "Windows"}
@@ -76,7 +78,7 @@ def remedy() -> str:
         return COMPILE if "of another version" in (why_not() or "") else ""
     if not _has_kernels(sys.platform, platform.machine()):
         return ""
-    if _frozen():
+    if is_built_whole():
         return BUILD_AGAIN
     return COMPILE if _archive(library()) is None else UNPACK
 
@@ -136,7 +138,7 @@ def _examined(path: Path) -> tuple[str | None, str | None]:
     The library checks itself first: kernels that compute something else on this machine than they should do not run.
     """
     if not path.is_file():
-        return None, _why_missing(sys.platform, platform.machine(), frozen=_frozen(), archive=_archive(path))
+        return None, _why_missing(sys.platform, platform.machine(), frozen=is_built_whole(), archive=_archive(path))
     try:
         loaded = ctypes.CDLL(str(path))
         found, wrong = loaded.fastembed_rt_kernels, loaded.fastembed_rt_selfcheck
@@ -164,11 +166,6 @@ def _why_missing(system: str, machine: str, *, frozen: bool = False, archive: Pa
     if _has_kernels(system, machine):
         return "they were not compiled with this installation: there was no C compiler then, or it failed"
     return f"there are no kernels for {NAMES.get(system, system)} on {machine} yet"
-
-
-def _frozen() -> bool:
-    """Whether this is a program that PyInstaller, cx_Freeze or Nuitka built."""
-    return bool(getattr(sys, "frozen", False)) or "__compiled__" in globals()
 
 
 def _archive(path: Path) -> Path | None:

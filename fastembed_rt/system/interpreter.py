@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..errors import FastembedRtError
+from ..machine import is_built_whole
 
 
 def interpreter(what: str) -> str:
@@ -14,7 +15,7 @@ def interpreter(what: str) -> str:
     Raises:
         FastembedRtError: this is a program that PyInstaller or the like built: started again it would be itself.
     """
-    if getattr(sys, "frozen", False):
+    if is_built_whole():
         raise FastembedRtError(
             f"{what} starts Python in processes of its own, and a program that was built whole ({sys.executable}) "
             "has none to start; run it with an installed fastembed-rt"

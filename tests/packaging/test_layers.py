@@ -16,11 +16,12 @@ EXPORTING = "fastembed_rt/cache/exporting.py"  # the runtime's one way to the ex
 # By distribution: a row a package or module on its first level, lower ones first, with all that it imports, also late.
 LAYERS = {
     "fastembed_rt": """
-    errors machine native pyinstaller
+    errors machine pyinstaller
+    native: machine
     manifest: errors
     precisions: manifest
     files: errors manifest
-    system: errors
+    system: errors machine
     text: errors manifest native
     vectors: errors manifest text
     hub: errors files manifest system

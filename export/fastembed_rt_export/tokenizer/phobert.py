@@ -9,7 +9,7 @@ copy of the row that the symbol has in transformers, nearly always the unknown t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -53,7 +53,8 @@ def convert(tokenizer: Any, rows: int) -> tuple[str, tuple[int, ...]]:
         models.BPE(vocabulary, merges, unk_token=str(tokenizer.unk_token), end_of_word_suffix=END, fuse_unk=False)
     )
     made.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
-    first, last = ((str(token), int(number)) for token, number in _ends(tokenizer))
+    first = (str(tokenizer.cls_token), int(tokenizer.cls_token_id))
+    last = (str(tokenizer.sep_token), int(tokenizer.sep_token_id))
     made.post_processor = processors.TemplateProcessing(
         single=f"{first[0]} $A {last[0]}",
         pair=f"{first[0]} $A {last[0]} {last[0]} $B {last[0]}",
@@ -82,11 +83,6 @@ def _symbol(word: str) -> str:
     return word.removesuffix(GOES_ON) if word.endswith(GOES_ON) else word + END
 
 
-def _ends(tokenizer: Any) -> Iterator[tuple[Any, Any]]:
-    yield tokenizer.cls_token, tokenizer.cls_token_id
-    yield tokenizer.sep_token, tokenizer.sep_token_id
-
-
 def _check_order(tokenizer: Any, made: Tokenizer, merges: Sequence[tuple[str, str]]) -> None:
     """Raise where a word's pair that occurs twice would not be merged twice before what the first of it makes possible.
 
@@ -98,10 +94,9 @@ def _check_order(tokenizer: Any, made: Tokenizer, merges: Sequence[tuple[str, st
         whole = a + b
         if not any(ranks.get(pair, rank) < rank for pair in ((whole, a), (whole, whole), (b, whole))):
             continue
-        word = (whole.removesuffix(END)) * 4
-        if [piece(symbol) for symbol in made.encode(word, add_special_tokens=False).tokens] != tokenizer._tokenize(
-            word
-        ):
+        word = whole.removesuffix(END) * 4
+        symbols = made.encode(word, add_special_tokens=False).tokens
+        if list(map(piece, symbols)) != tokenizer._tokenize(word):
             raise UnsupportedCheckpointError(
                 f"{tokenizer.merges_file}: merges are not in the order of their parts, which is not built ({word!r})"
             )

@@ -7,13 +7,11 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Started
+from loopback import Started, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 BODY = json.dumps({"inputs": "the cat sleeps."}).encode()
@@ -43,13 +41,6 @@ if os.environ["MOMENT"] == "before its event loop":
 else:
     App.warm_up = warm_up_told
 """
-
-
-def wait_for(true: Callable[[], Any], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.02)
 
 
 def paths(place: Path, code: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import save_sentence_transformers
-from loopback import Load, Started
+from loopback import Load, Started, wait_for
 
 from fastembed_rt import native
 from fastembed_rt.errors import InvalidInputError
@@ -39,13 +39,6 @@ def pair(directories: Any) -> Iterator[Started]:
     with Started(directories.models["encoder"], "--workers", 2, "--api-key", "k") as started:
         wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
         yield started
-
-
-def wait_for(true: Any, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.05)
 
 
 def under_load(port: int, connections: int, seconds: float, during: Any = None, **headers: str) -> Load:
