@@ -11,6 +11,7 @@
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
 
+#if !SATURATES /* see surplus.h */
 static size_t int8_packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(PackedWeight); }
 
 /* Where w[k, n] lies in panels of K / KR = `steps` steps. */
@@ -44,6 +45,7 @@ static int int8_is_packed(const Linear *layer, const int8_t *weight, size_t colu
     }
     return 1;
 }
+#endif
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
@@ -56,6 +58,9 @@ INLINE void product_tile(size_t mr, size_t vectors, const Gemm *work, size_t r0,
     Ints acc[MR * VECTORS];
     tile(U8S8, mr, vectors, work->input->q + r0 * depth, depth * sizeof(Quantized),
          (const PackedWeight *)layer->packed + column * depth, depth / KR, acc);
+#if SATURATES
+    add_surplus(layer, mr, panel, work->input->q + r0 * depth, depth, acc);
+#endif
 #pragma GCC unroll 3
     for (size_t v = 0; v < vectors; v++, column += LANES) {
         Ints compensation = load_ints(layer->compensation + column);

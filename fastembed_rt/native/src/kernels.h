@@ -50,6 +50,12 @@ typedef struct {
     float *bias;            /* (panels * 16) */
 } Linear;
 
+/* Weights of some of a layer's columns, of its type and at any address: (inputs, count), beside the next ones. */
+typedef struct {
+    const void *weights;
+    size_t count;
+} Columns;
+
 /* A normalization of rows. */
 typedef struct {
     const float *weight;    /* (width); NULL for none */
@@ -119,12 +125,11 @@ typedef struct Pool {
 typedef struct {
     const char *name;
     size_t depth_unit;      /* a layer's depth is a multiple of it */
-    /* Bytes of `packed`, and writing `columns` columns of weight (inputs, columns), of the layer's type and at any
-     * address, from column `from` on. */
-    size_t (*packed_size)(const Linear *layer);
-    void (*pack)(Linear *layer, const void *weight, size_t columns, size_t from);
-    /* Whether that is what `pack` wrote there. */
-    int (*is_packed)(const Linear *layer, const void *weight, size_t columns, size_t from);
+    /* Bytes that `packed` needs for these weights, which are all of the layer's; writing them there, with their
+     * compensation, which is 0 before; and whether that is what lies there. */
+    size_t (*packed_size)(const Linear *layer, const Columns *blocks, size_t count);
+    void (*pack)(Linear *layer, const Columns *blocks, size_t count);
+    int (*is_packed)(const Linear *layer, const Columns *blocks, size_t count);
     /* What follows returns 0 where there was not enough memory. */
     /* out (rows, outputs) = add_norm(activation(linear(x))), x (rows, inputs). */
     int (*linear)(const Linear *layer, const float *x, size_t rows, Activation activation, const AddNorm *norm,

@@ -130,7 +130,7 @@ static void read_group(Reader *reader, unsigned allowed, Group *group) {
 typedef struct PackedLinear {
     struct PackedLinear *next;
     const Kernels *kernels;
-    size_t users;
+    size_t users, bytes; /* of `linear.packed` */
     SharedName file; /* that `linear.packed` is in; of 0 bytes: memory of this process */
     Linear linear;
 } PackedLinear;
@@ -160,10 +160,6 @@ EXPORTED int fastembed_rt_unshared(void) {
     return found;
 }
 
-static size_t packed_bytes(const PackedLinear *packed) {
-    return packed->kernels->packed_size(&packed->linear);
-}
-
 static void free_packed(PackedLinear *packed) {
     Linear *linear = &packed->linear;
     free(linear->factor);
@@ -173,7 +169,7 @@ static void free_packed(PackedLinear *packed) {
     if (packed->file.bytes)
         free_shared(linear->packed, packed->file.bytes);
     else
-        free_pages(linear->packed, packed_bytes(packed));
+        free_pages(linear->packed, packed->bytes);
     free(linear->compensation);
     free(linear->scales);
     free(linear->bias);
@@ -187,18 +183,26 @@ static void *allocate_zeroed(size_t bytes) {
     return found ? memset(found, 0, whole) : NULL;
 }
 
+/* Fills `blocks`; how many there are. */
+static size_t columns_of(const Group *group, Columns blocks[MOST_LAYERS]) {
+    for (size_t index = 0; index < group->count; index++)
+        blocks[index] = (Columns){group->layers[index].values, group->layers[index].columns};
+    return group->count;
+}
+
+static size_t bytes_to_pack(const Group *group, const Linear *linear) {
+    Columns blocks[MOST_LAYERS];
+    return group->kernels->packed_size(linear, blocks, columns_of(group, blocks));
+}
+
 static void pack_values(const Group *group, Linear *linear) {
-    size_t from = 0;
-    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
-        group->kernels->pack(linear, layer->values, layer->columns, from);
+    Columns blocks[MOST_LAYERS];
+    group->kernels->pack(linear, blocks, columns_of(group, blocks));
 }
 
 static int values_are_packed(const Linear *linear, const Group *group) {
-    size_t from = 0;
-    for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
-        if (!group->kernels->is_packed(linear, layer->values, layer->columns, from))
-            return 0;
-    return 1;
+    Columns blocks[MOST_LAYERS];
+    return group->kernels->is_packed(linear, blocks, columns_of(group, blocks));
 }
 
 static size_t layer_bytes(const Group *group, const Layer *layer) {
@@ -211,7 +215,7 @@ static SharedName shared_name(const PackedLinear *packed, const Group *group, si
     const Linear *linear = &packed->linear;
     uint64_t about[] = {linear->weights, linear->inputs, linear->outputs, (uint64_t)linear->zero_point};
     SharedName name = {packed->kernels->name, hashed(0, about, sizeof about),
-                       round_up(packed_bytes(packed), 64) + beside};
+                       round_up(packed->bytes, 64) + beside};
     for (const Layer *layer = group->layers; layer < group->layers + group->count; layer++)
         name.hash = hashed(name.hash, layer->values, layer_bytes(group, layer));
     return name;
@@ -222,7 +226,7 @@ static SharedName shared_name(const PackedLinear *packed, const Group *group, si
 static int pack_shared(PackedLinear *packed, const Group *group) {
     Linear *linear = &packed->linear;
     size_t beside = linear->compensation ? linear->panels * 16 * sizeof(int32_t) : 0;
-    size_t place = round_up(packed_bytes(packed), 64);
+    size_t place = round_up(packed->bytes, 64);
     if (!sharing())
         return 0;
     SharedName name = shared_name(packed, group, beside);
@@ -253,7 +257,7 @@ static int pack_somewhere(PackedLinear *packed, const Group *group) {
     Linear *linear = &packed->linear;
     if (pack_shared(packed, group))
         return 1;
-    linear->packed = allocate_pages(packed_bytes(packed));
+    linear->packed = allocate_pages(packed->bytes);
     if (linear->packed)
         pack_values(group, linear);
     return linear->packed != NULL;
@@ -281,6 +285,7 @@ static PackedLinear *pack(const Group *group) {
     size_t unit = group->kernels->depth_unit;
     linear->depth = (linear->inputs + unit - 1) / unit * unit;
     linear->panels = (linear->outputs + 15) / 16;
+    packed->bytes = bytes_to_pack(group, linear);
     if (linear->weights != INT8_WEIGHTS) {
         if (pack_floats(packed, group))
             return packed;
@@ -338,10 +343,9 @@ static int are_floats_packed_from(const PackedLinear *packed, const Group *group
         return 0;
     size_t from = 0;
     for (const Layer *layer = group->layers; layer < group->layers + group->count; from += layer++->columns)
-        if (memcmp(have->bias + from, layer->bias, layer->columns * sizeof(float)) ||
-            !group->kernels->is_packed(have, layer->values, layer->columns, from))
+        if (memcmp(have->bias + from, layer->bias, layer->columns * sizeof(float)))
             return 0;
-    return 1;
+    return values_are_packed(have, group);
 }
 
 /* Whether packing the group would give this. Everything is compared, so that no model gets the weights of another;
@@ -374,10 +378,8 @@ static int is_packed_from(const PackedLinear *packed, const Group *group) {
             if (memcmp(have->outlier_rows + j * have->panels * 16 + from, layer->rows + j * layer->columns,
                        layer->columns * sizeof(float)))
                 return 0;
-        if (!group->kernels->is_packed(have, layer->values, layer->columns, from))
-            return 0;
     }
-    return 1;
+    return values_are_packed(have, group);
 }
 
 const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, unsigned allowed) {

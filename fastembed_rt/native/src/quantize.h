@@ -16,6 +16,9 @@
 #include "scratch.h"
 #include "support.h"
 #include "tiles.h"
+#if SATURATES
+#include "surplus.h"
+#endif
 
 /* Steps of a channel that fit into an integer; what is beyond counts as that many. */
 #define MOST_STEPS 1e6f
@@ -30,11 +33,8 @@ INLINE void store_quantized(Quantized *p, Floats steps, Ints zero_point) {
     store_clipped(p, v);
 #elif defined(__AVX512VNNI__)
     store_bytes(p, minimum_ints(maximum_ints(v, broadcast_int(0)), broadcast_int(255)));
-#elif defined(__AVXVNNI__)
-    store_bytes(p, v); /* clips, too */
 #else
-    __m256i clipped = _mm256_max_epi16(narrow(v), _mm256_setzero_si256());
-    _mm256_storeu_si256((__m256i *)p, _mm256_min_epi16(clipped, _mm256_set1_epi16(255)));
+    store_bytes(p, v); /* clips, too */
 #endif
 }
 
@@ -144,6 +144,9 @@ INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row,
     Floats sum = broadcast(0.0f);
     for (const Tail *tail = tails->gathered + tails->starts[row]; tail < last; tail++) {
         Ints weights = channel_weights(panel + tail->step, tail->ones);
+#if SATURATES
+        weights = add_ints(weights, channel_surplus(layer, column / LANES, tail->step / (LANES * KR), tail->ones));
+#endif
         sum = fma16(broadcast(tail->beyond), to_floats(weights), sum);
     }
     return sum;

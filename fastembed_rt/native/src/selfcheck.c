@@ -45,7 +45,7 @@ static int next_whole(uint32_t *state, int low, int high) {
  * Rows, inputs and outputs are no multiples of any tile, and row 0 with columns 0 and 1 reaches the largest sums, where
  * products of bytes would saturate. */
 static int product_is_right(const Kernels *kernels, Room *room) {
-    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = PANELS * 16 * DEPTH };
+    enum { ROWS = 41, INPUTS = 37, DEPTH = 64, OUTPUTS = 70, PANELS = 5, ZERO = 113, MOST_PACKED = 2 * PANELS * 16 * DEPTH };
     int16_t *packed = take(room, MOST_PACKED * sizeof *packed);
     float *x = take(room, ROWS * INPUTS * sizeof *x), *y = take(room, ROWS * OUTPUTS * sizeof *y);
     float factor[DEPTH + 16] = {0}, scales[PANELS * 16], bias[PANELS * 16];
@@ -76,9 +76,10 @@ static int product_is_right(const Kernels *kernels, Room *room) {
         .compensation = compensation, .scales = scales, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
+    const Columns block = {weight, OUTPUTS};
+    if (kernels->packed_size(&layer, &block, 1) > MOST_PACKED * sizeof *packed)
         return 0;
-    kernels->pack(&layer, weight, OUTPUTS, 0);
+    kernels->pack(&layer, &block, 1);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
         return 0;
     for (size_t r = 0; r < ROWS; r++) {
@@ -122,9 +123,10 @@ static int bf16_product_is_right(const Kernels *kernels, Room *room) {
         .packed = packed, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
+    const Columns block = {weight, OUTPUTS};
+    if (kernels->packed_size(&layer, &block, 1) > MOST_PACKED * sizeof *packed)
         return 0;
-    kernels->pack(&layer, weight, OUTPUTS, 0);
+    kernels->pack(&layer, &block, 1);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
         return 0;
     for (size_t r = 0; r < ROWS; r++)
@@ -157,9 +159,10 @@ static int float_product_is_right(const Kernels *kernels, Room *room) {
         .packed = packed, .bias = bias,
     };
     const AddNorm nothing = {0};
-    if (kernels->packed_size(&layer) > MOST_PACKED * sizeof *packed)
+    const Columns block = {weight, OUTPUTS};
+    if (kernels->packed_size(&layer, &block, 1) > MOST_PACKED * sizeof *packed)
         return 0;
-    kernels->pack(&layer, weight, OUTPUTS, 0);
+    kernels->pack(&layer, &block, 1);
     if (!kernels->linear(&layer, x, ROWS, NO_ACTIVATION, &nothing, y, &serial))
         return 0;
     for (size_t r = 0; r < ROWS; r++) {

@@ -6,8 +6,8 @@
  * step: [K / KR][LANES][KR], so that a step of a panel is one vector (or half of one that is widened), and a step of a
  * row of a is 4 bytes, which are broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
  *
- * VNNI multiplies bytes and adds four products a lane. Without it, bytes are widened to 16 bits, two products a lane:
- * the instruction that multiplies bytes saturates and would give wrong sums. neon_tiles.h has the tiles of Arm.
+ * VNNI multiplies bytes and adds four products a lane. Without it, bytes are multiplied to pairs of 16 bits, which
+ * saturate: weights are packed so that none does (surplus.h). neon_tiles.h has the tiles of Arm.
  */
 #ifndef FASTEMBED_RT_TILES_H
 #define FASTEMBED_RT_TILES_H
@@ -17,6 +17,13 @@
 #define TILE_PRODUCTS 1
 #else
 #define TILE_PRODUCTS 0
+#endif
+
+/* Whether products of bytes saturate, see surplus.h. */
+#if defined(__aarch64__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(AVXVNNI_AS_AVX512VL)
+#define SATURATES 0
+#else
+#define SATURATES 1
 #endif
 
 #if defined(__aarch64__)
@@ -38,9 +45,9 @@ typedef int8_t PackedWeight;
 enum { KR = 4, MR = 6, VECTORS = 1 };
 #else
 #define SET_NAME "avx2"
-typedef int16_t Quantized;
-typedef int8_t PackedWeight; /* widened when it is loaded: half the memory, of which few rows use much */
-enum { KR = 2, MR = 4, VECTORS = 1 };
+typedef uint8_t Quantized;
+typedef int8_t PackedWeight;
+enum { KR = 4, MR = 4, VECTORS = 1 };
 #endif
 #if TILE_PRODUCTS || defined(__AVX512BF16__)
 #undef SET_NAME
@@ -72,32 +79,34 @@ INLINE Step broadcast_step(const void *p) {
 
 /* acc[n] + sum_j a[j] * b[n, j] of 16 lanes n: j < KR of (Quantized, PackedWeight), j < KR_S16 of int16. */
 #if defined(__AVX512VNNI__)
-INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return _mm512_dpbusd_epi32(acc, a, b); }
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return _mm512_dpwssd_epi32(acc, a, b); }
+INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return held(_mm512_dpbusd_epi32(acc, a, b)); }
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) { return held(_mm512_dpwssd_epi32(acc, a, b)); }
 #elif defined(__AVXVNNI__)
 INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
-    return pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b));
+    return held(pair_ints(_mm256_dpbusd_avx_epi32(acc.a, a, b.a), _mm256_dpbusd_avx_epi32(acc.b, a, b.b)));
 }
 INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
-    return pair_ints(_mm256_dpwssd_avx_epi32(acc.a, a, b.a), _mm256_dpwssd_avx_epi32(acc.b, a, b.b));
+    return held(pair_ints(_mm256_dpwssd_avx_epi32(acc.a, a, b.a), _mm256_dpwssd_avx_epi32(acc.b, a, b.b)));
 }
 #else
-INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
-    return pair_ints(_mm256_add_epi32(acc.a, _mm256_madd_epi16(a, b.a)),
-                     _mm256_add_epi32(acc.b, _mm256_madd_epi16(a, b.b)));
+/* acc + x, in acc's register: gcc 12 copies accumulators before each step otherwise. */
+INLINE __m256i accumulated(__m256i acc, __m256i x) {
+    __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(x));
+    return acc;
 }
-INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) { return dot_s16(acc, a, b); }
+INLINE __m256i dot_half_u8s8(__m256i acc, Step a, __m256i b) {
+    return accumulated(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+}
+INLINE Ints dot_u8s8(Ints acc, Step a, Ints b) {
+    return pair_ints(dot_half_u8s8(acc.a, a, b.a), dot_half_u8s8(acc.b, a, b.b));
+}
+INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
+    return pair_ints(accumulated(acc.a, _mm256_madd_epi16(a, b.a)), accumulated(acc.b, _mm256_madd_epi16(a, b.b)));
+}
 #endif
 
 /* A step of a panel of weights, as dot_u8s8 takes it. */
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 INLINE Ints load_weights(const PackedWeight *p) { return load_ints((const int32_t *)p); }
-#else
-INLINE Ints load_weights(const PackedWeight *p) {
-    return pair_ints(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
-                     _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + LANES))));
-}
-#endif
 
 /* w[n] of the channel whose place among the KR of a step is 1 in `ones`, 0 elsewhere, for the step's 16 outputs n. */
 INLINE Ints channel_weights(const PackedWeight *step, const Quantized ones[KR]) {
@@ -113,7 +122,7 @@ INLINE void store_step_s16(int16_t *step, const int16_t *rows, size_t stride) {
 typedef enum { U8S8, S16 } Operands;
 
 INLINE Ints dot(Operands operands, Ints acc, Step a, Ints b) {
-    return held(operands == U8S8 ? dot_u8s8(acc, a, b) : dot_s16(acc, a, b));
+    return operands == U8S8 ? dot_u8s8(acc, a, b) : dot_s16(acc, a, b);
 }
 
 /* out[r, v] = acc of row r and panel v, for mr <= MR rows `lda` bytes apart and `vectors` <= VECTORS panels that follow
