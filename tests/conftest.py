@@ -67,6 +67,7 @@ LONGEST = {
     "test_operators.py",
     "test_readme.py",
     "test_refused_precisions.py",
+    "test_reloads.py",
     "test_replaced.py",
     "test_reranking.py",
     "test_routes.py",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgi_client import Client
@@ -14,12 +16,17 @@ from checkpoints import save_sentence_transformers
 from cross_encoders import save_cross_encoder
 from gathering import Runner, Work
 from multi_vectors import save_multi_vector
+from raw_http import Connect, Run, until
 from sparse_encoders import save_splade
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
 from fastembed_rt.models.work import Prepared
 from fastembed_rt.server.gather import Gatherer
 from fastembed_rt.server.jobs import Job
+
+if TYPE_CHECKING:
+    from fastembed_rt.server.app import App
+    from fastembed_rt.server.limits import Limits
 
 PROMPTS = {"query": "query : ", "document": "passage : ", "red": "the red "}
 
@@ -126,3 +133,61 @@ def gathering() -> Iterator[Callable[..., tuple[Runner, Gatherer, Callable[..., 
     for runner, gatherer in made:
         runner.open()
         gatherer.close()
+
+
+@pytest.fixture(scope="session")
+def two_in_int8(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Directories of two models, which have no layer in common."""
+    from fastembed_rt_export.pipeline import ExportOptions, export
+
+    root = tmp_path_factory.mktemp("int8")
+    made = []
+    for seed in range(2):
+        checkpoint = save_sentence_transformers(root / f"checkpoint-{seed}", max_seq_length=40, seed=seed)
+        made.append(root / f"model-{seed}")
+        export(str(checkpoint), ExportOptions(output=made[-1], verify=False, precisions=("int8",)))
+    return made
+
+
+@pytest.fixture
+def run(loaded: Any) -> Iterator[Run]:
+    """Serves in a thread of this process; gives what connects to it."""
+    from fastembed_rt.server.app import App
+    from fastembed_rt.server.connections import Patience
+    from fastembed_rt.server.listening import Listening
+    from fastembed_rt.server.serving import Server
+
+    ends: list[Callable[[], None]] = []
+
+    def start(
+        *, limits: Limits | None = None, patience: dict[str, Any] | None = None, app: App | None = None, **options: Any
+    ) -> Connect:
+        app = app or App({"encoder": loaded.encoder}, limits=limits)
+        listening = Listening(**{"port": 0, "drain_seconds": 2, **options})
+        listeners = listening.bind()
+        server = Server(app, listening, listeners, patience=Patience(**patience) if patience else None)
+        address = listeners[0].getsockname()
+        family = listeners[0].family
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+        ends.append(end)
+
+        def connect() -> socket.socket:
+            made = socket.socket(family)
+            made.settimeout(20)
+            made.connect(address)
+            return made
+
+        connect.server = server  # type: ignore[attr-defined]
+        until(lambda: server.started)
+        return connect
+
+    yield start
+    for end in ends:
+        end()

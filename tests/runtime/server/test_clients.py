@@ -11,102 +11,21 @@ import ssl
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from raw_http import EMBED, Run, answer, asks, ended, request, until
 
 from fastembed_rt.errors import InvalidInputError
 from fastembed_rt.server import sockets
 from fastembed_rt.server.app import App
 from fastembed_rt.server.exchange import Exchange
 from fastembed_rt.server.limits import Limits
-from fastembed_rt.server.listening import Listening
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests' sockets are those of Unix")
-Connect = Callable[[], socket.socket]
-Run = Callable[..., Connect]
-EMBED = b'{"inputs":"the cat"}'
-
-
-@pytest.fixture
-def run(loaded: Any) -> Iterator[Run]:
-    """Serves in a thread of this process; gives what connects to it."""
-    from fastembed_rt.server.connections import Patience
-    from fastembed_rt.server.serving import Server
-
-    ends: list[Callable[[], None]] = []
-
-    def start(
-        *, limits: Limits | None = None, patience: dict[str, Any] | None = None, app: App | None = None, **options: Any
-    ) -> Connect:
-        app = app or App({"encoder": loaded.encoder}, limits=limits)
-        listening = Listening(**{"port": 0, "drain_seconds": 2, **options})
-        listeners = listening.bind()
-        server = Server(app, listening, listeners, patience=Patience(**patience) if patience else None)
-        address = listeners[0].getsockname()
-        family = listeners[0].family
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-
-        def end() -> None:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
-
-        ends.append(end)
-
-        def connect() -> socket.socket:
-            made = socket.socket(family)
-            made.settimeout(20)
-            made.connect(address)
-            return made
-
-        connect.server = server  # type: ignore[attr-defined]
-        until(lambda: server.started)
-        return connect
-
-    yield start
-    for end in ends:
-        end()
-
-
-def request(body: bytes = EMBED, *lines: str, length: int | None = None) -> bytes:
-    head = ["POST /embed HTTP/1.1", "host: x", f"content-length: {len(body) if length is None else length}", *lines]
-    return "\r\n".join([*head, "", ""]).encode() + body
-
-
-def answer(connection: socket.socket) -> tuple[int, Any, bool]:
-    """Status, JSON, and whether the connection stays open."""
-    found = http.client.HTTPResponse(connection)
-    found.begin()
-    content = found.read()
-    return found.status, json.loads(content) if content else None, not found.will_close
-
-
-def ended(connection: socket.socket) -> bool:
-    """Whether the server closes, in the seconds that the socket waits."""
-    try:
-        return connection.recv(1) == b""
-    except ConnectionError:
-        return True
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-def asks(connect: Connect) -> int:
-    with connect() as connection:
-        connection.sendall(request())
-        return answer(connection)[0]
 
 
 def test_many_slow_clients_keep_nobody_out_and_are_let_go(run: Run) -> None:
@@ -343,52 +262,6 @@ def test_clients_that_go_away_cost_nothing_more(run: Run, loaded: Any, monkeypat
     until(lambda: not app.admission.requests)
     assert app.admission.requests == app.admission.tokens == 0
     assert loaded.encoder.stats.texts - before < 5 * 4000
-    assert asks(connect) == 200
-
-
-LONG = json.dumps({"inputs": ["the old dog runs " * 9] * 1000}).encode()
-
-
-@pytest.mark.parametrize("uds", [False, True])
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_who_sends_no_more_waits_for_the_answer(run: Run, tmp_path: Path, version: str, uds: bool) -> None:
-    connect = run(**({"uds": str(tmp_path / "socket")} if uds else {}))
-    for body in (EMBED, LONG):
-        with connect() as connection:
-            connection.sendall(request(body).replace(b"HTTP/1.1", b"HTTP/" + version.encode()))
-            connection.shutdown(socket.SHUT_WR)
-            status, told, keep = answer(connection)
-            assert (status, len(told), keep) == (200, len(json.loads(body)["inputs"]) if body is LONG else 1, False)
-            assert ended(connection)
-    with connect() as connection:  # several
-        connection.sendall(request(LONG) + request(LONG))
-        connection.shutdown(socket.SHUT_WR)
-        assert [answer(connection)[0] for _ in range(2)] == [200, 200]
-        assert ended(connection)
-
-
-def test_a_request_without_its_end_is_refused(run: Run) -> None:
-    connect = run()
-    chunked = b"POST /embed HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-    for sent in (b"GE", request()[:30], request()[:-5], chunked + b"5\r\nhel"):
-        with connect() as connection:
-            connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            status, told, keep = answer(connection)
-            assert (status, told["error"], keep) == (400, "the request has no end", False)
-            assert ended(connection)
-    with connect() as connection:  # the one before it is answered
-        connection.sendall(request(LONG) + b"POST /em")
-        connection.shutdown(socket.SHUT_WR)
-        assert answer(connection)[0] == 200
-        assert ended(connection)
-    with connect() as connection:
-        connection.sendall(chunked + b"no length\r\n")
-        assert answer(connection)[0] == 400
-        assert ended(connection)
-    with connect() as connection:
-        connection.shutdown(socket.SHUT_WR)
-        assert ended(connection)
     assert asks(connect) == 200
 
 
