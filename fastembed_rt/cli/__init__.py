@@ -104,22 +104,31 @@ def build_parser(commands: Sequence[str] | None = None) -> argparse.ArgumentPars
 
 def _parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser with the command that is asked for alone: a command does not wait for what others import."""
-    word = next((word for word in argv if not word.startswith("-")), None)  # no option before it takes a value
+    word = _command(argv)
     return build_parser([word] if word in COMMANDS else None)
+
+
+def _command(argv: Sequence[str]) -> str | None:
+    return next((word for word in argv if not word.startswith("-")), None)  # no option before it takes a value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (default: of `sys.argv`) and return its exit code; raises nothing."""
+    argv = sys.argv[1:] if argv is None else argv
+    if _command(argv) == "serve":
+        from ..server import hangups
+
+        hangups.hold()  # first of all: what reloads a server ends none that has not begun
     with _standard_streams():
         return _run(argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str]) -> int:
     debug, args = False, argparse.Namespace()
     with _noted_signals() as came:
         try:
             try:
-                args = _parser_for(sys.argv[1:] if argv is None else argv).parse_args(argv)
+                args = _parser_for(argv).parse_args(argv)
             except SystemExit as done:  # argparse has printed the help, the version or what is wrong
                 code = done.code if isinstance(done.code, int) else 0
             else:

@@ -27,12 +27,11 @@ PASSED_ON = ("run",)  # of the parsed options what is no option
 
 def serve(args: argparse.Namespace) -> int:
     """Until a signal ends it."""
-    hangups.hold()  # what reloads a server ends none that has not begun
     args.models = args.models or listed(os.environ.get("MODEL_ID"))
     if not args.models:
         raise InvalidInputError("no model to serve; give a model directory or hub repository")
     try:
-        from ..server import running
+        from ..server import lasting, running
         from ..server.naming import entries
         from ..server.sockets import let_nobody_in
     except ModuleNotFoundError as error:
@@ -45,7 +44,8 @@ def serve(args: argparse.Namespace) -> int:
         return _supervise(args, listening)
     sockets, listening = listening.open()
     try:
-        app = _app(args)
+        with lasting.told("the models have been loading", lambda line: running.say([line])):
+            app = _app(args)
     except BaseException:
         for listener in sockets:
             let_nobody_in(listener)  # the name of a Unix socket goes

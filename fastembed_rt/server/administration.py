@@ -14,7 +14,7 @@ logger = logging.getLogger("fastembed_rt.server")
 
 
 async def reload(exchange: Exchange) -> Response:
-    """Load the models again, in all workers; those that could not and were started again are named."""
+    """Load the models again, in all workers; those that start again, or load yet, are named."""
     app = exchange.app
     if not app.keys:
         raise ApiError("Unauthorized", "start the server with --api-key to reload over HTTP, or send it SIGHUP")
@@ -23,7 +23,8 @@ async def reload(exchange: Exchange) -> Response:
         answer = {"models": await app.reload()} if app.reload_all is None else await app.reload_all()
     except ReloadError as error:
         logger.error("reload: %s", error)
-        raise ApiError("Backend", "the models were not replaced; the server's log says why") from None
+        told = str(error) if error.is_open else "the models were not replaced; the server's log says why"
+        raise ApiError("Backend", told) from None
     return Response(dumped(answer))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what a program does first waits for no import
+    import asyncio
 
 _came = threading.Event()
 

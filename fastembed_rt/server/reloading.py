@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FastembedRtError
+from . import lasting
 from .models import Models, Served
 
 if TYPE_CHECKING:
     from .app import App
 
+logger = logging.getLogger("fastembed_rt.server")
 Load = Callable[[], Models]
 
 
 class ReloadError(FastembedRtError):
-    """What should have been loaded cannot be; what was there goes on."""
+    """What should have been loaded cannot be; what was there goes on.
+
+    `is_open`: nobody knows yet. A worker ended over it, and what it has when it is there again, the others load too.
+    """
+
+    def __init__(self, message: str, *, is_open: bool = False) -> None:
+        super().__init__(message)
+        self.is_open = is_open
 
 
 class Generation:
@@ -107,7 +118,8 @@ class Reloader:
 
     def _loaded(self) -> Models:
         try:
-            return self._load()
+            with lasting.told(f"reload: process {os.getpid()} has been loading", logger.warning):
+                return self._load()
         except FastembedRtError as error:
             raise ReloadError(f"{type(error).__name__}: {error}") from error
 

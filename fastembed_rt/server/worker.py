@@ -76,8 +76,8 @@ class Channel:
     async def _reload_all(self) -> dict[str, Any]:
         answer = await self._ask("reload")
         if "error" in answer:
-            raise ReloadError(answer["error"])
-        return {"models": answer["models"], "restarted": answer["restarted"]}
+            raise ReloadError(answer["error"], is_open="open" in answer)
+        return {key: answer[key] for key in ("models", "restarted", "loading")}
 
     async def _ask(self, what: str) -> dict[str, Any]:
         number = next(self._numbers)
@@ -88,7 +88,7 @@ class Channel:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await future
         except TimeoutError:
-            raise ApiError("Timeout", "the other workers did not answer") from None
+            raise ApiError("Timeout", f"no {what} of all workers yet; see the server's log") from None
         finally:
             self._waiting.pop(number, None)
 

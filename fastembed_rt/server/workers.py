@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from ..system.interpreter import interpreter
-from . import hangups, packed
+from . import hangups, lasting, packed
 from .reloading import outcome
 from .sockets import GONE, Board, let_nobody_in
 from .totals import Totals
@@ -35,7 +35,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds before a worker is started again
 FIRST_STARTS = 3  # of a place that nobody has had, while others answer: its files may be changed just then
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics: one that is busy is left with what it said last
 SILENT = 2  # questions in a row that a worker has not answered: one may be due to a machine that stood still
-SPARE_SECONDS = 5.0  # after the time for draining, until workers are killed
+SPARE_SECONDS = 5.0  # after the time for draining, until workers are killed; and then for those to be gone
+RELOAD_SECONDS = 3600.0  # for a worker to load other files beside its own
 Say = Callable[[Iterable[str]], None]
 
 
@@ -47,7 +48,7 @@ class _Worker:
     process: asyncio.subprocess.Process | None = None
     writer: asyncio.StreamWriter | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    began: float = 0.0
+    began: float = 0.0  # to load, by the monotonic clock
     stale: bool = False  # it began to load before the last reload: its files may be older than those
     identities: dict[str, str] = field(default_factory=dict)
     text: str = ""  # metrics, as told last
@@ -97,12 +98,14 @@ class Supervisor:
             for worker in self._workers:
                 self._start(self._watch(worker))
         keepers = []
-        for worker in self._workers:  # one after the other: the first says what is wrong, and reads the files
+        # One after the other: the first says what is wrong, and reads the files. One that may be stuck keeps none back.
+        for worker in self._workers:
             keeper = self._start(self._keep(worker))
             keepers.append(keeper)
             ready = asyncio.create_task(worker.ready.wait())
             stop = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait([ready, stop, keeper], return_when=asyncio.FIRST_COMPLETED)
+            done = asyncio.FIRST_COMPLETED
+            await asyncio.wait([ready, stop, keeper], timeout=lasting.FIRST_SECONDS, return_when=done)
             ready.cancel()
             stop.cancel()
             if self._stopping.is_set():
@@ -133,7 +136,10 @@ class Supervisor:
         if late:
             for worker in self._workers:
                 _signal(worker.process, signal.SIGKILL)
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=SPARE_SECONDS)
+        for worker in self._workers:
+            if worker.process is not None:  # the kernel keeps it, such as for a disk of a network that is away
+                self._say([f"worker {worker.slot} cannot be ended now; process {worker.process.pid} is left behind"])
 
     async def _keep(self, worker: _Worker) -> None:
         """Have the place filled until the end."""
@@ -188,6 +194,7 @@ class Supervisor:
             OSError: the system gives no process, or no descriptors for one.
         """
         worker.began, worker.text, worker.stale = time.monotonic(), "", False
+        loading: asyncio.Task[Any] | None = None
         self._keep_weights()
         ours, theirs = socket.socketpair()
         try:
@@ -196,6 +203,7 @@ class Supervisor:
             process = worker.process
             assert process is not None
             assert process.stdin is not None
+            loading = self._start(self._tell_of_loading(worker, process.pid))
             if self._stopping.is_set():  # it was being started when all others were told to end
                 _signal(process, signal.SIGTERM)
             with contextlib.suppress(ConnectionError):  # it ended at once
@@ -204,9 +212,26 @@ class Supervisor:
             await self._read(worker, reader)
             return await process.wait()
         finally:
+            if loading is not None:
+                loading.cancel()
             if worker.writer is None:
                 ours.close()
             self._gone(worker)
+
+    async def _tell_of_loading(self, worker: _Worker, pid: int) -> None:
+        """Say that it takes long, each time that it has taken twice as long: it may export a model, or be stuck."""
+        seconds = lasting.FIRST_SECONDS
+        while True:
+            try:
+                await asyncio.wait_for(worker.ready.wait(), worker.began + seconds - time.monotonic())
+            except TimeoutError:
+                answer = f"{self._alive() or 'none'} of {len(self._workers)} answer meanwhile"
+                self._say([f"worker {worker.slot} (process {pid}) has been loading for {seconds:g} s; {answer}"])
+                seconds *= 2
+            else:
+                if seconds > lasting.FIRST_SECONDS:
+                    self._say([f"worker {worker.slot} is ready after {time.monotonic() - worker.began:.0f} s"])
+                return
 
     async def _spawn(self, worker: _Worker, channel: socket.socket) -> dict[str, Any]:
         """Start the process, which is to have this end of the channel; gives what it has to be told."""
@@ -235,7 +260,7 @@ class Supervisor:
         worker.text = ""
         for key, future in list(self._waiting.items()):
             if key[0] == worker.slot and not future.done():
-                future.set_result({"error": f"worker {worker.slot} ended"})
+                future.set_result({"error": f"worker {worker.slot} ended", "open": True})
 
     async def _read(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
         """What it says, until its end."""
@@ -260,7 +285,8 @@ class Supervisor:
             self._told(worker, message["pong"], message)
         elif "reloaded" in message:
             worker.identities = message.get("identities", worker.identities)
-            self._told(worker, message["reloaded"], message)
+            if not self._told(worker, message["reloaded"], message) and self._differ():  # nobody waited for it any more
+                self._start(self._level(worker))
 
     def _is_ready(self, worker: _Worker, message: dict[str, Any]) -> None:
         worker.identities = message["models"]
@@ -291,10 +317,13 @@ class Supervisor:
             answer = await self._reload_each(None, newest)
         self._say_reloaded(answer)
 
-    def _told(self, worker: _Worker, number: int, message: dict[str, Any]) -> None:
+    def _told(self, worker: _Worker, number: int, message: dict[str, Any]) -> bool:
+        """Whether somebody waits for it."""
         future = self._waiting.pop((worker.slot, number), None)
-        if future is not None and not future.done():
-            future.set_result(message)
+        if future is None or future.done():
+            return False
+        future.set_result(message)
+        return True
 
     async def _answer(self, worker: _Worker, message: dict[str, Any]) -> None:
         writer = worker.writer  # of who asks: another process may have the place before there is an answer
@@ -315,14 +344,15 @@ class Supervisor:
         try:
             return await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            return {"error": f"worker {worker.slot} did not answer in {seconds:g} s"}
+            return {"error": f"worker {worker.slot} did not answer in {seconds:g} s", "open": True}
         finally:
             self._waiting.pop(key, None)
 
     async def _metrics(self) -> str:
         await asyncio.gather(*(self._ask(worker, "metrics", METRICS_SECONDS) for worker in self._workers))
-        alive = sum(worker.ready.is_set() for worker in self._workers)
-        own = f"# TYPE fastembed_rt_workers gauge\nfastembed_rt_workers {alive}\n"
+        own = f"# TYPE fastembed_rt_workers gauge\nfastembed_rt_workers {self._alive()}\n"
+        own += "# TYPE fastembed_rt_loading_seconds gauge\n"  # as one that is stuck does
+        own += f"fastembed_rt_loading_seconds {self._loading_seconds():.3f}\n"
         return self._totals.text([own, *(worker.text for worker in self._workers)])
 
     async def _reload(self, asker: _Worker | None = None) -> dict[str, Any]:
@@ -350,14 +380,17 @@ class Supervisor:
             if not worker.ready.is_set() or (worker is newest and not self._differ()):
                 continue  # what it loads is looked at when it is ready
             process = worker.process
-            answer = await self._ask(worker, "reload", 3600.0)
+            answer = await self._ask(worker, "reload", RELOAD_SECONDS)
             if "error" not in answer:
                 worker.stale, changed = False, True
                 found = found or answer["models"]
             elif not changed:
                 for other in self._workers:
-                    other.stale = False  # nothing has changed
-                return {"error": answer["error"]}
+                    other.stale = False  # nothing has changed yet
+                if "open" not in answer:
+                    return {"error": answer["error"]}
+                rest = "if it has another model when it is there again, the others load that too"
+                return {"error": f"{answer['error']}; {rest}", "open": True}
             else:
                 self._say([f"worker {worker.slot} cannot reload and is started again: {answer['error']}"])
                 restarted.append(worker.slot)
@@ -368,7 +401,8 @@ class Supervisor:
         _signal(last, signal.SIGTERM)
         if self._weights is not None:
             packed.forget(self._weights, began)
-        return {"models": found, "restarted": restarted}
+        loading = [worker.slot for worker in self._workers if not worker.ready.is_set()]
+        return {"models": found, "restarted": restarted, "loading": [k for k in loading if k not in restarted]}
 
     async def _reload_and_say(self) -> None:
         self._say_reloaded(await self._reload())
@@ -384,6 +418,15 @@ class Supervisor:
             self._say([f"reloaded; workers that are loading follow when they are ready: {outcome(answer['models'])}"])
         else:
             self._say([f"reloaded in all workers: {outcome(answer['models'])}"])
+
+    def _alive(self) -> int:
+        return sum(worker.ready.is_set() for worker in self._workers)
+
+    def _loading_seconds(self) -> float:
+        """For how long the one has been loading that has been for longest; 0: none is."""
+        now = time.monotonic()
+        loading = [worker for worker in self._workers if worker.process is not None and not worker.ready.is_set()]
+        return max((now - worker.began for worker in loading), default=0.0)
 
     def _keep_weights(self) -> None:
         if self._weights is not None:

@@ -9,6 +9,7 @@ import gc
 import io
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from fastembed_rt.server import workers
+from fastembed_rt.server import lasting, workers
 from fastembed_rt.server.lines import Handler, StandardError
 from fastembed_rt.server.running import say
 from fastembed_rt.server.workers import Supervisor
@@ -177,7 +178,11 @@ def test_who_cannot_follow_a_reload_is_started_again_from_the_new_files(watched:
     async def scenario(supervisor: Supervisor) -> None:
         before = pids(supervisor)
         watched.files.write_text("new")
-        assert await supervisor._reload() == {"models": [{"name": "m", "now": "new"}], "restarted": [1]}
+        assert await supervisor._reload() == {
+            "models": [{"name": "m", "now": "new"}],
+            "restarted": [1],
+            "loading": [],
+        }
         await until(lambda: all_ready(supervisor) and pids(supervisor)[1] != before[1])
         assert [worker.identities for worker in supervisor._workers] == [{"m": "new"}] * 3
         assert pids(supervisor)[::2] == before[::2]  # the last one was not left out
@@ -265,6 +270,129 @@ def test_a_reload_that_fails_in_the_first_worker_changes_nothing(watched: Watche
         assert [worker.identities for worker in supervisor._workers] == [{"m": "old"}] * 2
 
     assert watched.run(scenario, stubborn=(0,)) == 0
+
+
+def test_one_that_loads_for_long_is_told_of_and_keeps_none_back(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lasting, "FIRST_SECONDS", 0.5)
+    stuck = [Held(watched, "ready", slot) for slot in (0, 2)]
+    told = list[str]()
+
+    async def waits() -> None:
+        await until(watched.files.with_name("loaded-3").exists)  # though neither the first nor the third is ready
+        await until(lambda: any("has been loading for 1 s; 2 of 4 answer meanwhile" in line for line in watched.said))
+        told.extend(watched.said)
+        assert 0.5 < seconds_of_loading(await supervisors[0]._metrics()) < 30
+        for one in stuck:
+            one.let()
+
+    async def scenario(supervisor: Supervisor) -> None:
+        assert seconds_of_loading(await supervisor._metrics()) == 0
+
+    async def both() -> int:
+        code, _ = await asyncio.gather(watched.running(scenario, 4), waits())
+        return code
+
+    supervisors = list[Supervisor]()
+    run = Supervisor.run
+
+    async def noted(supervisor: Supervisor) -> int:
+        supervisors.append(supervisor)
+        return await run(supervisor)
+
+    monkeypatch.setattr(Supervisor, "run", noted)
+    assert asyncio.run(both()) == 0
+    assert any(line.startswith("worker 0 (process ") and "for 0.5 s; none of 4 answer" in line for line in told), told
+    assert {line.partition(" after ")[0] for line in watched.said if "is ready" in line} == {
+        "worker 0 is ready",
+        "worker 2 is ready",
+    }
+
+
+def seconds_of_loading(metrics: str) -> float:
+    (found,) = (line for line in metrics.splitlines() if line.startswith("fastembed_rt_loading_seconds "))
+    return float(found.split()[1])
+
+
+def test_one_that_cannot_even_be_killed_does_not_keep_the_server(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, left = workers._signal, list[int]()
+
+    def signals(process: Any, number: int) -> None:
+        if process is not None and process.pid in left:
+            return  # as the kernel has it with a process that waits for a disk
+        send(process, number)
+
+    async def scenario(supervisor: Supervisor) -> None:
+        monkeypatch.setattr(workers, "_signal", signals)
+        monkeypatch.setattr(workers, "SPARE_SECONDS", 0.2)
+        left.append(pids(supervisor)[1])
+
+    try:
+        assert watched.run(scenario) == 0
+        assert f"worker 1 cannot be ended now; process {left[0]} is left behind" in watched.said
+    finally:
+        os.kill(left[0], signal.SIGKILL)
+
+
+def test_who_asked_for_a_reload_is_told_that_a_worker_ended_over_it(watched: Watched) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        watched.files.write_text("new")
+        Held(watched, "reload", 0)
+        reloading = asyncio.ensure_future(supervisor._reload())
+        await until(watched.files.with_name("asked-0").exists)
+        os.kill(pids(supervisor)[0], signal.SIGKILL)
+        rest = "if it has another model when it is there again, the others load that too"
+        assert await reloading == {"error": f"worker 0 ended; {rest}", "open": True}
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 3)
+        await until(lambda: all_ready(supervisor))
+
+    assert watched.run(scenario, 3) == 0
+
+
+def test_one_that_loads_after_nobody_waits_for_it_any_more_is_followed(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "RELOAD_SECONDS", 0.2)
+
+    async def scenario(supervisor: Supervisor) -> None:
+        watched.files.write_text("new")
+        answer = Held(watched, "reload", 0)
+        found = await supervisor._reload()
+        assert (found["error"].partition(";")[0], found["open"]) == ("worker 0 did not answer in 0.2 s", True)
+        monkeypatch.setattr(workers, "RELOAD_SECONDS", 60.0)
+        answer.let()
+        await until(lambda: [worker.identities["m"] for worker in supervisor._workers] == ["new"] * 2)
+
+    assert watched.run(scenario) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_is_killed_during_reloads_all_end_with_the_newest_files(watched: Watched, seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def scenario(supervisor: Supervisor) -> None:
+        for version in range(4):
+            before, watched_files = version - 1, watched.files
+            watched_files.write_text(f"new {version}")
+            reloading = asyncio.ensure_future(supervisor._reload())
+            for _ in range(chance.randrange(1, 4)):
+                await asyncio.sleep(chance.random() * 0.1)
+                if there := pids(supervisor):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chance.choice(there), signal.SIGKILL)
+            answer = await reloading
+            assert "open" in answer or answer["models"][0]["now"] == f"new {version}", (answer, before)
+            await until(
+                lambda version=version: (
+                    all_ready(supervisor)  # type: ignore[misc]
+                    and {worker.identities["m"] for worker in supervisor._workers} == {f"new {version}"}
+                )
+            )
+
+    assert watched.run(scenario, 3) == 0
 
 
 class Held:
