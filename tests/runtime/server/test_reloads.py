@@ -159,6 +159,48 @@ def test_a_hangup_before_it_is_ready_is_a_reload_afterwards(
         assert started.end(signal.SIGTERM)[0] == 0
 
 
+HUNG_UP = """
+# SIGHUP comes when the command line is about to import what the command needs.
+import os, signal, sys
+class Import:
+    def find_spec(self, name, *_):
+        if name == "fastembed_rt.cli.serve":
+            os.kill(os.getpid(), signal.SIGHUP)
+sys.meta_path.insert(0, Import())
+"""
+
+
+def test_a_hangup_comes_too_early_for_no_server(directories: Any, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HUNG_UP)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with Started(directories.models["encoder"], PYTHONPATH=paths) as started:
+        wait_for(lambda: started.ask("POST", "/embed", {"inputs": TEXT})[0] == 200)
+        _, said = started.end(signal.SIGTERM)
+    assert "reloaded: encoder" in said
+
+
+LOADS_SLOWLY = """
+import time
+from fastembed_rt.server import lasting, loading
+lasting.FIRST_SECONDS = 0.1
+load = loading.load
+def slowly(*arguments, **options):
+    time.sleep(0.5)
+    return load(*arguments, **options)
+loading.load = slowly
+"""
+
+
+def test_what_loads_for_long_is_told_of(directories: Any, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LOADS_SLOWLY)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with Started(directories.models["encoder"], "--api-key", "k", PYTHONPATH=paths) as started:
+        assert started.ask("POST", "/admin/reload", {}, authorization="Bearer k")[0] == 200
+        _, said = started.end(signal.SIGTERM)
+    for line in ("the models have been loading", f"reload: process {started.process.pid} has been loading"):
+        assert said.index(f"{line} for 0.1 s") < said.index(f"{line} for 0.2 s")
+
+
 def is_listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
