@@ -1,7 +1,8 @@
 """A client's messages over standard input and output, a line each.
 
 The SDK's own transport leaves lines that are no message without an answer, takes other letters for bytes that are not
-UTF-8, and waits in `read` for a last line before a signal ends the process.
+UTF-8, and waits in `read` for a last line before a signal ends the process. At the end of input it cancels what it was
+asked: here that is answered first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import json
 import os
 import queue
+import select
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeAlias
 
@@ -22,15 +25,25 @@ from ..opening import needs
 with needs("mcp", "mcp"):
     from mcp.server.mcpserver import MCPServer
     from mcp.shared.message import SessionMessage
-    from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+    from mcp_types import (
+        INVALID_REQUEST,
+        PARSE_ERROR,
+        ErrorData,
+        JSONRPCError,
+        JSONRPCNotification,
+        JSONRPCRequest,
+        JSONRPCResponse,
+        jsonrpc_message_adapter,
+    )
     from pydantic import ValidationError
 
 SHAPE = 'expected one object a line: "jsonrpc": "2.0", "method", "params" as an object, "id" as an integer or a string'
 Written: TypeAlias = "asyncio.Future[None]"
+POLL = 0.02  # seconds, at the end
 
 
 async def run(server: MCPServer[Any]) -> None:
-    """Answer until standard input ends.
+    """Answer until standard input ends, and then what has come; no longer than somebody reads it.
 
     Raises:
         OSError: standard output takes nothing any more.
@@ -39,6 +52,7 @@ async def run(server: MCPServer[Any]) -> None:
     to_server, incoming = anyio.create_memory_object_stream[Any](0)
     outgoing, from_server = anyio.create_memory_object_stream[Any](0)
     failed: list[OSError] = []
+    unanswered = _Unanswered()
     with _wire() as (source, sink):
         lines, write = _reading(source), _writing(sink)
         async with anyio.create_task_group() as tasks:
@@ -59,12 +73,16 @@ async def run(server: MCPServer[Any]) -> None:
                             if not line.isspace():
                                 await put(refusal(line, error))
                         else:
+                            unanswered.came(message)
                             await to_server.send(SessionMessage(message))
+                    while unanswered.count and not _nobody_reads(sink):
+                        await anyio.sleep(POLL)
 
             async def give() -> None:
                 async with from_server:
                     async for sent in from_server:
                         await put(sent.message)
+                        unanswered.answered(sent.message)
 
             tasks.start_soon(take)
             tasks.start_soon(give)
@@ -72,6 +90,43 @@ async def run(server: MCPServer[Any]) -> None:
             tasks.cancel_scope.cancel()
     if failed:
         raise failed[0]
+
+
+class _Unanswered:
+    """Requests that have no answer yet, by their ids."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[Any] = Counter()  # a client may use an id twice
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._asked.total()
+
+    def came(self, message: Any) -> None:
+        """A request, or the word that one is not wanted any more: it has no answer."""
+        if isinstance(message, JSONRPCRequest):
+            self._asked[message.id] += 1
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._less((message.params or {}).get("requestId"))
+
+    def answered(self, message: Any) -> None:
+        """A message that was written."""
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
+            self._less(message.id)
+
+    def _less(self, number: object) -> None:
+        if isinstance(number, (int, str)) and self._asked[number]:
+            self._asked[number] -= 1
+
+
+def _nobody_reads(sink: BinaryIO) -> bool:
+    """Whether the client is gone, as far as the system tells."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    asked = select.poll()
+    asked.register(sink.fileno(), 0)
+    return bool(asked.poll(0))
 
 
 def refusal(line: bytes, error: ValidationError) -> JSONRPCError:

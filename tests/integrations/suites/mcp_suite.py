@@ -247,6 +247,21 @@ def test_the_server_ends_with_its_client(case: Case) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+def test_what_was_asked_before_the_end_is_answered(case: Case) -> None:
+    """As `printf ... | fastembed-rt mcp` asks. What was cancelled is not waited for."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "lines", "version": "1"}}
+    lines = [json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}).encode() + b"\n"]
+    lines += [embedding(" the red dog" * 2000).replace(b"7", b"%d" % (k % 6 + 2)) for k in range(8)]  # ids come twice
+    cancelled = {"method": "notifications/cancelled", "params": {"requestId": 2}}
+    lines += [json.dumps({"jsonrpc": "2.0", **cancelled}).encode() + b"\n", b'{"jsonrpc":"2.0","id":9,"method":"ping"}']
+    done = subprocess.run([*COMMAND, case.dense], capture_output=True, check=False, input=b"".join(lines), timeout=120)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert all("result" in answer for answer in answers), answers
+    numbers = [answer["id"] for answer in answers]
+    assert all(numbers.count(k) == (2 if k == 3 else 1) for k in (1, 3, 4, 5, 6, 7, 9)), numbers
+
+
 class Lines:
     """The command over stdio, asked by the line."""
 
