@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
@@ -138,18 +138,18 @@ def _run(argv: Sequence[str]) -> int:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its exit code
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: a bug still ends in one line
             # Modules in C that a signal interrupts at their import raise something else, such as an ImportError.
-            code = _failed(came[0] if came else error, args, debug=debug)
+            code = _failed(came[0] if came else error, args, getattr(error, "__notes__", ()), debug=debug)
     return code
 
 
-def _failed(error: BaseException, args: argparse.Namespace, *, debug: bool) -> int:
-    """Say in one line what went wrong; the exit code for it."""
+def _failed(error: BaseException, args: argparse.Namespace, notes: Iterable[str], *, debug: bool) -> int:
+    """Say in one line what went wrong, with the notes on errors of ours; the exit code for it."""
     if isinstance(error, Terminated):
-        return _fail(error.what, error.exit_code)
+        return _fail("; ".join([error.what, *notes]), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        return _fail("interrupted", INTERRUPTED)
+        return _fail("; ".join(["interrupted", *notes]), INTERRUPTED)
     if isinstance(error, FastembedRtError):
-        return _fail(_said(error, args), error.exit_code, debug=debug)
+        return _fail("; ".join([_said(error, args), *notes]), error.exit_code, debug=debug)
     if isinstance(error, OSError):
         _discard(sys.stdout)
         return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _fail(_describe(error), 1, debug=debug)

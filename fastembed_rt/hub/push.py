@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def push(
         ModelNotFoundError: no model directory; no such name, no access, no connection; another push came in between.
         ModelFormatError, IntegrityError: the directory is damaged.
         InvalidInputError: token=True without a stored token, or one that is none; a card that the hub refuses.
+            A note of any of them, or of an interrupt, says what was made and is left behind.
     """
     described = manifest.read(directory)
     for record in described.files:
@@ -66,11 +68,14 @@ def push(
     repository = Repository(name, revision, token, None, False, writing=True)
     if name.count("/") != 1:  # one without org would be made as another's, and then not be found
         raise ModelNotFoundError(f"{name!r} is no possible name of one (org/name); check the name")
-    with repository.explained("the upload"), _bars(hub, show=show_progress):
+    with _noted() as left, repository.explained("the upload"), _bars(hub, show=show_progress):
         api = hub.HfApi(token=token)
-        api.create_repo(name, private=private, exist_ok=True)
-        if branch != MAIN:
-            api.create_branch(name, branch=branch, exist_ok=True)
+        # Told, not deleted: another may have put something there meanwhile, and nothing on the hub brings that back.
+        advice = "was made for this and is left: push again, or delete it with: hf repos"
+        if _is_new(hub, partial(api.create_repo, name, private=private)):
+            left.append(f"the repository {name} {advice} delete {name}")
+        if branch != MAIN and _is_new(hub, partial(api.create_branch, name, branch=branch)):
+            left.append(f"the branch {branch} of {name} {advice} branch delete {name} {branch}")
         head = api.model_info(name, revision=branch)
         stale = _stale(api, name, head, {*names, MANIFEST_FILE})
         added = {file: hub.CommitOperationAdd(file, str(directory / file)) for file in (*names, MANIFEST_FILE)}
@@ -85,6 +90,28 @@ def push(
             parent_commit=head.sha,  # where what is stale was found: 412 if another commit has come since
         )
     return Pushed(url=str(made.commit_url), files=(*names, MANIFEST_FILE), deleted=tuple(stale))
+
+
+def _is_new(hub: Any, make: Callable[..., Any]) -> bool:
+    """Make what may be there already; whether it was missing."""
+    try:
+        make(exist_ok=False)
+    except hub.errors.HfHubHTTPError:
+        make(exist_ok=True)  # says why not, where it is not there
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Note the first line of a list on what ends the block."""
+    lines: list[str] = []
+    try:
+        yield lines
+    except BaseException as error:
+        for line in lines[:1]:
+            error.add_note(line)
+        raise
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,50 @@ def test_what_the_hub_says_is_said(
     assert re.search(said, line)
     assert "try again later" not in line or status == 500
     assert writable.repositories[NAME].head == before
+
+
+LEFT = "was made for this and is left: push again, or delete it with: hf repos"
+
+
+@pytest.mark.parametrize(
+    ("there", "revision", "said"),
+    [
+        (False, [], f"; the repository {NAME} {LEFT} delete {NAME}"),
+        (False, ["--revision", "int8"], f"; the repository {NAME} {LEFT} delete {NAME}"),  # the branch with it
+        (True, ["--revision", "int8"], f"; the branch int8 of {NAME} {LEFT} branch delete {NAME} int8"),
+        (True, [], None),
+    ],
+)
+@pytest.mark.parametrize("ends", [None, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("terminal_signals")
+def test_what_was_made_and_is_left_by_a_push_that_fails_is_named(
+    exported: Path,
+    writable: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    there: bool,
+    revision: list[str],
+    said: str | None,
+    ends: int | None,
+) -> None:
+    import huggingface_hub
+
+    if there:
+        writable.add(NAME, {"README.md": "mine"})
+    send = huggingface_hub.HfApi.preupload_lfs_files
+
+    def failing(*_: object, **__: object) -> None:
+        if ends is None:
+            raise RuntimeError("Error while uploading 'model.onnx' to the Hub.") from ConnectionResetError(104, "reset")
+        signal.raise_signal(ends)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", failing)
+    command = ["push", str(exported), NAME, "--token", TOKEN, "--quiet", *revision]
+    assert cli.main(command) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(said) if said else LEFT not in line
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", send)
+    assert cli.main(command) == 0  # what is left is in nobody's way
 
 
 def test_a_hub_that_does_not_answer_is_said_of_the_upload(
