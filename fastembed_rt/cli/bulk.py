@@ -156,7 +156,10 @@ def run(args: argparse.Namespace) -> int:
         made_by = encoder(model, args, request)
         memory.keep_free(MAPPED * made_by.width * FLOAT_BYTES)
         if args.to is not None and not made_by.width:
-            raise InvalidInputError("--to takes vectors of one length; write sparse vectors and token vectors as parts")
+            raise InvalidInputError(
+                f"--to takes vectors of one length, and these are {request.layout.plural}: write parts, without --to, "
+                "and bring those into the database with its own client"
+            )
         more = {"truncation": args.truncation, "provider": model.provider}
         if args.to is not None:
             more |= {"to": sinks.without_secrets(args.to), "id_column": args.id_column}
@@ -175,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
                 dedupe=args.dedupe,
                 cache=kept,
                 watch=watch,
-                sink=None if args.to is None else _sink(args),
+                sink=None if args.to is None else _sink(args, _bits(model, args)),
             )
         if not args.quiet:
             print(_summary(watch.figures(), sum(record.rows for record in made.values()), args), file=sys.stderr)
@@ -346,13 +349,20 @@ def cache(args: argparse.Namespace, encoder: Encoder) -> Any:
     return Cache(Path(args.cache), encoder.fingerprint, encoder.width, encoder.dtype)
 
 
-def _sink(args: argparse.Namespace) -> Any:
+def _bits(model: Any, args: argparse.Namespace) -> int:
+    """Of a vector that is stored as its signs; 0: these are numbers."""
+    from ..vectors.quantized import KINDS
+
+    return int(model.dim) if KINDS[args.output_precision].packed else 0
+
+
+def _sink(args: argparse.Namespace, bits: int) -> Any:
     """What opens the database of --to, given the job and the schema of its rows."""
     from ..bulk import sinks
 
     def opened(job: Any, schema: Any) -> sinks.Sink:
         about = {"job": job.name, "rank": job.rank, "fingerprint": job.fingerprint, "schema": schema}
-        about |= {"on_error": args.on_error, "on_null": args.on_null}
+        about |= {"on_error": args.on_error, "on_null": args.on_null, "bits": bits}
         nulls = "null" in (args.on_error, args.on_null)
         return sinks.open_sink(
             args.to,

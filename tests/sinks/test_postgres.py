@@ -92,14 +92,44 @@ def test_vectors_go_into_half_precision_and_are_made_bits_there(
     embed(directory, *words[:-1], f"{words[-1]}/made_half", "--output-precision", "float16", "--force")
     assert ask("SELECT DISTINCT pg_typeof(embedding)::text FROM made_half") == [["halfvec"]]
     assert ask("SELECT embedding::real[] FROM made_half ORDER BY id") == found
-    to = [*words[:-1], f"{words[-1]}/bits", "--force", "--output-precision"]
-    for precision in ("binary", "ubinary"):
-        said = refused(directory, *to, precision)
-        assert "takes vectors of float32 or float16, of which binary_quantize() makes bits there" in said
     nearest = (
         f"ORDER BY binary_quantize(embedding)::bit({DIM}) <~> (SELECT binary_quantize(embedding) FROM half WHERE id=7)"
     )
     assert ask(f"SELECT id FROM half {nearest} LIMIT 1") == [["7"]]
+
+
+def test_signs_of_numbers_are_bits_as_pgvector_makes_them(
+    directory: Path, source: Path, ask: Any, tmp_path: Path, postgres: Cluster
+) -> None:
+    to = f"pgvector://{postgres.address}"
+    embed(directory, source, "--shards", tmp_path / "job", "--to", f"{to}/numbers")
+    wanted = ask("SELECT id, binary_quantize(embedding)::text FROM numbers ORDER BY id")
+    for dim, precision in ((DIM, "binary"), (DIM, "ubinary"), (13, "ubinary")):  # 13: of a byte's bits some are none
+        name = f"{precision}{dim}"
+        words = ["--output-precision", precision, "--truncate-dim", dim]
+        embed(directory, source, "--shards", tmp_path / name, "--to", f"{to}/{name}", *words)
+        assert ask(f"SELECT id, embedding::text FROM {name} ORDER BY id") == [[k, bits[:dim]] for k, bits in wanted]
+        assert ask(f"SELECT DISTINCT pg_typeof(embedding)::text, length(embedding) FROM {name}") == [["bit", dim]]
+    index = f"CREATE INDEX ON ubinary{DIM} USING hnsw (embedding bit_hamming_ops); SET enable_seqscan = off"
+    nearest = f"ORDER BY embedding <~> (SELECT embedding FROM ubinary{DIM} WHERE id = 7) LIMIT 1"
+    assert ask(f"{index}; SELECT id FROM ubinary{DIM} {nearest}") == [[7]]
+    other = ["--shards", tmp_path / "other", "--to", f"{to}/ubinary13", "--output-precision", "ubinary"]
+    said = refused(directory, source, *other)
+    assert f"has vectors of bit(13), these would be bit({DIM}); name another table" in said
+    ranges = tmp_path / "ranges.npy"
+    np.save(ranges, np.array([[-1.0] * DIM, [1.0] * DIM], np.float32))
+    said = refused(directory, source, *other, "--force", "--output-precision", "int8", "--ranges", ranges)
+    assert "takes vectors of float32 or float16, and bits (binary, ubinary)" in said
+    said = refused(directory, source, *other, "--to", f"postgres://{postgres.address}/signs", "--force")
+    assert "--to postgresql:// takes vectors of float32 or float16; pgvector:// also bits" in said
+
+
+def test_postgres_means_postgresql(
+    directory: Path, source: Path, ask: Any, wanted: Any, tmp_path: Path, postgres: Cluster
+) -> None:
+    embed(directory, source, "--shards", tmp_path / "job", "--to", f"postgres://{postgres.address}/short")
+    found = ask("SELECT embedding FROM short ORDER BY id")
+    assert np.array(found, np.float32)[:, 0].tobytes() == wanted.tobytes()
 
 
 def test_an_index_may_be_there_before_the_rows_or_come_after_them(

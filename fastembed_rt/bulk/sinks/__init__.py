@@ -29,6 +29,7 @@ OWN = {
     "pgvector": "postgres",
     "postgresql": "postgres",
 }
+SAME = {"postgres": "postgresql"}  # schemes that mean another one, to libpq too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class About:
     nulls: bool  # whether vectors may be null
     on_error: str = FAIL  # how rows that cannot be encoded are taken, and
     on_null: str = "error"  # rows without a text; neither is in the job's name
+    bits: int = 0  # of a vector whose numbers are bytes of eight signs each, the first the highest; 0: of others
 
     def mark(self, part: int) -> str:
         """A name of one part of one rank."""
@@ -106,6 +108,8 @@ def open_sink(url: str, about: Callable[[str], About]) -> Sink:
     """
     scheme, found, rest = url.partition("://")
     others = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    if scheme not in others:
+        scheme = SAME.get(scheme, scheme)
     if not found or (scheme not in OWN and scheme not in others):
         known = ", ".join(f"{name}://" for name in sorted({*OWN, *others}))
         raise InvalidInputError(f"--to {without_secrets(url)} is of no known store; known: {known}")

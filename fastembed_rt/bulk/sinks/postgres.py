@@ -1,4 +1,4 @@
-"""Rows into a table of PostgreSQL: `vector` columns of pgvector, or arrays of real where there is no such extension.
+"""Rows into a table of PostgreSQL: what pgvector compares (`vector`, `halfvec`, `bit`), or arrays of real without it.
 
 A part and the mark that it is there are one transaction. Marks lie in a table beside the rows' one, in the same schema.
 """
@@ -33,7 +33,11 @@ class PostgresSink:
         *schema, name = map(unquote, table.split("."))
         self._table, self._marks = self._sql.Identifier(*schema, name), self._sql.Identifier(*schema, MARKS)
         self._connection = connect()
-        numbers = ",".join(["%.9g"] * about.schema.field(about.vectors).type.list_size)  # every float32 comes back so
+        vectors = about.schema.field(about.vectors).type
+        self._types = ("bit",) if about.bits else TYPES[about.scheme]
+        self._width = about.bits or vectors.list_size
+        self._sign = 0x80 if arrow().types.is_int8(vectors.value_type) else 0  # of `binary`, what `ubinary` has not
+        numbers = ",".join(["%.9g"] * vectors.list_size)  # every float32 comes back so
         self._vector = f"[{numbers}]" if about.scheme == PGVECTOR else f"{{{numbers}}}"
         with self._connection.transaction():
             kinds = {field.name: self._kind(field) for field in about.schema}
@@ -85,14 +89,14 @@ class PostgresSink:
         for name in self._about.schema.names:
             if _cut(name) not in columns:
                 raise InvalidInputError(f"the table {self._name} has no column {name!r}; name another table")
-        width = self._about.schema.field(self._about.vectors).type.list_size
+        width = self._width
         kind, size, said = columns[_cut(self._about.vectors)]
         if size == -1:  # it takes any, and has those of its rows
             column = self._sql.Identifier(self._about.vectors)
             asked = "SELECT cardinality({}::real[]) FROM {} WHERE {} IS NOT NULL LIMIT 1"
-            found = kind in TYPES[self._about.scheme] and self._do(asked, column, self._table, column).fetchone()
+            found = kind in self._types and self._do(asked, column, self._table, column).fetchone()
             size, said = (found[0], f"{said} of {found[0]}") if found else (width, said)
-        if kind not in TYPES[self._about.scheme] or size != width:
+        if kind not in self._types or size != width:
             these = wanted.rpartition(".")[2] if self._about.scheme == PGVECTOR else f"{wanted} of {width}"
             raise InvalidInputError(
                 f"the table {self._name} has vectors of {said}, these would be {these}; name another table"
@@ -103,8 +107,11 @@ class PostgresSink:
         if field.name == self._about.vectors:
             if self._about.scheme != PGVECTOR:
                 return "real[]"
+            place = self._place_of_pgvector()
+            if self._about.bits:
+                return f"bit({self._width})"  # PostgreSQL's own; what compares two is pgvector's
             name = "halfvec" if types.is_float16(kind.value_type) else "vector"
-            return f"{self._place_of_pgvector()}.{name}({kind.list_size})"
+            return f"{place}.{name}({self._width})"
         for check, found in (
             (types.is_boolean, "boolean"),
             (types.is_uint64, "numeric"),
@@ -199,7 +206,7 @@ class PostgresSink:
             return self._times(name, column)
         values: list[Any] = column.to_pylist()
         if name == self._about.vectors:
-            return [None if value is None else self._vector % tuple(value) for value in values]
+            return [None if value is None else self._written(value) for value in values]
         if name in self._checked:
             for k, value in enumerate(values, start=at):
                 if found := _unstorable(value):
@@ -209,6 +216,11 @@ class PostgresSink:
         if name in self._json:
             return [None if value is None else json.dumps(value, default=str) for value in values]
         return values
+
+    def _written(self, vector: list[Any]) -> str:
+        if self._about.bits:
+            return "".join(f"{number & 0xFF ^ self._sign:08b}" for number in vector)[: self._width]
+        return self._vector % tuple(vector)
 
     def _times(self, name: str, column: Any) -> list[Any]:
         """As strings: objects of Python end with the year 9999, and have no nanoseconds, which PostgreSQL rounds."""
@@ -223,7 +235,10 @@ class PostgresSink:
 
 
 def open_sink(rest: str, about: About) -> PostgresSink:
-    """`pgvector://USER@HOST/DATABASE/TABLE` or `postgresql://...`; a password comes from PGPASSWORD or the URL."""
+    """`pgvector://USER@HOST/DATABASE/TABLE` or `postgresql://...`; a password comes from PGPASSWORD or the URL.
+
+    Bits become a column of PostgreSQL's own type, the first number's sign first, as pgvector's binary_quantize does it.
+    """
     psycopg = required("psycopg", f"--to {about.scheme}://", "psycopg[binary]")
     importable = required("psycopg.sql", f"--to {about.scheme}://", "psycopg[binary]")
     assert importable
@@ -234,10 +249,10 @@ def open_sink(rest: str, about: About) -> PostgresSink:
     if has_cut_password(rest):
         raise InvalidInputError(f"--to {about.scheme}://: write a / within the password as %2F, or set PGPASSWORD")
     if arrow().types.is_integer(about.schema.field(about.vectors).type.value_type):
-        raise InvalidInputError(
-            f"--to {about.scheme}:// takes vectors of float32 or float16"
-            + (", of which binary_quantize() makes bits there" if about.scheme == PGVECTOR else "")
-        )
+        if about.scheme != PGVECTOR:
+            raise InvalidInputError("--to postgresql:// takes vectors of float32 or float16; pgvector:// also bits")
+        if not about.bits:
+            raise InvalidInputError("--to pgvector:// takes vectors of float32 or float16, and bits (binary, ubinary)")
     url = f"postgresql://{database}" + (f"?{query}" if query else "")
 
     def connect() -> Any:

@@ -423,14 +423,22 @@ def test_what_a_stores_client_raises_is_said_in_a_sentence(tmp_path: Path) -> No
         ("pgvector:///db/docs?host=/tmp&password=secret", "pgvector:///db/docs"),
         ("duckdb:///data/a@1/in.duckdb/docs", "duckdb:///data/a@1/in.duckdb/docs"),
         ("duckdb://in#1.duckdb/docs", "duckdb://in#1.duckdb/docs"),
-        ("postgres://me:secret@host/db/docs", "postgres://host/db/docs"),
+        ("mysql://me:secret@host/db/docs", "mysql://host/db/docs"),
     ],
 )
 def test_no_message_and_no_file_has_a_password(url: str, shown: str, tmp_path: Path) -> None:
     assert sinks.without_secrets(url) == shown
     if not url.startswith(("pgvector", "duckdb")):
-        with pytest.raises(InvalidInputError, match=r"^--to postgres://host/db/docs is of no known store; known: "):
+        with pytest.raises(InvalidInputError, match=r"^--to mysql://host/db/docs is of no known store; known: "):
             sinks.open_sink(url, lambda scheme: about(scheme=scheme))
+
+
+def test_postgres_is_what_libpq_takes_for_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastembed_rt.bulk.sinks import postgres
+
+    monkeypatch.setattr(postgres, "open_sink", lambda rest, told: (rest, told.scheme))
+    made: Any = sinks.open_sink("postgres://me@host/db/docs", lambda scheme: about(scheme=scheme))
+    assert made == ("me@host/db/docs", "postgresql")
 
 
 @pytest.mark.parametrize(

@@ -170,4 +170,7 @@ def test_a_job_reads_no_standard_input_and_npy_no_sparse_vectors(run_task: Run) 
     code, _, said = run_task("embed", "splade", "texts.jsonl", "--shards", "out", "--shard-format", "npy")
     assert code == 2
     assert "npy holds vectors of one length" in said
+    for model, kind, words in (("splade", "sparse vectors", []), ("dense", "token vectors", ["--tokens"])):
+        code, _, said = run_task("embed", model, "texts.jsonl", "--shards", "out", "--to", "duckdb://f/t", *words)
+        assert (code, f"vectors of one length, and these are {kind}: write parts, without --to" in said) == (2, True)
     assert cli.main(["embed", "merge"]) == 2
