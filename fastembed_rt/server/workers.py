@@ -414,7 +414,7 @@ class Supervisor:
             self._say([f"reloaded; started again: workers {', '.join(map(str, answer['restarted']))}"])
         elif not any(worker.ready.is_set() for worker in self._workers):
             self._say(["reload: workers that are loading follow when they are ready"])
-        elif any(worker.stale for worker in self._workers):
+        elif answer["loading"] or any(worker.stale for worker in self._workers):
             self._say([f"reloaded; workers that are loading follow when they are ready: {outcome(answer['models'])}"])
         else:
             self._say([f"reloaded in all workers: {outcome(answer['models'])}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -132,6 +133,57 @@ def test_a_worker_that_cannot_reload_answers_and_is_started_again(two_in_int8: l
             np.testing.assert_array_equal(vector(), vectors[1])
         code, said = started.end(signal.SIGTERM)
         assert (code, "worker 1 cannot reload and is started again: no memory" in said) == (0, True), said
+
+
+ENDS_OVER_IT = """
+# A worker ends when it is to load the model again, other than the one that answers the request for it.
+import os, signal
+from fastembed_rt.server import reloading
+loaded = reloading.Reloader._loaded
+def ends(self):
+    if not self._app._generation.count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loaded(self)
+reloading.Reloader._loaded = ends
+"""
+
+
+def test_who_reloads_is_told_that_a_worker_ended_over_it(two_in_int8: list[Path], tmp_path: Path) -> None:
+    from fastembed_rt import EmbeddingModel
+
+    place = tmp_path / "model"
+    place.symlink_to(two_in_int8[0])
+    (tmp_path / "sitecustomize.py").write_text(ENDS_OVER_IT)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    wanted = []
+    for path in two_in_int8:
+        with EmbeddingModel(path, precision="int8") as model:
+            wanted.append(model.encode(TEXT))
+    key = {"authorization": "Bearer k"}
+    with Started(place, "--workers", 2, "--precision", "int8", "--api-key", "k", PYTHONPATH=paths) as started:
+        for k in range(1, 40):  # until the one that is asked first is not the one that answers
+            wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+            place.unlink()
+            place.symlink_to(two_in_int8[k % 2])
+            status, _, answer = started.ask("POST", "/admin/reload", {}, **key)
+            if status != 200:
+                break
+            assert (answer["restarted"], answer["loading"]) == ([1], [])
+            wait_for(lambda k=k: all_give(started, wanted[k % 2]))
+        rest = "if it has another model when it is there again, the others load that too"
+        assert (status, answer["error"]) == (424, f"worker 0 ended; {rest}")
+        wait_for(lambda: all_give(started, wanted[k % 2]))
+        wait_for(lambda: started.metrics().get("fastembed_rt_workers") == 2)
+        assert all_give(started, wanted[k % 2])
+
+
+def all_give(started: Started, vector: Any) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):  # of a worker that just ends
+        answers = [started.ask("POST", "/embed", {"inputs": TEXT}, authorization="Bearer k") for _ in range(10)]
+        return all(
+            status == 200 and np.array_equal(np.array(found[0], np.float32), vector) for status, _, found in answers
+        )
+    return False
 
 
 @pytest.mark.parametrize("count", [1, 2])
