@@ -209,6 +209,7 @@ class Supervisor:
             with contextlib.suppress(ConnectionError):  # it ended at once
                 process.stdin.write(json.dumps(told).encode() + b"\n")  # not as arguments: those are for all to see
                 await process.stdin.drain()
+            process.stdin.close()
             await self._read(worker, reader)
             return await process.wait()
         finally:
