@@ -18,6 +18,7 @@ from gathering import Runner, Work
 from multi_vectors import save_multi_vector
 from raw_http import Connect, Run, until
 from sparse_encoders import save_splade
+from stand_in_workers import STAND_IN, Watched
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, SparseModel
 from fastembed_rt.models.work import Prepared
@@ -191,3 +192,11 @@ def run(loaded: Any) -> Iterator[Run]:
     yield start
     for end in ends:
         end()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    from fastembed_rt.server import workers
+
+    monkeypatch.setattr(workers, "BOOT", STAND_IN)
+    return Watched(tmp_path / "files")
