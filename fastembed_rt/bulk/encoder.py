@@ -25,6 +25,7 @@ class Encoder:
     fingerprint: str
     width: int = 0  # numbers of a vector; 0 where texts have several
     dtype: Any = np.float32
+    zero: Any = 0  # what a vector of zeros is stored as, (width,) or a number
     invariant: bool = True  # a vector depends on nothing but its text, to the last bit
     padded: Callable[[Sequence[int]], int] | None = None  # tokens that run for texts of such lengths, padding included
 

@@ -78,7 +78,7 @@ def outcome(part: Part, encoding: Encoding, found: Any, *, on_error: str, on_nul
     width = encoding.encoder.width
     if width:
         for k in {*zero, *absent}:
-            found[k] = 0
+            found[k] = encoding.encoder.zero
     rows = [k for k in range(len(part.texts)) if k not in left_out]
     table, vectors = part.table, found
     if left_out:

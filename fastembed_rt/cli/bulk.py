@@ -316,6 +316,7 @@ def encoder(model: Model, args: argparse.Namespace, request: Request) -> Encoder
         fingerprint=request.fingerprint,
         width=width,
         dtype=dtype,
+        zero=request.zero,
         invariant=dense.provider == "cpu" and dense.variant.target in INVARIANT and len(dense.device_ids) == 1,
         padded=_padded(dense),
     )

@@ -49,6 +49,7 @@ class Request:
     facts: Callable[[int, int], str]  # of so many texts and numbers, for the summary
     limit: str  # what longer texts are cut at
     encode: Callable[[list[str], Any], Any] = lambda texts, out: None  # of dense models: `Encoded`
+    zero: Any = 0  # of dense models, what a vector of zeros is stored as
 
 
 def options(args: argparse.Namespace, described: Manifest) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def _dense(model: EmbeddingModel, args: argparse.Namespace, stored: Mapping[str,
         facts=lambda count, numbers: f"dim {model.dim}",
         limit=f"max_length {model.max_length}",
         encode=lambda texts, out: model.encode(texts, return_tokens=True, out=out, **asked),
+        zero=made(np.zeros(model.dim, np.float32)),
     )
 
 

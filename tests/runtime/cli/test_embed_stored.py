@@ -85,6 +85,19 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()} - {"in.txt", "ranges.npy"}
 
 
+@precisions
+@pytest.mark.parametrize("where", [["-o", "out.parquet"], ["--shards", "out"]], ids=["file", "parts"])
+def test_zeros_for_a_row_without_a_text_are_stored_as_zeros_are(
+    embed: Embed, ranges: Array, model: EmbeddingModel, tmp_path: Path, precision: str, where: list[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    rows = [json.dumps({"text": text}) for text in (TEXTS[0], None, TEXTS[1])]
+    assert embed(rows, *options_of(precision), "--input-format", "jsonl", "--on-null", "zero", *where) == 0
+    (file,) = [tmp_path / "out.parquet"] if where[0] == "-o" else (tmp_path / "out").glob("part-*.parquet")
+    zeros = stored_of(np.zeros((1, model.dim), np.float32), precision, ranges)
+    np.testing.assert_array_equal(read(str(file), zeros.dtype)[1], zeros[0])
+
+
 # --- forms in files --------------------------------------------------------------------------------------------------
 
 
