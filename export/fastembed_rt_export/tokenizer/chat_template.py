@@ -29,7 +29,8 @@ STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.c
 MARKS = dict(zip(SLOTS, "\ue0f0\ue0f1\ue0f2", strict=True))  # of Unicode's private use, which no text needs
 ADVICE = (
     "a template for a reranker writes the contents of the roles 'query' and 'document', and that of 'system' where it "
-    f"takes an instruction; put one beside the weights as {FILE}"
+    f"takes an instruction; put one beside the weights as {FILE} (the documentation, Other heads, has those of "
+    "Qwen3-Reranker, mxbai-rerank-v2 and bge-reranker-v2-gemma)"
 )
 # Texts that a template might not put in their place as they are.
 PROBES = (
