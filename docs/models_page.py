@@ -221,6 +221,7 @@ def _real_table(real: Figures) -> str:
 
 def _model_type(name: str) -> str:
     said = {"jina_bert": "`bert`, alibi", "nomic_bert_moe": "`nomic_bert`, experts"}
+    said["qwen3_bidirectional"] = "`qwen3`, both ways"
     said["lfm2_bidirectional"] = "`lfm2`, both ways, also `lfm2_bidirectional`"
     said["embedding_gemma2_text"] = "`embedding_gemma2`, also `embedding_gemma2_text`"
     return said.get(name, f"`{name}`")

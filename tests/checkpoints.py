@@ -20,6 +20,7 @@ from references.modeling_lfm2_bidirectional import Lfm2BidirectionalModel
 from references.modeling_llama_bidirectional import LlamaBidirectionalModel
 from references.modeling_new import NewModel
 from references.modeling_nomic_moe import NomicMoeModel
+from references.modeling_qwen3_bidirectional import Qwen3BidirectionalModel
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tolerances import close
@@ -92,6 +93,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "squeezebert": {**SIZES, "embedding_size": 24, "q_groups": 3, "k_groups": 2, "v_groups": 3},
     "modernbert": {**SIZES, **IDS, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
     "qwen3": {**SIZES, **IDS, **GROUPED},
+    # Vectors of another size than the states before the last layer.
+    "qwen3_bidirectional": {**SIZES, **IDS, **GROUPED, "use_bidirectional_attention": True, "num_labels": 40},
     "gemma": {**SIZES, **IDS, **GROUPED},
     # Windows of 4 tokens in the first and the last layer, and a cap that scores here do reach.
     "gemma2": {
@@ -208,6 +211,7 @@ OWN_CODE: dict[str, Any] = {
     "nomic_bert_moe": NomicMoeModel,
     "llama_bidirec": LlamaBidirectionalModel,
     "lfm2_bidirectional": Lfm2BidirectionalModel,
+    "qwen3_bidirectional": Qwen3BidirectionalModel,
 }
 for own in OWN_CODE.values():
     own.config_class.register_for_auto_class()

@@ -23,6 +23,7 @@ CUT: dict[str, dict[str, Any]] = {
     **{key: {} for key in ("qwen2", "qwen3", "llama", "llama_bidirec", "eurobert", "gte", "gemma", "gemma3_text")},
     "gemma2": {"layer_types": ["sliding_attention"] + ["full_attention"] * 2},
     "embedding_gemma2_text": {},
+    "qwen3_bidirectional": {},
     "ministral3": {},
     **{key: {"layer_types": ["conv", "conv", "full_attention"]} for key in ("lfm2", "lfm2_bidirectional")},
     "mistral": {"sliding_window": None},

@@ -3,7 +3,6 @@ heads gives them make the scores of their cards and libraries."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -88,7 +87,7 @@ def logits(source: Path, pairs: list[Pair], ids_of: Any, words: Any, prompt: str
     return np.array(found, dtype=np.float32)
 
 
-# --- as the page tells ------------------------------------------------------------------------------------------------
+# --- as the page tells -----------------------------------------------------------------------------------------------
 
 # The test tokenizer has few words: "Yes" is not among them.
 KINDS: dict[str, Any] = {
@@ -169,7 +168,7 @@ def test_narrow_precisions_of_them_pass_the_gate(tmp_path: Path, kind: str) -> N
         assert np.corrcoef(found, wanted)[0, 1] > least
 
 
-# --- converted to a classification head -------------------------------------------------------------------------------
+# --- converted to a classification head ------------------------------------------------------------------------------
 
 
 def as_classifier(source: Path, directory: Path) -> Path:
@@ -219,7 +218,7 @@ def test_a_conversion_without_a_template_takes_what_is_written_out(tmp_path: Pat
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def test_a_refusal_names_where_the_templates_are(tmp_path: Path) -> None:
@@ -239,7 +238,6 @@ def test_a_refusal_names_where_the_templates_are(tmp_path: Path) -> None:
 def test_a_reranker_of_an_unknown_kind_is_not_sent_to_a_tracer(tmp_path: Path, model_type: str, kind: str) -> None:
     """bge-reranker-v2-minicpm-layerwise, bge-reranker-v2.5-gemma2-lightweight: no tracer makes rerankers."""
     write_json(tmp_path / "source" / "config.json", {"model_type": model_type, "architectures": [kind]})
-    assert json.loads((tmp_path / "source" / "config.json").read_text(encoding="utf-8"))
     with pytest.raises(
         UnsupportedCheckpointError, match=f"model_type '{model_type}' has no .*here; there are:"
     ) as found:

@@ -55,6 +55,7 @@ class Architecture:
     padding_changes: Callable[[], str | None] = lambda: None  # a note where padding changes a text's states
     notes: tuple[str, ...] = ()  # what a reader should know
     read: Callable[[Config], Config] | None = None  # what config() goes by, where config.json has it in another place
+    states: str = "hidden_size"  # key of the config: numbers of a token's state
     renames: Renames | None = None  # from the checkpoints' names to those that transformers 5 and builders know
 
     def config(self, given: Config) -> Config:
@@ -268,6 +269,18 @@ ARCHITECTURES = {
         title="Qwen3",
         examples=("Qwen/Qwen3-Embedding-0.6B", "jinaai/jina-embeddings-v5-text-small"),
     ),
+    "qwen3_bidirectional": Architecture(
+        qwen.qwen3_bidirectional,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        settings={"is_causal": False},
+        title="Qwen3 that sees both ways",
+        read=qwen.read_width,
+        states=qwen.WIDTH,
+        examples=("voyageai/voyage-4-nano",),
+        own_code=True,
+    ),
     "llama": Architecture(
         llama.llama,
         bert.bert_positions,
@@ -389,6 +402,8 @@ def row_name(config: Config) -> str:
         return "nomic_bert_moe"
     if model_type == "lfm2" and lfm2.sees_both_ways(config):
         return "lfm2_bidirectional"
+    if model_type == "qwen3" and qwen.sees_both_ways(config):
+        return "qwen3_bidirectional"
     found = (row for (name, key, value), row in _DISGUISED.items() if model_type == name and config.get(key) == value)
     return next(found, str(model_type))
 

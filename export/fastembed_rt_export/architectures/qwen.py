@@ -9,13 +9,14 @@ from ..graph.graph import Value
 from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Config, flag, setting
+from .blocks import Config, flag, linear, setting
 from .decoder import Biases, Sizes
 from .layer_types import FULL, SLIDING, layer_types
 from .llama import THETA, is_causal, stack, window
 from .rotary import angles
 
 HEAD = 128  # where config.json names none
+BOTH_WAYS, WIDTH = "Qwen3BidirectionalModel", "num_labels"  # voyage-4-nano's class, and what it calls its vectors' size
 
 
 def qwen2(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -28,6 +29,29 @@ def qwen3(ops: Ops, config: Config, tensors: Tensors) -> Value:
     bias = flag(config, "attention_bias", False)
     sizes = Sizes.of({"head_dim": HEAD, **config})
     return _qwen(ops, config, tensors, sizes, Biases(inputs=bias, output=bias), head_norms=True)
+
+
+def qwen3_bidirectional(ops: Ops, config: Config, tensors: Tensors) -> Value:
+    """last_hidden_state of voyage-4-nano's class: Qwen3Model's, whose tokens see all others, through a linear layer."""
+    states = qwen3(ops, config, tensors)
+    with ops.scope("projection"):
+        whole = Tensors(tensors.stored, "", tensors.account)
+        layer = linear(whole, "linear", setting(config, "hidden_size", int), setting(config, WIDTH, int), bias=False)
+        return ops.linear_kept(states, layer)
+
+
+def sees_both_ways(config: Config) -> bool:
+    """Whether config.json names the class of `qwen3_bidirectional`, and its switch."""
+    listed, named = config.get("auto_map"), config.get("architectures")
+    own = listed.get("AutoModel") if isinstance(listed, dict) else None
+    first = named[0] if isinstance(named, list) and named else ""
+    return BOTH_WAYS in (str(own).rpartition(".")[2], first) and config.get("use_bidirectional_attention") is True
+
+
+def read_width(config: Config) -> Config:
+    """The settings with the size of the vectors, which a class saved by transformers says by its labels alone."""
+    labels = config.get("id2label")
+    return {WIDTH: len(labels), **config} if isinstance(labels, dict) and labels else config
 
 
 def _qwen(

@@ -84,6 +84,11 @@ class Checkpoint:
         return str(self.config["model_type"])
 
     @property
+    def width(self) -> int:
+        """Numbers of a token's state."""
+        return int(self.config.get(self.architecture.states) or self.config["dim"])
+
+    @property
     def is_static(self) -> bool:
         """Whether there is no transformer, only a vector for each token."""
         return self.architecture is static_module.ARCHITECTURE
@@ -96,7 +101,7 @@ class Checkpoint:
     @property
     def cut_unit_vectors(self) -> int | None:
         """Numbers to which vectors of unit length are cut and not normalized again; None where they are not."""
-        dim, cut = int(self.config.get("hidden_size") or self.config.get("dim") or 0) * len(self.pooling), None
+        dim, cut = self.width * len(self.pooling), None
         unit = False
         for head in self.heads:
             if isinstance(head, Normalize):

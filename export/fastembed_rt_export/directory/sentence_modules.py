@@ -49,7 +49,7 @@ def pooling(checkpoint: Checkpoint) -> dict[str, Any]:
     flags = {flag: mode in checkpoint.pooling for flag, mode in POOLING_FLAGS.items()}
     in_order = tuple(mode for mode in POOLING_FLAGS.values() if mode in checkpoint.pooling)
     return {
-        "word_embedding_dimension": int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"]),
+        "word_embedding_dimension": checkpoint.width,
         **flags,
         "include_prompt": checkpoint.include_prompt,
         **({} if in_order == checkpoint.pooling else {"pooling_mode": list(checkpoint.pooling)}),

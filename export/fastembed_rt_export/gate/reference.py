@@ -254,8 +254,9 @@ def sentence_transformer(checkpoint: Checkpoint) -> Any:
     dim = said.get("truncate_dim", model.truncate_dim)
     modules = list(model)
     if "pooling" in said:
-        width = int(checkpoint.config.get("hidden_size", checkpoint.config.get("dim", 0)))
-        modules[1] = Pooling(width, pooling_mode=checkpoint.pooling, include_prompt=checkpoint.include_prompt)
+        modules[1] = Pooling(
+            checkpoint.width, pooling_mode=checkpoint.pooling, include_prompt=checkpoint.include_prompt
+        )
     if "normalize" in said:
         while modules and isinstance(modules[-1], Normalize):
             modules.pop()

@@ -348,6 +348,11 @@ class Ops:
         normed = self.norm(states, norm)
         return self.mark_one(normed) if states in self._one else normed
 
+    def linear_kept(self, states: Value, layer: Linear) -> Value:
+        """`linear` behind the last layer; see `norm_kept`."""
+        made = self.linear(states, layer)
+        return self.mark_one(made) if states in self._one else made
+
     def feed_forward(
         self, states: Value, layers: FeedForward | Experts, *, before: Norm | None = None, then: Residual | None = None
     ) -> Value:

@@ -46,7 +46,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     beside = () if checkpoint.architecture.traced else tensors.check(checkpoint.architecture.heads)
-    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+    width = checkpoint.width
     vectors, dim = heads.sentence_embedding(ops, states, width, checkpoint.pooling, checkpoint.heads)
     wanted = checkpoint.overrides.get("truncate_dim", dim)
     if wanted > dim:
@@ -67,7 +67,7 @@ def token_states(checkpoint: Checkpoint) -> TokenStates:
         graph = Graph(opset)
         ops = Ops(graph, target, target.enter(graph, False))
         states = checkpoint.architecture.encoder(ops, checkpoint.config, checkpoint.tensors())
-        width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+        width = checkpoint.width
         shape = next(entry for entry in graph.inputs if entry.name == ops.tokens.input_ids).type.tensor_type.shape
         graph.output(states, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), width))
         return Built(graph, width, ())

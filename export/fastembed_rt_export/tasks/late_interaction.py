@@ -121,7 +121,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     left = tensors.check(checkpoint.architecture.heads)
-    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+    width = checkpoint.width
     vectors, dim = (of_tokens if target.name.startswith("cuda") else apply)(ops, states, width, checkpoint.heads)
     shape = next(entry for entry in graph.inputs if entry.name == ops.tokens.input_ids).type.tensor_type.shape
     graph.output(vectors, OUTPUTS[LATE_INTERACTION], FLOAT, (*(size.dim_param for size in shape.dim), dim))

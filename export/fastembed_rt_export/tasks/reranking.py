@@ -127,7 +127,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         raise UnsupportedCheckpointError(
             f"the builder of {checkpoint.model_type} knows no token types, which its tokenizer gives to pairs"
         )
-    width = int(checkpoint.config.get("hidden_size") or checkpoint.config["dim"])
+    width = checkpoint.width
     with ops.scope("head"):
         if isinstance(head.made_of, LogitHead):
             state = head.made_of.logits(ops, states, tensors, checkpoint.config)
