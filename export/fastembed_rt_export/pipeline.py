@@ -188,7 +188,17 @@ def _write(
 
 
 def trusted(checkpoint: Checkpoint, trust: bool) -> Checkpoint:
-    """The checkpoint, all its encoders, with or without leave to run code of its own."""
+    """The checkpoint, all its encoders, with or without leave to run code of its own.
+
+    Raises:
+        UnsupportedCheckpointError: no leave, and code that may compute something else than what is built.
+    """
+    for encoder in () if trust else (checkpoint, *checkpoint.routes.values()):
+        if (unlike := encoder.unlike_own_model) is not None:
+            raise UnsupportedCheckpointError(
+                f"{encoder.path}: config.json names code of the checkpoint's own for the model ({encoder.own_model}), "
+                f"{unlike}; or --trust-remote-code, to compare transformers' {encoder.model_type} with that code"
+            )
     routes = {role: replace(route, trusted=trust) for role, route in checkpoint.routes.items()}
     return replace(checkpoint, trusted=trust, routes=routes)
 

@@ -64,18 +64,18 @@ def test_code_of_the_checkpoint_is_refused_and_not_imported(chain: Path, tmp_pat
     assert not sprung.exists()
 
 
-@pytest.mark.usefixtures("short_gate")
-def test_code_named_in_auto_map_is_not_imported(chain: Path, tmp_path: Path) -> None:
+def test_code_named_in_auto_map_is_refused_and_not_imported(chain: Path, tmp_path: Path) -> None:
+    """transformers knows the type too, and what it makes of it says nothing of that code."""
     sprung = tmp_path / "sprung"
     (chain / "modeling_custom.py").write_text(f"open({str(sprung)!r}, 'w').close()\nclass Model: pass\n")
     change_json(chain / "config.json", auto_map={"AutoModel": "modeling_custom.Model"})
-    made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
+    asked = r"\(modeling_custom\.Model\), and nothing is known.*take auto_map out.*--trust-remote-code"
+    with pytest.raises(UnsupportedCheckpointError, match=asked):
+        export(str(chain), ExportOptions(output=tmp_path / "out"))
     assert not sprung.exists()
-    # transformers knows the type too, and what it makes of it says nothing of that code.
-    assert made.parity["status"] == "not verified"
-    assert "(modeling_custom.Model), which only --trust-remote-code runs" in made.parity["reason"]
-    (note,) = [note for note in made.notes if "modeling_custom.Model" in note]
-    assert note.endswith("which is not run: built is transformers' bert")
+    change_json(chain / "config.json", "auto_map")
+    made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
+    assert made.parity["status"] == "passed"
 
 
 @pytest.mark.usefixtures("short_gate")

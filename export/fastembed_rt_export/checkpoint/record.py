@@ -11,7 +11,7 @@ from fastembed_rt.manifest import EMBEDDING, RERANKING
 from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from .. import static as static_module
-from ..architectures import Architecture
+from ..architectures import Architecture, own_code
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
 from .modules import Dense, Head, Normalize, Truncate
@@ -82,6 +82,13 @@ class Checkpoint:
     def model_type(self) -> str:
         """The architecture's name in transformers."""
         return str(self.config["model_type"])
+
+    @property
+    def unlike_own_model(self) -> str | None:
+        """What is to be done about `own_model`; None where there is none, or it computes what is built."""
+        if self.own_model is None or self.architecture.own_code or self.architecture.taken_over:
+            return None
+        return own_code.unlike(self.config, self.own_model)
 
     @property
     def width(self) -> int:

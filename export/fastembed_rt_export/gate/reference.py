@@ -42,11 +42,6 @@ def own_code(checkpoint: Checkpoint) -> str | None:
             continue
         if row_name(encoder.config) != encoder.model_type or encoder.model_type not in CONFIG_MAPPING:
             return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
-        if encoder.own_model is not None and not encoder.architecture.taken_over:
-            return (
-                f"config.json names code of the checkpoint's own for the model ({encoder.own_model}), which only "
-                "--trust-remote-code runs"
-            )
     return None
 
 
