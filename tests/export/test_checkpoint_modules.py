@@ -79,13 +79,14 @@ def test_code_named_in_auto_map_is_refused_and_not_imported(chain: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("short_gate")
-def test_code_that_transformers_has_taken_over_is_held_against_its_class(tmp_path: Path) -> None:
-    chain = save_sentence_transformers(tmp_path / "nomic", "nomic_bert")
-    change_json(chain / "config.json", auto_map={"AutoModel": "nomic-ai/nomic-bert-2048--modeling.NomicBertModel"})
+@pytest.mark.parametrize("model_type", ["eurobert", "nomic_bert", "ultrabert"])
+def test_code_that_transformers_has_taken_over_is_held_against_its_class(tmp_path: Path, model_type: str) -> None:
+    chain = save_sentence_transformers(tmp_path / "chain", model_type)
+    change_json(chain / "config.json", auto_map={"AutoModel": "of/another--modeling.OwnModel"})
     made = export(str(chain), ExportOptions(output=tmp_path / "out")).manifest
     assert made.parity["status"] == "passed"
-    (note,) = [note for note in made.notes if "NomicBertModel" in note]
-    assert note.endswith("which is not run: built is transformers' nomic_bert")
+    (note,) = [note for note in made.notes if "OwnModel" in note]
+    assert note.endswith(f"which is not run: built is transformers' {model_type}")
 
 
 @pytest.mark.usefixtures("short_gate")

@@ -350,6 +350,7 @@ ARCHITECTURES = {
         (*_CAUSAL_LM, "head.", "classifier."),
         title="UltraBERT",
         renames=llama.ULTRA_NAMES,
+        taken_over=True,
         examples=("dmis-lab/UltraBERT-150M",),
     ),
     "gemma": Architecture(
