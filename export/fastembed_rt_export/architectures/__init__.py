@@ -214,6 +214,7 @@ ARCHITECTURES = {
         _MASKED_LM,
         title="GTE, as transformers has it",
         renames=rotary_bert.GTE_SAVED_AGAIN,
+        taken_over=True,
         examples=("alibaba-nlp-community/gte-multilingual-base",),
     ),
     "new": Architecture(

@@ -19,7 +19,7 @@ class Known:
     """A class that computes what transformers' does where config.json says so."""
 
     same: Callable[[Config], bool]
-    advice: str = ""  # where it does not say so
+    advice: str  # where it does not say so
 
 
 def _says_what_is_seen(config: Config) -> bool:
@@ -27,12 +27,11 @@ def _says_what_is_seen(config: Config) -> bool:
 
 
 def _sees_all(config: Config) -> bool:
-    return config.get("is_causal") is False and config.get("sliding_window") is None
+    return config.get("is_causal") is False and config.get("sliding_window", 0) is None  # absent: transformers has some
 
 
 # By model_type and class, as auto_map has it without its repository.
 KNOWN = {
-    ("gte", "modeling_hf_alibaba_nlp_gte.GteModel"): Known(lambda _: True),
     ("qwen2", "modeling_qwen.Qwen2Model"): Known(
         _says_what_is_seen,
         "versions of which show a token all others or only those before it, and config.json does not say what the "
