@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from fastembed_rt import manifest
+from fastembed_rt_export import tasks
 from fastembed_rt_export.checkpoint.read import Overrides, load, override
 from fastembed_rt_export.errors import CheckpointError, InvalidInputError, UnsupportedCheckpointError
 
@@ -32,6 +33,22 @@ def test_an_unknown_model_type_names_those_known_and_the_way_through_optimum(pla
     assert "'new-bert'" in message
     assert "albert, bert, camembert" in message
     assert "pip install 'fastembed-rt[optimum]'" in message
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "kind"),
+    [
+        ("reranking", "minicpm", "LayerWiseMiniCPMForCausalLM"),  # bge-reranker-v2-minicpm-layerwise
+        ("reranking", "cost_wise_gemma", "CostWiseGemmaForCausalLM"),  # bge-reranker-v2.5-gemma2-lightweight
+        ("reranking", "new-bert", "NewBertForSequenceClassification"),
+        ("sparse", "new-bert", "NewBertForMaskedLM"),
+    ],
+)
+def test_what_is_not_traced_is_not_sent_to_optimum(plain: Path, task: str, model_type: str, kind: str) -> None:
+    change_json(plain / "config.json", model_type=model_type, architectures=[kind])
+    with pytest.raises(UnsupportedCheckpointError, match=f"'{model_type}' has no builder.*not traced$") as refused:
+        tasks.load(plain, "plain", task=task)
+    assert "optimum" not in str(refused.value)
 
 
 @pytest.mark.parametrize("model_type", [5, ["bert"], None])

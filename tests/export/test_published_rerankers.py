@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from causal_rerankers import LOGITS, MORE, PROMPT, save_causal, token_id
-from checkpoints import change_json, change_tensors, write_json
+from checkpoints import change_json, change_tensors
 from cross_encoders import Pair, exported_scores, reference_scores
 
 from fastembed_rt import Reranker
@@ -229,17 +229,3 @@ def test_a_refusal_names_where_the_templates_are(tmp_path: Path) -> None:
     source = save_causal(tmp_path / "chats", "qwen2", template=turns)
     with pytest.raises(UnsupportedCheckpointError, match=r"Other heads.*Qwen3-Reranker, mxbai-rerank-v2 and bge-rera"):
         export(str(source), ExportOptions(output=tmp_path / "made", task="reranking"))
-
-
-@pytest.mark.parametrize(
-    ("model_type", "kind"),
-    [("minicpm", "LayerWiseMiniCPMForCausalLM"), ("cost_wise_gemma", "CostWiseGemmaForCausalLM"), ("x", "XForY")],
-)
-def test_a_reranker_of_an_unknown_kind_is_not_sent_to_a_tracer(tmp_path: Path, model_type: str, kind: str) -> None:
-    """bge-reranker-v2-minicpm-layerwise, bge-reranker-v2.5-gemma2-lightweight: no tracer makes rerankers."""
-    write_json(tmp_path / "source" / "config.json", {"model_type": model_type, "architectures": [kind]})
-    with pytest.raises(
-        UnsupportedCheckpointError, match=f"model_type '{model_type}' has no .*here; there are:"
-    ) as found:
-        export(str(tmp_path / "source"), ExportOptions(output=tmp_path / "made", task="reranking"))
-    assert "optimum" not in str(found.value)

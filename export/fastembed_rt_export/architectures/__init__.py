@@ -410,16 +410,21 @@ def row_name(config: Config) -> str:
     return next(found, str(model_type))
 
 
-def architecture(config: Config) -> Architecture:
-    """Row for a config.json.
+def architecture(config: Config, *, traceable: bool) -> Architecture:
+    """Row for a config.json; `traceable`: whether a trace would do as well.
 
     Raises:
         UnsupportedCheckpointError: no builder; the message says which exist and what else can be done.
     """
     row = ARCHITECTURES.get(row_name(config))
     if row is None:
-        raise UnsupportedCheckpointError(
-            f"model_type {config['model_type']!r} has no builder (there are: {', '.join(sorted(ARCHITECTURES))}); "
+        advice = (
             "optimum can trace it: pip install 'fastembed-rt[optimum]' in an environment of its own and export again"
+            if traceable
+            else "what is asked for is built from weights alone, not traced"
+        )
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise UnsupportedCheckpointError(
+            f"model_type {config['model_type']!r} has no builder (there are: {known}); {advice}"
         )
     return row

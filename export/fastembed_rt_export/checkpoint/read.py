@@ -323,7 +323,7 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
         row = optimum_export.architecture(path)
         notes += [f"model_type {config['model_type']}: traced by optimum", *row.notes]
     else:
-        row = architecture(config)
+        row = architecture(config, traceable=exporter != "builder")
     if str(config["model_type"]) in AROUND:
         notes.append(f"of model_type {config['model_type']} the text model is built: no images, films or sounds")
     config = dict(row.config(config))

@@ -6,7 +6,7 @@ one row a pair. Which heads there are: classification.py, pooled_score.py, logit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.chat import Chat
 from fastembed_rt.text.tokenizer import TextTokenizer
 
-from ..architectures import ARCHITECTURES, row_name
 from ..checkpoint.read import Checkpoint, assemble, check_class
 from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, UnsupportedCheckpointError
@@ -33,7 +32,7 @@ from ..variants import Built, Quantizing
 from . import pooled_score
 from .classification import CLASSIFIERS, Classifier
 from .embedding import ONLY
-from .logit_score import LOGITS, MODELS, MODULE, LogitHead, head_of, is_causal
+from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
 from .pooled_score import PooledHead, is_pooled
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
@@ -74,11 +73,8 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
     notes: list[str] = []
-    config = read_json(root / "config.json")
-    causal = is_causal(root, config)
+    causal = is_causal(root, read_json(root / "config.json"))
     pooled = pooled_score.head_of(root, notes) if is_pooled(root) else None
-    if pooled is None:
-        _check_type(config, MODELS if causal else CLASSIFIERS, "over the vocabulary" if causal else "for pairs")
     if not causal and pooled is None:
         _check_chain(root)
     output = pooled_score.STATES if pooled else LOGITS if causal else SCORES
@@ -184,15 +180,6 @@ def _classifier(checkpoint: Checkpoint) -> Classifier:
             "classification head, so there are no scores to export"
         )
     return classifier(config)
-
-
-def _check_type(config: Mapping[str, Any], heads: Collection[str], what: str) -> None:
-    """Refuse an architecture that has no builder: what is said of those elsewhere, to trace them, makes no reranker."""
-    found = config.get("model_type")
-    if found is not None and row_name(config) not in ARCHITECTURES:
-        raise UnsupportedCheckpointError(
-            f"model_type {found!r} has no builder and no head {what} here; there are: {', '.join(heads)}"
-        )
 
 
 def _check_chain(root: Path) -> None:
