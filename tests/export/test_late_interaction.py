@@ -14,10 +14,17 @@ import pytest
 import torch
 import transformers
 from checkpoints import FP32_FILES, TEXTS, change_json, change_tensors, save_transformers, write_json
-from multi_vectors import FIXED, save_multi_vector
-from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer
-from tolerances import REFERENCE, REORDERED, close
+from multi_vectors import (
+    FIXED,
+    assert_agrees,
+    assert_same,
+    exported,
+    reference,
+    save_multi_vector,
+    save_pylate,
+)
+from tokenizers import Tokenizer
+from tolerances import REORDERED
 
 from fastembed_rt import EmbeddingModel, LateInteractionModel, Reranker, native
 from fastembed_rt.cli import main
@@ -29,37 +36,6 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.tasks import late_layouts
 
 pytestmark = pytest.mark.usefixtures("short_gate")
-
-
-def save_pylate(directory: Path, encoder: str = "bert", **config: Any) -> Path:
-    """What PyLate's models.ColBERT writes: markers as added tokens, settings beside the prompts."""
-    save_transformers(directory, encoder)
-    _add_markers(directory, "[Q] ", "[D] ")
-    dense = directory / "1_Dense"
-    activation = "torch.nn.modules.linear.Identity"
-    sizes = {"in_features": 24, "out_features": 8, "bias": False}
-    write_json(dense / "config.json", {**sizes, "activation_function": activation, "use_residual": False})
-    projection = np.random.default_rng(0).normal(0, 0.3, (8, 24)).astype(np.float32)
-    save_file({"linear.weight": projection}, dense / "model.safetensors")
-    kinds = (("", "sentence_transformers.models.Transformer"), ("1_Dense", "pylate.models.Dense.Dense"))
-    modules = [{"idx": k, "name": str(k), "path": path, "type": kind} for k, (path, kind) in enumerate(kinds)]
-    write_json(directory / "modules.json", modules)
-    write_json(directory / "sentence_bert_config.json", {"max_seq_length": 40, "do_lower_case": False})
-    said: dict[str, Any] = {
-        "model_type": "ColBERT",
-        "prompts": {},
-        "default_prompt_name": None,
-        "similarity_fn_name": "MaxSim",
-        "query_prefix": "[Q] ",
-        "document_prefix": "[D] ",
-        "query_length": 14,
-        "document_length": 36,
-        "attend_to_expansion_tokens": False,
-        "skiplist_words": list(string.punctuation),
-        "do_query_expansion": True,
-    }
-    write_json(directory / "config_sentence_transformers.json", {**said, **config})
-    return directory
 
 
 def save_stanford(directory: Path, **metadata: Any) -> Path:
@@ -80,22 +56,11 @@ def save_stanford(directory: Path, **metadata: Any) -> Path:
     return directory
 
 
-def _add_markers(directory: Path, *markers: str) -> None:
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.add_tokens([AddedToken(marker, normalized=True) for marker in markers])
-    tokenizer.save(str(directory / "tokenizer.json"))
-
-
 def _add_to_vocabulary(directory: Path, *words: str) -> None:
     body = json.loads((directory / "tokenizer.json").read_text())
     for word in words:
         body["model"]["vocab"][word] = len(body["model"]["vocab"])
     (directory / "tokenizer.json").write_text(json.dumps(body))
-
-
-def exported(checkpoint: Path, output: Path, **options: Any) -> Path:
-    export(str(checkpoint), ExportOptions(output=output, verify=False, **options))
-    return output
 
 
 @pytest.mark.parametrize("said", [{"attend_to_expansion_tokens": True}, {"do_query_expansion": False}])
@@ -108,30 +73,6 @@ def test_convolutions_over_tokens_that_all_see_pass_the_gate(tmp_path: Path, sai
 def test_convolutions_over_tokens_that_no_other_sees_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedCheckpointError, match="another convolution over those"):
         exported(save_pylate(tmp_path / "source", "lfm2"), tmp_path / "made")
-
-
-def reference(checkpoint: Path) -> Any:
-    from sentence_transformers import MultiVectorEncoder
-
-    return MultiVectorEncoder(str(checkpoint), device="cpu", local_files_only=True)
-
-
-def assert_same(found: list[Any], wanted: list[Any], tolerance: float = REFERENCE) -> None:
-    assert [one.shape for one in found] == [tuple(one.shape) for one in wanted]
-    for ours, theirs in zip(found, wanted, strict=True):
-        close(ours, theirs, tolerance)
-
-
-def assert_agrees(checkpoint: Path, output: Path, target: str = "cpu", **options: Any) -> None:
-    """Queries, documents and scores are those of MultiVectorEncoder."""
-    theirs = reference(checkpoint)
-    with LateInteractionModel(exported(checkpoint, output, **options), target=target) as ours:
-        queries, documents = ours.encode_query(TEXTS), ours.encode_document(TEXTS)
-        wanted = theirs.encode_query(TEXTS), theirs.encode_document(TEXTS)
-        assert_same(queries, wanted[0])
-        assert_same(documents, wanted[1])
-        scores = theirs.similarity(*wanted).numpy()
-        np.testing.assert_allclose(ours.similarity(queries, documents), scores, rtol=1e-5, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ PyLate (models.ColBERT), and Stanford's ColBERT (artifact.metadata, projection b
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ SIMILARITIES = ("maxsim", "meanmaxsim")
 # Keys by which a config_sentence_transformers.json is PyLate's; their defaults are PyLate's as well.
 _PYLATE = (
     *("query_length", "document_length", "do_query_expansion", "attend_to_expansion_tokens", "attend_to_mask_tokens"),
-    *("query_prefix", "document_prefix", "skiplist_words"),
+    *("query_prefix", "document_prefix", "skiplist_words", "query_expansion"),
 )
+PYLATE = "ColBERT"  # its model_type, which its first versions did not write
 _PREFIXES = {"query": "query_prefix", "document": "document_prefix"}
 
 
@@ -108,30 +109,24 @@ def _modules(root: Path, notes: list[str]) -> Layout:
         heads += module_head(kind, where, notes, TOKENS)
         weighted += [where] if kind == "Dense" else []
     if mask is not None:
-        check_class(root, "MultiVectorEncoder", "ColBERT")
+        check_class(root, "MultiVectorEncoder")
     else:
-        if not (any(key in said for key in _PYLATE) or said.get("model_type") == "ColBERT"):
-            raise UnsupportedCheckpointError(
-                "modules.json has no MultiVectorMask, and config_sentence_transformers.json nothing of PyLate's: "
-                "which tokens count is not said"
-            )
-        # PyLate masks and normalizes in its own code.
-        skiplist = said.get("skiplist_words")
-        mask = {"skiplist_words": PUNCTUATION if skiplist is None else skiplist}
-        heads.append(Normalize())
+        mask = {"skiplist_words": _pylate_skiplist(said, heads)}
+        heads.append(Normalize())  # which PyLate's own code does
     if mask.get("keep_only_token_ids"):
         raise UnsupportedCheckpointError("MultiVectorMask has keep_only_token_ids, which is for images; not built")
     tasks = mask.get("skiplist_tasks")
     tasks = ("document",) if tasks is None else tasks  # of an empty list nothing is skipped
     similarity = said.get("similarity_fn_name")
+    query_length = _length(knobs, "query_length", own)
     return Layout(
         path=path,
         heads=tuple(heads),
         weighted=tuple(weighted),
         markers={role: said[key] or "" for role, key in _PREFIXES.items() if key in said},
-        query_length=_length(knobs, "query_length", own),
+        query_length=query_length,
         document_length=_length(knobs, "document_length", own),
-        expansion=_expansion(knobs.get("query_expansion"), own),
+        expansion=_expansion(knobs.get("query_expansion"), query_length, own),
         skiplist=_words(mask.get("skiplist_words") or ()),
         skiplist_tasks=_words((tasks,) if isinstance(tasks, str) else tasks),
         # PyLate writes MaxSim, older files a similarity of single vectors.
@@ -139,17 +134,44 @@ def _modules(root: Path, notes: list[str]) -> Layout:
     )
 
 
+def _pylate_skiplist(said: Mapping[str, Any], heads: Sequence[Head]) -> object:
+    """Words without a vector in a checkpoint of PyLate's, whose own code masks: punctuation where none are named.
+
+    Raises:
+        UnsupportedCheckpointError: it is none of PyLate's, or sentence-transformers reads another model from it.
+    """
+    kind = said.get("model_type")
+    if kind != PYLATE and not any(key in said for key in _PYLATE):
+        raise UnsupportedCheckpointError(
+            "modules.json has no MultiVectorMask, and config_sentence_transformers.json nothing of PyLate's: "
+            "which tokens count is not said"
+        )
+    if kind not in (PYLATE, "SentenceTransformer", None):
+        raise UnsupportedCheckpointError(
+            f"config_sentence_transformers.json has model_type {kind!r}, and modules.json no MultiVectorMask: "
+            f"sentence-transformers adds one to PyLate's checkpoints alone; write {PYLATE!r} there, if vectors were "
+            "made so"
+        )
+    if kind != PYLATE and not any(isinstance(head, Dense) for head in heads):
+        raise UnsupportedCheckpointError(
+            "modules.json has no Dense, for which sentence-transformers puts a random projection; write model_type "
+            f"{PYLATE!r} into config_sentence_transformers.json, if vectors were made without"
+        )
+    words = said.get("skiplist_words")
+    marked = kind == PYLATE or any(key in said for key in _PREFIXES.values())
+    return words if words is not None else PUNCTUATION if marked else ()
+
+
 def _from_pylate(said: Mapping[str, Any]) -> dict[str, Any]:
     """PyLate's flat settings as those of a Transformer module; expansion is on where nothing is said."""
     if not any(key in said for key in _PYLATE):
         return {}
-    knobs: dict[str, Any] = {}
-    if said.get("document_length") is not None:
-        knobs["document_length"] = said["document_length"]
+    knobs = {key: said[key] for key in ("query_length", "document_length") if said.get(key) is not None}
+    if "query_expansion" in said:
+        return {**knobs, "query_expansion": said["query_expansion"]}
     if said.get("do_query_expansion") is False:
-        if said.get("query_length") is not None:
-            knobs["query_length"] = said["query_length"]
         return knobs
+    knobs.pop("query_length", None)
     attend = said.get("attend_to_expansion_tokens", said.get("attend_to_mask_tokens"))
     length = said.get("query_length") or QUERY_LENGTH
     return {**knobs, "query_expansion": {"strategy": "fixed", "attend": bool(attend), "length": length}}
@@ -179,18 +201,29 @@ def _stanford(root: Path) -> Layout:
     )
 
 
-def _expansion(said: object, where: Path) -> Expansion | None:
+def _expansion(said: object, query_length: int | None, where: Path) -> Expansion | None:
     if said is None:
         return None
     if not isinstance(said, dict) or said.get("strategy") not in ("fixed", "min"):
         raise CheckpointError(f"{where} has query_expansion {said!r}, expected strategy 'fixed' or 'min' and a length")
+    if unknown := sorted(set(said) - {"strategy", "length", "attend", "token"}):
+        raise CheckpointError(
+            f"{where} has query_expansion with {unknown[0]!r}, which sentence-transformers refuses as well"
+        )
     length = _length(said, "length", where)
     if length is None:
         raise CheckpointError(f"{where} has query_expansion without a length")
+    if query_length is not None and query_length < length:
+        raise CheckpointError(
+            f"{where} has query_length {query_length}, less than the {length} tokens that query_expansion fills "
+            "queries up to, which sentence-transformers refuses as well"
+        )
+    if not isinstance(said.get("attend", False), bool):
+        raise CheckpointError(f"{where} has query_expansion with attend {said['attend']!r}, expected true or false")
     if not isinstance(said.get("token"), (str, type(None))):
         raise CheckpointError(f"{where} has query_expansion with token {said['token']!r}, expected its text")
     return Expansion(
-        length=length, cut=said["strategy"] == "fixed", attend=bool(said.get("attend")), token=said.get("token")
+        length=length, cut=said["strategy"] == "fixed", attend=said.get("attend", False), token=said.get("token")
     )
 
 
