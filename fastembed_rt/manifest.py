@@ -157,6 +157,7 @@ class Reranking:
     activation: str  # identity | sigmoid: from logits to scores
     chat: ChatTemplate | None = None  # None: a pair is two texts, as the tokenizer joins them
     score_tokens: tuple[int, ...] = ()  # ids of a word whose logit is the score, and of one whose logit is taken off
+    unscored: int | None = None  # id of a token that is left out at the end of a pair, whoever put it there
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:

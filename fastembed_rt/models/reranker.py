@@ -268,9 +268,12 @@ class _Call:
         if self._tokenizer.chat is not None:
             self._tokenizer.chat.check_prompt(prompt)
         self._prompt = prompt
+        assert model.manifest.reranking is not None  # which the task asks for
+        self._unscored = model.manifest.reranking.unscored
 
     def tokenize(self, window: Window) -> Tokenized:
-        return self._tokenizer.pairs(window.texts, self._prompt, window.first, parallel=window.parallel)
+        made = self._tokenizer.pairs(window.texts, self._prompt, window.first, parallel=window.parallel)
+        return made.without_end(self._unscored)
 
     def boundaries(self, tokenized: Tokenized) -> npt.NDArray[np.int64]:
         assert tokenized.first_segments is not None

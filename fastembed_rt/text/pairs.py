@@ -135,3 +135,11 @@ def _found(pieces: Pieces, pairs: Sequence[Pair], room: int | None) -> dict[str,
 
 def _part(tokens: Ids, share: int, side: str) -> Ids:
     return tokens[:share] if side == "right" else tokens[len(tokens) - min(share, len(tokens)) :]
+
+
+def without_end(row: Ids, token: int) -> Ids:
+    """The row without this token at its end; the first place stays, also of a row of nothing else."""
+    if len(row) < 2 or row[-1] != token:  # nearly always
+        return row
+    others = np.flatnonzero(row != token)
+    return row[: others[-1] + 1 if len(others) else 1]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
 from .chat import Chat
 from .library import Library
-from .pairs import Pair, kept_of_pair, rows_of_pairs
+from .pairs import Pair, kept_of_pair, rows_of_pairs, without_end
 from .wordpiece import WordPiece, wordpiece
 
 Ids = npt.NDArray[np.int64]
@@ -66,6 +66,15 @@ class Tokenized:
             seen=None if seen is None else seen[start:stop],
             first_segments=None if segments is None else segments[start:stop],
         )
+
+    def without_end(self, token: int | None) -> Tokenized:
+        """Pairs without this token at their ends, None for all as they are."""
+        if token is None:
+            return self
+        assert self.first_segments is not None
+        ids = [without_end(row, token) for row in self.ids]
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        return replace(self, ids=ids, first_segments=np.minimum(self.first_segments, lengths))
 
     def report(self) -> None:
         """Warn of cut texts, in the caller's thread and at the caller's line."""

@@ -30,7 +30,6 @@ from cross_encoders import (
     save_cross_encoder,
 )
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer
 
 from fastembed_rt import EmbeddingModel, Reranker, cli, manifest, native
 from fastembed_rt.errors import InvalidInputError
@@ -82,21 +81,6 @@ def test_gte_has_the_head_that_its_code_on_the_hub_has(tmp_path: Path) -> None:
     save_file(renamed, source / "model.safetensors", metadata={"format": "pt"})
     change_json(source / "config.json", model_type="new", architectures=["NewForSequenceClassification"])
     np.testing.assert_allclose(exported_scores(source, tmp_path / "made"), wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_a_last_token_that_is_the_pad_token_is_refused(tmp_path: Path) -> None:
-    source = save_cross_encoder(tmp_path / "source", "qwen3")
-    change_json(source / "config.json", pad_token_id=3)
-    with pytest.raises(UnsupportedCheckpointError, match="ends pairs with token 3, which config"):
-        export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
-
-
-def test_padding_that_a_tokenizer_was_saved_with_is_no_last_token(tmp_path: Path) -> None:
-    source = save_cross_encoder(tmp_path / "source", "qwen3")
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokenizer.enable_padding(length=20)
-    tokenizer.save(str(source / "tokenizer.json"))
-    assert_scores_agree(source, tmp_path / "made")
 
 
 def test_a_chat_template_of_a_converted_reranker_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -472,7 +456,7 @@ def test_export_info_and_verify_on_the_command_line(tmp_path: Path, capsys: pyte
     assert "fingerprint" not in printed
     assert cli.main(["info", str(made), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    about = {"labels": ["LABEL_0"], "activation": "sigmoid", "chat": None, "score_tokens": []}
+    about = {"labels": ["LABEL_0"], "activation": "sigmoid", "chat": None, "score_tokens": [], "unscored": None}
     assert facts["manifest"]["reranking"] == about
     assert cli.main(["verify", str(made), "--against", str(source), "--write"]) == 0
     assert "correlation" in capsys.readouterr().out

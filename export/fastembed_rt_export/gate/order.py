@@ -139,6 +139,9 @@ def ask_reference(
 
     cases, ours, texts = prepared.cases, prepared.rows, {case.id for case in parity_texts()}
     theirs = fed_to_reference(model, cases, **options)
+    unscored = None if described.reranking is None else described.reranking.unscored
+    if unscored is not None:
+        theirs = [None if row is None else row.without_end(unscored) for row in theirs]
     if all(row is None for case, row in zip(cases, theirs, strict=True) if case.call == cases[0].call):
         # Its Router asks for a role with every text: all texts are those of the roles.
         cases = [replace(case, tokens_only=case.tokens_only and case.id not in texts) for case in cases]

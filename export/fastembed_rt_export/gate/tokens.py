@@ -14,7 +14,10 @@ from importlib import metadata
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from fastembed_rt.models.base import LoadedModel
+from fastembed_rt.text.pairs import without_end
 
 from ..errors import ParityError
 from .parity import Case, groups
@@ -32,6 +35,11 @@ class Row:
     ids: tuple[int, ...]
     seen: int  # how many of them the others see: all, but for those that fill a query up
     first: int | None = None  # of a pair: tokens of the first type; None where the model gets no types
+
+    def without_end(self, token: int) -> Row:
+        """A pair without this token at its end, which our runtime leaves out and the reference passes over."""
+        ids = tuple(without_end(np.array(self.ids, np.int64), token).tolist())
+        return Row(ids, len(ids), None if self.first is None else min(self.first, len(ids)))
 
 
 class _TokensKnownError(Exception):

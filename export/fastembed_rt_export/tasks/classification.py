@@ -16,6 +16,8 @@ from ..heads import linear
 from ..tensors import Tensors
 
 BIDIRECTIONAL = {"avg": "mean", "cls": "cls", "last": "lasttoken"}  # poolings of NVIDIA's Llama, by its name for them
+# pad_token_id by model_type, where config.json has none.
+PADS = {"ministral3": 11, "gemma": 0, "gemma2": 0, "gemma3_text": 0}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Classifier:
     pooling: str = "cls"
     of_tokens: Layer | None = None  # in front of the pooling
     temperature: float = 1.0  # by which logits are divided
+    passes_over: int | None = None  # id of a token at the end of a pair, for the last one before it
 
     def logits(self, ops: Ops, states: Value, tensors: Tensors, width: int, labels: int) -> Value:
         """Token states of `width` -> logits (B, labels)."""
@@ -87,8 +90,11 @@ def _modernbert(config: Config) -> Classifier:
 
 
 def _decoder(config: Config) -> Classifier:
-    """The state of the last token that is not the padding's, whatever the text says."""
-    return Classifier((Layer("score", bias=False),), "lasttoken")
+    """The state of the last token that is not pad_token_id, of which a text or the tokenizer may end a pair too."""
+    pad = config.get("pad_token_id", PADS.get(str(config.get("model_type"))))
+    if pad is not None and type(pad) is not int:
+        raise CheckpointError(f"config.json has pad_token_id {pad!r}, expected the id of a token")
+    return Classifier((Layer("score", bias=False),), "lasttoken", passes_over=pad)
 
 
 def _llama_bidirectional(config: Config) -> Classifier:

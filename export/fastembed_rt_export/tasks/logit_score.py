@@ -93,7 +93,7 @@ class LogitHead:
         return Weight(f"score.{matrix.name}.{self.true}-{self.false}", (1, matrix.shape[1]), load)
 
 
-def is_causal(root: Path, config: Mapping[str, Any]) -> bool:
+def is_causal_lm(root: Path, config: Mapping[str, Any]) -> bool:
     """Whether the reranker in `root` is one of these: by its modules, or without any by config.json's first class."""
     if (root / "modules.json").is_file():
         return any(kind == MODULE for kind, _ in module_entries(root))

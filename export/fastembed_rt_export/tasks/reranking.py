@@ -18,6 +18,7 @@ from fastembed_rt.models.reranker import feeds
 from fastembed_rt.text.chat import Chat
 from fastembed_rt.text.tokenizer import TextTokenizer
 
+from ..architectures.llama import is_causal
 from ..checkpoint.read import Checkpoint, assemble, check_class
 from ..checkpoint.transformer import Output
 from ..errors import CheckpointError, UnsupportedCheckpointError
@@ -32,7 +33,7 @@ from ..variants import Built, Quantizing
 from . import pooled_score
 from .classification import CLASSIFIERS, Classifier
 from .embedding import ONLY
-from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal
+from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal_lm
 from .pooled_score import PooledHead, is_pooled
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
@@ -58,6 +59,11 @@ class PairHead:
     chat: ChatTemplate | None = None  # that pairs go through
 
     @property
+    def unscored(self) -> int | None:
+        """Id of a token that does not count at the end of a pair."""
+        return self.made_of.passes_over if isinstance(self.made_of, Classifier) else None
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """For people to read."""
         if isinstance(self.made_of, PooledHead):
@@ -73,7 +79,7 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
     notes: list[str] = []
-    causal = is_causal(root, read_json(root / "config.json"))
+    causal = is_causal_lm(root, read_json(root / "config.json"))
     pooled = pooled_score.head_of(root, notes) if is_pooled(root) else None
     if not causal and pooled is None:
         _check_chain(root)
@@ -88,9 +94,10 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
             f"says; for NVIDIA's llama-nemotron-rerank put this line beside its weights as {chat_template.FILE}: "
             f"{TEMPLATES[checkpoint.model_type]}"
         )
-    if isinstance(made_of, Classifier) and made_of.pooling == "lasttoken":
-        _check_last(checkpoint, chat)
     if isinstance(made_of, Classifier):
+        if made_of.passes_over is not None and not _sees_before_alone(checkpoint.config):
+            _check_last(checkpoint, chat, made_of.passes_over)
+            made_of = replace(made_of, passes_over=None)
         if made_of.pooling == "cls" and checkpoint.padding.alone and padding_side.is_left(checkpoint):
             padding_side.refuse(checkpoint, "the score is that of a pair's first token, which would be padding")
         labels = _labels(checkpoint.config)
@@ -143,17 +150,23 @@ def facts(checkpoint: Checkpoint, work: Path) -> Mapping[str, Any]:
     if head.chat is not None:  # which has to leave room for a pair
         TextTokenizer(work / TOKENIZER_FILE, max_length=checkpoint.max_length, chat=Chat(head.chat))
     words = head.made_of.words if isinstance(head.made_of, LogitHead) else ()
-    about = Reranking(labels=head.labels, activation=head.activation, chat=head.chat, score_tokens=words)
+    about = Reranking(
+        labels=head.labels,
+        activation=head.activation,
+        chat=head.chat,
+        score_tokens=words,
+        unscored=head.unscored,
+    )
     return {"task": RERANKING, "reranking": about}
 
 
 def quantizing(checkpoint: Checkpoint) -> Quantizing:
     """Pairs; the correlation of their logits."""
-    template = _head(checkpoint).chat
-    chat = None if template is None else Chat(template)
+    head = _head(checkpoint)
+    chat = None if head.chat is None else Chat(head.chat)
 
     def sample(tokenizer: TextTokenizer, texts: Sequence[str]) -> Sample:
-        made = tokenizer.with_chat(chat).pairs(pairs_of(texts))
+        made = tokenizer.with_chat(chat).pairs(pairs_of(texts)).without_end(head.unscored)
         assert made.first_segments is not None
         return Sample(made.ids, made.first_segments, feeds, OUTPUTS[RERANKING])
 
@@ -207,35 +220,40 @@ def _template(checkpoint: Checkpoint) -> ChatTemplate:
     return made
 
 
-def _check_last(checkpoint: Checkpoint, chat: ChatTemplate | None) -> None:
-    """Refuse a tokenizer that ends every pair with the pad token, behind which transformers looks for the last one."""
-    pad = checkpoint.config.get("pad_token_id")
-    if pad is None:
-        return
+def _sees_before_alone(config: Mapping[str, Any]) -> bool:
+    """Whether the state of a token is the same without those behind it."""
+    return is_causal(config) and not config.get("use_bidirectional_attention")
+
+
+def _check_last(checkpoint: Checkpoint, chat: ChatTemplate | None, pad: int) -> None:
+    """Refuse a tokenizer that ends every pair with the pad token, before which transformers looks for the last one."""
     tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ids = (tokenizer.encode("a", "a") if chat is None else tokenizer.encode(Chat(chat).render(("a", "a")))).ids
     if ids and ids[-1] == pad:
         raise UnsupportedCheckpointError(
-            f"{checkpoint.path}: the tokenizer ends pairs with token {pad}, which config.json has as pad_token_id: "
-            "transformers takes the score of the last token that is another, and built is that of the last one; name "
-            "another pad token"
+            f"{checkpoint.path}: the tokenizer ends pairs with token {pad}, which config.json has as pad_token_id, and "
+            "the model sees both ways: transformers takes the score of the last token that is another, and built is "
+            "that of the last one; name another pad token"
         )
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the labels, in order; two where config.json says nothing, as in transformers."""
+    """Names of the labels, in order; two where config.json says nothing, as in transformers.
+
+    Where their number is said as well, and is another, it counts, and the names do not.
+    """
     named = config.get("id2label")
-    if named is None:
-        count = config.get("num_labels", 2)
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise CheckpointError(f"config.json has num_labels {count!r}, expected a number of labels")
-        return _numbered(count)
     try:
-        return tuple(str(named[key]) for key in sorted(named, key=int)) or ("LABEL_0",)
+        names = () if named is None else tuple(str(named[key]) for key in sorted(named, key=int))
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"config.json has id2label {named!r}, expected names by number") from error
+    count = config.get("num_labels", 2 if named is None else len(names))
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        said = f"num_labels {count!r}" if "num_labels" in config else f"id2label {named!r}"
+        raise CheckpointError(f"config.json has {said}, expected a number of labels")
+    return names if len(names) == count else _numbered(count)
 
 
 def _numbered(count: int) -> tuple[str, ...]:

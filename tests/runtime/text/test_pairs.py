@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from fastembed_rt import native
 from fastembed_rt.text import caps
 from fastembed_rt.text.library import Library
-from fastembed_rt.text.pairs import PairTemplate, template_of
+from fastembed_rt.text.pairs import PairTemplate, template_of, without_end
 from fastembed_rt.text.tokenizer import TextTokenizer, TruncationWarning
 
 TOKENS = [("[CLS]", 2), ("[SEP]", 3), ("[X]", 4)]
@@ -211,3 +212,11 @@ def test_real_pairs_have_the_librarys_rows(limit: int) -> None:
         mine = TextTokenizer(file, max_length=limit, of_pairs=True)
         assert by_ours(mine, pairs) == by_library(reference, pairs, limit, "right"), file
         assert mine.count(texts).tolist() == by_counts(reference, texts), file
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [([], []), ([7], [7]), ([5, 7], [5]), ([7, 5, 7, 7], [7, 5]), ([7, 7, 7], [7]), ([7, 5], [7, 5])],
+)
+def test_a_token_is_left_out_at_the_end_of_a_row(row: list[int], wanted: list[int]) -> None:
+    assert without_end(np.array(row, np.int64), 7).tolist() == wanted
