@@ -88,7 +88,10 @@ class Tensors:
         """
         account = self.account
         inner = {name[len(self.prefix) :] for name in account.used if self.prefix and name.startswith(self.prefix)}
-        refuse_twice([name for name in self.stored if name in inner], f"with {self.prefix} in front and without")
+        twice = [name for name in self.stored if name in inner]
+        # Beside the encoder too, where transformers may take those that have the encoder's name in front.
+        twice += [name for name in sorted(account.used) if self.prefix and name in self.stored and self.has(name)]
+        refuse_twice(twice, f"with {self.prefix} in front and without")
         faults = []
         if account.missing:
             faults.append(f"missing: {some(account.missing)}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers
 from causal_rerankers import QWEN, SPECIAL, WORDS, save_bpe_tokenizer
-from checkpoints import change_json
+from checkpoints import change_json, change_tensors
 from cross_encoders import assert_scores_agree, exported_scores, reference_scores, save_classifier, save_cross_encoder
 from tokenizers import Tokenizer
 
@@ -116,4 +116,19 @@ def test_labels_of_no_number_are_refused(tmp_path: Path, changes: dict[str, Any]
     with pytest.raises((RuntimeError, TypeError)):
         reference_scores(source)
     with pytest.raises(CheckpointError, match="expected a number of labels"):
+        export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
+
+
+@pytest.mark.parametrize(("model_type", "front"), [("bert", "bert."), ("qwen3", "model.")])
+def test_heads_that_are_stored_twice_are_refused(tmp_path: Path, model_type: str, front: str) -> None:
+    """transformers takes those that come first in the file, here those with the encoder's name in front."""
+    source = save_classifier(tmp_path / "source", model_type)
+    wanted = reference_scores(source)
+
+    def change(tensors: dict[str, Any]) -> None:
+        tensors.update({front + name: 2 * tensors[name] for name in list(tensors) if not name.startswith(front)})
+
+    change_tensors(source, change)
+    assert np.abs(reference_scores(source) - wanted).max() > 0.01
+    with pytest.raises(CheckpointError, match=f"twice, with {front} in front and without"):
         export(str(source), ExportOptions(output=tmp_path / "made", verify=False))

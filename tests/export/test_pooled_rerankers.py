@@ -107,6 +107,7 @@ def test_weights_of_the_layers_count_in_what_an_export_is_of(tmp_path: Path) -> 
     ("place", "changes", "error", "words"),
     [
         ("4_Dense", {"module_output_name": None}, UnsupportedCheckpointError, "module_output_name None is not built"),
+        ("4_Dense", {}, UnsupportedCheckpointError, "module_output_name None is not built"),
         ("2_Dense", {"module_output_name": "other"}, UnsupportedCheckpointError, "module_output_name 'other'"),
         ("4_Dense", {"module_input_name": "scores"}, UnsupportedCheckpointError, "module_input_name 'scores'"),
         ("4_Dense", {"in_features": 24}, CheckpointError, "takes 24 channels and gets 20"),
@@ -117,7 +118,7 @@ def test_modules_that_are_not_built_are_refused(
     tmp_path: Path, place: str, changes: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     source = save_pooled(tmp_path / "source")
-    change_json(source / place / "config.json", **changes)
+    change_json(source / place / "config.json", *([] if changes else ["module_output_name"]), **changes)
     with pytest.raises(error, match=words):
         export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
 

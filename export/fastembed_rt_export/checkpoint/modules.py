@@ -163,7 +163,7 @@ def _activation(config: Mapping[str, Any], folder: Path, on: str) -> str:
 def _check_names(kind: str, folder: Path, config: Mapping[str, Any], on: str, gives: str | None) -> None:
     for key, built in (("module_input_name", (None, on)), (GIVES, (None, on) if gives is None else (gives,))):
         if config.get(key) not in built:
-            raise UnsupportedCheckpointError(f"{folder.name}: a {kind} with {key} {config[key]!r} is not built")
+            raise UnsupportedCheckpointError(f"{folder.name}: a {kind} with {key} {config.get(key)!r} is not built")
 
 
 def _width(folder: Path, key: str) -> int:
