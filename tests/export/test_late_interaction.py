@@ -153,6 +153,12 @@ def test_stanford_checkpoints(metadata: dict[str, Any], tmp_path: Path) -> None:
     assert read(tmp_path / "out").notes == ()
 
 
+def test_a_checkpoint_of_stanfords_without_its_settings(tmp_path: Path) -> None:
+    checkpoint = save_stanford(tmp_path / "checkpoint")
+    (checkpoint / "artifact.metadata").unlink()
+    assert_agrees(checkpoint, tmp_path / "out")
+
+
 def test_colbert_as_the_paper_describes_it(tmp_path: Path) -> None:
     """[CLS] [Q] q1 ... ql [SEP] and masks to the length; [CLS] [D] d1 ... [SEP] without punctuation; MaxSim."""
     checkpoint = save_stanford(tmp_path / "checkpoint")

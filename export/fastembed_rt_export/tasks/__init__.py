@@ -22,6 +22,7 @@ from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing, TokenStates
 from . import embedding, late_interaction, reranking, sparse
+from .late_layouts import STANFORD
 from .task import Say, Task
 
 AUTO = "auto"
@@ -52,10 +53,10 @@ def detect(root: Path) -> str:
         if "LogitScore" in kinds:
             return RERANKING
         return _CLASSES.get(str(_beside(root, "config_sentence_transformers.json").get("model_type")), EMBEDDING)
-    if (root / "artifact.metadata").is_file():
+    named = [str(name) for name in _beside(root, "config.json").get("architectures") or ()]
+    if STANFORD in named or (root / "artifact.metadata").is_file():
         return LATE_INTERACTION
-    named = _beside(root, "config.json").get("architectures")
-    return RERANKING if any(str(name).endswith("ForSequenceClassification") for name in named or ()) else EMBEDDING
+    return RERANKING if any(name.endswith("ForSequenceClassification") for name in named) else EMBEDDING
 
 
 def check_roles(root: Path, name: str, task: str = AUTO) -> None:

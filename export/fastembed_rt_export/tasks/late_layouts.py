@@ -18,6 +18,7 @@ from ..files import inside, module_entries, read_json
 from ..settings import MULTI_VECTOR_MASK, check
 from ..tensors import Tensors, read
 
+STANFORD = "HF_ColBERT"  # the class that its config.json names
 PROJECTION = "linear.weight"  # where Stanford's ColBERT keeps it
 QUERY_LENGTH = 32  # of an expanded query, where nothing is said: ColBERT's own
 TOKENS = "token_embeddings"
@@ -68,7 +69,7 @@ def read_layout(root: Path, notes: list[str]) -> Layout:
     if (root / "modules.json").is_file():
         return _modules(root, notes)
     named = read_json(root / "config.json").get("architectures") or []
-    if "HF_ColBERT" in named or (root / "artifact.metadata").is_file():
+    if STANFORD in named or (root / "artifact.metadata").is_file():
         return _stanford(root)
     raise UnsupportedCheckpointError(
         f"{root} has neither modules.json nor artifact.metadata, and architectures {named}: built are the layouts of "
