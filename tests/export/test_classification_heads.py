@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from causal_rerankers import QWEN, SPECIAL, WORDS, save_bpe_tokenizer
-from checkpoints import change_json, change_tensors
-from cross_encoders import assert_scores_agree, exported_scores, reference_scores, save_classifier, save_cross_encoder
+from checkpoints import change_json, change_tensors, random_model
+from cross_encoders import (
+    PAIRS,
+    assert_scores_agree,
+    exported_scores,
+    reference_scores,
+    save_classifier,
+    save_cross_encoder,
+)
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from fastembed_rt import Reranker, manifest
@@ -132,3 +141,31 @@ def test_heads_that_are_stored_twice_are_refused(tmp_path: Path, model_type: str
     assert np.abs(reference_scores(source) - wanted).max() > 0.01
     with pytest.raises(CheckpointError, match=f"twice, with {front} in front and without"):
         export(str(source), ExportOptions(output=tmp_path / "made", verify=False))
+
+
+def test_jina_bert_has_the_head_that_its_code_on_the_hub_has(tmp_path: Path) -> None:
+    """jina-reranker-v1's layout: BERT's pooler and classifier behind another encoder, all of them of its own code."""
+    source = save_classifier(tmp_path / "source", "bert", types=True)
+    head = load_file(source / "model.safetensors")
+    encoder = random_model("jina_bert")
+    encoder.save_pretrained(source)
+    code = {"AutoModelForSequenceClassification": "modeling_bert.JinaBertForSequenceClassification"}
+    named = {"id2label": {"0": "LABEL_0"}, "architectures": ["JinaBertForSequenceClassification"], "auto_map": code}
+    change_json(source / "config.json", model_type="bert", position_embedding_type="alibi", **named)
+
+    def change(tensors: dict[str, Any]) -> None:
+        inner = {f"bert.{name}": tensors.pop(name) for name in list(tensors)}
+        tensors.update(inner)
+        tensors.update({name: head[name] for name in head if "pooler" in name or name.startswith("classifier")})
+
+    change_tensors(source, change)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    weights = {name: torch.from_numpy(head[name]) for name in head}
+    wanted = []
+    for left, right in PAIRS[1:6]:
+        with torch.inference_mode():
+            state = encoder(**tokenizer([left], [right], return_tensors="pt")).last_hidden_state[:, 0]
+        pooled = torch.tanh(state @ weights["bert.pooler.dense.weight"].T + weights["bert.pooler.dense.bias"])
+        wanted.append(float(pooled @ weights["classifier.weight"][0] + weights["classifier.bias"][0]))
+    found = exported_scores(source, tmp_path / "made", PAIRS[1:6], activation="identity")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
