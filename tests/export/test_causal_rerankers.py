@@ -412,8 +412,12 @@ def test_a_published_classifier_with_a_template_goes_through_it(tmp_path: Path) 
         exported(source, tmp_path / "none")
 
 
-def test_a_template_that_ends_with_the_pad_token_is_refused_for_a_classifier(tmp_path: Path) -> None:
+def test_a_template_that_ends_with_the_pad_token_is_refused_where_all_tokens_see_it(
+    tmp_path: Path,
+) -> None:
     source = save_classifier_with_template(tmp_path / "source", "qwen3")
     (source / "chat_template.jinja").write_text(PLAIN_WORDS + "[PAD]", encoding="utf-8")
+    assert_scores_agree(source, tmp_path / "causal")
+    change_json(source / "config.json", is_causal=False)
     with pytest.raises(UnsupportedCheckpointError, match="ends pairs with token 0, which config"):
         exported(source, tmp_path / "made")
