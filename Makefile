@@ -266,7 +266,8 @@ $(INTEGRATIONS)/.frameworks: Makefile
 	$(INTEGRATIONS)/mcp/bin/pip install --quiet mcp==2.3.0
 	@touch $@
 
-# Files of theirs are copied into a temporary folder, run, and gone; COMPAT adds arguments, such as COMPAT='--only test_model'.
+# Files of theirs are copied into a temporary folder, run, and gone: of the versions that are installed, where the clones have
+# their tags, and a line says which. COMPAT adds arguments, such as COMPAT='--only test_model'.
 compat: $(TEST)/.ready $(COMPAT_ENV)/.ready
 	PYTHONPATH=.:export $(TEST)/bin/python tests/interop_suites/sentence_transformers_suite.py $(COMPAT)
 	PYTHONPATH=.:export FASTEMBED_RT_FASTEMBED=$(CURDIR)/$(COMPAT_ENV)/bin/python $(TEST)/bin/python tests/interop_suites/fastembed_suite.py

@@ -132,7 +132,7 @@ def main() -> int:
                 print(f"skipped: {variable} does not name a clone")
                 continue
             work = Path(tempfile.mkdtemp(dir=base))
-            unpack(Path(repository), work, versions[variable])
+            print(unpack(Path(repository), work, PACKAGES[variable], versions[variable]))
             for file in files:
                 outcomes = run(file, work, place)
                 passed, failed, left = 0, {}, {}

@@ -2,9 +2,10 @@
 
     python tests/interop_suites/sentence_transformers_suite.py [--only test_model] [--record FILE]
 
-The repository is a checkout or a bare clone; its files are copied into a temporary folder and none is kept. What does
-not pass with our classes runs again with the library's own, on the same stand-in checkpoints. A test that fails there
-too is not applicable; one that fails with ours alone has a reason in `differences.py`, or is a fault.
+The repository is a checkout or a bare clone; its files are copied into a temporary folder and none is kept: those of
+the version that is installed, where the clone has its tag, and a line says which they are. What does not pass with
+our classes runs again with the library's own, on the same stand-in checkpoints. A test that fails there too is not
+applicable; one that fails with ours alone has a reason in `differences.py`, or is a fault.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import argparse
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import differences  # type: ignore[import-not-found]
 import stand_ins  # type: ignore[import-not-found]
+from differences import FILE
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = "FASTEMBED_RT_ST_TESTS"
+PACKAGE, VARIABLE = "sentence-transformers", "FASTEMBED_RT_ST_TESTS"
 FILES = {
     "tests/sentence_transformer/test_model.py": "ours",
     "tests/sentence_transformer/test_compute_embeddings.py": "ours",
@@ -49,19 +53,42 @@ FILES = {
 Outcomes = dict[str, dict[str, str]]
 
 
-def unpack(repository: Path, target: Path, version: str) -> None:
-    """The tests of a checkout as it is, or of a bare clone: the version that is installed, where it is tagged."""
-    if (repository / "tests").is_dir():
-        import shutil
+def unpack(repository: Path, target: Path, package: str, version: str) -> str:
+    """The tests of the version that is installed, where the clone has its tag; else a checkout's, as it is, or HEAD's.
 
-        shutil.copytree(repository / "tests", target / "tests")
-        return
+    Returns which they are, in words.
+    """
     git = ["git", "-C", str(repository)]
-    tag = subprocess.run([*git, "tag", "--list", f"v{version}"], capture_output=True, text=True, check=True)
-    revision = tag.stdout.strip() or "HEAD"
-    done = subprocess.run([*git, "archive", revision, "tests"], capture_output=True, check=True)
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-        archive.extractall(target, filter="data")
+    checkout = (repository / "tests").is_dir()
+    tag = f"refs/tags/v{version}"
+    tagged = False
+    if not checkout or (repository / ".git").exists():
+        found = subprocess.run([*git, "rev-parse", "--verify", tag], capture_output=True, check=False)
+        tagged = found.returncode == 0
+    if checkout and not tagged:
+        shutil.copytree(repository / "tests", target / "tests")
+        project = repository / "pyproject.toml"
+        if project.is_file():
+            shutil.copy(project, target)
+    else:
+        archive = [*git, "archive", tag if tagged else "HEAD", "tests", "pyproject.toml"]
+        done = subprocess.run(archive, capture_output=True, check=True)
+        with tarfile.open(fileobj=BytesIO(done.stdout)) as content:
+            content.extractall(target, filter="data")
+    return tests_of(target / "pyproject.toml", package, version)
+
+
+def tests_of(project: Path, package: str, version: str) -> str:
+    """In words, which version has these tests; `project`, which says so, is removed, for its settings of pytest."""
+    said = tomllib.loads(project.read_text(encoding="utf-8")) if project.is_file() else {}
+    project.unlink(missing_ok=True)
+    theirs = {**said.get("tool", {}).get("poetry", {}), **said.get("project", {})}.get("version", "an unknown version")
+    if theirs == version:
+        return f"the tests of {package} {version}, which is installed"
+    return (
+        f"the tests of {package} {theirs}, with {version} installed: the clone has no tag v{version}. "
+        "Where they do not fit, fetch its tags, or install the version that it has."
+    )
 
 
 def run(file: str, suite: str, work: Path, tests: Sequence[str] = ()) -> Outcomes:
@@ -98,7 +125,16 @@ def run(file: str, suite: str, work: Path, tests: Sequence[str] = ()) -> Outcome
 def recorded(record: Path, said: str) -> Outcomes:
     """What pytest wrote down; a file whose tests could not even be collected is a failure of its own."""
     outcomes: Outcomes = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return outcomes or {"(the file itself)": {"outcome": "failed", "why": said[-400:]}}
+    return outcomes or {FILE: {"outcome": "failed", "why": said[-400:]}}
+
+
+def with_both(file: str, suite: str, work: Path) -> tuple[Outcomes, Outcomes]:
+    """Outcomes with our classes, and what did not pass with the library's own."""
+    ours = run(file, suite, work)
+    other = [test for test, result in ours.items() if result["outcome"] != "passed"]
+    if not other:
+        return ours, {}
+    return ours, run(file, "theirs", work, [] if FILE in other else other)  # which names no test: all
 
 
 def main() -> int:
@@ -120,14 +156,12 @@ def main() -> int:
         (base / "exports").mkdir(parents=True, exist_ok=True)
         stand_ins.fill(base / "hub-home")
         work = Path(tempfile.mkdtemp(dir=base))
-        unpack(Path(repository), work, importlib.metadata.version("sentence-transformers"))
+        print(unpack(Path(repository), work, PACKAGE, importlib.metadata.version(PACKAGE)))
         print("| file | passed | failed | not applicable |\n| --- | --- | --- | --- |")
         for file, suite in FILES.items():
             if arguments.only and arguments.only not in file:
                 continue
-            ours = run(file, suite, work)
-            other = [test for test, result in ours.items() if result["outcome"] != "passed"]
-            theirs = run(file, "theirs", work, other) if other else {}
+            ours, theirs = with_both(file, suite, work)
             all_outcomes[file] = {"theirs": theirs, "ours": ours}
             passed, failed, skipped = differences.sorted_out(file, theirs, ours)
             print(f"| {file.removeprefix('tests/')} | {len(passed)} | {len(failed)} | {len(skipped)} |", flush=True)
