@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -18,20 +18,45 @@ from .base import Entry, FastembedModel, counted, described, pieces, refuse, tex
 from .descriptions import DenseModelDescription, ModelDescription, PoolingType, SparseEmbedding, SparseModelDescription
 
 Registered = dict[str, Entry]
+V = TypeVar("V", Vectors, SparseEmbedding)
 
 
-class _OfTexts(FastembedModel):
-    """Encoders whose queries and passages are texts like others: fastembed puts no prompt in front."""
+class _OfTexts(FastembedModel, Generic[V]):
+    """Encoders that take queries as documents, without a prompt of the model's, as in fastembed.
 
-    embed: Callable[..., Iterator[Any]]
+    Where they have encoders of their own in the model, each goes through its own, as Jina v3's tasks do there.
+    """
 
-    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[Any]:
-        """`embed`: as in fastembed, without a prompt of the model's."""
-        return self.embed(query, **options)
+    _vectors: Callable[[Any, Any], Iterator[V]]
 
-    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[Any]:
-        """`embed`: as in fastembed, without a prompt of the model's."""
-        return self.embed(texts, **options)
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None, **options: Any
+    ) -> Iterator[V]:
+        """Vectors of texts, in order; begins when the first one is asked for.
+
+        They are (dim,) float32, or a SparseEmbedding each.
+
+        Args:
+            documents: one text, or any number of them.
+            batch_size: without effect: batches are made of tokens.
+            parallel: without effect: one process uses all CPUs.
+            **options: refused.
+        """
+        return self._embed("document", documents, batch_size, parallel, **options)
+
+    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[V]:
+        """Vectors of queries; arguments as for `embed`."""
+        return self._embed("query", query, **options)
+
+    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[V]:
+        """`embed`."""
+        return self._embed("document", texts, **options)
+
+    def _embed(
+        self, role: str, texts: Any, batch_size: int = 256, parallel: int | None = None, **options: Any
+    ) -> Iterator[V]:
+        refuse("embed", options)
+        yield from self._vectors(self.model.get().for_role(role), texts_of(texts))
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
         """Tokens of all texts together, special tokens included, each cut at the model's limit."""
@@ -39,7 +64,7 @@ class _OfTexts(FastembedModel):
         return _tokens(self.model.get(), texts_of(texts), batch_size)
 
 
-class TextEmbedding(_OfTexts):
+class TextEmbedding(_OfTexts[Vectors]):
     """A sentence encoder with fastembed's calls; see docs/from-fastembed.md for what differs."""
 
     opens = EmbeddingModel
@@ -85,28 +110,15 @@ class TextEmbedding(_OfTexts):
         name = getattr(pooling, "value", pooling)
         cls._register(made, name, normalization=normalization)
 
-    def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None, **options: Any
-    ) -> Iterator[Vectors]:
-        """Vectors (dim,) float32 of texts, in order; begins when the first one is asked for.
-
-        Args:
-            documents: one text, or any number of them.
-            batch_size: without effect: batches are made of tokens.
-            parallel: without effect: one process uses all CPUs.
-            **options: refused.
-        """
-        refuse("embed", options)
-        model: EmbeddingModel = self.model.get()
+    def _vectors(self, model: EmbeddingModel, texts: Any) -> Iterator[Vectors]:
         settings: dict[str, Any] = {"prompt": "", "normalize": True if self._normalize else None}
-        texts = texts_of(documents)
         if isinstance(texts, list) and len(texts) <= TEXTS:
             yield from model.encode(texts, **settings)
         else:
             yield from model.embed(texts, **settings)
 
 
-class SparseTextEmbedding(_OfTexts):
+class SparseTextEmbedding(_OfTexts[SparseEmbedding]):
     """A sparse encoder with fastembed's calls; see docs/from-fastembed.md for what differs."""
 
     opens = SparseModel
@@ -130,13 +142,8 @@ class SparseTextEmbedding(_OfTexts):
         own = {"vocab_size": vocab_size, "requires_idf": requires_idf}
         cls._register(described(SparseModelDescription, model, sources, model_file, facts, **own))
 
-    def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None, **options: Any
-    ) -> Iterator[SparseEmbedding]:
-        """Sparse vectors of texts, in order; arguments as for TextEmbedding."""
-        refuse("embed", options)
-        model: SparseModel = self.model.get()
-        yield from map(SparseEmbedding.of, model.embed(texts_of(documents), prompt=""))
+    def _vectors(self, model: SparseModel, texts: Any) -> Iterator[SparseEmbedding]:
+        yield from map(SparseEmbedding.of, model.embed(texts, prompt=""))
 
 
 class LateInteractionTextEmbedding(FastembedModel):

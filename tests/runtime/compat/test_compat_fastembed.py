@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import routed
 from cross_encoders import reference_scores, save_cross_encoder
 from exports import quick
+from inference_free import save_inference_free
 from sparse_encoders import save_splade
 from tolerances import close
 
@@ -71,6 +73,41 @@ def test_queries_and_passages_have_no_prompt_of_the_models_as_there(place: str, 
     for call in (model.query_embed, model.passage_embed):
         close(np.stack(list(call(TEXTS))), reference.encode(TEXTS))
     close(np.stack(list(model.query_embed("a dog runs"))), reference.encode(["a dog runs"]))
+
+
+def test_queries_with_an_encoder_of_their_own_go_through_it(tmp_path: Path) -> None:
+    """As fastembed gives them another of Jina v3's tasks."""
+    from sentence_transformers import SentenceTransformer
+
+    router = routed.router(routed.transformer(tmp_path / "q"), routed.transformer(tmp_path / "d", "mpnet"))
+    checkpoint = routed.save(tmp_path / "checkpoint", router)
+    quick(checkpoint, tmp_path / "model")
+    theirs = SentenceTransformer(str(checkpoint), device="cpu")
+    model = compat.TextEmbedding(str(tmp_path / "model"))
+    close(np.stack(list(model.query_embed(TEXTS))), theirs.encode_query(TEXTS))
+    for call in (model.embed, model.passage_embed):
+        close(np.stack(list(call(TEXTS))), theirs.encode_document(TEXTS))
+
+
+@pytest.mark.parametrize("default", ["query", "document"])
+def test_sparse_queries_are_looked_up_where_the_model_has_a_table_for_them(tmp_path: Path, default: str) -> None:
+    """As with fastembed's class for OpenSearch's models."""
+    from sentence_transformers import SparseEncoder
+
+    checkpoint = save_inference_free(tmp_path / "checkpoint", default_route=default)
+    quick(checkpoint, tmp_path / "model")
+    theirs = SparseEncoder(str(checkpoint), device="cpu")
+    model = compat.SparseTextEmbedding(str(tmp_path / "model"))
+    words = ["a dog runs", "the house is red"]
+    for call, encode in (
+        (model.query_embed, theirs.encode_query),
+        (model.embed, theirs.encode_document),
+        (model.passage_embed, theirs.encode_document),
+    ):
+        for entry, row in zip(call(words), encode(words, convert_to_sparse_tensor=False).numpy(), strict=True):
+            found = np.zeros_like(row)
+            found[entry.indices] = entry.values
+            close(found, row)
 
 
 def test_nothing_is_opened_before_it_is_used(place: str) -> None:
