@@ -162,7 +162,7 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
 		langchain-ollama==1.1.0
-	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.6.0 \
+	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.7.0 \
 		llama-index-embeddings-text-embeddings-inference==0.6.0 llama-index-postprocessor-jinaai-rerank==0.6.0 \
 		llama-index-postprocessor-tei-rerank==0.6.0 llama-index-embeddings-ollama==0.10.0
 	$(CLIENTS)/haystack/bin/pip install --quiet haystack-ai==3.4.1 huggingface-api-haystack==3.1.0 \
