@@ -80,16 +80,18 @@ def test_ten_times_too_much_holds_the_throughput(directories: Any) -> None:
     try:
         with Started(directories.models["encoder"], "--max-concurrent-requests", PLACES) as started:
             os.sched_setaffinity(0, others)
-            rate = answered(started.port, PLACES, 2.0, LARGE).answers[200] / 2.0
-            pause = PLACES / rate  # of nine in ten connections; each then asks as often as one that is answered
-            ratios, offered = [], []
+            answered(started.port, PLACES, 1.0, LARGE)
+            ratios, offered, refused_in = [], [], 0.0
             for _ in range(20):
                 fitting = answered(started.port, PLACES, 1.0, LARGE).answers[200]
+                # Of nine in ten connections: with the wait for a refusal, each asks as often as one that is answered.
+                pause = max(0.0, PLACES / fitting - refused_in)
                 flood = answered(started.port, 10 * PLACES, 1.0, LARGE, pause)
                 ratios.append(flood.answers[200] / fitting)
                 offered.append(flood.answers.total() / fitting)
-                assert median(flood.refusals) < 0.05
+                refused_in = median(flood.refusals)
+                assert refused_in < 0.05
     finally:
         os.sched_setaffinity(0, CPUS)
-    assert median(offered) > 8, offered  # the first rate was another moment's
+    assert median(offered) > 8, offered  # others use this machine
     assert median(ratios) > 0.9, ratios
