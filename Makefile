@@ -30,7 +30,7 @@ help:
 	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (a minute)"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make oldest  the product with the oldest releases that pyproject.toml takes: export, encode, serve, jobs, an index, MCP (a minute)"
-	@echo "make frozen  a program that PyInstaller builds runs our operators (a minute)"
+	@echo "make frozen  programs that PyInstaller, cx_Freeze and Nuitka build run our operators (minutes; Nuitka wants gcc and patchelf)"
 	@echo "make optimum  the tests of traced architectures, in an environment with optimum and its older transformers (minutes)"
 	@echo "make interop  one exported directory in a dozen other tools, each in its environment (gigabytes); needs FASTEMBED_RT_REAL"
 	@echo "make clients  openai, LiteLLM, LangChain, Haystack, ... against the server, each in its environment (gigabytes, minutes)"
@@ -104,7 +104,8 @@ frozen: $(FROZEN)/.ready
 
 $(FROZEN)/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(FROZEN)
-	$(FROZEN)/bin/pip install --quiet -e '.[cpu,export,bulk,mcp]' 'pyinstaller>=6' pytest pytest-xdist
+	$(FROZEN)/bin/pip install --quiet -e '.[cpu,export,bulk,mcp]' 'pyinstaller>=6' 'cx_Freeze>=8' 'nuitka>=4' \
+		pytest pytest-xdist
 	@touch $@
 
 # optimum pins transformers below 4.58, and sentence-transformers 5 is the last that takes it.

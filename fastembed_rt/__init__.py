@@ -46,5 +46,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _followed() -> None:
+    """Never called: tools that build programs put into them what is imported somewhere, and follow no names."""
+    from .models import embedding, late_interaction, reranker, sparse, stats  # noqa: F401
+
+
 def __dir__() -> list[str]:
     return __all__

@@ -102,6 +102,26 @@ def build_parser(commands: Sequence[str] | None = None) -> argparse.ArgumentPars
     return parser
 
 
+def _followed() -> None:
+    """Never called: tools that build programs put into them what is imported somewhere, and follow no names."""
+    from . import (  # noqa: F401
+        bench,
+        cache,
+        doctor,
+        embed,
+        export,
+        index,
+        info,
+        mcp,
+        push,
+        rerank,
+        search,
+        serve,
+        similar,
+        verify,
+    )
+
+
 def _parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser with the command that is asked for alone: a command does not wait for what others import."""
     word = _command(argv)

@@ -131,6 +131,11 @@ def wordpiece() -> WordpieceFunctions | None:
     return WordpieceFunctions(new, free, *both)
 
 
+def _followed() -> None:
+    """Never called: tools that build programs put into them what is imported somewhere; these they take for modules."""
+    from . import fastembed_rt_cuda_operators, fastembed_rt_operators  # type: ignore[attr-defined]  # noqa: F401
+
+
 @cache
 def _examined(path: Path) -> tuple[str | None, str | None]:
     """Name of the kernels of a library that run here, or None and why not.

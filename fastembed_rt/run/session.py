@@ -378,6 +378,11 @@ def _load_from(
     return start(files.read(variant.graph.file), weights)
 
 
+def _followed() -> None:
+    """Never called: tools that build programs put into them what is imported somewhere, and follow no names."""
+    from . import cuda, tensorrt  # noqa: F401
+
+
 def open_session(
     files: ModelFiles, variant: Variant, *, provider: str, longest: int, batch_tokens: int, **options: Any
 ) -> GraphSession:

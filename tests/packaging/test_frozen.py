@@ -1,32 +1,45 @@
-"""Programs that hold the package without an installation: PyInstaller's, and archives that Python imports from."""
+"""Programs that hold the package without an installation: of PyInstaller, cx_Freeze and Nuitka, and archives."""
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import importlib.util
+import os
 import platform
 import runpy
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+import fastembed_rt
 from fastembed_rt import cli, native, pyinstaller
 from fastembed_rt.bulk import sinks
+from fastembed_rt.compat import sentence_transformers
+from fastembed_rt.native import cuda as native_cuda
+from fastembed_rt.run import session
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"fastembed_rt": ROOT / "fastembed_rt", "fastembed_rt_export": ROOT / "export" / "fastembed_rt_export"}
 PROGRAM = "from fastembed_rt import native; print(native.library().is_file(), native.kernels(), native.why_not())"
+LEFT_OUT = (
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "huggingface_hub",
+)  # of the programs: time, and they have their own rules
 
 
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """What the hooks name, by PyInstaller's rules: files of a package, and modules."""
+    """What the hooks name, by PyInstaller's rules: files of a package."""
     found: set[str] = set()
 
     def files(package: str, **patterns: list[str]) -> list[tuple[str, str]]:
@@ -38,13 +51,8 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def libraries(package: str, search_patterns: list[str]) -> list[tuple[str, str]]:
         return files(package, patterns=[f"*/{pattern}" for pattern in search_patterns])
 
-    def modules(package: str) -> list[str]:
-        place = ROOT / package.replace(".", "/")
-        found.update(f"{package}.{path.stem}" for path in place.glob("*.py") if path.stem != "__init__")
-        return []
-
     hooks: Any = ModuleType("PyInstaller.utils.hooks")
-    hooks.collect_data_files, hooks.collect_dynamic_libs, hooks.collect_submodules = files, libraries, modules
+    hooks.collect_data_files, hooks.collect_dynamic_libs = files, libraries
     for name in ("PyInstaller", "PyInstaller.utils"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
@@ -60,7 +68,7 @@ def test_pyinstaller_is_told_where_the_hooks_are() -> None:
     assert getattr(importlib.import_module(module), name) is pyinstaller.hook_dirs
 
 
-def test_hooks_name_every_file_that_is_opened_and_every_command(collected: set[str]) -> None:
+def test_hooks_name_every_file_that_is_opened(collected: set[str]) -> None:
     opened = {
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in SOURCES.items()
@@ -68,21 +76,90 @@ def test_hooks_name_every_file_that_is_opened_and_every_command(collected: set[s
         if path.is_file() and path.suffix not in (".py", ".pyc", ".typed") and "src" not in path.parts
     }
     assert opened <= collected
-    assert {f"fastembed_rt.cli.{command}" for command in cli.COMMANDS} <= collected
-    assert {f"fastembed_rt.bulk.sinks.{name}" for name in sinks.OWN.values()} <= collected
 
 
-@pytest.mark.skipif(importlib.util.find_spec("PyInstaller") is None, reason="pip install pyinstaller")
-@pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
-def test_a_program_that_pyinstaller_builds_runs_our_operators(tmp_path: Path) -> None:
-    (tmp_path / "small.py").write_text(PROGRAM, encoding="utf-8")
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (fastembed_rt, [f"fastembed_rt.{name}" for name in fastembed_rt._MODULES.values()]),
+        (cli, cli.COMMANDS),
+        (sinks, sinks.OWN.values()),
+        (session, [f"fastembed_rt.run.{name}" for name in session.SPECIAL.values()]),
+        (sentence_transformers, [*sentence_transformers._MODULES.values(), "util"]),
+        (native, [Path(native.LIBRARY).stem, Path(native_cuda.LIBRARY).stem]),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
+)
+def test_what_is_opened_by_a_name_is_imported_somewhere(module: ModuleType, names: Iterable[str]) -> None:
+    package = module.__spec__.parent if module.__spec__ else None
+    assert {name if "." in name else f"{package}.{name}" for name in names} <= imported(module)
+
+
+def imported(module: ModuleType) -> set[str]:
+    """What its statements import, as these tools see them: Nuitka leaves out those for types alone."""
+    assert module.__file__ is not None and module.__spec__ is not None
+    found = set()
+    nodes: list[ast.AST] = [ast.parse(Path(module.__file__).read_text(encoding="utf-8"))]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            place = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__spec__.parent)
+            found.update(f"{place}.{alias.name}" for alias in node.names)
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            nodes.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def pyinstaller_program(folder: Path) -> Path:
     (hooks,) = pyinstaller.hook_dirs()
-    left_out = [f"--exclude-module={name}" for name in ("numpy", "onnxruntime", "tokenizers", "huggingface_hub")]
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=WARN", *left_out]
     paths = [f"--additional-hooks-dir={hooks}", f"--paths={ROOT}", f"--paths={ROOT / 'export'}"]
-    done = subprocess.run([*command, *paths, "small.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = subprocess.run([tmp_path / "dist" / "small" / "small"], capture_output=True, text=True, check=True).stdout
+    left_out = [f"--exclude-module={name}" for name in LEFT_OUT]
+    build("PyInstaller", "--noconfirm", "--log-level=WARN", *left_out, *paths, "small.py", folder=folder)
+    return folder / "dist" / "small" / "small"
+
+
+def cx_freeze_program(folder: Path) -> Path:
+    build(
+        "cx_Freeze",
+        "build_exe",
+        "--script=small.py",
+        "--build-exe=made",
+        f"--excludes={','.join(LEFT_OUT)}",
+        folder=folder,
+    )
+    return folder / "made" / "small"
+
+
+def nuitka_program(folder: Path) -> Path:
+    left_out = [f"--nofollow-import-to={name}" for name in LEFT_OUT]
+    build("nuitka", "--standalone", "--assume-yes-for-downloads", *left_out, "small.py", folder=folder)
+    (program,) = (folder / "small.dist").glob("small.*")
+    return program
+
+
+def build(module: str, *arguments: str, folder: Path) -> None:
+    path = os.pathsep.join(map(str, [ROOT, ROOT / "export"]))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+BUILDERS = {"PyInstaller": pyinstaller_program, "cx_Freeze": cx_freeze_program, "nuitka": nuitka_program}
+
+
+@pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_program_that_is_built_whole_runs_our_operators(builder: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(builder) is None:
+        pytest.skip(f"pip install {builder}")
+    (tmp_path / "small.py").write_text(PROGRAM, encoding="utf-8")
+    program = BUILDERS[builder](tmp_path)
+    said = subprocess.run([program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert said == f"True {native.kernels()} None\n"
 
 

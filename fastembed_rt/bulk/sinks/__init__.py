@@ -123,6 +123,11 @@ def open_sink(url: str, about: Callable[[str], About]) -> Sink:
     return function(rest, about(scheme))
 
 
+def _followed() -> None:
+    """Never called: tools that build programs put into them what is imported somewhere, and follow no names."""
+    from . import duck, lance, postgres, qdrant  # noqa: F401
+
+
 def database_and_table(rest: str, scheme: str) -> tuple[str, str]:
     """The rest of a URL, cut at its last `/`.
 
