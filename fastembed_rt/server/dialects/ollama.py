@@ -20,7 +20,7 @@ from ..schema import Anything, Body, Flag, Key, Schema, Text, Whole
 from ..writing import dumped, listed
 from .roles import with_role
 from .tei import posted
-from .tei_bodies import VECTORS
+from .tei_bodies import USE, VECTORS
 
 LATEST = ":latest"  # the tag of a name that was given none
 NAMED = [Key("model", Text(), None), Key("name", Text(), None, "what older clients call `model`")]
@@ -32,10 +32,11 @@ EMBED = Body(
         *NAMED,
         Key("truncate", Flag(), True, "cut texts over the model's length; false makes them an error"),
         Key("dimensions", Whole(), None, "first so many numbers of each vector (Matryoshka); 0 for all"),
+        *USE,
         *UNREAD,
     ],
 )
-EMBEDDINGS = Body("OllamaEmbeddingsRequest", [Key("prompt", Text(), None), *NAMED, *UNREAD])
+EMBEDDINGS = Body("OllamaEmbeddingsRequest", [Key("prompt", Text(), None), *NAMED, *USE, *UNREAD])
 SHOW = Body("OllamaShowRequest", NAMED)
 PULL = Body("OllamaPullRequest", [*NAMED, Key("stream", Flag(), True, "not looked at")])
 EMBED_ANSWER: Schema = {

@@ -16,9 +16,9 @@ from ..inputs import Cut, InputsOrObjects
 from ..routes import Route
 from ..schema import Anything, Body, Choice, Flag, Key, Schema, Text, Whole
 from ..writing import VECTORS_AT_ONCE, dumped, listed
-from .roles import INPUT_TYPE, TASK, with_role
+from .roles import TASK, with_role
 from .tei import posted, vectors_of
-from .tei_bodies import NUMBERS, PROMPT
+from .tei_bodies import NUMBERS, USE
 
 RANGED = ("int8", "uint8")
 FORM = Choice(("float", "base64", "binary", "ubinary", *RANGED))
@@ -43,8 +43,7 @@ EMBEDDINGS = Body(
         Key("normalized", Flag(), None, "whether vectors have length 1; of Jina's clients"),
         Key("late_chunking", Flag(), False, "refused: a vector would depend on the texts beside it"),
         Key("user", Anything(), None, "not looked at"),
-        PROMPT,
-        INPUT_TYPE,
+        *USE,
         TASK,
     ],
 )

@@ -16,17 +16,17 @@ from ..schema import Body, Choice, Flag, Key, Listed, Schema, Text, Whole
 from ..writing import VECTORS_AT_ONCE, dumped, listed
 from . import tei
 from .openai import CUTS, FORM, a_list, as_base64, as_bits, check_form, error, usage
-from .roles import INPUT_TYPE, with_role
+from .roles import with_role
 from .scores import best_first, shares
 from .tei import posted, vectors_of
-from .tei_bodies import CUTTING, MODEL, PROMPT
+from .tei_bodies import CUTTING, MODEL, USE
 
 COHERE_EMBED = Body(
     "CohereEmbedRequest",
     [
         Key("texts", Listed(Text())),
         Key("model", Text(), None),
-        INPUT_TYPE,
+        *USE,
         Key("embedding_types", Listed(FORM), None),
         Key("output_dimension", Whole(), None, "first so many numbers of each vector; 0 for all"),
         Key("truncate", Choice(ENDS), "end", "where a text that is too long loses tokens; none: an error"),
@@ -39,14 +39,13 @@ POOLING = Body(
         Key("model", Text(), None),
         Key("encoding_format", Choice(("float", "base64")), "float"),
         Key("dimensions", Whole(), None),
-        PROMPT,
-        INPUT_TYPE,
+        *USE,
     ],
 )
 CLASSIFY = Body(
     "ClassifyRequest", [Key("input", Pairs()), Key("model", Text(), None), Key("raw_scores", Flag(), False)]
 )
-FEATURES = Body("FeatureExtractionRequest", [Key("inputs", Inputs()), *CUTTING, PROMPT, MODEL])
+FEATURES = Body("FeatureExtractionRequest", [Key("inputs", Inputs()), *CUTTING, *USE, MODEL])
 FEATURE_LISTS: Schema = {"type": "array", "items": {"type": "array", "items": {"type": "array"}}}
 
 
@@ -126,7 +125,8 @@ async def features(exchange: Exchange) -> Response:
     """Each text's vector as the only row of its tokens' features."""
     body = checked(FEATURES, await exchange.json())
     served = exchange.app.models.find(exchange.variable, (EMBEDDING,))
-    vectors = await vectors_of(exchange, served, body["inputs"], **exchange.options(body), **tei.cutting(body))
+    options = with_role(exchange, served, body) | tei.cutting(body)
+    vectors = await vectors_of(exchange, served, body["inputs"], **options)
     return Response(await listed(vectors[:, None, :]))
 
 

@@ -17,6 +17,7 @@ from ..models import Served
 from ..routes import Route
 from ..writing import dumped, listed
 from . import tei_bodies as bodies
+from .roles import with_role
 from .scores import best_first, shares
 
 Answer = Callable[[Exchange, Any], Awaitable[bytes]]
@@ -53,13 +54,14 @@ async def vectors_of(exchange: Exchange, served: Served, given: Given, *, name: 
 async def embed(exchange: Exchange, value: Any) -> bytes:
     """Vectors of texts."""
     body = checked(bodies.EMBED, value)
+    served = exchange.find(body, EMBEDDING)
     vectors = await vectors_of(
         exchange,
-        exchange.find(body, EMBEDDING),
+        served,
         body["inputs"],
         normalize=body["normalize"],
         truncate_dim=body["dimensions"] or None,
-        **exchange.options(body),
+        **with_role(exchange, served, body),
         **cutting(body),
     )
     return await listed(vectors)
@@ -69,7 +71,7 @@ async def embed_all(exchange: Exchange, value: Any) -> bytes:
     """Vectors of all tokens: an encoder's states, or what late interaction compares."""
     body = checked(bodies.EMBED_ALL, value)
     served = exchange.find(body, EMBEDDING, LATE_INTERACTION)
-    options = exchange.options(body) | cutting(body)
+    options = with_role(exchange, served, body) | cutting(body)
     if served.task == LATE_INTERACTION:
         return await listed(await vectors_of(exchange, served, body["inputs"], **options), at_once=1)
     found = await vectors_of(exchange, served, body["inputs"], output="tokens", **options)
@@ -80,7 +82,8 @@ async def embed_sparse(exchange: Exchange, value: Any) -> bytes:
     """Sparse vectors of texts."""
     body = checked(bodies.EMBED_ALL, value)
     served = exchange.find(body, SPARSE)
-    found = await vectors_of(exchange, served, body["inputs"], **exchange.options(body), **cutting(body))
+    options = with_role(exchange, served, body) | cutting(body)
+    found = await vectors_of(exchange, served, body["inputs"], **options)
     return await listed(found, _pairs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..inputs import IdRows, Inputs, Pairs, Texts
 from ..schema import Anything, Body, Choice, Flag, Key, Listed, Schema, Text, Whole
+from .roles import INPUT_TYPE
 
 NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
 VECTORS: Schema = {"type": "array", "items": NUMBERS}
@@ -34,6 +35,7 @@ CUTTING = [
     Key("truncation_direction", Choice(("right", "left")), None, "where a text that is too long loses tokens"),
 ]
 PROMPT = Key("prompt_name", Text(), None, "the model's prompt that stands in front of the texts")
+USE = [PROMPT, INPUT_TYPE]  # of every route that makes vectors: one that passed one over would leave out a prompt
 # Of rerankers, whose instruction a client may write itself.
 INSTRUCTED = [
     Key("prompt_name", Text(), None, "a reranker's prompt, in front of the first texts or in its chat template"),
@@ -47,13 +49,13 @@ EMBED = Body(
     [
         Key("inputs", Inputs()),
         *CUTTING,
-        PROMPT,
+        *USE,
         Key("normalize", Flag(), True, "vectors of length 1"),
         Key("dimensions", Whole(), None, "first so many numbers of each vector (Matryoshka); 0 for all"),
         MODEL,
     ],
 )
-EMBED_ALL = Body("EmbedAllRequest", [Key("inputs", Inputs()), *CUTTING, PROMPT, MODEL])
+EMBED_ALL = Body("EmbedAllRequest", [Key("inputs", Inputs()), *CUTTING, *USE, MODEL])
 PREDICT = Body("PredictRequest", [Key("inputs", Pairs()), *CUTTING, *INSTRUCTED, RAW, MODEL])
 RERANK = Body(
     "RerankRequest",

@@ -33,6 +33,8 @@ def test_the_first_route_gives_a_vector(client: Client, loaded: Any) -> None:
     answer = client.post("/api/embeddings", {"model": "encoder", "prompt": TEXTS[1]})
     np.testing.assert_array_equal(float32(answer.json["embedding"]), loaded.encoder.encode(TEXTS[1]))
     assert client.post("/api/embeddings", {"model": "encoder"}).json == {"embedding": []}
+    asked = client.post("/api/embeddings", {"model": "encoder", "prompt": TEXTS[1], "input_type": "query"})
+    np.testing.assert_array_equal(float32(asked.json["embedding"]), loaded.encoder.encode_query(TEXTS[1]))
 
 
 def test_dimensions_prompts_and_cuts(client: Client, loaded: Any) -> None:

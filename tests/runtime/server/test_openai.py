@@ -49,6 +49,26 @@ def test_input_type_chooses_the_prompt(client: Client, loaded: Any) -> None:
         np.testing.assert_array_equal(float32([entry["embedding"] for entry in data]), expected(TEXTS))
 
 
+@pytest.mark.parametrize("told", [{"input_type": "query"}, {"prompt_name": "query"}])
+@pytest.mark.parametrize(
+    ("path", "key", "vectors"),
+    [
+        ("/v1/embeddings", "input", lambda answer: [entry["embedding"] for entry in answer["data"]]),
+        ("/embed", "inputs", lambda answer: answer),
+        ("/pipeline/feature-extraction/encoder", "inputs", lambda answer: [rows[0] for rows in answer]),
+        ("/pooling", "input", lambda answer: [entry["data"] for entry in answer["data"]]),
+        ("/v1/embed", "texts", lambda answer: answer["embeddings"]),
+        ("/v2/embed", "texts", lambda answer: answer["embeddings"]["float"]),
+        ("/api/embed", "input", lambda answer: answer["embeddings"]),
+    ],
+)
+def test_a_prompt_is_asked_for_in_the_same_words_on_every_route(
+    client: Client, loaded: Any, path: str, key: str, vectors: Any, told: dict[str, str]
+) -> None:
+    answer = client.post(path, {key: TEXTS, "model": "encoder", **told})
+    np.testing.assert_array_equal(float32(vectors(answer.json)), loaded.encoder.encode_query(TEXTS))
+
+
 def test_task_and_form_are_those_of_jinas_clients(client: Client, loaded: Any) -> None:
     for task, expected in (
         ("retrieval.query", loaded.encoder.encode_query),
