@@ -154,11 +154,11 @@ clients: $(TEST)/.ready $(CLIENTS)/.ready
 
 # langchain-cohere takes cohere 5, the newest is 7; DSPy's embedder wants numpy, which dspy does not bring; Pydantic AI and LightRAG take
 # google-genai 2, the newest is 3; Ragas imports what langchain-community 0.4 has no more, and pip looks for very long for what goes
-# with it unless it is told. Versions of docs/clients.md.
+# with it unless it is told. Of Open WebUI the sources alone: its packages are gigabytes. Versions of docs/clients.md.
 $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
 	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis providers agents pymilvus ragas \
-		crews; do \
+		crews tools webui proxy pgai; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
 	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
@@ -180,11 +180,19 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/ragas/bin/pip install --quiet ragas==0.4.3 langchain-community==0.3.31 langchain==1.5.2 langchain-core==1.8.3 \
 		langchain-openai==1.7.4 openai==3.3.0 instructor==1.17.0 litellm==1.110.2 google-genai==3.6.1
 	$(CLIENTS)/crews/bin/pip install --quiet crewai==1.15.30 cognee==1.6.5 ollama==0.6.3
+	$(CLIENTS)/tools/bin/pip install --quiet deepeval==4.3.1 camel-ai==0.2.90 'chonkie[litellm,semantic]==1.7.0' \
+		neo4j-graphrag==1.22.0 autogen-agentchat==0.7.5 'autogen-ext[chromadb]==0.7.5' ollama==0.6.3 litellm==1.110.2 \
+		openai==3.57.0 numpy
+	$(CLIENTS)/webui/bin/pip install --quiet --no-deps open-webui==0.12.4
+	$(CLIENTS)/webui/bin/pip install --quiet requests aiohttp
+	$(CLIENTS)/proxy/bin/pip install --quiet 'litellm[proxy]==1.108.7' openai==3.57.0
+	$(CLIENTS)/pgai/bin/pip install --quiet 'pgai[vectorizer-worker]==0.12.1' numpy
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
 		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @ai-sdk/google@3.0.141 \
 		@langchain/openai@1.5.8 @langchain/core@1.4.0 @langchain/google-genai@2.3.2 cohere-ai@8.1.0 \
 		@huggingface/inference@4.13.30 ollama@0.6.4 @langchain/ollama@1.3.0 @google/genai@2.32.0 \
-		@mistralai/mistralai@2.7.0 voyageai@0.4.0 @mastra/core@1.71.0 >>npm.log
+		@mistralai/mistralai@2.7.0 voyageai@0.4.0 @mastra/core@1.71.0 @llamaindex/openai@0.4.22 \
+		@chroma-core/openai@0.1.10 chromadb@3.5.0 >>npm.log
 	@touch $@
 
 # Haystack and stores, each with our module for it: make integrations-stores.
@@ -197,12 +205,14 @@ integrations-stores: $(TEST)/.ready $(INTEGRATIONS)/.stores
 # Versions of docs/integrations.
 $(INTEGRATIONS)/.stores: Makefile
 	mkdir -p $(INTEGRATIONS)
-	for name in stores-haystack stores-databases; do \
+	for name in stores-haystack stores-databases stores-indexes; do \
 		$(PYTHON) -m venv $(INTEGRATIONS)/$$name && $(INTEGRATIONS)/$$name/bin/pip install --quiet -e '.[cpu]' \
 			pytest pytest-asyncio || exit 1; done
 	$(INTEGRATIONS)/stores-haystack/bin/pip install --quiet haystack-ai==3.4.1
 	$(INTEGRATIONS)/stores-databases/bin/pip install --quiet chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 \
 		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0 pypdf==7.1.1
+	$(INTEGRATIONS)/stores-indexes/bin/pip install --quiet faiss-cpu==1.15.1 usearch==2.26.6 hnswlib==0.8.0 sqlite-vec==0.1.9 \
+		pysqlite3-binary
 	@touch $@
 
 # Engines that pickle what they are given: Ray, Spark (which wants Java 17), datasets, DSPy.

@@ -28,8 +28,8 @@ AGAIN = (
 COMPILE = f"install a C compiler (gcc 9, clang 11, or later) if there is none, and then: {AGAIN}"
 COMPILE_ALL = f"install a newer C compiler (gcc 11, clang 12, or later; CC names it) and then: {AGAIN}"
 BUILD_AGAIN = (
-    f"build the program again where the package has fastembed_rt/native/{LIBRARY}: PyInstaller takes it by itself, "
-    "others have to be told of it"
+    f"build the program again where the package has fastembed_rt/native/{LIBRARY}, and keep fastembed_rt out of "
+    "archives: PyInstaller, cx_Freeze and Nuitka take it by themselves"
 )
 UNPACK = "install the package into a folder, or build with shiv, whose programs unpack themselves"
 BF16 = {"amx": "AMX", "avx512bf16": "AVX512-BF16"}  # kernels -> their instructions for products of bfloat16 numbers

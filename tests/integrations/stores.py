@@ -19,6 +19,7 @@ STORES = (
     Framework("LanceDB", "stores-databases", "lancedb_suite.py"),
     Framework("Qdrant", "stores-databases", "qdrant_suite.py"),
     Framework("DuckDB", "stores-databases", "duckdb_suite.py"),
+    Framework("Indexes", "stores-indexes", "indexes_suite.py"),
     Framework("Servers", "stores-databases", "servers_suite.py"),
     Framework("pypdf", "stores-databases", "pdf_suite.py"),
 )

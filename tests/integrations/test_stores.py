@@ -1,4 +1,4 @@
-"""Haystack, Chroma, LanceDB, Qdrant, DuckDB and clients of servers, each in its environment with its own suite.
+"""Haystack, stores, indexes and clients of servers, each in its environment with its own suite.
 
 `make integrations-stores` makes the environments and runs this; FASTEMBED_RT_INTEGRATIONS names their folder. With
 FASTEMBED_RT_INTEGRATIONS_TABLE, a file gets a line for each.
