@@ -119,7 +119,7 @@ def test_python_is_where_it_is_looked_for() -> None:
     assert blocks("README.md", "python")
     for page, text in CONTENTS.items():
         fences = re.findall(r"^ *```(\w*)$", text, re.MULTILINE)
-        assert set(fences) <= {"python", "sh", "sql", ""} | ({"js"} if page == CLIENTS else set()), page
+        assert set(fences) <= {"python", "sh", "sql", ""} | ({"js", "yaml"} if page == CLIENTS else set()), page
 
 
 def answers(app: Any) -> bool:
@@ -221,6 +221,9 @@ def test_commands_and_options_in_the_text_are_there_too() -> None:
         "--minutes",
         "--shm-size",
         "--add-data",
+        "--standalone",
+        "--zip-include-packages",
+        "--include-package-data",
     }  # of other programs
     for page, text in CONTENTS.items():
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
