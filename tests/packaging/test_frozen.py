@@ -138,10 +138,13 @@ def nuitka_program(folder: Path) -> Path:
 
 def build(module: str, *arguments: str, folder: Path) -> None:
     path = os.pathsep.join(map(str, [ROOT, ROOT / "export"]))
+    kept = {
+        name: value for name, value in os.environ.items() if name != "CC"
+    }  # the tests' own compiler: see conftest.py
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**kept, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
