@@ -98,7 +98,7 @@ def test_what_is_opened_by_a_name_is_imported_somewhere(module: ModuleType, name
 def imported(module: ModuleType) -> set[str]:
     """What its statements import, as these tools see them: Nuitka leaves out those for types alone."""
     assert module.__file__ is not None and module.__spec__ is not None
-    found = set()
+    found: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(Path(module.__file__).read_text(encoding="utf-8"))]
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
