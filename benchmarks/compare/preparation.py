@@ -20,6 +20,14 @@ from .processes import Process
 
 # Each library reads its own; explicit options in the adapters say the same where there are any.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+# Which instructions libraries take: what of them is set counts for all, and is recorded.
+INSTRUCTION_VARIABLES = (
+    "FASTEMBED_RT_KERNELS",
+    "CT2_FORCE_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ATEN_CPU_CAPABILITY",
+)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 # onnxruntime's wheels may report what they run; this project turns that off by itself, so nobody shall have it on.
 TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
@@ -128,8 +136,9 @@ def sources(adapter: str, folder: Path = ADAPTERS) -> list[Path]:
 
 
 def variables(threads: int) -> dict[str, str]:
-    """What is set in the environment of every contender alike."""
-    return {**OFFLINE, **TELEMETRY, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    """What is set in the environment of every contender alike, and who ran it chose of instruction sets."""
+    chosen = {name: os.environ[name] for name in INSTRUCTION_VARIABLES if name in os.environ}
+    return {**OFFLINE, **TELEMETRY, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **chosen}
 
 
 def preparing(contender: Contender) -> str:

@@ -55,11 +55,9 @@ def rows_of(group: Group, inputs: int) -> Array:
     return np.concatenate([ends, random.uniform(low, high, (8, inputs))]).astype(np.float32)
 
 
-@pytest.mark.parametrize("zero", [0, 128, 255])
+@pytest.mark.parametrize("zero", [0, 200])
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize(
-    ("inputs", "widths"), [(1, [1]), (3, [5, 7, 9]), (37, [20, 12]), (64, [16]), (384, [12, 12, 8])]
-)
+@pytest.mark.parametrize(("inputs", "widths"), [(3, [5, 7, 9]), (37, [20, 12]), (384, [12, 12, 8])])
 def test_sums_are_exact(inputs: int, widths: list[int], weights: str, zero: int) -> None:
     group = group_of(inputs, widths, weights, zero)
     group.scales = tuple(np.ones_like(scales) for scales in group.scales)
