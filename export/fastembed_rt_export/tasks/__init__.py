@@ -22,7 +22,7 @@ from ..graph.target import Target
 from ..tensors import WEIGHT_FILES
 from ..variants import Built, Quantizing, TokenStates
 from . import embedding, late_interaction, reranking, sparse
-from .late_layouts import STANFORD
+from .late_layouts import is_stanfords
 from .task import Say, Task
 
 AUTO = "auto"
@@ -54,7 +54,7 @@ def detect(root: Path) -> str:
             return RERANKING
         return _CLASSES.get(str(_beside(root, "config_sentence_transformers.json").get("model_type")), EMBEDDING)
     named = [str(name) for name in _beside(root, "config.json").get("architectures") or ()]
-    if STANFORD in named or (root / "artifact.metadata").is_file():
+    if is_stanfords(root, named):
         return LATE_INTERACTION
     return RERANKING if any(name.endswith("ForSequenceClassification") for name in named) else EMBEDDING
 

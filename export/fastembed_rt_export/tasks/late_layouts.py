@@ -69,7 +69,7 @@ def read_layout(root: Path, notes: list[str]) -> Layout:
     if (root / "modules.json").is_file():
         return _modules(root, notes)
     named = read_json(root / "config.json").get("architectures") or []
-    if STANFORD in named or (root / "artifact.metadata").is_file():
+    if is_stanfords(root, named):
         return _stanford(root)
     raise UnsupportedCheckpointError(
         f"{root} has neither modules.json nor artifact.metadata, and architectures {named}: built are the layouts of "
@@ -133,6 +133,11 @@ def _modules(root: Path, notes: list[str]) -> Layout:
         # PyLate writes MaxSim, older files a similarity of single vectors.
         similarity=similarity if similarity in SIMILARITIES else SIMILARITIES[0],
     )
+
+
+def is_stanfords(root: Path, named: Sequence[str]) -> bool:
+    """Whether a checkpoint without modules.json, whose config.json names these classes, is Stanford's ColBERT."""
+    return STANFORD in named or (root / "artifact.metadata").is_file()
 
 
 def _pylate_skiplist(said: Mapping[str, Any], heads: Sequence[Head]) -> object:

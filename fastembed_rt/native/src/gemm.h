@@ -11,8 +11,15 @@
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
 
-#if !SATURATES /* see surplus.h */
-static size_t int8_packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(PackedWeight); }
+#if SATURATES
+#define int8_packed_size surplus_packed_size
+#define int8_pack surplus_pack
+#define int8_is_packed surplus_is_packed
+#else
+static size_t int8_packed_size(const Linear *layer, const Columns *blocks, size_t count) {
+    (void)blocks, (void)count;
+    return layer->panels * LANES * layer->depth * sizeof(PackedWeight);
+}
 
 /* Where w[k, n] lies in panels of K / KR = `steps` steps. */
 INLINE size_t packed_index(size_t k, size_t n, size_t steps) {
@@ -20,7 +27,7 @@ INLINE size_t packed_index(size_t k, size_t n, size_t steps) {
 }
 
 /* weight (inputs, columns) s8 -> the panels' columns from `from` on, and their compensation. */
-static void int8_pack(Linear *layer, const int8_t *weight, size_t columns, size_t from) {
+static void int8_pack_columns(Linear *layer, const int8_t *weight, size_t columns, size_t from) {
     PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
     for (size_t k = 0; k < layer->inputs; k++) {
@@ -32,8 +39,8 @@ static void int8_pack(Linear *layer, const int8_t *weight, size_t columns, size_
     }
 }
 
-/* Whether `int8_pack` with the same arguments would change nothing. */
-static int int8_is_packed(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
+/* Whether `int8_pack_columns` with the same arguments would change nothing. */
+static int int8_columns_are_packed(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
     const PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
     for (size_t k = 0; k < layer->inputs; k++) {
@@ -43,6 +50,20 @@ static int int8_is_packed(const Linear *layer, const int8_t *weight, size_t colu
         if (different)
             return 0;
     }
+    return 1;
+}
+
+static void int8_pack(Linear *layer, const Columns *blocks, size_t count) {
+    size_t from = 0;
+    for (const Columns *block = blocks; block < blocks + count; from += block++->count)
+        int8_pack_columns(layer, block->weights, block->count, from);
+}
+
+static int int8_is_packed(const Linear *layer, const Columns *blocks, size_t count) {
+    size_t from = 0;
+    for (const Columns *block = blocks; block < blocks + count; from += block++->count)
+        if (!int8_columns_are_packed(layer, block->weights, block->count, from))
+            return 0;
     return 1;
 }
 #endif

@@ -17,62 +17,29 @@ enum { DEPTH_UNIT = 16, ROW_UNIT = MR, TASK_PANELS = VECTORS };
 /* ---- packed weights --------------------------------------------------------------------------------------------- */
 
 static size_t packed_size(const Linear *layer, const Columns *blocks, size_t count) {
-    (void)blocks, (void)count;
     switch (layer->weights) {
     case BF16_WEIGHTS: return bf16_packed_size(layer);
     case FP32_WEIGHTS: return fp32_packed_size(layer);
-#if SATURATES
-    default: return surplus_packed_size(layer, blocks, count);
-#else
-    default: return int8_packed_size(layer);
-#endif
-    }
-}
-
-static void pack_columns(Linear *layer, const void *weight, size_t columns, size_t from) {
-    switch (layer->weights) {
-    case BF16_WEIGHTS: bf16_pack(layer, weight, columns, from); break;
-    case FP32_WEIGHTS: fp32_pack(layer, weight, columns, from); break;
-#if !SATURATES
-    default: int8_pack(layer, weight, columns, from); break;
-#else
-    default: break;
-#endif
-    }
-}
-
-static int columns_are_packed(const Linear *layer, const void *weight, size_t columns, size_t from) {
-    switch (layer->weights) {
-    case BF16_WEIGHTS: return bf16_is_packed(layer, weight, columns, from);
-    case FP32_WEIGHTS: return fp32_is_packed(layer, weight, columns, from);
-#if !SATURATES
-    default: return int8_is_packed(layer, weight, columns, from);
-#else
-    default: return 0;
-#endif
+    default: return int8_packed_size(layer, blocks, count);
     }
 }
 
 static void pack_weights(Linear *layer, const Columns *blocks, size_t count) {
     size_t from = 0;
-#if SATURATES
     if (layer->weights == INT8_WEIGHTS) {
-        surplus_pack(layer, blocks, count);
+        int8_pack(layer, blocks, count);
         return;
     }
-#endif
     for (const Columns *block = blocks; block < blocks + count; from += block++->count)
-        pack_columns(layer, block->weights, block->count, from);
+        (layer->weights == BF16_WEIGHTS ? bf16_pack : fp32_pack)(layer, block->weights, block->count, from);
 }
 
 static int is_packed(const Linear *layer, const Columns *blocks, size_t count) {
     size_t from = 0;
-#if SATURATES
     if (layer->weights == INT8_WEIGHTS)
-        return surplus_is_packed(layer, blocks, count);
-#endif
+        return int8_is_packed(layer, blocks, count);
     for (const Columns *block = blocks; block < blocks + count; from += block++->count)
-        if (!columns_are_packed(layer, block->weights, block->count, from))
+        if (!(layer->weights == BF16_WEIGHTS ? bf16_is_packed : fp32_is_packed)(layer, block->weights, block->count, from))
             return 0;
     return 1;
 }

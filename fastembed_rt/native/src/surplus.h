@@ -2,8 +2,8 @@
  *
  * vpmaddubsw adds two products of u8 x s8 into int16, which has room for 255 * (w + v) as long as |w + v| <= 128. Of a
  * pair that is beyond, the panels hold what fits, and its surplus lies behind them, to be multiplied once more: the sums
- * are exact, as VNNI's. One pair in a hundred of a trained model's weights has a surplus. A step of half a panel, which
- * is one vector, has one where any of its 16 pairs has.
+ * are exact, as VNNI's. Few pairs of a trained model's weights have a surplus. A step of half a panel, which is one
+ * vector, has one where any of its 16 pairs has.
  *
  *     panels    [N / LANES][K / KR][LANES][KR] s8, what fits
  *     starts    (N / HALF + 1) where half a panel's begin among all that have a surplus
