@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from benchmarks.compare import contenders, environments, processes, runner
+from benchmarks.compare import environments, other_tasks, processes, runner
 from benchmarks.compare.contenders import Contender
 from benchmarks.compare.preparation import Preparation
 from benchmarks.compare.processes import Process
@@ -29,6 +29,7 @@ Run = Callable[..., tuple[int, dict[str, Any]]]
 @dataclass
 class Source:
     checkpoint: str = "fake"
+    model_type: str = "bert"
 
 
 def word_tokenizer() -> Tokenizer:
@@ -65,7 +66,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal_signals: None)
             "max_length": 16,
             "threads": self.threads,
             "cpus": list(self.cpus),
-            "own": {"name": contender.name, "journal": str(tmp_path / "journal"), **contender.options},
+            "own": {
+                "name": contender.name,
+                "journal": str(tmp_path / "journal"),
+                "task": model.task,
+                **contender.options,
+            },
         }
         command = [sys.executable, str(FAKE), mode, json.dumps(options)]
         return Process(command, log=self.logs / "log", cwd=tmp_path, environment=os.environ)
@@ -80,7 +86,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal_signals: None)
     monkeypatch.setattr(environments, "ensure", ensure)
     monkeypatch.setattr(environments, "size", lambda environment: 1_000_000)
 
-    def go(behaviours: dict[str, dict[str, str]], *words: str) -> tuple[int, dict[str, Any]]:
+    def go(behaviours: dict[str, dict[str, str]], *words: str, task: str = "embedding") -> tuple[int, dict[str, Any]]:
+        model.task = task
         described: dict[str, dict[str, str]] = {REFERENCE: {}, **behaviours}
         rows = [
             Contender(
@@ -95,7 +102,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal_signals: None)
             )
             for name, own in described.items()
         ]
-        monkeypatch.setattr(contenders, "named", lambda names: rows)
+        monkeypatch.setattr(other_tasks, "named", lambda kind, names: rows)
         out = tmp_path / "out"
         given = [str(tmp_path), "--checkpoint", str(checkpoint), "--data", str(data.parent), "--workloads", "smoke"]
         given += ["--parts", "cold,throughput,latency"]

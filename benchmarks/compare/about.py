@@ -19,7 +19,7 @@ from fastembed_rt.manifest import Manifest
 
 from ..data import workloads
 from ..data.workloads import Workload
-from . import conditions, environments, preparation
+from . import conditions, environments, other_tasks, preparation
 from .parts import Part
 from .processes import CAN_STOP
 
@@ -34,7 +34,7 @@ def describe(
     model: Manifest,
     parts: Sequence[Part],
     timed: Sequence[Workload],
-    texts: Mapping[str, list[str]],
+    texts: Mapping[str, list[Any]],
 ) -> dict[str, Any]:
     """The record's beginning."""
     return {
@@ -43,6 +43,8 @@ def describe(
         "interrupted": False,
         "command": command(args),
         "commit": conditions.commit(environments.PROJECT),
+        "kind": other_tasks.kind(model),
+        "unit": "pairs" if any(row.passages for row in timed) else "texts",
         "machine": conditions.describe(),
         "settings": {
             "parts": [part.name for part in parts],
@@ -85,12 +87,12 @@ def short_name(cpu: str, otherwise: str = "machine") -> str:
     return words[0] if words else otherwise
 
 
-def _workload(row: Workload, texts: list[str]) -> dict[str, Any]:
+def _workload(row: Workload, texts: list[Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "title": row.title,
         "group": row.group,
         "length": row.length,
-        "texts": len(texts),
+        "texts": len(texts) * (row.passages or 1),
         "sha256": workloads.fingerprint(texts),
     }
     if row.length is not None:

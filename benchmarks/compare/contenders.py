@@ -5,7 +5,7 @@ Versions are exact: a result names what it was measured with, and `pip freeze` o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import BenchmarkError
@@ -98,6 +98,11 @@ ENVIRONMENTS = {
                 ("--config-settings=cmake.args=-DGGML_NATIVE=ON;-DLLAVA_BUILD=OFF", "llama-cpp-python==0.3.36"),
             ),
         ),
+        Environment(
+            name="flashrank",
+            steps=(("flashrank==0.2.10", "onnxruntime==1.32.0", "tokenizers==0.23.3", "numpy==2.4.6"),),
+        ),
+        Environment(name="model2vec", steps=(("model2vec==0.10.0", "tokenizers==0.23.3", "numpy==2.4.6"),)),
         Environment(
             name="fastembed-rt",
             steps=(("numpy==2.4.6", "onnxruntime==1.32.0", "tokenizers==0.23.3"), ("--editable", "{project}[cpu]")),
@@ -260,8 +265,17 @@ def named(names: Iterable[str]) -> list[Contender]:
     Raises:
         BenchmarkError: a name that is not in the table.
     """
-    names = set(names)
-    unknown = sorted(names - CONTENDERS.keys())
+    return chosen(TABLE, set(names))
+
+
+def chosen(table: Sequence[Contender], names: Collection[str]) -> list[Contender]:
+    """Rows of a table by name.
+
+    Raises:
+        BenchmarkError: no name, or one that is not in the table.
+    """
+    there = [row.name for row in table]
+    unknown = sorted(set(names) - set(there))
     if unknown or not names:
-        raise BenchmarkError(f"unknown contender {', '.join(unknown) or '(none)'}; there are {', '.join(CONTENDERS)}")
-    return [row for row in TABLE if row.name in names or row.name == REFERENCE]
+        raise BenchmarkError(f"unknown contender {', '.join(unknown) or '(none)'}; there are {', '.join(there)}")
+    return [row for row in table if row.name in names or row.name == REFERENCE]

@@ -23,6 +23,7 @@ from . import conditions
 from .processes import Process
 
 WARM_TEXTS = 16  # before each timed pass: caches hold what the contender before left there
+WARM_REQUESTS = 2  # the same where a text is a request with passages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ class Work:
     timed: Sequence[str]  # workloads of the group "texts"
     lengths: Mapping[str, int]  # workloads of the group "length": how many tokens each of their texts has
     scratch: Path
+    warm: int = WARM_TEXTS
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:
@@ -169,14 +171,18 @@ def load(row: Row, process: Process, patience: Patience) -> None:
 
 
 def vectors(process: Process, file: Path, saved: Path, patience: Patience) -> npt.NDArray[np.float32]:
-    """Vectors of a file's texts, (n, dim).
+    """Vectors of a file's texts, (n, dim); where a text has a vector a token, all of them side by side, then zeros.
 
     Raises:
         ContenderError: it cannot encode them.
     """
-    process.ask("encode", timeout=patience.encode, texts=str(file), save=str(saved))
-    found: npt.NDArray[np.float32] = np.load(saved, allow_pickle=False)
+    lengths = process.ask("encode", timeout=patience.encode, texts=str(file), save=str(saved))["lengths"]
+    numbers = np.fromfile(saved, dtype=np.float32)
     saved.unlink()
+    found = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
+    end = 0
+    for row, length in zip(found, lengths, strict=True):
+        row[:length], end = numbers[end : end + length], end + length
     return found
 
 
@@ -189,13 +195,16 @@ class Reference:
 
     def objection(self, row: Row, workload: str, counts: list[int], found: npt.NDArray[np.float32]) -> str | None:
         """Record how far a contender is from the reference; says why it may not be compared."""
-        known = self.counts.setdefault(workload, counts)
-        summary = fidelity.summary(found, self._vectors.setdefault(workload, found))
-        row.facts["fidelity"][workload] = summary
-        return fidelity.token_objection(counts, known) or fidelity.objection(summary)
+        other_tokens = fidelity.token_objection(counts, self.counts.setdefault(workload, counts))
+        if other_tokens is not None:  # where there is a vector for each of them, they cannot even be compared
+            return other_tokens
+        row.facts["fidelity"][workload] = summary = fidelity.summary(found, self._vectors.setdefault(workload, found))
+        return fidelity.objection(summary)
 
 
-def timed(process: Process, what: str, file: Path, timeout: float, **arguments: Any) -> dict[str, Any]:
+def timed(
+    process: Process, what: str, file: Path, timeout: float, *, warm: int = WARM_TEXTS, **arguments: Any
+) -> dict[str, Any]:
     """One measurement, with the CPU time that the process and everybody else took meanwhile.
 
     Raises:
@@ -203,7 +212,7 @@ def timed(process: Process, what: str, file: Path, timeout: float, **arguments: 
     """
     own, all_busy, start = process.cpu_seconds(), conditions.busy_seconds(), time.perf_counter()
     with working(process):
-        seen = process.ask(what, timeout=timeout, texts=str(file), warm=WARM_TEXTS, **arguments)
+        seen = process.ask(what, timeout=timeout, texts=str(file), warm=warm, **arguments)
     wall, own = time.perf_counter() - start, process.cpu_seconds() - own
     other = max(0.0, conditions.busy_seconds() - all_busy - own)
     # What the contender says of its own time goes first: `wall` of concurrent callers is theirs.

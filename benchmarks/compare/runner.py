@@ -13,15 +13,16 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fastembed_rt import FastembedRtError, manifest
 
 from ..data import lengths, tasks, workloads
-from ..data.workloads import WORKLOADS, Workload
+from ..data.workloads import REQUESTS, WORKLOADS, Workload
 from ..errors import BenchmarkError
 from ..report import tables
 from ..report.records import REFERENCE
-from . import about, contenders, parts, suite
+from . import about, other_tasks, parts, suite
 from .contenders import CONTENDERS
 from .measure import Patience, Result, Row
 from .parts import PARTS, Settings
@@ -41,9 +42,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", help=f"folder with texts/, and stsb/, sick/, sts/, retrieval/ (default: ${workloads.DATA_VARIABLE})"
     )
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
-    parser.add_argument("--workloads", default=",".join(workloads.DEFAULT), help=f"of {', '.join(workloads.TIMED)}")
+    parser.add_argument("--parts", default="", help=f"of {', '.join(PARTS)} (default: all that the model has)")
+    parser.add_argument(
+        "--contenders", default="", help=f"of {', '.join(CONTENDERS)} (default: all that take the model)"
+    )
+    parser.add_argument(
+        "--workloads", default="", help=f"of {', '.join((*workloads.TIMED, *workloads.TIMED_REQUESTS))}"
+    )
     parser.add_argument("--rounds", type=_positive, default=3, help="of throughput and latency")
     parser.add_argument(
         "--other-rounds", type=_positive, default=1, help="of lengths, batches, concurrent callers and scaling"
@@ -81,22 +86,27 @@ def run(args: argparse.Namespace) -> int:
         BenchmarkError, FastembedRtError: nothing can be measured.
     """
     model = manifest.read(args.model_dir)
-    if model.task != manifest.EMBEDDING:
-        raise BenchmarkError(f"{args.model_dir} holds a model for {model.task}; what is compared here are embedders")
-    if not (args.checkpoint / "modules.json").is_file():
+    kind, pairs = other_tasks.kind(model), model.task == manifest.RERANKING
+    if not pairs and not (args.checkpoint / "modules.json").is_file():
         raise BenchmarkError(f"{args.checkpoint} is not a sentence-transformers checkpoint: it has no modules.json")
     data = workloads.data_folder(args.data)
+    args.parts = args.parts or ",".join(parts_of(kind))
+    args.contenders = args.contenders or ",".join(row.name for row in other_tasks.TABLES[kind])
+    args.workloads = args.workloads or ",".join(workloads_of(kind))
     wanted = parts.named(tasks.words_of(args.parts))
-    chosen = contenders.named(tasks.words_of(args.contenders))
-    scored = [row.name for row in contenders.named(tasks.words_of(args.quality_contenders) or [REFERENCE])]
-    asked = workloads.named(tasks.words_of(args.workloads))
+    if untold := [part.name for part in wanted if part.name not in parts_of(kind)]:
+        there = ", ".join(parts_of(kind))
+        raise BenchmarkError(f"parts for a model of kind {kind} are {there}, not {', '.join(untold)}")
+    chosen = other_tasks.named(kind, tasks.words_of(args.contenders))
+    scored = [row.name for row in other_tasks.named(kind, tasks.words_of(args.quality_contenders) or [REFERENCE])]
+    asked = workloads.named(tasks.words_of(args.workloads), pairs=pairs)
     record = record_path(args.out, force=args.force)
 
     timed = [workload for workload in asked if (workload.length or 0) <= model.max_length]
     for workload in asked:
         if workload not in timed:
             print(f"{workload.name}: left out, the model cuts texts at {model.max_length} tokens", file=sys.stderr)
-    texts = _texts(timed, data, args.model_dir)
+    texts = _texts(timed, data, args.model_dir, pairs=pairs)
     precisions = sorted({variant.precision for variant in model.variants})
     # Before anything is measured: a file that is no task must not end a run after an hour.
     languages, hub = tasks.words_of(args.languages), tasks.words_of(args.hub)
@@ -161,8 +171,22 @@ def record_path(out: Path | None, *, force: bool) -> Path:
     return folder / RECORD
 
 
-def _texts(timed: Sequence[Workload], data: Path, model_dir: Path) -> dict[str, list[str]]:
-    """The texts of what is timed, and of the workloads behind it."""
+def parts_of(kind: str) -> Sequence[str]:
+    """Parts in which a kind of model can be measured."""
+    return tuple(PARTS) if kind == manifest.EMBEDDING else other_tasks.PARTS
+
+
+def workloads_of(kind: str) -> Sequence[str]:
+    """What is timed unless something else is asked for."""
+    if kind == manifest.RERANKING:
+        return workloads.TIMED_REQUESTS
+    return [name for name in workloads.DEFAULT if kind == manifest.EMBEDDING or WORKLOADS[name].length is None]
+
+
+def _texts(timed: Sequence[Workload], data: Path, model_dir: Path, *, pairs: bool) -> dict[str, list[Any]]:
+    """The texts of what is timed, and of the workloads behind it; requests to rerankers."""
+    if pairs:
+        return {name: workloads.texts(row, data) for name, row in REQUESTS.items()}
     tokenizer = lengths.open_tokenizer(model_dir / "tokenizer.json") if any(row.length for row in timed) else None
     needed = [*timed, *(WORKLOADS[name] for name in workloads.UNTIMED)]
     return {

@@ -6,18 +6,19 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data.workloads import Workload
 from ..errors import BenchmarkError, ContenderError
 from ..report.records import REFERENCE
 from . import environments
 from .contenders import ENVIRONMENTS, Contender
-from .measure import Patience, Result, Row, Work
+from .measure import WARM_REQUESTS, WARM_TEXTS, Patience, Result, Row, Work
 from .parts import Part, Run, Settings
 from .preparation import Preparation
 from .processes import kill_all
 
-Texts = Mapping[str, list[str]]
+Texts = Mapping[str, list[Any]]
 
 
 def run(
@@ -60,6 +61,7 @@ def run(
             timed=[row.name for row in workloads if row.length is None],
             lengths={row.name: row.length for row in workloads if row.length is not None},
             scratch=scratch,
+            warm=WARM_REQUESTS if any(row.passages for row in workloads) else WARM_TEXTS,
         )
         started = Run(
             result=result,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import BenchmarkError
 
@@ -46,6 +47,7 @@ class Workload:
     parts: tuple[Part, ...]
     timed: bool = True  # False: texts for another purpose, not offered on the command line
     length: int | None = None  # tokens that every text has; its texts are cut out of those of the parts' files
+    passages: int = 0  # of a request to a reranker, drawn from the second part; the first has the questions
 
     @property
     def group(self) -> str:
@@ -141,26 +143,53 @@ def data_folder(given: str | None = None, *, texts: bool = True) -> Path:
     return folder
 
 
-def named(names: Iterable[str]) -> list[Workload]:
-    """Timed rows of the table by name.
+def named(names: Iterable[str], *, pairs: bool = False) -> list[Workload]:
+    """Timed rows of the table by name; `pairs`: of the table for rerankers.
 
     Raises:
         BenchmarkError: a name that is not in it.
     """
     names = list(names)
-    unknown = [name for name in names if name not in TIMED]
+    table, timed = (REQUESTS, TIMED_REQUESTS) if pairs else (WORKLOADS, TIMED)
+    unknown = [name for name in names if name not in timed]
     if unknown or not names:
-        raise BenchmarkError(f"unknown workload {', '.join(unknown) or '(none)'}; there are {', '.join(TIMED)}")
-    return [WORKLOADS[name] for name in names]
+        raise BenchmarkError(f"unknown workload {', '.join(unknown) or '(none)'}; there are {', '.join(timed)}")
+    return [table[name] for name in names]
 
 
-def texts(workload: Workload, data: Path) -> list[str]:
+def requests(name: str, title: str, count: int, passages: int, files: tuple[str, ...]) -> Workload:
+    """Questions, each with passages that a reranker is to put in order."""
+    parts = (Part(files=QUESTIONS, count=count), Part(files=files, count=passages))
+    return Workload(name=name, title=title, parts=parts, passages=passages)
+
+
+# By names that other tasks' workloads have too: what a part asks for, it asks rerankers for as well.
+REQUESTS = {
+    row.name: row
+    for row in (
+        requests("sentences", "60 requests of a question and 20 sentences", 60, 20, SENTENCES),
+        requests("paragraphs", "15 requests of a question and 20 paragraphs", 15, 20, PARAGRAPHS),
+        requests("single", "100 requests of a question and 10 sentences, one a call", 100, 10, SENTENCES),
+        requests("invariance", "10 requests of a question and 8 paragraphs, alone and together", 10, 8, PARAGRAPHS),
+        requests("calibration", "30 requests of a question and 10 paragraphs for calibration", 30, 10, PARAGRAPHS),
+    )
+}
+TIMED_REQUESTS = ("sentences", "paragraphs")
+
+
+def texts(workload: Workload, data: Path) -> list[Any]:
     """The texts of a workload, uncut: the same list on every machine that has the same files.
+
+    Requests to rerankers are a question and a list of passages each.
 
     Raises:
         BenchmarkError: a file is missing, is not what it should be, or has too few texts.
     """
     draw = random.Random(f"{SEED} {workload.name}")
+    if workload.passages:
+        questions, passages = (pool_of(part, data) for part in workload.parts)
+        asked = draw.sample(questions, workload.parts[0].count)
+        return [[question, draw.sample(passages, workload.passages)] for question in asked]
     taken = _timed_texts(data) if workload.name == "calibration" else frozenset[str]()
     chosen: list[str] = []
     for part in workload.parts:
@@ -185,7 +214,7 @@ def pool_of(part: Part, data: Path) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def fingerprint(chosen: list[str]) -> str:
+def fingerprint(chosen: list[Any]) -> str:
     """SHA-256 of texts and their order: equal fingerprints, equal work."""
     return hashlib.sha256(json.dumps(chosen, ensure_ascii=True).encode()).hexdigest()
 

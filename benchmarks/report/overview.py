@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from .figures import Record, cold, disturbance, latency, latency_ratio, least_cosines, peak_rss, ratio, speed
-from .records import failed, label, names, title, workloads
+from .records import failed, label, names, one_call, title, workloads
 from .sections import Part, Table, grid, ours, rate, words
 
 
@@ -41,7 +41,7 @@ def conditions(record: Record) -> Part:
             rows.append(("load, 1 minute", f"{median(before):.2f} before a round, {median(after):.2f} after (medians)"))
     rows.append(("other work", disturbance(record) or "disturbed no sample"))
     texts = Table(
-        head=["workload", "texts", "tokens a text", "SHA-256 of the texts"],
+        head=["workload", record["unit"], f"tokens a {record['unit'][:-1]}", "SHA-256 of the texts"],
         body=[
             [
                 f"{name}: {row['title']}",
@@ -57,8 +57,8 @@ def conditions(record: Record) -> Part:
 
 def contenders(record: Record) -> Part:
     """Speed, latency, start, memory, disk and fidelity of each, and what failed."""
-    timed = workloads(record, "texts")
-    head = ["contender", *(f"{name}, texts/s" for name in timed), "one text p50, ms", "p95", "p99", "cold start, s"]
+    timed, unit, one = workloads(record, "texts"), record["unit"], one_call(record)
+    head = ["contender", *(f"{name}, {unit}/s" for name in timed), f"{one} p50, ms", "p95", "p99", "cold start, s"]
     head += ["peak RSS, MB", "packages + model, MB", "cosine mean / p1 / worst"]
     body = []
     for name in names(record):
@@ -124,11 +124,11 @@ def ratios(record: Record) -> Part:
             ):
                 cells.append(words(theirs / own if own and theirs else None, 2))
             body.append([label(record, other), *cells])
-        head = [f"{label(record, mine)} over", *(f"{name}, texts/s" for name in timed)]
-        tables.append(Table(head=[*head, "one text p50", "p99", "cold start", "peak RSS"], body=body))
+        head = [f"{label(record, mine)} over", *(f"{name}, {record['unit']}/s" for name in timed)]
+        tables.append(Table(head=[*head, f"{one_call(record)} p50", "p99", "cold start", "peak RSS"], body=body))
     return Part(
         title="Ratios",
-        note="Above 1 is better for fastembed-rt in every column. Texts/s, p50 and p99: median of the rounds' ratios "
+        note="Above 1 is better for fastembed-rt in every column. Speed, p50 and p99: median of the rounds' ratios "
         "(least to largest); cold start and memory: the other's median over ours.",
         tables=tables,
         missing="" if tables else "none of this project's rows was measured",

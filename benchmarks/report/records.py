@@ -48,6 +48,8 @@ def complete(record: Record) -> Record:
     """Fill in what is absent, in place: readers then need not ask."""
     for key in LISTS:
         record.setdefault(key, [])
+    record.setdefault("kind", "embedding")
+    record.setdefault("unit", "texts")
     record["quality"] = {"tasks": [], "skipped": [], **(record.get("quality") or {})}
     record["limits"] = {"shares": {}, "operators": {}, **(record.get("limits") or {})}
     for workload in record["workloads"].values():
@@ -63,6 +65,11 @@ def workloads(record: Record, group: str) -> list[str]:
     """Names of one group's workloads; lengths in rising order."""
     names = [name for name, row in record["workloads"].items() if row["group"] == group]
     return sorted(names, key=lambda name: record["workloads"][name]["length"] or 0)
+
+
+def one_call(record: Record) -> str:
+    """What a call of the part `latency` has."""
+    return "one request" if record.get("unit") == "pairs" else "one text"
 
 
 def names(record: Record, *, ours: bool | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .figures import Record, cold, percentile, speed
-from .records import label, names, workloads
+from .records import label, names, one_call, workloads
 from .sections import Drawing, Part, Table, Values, grid, looks, ours, present, rate, words
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def pareto(record: Record) -> Part:
     """Texts a second against distance from the reference, a drawing a workload."""
     drawings, tables = [], []
     for workload in workloads(record, "texts"):
-        values = {}
+        unit, values = record["unit"], {}
         for name in names(record):
             found = record["contenders"][name].get("fidelity", {}).get(workload)
             fast = speed(record, name, workload)
@@ -30,14 +30,14 @@ def pareto(record: Record) -> Part:
                 values[name] = (fast, max(FLOOR, 1 - found["cosine_mean"]))
         if len(values) < 2:
             continue
-        title = f"Speed against fidelity, {workload} texts: right and up is better"
+        title = f"Speed against fidelity, {workload} {unit}: right and up is better"
         drawings.append(Drawing(title=title, draw=_points(record, title, values)))
         body = [
             [label(record, name), rate(x), f"{y:.1e}" if y > FLOOR else f"<= {FLOOR:.0e}"]
             for name, (x, y) in values.items()
         ]
         tables.append(
-            Table(head=[f"{workload} texts", "texts/s", "1 - mean cosine"], body=body, strong=ours(record, values))
+            Table(head=[f"{workload} {unit}", f"{unit}/s", "1 - mean cosine"], body=body, strong=ours(record, values))
         )
     return Part(
         title="Speed against fidelity",
@@ -51,13 +51,13 @@ def pareto(record: Record) -> Part:
 
 def one_text(record: Record) -> Part:
     """Latency of one text a call: all samples of all rounds."""
-    values: dict[str, list[float]] = {}
+    one, values = one_call(record), dict[str, list[float]]()
     for row in record["latencies"]:
         if row["contender"] in names(record):
             values.setdefault(row["contender"], []).extend(1e3 * second for second in row["seconds"])
     if not values:
-        return Part(title="Latency of one text", missing="not measured")
-    title = "Latency of one text a call, least median on top: left is better"
+        return Part(title=f"Latency of {one}", missing="not measured")
+    title = f"Latency of {one} a call, least median on top: left is better"
 
     def draw() -> Figure:
         from . import charts
@@ -67,10 +67,10 @@ def one_text(record: Record) -> Part:
     shares = (0.01, 0.25, 0.5, 0.75, 0.95, 0.99)
     rows = {name: [percentile(row, share) for share in shares] for name, row in values.items()}
     return Part(
-        title="Latency of one text",
+        title=f"Latency of {one}",
         note="Boxes: the middle half of all calls; whiskers: from the 1st to the 99th percentile; right: p50 / p95 / "
         "p99 in ms. All rounds together; the table of contenders has the median of the rounds' percentiles.",
-        tables=[grid(record, "one text, ms", ["p1", "p25", "p50", "p75", "p95", "p99"], rows, 2)],
+        tables=[grid(record, f"{one}, ms", ["p1", "p25", "p50", "p75", "p95", "p99"], rows, 2)],
         drawings=[Drawing(title=title, draw=draw)],
     )
 
@@ -189,7 +189,7 @@ def _points(record: Record, title: str, values: dict[str, tuple[float, float]]) 
         low = max(y for _, y in values.values())
         ticks = {10.0**-k: f"$10^{{-{k}}}$" for k in range(1, 8) if 10.0**-k < 3 * low}
         y = charts.Axis(label="1 - mean cosine to the reference (log scale)", ticks=ticks | {FLOOR: "same"})
-        return charts.points(title, looks(record), values, charts.Axis(label="texts/s (log scale)"), y)
+        return charts.points(title, looks(record), values, charts.Axis(label=f"{record['unit']}/s (log scale)"), y)
 
     return draw
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from . import part_tables
 from .figures import Record, cold, disturbance, latency, latency_ratio, least_cosines, peak_rss, ratio, speed
+from .records import one_call
 from .sections import rate
 from .table import table
 
@@ -27,8 +28,10 @@ RATIOS = (
 
 def render(record: Record) -> str:
     """All tables of a result."""
-    parts = [_conditions(record), contender_table(record), "Ratios, each the median over rounds (least to largest):"]
-    parts += [ratio_table(record), single_table(record), *part_tables.render(record)]
+    parts = [_conditions(record), contender_table(record)]
+    if record.get("kind") in (None, "embedding"):
+        parts += ["Ratios, each the median over rounds (least to largest):", ratio_table(record)]
+    parts += [single_table(record), *part_tables.render(record)]
     failed = [
         f"- {row['title']}: {row['status']}: {row['reason']}"
         for row in record["contenders"].values()
@@ -47,7 +50,14 @@ def render(record: Record) -> str:
 def contender_table(record: Record) -> str:
     """Speed, latency, cold start, memory, disk and fidelity of each contender."""
     workloads = [name for name, facts in record["workloads"].items() if facts.get("group") != "length"]
-    head = ["contender", *(f"{name}, texts/s" for name in workloads), "p50, ms", "p95", "p99", "cold start, s"]
+    head = [
+        "contender",
+        *(f"{name}, {record.get('unit', 'texts')}/s" for name in workloads),
+        "p50, ms",
+        "p95",
+        "p99",
+        "cold start, s",
+    ]
     head += ["peak RSS, MB", "packages + model, MB", "cosine mean / p1 / worst"]
     body = []
     for name, row in record["contenders"].items():
@@ -82,6 +92,7 @@ def ratio_table(record: Record) -> str:
 
 def single_table(record: Record) -> str:
     """One text, cold start and memory against the best of the others."""
+    one = one_call(record)
     mine = [name for name, row in record["contenders"].items() if row["ours"]]
     others = [name for name in record["contenders"] if name not in mine]
     fastest = _least(others, lambda name: latency(record, name, 0.5))
@@ -93,15 +104,15 @@ def single_table(record: Record) -> str:
         if p50 is not None:
             pair = latency_ratio(record, name, fastest, 0.5) if fastest else None
             against = f", {pair[0]:.2f}x of {_title(record, fastest or '')}'s, the fastest other" if pair else ""
-            body.append([f"{title}, one text, p50", f"{_number(p50, 2, 1e3)} ms{against}"])
-            body.append([f"{title}, one text, p99", f"{_number(p99, 2, 1e3)} ms{_share(p99, p50, ' its p50')}"])
+            body.append([f"{title}, {one}, p50", f"{_number(p50, 2, 1e3)} ms{against}"])
+            body.append([f"{title}, {one}, p99", f"{_number(p99, 2, 1e3)} ms{_share(p99, p50, ' its p50')}"])
         if start is not None:
             against = _share(start, cold(record, FASTEMBED), " fastembed's")
             body.append([f"{title}, cold start to the first vector", f"{_number(start, 3)} s{against}"])
         if memory is not None:
             against = _share(memory, peak_rss(record, FASTEMBED), " fastembed's")
             body.append([f"{title}, peak RSS", f"{_number(memory, 0, 1e-6)} MB{against}"])
-    return table(["one text, cold start, memory", "measured"], body) if body else ""
+    return table([f"{one}, cold start, memory", "measured"], body) if body else ""
 
 
 def _conditions(record: Record) -> str:

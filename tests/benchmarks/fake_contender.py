@@ -13,9 +13,11 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.compare.adapters import requests_of_pairs
 from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
 DIM = 4
@@ -75,7 +77,42 @@ def load(options: Options) -> Loaded:
         begun.wait()
     if behaviour == "refuse":
         raise OSError("no weights")
+    if options.own.get("task") == "reranking":
+        return requests(encode)
+    if options.own.get("task") == "late_interaction":
+        return tokens(encode, count_tokens)
     return Loaded(encode=encode, count_tokens=count_tokens, files=[Path(__file__)], facts={"fake": True})
+
+
+def requests(encode: Any) -> Loaded:
+    """A reranker that scores a passage by its length."""
+
+    def scores(asked: list[Any]) -> list[Any]:
+        return [encode(passages)[:, 0] for _, passages in asked]
+
+    return Loaded(
+        encode=scores,
+        count_tokens=requests_of_pairs.token_counter(lambda pairs: [len(" ".join(pair).split()) for pair in pairs]),
+        files=[Path(__file__)],
+        rows=requests_of_pairs.rows,
+        count=requests_of_pairs.count,
+        first=requests_of_pairs.FIRST,
+    )
+
+
+def tokens(encode: Any, count_tokens: Any) -> Loaded:
+    """As many vectors for a text as it has tokens; a single one is asked for as a query."""
+
+    def vectors(texts: list[str]) -> list[Any]:
+        return [encode([text] * count) for text, count in zip(texts, count_tokens(texts), strict=True)]
+
+    return Loaded(
+        encode=vectors,
+        count_tokens=count_tokens,
+        files=[Path(__file__)],
+        rows=lambda texts: (found.ravel() for found in texts),
+        single=lambda texts: encode(["query"]),
+    )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def onnx_folder(options: Options, folder: Path) -> None:
         shutil.copy(Path(options.model_dir, record["file"]), folder / record["file"])
     (folder / graph["graph"]["file"]).rename(folder / "model.onnx")
     shutil.copy(Path(options.model_dir, "tokenizer.json"), folder / "tokenizer.json")
-    for name in SMALL:
-        shutil.copy(Path(options.checkpoint, name), folder / name)
+    for name in SMALL:  # transformers 5 writes fewer of them than such embedders read
+        source = Path(options.checkpoint, name)
+        shutil.copy(source if source.is_file() else Path(options.model_dir, name), folder / name)
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["model_max_length"] = options.max_length
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -44,6 +45,6 @@ def plain(file: Path, max_length: int) -> Any:
     return tokenizer
 
 
-def counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
+def counter(tokenizer: Any) -> Callable[[list[Any]], list[int]]:
     """Function from texts to tokens that are not padding."""
     return lambda texts: [sum(row.attention_mask) for row in tokenizer.encode_batch(texts)]

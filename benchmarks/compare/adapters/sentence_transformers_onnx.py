@@ -27,11 +27,18 @@ def graph(options: Options) -> str:
 
 def prepare(options: Options, folder: Path) -> None:
     """Export with optimum and, for INT8, quantize dynamically: both through sentence-transformers."""
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
+    from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
         options.checkpoint, backend="onnx", device="cpu", local_files_only=True, model_kwargs={"export": True}
     )
+    save(model, options, folder)
+
+
+def save(model: Any, options: Options, folder: Path) -> None:
+    """Write a model of any of its classes, and quantize it if that was asked for."""
+    from sentence_transformers import export_dynamic_quantized_onnx_model
+
     model.save_pretrained(str(folder))
     if options.own.get("quantize"):
         export_dynamic_quantized_onnx_model(model, preset(), str(folder))
@@ -39,24 +46,12 @@ def prepare(options: Options, folder: Path) -> None:
 
 def load(options: Options) -> Loaded:
     """Load the prepared export with a budget of threads."""
-    import onnxruntime
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(options.threads)
-    session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = options.threads
-    session_options.inter_op_num_threads = 1
     model: Any = SentenceTransformer(
-        options.prepared,
-        backend="onnx",
-        device="cpu",
-        local_files_only=True,
-        model_kwargs={
-            "provider": "CPUExecutionProvider",
-            "session_options": session_options,
-            "file_name": graph(options),
-        },
+        options.prepared, backend="onnx", device="cpu", local_files_only=True, model_kwargs=model_kwargs(options)
     )
     model.max_seq_length = options.max_length
     return Loaded(
@@ -70,6 +65,16 @@ def load(options: Options) -> Loaded:
             "batch_size": 32,
         },
     )
+
+
+def model_kwargs(options: Options) -> dict[str, Any]:
+    """Which graph, on how many threads."""
+    import onnxruntime
+
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.inter_op_num_threads = 1
+    return {"provider": "CPUExecutionProvider", "session_options": session_options, "file_name": graph(options)}
 
 
 if __name__ == "__main__":

@@ -23,11 +23,18 @@ def graph(options: Options) -> str:
 
 def prepare(options: Options, folder: Path) -> None:
     """Export and, for INT8, quantize with local texts instead of a data set from the hub."""
-    from sentence_transformers import SentenceTransformer, export_static_quantized_openvino_model
+    from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
         options.checkpoint, backend="openvino", device="cpu", local_files_only=True, model_kwargs={"export": True}
     )
+    save(model, options, folder)
+
+
+def save(model: Any, options: Options, folder: Path) -> None:
+    """Write a model of any of its classes, and quantize it if that was asked for."""
+    from sentence_transformers import export_static_quantized_openvino_model
+
     model.save_pretrained(str(folder))
     if not options.own.get("quantize"):
         return
@@ -35,7 +42,7 @@ def prepare(options: Options, folder: Path) -> None:
     calibration = folder / "calibration"
     calibration.mkdir()
     with (calibration / "train.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps({"sentence": text}) + "\n" for text in texts)
+        lines.writelines(json.dumps({"sentence": _one(text)}) + "\n" for text in texts)
     export_static_quantized_openvino_model(
         model,
         quantization_config=None,  # its defaults
@@ -45,6 +52,11 @@ def prepare(options: Options, folder: Path) -> None:
         dataset_split="train",
         column_name="sentence",
     )
+
+
+def _one(text: Any) -> Any:
+    """A text as it is; of a request to a reranker, its question and its first passage as the pair that they are."""
+    return text if isinstance(text, str) else f"{text[0]} {text[1][0]}"
 
 
 def load(options: Options) -> Loaded:
@@ -58,10 +70,7 @@ def load(options: Options) -> Loaded:
         backend="openvino",
         device="cpu",
         local_files_only=True,
-        model_kwargs={
-            "ov_config": {"INFERENCE_NUM_THREADS": options.threads},
-            "file_name": f"openvino/{graph(options)}.xml",
-        },
+        model_kwargs=model_kwargs(options),
     )
     model.max_seq_length = options.max_length
     backend = model[0].auto_model
@@ -76,6 +85,14 @@ def load(options: Options) -> Loaded:
         ],
         facts={"graph": graph(options), "batch_size": 32, **openvino_facts(compiled)},
     )
+
+
+def model_kwargs(options: Options) -> dict[str, Any]:
+    """Which graph, on how many threads."""
+    return {
+        "ov_config": {"INFERENCE_NUM_THREADS": options.threads},
+        "file_name": f"openvino/{graph(options)}.xml",
+    }
 
 
 if __name__ == "__main__":

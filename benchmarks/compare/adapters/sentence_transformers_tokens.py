@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 BATCH = 32
 
 
@@ -16,7 +18,11 @@ def token_counter(model: Any) -> Callable[[list[str]], list[int]]:
     def count(texts: list[str]) -> list[int]:
         counts: list[int] = []
         for first in range(0, len(texts), BATCH):
-            counts += tokenize(texts[first : first + BATCH])["attention_mask"].sum(1).tolist()
+            found = tokenize(texts[first : first + BATCH])
+            if "offsets" in found:  # of a table of words: all ids one after the other, and where each text begins
+                counts += np.diff(found["offsets"], append=len(found["input_ids"])).tolist()
+            else:
+                counts += found["attention_mask"].sum(1).tolist()
         return counts
 
     return count

@@ -7,6 +7,8 @@ from pathlib import Path
 from benchmarks.compare.adapters.sentence_transformers_tokens import token_counter
 from benchmarks.compare.adapters.server import Adapter, Loaded, Options, main
 
+FILES = ("model.safetensors", "tokenizer.json", "config.json")
+
 
 def load(options: Options) -> Loaded:
     """Load the checkpoint as it is."""
@@ -20,11 +22,12 @@ def load(options: Options) -> Loaded:
         local_files_only=True,
         model_kwargs={"dtype": getattr(torch, options.own["dtype"])},
     )
-    model.max_seq_length = options.max_length
+    if options.manifest()["source"]["model_type"] != "static":  # a table's limit is its tokenizer's own
+        model.max_seq_length = options.max_length
     return Loaded(
         encode=lambda texts: model.encode(texts, show_progress_bar=False),
         count_tokens=token_counter(model),
-        files=[Path(options.checkpoint, name) for name in ("model.safetensors", "tokenizer.json", "config.json")],
+        files=[path for name in FILES if (path := Path(options.checkpoint, name)).is_file()],
         facts={
             "dtype": str(next(model.parameters()).dtype),
             "torch_threads": torch.get_num_threads(),

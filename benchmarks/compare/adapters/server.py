@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,16 @@ class Options:
 class Loaded:
     """A contender ready to work."""
 
-    encode: Callable[[list[str]], Any]  # n texts -> (n, dim) float32
-    count_tokens: Callable[[list[str]], list[int]]  # after truncation, special tokens included
+    encode: Callable[[list[Any]], Any]  # n texts -> (n, dim) float32; rerankers: n requests, [query, passages] each
+    count_tokens: Callable[[list[Any]], list[int]]  # after truncation, special tokens included
     files: Sequence[Path]  # what it needs on disk besides its packages
     facts: Mapping[str, Any] = field(default_factory=dict)  # what really runs, as the library itself says
+    rows: Callable[[Any], Iterable[Any]] = (
+        iter  # what `encode` gave -> a float32 array of numbers a text, to be compared
+    )
+    single: Callable[[list[Any]], Any] | None = None  # one text that is asked for; None: `encode`
+    count: Callable[[list[Any]], int] = len  # how many texts, or pairs, a call has
+    first: Any = FIRST_TEXT  # of a cold start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,7 @@ def _cold(adapter: Adapter, options: Options, began: float) -> dict[str, Any]:
     imported = time.monotonic()
     loaded = adapter.load(options)
     ready = time.monotonic()
-    loaded.encode([FIRST_TEXT])
+    loaded.encode([loaded.first])
     first = time.monotonic()
     return {"began": began, "imported": imported, "loaded": ready, "first": first, **usage()}
 
@@ -128,7 +134,7 @@ class _Server:
         self.adapter = adapter
         self.options = options
         self.loaded: Loaded | None = None
-        self.texts: dict[str, list[str]] = {}
+        self.texts: dict[str, list[Any]] = {}
 
     def do_load(self) -> dict[str, Any]:
         start = time.perf_counter()
@@ -153,21 +159,19 @@ class _Server:
         vectors = loaded.encode(work)
         seconds = time.perf_counter() - start
         affinity.check(self.options.cpus)  # a library may start threads at its first call
-        if save is not None:
-            import numpy as np
-
-            np.save(save, np.asarray(vectors, dtype=np.float32), allow_pickle=False)
-        return {"seconds": seconds, "texts": len(work)}
+        lengths = {} if save is None else {"lengths": _save(save, loaded.rows(vectors))}
+        return {"seconds": seconds, "texts": loaded.count(work), **lengths}
 
     def do_latencies(self, texts: str, warm: int = 0, first: int = 0, step: int = 1) -> dict[str, Any]:
         """Seconds of each call of one text, of every `step`th text from the `first` on."""
         loaded, work = self._ready(), self._texts(texts)
+        encode = loaded.single or loaded.encode
         for text in work[:warm]:
-            loaded.encode([text])
+            encode([text])
         seconds = []
         for text in work[first::step]:
             start = time.perf_counter()
-            loaded.encode([text])
+            encode([text])
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds}
 
@@ -180,7 +184,7 @@ class _Server:
         start = time.perf_counter()
         for call in calls:
             loaded.encode(call)
-        return {"seconds": time.perf_counter() - start, "texts": len(work)}
+        return {"seconds": time.perf_counter() - start, "texts": loaded.count(work)}
 
     def do_callers(self, texts: str, callers: int, warm: int = 0, least: float = 0.0) -> dict[str, Any]:
         """That many threads for `least` seconds, each asking for one text after the other; none waits on purpose."""
@@ -196,7 +200,7 @@ class _Server:
         from benchmarks.compare.adapters import together
 
         loaded, work = self._ready(), self._texts(texts)
-        return together.invariance(loaded.encode, work)
+        return together.invariance(lambda texts: loaded.rows(loaded.encode(texts)), work)
 
     def do_tokens(self, texts: str) -> dict[str, Any]:
         return {"counts": [int(count) for count in self._ready().count_tokens(self._texts(texts))]}
@@ -209,10 +213,23 @@ class _Server:
             raise RuntimeError("not loaded")
         return self.loaded
 
-    def _texts(self, path: str) -> list[str]:
+    def _texts(self, path: str) -> list[Any]:
         if path not in self.texts:
             self.texts[path] = json.loads(Path(path).read_text(encoding="utf-8"))
         return self.texts[path]
+
+
+def _save(path: str, rows: Iterable[Any]) -> list[int]:
+    """Write rows one after the other and return their lengths: all at once would count as the library's memory."""
+    import numpy as np
+
+    lengths = []
+    with Path(path).open("wb") as file:
+        for row in rows:
+            numbers = np.ascontiguousarray(row, dtype=np.float32)
+            file.write(numbers.tobytes())
+            lengths.append(numbers.size)
+    return lengths
 
 
 def usage() -> dict[str, Any]:

@@ -9,12 +9,13 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 Encode = Callable[[list[str]], Any]
+Rows = Callable[[list[Any]], Iterable[Any]]  # an array of numbers a text
 
 # Callers at once may change rounding, not meaning: below this cosine a vector is another text's, or none.
 LEAST_COSINE = 0.98
@@ -80,21 +81,25 @@ def callers(encode: Encode, texts: Sequence[str], count: int, least: float) -> d
     return {"wall": wall, "seconds": seconds}
 
 
-def invariance(encode: Encode, texts: Sequence[str]) -> dict[str, float]:
-    """Largest absolute difference of a vector's element: `alone` against the batch, and in another `order` of it."""
+def invariance(rows: Rows, texts: Sequence[Any]) -> dict[str, float]:
+    """Largest absolute difference of a text's numbers: `alone` against the batch, and in another `order` of it."""
 
-    def encoded(some: Sequence[str]) -> Any:
-        return np.asarray(encode(list(some)), dtype=np.float32)
+    def encoded(some: Sequence[Any]) -> list[Any]:
+        return [np.asarray(row, dtype=np.float32) for row in rows(list(some))]
 
     order = list(range(len(texts)))
     random.Random(0).shuffle(order)
     batch = encoded(texts)
-    alone = np.concatenate([encoded([text]) for text in texts])
+    alone = [encoded([text])[0] for text in texts]
     shuffled = encoded([texts[place] for place in order])
     return {
-        "alone": float(np.abs(alone - batch).max()),
-        "order": float(np.abs(shuffled - batch[order]).max()),
+        "alone": max(map(_apart, alone, batch)),
+        "order": max(map(_apart, shuffled, [batch[place] for place in order])),
     }
+
+
+def _apart(left: Any, right: Any) -> float:
+    return float(np.abs(left - right).max())
 
 
 def _cosine(left: Any, right: Any) -> float:

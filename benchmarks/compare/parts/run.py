@@ -92,7 +92,8 @@ class Run:
         if not row.takes(part):
             return None
         try:
-            return measure.timed(self.serving(name), what, self.work.files[workload], timeout, **more)
+            file = self.work.files[workload]
+            return measure.timed(self.serving(name), what, file, timeout, warm=self.work.warm, **more)
         except ContenderError as error:
             self.failed(part, name, error)
             return None
