@@ -30,38 +30,52 @@ Figures = Mapping[str, Any]
 
 TEXT = """# Models
 
-Written by `python docs/models_page.py`, not by hand. Built from the checkpoint's tensors, without torch:
+Which architectures are supported, and how near to the reference the vectors of small checkpoints of each are. (For
+your own checkpoint, the [parity report](export.md#parity) of its export says that.) Written by
+`python docs/models_page.py`, not by hand.
+
+## Built from weights
+
+These need no torch:
 
 {table}
 
-fp32: largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit length; bf16,
-int8: mean and worst cosine, at default gates, and the layers that stay float for it. Measured on small checkpoints with
-random weights: they say that the graphs are right, not how near real weights stay in int8, which every export measures
-on its own. Reference: {reference}.
+- **fp32:** largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit
+  length.
+- **bf16, int8:** mean and worst cosine at the default gates, and the number of groups of layers that stay float to
+  pass them.
+- **Random weights:** all columns but "real weights" are of small checkpoints with random weights. They show that
+  the graphs are right, and not how near real weights stay in INT8, which every export measures itself.
+- **Reference:** {reference}.
 
-Real weights: mean and worst cosine of native INT8 to fp32 on real texts that took no part in calibration
-(`python -m benchmarks.precision.real_weights CHECKPOINT`; docs/int8.md has all of it):
+Not in transformers: {own}. Their reference is a small model in torch in tests/references. The export of a real
+checkpoint is compared with the checkpoint's own code if `--trust-remote-code` allows that to run, and says "not
+verified" if not.
+
+## INT8 on real weights
+
+Mean and worst cosine of native INT8 to fp32, on real texts that took no part in calibration
+(`python -m benchmarks.precision.real_weights CHECKPOINT`; [INT8](int8.md#how-near-to-fp32) has all of it):
 
 {real}
 
-Not in transformers: {own}. Their reference is a small model on torch in tests/references;
-the export of a real checkpoint compares itself with the checkpoint's own code where `--trust-remote-code` allows that
-to run, and says "not verified" where not.
+## Traced by optimum
 
-Any other encoder that optimum can trace is exported with `fastembed-rt[optimum]` in an environment of its own:
-`model.onnx` in fp32 and, where it multiplies with matrices of weights, INT8 with static scales on padded texts. The
-model is traced with what sentence-transformers gives it, and the trace compared with the model at several lengths
-before anything is written.
+Every other encoder that optimum can trace is exported with `fastembed-rt[optimum]` in an environment of its own, to
+`model.onnx` in fp32 and, if it has products with matrices of weights, to INT8 with static scales on padded texts.
+The model is traced with the inputs that sentence-transformers gives it. Before anything is written, the trace is
+compared with the model at several lengths.
 
 - **Token types** are those that the tokenizer gives a single text.
-- **Where rotary positions change with the longest text of a batch** (rope type longrope), texts are cut before that.
-- **Where padding changes a text's states in the reference** (a convolution over the tokens; in MobileBERT the next
-  token's embedding, unless the pad token's is zero), batches have texts of one length only: a vector is that of the
-  text alone.
+- **Rotary positions that change with the longest text of a batch** (rope type longrope): texts are cut before that
+  length.
+- **Padding that changes a text's states in the reference** (a convolution over the tokens; in MobileBERT the next
+  token's embedding, unless the pad token's is zero): batches have texts of one length only, so a vector is that of
+  the text alone.
 
-Random checkpoints, with the largest difference from the reference, and mean and worst cosine of INT8 to fp32 at default
-gates with the groups of layers that stay float for it (of 12 to 37)
-(`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`):
+Random checkpoints: the largest difference from the reference; mean and worst cosine of INT8 to fp32 at the default
+gates, with the number of groups of layers that stay float (of 12 to 37).
+`python tests/export/optimum_script.py survey DIR` in that environment prints `docs/traced.json`.
 
 {traced}
 
@@ -221,9 +235,9 @@ def _real_table(real: Figures) -> str:
 
 def _model_type(name: str) -> str:
     said = {"jina_bert": "`bert`, alibi", "nomic_bert_moe": "`nomic_bert`, experts"}
-    said["qwen3_bidirectional"] = "`qwen3`, both ways"
-    said["lfm2_bidirectional"] = "`lfm2`, both ways, also `lfm2_bidirectional`"
-    said["embedding_gemma2_text"] = "`embedding_gemma2`, also `embedding_gemma2_text`"
+    said["qwen3_bidirectional"] = "`qwen3`, bidirectional"
+    said["lfm2_bidirectional"] = "`lfm2`, bidirectional; also `lfm2_bidirectional`"
+    said["embedding_gemma2_text"] = "`embedding_gemma2`; also `embedding_gemma2_text`"
     return said.get(name, f"`{name}`")
 
 

@@ -19,7 +19,8 @@ from fastembed_rt import native
 CHECKPOINTS = real_weights.there()
 TEXTS = int(os.environ.get("FASTEMBED_RT_REAL_TEXTS", "600"))
 LEAST = {"mean": 0.9985, "p1": 0.996, "min": 0.99, "degenerate_min": 0.985}
-# Its values are the widest. One text of one word over and over stays at 0.978: docs/int8.md, "One word over and over".
+# Its values are the widest. One text of one word over and over stays at 0.978: see "One word over and over" in
+# docs/int8-recipe.md.
 LEAST_OF = {"mpnet": {"mean": 0.998, "degenerate_min": 0.975}}
 
 pytestmark = [
