@@ -36,16 +36,22 @@ your own checkpoint, the [parity report](export.md#parity) of its export says th
 
 ## Built from weights
 
-These need no torch:
+`model_type` is what the checkpoint's `config.json` says. These need no torch:
 
-{table}
+{built}
+
+Any other encoder may be [traced](#traced-by-optimum).
+
+## Parity of small checkpoints
+
+{figures}
 
 - **fp32:** largest difference from the reference over {texts} texts, alone and in batches, on vectors of unit
   length.
 - **bf16, int8:** mean and worst cosine at the default gates, and the number of groups of layers that stay float to
   pass them.
-- **Random weights:** all columns but "real weights" are of small checkpoints with random weights. They show that
-  the graphs are right, and not how near real weights stay in INT8, which every export measures itself.
+- **Random weights:** the figures show that the graphs are right, and not how near [real
+  weights](#int8-on-real-weights) stay in INT8, which every export measures itself.
 - **Reference:** {reference}.
 
 Not in transformers: {own}. Their reference is a small model in torch in tests/references. The export of a real
@@ -158,14 +164,16 @@ def page(figures: Figures) -> str:
 
     columns = sorted({column for row in figures["architectures"].values() for column in row}, key=_order)
     real = json.loads(REAL.read_text(encoding="utf-8"))
-    lines = [["architecture", "model_type", *columns, "real weights", "for example"]]
+    built, compared = [["architecture", "model_type", "for example"]], [["architecture", *columns]]
     for name, row in ARCHITECTURES.items():
         cells = [_cell(column, figures["architectures"].get(name, {}).get(column)) for column in columns]
-        lines.append([row.title, _model_type(name), *cells, _real(real, name), _examples(row)])
+        built.append([row.title, _model_type(name), _examples(row)])
+        compared.append([row.title, *cells])
     traced = json.loads(TRACED.read_text(encoding="utf-8"))
     own = "; ".join(row.title for name, row in ARCHITECTURES.items() if name in OWN_CODE)
     return TEXT.format(
-        table=_table(lines),
+        built=_table(built),
+        figures=_table(compared),
         real=_real_table(real),
         texts=figures["texts"],
         reference=figures["reference"],
@@ -213,12 +221,6 @@ def _cell(column: str, figures: Figures | None) -> str:
 
 def _cosines(mean: float, least: float) -> str:
     return f"{mean:.4f} / {least:.4f}"
-
-
-def _real(real: Figures, name: str) -> str:
-    """Mean and worst cosine of checkpoints of a model_type."""
-    found = [entry["cosines"]["int8, native"] for entry in real.values() if entry["model_type"] == name]
-    return "; ".join(_cosines(cosine["mean"], cosine["min"]) for cosine in found)
 
 
 def _real_table(real: Figures) -> str:
