@@ -25,7 +25,8 @@ QUERY_LENGTH = 32
 DOCUMENT_LENGTH = 256  # tokens
 STATIC_DIM = 256  # of model2vec's potion-base-8M
 SPREAD = 0.05  # standard deviation of random weights
-WORDS_BIAS = -4.2
+LINEAR = 6.0  # bias that brings a GELU where it is a straight line; the norm behind it takes the bias away
+WORDS_SCALE, WORDS_BIAS = 10.0, -4.2
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -58,19 +59,30 @@ def reranker(checkpoint: Path, folder: Path) -> None:
 
 
 def sparse(checkpoint: Path, folder: Path) -> None:
-    """SparseEncoder: a random transform before the encoder's own table of words, and SPLADE's pooling."""
+    """SparseEncoder: SPLADE whose words are those of the text and their likes.
+
+    The transform before the encoder's own table of words takes a token's last state back to its word's vector, fitted
+    by least squares on words drawn at random.
+    """
     import torch
     from sentence_transformers import SparseEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sparse_encoder.modules import SpladePooling
     from transformers import BertForMaskedLM
 
-    model = BertForMaskedLM.from_pretrained(checkpoint)
-    transform = model.cls.predictions.transform
+    model = BertForMaskedLM.from_pretrained(checkpoint).eval()
+    transform, table = model.cls.predictions.transform, model.bert.embeddings.word_embeddings.weight
+    words = torch.tensor([k for word, k in _tokenizer(checkpoint).get_vocab().items() if word.isalpha()])
     with torch.no_grad():
-        _draw(transform.dense)
-        # A word's logit then has a standard deviation of 1 over the states.
-        transform.LayerNorm.weight.fill_(1.0 / float(model.bert.embeddings.word_embeddings.weight.norm(dim=1).mean()))
+        drawn = torch.randint(len(words), (400, 24), generator=torch.Generator().manual_seed(SEED))
+        states = model.bert(words[drawn]).last_hidden_state.flatten(0, 1)
+        wanted = torch.nn.functional.layer_norm(table[words[drawn.flatten()]], table.shape[1:])
+        fitted = torch.linalg.lstsq(states, wanted).solution.T
+        transform.dense.weight.copy_(fitted)
+        transform.dense.bias.fill_(LINEAR)
+        # A logit is then the cosine of the state and a word's vector, times WORDS_SCALE.
+        scale = WORDS_SCALE / table.shape[1] ** 0.5 / float(table.norm(dim=1).mean())
+        transform.LayerNorm.weight.fill_(scale)
         transform.LayerNorm.bias.zero_()
         model.cls.predictions.bias.fill_(WORDS_BIAS)
     with tempfile.TemporaryDirectory() as plain:
@@ -126,12 +138,16 @@ def _draw(layer: Any) -> None:
     layer.bias.zero_()
 
 
-def _save(model: Any, checkpoint: Path, folder: Path) -> None:
-    """The model beside the encoder's tokenizer."""
+def _tokenizer(checkpoint: Path) -> Any:
     from transformers import AutoTokenizer
 
+    return AutoTokenizer.from_pretrained(checkpoint)
+
+
+def _save(model: Any, checkpoint: Path, folder: Path) -> None:
+    """The model beside the encoder's tokenizer."""
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    _tokenizer(checkpoint).save_pretrained(folder)
 
 
 if __name__ == "__main__":

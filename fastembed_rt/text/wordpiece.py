@@ -131,10 +131,11 @@ def wordpiece(content: bytes) -> WordPiece | None:
         return None
     try:
         described = json.loads(content)
-        special = around(described["post_processor"])
+        processor = described["post_processor"]
+        special = around(processor)
         if special is None or not fits(described):
             return None
-        return WordPiece(described, *special, template_of(described["post_processor"]))
+        return WordPiece(described, *special, None if processor is None else template_of(processor))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None  # the library says what is wrong with it
 
@@ -195,8 +196,10 @@ def characters(lower: bool, strip: bool) -> tuple[npt.NDArray[np.uint8], npt.NDA
     return kinds, folded
 
 
-def around(processor: dict[str, Any]) -> tuple[list[int], list[int]] | None:
+def around(processor: dict[str, Any] | None) -> tuple[list[int], list[int]] | None:
     """Special tokens before and after a single text; None where that is not all that is done to it."""
+    if processor is None:  # of tables of words, often
+        return [], []
     kind = processor["type"]
     if kind in ("BertProcessing", "RobertaProcessing"):
         return [processor["cls"][1]], [processor["sep"][1]]

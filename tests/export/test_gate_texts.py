@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from checkpoints import TEXTS, save_sentence_transformers, save_transformers
 from cross_encoders import save_cross_encoder
@@ -17,7 +18,7 @@ from fastembed_rt import cli, manifest
 from fastembed_rt_export import quantize
 from fastembed_rt_export.gate import long_texts
 from fastembed_rt_export.gate.long_texts import LENGTH, REPEATED, SHARE, SHORT, UNITS, Reach, between, longest_compared
-from fastembed_rt_export.gate.parity import Case, Comparison, by_kind, parity_texts
+from fastembed_rt_export.gate.parity import Case, Comparison, by_kind, distances, parity_texts
 from fastembed_rt_export.pipeline import ExportOptions, export
 
 # As the gate's users know texts; "length" is made for each model.
@@ -181,3 +182,11 @@ def test_a_rerankers_kinds_are_told_by_the_differences_of_logits(tmp_path: Path,
         first = kinds[0]
         told = f"{first['kind']} ({first['n']}) {first['mean_abs_diff']:.1e} / {first['max_abs_diff']:.1e}"
         assert f"- {file}, worst kinds (how many) difference mean / largest: {told}, " in card
+
+
+def test_a_vector_without_a_word_is_like_another_and_unlike_all_others() -> None:
+    some, none = [0.0, 0.3, 0.0], [0.0, 0.0, 0.0]
+    cosine, _ = distances(np.array([some, none, some, none]), np.array([some, some, none, none]))
+    assert cosine.tolist() == pytest.approx([1, 0, 0, 1])
+    cosine, _ = distances(np.array([[np.nan, 1.0, 0.0]]), np.array([some]))
+    assert np.isnan(cosine).all()  # which passes nothing

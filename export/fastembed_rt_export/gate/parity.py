@@ -182,13 +182,15 @@ def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float
     """Cosine and largest absolute difference of each pair of rows, in float64: (n, dim), (n, dim) -> (n,), (n,).
 
     Vectors that are not normalized are compared on the scale of the reference: the difference is divided by its length
-    where that is over 1, because float32 rounds relative to the magnitude.
+    where that is over 1, because float32 rounds relative to the magnitude. A sparse vector may have no word: two of
+    these are alike, and one has cosine 0 to any other vector.
     """
     a, b = vectors.astype(np.float64), expected.astype(np.float64)
     lengths_a, lengths_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    both_zero = (lengths_a == 0) & (lengths_b == 0)
+    none_a, none_b = lengths_a == 0, lengths_b == 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.where(both_zero, 1.0, (a * b).sum(axis=1) / (lengths_a * lengths_b))
+        cosine = (a * b).sum(axis=1) / (lengths_a * lengths_b)
+    cosine[none_a ^ none_b], cosine[none_a & none_b] = 0.0, 1.0
     return cosine, np.abs(a - b).max(axis=1) / np.maximum(lengths_b, 1.0)
 
 

@@ -211,7 +211,6 @@ def test_real_and_nasty_texts_have_the_librarys_ids() -> None:
         {"normalizer": None},
         {"normalizer": {"type": "Lowercase"}},
         {"pre_tokenizer": {"type": "Whitespace"}},
-        {"post_processor": None},
         {"model": {"continuing_subword_prefix": "@@"}},
         {"model": {"unk_token": "nothing"}},
         {"model": {"max_input_chars_per_word": 5000}},
@@ -243,6 +242,15 @@ def test_special_tokens_are_those_of_the_file(letters: Tokenizer) -> None:
         (row,), _ = quick(library)([""], 10)
         assert row is not None
         assert row.tolist() == library.encode("").ids == expected
+
+
+def test_without_special_tokens_ids_are_the_librarys_too(letters: Tokenizer) -> None:
+    content = content_of(letters, post_processor=None)  # as tables of words have it
+    mine, library = wordpiece(content), Tokenizer.from_str(content.decode())
+    assert mine is not None
+    assert (mine.special, mine.pair) == (0, None)
+    texts = ["", " ", "a", "a b c", "b.c", "abc a b c a b", "a " * 40]
+    assert compare(mine, library, texts, 5) == len(texts)
 
 
 @pytest.mark.parametrize("truncation", ["truncate", "warn", "chunk"])
