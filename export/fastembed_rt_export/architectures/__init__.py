@@ -13,6 +13,7 @@ from ..tensors import Tensors
 from . import (
     albert,
     bert,
+    clip,
     deberta,
     distilbert,
     electra,
@@ -387,6 +388,15 @@ ARCHITECTURES = {
         read=embedding_gemma2.read_config,
         examples=("google/embeddinggemma-2",),
     ),
+    clip.MODEL_TYPE: Architecture(
+        clip.clip_text,
+        bert.bert_positions,
+        "text_model.",
+        clip.BESIDE,
+        title="CLIP's text model",
+        read=clip.read_config,
+        examples=("sentence-transformers/clip-ViT-B-32", "openai/clip-vit-base-patch32"),
+    ),
 }
 
 
@@ -394,7 +404,7 @@ ARCHITECTURES = {
 _DISGUISED = {("bert", "position_embedding_type", "alibi"): "jina_bert"}
 
 # Models that take more than texts -> the row of the text model inside.
-AROUND = {"embedding_gemma2": "embedding_gemma2_text"}
+AROUND = {"embedding_gemma2": "embedding_gemma2_text", "clip": clip.MODEL_TYPE}
 
 
 def row_name(config: Config) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 from .. import settings
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import read_json
+from ..graph import portable
 from ..tensors import Tensors, read
 from .activations import KNOWN, NAMED, OVER_VECTOR, WITH_WEIGHTS
 
 VECTORS = "sentence_embedding"  # the feature that modules behind the pooling work on
 GIVES = "module_output_name"
+EOS = portable.EOS  # of the state at the end of the text, in models that have it inside; no mode of a Pooling
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 SHORT = {"mean_sqrt_len_tokens": "mean_sqrt_len"}  # as users say it
 # The flags that older sentence-transformers wrote, in the order in which it concatenates them.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidInputError
-from .modules import Dense, Head, LayerNorm, Normalize, Truncate
+from .modules import EOS, Dense, Head, LayerNorm, Normalize, Truncate
 from .record import Checkpoint
 
 
@@ -80,6 +80,10 @@ def override(checkpoint: Checkpoint, wanted: Overrides) -> Checkpoint:
 def _check_kind(checkpoint: Checkpoint, wanted: Overrides) -> None:
     if checkpoint.route is not None and (wanted.pooling is not None or wanted.normalize is not None):
         raise InvalidInputError("--pooling and --normalize are not for a model with routes; leave them out")
+    if EOS in checkpoint.pooling and wanted.pooling is not None:
+        raise InvalidInputError(
+            f"--pooling is not for {checkpoint.name}, whose vectors are a layer of its own over the end of text; leave it out"
+        )
     if checkpoint.is_static and checkpoint.route is None and (wanted.pooling or wanted.max_length) is not None:
         raise InvalidInputError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")
 

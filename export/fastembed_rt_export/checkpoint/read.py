@@ -17,19 +17,19 @@ from .. import static as static_module
 from ..adapters import jina, whole
 from ..adapters.lora import MERGE, read_lora
 from ..adapters.merge import count_known, merge, weights_of
-from ..architectures import ARCHITECTURES, AROUND, Architecture, architecture, row_name
+from ..architectures import ARCHITECTURES, AROUND, Architecture, architecture, clip, row_name
 from ..architectures.bert import FLASH
 from ..errors import CheckpointError, UnsupportedCheckpointError
 from ..files import ADAPTER, read_json, refuse_adapter
 from ..static import read_static
-from ..tensors import WEIGHT_FILES, Stored, read, some
+from ..tensors import WEIGHT_FILES, Stored, Tensors, read, some
 from ..traced import optimum_export
 from . import limits
-from .modules import POOLING_MODES, Head, Truncate, module_head, parse_pooling, pooling_of
+from .modules import EOS, POOLING_MODES, Dense, Head, Truncate, module_head, parse_pooling, pooling_of
 from .overrides import Overrides, override
 from .record import Adapter, Checkpoint
 from .routes import Chain, describe, read_routes
-from .transformer import EMBEDDINGS, Output, Transformer, own_model, read_transformer
+from .transformer import EMBEDDINGS, TEXT_FEATURES, Output, Transformer, own_model, read_transformer
 
 __all__ = ["POOLING_MODES", "Checkpoint", "Overrides", "assemble", "load", "override", "parse_pooling"]
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
@@ -55,6 +55,8 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     """
     if not (root / "modules.json").is_file():
         refuse_adapter(root, WEIGHT_FILES, [])
+        if _has_text_features(root):
+            return _of_features(root, root, name, revision, [], exporter)
         mode = _plain_pooling(read_json(root / "config.json"))
         notes = [f"no modules.json: {mode} pooling without normalization, as sentence-transformers does"]
         return assemble(root, root, name, revision, notes, exporter=exporter, pooling=(mode,))
@@ -106,6 +108,10 @@ def _load_chain(
     root: Path, chain: Chain, name: str, revision: str | None, exporter: str, notes: list[str], where: str
 ) -> Checkpoint:
     kinds = [kind for kind, _ in chain]
+    if kinds[:1] == ["CLIPModel"] or (kinds[:1] == ["Transformer"] and kinds[1:2] != ["Pooling"]):
+        path = chain[0][1]
+        if _has_text_features(path):
+            return _of_features(root, path, name, revision, notes, exporter, chain[1:])
     static = kinds[:1] == ["StaticEmbedding"]
     if not static and kinds[:2] != ["Transformer", "Pooling"]:
         raise UnsupportedCheckpointError(
@@ -127,6 +133,29 @@ def _load_chain(
         heads=tuple(head for kind, folder in rest for head in module_head(kind, folder, notes)),
         weighted=[folder for kind, folder in rest if kind in ("Dense", "LayerNorm")],
     )
+
+
+def _has_text_features(path: Path) -> bool:
+    """Whether the model in `path` makes vectors of texts by itself, so that no Pooling follows: CLIP, as a whole."""
+    return read_json(path / "config.json").get("model_type") == "clip"
+
+
+def _of_features(
+    root: Path, path: Path, name: str, revision: str | None, notes: list[str], exporter: str, rest: Sequence[tuple[str, Path]] = ()
+) -> Checkpoint:
+    """The checkpoint whose model in `path` pools by itself and has a layer behind that; `rest`: what follows it."""
+    if exporter == "optimum":
+        raise UnsupportedCheckpointError("CLIP's text model is built from its weights, not traced; leave --exporter out")
+    heads = tuple(head for kind, folder in rest for head in module_head(kind, folder, notes))
+    weighted = [folder for kind, folder in rest if kind in ("Dense", "LayerNorm")]
+    made = assemble(
+        root, path, name, revision, notes, pooling=(EOS,), heads=heads, weighted=weighted, output=TEXT_FEATURES
+    )
+    if (layer := made.stored.get(clip.PROJECTION)) is None:
+        raise CheckpointError(f"{path} has no {clip.PROJECTION}, the layer that makes vectors of texts; is it whole?")
+    sizes = made.config["hidden_size"], made.config["projection_dim"]
+    projection = Dense(Tensors({"linear.weight": layer}), *sizes, bias=False, activation="Identity", residual=False)
+    return replace(made, heads=(projection, *made.heads))
 
 
 def assemble(

@@ -14,7 +14,7 @@ from .. import static as static_module
 from ..architectures import Architecture, own_code
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
-from .modules import Dense, Head, Normalize, Truncate
+from .modules import EOS, Dense, Head, Normalize, Truncate
 from .transformer import Chat, Padding
 
 
@@ -138,7 +138,7 @@ class Checkpoint:
     @property
     def of_nothing(self) -> str | None:
         """What sentence-transformers makes of a text without a token, None for zeros, which are the vector here."""
-        if "cls" in self.pooling:
+        if "cls" in self.pooling or EOS in self.pooling:
             return "the state of whatever fills its batch up"
         if "max" in self.pooling:
             return "no number"

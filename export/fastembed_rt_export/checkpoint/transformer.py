@@ -42,11 +42,16 @@ class Output:
     method_output: str
     name: str
     by_role: bool | None = False  # own lengths of queries and documents: built, refused, or no matter here (None)
+    method: str = "forward"
     absent: str = "feature-extraction"  # the transformer_task where none is named
     chats: bool = False  # texts may go through a chat template
 
 
 EMBEDDINGS = Output("feature-extraction", "last_hidden_state", "token_embeddings", by_role=True)
+# Of a model that makes vectors of texts by itself.
+TEXT_FEATURES = Output(
+    "feature-extraction", "pooler_output", "sentence_embedding", by_role=True, method="get_text_features"
+)
 # Whose code config.json's auto_map may name, by what a task takes of the module.
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -187,10 +192,10 @@ def _check_output(said: Mapping[str, Any], output: Output, file: Path) -> Chat |
         text = text if isinstance(text, dict) else {}
         name = text.get("method_output_name")
         found = (text.get("method"), name[0] if isinstance(name, list) and len(name) == 1 else name)
-        if found != ("forward", output.method_output) or said.get("module_output_name") != output.name:
+        if found != (output.method, output.method_output) or said.get("module_output_name") != output.name:
             raise UnsupportedCheckpointError(
                 f"{file} takes {name!r} of {text.get('method')!r} for texts and calls it "
-                f"{said.get('module_output_name')!r}; built is {output.method_output!r} of 'forward', called "
+                f"{said.get('module_output_name')!r}; built is {output.method_output!r} of {output.method!r}, called "
                 f"{output.name!r}"
             )
     if said.get("query_expansion") is not None and output.by_role is not None:

@@ -21,7 +21,7 @@ from fastembed_rt.run.batching import LANES
 from . import distances, portable
 from .graph import BOOL, FLOAT, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, Relative, ScoreBias
-from .portable import PORTABLE
+from .portable import EOS, PORTABLE
 from .target import LastToken, Linears, MaskedTokens, OfStates, Target, Tokens
 from .weight import Linear, Norm, Weight
 
@@ -291,6 +291,19 @@ def pool_max(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return portable.reduce_max(graph, unpack(graph, tokens, states))
 
 
+def pool_end(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the token at the end of the text, which may have others behind it."""
+    return graph.node("Gather", states, end_places(graph, tokens, unpacked(tokens).unpack), name="end")
+
+
+def end_places(graph: Graph, tokens: Tokens, unpack: Value) -> Value:
+    """(B,): where those tokens are. Places without a token hold copies of the last one, which come after it."""
+    assert tokens.ends is not None
+    ends = graph.node("Gather", tokens.ends, unpack, name="ends")
+    first = graph.node("ArgMax", ends, axis=1, keepdims=1, name="end")
+    return graph.node("GatherND", unpack, first, batch_dims=1, name="end")
+
+
 CPU = with_linears(
     replace(
         PORTABLE,
@@ -314,7 +327,11 @@ CPU = with_linears(
         by_distance_of_first=by_distance_of_first,
         last=LastToken(states=last, angles=last_angles, seen=seen),
         dispatches=True,
-        pools={**{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()}, "max": pool_max},
+        pools={
+            **{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()},
+            "max": pool_max,
+            EOS: pool_end,
+        },
     ),
     linears,
 )

@@ -33,7 +33,7 @@ from ..errors import UnsupportedCheckpointError
 from . import cpu, distances
 from .graph import BOOL, FLOAT, FLOAT32, INT32, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, ScoreBias
-from .portable import PORTABLE, where_any
+from .portable import EOS, PORTABLE, where_any
 from .target import MaskedTokens, OfStates, Target, Tokens
 from .weight import Linear, Norm, Weight
 
@@ -269,6 +269,12 @@ def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return last if counts is None else where_any(graph, last, counts)
 
 
+def pool_end(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the token at the end of the text, which may have others behind it."""
+    rows = cpu.end_places(graph, tokens, needed(graph, "unpack"))
+    return _wide(graph, graph.node("Gather", states, rows, name="end"))
+
+
 def enter(graph: Graph, own_pooling_mask: bool) -> CudaTokens:
     """Declare the inputs that every graph has."""
     ids = graph.input("input_ids", INT64, ("tokens",))
@@ -305,5 +311,6 @@ def target(precision: str) -> Target:
             **{mode: _padded(pool) for mode, pool in PORTABLE.pools.items()},
             "cls": pool_cls,
             "lasttoken": pool_last,
+            EOS: pool_end,
         },
     )

@@ -18,12 +18,13 @@ import numpy as np
 
 from fastembed_rt.native import DOMAIN
 
-from . import int8
+from . import cpu, int8
 from .cpu import CPU, PackedTokens, UnpackedTokens
 from .graph import BOOL, INT64, Graph, Value
 from .int8 import GroupRecipe, Recipe, group_key, outlier_rows, quantized_weights, smoothing
 from .layers import Angles, Attention, FeedForward, Heads, Relative, Residual, ScoreBias
 from .own_nodes import OwnNode, float_linear, zeros
+from .portable import EOS
 from .target import LastToken, OfStates, Target, Tokens
 from .weight import Array, Linear, Norm, Weight
 
@@ -97,6 +98,12 @@ def pool_mean(graph: Graph, tokens: Tokens, states: Value) -> Value:
     if _native(tokens).own_pooling_mask is not None:  # tokens that do not count
         return CPU.pools["mean"](graph, padded(graph, tokens), states)
     return graph.node("PackedMean", states, starts_of(tokens), domain=DOMAIN, name="mean")
+
+
+def pool_end(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the token at the end of the text, which may have others behind it."""
+    unpack = graph.needed("unpack", INT64, ("batch", "sequence"))
+    return graph.node("Gather", states, cpu.end_places(graph, tokens, unpack), name="end")
 
 
 def first(graph: Graph, tokens: Tokens, states: Value) -> Value:
@@ -178,7 +185,11 @@ def target(recipe: Recipe) -> Target:
         enter=enter,
         embed=embed if recipe.embedding else CPU.embed,
         first=first,
-        pools={**{mode: _on_padded(pool) for mode, pool in CPU.pools.items()}, "mean": pool_mean},
+        pools={
+            **{mode: _on_padded(pool) for mode, pool in CPU.pools.items()},
+            "mean": pool_mean,
+            EOS: pool_end,
+        },
         linears=linears,
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],

@@ -17,6 +17,7 @@ from ..errors import UnsupportedCheckpointError
 from .experts import mixed
 from .graph import FLOAT32, Graph, Value
 from .layers import Angles, Attention, Experts, FeedForward, Heads, Projections, Relative, Residual, ScoreBias
+from .portable import QUICK
 from .target import Target, Tokens
 from .weight import Linear, Norm, Weight
 
@@ -360,6 +361,7 @@ class Ops:
         if isinstance(layers, Experts):
             states = states if before is None else self.norm(states, before)
             return self.followed(mixed(self.token_graph, self.target, states, layers, self.feed_forward), then)
+        layers = _without_quick_gelu(layers)
         if layers.gate is not None:  # a factor of a channel of `up` passes through the product
             up, down = self.target.balance(layers.up, layers.down)
             layers = replace(layers, up=up, down=down)
@@ -396,6 +398,16 @@ class Ops:
         if states in self._one:
             return states
         return self.target.pools[mode](self.token_graph, self.tokens, states)
+
+
+def _without_quick_gelu(layers: FeedForward) -> FeedForward:
+    """The same feed-forward by silu, which targets have faster: x * sigmoid(a x) = silu(a x) / a."""
+    if layers.activation != "quick_gelu":
+        return layers
+    down = Linear(layers.down.weight.scaled(1 / QUICK), layers.down.bias)
+    if layers.gate is None:
+        return replace(layers, up=layers.up.scaled(QUICK), down=down, activation="silu")
+    return replace(layers, gate=layers.gate.scaled(QUICK), down=down, activation="silu")
 
 
 def fold_value_bias(value: Linear, output: Linear, heads: Heads) -> Linear:

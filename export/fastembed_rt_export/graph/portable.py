@@ -16,6 +16,8 @@ from .layers import Heads, ScoreBias
 from .target import Activation, MaskedTokens, Target, Tokens, masked
 from .weight import Linear, Norm, Weight
 
+EOS = "eos"  # the pooling by `Tokens.ends`
+QUICK = 1.702  # quick_gelu's factor
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 17, 17, 24
 
 
@@ -140,6 +142,12 @@ def gelu_tanh(graph: Graph, states: Value) -> Value:
 def silu(graph: Graph, states: Value) -> Value:
     """x * sigmoid(x)."""
     return graph.node("Mul", states, graph.node("Sigmoid", states, name="sigmoid"), name="silu")
+
+
+def quick_gelu(graph: Graph, states: Value) -> Value:
+    """x * sigmoid(1.702 x), whose factor is in the layers around it in a feed-forward."""
+    scaled = graph.node("Mul", states, graph.constant(QUICK), name="quick_gelu/scaled")
+    return graph.node("Mul", states, graph.node("Sigmoid", scaled, name="sigmoid"), name="quick_gelu")
 
 
 def unary(op: str) -> Activation:
@@ -302,6 +310,13 @@ def pool_last(graph: Graph, tokens: Tokens, states: Value) -> Value:
     return taken if given.pooling_mask == given.attention_mask else where_any(graph, taken, given.pooling_mask)
 
 
+def pool_end(graph: Graph, tokens: Tokens, states: Value) -> Value:
+    """State of the token at the end of the text, which may have others behind it."""
+    assert tokens.ends is not None
+    ends = graph.node("Mul", tokens.ends, _float_mask(graph, tokens), name="ends")
+    return _take(graph, states, graph.node("ArgMax", ends, axis=1, keepdims=1, name="end"))
+
+
 def where_any(graph: Graph, vectors: Value, counts: Value) -> Value:
     """Vectors (B, H), zeros for texts none of whose tokens count in the mask (B, S)."""
     mask = graph.node("Cast", counts, to=FLOAT, name="mask")
@@ -334,6 +349,7 @@ PORTABLE = Target(
         "sigmoid": unary("Sigmoid"),
         "silu": silu,
         "swish": silu,
+        "quick_gelu": quick_gelu,
         "linear": lambda _, states: states,
     },
     attention_bias=attention_bias,
@@ -358,6 +374,7 @@ PORTABLE = Target(
         "sum": pool_sum,
         "cls": pool_cls,
         "lasttoken": pool_last,
+        EOS: pool_end,
     },
 )
 TARGETS = {"portable": PORTABLE}

@@ -25,6 +25,7 @@ class Tokens:
     input_ids: Value  # (B, S) int64
     unseen: int = 0  # so many places, at most, that the mask hides hold tokens of their own, which see the others
     token_type_ids: Value | None = None  # as input_ids: 0 in the first text of a pair, 1 in the second; None: all 0
+    ends: Value | None = None  # as input_ids, float32: the end of a text is the first of its highest; None: nobody asks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from fastembed_rt.manifest import LATE_INTERACTION, OUTPUTS
 from fastembed_rt.text.tokenizer import TextTokenizer
 
 from .. import heads
-from ..architectures import Architecture
-from ..checkpoint.modules import Normalize, Truncate
+from ..architectures import Architecture, clip
+from ..checkpoint.modules import EOS, Normalize, Truncate
 from ..checkpoint.read import Checkpoint, Overrides
 from ..checkpoint.read import load as load_checkpoint
 from ..errors import InvalidInputError
@@ -42,6 +42,8 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     """
     graph = Graph(opset)
     tokens = target.enter(graph, not checkpoint.include_prompt)
+    if EOS in checkpoint.pooling:
+        tokens = replace(tokens, ends=clip.ends(graph, checkpoint.config, tokens.input_ids))
     ops = Ops(graph, target, tokens, only=only(checkpoint))
     tensors = checkpoint.tensors()
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
