@@ -142,6 +142,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ultrabert": {**SIZES, **IDS, "sliding_window": 4},
     # Heads of another width where a layer sees the whole text.
     "embedding_gemma2_text": GEMMA2,
+    "clip_text_model": {**SIZES, **IDS},
     "data2vec-text": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
     # Windows of 2, 8 and 4 tokens to each side.
     "longformer": {

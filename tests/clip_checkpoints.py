@@ -1,4 +1,4 @@
-"""CLIP checkpoints with random weights, laid out as those on the hub: both towers, a tokenizer in vocab.json and merges.txt.
+"""CLIP checkpoints with random weights, laid out as on the hub: two towers, a tokenizer in vocab.json and merges.txt.
 
 Of the published towers: settings of the text model inside config.json, eos_token_id 2 as OpenAI's say it, another id as
 newer ones do.
@@ -97,4 +97,47 @@ def save_clip(directory: Path, *, images: bool = True, **changes: Any) -> Path:
     save_tokenizer(directory)
     if images:
         write_json(directory / "preprocessor_config.json", PREPROCESSOR)
+    return directory
+
+
+@saved_once
+def save_projected(directory: Path, **changes: Any) -> Path:
+    """A plain CLIPTextModelWithProjection."""
+    config = transformers.CLIPTextConfig(**text_settings(**changes))
+    random_weights(transformers.CLIPTextModelWithProjection(config)).save_pretrained(directory)
+    save_tokenizer(directory)
+    return directory
+
+
+@saved_once
+def save_clip_module(directory: Path, **changes: Any) -> Path:
+    """As sentence-transformers/clip-ViT-B-32 is published: CLIPModel is the only module, in a folder of its own."""
+    save_clip(directory / "0_CLIPModel", **changes)
+    kind = "sentence_transformers.models.CLIPModel"
+    write_json(directory / "modules.json", [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": kind}])
+    write_json(directory / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "2.0.0"}})
+    return directory
+
+
+@saved_once
+def save_clip_again(directory: Path, *heads: str, **changes: Any) -> Path:
+    """As sentence-transformers saves it since 5.4: a Transformer whose own vectors of texts are taken."""
+    save_clip(directory, **changes)
+    config = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            kind: {"method": f"get_{kind}_features", "method_output_name": "pooler_output"}
+            for kind in ("text", "image")
+        },
+        "module_output_name": "sentence_embedding",
+    }
+    write_json(directory / "sentence_bert_config.json", config)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    ]
+    modules += [
+        {"idx": k, "name": str(k), "path": f"{k}_{head}", "type": f"sentence_transformers.models.{head}"}
+        for k, head in enumerate(heads, start=1)
+    ]
+    write_json(directory / "modules.json", modules)
     return directory

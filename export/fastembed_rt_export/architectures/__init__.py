@@ -404,7 +404,7 @@ ARCHITECTURES = {
 _DISGUISED = {("bert", "position_embedding_type", "alibi"): "jina_bert"}
 
 # Models that take more than texts -> the row of the text model inside.
-AROUND = {"embedding_gemma2": "embedding_gemma2_text", "clip": clip.MODEL_TYPE}
+AROUND = {"embedding_gemma2": "embedding_gemma2_text", clip.WHOLE: clip.MODEL_TYPE}
 
 
 def row_name(config: Config) -> str:

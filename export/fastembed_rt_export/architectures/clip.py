@@ -1,4 +1,4 @@
-"""CLIP's text model: pre-norm, learned positions, each token sees those before it; its vector is that of the end of text.
+"""CLIP's text model: pre-norm, learned positions, a token sees those before it, and the end of text is pooled.
 
 Radford et al. 2021 (arXiv:2103.00020); tensor names as transformers writes them.
 """
@@ -16,7 +16,8 @@ from ..tensors import Tensors
 from .blocks import Config, Shape, layer_norm, linear, refuse, setting
 from .gated import Norms, final_norm, layer
 
-MODEL_TYPE = "clip_text_model"
+WHOLE, MODEL_TYPE = "clip", "clip_text_model"
+PROJECTED = "CLIPTextModelWithProjection"  # transformers' class of a text model with
 PROJECTION = "text_projection.weight"  # beside the text model, behind the pooling
 BESIDE = ("text_projection.", "vision_model.", "visual_projection.", "logit_scale", "embeddings.position_ids")
 # What transformers takes where config.json is silent.
@@ -34,6 +35,11 @@ DEFAULTS: Mapping[str, Any] = {
     "eos_token_id": 49_407,
 }
 NO_END = 2  # eos_token_id of the first checkpoints, whose end of text is another: the token with the highest id
+
+
+def has_features(given: Config) -> bool:
+    """Whether it is of a whole CLIP, or of a text model that was saved with the layer behind its pooling."""
+    return given.get("model_type") == WHOLE or given.get("architectures") == [PROJECTED]
 
 
 def read_config(given: Config) -> Config:
@@ -76,9 +82,7 @@ def clip_text(ops: Ops, config: Config, tensors: Tensors) -> Value:
             states = layer(
                 ops,
                 states,
-                attention=Attention(
-                    projections=Projections(query, key, value, output), heads=Heads.of(shape.heads)
-                ),
+                attention=Attention(projections=Projections(query, key, value, output), heads=Heads.of(shape.heads)),
                 around=Norms(before=layer_norm(own, "layer_norm1", width, shape.epsilon)),
                 bias=bias,
                 feed_forward=FeedForward(up, down, shape.activation),

@@ -82,7 +82,8 @@ def _check_kind(checkpoint: Checkpoint, wanted: Overrides) -> None:
         raise InvalidInputError("--pooling and --normalize are not for a model with routes; leave them out")
     if EOS in checkpoint.pooling and wanted.pooling is not None:
         raise InvalidInputError(
-            f"--pooling is not for {checkpoint.name}, whose vectors are a layer of its own over the end of text; leave it out"
+            f"--pooling is not for {checkpoint.name}, whose own pooling of the end of text its last layer is for; "
+            "leave it out"
         )
     if checkpoint.is_static and checkpoint.route is None and (wanted.pooling or wanted.max_length) is not None:
         raise InvalidInputError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")

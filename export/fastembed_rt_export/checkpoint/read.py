@@ -55,8 +55,8 @@ def load(root: Path, name: str, revision: str | None = None, *, exporter: str = 
     """
     if not (root / "modules.json").is_file():
         refuse_adapter(root, WEIGHT_FILES, [])
-        if _has_text_features(root):
-            return _of_features(root, root, name, revision, [], exporter)
+        if clip.has_features(read_json(root / "config.json")):
+            return _of_features(root, root, name, revision, [], exporter, [])
         mode = _plain_pooling(read_json(root / "config.json"))
         notes = [f"no modules.json: {mode} pooling without normalization, as sentence-transformers does"]
         return assemble(root, root, name, revision, notes, exporter=exporter, pooling=(mode,))
@@ -108,9 +108,9 @@ def _load_chain(
     root: Path, chain: Chain, name: str, revision: str | None, exporter: str, notes: list[str], where: str
 ) -> Checkpoint:
     kinds = [kind for kind, _ in chain]
-    if kinds[:1] == ["CLIPModel"] or (kinds[:1] == ["Transformer"] and kinds[1:2] != ["Pooling"]):
+    if kinds[:1] in (["CLIPModel"], ["Transformer"]) and kinds[1:2] != ["Pooling"]:
         path = chain[0][1]
-        if _has_text_features(path):
+        if read_json(path / "config.json").get("model_type") == clip.WHOLE:
             return _of_features(root, path, name, revision, notes, exporter, chain[1:])
     static = kinds[:1] == ["StaticEmbedding"]
     if not static and kinds[:2] != ["Transformer", "Pooling"]:
@@ -135,17 +135,12 @@ def _load_chain(
     )
 
 
-def _has_text_features(path: Path) -> bool:
-    """Whether the model in `path` makes vectors of texts by itself, so that no Pooling follows: CLIP, as a whole."""
-    return read_json(path / "config.json").get("model_type") == "clip"
-
-
 def _of_features(
-    root: Path, path: Path, name: str, revision: str | None, notes: list[str], exporter: str, rest: Sequence[tuple[str, Path]] = ()
+    root: Path, path: Path, name: str, revision: str | None, notes: list[str], exporter: str, rest: Chain
 ) -> Checkpoint:
     """The checkpoint whose model in `path` pools by itself and has a layer behind that; `rest`: what follows it."""
     if exporter == "optimum":
-        raise UnsupportedCheckpointError("CLIP's text model is built from its weights, not traced; leave --exporter out")
+        raise UnsupportedCheckpointError("CLIP is built from its weights, not traced; leave --exporter out")
     heads = tuple(head for kind, folder in rest for head in module_head(kind, folder, notes))
     weighted = [folder for kind, folder in rest if kind in ("Dense", "LayerNorm")]
     made = assemble(

@@ -16,6 +16,8 @@ from fastembed_rt.manifest import Manifest
 from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from ..architectures import row_name
+from ..architectures.clip import PROJECTED
+from ..checkpoint.modules import EOS
 from ..checkpoint.read import Checkpoint
 from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from ..tensors import Stored, some
@@ -76,7 +78,7 @@ def load(kind: str, checkpoint: Checkpoint) -> Any:
             "pip install -U sentence-transformers"
         )
     said_before = logging.get_verbosity()
-    if any(encoder.translated for encoder in _encoders(checkpoint)):
+    if _is_projected(checkpoint) or any(encoder.translated for encoder in _encoders(checkpoint)):
         logging.set_verbosity_error()  # of weights that are not found, all of which are set below
     code = "" if not checkpoint.trusted else "; its code has to lie beside config.json, or in the hub's cache"
     try:
@@ -244,6 +246,8 @@ def sentence_transformer(checkpoint: Checkpoint) -> Any:
     except ImportError:  # before sentence-transformers 6
         from sentence_transformers.models import Normalize, Pooling
 
+    if _is_projected(checkpoint):
+        model = _projected(model, checkpoint)
     set_max_length(model, checkpoint)
     said = checkpoint.overrides
     dim = said.get("truncate_dim", model.truncate_dim)
@@ -269,6 +273,27 @@ def sentence_transformer(checkpoint: Checkpoint) -> Any:
         _leave_document_prompt(model, checkpoint)
     model.truncate_dim = dim
     return model
+
+
+def _is_projected(checkpoint: Checkpoint) -> bool:
+    """Whether it is CLIP's text model with the layer behind its pooling, and nothing around it."""
+    return EOS in checkpoint.pooling and checkpoint.config.get("architectures") == [PROJECTED]
+
+
+def _projected(model: Any, checkpoint: Checkpoint) -> Any:
+    """CLIP's text model with the layer behind its pooling: of such a directory the reference makes one without."""
+    import transformers
+    from sentence_transformers import SentenceTransformer
+
+    module = model[0]
+    if not hasattr(module, "modality_config"):
+        raise MissingDependencyError(
+            f"{versions()}: its modules take no model's own vectors; pip install -U 'sentence-transformers>=5.4'"
+        )
+    module.model = getattr(transformers, PROJECTED).from_pretrained(str(checkpoint.path)).float().eval()
+    module.modality_config = {"text": {"method": "forward", "method_output_name": "text_embeds"}}
+    module.module_output_name = "sentence_embedding"
+    return SentenceTransformer(modules=[module], device="cpu").eval()
 
 
 def word_of(model: Any) -> Word:
