@@ -20,6 +20,7 @@ from references.modeling_lfm2_bidirectional import Lfm2BidirectionalModel
 from references.modeling_llama_bidirectional import LlamaBidirectionalModel
 from references.modeling_new import NewModel
 from references.modeling_nomic_moe import NomicMoeModel
+from references.modeling_pplx import PPLXQwen3Model
 from references.modeling_qwen3_bidirectional import Qwen3BidirectionalModel
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -95,6 +96,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {**SIZES, **IDS, **GROUPED},
     # Vectors of another size than the states before the last layer.
     "qwen3_bidirectional": {**SIZES, **IDS, **GROUPED, "use_bidirectional_attention": True, "num_labels": 40},
+    "bidirectional_pplx_qwen3": {**SIZES, **IDS, **GROUPED, "use_bidirectional_attention": True},
     "gemma": {**SIZES, **IDS, **GROUPED},
     # Windows of 4 tokens in the first and the last layer, and a cap that scores here do reach.
     "gemma2": {
@@ -213,6 +215,7 @@ OWN_CODE: dict[str, Any] = {
     "llama_bidirec": LlamaBidirectionalModel,
     "lfm2_bidirectional": Lfm2BidirectionalModel,
     "qwen3_bidirectional": Qwen3BidirectionalModel,
+    "bidirectional_pplx_qwen3": PPLXQwen3Model,
 }
 for own in OWN_CODE.values():
     own.config_class.register_for_auto_class()

@@ -15,6 +15,7 @@ from .errors import CheckpointError, UnsupportedCheckpointError
 from .settings import MODULES, check
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+PERPLEXITYS = "st_quantize.FlexibleQuantizer"  # code of pplx-embed-v1's own; checkpoint/modules.py has what it computes
 _CHAIN, _ROUTER = "modules.json", "router_config.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -73,7 +74,7 @@ def module_entries(root: Path, own: tuple[str, ...] = ("sentence_transformers.",
         raise CheckpointError(f"{path} has two modules by the name {twice[0]!r}, of which only the second would count")
     for entry in entries:
         check(MODULES, entry, path, [])
-    foreign = [kind for kind, _ in chain if not kind.startswith(own)]
+    foreign = [kind for kind, _ in chain if not kind.startswith(own) and kind != PERPLEXITYS]
     if foreign:
         raise UnsupportedCheckpointError(
             f"modules.json names {foreign[0]}, code of the checkpoint's own; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint.activations import activate
-from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate
+from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate, WholeTanh
 from .errors import CheckpointError, UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph, Value
 from .graph.ops import Ops
@@ -44,6 +44,8 @@ def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[
         return normalize(ops.graph, vectors), dim
     if isinstance(head, Truncate):
         return truncate(ops.graph, vectors, head.dim), min(dim, head.dim)
+    if isinstance(head, WholeTanh):
+        return whole_tanh(ops.graph, vectors), dim
     takes = head.inputs if isinstance(head, Dense) else head.dim
     if takes != dim:
         raise CheckpointError(f"module {index + 2}, {head}, takes {takes} channels and gets {dim}")
@@ -120,6 +122,12 @@ def truncate(graph: Graph, vectors: Value, dim: int) -> Value:
     """First `dim` numbers of each row: (B, H) -> (B, min(H, dim))."""
     ends = (graph.constant([0]), graph.constant([dim]), graph.constant([1]))  # start, end, axis
     return graph.node("Slice", vectors, *ends, name="truncated")
+
+
+def whole_tanh(graph: Graph, vectors: Value) -> Value:
+    """round(127 tanh(x)), halves to the even number; as large as eight bits hold."""
+    scaled = graph.node("Mul", graph.node("Tanh", vectors, name="tanh"), graph.constant(127.0), name="scaled")
+    return graph.node("Round", scaled, name="whole")
 
 
 def normalize(graph: Graph, vectors: Value) -> Value:

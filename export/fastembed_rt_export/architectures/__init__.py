@@ -283,6 +283,17 @@ ARCHITECTURES = {
         examples=("voyageai/voyage-4-nano",),
         own_code=True,
     ),
+    qwen.PERPLEXITYS: Architecture(
+        qwen.qwen3,
+        bert.bert_positions,
+        "model.",
+        _CAUSAL_LM,
+        settings={"is_causal": False},
+        title="Qwen3 that sees both ways, Perplexity's",
+        read=qwen.read_perplexitys,
+        examples=("perplexity-ai/pplx-embed-v1-0.6b", "perplexity-ai/pplx-embed-v1-4b"),
+        own_code=True,
+    ),
     "llama": Architecture(
         llama.llama,
         bert.bert_positions,

@@ -5,11 +5,12 @@ Qwen Team 2024 (arXiv:2407.10671), Zhang et al. 2025 (arXiv:2506.05176); tensor 
 
 from __future__ import annotations
 
+from ..errors import UnsupportedCheckpointError
 from ..graph.graph import Value
 from ..graph.layers import ScoreBias
 from ..graph.ops import Ops
 from ..tensors import Tensors
-from .blocks import Config, flag, linear, setting
+from .blocks import Config, flag, linear, refuse, setting
 from .decoder import Biases, Sizes
 from .layer_types import FULL, SLIDING, layer_types
 from .llama import THETA, is_causal, stack, window
@@ -17,6 +18,8 @@ from .rotary import angles
 
 HEAD = 128  # where config.json names none
 BOTH_WAYS, WIDTH = "Qwen3BidirectionalModel", "num_labels"  # voyage-4-nano's class, and what it calls its vectors' size
+
+PERPLEXITYS, OF_TEXTS = "bidirectional_pplx_qwen3", "PPLXQwen3Model"  # model_type, and the class of pplx-embed-v1
 
 
 def qwen2(ops: Ops, config: Config, tensors: Tensors) -> Value:
@@ -46,6 +49,23 @@ def sees_both_ways(config: Config) -> bool:
     own = listed.get("AutoModel") if isinstance(listed, dict) else None
     first = named[0] if isinstance(named, list) and named else ""
     return BOTH_WAYS in (str(own).rpartition(".")[2], first) and config.get("use_bidirectional_attention") is True
+
+
+def read_perplexitys(config: Config) -> Config:
+    """The settings, of the class whose vectors are of texts.
+
+    Raises:
+        UnsupportedCheckpointError: another class; or the switch for what tokens see says something else than the class.
+    """
+    listed = config.get("auto_map")
+    own = str(listed["AutoModel"]) if isinstance(listed, dict) and "AutoModel" in listed else OF_TEXTS
+    if own.rpartition(".")[2] != OF_TEXTS:
+        raise UnsupportedCheckpointError(
+            f"config.json names the class {own}, and built is {OF_TEXTS} (pplx-embed-v1): pplx-embed-context-v1 makes "
+            "vectors of chunks among the others of their document, which no call here takes"
+        )
+    refuse(config, "use_bidirectional_attention", True)
+    return config
 
 
 def read_width(config: Config) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import settings
 from ..errors import CheckpointError, UnsupportedCheckpointError
-from ..files import read_json
+from ..files import PERPLEXITYS, read_json
 from ..graph import portable
 from ..tensors import Tensors, read
 from .activations import KNOWN, NAMED, OVER_VECTOR, WITH_WEIGHTS
@@ -75,7 +75,16 @@ class Truncate:
         return f"Truncate({self.dim})"
 
 
-Head = Dense | LayerNorm | Normalize | Truncate
+@dataclass(frozen=True)
+class WholeTanh:
+    """The tangent of each number in steps of 1 / 127, as whole numbers: of eight bits, but for their type."""
+
+    def __str__(self) -> str:
+        return "WholeTanh(127)"
+
+
+Head = Dense | LayerNorm | Normalize | Truncate | WholeTanh
+QUANTIZER = PERPLEXITYS.rpartition(".")[2]
 _FILES = {
     "Dense": settings.DENSE,
     "LayerNorm": settings.LAYER_NORM,
@@ -121,6 +130,12 @@ def module_head(
 
     `gives`: what it has to call its result, if not the same.
     """
+    if kind == QUANTIZER:
+        notes.append(
+            f"modules.json names code of the checkpoint's own ({PERPLEXITYS}), which is not run: built are the whole "
+            "numbers of eight bits that pplx-embed-v1 makes by itself, and not its binary vectors"
+        )
+        return (WholeTanh(),)
     if kind not in _FILES:
         raise UnsupportedCheckpointError(
             f"modules.json has a {kind} module; built are Dense, LayerNorm, Dropout and Normalize behind the pooling"

@@ -14,7 +14,7 @@ from .. import static as static_module
 from ..architectures import Architecture, own_code
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
-from .modules import EOS, Dense, Head, Normalize, Truncate
+from .modules import EOS, Dense, Head, Normalize, Truncate, WholeTanh
 from .transformer import Chat, Padding
 
 
@@ -106,6 +106,15 @@ class Checkpoint:
         return bool(self.heads) and isinstance(self.heads[-1], Normalize)
 
     @property
+    def unlike_modules(self) -> str | None:
+        """Why no modules of sentence-transformers do what the graph does behind the transformer; None where some do."""
+        if EOS in self.pooling:
+            return "no tool pools the end of its texts"
+        if any(isinstance(head, WholeTanh) for head in self.heads):
+            return "no tool rounds its vectors"
+        return None
+
+    @property
     def cut_unit_vectors(self) -> int | None:
         """Numbers to which vectors of unit length are cut and not normalized again; None where they are not."""
         dim, cut = self.width * len(self.pooling), None
@@ -115,6 +124,8 @@ class Checkpoint:
                 unit, cut = True, None
             elif isinstance(head, Truncate):
                 cut = head.dim if unit and head.dim < dim else cut
+            elif isinstance(head, WholeTanh):
+                unit, cut = False, None
             else:
                 dim, unit, cut = head.outputs if isinstance(head, Dense) else head.dim, False, None
         return cut
@@ -174,4 +185,4 @@ def _keeps_zeros(head: Head) -> bool:
     """Whether a head makes zeros of zeros."""
     if isinstance(head, Dense):
         return not head.bias and head.activation not in NOT_ZERO_AT_ZERO
-    return isinstance(head, (Normalize, Truncate))
+    return isinstance(head, (Normalize, Truncate, WholeTanh))

@@ -16,7 +16,6 @@ import onnx
 
 from fastembed_rt.manifest import EMBEDDING, RERANKING, FileRecord, record_file
 
-from ..checkpoint.modules import EOS
 from ..checkpoint.record import Checkpoint
 from ..errors import InvalidInputError, UnsupportedCheckpointError
 from ..gate.refusals import GRAPHS_OF_TOOLS as FOLDER
@@ -49,8 +48,8 @@ def check(checkpoint: Checkpoint) -> None:
         why = "tools look for a head over the whole vocabulary in a causal language model, of which its score is left"
     elif checkpoint.is_static:
         why = "a table of token vectors has no token states, and no config.json that tools would know it by"
-    elif EOS in checkpoint.pooling:
-        why = "no tool pools the end of its texts"
+    elif checkpoint.unlike_modules is not None:
+        why = checkpoint.unlike_modules
     elif not checkpoint.include_prompt:
         why = "prompts are left out of its pooling, and no tool gives the graph its pooling_mask"
     if why is not None:

@@ -72,7 +72,7 @@ def _module(head: Head, index: int) -> Module:
         names = ("norm.weight", "norm.bias")
         weights = {name: head.tensors.get(name, (head.dim,)) for name in names}
         return Module("LayerNorm", f"{index}_LayerNorm", {"dimension": head.dim}, weights)
-    assert isinstance(head, Dense)
+    assert isinstance(head, Dense), "modules are not written of others"
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (head.outputs, head.inputs)}
     if head.bias:
         shapes["linear.bias"] = (head.outputs,)

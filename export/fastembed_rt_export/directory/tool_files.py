@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from fastembed_rt.manifest import EMBEDDING, FileRecord, record_file
 
-from ..checkpoint.modules import EOS, Truncate
+from ..checkpoint.modules import Truncate
 from ..checkpoint.record import Checkpoint
 from ..files import inside, module_entries, read_json
 from ..tokenizer import chat_template, class_names
@@ -68,8 +68,7 @@ def write(checkpoint: Checkpoint, work: Path, tokenizer: TokenizerFile, *, weigh
             **{f"{role}_length": length for role, length in checkpoint.lengths.items()},
         }
         texts["config_sentence_transformers.json"] = sentence_settings(checkpoint)
-        # Of a model that has its pooling inside, no modules do what the graph does.
-        chain = () if EOS in checkpoint.pooling else sentence_modules.chain(checkpoint)
+        chain = () if checkpoint.unlike_modules is not None else sentence_modules.chain(checkpoint)
         if chain:
             texts["modules.json"] = sentence_modules.listing(chain)
         for module in chain:

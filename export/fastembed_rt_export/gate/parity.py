@@ -194,7 +194,14 @@ def distances(vectors: Vectors, expected: Vectors) -> tuple[npt.NDArray[np.float
     return cosine, np.abs(a - b).max(axis=1) / np.maximum(lengths_b, 1.0)
 
 
-def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors) -> list[Comparison]:
-    """Each of n cases with its distances, of vectors (n, dim) to those expected (n, dim)."""
+def compare(wanted: Sequence[Case], vectors: Vectors, expected: Vectors, step: float = 0.0) -> list[Comparison]:
+    """Each of n cases with its distances, of vectors (n, dim) to those expected (n, dim).
+
+    `step`: between numbers that were rounded. What lies between two becomes one or the other, so that a difference of
+    one step is none; the cosine says that there are few.
+    """
     cosine, difference = distances(vectors, expected)
+    if step:
+        lengths = np.linalg.norm(expected.astype(np.float64), axis=1)
+        difference = np.maximum(difference - step / np.maximum(lengths, 1.0), 0.0)
     return [Comparison(case, float(c), float(d)) for case, c, d in zip(wanted, cosine, difference, strict=True)]

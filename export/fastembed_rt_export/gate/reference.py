@@ -17,7 +17,7 @@ from fastembed_rt.models.prompts import DOCUMENT_PROMPTS
 
 from ..architectures import row_name
 from ..architectures.clip import PROJECTED
-from ..checkpoint.modules import EOS
+from ..checkpoint.modules import EOS, WholeTanh
 from ..checkpoint.read import Checkpoint
 from ..errors import MissingDependencyError, ParityError, UnsupportedCheckpointError, explained
 from ..tensors import Stored, some
@@ -42,7 +42,8 @@ def own_code(checkpoint: Checkpoint) -> str | None:
     for encoder in (checkpoint, *checkpoint.routes.values()):
         if encoder.trusted or encoder.is_static:
             continue
-        if row_name(encoder.config) != encoder.model_type or encoder.model_type not in CONFIG_MAPPING:
+        known = row_name(encoder.config) == encoder.model_type and encoder.model_type in CONFIG_MAPPING
+        if not known or any(isinstance(head, WholeTanh) for head in encoder.heads):
             return "the reference is code of the checkpoint's own, which only --trust-remote-code runs"
     return None
 

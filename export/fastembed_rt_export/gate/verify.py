@@ -6,6 +6,7 @@ The texts ship with the package (data/parity.jsonl): many scripts, all lengths, 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fastembed_rt.manifest import Manifest, Variant
 from fastembed_rt.manifest import read as read_manifest
 from fastembed_rt.vectors.dense import Vectors
 
+from ..checkpoint.modules import Truncate, WholeTanh
 from ..checkpoint.read import Checkpoint
 from ..errors import ParityError, explained
 from .long_texts import Reach
@@ -60,6 +62,7 @@ class Encoder:
     role: str | None
     described: Manifest
     prepared: Prepared
+    step: float  # between numbers of its vectors, where they were rounded; infinite where they have another scale now
 
 
 def verify(
@@ -123,7 +126,14 @@ def _encoder(directory: Path, described: Manifest, checkpoint: Checkpoint, role:
         calls = [ROLES[role][0]]
     with EmbeddingModel(directory, route=role, **first_here(directory, described)) as model:
         cases = text_cases(model, calls, Reach.of(checkpoint, model.max_length))
-        return Encoder(role, described, Prepared.of(model, cases))
+        return Encoder(role, described, Prepared.of(model, cases), _step(checkpoint))
+
+
+def _step(checkpoint: Checkpoint) -> float:
+    kinds = [type(head) for head in checkpoint.heads if not isinstance(head, Truncate)]
+    if WholeTanh not in kinds:
+        return 0.0
+    return 1.0 if kinds[-1] is WholeTanh else math.inf
 
 
 def _reference(
@@ -157,13 +167,15 @@ def _compare(
 
     def compared(variant: Variant, provider: str) -> list[Comparison]:
         with EmbeddingModel(directory, route=encoder.role, **opened(variant, provider)) as model:
-            return compare_all(known, lambda cases: np.stack(ask(model, cases)), expected)
+            return compare_all(known, lambda cases: np.stack(ask(model, cases)), expected, encoder.step)
 
     return report(described, compared, known, start, say, min_cosine, refuse)
 
 
-def compare_all(known: Known, encode: Callable[[Sequence[Case]], Vectors], expected: Vectors) -> list[Comparison]:
+def compare_all(
+    known: Known, encode: Callable[[Sequence[Case]], Vectors], expected: Vectors, step: float = 0.0
+) -> list[Comparison]:
     """Each case with its distance from what is expected (n, dim), all together, then some of them one by one."""
-    compared = compare(known.cases, encode(known.cases), expected)
+    compared = compare(known.cases, encode(known.cases), expected, step)
     single = np.stack([encode([known.cases[k]])[0] for k in known.alone])
-    return compared + compare([known.cases[k] for k in known.alone], single, expected[known.alone])
+    return compared + compare([known.cases[k] for k in known.alone], single, expected[known.alone], step)
