@@ -239,6 +239,7 @@ def _model_type(name: str) -> str:
     said = {"jina_bert": "`bert`, alibi", "nomic_bert_moe": "`nomic_bert`, experts"}
     said["qwen3_bidirectional"] = "`qwen3`, bidirectional"
     said["lfm2_bidirectional"] = "`lfm2`, bidirectional; also `lfm2_bidirectional`"
+    said["clip_text_model"] = "`clip`; also `clip_text_model`"
     said["embedding_gemma2_text"] = "`embedding_gemma2`; also `embedding_gemma2_text`"
     return said.get(name, f"`{name}`")
 

@@ -289,7 +289,7 @@ ARCHITECTURES = {
         "model.",
         _CAUSAL_LM,
         settings={"is_causal": False},
-        title="Qwen3 that sees both ways, Perplexity's",
+        title="Qwen3, bidirectional, Perplexity's",
         read=qwen.read_perplexitys,
         examples=("perplexity-ai/pplx-embed-v1-0.6b", "perplexity-ai/pplx-embed-v1-4b"),
         own_code=True,
