@@ -85,6 +85,13 @@ def test_vectors_are_the_text_features_of_transformers(tmp_path: Path, layout: s
                 np.testing.assert_array_equal(found, np.concatenate([model.encode([text]) for text in MORE]))
 
 
+def test_positions_that_older_files_hold_are_passed_over(tmp_path: Path) -> None:
+    source = save_clip(tmp_path / "source")
+    places = np.arange(24, dtype=np.int64)[None]
+    change_tensors(source, lambda tensors: tensors.update({"text_model.embeddings.position_ids": places}))
+    assert not any("left out" in note for note in quick(source, tmp_path / "out").notes)
+
+
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("save", [save_clip, save_projected])
 def test_the_end_of_text_is_the_token_that_transformers_takes(tmp_path: Path, save: Any, end: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from fastembed_rt_export.graph.graph import FLOAT, Graph
 from fastembed_rt_export.graph.int8 import Recipe
 from fastembed_rt_export.graph.layers import Heads, ScoreBias
 from fastembed_rt_export.graph.ops import Ops
-from fastembed_rt_export.graph.portable import DEFAULT_OPSET, PORTABLE
+from fastembed_rt_export.graph.portable import DEFAULT_OPSET, EOS, PORTABLE
 from fastembed_rt_export.graph.target import Target
 from fastembed_rt_export.graph.weight import Linear, Weight
 
@@ -32,6 +34,8 @@ def layer(name: str) -> Linear:
 @pytest.mark.parametrize("mode", list(PORTABLE.pools))
 def test_a_pooling_changes_the_type_of_nothing_but_its_result(target: Target, mode: str) -> None:
     ops = ops_of(target)
+    ends = ops.graph.input("ends", FLOAT, ("tokens",)) if mode == EOS else None
+    ops = replace(ops, tokens=replace(ops.tokens, ends=ends))
     states = ops.graph.input("states", FLOAT, ("tokens", 8))
     vectors = ops.pool(states, mode)
     assert {constant.split("/")[1] for constant in ops.graph.constants} <= {"int64", "float32"}
