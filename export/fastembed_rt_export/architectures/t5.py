@@ -27,7 +27,7 @@ NAMES = {
     "num_heads": "num_attention_heads",
     "n_positions": "max_position_embeddings",
 }
-WORDS = ("encoder.embed_tokens.weight", "shared.weight")
+WORDS = "shared.weight"
 POSITIONS = 512  # where config.json names none; the last bucket goes on for ever
 GATES = {"gated-gelu": "gelu_new", "gated-silu": "silu", "gated-relu": "relu"}
 
@@ -37,10 +37,8 @@ def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
     refuse_causal(config)
     sizes, epsilon = Sizes.of(config), setting(config, "layer_norm_epsilon", float, 1e-6)
     wide = sizes.heads * sizes.head
-    # Tied to "shared", unless the checkpoint has one of its own.
-    words = next((name for name in WORDS if tensors.has(name)), WORDS[-1])
     with ops.scope("embeddings"):
-        states = ops.embed(tensors.get(words, (setting(config, "vocab_size", int), sizes.hidden)))
+        states = ops.embed(word_table(config, tensors, "encoder.embed_tokens.weight"))
     bias = ops.attention_bias(_by_distance(config, tensors, sizes.heads))
     for index in range(sizes.layers):
         own = tensors.under(f"encoder.block.{index}.")
@@ -56,11 +54,17 @@ def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
                 ),
                 around=Norms(before=rms_norm(own, "layer.0.layer_norm", sizes.hidden, epsilon)),
                 bias=bias,
-                feed_forward=_feed_forward(own.under("layer.1.DenseReluDense."), config, sizes),
+                feed_forward=feed_forward(own.under("layer.1.DenseReluDense."), config, sizes),
                 beside=Norms(before=rms_norm(own, "layer.1.layer_norm", sizes.hidden, epsilon)),
                 last=index == sizes.layers - 1,
             )
     return final_norm(ops, states, rms_norm(tensors, "encoder.final_layer_norm", sizes.hidden, epsilon))
+
+
+def word_table(config: Config, tensors: Tensors, own: str) -> Weight:
+    """The words (V, H) of encoder and decoder both, unless the checkpoint has a table of its `own` for the one."""
+    name = own if tensors.has(own) else WORDS
+    return tensors.get(name, (setting(config, "vocab_size", int), setting(config, "hidden_size", int)))
 
 
 def t5_positions(config: Config) -> int:
@@ -84,7 +88,7 @@ def _by_distance(config: Config, tensors: Tensors, heads: int) -> Weight:
     return table.map(".by_distance", lambda array: array[bucket], (2 * rows - 1, heads))
 
 
-def _feed_forward(own: Tensors, config: Config, sizes: Sizes) -> FeedForward:
+def feed_forward(own: Tensors, config: Config, sizes: Sizes) -> FeedForward:
     """relu in the first version, a gate in later ones; dense_act_fn may name another activation."""
     kind = setting(config, "feed_forward_proj", str, "relu")
     if kind != "relu" and kind not in GATES:

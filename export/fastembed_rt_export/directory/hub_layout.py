@@ -46,6 +46,10 @@ def check(checkpoint: Checkpoint) -> None:
         why = "its pairs go through a chat template, and tools join the two texts themselves"
     elif checkpoint.task == RERANKING and str(checkpoint.config.get("architectures")).endswith("ForCausalLM']"):
         why = "tools look for a head over the whole vocabulary in a causal language model, of which its score is left"
+    elif checkpoint.task == RERANKING and str(checkpoint.config.get("architectures")).endswith(
+        "ForConditionalGeneration']"
+    ):
+        why = "its score is of a decoder's first word, of a text that tools do not make of a pair"
     elif checkpoint.is_static:
         why = "a table of token vectors has no token states, and no config.json that tools would know it by"
     elif checkpoint.unlike_modules is not None:

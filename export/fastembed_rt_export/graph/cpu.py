@@ -332,6 +332,7 @@ CPU = with_linears(
             "max": pool_max,
             EOS: pool_end,
         },
+        on_padded=_padded,
     ),
     linears,
 )

@@ -313,4 +313,5 @@ def target(precision: str) -> Target:
             "lasttoken": pool_last,
             EOS: pool_end,
         },
+        on_padded=_padded,
     )

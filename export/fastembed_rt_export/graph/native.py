@@ -190,6 +190,7 @@ def target(recipe: Recipe) -> Target:
             "mean": pool_mean,
             EOS: pool_end,
         },
+        on_padded=lambda function: _on_padded(CPU.on_padded(function)),
         linears=linears,
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],

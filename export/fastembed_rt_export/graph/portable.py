@@ -376,5 +376,6 @@ PORTABLE = Target(
         "lasttoken": pool_last,
         EOS: pool_end,
     },
+    on_padded=lambda function: function,
 )
 TARGETS = {"portable": PORTABLE}

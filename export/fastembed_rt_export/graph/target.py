@@ -7,7 +7,7 @@ them from one operation to the next. "Token states" below are in that form, "pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -299,6 +299,7 @@ class Target:
     by_distance_of_first: ByDistanceOfFirst | None = None  # where there is `by_distance`
     last: LastToken | None  # likewise where only the last one is wanted; it goes with `attend_first`
     pools: Mapping[str, OfStates]  # token states -> (B, H) float32
+    on_padded: Callable[[OfStates], OfStates]  # a function of float32 states (B, S, H) and masks -> of the target's
     # For targets with operators of their own; None: they are made of the functions above.
     attention_block: AttentionBlock | None = None
     feed_forward_block: FeedForwardBlock | None = None

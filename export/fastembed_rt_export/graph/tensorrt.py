@@ -39,6 +39,7 @@ def target(precision: str) -> Target:
         by_distance=by_distance,
         head_norm=head_norm,
         pools={mode: _wide_pool(pool) for mode, pool in PORTABLE.pools.items()},
+        on_padded=_wide_pool,
     )
 
 

@@ -30,10 +30,11 @@ from ..quantize import Sample
 from ..tensors import Tensors
 from ..tokenizer import chat_template, padding_side, token_types, tokenizer_json
 from ..variants import Built, Quantizing
-from . import pooled_score
+from . import next_word, pooled_score
 from .classification import CLASSIFIERS, Classifier
 from .embedding import ONLY
 from .logit_score import LOGITS, MODULE, LogitHead, head_of, is_causal_lm
+from .next_word import NextWord
 from .pooled_score import PooledHead, is_pooled
 from .reranking_parity import fidelity, pairs_of, verify
 from .task import Task
@@ -52,7 +53,7 @@ SCORES = Output("sequence-classification", "logits", "scores", by_role=None, cha
 class PairHead:
     """A head, what its outputs are called, and how they become scores."""
 
-    made_of: Classifier | LogitHead | PooledHead
+    made_of: Classifier | LogitHead | PooledHead | NextWord
     labels: tuple[str, ...]
     activation: str
     token_types: bool
@@ -70,7 +71,7 @@ class PairHead:
             return (*self.made_of.modules, self.activation)
         count = len(self.labels)
         what = f"{count} label{'' if count == 1 else 's'}"
-        made = self.made_of.name if isinstance(self.made_of, LogitHead) else f"Classification({what})"
+        made = f"Classification({what})" if isinstance(self.made_of, Classifier) else self.made_of.name
         return (f"{made[:-1]}, {self.activation})",)
 
 
@@ -79,15 +80,19 @@ def load(root: Path, name: str, revision: str | None, exporter: str) -> Checkpoi
     if exporter == "optimum":
         raise UnsupportedCheckpointError("a reranker is built from its weights, not traced; leave --exporter out")
     notes: list[str] = []
-    causal = is_causal_lm(root, read_json(root / "config.json"))
+    config = read_json(root / "config.json")
+    causal, answers = is_causal_lm(root, config), next_word.answers(config)
     pooled = pooled_score.head_of(root, notes) if is_pooled(root) else None
     if not causal and pooled is None:
         _check_chain(root)
-    output = pooled_score.STATES if pooled else LOGITS if causal else SCORES
+    output = pooled_score.STATES if pooled else LOGITS if causal else next_word.STATES if answers else SCORES
     weighted = () if pooled is None else pooled.folders
     checkpoint = assemble(root, root, name, revision, notes, exporter="builder", output=output, weighted=weighted)
-    made_of = pooled or (head_of(checkpoint, notes) if causal else _classifier(checkpoint))
+    of_words = head_of if causal else next_word.head_of if answers else None
+    made_of = pooled or (_classifier(checkpoint) if of_words is None else of_words(checkpoint, notes))
     chat = None if checkpoint.chat is None else _template(checkpoint)
+    if isinstance(made_of, NextWord):
+        chat = next_word.TEMPLATE
     if chat is None and checkpoint.model_type in TEMPLATES and not (root / "modules.json").is_file():
         raise UnsupportedCheckpointError(
             f"{root} has no chat template, and its kind scores a query and a document as one text, which nothing in it "
@@ -132,7 +137,7 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
         )
     width = checkpoint.width
     with ops.scope("head"):
-        if isinstance(head.made_of, LogitHead):
+        if isinstance(head.made_of, (LogitHead, NextWord)):
             state = head.made_of.logits(ops, states, tensors, checkpoint.config)
         elif isinstance(head.made_of, PooledHead):
             state = head.made_of.logits(ops, states, width)

@@ -26,6 +26,7 @@ from ..gate.parity import NO_PROMPT, Bounds, Case, Fidelity, ask, bounds, parity
 from ..gate.reference import can_verify, check_facts, load, set_max_length, versions
 from ..gate.report import Refuse, of_variants, raised
 from ..gate.verify import first_here, opened
+from .next_word import NextWord, Reference
 from .pooled_score import is_pooled
 from .task import Say
 
@@ -191,9 +192,13 @@ def _reference(
     show_progress: bool,
 ) -> tuple[Known, Vectors]:
     """CrossEncoder's logits of each pair, and the scores of all: (n, labels)."""
-    if about.chat is not None or about.score_tokens or is_pooled(checkpoint.root):
-        _check_version()
-    model = load("CrossEncoder", checkpoint)
+    made_of = getattr(checkpoint.head, "made_of", None)
+    if isinstance(made_of, NextWord):
+        model: Any = Reference(checkpoint, made_of)
+    else:
+        if about.chat is not None or about.score_tokens or is_pooled(checkpoint.root):
+            _check_version()
+        model = load("CrossEncoder", checkpoint)
     import torch
 
     set_max_length(model, checkpoint)
