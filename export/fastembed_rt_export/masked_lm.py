@@ -6,7 +6,7 @@ is cut into pieces of the vocabulary, so that nobody ever holds tokens x vocabul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,8 +133,11 @@ def head_of(model_type: str) -> MaskedLM:
     return row
 
 
-def logits(ops: Ops, row: MaskedLM, config: Config, tensors: Tensors, states: Value) -> Iterator[Value]:
-    """Token states -> logits for PIECE words of the vocabulary after another; `tensors` are the whole checkpoint's."""
+def vocabulary(ops: Ops, row: MaskedLM, config: Config, tensors: Tensors, states: Value) -> tuple[Value, list[Linear]]:
+    """Token states -> what layers make logits of, each for PIECE words after another.
+
+    `tensors` are the whole checkpoint's.
+    """
     hidden, width = setting(config, row.hidden, int), setting(config, row.width, int, 128)
     dense = linear(tensors, row.dense, hidden, width, bias=row.dense_bias(config))
     states = ops.activated(states, dense, row.activation(config))
@@ -146,7 +149,7 @@ def logits(ops: Ops, row: MaskedLM, config: Config, tensors: Tensors, states: Va
     matrix = tensors.get(_stored(tensors, row.decoder[names]), (words, width))
     bias = tensors.get(_stored(tensors, row.bias[names]), (words,)) if row.decoder_bias(config) else None
     pieces = [_piece(matrix, bias, start, words) for start in range(0, words, PIECE)]
-    yield from ops.linears(states, [_filled(piece, ops.target.lanes) for piece in pieces])
+    return states, [_filled(piece, ops.target.lanes) for piece in pieces]
 
 
 def widths(words: int, lanes: int) -> list[int]:

@@ -141,8 +141,14 @@ def target(recipe: Recipe) -> Target:
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
         group = recipe.groups.get(group_key(layers))
         if group is None:
-            return [float_linear(graph, states, layer) for layer in layers]
-        return [_linear(graph, states, layers, index, group) for index in range(len(layers))]
+            return [float_linear(graph, [states], layer) for layer in layers]
+        return [_linear(graph, [states], layers, index, group) for index in range(len(layers))]
+
+    def largest(graph: Graph, tokens: Tokens, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        group, inputs = recipe.groups.get(group_key(layers)), [states, starts_of(tokens)]
+        if group is None:
+            return [float_linear(graph, inputs, layer, largest=1) for layer in layers]
+        return [_linear(graph, inputs, layers, index, group, largest=1) for index in range(len(layers))]
 
     def attention_block(
         graph: Graph,
@@ -192,6 +198,7 @@ def target(recipe: Recipe) -> Target:
         },
         on_padded=lambda function: _on_padded(CPU.on_padded(function)),
         linears=linears,
+        largest=largest,
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
         spread=lambda _, __, states: states,
@@ -206,7 +213,7 @@ def target(recipe: Recipe) -> Target:
         by_distance=None,
         attention_block=attention_block,
         feed_forward_block=feed_forward_block,
-        dense=float_linear,
+        dense=lambda graph, vectors, layer: float_linear(graph, [vectors], layer),
     )
 
 
@@ -240,8 +247,10 @@ class _Node(OwnNode):
                 self.inputs.append(self.graph.weight(outlier_rows(layers, recipe, index)))
 
 
-def _linear(graph: Graph, states: Value, layers: Sequence[Linear], index: int, group: GroupRecipe) -> Value:
-    node = _Node(graph, "QuantLinear", [states], {})
+def _linear(
+    graph: Graph, inputs: list[Value], layers: Sequence[Linear], index: int, group: GroupRecipe, **attributes: int
+) -> Value:
+    node = _Node(graph, "QuantLinear", list(inputs), {**attributes})
     node.group("linear", layers, group, only=index)
     return node.finish()
 

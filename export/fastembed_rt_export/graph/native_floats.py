@@ -30,12 +30,17 @@ def target(precision: str) -> Target:
     base = native.target(Recipe(groups={}, folds={}, embedding=False))
 
     def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value]:
-        return [float_linear(graph, states, layer, kind) for layer in layers]
+        return [float_linear(graph, [states], layer, kind) for layer in layers]
+
+    def largest(graph: Graph, tokens: Tokens, states: Value, layers: Sequence[Linear]) -> list[Value]:
+        inputs = [states, native.starts_of(tokens)]
+        return [float_linear(graph, inputs, layer, kind, largest=1) for layer in layers]
 
     return replace(
         base,
         embed=base.embed if in_float else _bf16_embed,
         linears=linears,
+        largest=largest,
         project=lambda graph, _, states, layers: linears(graph, states, layers),
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
         attention=partial(native.attention, first_only=False, in_float=in_float),

@@ -78,9 +78,11 @@ class FloatNode(OwnNode):
             self.inputs += [self.graph.weight(one) for one in (weight, bias)]
 
 
-def float_linear(graph: Graph, states: Value, layer: Linear, kind: Kind = KINDS["fp32"]) -> Value:
-    """A layer whose rows do not depend on one another, to the bit."""
-    node = FloatNode(kind, graph, "Linear", [states], {})
+def float_linear(
+    graph: Graph, inputs: Sequence[Value], layer: Linear, kind: Kind = KINDS["fp32"], **attributes: int
+) -> Value:
+    """A layer whose rows do not depend on one another, to the bit. `inputs`: states, and what `attributes` ask for."""
+    node = FloatNode(kind, graph, "Linear", list(inputs), {**attributes})
     node.group("linear", [layer])
     return node.finish()
 

@@ -131,6 +131,12 @@ class WordWeights(Protocol):
     def __call__(self, graph: Graph, logits: Value, *, width: int, times: int, added: bool) -> Value: ...
 
 
+class Largest(Protocol):
+    """Several linear layers on one input, of each output the largest of a text's tokens: (B, outputs) float32 each."""
+
+    def __call__(self, graph: Graph, tokens: Tokens, states: Value, layers: Sequence[Linear], /) -> list[Value]: ...
+
+
 class AttentionBias(Protocol):
     """Tensor of the mask and of a bias by distance (2P - 1, N); None: attention adds no such tensor."""
 
@@ -310,5 +316,6 @@ class Target:
     dense: Dense | None = None
     unit: Unit | None = None  # None: the target has no vectors of tokens, or makes them of stock operators
     word_weights: WordWeights | None = None
+    largest: Largest | None = None
     dispatches: bool = False  # each expert computes the tokens that are its own; else all compute all
     lanes: int = 1  # what the widths of products should be multiples of

@@ -39,8 +39,9 @@ from ..gate.verify import compare_all, first_here, joined, opened
 from ..graph.graph import FLOAT, Graph, Value
 from ..graph.ops import Ops
 from ..graph.target import Target
+from ..graph.weight import Linear
 from ..heads import truncate
-from ..masked_lm import head_of, logits, widths
+from ..masked_lm import head_of, vocabulary, widths
 from ..settings import SPLADE_POOLING, check
 from ..tensors import Tensors
 from ..variants import Built, Quantizing
@@ -176,18 +177,8 @@ def build(checkpoint: Checkpoint, target: Target, opset: int) -> Built:
     states = checkpoint.architecture.encoder(ops, checkpoint.config, tensors)
     whole = Tensors(tensors.stored, "", tensors.account)
     with ops.scope("head"):
-        pieces = list(logits(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states))
-        one_pass, times = target.word_weights, ACTIVATIONS[head.activation]
-        if one_pass is not None:
-            made = zip(pieces, widths(words, target.lanes), strict=True)
-            added = head.strategy == "sum"
-            pieces = [one_pass(ops.token_graph, piece, width=n, times=times, added=added) for piece, n in made]
-        # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
-        elif head.strategy == "max":
-            pieces = [_weights(graph, ops.pool(piece, "max"), head.activation) for piece in pieces]
-        else:
-            pieces = [_weights(ops.token_graph, piece, head.activation) for piece in pieces]
-            pieces = [ops.pool(piece, "sum") for piece in pieces]
+        states, layers = vocabulary(ops, head_of(checkpoint.model_type), checkpoint.config, whole, states)
+        pieces = _pooled(ops, head, states, layers, widths(words, target.lanes))
         vectors = pieces[0] if len(pieces) == 1 else graph.node("Concat", *pieces, axis=-1, name="concat")
         if words % target.lanes:
             vectors = truncate(graph, vectors, words)
@@ -315,6 +306,27 @@ def _modules(chain: Chain, where: str) -> tuple[Path, SpladePooling, Output]:
         if value not in known:
             raise UnsupportedCheckpointError(f"SpladePooling has {key} {value!r}; built are {', '.join(known)}")
     return path, SpladePooling(strategy, activation), output
+
+
+def _pooled(
+    ops: Ops, head: SpladePooling, states: Value, layers: Sequence[Linear], widths: Sequence[int]
+) -> list[Value]:
+    """Token states -> weights of each layer's words: (B, width)."""
+    target, times = ops.target, ACTIVATIONS[head.activation]
+    # Both logarithms rise with their argument: where the largest is wanted, they can wait for it.
+    if head.strategy == "max" and target.largest is not None:
+        found = target.largest(ops.token_graph, ops.tokens, states, layers)
+        return [_weights(ops.graph, piece, head.activation) for piece in found]
+    logits = ops.linears(states, layers)
+    if target.word_weights is not None:
+        added = head.strategy == "sum"
+        return [
+            target.word_weights(ops.token_graph, piece, width=width, times=times, added=added)
+            for piece, width in zip(logits, widths, strict=True)
+        ]
+    if head.strategy == "max":
+        return [_weights(ops.graph, ops.pool(piece, "max"), head.activation) for piece in logits]
+    return [ops.pool(_weights(ops.token_graph, piece, head.activation), "sum") for piece in logits]
 
 
 def _weights(graph: Graph, states: Value, activation: str) -> Value:

@@ -228,6 +228,10 @@ static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const Ort
                              void **out) {
     Reader reader = {.info = info, .next = 1};
     Kernel *kernel = begin_kernel(op, api, &reader);
+    if (!reader.error) {
+        kernel->largest = read_flag(&reader, "largest");
+        reader.next += kernel->largest != 0; /* starts */
+    }
     if (!reader.error)
         kernel->first = read_linear(&reader, kernel->kernels, "linear", group);
     if (!reader.error)
@@ -236,6 +240,8 @@ static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const Ort
         refuse(&reader, "attribute linear_tails is for layers without activation");
     if (!reader.error)
         read_add_norm(kernel, &reader, kernel->first->outputs);
+    if (!reader.error && kernel->largest && (kernel->has_residual || kernel->norm.norm.weight))
+        refuse(&reader, "attribute largest excludes residual and norm");
     return end_kernel(kernel, &reader, out);
 }
 

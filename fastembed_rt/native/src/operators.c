@@ -1,6 +1,7 @@
 /* The operators of the domain "fastembed_rt", as onnxruntime loads them: RegisterCustomOps.
  *
- * QuantLinear       x, group "linear", add-norm                    -> y
+ * QuantLinear       x, [starts], group "linear", add-norm          -> y, with largest (texts, width): of each text the
+ *                   largest of its tokens, 0 without tokens
  * QuantFeedForward  x, groups "up" and "down", [before], add-norm  -> y
  * PackedAttention   query, key, value, starts, [seen], [by_distance], [rows, [c2p], [p2c]]  -> mixed
  * QuantAttention    x, starts, [seen], [by_distance], [rows, [c2p], [p2c]], [cosine, sine], groups "input" and "output",

@@ -12,6 +12,7 @@ typedef struct {
     const Linear *first, *second; /* linear; up and down; input and output */
     Activation activation;
     int gated, has_residual, has_rotary, has_seen, has_c2p, has_p2c;
+    int largest; /* of a linear layer: y is the largest of each text */
     int several; /* tasks of it run on several threads: seen, not known */
     size_t residual_input, seen_input, rotary_input; /* cosines; the sines are next to them */
     size_t c2p_input, p2c_input;  /* constants that are read where they lie, which is known in a call */

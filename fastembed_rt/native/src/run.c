@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "operators.h"
+#include "scratch.h"
 
 /* ---- inputs and outputs ----------------------------------------------------------------------------------------- */
 
@@ -136,8 +137,81 @@ static OrtStatus *status_of(const Kernel *kernel, const Running *running, int ha
     return running->error || had_memory ? running->error : no_memory(&kernel->node);
 }
 
+/* The largest of each column of rows that were just made, into those of their texts. */
+typedef struct {
+    const float *made;     /* (count, width), the rows from `first` on */
+    size_t first, count, width;
+    const int64_t *starts; /* of the text of row `first`, and of those behind it */
+    float *out;            /* of that text */
+} Largest;
+
+enum {
+    /* Rows of a layer at a time, a multiple of every MR: few enough to stay in the caches, so many that reading the
+     * weights again for the next ones, which are four times as large in float, costs little. */
+    LARGEST_ROWS = 48,
+    LARGEST_FLOAT_ROWS = 96,
+    LARGEST_COLUMNS = 512 /* of one task */
+};
+
+static void largest_columns(void *argument, size_t index) {
+    const Largest *work = argument;
+    size_t width = work->width, from = index * LARGEST_COLUMNS;
+    size_t columns = width - from < LARGEST_COLUMNS ? width - from : LARGEST_COLUMNS;
+    const int64_t *start = work->starts;
+    float *out = work->out + from;
+    for (size_t r = 0; r < work->count; r++) {
+        const float *row = work->made + r * width + from;
+        for (; start[1] <= (int64_t)(work->first + r); start++) /* over texts without tokens too */
+            out += width;
+        if (*start == (int64_t)(work->first + r))
+            memcpy(out, row, columns * sizeof(float));
+        else
+            for (size_t k = 0; k < columns; k++)
+                out[k] = row[k] > out[k] ? row[k] : out[k];
+    }
+}
+
+/* As run_linear, of which only the largest of each text is kept: nobody ever holds all rows. */
+static OrtStatus *run_largest(const Kernel *kernel, OrtKernelContext *context) {
+    const Linear *layer = kernel->first;
+    const Form form = {"x", FLOAT_TYPE, 2, ANY, (int64_t)layer->inputs};
+    Running running = running_in(kernel, context);
+    Pool pool = pool_of(&running, kernel);
+    Attention cut = {0};
+    Tensor x;
+    float *out;
+    OrtStatus *error = get_input(&kernel->node, context, 0, &form, 0, &x);
+    if (!error)
+        error = get_starts(kernel, context, 1, x.rows, &cut);
+    if (!error)
+        error = get_output(&kernel->node, context, cut.texts, layer->outputs, &out);
+    if (error || !cut.texts)
+        return error;
+    for (size_t text = 0; text < cut.texts; text++)
+        if (cut.starts[text] == cut.starts[text + 1])
+            memset(out + text * layer->outputs, 0, layer->outputs * sizeof(float));
+    size_t most = layer->weights == INT8_WEIGHTS ? LARGEST_ROWS : LARGEST_FLOAT_ROWS;
+    most = x.rows < most ? x.rows : most;
+    float *made = allocate_scratch(most * layer->outputs * sizeof(float));
+    int had_memory = made || !x.rows;
+    Largest work = {made, 0, 0, layer->outputs, cut.starts, out};
+    for (; had_memory && !running.error && work.first < x.rows; work.first += work.count) {
+        work.count = x.rows - work.first < most ? x.rows - work.first : most;
+        had_memory = kernel->kernels->linear(layer, (const float *)x.data + work.first * layer->inputs, work.count,
+                                             kernel->activation, &kernel->norm, made, &pool);
+        if (had_memory && !running.error)
+            run_parallel(&pool, largest_columns, &work, (layer->outputs + LARGEST_COLUMNS - 1) / LARGEST_COLUMNS);
+        for (; work.starts[1] <= (int64_t)(work.first + work.count) && work.first + work.count < x.rows; work.starts++)
+            work.out += layer->outputs;
+    }
+    free_scratch(made);
+    return status_of(kernel, &running, had_memory);
+}
+
 OrtStatus *run_linear(void *self, OrtKernelContext *context) {
     const Kernel *kernel = self;
+    if (kernel->largest)
+        return run_largest(kernel, context);
     Running running = running_in(kernel, context);
     Pool pool = pool_of(&running, kernel);
     Tensor x;
