@@ -187,7 +187,7 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/webui/bin/pip install --quiet --no-deps open-webui==0.12.4
 	$(CLIENTS)/webui/bin/pip install --quiet requests aiohttp
 	$(CLIENTS)/proxy/bin/pip install --quiet 'litellm[proxy]==1.108.7' openai==3.57.0
-	$(CLIENTS)/pgai/bin/pip install --quiet 'pgai[vectorizer-worker]==0.12.1' numpy
+	$(CLIENTS)/pgai/bin/pip install --quiet '$(TORCH)' 'pgai[vectorizer-worker]==0.12.1' numpy
 	cd $(CLIENTS)/node && npm init --yes >npm.log && npm install --ignore-scripts --no-audit --no-fund openai@6.49.0 \
 		ai@6.0.326 @ai-sdk/openai@3.0.141 @ai-sdk/openai-compatible@2.0.92 @ai-sdk/cohere@3.0.63 @ai-sdk/google@3.0.141 \
 		@langchain/openai@1.5.8 @langchain/core@1.4.0 @langchain/google-genai@2.3.2 cohere-ai@8.1.0 \
