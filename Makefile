@@ -27,7 +27,7 @@ help:
 	@echo "make test   lint, types, unit tests with torch as reference, the built wheel from an empty directory"
 	@echo "make coverage  the unit tests, and the lines that they reach (90 % at least)"
 	@echo "make sanitize  the C operators under address, undefined-behaviour and race sanitizers, tests and random nodes"
-	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (a minute)"
+	@echo "make neon   the Arm kernels under qemu-aarch64 with and without i8mm and dot products: the bits of x86 (minutes)"
 	@echo "make slow   the tests that need gigabytes or minutes"
 	@echo "make oldest  the product with the oldest releases that pyproject.toml takes: export, encode, serve, jobs, an index, MCP (a minute)"
 	@echo "make frozen  programs that PyInstaller, cx_Freeze and Nuitka build run our operators (minutes; Nuitka wants gcc and patchelf)"
