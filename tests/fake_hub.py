@@ -127,6 +127,7 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 class Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written one after the other
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Keep the tests' output quiet."""

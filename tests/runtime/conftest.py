@@ -28,6 +28,17 @@ PROMPTS = {"query": "query : ", "document": "passage : "}
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests see what is written, not what a loss of power leaves; the disk takes milliseconds for each of thousands.
+
+    Processes that tests start do wait.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which takes open descriptors alone, too
+        yield
+
+
 @dataclass(frozen=True)
 class Pair:
     """A checkpoint and the model directory exported from it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,6 @@ from fastembed_rt.bulk.store import Content, Digest, Directory, put
 
 TEXTS = ["a", "b", "", "a dog", BAD, "c", "d", "e", "a", "f"]
 FORMATS = pytest.mark.parametrize("part_format", ["parquet", "arrow", "npy"])
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the calls promise is looked at here, step by step; thousands of them would take minutes."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Killed(BaseException):

@@ -93,14 +93,15 @@ class Held(Notes):
 
 
 class Meeting(Notes):
-    """A session whose runs wait for another run to be going on, for a moment."""
+    """A session whose runs wait for another run to be going on, `wait` seconds."""
 
     together = threading.Barrier(2)
+    wait: ClassVar[float]
     met: ClassVar[list[tuple[int, bool]]] = []  # threads of the session, whether another came
 
     def run(self, feeds: Any) -> Any:
         try:
-            self.together.wait(1.0)
+            self.together.wait(self.wait)
             self.met.append((self.threads, True))
         except threading.BrokenBarrierError:
             self.together.reset()
@@ -197,6 +198,7 @@ def test_no_text_is_small() -> None:
 )
 def test_two_calls_at_once(threads: int, own: bool, max_wait: float, wanted: list[tuple[int, bool]]) -> None:
     Meeting.met.clear()
+    Meeting.wait = 10.0 if wanted[0][1] else 0.1  # nobody comes: not for long
     made = engine(threads, load=lambda count: Meeting(count, own), max_wait=max_wait)
     start = threading.Barrier(2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from typing import Any
 
@@ -66,11 +67,12 @@ def test_what_belongs_to_a_request_that_failed_is_not_done(
     model, texts = loaded.colbert, 4000
     with App({"colbert": model}) as app:
         (served,) = app.models.all
-        prepare = served._prepare
+        prepare, failed, prepared = served._prepare, threading.Event(), threading.Event()
 
         def slowly(options: dict[str, Any], ids: bool) -> Any:
             if late and options["role"] == "document":
-                time.sleep(1)  # until the query has failed
+                assert failed.wait(20)
+                prepared.set()
             return prepare(options, ids)
 
         monkeypatch.setattr(served, "_prepare", slowly)
@@ -82,7 +84,10 @@ def test_what_belongs_to_a_request_that_failed_is_not_done(
         answer = client.post("/rerank", body)
         assert (answer.status, "over max_length" in answer.json["error"]) == (422, True)
         assert app.admission.requests == 0
-        client.loop.run_until_complete(asyncio.sleep(2 if late else 0))
+        failed.set()
+        if late:
+            assert client.loop.run_until_complete(asyncio.to_thread(prepared.wait, 20))
+        client.loop.run_until_complete(asyncio.sleep(0.3 if late else 0))
         assert app.admission.tokens == 0
         seen = -1
         while seen != model.stats.texts:  # what runs at that moment comes to its end
