@@ -147,9 +147,9 @@ def exported(source: Path, output: Path, **options: Any) -> manifest.Manifest:
 
 
 def assert_agree(source: Path, output: Path, **options: Any) -> None:
-    """Scores and logits of all pairs, which differ from pair to pair."""
+    """Logits of all pairs, which differ from pair to pair, and scores of some, each of its logit alone."""
     logits = reference_scores(source, MORE, activation_fn=LOGITS, **options)
     assert len({round(float(logit), 4) for logit in logits}) > len(MORE) // 2, "pairs that score the same tell nothing"
     found = exported_scores(source, output, MORE, activation="identity", **options)
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=2e-5)
-    assert_scores_agree(source, output, MORE, **options)
+    assert_scores_agree(source, output, MORE[::4], **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,26 @@ def cross_encoder(directory: Path) -> Any:
 
 def reference_scores(directory: Path, pairs: list[Pair] = PAIRS, **options: Any) -> npt.NDArray[np.float32]:
     """What sentence-transformers makes of the pairs, each alone, as no other text can then be at fault."""
-    scores: npt.NDArray[np.float32] = cross_encoder(directory).predict(
+    scores: npt.NDArray[np.float32] = _opened(directory).predict(
         [list(pair) for pair in pairs], batch_size=1, show_progress_bar=False, **options
     )
     return scores
+
+
+opened: dict[str, Any] = {}
+
+
+def _opened(directory: Path) -> Any:
+    """`cross_encoder`, once for the last few directories that hold the same."""
+    held = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        held.update(f"{file.relative_to(directory)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    key = held.hexdigest()
+    if key not in opened:
+        for oldest in list(opened)[:-7]:
+            del opened[oldest]
+        opened[key] = cross_encoder(directory)
+    return opened[key]
 
 
 def exported_scores(
