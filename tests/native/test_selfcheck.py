@@ -21,97 +21,90 @@ from fastembed_rt.native import build
 
 runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 
-# Included before everything: instructions that do something else, under the names that the kernels use.
-WRONG_PRODUCTS = """
+# Included before everything: instructions that do something else where `fault` says so, under the names that the
+# kernels use. A fault has the number of its place in WRONG, from 1 on; 0: none.
+FAULTS = r"""
+#include <stdlib.h>
+static int fault;
+__attribute__((constructor)) static void choose_fault(void) {
+    const char *said = getenv("FASTEMBED_RT_TESTS_FAULT");
+    fault = said ? atoi(said) : 0;
+}
 #if defined(__aarch64__)
 #include <arm_neon.h>
-#define vmlal_laneq_s16(sum, a, b, lane) vmlsl_laneq_s16(sum, a, b, lane)
-#define vdotq_laneq_s32(sum, a, b, lane) vsubq_s32(sum, vdotq_laneq_s32(vdupq_n_s32(0), a, b, lane))
-#define vusmmlaq_s32(sum, a, b) vmmlaq_s32(sum, vreinterpretq_s8_u8(a), b)
-#else
-#include <immintrin.h>
-#define _mm256_madd_epi16(a, b) _mm256_mullo_epi16(a, b)
-#define _mm256_dpbusd_avx_epi32(sum, a, b) _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b))
-#define _mm512_dpbusd_epi32(sum, a, b) _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b))
-#undef _tile_dpbusd
-#define _tile_dpbusd(sum, a, b)
-#endif
-"""
-WRONG_BF16_PRODUCTS = """
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#define vshlq_n_s32(a, bits) vshrq_n_s32(a, bits)
-#else
-#include <immintrin.h>
-#define _mm256_slli_epi32(a, bits) _mm256_srli_epi32(a, bits)
-#define _mm512_slli_epi32(a, bits) _mm512_srli_epi32(a, bits)
-#define _mm512_dpbf16_ps(sum, a, b) sum
-#undef _tile_dpbf16ps
-#define _tile_dpbf16ps(sum, a, b)
-#endif
-"""
-WRONG_ATTENTION = """
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#define vqmovn_s32(a) vmovn_s32(vnegq_s32(a))
-#else
-#include <immintrin.h>
-#define _mm_max_ss(a, b) _mm_min_ss(a, b)
-#define _mm512_packs_epi32(a, b) _mm512_packs_epi32(b, a)
-#undef _tile_dpbssd
-#define _tile_dpbssd(sum, a, b)
-#endif
-"""
-
-# Weights of float keep the bits of a bfloat16, and other factors of the kernels have no more where this is checked.
-WRONG_FLOAT_PRODUCTS = """
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#define CUT(b) vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(b), vdupq_n_u32(0xFFFF0000)))
+#define vmlal_laneq_s16(sum, a, b, lane) \
+    (fault == 1 ? vmlsl_laneq_s16(sum, a, b, lane) : vmlal_s16(sum, a, vdup_laneq_s16(b, lane)))
+/* Some compilers have macros for instructions with lanes, which cannot name themselves. */
+#define LANE(b, lane) vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(b), lane))
+#define vdotq_laneq_s32(sum, a, b, lane) \
+    (fault == 1 ? vsubq_s32(sum, vdotq_s32(vdupq_n_s32(0), a, LANE(b, lane))) : vdotq_s32(sum, a, LANE(b, lane)))
+#define vusmmlaq_s32(sum, a, b) \
+    (fault == 1 ? vmmlaq_s32(sum, vreinterpretq_s8_u8(a), b) : vusmmlaq_s32(sum, a, b))
+#define vshlq_n_s32(a, bits) (fault == 2 ? vshrq_n_s32(a, bits) : vshlq_s32(a, vdupq_n_s32(bits)))
+/* Weights of float keep the bits of a bfloat16, and other factors of the kernels have no more where this is checked. */
+#define CUT(b) vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(b), vdupq_n_u32(fault == 3 ? 0xFFFF0000 : ~0u)))
 #define vfmaq_f32(sum, a, b) vfmaq_f32(sum, a, CUT(b))
+#define vqmovn_s32(a) (fault == 4 ? vmovn_s32(vnegq_s32(a)) : vqmovn_s32(a))
+/* A quotient of 14 bits, which is near enough for 16-bit integers. */
+#define ROUGH(a) vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vdupq_n_u32(fault == 5 ? ~0x3FFu : ~0u)))
+#define vdivq_f32(a, b) ROUGH(vdivq_f32(a, b))
 #else
 #include <immintrin.h>
-#define CUT_256(b) _mm256_and_ps(b, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xFFFF0000)))
-#define CUT_512(b) _mm512_and_ps(b, _mm512_castsi512_ps(_mm512_set1_epi32((int)0xFFFF0000)))
-#define _mm256_fmadd_ps(a, b, sum) _mm256_fmadd_ps(a, CUT_256(b), sum)
-#define _mm512_fmadd_ps(a, b, sum) _mm512_fmadd_ps(a, CUT_512(b), sum)
+#define _mm256_madd_epi16(a, b) (fault == 1 ? _mm256_mullo_epi16(a, b) : _mm256_madd_epi16(a, b))
+#define _mm256_dpbusd_avx_epi32(sum, a, b) \
+    (fault == 1 ? _mm256_add_epi32(sum, _mm256_maddubs_epi16(a, b)) : _mm256_dpbusd_avx_epi32(sum, a, b))
+#define _mm512_dpbusd_epi32(sum, a, b) \
+    (fault == 1 ? _mm512_add_epi32(sum, _mm512_maddubs_epi16(a, b)) : _mm512_dpbusd_epi32(sum, a, b))
+#define _mm256_slli_epi32(a, bits) (fault == 2 ? _mm256_srli_epi32(a, bits) : _mm256_slli_epi32(a, bits))
+#define _mm512_slli_epi32(a, bits) (fault == 2 ? _mm512_srli_epi32(a, bits) : _mm512_slli_epi32(a, bits))
+#define _mm512_dpbf16_ps(sum, a, b) (fault == 2 ? sum : _mm512_dpbf16_ps(sum, a, b))
+#define KEPT(wrong, bits) _mm256_castsi256_ps(_mm256_set1_epi32(fault == wrong ? (int)(bits) : ~0))
+#define KEPT_512(wrong, bits) _mm512_castsi512_ps(_mm512_set1_epi32(fault == wrong ? (int)(bits) : ~0))
+#define _mm256_fmadd_ps(a, b, sum) _mm256_fmadd_ps(a, _mm256_and_ps(b, KEPT(3, 0xFFFF0000)), sum)
+#define _mm512_fmadd_ps(a, b, sum) _mm512_fmadd_ps(a, _mm512_and_ps(b, KEPT_512(3, 0xFFFF0000)), sum)
+#define _mm_max_ss(a, b) (fault == 4 ? _mm_min_ss(a, b) : _mm_max_ss(a, b))
+#define _mm512_packs_epi32(a, b) (fault == 4 ? _mm512_packs_epi32(b, a) : _mm512_packs_epi32(a, b))
+#define _mm256_div_ps(a, b) _mm256_and_ps(_mm256_div_ps(a, b), KEPT(5, ~0x3FF))
+#define _mm512_div_ps(a, b) _mm512_and_ps(_mm512_div_ps(a, b), KEPT_512(5, ~0x3FF))
+/* The headers have macros for products of tiles, which cannot name themselves. */
+#define OF_TILES(name, to, a, b) __asm__ volatile(#name "\t%%tmm" #b ", %%tmm" #a ", %%tmm" #to ::)
+#define OF_TILES_UNLESS(wrong, name, to, a, b) (fault == wrong ? (void)0 : (void)({ OF_TILES(name, to, a, b); }))
+#undef _tile_dpbusd
+#undef _tile_dpbf16ps
+#undef _tile_dpbssd
+#define _tile_dpbusd(to, a, b) OF_TILES_UNLESS(1, tdpbusd, to, a, b)
+#define _tile_dpbf16ps(to, a, b) OF_TILES_UNLESS(2, tdpbf16ps, to, a, b)
+#define _tile_dpbssd(to, a, b) OF_TILES_UNLESS(4, tdpbssd, to, a, b)
 #endif
 """
-# A quotient of 14 bits, which is near enough for 16-bit integers.
-WRONG_FLOAT_ATTENTION = """
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#define CUT(a) vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vdupq_n_u32(0xFFFFFC00)))
-#define vdivq_f32(a, b) CUT(vdivq_f32(a, b))
-#else
-#include <immintrin.h>
-#define _mm256_div_ps(a, b) _mm256_and_ps(_mm256_div_ps(a, b), _mm256_castsi256_ps(_mm256_set1_epi32(~0x3FF)))
-#define _mm512_div_ps(a, b) _mm512_and_ps(_mm512_div_ps(a, b), _mm512_castsi512_ps(_mm512_set1_epi32(~0x3FF)))
-#endif
-"""
+WRONG = ["a product", "a bfloat16 product", "a float product", "an attention", "a float attention"]
 
-WRONG = [
-    (WRONG_PRODUCTS, "a product"),
-    (WRONG_BF16_PRODUCTS, "a bfloat16 product"),
-    (WRONG_FLOAT_PRODUCTS, "a float product"),
-    (WRONG_ATTENTION, "an attention"),
-    (WRONG_FLOAT_ATTENTION, "a float attention"),
-]
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operators of the best kernels here, with every fault."""
+    made = tmp_path_factory.mktemp("faulty")
+    header = made / "instructions.h"
+    header.write_text(FAULTS, encoding="utf-8")
+    kernels = build.kernels_of()
+    no_aliases = sys.platform == "darwin"  # its linker has none
+    names = list(kernels) if no_aliases else [f"kernels_{native.kernels()}"]
+    wrong = {name: (*kernels[name], "-Og", "-include", str(header)) for name in names}
+    return build.build(made / "faulty.so", wrong, () if no_aliases else alone(names[0]))
 
 
 @runs
-@pytest.mark.parametrize(("instructions", "what"), WRONG)
+@pytest.mark.parametrize(("fault", "what"), [*enumerate(["", *WRONG])])
 def test_wrong_kernels_step_aside_with_the_reason(
-    instructions: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: int, what: str, faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = tmp_path / "instructions.h"
-    header.write_text(instructions, encoding="utf-8")
     best = native.kernels()
-    kernels = build.kernels_of()
-    names = list(kernels) if sys.platform == "darwin" else [f"kernels_{best}"]  # whose linker has no aliases
-    wrong = {name: (*kernels[name], "-Og", "-include", str(header)) for name in names}
-    library = build.build(tmp_path / "wrong.so", wrong, alone(names[0]) if len(names) == 1 else ())
+    library = Path(shutil.copy(faulty, tmp_path / "wrong.so"))  # loaded anew: it chooses its fault then
+    monkeypatch.setenv("FASTEMBED_RT_TESTS_FAULT", str(fault))
     monkeypatch.setattr(native, "library", lambda: library)
+    if not fault:  # the others are found for their fault alone
+        assert native.kernels() == best
+        return
     assert native.kernels() is None
     reason = f"the {best} kernels fail their self-check: {what} comes out wrong on this machine; report it"
     assert native.why_not() == reason
