@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import candidates, checks, engines, mixes, prepared, profiling, rates, timing
 from benchmarks.gpu.shapes import SHAPES, make, texts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shorter_mixes() -> Iterator[None]:
+    """A quarter of the tokens: as many texts, cells and rounds as ever, which take most of a dry run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            mixes, "LENGTHS", {name: (max(mean // 4, 6), spread) for name, (mean, spread) in mixes.LENGTHS.items()}
+        )
+        yield
 
 
 @pytest.fixture(scope="module")

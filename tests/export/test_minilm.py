@@ -187,7 +187,7 @@ def test_paragraphs_have_the_vectors_of_sentence_transformers(model: EmbeddingMo
 
 @needs_data
 def test_naughty_strings_have_the_vectors_of_sentence_transformers(model: EmbeddingModel, reference: Reference) -> None:
-    assert_same(model, reference, strings("unicode/blns.json")[::2])
+    assert_same(model, reference, strings("unicode/blns.json")[::4])  # ids of all are compared in test_tokenizers.py
 
 
 # --- int8 ------------------------------------------------------------------------------------------------------------

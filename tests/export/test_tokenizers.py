@@ -54,11 +54,11 @@ CUT = [*TEXTS, "the cat " * 30, "[CLS] the [MASK] cat [SEP]", "É東京 ÉTÉ"]
 
 
 def data_texts() -> list[str]:
-    """The questions, the naughty strings, and the beginnings of the texts in many languages."""
+    """Some questions, the naughty strings, and the beginnings of the texts in many languages."""
     questions = (DATA / "texts" / "short_queries_squad_dev.jsonl").read_text(encoding="utf-8").splitlines()
     naughty = json.loads((DATA / "unicode" / "blns.json").read_text(encoding="utf-8"))
     articles = [file.read_text(encoding="utf-8")[:3000] for file in sorted((DATA / "unicode" / "udhr").glob("*.txt"))]
-    return [*map(json.loads, questions), *naughty, *articles]
+    return [*map(json.loads, questions[::4]), *naughty, *articles]
 
 
 def family(directory: Path, name: str, model_type: str, *without: str) -> Path:
