@@ -25,21 +25,27 @@ SMOOTHED = "/smoothed"
 ROWS = 4096  # of a table that are made integers at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tails:
-    """A narrow range for operators that add back what lies beyond it, input by input."""
-
-    scale: float
-    zero_point: int
-    bias_shift: tuple[Array, ...] = ()
-
-
 @dataclass(frozen=True)
 class Rounded:
     """Integers of a layer's weight (K, N) int8, and the scale of each output (N,)."""
 
     values: Array
     scales: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tails:
+    """A narrow range for operators that add back what lies beyond it, input by input.
+
+    It may come with a smoothing of its own, and the integers that belong to it. Without integers those of the group
+    are taken, with its smoothing.
+    """
+
+    scale: float
+    zero_point: int
+    bias_shift: tuple[Array, ...] = ()
+    smooth: Array | None = None
+    rounded: tuple[Rounded, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,22 @@ class GroupRecipe:
     rounded: tuple[Rounded, ...] = ()  # one a layer, with the input's smoothing; none: the nearest integers
     tails: Tails | None = None  # instead of scale, zero point and outliers, where an operator can
     dither: bool = False  # where an operator can: rounding errors of tokens that are alike average out
+
+    @property
+    def with_tails(self) -> GroupRecipe:
+        """The recipe as operators that know tails take it."""
+        if self.tails is None:
+            return self
+        own, tails = bool(self.tails.rounded), self.tails
+        return replace(
+            self,
+            scale=tails.scale,
+            zero_point=tails.zero_point,
+            outliers=(),
+            bias_shift=tails.bias_shift,
+            smooth=tails.smooth if own else self.smooth,
+            rounded=tails.rounded if own else self.rounded,
+        )
 
     @property
     def low(self) -> float:
@@ -115,9 +137,9 @@ def group_key(layers: Sequence[Linear]) -> str:
 
 
 def _quantized(graph: Graph, states: Value, layers: Sequence[Linear], group: GroupRecipe) -> list[Value]:
-    smoothed = states
-    if group.smooth is not None:
-        smoothed = graph.node("Mul", states, graph.weight(smoothing(layers, group)), name="smooth")
+    smoothed, factor = states, smoothing(layers, group)
+    if factor is not None:
+        smoothed = graph.node("Mul", states, graph.weight(factor), name="smooth")
     scale = graph.constant(group.scale)
     zero = graph.constant(group.zero_point, np.uint8)
     # Of onnxruntime: its 1.23, the last for Macs with Intel processors, has no kernel for that of opset 23.
@@ -187,29 +209,36 @@ def _apart(layers: Sequence[Linear]) -> str:
     return "" if len(layers) == 1 else f"@{group_key(layers)}"
 
 
-def smoothing(layers: Sequence[Linear], group: GroupRecipe) -> Weight:
-    """What the input of a smoothed group is multiplied by: (K,)."""
-    assert group.smooth is not None
-    return Weight(f"{group_key(layers)}.smooth", group.smooth.shape, _held((1.0 / group.smooth).astype(np.float32)))
+def smoothing(layers: Sequence[Linear], group: GroupRecipe, *, tails: bool = False) -> Weight | None:
+    """What the input of a smoothed group is multiplied by, (K,); `tails`: for the narrow range."""
+    smooth = (group.with_tails if tails else group).smooth
+    if smooth is None:
+        return None
+    name = f"{group_key(layers)}.smooth{_own(group, tails)}"
+    return Weight(name, smooth.shape, _held((1.0 / smooth).astype(np.float32)))
+
+
+def _own(group: GroupRecipe, tails: bool) -> str:
+    """Behind the names of what a group has once more, for operators that know tails."""
+    return "@tails" if tails and group.tails is not None and group.tails.rounded else ""
 
 
 def quantized_weights(
     layers: Sequence[Linear], group: GroupRecipe, index: int, *, tails: bool = False
 ) -> tuple[Weight, Weight, Weight | None]:
     """Values (K, N) int8, scales (N,) and bias (N,) of the group's layer `index`; `tails`: for the narrow range."""
-    layer, apart = layers[index], _apart(layers)
-    load, name, shape = _smoothed(layer, group), layer.weight.name, (layer.in_features, layer.out_features)
+    layer, apart, own = layers[index], _apart(layers), _own(group, tails)
+    taken, what = (group.with_tails, "tails") if tails and group.tails is not None else (group, "shift")
+    load, name, shape = _smoothed(layer, taken), layer.weight.name, (layer.in_features, layer.out_features)
 
     def integers() -> tuple[Array, Array]:
-        if not group.rounded:
+        if not taken.rounded:
             return quantize_weight(load())
-        return group.rounded[index].values, group.rounded[index].scales
+        return taken.rounded[index].values, taken.rounded[index].scales
 
-    values = Weight(f"{name}.int8{apart}", shape, lambda: integers()[0], np.dtype(np.int8))
-    scales = Weight(f"{name}.scale{apart}", (layer.out_features,), lambda: integers()[1])
-    bias, shifts, what = layer.bias, group.bias_shift, "shift"
-    if tails and group.tails is not None:
-        shifts, what = group.tails.bias_shift, "tails"
+    values = Weight(f"{name}.int8{apart}{own}", shape, lambda: integers()[0], np.dtype(np.int8))
+    scales = Weight(f"{name}.scale{apart}{own}", (layer.out_features,), lambda: integers()[1])
+    bias, shifts = layer.bias, taken.bias_shift
     if shifts:
         shift = shifts[index].astype(np.float32)
         if bias is None:

@@ -43,9 +43,6 @@ ACTIVATIONS = {
 }
 LANES = 16
 END = np.iinfo(np.int64).max  # of a slice: all that follows
-WITH_TAILS = frozenset(
-    ("input", "output", "down", "linear")
-)  # groups whose result goes through no activation inside an operator
 HEAD_UNIT = 32  # channels: what an operator turns or normalizes by heads is a multiple of it
 
 
@@ -223,27 +220,27 @@ class _Node(OwnNode):
     def group(self, prefix: str, layers: Sequence[Linear], recipe: GroupRecipe, only: int | None = None) -> None:
         """Layers that share an input; `only` one of them."""
         chosen = [(index, layer) for index, layer in enumerate(layers) if only in (None, index)]
-        tails = recipe.tails if prefix in WITH_TAILS else None
+        taken = recipe.with_tails
         self.attributes |= {
-            f"{prefix}_scale": recipe.scale if tails is None else tails.scale,
-            f"{prefix}_zero": recipe.zero_point if tails is None else tails.zero_point,
+            f"{prefix}_scale": taken.scale,
+            f"{prefix}_zero": taken.zero_point,
             f"{prefix}_layers": len(chosen),
         }
-        if tails is not None:
+        if recipe.tails is not None:
             self.attributes[f"{prefix}_tails"] = 1
         if recipe.dither and prefix != "down":  # which is quantized before its row is known
             self.attributes[f"{prefix}_dither"] = 1
-        outliers = recipe.outliers if tails is None else ()
-        if outliers:
-            self.attributes[f"{prefix}_outliers"] = list(outliers)
-        if recipe.smooth is not None:
+        if taken.outliers:
+            self.attributes[f"{prefix}_outliers"] = list(taken.outliers)
+        factor = smoothing(layers, recipe, tails=True)
+        if factor is not None:
             self.attributes[f"{prefix}_smooth"] = 1
-            self.inputs.append(self.graph.weight(smoothing(layers, recipe)))
+            self.inputs.append(self.graph.weight(factor))
         for index, layer in chosen:
-            values, scales, bias = quantized_weights(layers, recipe, index, tails=tails is not None)
+            values, scales, bias = quantized_weights(layers, recipe, index, tails=True)
             bias = bias or zeros(f"{layer.weight.name}.no_bias", layer.out_features)
             self.inputs += [self.graph.weight(weight) for weight in (values, scales, bias)]
-            if outliers:
+            if taken.outliers:
                 self.inputs.append(self.graph.weight(outlier_rows(layers, recipe, index)))
 
 

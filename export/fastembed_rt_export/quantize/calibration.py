@@ -110,6 +110,16 @@ class _One:
     by_text_of_tails: Floats | None
 
 
+@dataclass(frozen=True)
+class _Way:
+    """Integers of a group's layers, what their biases move by, and the error of the outputs."""
+
+    rounded: tuple[Rounded, ...]
+    moved: tuple[Floats, ...]
+    error: float
+    by_text: Floats
+
+
 class _Found:
     """Recipes of the groups whose inputs have been seen."""
 
@@ -181,31 +191,49 @@ class _Found:
         step = max(len(seen.sample) // self._choice, 1)
         free = key in self._groups.free
         few = Inputs(seen.sample[::step], seen.low, seen.high)
-        group = ranges.choose(few, outputs, free=free, tails=self._groups.tails(key))
+        group = ranges.choose(few, outputs, free=free, tails=self._groups.heavy(key))
+        own = None
+        if self._groups.blocks:
+            group = group if group.tails is not None else ranges.with_tails(few, group)
+            own = None if free else ranges.own(few, outputs, group)
         outputs = replace(outputs, weights=NONE)  # the largest array here
-        dither = self._dither and ranges.spread(few, group) >= WORTH_DITHER
+        dither = self._dither and ranges.spread(few, own or group) >= WORTH_DITHER
         del few
         memory.give_back()  # here, where two groups at once hold most
-        group = replace(group, dither=dither)
-        ways = [replace(group, tails=None), *([group] if group.tails is not None else [])]
-        counts = outputs.counts(seen.sample)
-        mean, covariance = rounding.second_moments(seen.sample, counts, group.smooth)
-        means = mean + _means(seen.sample, counts / counts.sum(), ways)
+        ways = [replace(group, tails=None)]
+        if self._groups.blocks and own is None:
+            ways.append(group)
+        found = self._ways(seen, weights, ways, outputs)
+        if own is not None:
+            found += self._ways(seen, weights, [own], outputs)
         if not self._groups.shared(key):
             seen.sample = NONE
-        memory.give_back()
-        rounded, moved, projected, moves = _rounded(weights, group, mean, covariance, means)
-        del covariance
-        errors = [
-            _errors(seen, way, projected, move, outputs, self._texts) for way, move in zip(ways, moves, strict=True)
-        ]
-        tails = None if group.tails is None else replace(group.tails, bias_shift=moved[1])
+        stock = found[0]
+        tails = None
+        if self._groups.blocks:
+            tails = replace((own or group).tails, bias_shift=found[1].moved)
+            if own is not None:
+                tails = replace(tails, smooth=own.smooth, rounded=found[1].rounded)
         return _One(
-            replace(group, rounded=rounded, bias_shift=moved[0], tails=tails),
-            error=errors[0][0],
-            by_text=errors[0][1],
-            by_text_of_tails=errors[1][1] if tails is not None else None,
+            replace(group, dither=dither, rounded=stock.rounded, bias_shift=stock.moved, tails=tails),
+            error=stock.error,
+            by_text=stock.by_text,
+            by_text_of_tails=None if tails is None else found[1].by_text,
         )
+
+    def _ways(self, seen: Seen, weights: Weights, ways: Sequence[GroupRecipe], outputs: Outputs) -> list[_Way]:
+        """Integers for ways to quantize the inputs that have the same smoothing, and what each leaves of the outputs."""
+        counts = outputs.counts(seen.sample)
+        mean, covariance = rounding.second_moments(seen.sample, counts, ways[0].smooth)
+        means = mean + _means(seen.sample, counts / counts.sum(), ways)
+        memory.give_back()
+        rounded, moved, projected, moves = _rounded(weights, ways[0], mean, covariance, means)
+        del covariance
+        found = []
+        for way, shifts, move in zip(ways, moved, moves, strict=True):
+            error, by_text = _errors(seen, way, projected, move, outputs, self._texts)
+            found.append(_Way(rounded, shifts, error, by_text))
+        return found
 
 
 def _means(sample: Floats, share: Floats, ways: Sequence[GroupRecipe]) -> Floats:

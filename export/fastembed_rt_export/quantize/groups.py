@@ -32,8 +32,8 @@ class Groups:
     activated: set[str] = field(default_factory=set)  # groups whose outputs stay inside an operator
     blocks: bool = False  # there are operators for whole blocks, and for layers that stand alone
 
-    def tails(self, key: str) -> bool:
-        """Whether an operator adds back what lies beyond a narrow range of this group's inputs (graph/native.py)."""
+    def heavy(self, key: str) -> bool:
+        """Whether operators that add back what lies beyond a narrow range count most in what a group is chosen by."""
         return self.blocks and key not in self.activated
 
     def shared(self, key: str) -> bool:

@@ -33,6 +33,12 @@ TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows 
 # Of a range that is not narrow: other texts reach a little further than those calibrated on, and what attention mixes
 # further still, since it does not average the values of tokens that are all alike.
 MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
+OWN_ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8)
+USUAL = 0.99  # share of a channel's inputs that smoothing for operators with tails knows
+# An input's rounding error is another one for each token, a weight's the same for all: in what tokens are summed up to
+# it counts that much more.
+COHERENT = 4.0
+WORTH_OWN = 0.7  # share of the error that integers of their own leave
 STOCK_COUNTS = 0.25  # of the error of stock operators beside that of our own
 AT_A_TIME = 1 << 17  # numbers that are rounded at a time: a few arrays of so many stay in a processor's cache
 
@@ -115,6 +121,38 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> Grou
             best = asked, group
     assert best is not None
     return best[1]
+
+
+def own(inputs: Inputs, outputs: Outputs, group: GroupRecipe) -> GroupRecipe | None:
+    """A recipe with tails for which integers of its own are worth their space, if there is one.
+
+    What lies beyond a narrow range is added back, so smoothing need not know the largest input of a channel, which
+    one token in twenty may have: weights stay nearer to each other, and their integers are finer.
+    """
+    assert group.tails is not None
+    counts = np.sqrt(outputs.counts(inputs.sample))[:, None]
+    most = np.quantile(np.abs(inputs.sample), USUAL, axis=0)
+    usual = replace(inputs, low=-most, high=most)
+
+    def error(found: GroupRecipe) -> float:
+        sketch = outputs.sketch if found.smooth is None else outputs.sketch * found.smooth[:, None]
+        weights = outputs.weights if found.smooth is None else outputs.weights * found.smooth[:, None]
+        of_inputs = sum(
+            float(np.square(counts[part] * divided(inputs.sample[part], found.smooth)).sum())
+            for part in parts(inputs.sample)
+        )
+        rounding = COHERENT * ROUNDED_BETTER * _rounding_error(weights) * of_inputs
+        return _errors(inputs.sample, sketch, counts, [found])[0] + rounding
+
+    tried = []
+    for alpha in (None, *OWN_ALPHAS):
+        smooth = None if alpha is None else smoothing(usual, outputs.largest, alpha)
+        tried.append(with_tails(inputs, replace(group, smooth=smooth, outliers=(), tails=None)))
+    errors = [error(found) for found in tried]
+    import os
+    if os.environ.get("SHOW"): print("OWN", [f"{e:.3g}" for e in errors], "shared", f"{error(group):.3g}")
+    best = int(np.argmin(errors))
+    return tried[best] if errors[best] < WORTH_OWN * error(group) else None
 
 
 def spread(inputs: Inputs, group: GroupRecipe) -> float:

@@ -236,8 +236,6 @@ static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const Ort
         kernel->first = read_linear(&reader, kernel->kernels, "linear", group);
     if (!reader.error)
         read_activation(kernel, &reader);
-    if (!reader.error && kernel->first->tails && kernel->activation != NO_ACTIVATION)
-        refuse(&reader, "attribute linear_tails is for layers without activation");
     if (!reader.error)
         read_add_norm(kernel, &reader, kernel->first->outputs);
     if (!reader.error && kernel->largest && (kernel->has_residual || kernel->norm.norm.weight))
@@ -282,7 +280,7 @@ static OrtStatus *new_feed_forward(const OrtCustomOp *op, const OrtApi *api, con
 }
 
 OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    return new_feed_forward(op, api, info, DITHER, TAILS, out);
+    return new_feed_forward(op, api, info, TAILS | DITHER, TAILS, out);
 }
 
 OrtStatus *create_bf16_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
