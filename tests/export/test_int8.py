@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from fastembed_rt import EmbeddingModel, native
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import InvalidInputError, ParityError
 from fastembed_rt_export.gate.parity import Fidelity, parity_texts
-from fastembed_rt_export.graph.int8 import GroupRecipe
+from fastembed_rt_export.graph.int8 import GroupRecipe, quantize_weight
 from fastembed_rt_export.pipeline import ExportOptions, export
-from fastembed_rt_export.quantize import calibration, degenerate_texts, long_texts, ranges
+from fastembed_rt_export.quantize import calibration, degenerate_texts, long_texts, ranges, rounding
 
 Vectors = npt.NDArray[np.float32]
 INT8 = "model.cpu.int8.onnx"
@@ -159,18 +158,18 @@ def test_the_layer_that_fails_texts_goes_back_to_float_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     source = save_sentence_transformers(tmp_path / "bert", max_seq_length=40)
-    true, one, current = ranges.choose, calibration._Found._one, threading.local()
+    true, one, current = rounding.rounded, calibration._Found._one, threading.local()
 
-    def choose(*given: Any, **options: Any) -> GroupRecipe:
-        group = true(*given, **options)
-        return replace(group, scale=group.scale / 40) if current.key == broken else group
+    def rounded(*given: Any) -> rounding.Integers:
+        integers = true(*given)
+        return integers * 0 if current.key == broken else integers
 
     def noted(self: Any, key: str) -> Any:
         current.key = key
         return one(self, key)
 
     monkeypatch.setattr(calibration._Found, "_one", noted)
-    monkeypatch.setattr(ranges, "choose", choose)
+    monkeypatch.setattr(rounding, "rounded", rounded)
     made = quick(source, tmp_path / "made", min_cosine=0.99)
     monkeypatch.undo()
     for variant in json.loads((made / "manifest.json").read_text(encoding="utf-8"))["variants"]:
@@ -213,6 +212,56 @@ def test_excess_of_outlier_channels_is_added_back_exactly() -> None:
     got = sample + ranges.lost(sample, group)
     np.testing.assert_allclose(got[:, 0], sample[:, 0], atol=0.005)
     np.testing.assert_allclose(got[:, 1], sample[:, 1], atol=0.006)  # 40 is far beyond the clip at 1.27
+
+
+def random_group(rare: float) -> tuple[ranges.Inputs, ranges.Outputs, Vectors]:
+    """Inputs, of which a channel is so many times as large in one token of fifty; what is known of weights; these."""
+    random = np.random.default_rng(5)
+    sample = random.normal(0, 1, (1000, 48)).astype(np.float32)
+    sample[::50, 7] *= rare
+    weights = random.normal(0, 0.1, (48, 96)).astype(np.float32)
+    inputs = ranges.Inputs(sample, sample.min(axis=0), sample.max(axis=0))
+    return inputs, ranges.Outputs(weights, np.abs(weights).max(axis=1), weights), weights
+
+
+def error(group: GroupRecipe, sample: Vectors, weights: Vectors) -> float:
+    """Mean squared error of what operators with tails make of a sample, weights at the nearest integers."""
+    inputs = ranges.divided(sample, group.smooth)
+    own = weights if group.smooth is None else weights * group.smooth[:, None]
+    values, scales = quantize_weight(own)
+    return float(np.square((inputs + ranges.lost(inputs, group)) @ (values * scales) - sample @ weights).mean())
+
+
+def test_rare_large_inputs_do_not_make_integers_coarse_where_they_are_added_back() -> None:
+    inputs, outputs, weights = random_group(30)
+    smooth = ranges.smoothing(inputs, outputs.largest, 0.8)  # as stock operators need it, which know whole ranges alone
+    shared = ranges.with_tails(inputs, GroupRecipe(scale=1.0, zero_point=0, smooth=smooth))
+    own = ranges.own(inputs, outputs, shared)
+    assert own is not None
+    assert own.tails is not None
+    assert error(own, inputs.sample, weights) < 0.6 * error(shared, inputs.sample, weights)
+    largest = [np.abs(weights * (1 if group.smooth is None else group.smooth[:, None])) for group in (shared, own)]
+    assert largest[1][7].max() < largest[0][7].max()
+
+
+def test_integers_are_made_once_where_those_of_the_stock_graph_are_as_good() -> None:
+    inputs, outputs, _ = random_group(1)
+    shared = ranges.with_tails(inputs, ranges.choose(inputs, outputs, free=False, tails=False))
+    assert ranges.own(inputs, outputs, shared) is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_narrow_range_lies_where_most_inputs_are(sign: int) -> None:
+    random = np.random.default_rng(3)
+    sample = (sign * np.abs(random.normal(0, 1, (4000, 16)))).astype(np.float32)
+    sample[::100, 3] *= 40
+    inputs = ranges.Inputs(sample, sample.min(axis=0), sample.max(axis=0))
+    tails = ranges.with_tails(inputs, GroupRecipe(scale=1.0, zero_point=0)).tails
+    assert tails is not None
+    ends = np.array([0 - tails.zero_point, 255 - tails.zero_point]) * tails.scale
+    assert abs(ends[0] if sign == 1 else ends[1]) < 0.03  # no range for a sign that there is not
+    beyond = np.mean((sample < ends[0]) | (sample > ends[1]))
+    assert 0.0005 < beyond < 0.002
 
 
 HASWELL = """

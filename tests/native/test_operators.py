@@ -185,9 +185,12 @@ def test_residual_and_normalization(width: int, rms: bool) -> None:
 @pytest.mark.parametrize(("rows", "width", "hidden"), [(1, 24, 96), (15, 48, 64), (150, 32, 128), (70, 33, 112)])
 def test_feed_forward(rows: int, width: int, hidden: int, gated: bool, tails: bool) -> None:
     random = np.random.default_rng(rows)
-    up = Group(random, width, (hidden, hidden) if gated else (hidden,), smooth=True)
+    up = Group(random, width, (hidden, hidden) if gated else (hidden,), outliers=1, smooth=True, tails=tails)
     down = Group(random, hidden, (width,), outliers=3, smooth=tails, tails=tails)
     x = random.normal(0, 2, (rows, width)).astype(np.float32)
+    if tails:
+        x[::3, width // 2] *= 50
+        assert np.abs(up(x)).max() > 2 * np.abs(up(np.clip(x, -6, 6))).max()  # far beyond the range of most
     attributes = {"activation": "gelu", "gated": int(gated), **up.attributes("up"), **down.attributes("down")}
     constants = [*up.tensors(), *down.tensors()]
     found = run("QuantFeedForward", {"x": x}, constants, **attributes)

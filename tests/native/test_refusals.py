@@ -158,11 +158,6 @@ REFUSED: dict[str, tuple[Callable[[], Node], str]] = {
     "an activation with more behind its end": (lambda: feed_forward(activation="gelu\0x"), "which is not known"),
     "a flag that is a fraction": (lambda: feed_forward(gated=1.0), "gated is of another type"),
     "a flag that is neither": (lambda: feed_forward(gated=2), "gated is 2"),
-    "tails before an activation": (
-        lambda: linear()._replace(attributes=linear().attributes | {"linear_tails": 1, "activation": "gelu"}),
-        "linear_tails is for layers without activation",
-    ),
-    "tails of an inner activation": (lambda: feed_forward(up_tails=1), "attribute up_tails is 1"),
     "dither of a row that is not known yet": (lambda: feed_forward(down_dither=1), "attribute down_dither is 1"),
     "tails that are a fraction": (lambda: feed_forward(down_tails=1.0), "down_tails is of another type"),
     "tails that are neither": (lambda: feed_forward(down_tails=2), "down_tails is 2"),

@@ -203,17 +203,15 @@ class _Found:
         ways = [replace(group, tails=None)]
         if self._groups.blocks and own is None:
             ways.append(group)
-        found = self._ways(seen, weights, ways, outputs)
+        shared = self._groups.shared(key)
+        found = self._ways(seen, weights, ways, outputs, last=own is None and not shared)
         if own is not None:
-            found += self._ways(seen, weights, [own], outputs)
-        if not self._groups.shared(key):
-            seen.sample = NONE
-        stock = found[0]
-        tails = None
-        if self._groups.blocks:
-            tails = replace((own or group).tails, bias_shift=found[1].moved)
-            if own is not None:
-                tails = replace(tails, smooth=own.smooth, rounded=found[1].rounded)
+            found += self._ways(seen, weights, [own], outputs, last=not shared)
+        stock, tails = found[0], None
+        if narrow := (own or group).tails:
+            tails = replace(narrow, bias_shift=found[1].moved)
+        if own is not None and tails is not None:
+            tails = replace(tails, smooth=own.smooth, rounded=found[1].rounded)
         return _One(
             replace(group, dither=dither, rounded=stock.rounded, bias_shift=stock.moved, tails=tails),
             error=stock.error,
@@ -221,11 +219,18 @@ class _Found:
             by_text_of_tails=None if tails is None else found[1].by_text,
         )
 
-    def _ways(self, seen: Seen, weights: Weights, ways: Sequence[GroupRecipe], outputs: Outputs) -> list[_Way]:
-        """Integers for ways to quantize the inputs that have the same smoothing, and what each leaves of the outputs."""
+    def _ways(
+        self, seen: Seen, weights: Weights, ways: Sequence[GroupRecipe], outputs: Outputs, *, last: bool
+    ) -> list[_Way]:
+        """Integers for ways to quantize the inputs that have the same smoothing, and what each leaves of the outputs.
+
+        `last`: nobody needs the inputs any more.
+        """
         counts = outputs.counts(seen.sample)
         mean, covariance = rounding.second_moments(seen.sample, counts, ways[0].smooth)
         means = mean + _means(seen.sample, counts / counts.sum(), ways)
+        if last:
+            seen.sample = NONE
         memory.give_back()
         rounded, moved, projected, moves = _rounded(weights, ways[0], mean, covariance, means)
         del covariance

@@ -149,8 +149,6 @@ def own(inputs: Inputs, outputs: Outputs, group: GroupRecipe) -> GroupRecipe | N
         smooth = None if alpha is None else smoothing(usual, outputs.largest, alpha)
         tried.append(with_tails(inputs, replace(group, smooth=smooth, outliers=(), tails=None)))
     errors = [error(found) for found in tried]
-    import os
-    if os.environ.get("SHOW"): print("OWN", [f"{e:.3g}" for e in errors], "shared", f"{error(group):.3g}")
     best = int(np.argmin(errors))
     return tried[best] if errors[best] < WORTH_OWN * error(group) else None
 
@@ -172,11 +170,13 @@ def _errors(sample: Floats, sketch: Floats, counts: Floats, groups: Sequence[Gro
 
 
 def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
-    """The recipe with a narrow range beside the whole one."""
-    most = float(np.quantile(np.abs(divided(inputs.sample[::EVERY], group.smooth)), 1 - TAILS))
-    lowest, highest = divided(np.stack([inputs.low, inputs.high]), group.smooth)
-    low = max(float(lowest.min()), -most)
-    scale, _ = scale_of(low, min(float(highest.max()), most))
+    """The recipe with a narrow range beside the whole one: the narrowest that holds all but a share of the inputs."""
+    ordered = np.sort(divided(inputs.sample[::EVERY], group.smooth), axis=None)
+    outside = int(TAILS * len(ordered))
+    widths = ordered[len(ordered) - 1 - outside :] - ordered[: outside + 1]
+    first = int(np.argmin(widths))
+    low, high = float(ordered[first]), float(ordered[len(ordered) - 1 - outside + first])
+    scale, _ = scale_of(low, high)
     # Rounded away from zero: the least output of an activation is that of many inputs, none of them a tail.
     return replace(group, tails=Tails(scale=scale, zero_point=min(math.ceil(-min(low, 0.0) / scale), 255)))
 

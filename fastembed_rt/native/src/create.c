@@ -244,7 +244,7 @@ static OrtStatus *new_linear(const OrtCustomOp *op, const OrtApi *api, const Ort
 }
 
 OrtStatus *create_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    return new_linear(op, api, info, TAILS | DITHER, out);
+    return new_linear(op, api, info, DITHER, out);
 }
 
 OrtStatus *create_bf16_linear(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
@@ -280,7 +280,7 @@ static OrtStatus *new_feed_forward(const OrtCustomOp *op, const OrtApi *api, con
 }
 
 OrtStatus *create_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    return new_feed_forward(op, api, info, TAILS | DITHER, TAILS, out);
+    return new_feed_forward(op, api, info, DITHER, 0, out);
 }
 
 OrtStatus *create_bf16_feed_forward(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
@@ -332,7 +332,7 @@ static OrtStatus *new_attention_block(const OrtCustomOp *op, const OrtApi *api, 
 }
 
 OrtStatus *create_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-    return new_attention_block(op, api, info, TAILS | DITHER, TAILS | DITHER, out);
+    return new_attention_block(op, api, info, DITHER, DITHER, out);
 }
 
 OrtStatus *create_bf16_attention_block(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,

@@ -85,7 +85,7 @@ static void read_group(Reader *reader, unsigned allowed, Group *group) {
     linear->zero_point = (int32_t)read_whole(reader, name_of(group, "zero"), 0, 255, NEEDED);
     linear->outliers =
         read_wholes(reader, name_of(group, "outliers"), linear->channels, MOST_OUTLIERS, 0, MOST_INPUTS - 1);
-    linear->tails = (int)read_whole(reader, name_of(group, "tails"), 0, (allowed & TAILS) != 0, 0);
+    linear->tails = read_flag(reader, name_of(group, "tails"));
     linear->dither = (int)read_whole(reader, name_of(group, "dither"), 0, (allowed & DITHER) != 0, 0);
     int smoothed = read_flag(reader, name_of(group, "smooth"));
     group->count = (size_t)read_whole(reader, name_of(group, "layers"), 1, MOST_LAYERS, NEEDED);

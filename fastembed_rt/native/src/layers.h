@@ -7,7 +7,7 @@
 
 /* Attributes that not every group may have; of one with bfloat16 or float weights there are none but the number of
  * layers. */
-enum { TAILS = 1, DITHER = 2, BF16_GROUP = 4, FP32_GROUP = 8 };
+enum { DITHER = 1, BF16_GROUP = 2, FP32_GROUP = 4 };
 
 /* The layers of the group `prefix`, which may have what `allowed` says, from the inputs that are next; NULL after an
  * error. */

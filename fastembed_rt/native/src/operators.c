@@ -18,8 +18,8 @@
  * [norm weight, [norm bias]], as the attributes residual, norm and norm_bias say; with norm_first the residual is added
  * to what is normalized. Norms of x before the layers and of each head of queries, keys and values are weight and
  * [bias], as before_norm, query_norm, key_norm, value_norm and <which>_norm_bias say; cosine and sine (tokens, size / 2)
- * come with rotary. <group>_tails is for all but "up", and "linear" with an activation: what is beyond the input's range
- * counts in float, but for the outlier channels, which have their own rows (see Linear). <group>_dither is for all but
+ * come with rotary. With <group>_tails what is beyond the input's range counts in float, but for the
+ * outlier channels, which have their own rows (see Linear). <group>_dither is for all but
  * "down". A group with bfloat16 or float weights is, for each of <group>_layers, values and bias. Scores of DeBERTa have
  * rows, int64 (2 * reach - 1), the row of each distance query - key, and of a table each that queries meet, c2p (rows,
  * heads * size), and that keys meet, p2c (heads * size, columns), transposed; with capped, products of queries and keys

@@ -98,7 +98,7 @@ static ReferenceGroup float_group(Case *made, Random *random, const char *prefix
 }
 
 static ReferenceGroup group(Case *made, Random *random, const char *prefix, size_t inputs, size_t count,
-                            const size_t *columns, double strength, int may_have_tails, int may_have_dither) {
+                            const size_t *columns, double strength, int may_have_dither) {
     if (is_bf16(made) || is_fp32(made))
         return float_group(made, random, prefix, inputs, count, columns, strength);
     ReferenceGroup found = {.inputs = inputs, .count = count};
@@ -117,7 +117,7 @@ static ReferenceGroup group(Case *made, Random *random, const char *prefix, size
         if (!found.outliers)
             made->info.attribute_count--;
     }
-    if (may_have_tails && chance(random, 2))
+    if (chance(random, 2))
         whole(made, prefix, "_tails", found.tails = 1);
     if (may_have_dither && chance(random, 2))
         whole(made, prefix, "_dither", found.dither = 1);
@@ -309,9 +309,9 @@ static void linear_case(Case *made, Random *random) {
     size_t inputs = some_width(random), rows = some_rows(random), count = (size_t)between(random, 1, 3);
     size_t columns[3] = {some_width(random), some_width(random), some_width(random)};
     Matrix x = doubles(floats(made, random, 0, 2, rows, inputs, 0, chance(random, 3) ? 6 : 1), rows, inputs);
-    ReferenceGroup layers = group(made, random, "linear", inputs, count, columns, 1, 1, 1);
+    ReferenceGroup layers = group(made, random, "linear", inputs, count, columns, 1, 1);
     Matrix y = linear_layers(&layers, &x);
-    const char *activation = layers.tails ? "" : some_activation(random);
+    const char *activation = some_activation(random);
     if (*activation || chance(random, 2))
         text(made, "activation", activation);
     activate(&y, activation);
@@ -328,8 +328,8 @@ static void feed_forward_case(Case *made, Random *random) {
     if (gated && split == 1)
         columns[0] = 2 * hidden;
     Matrix x = doubles(floats(made, random, 0, 2, rows, inputs, 0, 1), rows, inputs);
-    ReferenceGroup up = group(made, random, "up", inputs, split, columns, 1, 0, 1);
-    ReferenceGroup down = group(made, random, "down", hidden, 1, &outputs, 1, 1, 0);
+    ReferenceGroup up = group(made, random, "up", inputs, split, columns, 1, 1);
+    ReferenceGroup down = group(made, random, "down", hidden, 1, &outputs, 1, 0);
     const char *activation = some_activation(random);
     text(made, "activation", activation);
     if (gated)
@@ -413,8 +413,8 @@ static void block_case(Case *made, Random *random) {
             angles[k] = floats(made, random, 0, 2, tokens, shape.size / 2, 0, 0.7);
     }
     size_t columns[3] = {width, kv_width, kv_width}, outputs = some_width(random);
-    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 1, 1);
-    ReferenceGroup second = group(made, random, "output", width, 1, &outputs, 1, 1, 1);
+    ReferenceGroup first = group(made, random, "input", inputs, 3, columns, 0.5, 1);
+    ReferenceGroup second = group(made, random, "output", width, 1, &outputs, 1, 1);
     Matrix projected = linear_layers(&first, &x);
     if (turned && chance(random, 2))
         some_norm(made, random, "query_", &projected, 0, shape.size, shape.heads);
