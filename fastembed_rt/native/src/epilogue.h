@@ -63,21 +63,59 @@ INLINE int is_clipped(const Linear *layer, const Input *input, size_t row) {
     return 0;
 }
 
+/* Adds the tails of `rows` rows from r0 on to their y, at `vectors` panels, a constant, from `column` on: from tail to
+ * tail, since whether a row has any is what no processor foresees. In the order of channels. */
+INLINE void add_tails_of(const Gemm *work, float *y, Strides strides, size_t vectors, size_t r0, size_t rows,
+                         size_t column) {
+    const Linear *layer = work->layer;
+    const Tails *tails = &work->input->tails;
+    const Tail *tail = tails->gathered + tails->starts[r0], *last = tails->gathered + tails->starts[r0 + rows];
+    while (tail < last) {
+        uint32_t row = tail->row;
+        Floats sums[MOST_PANELS];
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++)
+            sums[v] = broadcast(0.0f);
+        do {
+#pragma GCC unroll 3
+            for (size_t v = 0; v < vectors; v++)
+                sums[v] = tail_product(layer, tail, column + v * LANES, sums[v]);
+            tail++;
+        } while (tail < last && tail->row == row);
+        float *at = y + (row - r0) * strides.row;
+#pragma GCC unroll 3
+        for (size_t v = 0; v < vectors; v++, at += strides.panel)
+            store(at, fma16(sums[v], load(layer->scales + column + v * LANES), load(at)));
+    }
+}
+
+NOINLINE void add_tails(const Gemm *work, float *y, Strides strides, size_t vectors, size_t r0, size_t rows,
+                        size_t column) {
+    if (vectors == MOST_PANELS) {
+        add_tails_of(work, y, strides, MOST_PANELS, r0, rows, column);
+        return;
+    }
+    for (size_t v = 0; v < vectors; v++)
+        add_tails_of(work, y + v * strides.panel, strides, 1, r0, rows, column + v * LANES);
+}
+
 /* Adds to the y of a row what the clip has taken from it, at `vectors` panels from `column` on, `stride` floats apart. */
 NOINLINE void add_clipped(const Gemm *work, float *y, size_t stride, size_t vectors, size_t row, size_t column) {
     const Linear *layer = work->layer;
     const Input *input = work->input;
-    for (size_t v = 0; v < vectors; v++, y += stride, column += LANES) {
-        Floats sum = load(y);
+    for (size_t v = 0; v < vectors; v++) {
+        float *at = y + v * stride;
+        size_t place = column + v * LANES;
+        Floats sum = load(at);
         for (size_t j = 0; j < layer->outliers; j++) {
             float excess = input->excess[row * layer->outliers + j];
             if (excess != 0.0f)
-                sum = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + column), sum);
+                sum = fma16(broadcast(excess), load(layer->outlier_rows + j * layer->panels * LANES + place), sum);
         }
-        if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
-            sum = fma16(tail_products(layer, &input->tails, row, column), load(layer->scales + column), sum);
-        store(y, sum);
+        store(at, sum);
     }
+    if (layer->tails && input->tails.starts[row] < input->tails.starts[row + 1])
+        add_tails(work, y, (Strides){0, stride}, vectors, row, 1, column);
 }
 
 /* ---- h ---------------------------------------------------------------------------------------------------------- */
@@ -244,7 +282,8 @@ INLINE void gemm_columns(const Gemm *work, size_t panel, size_t end, Weights wei
     size_t vectors = min_size(VECTORS, end - panel);
     int plain = !work->next && !work->gated && work->activation == NO_ACTIVATION;
     int direct = plain && column + vectors * LANES <= layer->outputs;
-    int clips = weights == INT8_WEIGHTS && (layer->tails || layer->outliers);
+    int tails_alone = weights == INT8_WEIGHTS && layer->tails && !layer->outliers;
+    int clips = weights == INT8_WEIGHTS && layer->outliers;
     Finish *const *finish = finishes[weights][work->activation];
     _Alignas(64) float cells[2][MOST_ROWS * NR];
     for (size_t r0 = 0; r0 < work->rows; r0 += most) {
@@ -255,10 +294,12 @@ INLINE void gemm_columns(const Gemm *work, size_t panel, size_t end, Weights wei
         for (size_t side = 0; side < sides; side++) {
             float *y = direct ? out : cells[side];
             tiles[rows - 1][vectors - 1](work, r0, side * panels + panel, y, strides);
+            size_t place = side * panels * LANES + column;
+            if (tails_alone)
+                add_tails(work, y, strides, vectors, r0, rows, place);
             for (size_t r = 0; clips && r < rows; r++)
                 if (is_clipped(layer, work->input, r0 + r))
-                    add_clipped(work, y + r * strides.row, strides.panel, vectors, r0 + r,
-                                side * panels * LANES + column);
+                    add_clipped(work, y + r * strides.row, strides.panel, vectors, r0 + r, place);
         }
         if (direct)
             continue;

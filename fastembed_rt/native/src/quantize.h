@@ -66,6 +66,7 @@ static float excess_of(const Linear *layer, float x) {
 /* An element of a row with a tail. */
 typedef struct {
     float beyond;           /* the part that the clip takes, in steps */
+    uint32_t row;
     uint32_t step;          /* where the weights of the channel's step begin in a panel */
     Quantized ones[KR];     /* of that step's weights, 1 for the channel's, else 0 */
 } Tail;
@@ -129,7 +130,8 @@ static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
             for (unsigned mask = masks[g]; mask; mask &= mask - 1) {
                 size_t channel = g * LANES + (size_t)__builtin_ctz(mask);
                 Tail *tail = tails->gathered + count++;
-                *tail = (Tail){tails->beyond[r * layer->depth + channel], (uint32_t)(channel / KR * LANES * KR), {0}};
+                *tail = (Tail){tails->beyond[r * layer->depth + channel], (uint32_t)r,
+                               (uint32_t)(channel / KR * LANES * KR), {0}};
                 tail->ones[channel % KR] = 1;
             }
         }
@@ -137,19 +139,14 @@ static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
     tails->starts[rows] = count;
 }
 
-/* sum_k tail[row, k] * w[k, n], in the order of channels, for the 16 outputs n of the panel at `column`. */
-INLINE Floats tail_products(const Linear *layer, const Tails *tails, size_t row, size_t column) {
+/* tail * w[k, n] + sum, for its channel k and the 16 outputs n of the panel at `column`. */
+INLINE Floats tail_product(const Linear *layer, const Tail *tail, size_t column, Floats sum) {
     const PackedWeight *panel = (const PackedWeight *)layer->packed + column * layer->depth;
-    const Tail *last = tails->gathered + tails->starts[row + 1];
-    Floats sum = broadcast(0.0f);
-    for (const Tail *tail = tails->gathered + tails->starts[row]; tail < last; tail++) {
-        Ints weights = channel_weights(panel + tail->step, tail->ones);
+    Ints weights = channel_weights(panel + tail->step, tail->ones);
 #if SATURATES
-        weights = add_ints(weights, channel_surplus(layer, column / LANES, tail->step / (LANES * KR), tail->ones));
+    weights = add_ints(weights, channel_surplus(layer, column / LANES, tail->step / (LANES * KR), tail->ones));
 #endif
-        sum = fma16(broadcast(tail->beyond), to_floats(weights), sum);
-    }
-    return sum;
+    return fma16(broadcast(tail->beyond), to_floats(weights), sum);
 }
 
 /* Rows of a layer's input, quantized. */
