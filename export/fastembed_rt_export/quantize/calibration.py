@@ -191,11 +191,12 @@ class _Found:
         step = max(len(seen.sample) // self._choice, 1)
         free = key in self._groups.free
         few = Inputs(seen.sample[::step], seen.low, seen.high)
-        group = ranges.choose(few, outputs, free=free, tails=self._groups.heavy(key))
-        own = None
+        heavy, own = self._groups.heavy(key), None
+        group = ranges.choose(few, outputs, free=free, tails=heavy)
         if self._groups.blocks:
-            group = group if group.tails is not None else ranges.with_tails(few, group)
-            own = None if free else ranges.own(few, outputs, group)
+            share = ranges.TAILS if heavy else ranges.TAILS_OF_NORMED
+            group = group if heavy else ranges.with_tails(few, group, share)
+            own = None if free else ranges.own(few, outputs, group, share)
         outputs = replace(outputs, weights=NONE)  # the largest array here
         dither = self._dither and ranges.spread(few, own or group) >= WORTH_DITHER
         del few

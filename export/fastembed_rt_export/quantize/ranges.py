@@ -29,7 +29,9 @@ WORTH_OUTLIERS, WORTH_WIDE_OUTLIERS = 0.85, 0.25
 WORTH_SMOOTHING = 0.75  # a multiplication at run time must bring it down to this share
 ROUNDED_BETTER = 0.35  # of the error of the nearest integers, what `rounding` is taken to leave
 EVERY = 4  # token of a sample: enough to say where the tails begin
-TAILS = 0.001  # share of inputs beyond a narrow range: a product of a few rows more for each token
+# Share of inputs beyond a narrow range: a product of a few rows more for each token. Behind a normalization few inputs
+# are far from the others, and the layers are the widest.
+TAILS, TAILS_OF_NORMED = 0.001, 0.0005
 # Of a range that is not narrow: other texts reach a little further than those calibrated on, and what attention mixes
 # further still, since it does not average the values of tokens that are all alike.
 MARGIN, MARGIN_OF_MIXED = 1.1, 1.5
@@ -123,7 +125,7 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> Grou
     return best[1]
 
 
-def own(inputs: Inputs, outputs: Outputs, group: GroupRecipe) -> GroupRecipe | None:
+def own(inputs: Inputs, outputs: Outputs, group: GroupRecipe, share: float = TAILS) -> GroupRecipe | None:
     """A recipe with tails for which integers of its own are worth their space, if there is one.
 
     What lies beyond a narrow range is added back, so smoothing need not know the largest input of a channel, which
@@ -147,7 +149,7 @@ def own(inputs: Inputs, outputs: Outputs, group: GroupRecipe) -> GroupRecipe | N
     tried = []
     for alpha in (None, *OWN_ALPHAS):
         smooth = None if alpha is None else smoothing(usual, outputs.largest, alpha)
-        tried.append(with_tails(inputs, replace(group, smooth=smooth, outliers=(), tails=None)))
+        tried.append(with_tails(inputs, replace(group, smooth=smooth, outliers=(), tails=None), share))
     errors = [error(found) for found in tried]
     best = int(np.argmin(errors))
     return tried[best] if errors[best] < WORTH_OWN * error(group) else None
@@ -169,10 +171,10 @@ def _errors(sample: Floats, sketch: Floats, counts: Floats, groups: Sequence[Gro
     return [float(error) for error in found]
 
 
-def with_tails(inputs: Inputs, group: GroupRecipe) -> GroupRecipe:
+def with_tails(inputs: Inputs, group: GroupRecipe, share: float = TAILS) -> GroupRecipe:
     """The recipe with a narrow range beside the whole one: the narrowest that holds all but a share of the inputs."""
     ordered = np.sort(divided(inputs.sample[::EVERY], group.smooth), axis=None)
-    outside = int(TAILS * len(ordered))
+    outside = int(share * len(ordered))
     widths = ordered[len(ordered) - 1 - outside :] - ordered[: outside + 1]
     first = int(np.argmin(widths))
     low, high = float(ordered[first]), float(ordered[len(ordered) - 1 - outside + first])
