@@ -1,4 +1,4 @@
-"""Linear layers of which the largest of each text is kept: those of the layer itself, however texts lie in its blocks."""
+"""Linear layers of which the largest of each text is kept: that of the layer, however texts lie in its blocks."""
 
 from __future__ import annotations
 
