@@ -37,15 +37,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def without() -> dict[str, Callable[[], Any]]:
     """By the name of a part, what leaves it out."""
-    from fastembed_rt_export.graph import native
+    from fastembed_rt_export.graph.int8 import GroupRecipe
     from fastembed_rt_export.quantize import calibration, ranges, rounding, texts
 
     from . import clips
 
+    whole = property(lambda group: group)
     ones = lambda _, sample: np.ones(len(sample), np.float32)  # noqa: E731
     return {
         "all parts": lambda: mock.patch.object(ranges, "TAILS", ranges.TAILS),
-        "no tails (whole ranges in native too)": lambda: mock.patch.object(native, "WITH_TAILS", frozenset()),
+        "no tails (whole ranges in native too)": lambda: mock.patch.object(GroupRecipe, "with_tails", whole),
         "no dither": lambda: mock.patch.object(calibration, "WORTH_DITHER", 2.0),
         "nearest integers": lambda: mock.patch.object(rounding, "PASSES", 0),
         "tokens count alike": lambda: mock.patch.object(ranges.Outputs, "counts", ones),
