@@ -128,9 +128,9 @@ def ratios(record: Record) -> Part:
         tables.append(Table(head=[*head, f"{one_call(record)} p50", "p99", "cold start", "peak RSS"], body=body))
     return Part(
         title="Ratios",
-        note=f"Above 1 is better for fastembed-rt in every column. {record['unit'].capitalize()}/s, p50 and p99: median of "
-        "the rounds' ratios "
-        "(least to largest); cold start and memory: the other's median over ours.",
+        note="Above 1 is better for fastembed-rt in every column. "
+        f"{record['unit'].capitalize()}/s, p50 and p99: median of the rounds' ratios (least to largest); "
+        "cold start and memory: the other's median over ours.",
         tables=tables,
         missing="" if tables else "none of this project's rows was measured",
     )

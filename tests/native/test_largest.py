@@ -39,7 +39,7 @@ def test_the_largest_of_each_text_is_that_of_its_rows(kind: str, outputs: int, l
         for text, length in enumerate(lengths):
             if length:
                 expected[text] = rows[starts[text] : starts[text + 1]].max(axis=0)
-    feeds = {"x": x, "starts": starts.astype(np.int64)}
+    feeds: dict[str, Array] = {"x": x, "starts": starts.astype(np.int64)}
     for threads in (1, 2):
         found = run(f"{kind}Linear", feeds, group.tensors(), threads, largest=1, **attributes)
         np.testing.assert_array_equal(found, expected)
@@ -49,7 +49,7 @@ def test_an_activation_comes_before_the_largest() -> None:
     group, attributes = made("Quant", 16, 20)
     x = np.random.default_rng(0).normal(0, 2, (9, 16)).astype(np.float32)
     rows = run("QuantLinear", {"x": x}, group.tensors(), activation="tanh", **attributes)
-    feeds = {"x": x, "starts": np.array([0, 4, 9], np.int64)}
+    feeds: dict[str, Array] = {"x": x, "starts": np.array([0, 4, 9], np.int64)}
     found = run("QuantLinear", feeds, group.tensors(), activation="tanh", largest=1, **attributes)
     np.testing.assert_array_equal(found, [rows[:4].max(axis=0), rows[4:].max(axis=0)])
 
