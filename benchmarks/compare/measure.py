@@ -189,7 +189,8 @@ def vectors(process: Process, file: Path, saved: Path, patience: Patience) -> np
 class Reference:
     """Tokens and vectors of the first contender checked; the others are held against them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, scores: bool = False) -> None:
+        self.scores = scores  # of rerankers, instead of vectors
         self.counts: dict[str, list[int]] = {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -199,7 +200,7 @@ class Reference:
         if other_tokens is not None:  # where there is a vector for each of them, they cannot even be compared
             return other_tokens
         row.facts["fidelity"][workload] = summary = fidelity.summary(found, self._vectors.setdefault(workload, found))
-        return fidelity.objection(summary)
+        return fidelity.objection(summary, scores=self.scores)
 
 
 def timed(

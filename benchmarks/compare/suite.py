@@ -13,7 +13,7 @@ from ..errors import BenchmarkError, ContenderError
 from ..report.records import REFERENCE
 from . import environments
 from .contenders import ENVIRONMENTS, Contender
-from .measure import WARM_REQUESTS, WARM_TEXTS, Patience, Result, Row, Work
+from .measure import WARM_REQUESTS, WARM_TEXTS, Patience, Reference, Result, Row, Work
 from .parts import Part, Run, Settings
 from .preparation import Preparation
 from .processes import kill_all
@@ -71,6 +71,7 @@ def run(
             patience=patience,
             settings=settings,
             save=save,
+            reference=Reference(scores=any(row.passages for row in workloads)),
         )
         try:
             if any(part.needs_contenders for part in parts):

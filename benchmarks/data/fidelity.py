@@ -11,6 +11,7 @@ import numpy.typing as npt
 # Below this mean the vectors are another model's: wrong pooling, a missing prompt, texts cut elsewhere. Plain dynamic
 # INT8, the least faithful of what people use, stays above 0.99.
 LEAST_MEAN_COSINE = 0.98
+LEAST_CORRELATION = 0.9  # likewise of a request's scores, which INT8 moves further
 
 
 def cosines(vectors: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -36,10 +37,12 @@ def summary(vectors: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
     }
 
 
-def objection(found: dict[str, Any]) -> str | None:
-    """Why these vectors are not this model's; None when they are."""
+def objection(found: dict[str, Any], *, scores: bool = False) -> str | None:
+    """Why these vectors, or scores, are not this model's; None when they are."""
     mean = found["cosine_mean"]
-    if not mean >= LEAST_MEAN_COSINE:  # NaN objects too
+    if scores and not mean >= LEAST_CORRELATION:
+        return f"its scores are not this model's: mean correlation {mean:.4f} with the reference"
+    if not scores and not mean >= LEAST_MEAN_COSINE:  # NaN objects too
         return f"its vectors are not this model's: mean cosine {mean:.4f} to the reference"
     return None
 

@@ -32,6 +32,7 @@ def onnx_folder(options: Options, folder: Path) -> None:
         shutil.copy(source if source.is_file() else Path(options.model_dir, name), folder / name)
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["model_max_length"] = options.max_length
+    config.pop("max_length", None)  # fastembed takes the smaller one
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
