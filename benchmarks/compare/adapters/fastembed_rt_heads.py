@@ -31,31 +31,31 @@ def load(options: Options) -> Loaded:
             "precision": variant.precision,
             "threads": model.threads,
         },
-        **WAYS[task](model),
+        **WAYS[task](model, options.max_length),
     )
 
 
-def _reranking(model: Any) -> dict[str, Any]:
+def _reranking(model: Any, max_length: int) -> dict[str, Any]:
     def encode(requests: list[Any]) -> list[Any]:
         return requests_of_pairs.by_request(model.predict(requests_of_pairs.flat(requests)), requests)
 
     return {
         "encode": encode,
-        "count_tokens": requests_of_pairs.token_counter(lambda pairs: model.count_tokens(pairs).tolist()),
+        "count_tokens": requests_of_pairs.token_counter(_counter(model, max_length)),
         "rows": requests_of_pairs.rows,
         "count": requests_of_pairs.count,
         "first": requests_of_pairs.FIRST,
     }
 
 
-def _sparse(model: Any) -> dict[str, Any]:
+def _sparse(model: Any, max_length: int) -> dict[str, Any]:
     def rows(vectors: Sequence[Any]) -> Iterator[Any]:
         return (vector.to_dense() for vector in vectors)
 
-    return {"encode": model.encode_document, "count_tokens": _counter(model.count_tokens), "rows": rows}
+    return {"encode": model.encode_document, "count_tokens": _counter(model, max_length), "rows": rows}
 
 
-def _late_interaction(model: Any) -> dict[str, Any]:
+def _late_interaction(model: Any, _: int) -> dict[str, Any]:
     def rows(texts: Sequence[Any]) -> Iterator[Any]:
         return (vectors.ravel() for vectors in texts)
 
@@ -67,8 +67,9 @@ def _late_interaction(model: Any) -> dict[str, Any]:
     }
 
 
-def _counter(counts: Callable[[list[str]], Any]) -> Callable[[list[str]], list[int]]:
-    return lambda texts: list(counts(texts).tolist())
+def _counter(model: Any, max_length: int) -> Callable[[list[Any]], list[int]]:
+    """Tokens after the cut, which the model counts before it."""
+    return lambda texts: [min(count, max_length) for count in model.count_tokens(texts).tolist()]
 
 
 WAYS = {"reranking": _reranking, "sparse": _sparse, "late_interaction": _late_interaction}
