@@ -6,6 +6,7 @@ A kind is a task of the manifest, or STATIC: an embedder that is a table of vect
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from fastembed_rt.manifest import EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
 
@@ -77,6 +78,7 @@ FASTEMBED = Contender(
     adapter="fastembed_heads",
     precision="fp32",
 )
+SPARSE_FASTEMBED = replace(FASTEMBED, converter="sentence-transformers-onnx")  # by optimum
 FLASHRANK = Contender(
     name="flashrank",
     title="FlashRank, same fp32 ONNX",
@@ -104,7 +106,7 @@ TABLES: Mapping[str, tuple[Contender, ...]] = {
     EMBEDDING: TABLE,
     STATIC: (*(row for row in TABLE if row.name in STATIC_NAMES), MODEL2VEC),
     RERANKING: (*_sentence_transformers(onnx=True), FASTEMBED, FLASHRANK, *OURS),
-    SPARSE: (*_sentence_transformers(onnx=True), FASTEMBED, *OURS),
+    SPARSE: (*_sentence_transformers(onnx=True), SPARSE_FASTEMBED, *OURS),
     LATE_INTERACTION: (*_sentence_transformers(onnx=False), FASTEMBED, *OURS),
 }
 
