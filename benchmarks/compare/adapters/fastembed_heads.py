@@ -27,7 +27,7 @@ def prepare(options: Options, folder: Path) -> None:
         return
     from optimum.exporters.onnx import main_export
 
-    main_export(options.checkpoint, folder, task="fill-mask", do_validation=False)
+    main_export(options.checkpoint, folder, task="fill-mask", library_name="transformers", do_validation=False)
     made = folder / "model.onnx"
     shutil.copy(Path(options.model_dir, "tokenizer.json"), folder / "tokenizer.json")
     if not made.is_file():
