@@ -45,7 +45,7 @@ help:
 	@echo "            them in FASTEMBED_RT_ST_TESTS, FASTEMBED_RT_FASTEMBED_TESTS, FASTEMBED_RT_QDRANT_TESTS (what is not there is skipped)"
 	@echo "make cold   time from a cold interpreter to the first vector"
 	@echo "make bench  speed, fidelity, quality beside other libraries (eighteen of them took 54 minutes on two cores, installed meanwhile); bench-smoke: a minute or two"
-	@echo "            bench-heads: rerankers, sparse, late-interaction and static models likewise (an hour)"
+	@echo "            bench-heads: rerankers, sparse, late-interaction and static models likewise"
 	@echo "            bench-load: the server's requests/s beside other servers (ten minutes on a quiet machine)"
 	@echo "            bench-report, bench-compare: of results; bench-parts, bench-instructions: inside this library"
 	@echo "            bench-real: INT8 of the real checkpoints in FASTEMBED_RT_REAL, by cosine and by task (half an hour and more)"

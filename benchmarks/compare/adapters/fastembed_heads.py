@@ -52,25 +52,18 @@ def _reranking(options: Options) -> dict[str, Any]:
     TextCrossEncoder.add_custom_model(model=NAME, sources=ModelSource(hf=NAME), model_file="model.onnx")
     model = TextCrossEncoder(NAME, specific_model_path=options.prepared, threads=options.threads, cuda=False)
 
-    def encode(requests: list[Any]) -> list[Any]:
+    def score(pairs: list[tuple[str, str]]) -> Any:
         import numpy as np
 
-        pairs = requests_of_pairs.flat(requests)
         order = sorted(range(len(pairs)), key=lambda place: -len(pairs[place][0]) - len(pairs[place][1]))
         scores = np.empty(len(pairs))
         scores[order] = list(model.rerank_pairs([pairs[place] for place in order], batch_size=BATCH))
-        return requests_of_pairs.by_request(scores, requests)
+        return scores
 
     def count(pairs: list[tuple[str, str]]) -> list[int]:
         return [sum(row.attention_mask) for row in model.model.tokenizer.encode_batch(pairs)]
 
-    return {
-        "encode": encode,
-        "count_tokens": requests_of_pairs.token_counter(count),
-        "rows": requests_of_pairs.rows,
-        "count": requests_of_pairs.count,
-        "first": requests_of_pairs.FIRST,
-    }
+    return requests_of_pairs.of_pairs(score, count)
 
 
 def _sparse(options: Options) -> dict[str, Any]:

@@ -36,16 +36,7 @@ def load(options: Options) -> Loaded:
 
 
 def _reranking(model: Any, max_length: int) -> dict[str, Any]:
-    def encode(requests: list[Any]) -> list[Any]:
-        return requests_of_pairs.by_request(model.predict(requests_of_pairs.flat(requests)), requests)
-
-    return {
-        "encode": encode,
-        "count_tokens": requests_of_pairs.token_counter(_counter(model, max_length)),
-        "rows": requests_of_pairs.rows,
-        "count": requests_of_pairs.count,
-        "first": requests_of_pairs.FIRST,
-    }
+    return requests_of_pairs.of_pairs(model.predict, _counter(model, max_length))
 
 
 def _sparse(model: Any, max_length: int) -> dict[str, Any]:

@@ -38,9 +38,7 @@ def load(options: Options) -> Loaded:
         count_tokens=requests_of_pairs.token_counter(counter(model.tokenizer)),
         files=[folder / GRAPH, *folder.glob("*.json"), *folder.glob("*.data")],
         facts={"providers": model.session.get_providers(), "intra_op_num_threads": options.threads},
-        rows=requests_of_pairs.rows,
-        count=requests_of_pairs.count,
-        first=requests_of_pairs.FIRST,
+        **requests_of_pairs.FORM,
     )
 
 

@@ -10,6 +10,17 @@ Request = Sequence[Any]  # a question, and a list of passages
 FIRST = ["How long does it take until there is a score?", ["It takes a second.", "There is none."]]
 
 
+def of_pairs(
+    score: Callable[[list[tuple[str, str]]], Any], count_tokens: Callable[[list[tuple[str, str]]], list[int]]
+) -> dict[str, Any]:
+    """What a reranker gives `Loaded`, of functions that take pairs."""
+    return {
+        "encode": lambda requests: by_request(score(flat(requests)), requests),
+        "count_tokens": token_counter(count_tokens),
+        **FORM,
+    }
+
+
 def flat(requests: Sequence[Request]) -> list[tuple[str, str]]:
     """All pairs of all requests, in order."""
     return [(question, passage) for question, passages in requests for passage in passages]
@@ -37,10 +48,14 @@ def rows(scores: Sequence[Any]) -> Iterator[Any]:
         yield numbers - numbers.mean()
 
 
-def token_counter(of_pairs: Callable[[list[tuple[str, str]]], list[int]]) -> Callable[[list[Request]], list[int]]:
+def token_counter(count_tokens: Callable[[list[tuple[str, str]]], list[int]]) -> Callable[[list[Request]], list[int]]:
     """Function from requests to the tokens of all their pairs, of one that counts those of pairs."""
 
     def of_requests(requests: list[Request]) -> list[int]:
-        return [sum(of_pairs([(question, passage) for passage in passages])) for question, passages in requests]
+        return [sum(count_tokens([(question, passage) for passage in passages])) for question, passages in requests]
 
     return of_requests
+
+
+# How answers are compared and counted, in the words of `Loaded`.
+FORM: dict[str, Any] = {"rows": rows, "count": count, "first": FIRST}

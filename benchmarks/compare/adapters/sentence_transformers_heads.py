@@ -63,22 +63,10 @@ def load(options: Options) -> Loaded:
 
 
 def _reranking(model: Any, max_length: int) -> dict[str, Any]:
-    tokenizer = model.tokenizer
+    def score(pairs: list[tuple[str, str]]) -> Any:
+        return model.predict(pairs, show_progress_bar=False)
 
-    def encode(requests: list[Any]) -> list[Any]:
-        pairs = requests_of_pairs.flat(requests)
-        return requests_of_pairs.by_request(model.predict(pairs, show_progress_bar=False), requests)
-
-    def count(pairs: list[tuple[str, str]]) -> list[int]:
-        return [len(ids) for ids in tokenizer(pairs, truncation=True, max_length=max_length)["input_ids"]]
-
-    return {
-        "encode": encode,
-        "count_tokens": requests_of_pairs.token_counter(count),
-        "rows": requests_of_pairs.rows,
-        "count": requests_of_pairs.count,
-        "first": requests_of_pairs.FIRST,
-    }
+    return requests_of_pairs.of_pairs(score, _counter(model.tokenizer, max_length))
 
 
 def _sparse(model: Any, max_length: int) -> dict[str, Any]:

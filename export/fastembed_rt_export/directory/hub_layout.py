@@ -39,16 +39,15 @@ def check_options(layout: str, targets: tuple[str, ...], precisions: tuple[str, 
 
 def check(checkpoint: Checkpoint) -> None:
     """Raise UnsupportedCheckpointError where no tool would get right vectors from the layout."""
-    why = None
+    why, listed = None, checkpoint.config.get("architectures")
+    pairs_by = str(listed[-1]) if checkpoint.task == RERANKING and listed else ""  # class of a reranker
     if checkpoint.task not in (EMBEDDING, RERANKING):
         why = f"tools run a {checkpoint.task} model on outputs of another form than its graph has"
     elif checkpoint.chat is not None:
         why = "its pairs go through a chat template, and tools join the two texts themselves"
-    elif checkpoint.task == RERANKING and str(checkpoint.config.get("architectures")).endswith("ForCausalLM']"):
+    elif pairs_by.endswith("ForCausalLM"):
         why = "tools look for a head over the whole vocabulary in a causal language model, of which its score is left"
-    elif checkpoint.task == RERANKING and str(checkpoint.config.get("architectures")).endswith(
-        "ForConditionalGeneration']"
-    ):
+    elif pairs_by.endswith("ForConditionalGeneration"):
         why = "its score is of a decoder's first word, of a text that tools do not make of a pair"
     elif checkpoint.is_static:
         why = "a table of token vectors has no token states, and no config.json that tools would know it by"
