@@ -14,11 +14,7 @@ SMALL = ("config.json", "special_tokens_map.json", "tokenizer_config.json")
 
 
 def onnx_folder(options: Options, folder: Path) -> None:
-    """Make what an ONNX embedder loads: the exported fp32 graph beside the checkpoint's tokenizer.
-
-    The length limit of such embedders is `model_max_length`, which the checkpoint may leave at the size of its
-    position table; it becomes the one that every contender has.
-    """
+    """Make what an ONNX embedder loads: the exported fp32 graph beside the checkpoint's tokenizer."""
     variants = options.manifest()["variants"]
     graph = next((v for v in variants if v["precision"] == "fp32" and v["target"] == "portable"), None)
     if graph is None:
@@ -30,10 +26,20 @@ def onnx_folder(options: Options, folder: Path) -> None:
     for name in SMALL:  # transformers 5 writes fewer of them than such embedders read
         source = Path(options.checkpoint, name)
         shutil.copy(source if source.is_file() else Path(options.model_dir, name), folder / name)
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    set_limit(options, folder)
+
+
+def set_limit(options: Options, folder: Path) -> None:
+    """Have a folder's tokenizer_config.json say the limit that every contender has.
+
+    ONNX embedders take `model_max_length`, which a checkpoint may leave at the size of its position table, or where
+    there are both the smaller of it and `max_length`.
+    """
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
     config["model_max_length"] = options.max_length
-    config.pop("max_length", None)  # fastembed takes the smaller one
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    config.pop("max_length", None)
+    file.write_text(json.dumps(config), encoding="utf-8")
 
 
 def plain(file: Path, max_length: int) -> Any:
