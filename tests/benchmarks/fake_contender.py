@@ -94,9 +94,7 @@ def requests(encode: Any) -> Loaded:
         encode=scores,
         count_tokens=requests_of_pairs.token_counter(lambda pairs: [len(" ".join(pair).split()) for pair in pairs]),
         files=[Path(__file__)],
-        rows=requests_of_pairs.rows,
-        count=requests_of_pairs.count,
-        first=requests_of_pairs.FIRST,
+        **requests_of_pairs.FORM,
     )
 
 
