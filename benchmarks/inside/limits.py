@@ -44,7 +44,7 @@ def profiled(precision: str, prefix: Path) -> Any:
     ort = load_onnxruntime()
     made = ort.SessionOptions()
     made.intra_op_num_threads = 1
-    tune(made, ort, precision)
+    tune(made, ort, integers=precision == "int8")
     if native.kernels() is not None:
         made.register_custom_ops_library(str(native.library()))
     made.enable_profiling = True

@@ -106,6 +106,7 @@ def trim() -> None:
 class WordpieceFunctions(NamedTuple):
     """Of src/wordpiece.c, for text/wordpiece.py."""
 
+    words: Any
     new: Any
     free: Any
     encode_few: Any  # nothing else of Python runs meanwhile
@@ -118,17 +119,19 @@ def wordpiece() -> WordpieceFunctions | None:
     try:
         many, few = ctypes.CDLL(str(library())), ctypes.PyDLL(str(library()))
         new, free = many.fastembed_rt_wordpiece_new, many.fastembed_rt_wordpiece_free
+        words = many.fastembed_rt_wordpiece_words
         both = few.fastembed_rt_wordpiece_rows, many.fastembed_rt_wordpiece_rows
     except (OSError, AttributeError):  # none, of another system, or left in a source tree
         return None
-    pointer, number, short = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    new.restype, free.restype = pointer, None
-    new.argtypes = [ctypes.c_char_p, number, pointer, pointer, number, number, number, short, short, pointer, pointer]
+    pointer, number, short, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_char_p
+    new.restype, free.restype, words.restype = pointer, None, number
+    words.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+    new.argtypes = [*[pointer] * 3, number, text, pointer, number, text, short, pointer, short, pointer, pointer]
     free.argtypes = [pointer]
     for encode in both:
         encode.restype = None
         encode.argtypes = [pointer, ctypes.c_char_p, number, number, pointer, number, number, pointer]
-    return WordpieceFunctions(new, free, *both)
+    return WordpieceFunctions(words, new, free, *both)
 
 
 def _followed() -> None:

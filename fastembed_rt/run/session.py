@@ -288,10 +288,11 @@ def _start(
     """The session of a graph by its path, or by its content with that of its weights' files."""
     on_cpu = row is PROVIDERS["cpu"]
     options = _options(onnxruntime, threads, cpu=on_cpu)
-    if (variant.target, variant.precision) == ("cpu", "int8"):
+    integers = (variant.target, variant.precision) == ("cpu", "int8")
+    if integers:
         require_int8(onnxruntime)
     if variant.target in TUNED:
-        tune(options, onnxruntime, variant.precision)
+        tune(options, onnxruntime, integers=integers)
     if variant.target == "native":
         options.register_custom_ops_library(as_utf8(native.library()))
     if variant.target == native_cuda.TARGET:
@@ -414,12 +415,12 @@ def require_int8(onnxruntime: Any) -> None:
         )
 
 
-def tune(options: Any, onnxruntime: Any, precision: str) -> None:
-    """Set what a graph made for the cpu target needs, but threads."""
+def tune(options: Any, onnxruntime: Any, *, integers: bool) -> None:
+    """Set what a graph for CPUs needs, but threads. `integers`: it may have onnxruntime's own products of integers."""
     levels = onnxruntime.GraphOptimizationLevel
     # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
-    if precision == "int8" and overflows(onnxruntime):
+    if integers and overflows(onnxruntime):  # which takes a tenth of the time that a model is loaded in
         # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")

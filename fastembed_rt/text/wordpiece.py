@@ -13,8 +13,7 @@ import unicodedata
 import weakref
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +28,7 @@ KNOWN = 0x2100  # characters in the table, from 0 on, as in the C source
 LETTER, BLANK, PUNCTUATION, OTHER = range(4)  # kinds of them, likewise
 KINDS = {"L": LETTER, "N": LETTER, "S": LETTER, "P": PUNCTUATION}  # by category; marks, separators, controls are others
 SURROGATES = re.compile("[\ud800-\udfff]")
+VOCABULARY = re.compile(rb'"vocab"\s*:\s*(?=\{)')
 PLAIN = re.compile("[!-~]*")  # what normalizers leave as it is, but for capitals
 # Letters, digits, signs and punctuation; not among them what is left out of texts, or joins what stands before it.
 RANGES = (
@@ -45,38 +45,49 @@ FEW, FEW_BYTES = 64, 1 << 16
 ALL = 2**62  # tokens
 
 
+class Pieces(NamedTuple):
+    """A vocabulary: its pieces' UTF-8 one after the other (uint8), and of each the bytes and the id (int32)."""
+
+    data: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.int32]
+
+
 class WordPiece:
     """One vocabulary. Safe to use from several threads."""
 
     def __init__(
-        self, described: dict[str, Any], before: Sequence[int], after: Sequence[int], pair: PairTemplate | None
+        self,
+        described: dict[str, Any],
+        pieces: Pieces,
+        before: Sequence[int],
+        after: Sequence[int],
+        pair: PairTemplate | None,
     ) -> None:
-        """Of a tokenizer.json that `fits`, with the special tokens before and after a text, and those of a pair."""
+        """Of a tokenizer.json that `fits`, with the special tokens before and after a text, and those of a pair.
+
+        Raises:
+            LookupError: the vocabulary has no token for unknown words.
+        """
         model = described["model"]
-        vocabulary: dict[str, int] = model["vocab"]
-        begin = [piece for piece in vocabulary if piece and (not piece.startswith(CONTINUES) or piece == CONTINUES)]
-        go_on = [piece for piece in vocabulary if piece.startswith(CONTINUES) and piece != CONTINUES]
-        # A word never begins with the mark: it is punctuation, which stands alone.
-        pieces = [*begin, *(piece.removeprefix(CONTINUES) for piece in go_on)]
-        added = [token["content"] for token in described["added_tokens"]]
-        texts = [*pieces, *added]
-        sizes = (len(text) if text.isascii() else len(text.encode()) for text in texts)
-        lengths = np.fromiter(sizes, np.int32, len(texts))
-        ids = np.fromiter(map(vocabulary.__getitem__, chain(begin, go_on)), np.int32, len(pieces))
+        added = [token["content"].encode() for token in described["added_tokens"]]
+        sizes = np.fromiter(map(len, added), np.int32, len(added))
+        unknown, unknown_id = model["unk_token"].encode(), np.zeros(1, np.int32)
         kinds, folded = characters(*_settings(described["normalizer"]))
-        joined = "".join(texts).encode()
         functions = native.wordpiece()
         assert functions is not None
         self._made = functions.new(
-            joined,
-            len(joined),
-            _at(lengths),
-            _at(ids),
-            len(pieces),
-            len(begin),
+            _at(pieces.data),
+            _at(pieces.lengths),
+            _at(pieces.ids),
+            len(pieces.ids),
+            b"".join(added),
+            _at(sizes),
             len(added),
+            unknown,
+            len(unknown),
+            _at(unknown_id),
             model["max_input_chars_per_word"],
-            model["vocab"][model["unk_token"]],
             _at(kinds),
             _at(folded),
         )
@@ -84,6 +95,8 @@ class WordPiece:
             raise MemoryError
         # Not at the end of the process, when threads may still be at it.
         weakref.finalize(self, functions.free, self._made).atexit = False
+        if unknown_id[0] < 0:
+            raise LookupError(model["unk_token"])
         self._few, self._many = functions.encode_few, functions.encode_many
         self._special = np.array([*before, *after], np.int64)
         self._around = _at(self._special)
@@ -130,18 +143,45 @@ def wordpiece(content: bytes) -> WordPiece | None:
     if b'"WordPiece"' not in content or native.wordpiece() is None:  # soon said of other kinds, which are larger
         return None
     try:
-        described = json.loads(content)
+        described, pieces = _read(content)
         processor = described["post_processor"]
         special = around(processor)
         if special is None or not fits(described):
             return None
-        return WordPiece(described, *special, None if processor is None else template_of(processor))
+        return WordPiece(described, pieces, *special, None if processor is None else template_of(processor))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None  # the library says what is wrong with it
 
 
+def _read(content: bytes) -> tuple[dict[str, Any], Pieces]:
+    """A tokenizer.json, and the vocabulary out of it: in C where it is written as all are, as is 90 % of the file."""
+    functions = native.wordpiece()
+    found = [match.end() for match in VOCABULARY.finditer(content)]  # in a string its quotes would be escaped
+    if functions is not None and len(found) == 1:
+        content.decode()  # as json does
+        (start,) = found
+        text = np.frombuffer(content, np.uint8)[start:]
+        data, used = np.empty(len(text), np.uint8), np.zeros(1, np.int64)
+        lengths, ids = np.empty((2, len(text) // 5 + 1), np.int32)
+        count = functions.words(_at(text), len(text), _at(data), _at(lengths), _at(ids), _at(used))
+        if count >= 0:
+            described = json.loads(content[:start] + b"{}" + content[start + int(used[0]) :])
+            if described["model"]["vocab"] == {}:
+                return described, Pieces(data, lengths[:count], ids[:count])
+    described = json.loads(content)
+    vocabulary: dict[str, int] = described["model"]["vocab"]
+    if set(map(type, vocabulary.values())) != {int}:
+        raise TypeError("the ids of a vocabulary are whole numbers")
+    pieces, n = [piece.encode() for piece in vocabulary], len(vocabulary)
+    return described, Pieces(
+        np.frombuffer(b"".join(pieces), np.uint8),
+        np.fromiter(map(len, pieces), np.int32, n),
+        np.fromiter(vocabulary.values(), np.int32, n),
+    )
+
+
 def fits(described: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json is of BERT's kind in all that concerns characters of the table."""
+    """Whether all of a tokenizer.json but its vocabulary is of BERT's kind, for characters of the table."""
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
     kinds, _ = characters(*_settings(normalizer))
     # An added token that begins with a letter or a blank might begin within a word; one that is looked for in
@@ -153,8 +193,6 @@ def fits(described: dict[str, Any]) -> bool:
     return bool(
         model.get("type", "WordPiece" if "merges" not in model else "BPE") == "WordPiece"  # old files do not say it
         and model["continuing_subword_prefix"] == CONTINUES
-        and model["unk_token"] in model["vocab"]
-        and set(map(type, model["vocab"].values())) == {int}
         and 0 < model["max_input_chars_per_word"] <= MOST_CHARACTERS
         and normalizer["type"] == "BertNormalizer"
         and words["type"] == "BertPreTokenizer"

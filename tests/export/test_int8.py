@@ -80,6 +80,10 @@ def test_every_architecture_has_int8_near_its_fp32(tmp_path: Path, model_type: s
         fidelity = Fidelity.of(model.encode(texts), expected)
     assert fidelity.mean_cosine > 0.99, fidelity
     assert fidelity.mean_cosine < 1 - 1e-7, "that was not int8"
+    if native.kernels():
+        own = onnx.load(str(tmp_path / "made" / "model.native.int8.onnx"), load_external_data=False).graph
+        names = {node.op_type for node in own.node}
+        assert not [name for name in names if "Integer" in name or "QuantizeLinear" in name], "not asked for overflows"
     # Without VNNI onnxruntime makes a signed weight unsigned for its first node, and stops at the second.
     graph = onnx.load(str(tmp_path / "made" / INT8), load_external_data=False).graph
     signed = {entry.name for entry in graph.initializer if entry.data_type == onnx.TensorProto.INT8}
@@ -107,6 +111,16 @@ def test_neighbours_change_no_bit_of_an_int8_vector(small: Path, texts: list[str
         together = model.encode(texts)
         alone = np.stack([model.encode(text) for text in texts])
     np.testing.assert_array_equal(together, alone)
+
+
+def test_onnxruntime_is_asked_for_overflows_where_its_products_run_alone(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for target in ["cpu", *(["native"] if native.kernels() else [])]:
+        monkeypatch.setattr("fastembed_rt.run.session.overflows", lambda _, target=target: asked.append(target))
+        EmbeddingModel(small, precision="int8", target=target).close()
+    assert asked == ["cpu"]
 
 
 def test_no_layer_goes_back_to_float_where_none_fails(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from fastembed_rt.native import build
 
 HERE = Path(__file__).parent
 FUZZ = sorted((HERE / "fuzz").glob("*.c"))
-TESTS = (HERE, HERE.parent / "runtime" / "text" / "test_wordpiece.py")
+TEXT = HERE.parent / "runtime" / "text"
+TESTS = (HERE, TEXT / "test_wordpiece.py", TEXT / "test_vocabulary.py")
 COMMON = ("-O1", "-g", "-fno-omit-frame-pointer")
 WATCHED = (*COMMON, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = (*COMMON, "-fsanitize=thread")

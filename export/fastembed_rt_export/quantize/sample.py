@@ -113,7 +113,7 @@ def session(path: Path) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # it would keep what the largest batch took
-    tune(options, onnxruntime, "int8")
+    tune(options, onnxruntime, integers=True)
     if native.kernels() is not None:
         options.register_custom_ops_library(as_utf8(native.library()))
     return onnxruntime.InferenceSession(as_utf8(path), options, disabled_optimizers=SLOWER_FUSIONS)

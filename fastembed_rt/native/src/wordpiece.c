@@ -64,15 +64,33 @@ static int32_t found(const Wordpiece *w, uint32_t hash, const uint8_t *piece, in
     }
 }
 
-static void put(Wordpiece *w, uint32_t seed, uint32_t offset, int32_t length, int32_t id) {
-    uint32_t hash = seed;
+/* What a piece is without the mark of those that continue a word, which stands alone or in front; its seed. */
+static uint32_t unmarked(const uint8_t **piece, int32_t *length) {
+    if (*length < 3 || (*piece)[0] != '#' || (*piece)[1] != '#')
+        return FIRST;
+    *piece += 2, *length -= 2;
+    return NEXT;
+}
+
+static uint32_t hash_of(const uint8_t *piece, int32_t length, uint32_t seed) {
     for (int32_t k = 0; k < length; ++k)
-        hash = grown(hash, w->bytes[offset + k]);
-    hash = mixed(hash);
-    uint32_t k = hash & w->mask;
-    while (w->slots[k].length)
+        seed = grown(seed, piece[k]);
+    return seed;
+}
+
+/* A piece as it is in the vocabulary; of two that are the same the last one counts, as in JSON. */
+static void put(Wordpiece *w, uint32_t offset, int32_t length, int32_t id) {
+    const uint8_t *piece = w->bytes + offset;
+    uint32_t seed = unmarked(&piece, &length), hash = mixed(hash_of(piece, length, seed)), k = hash & w->mask;
+    if (!length)
+        return;
+    while (w->slots[k].length) {
+        const Slot *slot = w->slots + k;
+        if (slot->hash == hash && slot->length == length && !memcmp(w->bytes + slot->offset, piece, length))
+            break;
         k = (k + 1) & w->mask;
-    w->slots[k] = (Slot){hash, offset, length, id};
+    }
+    w->slots[k] = (Slot){hash, (uint32_t)(piece - w->bytes), length, id};
     if (length > w->longest)
         w->longest = length;
 }
@@ -87,21 +105,147 @@ EXPORTED void fastembed_rt_wordpiece_free(void *made) {
     free(w);
 }
 
-/* A vocabulary: `bytes` are its pieces in UTF-8 one after the other, those that begin words and then, from `continuing`
-   on and without the mark for it, those that continue them; then `added_count` added tokens. `lengths` and `ids` are of
-   the pieces, `lengths` of the added tokens behind them; `kinds` and `folded` of KNOWN characters. NULL where there is no
-   memory. */
-EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, int64_t size, const int32_t *lengths,
-                                          const int32_t *ids, int64_t count, int64_t continuing, int64_t added_count,
-                                          int32_t most, int32_t unknown, const uint8_t *kinds,
-                                          const uint16_t *folded) {
+/* The JSON that is left to read. Every step returns 0 where it is not what it has to be. */
+typedef struct {
+    const uint8_t *at, *end;
+} Json;
+
+static void blanks(Json *json) {
+    while (json->at < json->end && (*json->at == ' ' || *json->at == '\t' || *json->at == '\n' || *json->at == '\r'))
+        ++json->at;
+}
+
+static int is_next(Json *json, uint8_t character) {
+    blanks(json);
+    if (json->at == json->end || *json->at != character)
+        return 0;
+    ++json->at;
+    return 1;
+}
+
+static int four_digits(Json *json, uint32_t *value) {
+    if (json->end - json->at < 4)
+        return 0;
+    *value = 0;
+    for (int k = 0; k < 4; ++k) {
+        uint8_t c = *json->at++, low = c | 0x20;
+        if (c >= '0' && c <= '9')
+            *value = *value << 4 | (uint32_t)(c - '0');
+        else if (low >= 'a' && low <= 'f')
+            *value = *value << 4 | (uint32_t)(low - 'a' + 10);
+        else
+            return 0;
+    }
+    return 1;
+}
+
+/* Behind a backslash and u: the character, of two of them where it has no code of four digits. */
+static int escaped(Json *json, uint8_t **out) {
+    uint32_t c, low;
+    if (!four_digits(json, &c))
+        return 0;
+    if (c >= 0xd800 && c < 0xe000) {
+        if (c >= 0xdc00 || json->end - json->at < 2 || json->at[0] != '\\' || json->at[1] != 'u')
+            return 0;
+        json->at += 2;
+        if (!four_digits(json, &low) || low < 0xdc00 || low >= 0xe000)
+            return 0;
+        c = 0x10000 + ((c - 0xd800) << 10 | (low - 0xdc00));
+    }
+    if (c >= 0x10000)
+        *(*out)++ = (uint8_t)(0xf0 | c >> 18), *(*out)++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+    else if (c >= 0x800)
+        *(*out)++ = (uint8_t)(0xe0 | c >> 12);
+    if (c >= 0x800)
+        *(*out)++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+    else if (c >= 0x80)
+        *(*out)++ = (uint8_t)(0xc0 | c >> 6);
+    *(*out)++ = (uint8_t)(c >= 0x80 ? 0x80 | (c & 0x3f) : c);
+    return 1;
+}
+
+static int string(Json *json, uint8_t **out) {
+    static const char marks[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+    if (!is_next(json, '"'))
+        return 0;
+    while (json->at < json->end) {
+        uint8_t c = *json->at++;
+        if (c == '"')
+            return 1;
+        if (c < 0x20)
+            return 0;
+        if (c != '\\') {
+            *(*out)++ = c;
+            continue;
+        }
+        if (json->at == json->end)
+            return 0;
+        c = *json->at++;
+        const char *mark = c ? strchr(marks, c) : NULL;
+        if (mark)
+            *(*out)++ = (uint8_t)meant[mark - marks];
+        else if (c != 'u' || !escaped(json, out))
+            return 0;
+    }
+    return 0;
+}
+
+/* A whole number of at most nine digits. */
+static int whole(Json *json, int32_t *value) {
+    blanks(json);
+    const uint8_t *begin = json->at;
+    for (*value = 0; json->at < json->end && *json->at >= '0' && *json->at <= '9'; ++json->at) {
+        if (json->at - begin == 9)
+            return 0;
+        *value = 10 * *value + (*json->at - '0');
+    }
+    return json->at > begin && (*begin != '0' || json->at == begin + 1);
+}
+
+/* The vocabulary of a tokenizer.json, which takes Python's json several times as long as everything else that a model
+   is loaded for. `text` begins with the object of pieces and ids. Fills `bytes` with the pieces one after the other
+   (room for `size`), `lengths` and `ids` (for a fifth of that and one). Returns their number and sets `used` to the
+   object's own size; -1 where it is anything but strings and whole numbers. That the bytes are UTF-8 is not looked at. */
+EXPORTED int64_t fastembed_rt_wordpiece_words(const uint8_t *text, int64_t size, uint8_t *bytes, int32_t *lengths,
+                                              int32_t *ids, int64_t *used) {
+    Json json = {text, text + size};
+    int64_t count = 0;
+    if (!is_next(&json, '{'))
+        return -1;
+    if (!is_next(&json, '}'))
+        for (;;) {
+            uint8_t *begin = bytes;
+            if (!string(&json, &bytes) || !is_next(&json, ':') || !whole(&json, ids + count))
+                return -1;
+            lengths[count++] = (int32_t)(bytes - begin);
+            if (is_next(&json, '}'))
+                break;
+            if (!is_next(&json, ','))
+                return -1;
+        }
+    *used = json.at - text;
+    return count;
+}
+
+/* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, and `added` likewise the tokens that are
+   looked for in texts first; `unknown` stands for words that it does not have, and `unknown_id` becomes its id, -1 where
+   it is not among the pieces. `kinds` and `folded` are of KNOWN characters. NULL where there is no memory. */
+EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
+                                          const uint8_t *added, const int32_t *added_lengths, int64_t added_count,
+                                          const uint8_t *unknown, int32_t unknown_length, int32_t *unknown_id,
+                                          int32_t most, const uint8_t *kinds, const uint16_t *folded) {
     Wordpiece *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
+    int64_t size = 0, added_size = 0;
+    for (int64_t k = 0; k < count; ++k)
+        size += lengths[k];
+    for (int64_t k = 0; k < added_count; ++k)
+        added_size += added_lengths[k];
     uint32_t slots = 16;
     while (slots < 2 * (uint64_t)count)
         slots *= 2;
-    w->bytes = malloc(size ? size : 1);
+    w->bytes = malloc(size + added_size + 1);
     w->slots = calloc(slots, sizeof *w->slots);
     w->added_lengths = malloc((added_count ? added_count : 1) * sizeof *w->added_lengths);
     if (!w->bytes || !w->slots || !w->added_lengths) {
@@ -109,19 +253,22 @@ EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, int64_t size, co
         return NULL;
     }
     memcpy(w->bytes, bytes, size);
+    memcpy(w->bytes + size, added, added_size);
     w->mask = slots - 1;
     w->most = most < MOST_CHARACTERS ? most : MOST_CHARACTERS;
-    w->unknown = unknown;
     memcpy(w->kinds, kinds, sizeof w->kinds);
     memcpy(w->folded, folded, sizeof w->folded);
     uint32_t offset = 0;
     for (int64_t k = 0; k < count; offset += lengths[k++])
-        put(w, k < continuing ? FIRST : NEXT, offset, lengths[k], ids[k]);
-    w->added = w->bytes + offset;
+        put(w, offset, lengths[k], ids[k]);
+    uint32_t seed = unmarked(&unknown, &unknown_length);
+    *unknown_id = w->unknown = found(w, hash_of(unknown, unknown_length, seed), unknown, unknown_length);
+    w->added = w->bytes + size;
     w->added_count = (int32_t)added_count;
-    for (int64_t k = 0; k < added_count; offset += w->added_lengths[k++]) {
-        w->added_lengths[k] = lengths[count + k];
-        w->begins_added[w->bytes[offset]] = 1;
+    const uint8_t *token = w->added;
+    for (int64_t k = 0; k < added_count; token += w->added_lengths[k++]) {
+        w->added_lengths[k] = added_lengths[k];
+        w->begins_added[token[0]] = 1;
     }
     return w;
 }
