@@ -10,8 +10,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from .records import record
 
 ROOT = Path("/")
 
@@ -41,7 +42,7 @@ INSTRUCTION_SETS = frozenset(
 UNLIMITED_BYTES = 1 << 60
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Cpu:
     """What the CPU calls itself and can do; `"avx2" in cpu` asks for one instruction set."""
 
@@ -69,7 +70,7 @@ def int8_kernels(cpu: Cpu) -> tuple[bool, str]:
     return False, "no AVX2, VNNI or ARM dot products: INT8 is slow"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Machine:
     """Facts about the resources of this process."""
 

@@ -13,11 +13,12 @@ import os
 import types
 import typing
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .errors import ModelFormatError, ModelNotFoundError
+from .records import record
 
 FORMAT = "fastembed-rt"
 FORMAT_VERSION = 1
@@ -35,7 +36,7 @@ ACTIVATIONS = ("identity", "sigmoid")  # of a reranker's logits
 SLOTS = ("query", "document", "prompt")  # of a chat template
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class FileRecord:
     """One file of the directory with its size in bytes and its SHA-256."""
 
@@ -47,7 +48,7 @@ class FileRecord:
         check_file_name(self.file)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class TokenGraph:
     """The encoder of a variant alone: token states as output `token_embeddings`, (B, S, dim) or packed (T, dim)."""
 
@@ -64,7 +65,7 @@ class TokenGraph:
         return (self.graph, *self.weights)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Variant:
     """One graph: made for a target in a precision (fp32, fp16, bf16, fp8, int8).
 
@@ -86,7 +87,7 @@ class Variant:
         return (self.graph, *self.weights)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Refused:
     """A precision that was asked for and is not there: its graph did not pass, or could not be made."""
 
@@ -98,7 +99,7 @@ class Refused:
         return f"{self.precision} for target {self.target}: {self.why}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class AdapterSource:
     """An adapter that was merged into its base at export."""
 
@@ -111,7 +112,7 @@ class AdapterSource:
     folder: str | None = None  # of the checkpoint, where it was one of several
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Source:
     """Where the vectors come from."""
 
@@ -124,7 +125,7 @@ class Source:
     adapter: AdapterSource | None = None  # where the checkpoint is an adapter
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class TemplatePart:
     """A part of a chat template: text as it stands, or the place of a pair's query or document, or of the prompt."""
 
@@ -140,7 +141,7 @@ class TemplatePart:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ChatTemplate:
     """How a pair becomes one text, which is cut as a whole; its end is written over the last tokens of what was cut."""
 
@@ -149,7 +150,7 @@ class ChatTemplate:
     restore_end: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Reranking:
     """What a reranker's scores are."""
 
@@ -166,7 +167,7 @@ class Reranking:
             raise ModelFormatError("a reranker without labels has no scores; export the model again")
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Sparse:
     """What becomes of sparse vectors."""
 
@@ -178,7 +179,7 @@ class Sparse:
             raise ModelFormatError(f"max_active_dims {self.max_active_dims} is not possible; export the model again")
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class LateInteraction:
     """How texts become token vectors: lengths, expansion of queries, tokens that are not kept."""
 
@@ -205,7 +206,7 @@ class LateInteraction:
         return query_length if self.fixed else min(self.expansion_length, query_length)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Manifest:
     """Everything the runtime needs to know about a model; checked at birth."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import machine
 from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError
 from ..run import nvidia, shared_weights
-from ..run.providers import AUTO
+from ..run.providers import AUTO, NVIDIA
 from ..server import hangups
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _supervise(args: argparse.Namespace, listening: Listening) -> int:
     from ..server.workers import Supervisor, environments
 
     automatic = args.provider == AUTO
-    gpus = _gpus() if automatic or args.provider in nvidia.NVIDIA else None
+    gpus = _gpus() if automatic or args.provider in NVIDIA else None
     shared = environments(args.workers, gpus=gpus, automatic=automatic)
     if args.threads is None and (automatic or gpus is None):
         args.threads = max(machine.available_threads() // args.workers, 1)

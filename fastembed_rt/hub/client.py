@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from ..errors import FastembedRtError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from ..records import record
 from ..system.paths import expanded
 
 OUT_OF_ORDER = (429, 500, 502, 503, 504)  # answers that say nothing about what was asked for
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Repository:
     """A hub repository and how the caller wants it reached."""
 

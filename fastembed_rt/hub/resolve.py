@@ -5,13 +5,11 @@ Decides which files a runtime or an export needs; how they come here is hub_clie
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -25,6 +23,7 @@ from ..errors import (
     ModelNotFoundError,
 )
 from ..manifest import MANIFEST_FILE, Manifest
+from ..records import record
 from ..system.paths import as_text, expanded
 from .client import Repository
 
@@ -58,7 +57,7 @@ INDEX = ".index.json"  # after a weight file's name: the list of its shards
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, whole or sharded, is taken
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Located:
     """A checkpoint on this disk."""
 
@@ -269,6 +268,8 @@ def did_you_mean(path: Path) -> str:
         names = [entry.name for entry in os.scandir(known.parent) if entry.is_dir()]
     except OSError:
         return ""
+    import difflib  # only for mistakes
+
     near = difflib.get_close_matches(known.name, names, n=3, cutoff=0.7)
     beside = [known.parent / name / path.relative_to(known) for name in near]
     meant = [repr(str(other)) for other in beside if other.is_dir()]

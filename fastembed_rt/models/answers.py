@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
@@ -81,6 +80,8 @@ LOADING = {
 
 def answer(name: str, known: Iterable[str], foreign: dict[str, str]) -> str:
     """What to write instead of a keyword."""
+    import difflib  # only for mistakes
+
     if name in foreign:
         return foreign[name]
     near = difflib.get_close_matches(name, known, n=1)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -15,6 +15,7 @@ from ..errors import FastembedRtError, InvalidInputError
 from ..files import ModelFiles
 from ..hub import resolve
 from ..manifest import CLASSES, ROLES, FileRecord, Manifest, TokenGraph, Variant
+from ..records import record
 from ..run.providers import Choice, choose
 from ..run.session import choose_variant
 from ..vectors.fingerprint import of_model
@@ -42,7 +43,7 @@ class LoadOptions(TypedDict, total=False):
     local_files_only: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Source:
     """Those options as a caller gave them, with defaults for the others."""
 
@@ -136,7 +137,7 @@ def check_options(kind: type, options: Iterable[str], known: Iterable[str]) -> N
         )
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Opened:
     """A model directory that has been read: its manifest, and its files as they were then."""
 

@@ -11,9 +11,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..records import record
 from ..run.contract import Runner
 from ..system.threads import Task, aside, once
 from ..text.tokenizer import TextTokenizer
@@ -111,7 +111,7 @@ class Shared:
         self._tasks = {}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Arrival:
     """What a model is made with that is not opened by its constructor."""
 

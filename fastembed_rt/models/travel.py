@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import FunctionType
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IntegrityError, InvalidInputError, ModelNotFoundError
 from ..hub.resolve import CACHED
+from ..records import record
 from ..system.threads import CLOSED, once
 from . import forks, shared
 from .kept_options import SECRETS
@@ -30,7 +31,7 @@ ELSEWHERE = ("path_or_name", "revision", *SECRETS)  # of Source: what the path, 
 TICKET, OPENING = "_ticket", "_opening"  # in the __dict__ of what is not open yet
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Ticket:
     """A model on its way."""
 

@@ -7,12 +7,12 @@ DeviceEngine. tests/runtime/run/test_contract.py holds each to all of this, thro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..records import record
 from ..system.threads import Call, Promise, Task
 from .batching import Feeds, Ids, Limits
 
@@ -26,7 +26,7 @@ Make = Callable[[bool], Rows]  # makes them when the call's turn comes; told whe
 Split = Callable[[Output, Sequence[Ids]], Sequence[Any]]  # an object for each row, made of the graph's output
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Facts:
     """What an engine has to know of a session to use it well."""
 

@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-NVIDIA = ("cuda", "tensorrt")  # the providers that this module knows
+NVIDIA = ("cuda", "tensorrt")  # the providers that this module knows; doctor runs its file alone
 CUDNN = 9  # major of the cuDNN that onnxruntime is built for since 1.19
 TENSORRT = 10  # and of TensorRT; 11 has other library names and does not load
 INSTALL_LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]"'

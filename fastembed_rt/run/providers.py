@@ -9,11 +9,11 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..errors import InvalidInputError, MissingDependencyError, ProviderUnavailableError
-from . import nvidia
+from ..records import record
 
 OLDEST = "1.23.1"  # of onnxruntime, the first that runs what an export makes for CPUs; pyproject.toml asks for it
 # Of onnxruntime, the first that keeps INT8 from overflowing where `overflows`: the ones before sum wrongly all the
@@ -23,7 +23,7 @@ AUTO = "auto"
 AUTO_ORDER = ("cuda", "cpu")  # TensorRT builds engines for minutes, the others run parts of a graph: ask for them
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Provider:
     """One execution provider: its name in onnxruntime, the targets it runs, best first, and how it wants to run."""
 
@@ -74,6 +74,7 @@ PROVIDERS = {
         runs_batches_itself=True,  # its sessions run one call at a time
     ),
 }
+NVIDIA = tuple(name for name, row in PROVIDERS.items() if row.extra == "gpu")  # nvidia.py is imported for them
 
 
 def require_onnxruntime() -> None:
@@ -145,20 +146,28 @@ def require_provider(provider: str) -> Any:
     onnxruntime = load_onnxruntime()
     available = list(onnxruntime.get_available_providers())
     if row.onnxruntime_name not in available:
+        from . import nvidia
+
         found = nvidia.wheel(provider, row.onnxruntime_name, available, row.package)
         raise ProviderUnavailableError(f"{found}, or pass provider='cpu'")
-    if provider in nvidia.NVIDIA:
+    if provider in NVIDIA:
+        from . import nvidia
+
         nvidia.preload(onnxruntime)
     return onnxruntime
 
 
 def explain(provider: str, onnxruntime: Any, device: int = 0) -> str:
     """What is nvidia, in brackets and with a blank in front, for an error about a provider that did not start."""
-    found = nvidia.find(provider, onnxruntime, device) if provider in nvidia.NVIDIA else None
+    if provider not in NVIDIA:
+        return ""
+    from . import nvidia
+
+    found = nvidia.find(provider, onnxruntime, device)
     return f" ({found})" if found else ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Choice:
     """The provider that runs, and why."""
 
@@ -200,8 +209,10 @@ def obstacle(provider: str, device: int = 0) -> str | None:
     available = list(onnxruntime.get_available_providers())
     if row.onnxruntime_name not in available:
         return f"not in this onnxruntime ({', '.join(available)})"
-    if provider not in nvidia.NVIDIA:
+    if provider not in NVIDIA:
         return None
+    from . import nvidia
+
     nvidia.preload(onnxruntime)
     found = nvidia.find(provider, onnxruntime, device)
     return found.what if found else None

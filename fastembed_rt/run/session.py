@@ -6,7 +6,7 @@ The provider asked for runs (providers.py has the table), or an error says what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,12 @@ from ..manifest import Manifest, Variant
 from ..native import cuda as native_cuda
 from ..precisions import lacking, listed, possible
 from ..system.paths import as_utf8
-from . import cuda_operators, shared_weights
+from . import shared_weights
 from .batching import Feeds
-from .captures import apart
 from .contract import Facts, GraphSession, Output
-from .nvidia import NVIDIA
-from .overflow import overflows
 from .providers import (
     KEEPS_INT8,
+    NVIDIA,
     PROVIDERS,
     Provider,
     available_providers,
@@ -43,7 +41,6 @@ from .providers import (
     require_provider,
     too_old,
 )
-from .unnormalized import with_unnormalized
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,8 +65,7 @@ SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 # Targets with operators of our own -> why they do not run here, None where they do: precision, device -> reason.
 OWN: dict[str, Callable[[str, int], str | None]] = {
     "native": lambda *_: native.why_not(),
-    # Looked up when it is called: tests put another in its place.
-    native_cuda.TARGET: lambda *asked: cuda_operators.why_not(*asked),  # noqa: PLW0108
+    native_cuda.TARGET: lambda *asked: _why_not_on_cuda(*asked),  # noqa: PLW0108
 }
 TUNED = ("native", "cpu")  # targets whose graphs are made of the operators that are wanted
 
@@ -189,7 +185,7 @@ class NvidiaSession(Session):
 
     def run(self, feeds: Feeds) -> Output:
         """As Session's."""
-        with apart():
+        with _apart():
             return super().run(feeds)
 
 
@@ -236,6 +232,8 @@ def load(
     def start(source: str | bytes, weights: Mapping[str, bytes]) -> Any:
         if output == UNNORMALIZED:
             assert isinstance(source, bytes)
+            from .unnormalized import with_unnormalized  # for few models
+
             source, names["output"] = with_unnormalized(source, OUTPUT)
         return _start(onnxruntime, source, weights, row=row, settings=options, variant=variant, threads=threads)
 
@@ -243,7 +241,7 @@ def load(
         shared_weights.share()
     try:
         by_path = output != UNNORMALIZED
-        with apart() if provider in NVIDIA else nullcontext():
+        with _apart() if provider in NVIDIA else nullcontext():
             inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
     except (IntegrityError, MissingDependencyError, ModelFormatError):
         raise
@@ -296,6 +294,8 @@ def _start(
     if variant.target == "native":
         options.register_custom_ops_library(as_utf8(native.library()))
     if variant.target == native_cuda.TARGET:
+        from . import cuda_operators
+
         options.register_custom_ops_library(as_utf8(cuda_operators.opened()))
     if not on_cpu and variant.target != "portable":
         # All of a graph made for the provider runs there, or none. Portable graphs have nodes that only the CPU has
@@ -408,7 +408,7 @@ def open_session(
 
 def require_int8(onnxruntime: Any) -> None:
     """Raise MissingDependencyError where INT8 on onnxruntime's operators overflows, and nothing keeps it from that."""
-    if too_old(onnxruntime.__version__, KEEPS_INT8) and overflows(onnxruntime):
+    if too_old(onnxruntime.__version__, KEEPS_INT8) and _overflows(onnxruntime):
         raise MissingDependencyError(
             f"INT8 on onnxruntime's operators overflows on this processor before onnxruntime {KEEPS_INT8}, and "
             f"this is {onnxruntime.__version__}; pip install --upgrade onnxruntime, or take precision 'fp32'"
@@ -420,10 +420,29 @@ def tune(options: Any, onnxruntime: Any, *, integers: bool) -> None:
     levels = onnxruntime.GraphOptimizationLevel
     # Made of the operators wanted; fusing them further made them slower, and costs time at every load.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
-    if integers and overflows(onnxruntime):  # which takes a tenth of the time that a model is loaded in
+    if integers and _overflows(onnxruntime):
         # Kernels with unsigned weights: right, and slower. The rewrite belongs to the extended level.
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+# What a graph needs that is on a GPU, or has onnxruntime's products of integers, is imported for it.
+def _overflows(onnxruntime: Any) -> bool:
+    from .overflow import overflows
+
+    return overflows(onnxruntime)
+
+
+def _why_not_on_cuda(precision: str, device: int) -> str | None:
+    from . import cuda_operators
+
+    return cuda_operators.why_not(precision, device)
+
+
+def _apart() -> AbstractContextManager[None]:
+    from .captures import apart
+
+    return apart()
 
 
 def _options(onnxruntime: Any, threads: int, *, cpu: bool) -> onnxruntime.SessionOptions:

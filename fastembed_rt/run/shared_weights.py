@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from .. import native
 from ..errors import InvalidInputError
 
-logger = logging.getLogger("fastembed_rt")
 VARIABLE = "FASTEMBED_RT_SHARED_WEIGHTS"  # environment: the folder
 
 
@@ -33,7 +31,9 @@ def report() -> None:
     """Say in the log that weights which were to lie there do not."""
     folder = os.environ.get(VARIABLE)
     if folder and (layers := native.unshared()):
-        logger.warning(
+        import logging  # when there is something to say
+
+        logging.getLogger("fastembed_rt").warning(
             "%d layers are in memory of this process alone: %s has no room for them, or its file system no files "
             "without names; make it larger, or name another in %s",
             layers,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from ..errors import InvalidInputError
@@ -46,6 +45,8 @@ def write_whole(file: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written, as on a full disk.
     """
+    import tempfile  # which brings what compresses files
+
     number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(number, "wb") as stream:

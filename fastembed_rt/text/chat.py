@@ -7,13 +7,13 @@ written over the last ones of what was cut.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError
 from ..manifest import ChatTemplate
+from ..records import record
 from .pairs import Pair
 
 Ids = npt.NDArray[np.int64]
@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.int64]
 FILLERS = ("0", "1 2 3 4")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Chat:
     """A template that pairs go through."""
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..records import record
+
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
 Pieces = Callable[[Sequence[str], int | None], list[Ids | None]]  # WordPiece.pieces
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PairTemplate:
     """Special tokens in front of, between and behind two texts, and which tokens are of type 0."""
 

@@ -6,7 +6,6 @@ Knows no batch and no session. What a text's ids are is for wordpiece, and for t
 from __future__ import annotations
 
 import copy
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,6 @@ CHUNKED = (*TRUNCATIONS, "chunk")
 TRUNCATION_SIDES = ("right", "left")
 COUNTED = 256  # texts at a time
 PACKAGE = __name__.partition(".")[0]
-logger = logging.getLogger("fastembed_rt")
 
 
 class TruncationWarning(UserWarning):
@@ -340,6 +338,9 @@ class TextTokenizer:
 
     def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":
+            import logging
+
+            logger = logging.getLogger("fastembed_rt")
             logger.info("%d of %d texts cut at %d tokens", len(long), len(texts), self.max_length)
             return None
         tokens = int(self.count(texts[long[0] : long[0] + 1], prompt)[0])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, InvalidTypeError
+from ..records import record
 from ..text.tokenizer import callers_level
 from . import dense as floats
 from .dense import Vectors
@@ -32,7 +33,7 @@ class RangesWarning(UserWarning):
     """Ranges were taken from the very vectors that they quantize."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Kind:
     """How one number, or eight of them, lie in memory."""
 

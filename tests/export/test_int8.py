@@ -118,7 +118,7 @@ def test_onnxruntime_is_asked_for_overflows_where_its_products_run_alone(
 ) -> None:
     asked: list[str] = []
     for target in ["cpu", *(["native"] if native.kernels() else [])]:
-        monkeypatch.setattr("fastembed_rt.run.session.overflows", lambda _, target=target: asked.append(target))
+        monkeypatch.setattr("fastembed_rt.run.overflow.overflows", lambda _, target=target: asked.append(target))
         EmbeddingModel(small, precision="int8", target=target).close()
     assert asked == ["cpu"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastembed_rt.manifest import CLASSES, EMBEDDING, LATE_INTERACTION, RERANKING, SPARSE, Manifest
 from fastembed_rt.precisions import made_for
-from fastembed_rt.run.nvidia import NVIDIA
+from fastembed_rt.run.providers import NVIDIA
 from fastembed_rt.system.sizes import readable
 
 from ..gate.report import describe, details

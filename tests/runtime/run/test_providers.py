@@ -284,3 +284,7 @@ def test_the_gpu_wheel_without_cuda_names_the_library(model_dir: Path, provider:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
     assert re.search(says, done.stdout), done.stdout + done.stderr
+
+
+def test_the_providers_that_are_looked_into_are_nvidias() -> None:
+    assert providers.NVIDIA == nvidia.NVIDIA

@@ -18,7 +18,6 @@ from fastembed_rt import EmbeddingModel, manifest, native
 from fastembed_rt.errors import InvalidInputError, MissingDependencyError, ModelFormatError, ProviderUnavailableError
 from fastembed_rt.files import ModelFiles
 from fastembed_rt.manifest import FileRecord, Manifest
-from fastembed_rt.run import session
 from fastembed_rt.run.providers import OLDEST, too_old
 from fastembed_rt.run.session import PROVIDERS, available_providers, choose_variant, load, provider_row
 
@@ -201,7 +200,7 @@ def test_int8_that_would_overflow_is_refused_where_onnxruntime_does_not_keep_it_
     """Our own operators do not overflow."""
     if target == "native" and native.kernels() is None:
         pytest.skip("our own operators do not run here")
-    monkeypatch.setattr(session, "overflows", lambda _: True)
+    monkeypatch.setattr("fastembed_rt.run.overflow.overflows", lambda _: True)
     for version in ("1.30.0", "1.29.0"):
         monkeypatch.setattr(onnxruntime, "__version__", version)
         if (target, version) == ("cpu", "1.29.0"):
