@@ -26,27 +26,64 @@ INLINE size_t packed_index(size_t k, size_t n, size_t steps) {
     return ((n / LANES * steps + k / KR) * LANES + n % LANES) * KR + k % KR;
 }
 
+/* KR rows of LANES columns as a panel has them. */
+INLINE void int8_pack_step(const int8_t *weight, size_t columns, PackedWeight *packed) {
+    for (size_t n = 0; n < LANES; n++)
+#pragma GCC unroll 8
+        for (size_t k = 0; k < KR; k++)
+            packed[n * KR + k] = weight[k * columns + n];
+}
+
+/* sums[n] += the same rows, of each column. */
+INLINE void int8_sum_step(const int8_t *weight, size_t columns, int32_t *sums) {
+    for (size_t n = 0; n < LANES; n++)
+#pragma GCC unroll 8
+        for (size_t k = 0; k < KR; k++)
+            sums[n] += weight[k * columns + n];
+}
+
+/* Whether all KR rows and LANES columns of a step are there, and are one panel's. */
+INLINE int is_whole_step(size_t rows, size_t column, size_t left) { return rows >= KR && column % LANES == 0 && left >= LANES; }
+
 /* weight (inputs, columns) s8 -> the panels' columns from `from` on, and their compensation. */
 static void int8_pack_columns(Linear *layer, const int8_t *weight, size_t columns, size_t from) {
-    PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
-    for (size_t k = 0; k < layer->inputs; k++) {
-        for (size_t n = 0; n < columns; n++) {
-            int8_t value = weight[k * columns + n];
-            packed[packed_index(k, from + n, steps)] = value;
-            layer->compensation[from + n] -= (layer->zero_point - OFFSET) * value;
+    for (size_t k = 0; k < layer->inputs; k += KR, weight += KR * columns)
+        for (size_t n = 0; n < columns;) {
+            PackedWeight *packed = (PackedWeight *)layer->packed + packed_index(k, from + n, steps);
+            int32_t *sums = layer->compensation + from + n;
+            if (is_whole_step(layer->inputs - k, from + n, columns - n)) {
+                int8_pack_step(weight + n, columns, packed);
+                int8_sum_step(weight + n, columns, sums);
+                n += LANES;
+                continue;
+            }
+            for (size_t r = 0; r < min_size(KR, layer->inputs - k); r++)
+                *sums += packed[r] = weight[r * columns + n];
+            n++;
         }
-    }
+    for (size_t n = from; n < from + columns; n++)
+        layer->compensation[n] *= OFFSET - layer->zero_point;
 }
 
 /* Whether `int8_pack_columns` with the same arguments would change nothing. */
 static int int8_columns_are_packed(const Linear *layer, const int8_t *weight, size_t columns, size_t from) {
-    const PackedWeight *packed = layer->packed;
     size_t steps = layer->depth / KR;
-    for (size_t k = 0; k < layer->inputs; k++) {
+    for (size_t k = 0; k < layer->inputs; k += KR, weight += KR * columns) {
         int different = 0;
-        for (size_t n = 0; n < columns; n++)
-            different |= packed[packed_index(k, from + n, steps)] ^ weight[k * columns + n];
+        for (size_t n = 0; n < columns;) {
+            const PackedWeight *packed = (const PackedWeight *)layer->packed + packed_index(k, from + n, steps);
+            if (is_whole_step(layer->inputs - k, from + n, columns - n)) {
+                PackedWeight step[LANES * KR];
+                int8_pack_step(weight + n, columns, step);
+                different |= memcmp(step, packed, sizeof step);
+                n += LANES;
+                continue;
+            }
+            for (size_t r = 0; r < min_size(KR, layer->inputs - k); r++)
+                different |= packed[r] ^ weight[r * columns + n];
+            n++;
+        }
         if (different)
             return 0;
     }
