@@ -54,36 +54,73 @@ static void bf16_round_rows(const Linear *layer, const float *x, size_t rows, co
 
 static size_t bf16_packed_size(const Linear *layer) { return layer->panels * LANES * layer->depth * sizeof(uint16_t); }
 
-/* Element `index` of weights at any address, as it is packed: nearly all as they are. */
-INLINE uint16_t bf16_weight(const void *weights, size_t index) {
+INLINE uint16_t bf16_at(const void *weights, size_t index) {
     uint16_t value;
     memcpy(&value, (const char *)weights + index * sizeof value, sizeof value);
-    int power = (value >> 7 & 0xFF) - 127;
-    return power >= -56 && power < 112 ? value : narrowed(rounded_one(widened(value)));
+    return value;
 }
 
-/* Where w[k, n] lies. */
-INLINE size_t bf16_index(const Linear *layer, size_t k, size_t n) {
+/* Whether a weight is packed as it is: nearly all are. */
+INLINE int is_plain(uint16_t value) {
+    int power = (value >> 7 & 0xFF) - 127;
+    return power >= -56 && power < 112;
+}
+
+INLINE uint16_t bf16_weight(const void *weights, size_t index) {
+    uint16_t value = bf16_at(weights, index);
+    return is_plain(value) ? value : narrowed(rounded_one(widened(value)));
+}
+
+/* Two rows of LANES columns as a panel has them; 0 where some have to be rounded, and are not. */
+INLINE int bf16_plain_step(const void *weight, size_t columns, uint16_t *packed) {
+    int other = 0;
+    for (size_t n = 0; n < LANES; n++)
+#pragma GCC unroll 2
+        for (size_t k = 0; k < KR_BF16; k++) {
+            uint16_t value = bf16_at(weight, k * columns + n);
+            packed[n * KR_BF16 + k] = value;
+            other |= !is_plain(value);
+        }
+    return !other;
+}
+
+enum { BF16_STEP = LANES * KR_BF16 }; /* weights of a step in a panel */
+
+/* weight (inputs, columns) bf16 at any address, by what is of one panel and step: `fn` gets it as it is packed, where it
+ * lies there, and the bytes. Stops where that is not 0. What a step has beyond the inputs or this weight's columns is
+ * none of it. */
+INLINE int bf16_each(const Linear *layer, const void *weight, size_t columns, size_t from,
+                     int (*fn)(void *packed, const void *step, size_t bytes)) {
     size_t steps = layer->depth / KR_BF16;
-    return ((n / LANES * steps + k / KR_BF16) * LANES + n % LANES) * KR_BF16 + k % KR_BF16;
+    for (size_t k = 0; k < layer->inputs; k += KR_BF16)
+        for (size_t n = 0, width; n < columns; n += width) {
+            size_t lane = (from + n) % LANES, rows = min_size(KR_BF16, layer->inputs - k);
+            const char *first = (const char *)weight + (k * columns + n) * sizeof(uint16_t);
+            uint16_t step[BF16_STEP], *packed = (uint16_t *)layer->packed + ((from + n) / LANES * steps + k / KR_BF16) * BF16_STEP;
+            width = min_size(LANES - lane, columns - n);
+            if (width == LANES && rows == KR_BF16 && bf16_plain_step(first, columns, step)) {
+                if (fn(packed, step, sizeof step))
+                    return 1;
+                continue;
+            }
+            for (size_t j = 0; j < width; j++)
+                for (size_t r = 0; r < rows; r++) {
+                    uint16_t value = bf16_weight(first, r * columns + j);
+                    if (fn(packed + (lane + j) * KR_BF16 + r, &value, sizeof value))
+                        return 1;
+                }
+        }
+    return 0;
 }
 
 /* weight (inputs, columns) bf16 -> the panels' columns from `from` on. */
 static void bf16_pack(Linear *layer, const void *weight, size_t columns, size_t from) {
-    uint16_t *packed = layer->packed;
-    for (size_t k = 0; k < layer->inputs; k++)
-        for (size_t n = 0; n < columns; n++)
-            packed[bf16_index(layer, k, from + n)] = bf16_weight(weight, k * columns + n);
+    bf16_each(layer, weight, columns, from, copy_packed);
 }
 
 /* Whether `bf16_pack` with the same arguments would change nothing. */
 static int bf16_is_packed(const Linear *layer, const void *weight, size_t columns, size_t from) {
-    const uint16_t *packed = layer->packed;
-    for (size_t k = 0; k < layer->inputs; k++)
-        for (size_t n = 0; n < columns; n++)
-            if (packed[bf16_index(layer, k, from + n)] != bf16_weight(weight, k * columns + n))
-                return 0;
-    return 1;
+    return !bf16_each(layer, weight, columns, from, differs);
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */

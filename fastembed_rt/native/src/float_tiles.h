@@ -24,6 +24,14 @@ enum { FLOAT_MR = 6 };
 
 _Static_assert((int)FLOAT_MR <= (int)MOST_ROWS, "a tile has room for its rows");
 
+/* What is done with weights as they are packed: they are put where they lie, or compared with what is there. */
+INLINE int copy_packed(void *packed, const void *weight, size_t bytes) {
+    memcpy(packed, weight, bytes);
+    return 0;
+}
+
+INLINE int differs(void *packed, const void *weight, size_t bytes) { return memcmp(packed, weight, bytes); }
+
 /* How far in floats it is to the next row of `a`, the next k of it; the next k of `b`, the next 16 columns of it. */
 typedef struct {
     size_t row, k, next_k, next_panel;

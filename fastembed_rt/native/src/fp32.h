@@ -31,7 +31,7 @@ static size_t fp32_packed_size(const Linear *layer) { return layer->panels * LAN
 /* The columns of `weight` (inputs, columns) at any address, a panel's part of a k at a time: `fn` gets where it lies packed,
  * where it comes from, and its bytes. Stops where that is not 0. */
 INLINE int fp32_each(const Linear *layer, const void *weight, size_t columns, size_t from,
-                     int (*fn)(float *packed, const void *weight, size_t bytes)) {
+                     int (*fn)(void *packed, const void *weight, size_t bytes)) {
     float *packed = layer->packed;
     for (size_t n = 0, width; n < columns; n += width) {
         size_t column = from + n;
@@ -43,13 +43,6 @@ INLINE int fp32_each(const Linear *layer, const void *weight, size_t columns, si
     }
     return 0;
 }
-
-INLINE int copy_packed(float *packed, const void *weight, size_t bytes) {
-    memcpy(packed, weight, bytes);
-    return 0;
-}
-
-INLINE int differs(float *packed, const void *weight, size_t bytes) { return memcmp(packed, weight, bytes); }
 
 static void fp32_pack(Linear *layer, const void *weight, size_t columns, size_t from) {
     fp32_each(layer, weight, columns, from, copy_packed);
