@@ -56,6 +56,21 @@ def test_a_loaded_model_brings_onnxruntime_and_tokenizers_when_a_text_needs_them
     assert imported(f"{code}; model.encode('\u732b')", model_dir) == {"numpy", *RUNTIME}
 
 
+# Of Python's own: each takes a millisecond or several, and few models want one.
+RARE = {"tempfile", "shutil", "random", "logging", "difflib", "urllib.request", "zlib", "base64", "concurrent.futures"}
+
+
+def test_a_first_vector_brings_none_of_what_few_models_want(run_script: Any, model_dir: Path) -> None:
+    report = "; print(*(name for name in sys.modules))"
+    others = set(run_script("import sys, numpy, onnxruntime" + report).stdout.split())
+    code = "import sys; from fastembed_rt import EmbeddingModel; EmbeddingModel(sys.argv[1]).encode('The cat.')"
+    found = set(run_script(code + report, model_dir).stdout.split())
+    assert "fastembed_rt.run.session" in found
+    of_gpus = {f"fastembed_rt.run.{name}" for name in ("nvidia", "cuda", "captures", "cuda_operators")}
+    wanted = RARE | of_gpus | {"fastembed_rt.run.unnormalized"}
+    assert not (found - others) & (wanted if native.wordpiece() else wanted - RARE)
+
+
 def test_encoding_brings_nothing_more(imported: Any, model_dir: Path) -> None:
     code = (
         "import sys; from fastembed_rt import EmbeddingModel; model = EmbeddingModel(sys.argv[1], truncation='chunk')\n"
