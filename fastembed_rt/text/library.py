@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,32 @@ def takes_no_threads() -> bool:
     return os.environ.get(THREADS, "on").lower() in ("", "0", "f", "false", "n", "no", "off")
 
 
+# Of a tokenizer, beside its model and what was added to its vocabulary.
+STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+def on_the_same_model(tokenizer: Any) -> Any:
+    """Another tokenizer that works alike and cuts otherwise; None where it is not certain that it does.
+
+    The vocabulary of a multilingual model takes 300 MB and half a second: they have it in common.
+    """
+    from tokenizers import Tokenizer
+
+    made = Tokenizer(tokenizer.model)
+    for step in STEPS:
+        if (done := getattr(tokenizer, step)) is not None:
+            setattr(made, step, done)
+    added = [token for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+    for special, tokens in groupby(added, key=attrgetter("special")):
+        (made.add_special_tokens if special else made.add_tokens)(list(tokens))
+    return made if _added(made) == _added(tokenizer) else None
+
+
+def _added(tokenizer: Any) -> dict[int, tuple[object, ...]]:
+    flags = attrgetter("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    return {number: flags(token) for number, token in tokenizer.get_added_tokens_decoder().items()}
+
+
 class Library:
     """One file and one limit. Safe to use from several threads."""
 
@@ -37,17 +65,19 @@ class Library:
         whole: bool,
         parallel: bool,
         of_pairs: bool,
+        like: Library | None = None,
     ) -> None:
-        """`read` gives the contents of the file, now and when a second tokenizer is wanted.
+        """`read` gives the contents of the file, now and when they are wanted again.
 
         `side` is where a text over max_length loses tokens, `whole`: what it loses is wanted too. `parallel` and
-        `of_pairs` are TextTokenizer's.
+        `of_pairs` are TextTokenizer's. `like` is of the same file, with another limit or side.
 
         Raises:
             ModelFormatError: the file cannot be read.
         """
         self._path, self._read = path, read
-        self.content: bytes | None = self._bytes()  # until a tokenizer is made of it
+        self._first: list[Any] = [] if like is None else like._first  # tokenizer made of the file, for all like this
+        self.content: bytes | None = None if self._first else self._bytes()  # until a tokenizer is made of it
         self.max_length, self._side, self._whole = max_length, side, whole
         self._parallel, self._of_pairs = parallel, of_pairs
         self._made_limited: Any = None
@@ -61,10 +91,8 @@ class Library:
 
         Two threads may make two, of which one is kept: a lock could be held for ever in a forked process.
         """
-        content = self.content
         if self._made_limited is None:
-            self._made_limited = self._limited(content)
-            self.content = None  # after it: who finds none finds the tokenizer
+            self._made_limited = self._limited()
         return self._made_limited
 
     @property
@@ -74,14 +102,23 @@ class Library:
             return self.limited
         if self._made_free is None:
             # A second tokenizer, because switching truncation off would disturb other threads.
-            free = self.make()
-            free.no_padding()
-            free.no_truncation()
-            self._made_free = free
+            self._made_free = self._uncutting()
         return self._made_free
 
+    def _uncutting(self) -> Any:
+        """A tokenizer that neither cuts nor pads, on the vocabulary of the first; the first where there is none."""
+        content = self.content
+        made = on_the_same_model(self._first[0]) if self._first else None
+        if made is None:
+            made = self.make(content)
+            self._first.append(made)
+        self.content = None  # after it: who finds none finds a tokenizer
+        made.no_padding()
+        made.no_truncation()
+        return made
+
     def make(self, content: bytes | None = None) -> Any:
-        """Another one, as the file says.
+        """One of its own, as the file says.
 
         Raises:
             ModelFormatError: the file is none of a tokenizer.
@@ -199,12 +236,9 @@ class Library:
             self._shorten = cutter(self._bytes(), self.max_length) or (lambda text: text)
         return [self._shorten(text) for text in texts]
 
-    def _limited(self, content: bytes | None) -> Any:
-        tokenizer = self.make(content)
-        tokenizer.no_padding()
-        if self._of_pairs:
-            tokenizer.no_truncation()
-        elif self.max_length > tokenizer.num_special_tokens_to_add(False):  # else it is refused
+    def _limited(self) -> Any:
+        tokenizer = self._uncutting()
+        if not self._of_pairs and self.max_length > tokenizer.num_special_tokens_to_add(False):  # else it is refused
             # Where nothing is lost, pieces begin at a text's beginning, where its prompt stands.
             tokenizer.enable_truncation(self.max_length, direction="right" if self._whole else self._side)
         return tokenizer

@@ -103,17 +103,17 @@ class TextTokenizer:
         of_pairs: bool = False,
         read: Callable[[], bytes] | None = None,
         vocabulary: int | None = None,
-        fast: WordPiece | None = None,
         chat: Chat | None = None,
+        like: TextTokenizer | None = None,
     ) -> None:
         """Read tokenizer.json.
 
-        `read` gives the contents of the file, now and when a second tokenizer is wanted; None reads `path`.
+        `read` gives the contents of the file, now and when they are wanted again; None reads `path`.
         `truncation_side` is where a text over max_length loses tokens: its end (right) or its beginning (left).
         `parallel` lets the Rust library use all cores of the process at once; else a call uses one.
         `of_pairs` is for `pairs` alone, and saves it a second tokenizer. `vocabulary` is how many tokens the model
-        knows, where the tokenizer has more. `fast` is another tokenizer's of the same file. `chat` makes one text of
-        each pair.
+        knows, where the tokenizer has more. `chat` makes one text of each pair. `like` is another of the same file,
+        vocabulary and pairs, whose work is not done again.
 
         Raises:
             InvalidInputError: unknown truncation policy, or no room for a token beside the special ones.
@@ -121,7 +121,7 @@ class TextTokenizer:
         """
         if truncation not in CHUNKED:
             raise InvalidInputError(f"truncation {truncation!r} is not known; known: {', '.join(CHUNKED)}")
-        self._library = Library(
+        self._library: Library = Library(
             path,
             path.read_bytes if read is None else read,
             max_length=max_length,
@@ -129,6 +129,7 @@ class TextTokenizer:
             whole=truncation == "chunk",
             parallel=parallel,
             of_pairs=of_pairs,
+            like=None if like is None else like._library,
         )
         self._others: dict[tuple[str, str], TextTokenizer] = {}  # by policy and side, each made once
         self._path, self._read, self._parallel, self._of_pairs = path, read, parallel, of_pairs
@@ -137,11 +138,13 @@ class TextTokenizer:
         self._side = truncation_side
         self._vocabulary = vocabulary
         self.chat = chat
-        content = self._library.content
-        assert content is not None
-        fast = fast if fast or vocabulary is not None else wordpiece(content)
+        fast = None if like is None else like._fast
+        if like is None and vocabulary is None:
+            content = self._library.content
+            assert content is not None
+            fast = wordpiece(content)
         around = fast.pair if fast and of_pairs else fast
-        self._fast = fast if around else None
+        self._fast: WordPiece | None = fast if around else None
         special = around.special if around else self._library.special()
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")
@@ -163,8 +166,6 @@ class TextTokenizer:
 
     def with_policy(self, truncation: str | None = None, side: str | None = None) -> TextTokenizer:
         """The same tokenizer with another policy or side for what is too long; None leaves each as it is.
-
-        Another side needs a second tokenizer in memory, another policy does not.
 
         Raises:
             InvalidInputError: an unknown policy or side.
@@ -199,8 +200,8 @@ class TextTokenizer:
             of_pairs=self._of_pairs,
             read=self._read,
             vocabulary=self._vocabulary,
-            fast=self._fast,
             chat=self.chat,
+            like=self,
         )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", first: int = 0, *, parallel: bool = True) -> Tokenized:
