@@ -24,6 +24,8 @@ from typing import Any
 LETTERS_A_TOKEN = 32  # at least: most texts have four or five, so that the beginning nearly always is enough
 GAP = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 STOPS = "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"  # 、。！，：；？
+# Of a tokenizer, beside its model and what was added to its vocabulary.
+STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 METASPACE = "\u2581"  # which Metaspace splits at
 SEARCHED = 4096  # characters in which a gap is looked for; text without one has no words of this kind
 
@@ -58,12 +60,19 @@ def long_from(max_length: int) -> int:
     return LETTERS_A_TOKEN * max_length + SEARCHED
 
 
-def cutter(tokenizer_json: bytes, max_length: int) -> Callable[[str], str] | None:
-    """A function that gives a text's beginning, or the text itself; None for a tokenizer of which it is not sure."""
-    try:
-        settings = json.loads(tokenizer_json)
-    except ValueError:
-        return None
+def settings_of(tokenizer: Any) -> dict[str, Any]:
+    """What its tokenizer.json says beside the vocabulary: each step, None where there is none, and the added tokens."""
+    found = {step: getattr(tokenizer, step) for step in STEPS}
+    added = sorted(tokenizer.get_added_tokens_decoder().items())
+    described = {step: None if made is None else json.loads(made.__getstate__()) for step, made in found.items()}
+    return {**described, "added_tokens": [{"id": number, "content": token.content} for number, token in added]}
+
+
+def cutter(settings: Mapping[str, Any], max_length: int) -> Callable[[str], str] | None:
+    """A function that gives a text's beginning, or the text itself; None for a tokenizer of which it is not sure.
+
+    `settings` are a tokenizer.json's.
+    """
     if not works_within_words(settings):
         return None
     most, least = LETTERS_A_TOKEN * max_length, long_from(max_length)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError, from_outside
-from .caps import cutter, long_from
+from .caps import STEPS, cutter, long_from, settings_of
 from .pairs import Pair
 from .parts import PART, Encoded, Parts, parts
 
@@ -24,10 +24,6 @@ THREADS = "TOKENIZERS_PARALLELISM"
 def takes_no_threads() -> bool:
     """Whether the library uses no threads of its own, as its variable may say."""
     return os.environ.get(THREADS, "on").lower() in ("", "0", "f", "false", "n", "no", "off")
-
-
-# Of a tokenizer, beside its model and what was added to its vocabulary.
-STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def on_the_same_model(tokenizer: Any) -> Any:
@@ -180,7 +176,7 @@ class Library:
         if not isinstance(text, str):
             return None
         if not self._parts:
-            self._parts = [parts(self._bytes(), self.free)]
+            self._parts = [parts(self.free)]
         (made,) = self._parts
         return None if made is None else made.encoded(text, offsets=offsets, parallel=self._parallel and parallel)
 
@@ -233,7 +229,7 @@ class Library:
         if not texts or self._whole or self._side != "right" or max(map(len, texts)) <= long_from(self.max_length):
             return texts
         if self._shorten is None:
-            self._shorten = cutter(self._bytes(), self.max_length) or (lambda text: text)
+            self._shorten = cutter(settings_of(self.limited), self.max_length) or (lambda text: text)
         return [self._shorten(text) for text in texts]
 
     def _limited(self) -> Any:

@@ -12,7 +12,6 @@ compares ids and places.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .caps import gaps_of, steps, works_within_words
+from .caps import gaps_of, settings_of, steps, works_within_words
 
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -105,12 +104,9 @@ class Parts:
         yield start, len(text)
 
 
-def parts(tokenizer_json: bytes, tokenizer: Any) -> Parts | None:
-    """For a tokenizer that does not cut, and its file; None where it is not sure that parts have a whole's tokens."""
-    try:
-        settings = json.loads(tokenizer_json)
-    except ValueError:
-        return None
+def parts(tokenizer: Any) -> Parts | None:
+    """For a tokenizer that does not cut; None where it is not sure that parts have a whole's tokens."""
+    settings = settings_of(tokenizer)
     if not works_within_words(settings) or any(map(_may_stand_before_a_gap, settings.get("added_tokens") or ())):
         return None
     if any(map(_repeats, steps(settings.get("post_processor"), "processors"))):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from checkpoints import WORDS
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from word_tokenizers import FILES, PIECES, TRAINED, UNSAFE, long_texts, made
 
 from fastembed_rt import EmbeddingModel
@@ -162,8 +162,19 @@ def test_what_normalizers_take_apart_is_not_cut_behind() -> None:
         assert caps.at_stops().search(letter + "\u3002" + letter) is not None
 
 
+def test_a_tokenizer_has_the_settings_of_its_file() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.add_tokens(["x", AddedToken("</s>", special=True)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits()])
+    tokenizer.normalizer = normalizers.NFC()
+    settings, file = caps.settings_of(tokenizer), json.loads(tokenizer.to_str())
+    assert {step: settings[step] for step in caps.STEPS} == {step: file[step] for step in caps.STEPS}
+    named = [{"id": token["id"], "content": token["content"]} for token in file["added_tokens"]]
+    assert settings["added_tokens"] == named
+
+
 def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
-    shorten = caps.cutter(b'{"pre_tokenizer": {"type": "Whitespace"}}', 4)
+    shorten = caps.cutter({"pre_tokenizer": {"type": "Whitespace"}}, 4)
     assert shorten is not None
     most = 4 * caps.LETTERS_A_TOKEN
     text = "ab " * 5000
@@ -174,11 +185,10 @@ def test_texts_are_cut_at_a_gap_behind_what_is_enough_or_not_at_all() -> None:
     for whole in ("a" * 10_000, "a, " * 5000, "ab " * 100, ""):
         assert shorten(whole) is whole
     assert shorten("猫、犬。" * 5000) == "猫、犬。" * (most // 4) + "猫"
-    at_space = caps.cutter(b'{"pre_tokenizer": {"type": "Metaspace"}}', 4)
+    at_space = caps.cutter({"pre_tokenizer": {"type": "Metaspace"}}, 4)
     assert at_space is not None
     whole = "猫、犬。" * 5000
     assert at_space(whole) is whole
-    assert caps.cutter(b"no json", 4) is None
 
 
 def test_millions_of_characters_cost_what_their_first_tokens_cost(model: EmbeddingModel) -> None:

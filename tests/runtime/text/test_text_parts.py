@@ -26,7 +26,7 @@ def differing(tokenizer: Tokenizer) -> tuple[int, list[str]]:
     """How many texts fell into parts, and those whose parts have other tokens than the whole."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    made = parts.parts(tokenizer.to_str().encode(), tokenizer)
+    made = parts.parts(tokenizer)
     assert made is not None
     looked, wrong = 0, []
     for text in long_texts():
@@ -59,7 +59,7 @@ def test_parts_have_the_tokens_of_the_whole(name: str, small: None) -> None:
 @pytest.mark.parametrize("path", FILES, ids=[path.parent.name for path in FILES])
 def test_parts_of_real_tokenizers_have_the_tokens_of_the_whole(path: Path, small: None) -> None:
     if path.parent.name in UNSAFE:
-        assert parts.parts(path.read_bytes(), Tokenizer.from_file(str(path))) is None
+        assert parts.parts(Tokenizer.from_file(str(path))) is None
         return
     looked, wrong = differing(Tokenizer.from_file(str(path)))
     assert looked > 50
@@ -73,7 +73,7 @@ def test_added_tokens_that_end_as_words_do_leave_texts_whole() -> None:
             tokenizer.add_tokens([AddedToken(flags.pop("content"), **flags)])
         if change is not None:
             tokenizer.post_processor = change
-        return parts.parts(tokenizer.to_str().encode(), tokenizer)
+        return parts.parts(tokenizer)
 
     assert made(content="<x>", rstrip=True) is not None  # no word of letters
     assert made(content="xyz", rstrip=True) is None
@@ -87,7 +87,7 @@ def test_a_text_that_begins_anew_behind_an_added_token_has_the_tokens_of_the_who
     tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFKC()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.add_tokens([AddedToken("xyz", normalized=False)])
-    made = parts.parts(tokenizer.to_str().encode(), tokenizer)
+    made = parts.parts(tokenizer)
     text = "xyz cat " * 40
     found = None if made is None else made.encoded(text, offsets=False, parallel=False)
     assert found is None or found.ids.tolist() == tokenizer.encode(text).ids
@@ -95,7 +95,7 @@ def test_a_text_that_begins_anew_behind_an_added_token_has_the_tokens_of_the_who
 
 def test_texts_without_gaps_are_left_whole(small: None) -> None:
     tokenizer = TRAINED["BERT"]()
-    made = parts.parts(tokenizer.to_str().encode(), tokenizer)
+    made = parts.parts(tokenizer)
     assert made is not None
     for text in ("", "a cat", "x" * 500, "a, " * 200, "\u200ba cat " * 50):
         assert made.encoded(text, offsets=True, parallel=True) is None
@@ -156,7 +156,3 @@ def test_the_library_never_has_much_of_a_very_long_text_at_once(
     assert len(ids) == int(tokenizer.count([text])[0]) == len(offsets)
     assert sum(len(row) - 2 for row in tokenizer([text]).ids) == len(ids) - 2
     assert 0 < most < 2 * parts.TOGETHER * parts.PART < len(text)
-
-
-def test_settings_of_no_json_are_left_to_the_library() -> None:
-    assert parts.parts(b"no json", TRAINED["BERT"]()) is None
