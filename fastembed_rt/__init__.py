@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import FastembedRtError
 
 if TYPE_CHECKING:
+    from .models.bm25 import BM25
     from .models.embedding import EmbeddingModel
     from .models.late_interaction import LateInteractionModel
     from .models.reranker import Reranker
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _MODULES = {  # of what loads when it is asked for
+    "BM25": "models.bm25",
     "EmbeddingModel": "models.embedding",
     "EncodeStats": "models.stats",
     "LateInteractionModel": "models.late_interaction",
@@ -25,6 +27,7 @@ _MODULES = {  # of what loads when it is asked for
     "SparseModel": "models.sparse",
 }
 __all__ = [
+    "BM25",
     "EmbeddingModel",
     "EncodeStats",
     "FastembedRtError",
@@ -48,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 def _followed() -> None:
     """Never called: tools that build programs put into them what is imported somewhere, and follow no names."""
-    from .models import embedding, late_interaction, reranker, sparse, stats  # noqa: F401
+    from .models import bm25, embedding, late_interaction, reranker, sparse, stats  # noqa: F401
 
 
 def __dir__() -> list[str]:

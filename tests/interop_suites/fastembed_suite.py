@@ -34,7 +34,7 @@ SUITES = {
 PACKAGES = {"FASTEMBED_RT_FASTEMBED_TESTS": "fastembed", "FASTEMBED_RT_QDRANT_TESTS": "qdrant-client"}
 VALUES = "compares with stored numbers of real checkpoints, which are not here"
 INSIDE = "is about a class or a session inside fastembed"
-OTHERS = "is, or is also, about BM25, BM42, miniCOIL or images"
+OTHERS = "is, or is also, about BM42, miniCOIL or images, or BM25 with the files that the hub has"
 SERVER = "needs a Qdrant server"
 # (part of the file's name, part of the test's name): why.
 REASONS: dict[tuple[str, str], str] = {

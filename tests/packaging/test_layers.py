@@ -16,18 +16,19 @@ EXPORTING = "fastembed_rt/cache/exporting.py"  # the runtime's one way to the ex
 # By distribution: a row a package or module on its first level, lower ones first, with all that it imports, also late.
 LAYERS = {
     "fastembed_rt": """
-    errors machine pyinstaller
+    errors pyinstaller records
+    machine: records
     native: machine
-    manifest: errors
+    manifest: errors records
     precisions: manifest
     files: errors manifest
     system: errors machine
-    text: errors manifest native
-    vectors: errors manifest text
-    hub: errors files manifest system
-    run: errors files manifest native precisions system
+    text: errors manifest native records
+    vectors: errors manifest records text
+    hub: errors files manifest records system
+    run: errors files manifest native precisions records system
     cache: errors hub manifest system
-    models: cache errors files hub machine manifest precisions run system text vectors
+    models: cache errors files hub machine manifest precisions records run system text vectors
     compat: errors manifest models run text vectors
     search: errors models system text vectors
     integrations: compat errors manifest models search text vectors

@@ -7,17 +7,37 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, ModelNotFoundError
+from ...models import bm25
 from ...models.embedding import EmbeddingModel
 from ...models.late_interaction import LateInteractionModel
 from ...models.reranker import Reranker
 from ...models.sparse import SparseModel
 from ...text.windows import TEXTS
 from ...vectors.dense import Vectors
-from .base import Entry, FastembedModel, counted, described, pieces, refuse, texts_of
-from .descriptions import DenseModelDescription, ModelDescription, PoolingType, SparseEmbedding, SparseModelDescription
+from .base import Entry, FastembedModel, NotSupportedError, counted, described, pieces, refuse, texts_of
+from .descriptions import (
+    DenseModelDescription,
+    ModelDescription,
+    ModelSource,
+    PoolingType,
+    SparseEmbedding,
+    SparseModelDescription,
+)
 
 Registered = dict[str, Entry]
+BM25 = SparseModelDescription(
+    model=bm25.NAME,
+    sources=ModelSource(hf=bm25.NAME),
+    model_file="",
+    description="BM25 as sparse vectors, for a database that weighs words by how rare they are",
+    license="apache-2.0",
+    additional_files=[f"{name}.txt" for name in bm25.LANGUAGES if name not in bm25.WITHOUT_STOP_WORDS],
+    requires_idf=True,
+    vocab_size=0,
+)
+UNBUILT = ("qdrant/bm42", "qdrant/minicoil")
+OF_GRAPHS = ("provider", "threads")  # options that are nothing to BM25
 V = TypeVar("V", Vectors, SparseEmbedding)
 
 
@@ -141,6 +161,47 @@ class SparseTextEmbedding(_OfTexts[SparseEmbedding]):
         facts = _facts(description, license, size_in_gb, additional_files)
         own = {"vocab_size": vocab_size, "requires_idf": requires_idf}
         cls._register(described(SparseModelDescription, model, sources, model_file, facts, **own))
+
+    @classmethod
+    def _list_supported_models(cls) -> list[ModelDescription]:
+        return [BM25, *super()._list_supported_models()]
+
+    def _open(self) -> Any:
+        name = self.model_name.lower()
+        if name.startswith(UNBUILT) and name not in self.registered:
+            raise NotSupportedError(
+                f"{self.model_name} is not built here; of fastembed's sparse models without a head over words {bm25.NAME} "
+                "is, and any SPLADE"
+            )
+        if name != bm25.NAME.lower():
+            return super()._open()
+        options = {name: value for name, value in self._options.items() if name not in OF_GRAPHS}
+        try:
+            return bm25.BM25(self._place or bm25.NAME, **options)
+        except ModelNotFoundError as error:
+            raise NotSupportedError(str(error)) from error
+
+    def _embed(
+        self, role: str, texts: Any, batch_size: int = 256, parallel: int | None = None, **options: Any
+    ) -> Iterator[SparseEmbedding]:
+        refuse("embed", options)
+        model = self.model.get()
+        if not isinstance(model, bm25.BM25):
+            yield from super()._embed(role, texts)
+        elif role == "document":
+            yield from (SparseEmbedding.from_dict(model.weights(text)) for text in texts_of(texts))
+        else:
+            for text in texts_of(texts):
+                indices = np.array(model.query_numbers(text), dtype=np.int64)
+                yield SparseEmbedding(values=np.ones_like(indices), indices=indices)
+
+    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
+        """Tokens of all texts together, special tokens included, each cut at the model's limit; of BM25 all words."""
+        model = self.model.get()
+        if not isinstance(model, bm25.BM25):
+            return super().token_count(texts, batch_size, **options)
+        refuse("token_count", options)
+        return sum(map(model.count_words, texts_of(texts)))
 
     def _vectors(self, model: SparseModel, texts: Any) -> Iterator[SparseEmbedding]:
         yield from map(SparseEmbedding.of, model.embed(texts, prompt=""))

@@ -92,9 +92,9 @@ class SparseEmbedding:
 
     def as_dict(self) -> dict[int, float]:
         """Values by index."""
-        return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
+        return dict(zip(self.indices.tolist(), map(float, self.values.tolist()), strict=True))
 
     @classmethod
     def from_dict(cls, data: dict[int, float]) -> SparseEmbedding:
         """What `as_dict` gave."""
-        return cls(values=np.array(list(data.values())), indices=np.array(list(data)))
+        return cls(values=np.array(list(data.values())), indices=np.array(list(data), dtype=np.int64))
