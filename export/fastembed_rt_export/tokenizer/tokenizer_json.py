@@ -19,7 +19,7 @@ from fastembed_rt.manifest import RERANKING, TRUNCATION_SIDES
 from ..checkpoint.record import Checkpoint
 from ..errors import CheckpointError, InvalidInputError, MissingDependencyError, first_line, theirs
 from ..files import read_json, refuse_pointer
-from . import ends, phobert, piece_scores, set_as_said
+from . import ends, phobert, piece_scores, set_as_said, words
 from .added_tokens import SPECIAL_MAP
 
 SETTINGS = "tokenizer_config.json"
@@ -64,7 +64,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     refuse_pointer(path)
     asked = asked_ends(checkpoint)
     try:
-        text, copied = (path.read_text(encoding="utf-8"), ()) if path.is_file() else _convert(checkpoint, asked)
+        own = path.is_file() and not checkpoint.has_words
+        text, copied = (path.read_text(encoding="utf-8"), ()) if own else _convert(checkpoint, asked)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     tokenizer = parsed(text, path)
@@ -288,6 +289,8 @@ def _there(directory: Path, pattern: str) -> bool:
 def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> tuple[str, tuple[int, ...]]:
     """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied; rows that it copies."""
     directory = checkpoint.path
+    if checkpoint.has_words:
+        return words.convert(directory), ()
     for pattern in VOCABULARIES:
         for file in directory.glob(pattern):
             refuse_pointer(file)
