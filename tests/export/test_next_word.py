@@ -52,7 +52,13 @@ def save_monot5(
     directory: Path, words: tuple[str, ...] = ("▁true", "▁false"), kind: str = "T5", **changes: Any
 ) -> Path:
     """A T5ForConditionalGeneration as monoT5 is published: without modules.json, its words in no file."""
-    settings = {**CONFIGS[kind.lower()], "vocab_size": 80, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    settings = {
+        **CONFIGS[kind.lower()],
+        "vocab_size": 80,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**{**settings, "num_decoder_layers": 2, **changes})
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
