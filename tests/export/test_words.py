@@ -1,4 +1,4 @@
-"""Tables of word vectors beside sentence-transformers: the words of a text, their means and weights, what is refused."""
+"""Tables of word vectors beside sentence-transformers: words of a text, their means and weights, what is refused."""
 
 from __future__ import annotations
 

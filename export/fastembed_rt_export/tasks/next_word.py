@@ -225,8 +225,8 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> NextWord:
     if not known:
         pairs = ", ".join(f"{a} and {b}" for a, b in asked)
         raise UnsupportedCheckpointError(
-            f"{checkpoint.path} answers with words ({config['architectures'][0]}), and its vocabulary has none of those that rerankers are "
-            f"trained to answer with ({pairs})"
+            f"{checkpoint.path} answers with words ({config['architectures'][0]}), and its vocabulary has none of "
+            f"those that rerankers are trained to answer with ({pairs})"
         )
     start = setting(config, "decoder_start_token_id", int, setting(config, "pad_token_id", int, 0))
     if not 0 <= start < (words := setting(config, "vocab_size", int)):

@@ -1,10 +1,10 @@
-"""PhoBERT's tokenizer, and BERTweet's, as tokenizer.json, and which rows its word table needs beside those of the checkpoint.
+"""PhoBERT's tokenizer and BERTweet's as tokenizer.json, and which rows a word table needs beside those it has.
 
-transformers has them in Python alone: byte pair encoding of words with "</w>" behind their last character, by bpe.codes,
-whose symbols are looked up in vocab.txt when no merge is left: "x</w>" as "x", others as "x@@", and as the unknown
-token where neither is there. The tokenizers library merges ids, so that there each symbol of a merge has one of its
-own. Symbols that vocab.txt lacks get ids behind the word table, and each of those a row (checkpoint/copied_rows.py): a
-copy of the row that the symbol has in transformers, nearly always the unknown token's.
+transformers has them in Python alone: byte pair encoding of words with "</w>" behind their last character, by
+bpe.codes, whose symbols are looked up in vocab.txt when no merge is left: "x</w>" as "x", others as "x@@", and as the
+unknown token where neither is there. The tokenizers library merges ids, so that there each symbol of a merge has one of
+its own. Symbols that vocab.txt lacks get ids behind the word table, and each of those a row
+(checkpoint/copied_rows.py): a copy of the row that the symbol has in transformers, nearly always the unknown token's.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def convert(tokenizer: Any, rows: int) -> tuple[str, tuple[int, ...]]:
     """
     if getattr(tokenizer, "normalization", False):
         raise UnsupportedCheckpointError(
-            f"{type(tokenizer).__name__} is told to normalize tweets (normalization in tokenizer_config.json), which is "
-            "not built: it splits them as NLTK does, and names emojis; normalize texts before they are encoded, with "
+            f"{type(tokenizer).__name__} is told to normalize tweets (normalization in tokenizer_config.json), which "
+            "is not built: it splits them as NLTK does, and names emojis; normalize texts before they are encoded, with "
             "its normalizeTweet, and write false there"
         )
     added = dict(sorted(tokenizer.added_tokens_decoder.items()))

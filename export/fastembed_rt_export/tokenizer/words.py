@@ -21,11 +21,14 @@ from ..checkpoint.words import TOKENIZER_FILE, listed
 from ..errors import UnsupportedCheckpointError
 from ..files import read_json
 
-BEGINS = "\u2581"  # in front of a word
+BEGINS = " "  # what every word has in front
 # Noncharacters, which texts do not have; from a text's own stands another one, which no pattern knows.
 _KEPT, _CAPITALS, _TEXTS_OWN = _MARKS = "\U0010fffe", "\U0010ffff", "\U000ffffe"
-_SPACES = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # str.isspace
+_OTHERS = "\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # str.isspace, beside
+_SPACES = f"{BEGINS}{_OTHERS}"
 _SIGNS = "!-/:-@\\[-`{-~"  # string.punctuation
+_HAS_SIGNS = f"[{_SIGNS}]|[^ ]*+(?<=[{_SIGNS}])"  # at an end
+_HAS_CAPITALS = "[!-@\\[-~]*+[^ !-@\\[-~]"  # or letters beyond ASCII
 # What str.lower makes of a sigma at a word's end, where the library sees a letter at a time.
 _FINAL_SIGMA = "\\p{Cased}\\p{Case_Ignorable}*\\K\u03a3(?!\\p{Case_Ignorable}*\\p{Cased})"
 
@@ -52,13 +55,13 @@ def convert(folder: Path) -> str:
     keys: dict[str, int] = {}
     for number, word in enumerate(vocabulary):
         if word not in known or word in stops or numbers[word] != number:
-            keys[f" {number}"] = number  # no text has it: it is there so that numbers have no holes
+            keys[f"{number}{BEGINS}"] = number  # no text has it: it is there so that numbers have no holes
         else:
             written = word in kept or word in capitals
-            keys[normalizer.normalize_str(word)[1:] if written else BEGINS + word] = number
+            keys[normalizer.normalize_str(word) if written else BEGINS + word] = number
     made = Tokenizer(models.BPE(keys, [], ignore_merges=True))
     made.normalizer = normalizer
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    made.pre_tokenizer = pre_tokenizers.Split(BEGINS, "merged_with_next")
     return made.to_str()
 
 
@@ -68,29 +71,33 @@ def _reached(word: str, *, lower: bool) -> bool:
 
 
 def _normalizer(kept: set[str], capitals: set[str], *, lower: bool) -> Any:
-    """A text whose words are what is looked up, each behind a space, BEGINS, and the marks of what stays as written."""
+    """A text whose words are what is looked up, each behind BEGINS and, where it stays as it is written, a mark."""
     in_lower_case = [_replace(_FINAL_SIGMA, "\u03c2"), normalizers.Lowercase()]
     steps: list[Any] = [_replace(f"[{_KEPT}{_CAPITALS}]", _TEXTS_OWN)]
     steps += in_lower_case if lower else []
     # A pattern takes a letter at least: the library loses count of places where something is put between two.
-    steps += [normalizers.Prepend(" "), _replace(f"[{_SPACES}]+", " ")]
-    steps += _marked(kept, _KEPT)
+    steps += [normalizers.Prepend(" "), _replace(f" [{_SPACES}]+|[{_OTHERS}][{_SPACES}]*", " ")]
+    steps += _marked(kept, _KEPT, _HAS_SIGNS)
     steps.append(_replace(f" (?!{_KEPT})[^ ]*[^ {_SIGNS}]\\K[{_SIGNS}]+(?![^ ])", ""))
     steps.append(_replace(f"(?<= )[{_SIGNS}]+", ""))
-    steps += _marked(capitals - kept, _CAPITALS)
+    steps += _marked(capitals - kept, _CAPITALS, _HAS_CAPITALS)
     steps += [] if lower else in_lower_case
-    steps.append(_replace(" (?=[^ ])", f" {BEGINS}"))
     return normalizers.Sequence(steps)
 
 
-def _marked(words: Iterable[str], mark: str) -> list[Any]:
-    """A mark in front of each of these; two in front of the second that is the same in lower case, and so on."""
+def _marked(words: Iterable[str], mark: str, have: str) -> list[Any]:
+    """A mark in front of each of these; two in front of the second that is the same in lower case, and so on.
+
+    `have`: a pattern of what all of them have, so that others are not compared with each.
+    """
     alike: dict[str, int] = {}
     ranks: dict[int, list[str]] = {}
     for word in sorted(words):
         ranks.setdefault(alike.setdefault(word.lower(), 0), []).append(word)
         alike[word.lower()] += 1
-    return [_replace(f" (?=(?:{_any(found)})(?![^ ]))", f" {mark * (rank + 1)}") for rank, found in ranks.items()]
+    return [
+        _replace(f" (?={have})(?=(?:{_any(found)})(?![^ ]))", f" {mark * (rank + 1)}") for rank, found in ranks.items()
+    ]
 
 
 def _replace(pattern: str, by: str) -> Any:
