@@ -39,8 +39,8 @@ def convert(tokenizer: Any, rows: int) -> tuple[str, tuple[int, ...]]:
     if getattr(tokenizer, "normalization", False):
         raise UnsupportedCheckpointError(
             f"{type(tokenizer).__name__} is told to normalize tweets (normalization in tokenizer_config.json), which "
-            "is not built: it splits them as NLTK does, and names emojis; normalize texts before they are encoded, with "
-            "its normalizeTweet, and write false there"
+            "is not built: it splits them as NLTK does, and names emojis; normalize texts before they are encoded, "
+            "with its normalizeTweet, and write false there"
         )
     added = dict(sorted(tokenizer.added_tokens_decoder.items()))
     vocabulary = {str(token): number for number, token in added.items()}
