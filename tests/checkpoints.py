@@ -168,6 +168,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "relative_attention_max_distance": 20,
         "feed_forward_proj": "gated-gelu",
     },
+    "mt5": {
+        "d_model": 24,
+        "d_kv": 6,
+        "d_ff": 56,
+        "num_layers": 3,
+        "num_heads": 3,
+        "vocab_size": VOCABULARY,
+        "n_positions": 48,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+    },
     "nomic_bert": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
     # Experts in the second and the last layer.
     "nomic_bert_moe": {
@@ -206,7 +217,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 # What AutoModel gives a decoder too; sentence-transformers takes the encoder.
-ENCODERS: dict[str, Any] = {"t5": transformers.T5EncoderModel}
+ENCODERS: dict[str, Any] = {"t5": transformers.T5EncoderModel, "mt5": transformers.MT5EncoderModel}
 # What transformers has no class of; written into checkpoints as code of their own, as those on the hub have it.
 OWN_CODE: dict[str, Any] = {
     "new": NewModel,

@@ -31,7 +31,7 @@ class Described:
     include_prompt = True
     task = "embedding"
     max_length = 512
-    is_static = False
+    is_static = has_words = False
     markers = ()
     chat = None
 

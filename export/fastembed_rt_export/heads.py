@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint.activations import activate
-from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate, WholeTanh
+from .checkpoint.modules import Dense, Head, LayerNorm, Normalize, Truncate, WholeTanh, WordMean
 from .errors import CheckpointError, UnsupportedCheckpointError
 from .graph.graph import FLOAT, Graph, Value
 from .graph.ops import Ops
@@ -11,6 +11,7 @@ from .graph.portable import norm
 from .graph.weight import Linear, Norm, Weight
 
 EPSILON = 1e-12  # torch.nn.functional.normalize
+LEAST = 1e-30  # of a mean of weights
 
 
 def sentence_embedding(
@@ -46,6 +47,8 @@ def _apply(ops: Ops, vectors: Value, dim: int, head: Head, index: int) -> tuple[
         return truncate(ops.graph, vectors, head.dim), min(dim, head.dim)
     if isinstance(head, WholeTanh):
         return whole_tanh(ops.graph, vectors), dim
+    if isinstance(head, WordMean):
+        return word_mean(ops.graph, vectors, head.dim), head.dim
     takes = head.inputs if isinstance(head, Dense) else head.dim
     if takes != dim:
         raise CheckpointError(f"module {index + 2}, {head}, takes {takes} channels and gets {dim}")
@@ -122,6 +125,13 @@ def truncate(graph: Graph, vectors: Value, dim: int) -> Value:
     """First `dim` numbers of each row: (B, H) -> (B, min(H, dim))."""
     ends = (graph.constant([0]), graph.constant([dim]), graph.constant([1]))  # start, end, axis
     return graph.node("Slice", vectors, *ends, name="truncated")
+
+
+def word_mean(graph: Graph, vectors: Value, dim: int) -> Value:
+    """(B, dim + 1) -> (B, dim): all numbers but the last, by the last, a mean of weights; zeros where that is zero."""
+    ends = (graph.constant([dim]), graph.constant([dim + 1]), graph.constant([1]))  # start, end, axis
+    weight = graph.node("Max", graph.node("Slice", vectors, *ends, name="weight"), graph.constant(LEAST), name="weight")
+    return graph.node("Div", truncate(graph, vectors, dim), weight, name="by_weight")
 
 
 def whole_tanh(graph: Graph, vectors: Value) -> Value:

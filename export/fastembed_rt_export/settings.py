@@ -272,6 +272,14 @@ FILES = (
 )
 
 
+WORD_EMBEDDINGS = File(
+    "wordembedding_config.json",
+    {
+        **_honoured("checkpoint/words.py", "tokenizer_class", "max_seq_length"),
+        **_without_effect("of training", "update_embeddings"),
+    },
+)
+WORD_WEIGHTS = File("WordWeights", _honoured("checkpoint/words.py", "vocab", "word_weights", "unknown_word_weight"))
 SPARSE_STATIC = File(
     "SparseStaticEmbedding",
     {

@@ -22,7 +22,7 @@ from fastembed_rt_export.pipeline import ExportOptions, export
 BF16 = "model.native.bf16.onnx"
 runs = pytest.mark.skipif(native.kernels() is None, reason=f"operators do not run here: {native.why_not()}")
 # Scores of random weights are so large here that softmax is a choice, which rounding may turn.
-WORST = {"new": 0.998, "t5": 0.996, "nomic_bert_moe": 0.95, "bidirectional_pplx_qwen3": 0.999}
+WORST = {"new": 0.998, "t5": 0.996, "mt5": 0.996, "nomic_bert_moe": 0.95, "bidirectional_pplx_qwen3": 0.999}
 WORST["lfm2_bidirectional"] = 0.999  # products of three states, whose roundings multiply
 WORST["qwen3_bidirectional"] = 0.999  # a layer of random weights behind the last norm
 MEAN = {"nomic_bert_moe": 0.998}  # an expert is a choice too

@@ -140,7 +140,8 @@ def test_a_module_that_is_not_built_is_refused(chain: Path, kind: str) -> None:
         [TRANSFORMER],
         [POOLING, TRANSFORMER],
         [TRANSFORMER, ("sentence_transformers.models.Normalize", "2_Normalize"), POOLING],
-        [("sentence_transformers.models.WordEmbeddings", ""), POOLING],
+        [TRANSFORMER, ("sentence_transformers.models.WeightedLayerPooling", "3_Layers"), POOLING],
+        [("sentence_transformers.models.BoW", ""), POOLING],
         [POOLING, ("sentence_transformers.models.StaticEmbedding", "")],
     ],
 )

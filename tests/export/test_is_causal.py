@@ -13,7 +13,7 @@ from fastembed_rt_export.errors import UnsupportedCheckpointError
 
 ENCODERS = [
     *("albert", "bert", "data2vec-text", "distilbert", "electra", "embedding_gemma2_text", "ernie", "eurobert", "gte"),
-    *("jina_embeddings_v3", "modernbert", "nomic_bert", "roberta", "t5", "ultrabert", "xlm-roberta"),
+    *("jina_embeddings_v3", "modernbert", "mt5", "nomic_bert", "roberta", "t5", "ultrabert", "xlm-roberta"),
 ]
 
 

@@ -48,12 +48,20 @@ def save_tokenizer(directory: Path, words: tuple[str, ...]) -> None:
 
 
 @saved_once
-def save_monot5(directory: Path, words: tuple[str, ...] = ("▁true", "▁false"), **changes: Any) -> Path:
+def save_monot5(
+    directory: Path, words: tuple[str, ...] = ("▁true", "▁false"), kind: str = "T5", **changes: Any
+) -> Path:
     """A T5ForConditionalGeneration as monoT5 is published: without modules.json, its words in no file."""
-    settings = {**CONFIGS["t5"], "vocab_size": 80, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    settings = {
+        **CONFIGS[kind.lower()],
+        "vocab_size": 80,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
     torch.manual_seed(0)
-    config = transformers.T5Config(**{**settings, "num_decoder_layers": 2, **changes})
-    model = transformers.T5ForConditionalGeneration(config).eval()
+    config = getattr(transformers, f"{kind}Config")(**{**settings, "num_decoder_layers": 2, **changes})
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
     spread_weights(model)
     model.save_pretrained(directory)
     save_tokenizer(directory, words)
@@ -63,7 +71,7 @@ def save_monot5(directory: Path, words: tuple[str, ...] = ("▁true", "▁false"
 def logits(source: Path, words: tuple[str, str] = ("▁true", "▁false")) -> npt.NDArray[Any]:
     """Of the words in this order, for and against, each pair alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    model = transformers.T5ForConditionalGeneration.from_pretrained(source).eval()
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source).eval()
     true, false = tokenizer.convert_tokens_to_ids(list(words))
     found = []
     for query, document in PAIRS:
@@ -118,6 +126,31 @@ def test_words_are_those_of_the_vocabulary(tmp_path: Path) -> None:
     with Reranker(tmp_path / "out") as model:
         wanted = logits(source, ("▁sim", "▁não"))
         np.testing.assert_allclose(model.predict(PAIRS, activation="identity"), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["one table", "a table of the words it answers with"])
+def test_an_mt5_answers_with_its_own_words_and_table(tmp_path: Path, stored: bool) -> None:
+    source = save_monot5(tmp_path / "source", ("▁true", "▁false", "▁yes", "▁no"), "MT5")
+    if stored:  # as mT5 was trained, though transformers says of each that its tables are one
+        other = (torch.randn(80, 24, generator=torch.Generator().manual_seed(3)) / 20).numpy()
+        change_tensors(source, lambda tensors: tensors.update({"lm_head.weight": other}))
+    wanted = logits(source, ("▁yes", "▁no"))
+    assert wanted.std() > 0.05
+    made = export(str(source), ExportOptions(output=tmp_path / "out", task=RERANKING)).manifest
+    assert made.parity["status"] == "passed"
+    for target in ("cpu", "portable"):
+        with Reranker(tmp_path / "out", target=target) as model:
+            found = model.predict(PAIRS, activation="identity")
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_table_of_answers_that_is_stored_counts(tmp_path: Path) -> None:
+    source = save_monot5(tmp_path / "source")
+    other = (torch.randn(80, 24, generator=torch.Generator().manual_seed(3)) / 20).numpy()
+    change_tensors(source, lambda tensors: tensors.update({"lm_head.weight": other}))
+    quick(source, tmp_path / "out", task=RERANKING)
+    with Reranker(tmp_path / "out") as model:
+        np.testing.assert_allclose(model.predict(PAIRS, activation="identity"), logits(source), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

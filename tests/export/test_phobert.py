@@ -1,4 +1,4 @@
-"""PhoBERT: a tokenizer that transformers has in Python alone, and the rows that its word table gets."""
+"""PhoBERT and BERTweet: tokenizers that transformers has in Python alone, and the rows that their word tables get."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_faults import built
-from checkpoints import reference_vectors, save_sentence_transformers, write_json
+from checkpoints import change_json, reference_vectors, save_sentence_transformers, write_json
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tolerances import close
-from transformers import PhobertTokenizer, RobertaConfig, RobertaForSequenceClassification
+from transformers import BertweetTokenizer, PhobertTokenizer, RobertaConfig, RobertaForSequenceClassification
 
 from fastembed_rt import EmbeddingModel, Reranker
 from fastembed_rt.manifest import SPARSE
@@ -69,6 +69,7 @@ PIECES = [
         "V",
     ),
 ]
+KINDS = [PhobertTokenizer, BertweetTokenizer]
 TEXTS = ["", "x", "Hà_Nội đẹp quá !", "học\nsinh 東京 học_sinh", "một thành_phố lớn " * 30, "<mask> là @@ gì ?\n"]
 
 
@@ -100,8 +101,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def reference(files: Path, **options: Any) -> Any:
-    return PhobertTokenizer(str(files / "vocab.txt"), str(files / "bpe.codes"), **options)
+def reference(files: Path, kind: type[Any] = PhobertTokenizer, **options: Any) -> Any:
+    return kind(str(files / "vocab.txt"), str(files / "bpe.codes"), **options)
 
 
 def texts(number: int) -> Iterator[str]:
@@ -112,8 +113,9 @@ def texts(number: int) -> Iterator[str]:
         yield draw.choice(["", " "]).join(parts) * draw.randrange(1, 3)
 
 
-def test_ids_are_those_of_transformers(files: Path) -> None:
-    theirs = reference(files)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_those_of_transformers(files: Path, kind: type[Any]) -> None:
+    theirs = reference(files, kind)
     text, copied = phobert.convert(theirs, ROWS)
     ours = Tokenizer.from_str(text)
     assert len(copied) > 20
@@ -130,8 +132,9 @@ def test_ids_are_those_of_transformers(files: Path) -> None:
     assert set(pair.type_ids) == {0}
 
 
-def test_added_tokens_are_those_of_transformers(files: Path) -> None:
-    theirs = reference(files, mask_token="<m>", extra_special_tokens=["<q>"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_added_tokens_are_those_of_transformers(files: Path, kind: type[Any]) -> None:
+    theirs = reference(files, kind, mask_token="<m>", extra_special_tokens=["<q>"])
     theirs.add_tokens(["ngôi_sao"])
     text, copied = phobert.convert(theirs, ROWS)
     ours = Tokenizer.from_str(text)
@@ -149,12 +152,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     return directory
 
 
-def use(directory: Path, files: Path) -> None:
+def use(directory: Path, files: Path, kind: str = "PhobertTokenizer") -> None:
     """Give a checkpoint these files in place of its own tokenizer."""
     (directory / "tokenizer.json").unlink(missing_ok=True)
     for name in ("vocab.txt", "bpe.codes"):
         shutil.copy(files / name, directory)
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PhobertTokenizer", "model_max_length": 40})
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": kind, "model_max_length": 40})
 
 
 @pytest.mark.parametrize("options", [{}, {"precisions": ("int8",)}, {"targets": ("cpu", "cuda")}])
@@ -167,6 +170,23 @@ def test_vectors_are_those_of_sentence_transformers(checkpoint: Path, tmp_path: 
         else:
             close(model.encode(TEXTS), wanted)
         np.testing.assert_array_equal(model.encode(TEXTS[3]), model.encode(TEXTS)[3])
+
+
+def test_a_bertweet_is_read_from_its_own_files_beside_a_tokenizer_json(
+    checkpoint: Path, files: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    use(source, files, "BertweetTokenizer")
+    # As those on the hub have it; transformers takes its added tokens, and no more.
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    write_json(source / "tokenizer.json", {"added_tokens": [{"id": 3, "content": "<unk>", **added}], "model": None})
+    made = export(str(source), ExportOptions(output=tmp_path / "model")).manifest
+    assert made.parity["status"] == "passed"
+    with EmbeddingModel(tmp_path / "model") as model:
+        close(model.encode(TEXTS), reference_vectors(source, TEXTS))
+    change_json(source / "tokenizer_config.json", normalization=True)
+    with pytest.raises(UnsupportedCheckpointError, match="BertweetTokenizer is told to normalize tweets"):
+        export(str(source), ExportOptions(output=tmp_path / "normalizing"))
 
 
 def test_other_tools_open_the_directory(checkpoint: Path, tmp_path: Path) -> None:

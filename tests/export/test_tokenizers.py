@@ -78,7 +78,7 @@ class Described:
     include_prompt = True
     task = "embedding"
     max_length = 512
-    is_static = False
+    is_static = has_words = False
     markers = ()
     chat = None
     tokenizer_settings: dict[str, Any] = {}  # noqa: RUF012

@@ -255,6 +255,17 @@ ARCHITECTURES = {
         title="T5",
         examples=("sentence-transformers/sentence-t5-base", "sentence-transformers/gtr-t5-base"),
     ),
+    "mt5": Architecture(
+        t5.t5,
+        t5.t5_positions,
+        "",
+        ("decoder.", "lm_head.", "encoder.embed_tokens."),
+        t5.NAMES,
+        title="mT5",
+        read=t5.read_mt5,
+        settings={"scale_decoder_outputs": False},
+        examples=("unicamp-dl/mt5-base-mmarco-v2",),
+    ),
     "qwen2": Architecture(
         qwen.qwen2,
         bert.bert_positions,

@@ -61,6 +61,11 @@ def t5(ops: Ops, config: Config, tensors: Tensors) -> Value:
     return final_norm(ops, states, rms_norm(tensors, "encoder.final_layer_norm", sizes.hidden, epsilon))
 
 
+def read_mt5(given: Config) -> Config:
+    """The settings of an mT5, which has gates where config.json names no kind (Xue et al. 2021, arXiv:2010.11934)."""
+    return {"feed_forward_proj": "gated-gelu", **given}
+
+
 def word_table(config: Config, tensors: Tensors, own: str) -> Weight:
     """The words (V, H) of encoder and decoder both, unless the checkpoint has a table of its `own` for the one."""
     name = own if tensors.has(own) else WORDS

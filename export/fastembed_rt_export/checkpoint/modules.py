@@ -76,6 +76,16 @@ class Truncate:
 
 
 @dataclass(frozen=True)
+class WordMean:
+    """What makes the mean of weighted words of that of (weight times vector, weight): the first by the last."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return "WordWeights"
+
+
+@dataclass(frozen=True)
 class WholeTanh:
     """The tangent of each number in steps of 1 / 127, as whole numbers: of eight bits, but for their type."""
 
@@ -83,7 +93,7 @@ class WholeTanh:
         return "WholeTanh(127)"
 
 
-Head = Dense | LayerNorm | Normalize | Truncate | WholeTanh
+Head = Dense | LayerNorm | Normalize | Truncate | WordMean | WholeTanh
 QUANTIZER = PERPLEXITYS.rpartition(".")[2]
 _FILES = {
     "Dense": settings.DENSE,

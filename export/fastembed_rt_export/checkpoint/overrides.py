@@ -86,7 +86,9 @@ def _check_kind(checkpoint: Checkpoint, wanted: Overrides) -> None:
             "leave it out"
         )
     if checkpoint.is_static and checkpoint.route is None and (wanted.pooling or wanted.max_length) is not None:
-        raise InvalidInputError("--pooling and --max-length are not for a StaticEmbedding, a mean of all tokens")
+        raise InvalidInputError(
+            "--pooling and --max-length are not for a StaticEmbedding or WordEmbeddings, which have no transformer"
+        )
 
 
 def _normalized(heads: tuple[Head, ...], wanted: bool) -> tuple[Head, ...]:

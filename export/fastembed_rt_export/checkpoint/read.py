@@ -24,8 +24,8 @@ from ..files import ADAPTER, read_json, refuse_adapter
 from ..static import read_static
 from ..tensors import WEIGHT_FILES, Stored, Tensors, read, some
 from ..traced import optimum_export
-from . import limits
-from .modules import EOS, POOLING_MODES, Dense, Head, Truncate, module_head, parse_pooling, pooling_of
+from . import limits, words
+from .modules import EOS, POOLING_MODES, Dense, Head, Truncate, WordMean, module_head, parse_pooling, pooling_of
 from .overrides import Overrides, override
 from .record import Adapter, Checkpoint
 from .routes import Chain, describe, read_routes
@@ -112,11 +112,13 @@ def _load_chain(
         path = chain[0][1]
         if read_json(path / "config.json").get("model_type") == clip.WHOLE:
             return _of_features(root, path, name, revision, notes, exporter, chain[1:])
+    if kinds[:1] == [words.MODULE]:
+        return _of_words(root, name, revision, notes, exporter, chain, where)
     static = kinds[:1] == ["StaticEmbedding"]
     if not static and kinds[:2] != ["Transformer", "Pooling"]:
         raise UnsupportedCheckpointError(
-            f"{where} begins with {describe(chain[:2])}; built are Transformer and Pooling, or StaticEmbedding, "
-            "then Dense, LayerNorm, Dropout and Normalize in any order"
+            f"{where} begins with {describe(chain[:2])}; built are Transformer and Pooling, StaticEmbedding, or "
+            "WordEmbeddings and Pooling, then Dense, LayerNorm, Dropout and Normalize in any order"
         )
     rest = chain[1:] if static else chain[2:]
     pooling, include_prompt = (("mean",), True) if static else pooling_of(chain[1][1])
@@ -133,6 +135,40 @@ def _load_chain(
         heads=tuple(head for kind, folder in rest for head in module_head(kind, folder, notes)),
         weighted=[folder for kind, folder in rest if kind in ("Dense", "LayerNorm")],
     )
+
+
+def _of_words(
+    root: Path, name: str, revision: str | None, notes: list[str], exporter: str, chain: Chain, where: str
+) -> Checkpoint:
+    """The checkpoint whose chain begins with WordEmbeddings."""
+    if exporter == "optimum":
+        raise UnsupportedCheckpointError("WordEmbeddings are built from their table, not traced; leave --exporter out")
+    path, weights = chain[0][1], next((folder for kind, folder in chain[1:2] if kind == words.WEIGHTS), None)
+    rest = chain[1 if weights is None else 2 :]
+    if [kind for kind, _ in rest[:1]] != ["Pooling"]:
+        raise UnsupportedCheckpointError(
+            f"{where} begins with {describe(chain[:3])}; behind WordEmbeddings are built WordWeights or nothing, and "
+            "Pooling"
+        )
+    pooling, _ = pooling_of(rest[0][1])  # prompts are words like others there
+    if not set(pooling) <= set(words.POOLINGS) or (weights is not None and pooling != ("mean",)):
+        raise UnsupportedCheckpointError(
+            f"pooling {'+'.join(pooling)} of WordEmbeddings is not built{' with WordWeights' if weights else ''}"
+        )
+    config, stored, files, limit = words.read_words(path, weights)
+    heads = tuple(head for kind, folder in rest[1:] for head in module_head(kind, folder, notes))
+    made = assemble(
+        root,
+        path,
+        name,
+        revision,
+        notes,
+        pooling=pooling,
+        heads=heads if weights is None else (WordMean(config["hidden_size"] - 1), *heads),
+        weighted=[folder for kind, folder in rest if kind in ("Dense", "LayerNorm")],
+        table=(config, static_module.ARCHITECTURE, stored, files),
+    )
+    return replace(made, max_length=limit)
 
 
 def _of_features(

@@ -14,7 +14,7 @@ from .. import static as static_module
 from ..architectures import Architecture, own_code
 from ..tensors import Stored, Tensors
 from .activations import NOT_ZERO_AT_ZERO
-from .modules import EOS, Dense, Head, Normalize, Truncate, WholeTanh
+from .modules import EOS, Dense, Head, Normalize, Truncate, WholeTanh, WordMean
 from .transformer import Chat, Padding
 
 
@@ -101,6 +101,11 @@ class Checkpoint:
         return self.architecture is static_module.ARCHITECTURE
 
     @property
+    def has_words(self) -> bool:
+        """Whether those are vectors of words, which WordEmbeddings has, and not of a tokenizer's parts of them."""
+        return self.model_type == static_module.WORDS
+
+    @property
     def normalize(self) -> bool:
         """Whether vectors leave with unit length."""
         return bool(self.heads) and isinstance(self.heads[-1], Normalize)
@@ -168,9 +173,13 @@ class Checkpoint:
         """The chain for people to read."""
         if self.head is not None:
             return self.head.modules if self.is_static else (f"Transformer({self.model_type})", *self.head.modules)
+        kind = "+".join(self.pooling)
+        if self.has_words:
+            heads = [str(head) for head in self.heads if not isinstance(head, WordMean)]
+            weights = ["WordWeights"] * (len(self.heads) - len(heads))
+            return (f"WordEmbeddings({self.config['vocab_size']} words)", *weights, f"Pooling({kind})", *heads)
         if self.is_static:
             return (f"StaticEmbedding({self.config['vocab_size']} tokens)", *map(str, self.heads))
-        kind = "+".join(self.pooling)
         return (f"Transformer({self.model_type})", f"Pooling({kind})", *map(str, self.heads))
 
     def tensors(self) -> Tensors:
@@ -185,4 +194,4 @@ def _keeps_zeros(head: Head) -> bool:
     """Whether a head makes zeros of zeros."""
     if isinstance(head, Dense):
         return not head.bias and head.activation not in NOT_ZERO_AT_ZERO
-    return isinstance(head, (Normalize, Truncate, WholeTanh))
+    return isinstance(head, (Normalize, Truncate, WordMean, WholeTanh))

@@ -147,7 +147,7 @@ def ask_reference(
         cases = [replace(case, tokens_only=case.tokens_only and case.id not in texts) for case in cases]
     kept = comparable(cases, ours, theirs, described.max_positions)
     vocabulary = Tokenizer.from_file(str(directory / described.tokenizer.file))
-    if type(tokenizer := getattr(model, "tokenizer", None)).__name__ == phobert.CLASS:
+    if type(tokenizer := getattr(model, "tokenizer", None)).__name__ in phobert.CLASSES:
         ours = [replace(row, ids=phobert.as_there(row.ids, vocabulary, tokenizer)) for row in ours]
     check(
         [cases[k] for k in kept],

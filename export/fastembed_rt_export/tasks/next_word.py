@@ -37,10 +37,12 @@ from ..tensors import Tensors
 from ..tokenizer import tokenizer_json
 
 STATES = Output("feature-extraction", "last_hidden_state", "token_embeddings", by_role=None)
-CLASS = "T5ForConditionalGeneration"
+CLASSES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
 HEAD = "lm_head.weight"
 # For and against, as checkpoints were trained; the first of which the vocabulary has both words.
 WORDS = (("▁true", "▁false"), ("▁sim", "▁não"), ("▁yes", "▁no"))
+# Its vocabulary has all of these, and its rerankers were trained with one pair (unicamp-dl's of mMARCO).
+WORDS_OF = {"mt5": (("▁yes", "▁no"),)}
 BEFORE, BETWEEN, BEHIND = "Query: ", " Document: ", " Relevant:"
 # Cut at its end as any text is, whatever stands there.
 TEMPLATE = ChatTemplate(
@@ -99,7 +101,8 @@ class NextWord:
     def _row(self, step: _Step) -> Weight:
         """(words, H) -> (1, H): the score is a product with this difference of rows."""
         tied = flag(step.config, "tie_word_embeddings", True)
-        words = step.words if tied else step.tensors.get(HEAD, step.words.shape)
+        # One that is stored counts, whatever is said of it (transformers 5 ties what is not there).
+        words = step.tensors.get(HEAD, step.words.shape) if step.tensors.has(HEAD) else step.words
         scale = step.sizes.hidden**-0.5 if flag(step.config, "scale_decoder_outputs", tied) else 1.0
 
         def load() -> Array:
@@ -204,7 +207,7 @@ def _head(layer: Linear, part: int, head: int, *, turned: bool) -> Linear:
 
 def answers(config: Config) -> bool:
     """Whether the reranker is one of these."""
-    return config.get("architectures") == [CLASS]
+    return config.get("architectures") in [[one] for one in CLASSES]
 
 
 def head_of(checkpoint: Checkpoint, notes: list[str]) -> NextWord:
@@ -216,13 +219,14 @@ def head_of(checkpoint: Checkpoint, notes: list[str]) -> NextWord:
     """
     config: Any = checkpoint.config
     tokenizer = Tokenizer.from_str(tokenizer_json.load(checkpoint).text)
-    ids = [(tokenizer.token_to_id(true), tokenizer.token_to_id(false)) for true, false in WORDS]
-    known = [(*pair, *words) for pair, words in zip(ids, WORDS, strict=True) if None not in pair]
+    asked = WORDS_OF.get(checkpoint.model_type, WORDS)
+    ids = [(tokenizer.token_to_id(true), tokenizer.token_to_id(false)) for true, false in asked]
+    known = [(*pair, *words) for pair, words in zip(ids, asked, strict=True) if None not in pair]
     if not known:
-        pairs = ", ".join(f"{a} and {b}" for a, b in WORDS)
+        pairs = ", ".join(f"{a} and {b}" for a, b in asked)
         raise UnsupportedCheckpointError(
-            f"{checkpoint.path} answers with words ({CLASS}), and its vocabulary has none of those that rerankers are "
-            f"trained to answer with ({pairs})"
+            f"{checkpoint.path} answers with words ({config['architectures'][0]}), and its vocabulary has none of "
+            f"those that rerankers are trained to answer with ({pairs})"
         )
     start = setting(config, "decoder_start_token_id", int, setting(config, "pad_token_id", int, 0))
     if not 0 <= start < (words := setting(config, "vocab_size", int)):
@@ -245,7 +249,8 @@ class Reference:
         import transformers
 
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(checkpoint.path))
-        self.model: Any = getattr(transformers, CLASS).from_pretrained(str(checkpoint.path)).float().eval()
+        kind = getattr(transformers, checkpoint.config["architectures"][0])
+        self.model: Any = kind.from_pretrained(str(checkpoint.path)).float().eval()
         self.head, self.max_length, self.num_labels = head, checkpoint.max_length, 1
         self.activation_fn = torch.nn.Sigmoid()
 

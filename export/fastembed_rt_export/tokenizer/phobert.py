@@ -1,10 +1,10 @@
-"""PhoBERT's tokenizer as tokenizer.json, and which rows its word table needs beside those of the checkpoint.
+"""PhoBERT's tokenizer and BERTweet's as tokenizer.json, and which rows a word table needs beside those it has.
 
-transformers has it in Python alone: byte pair encoding of words with "</w>" behind their last character, by bpe.codes,
-whose symbols are looked up in vocab.txt when no merge is left: "x</w>" as "x", others as "x@@", and as the unknown
-token where neither is there. The tokenizers library merges ids, so that there each symbol of a merge has one of its
-own. Symbols that vocab.txt lacks get ids behind the word table, and each of those a row (checkpoint/copied_rows.py): a
-copy of the row that the symbol has in transformers, nearly always the unknown token's.
+transformers has them in Python alone: byte pair encoding of words with "</w>" behind their last character, by
+bpe.codes, whose symbols are looked up in vocab.txt when no merge is left: "x</w>" as "x", others as "x@@", and as the
+unknown token where neither is there. The tokenizers library merges ids, so that there each symbol of a merge has one of
+its own. Symbols that vocab.txt lacks get ids behind the word table, and each of those a row
+(checkpoint/copied_rows.py): a copy of the row that the symbol has in transformers, nearly always the unknown token's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 
 from ..errors import CheckpointError, UnsupportedCheckpointError
 
-CLASS = "PhobertTokenizer"
+CLASSES = ("PhobertTokenizer", "BertweetTokenizer")  # the latter is the same, unless it is told to normalize tweets
+FILES = ("vocab.txt", "bpe.codes")
 END, GOES_ON = "</w>", "@@"  # behind the last symbol of a word; behind a piece that others follow
 # str.isspace, which the library's \s is not. A line's end belongs to the word before it.
 _SPACES = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -24,7 +25,7 @@ _WORDS = f"[^{_SPACES}]+\n?"
 
 
 def convert(tokenizer: Any, rows: int) -> tuple[str, tuple[int, ...]]:
-    """tokenizer.json of transformers' PhobertTokenizer, and the ids whose rows its ids from `rows` on copy.
+    """tokenizer.json of transformers' tokenizer of one of CLASSES, and the ids whose rows its ids from `rows` on copy.
 
     Args:
         tokenizer: with everything that the checkpoint says of it.
@@ -32,8 +33,15 @@ def convert(tokenizer: Any, rows: int) -> tuple[str, tuple[int, ...]]:
 
     Raises:
         CheckpointError: a token without a row, or two with the same.
-        UnsupportedCheckpointError: merges that the tokenizers library would make in another order.
+        UnsupportedCheckpointError: merges that the tokenizers library would make in another order; tweets that would be
+            normalized.
     """
+    if getattr(tokenizer, "normalization", False):
+        raise UnsupportedCheckpointError(
+            f"{type(tokenizer).__name__} is told to normalize tweets (normalization in tokenizer_config.json), which "
+            "is not built: it splits them as NLTK does, and names emojis; normalize texts before they are encoded, "
+            "with its normalizeTweet, and write false there"
+        )
     added = dict(sorted(tokenizer.added_tokens_decoder.items()))
     vocabulary = {str(token): number for number, token in added.items()}
     vocabulary |= {_symbol(word): n for word, n in tokenizer.encoder.items() if word not in vocabulary}

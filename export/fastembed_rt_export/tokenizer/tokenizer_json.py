@@ -19,7 +19,7 @@ from fastembed_rt.manifest import RERANKING, TRUNCATION_SIDES
 from ..checkpoint.record import Checkpoint
 from ..errors import CheckpointError, InvalidInputError, MissingDependencyError, first_line, theirs
 from ..files import read_json, refuse_pointer
-from . import ends, phobert, piece_scores, set_as_said
+from . import class_names, ends, phobert, piece_scores, set_as_said, words
 from .added_tokens import SPECIAL_MAP
 
 SETTINGS = "tokenizer_config.json"
@@ -64,7 +64,8 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
     refuse_pointer(path)
     asked = asked_ends(checkpoint)
     try:
-        text, copied = (path.read_text(encoding="utf-8"), ()) if path.is_file() else _convert(checkpoint, asked)
+        own = _reads_file(checkpoint)
+        text, copied = (path.read_text(encoding="utf-8"), ()) if own else _convert(checkpoint, asked)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not a text file ({error}); download it again") from error
     tokenizer = parsed(text, path)
@@ -76,7 +77,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         return TokenizerFile(text, 0, side, _rows(checkpoint, tokenizer), bare=True)
     changed = False
     notes: list[str] = []
-    if path.is_file():
+    if own:
         said, passed, config = _file(checkpoint, SETTINGS), checkpoint.tokenizer_settings, checkpoint.config
         made = set_as_said.set_up(text, tokenizer, said, passed, config, checkpoint.path, notes)
         changed, tokenizer = made is not None, made or tokenizer
@@ -90,7 +91,7 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         changed = True
     if _keep_whole(tokenizer, checkpoint.markers) or changed:
         text = piece_scores.exact(tokenizer.to_str())
-    if not checkpoint.include_prompt and path.is_file():
+    if not checkpoint.include_prompt and own:
         known = set_as_said.special(text, said, passed, config, checkpoint.path)
         text = _special_alone(text, known)
     bare = checkpoint.is_static or checkpoint.chat is not None  # transformers' tokenizer, asked for no special tokens
@@ -102,6 +103,15 @@ def load(checkpoint: Checkpoint) -> TokenizerFile:
         _check_room(checkpoint, tokenizer)
     pad, side = _pad_token_id(checkpoint, tokenizer), _truncation_side(checkpoint, tokenizer, _settings(checkpoint))
     return TokenizerFile(text, pad, side, rows, bare, tuple(notes), copied)
+
+
+def _reads_file(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's tokenizer.json is what is read: not where transformers reads other files of it."""
+    if checkpoint.has_words or not (checkpoint.path / "tokenizer.json").is_file():
+        return False
+    kind = class_names.find(_file(checkpoint, SETTINGS), checkpoint.config, byte_level=False)
+    there = all((checkpoint.path / name).is_file() for name in phobert.FILES)
+    return not (there and f"{kind}Tokenizer" in phobert.CLASSES)
 
 
 def asked_ends(checkpoint: Checkpoint) -> ends.Asked | None:
@@ -288,6 +298,8 @@ def _there(directory: Path, pattern: str) -> bool:
 def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> tuple[str, tuple[int, ...]]:
     """tokenizer.json of slow tokenizer files, by transformers, with all their settings applied; rows that it copies."""
     directory = checkpoint.path
+    if checkpoint.has_words:
+        return words.convert(directory), ()
     for pattern in VOCABULARIES:
         for file in directory.glob(pattern):
             refuse_pointer(file)
@@ -305,7 +317,7 @@ def _convert(checkpoint: Checkpoint, asked: ends.Asked | None) -> tuple[str, tup
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **passed)
         _refuse_without_vocabulary(directory, tokenizer)
-        if type(tokenizer).__name__ == phobert.CLASS:
+        if type(tokenizer).__name__ in phobert.CLASSES:
             return phobert.convert(tokenizer, checkpoint.config["vocab_size"])
         backend = tokenizer.backend_tokenizer
         return piece_scores.exact(str(backend.to_str())), ()
