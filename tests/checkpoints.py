@@ -348,7 +348,7 @@ def save_transformers(directory: Path, model_type: str = "bert", *, seed: int = 
 @functools.lru_cache(maxsize=64)
 def saved_again(model_type: str, max_seq_length: int | None, seed: int, changes: str) -> Any:
     """A plain checkpoint in the module of sentence-transformers that saves it again; `changes` in JSON."""
-    from sentence_transformers.models import Transformer
+    from st_modules import Transformer
 
     plain = save_transformers(template(), model_type, seed=seed, **json.loads(changes))
     return Transformer(str(plain), max_seq_length=max_seq_length, **trusting(model_type))
@@ -382,7 +382,7 @@ def save_sentence_transformers(
 ) -> Path:
     """A sentence-transformers directory, saved by sentence-transformers; a card takes as long as the rest."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Normalize, Pooling
+    from st_modules import Dense, Normalize, Pooling
 
     transformer = saved_again(model_type, max_seq_length, seed, json.dumps(changes))
     width = transformer.get_embedding_dimension()

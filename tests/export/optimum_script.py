@@ -19,7 +19,7 @@ import torch
 import transformers
 from checkpoints import SIZES, save_tokenizer
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+from st_modules import Dense, Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, processors
 
 from fastembed_rt import EmbeddingModel, cli

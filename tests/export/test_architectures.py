@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from checkpoints import CONFIGS, random_model, save_tokenizer, save_transformers
-from sentence_transformers.models import Pooling
+from st_modules import Pooling
 from tolerances import close
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
