@@ -170,8 +170,8 @@ class SparseTextEmbedding(_OfTexts[SparseEmbedding]):
         name = self.model_name.lower()
         if name.startswith(UNBUILT) and name not in self.registered:
             raise NotSupportedError(
-                f"{self.model_name} is not built here; of fastembed's sparse models without a head over words {bm25.NAME} "
-                "is, and any SPLADE"
+                f"{self.model_name} is not built here; of fastembed's sparse models without a head over words "
+                f"{bm25.NAME} is, and any SPLADE"
             )
         if name != bm25.NAME.lower():
             return super()._open()
