@@ -211,7 +211,8 @@ $(INTEGRATIONS)/.stores: Makefile
 			pytest pytest-asyncio || exit 1; done
 	$(INTEGRATIONS)/stores-haystack/bin/pip install --quiet haystack-ai==3.4.1
 	$(INTEGRATIONS)/stores-databases/bin/pip install --quiet chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 \
-		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0 pypdf==7.1.1
+		duckdb==2.0.1 pyarrow==26.0.1 weaviate-client==4.24.1 elasticsearch==9.5.1 opensearch-py==3.2.0 pypdf==7.1.1 \
+		mmh3==5.3.1 py-rust-stemmers==0.1.8
 	$(INTEGRATIONS)/stores-indexes/bin/pip install --quiet faiss-cpu==1.15.1 usearch==2.26.6 hnswlib==0.8.0 sqlite-vec==0.1.9 \
 		pysqlite3-binary
 	@touch $@

@@ -210,7 +210,9 @@ def test_the_page_runs(case: Case, tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from stores_case import StoresCase, run_page\n"
-        "names = run_page('qdrant.md', StoresCase(Path(sys.argv[2])), Path(sys.argv[3]))\n"
+        "(Path(sys.argv[3]) / 'english.txt').write_text('the\\n')\n"
+        "here = lambda code: code.replace('BM25(language', 'BM25(\".\", language')\n"
+        "names = run_page('qdrant.md', StoresCase(Path(sys.argv[2])), Path(sys.argv[3]), here)\n"
         "print(len(names['found']))"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).parent), str(Path(case.dense).parent), str(tmp_path)]
