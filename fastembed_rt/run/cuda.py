@@ -11,6 +11,7 @@ into the same memory of its arena, they write one after the other.
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 import weakref
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import first_line
 from ..files import ModelFiles
 from ..manifest import Variant
 from ..native.cuda import TARGET
@@ -99,15 +101,18 @@ def load(files: ModelFiles, variant: Variant, *, device: int = 0, longest: int =
     if _width(graph) is None:  # such graphs are not captured, nor are made-up texts like theirs
         return CudaSession(graph, device)
     made = CudaSession(graph, device, calibration.MOST)
-    made.settle(calibrated(made, file, longest))
+    made.settle(calibrated(made, file, longest, device))
     return made
 
 
-def calibrated(session: CudaSession, file: Path, longest: int) -> Plan:
+def calibrated(session: CudaSession, file: Path, longest: int, device: int = 0) -> Plan:
     """What is measured of a session that has the most of everything, kept in a file."""
     try:
         plan = calibration.choose(_Timed(session), longest)
-    except Exception:  # noqa: BLE001  memory may not do for the largest, and smaller batches run all the same
+    except Exception as error:  # noqa: BLE001  memory may not do for the largest, and smaller batches run all the same
+        logging.getLogger("fastembed_rt").warning(
+            "GPU %d runs with batches of %d tokens, unmeasured: %s", device, Plan().batch_tokens, first_line(error)
+        )
         return Plan()
     calibration.write(file, plan)
     return plan

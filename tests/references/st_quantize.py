@@ -8,7 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sentence_transformers.models import Module
+
+try:
+    from sentence_transformers.sentence_transformer.modules import Module
+except ImportError:  # before 6
+    from sentence_transformers.models import Module
 
 
 class FlexibleQuantizer(Module):

@@ -137,7 +137,9 @@ def test_a_session_is_measured_once_and_runs_as_planned(directory: Path, monkeyp
 
 
 @pytest.mark.usefixtures("pretended_gpus")
-def test_a_card_too_small_to_be_measured_runs_with_defaults(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_too_small_to_be_measured_runs_with_defaults_and_says_so(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv(calibration.SWITCH, "1")
 
     def failing(*_: object) -> Plan:
@@ -148,3 +150,5 @@ def test_a_card_too_small_to_be_measured_runs_with_defaults(directory: Path, mon
         assert model._running().limits.tokens == Plan.batch_tokens
         assert session_of(model)._held.slots.qsize() == Plan.flights
         model.encode("the cat")
+    batch = Plan.batch_tokens
+    assert f"GPU 0 runs with batches of {batch} tokens, unmeasured: CUDA failure 2: out of memory" in caplog.text
