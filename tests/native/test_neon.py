@@ -26,7 +26,7 @@ pytestmark = [
 ]
 ROOT, FUZZ = Path(__file__).parents[2], sorted((Path(__file__).parent / "fuzz").glob("*.c"))
 WRAPPED = ("-Wl,--wrap=malloc,--wrap=calloc,--wrap=aligned_alloc",)
-CASES = 4000
+CASES = 5000
 PROCESSORS = {"max": "neoni8mm", "cortex-a76": "neondotprod", "cortex-a72": "neon"}
 COMPILE = """
 import sys

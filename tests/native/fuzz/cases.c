@@ -72,8 +72,13 @@ static Matrix doubles(const float *from, size_t rows, size_t columns) {
 static const uint16_t *bf16_values(Case *made, Random *random, size_t rows, size_t columns) {
     OrtValue *value = input(made, BF16_TYPE, 1, 2, (int64_t)rows, (int64_t)columns);
     uint16_t *data = value->data;
-    for (size_t k = 0; k < rows * columns; k++)
-        data[k] = to_bf16((float)(0.1 * normal(random)));
+    int odd = chance(random, 4); /* with zeros and what has to be rounded, which are packed one by one */
+    for (size_t k = 0; k < rows * columns; k++) {
+        double weight = 0.1 * normal(random);
+        if (odd && chance(random, 20))
+            weight = chance(random, 2) ? 0 : ldexp(weight, (int)between(random, -90, -40));
+        data[k] = to_bf16((float)weight);
+    }
     return data;
 }
 
@@ -306,17 +311,32 @@ static void some_of_these(Case *made, Random *random, ReferenceAttention *shape)
 /* ---- the operators ----------------------------------------------------------------------------------------------- */
 
 static void linear_case(Case *made, Random *random) {
-    size_t inputs = some_width(random), rows = some_rows(random), count = (size_t)between(random, 1, 3);
+    size_t inputs = some_width(random), rows = some_rows(random), count = (size_t)between(random, 1, 3), texts = 0;
     size_t columns[3] = {some_width(random), some_width(random), some_width(random)};
+    const int64_t *starts = NULL;
+    if (chance(random, 4)) {
+        whole(made, "", "largest", 1);
+        made->info.input_count = 1; /* x is made when the number of tokens is known */
+        starts = some_starts(made, random);
+        texts = (size_t)made->values[1].dims[0] - 1;
+        rows = (size_t)starts[texts];
+        made->info.input_count = 0;
+    }
     Matrix x = doubles(floats(made, random, 0, 2, rows, inputs, 0, chance(random, 3) ? 6 : 1), rows, inputs);
+    made->info.input_count += starts != NULL;
     ReferenceGroup layers = group(made, random, "linear", inputs, count, columns, 1, 1);
     Matrix y = linear_layers(&layers, &x);
     const char *activation = some_activation(random);
     if (*activation || chance(random, 2))
         text(made, "activation", activation);
     activate(&y, activation);
-    finish(made, random, &y);
     free_matrix(&x);
+    if (starts) {
+        expect(made, largest_of(&y, starts, texts));
+        free_matrix(&y);
+        return;
+    }
+    finish(made, random, &y);
     expect(made, y);
 }
 

@@ -183,6 +183,23 @@ void activate(Matrix *x, const char *activation) {
     }
 }
 
+Matrix largest_of(const Matrix *y, const int64_t *starts, size_t texts) {
+    Matrix found = matrix(texts, y->columns);
+    for (size_t text = 0; text < texts; text++)
+        for (size_t n = 0; n < y->columns && starts[text] < starts[text + 1]; n++) {
+            double value = -INFINITY, least = -INFINITY, most = -INFINITY;
+            for (size_t r = (size_t)starts[text]; r < (size_t)starts[text + 1]; r++) {
+                double one = y->values[r * y->columns + n], doubt = y->doubt[r * y->columns + n];
+                value = fmax(value, one);
+                least = fmax(least, one - doubt);
+                most = fmax(most, one + doubt);
+            }
+            found.values[text * y->columns + n] = value;
+            found.doubt[text * y->columns + n] = fmax(most - value, value - least);
+        }
+    return found;
+}
+
 Matrix gate(const Matrix *both, const char *activation) {
     size_t width = both->columns / 2;
     Matrix left = matrix(both->rows, width);

@@ -50,6 +50,8 @@ uint16_t to_bf16(float value);
 
 Matrix linear_layers(const ReferenceGroup *group, const Matrix *x);
 void activate(Matrix *x, const char *activation);
+/* Of each text the largest of its rows in each column; 0 where it has none. */
+Matrix largest_of(const Matrix *y, const int64_t *starts, size_t texts);
 Matrix gate(const Matrix *both, const char *activation);
 Matrix attention_of(const ReferenceAttention *shape, const Matrix *query, const Matrix *key, const Matrix *value);
 void add_residual(Matrix *x, const float *residual);

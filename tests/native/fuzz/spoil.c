@@ -26,7 +26,7 @@ static const char *const known[] = {
     "after", "by_distance", "linear_tails", "up_tails", "down_tails", "input_tails", "output_tails",
     "linear_dither", "up_dither", "down_dither", "input_dither", "output_dither", "norm_first", "rotary", "before_norm",
     "before_epsilon", "query_norm", "query_rms", "key_norm", "key_norm_bias", "value_norm", "in_float", "seen",
-    "c2p", "p2c", "capped", "cap",
+    "c2p", "p2c", "capped", "cap", "largest",
 };
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
