@@ -108,6 +108,9 @@ class Library:
         if made is None:
             made = self.make(content)
             self._first.append(made)
+            del self._first[1:]  # of threads that make one at once
+            if self._first[0] is not made:
+                made = on_the_same_model(self._first[0]) or made
         self.content = None  # after it: who finds none finds a tokenizer
         made.no_padding()
         made.no_truncation()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,22 @@ def test_the_file_is_read_once_for_any_limit_side_and_policy(file: Path) -> None
     models_of[0].unk_token = "the"
     assert {model.unk_token for model in models_of} == {"the"}, "one model"
     assert tokenizer.another().model.unk_token == "[U]", "of its own: it may be changed"
+
+
+def test_threads_that_come_first_at_once_have_one_model(file: Path) -> None:
+    both = threading.Barrier(2)
+
+    def read() -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            both.wait(10)
+        return file.read_bytes()
+
+    tokenizer = TextTokenizer(file, max_length=4, read=read)
+    tokenizer._library.content = None  # each reads it again
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: tokenizer._library._uncutting(), range(2)))
+    found[0].model.unk_token = "the"
+    assert [made.model.unk_token for made in [*found, *tokenizer._library._first]] == ["the"] * 3
 
 
 def test_what_cannot_be_made_alike_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
