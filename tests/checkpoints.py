@@ -73,6 +73,17 @@ LFM2 = {
     "layer_types": ["conv", "full_attention", "conv"],
     "block_multiple_of": 8,
 }
+T5 = {
+    "d_model": 24,
+    "d_kv": 6,  # other than 24 / 3
+    "d_ff": 56,
+    "num_layers": 3,
+    "num_heads": 3,
+    "vocab_size": VOCABULARY,
+    "n_positions": 48,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "hidden_act": "gelu"},
     "roberta": {**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1},
@@ -156,29 +167,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "ernie": {**SIZES, "use_task_id": True},
     "qwen2": {**SIZES, **IDS, "num_key_value_heads": 1},
-    "t5": {
-        "d_model": 24,
-        "d_kv": 6,  # other than 24 / 3
-        "d_ff": 56,
-        "num_layers": 3,
-        "num_heads": 3,
-        "vocab_size": VOCABULARY,
-        "n_positions": 48,
-        "relative_attention_num_buckets": 8,
-        "relative_attention_max_distance": 20,
-        "feed_forward_proj": "gated-gelu",
-    },
-    "mt5": {
-        "d_model": 24,
-        "d_kv": 6,
-        "d_ff": 56,
-        "num_layers": 3,
-        "num_heads": 3,
-        "vocab_size": VOCABULARY,
-        "n_positions": 48,
-        "relative_attention_num_buckets": 8,
-        "relative_attention_max_distance": 20,
-    },
+    "t5": {**T5, "feed_forward_proj": "gated-gelu"},
+    "mt5": T5,
     "nomic_bert": {**SIZES, "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
     # Experts in the second and the last layer.
     "nomic_bert_moe": {

@@ -55,6 +55,7 @@ LONGEST = {
     "test_causal_rerankers.py",
     "test_chat_templates.py",
     "test_compile_again.py",
+    "test_cuda_choices.py",
     "test_cuda_native_heads.py",
     "test_cuda_operators.py",
     "test_families.py",

@@ -29,7 +29,7 @@ def takes_no_threads() -> bool:
 def on_the_same_model(tokenizer: Any) -> Any:
     """Another tokenizer that works alike and cuts otherwise; None where it is not certain that it does.
 
-    The vocabulary of a multilingual model takes 300 MB and half a second: they have it in common.
+    The vocabulary of a multilingual model takes hundreds of megabytes: they have it in common.
     """
     from tokenizers import Tokenizer
 

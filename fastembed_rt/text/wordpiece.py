@@ -154,7 +154,7 @@ def wordpiece(content: bytes) -> WordPiece | None:
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], Pieces]:
-    """A tokenizer.json, and the vocabulary out of it: in C where it is written as all are, as is 90 % of the file."""
+    """A tokenizer.json without its vocabulary, and the vocabulary: read in C where it is written as all are."""
     functions = native.wordpiece()
     found = [match.end() for match in VOCABULARY.finditer(content)]  # in a string its quotes would be escaped
     if functions is not None and len(found) == 1:

@@ -202,8 +202,8 @@ static int whole(Json *json, int32_t *value) {
     return json->at > begin && (*begin != '0' || json->at == begin + 1);
 }
 
-/* The vocabulary of a tokenizer.json, which takes Python's json several times as long as everything else that a model
-   is loaded for. `text` begins with the object of pieces and ids. Fills `bytes` with the pieces one after the other
+/* The vocabulary of a tokenizer.json: Python's json and lists of its pieces were most of the time in which a tokenizer
+   is read. `text` begins with the object of pieces and ids. Fills `bytes` with the pieces one after the other
    (room for `size`), `lengths` and `ids` (for a fifth of that and one). Returns their number and sets `used` to the
    object's own size; -1 where it is anything but strings and whole numbers. That the bytes are UTF-8 is not looked at. */
 EXPORTED int64_t fastembed_rt_wordpiece_words(const uint8_t *text, int64_t size, uint8_t *bytes, int32_t *lengths,

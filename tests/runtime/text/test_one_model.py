@@ -6,11 +6,13 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizer_texts import DATA, HAS_DATA, nasty_texts, real_texts
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
+from fastembed_rt import EmbeddingModel
 from fastembed_rt.text import library
 from fastembed_rt.text.library import on_the_same_model
 from fastembed_rt.text.tokenizer import TextTokenizer
@@ -90,6 +92,30 @@ def test_the_file_is_read_once_for_any_limit_side_and_policy(file: Path) -> None
     models_of[0].unk_token = "the"
     assert {model.unk_token for model in models_of} == {"the"}, "one model"
     assert tokenizer.another().model.unk_token == "[U]", "of its own: it may be changed"
+
+
+def test_a_model_that_cuts_counts_and_encodes_whole_has_one_vocabulary(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    class Watched:
+        def __new__(cls, model: Any) -> Any:
+            return Tokenizer(model)
+
+        @staticmethod
+        def from_buffer(content: bytes) -> Tokenizer:
+            read.append(len(content))
+            return Tokenizer.from_buffer(content)
+
+    monkeypatch.setattr("tokenizers.Tokenizer", Watched)
+    text = "\u732b the cat " * 60  # a letter that is the library's
+    with EmbeddingModel(model_dir, truncation="chunk") as model:
+        model.encode([text, "a"])
+        assert int(model.count_tokens([text])[0]) > model.max_length
+        model.max_length = 8
+        model.encode(text)
+    assert len(read) == 1
 
 
 def test_threads_that_come_first_at_once_have_one_model(file: Path) -> None:
