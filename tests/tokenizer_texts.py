@@ -10,6 +10,10 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
+from fastembed_rt.text.quick import Quick
+
 DATA = Path(os.environ.get("FASTEMBED_RT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 HAS_DATA = (DATA / "tokenizers").is_dir()
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA1))]
@@ -99,3 +103,16 @@ def _sentences(*names: str) -> list[str]:
         with (DATA / "stsb" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows += [text for row in csv.reader(file) for text in row[:2]]
     return rows
+
+
+def compare_ids(mine: Quick, library: Tokenizer, texts: list[str], limit: int) -> set[int]:
+    """Numbers of the texts that were not left to the library; those are as it has them, at most `limit` tokens each."""
+    library.no_padding()
+    library.enable_truncation(limit)
+    rows, cut = mine(texts, limit)
+    theirs = library.encode_batch(texts)
+    done = {k for k, row in enumerate(rows) if row is not None}
+    for k in done:
+        assert rows[k].tolist() == theirs[k].ids, repr(texts[k])  # type: ignore[union-attr]
+    assert cut == [k for k in sorted(done) if theirs[k].overflowing]
+    return done

@@ -103,35 +103,47 @@ def trim() -> None:
         ctypes.CDLL(str(library())).fastembed_rt_trim()
 
 
-class WordpieceFunctions(NamedTuple):
-    """Of src/wordpiece.c, for text/wordpiece.py."""
+class TokenizerFunctions(NamedTuple):
+    """Of one kind of tokenizer in C, for text/quick.py and what is built on it."""
 
-    words: Any
+    read: Any  # the vocabulary of a tokenizer.json, src/vocabulary.c
     new: Any
     free: Any
     encode_few: Any  # nothing else of Python runs meanwhile
     encode_many: Any
 
 
+def wordpiece() -> TokenizerFunctions | None:
+    """The functions of src/wordpiece.c, on whichever processor; None where no library was compiled."""
+    return _tokenizer("wordpiece", "words", "ppp q spqs ipip p")
+
+
+def unigram() -> TokenizerFunctions | None:
+    """Likewise of src/unigram.c."""
+    return _tokenizer("unigram", "scored", "ppp q spq q sqsq iii p")
+
+
 @cache
-def wordpiece() -> WordpieceFunctions | None:
-    """The functions, on whichever processor; None where no library was compiled."""
+def _tokenizer(kind: str, vocabulary: str, new: str) -> TokenizerFunctions | None:
+    """`new` are the types that one is made of: pointers, strings of bytes, numbers of 64 and of 32 bits."""
+    types = {"p": ctypes.c_void_p, "s": ctypes.c_char_p, "q": ctypes.c_int64, "i": ctypes.c_int32}
+
+    def function(of: ctypes.CDLL, name: str, result: Any, given: str) -> Any:
+        found = getattr(of, f"fastembed_rt_{name}")
+        found.restype, found.argtypes = result, [types[letter] for letter in given.replace(" ", "")]
+        return found
+
     try:
         many, few = ctypes.CDLL(str(library())), ctypes.PyDLL(str(library()))
-        new, free = many.fastembed_rt_wordpiece_new, many.fastembed_rt_wordpiece_free
-        words = many.fastembed_rt_wordpiece_words
-        both = few.fastembed_rt_wordpiece_rows, many.fastembed_rt_wordpiece_rows
+        return TokenizerFunctions(
+            function(many, f"vocabulary_{vocabulary}", types["q"], "pqpppp"),
+            function(many, f"{kind}_new", types["p"], new),
+            function(many, f"{kind}_free", None, "p"),
+            function(few, f"{kind}_rows", None, "ps qq p qq p"),
+            function(many, f"{kind}_rows", None, "ps qq p qq p"),
+        )
     except (OSError, AttributeError):  # none, of another system, or left in a source tree
         return None
-    pointer, number, short, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_char_p
-    new.restype, free.restype, words.restype = pointer, None, number
-    words.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
-    new.argtypes = [*[pointer] * 3, number, text, pointer, number, text, short, pointer, short, pointer, pointer]
-    free.argtypes = [pointer]
-    for encode in both:
-        encode.restype = None
-        encode.argtypes = [pointer, ctypes.c_char_p, number, number, pointer, number, number, pointer]
-    return WordpieceFunctions(words, new, free, *both)
 
 
 def _followed() -> None:

@@ -55,7 +55,10 @@ NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
     "kernels_neondotprod": ("-march=armv8.2-a+dotprod",),
     "kernels_neon": ("-march=armv8-a",),
 }
-MODULES = ("reader", "pages", "scratch", "shared", "layers", "create", "run", "selfcheck", "wordpiece", "operators")
+MODULES = (
+    *("reader", "pages", "scratch", "shared", "layers", "create", "run", "selfcheck", "operators"),
+    *("vocabulary", "wordpiece", "unigram"),
+)
 
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.
 CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"

@@ -13,7 +13,7 @@ from ..records import record
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
-Pieces = Callable[[Sequence[str], int | None], list[Ids | None]]  # WordPiece.pieces
+Pieces = Callable[[Sequence[str], int | None], list[Ids | None]]  # Quick.pieces
 
 
 @record(frozen=True)

@@ -1,6 +1,6 @@
 """Texts -> token ids: prompts, and the policy for what is too long.
 
-Knows no batch and no session. What a text's ids are is for wordpiece, and for the library where that leaves it to it.
+Knows no batch and no session. What a text's ids are is for quick, and for the library where that leaves it to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
 from .chat import Chat
 from .library import Library
 from .pairs import Pair, kept_of_pair, rows_of_pairs, without_end
-from .wordpiece import WordPiece, wordpiece
+from .quick import Quick
+from .unigram import unigram
+from .wordpiece import wordpiece
 
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -142,9 +144,9 @@ class TextTokenizer:
         if like is None and vocabulary is None:
             content = self._library.content
             assert content is not None
-            fast = wordpiece(content)
+            fast = wordpiece(content) or unigram(content)
         around = fast.pair if fast and of_pairs else fast
-        self._fast: WordPiece | None = fast if around else None
+        self._fast: Quick | None = fast if around else None
         special = around.special if around else self._library.special()
         if max_length <= special:
             raise InvalidInputError(f"max_length {max_length} leaves no room beside {special} special tokens")

@@ -21,6 +21,7 @@ from fastembed_rt import native
 from fastembed_rt.native import build
 
 ROOT = Path(__file__).parents[2]
+TOKENIZERS = [f"tests/runtime/text/test_{name}.py" for name in ("wordpiece", "unigram")]
 
 
 def outputs(library: Path, log: Path) -> set[str]:
@@ -34,7 +35,7 @@ def outputs(library: Path, log: Path) -> set[str]:
     options = ["-q", "-p", "native_outputs", "-p", "no:cacheprovider", "-m", "not slow and not gpu"]
     limited = "tests/native/test_shared_files.py::test_without_room_each_has_its_own_and_it_is_said"
     options += ["--deselect", limited]  # it has no room for the log either
-    command = [sys.executable, "-m", "pytest", *options, "tests/native", "tests/runtime/text/test_wordpiece.py"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/native", *TOKENIZERS]
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
         sys.exit(f"the tests fail with {library}")
     return set(log.read_text(encoding="utf-8").splitlines())

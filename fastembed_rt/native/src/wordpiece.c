@@ -6,15 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pieces.h"
 #include "support.h"
 
 enum {
-    LIBRARY = -1, /* instead of a number of tokens: the text is the library's */
     KNOWN = 0x2100, /* characters in the table, from 0 on */
     MOST_CHARACTERS = 1000, /* of a word that is cut into pieces */
     MOST_BYTES = 3 * MOST_CHARACTERS,
-    FIRST = 0x811c9dc5,
-    NEXT = 0x2545f491, /* where hashes begin: of pieces that begin a word, and of those that continue one */
+    NEXT = 0x2545f491, /* where hashes of pieces begin that continue a word */
 };
 
 enum { LETTER, BLANK, PUNCTUATION, OTHER }; /* of characters */
@@ -38,15 +37,6 @@ typedef struct {
     uint16_t folded[KNOWN]; /* what each is in a word */
     uint8_t begins_added[256];
 } Wordpiece;
-
-static uint32_t grown(uint32_t hash, uint8_t character) {
-    return (hash ^ character) * 0x01000193u;
-}
-
-static uint32_t mixed(uint32_t hash) {
-    hash ^= hash >> 15;
-    return hash * 0x85ebca6bu;
-}
 
 static uint8_t lowered(uint8_t character) {
     return character >= 'A' && character <= 'Z' ? character + 32 : character;
@@ -103,128 +93,6 @@ EXPORTED void fastembed_rt_wordpiece_free(void *made) {
     free(w->slots);
     free(w->added_lengths);
     free(w);
-}
-
-/* The JSON that is left to read. Every step returns 0 where it is not what it has to be. */
-typedef struct {
-    const uint8_t *at, *end;
-} Json;
-
-static void blanks(Json *json) {
-    while (json->at < json->end && (*json->at == ' ' || *json->at == '\t' || *json->at == '\n' || *json->at == '\r'))
-        ++json->at;
-}
-
-static int is_next(Json *json, uint8_t character) {
-    blanks(json);
-    if (json->at == json->end || *json->at != character)
-        return 0;
-    ++json->at;
-    return 1;
-}
-
-static int four_digits(Json *json, uint32_t *value) {
-    if (json->end - json->at < 4)
-        return 0;
-    *value = 0;
-    for (int k = 0; k < 4; ++k) {
-        uint8_t c = *json->at++, low = c | 0x20;
-        if (c >= '0' && c <= '9')
-            *value = *value << 4 | (uint32_t)(c - '0');
-        else if (low >= 'a' && low <= 'f')
-            *value = *value << 4 | (uint32_t)(low - 'a' + 10);
-        else
-            return 0;
-    }
-    return 1;
-}
-
-/* Behind a backslash and u: the character, of two of them where it has no code of four digits. */
-static int escaped(Json *json, uint8_t **out) {
-    uint32_t c, low;
-    if (!four_digits(json, &c))
-        return 0;
-    if (c >= 0xd800 && c < 0xe000) {
-        if (c >= 0xdc00 || json->end - json->at < 2 || json->at[0] != '\\' || json->at[1] != 'u')
-            return 0;
-        json->at += 2;
-        if (!four_digits(json, &low) || low < 0xdc00 || low >= 0xe000)
-            return 0;
-        c = 0x10000 + ((c - 0xd800) << 10 | (low - 0xdc00));
-    }
-    if (c >= 0x10000)
-        *(*out)++ = (uint8_t)(0xf0 | c >> 18), *(*out)++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-    else if (c >= 0x800)
-        *(*out)++ = (uint8_t)(0xe0 | c >> 12);
-    if (c >= 0x800)
-        *(*out)++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-    else if (c >= 0x80)
-        *(*out)++ = (uint8_t)(0xc0 | c >> 6);
-    *(*out)++ = (uint8_t)(c >= 0x80 ? 0x80 | (c & 0x3f) : c);
-    return 1;
-}
-
-static int string(Json *json, uint8_t **out) {
-    static const char marks[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-    if (!is_next(json, '"'))
-        return 0;
-    while (json->at < json->end) {
-        uint8_t c = *json->at++;
-        if (c == '"')
-            return 1;
-        if (c < 0x20)
-            return 0;
-        if (c != '\\') {
-            *(*out)++ = c;
-            continue;
-        }
-        if (json->at == json->end)
-            return 0;
-        c = *json->at++;
-        const char *mark = c ? strchr(marks, c) : NULL;
-        if (mark)
-            *(*out)++ = (uint8_t)meant[mark - marks];
-        else if (c != 'u' || !escaped(json, out))
-            return 0;
-    }
-    return 0;
-}
-
-/* A whole number of at most nine digits. */
-static int whole(Json *json, int32_t *value) {
-    blanks(json);
-    const uint8_t *begin = json->at;
-    for (*value = 0; json->at < json->end && *json->at >= '0' && *json->at <= '9'; ++json->at) {
-        if (json->at - begin == 9)
-            return 0;
-        *value = 10 * *value + (*json->at - '0');
-    }
-    return json->at > begin && (*begin != '0' || json->at == begin + 1);
-}
-
-/* The vocabulary of a tokenizer.json: Python's json and lists of its pieces were most of the time in which a tokenizer
-   is read. `text` begins with the object of pieces and ids. Fills `bytes` with the pieces one after the other
-   (room for `size`), `lengths` and `ids` (for a fifth of that and one). Returns their number and sets `used` to the
-   object's own size; -1 where it is anything but strings and whole numbers. That the bytes are UTF-8 is not looked at. */
-EXPORTED int64_t fastembed_rt_wordpiece_words(const uint8_t *text, int64_t size, uint8_t *bytes, int32_t *lengths,
-                                              int32_t *ids, int64_t *used) {
-    Json json = {text, text + size};
-    int64_t count = 0;
-    if (!is_next(&json, '{'))
-        return -1;
-    if (!is_next(&json, '}'))
-        for (;;) {
-            uint8_t *begin = bytes;
-            if (!string(&json, &bytes) || !is_next(&json, ':') || !whole(&json, ids + count))
-                return -1;
-            lengths[count++] = (int32_t)(bytes - begin);
-            if (is_next(&json, '}'))
-                break;
-            if (!is_next(&json, ','))
-                return -1;
-        }
-    *used = json.at - text;
-    return count;
 }
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, and `added` likewise the tokens that are

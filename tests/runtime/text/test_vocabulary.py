@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 
 from fastembed_rt import native
-from fastembed_rt.text.wordpiece import Pieces, _read, wordpiece
+from fastembed_rt.text.quick import Described
+from fastembed_rt.text.wordpiece import described, wordpiece
 
 pytestmark = pytest.mark.skipif(native.wordpiece() is None, reason="the operators are not compiled")
 MODEL = '"model": {"type": "WordPiece", "unk_token": "u", "vocab": %s}'
@@ -44,14 +45,15 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
             left.append(content)
         return json.loads(content)
 
-    monkeypatch.setattr("fastembed_rt.text.wordpiece.json", SimpleNamespace(loads=loads))
+    for module in ("wordpiece", "quick"):
+        monkeypatch.setattr(f"fastembed_rt.text.{module}.json", SimpleNamespace(loads=loads))
     return left
 
 
-def words(pieces: Pieces) -> dict[str, int]:
+def words(pieces: Described) -> dict[str, int]:
     ends = [0, *pieces.lengths.cumsum().tolist()]
     found = [pieces.data[start:end].tobytes().decode() for start, end in pairwise(ends)]
-    return dict(zip(found, pieces.ids.tolist(), strict=True))
+    return dict(zip(found, pieces.values.tolist(), strict=True))
 
 
 @given(
@@ -61,18 +63,17 @@ def words(pieces: Pieces) -> dict[str, int]:
 )
 def test_any_vocabulary_is_jsons(vocabulary: dict[str, int], escaped: bool, indent: int | None) -> None:
     content = (FILE % json.dumps(vocabulary, ensure_ascii=escaped, indent=indent)).encode()
-    described, pieces = _read(content)
-    assert words(pieces) == vocabulary
-    assert described["added_tokens"] == [{"content": '"vocab": {'}]
+    found = described(content)
+    assert words(found) == vocabulary
+    assert found.rest["added_tokens"] == [{"content": '"vocab": {'}]
 
 
 @pytest.mark.parametrize("escaped", [True, False])
 def test_no_piece_is_left_to_json(slow: list[bytes], escaped: bool) -> None:
     vocabulary = {piece: number for number, piece in enumerate(ODD)}
-    _, pieces = _read((FILE % json.dumps(vocabulary, ensure_ascii=escaped)).encode())
-    assert words(pieces) == vocabulary
+    assert words(described((FILE % json.dumps(vocabulary, ensure_ascii=escaped)).encode())) == vocabulary
     assert slow == []
-    assert words(_read((FILE % r'{"\u00E9\u00e9": 0, "\ud83d\udc08\/": 12}').encode())[1]) == {
+    assert words(described((FILE % r'{"\u00E9\u00e9": 0, "\ud83d\udc08\/": 12}').encode())) == {
         "éé": 0,
         "\U0001f408/": 12,
     }
@@ -111,9 +112,9 @@ def test_anything_else_is_jsons_to_take_or_refuse(slow: list[bytes], text: str) 
         expected.popitem()
     except (ValueError, KeyError):
         with pytest.raises((ValueError, TypeError)):
-            _read(content)
+            described(content)
     else:
-        assert words(_read(content)[1]) == json.loads(text)
+        assert words(described(content)) == json.loads(text)
     assert slow == [content]
 
 
@@ -135,12 +136,12 @@ def test_of_two_ids_of_a_piece_the_last_one_counts() -> None:
 def test_bytes_that_are_no_text_and_vocabularies_without_the_unknown_token_are_refused() -> None:
     content = FILE % '{"u": 0, "a?": 1}'
     with pytest.raises(UnicodeDecodeError):
-        _read(content.encode().replace(b"?", b"\xff"))
+        described(content.encode().replace(b"?", b"\xff"))
     assert wordpiece((FILE % '{"a": 1}').encode()) is None
 
 
 def test_a_vocabulary_elsewhere_is_not_taken_for_the_models() -> None:
     content = b'{"decoder": {"vocab": {"x": 1}}, "model": {"vocab": {"a": 1}}}'
-    assert words(_read(content)[1]) == {"a": 1}
+    assert words(described(content)) == {"a": 1}
     content = b'{"decoder": {"vocab": {"x": 1}}, "model": {"\\u0076ocab": {"a": 1}}}'
-    assert words(_read(content)[1]) == {"a": 1}
+    assert words(described(content)) == {"a": 1}

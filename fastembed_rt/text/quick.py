@@ -1,0 +1,172 @@
+"""Token ids in C, of the kinds of tokenizers that are known: the Rust library's ids to the last one, or none.
+
+What a file has beside its kind's own settings, texts with added tokens in them and texts with characters of which it is
+not certain what becomes of them are left to the library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..native import TokenizerFunctions
+from .pairs import PairTemplate, template_of
+
+Ids = npt.NDArray[np.int64]
+SURROGATES = re.compile("[\ud800-\udfff]")
+# Texts, and bytes of them, that are not worth letting other threads run meanwhile: about half a millisecond at most.
+FEW, FEW_BYTES = 64, 1 << 16
+ALL = 2**62  # tokens
+
+
+class Around(NamedTuple):
+    """Special tokens in front of a text and behind it, and those of a pair; None: pairs are the library's."""
+
+    before: list[int]
+    after: list[int]
+    pair: PairTemplate | None
+
+
+class Quick:
+    """One vocabulary. Safe to use from several threads."""
+
+    per_byte, beside = 1, 0  # tokens of a text: at most so many for each byte, and more
+
+    def __init__(self, functions: TokenizerFunctions, made: int | None, around: Around) -> None:
+        """Of what the functions made.
+
+        Raises:
+            MemoryError: they made none.
+        """
+        if not made:
+            raise MemoryError
+        self._made = made
+        # Not at the end of the process, when threads may still be at it.
+        weakref.finalize(self, functions.free, made).atexit = False
+        self._few, self._many = functions.encode_few, functions.encode_many
+        self._special = np.array([*around.before, *around.after], np.int64)
+        self._around = at(self._special)
+        self._before, self._after = len(around.before), len(around.after)
+        self.special = len(self._special)  # tokens around each text
+        self.pair = around.pair
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> tuple[list[Ids | None], list[int]]:
+        """Ids of texts, each at most `max_length` tokens, special ones included; None where the library has to do it.
+
+        Beside them the numbers of texts that were cut.
+        """
+        return self._rows(texts, max_length - self.special, self._before, self._after)
+
+    def pieces(self, texts: Sequence[str], most: int | None = None) -> list[Ids | None]:
+        """Ids of texts without special tokens, the first `most` of each; None where the library has to do it."""
+        return self._rows(texts, ALL if most is None else most, 0, 0)[0]
+
+    def _rows(self, texts: Sequence[str], most: int, before: int, after: int) -> tuple[list[Ids | None], list[int]]:
+        numbers: Sequence[int] = range(len(texts))
+        try:
+            data = [text.encode() for text in texts]
+        except UnicodeEncodeError:  # half of a pair of surrogates: the library says so
+            numbers = [k for k in numbers if not SURROGATES.search(texts[k])]
+            data = [texts[k].encode() for k in numbers]
+        lengths, n = list(map(len, data)), len(data)
+        rooms = lengths if self.per_byte == 1 else [self.per_byte * length + self.beside for length in lengths]
+        room = sum(room if room < most else most for room in rooms) + (before + after) * n
+        memory = np.empty(3 * n + room, np.int64)  # one for all: a single text waits for each that is made
+        memory[:n] = lengths
+        joined = data[0] if n == 1 else b"".join(data)
+        encode = self._few if n <= FEW and len(joined) <= FEW_BYTES else self._many
+        encode(self._made, joined, n, most, self._around, before, after, at(memory))
+        found: list[Ids | None] = [None] * len(texts)
+        start = 3 * n
+        for k, length in zip(numbers, memory[n : 2 * n].tolist(), strict=True):
+            if length >= 0:
+                found[k] = memory[start : start + length]
+                start += length
+        return found, [k for k, cut in zip(numbers, memory[2 * n : 3 * n].tolist(), strict=True) if cut]
+
+
+class Described(NamedTuple):
+    """A tokenizer.json without its vocabulary, and that: its pieces' UTF-8 one after the other (uint8), and of each the
+    bytes (int32) and its value."""
+
+    rest: dict[str, Any]
+    data: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int32]
+    values: npt.NDArray[Any]
+
+
+def read(
+    content: bytes, functions: TokenizerFunctions, empty: bytes, least: int, value: npt.DTypeLike
+) -> Described | None:
+    """A tokenizer.json whose vocabulary C reads; None where it is not written as all are.
+
+    `empty` is a vocabulary without pieces, `least` the characters that one takes at least, `value` its value's type.
+
+    Raises:
+        ValueError: the rest is no JSON.
+    """
+    name = content.find(b'"vocab"')
+    colon = re.compile(rb'"vocab"\s*:\s*').match(content, name) if name >= 0 else None
+    # In a string its quotes would be escaped.
+    if colon is None or content.find(b'"vocab"', name + 1) >= 0:
+        return None
+    start = colon.end()
+    text = np.frombuffer(content, np.uint8)[start:]
+    if content[start : start + 1] != empty[:1]:
+        return None
+    data, used = np.empty(len(text), np.uint8), np.zeros(1, np.int64)
+    most = len(text) // least + 1
+    lengths, values = np.empty(most, np.int32), np.empty(most, value)
+    count = functions.read(at(text), len(text), at(data), at(lengths), at(values), at(used))
+    if count < 0:
+        return None
+    rest = json.loads(content[:start] + empty + content[start + int(used[0]) :])
+    if rest["model"]["vocab"] not in ([], {}):
+        return None
+    return Described(rest, data, lengths[:count], values[:count])
+
+
+def around(processor: Mapping[str, Any] | None) -> Around | None:
+    """What a tokenizer.json's post-processor puts around texts; None where that is not all that it does."""
+    if processor is None:  # of tables of words, often
+        return Around([], [], None)
+    kind = processor["type"]
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return Around([processor["cls"][1]], [processor["sep"][1]], template_of(processor))
+    if kind != "TemplateProcessing":
+        return None
+    sides: list[list[int]] = [[]]
+    for part in processor["single"]:
+        if "SpecialToken" in part:
+            sides[-1] += processor["special_tokens"][part["SpecialToken"]["id"]]["ids"]
+        elif part["Sequence"]["id"] == "A":
+            sides.append([])
+        else:
+            return None
+    return Around(sides[0], sides[1], template_of(processor)) if len(sides) == 2 else None
+
+
+def added_of(described: Mapping[str, Any]) -> tuple[bytes, npt.NDArray[np.int32]]:
+    """Added tokens of a tokenizer.json, one after the other, and how many bytes each has."""
+    added = [token["content"].encode() for token in described["added_tokens"]]
+    return b"".join(added), np.fromiter(map(len, added), np.int32, len(added))
+
+
+def or_none(make: Callable[[], Quick | None]) -> Quick | None:
+    """What is made; None where the file is odd: the library says what is wrong with it."""
+    try:
+        return make()
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def at(array: npt.NDArray[Any]) -> int:
+    """Address of an array's memory."""
+    address: int = array.__array_interface__["data"][0]  # a tenth of the time that array.ctypes takes
+    return address

@@ -1,0 +1,128 @@
+"""Token ids of SentencePiece's unigram models, in C (native/src/unigram.c): XLM-RoBERTa's, T5's and their kin.
+
+The Rust library takes a second and 300 MB for a vocabulary of 250,000 pieces, before it has read a text.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import native
+from .quick import Around, Described, Quick, added_of, around, at, or_none, read
+
+MARK = "\u2581"  # what words begin with
+SPACES = " {2,}"
+
+
+class Unigram(Quick):
+    """One vocabulary. Safe to use from several threads."""
+
+    per_byte, beside = 2, 16  # as the C source: a text's first mark is a token, and characters may become several
+
+
+class Settings(NamedTuple):
+    """What is done to texts before their words are cut."""
+
+    table: bytes  # a double array, and what characters are replaced by
+    apart: bool  # words are what is between blanks of any kind; else one begins at each space
+    collapse: bool  # of several spaces one is left
+    strip: bool  # those at the end of a text are left out
+
+
+def unigram(content: bytes) -> Quick | None:
+    """What does a tokenizer.json's work for nearly all texts; None where the library has to do all of it."""
+    functions = native.unigram()
+    if functions is None:
+        return None
+
+    def make() -> Quick | None:
+        found = read(content, functions, b"[]", 6, np.float64)
+        if found is None:
+            return None
+        settings, special = settings_of(found.rest), around(found.rest["post_processor"])
+        return None if settings is None or special is None else _made(functions, found, settings, special)
+
+    return or_none(make)
+
+
+def _made(
+    functions: native.TokenizerFunctions, found: Described, settings: Settings, special: Around
+) -> Unigram | None:
+    size = int.from_bytes(settings.table[:4], "little")
+    units, written = settings.table[4 : 4 + size], settings.table[4 + size :]
+    added, sizes = added_of(found.rest)
+    fits = np.zeros(1, np.int32)
+    made = functions.new(
+        at(found.data),
+        at(found.lengths),
+        at(found.values),
+        len(found.values),
+        added,
+        at(sizes),
+        len(sizes),
+        found.rest["model"]["unk_id"],
+        units,
+        len(units) // 4,
+        written,
+        len(written),
+        settings.apart,
+        settings.collapse,
+        settings.strip,
+        at(fits),
+    )
+    tokenizer = Unigram(functions, made, special)
+    return tokenizer if fits[0] else None
+
+
+def settings_of(described: Mapping[str, Any]) -> Settings | None:
+    """Of a tokenizer.json, vocabulary aside; None where it is of another kind."""
+    model, words = described["model"], described["pre_tokenizer"]
+    known = {"type", "unk_id", "vocab", "byte_fallback"}
+    if not set(model) <= known or model.get("type", "Unigram") != "Unigram" or model.get("byte_fallback"):
+        return None
+    # One that is looked for in texts whose characters are replaced may be there in other characters than its own.
+    if type(model["unk_id"]) is not int or any(token.get("normalized", True) for token in described["added_tokens"]):
+        return None
+    steps = words["pretokenizers"] if words["type"] == "Sequence" else [words]
+    apart = steps[0] == {"type": "WhitespaceSplit"}
+    if len(steps) != 1 + apart or not _is_plain(steps[-1]):
+        return None
+    return _replacing(described["normalizer"], apart)
+
+
+def _is_plain(words: Mapping[str, Any]) -> bool:
+    """Whether words begin with the mark, each and the first."""
+    return bool(
+        words["type"] == "Metaspace"
+        and words["replacement"] == MARK
+        and words.get("prepend_scheme", "always") == "always"
+        and words.get("add_prefix_space", True)
+        and words.get("split", True)
+    )
+
+
+def _replacing(normalizer: Mapping[str, Any] | None, apart: bool) -> Settings | None:
+    steps = (
+        [] if normalizer is None else normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+    )
+    table, collapse, strip = b"", False, False
+    for number, step in enumerate(steps):
+        kind = step["type"]
+        if kind == "Precompiled" and number == 0:
+            table = binascii.a2b_base64(step["precompiled_charsmap"], strict_mode=True)
+        elif (
+            kind == "Replace"
+            and step["pattern"] == {"Regex": SPACES}
+            and step["content"] in (" ", *(() if apart else MARK))
+        ):
+            collapse = True
+        # Spaces at the end are one before this step, and none behind it.
+        elif kind == "Strip" and not step["strip_left"] and not collapse:
+            strip = step["strip_right"]
+        else:
+            return None
+    return Settings(table, apart, collapse and not apart, strip and not apart)
