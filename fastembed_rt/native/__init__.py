@@ -107,6 +107,7 @@ class TokenizerFunctions(NamedTuple):
     """Of one kind of tokenizer in C, for text/quick.py and what is built on it."""
 
     read: Any  # the vocabulary of a tokenizer.json, src/vocabulary.c
+    merges: Any  # likewise, where there are some
     new: Any
     free: Any
     encode_few: Any  # nothing else of Python runs meanwhile
@@ -123,6 +124,11 @@ def unigram() -> TokenizerFunctions | None:
     return _tokenizer("unigram", "scored", "ppp q spq q sqsq iii p")
 
 
+def bpe() -> TokenizerFunctions | None:
+    """Likewise of src/bpe.c."""
+    return _tokenizer("bpe", "words", "ppp q ppq spp sq ii pp")
+
+
 @cache
 def _tokenizer(kind: str, vocabulary: str, new: str) -> TokenizerFunctions | None:
     """`new` are the types that one is made of: pointers, strings of bytes, numbers of 64 and of 32 bits."""
@@ -137,6 +143,7 @@ def _tokenizer(kind: str, vocabulary: str, new: str) -> TokenizerFunctions | Non
         many, few = ctypes.CDLL(str(library())), ctypes.PyDLL(str(library()))
         return TokenizerFunctions(
             function(many, f"vocabulary_{vocabulary}", types["q"], "pqpppp"),
+            function(many, "vocabulary_merges", types["q"], "pqppp"),
             function(many, f"{kind}_new", types["p"], new),
             function(many, f"{kind}_free", None, "p"),
             function(few, f"{kind}_rows", None, "ps qq p qq p"),

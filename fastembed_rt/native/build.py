@@ -57,7 +57,7 @@ NEON_KERNELS = {  # gcc's header has the products of bytes from ARMv8.2 on
 }
 MODULES = (
     *("reader", "pages", "scratch", "shared", "layers", "create", "run", "selfcheck", "operators"),
-    *("vocabulary", "wordpiece", "unigram"),
+    *("vocabulary", "wordpiece", "unigram", "bpe"),
 )
 
 # The operators for CUDA: plain C that finds CUDA's libraries when it is used, for every processor.

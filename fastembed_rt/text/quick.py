@@ -37,6 +37,7 @@ class Quick:
     """One vocabulary. Safe to use from several threads."""
 
     per_byte, beside = 1, 0  # tokens of a text: at most so many for each byte, and more
+    normal = False  # texts have to be in Unicode's form C
 
     def __init__(self, functions: TokenizerFunctions, made: int | None, around: Around) -> None:
         """Of what the functions made.
@@ -69,13 +70,15 @@ class Quick:
 
     def _rows(self, texts: Sequence[str], most: int, before: int, after: int) -> tuple[list[Ids | None], list[int]]:
         numbers: Sequence[int] = range(len(texts))
+        if self.normal and not all(map(str.isascii, texts)):
+            numbers = [k for k in numbers if texts[k].isascii() or _is_normal(texts[k])]
         try:
-            data = [text.encode() for text in texts]
+            data = [texts[k].encode() for k in numbers]
         except UnicodeEncodeError:  # half of a pair of surrogates: the library says so
             numbers = [k for k in numbers if not SURROGATES.search(texts[k])]
             data = [texts[k].encode() for k in numbers]
         lengths, n = list(map(len, data)), len(data)
-        rooms = lengths if self.per_byte == 1 else [self.per_byte * length + self.beside for length in lengths]
+        rooms = lengths if self.beside == 0 else [self.per_byte * length + self.beside for length in lengths]
         room = sum(room if room < most else most for room in rooms) + (before + after) * n
         memory = np.empty(3 * n + room, np.int64)  # one for all: a single text waits for each that is made
         memory[:n] = lengths
@@ -91,6 +94,12 @@ class Quick:
         return found, [k for k, cut in zip(numbers, memory[2 * n : 3 * n].tolist(), strict=True) if cut]
 
 
+def _is_normal(text: str) -> bool:
+    import unicodedata  # not for most models
+
+    return unicodedata.is_normalized("NFC", text)
+
+
 class Described(NamedTuple):
     """A tokenizer.json without its vocabulary, and that: its pieces' UTF-8 one after the other (uint8), and of each the
     bytes (int32) and its value."""
@@ -99,43 +108,79 @@ class Described(NamedTuple):
     data: npt.NDArray[np.uint8]
     lengths: npt.NDArray[np.int32]
     values: npt.NDArray[Any]
+    merged: npt.NDArray[np.uint8]  # likewise the two pieces of each merge, where there are some
+    merged_lengths: npt.NDArray[np.int32]
+
+
+NO_BYTES, NO_LENGTHS = np.empty(0, np.uint8), np.empty(0, np.int32)
 
 
 def read(
-    content: bytes, functions: TokenizerFunctions, empty: bytes, least: int, value: npt.DTypeLike
+    content: bytes,
+    functions: TokenizerFunctions,
+    empty: bytes,
+    least: int,
+    value: npt.DTypeLike,
+    *,
+    with_merges: bool = False,
 ) -> Described | None:
     """A tokenizer.json whose vocabulary C reads; None where it is not written as all are.
 
     `empty` is a vocabulary without pieces, `least` the characters that one takes at least, `value` its value's type.
+    `with_merges`: it has merges, behind the vocabulary.
 
     Raises:
         ValueError: the rest is no JSON.
     """
-    name = content.find(b'"vocab"')
-    colon = re.compile(rb'"vocab"\s*:\s*').match(content, name) if name >= 0 else None
-    # In a string its quotes would be escaped.
-    if colon is None or content.find(b'"vocab"', name + 1) >= 0:
+    start = _value_of(content, b"vocab", empty, 0)
+    if start < 0:
         return None
-    start = colon.end()
     text = np.frombuffer(content, np.uint8)[start:]
-    if content[start : start + 1] != empty[:1]:
-        return None
     data, used = np.empty(len(text), np.uint8), np.zeros(1, np.int64)
     most = len(text) // least + 1
     lengths, values = np.empty(most, np.int32), np.empty(most, value)
     count = functions.read(at(text), len(text), at(data), at(lengths), at(values), at(used))
     if count < 0:
         return None
-    rest = json.loads(content[:start] + empty + content[start + int(used[0]) :])
-    if rest["model"]["vocab"] not in ([], {}):
+    end = start + int(used[0])
+    parts, merged, merged_lengths = [content[:start], empty], NO_BYTES, NO_LENGTHS
+    if with_merges:
+        start = _value_of(content, b"merges", b"[]", end)
+        if start < 0:
+            return None
+        text = np.frombuffer(content, np.uint8)[start:]
+        merged, merged_lengths = np.empty(len(text), np.uint8), np.empty(2 * (len(text) // 3) + 2, np.int32)
+        merges = functions.merges(at(text), len(text), at(merged), at(merged_lengths), at(used))
+        if merges < 0:
+            return None
+        merged_lengths = merged_lengths[: 2 * merges]
+        parts += [content[end:start], b"[]"]
+        end = start + int(used[0])
+    rest = json.loads(b"".join([*parts, content[end:]]))
+    model = rest["model"]
+    if model["vocab"] not in ([], {}) or (with_merges and model["merges"] != []):
         return None
-    return Described(rest, data, lengths[:count], values[:count])
+    return Described(rest, data, lengths[:count], values[:count], merged, merged_lengths)
+
+
+def _value_of(content: bytes, name: bytes, empty: bytes, start: int) -> int:
+    """Where the first value of this name and kind begins; -1 where there is none. In a string quotes are escaped."""
+    quoted = b'"%b"' % name
+    pattern = re.compile(rb"\s*:\s*(?=\%b)" % empty[:1])
+    while (found := content.find(quoted, start)) >= 0:
+        start = found + len(quoted)
+        if (colon := pattern.match(content, start)) is not None:
+            return colon.end()
+    return -1
 
 
 def around(processor: Mapping[str, Any] | None) -> Around | None:
     """What a tokenizer.json's post-processor puts around texts; None where that is not all that it does."""
-    if processor is None:  # of tables of words, often
-        return Around([], [], None)
+    steps = [] if processor is None else processor["processors"] if processor["type"] == "Sequence" else [processor]
+    steps = [step for step in steps if step["type"] != "ByteLevel"]  # which changes no ids
+    if len(steps) != 1:
+        return None if steps else Around([], [], None)
+    (processor,) = steps
     kind = processor["type"]
     if kind in ("BertProcessing", "RobertaProcessing"):
         return Around([processor["cls"][1]], [processor["sep"][1]], template_of(processor))

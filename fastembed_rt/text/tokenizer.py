@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError, TextTooLongError, UnknownTokenError
+from .bpe import bpe
 from .chat import Chat
 from .library import Library
 from .pairs import Pair, kept_of_pair, rows_of_pairs, without_end
-from .quick import Quick
+from .quick import ALL, Quick
 from .unigram import unigram
 from .wordpiece import wordpiece
 
@@ -141,10 +142,12 @@ class TextTokenizer:
         self._vocabulary = vocabulary
         self.chat = chat
         fast = None if like is None else like._fast
-        if like is None and vocabulary is None:
+        if like is None:
             content = self._library.content
             assert content is not None
-            fast = wordpiece(content) or unigram(content)
+            fast = wordpiece(content) or bpe(content) or unigram(content)
+            if fast is not None and read is not None:  # which reads the same again; it may be as large as the model
+                self._library.content = None
         around = fast.pair if fast and of_pairs else fast
         self._fast: Quick | None = fast if around else None
         special = around.special if around else self._library.special()
@@ -223,7 +226,10 @@ class TextTokenizer:
             encodings, beginnings = self._library.first_tokens([given[k] for k in others], parallel=parallel)
             cut += [others[k] for k in beginnings]
             if self._vocabulary is not None:
-                self._check_known(encodings, first, chunks=self.truncation == "chunk")
+                all_of_it = self.truncation == "chunk"
+                for k, encoding in zip(others, encodings, strict=True):
+                    for piece in (encoding, *(encoding.overflowing if all_of_it else ())):
+                        self._check_known(piece.ids, first + k)
         # Only a full encoding can have been cut, and only its overflow tells whether it was.
         overflowing: dict[int, list[Any]] = {}
         for k, encoding in zip(others, encodings, strict=True):
@@ -248,11 +254,20 @@ class TextTokenizer:
         if self._fast is None:
             return [None] * len(texts), []
         rows, cut = self._fast(texts, self.max_length)
+        if self._vocabulary is not None and (unknown := self._unknown(rows)):
+            cut = [k for k in cut if k not in unknown]
         if self.truncation == "chunk" or self._side != "right":
             for k in cut:
                 rows[k] = None
             cut = []
         return rows, cut
+
+    def _unknown(self, rows: list[Ids | None]) -> set[int]:
+        """Numbers of rows with a token that the model does not know, which the library gets now: it names it."""
+        found = {k for k, row in enumerate(rows) if row is not None and len(row) and row.max() >= self._vocabulary}
+        for k in found:
+            rows[k] = None
+        return found
 
     @property
     def side(self) -> str:
@@ -270,7 +285,7 @@ class TextTokenizer:
         rows = [prompt + text for text in texts] if prompt else texts
         for k, encoding in enumerate(self._library.uncut(rows, parallel=parallel)):
             if self._vocabulary is not None:
-                self._check_known([encoding], first + k)
+                self._check_known(encoding.ids, first + k)
             ids = np.array(encoding.ids, dtype=np.int64)
             offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
             yield ids, offsets, np.array(encoding.special_tokens_mask, dtype=bool)
@@ -297,6 +312,8 @@ class TextTokenizer:
         long: list[int] = []
         if self._fast is not None and (template := self._fast.pair) is not None:
             rows, segments, long = rows_of_pairs(self._fast.pieces, template, given, self.max_length, self._side)
+            if self._vocabulary is not None and (unknown := self._unknown(rows)):
+                long = [k for k in long if k not in unknown]
         others = [k for k, row in enumerate(rows) if row is None]
         encodings = self._library.pairs([given[k] for k in others], parallel=parallel)
         for k, encoding in zip(others, encodings, strict=True):
@@ -309,7 +326,8 @@ class TextTokenizer:
             rows[k], segments[k] = row, int(np.count_nonzero(types == 0))
         ids = cast(list[Ids], rows)
         if self._vocabulary is not None:
-            self._check_known(encodings, first, ids)
+            for k in others:
+                self._check_known(ids[k], first + k)
         warning = self._warning(given, sorted(long), "", first) if long else None
         owner, zeros = np.arange(len(ids), dtype=np.int64), np.array(segments, dtype=np.int64)
         return Tokenized(ids, owner, len(ids), len(long), warning, first_segments=zeros)
@@ -320,24 +338,22 @@ class TextTokenizer:
         return replace(made, first_segments=np.array([len(row) for row in made.ids], dtype=np.int64))
 
     def _uncut(self, text: str) -> Sequence[int]:
+        if self._fast is not None and (row := self._fast([text], ALL)[0][0]) is not None:
+            return cast(list[int], row.tolist())
         ids: Sequence[int] = self._library.limited.encode(text).ids
         return ids if len(ids) < self.max_length else self._library.free.encode(text).ids
 
-    def _check_known(
-        self, encodings: list[Any], first: int, ids: Sequence[Ids] | None = None, *, chunks: bool = False
-    ) -> None:
-        """Raise InvalidInputError for a token without a row in the model's word table; `ids` are what is kept."""
-        for k, encoding in enumerate(encodings):
-            pieces = [encoding, *(encoding.overflowing if chunks else ())]
-            for row in [piece.ids for piece in pieces] if ids is None else [ids[k]]:
-                unknown = next((int(number) for number in row if number >= self._vocabulary), None)
-                if unknown is not None:
-                    token = self._library.limited.id_to_token(unknown)
-                    raise UnknownTokenError(
-                        f"text {first + k} has the token {token!r} (id {unknown}), and "
-                        f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
-                        "whose word table is as large as its tokenizer"
-                    )
+    def _check_known(self, ids: Iterable[int], number: int) -> None:
+        """Raise UnknownTokenError for a token without a row in the model's word table; `number` is its text's."""
+        assert self._vocabulary is not None
+        unknown = next((int(found) for found in ids if found >= self._vocabulary), None)
+        if unknown is not None:
+            token = self._library.limited.id_to_token(unknown)
+            raise UnknownTokenError(
+                f"text {number} has the token {token!r} (id {unknown}), and "
+                f"the model knows {self._vocabulary} tokens: take it out of the text, or export a checkpoint "
+                "whose word table is as large as its tokenizer"
+            )
 
     def _warning(self, texts: Sequence[str] | Sequence[Pair], long: list[int], prompt: str, first: int) -> str | None:
         if self.truncation == "truncate":

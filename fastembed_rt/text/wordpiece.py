@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import native
-from .quick import Around, Described, Quick, added_of, around, at, or_none, read
+from .quick import NO_BYTES, NO_LENGTHS, Around, Described, Quick, added_of, around, at, or_none, read
 
 CONTINUES = "##"
 MOST_CHARACTERS = 1000  # of a word that is cut into pieces, as in the C source
@@ -91,6 +91,8 @@ def described(content: bytes) -> Described:
         np.frombuffer(b"".join(pieces), np.uint8),
         np.fromiter(map(len, pieces), np.int32, n),
         np.fromiter(vocabulary.values(), np.int32, n),
+        NO_BYTES,
+        NO_LENGTHS,
     )
 
 

@@ -56,11 +56,6 @@ static int has_bit(const uint64_t *bits, uint32_t number) {
     return bits[number >> 6] >> (number & 63) & 1;
 }
 
-/* Bytes of the character that begins here, as its first byte says. */
-static int32_t size_of(uint8_t first) {
-    return first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-}
-
 /* Number of a piece, or -1. */
 static int32_t found(const Unigram *u, uint32_t hash, const uint8_t *piece, uint32_t length) {
     for (uint32_t k = hash & u->mask; u->slots[k].piece; k = (k + 1) & u->mask) {
@@ -92,24 +87,6 @@ static void put(Unigram *u, uint32_t number) {
     while (u->slots[k].piece && (int32_t)u->slots[k].piece - 1 != same)
         k = (k + 1) & u->mask;
     u->slots[k] = (Slot){hash, number + 1};
-}
-
-static int is_utf8(const uint8_t *text, int64_t size) {
-    for (int64_t k = 0; k < size;) {
-        uint8_t first = text[k];
-        int32_t more = first < 0x80 ? 0 : first < 0xc2 ? -1 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : -1;
-        if (more < 0 || more >= size - k)
-            return 0;
-        for (int32_t j = 1; j <= more; ++j)
-            if ((text[k + j] & 0xc0) != 0x80)
-                return 0;
-        uint8_t second = more ? text[k + 1] : 0;
-        if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second >= 0xa0) || (first == 0xf0 && second < 0x90) ||
-            (first == 0xf4 && second >= 0x90))
-            return 0;
-        k += more + 1;
-    }
-    return 1;
 }
 
 EXPORTED void fastembed_rt_unigram_free(void *made) {
@@ -392,15 +369,6 @@ static void write_replaced(Writer *w, const uint8_t *text) {
         write_character(w, text, size);
         text += size;
     }
-}
-
-static uint32_t code_of(const uint8_t *c, int32_t size) {
-    switch (size) {
-    case 1: return *c;
-    case 2: return (c[0] & 0x1fu) << 6 | (c[1] & 0x3fu);
-    case 3: return (c[0] & 0x0fu) << 12 | (c[1] & 0x3fu) << 6 | (c[2] & 0x3fu);
-    }
-    return (c[0] & 0x07u) << 18 | (c[1] & 0x3fu) << 12 | (c[2] & 0x3fu) << 6 | (c[3] & 0x3fu);
 }
 
 /* Whether a character belongs to what stands before it (Unicode Standard Annex 29: Grapheme_Cluster_Break). JOINS and

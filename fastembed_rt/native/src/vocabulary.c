@@ -209,3 +209,45 @@ EXPORTED int64_t fastembed_rt_vocabulary_scored(const uint8_t *text, int64_t siz
     *used = json.at - text;
     return count;
 }
+
+/* Merges of a byte-pair encoding: `text` begins with an array of pairs of pieces, in arrays or in strings with a space
+   between them. Fills `bytes` with the pieces one after the other, and `lengths` with theirs (room for two thirds of
+   `size` and two). Returns the number of pairs. */
+EXPORTED int64_t fastembed_rt_vocabulary_merges(const uint8_t *text, int64_t size, uint8_t *bytes, int32_t *lengths,
+                                                int64_t *used) {
+    Json json = {text, text + size};
+    int64_t count = 0;
+    if (!is_next(&json, '['))
+        return -1;
+    if (!is_next(&json, ']'))
+        for (;; ++count) {
+            uint8_t *begin = bytes, *space;
+            if (is_next(&json, '[')) {
+                if (!string(&json, &bytes))
+                    return -1;
+                lengths[2 * count] = (int32_t)(bytes - begin);
+                begin = bytes;
+                if (!is_next(&json, ',') || !string(&json, &bytes) || !is_next(&json, ']'))
+                    return -1;
+                lengths[2 * count + 1] = (int32_t)(bytes - begin);
+            } else {
+                if (!string(&json, &bytes) || !(space = memchr(begin, ' ', bytes - begin)) ||
+                    (bytes - begin >= 8 && !memcmp(begin, "#version", 8))) /* which is no merge */
+                    return -1;
+                lengths[2 * count] = (int32_t)(space - begin);
+                lengths[2 * count + 1] = (int32_t)(bytes - space) - 1;
+                memmove(space, space + 1, bytes - space - 1);
+                --bytes;
+                if (memchr(space, ' ', bytes - space))
+                    return -1;
+            }
+            if (is_next(&json, ']'))
+                break;
+            if (!is_next(&json, ','))
+                return -1;
+        }
+    else
+        --count;
+    *used = json.at - text;
+    return count + 1;
+}
