@@ -65,7 +65,7 @@ CUDA_LIBRARY = "fastembed_rt_cuda_operators.so"
 CUDA_MODULES = ("reader", "cuda/libraries", "cuda/product", "cuda/device_kernels", "cuda/cuda_operators")
 PTX = tuple(SOURCES / "cuda" / f"{name}.ptx" for name in ("kernels", "gated", "heads", "attention", "fp8"))
 
-# Never unloaded: a C library before glibc 2.34 would still call what it has for forks (layers.c).
+# Never unloaded: a C library before glibc 2.34 would still call what it has for forks (operators.c).
 ELF = ("-Wl,-z,noexecstack", "-Wl,-z,nodelete")
 LINKING = {"linux": ELF, "darwin": ()}
 

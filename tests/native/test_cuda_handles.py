@@ -1,4 +1,4 @@
-"""The operators for CUDA on two pretended devices, and beside a session that captures a graph meanwhile."""
+"""The operators for CUDA on two pretended devices, beside a session that captures a graph, and in a forked child."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from cuda_stand_in.sessions import StandIn, fed, model
+from forked import status_of_child
 
 from fastembed_rt.native import cuda
 
@@ -102,3 +104,9 @@ def test_a_session_is_made_while_another_captures(stand_in: StandIn, name: str) 
         stand_in.host.stand_in_set_captured_elsewhere(0)
     after = fed(session, feeds), stand_in.host.stand_in_products(2) - before
     assert (after[1] > 1) == (name == "product")
+
+
+def test_a_forked_child_registers_what_a_thread_of_its_parent_was_registering(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    assert status_of_child(tmp_path, stand_in.file, stand_in.standing_in, stand_in.standing_in) == 0

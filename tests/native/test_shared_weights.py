@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
-from native_operators import Group, model, open_session
+from forked import needs_gcc, status_of_child
+from native_operators import LIBRARY, Group, model, open_session
 
 from fastembed_rt import native
 
@@ -114,3 +116,8 @@ def test_sessions_load_and_release_at_once_and_a_forked_child_goes_on() -> None:
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+@needs_gcc
+def test_a_forked_child_registers_what_a_thread_of_its_parent_was_registering(tmp_path: Path) -> None:
+    assert status_of_child(tmp_path, LIBRARY) == 0

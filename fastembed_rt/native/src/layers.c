@@ -138,12 +138,8 @@ typedef struct PackedLinear {
 static PackedLinear *all_packed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* A process forked while another thread holds the lock would wait for it for ever. */
-static void lock_packed(void) { pthread_mutex_lock(&lock); }
-static void unlock_packed(void) { pthread_mutex_unlock(&lock); }
-__attribute__((constructor)) static void survive_forks(void) {
-    pthread_atfork(lock_packed, unlock_packed, unlock_packed);
-}
+void lock_packed(void) { pthread_mutex_lock(&lock); }
+void unlock_packed(void) { pthread_mutex_unlock(&lock); }
 
 /* What Python calls: see share_in. */
 EXPORTED int fastembed_rt_share_packed(const char *folder) {

@@ -14,4 +14,8 @@ enum { DITHER = 1, BF16_GROUP = 2, FP32_GROUP = 4 };
 const Linear *read_linear(Reader *reader, const Kernels *kernels, const char *prefix, unsigned allowed);
 void release_linear(const Linear *layer);
 
+/* Around a fork: no thread is in either function, nor in those for Python. */
+void lock_packed(void);
+void unlock_packed(void);
+
 #endif

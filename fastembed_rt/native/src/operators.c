@@ -194,13 +194,28 @@ static OrtStatus *use_tensors(OrtSessionOptions *options, const OrtApi *api) {
                                   options, "session.use_env_allocators", "1");
 }
 
+static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
+
+/* A process forked while another thread holds a lock would wait for it for ever. These are all that the library has, in
+ * the order in which a thread may come to hold several: who registers has onnxruntime know an allocator. */
+static void lock_all(void) {
+    pthread_mutex_lock(&registering);
+    lock_packed();
+    lock_blocks();
+}
+static void unlock_all(void) {
+    unlock_blocks();
+    unlock_packed();
+    pthread_mutex_unlock(&registering);
+}
+__attribute__((constructor)) static void survive_forks(void) { pthread_atfork(lock_all, unlock_all, unlock_all); }
+
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
     const OrtApi *api = base->get_api(API_VERSION);
     if (!api) /* before 1.17; version 1 has the status that says so */
         return CALL(base->get_api(1), CreateStatus, CREATE_STATUS)(
             FAILED, "fastembed_rt: onnxruntime is older than 1.17; upgrade it");
-    static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
     OrtStatus *error = NULL;
     prepare_refusals(api);
     pthread_mutex_lock(&registering);

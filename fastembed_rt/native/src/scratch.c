@@ -26,12 +26,8 @@ static Block *unused[SIZES];
 static size_t unused_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* A process forked while another thread holds the lock would wait for it for ever. */
-static void lock_blocks(void) { pthread_mutex_lock(&lock); }
-static void unlock_blocks(void) { pthread_mutex_unlock(&lock); }
-__attribute__((constructor)) static void survive_forks(void) {
-    pthread_atfork(lock_blocks, unlock_blocks, unlock_blocks);
-}
+void lock_blocks(void) { pthread_mutex_lock(&lock); }
+void unlock_blocks(void) { pthread_mutex_unlock(&lock); }
 
 /* Which size has so many bytes, KEPT at most. */
 static int size_of(size_t bytes) {
@@ -114,6 +110,8 @@ EXPORTED void fastembed_rt_trim(void) {
 
 #else
 
+void lock_blocks(void) {}
+void unlock_blocks(void) {}
 void *allocate_scratch(size_t bytes) { return allocate(bytes); }
 void free_scratch(void *memory) { free(memory); }
 EXPORTED void fastembed_rt_trim(void) {}

@@ -12,4 +12,8 @@
 void *allocate_scratch(size_t bytes);
 void free_scratch(void *memory);
 
+/* Around a fork: no thread is in either function. */
+void lock_blocks(void);
+void unlock_blocks(void);
+
 #endif

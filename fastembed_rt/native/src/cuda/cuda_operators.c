@@ -487,7 +487,6 @@ static const Operator operators[] = {
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain; /* lives as long as the library: sessions refer to it */
-    static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
     const OrtApi *api = base->get_api(API_VERSION);
     if (!api) /* before 1.17; version 1 has the status that says so */
         return CALL(base->get_api(1), CreateStatus, CREATE_STATUS)(
@@ -496,7 +495,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
         return CALL(api, CreateStatus, CREATE_STATUS)(FAILED, "fastembed_rt.cuda: cuBLASLt is not open");
     OrtStatus *error = NULL;
     prepare_refusals(api);
-    pthread_mutex_lock(&registering);
+    lock(REGISTERING);
     if (!domain) {
         OrtCustomOpDomain *made = NULL;
         error = CALL(api, CreateCustomOpDomain, CREATE_CUSTOM_OP_DOMAIN)("fastembed_rt.cuda", &made);
@@ -504,6 +503,6 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
             error = CALL(api, CustomOpDomainAdd, CUSTOM_OP_DOMAIN_ADD)(made, &operators[k].op);
         domain = error ? NULL : made;
     }
-    pthread_mutex_unlock(&registering);
+    unlock(REGISTERING);
     return error ? error : CALL(api, AddCustomOpDomain, ADD_CUSTOM_OP_DOMAIN)(options, domain);
 }

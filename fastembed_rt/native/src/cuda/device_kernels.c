@@ -1,7 +1,5 @@
 #include "device_kernels.h"
 
-#include <pthread.h>
-
 /* Made by build.py of the .ptx files: each has the text of one. */
 #include "attention_ptx.h"
 #include "fp8_ptx.h"
@@ -38,19 +36,18 @@ static const struct {
 
 OrtStatus *load_kernel(const Node *node, DeviceKernel kernel, Number number, void **out) {
     static void *modules[FILES][MOST_DEVICES];
-    static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
     const int device = current_device();
     if (device < 0)
         return refusal(node, "there is no CUDA device");
     int mode = CU_CAPTURE_RELAXED; /* loading is forbidden while another session captures, unless one says this */
     const int exchanged = !driver()->capture_mode(&mode);
-    pthread_mutex_lock(&loading);
+    lock(LOADING);
     const int file = kernels[kernel].file;
     void **module = &modules[file][device];
     int status = *module ? 0 : driver()->module_load(module, texts_of[file]);
     if (!status)
         status = driver()->module_function(out, *module, kernels[kernel].names[number]);
-    pthread_mutex_unlock(&loading);
+    unlock(LOADING);
     if (exchanged)
         driver()->capture_mode(&mode);
     return status ? refusal(node, "the driver does not load %s: error %d", kernels[kernel].names[number], status) : NULL;

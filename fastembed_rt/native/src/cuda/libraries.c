@@ -8,7 +8,21 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t locks[LOCKS] = {
+    [0 ... LOCKS - 1] = PTHREAD_MUTEX_INITIALIZER,
+};
+
+void lock(Lock which) { pthread_mutex_lock(&locks[which]); }
+void unlock(Lock which) { pthread_mutex_unlock(&locks[which]); }
+
+/* A thread that holds one may be in a function of CUDA's, whose libraries have locks and handlers of their own: so forks
+ * wait for none. In the child CUDA refuses what comes; what the locks are for is complete before it is found. */
+static void free_locks(void) {
+    for (int which = 0; which < LOCKS; which++)
+        pthread_mutex_init(&locks[which], NULL);
+}
+__attribute__((constructor)) static void survive_forks(void) { pthread_atfork(NULL, NULL, free_locks); }
+
 static Lt lt;
 static Driver cuda;
 static int opened, host;
@@ -55,7 +69,7 @@ EXPORTED const char *fastembed_rt_cuda_open(const char *cublaslt_file, const cha
     static char why[300];
     Lt lt_found;
     Driver cuda_found;
-    pthread_mutex_lock(&opening);
+    lock(OPENING);
     why[0] = 0;
     if (opened && host != stand_ins) {
         snprintf(why, sizeof why, "this process has %s open already", host ? "stand-ins" : "the CUDA libraries");
@@ -72,7 +86,7 @@ EXPORTED const char *fastembed_rt_cuda_open(const char *cublaslt_file, const cha
             __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);
         }
     }
-    pthread_mutex_unlock(&opening);
+    unlock(OPENING);
     return why;
 }
 
@@ -100,10 +114,10 @@ int current_device(void) {
 }
 
 void *handle_of(int device) {
-    pthread_mutex_lock(&opening);
+    lock(OPENING);
     if (!handles[device] && lt.create(&handles[device]))
         handles[device] = NULL;
     void *found = handles[device];
-    pthread_mutex_unlock(&opening);
+    unlock(OPENING);
     return found;
 }

@@ -86,4 +86,9 @@ int current_device(void);
 /* A handle of cuBLASLt for a device, which is this thread's; NULL where it gives none. */
 void *handle_of(int device);
 
+/* The locks that are the process's. A forked child has them free, whoever held them at the fork. */
+typedef enum { REGISTERING, OPENING, LOADING, KNOWING, TAKING, LOCKS } Lock;
+void lock(Lock which);
+void unlock(Lock which);
+
 #endif

@@ -1,6 +1,5 @@
 #include "product.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +21,6 @@ static struct {
     Choice choice;
 } known[KNOWN];
 static size_t known_count;
-static pthread_mutex_t knowing = PTHREAD_MUTEX_INITIALIZER;
 
 /* Under the lock. */
 static LtAlgorithm *find(int device, const Shape *shape) {
@@ -37,13 +35,14 @@ static void learn(int device, const Choice *choice) {
     if (find(device, &choice->shape) || known_count == KNOWN)
         return;
     known[known_count].device = device;
-    known[known_count++].choice = *choice;
+    known[known_count].choice = *choice;
+    __atomic_store_n(&known_count, known_count + 1, __ATOMIC_RELEASE); /* last, for a child of a fork meanwhile */
 }
 
 /* Bytes of the choices for a device, as many as there is room for; how many there are. */
 EXPORTED size_t fastembed_rt_cuda_choices(int device, unsigned char *out, size_t room) {
     size_t size = 0;
-    pthread_mutex_lock(&knowing);
+    lock(KNOWING);
     for (size_t k = 0; k < known_count; k++) {
         if (known[k].device != device)
             continue;
@@ -51,19 +50,19 @@ EXPORTED size_t fastembed_rt_cuda_choices(int device, unsigned char *out, size_t
             memcpy(out + size, &known[k].choice, sizeof(Choice));
         size += sizeof(Choice);
     }
-    pthread_mutex_unlock(&knowing);
+    unlock(KNOWING);
     return size;
 }
 
 /* Takes such bytes for a device, of the same cuBLASLt on the same model; each is checked before it is used. */
 EXPORTED void fastembed_rt_cuda_learn(int device, const unsigned char *choices, size_t size) {
-    pthread_mutex_lock(&knowing);
+    lock(KNOWING);
     for (size_t at = 0; at + sizeof(Choice) <= size; at += sizeof(Choice)) {
         Choice choice;
         memcpy(&choice, choices + at, sizeof choice);
         learn(device, &choice);
     }
-    pthread_mutex_unlock(&knowing);
+    unlock(KNOWING);
 }
 
 /* ---- choosing ----------------------------------------------------------------------------------------------------- */
@@ -309,7 +308,7 @@ OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
     out->handle = device < 0 ? NULL : handle_of(device);
     int found = out->handle && make(out, &trial);
     if (found) {
-        pthread_mutex_lock(&knowing); /* one that times at a time */
+        lock(KNOWING); /* one that times at a time */
         LtAlgorithm *earlier = find(device, &shape);
         if (earlier && serves(out, &trial, earlier)) {
             out->algorithm = *earlier;
@@ -321,7 +320,7 @@ OrtStatus *create_product(const Node *node, Shape shape, Product *out) {
             else if (found)
                 learn(device, &choice);
         }
-        pthread_mutex_unlock(&knowing);
+        unlock(KNOWING);
     }
     clear(&trial);
     if (exchanged)
@@ -346,11 +345,10 @@ void destroy_product(Product *product) {
 /* Tells desc where a constant lies, if it does not know; once, since calls side by side read it. */
 static OrtStatus *take(const Node *node, Product *product, const char *name, int attribute, const void **known,
                        const void *given) {
-    static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
     OrtStatus *error = NULL;
     if (!given || __atomic_load_n(known, __ATOMIC_ACQUIRE) == given)
         return NULL;
-    pthread_mutex_lock(&taking);
+    lock(TAKING);
     if (*known == given)
         ; /* another call was first */
     else if (*known)
@@ -359,7 +357,7 @@ static OrtStatus *take(const Node *node, Product *product, const char *name, int
         error = refusal(node, "cuBLASLt does not take the %s", name);
     else
         __atomic_store_n(known, given, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&taking);
+    unlock(TAKING);
     return error;
 }
 
