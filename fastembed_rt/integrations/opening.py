@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from ..models.base import LoadedModel
+from ..models.forks import Lock
 from ..models.kept_options import kept, without_secrets
 from ..text.inputs import check_iterable
 
@@ -22,7 +22,7 @@ NAMED = ("prompt_name", "prompt", "truncate_dim", "normalize", "precision", "ran
 M = TypeVar("M", bound=LoadedModel)
 T = TypeVar("T")
 _models: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
-_opening = threading.Lock()
+_opening = Lock()
 
 
 def open_model(kind: type[M], model: str | os.PathLike[str] | M, options: Mapping[str, Any] | None = None) -> M:
@@ -80,7 +80,7 @@ def shared_model(kind: type[M], name: str, options: Mapping[str, Any]) -> M:
         ModelNotFoundError and others: as `from_checkpoint`.
     """
     key = repr((kind.__name__, name, sorted({**options}.items())))  # a hub token too: others may not see the model
-    with _opening:
+    with _opening.here():
         found = _models.get(key)
         if found is None or found._closed:
             found = _models[key] = kind.from_checkpoint(name, **options)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ..run.contract import Runner
@@ -15,6 +17,17 @@ class Forked(Protocol):
 
     def after_fork(self) -> None:
         """Give up what needs threads."""
+
+
+class Lock:
+    """A lock, and in a child another one: a thread that the child has not may have held its parent's at the fork."""
+
+    def __init__(self) -> None:
+        self._of_process: dict[int, AbstractContextManager[bool]] = {}
+
+    def here(self) -> AbstractContextManager[bool]:
+        """That of this process."""
+        return self._of_process.setdefault(os.getpid(), threading.Lock())
 
 
 _loaded: weakref.WeakSet[Forked] = weakref.WeakSet()

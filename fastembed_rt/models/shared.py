@@ -7,7 +7,6 @@ path, options and files, find what is there already. Nothing here is a model: se
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -85,7 +84,7 @@ class Shared:
 
     def leave(self, model: object, engine: Runner | None) -> None:
         """A model is closed; the last one takes the engine with it."""
-        with _registry.lock:
+        with _registry.lock.here():
             self.users.discard(model)
             if self.users:
                 return
@@ -124,7 +123,7 @@ class _Registry:
     """Models of this process by path, options and files."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # of a few steps that wait for nothing
+        self.lock = forks.Lock()  # of a few steps that wait for nothing
         self.known: weakref.WeakValueDictionary[Hashable, Shared] = weakref.WeakValueDictionary()
         self.kept: dict[Hashable, Shared] = {}  # where no model may be left between two tasks of a worker
 
@@ -139,13 +138,13 @@ _registry = _Registry()
 
 def announce(key: Hashable, shared: Shared) -> None:
     """Let copies of a model find what it has."""
-    with _registry.lock:
+    with _registry.lock.here():
         _registry.known.setdefault(key, shared)
 
 
 def known(key: Hashable) -> Shared | None:
     """What a model that is there already has."""
-    with _registry.lock:
+    with _registry.lock.here():
         return _registry.known.get(key)
 
 
@@ -155,17 +154,9 @@ def arrived(key: Hashable, at_home: Shared | None) -> Shared:
     Kept until the last of them is closed: a worker gets a new object with each task, and drops it behind it. What was
     loaded by this process itself is left to those who hold it.
     """
-    with _registry.lock:
+    with _registry.lock.here():
         found = _registry.known.setdefault(key, at_home or Shared())
         if at_home is None or at_home.process != os.getpid():
             _registry.kept[key] = found
             found.keep()
         return found
-
-
-def _after_fork() -> None:
-    _registry.lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

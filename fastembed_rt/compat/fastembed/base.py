@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from ... import manifest
 from ...errors import InvalidInputError, InvalidTypeError, ModelNotFoundError
+from ...models.forks import Lock
 from ...models.kept_options import KeptOptions
 from ...models.options import without_nulls
 from ...text.inputs import check_iterable
@@ -35,13 +35,13 @@ class Loaded:
     model: Any
 
     def __init__(self, open_it: Callable[[], Any], *, lazy_load: bool) -> None:
-        self._open_it, self._opening = open_it, threading.Lock()
+        self._open_it, self._opening = open_it, Lock()
         self.lazy_load = lazy_load
 
     def get(self) -> Any:
         """The model, opened now if it was not yet."""
         if "model" not in vars(self):
-            with self._opening:
+            with self._opening.here():
                 if "model" not in vars(self):
                     self.model = self._open_it()
         return self.model

@@ -9,7 +9,7 @@ import copy
 import pickle
 import shutil
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import routed
 from cross_encoders import reference_scores, save_cross_encoder
 from exports import quick
+from forked import needs_fork, status_beside
 from inference_free import save_inference_free
 from sparse_encoders import save_splade
 from tolerances import close
@@ -119,6 +120,17 @@ def test_nothing_is_opened_before_it_is_used(place: str) -> None:
     assert hasattr(lazy.model, "model")
     assert lazy.model._model_dir == Path(place).resolve()
     assert hasattr(compat.TextEmbedding(place).model, "model")
+
+
+@needs_fork
+def test_a_forked_child_opens_what_a_thread_of_its_parent_was_opening(place: str) -> None:
+    lazy = compat.TextEmbedding(place, lazy_load=True)
+
+    def opened(here: Callable[[], None]) -> None:
+        lazy.model._open_it = here
+        lazy.model.get()
+
+    assert status_beside(opened) == 0
 
 
 def test_sizes_and_tokens(place: str, reference: Any) -> None:

@@ -6,10 +6,13 @@ import gc
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from forked import needs_fork, status_beside
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.errors import InvalidInputError
@@ -39,6 +42,23 @@ def test_threads_that_ask_at_once_have_one_model(model_dir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: shared_model(EmbeddingModel, str(model_dir), {"max_length": 9}), range(16)))
     assert len({id(one) for one in found}) == 1
+
+
+@needs_fork
+def test_a_forked_child_opens_a_model_that_a_thread_of_its_parent_was_opening() -> None:
+    def opened(here: Callable[[], None]) -> None:
+        class Kind:
+            _closed = False
+
+            @classmethod
+            def from_checkpoint(cls, name: str) -> Kind:
+                here()
+                return cls()
+
+        kind: Any = Kind
+        assert shared_model(kind, "a model", {}) is not None
+
+    assert status_beside(opened) == 0
 
 
 def test_a_model_of_another_task_is_refused(model_dir: Path) -> None:
