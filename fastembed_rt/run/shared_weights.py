@@ -34,8 +34,8 @@ def report() -> None:
         import logging  # when there is something to say
 
         logging.getLogger("fastembed_rt").warning(
-            "%d layers are in memory of this process alone: %s has no room for them, or its file system no files "
-            "without names; make it larger, or name another in %s",
+            "%d layers are in memory of this process alone: %s has no room for them, its file system no files "
+            "without names, or something else has their names; make it larger, or name another in %s",
             layers,
             folder,
             VARIABLE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from compiled_once import compile_once
 from native_operators import Group, model, open_session
 
 from fastembed_rt import native
@@ -132,8 +134,15 @@ def a_pipe(file: Path, other: Path) -> None:
     os.mkfifo(file)
 
 
-@pytest.mark.parametrize("damage", [flipped, cut, others, writable, linked, a_pipe])
-def test_what_is_not_what_it_should_be_is_not_used(folder: Path, damage: Callable[[Path, Path], None]) -> None:
+def a_folder(file: Path, other: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flipped, cut, others, writable, linked, a_pipe, a_folder])
+def test_what_is_not_what_it_should_be_is_not_used(
+    folder: Path, damage: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
     group, another = layer(0), layer(1)
     expected = computed(group)
     (file,) = folder.iterdir()
@@ -142,6 +151,8 @@ def test_what_is_not_what_it_should_be_is_not_used(folder: Path, damage: Callabl
     damage(file, other)
     assert computed(group).tobytes() == expected.tobytes()
     assert len(list(folder.iterdir())) == 2
+    shared_weights.report()
+    assert len(caplog.messages) == (damage in (others, a_folder))  # which stay, so that nobody finds what was made
     assert computed(another).tobytes() != expected.tobytes()
 
 
@@ -168,6 +179,52 @@ def test_without_room_each_has_its_own_and_it_is_said(folder: Path, caplog: pyte
     (said,) = caplog.messages
     assert "layers are in memory of this process alone" in said
     assert str(folder) in said
+
+
+# A file system that tells no size, and a kernel that gives up a file in memory when a signal comes.
+OTHER_SYSTEM = """
+#include <errno.h>
+#include <signal.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+int posix_fallocate(int file, off_t from, off_t bytes) {
+    sigset_t held;
+    pthread_sigmask(SIG_BLOCK, 0, &held);
+    return sigismember(&held, SIGPROF) ? ftruncate(file, from + bytes) : EINTR;
+}
+int fstatvfs(int file, struct statvfs *about) {
+    *about = (struct statvfs){.f_bsize = 4096};
+    return 0;
+}
+"""
+ONE = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:]
+from fastembed_rt.run import shared_weights
+from test_shared_files import computed, layer
+shared_weights.share()
+computed(layer())
+print(len(list(Path(os.environ[shared_weights.VARIABLE]).iterdir())), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="that sanitizer is loaded first")
+def test_signals_and_a_file_system_without_a_limit_keep_nobody_from_sharing(folder: Path, tmp_path: Path) -> None:
+    source, system = tmp_path / "system.c", tmp_path / "system.so"
+    source.write_text(OTHER_SYSTEM, encoding="utf-8")
+    assert compile_once(["gcc", "-O1", "-fPIC", "-shared", "-o", str(system), str(source)]) == 0
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", ONE, str(tests), str(tests.parent)],
+        env={**os.environ, "LD_PRELOAD": str(system)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "1 set()\n"
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,7 @@ static int pack_shared(PackedLinear *packed, const Group *group) {
     linear->packed = memory;
     if (memory && !values_are_packed(linear, group)) { /* another's, whose hash is the same */
         free_shared(memory, name.bytes);
-        linear->packed = NULL;
-        return 0;
+        memory = NULL;
     }
     if (!memory) {
         linear->packed = memory = begin_shared(&name);

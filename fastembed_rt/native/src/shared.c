@@ -27,6 +27,7 @@ uint64_t hashed(uint64_t hash, const void *bytes, size_t count) {
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -40,7 +41,7 @@ typedef struct {
 
 static const uint64_t MAGIC = UINT64_C(0x3174726564656261); /* another one where the order of weights changes */
 static int begun = -1; /* the file that has no name yet */
-static int refused;    /* layers for which there was no file */
+static int refused;    /* layers without a file that others find */
 
 int count_unshared(void) {
     int found = refused;
@@ -109,14 +110,27 @@ void *find_shared(const SharedName *name) {
     return NULL;
 }
 
-/* Others need room as well: half of a small file system, a gigabyte of a large one. */
+/* Others need room as well: half of a small file system, a gigabyte of a large one. One without a limit tells no size. */
 static int leaves_room(int file, size_t bytes) {
     struct statvfs about;
     if (fstatvfs(file, &about))
         return 0;
+    if (!about.f_blocks)
+        return 1;
     uint64_t whole = (uint64_t)about.f_blocks * about.f_frsize, available = (uint64_t)about.f_bavail * about.f_frsize;
     uint64_t left = whole / 2 < UINT64_C(1) << 30 ? whole / 2 : UINT64_C(1) << 30;
     return available >= left + bytes;
+}
+
+/* Room now: a page that finds none when it is written to would end the process. Many kernels give up a file in memory
+ * when a signal comes meanwhile, as it does to a process that is profiled again and again. */
+static int reserve(int file, size_t bytes) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = posix_fallocate(file, 0, (off_t)bytes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !error;
 }
 
 static void close_begun(void) {
@@ -137,9 +151,8 @@ void *begin_shared(const SharedName *name) {
     begun = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600); /* gone with the process until it has a name */
     if (begun < 0)
         return give_up();
-    /* Room now: a page that finds none when it is written to would end the process. */
     size_t bytes = file_bytes(name->bytes);
-    if (!leaves_room(begun, bytes) || posix_fallocate(begun, 0, (off_t)bytes))
+    if (!leaves_room(begun, bytes) || !reserve(begun, bytes))
         return give_up();
     void *memory = mapped(begun, name->bytes, PROT_READ | PROT_WRITE);
     return memory ? memory : give_up();
@@ -158,17 +171,17 @@ void *publish_shared(const SharedName *name, void *memory) {
     path_of(name, path, sizeof path);
     *trailer(memory, name->bytes) = (Trailer){MAGIC, name->bytes, checksum(memory, name->bytes)};
     mprotect(memory, file_bytes(name->bytes), PROT_READ);
-    if (give_name(path) && errno == EEXIST) {
+    int shared = !give_name(path);
+    if (!shared && errno == EEXIST) {
         first = find_shared(name);
-        if (!first && !unlink(path)) /* it was not sound */
-            give_name(path);         /* without a name it is this process's alone */
+        shared = first ? !memcmp(first, memory, name->bytes) : !unlink(path) && !give_name(path); /* it was not sound */
     }
+    refused += !shared;
     close_begun();
     if (!first)
         return memory;
-    int same = !memcmp(first, memory, name->bytes);
-    free_shared(same ? memory : first, name->bytes);
-    return same ? first : memory;
+    free_shared(shared ? memory : first, name->bytes);
+    return shared ? first : memory;
 }
 
 void free_shared(void *memory, size_t bytes) { munmap(memory, file_bytes(bytes)); }

@@ -19,7 +19,8 @@ typedef struct {
 /* Names the folder of what is packed from now on, "" for none. 0: its name is too long, or there are no such files here. */
 int share_in(const char *name);
 
-/* Layers since the last call for which the folder had no room, or was none for files without names. */
+/* Layers since the last call that only this process has: the folder had no room, took no file without a name, or gave it
+ * none. */
 int count_unshared(void);
 
 /* Whether a folder is named. */
